@@ -1,0 +1,1 @@
+"""Where disk and upstream meet: hits, flights, fills."""

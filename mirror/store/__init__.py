@@ -1,0 +1,1 @@
+"""What is on this disk; knows digests, not HTTP."""

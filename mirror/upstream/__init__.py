@@ -1,0 +1,1 @@
+"""What other registries have; knows HTTP, not the disk."""
