@@ -1,0 +1,119 @@
+"""What the cache answers with; `web` turns it into HTTP."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO, Protocol
+
+from mirror.oci.digest import Digest
+from mirror.store.blobs import OpenBlob
+from mirror.store.growing import GrowingFile
+
+
+class Outcome(StrEnum):
+    """How a request was answered; the `outcome` of the access log and of the metrics."""
+
+    HIT = "hit"
+    JOIN = "join"
+    MISS = "miss"
+    STALE = "stale"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestInfo:
+    """What a HEAD on a manifest tells. `size` in bytes."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestAnswer:
+    data: bytes
+    digest: Digest
+    media_type: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """What a HEAD on a blob tells. `size` in bytes."""
+
+    size: int
+    outcome: Outcome
+
+
+class BlobReader(Protocol):
+    """A blob to be sent with `sendfile`: whole already, or growing."""
+
+    file: BinaryIO
+    size: int
+
+    async def wait_readable(self, offset: int) -> int:
+        """Wait until the byte at `offset` may be sent; how many bytes from the start may be.
+
+        Raises UpstreamError or StoreError when the rest will not come.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlobAnswer:
+    reader: BlobReader
+    outcome: Outcome
+
+
+class StoredReader:
+    """A blob from the store."""
+
+    def __init__(self, blob: OpenBlob) -> None:
+        self.file = blob.file
+        self.size = blob.size
+
+    async def wait_readable(self, offset: int) -> int:
+        return self.size
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class GrowingReader:
+    """A blob that is being filled."""
+
+    def __init__(self, growing: GrowingFile, file: BinaryIO) -> None:
+        self.file = file
+        self.size = growing.size
+        self._growing = growing
+
+    async def wait_readable(self, offset: int) -> int:
+        return await self._growing.wait_readable(offset)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TagsAnswer:
+    """`data` as the upstream sent it; `next_query` is the query of the next page, if there is one."""
+
+    data: bytes
+    next_query: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersAnswer:
+    """An OCI index; `filtered` when an artifactType was applied."""
+
+    data: bytes
+    filtered: bool
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogAnswer:
+    repositories: list[str]
+    more: bool

@@ -1,0 +1,57 @@
+"""The flow: one object that answers for every kind of content, from disk or by way of an upstream."""
+
+from mirror.cache.answers import (
+    BlobAnswer,
+    BlobInfo,
+    CatalogAnswer,
+    ManifestAnswer,
+    ManifestInfo,
+    ReferrersAnswer,
+    TagsAnswer,
+)
+from mirror.cache.blobs import Blobs
+from mirror.cache.fill import Tools
+from mirror.cache.listings import Listings
+from mirror.cache.manifests import Manifests
+from mirror.cache.tags import Tags
+from mirror.config import Tags as TagSettings
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository, Tag
+from mirror.upstream.sources import Upstreams
+
+
+class Cache:
+    """Every method raises UpstreamError or StoreError; `cache.policy` says what a client is told."""
+
+    def __init__(self, tools: Tools, upstreams: Upstreams, tags: TagSettings) -> None:
+        self._blobs = Blobs(tools, upstreams)
+        self._manifests = Manifests(tools, upstreams)
+        self._tags = Tags(tools, upstreams, self._manifests, tags)
+        self._listings = Listings(tools, upstreams, self._tags)
+
+    async def get_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestAnswer:
+        if isinstance(reference, Tag):
+            return await self._tags.get(repository, reference)
+        return await self._manifests.get(repository, reference)
+
+    async def head_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestInfo:
+        if isinstance(reference, Tag):
+            return await self._tags.head(repository, reference)
+        return await self._manifests.head(repository, reference)
+
+    async def get_blob(self, repository: Repository, digest: Digest) -> BlobAnswer:
+        return await self._blobs.get(repository, digest)
+
+    async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
+        return await self._blobs.head(repository, digest)
+
+    async def tags(self, repository: Repository, query: str) -> TagsAnswer:
+        return await self._listings.tags(repository, query)
+
+    async def referrers(
+        self, repository: Repository, digest: Digest, artifact_type: str | None
+    ) -> ReferrersAnswer:
+        return await self._listings.referrers(repository, digest, artifact_type)
+
+    async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
+        return await self._listings.catalog(upstream, after, limit)

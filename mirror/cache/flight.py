@@ -1,0 +1,91 @@
+"""Flights: whoever asks for a digest that is being filled joins the one fill there is."""
+
+import asyncio
+from typing import TypeVar
+
+from mirror.cache.fill import Fill
+from mirror.log import get_logger
+from mirror.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.errors import StoreError
+from mirror.store.growing import GrowingFile
+from mirror.tasks import Tasks
+from mirror.upstream.errors import UpstreamError
+
+log = get_logger(__name__)
+
+Error = TypeVar("Error", UpstreamError, StoreError)
+
+
+class Flight:
+    """A running fill as those see it who wait for it."""
+
+    def __init__(self, digest: Digest, repository: Repository) -> None:
+        self.digest = digest
+        self.repository = repository  # whose upstream is asked; others join with a link of their own
+        self._boarding = asyncio.Event()
+        self._landed = asyncio.Event()
+        self._growing: GrowingFile | None = None
+        self._error: UpstreamError | StoreError | None = None
+
+    async def board(self) -> GrowingFile | None:
+        """Wait until there is a file to follow; None when it is whole, in the store.
+
+        Raises what the fill failed with before there was one.
+        """
+        await self._boarding.wait()
+        if self._growing is None and self._error is not None:
+            raise self._error
+        return self._growing
+
+    async def landed(self) -> None:
+        """Wait until the fill is over, well or not."""
+        await self._landed.wait()
+
+    def open(self, growing: GrowingFile | None) -> None:
+        self._growing = growing
+        self._boarding.set()
+
+    def land(self, error: UpstreamError | StoreError | None) -> None:
+        self._error = error
+        if error is not None and self._growing is not None:
+            self._growing.fail(error)
+        self._boarding.set()
+        self._landed.set()
+
+
+class Flights:
+    """At most one flight per digest (invariant 2), owned by no client (invariant 3)."""
+
+    def __init__(self, tasks: Tasks, metrics: Metrics) -> None:
+        self._tasks = tasks
+        self._metrics = metrics
+        self._running: dict[Digest, Flight] = {}
+
+    def get(self, digest: Digest) -> Flight | None:
+        return self._running.get(digest)
+
+    def start(self, flight: Flight, fill: Fill) -> None:
+        self._running[flight.digest] = flight
+        self._tasks.spawn(self._fly(flight, fill), name=f"fill {flight.digest}")
+
+    async def _fly(self, flight: Flight, fill: Fill) -> None:
+        error: UpstreamError | StoreError | None = StoreError("the mirror is shutting down")
+        try:
+            await fill.run(flight.open)
+            error = None
+        except UpstreamError as failed:
+            error = self._failed(flight, failed, failed.failure.value)
+        except StoreError as failed:
+            error = self._failed(flight, failed, "disk")
+        finally:
+            # Off the table before anybody hears of it: whoever comes back then starts a new fill.
+            del self._running[flight.digest]
+            flight.land(error)
+
+    def _failed(self, flight: Flight, error: Error, reason: str) -> Error:
+        self._metrics.fill_failures.labels(reason).inc()
+        log.warning("fill failed", digest=str(flight.digest), repository=str(flight.repository),
+                    reason=str(error))
+        return error

@@ -1,0 +1,117 @@
+"""Manifests by digest: immutable, whole in memory, verified before the first byte."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from mirror.cache.answers import ManifestAnswer, ManifestInfo, Outcome
+from mirror.cache.fill import Tools
+from mirror.cache.single import Single
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    ManifestInvalid,
+    parse_manifest,
+)
+from mirror.oci.reference import Repository
+from mirror.store.index import Link
+from mirror.store.store import StoredManifest
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.registry import ManifestBody
+from mirror.upstream.sources import Upstreams
+
+MANIFEST_TYPES = frozenset({DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST})
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    manifest: StoredManifest
+    repository: Repository
+
+
+class Manifests:
+    """One fetch per digest, whichever repositories ask for it at the same time (invariant 2)."""
+
+    def __init__(self, tools: Tools, upstreams: Upstreams) -> None:
+        self._store = tools.store
+        self._upstreams = upstreams
+        self._fetching: Single[Digest, Fetched] = Single(tools.tasks)
+
+    async def get(self, repository: Repository, digest: Digest) -> ManifestAnswer:
+        """Raises UpstreamError or StoreError."""
+        held = await self._store.manifest(repository, digest)
+        if held is not None:
+            return answer(held, Outcome.HIT)
+        outcome = Outcome.JOIN if self._fetching.running(digest) else Outcome.MISS
+        return answer(await self._fetch(repository, digest), outcome)
+
+    async def head(self, repository: Repository, digest: Digest) -> ManifestInfo:
+        held = await self._store.held(repository, digest)
+        link = held.link
+        if link is not None and link.media_type is not None and link.size is not None:
+            return ManifestInfo(digest, link.media_type, link.size, Outcome.HIT if held.present else Outcome.MISS)
+        info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
+        if info.size is None:
+            found = await self.get(repository, digest)
+            return ManifestInfo(digest, found.media_type, len(found.data), found.outcome)
+        await self._store.add_link(repository, digest, Link(info.media_type, info.size))
+        return ManifestInfo(digest, info.media_type, info.size, Outcome.MISS)
+
+    async def held(self, repository: Repository, digest: Digest) -> StoredManifest | None:
+        """The manifest if it is here; never asks the upstream."""
+        return await self._store.manifest(repository, digest)
+
+    async def keep(self, repository: Repository, body: ManifestBody) -> StoredManifest:
+        """Store what an upstream sent, with links for all that it names."""
+        manifest = StoredManifest(body.data, body.digest, body.media_type)
+        await self._store.put_manifest(repository, manifest, links_of(manifest))
+        return manifest
+
+    async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
+        try:
+            fetched = await self._fetching.once(digest, partial(self._fill, repository, digest))
+        except UpstreamError:
+            # If it was another repository's fetch that failed, ours may still succeed.
+            fetched = await self._fetching.once(digest, partial(self._fill, repository, digest))
+        if fetched.repository == repository:
+            return fetched.manifest
+        return await self._confirm(repository, fetched.manifest)
+
+    async def _fill(self, repository: Repository, digest: Digest) -> Fetched:
+        held = await self._store.manifest(repository, digest)
+        if held is None:
+            body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
+            held = await self.keep(repository, body)
+        return Fetched(held, repository)
+
+    async def _confirm(self, repository: Repository, manifest: StoredManifest) -> StoredManifest:
+        """The bytes are here through another repository: a HEAD says whether this one has them too."""
+        info = await self._upstreams[repository.upstream].head_manifest(repository.path, manifest.digest)
+        if info.digest not in (None, manifest.digest):
+            raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {manifest.digest}")
+        confirmed = StoredManifest(manifest.data, manifest.digest, info.media_type)
+        await self._store.put_manifest(repository, confirmed, links_of(confirmed))
+        return confirmed
+
+
+def answer(manifest: StoredManifest, outcome: Outcome) -> ManifestAnswer:
+    return ManifestAnswer(manifest.data, manifest.digest, manifest.media_type, outcome)
+
+
+def links_of(manifest: StoredManifest) -> dict[Digest, Link]:
+    """What the repository contains because its manifest names it.
+
+    Not what has `urls`: a foreign layer need not be in the registry at all. And what does not parse is
+    served as it is, and opens nothing.
+    """
+    try:
+        children = parse_manifest(manifest.data, manifest.media_type).children()
+    except ManifestInvalid:
+        return {}
+    return {
+        child.digest: Link(child.media_type if child.media_type in MANIFEST_TYPES else None, child.size)
+        for child in children
+        if not child.urls
+    }

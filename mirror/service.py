@@ -1,0 +1,58 @@
+"""The composition root: a configuration becomes everything that answers requests."""
+
+import asyncio
+
+from mirror.cache.cache import Cache
+from mirror.cache.fill import Tools
+from mirror.config import Config
+from mirror.log import get_logger
+from mirror.metrics import Metrics
+from mirror.store.errors import StoreError
+from mirror.store.store import Store
+from mirror.tasks import Tasks
+from mirror.upstream.sources import Upstreams
+
+log = get_logger(__name__)
+
+# Last-use times are written this often, in seconds: a crash loses that much of the eviction order.
+HOUSEKEEPING_SECONDS = 10.0
+
+
+class Service:
+    """One running mirror, without its network face. Make it with `open`."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self.metrics = Metrics()
+        self._tasks = Tasks()
+        self._store = store
+        self._upstreams = Upstreams(config, self.metrics)
+        tools = Tools(store, self._tasks, self.metrics, config.fill)
+        self.cache = Cache(tools, self._upstreams, config.tags)
+
+    @classmethod
+    async def open(cls, config: Config) -> "Service":
+        """Raises StoreError when the cache folder cannot be used."""
+        store = await Store.open(config.cache.dir, config.cache.max_size)
+        service = cls(config, store)
+        service._tasks.spawn(service._keep_house(), name="housekeeping")
+        return service
+
+    async def refresh_stats(self) -> None:
+        """Bring the gauges about the cache up to date."""
+        size, entries = await self._store.stats()
+        self.metrics.cache_bytes.set(size)
+        self.metrics.cache_entries.set(entries)
+
+    async def close(self) -> None:
+        """Stop fills where they are (the next start resumes them), and close everything."""
+        await self._tasks.close()
+        await self._upstreams.close()
+        await self._store.close()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            try:
+                await self._store.flush_used()
+            except StoreError as error:
+                log.warning("last-use times not written", reason=str(error))

@@ -1,0 +1,110 @@
+"""The blob store: verified files by digest, with diskcache keeping the books and the quota.
+
+Synchronous: everything here runs in a disk thread.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import diskcache
+
+from mirror.log import get_logger
+from mirror.oci.digest import Digest
+from mirror.store.disk import POLICY, AdoptingDisk, Verified
+
+log = get_logger(__name__)
+
+# How long a write waits for another process's write before it is an error (StoreError), in seconds.
+BUSY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBlob:
+    """A blob ready to be sent; whoever holds it closes `file`. `size` in bytes."""
+
+    file: BinaryIO
+    size: int
+
+
+class Blobs:
+    """`folder/cache.db` and the files it names. `max_size` in bytes, 0 for no limit."""
+
+    def __init__(self, folder: Path, quarantine: Path, max_size: int) -> None:
+        self._quarantine = quarantine
+        self._cache = diskcache.Cache(
+            str(folder),
+            timeout=BUSY_SECONDS,
+            disk=AdoptingDisk,
+            eviction_policy=POLICY,
+            size_limit=max_size or sys.maxsize,
+            cull_limit=0,  # culled by add() below, outside the transaction that inserts
+        )
+
+    def has(self, digest: Digest) -> bool:
+        return str(digest) in self._cache
+
+    def open(self, digest: Digest) -> OpenBlob | None:
+        """The blob, or None. A file that is gone or has not its size counts as a miss (failure table)."""
+        found = self._cache.get(str(digest), tag=True)
+        path, size = found
+        if path is None:
+            return None
+        try:
+            file = open(path, "rb")  # noqa: SIM115  # handed to the caller
+        except FileNotFoundError:
+            self._cache.delete(str(digest))
+            return None
+        if os.fstat(file.fileno()).st_size != int(size):
+            file.close()
+            self.set_aside(digest)
+            return None
+        return OpenBlob(file, int(size))
+
+    def read(self, digest: Digest) -> bytes | None:
+        """The whole of a small blob."""
+        blob = self.open(digest)
+        if blob is None:
+            return None
+        with blob.file:
+            return blob.file.read()
+
+    def set_aside(self, digest: Digest) -> None:
+        """Quarantine a file that is not what its name says; from now on the blob is a miss."""
+        log.error("blob corrupt on disk, set aside", digest=str(digest), quarantine=str(self._quarantine))
+        path = self._cache.get(str(digest))
+        self._quarantine.mkdir(mode=0o700, exist_ok=True)
+        if path is not None:
+            os.rename(path, self._quarantine / path.name)
+        self._cache.delete(str(digest))
+
+    def add(self, verified: Verified) -> None:
+        """Adopt a file that was verified; made durable first, so that a name never outlives its bytes."""
+        with open(verified.path, "rb") as file:
+            os.fdatasync(file.fileno())
+        os.chmod(verified.path, 0o400)
+        # The size is in the entry's tag too: diskcache answers get() with the tag but not with the size.
+        self._cache.add(str(verified.digest), verified, tag=str(verified.size))
+        self._cache.cull()
+
+    def touch(self, used: Mapping[Digest, float]) -> None:
+        """Note when blobs were last used (seconds since the epoch), for the quota's sake."""
+        with self._cache.transact():
+            for digest, moment in used.items():
+                self._cache._sql("UPDATE Cache SET access_time = ? WHERE key = ?", (moment, str(digest)))
+
+    def stats(self) -> tuple[int, int]:
+        """Bytes and number of blobs."""
+        return int(self._cache.reset("size")), len(self._cache)
+
+    def check(self) -> list[str]:
+        """What is inconsistent between entries and files, as sentences; empty when all is well."""
+        warnings = self._cache.check()
+        return [str(each.message) for each in warnings if each.category is not diskcache.EmptyDirWarning]
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        self._cache.close()

@@ -1,0 +1,106 @@
+"""diskcache's view of this disk: adopts verified files, stores plain values, never unpickles.
+
+A writable cache folder must not mean code execution (CVE-2025-69872: diskcache unpickles whatever a row
+says is pickled), so every way in and out of pickle is closed here.
+"""
+
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diskcache
+from diskcache.core import EVICTION_POLICY, MODE_BINARY, MODE_PICKLE
+
+from mirror.oci.digest import Digest
+
+# diskcache's own least-recently-used writes a row on every get, and culls ten rows whatever their size.
+# Here last use is written in batches by Blobs.touch, and one row goes at a time, so that a quota never
+# costs more layers than it must. LIMIT takes an expression: at most one row of what is asked for.
+POLICY = "least-recently-served"
+EVICTION_POLICY[POLICY] = {
+    "init": "CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)",
+    "get": None,
+    "cull": "SELECT {fields} FROM Cache ORDER BY access_time LIMIT min(1, ?)",
+}
+
+
+class ForeignRow(OSError):
+    """A row that this program did not write; an OSError, because diskcache reads that as `gone`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A file on the same file system that is known to hash to `digest`; adopted by rename."""
+
+    digest: Digest
+    path: Path
+    size: int
+
+
+class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
+    """Keys and values are str; anything else is refused, on the way in and on the way out."""
+
+    def put(self, key: object) -> tuple[str, bool]:
+        if not isinstance(key, str):
+            raise TypeError(f"keys are str, not {type(key).__name__}")
+        return key, True
+
+    def get(self, key: object, raw: bool) -> str:
+        if not raw or not isinstance(key, str):
+            raise ForeignRow("a key that is not text")
+        return key
+
+    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, str | None, Any]:
+        if not isinstance(value, str):
+            raise TypeError(f"values are str, not {type(value).__name__}")
+        stored: tuple[int, int, str | None, Any] = super().store(value, False, key=key)
+        return stored
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Any:
+        if mode == MODE_PICKLE:
+            raise ForeignRow("a pickled value")
+        return super().fetch(mode, filename, value, read)
+
+
+class AdoptingDisk(PlainDisk):
+    """Values are Verified files. What comes out is the path: opening it is the caller's."""
+
+    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, str | None, Any]:
+        """Move the file in under a name of its own.
+
+        diskcache unlinks, by name, the file of an entry that is replaced and the file of an `add` that
+        came second, so two adoptions of one digest must never have one name: digest plus nonce.
+        """
+        if not isinstance(value, Verified):
+            raise TypeError(f"only verified files are adopted, not {type(value).__name__}")
+        encoded = value.digest.encoded
+        name = os.path.join(
+            value.digest.algorithm, encoded[:2], f"{encoded[2:]}.{secrets.token_hex(4)}"
+        )
+        target = Path(self._directory, name)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(value.path, target)
+        sync_folder(target.parent)
+        return value.size, MODE_BINARY, name, None
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Path:
+        if mode != MODE_BINARY or filename is None:
+            raise ForeignRow("not an adopted file")
+        return Path(self._directory, filename)
+
+    def remove(self, file_path: str) -> None:
+        """Unlink only: diskcache also removes empty folders, under the feet of an adoption beside it."""
+        with suppress(OSError):
+            os.unlink(os.path.join(self._directory, file_path))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

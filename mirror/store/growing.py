@@ -1,0 +1,235 @@
+"""The growing file: a blob in the making, which every waiting client reads while it is written.
+
+A *partial* is what is in the folder `partial/` for one digest: a data file, its chunk map, and the lock on
+the map. A GrowingFile is a partial whose size is known, with the readers that follow it. Readers never
+see the writer: they ask how far they may read, and send that much from the page cache by `sendfile`.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import aiofiles
+
+from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
+from mirror.store.chunkmap import ChunkMap
+from mirror.store.disk import Verified
+from mirror.store.errors import StoreError, translated
+from mirror.store.lock import try_lock
+from mirror.store.threads import DiskThreads
+from mirror.tasks import to_the_end
+
+# Invariant 4: of anything up to this size nothing is sent before the whole is verified. 4 MiB costs a
+# client a few milliseconds on any line, and covers every manifest and config.
+HELD_WHOLE = 4 * 1024 * 1024
+
+# One read of the verifier, in bytes: large enough that hashing is the cost, not the calls.
+HASH_STEP = 1024 * 1024
+
+
+class Partial:
+    """One digest's data file and chunk map, locked by this process. Synchronous: runs in a disk thread."""
+
+    def __init__(self, digest: Digest, folder: Path, lock: int) -> None:
+        name = f"{digest.algorithm}-{digest.encoded}"
+        self.digest = digest
+        self.data_path = folder / f"{name}.data"
+        self._map_path = folder / f"{name}.map"
+        self._lock = lock
+        self.descriptor = os.open(self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.chunks = self._load()
+
+    @classmethod
+    def lock(cls, digest: Digest, folder: Path) -> "Partial | None":
+        """The partial of `digest`, new or left by an earlier fill; None while another process fills it."""
+        lock = try_lock(folder / f"{digest.algorithm}-{digest.encoded}.map")
+        return None if lock is None else cls(digest, folder, lock)
+
+    def allocate(self, size: int, chunk_size: int) -> ChunkMap:
+        """Start from nothing, with the size known."""
+        os.ftruncate(self.descriptor, 0)
+        os.ftruncate(self.descriptor, size)
+        self._drop_map()
+        self.chunks = ChunkMap.create(self._lock, size, chunk_size)
+        return self.chunks
+
+    def open_reader(self) -> BinaryIO:
+        """The data file under a descriptor of its own, which outlives rename and release.
+
+        Its position is shared: read it by `sendfile` or `pread` at offsets only.
+        """
+        return os.fdopen(os.dup(self.descriptor), "rb", buffering=0)
+
+    def hash_on(self, hasher: "Hasher", stop: int) -> None:
+        """Feed what is on disk to the hasher, from where it stopped to `stop`."""
+        while hasher.offset < stop:
+            data = os.pread(self.descriptor, min(HASH_STEP, stop - hasher.offset), hasher.offset)
+            if not data:
+                raise StoreError(f"{self.data_path.name} is shorter than it was written")
+            hasher.update(data)
+
+    def verified(self) -> Verified:
+        """The name under which a verified blob is adopted; only GrowingFile.verify may ask."""
+        return Verified(self.digest, self.data_path, os.fstat(self.descriptor).st_size)
+
+    def discard(self) -> None:
+        """Remove both files; the caller still releases the lock."""
+        self.data_path.unlink(missing_ok=True)
+        self._map_path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Close everything and give up the lock; what is on disk stays for the next fill."""
+        self._drop_map()
+        os.close(self.descriptor)
+        os.close(self._lock)
+
+    def _load(self) -> ChunkMap | None:
+        chunks = ChunkMap.load(self._lock)
+        if chunks is None or chunks.size == os.fstat(self.descriptor).st_size:
+            return chunks
+        chunks.close()
+        return None
+
+    def _drop_map(self) -> None:
+        if self.chunks is not None:
+            self.chunks.close()
+            self.chunks = None
+
+
+class Hasher:
+    """A running hash and how far it has come."""
+
+    def __init__(self, digest: Digest) -> None:
+        self._digest = digest
+        self._hash = digest.hasher()
+        self.offset = 0
+
+    def update(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.offset += len(data)
+
+    def matches(self) -> bool:
+        return self._hash.hexdigest() == self._digest.encoded
+
+
+class GrowingFile:
+    """A partial of known size that is being filled, and how far its readers may go."""
+
+    def __init__(self, partial: Partial, chunks: ChunkMap, threads: DiskThreads) -> None:
+        self.digest = partial.digest
+        self.size = chunks.size
+        self._partial = partial
+        self._chunks = chunks
+        self._threads = threads
+        self._hasher = Hasher(partial.digest)
+        self._verified = False
+        self._failure: Exception | None = None
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def readable(self) -> int:
+        """How many bytes from the start may be sent now: never the holdback before all is verified."""
+        if self._verified:
+            return self.size
+        if self.size <= HELD_WHOLE:
+            return 0
+        last_chunk = (len(self._chunks) - 1) * self._chunks.chunk_size
+        return min(self._chunks.contiguous(), last_chunk)
+
+    async def wait_readable(self, offset: int) -> int:
+        """Wait until the byte at `offset` may be sent; returns `readable`.
+
+        Raises what the fill failed with: no more will come, and the reader must be cut short.
+        """
+        while (readable := self.readable) <= offset and not self._verified:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            await self._changed.wait()
+        return readable
+
+    def open_reader(self) -> BinaryIO | None:
+        """A file for one reader, who closes it; None when the fill is over (look in the store)."""
+        return None if self._closed else self._partial.open_reader()
+
+    def missing(self) -> list[Span]:
+        return self._chunks.missing()
+
+    def received(self) -> int:
+        return self._chunks.received()
+
+    @asynccontextmanager
+    async def writer(self, start: int) -> AsyncIterator["RangeWriter"]:
+        """A writer for consecutive bytes from `start` on."""
+        with translated("open the growing file"):
+            file = await aiofiles.open(
+                self._partial.data_path, "r+b", buffering=0, executor=self._threads.executor
+            )
+        try:
+            await file.seek(start)
+            yield RangeWriter(self, file, start)
+        finally:
+            await to_the_end(file.close())
+
+    async def verify_on(self) -> None:
+        """Hash what has become contiguous, until all of it is; runs beside the writers. Raises StoreError."""
+        while self._hasher.offset < self.size:
+            contiguous = self._chunks.contiguous()
+            if contiguous > self._hasher.offset:
+                await to_the_end(self._threads.run(self._partial.hash_on, self._hasher, contiguous))
+            else:
+                await self._changed.wait()
+
+    def settle(self) -> Verified | None:
+        """The whole is here: release it to the readers if it is what its name says; else None."""
+        if self._hasher.offset != self.size or not self._hasher.matches():
+            return None
+        self._verified = True
+        self._wake()
+        return self._partial.verified()
+
+    def fail(self, error: Exception) -> None:
+        """Tell the readers that no more will come, and why."""
+        self._failure = error
+        self._wake()
+
+    async def restart(self) -> None:
+        """Forget what was written: it is wrong. Only while nothing of it could have been read."""
+        self._chunks = await self._threads.run(self._partial.allocate, self.size, self._chunks.chunk_size)
+        self._hasher = Hasher(self.digest)
+
+    def close(self) -> None:
+        """The fill is over: no new readers. Those there are keep what they have open."""
+        self._closed = True
+
+    def written(self, offset: int, length: int) -> None:
+        """Bytes reached the data file; called by RangeWriter only."""
+        self._chunks.record(offset, length)
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class RangeWriter:
+    """Writes consecutive bytes of a growing file, off the loop."""
+
+    def __init__(self, growing: GrowingFile, file: "aiofiles.threadpool.binary.AsyncFileIO", start: int) -> None:
+        self._growing = growing
+        self._file = file
+        self.offset = start
+
+    async def write(self, data: bytes) -> None:
+        """Raises StoreError, for instance when the disk is full."""
+        view = memoryview(data)
+        while view:
+            with translated("write the growing file"):
+                count = await to_the_end(self._file.write(view))
+            self._growing.written(self.offset, count)
+            self.offset += count
+            view = view[count:]

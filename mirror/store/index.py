@@ -1,0 +1,125 @@
+"""The books: which repository has which digest, what tags pointed to, what referrers were listed.
+
+Synchronous: everything here runs in a disk thread. Keys sort so that a prefix is a listing:
+
+    link:<upstream>/<repository>@<digest>        -> Link
+    tag:<upstream>/<repository>:<tag>            -> TagEntry
+    referrers:<upstream>/<repository>@<digest>   -> ReferrersEntry
+    repository:<upstream>/<repository>           -> ""
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diskcache
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository, Tag
+from mirror.store.blobs import BUSY_SECONDS
+from mirror.store.disk import PlainDisk
+
+# Values up to this many bytes live in SQLite itself; a long referrers list goes to a file beside it.
+INLINE_BYTES = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The fact that a repository contains a digest. `media_type` is set for manifests only."""
+
+    media_type: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagEntry:
+    """What a tag pointed to when the upstream was last asked; `confirmed` in seconds since the epoch."""
+
+    digest: str
+    media_type: str
+    size: int
+    confirmed: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersEntry:
+    """The descriptors that refer to a digest, unfiltered; `confirmed` in seconds since the epoch."""
+
+    manifests: list[dict[str, Any]]
+    confirmed: float
+
+
+Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry)
+
+
+class Index:
+    """`folder/cache.db`. Never culled: the quota is about blobs, and these are small."""
+
+    def __init__(self, folder: Path) -> None:
+        self._cache = diskcache.Cache(
+            str(folder),
+            timeout=BUSY_SECONDS,
+            disk=PlainDisk,
+            disk_min_file_size=INLINE_BYTES,
+            eviction_policy="none",
+            cull_limit=0,
+        )
+
+    def link(self, repository: Repository, digest: Digest) -> Link | None:
+        return self._read(f"link:{repository}@{digest}", Link)
+
+    def add_links(self, repository: Repository, links: Mapping[Digest, Link]) -> None:
+        """Record links, in one transaction; a manifest's link is not forgotten for a blob's."""
+        with self._cache.transact():
+            for digest, link in links.items():
+                known = self.link(repository, digest)
+                if known is None or known.media_type is None or link.media_type is not None:
+                    self._write(f"link:{repository}@{digest}", link)
+            self._cache.add(f"repository:{repository}", "")
+
+    def drop_link(self, repository: Repository, digest: Digest) -> None:
+        self._cache.delete(f"link:{repository}@{digest}")
+
+    def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        return self._read(f"tag:{repository}:{tag}", TagEntry)
+
+    def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        self._write(f"tag:{repository}:{tag}", entry)
+
+    def drop_tag(self, repository: Repository, tag: Tag) -> None:
+        self._cache.delete(f"tag:{repository}:{tag}")
+
+    def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
+        return self._read(f"referrers:{repository}@{digest}", ReferrersEntry)
+
+    def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
+        self._write(f"referrers:{repository}@{digest}", entry)
+
+    def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Up to `limit` names `<upstream>/<repository>` that start with `prefix` and sort after `after`."""
+        first = max(f"repository:{prefix}", f"repository:{after}")
+        rows: Iterable[tuple[str]] = self._cache._sql(
+            "SELECT key FROM Cache WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
+            # U+10FFFF sorts after every character a name can have.
+            (first, f"repository:{prefix}\U0010ffff", limit),
+        )
+        return [key.removeprefix("repository:") for (key,) in rows]
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        self._cache.close()
+
+    def _read(self, key: str, kind: type[Entry]) -> Entry | None:
+        """The entry, or None: what cannot be read is asked of the upstream again, never trusted."""
+        text = self._cache.get(key)
+        if not isinstance(text, str):
+            return None
+        try:
+            return kind(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+    def _write(self, key: str, entry: Link | TagEntry | ReferrersEntry) -> None:
+        self._cache.set(key, json.dumps(asdict(entry), separators=(",", ":")))

@@ -1,0 +1,31 @@
+"""One filler per digest among all processes of this machine: `flock`, freed by the kernel on any death."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock `path`, creating it, and return its descriptor (read-write); None when another process has it.
+
+    The holder may unlink the file when done. Whoever opened it before and locks it after would hold a
+    lock on a name that is gone, so the name is looked at again once the lock is had.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        named = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(descriptor))

@@ -1,0 +1,48 @@
+"""The few threads in which all disk work is done, so that none of it is done in the event loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from mirror.store.errors import translated
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Each thread holds one SQLite connection per index, and a disk serves few requests at a time well.
+THREADS = 8
+
+# A thread that is stuck in a system call must not keep the others from closing their connections.
+CLOSING_SECONDS = 10.0
+
+
+class DiskThreads:
+    """A fixed pool; SQLite connections are per thread, so the pool must not grow and shrink."""
+
+    def __init__(self, count: int = THREADS) -> None:
+        self._count = count
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix="disk")
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `function` in a thread. Raises StoreError for what the disk or SQLite says."""
+
+        def call() -> R:
+            with translated(getattr(function, "__name__", "disk").strip("_").replace("_", " ")):
+                return function(*args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self.executor, call)
+
+    async def close(self, last: Callable[[], Any]) -> None:
+        """Call `last` once in every thread (it closes that thread's connections), then end them."""
+        meeting = threading.Barrier(self._count)
+
+        def leave() -> None:
+            meeting.wait(CLOSING_SECONDS)
+            last()
+
+        loop = asyncio.get_running_loop()
+        goodbyes = [loop.run_in_executor(self.executor, leave) for _ in range(self._count)]
+        await asyncio.gather(*goodbyes, return_exceptions=True)
+        self.executor.shutdown(wait=False)

@@ -1,0 +1,116 @@
+"""The server: binds, answers, drains."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+
+from mirror.config import Config
+from mirror.log import get_logger
+from mirror.oci.errors import Code, RegistryError
+from mirror.service import Service
+from mirror.web import respond
+from mirror.web.exchange import Exchange
+from mirror.web.probes import Probes
+from mirror.web.registry import RegistryApi
+
+log = get_logger(__name__)
+
+# Podman's zstd:chunked asks for hundreds of ranges in one header line (CLIENTS: over 8 KiB).
+HEADER_LINE_BYTES = 64 * 1024
+
+# Longer than any client keeps a connection for reuse (BuildKit 120 s), so that none races a closing one.
+KEEPALIVE_SECONDS = 300.0
+
+# What is left of a drain for connections that were told to close but have not.
+CLOSING_SECONDS = 1.0
+
+
+class App:
+    """One request in, one response out; counts what is running, for the drain."""
+
+    def __init__(self, service: Service, config: Config) -> None:
+        self._metrics = service.metrics
+        self._registry = RegistryApi(service.cache, config)
+        self.probes = Probes(service)
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        probed = await self.probes.answer(request)
+        if probed is not None:
+            return probed
+        exchange = Exchange(request)
+        self._running += 1
+        self._idle.clear()
+        try:
+            return await self._answer(exchange)
+        finally:
+            exchange.report(self._metrics)
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what is running, up to a limit."""
+        self.probes.draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("closing connections that did not finish in time", requests=self._running)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        try:
+            return await self._registry.answer(exchange)
+        except Exception:
+            log.exception("unexpected error", id=exchange.id)
+            failure = RegistryError(
+                Code.UNKNOWN, f"unexpected error in this mirror; its log says more under id {exchange.id}"
+            )
+            return respond.error(exchange, failure)
+
+
+async def serve(
+    service: Service, config: Config, ready: Callable[[Sequence[str]], None], stop: asyncio.Event
+) -> None:
+    """Bind, tell `ready` the addresses, answer until `stop` is set, finish what is running.
+
+    Raises OSError naming the address that cannot be bound.
+    """
+    app = App(service, config)
+    server = web.Server(
+        app,
+        access_log=None,
+        logger=logging.getLogger("aiohttp.server"),
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        max_line_size=HEADER_LINE_BYTES,
+        max_field_size=HEADER_LINE_BYTES,
+    )
+    runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
+    await runner.setup()
+    try:
+        for address in config.server.listen:
+            await _bind(runner, address)
+        ready([_printed(address) for address in runner.addresses])
+        await stop.wait()
+        for site in runner.sites:
+            await site.stop()
+        await app.drain(config.server.shutdown_timeout)
+    finally:
+        await runner.cleanup()
+
+
+async def _bind(runner: web.ServerRunner, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        await web.TCPSite(runner, host.strip("[]"), int(port), reuse_address=True).start()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+def _printed(address: tuple[str, int]) -> str:
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

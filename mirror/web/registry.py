@@ -1,0 +1,237 @@
+"""The registry API: a request becomes a target, and the cache's answer becomes HTTP."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlencode
+
+from aiohttp import web
+
+from mirror.cache.answers import BlobReader, Outcome
+from mirror.cache.cache import Cache
+from mirror.cache.policy import client_error
+from mirror.config import Config
+from mirror.oci.digest import Digest
+from mirror.oci.errors import Code, RegistryError
+from mirror.oci.manifest import OCI_INDEX
+from mirror.oci.ranges import Span
+from mirror.oci.reference import Kind, Repository, Tag, Target, parse_target
+from mirror.store.errors import StoreError
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.web import respond
+from mirror.web.exchange import Exchange
+
+T = TypeVar("T")
+
+Handler = Callable[[Exchange, Target], Awaitable[web.StreamResponse]]
+
+# Page sizes of the catalog: what a client gets that asks for none, and the most it can ask for.
+CATALOG_PAGE = 100
+CATALOG_MOST = 10_000
+
+# The bytes of a query that are passed to an upstream; its own next-page tokens are well below.
+QUERY_BYTES = 4096
+
+
+class RegistryApi:
+    """Answers everything under /v2/, and /<prefix>/v2/."""
+
+    def __init__(self, cache: Cache, config: Config) -> None:
+        self._cache = cache
+        self._names = config.names()
+        self._header_timeout = config.server.header_timeout
+        self._when_unavailable = config.server.when_unavailable
+        self._handlers: dict[Kind, Handler] = {
+            Kind.BASE: self._base,
+            Kind.MANIFEST: self._manifest,
+            Kind.BLOB: self._blob,
+            Kind.TAGS: self._tags,
+            Kind.REFERRERS: self._referrers,
+            Kind.CATALOG: self._catalog,
+        }
+
+    async def answer(self, exchange: Exchange) -> web.StreamResponse:
+        """The response, sent or ready to be; never raises but for cancellation and a client that left."""
+        try:
+            return await self._answer(exchange)
+        except RegistryError as failure:
+            exchange.outcome = Outcome.ERROR
+            return respond.error(exchange, failure)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        path = request.raw_path.partition("?")[0]
+        if request.method not in ("GET", "HEAD"):
+            raise _read_only(request.method)
+        target = parse_target(self._names, path, request.query.get("ns"), request.headers.get("Host"))
+        exchange.target = target
+        try:
+            return await self._handlers[target.kind](exchange, target)
+        except (UpstreamError, StoreError) as failure:
+            raise client_error(failure, target, self._when_unavailable) from failure
+
+    async def _base(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        exchange.outcome = Outcome.HIT
+        return respond.json_body(exchange, b"{}")
+
+    async def _manifest(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        repository, reference = _content(target)
+        if exchange.request.method == "HEAD":
+            info = await self._in_time(self._cache.head_manifest(repository, reference))
+            digest, media_type, size, data = info.digest, info.media_type, info.size, None
+            exchange.outcome = info.outcome
+        else:
+            found = await self._in_time(self._cache.get_manifest(repository, reference))
+            digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
+            exchange.outcome = found.outcome
+        exchange.digest = str(digest)
+        if respond.matches(exchange.request.headers.get("If-None-Match"), digest):
+            return respond.not_modified(exchange, digest)
+        headers = {"Content-Type": media_type, **respond.content_headers(digest), **_stale(exchange)}
+        if data is None:
+            return respond.head(exchange, headers, size)
+        return respond.whole(exchange, 200, headers, data)
+
+    async def _blob(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        repository, digest = _digested(target)
+        request = exchange.request
+        exchange.digest = str(digest)
+        headers = {"Content-Type": respond.BLOB_TYPE, "Accept-Ranges": "bytes", **respond.content_headers(digest)}
+        if request.method == "HEAD":
+            info = await self._in_time(self._cache.head_blob(repository, digest))
+            exchange.outcome = info.outcome
+            if respond.matches(request.headers.get("If-None-Match"), digest):
+                return respond.not_modified(exchange, digest)
+            return respond.head(exchange, headers, info.size)
+        answer = await self._in_time(self._cache.get_blob(repository, digest))
+        try:
+            exchange.outcome = answer.outcome
+            if respond.matches(request.headers.get("If-None-Match"), digest):
+                return respond.not_modified(exchange, digest)
+            spans = respond.spans_asked(request, digest, answer.reader.size)
+            await self._first_readable(answer.reader, spans)
+            return await _deliver(exchange, digest, answer.reader, spans)
+        finally:
+            answer.reader.close()
+
+    async def _tags(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        repository = _repository(target)
+        asked = parse_qsl(exchange.request.rel_url.raw_query_string, keep_blank_values=True)
+        _positive(dict(asked).get("n"))
+        query = urlencode([(key, value) for key, value in asked if key != "ns"])
+        if len(query) > QUERY_BYTES:
+            raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
+        page = await self._in_time(self._cache.tags(repository, query))
+        exchange.outcome = Outcome.MISS
+        return respond.json_body(exchange, page.data, _next_page(exchange.request, page.next_query))
+
+    async def _referrers(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        repository, digest = _digested(target)
+        artifact_type = exchange.request.query.get("artifactType") or None
+        found = await self._in_time(self._cache.referrers(repository, digest, artifact_type))
+        exchange.outcome = found.outcome
+        headers = {"Content-Type": OCI_INDEX, **_stale(exchange)}
+        if found.filtered:
+            headers["OCI-Filters-Applied"] = "artifactType"
+        return respond.whole(exchange, 200, headers, found.data)
+
+    async def _catalog(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        query = exchange.request.query
+        asked = _positive(query.get("n"))
+        limit = CATALOG_PAGE if asked is None else min(asked, CATALOG_MOST)
+        page = await self._cache.catalog(target.upstream, query.get("last", ""), limit)
+        exchange.outcome = Outcome.HIT
+        more = page.more and page.repositories
+        following = urlencode({"n": limit, "last": page.repositories[-1]}) if more else None
+        body = json.dumps({"repositories": page.repositories}, separators=(",", ":")).encode()
+        return respond.json_body(exchange, body, _next_page(exchange.request, following))
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        """Headers are sent within the limit, or an error is: some clients wait for ever, others 30 s."""
+        try:
+            async with asyncio.timeout(self._header_timeout):
+                return await answer
+        except TimeoutError:
+            raise UpstreamError(
+                Failure.TIMEOUT, f"no answer from the upstream within {self._header_timeout:g} s"
+            ) from None
+
+    async def _first_readable(self, reader: BlobReader, spans: list[Span]) -> None:
+        """Wait for the first byte that will be sent, so that a fill that fails at once is an error status.
+
+        A fill that is merely slow is not: then the head goes out in time, and the body as it comes.
+        """
+        start = spans[0].start if spans else 0
+        if reader.size == 0:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._header_timeout):
+                await reader.wait_readable(start)
+
+
+async def _deliver(
+    exchange: Exchange, digest: Digest, reader: BlobReader, spans: list[Span]
+) -> web.StreamResponse:
+    """Send the blob. What goes wrong from here on can only be told by ending early."""
+    try:
+        return await respond.send_blob(exchange, digest, reader, spans)
+    except (UpstreamError, StoreError) as failure:
+        exchange.outcome, exchange.note = Outcome.ERROR, f"cut short: {failure}"
+    except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's word for a closing transport
+        exchange.note = f"client left: {left}"
+    respond.cut_short(exchange.request)
+    return web.Response(status=exchange.status)
+
+
+def _read_only(method: str) -> RegistryError:
+    return RegistryError(
+        Code.UNSUPPORTED,
+        f"this is a pull-through mirror, {method} is not for it: push to the registry itself",
+        status=405,
+        headers={"Allow": "GET, HEAD"},
+    )
+
+
+def _repository(target: Target) -> Repository:
+    if target.repository is None:
+        raise AssertionError(f"{target.kind} without a repository")
+    return target.repository
+
+
+def _content(target: Target) -> tuple[Repository, Tag | Digest]:
+    if target.reference is None:
+        raise AssertionError(f"{target.kind} without a reference")
+    return _repository(target), target.reference
+
+
+def _digested(target: Target) -> tuple[Repository, Digest]:
+    if not isinstance(target.reference, Digest):
+        raise AssertionError(f"{target.kind} without a digest")
+    return _repository(target), target.reference
+
+
+def _positive(text: str | None) -> int | None:
+    """The `n` of a listing. RegistryError 400 when it is no number."""
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise RegistryError(
+            Code.PAGINATION_NUMBER_INVALID, f"n is a number of entries, not {text[:40]!r}", status=400
+        )
+    return int(text)
+
+
+def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
+    """A Link to the next page on this mirror: relative, because clients refuse another origin."""
+    if query is None:
+        return {}
+    if (ns := request.query.get("ns")) is not None:
+        query = f"{query}&{urlencode({'ns': ns})}"
+    path = request.raw_path.partition("?")[0]
+    return {"Link": f'<{path}?{query}>; rel="next"'}
+
+
+def _stale(exchange: Exchange) -> dict[str, str]:
+    return respond.STALE if exchange.outcome is Outcome.STALE else {}

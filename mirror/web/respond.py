@@ -1,0 +1,131 @@
+"""Answers as clients check them: headers, conditions, ranges, and bodies by `sendfile`."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from mirror.cache.answers import BlobReader
+from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
+from mirror.oci.ranges import Span, multipart, parse_range, total_length
+from mirror.web.exchange import Exchange
+
+BLOB_TYPE = "application/octet-stream"
+API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+
+# RFC 9111 5.5 (obsolete there, but what proxies and people still look for): served though unconfirmed.
+STALE = {"Warning": '110 registry-mirror "Response is Stale"'}
+
+
+def whole(
+    exchange: Exchange, status: int, headers: Mapping[str, str], body: bytes
+) -> web.StreamResponse:
+    """A small answer. For HEAD the same head, Content-Length included, and no body."""
+    exchange.status = status
+    exchange.bytes = 0 if exchange.request.method == "HEAD" else len(body)
+    exchange.first_byte()
+    return web.Response(
+        status=status, body=body, headers={**API_VERSION, "Content-Length": str(len(body)), **headers}
+    )
+
+
+def json_body(
+    exchange: Exchange, body: bytes, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    return whole(exchange, 200, {"Content-Type": "application/json", **(headers or {})}, body)
+
+
+def head(exchange: Exchange, headers: Mapping[str, str], size: int) -> web.StreamResponse:
+    """The head of an answer whose body of `size` bytes is not sent."""
+    exchange.status = 200
+    exchange.first_byte()
+    return web.Response(headers={**API_VERSION, **headers, "Content-Length": str(size)})
+
+
+def error(exchange: Exchange, failure: RegistryError) -> web.StreamResponse:
+    exchange.note = failure.message
+    headers = {"Content-Type": "application/json", **failure.headers}
+    return whole(exchange, failure.status, headers, failure.body())
+
+
+def not_modified(exchange: Exchange, digest: Digest) -> web.StreamResponse:
+    exchange.status = 304
+    exchange.first_byte()
+    return web.Response(status=304, headers={**API_VERSION, **content_headers(digest)})
+
+
+def content_headers(digest: Digest) -> dict[str, str]:
+    return {"Docker-Content-Digest": str(digest), "ETag": f'"{digest}"'}
+
+
+def matches(condition: str | None, digest: Digest) -> bool:
+    """Whether an If-None-Match names the digest (RFC 9110 13.1.2: weak comparison)."""
+    if condition is None:
+        return False
+    tags = [each.strip().removeprefix("W/") for each in condition.split(",")]
+    return "*" in tags or f'"{digest}"' in tags
+
+
+def spans_asked(request: web.BaseRequest, digest: Digest, size: int) -> list[Span]:
+    """What of the blob is asked for; empty for all of it. RegistryError 416 for one range beyond it."""
+    header = request.headers.get("Range")
+    condition = request.headers.get("If-Range")
+    if header is None or (condition is not None and condition.strip() != f'"{digest}"'):
+        return []
+    return parse_range(header, size)
+
+
+async def send_blob(
+    exchange: Exchange, digest: Digest, reader: BlobReader, spans: list[Span]
+) -> web.StreamResponse:
+    """Stream the blob, or ranges of it; cut short, with FIN, when the rest cannot come (invariant 4)."""
+    response, parts = _plan(digest, reader.size, spans)
+    exchange.status = response.status
+    await response.prepare(exchange.request)
+    exchange.first_byte()
+    for part in parts:
+        if isinstance(part, bytes):
+            await response.write(part)
+            exchange.bytes += len(part)
+        else:
+            await _send_span(exchange, reader, part)
+    await response.write_eof()
+    return response
+
+
+def cut_short(request: web.BaseRequest) -> None:
+    """Close after what was sent: the client sees a short body, which it resumes or retries."""
+    if request.transport is not None:
+        request.transport.close()
+
+
+def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[web.StreamResponse, list[bytes | Span]]:
+    """The head of the answer and the parts of its body."""
+    headers = {**API_VERSION, **content_headers(digest), "Accept-Ranges": "bytes", "Content-Type": BLOB_TYPE}
+    parts: list[bytes | Span]
+    if not spans:
+        status, parts = 200, [Span(0, size)]
+    elif len(spans) == 1:
+        status, parts = 206, [spans[0]]
+        headers["Content-Range"] = spans[0].content_range(size)
+    else:
+        boundary = secrets.token_hex(16)
+        status, parts = 206, multipart(spans, size, BLOB_TYPE, boundary)
+        headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
+    headers["Content-Length"] = str(total_length(parts))
+    return web.StreamResponse(status=status, headers=headers), parts
+
+
+async def _send_span(exchange: Exchange, reader: BlobReader, span: Span) -> None:
+    loop = asyncio.get_running_loop()
+    offset = span.start
+    while offset < span.stop:
+        stop = min(await reader.wait_readable(offset), span.stop)
+        transport = exchange.request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("client left")
+        await loop.sendfile(transport, reader.file, offset, stop - offset)
+        exchange.bytes += stop - offset
+        offset = stop
