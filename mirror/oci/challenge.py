@@ -1,0 +1,51 @@
+"""WWW-Authenticate: RFC 9110 section 11.6.1, several challenges in one header included."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110's word for a word
+PARAMETER = re.compile(rf"({TOKEN})[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|({TOKEN}))")
+SCHEME = re.compile(rf"({TOKEN})(?=[ \t,]|$)[ \t]*")
+# What may stand between a scheme and its parameters instead of them, and is of no use here.
+TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
+SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to authenticate: `scheme` and parameter names are in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
+    """The challenges of all WWW-Authenticate lines, in order. What is not understood is skipped."""
+    return [challenge for header in headers for challenge in _parse(header)]
+
+
+def _parse(header: str) -> list[Challenge]:
+    found: list[tuple[str, dict[str, str]]] = []
+    position = 0
+    while position < len(header):
+        position = _end(SEPARATOR, header, position)
+        if found and (match := PARAMETER.match(header, position)):
+            value = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
+            found[-1][1].setdefault(match[1].lower(), value)
+            position = match.end()
+        elif match := SCHEME.match(header, position):
+            found.append((match[1].lower(), {}))
+            position = match.end()
+            if not PARAMETER.match(header, position):
+                position = _end(TOKEN68, header, position)
+        else:
+            # Not in the grammar: go on after the next comma.
+            comma = header.find(",", position)
+            position = len(header) if comma < 0 else comma + 1
+    return [Challenge(scheme, parameters) for scheme, parameters in found]
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return position if match is None else match.end()

@@ -1,0 +1,48 @@
+"""Digests: what content is called. OCI image-spec, "Digests"; the registered algorithms only."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror.oci.errors import Code, RegistryError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# Lower case only: go-digest refuses upper-case hex, and one digest must have one spelling.
+ENCODED = {
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "sha512": re.compile(r"[0-9a-f]{128}"),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """`algorithm` is sha256 or sha512, `encoded` its lower-case hex. Make it with `parse` or `of`."""
+
+    algorithm: str
+    encoded: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Digest":
+        """Raises RegistryError DIGEST_INVALID (400)."""
+        algorithm, _, encoded = text.partition(":")
+        pattern = ENCODED.get(algorithm)
+        if pattern is None or pattern.fullmatch(encoded) is None:
+            raise RegistryError(
+                Code.DIGEST_INVALID,
+                f"not a digest: {text[:150]!r}; expected sha256: and 64 or sha512: and 128 hex digits in lower case",
+            )
+        return cls(algorithm, encoded)
+
+    @classmethod
+    def of(cls, data: bytes, algorithm: str = "sha256") -> "Digest":
+        return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
+
+    def hasher(self) -> "_Hash":
+        """A new hash object of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.encoded}"

@@ -1,0 +1,74 @@
+"""The one error that a client sees: an OCI error with its HTTP status.
+
+OCI distribution-spec, "Error Codes"; the codes after UNSUPPORTED are Docker's, which clients know too.
+"""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    BLOB_UNKNOWN = "BLOB_UNKNOWN"
+    BLOB_UPLOAD_INVALID = "BLOB_UPLOAD_INVALID"
+    BLOB_UPLOAD_UNKNOWN = "BLOB_UPLOAD_UNKNOWN"
+    DIGEST_INVALID = "DIGEST_INVALID"
+    MANIFEST_BLOB_UNKNOWN = "MANIFEST_BLOB_UNKNOWN"
+    MANIFEST_INVALID = "MANIFEST_INVALID"
+    MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
+    NAME_INVALID = "NAME_INVALID"
+    NAME_UNKNOWN = "NAME_UNKNOWN"
+    SIZE_INVALID = "SIZE_INVALID"
+    UNAUTHORIZED = "UNAUTHORIZED"
+    DENIED = "DENIED"
+    UNSUPPORTED = "UNSUPPORTED"
+    TOOMANYREQUESTS = "TOOMANYREQUESTS"
+    PAGINATION_NUMBER_INVALID = "PAGINATION_NUMBER_INVALID"
+    RANGE_INVALID = "RANGE_INVALID"
+    TAG_INVALID = "TAG_INVALID"
+    UNAVAILABLE = "UNAVAILABLE"
+    UNKNOWN = "UNKNOWN"
+
+
+# The status of a code where the one who raises it says nothing else.
+STATUS: dict[Code, int] = {
+    Code.BLOB_UNKNOWN: 404,
+    Code.BLOB_UPLOAD_UNKNOWN: 404,
+    Code.MANIFEST_BLOB_UNKNOWN: 404,
+    Code.MANIFEST_UNKNOWN: 404,
+    Code.NAME_UNKNOWN: 404,
+    Code.UNAUTHORIZED: 401,
+    Code.DENIED: 403,
+    Code.UNSUPPORTED: 405,
+    Code.RANGE_INVALID: 416,
+    Code.TOOMANYREQUESTS: 429,
+    Code.UNKNOWN: 500,
+    Code.UNAVAILABLE: 503,
+}
+
+
+class RegistryError(Exception):
+    """A failure as a client sees it. `message` is for people and says what to do next."""
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        status: int | None = None,
+        detail: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.status = STATUS.get(code, 400) if status is None else status
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        """The error as JSON, in the form the specification has for it."""
+        error: dict[str, object] = {"code": self.code.value, "message": self.message}
+        if self.detail is not None:
+            error["detail"] = self.detail
+        return json.dumps({"errors": [error]}, separators=(",", ":")).encode()

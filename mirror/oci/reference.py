@@ -1,0 +1,267 @@
+"""Names: repositories, tags, and what a request path asks for.
+
+A path is parsed once, here, into a Target; nothing behind it splits strings. What is not in the grammar is
+refused with a sentence: there is no decoding and no normalising, so there is no second spelling of a name
+by which anything could be reached (a `%`, a `..`, a double slash are errors, not synonyms).
+
+Which upstream is meant, strongest first:
+
+    prefix     /v2/quay.io/org/app/...  or  /quay.io/v2/org/app/...
+    ns         /v2/org/app/...?ns=quay.io        (containerd, BuildKit, regclient)
+    host       the Host header, where the configuration maps it
+    root       the default upstream
+
+All four are looked up in Names and never dialled because a client named them (invariant 7).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mirror.oci.digest import Digest
+from mirror.oci.errors import Code, RegistryError
+
+# OCI distribution-spec, "Pulling manifests".
+COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+
+# Host, slash and name together, as many clients limit it (same place).
+NAME_LENGTH = 255
+
+# Docker Hub alone gives one-component names a namespace: distribution/reference, splitDockerDomain.
+DOCKER_HUB = "docker.io"
+HUB_NAMESPACE = "library"
+
+API = "v2"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repository:
+    """`path` as its upstream knows it, `upstream` by its canonical name."""
+
+    upstream: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.upstream}/{self.path}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tag:
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Tag":
+        """Raises RegistryError TAG_INVALID (400)."""
+        if TAG.fullmatch(text) is None:
+            raise RegistryError(
+                Code.TAG_INVALID,
+                f"not a tag: {text[:140]!r}; up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-'",
+            )
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Kind(StrEnum):
+    """What is asked for."""
+
+    BASE = "base"
+    MANIFEST = "manifest"
+    BLOB = "blob"
+    TAGS = "tags"
+    REFERRERS = "referrers"
+    CATALOG = "catalog"
+
+
+class Via(StrEnum):
+    """How the client said which upstream; decides what it is told when that cannot be reached."""
+
+    ROOT = "root"
+    NS = "ns"
+    PREFIX = "prefix"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The configured upstreams, by every name a client may use for them (all in lower case)."""
+
+    default: str
+    names: Mapping[str, str]
+    hosts: Mapping[str, str]
+
+    def find(self, name: str) -> str | None:
+        return self.names.get(name.lower())
+
+    def by_host(self, host: str | None) -> str | None:
+        """The upstream a Host header is mapped to, with its port or for every port."""
+        if host is None:
+            return None
+        host = host.lower()
+        return self.hosts.get(host) or self.hosts.get(re.sub(r":\d+$", "", host))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request asks for. `repository` is None for BASE and CATALOG; `upstream` None for all."""
+
+    kind: Kind
+    via: Via
+    upstream: str | None
+    repository: Repository | None = None
+    reference: Tag | Digest | None = None
+
+    def path(self) -> str:
+        """The canonical path of this target; it parses back to the same target by way of the prefix."""
+        prefix = f"/{API}/" if self.upstream is None else f"/{API}/{self.upstream}/"
+        if self.kind is Kind.BASE:
+            return prefix
+        if self.kind is Kind.CATALOG:
+            return f"{prefix}_catalog"
+        name = "" if self.repository is None else self.repository.path
+        if self.kind is Kind.TAGS:
+            return f"{prefix}{name}/tags/list"
+        return f"{prefix}{name}/{WORDS[self.kind]}/{self.reference}"
+
+
+# The path component before the reference.
+WORDS = {Kind.MANIFEST: "manifests", Kind.BLOB: "blobs", Kind.REFERRERS: "referrers"}
+KINDS = {word: kind for kind, word in WORDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """The upstream that was chosen, and by what."""
+
+    upstream: str
+    via: Via
+
+
+def parse_target(names: Names, raw_path: str, ns: str | None, host: str | None) -> Target:
+    """What a request for `raw_path` (undecoded, without the query) asks for.
+
+    Raises RegistryError: NAME_INVALID, TAG_INVALID, DIGEST_INVALID (400), NAME_UNKNOWN (404).
+    """
+    components = _split(raw_path)
+    prefix, rest = _prefix(names, components)
+    origin = _choose(names, prefix, ns, host)
+    if not rest:
+        return Target(Kind.BASE, origin.via, origin.upstream)
+    if rest == ["_catalog"]:
+        everything = origin.via is Via.ROOT
+        return Target(Kind.CATALOG, origin.via, None if everything else origin.upstream)
+    return _content(origin, rest)
+
+
+def _split(raw_path: str) -> list[str]:
+    """The components of the path. A slash at the end is allowed where there is nothing else: `/v2/`."""
+    if not raw_path.startswith("/"):
+        raise RegistryError(Code.NAME_INVALID, "the request path does not start with '/'", status=400)
+    for character in raw_path:
+        if character in "%\\" or not "!" <= character <= "~":
+            raise RegistryError(
+                Code.NAME_INVALID,
+                f"the path has {character!r} in it: names, tags and digests are never encoded",
+            )
+    components = raw_path.removeprefix("/").split("/")
+    if components[-1] == "" and components[-2:-1] == [API]:
+        components.pop()
+    return components
+
+
+def _prefix(names: Names, components: list[str]) -> tuple[str | None, list[str]]:
+    """The canonical upstream that the path names, if any, and the path behind it and behind /v2."""
+    if components[0] == API:
+        found = names.find(components[1]) if len(components) > 1 else None
+        if found is None:
+            return None, components[1:]
+        rest = components[2:]
+        return found, [] if rest == [""] else rest
+    if len(components) > 1 and components[1] == API:
+        found = names.find(components[0])
+        if found is None:
+            raise _unknown_upstream(names, components[0])
+        return found, components[2:]
+    raise RegistryError(
+        Code.NAME_UNKNOWN, "nothing is served here: the registry API of this mirror is under /v2/", status=404
+    )
+
+
+def _choose(names: Names, prefix: str | None, ns: str | None, host: str | None) -> _Origin:
+    if prefix is not None:
+        # A client that sends ns has been set up as for a mirror, and can go on to the next one.
+        return _Origin(prefix, Via.PREFIX if ns is None else Via.NS)
+    if ns is not None:
+        found = names.find(ns)
+        if found is None:
+            raise _unknown_upstream(names, ns)
+        return _Origin(found, Via.NS)
+    found = names.by_host(host)
+    if found is not None:
+        return _Origin(found, Via.HOST)
+    return _Origin(names.default, Via.ROOT)
+
+
+def _content(origin: _Origin, rest: list[str]) -> Target:
+    """Routed from the right: a repository may have components called `blobs`, `manifests` or `tags`."""
+    if rest[-2:] == ["tags", "list"]:
+        repository = _repository(origin, rest[:-2])
+        return Target(Kind.TAGS, origin.via, origin.upstream, repository)
+    kind = KINDS.get(rest[-2]) if len(rest) > 1 else None
+    if kind is None:
+        raise RegistryError(
+            Code.NAME_UNKNOWN,
+            "nothing is served here: expected <name>/manifests/<tag or digest>, <name>/blobs/<digest>, "
+            "<name>/tags/list or <name>/referrers/<digest>",
+            status=404,
+        )
+    repository = _repository(origin, rest[:-2])
+    return Target(kind, origin.via, origin.upstream, repository, _reference(kind, rest[-1]))
+
+
+def _reference(kind: Kind, text: str) -> Tag | Digest:
+    if kind is Kind.MANIFEST and ":" not in text:
+        return Tag.parse(text)
+    return Digest.parse(text)
+
+
+def _repository(origin: _Origin, components: list[str]) -> Repository:
+    if origin.via is Via.ROOT and len(components) > 1 and _looks_like_host(components[0]):
+        raise RegistryError(
+            Code.NAME_UNKNOWN,
+            f"{components[0][:100]} is not configured here; add it: [[upstream]] name = \"{components[0][:100]}\"",
+            status=404,
+        )
+    if not components:
+        raise RegistryError(Code.NAME_INVALID, "the path has no repository name")
+    for component in components:
+        if COMPONENT.fullmatch(component) is None:
+            raise RegistryError(
+                Code.NAME_INVALID,
+                f"not a repository name: {component[:100]!r}; lower-case letters and digits, separated by "
+                "'.', '_', '__' or dashes",
+            )
+    if origin.upstream == DOCKER_HUB and len(components) == 1:
+        components = [HUB_NAMESPACE, *components]
+    repository = Repository(origin.upstream, "/".join(components))
+    if len(str(repository)) > NAME_LENGTH:
+        raise RegistryError(Code.NAME_INVALID, f"the name is longer than {NAME_LENGTH} characters")
+    return repository
+
+
+def _looks_like_host(component: str) -> bool:
+    """As Docker tells a registry from a namespace: distribution/reference, splitDockerDomain."""
+    return "." in component or ":" in component or component == "localhost"
+
+
+def _unknown_upstream(names: Names, name: str) -> RegistryError:
+    known = ", ".join(sorted(set(names.names.values())))
+    return RegistryError(
+        Code.NAME_UNKNOWN,
+        f"{name[:100]!r} is not configured here; this mirror serves {known}. "
+        f"To add it: [[upstream]] name = {name[:100]!r}",
+        status=404,
+    )
