@@ -17,7 +17,7 @@ SECRET_WORDS = ("authorization", "password", "token", "secret", "cookie")
 
 def get_logger(name: str) -> Any:
     """A structlog logger: `log.info("event", key=value)`."""
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(component=name.removeprefix("mirror."))
 
 
 def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:

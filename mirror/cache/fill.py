@@ -25,7 +25,8 @@ from mirror.store.index import Link
 from mirror.store.store import Store
 from mirror.tasks import Tasks
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry import BlobBody, Registry
+from mirror.upstream.body import BlobBody
+from mirror.upstream.registry import Registry
 
 log = get_logger(__name__)
 

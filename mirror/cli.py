@@ -1,0 +1,229 @@
+"""The command line: one function per subcommand."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mirror import __version__
+from mirror.config import Config, ConfigError, Loaded, environment, load
+from mirror.log import configure, get_logger
+from mirror.notify import notify
+from mirror.service import Service
+from mirror.store.errors import StoreError
+from mirror.web.app import serve as serve_http
+
+SERVE_HELP = """Run the mirror in the foreground.
+
+Without any option it mirrors Docker Hub and the other large registries on 127.0.0.1:5000:
+
+    registry-mirror serve
+
+For a whole network, with the cache on a large disk:
+
+    registry-mirror serve --listen 0.0.0.0:5000 --cache-dir /srv/mirror
+
+In front of another registry, or of a stand-in for one:
+
+    registry-mirror serve --upstream docker.io=http://10.0.0.7:5000
+
+Docker Hub's pulls go through the first upstream that is named, every other one through its name:
+docker pull 127.0.0.1:5000/quay.io/prometheus/busybox
+
+SIGTERM or Ctrl-C finishes what is being sent, up to server.shutdown_timeout; a second one ends at once.
+"""
+
+app = typer.Typer(
+    name="registry-mirror",
+    help="A pull-through mirror for container registries: every blob is downloaded once, and kept.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file; config/mirror.toml has every option.")
+]
+Listen = Annotated[
+    list[str] | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to serve on; repeatable.")
+]
+CacheDir = Annotated[Path | None, typer.Option("--cache-dir", metavar="DIR", help="Folder of the cache.")]
+Upstream = Annotated[
+    list[str] | None,
+    typer.Option("--upstream", metavar="NAME=URL", help="A registry to mirror; repeatable, the first is the default."),
+]
+
+
+def main() -> None:
+    """The `registry-mirror` command."""
+    app()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"registry-mirror {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(help=SERVE_HELP)
+def serve(
+    config: ConfigFile = None, listen: Listen = None, cache_dir: CacheDir = None, upstream: Upstream = None
+) -> None:
+    settings = _load(config, listen, cache_dir, upstream).config
+    configure(settings.log, sys.stderr)
+    try:
+        asyncio.run(_serve(settings))
+    except (StoreError, OSError) as error:
+        _fail(f"{error}", 1)
+
+
+@config_app.command("check")
+def config_check(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
+    """Say whether FILE can be used, and if not, what is wrong with it."""
+    _load(file, None, None, None)
+    typer.echo(f"{file}: ok")
+
+
+@config_app.command("show")
+def config_show(
+    config: ConfigFile = None,
+    listen: Listen = None,
+    cache_dir: CacheDir = None,
+    upstream: Upstream = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Print the effective values and where each came from. Secrets are masked."""
+    loaded = _load(config, listen, cache_dir, upstream)
+    rows = list(_rows(loaded))
+    if as_json:
+        typer.echo(json.dumps({key: {"value": value, "from": origin} for key, value, origin in rows}, indent=2))
+        return
+    table = Table("option", "value", "from", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=True).print(table, markup=False, highlight=False)
+
+
+def _load(
+    file: Path | None, listen: list[str] | None, cache_dir: Path | None, upstream: list[str] | None
+) -> Loaded:
+    flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream}
+    try:
+        return load(file, environment(), flags)
+    except ConfigError as error:
+        _fail(str(error), 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"registry-mirror: {line}", err=True)
+    raise typer.Exit(code)
+
+
+def _rows(loaded: Loaded) -> "Sequence[tuple[str, str, str]]":
+    """Dotted key, value as text, origin; for every option of every section and upstream."""
+    sections = loaded.config.model_dump(mode="json", exclude={"upstreams"})
+    rows = [
+        (f"{section}.{key}", _text(value), loaded.origins.get(f"{section}.{key}", "default"))
+        for section, values in sections.items()
+        for key, value in values.items()
+    ]
+    for upstream in loaded.config.upstreams:
+        for key, value in upstream.model_dump(mode="json").items():
+            dotted = f"upstream.{upstream.name}.{key}"
+            rows.append((dotted, _text(value), loaded.origins.get(dotted, "default")))
+    return rows
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+async def _serve(config: Config) -> None:
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    service = await Service.open(config)
+    try:
+        await serve_http(service, config, _ready(config), stop)
+        notify("STOPPING=1")
+    finally:
+        await service.close()
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """The first SIGTERM or SIGINT drains; the second ends the process where it stands."""
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)  # fills resume from their maps at the next start
+        get_logger(__name__).info("stopping: finishing what is being sent, again to end at once")
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+def _ready(config: Config) -> Callable[[Sequence[str]], None]:
+    def ready(addresses: Sequence[str]) -> None:
+        typer.echo(_banner(config, addresses), err=True)
+        notify("READY=1")
+
+    return ready
+
+
+def _banner(config: Config, addresses: Sequence[str]) -> str:
+    """What is served where, and what to put into Docker's configuration."""
+    address = _reachable(addresses[0])
+    width = max(len(each.name) for each in config.upstreams)
+    lines = [
+        f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",
+        "",
+    ]
+    for index, upstream in enumerate(config.upstreams):
+        where = f"http://{address}" if index == 0 else f"http://{address}/v2/{upstream.name}/"
+        lines.append(f"  {upstream.name:<{width}}  at {where:<40}  from {upstream.url}")
+    lines += [
+        "",
+        "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker):",
+        "",
+        f'  "registry-mirrors": ["http://{address}"],',
+        f'  "insecure-registries": ["{address}"]',
+        "",
+    ]
+    if config.upstreams[0].name != "docker.io":
+        lines += ["Docker uses a mirror for docker.io only, and here the default is another upstream.", ""]
+    guarded = [each.name for each in config.upstreams if each.username]
+    if guarded:
+        lines += [
+            f"Note: what the credentials for {', '.join(guarded)} can read, everybody who reaches this mirror can.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _reachable(address: str) -> str:
+    """An address to show: one that is bound to everything is reached here by the loopback one."""
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104  # compared, not bound
