@@ -1,0 +1,67 @@
+"""From an upstream's unwelcome answer to one of our failures, with the upstream's own words cleaned up."""
+
+import json
+import re
+
+from mirror.upstream.errors import Failure
+
+# Enough for any OCI error document; the rest of a longer one is not read.
+MAX_ERROR_BYTES = 64 * 1024
+_MAX_EXCERPT = 200
+
+_RATE_CODES = frozenset({"TOOMANYREQUESTS"})
+_MISSING_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"})
+
+# An error page may echo what it was sent, S3 even the Authorization header: nothing of that shape passes.
+_SECRETS = (
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ***"),
+    (re.compile(r"(?i)\b(https?://)[^\s/@]*@"), r"\1***@"),
+    (re.compile(r"(https?://[^\s?]*)\?[^\s\"'<>]*"), r"\1?***"),
+    (re.compile(r"[^\s]{140,}"), "***"),  # a sha512 digest has 135 characters, a JWT several hundred
+)
+
+
+def errors_in(body: bytes) -> list[tuple[str, str]]:
+    """(code, message) pairs of an OCI error document; empty when the body is anything else."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return []
+    entries = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        return []
+    return [
+        (str(entry.get("code", "")), str(entry.get("message", "")))
+        for entry in entries
+        if isinstance(entry, dict)
+    ]
+
+
+def failure_of(status: int, codes: frozenset[str]) -> Failure:
+    """What an answer's status means. A code in the body counts for more: registries differ in statuses."""
+    if status == 429 or codes & _RATE_CODES:
+        return Failure.RATE_LIMITED
+    if status in (401, 403):
+        return Failure.DENIED
+    if status == 404 or (codes & _MISSING_CODES and status < 500):
+        return Failure.NOT_FOUND
+    if status == 408:
+        return Failure.TIMEOUT
+    return Failure.SERVER_ERROR if status >= 500 else Failure.INVALID
+
+
+def excerpt(body: bytes, media_type: str) -> str:
+    """A short, printable, secret-free piece of an error body; empty for a page meant for browsers."""
+    errors = errors_in(body)
+    if errors:
+        return scrub("; ".join(f"{code}: {message}" if message else code for code, message in errors[:3]))
+    return scrub(body.decode("utf-8", "replace")) if media_type in ("text/plain", "application/json") else ""
+
+
+def scrub(text: str) -> str:
+    """One printable line of at most 200 characters in which nothing looks like a credential."""
+    line = "".join(char if char.isprintable() else " " for char in text[:4096])
+    for pattern, replacement in _SECRETS:
+        line = pattern.sub(replacement, line)
+    line = " ".join(line.split())
+    return line if len(line) <= _MAX_EXCERPT else line[: _MAX_EXCERPT - 3] + "..."

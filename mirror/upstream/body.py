@@ -1,0 +1,72 @@
+"""The body of a blob on its way in."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+
+from mirror.oci.ranges import Span, parse_content_range
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.transport import Response
+
+Pieces = Callable[[], AsyncGenerator[bytes, None]]
+
+
+class BlobBody:
+    """Some bytes of a blob from `start` on. `total`: the size of the whole blob, None if the source hides it.
+
+    `start` is 0 when the source ignored the range that was asked for and sends everything.
+    """
+
+    def __init__(self, name: str, pieces: Pieces, start: int, stop: int | None, total: int | None) -> None:
+        self.start = start
+        self.total = total
+        self._name = name
+        self._pieces = pieces
+        self._length = None if stop is None else stop - start
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The bytes as they come in, once.
+
+        UpstreamError: UNREACHABLE or TIMEOUT when the body breaks or ends before what was asked and exists;
+        INVALID when it is longer than announced.
+        """
+        received = 0
+        async with contextlib.aclosing(self._pieces()) as pieces:
+            async for piece in pieces:
+                received += len(piece)
+                if self._length is not None and received > self._length:
+                    raise UpstreamError(Failure.INVALID, f"{self._name}: more bytes than announced")
+                yield piece
+        if self._length is not None and received < self._length:
+            message = f"{self._name}: the body ended after {received} of {self._length} bytes"
+            raise UpstreamError(Failure.UNREACHABLE, message)
+
+
+def blob_body(name: str, response: Response, asked: Span | None, pieces: Pieces) -> BlobBody:
+    """The body of a 200 or 206 answer. `asked`: the range asked for, None for everything."""
+    if response.status == 200:
+        total = response.content_length
+        return BlobBody(name, pieces, 0, total, total)
+    span, total = _answered(name, response)
+    if asked is None or span.start != asked.start or span.stop > asked.stop:
+        message = f"{name}: asked for {_words(asked)}, sent {_words(span)}"
+        raise UpstreamError(Failure.INVALID, message, status=206)
+    # Less than asked for and than there is: chunks() then ends as a broken body, to be continued.
+    stop = min(asked.stop, total) if total is not None else span.stop
+    return BlobBody(name, pieces, span.start, stop, total)
+
+
+def _answered(name: str, response: Response) -> tuple[Span, int | None]:
+    try:
+        span, total = parse_content_range(response.headers.get("Content-Range", ""))
+    except ValueError:
+        message = f"{name}: a partial answer without a valid Content-Range"
+        raise UpstreamError(Failure.INVALID, message, status=206) from None
+    length = response.content_length
+    if (length is not None and length != span.length) or (total is not None and span.stop > total):
+        message = f"{name}: a partial answer whose Content-Range and Content-Length disagree"
+        raise UpstreamError(Failure.INVALID, message, status=206)
+    return span, total
+
+
+def _words(span: Span | None) -> str:
+    return "the whole blob" if span is None else f"bytes from {span.start} to {span.stop - 1}"

@@ -1,0 +1,156 @@
+"""One request to a registry, all the way: authorization, redirects, and failures told apart.
+
+A request may cross three kinds of host: the upstream, its token server, and whatever a redirect leads to.
+Credentials are for the first two (mirror.upstream.auth); the last gets none (invariant 6).
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+from yarl import URL
+
+from mirror.oci.challenge import Challenge, parse_challenges
+from mirror.upstream.answers import MAX_ERROR_BYTES, errors_in, excerpt, failure_of
+from mirror.upstream.auth import Authorizer, Demand
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.redirect import STATUSES, RedirectRefused, Rules, next_hop, origin
+from mirror.upstream.retry import parse_retry_after
+from mirror.upstream.transport import Response, Transport
+
+# What stores answer to a signed URL that is too old, or that was signed for another method.
+_EXPIRED = frozenset({400, 401, 403, 404, 410})
+
+
+class HeadRefused(UpstreamError):
+    """HEAD is not for this registry, or not for the URL that it signed for GET; a GET may do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request. `path` follows `/v2/` and may have a query; `repository` is what a token is asked for."""
+
+    method: str
+    path: str
+    repository: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    # ghcr.io answers referrers, which it lacks, with 303 to a web page (CLIENTS.md 6.3).
+    follow_see_other: bool = True
+
+
+class Client:
+    """Sends requests to one upstream."""
+
+    def __init__(self, transport: Transport, auth: Authorizer) -> None:
+        self._transport = transport
+        self._auth = auth
+
+    @contextlib.asynccontextmanager
+    async def open(self, ask: Ask) -> AsyncIterator[Response]:
+        """A successful answer, its body unread. UpstreamError for everything else.
+
+        A body that is not read to its end costs the connection: what is left is not waited for.
+        """
+        response = await self._follow(ask)
+        if ask.method == "GET" and self._expired(response):
+            response.close()
+            response = await self._follow(ask)
+        try:
+            await self._check(response)
+            yield response
+        finally:
+            response.close()
+
+    async def read(self, response: Response, limit: int) -> bytes:
+        """The whole body; INVALID when it is longer than `limit`."""
+        return await self._transport.read(response, limit)
+
+    def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
+        """The pieces of the body as they come in."""
+        return self._transport.chunks(response)
+
+    def _expired(self, response: Response) -> bool:
+        # Only a URL with a query is signed; registry.k8s.io's redirects to other registries have none.
+        signed = bool(response.url.raw_query_string) and not self._own(response.url)
+        return signed and response.status in _EXPIRED
+
+    def _own(self, url: URL) -> bool:
+        return origin(url) == origin(self._transport.url)
+
+    async def _follow(self, ask: Ask) -> Response:
+        url = URL(f"{self._transport.url}/v2/{ask.path}", encoded=True)
+        visited = [url]
+        while True:
+            own = all(self._own(hop) for hop in visited)
+            response = await self._authorized(ask, visited[-1], own)
+            location = response.headers.get("Location")
+            if response.status not in STATUSES or location is None:
+                return response
+            if response.status == 303 and not ask.follow_see_other:
+                return response
+            response.release()
+            rules = Rules(self._transport.url, private=self._transport.private)
+            try:
+                visited.append(next_hop(rules, visited, location))
+            except RedirectRefused as reason:
+                message = f"{self._transport.name}: {reason}"
+                raise UpstreamError(Failure.INVALID, message, status=response.status) from None
+
+    async def _authorized(self, ask: Ask, url: URL, own: bool) -> Response:
+        """The answer, after the one challenge that a request may meet on one host."""
+        authorization = await self._auth.known(ask.repository) if own else None
+        response = await self._send(ask, url, authorization)
+        if response.status != 401:
+            return response
+        challenges = _challenges(response)
+        response.release()
+        if own and not challenges:
+            challenges = await self._ping()
+        demand = Demand(challenges, ask.repository, own, rejected=authorization)
+        return await self._send(ask, url, await self._auth.answer(demand))
+
+    async def _send(self, ask: Ask, url: URL, authorization: str | None) -> Response:
+        headers = dict(ask.headers)
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        return await self._transport.send(ask.method, url, headers)
+
+    async def _ping(self) -> tuple[Challenge, ...]:
+        """The challenges of /v2/, for a registry whose other 401s carry none (seen at gcr.io)."""
+        url = URL(f"{self._transport.url}/v2/", encoded=True)
+        response = await self._transport.send("GET", url, {})
+        response.release()
+        return _challenges(response)
+
+    async def _check(self, response: Response) -> None:
+        if response.status not in (200, 206):
+            raise await self._failure(response)
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            # Decoded it would be other bytes than the digest is of; we asked for none.
+            message = (
+                f"{self._transport.name}: the answer is encoded ({encoding[:20]!r}) though plain was asked"
+            )
+            raise UpstreamError(Failure.INVALID, message, status=response.status)
+
+    async def _failure(self, response: Response) -> UpstreamError:
+        body = b""
+        # A failing answer may fail once more while it is read; the status says enough then.
+        with contextlib.suppress(UpstreamError):
+            body = await self._transport.read(response, MAX_ERROR_BYTES)
+        codes = frozenset(code for code, _ in errors_in(body))
+        failure = failure_of(response.status, codes)
+        if self._expired(response):
+            # The registry has granted it; that its store does not hand it out is a disorder there.
+            failure = Failure.SERVER_ERROR
+        message = f"{self._transport.name}: {response.url.host} answered {response.status}"
+        if detail := self._auth.scrubbed(excerpt(body, response.content_type)):
+            message += f": {detail}"
+        retry_after = parse_retry_after(response.headers.get("Retry-After"))
+        if response.method == "HEAD" and (response.status in (405, 501) or self._expired(response)):
+            return HeadRefused(Failure.INVALID, message, status=response.status)
+        return UpstreamError(failure, message, status=response.status, retry_after=retry_after)
+
+
+def _challenges(response: Response) -> tuple[Challenge, ...]:
+    return tuple(parse_challenges(response.headers.getall("WWW-Authenticate", [])))

@@ -1,0 +1,184 @@
+"""One HTTP exchange with whatever host: connections, timeouts, TLS, proxies; foreign exceptions translated.
+
+No redirect is followed here and no credential is known here.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, Iterator, Mapping
+
+import aiohttp
+from yarl import URL
+
+from mirror import __version__
+from mirror.config import UpstreamSettings
+from mirror.metrics import Metrics
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.proxy import Proxies
+from mirror.upstream.redirect import is_private_host, origin
+from mirror.upstream.resolver import GuardedResolver, PrivateAddress
+
+# aiohttp's 8190 is too short: signed Locations with session tokens pass it, and so do some CSP headers.
+_MAX_HEADER = 128 * 1024
+# Large reads: a piece costs the same trip through the loop whatever its size.
+_READ_BUFFER = 1024 * 1024
+
+Response = aiohttp.ClientResponse
+
+
+class Transport:
+    """The connections of one upstream. Opened at first use, inside the loop; `close` ends them."""
+
+    def __init__(self, settings: UpstreamSettings, metrics: Metrics) -> None:
+        self.name = settings.name
+        self.url = URL(settings.url.rstrip("/"), encoded=True)
+        self._settings = settings
+        self._metrics = metrics
+        self._proxies = Proxies.from_environment()
+        self._session: aiohttp.ClientSession | None = None
+        self._resolver: GuardedResolver | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether redirects may lead to private addresses: configured, or the upstream is such itself."""
+        return (
+            self._settings.private_redirects
+            or self.url.scheme == "http"
+            or is_private_host(self.url.host or "")
+            or (self._resolver is not None and self._resolver.private)
+        )
+
+    async def send(self, method: str, url: URL, headers: Mapping[str, str]) -> Response:
+        """The answer, whatever its status, its body unread. The caller closes it."""
+        session = self._session or await self._open()
+        try:
+            with self.translated(url):
+                response = await session.request(
+                    method, url, headers=headers, allow_redirects=False, proxy=self._proxies.choose(url)
+                )
+        except UpstreamError as error:
+            self._metrics.upstream_requests.labels(self.name, str(error.failure)).inc()
+            raise
+        self._metrics.upstream_requests.labels(self.name, str(response.status)).inc()
+        return response
+
+    async def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
+        """The pieces of a body as they come in."""
+        counter = self._metrics.upstream_bytes.labels(self.name)
+        with self.translated(response.url):
+            async for piece in response.content.iter_any():
+                counter.inc(len(piece))
+                yield piece
+
+    async def read(self, response: Response, limit: int) -> bytes:
+        """The whole body, INVALID when it is longer than `limit`; the connection is free afterwards."""
+        body = bytearray()
+        async with contextlib.aclosing(self.chunks(response)) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > limit:
+                    response.close()
+                    message = f"{self.name}: the answer is longer than {limit} bytes"
+                    raise UpstreamError(Failure.INVALID, message, status=response.status)
+        return bytes(body)
+
+    @contextlib.contextmanager
+    def translated(self, url: URL) -> Iterator[None]:
+        """What aiohttp and the system raise becomes an UpstreamError.
+
+        Without the cause: aiohttp's messages quote whole URLs, signatures included (invariant 6).
+        """
+        try:
+            yield
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure, what = _describe(error)
+            raise UpstreamError(failure, f"{self.name}: {_place(url)}: {what}") from None
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _open(self) -> aiohttp.ClientSession:
+        context = await asyncio.to_thread(self._tls)
+        # Somebody else may have been quicker while the thread read the certificates.
+        if self._session is None:
+            self._session = self._new_session(context)
+        return self._session
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if self._settings.ca_file is None:
+            return True
+        # Added to the system's, not instead of them: the registry is ours, its CDN may be the world's.
+        context = ssl.create_default_context()
+        try:
+            context.load_verify_locations(self._settings.ca_file)
+        except OSError as error:
+            message = (
+                f"{self.name}: ca_file {self._settings.ca_file}: {error.strerror or 'no certificates in it'}"
+            )
+            raise UpstreamError(Failure.INVALID, message) from None
+        return context
+
+    def _new_session(self, context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
+        settings = self._settings
+        self._resolver = GuardedResolver(
+            aiohttp.ThreadedResolver(),
+            self.url.host or "",
+            [URL(realm).host or "" for realm in settings.realms],
+            private=self.private,
+            timeout=settings.connect_timeout,
+        )
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=settings.max_connections, resolver=self._resolver, ssl=context
+            ),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
+            ),
+            headers={"User-Agent": f"registry-mirror/{__version__}", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            requote_redirect_url=False,
+            read_bufsize=_READ_BUFFER,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+        )
+
+
+def _place(url: URL) -> str:
+    scheme, host, port = origin(url)
+    return f"{scheme}://{host}:{port}"
+
+
+def _describe(error: Exception) -> tuple[Failure, str]:
+    """The failure and its reason, in words of ours or of the operating system's."""
+    cause = getattr(error, "os_error", None)
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return Failure.TIMEOUT, "connecting took too long"
+        case TimeoutError():
+            return Failure.TIMEOUT, "no byte came for too long"
+        case _ if isinstance(cause, PrivateAddress):
+            return Failure.INVALID, str(cause)
+        case aiohttp.ClientConnectorCertificateError():
+            reason = getattr(error.certificate_error, "verify_message", "")
+            return Failure.UNREACHABLE, f"its TLS certificate is not trusted: {reason or 'no reason given'}"
+        case aiohttp.ClientProxyConnectionError():
+            return Failure.UNREACHABLE, "the proxy does not answer"
+        case aiohttp.ClientHttpProxyError():
+            return Failure.UNREACHABLE, f"the proxy refused with status {error.status}"
+        case aiohttp.ClientResponseError():
+            return Failure.INVALID, "the answer is not HTTP"
+        case aiohttp.ClientPayloadError():
+            return Failure.UNREACHABLE, "the connection broke in the middle of the answer"
+        case aiohttp.ServerDisconnectedError():
+            return Failure.UNREACHABLE, "the connection was closed without an answer"
+        case OSError():
+            return Failure.UNREACHABLE, getattr(
+                cause, "strerror", None
+            ) or error.strerror or "connection failed"
+        case ValueError():
+            return Failure.INVALID, "not a URL that can be asked"
+    return Failure.UNREACHABLE, type(error).__name__

@@ -1,0 +1,80 @@
+"""Who may read from a fake registry: token server and checks, Bearer and Basic."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from tests.fakes.faults import oci_error
+from tests.fakes.site import Seen
+
+
+@dataclass(slots=True)
+class TokenAuth:
+    """Bearer tokens. `realm`: where the challenge sends clients; empty: `/token` of the registry itself.
+
+    Without credentials a client gets a token for everything outside `private`. `issued` maps valid tokens to
+    their scope; clear it and all tokens have expired.
+    """
+
+    realm: str = ""
+    service: str = "fake"
+    user: str | None = None
+    password: str = ""
+    private: set[str] = field(default_factory=set)
+    scope: str | None = None
+    answer: Mapping[str, object] = field(default_factory=lambda: {"expires_in": 300})
+    key: str = "token"
+    issued: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+
+    def challenges(self, url: str, repository: str) -> list[str]:
+        scope = self.scope or f"repository:{repository}:pull"
+        return [f'Bearer realm="{self.realm or url + "/token"}",service="{self.service}",scope="{scope}"']
+
+    def allows(self, header: str | None, repository: str) -> bool:
+        scheme, _, token = (header or "").partition(" ")
+        return scheme == "Bearer" and self.issued.get(token) == f"repository:{repository}:pull"
+
+    async def token(self, request: web.BaseRequest, seen: Seen) -> web.Response:
+        """The token server. Can be the handler of a `Site` of its own."""
+        scope = request.rel_url.query.get("scope", "")
+        login = basic_login(request.headers.get("Authorization"))
+        if login is not None and login != (self.user, self.password):
+            return web.Response(status=401, body=oci_error("UNAUTHORIZED", "incorrect username or password"))
+        if login is None and scope.split(":")[1:2] and scope.split(":")[1] in self.private:
+            return web.Response(status=403, body=oci_error("DENIED", "requested access is denied"))
+        self.count += 1
+        token = f"token-{self.count}"
+        self.issued[token] = scope
+        body = json.dumps({self.key: token, **self.answer}).encode()
+        return web.Response(body=body, headers={"Content-Type": "application/json"})
+
+
+@dataclass(slots=True)
+class BasicAuth:
+    """User and password at every request, as ECR and many Nexus have it."""
+
+    user: str
+    password: str
+
+    def challenges(self, url: str, repository: str) -> list[str]:
+        return ['Basic realm="fake"']
+
+    def allows(self, header: str | None, repository: str) -> bool:
+        return basic_login(header) == (self.user, self.password)
+
+
+def basic_login(header: str | None) -> tuple[str, str] | None:
+    """User and password of an Authorization header; None when it is not Basic."""
+    scheme, _, value = (header or "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return ("", "")
+    return (user, password)

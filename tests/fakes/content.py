@@ -1,0 +1,96 @@
+"""What a fake registry holds: repositories with blobs, manifests, tags, and what refers to them."""
+
+import gzip
+import json
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest and the type it is served with."""
+
+    data: bytes
+    media_type: str
+
+
+@dataclass(slots=True)
+class FakeRepository:
+    """One repository."""
+
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[str, StoredManifest] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def manifest(self, reference: str) -> tuple[str, StoredManifest] | None:
+        """Digest and manifest for a tag or a digest."""
+        digest = self.tags.get(reference, reference)
+        found = self.manifests.get(digest)
+        return (digest, found) if found else None
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """Descriptors of the manifests whose subject is `digest`."""
+        found = []
+        for name, manifest in self.manifests.items():
+            document = json.loads(manifest.data)
+            if document.get("subject", {}).get("digest") == digest:
+                kind = document.get("artifactType") or document.get("config", {}).get("mediaType")
+                found.append({**descriptor(manifest.media_type, manifest.data, name), "artifactType": kind})
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class FakeImage:
+    """An image that was put into a fake: digests and bytes."""
+
+    repository: str
+    tag: str | None
+    manifest: Digest
+    manifest_data: bytes
+    config: Digest
+    config_data: bytes
+    layers: tuple[Digest, ...]
+    layers_data: tuple[bytes, ...]
+
+    @property
+    def blobs(self) -> tuple[Digest, ...]:
+        """Config and layers."""
+        return (self.config, *self.layers)
+
+
+def descriptor(media_type: str, data: bytes, digest: str | None = None) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest or str(Digest.of(data)), "size": len(data)}
+
+
+def image_manifest(config: bytes, layers: list[bytes], subject: dict[str, Any] | None = None) -> bytes:
+    """An OCI image manifest over these blobs."""
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": descriptor(CONFIG_TYPE, config),
+        "layers": [descriptor(LAYER_TYPE, layer) for layer in layers],
+    }
+    if subject is not None:
+        document["subject"] = subject
+    return json.dumps(document).encode()
+
+
+def image_index(manifests: list[bytes], media_type: str = OCI_INDEX) -> bytes:
+    """An index over image manifests, one architecture each."""
+    entries = [
+        {**descriptor(OCI_MANIFEST, data), "platform": {"os": "linux", "architecture": f"arch{number}"}}
+        for number, data in enumerate(manifests)
+    ]
+    return json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": entries}).encode()
+
+
+def some_layers(count: int, size: int = 1000) -> list[bytes]:
+    """Distinct, reproducible gzip layers of a little more than `size` bytes."""
+    return [gzip.compress(random.Random(number).randbytes(size), mtime=0) for number in range(count)]

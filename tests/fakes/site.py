@@ -1,0 +1,84 @@
+"""A small HTTP server on a free port, with a log of what it was asked. What fakes are made of."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Never
+
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request. `finished` is set when its handler ended; `aborted`: the connection did before."""
+
+    method: str
+    path: str
+    query: str
+    headers: CIMultiDictProxy[str]
+    body: bytes = b""
+    status: int = 0
+    aborted: bool = False
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Handler = Callable[[web.BaseRequest, Seen], Awaitable[web.StreamResponse]]
+
+
+class Site:
+    """`async with Site(handler) as site`: `handler` answers everything at `site.url`."""
+
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
+        self.log: list[Seen] = []
+        self.tls = tls
+        self.url = ""
+        self._handler = handler
+        self._runner: web.ServerRunner | None = None
+
+    async def __aenter__(self) -> "Site":
+        server = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls).start()
+        port = self._runner.addresses[0][1]
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        seen = Seen(
+            request.method, request.rel_url.raw_path, request.rel_url.raw_query_string, request.headers
+        )
+        self.log.append(seen)
+        try:
+            response = await self._handler(request, seen)
+            seen.status = response.status
+            return response
+        except (asyncio.CancelledError, ConnectionError):
+            seen.aborted = True
+            raise
+        finally:
+            seen.finished.set()
+
+
+async def hang_up(request: web.BaseRequest, *, reset: bool = False) -> Never:
+    """End the connection after what was written, with FIN or with RST. Does not return: it is cancelled."""
+    transport = request.transport
+    if transport is not None and reset:
+        linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.abort()
+    elif transport is not None:
+        transport.close()
+    await asyncio.Event().wait()
+    raise AssertionError("the end of the connection cancels this")
