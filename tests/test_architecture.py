@@ -16,7 +16,7 @@ LAYERS = [
     {"cache"},
     {"service"},
     {"web"},
-    {"cli", "__main__"},
+    {"notify", "cli", "__main__"},
 ]
 
 # What may be imported, or used, only where; paths are relative to the package.

@@ -1,0 +1,80 @@
+"""A whole mirror in this process: real sockets, real files, in front of fake registries."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mirror.config import CacheSettings, Config, UpstreamSettings
+from mirror.service import Service
+from mirror.tasks import Tasks
+from mirror.web.app import serve
+from tests.fakes.registry import FakeRegistry
+
+# Small chunks, so that blobs of a test have several; more than 4 MiB is still needed to pass the holdback.
+CHUNK = 64 * 1024
+
+# The smallest kind of blob of which a part may be sent before it is verified.
+LARGE = 4 * 1024 * 1024 + 3 * CHUNK
+
+
+@dataclass
+class Running:
+    address: str
+    service: Service
+    config: Config
+    stop: asyncio.Event
+
+    def metric(self, line: str) -> float:
+        """The value of the metric whose name and labels are `line`; 0 when it was never counted."""
+        for each in self.service.metrics.render()[0].decode().splitlines():
+            if each.startswith(f"{line} "):
+                return float(each.rpartition(" ")[2])
+        return 0.0
+
+
+def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Config:
+    """A configuration with these upstreams, NAME -> URL; the first is the default."""
+    settings = tuple(
+        UpstreamSettings(
+            name=name,
+            url=url,
+            aliases=("registry-1.docker.io", "index.docker.io") if name == "docker.io" else (),
+            hosts=(f"{name}.mirror.test",),
+            attempts=1,
+            **sections.pop("upstream", {}),
+        )
+        for name, url in upstreams.items()
+    )
+    sections.setdefault("fill", {"chunk_size": CHUNK, "attempts": 3})
+    return Config(cache=CacheSettings(dir=cache), upstreams=settings, **sections)
+
+
+@asynccontextmanager
+async def serving(config: Config) -> AsyncIterator[Running]:
+    """The mirror of `config`, on a free port of loopback."""
+    config = config.model_copy(
+        update={"server": config.server.model_copy(update={"listen": ("127.0.0.1:0",)})}
+    )
+    loop = asyncio.get_running_loop()
+    addresses: asyncio.Future[Sequence[str]] = loop.create_future()
+    stop = asyncio.Event()
+    service = await Service.open(config)
+    tasks = Tasks()
+    server = tasks.spawn(serve(service, config, addresses.set_result, stop), name="serve")
+    try:
+        yield Running((await addresses)[0], service, config, stop)
+    finally:
+        stop.set()
+        await server
+        await service.close()
+        await tasks.close()
+
+
+@asynccontextmanager
+async def mirror_of(fake: FakeRegistry, cache: Path, **sections: Any) -> AsyncIterator[Running]:
+    """A mirror of docker.io, which is `fake`."""
+    async with serving(configured(cache, {"docker.io": fake.url}, **sections)) as running:
+        yield running

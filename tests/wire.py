@@ -1,0 +1,84 @@
+"""An HTTP client that sends exactly the bytes a test wants and shows exactly what came back."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One response. `body` is what arrived; `complete` says whether that was all that was announced."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    complete: bool = True
+    reset: bool = False
+    raw_headers: list[tuple[str, str]] = field(default_factory=list)
+
+    def header(self, name: str) -> str:
+        return self.headers[name.lower()]
+
+
+class Wire:
+    """A connection to the mirror; usable for several requests."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, address: str) -> "Wire":
+        host, _, port = address.rpartition(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    async def __aenter__(self) -> "Wire":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+    def send(self, method: str, path: str, headers: Iterable[str] = ()) -> None:
+        """`headers` are lines as on the wire, in order, repeated ones included."""
+        lines = [f"{method} {path} HTTP/1.1", *headers]
+        if not any(line.lower().startswith("host:") for line in headers):
+            lines.append("Host: mirror.test")
+        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+
+    async def head(self) -> Reply:
+        """The head of the next response; its body is still to be read."""
+        raw = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        status_line, *lines = raw.rstrip("\r\n").split("\r\n")
+        pairs = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        return Reply(int(status_line.split()[1]), dict(pairs), b"", raw_headers=pairs)
+
+    async def reply(self, method: str = "GET") -> Reply:
+        head = await self.head()
+        if method == "HEAD" or head.status == 304:
+            return head
+        length = int(head.headers.get("content-length", "0"))
+        reset = False
+        body = bytearray()
+        try:
+            while len(body) < length and (data := await self.reader.read(length - len(body))):
+                body += data
+        except ConnectionResetError:
+            reset = True
+        return Reply(
+            head.status, head.headers, bytes(body), len(body) == length, reset, raw_headers=head.raw_headers
+        )
+
+
+async def ask(address: str, method: str, path: str, headers: Iterable[str] = ()) -> Reply:
+    """One request on a connection of its own."""
+    async with await Wire.open(address) as wire:
+        wire.send(method, path, list(headers))
+        return await wire.reply(method)
+
+
+async def get(address: str, path: str, *headers: str) -> Reply:
+    return await ask(address, "GET", path, headers)
+
+
+async def head(address: str, path: str, *headers: str) -> Reply:
+    return await ask(address, "HEAD", path, headers)
