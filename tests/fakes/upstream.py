@@ -1,0 +1,42 @@
+"""A registry client of ours, pointed at a fake, with a clock that only moves when it is told to."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mirror.config import UpstreamSettings
+from mirror.metrics import Metrics
+from mirror.upstream.registry import Registry
+
+
+class FakeTime:
+    """Clock and sleep in one; `slept` records what was asked for."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def settings(url: str, **values: Any) -> UpstreamSettings:
+    """Settings of an upstream `docker.io` at `url`."""
+    return UpstreamSettings.model_validate({"name": "docker.io", "url": url, **values})
+
+
+@asynccontextmanager
+async def registry_at(
+    url: str, time: FakeTime | None = None, metrics: Metrics | None = None, **values: Any
+) -> AsyncIterator[Registry]:
+    """An open `Registry`; `values` are settings of the upstream."""
+    time = time or FakeTime()
+    registry = Registry(settings(url, **values), metrics or Metrics(), time, time.sleep)
+    try:
+        yield registry
+    finally:
+        await registry.close()

@@ -1,0 +1,113 @@
+"""When to ask again."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.retry import Policy, Retrier, parse_retry_after
+from tests.fakes.upstream import FakeTime
+
+RESET = UpstreamError(Failure.UNREACHABLE, "reset")
+
+
+class Flaky:
+    """Fails with the given errors in turn, then gives "done"."""
+
+    def __init__(self, *errors: UpstreamError) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    async def __call__(self) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+def retrier(time: FakeTime, policy: Policy | None = None, jitter: float = 0.999999) -> Retrier:
+    return Retrier(policy or Policy(), time, time.sleep, lambda: jitter)
+
+
+async def test_temporary_failures_are_retried_with_growing_pauses() -> None:
+    """Each pause is twice the one before."""
+    time = FakeTime()
+    operation = Flaky(RESET, RESET)
+    assert await retrier(time)(operation) == "done"
+    assert [round(pause, 3) for pause in time.slept] == [0.25, 0.5]
+
+
+async def test_attempts_are_counted() -> None:
+    """After the last attempt the failure itself is what the caller gets."""
+    operation = Flaky(RESET, RESET, RESET)
+    with pytest.raises(UpstreamError) as raised:
+        await retrier(FakeTime())(operation)
+    assert raised.value is RESET
+    assert operation.calls == 3
+
+
+@pytest.mark.parametrize("failure", [Failure.NOT_FOUND, Failure.DENIED, Failure.INVALID])
+async def test_permanent_failures_are_not_retried(failure: Failure) -> None:
+    """What will not change by itself is asked once."""
+    operation = Flaky(UpstreamError(failure, "final"))
+    with pytest.raises(UpstreamError):
+        await retrier(FakeTime())(operation)
+    assert operation.calls == 1
+
+
+async def test_short_retry_after_is_honoured() -> None:
+    """The upstream's own word replaces the computed pause."""
+    time = FakeTime()
+    await retrier(time)(Flaky(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=2.0)))
+    assert time.slept == [2.0]
+
+
+async def test_long_retry_after_is_passed_on() -> None:
+    """Nobody is kept waiting for minutes: the error carries the time to whoever asked."""
+    time = FakeTime()
+    operation = Flaky(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=60.0))
+    with pytest.raises(UpstreamError) as raised:
+        await retrier(time)(operation)
+    assert raised.value.retry_after == 60.0
+    assert (operation.calls, time.slept) == (1, [])
+
+
+async def test_elapsed_time_is_bounded() -> None:
+    """Attempts that take long are not repeated, however many are left."""
+    time = FakeTime()
+    operation = Flaky(RESET, RESET)
+
+    async def slow() -> str:
+        time.now += 11.9
+        return await operation()
+
+    with pytest.raises(UpstreamError):
+        await retrier(time)(slow)
+    assert operation.calls == 1
+
+
+def test_jitter_halves_at_most() -> None:
+    """The pause lies between half of the computed one and all of it, and never above the longest."""
+    policy = Policy(attempts=100)
+    assert policy.delay(1, RESET, 0.0) == pytest.approx(0.125)
+    assert policy.delay(1, RESET, 1.0) == pytest.approx(0.25)
+    assert policy.delay(50, RESET, 1.0) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("0", 0.0),
+        (" 7 ", 7.0),
+        ("9" * 400, 999999999.0),
+        ("-1", None),
+        ("soon", None),
+        ("Mon, 23 Nov 2026 12:00:30 GMT", 30.0),
+        ("Mon, 23 Nov 2026 12:00:30 -0000", 30.0),
+        ("Mon, 23 Nov 2026 11:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after(value: str | None, expected: float | None) -> None:
+    """Seconds and dates are understood, a date in the past is now, and nonsense is nothing."""
+    assert parse_retry_after(value, datetime(2026, 11, 23, 12, tzinfo=UTC)) == expected
