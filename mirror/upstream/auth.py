@@ -25,7 +25,7 @@ from mirror.log import redact_url
 from mirror.oci.challenge import Challenge
 from mirror.upstream.answers import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.redirect import Rules, origin, refusal
+from mirror.upstream.redirect import Rules, origin, parse_url, refusal
 from mirror.upstream.retry import parse_retry_after
 from mirror.upstream.transport import Response, Transport
 
@@ -149,9 +149,8 @@ class Authorizer:
 
     def _realm(self, challenge: Challenge, demand: Demand) -> URL:
         """The realm's URL if it may be asked at all."""
-        text = challenge.parameters.get("realm", "")
         try:
-            realm = URL(text, encoded=True).with_fragment(None)
+            realm = parse_url(challenge.parameters.get("realm", ""))
         except ValueError:
             raise _Unusable("its realm is not a URL") from None
         trusted = origin(realm) in self._realms

@@ -82,10 +82,20 @@ def is_private_address(address: str) -> bool:
     return not ip.is_global or ip.is_multicast
 
 
+def parse_url(text: str, base: URL | None = None) -> URL:
+    """A URL the network named, relative to `base`, without its fragment. ValueError when it is none.
+
+    Its escapes stay as they came: a signed URL must be sent back so, or its signature no longer fits.
+    """
+    url = URL(text, encoded=True)
+    url = (base.join(url) if base is not None else url).with_fragment(None)
+    origin(url)  # yarl looks at host and port only when it is asked for them
+    return url
+
+
 def _resolve(base: URL, location: str) -> URL:
     try:
-        # encoded: a signed URL must be sent back as it came, or its signature no longer fits.
-        target = base.join(URL(location, encoded=True)).with_fragment(None)
-        return target.with_user(None) if target.raw_user is not None else target
+        target = parse_url(location, base)
     except ValueError:
         raise RedirectRefused("redirect to something that is not a URL") from None
+    return target.with_user(None) if target.raw_user is not None else target

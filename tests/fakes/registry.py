@@ -145,7 +145,9 @@ class FakeRegistry:
         fault = self._next_fault(seen)
         if fault.status is not None:
             return await write(request, Answer(fault.body, _JSON, fault.status), fault, self.piece)
-        if seen.path == "/token" and isinstance(self.auth, TokenAuth) and fault is NO_FAULT:
+        if seen.path == "/token" and isinstance(self.auth, TokenAuth):
+            if fault.hold is not None:
+                await fault.hold.wait()
             return await self.auth.token(request, seen)
         answer = self._right_answer(request, seen, fault)
         return await write(request, answer, fault, self.piece)

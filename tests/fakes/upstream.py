@@ -1,5 +1,6 @@
 """A registry client of ours, pointed at a fake, with a clock that only moves when it is told to."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,7 +36,9 @@ async def registry_at(
 ) -> AsyncIterator[Registry]:
     """An open `Registry`; `values` are settings of the upstream."""
     time = time or FakeTime()
-    registry = Registry(settings(url, **values), metrics or Metrics(), time, time.sleep)
+    # In a thread: the configuration looks at the files that it names.
+    chosen = await asyncio.to_thread(settings, url, **values)
+    registry = Registry(chosen, metrics or Metrics(), time, time.sleep)
     try:
         yield registry
     finally:

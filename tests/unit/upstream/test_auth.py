@@ -1,0 +1,490 @@
+"""Tokens and passwords: who gets what (invariant 6), how long it lasts, how often it is asked."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from mirror.metrics import Metrics
+from mirror.oci.challenge import Challenge
+from mirror.oci.reference import Tag
+from mirror.tasks import Tasks
+from mirror.upstream.auth import MAX_TOKEN_BYTES, Authorizer, Demand
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.transport import Transport
+from tests.fakes.access import BasicAuth, TokenAuth, basic_login
+from tests.fakes.faults import Fault, Gate, oci_error
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.site import Seen, Site
+from tests.fakes.tls import Authority
+from tests.fakes.upstream import FakeTime, registry_at, settings
+
+LOGIN: dict[str, Any] = {"username": "me", "password": "geheim"}
+LATEST = Tag("latest")
+
+
+def guarded(fake: FakeRegistry, **values: Any) -> TokenAuth:
+    """Turn token authentication on, with two repositories behind it."""
+    for name in ("org/a", "org/b"):
+        fake.add_image(name, "latest", [b"layer of " + name.encode()])
+    fake.auth = auth = TokenAuth(**values)
+    return auth
+
+
+def tokens(fake: FakeRegistry) -> list[Seen]:
+    return [seen for seen in fake.log if seen.path == "/token"]
+
+
+def logins(log: list[Seen]) -> list[tuple[str, str] | None]:
+    return [basic_login(seen.headers.get("Authorization")) for seen in log]
+
+
+async def test_anonymous_token() -> None:
+    """A 401 is answered with an anonymous token for pulling that repository, used from then on."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        guarded(fake)
+        await registry.head_manifest("org/a", LATEST)
+        await registry.get_manifest("org/a", LATEST)
+        assert [(seen.method, seen.status) for seen in fake.log] == [
+            ("HEAD", 401),
+            ("GET", 200),
+            ("HEAD", 200),
+            ("GET", 200),
+        ]
+        assert tokens(fake)[0].query == "service=fake&scope=repository:org/a:pull"
+        assert "Authorization" not in tokens(fake)[0].headers
+
+
+async def test_each_repository_has_its_token() -> None:
+    """A token is asked for one repository at a time, without another 401 once the realm is known."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        guarded(fake)
+        await registry.head_manifest("org/a", LATEST)
+        await registry.head_manifest("org/b", LATEST)
+        assert [seen.query.rpartition("=")[2] for seen in tokens(fake)] == [
+            "repository:org/a:pull",
+            "repository:org/b:pull",
+        ]
+        assert [seen.status for seen in fake.log].count(401) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "lifetime"),
+    [
+        ({"expires_in": 300}, 270),
+        ({}, 54),
+        ({"expires_in": 0}, 54),
+        ({"expires_in": -5}, 54),
+        ({"expires_in": "300"}, 54),
+        ({"expires_in": True}, 54),
+        ({"expires_in": 10**12}, 54),
+        ({"expires_in": 10}, 9),
+    ],
+)
+async def test_lifetime(answer: dict[str, object], lifetime: float) -> None:
+    """A token is renewed at nine tenths of expires_in, or of 60 s where that says nothing sensible."""
+    time = FakeTime()
+    async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
+        guarded(fake, answer=answer)
+        await registry.head_manifest("org/a", LATEST)
+        time.now += lifetime - 1
+        await registry.head_manifest("org/a", LATEST)
+        assert len(tokens(fake)) == 1
+        time.now += 1
+        await registry.head_manifest("org/a", LATEST)
+        assert len(tokens(fake)) == 2
+        assert [seen.status for seen in fake.log].count(401) == 1
+
+
+async def test_access_token() -> None:
+    """A token may be called access_token, as in OAuth 2."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        guarded(fake, key="access_token")
+        await registry.head_manifest("org/a", LATEST)
+
+
+async def test_password_goes_to_the_realm_only() -> None:
+    """User and password go to the upstream's own token server; the registry itself gets the token."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        guarded(fake, user="me", password="geheim", private={"org/a"})
+        await registry.head_manifest("org/a", LATEST)
+        assert logins(fake.log) == [None, ("me", "geheim"), None]
+
+
+async def test_one_refresh_when_a_token_is_refused() -> None:
+    """A token that the upstream no longer takes is replaced, once, within the same request."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        auth = guarded(fake)
+        await registry.head_manifest("org/a", LATEST)
+        auth.issued.clear()
+        await registry.head_manifest("org/a", LATEST)
+        assert auth.count == 2
+
+
+async def test_no_loop_over_401() -> None:
+    """When the new token is refused too, that is the answer."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        auth = guarded(fake)
+        await registry.head_manifest("org/a", LATEST)
+        fake.fault(
+            Fault(status=401, headers={"WWW-Authenticate": auth.challenges(fake.url, "x")[0]}), times=9
+        )
+        fake.log.clear()
+        with pytest.raises(UpstreamError) as raised:
+            await registry.head_manifest("org/a", LATEST)
+        assert raised.value.failure is Failure.DENIED
+        # The first 401 has a token fetched, which meets the fault as well.
+        assert len(fake.log) == 2
+
+
+async def test_concurrent_requests_share_one_token_request() -> None:
+    """Ten requests that meet a 401 together ask for one token."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        auth = guarded(fake)
+        gate = fake.hold("/token", after=-1)
+        asked = asyncio.gather(*(registry.head_manifest("org/a", LATEST) for _ in range(10)))
+        await gate.reached.wait()
+        gate.release()
+        assert len(await asked) == 10
+        assert auth.count == 1
+
+
+async def test_a_leaving_request_takes_nobody_with_it(tasks: Tasks) -> None:
+    """When the request that is fetching a token is cancelled, the next one fetches it."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        guarded(fake)
+        await registry.head_manifest("org/b", LATEST)
+        gate = fake.hold("/token", after=-1)
+        first = tasks.spawn(registry.head_manifest("org/a", LATEST), name="first")
+        await gate.reached.wait()
+        second = tasks.spawn(registry.head_manifest("org/a", LATEST), name="second")
+        await asyncio.sleep(0)  # now it waits behind the first
+        first.cancel()
+        assert (await second).digest is not None
+        assert first.cancelling()
+
+
+async def test_a_dead_realm_is_asked_once_for_all_who_wait(tasks: Tasks) -> None:
+    """Those who waited for a token that could not be had get the same failure, not a turn each."""
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
+        guarded(fake)
+        await registry.head_manifest("org/a", LATEST)
+        fake.log.clear()
+        gate = Gate()
+        fake.fault(Fault(status=503, hold=gate, after=-1), match="/token", times=9)
+        asked = [tasks.spawn(registry.head_manifest("org/b", LATEST), name=str(n)) for n in range(5)]
+        await gate.reached.wait()
+        gate.release()
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(each, UpstreamError) for each in results)
+        assert len(tokens(fake)) == 1
+
+
+async def test_realm_elsewhere_is_asked_anonymously() -> None:
+    """A realm on an origin that the configuration does not name gets no password (invariant 6)."""
+    async with FakeRegistry() as fake:
+        auth = guarded(fake, user="me", password="geheim")
+        async with Site(auth.token) as site, registry_at(fake.url, **LOGIN) as registry:
+            auth.realm = f"{site.url}/token"
+            await registry.head_manifest("org/a", LATEST)
+            assert logins(site.log) == [None]
+            assert logins(fake.log) == [None, None]
+
+
+async def test_realm_in_the_configuration_gets_the_password() -> None:
+    """A realm whose origin is in `realms` gets user and password."""
+    async with FakeRegistry() as fake:
+        auth = guarded(fake, user="me", password="geheim", private={"org/a"})
+        async with Site(auth.token) as site:
+            auth.realm = f"{site.url}/token"
+            async with registry_at(fake.url, realms=(site.url,), **LOGIN) as registry:
+                await registry.head_manifest("org/a", LATEST)
+            assert logins(site.log) == [("me", "geheim")]
+
+
+async def test_denied_at_a_foreign_realm_says_why() -> None:
+    """When a realm gets no password and refuses, the message says what would change that."""
+    async with FakeRegistry() as fake:
+        auth = guarded(fake, user="me", password="geheim", private={"org/a"})
+        async with Site(auth.token) as site, registry_at(fake.url, **LOGIN) as registry:
+            auth.realm = f"{site.url}/token"
+            with pytest.raises(UpstreamError, match="origins in realms") as raised:
+                await registry.head_manifest("org/a", LATEST)
+            assert raised.value.failure is Failure.DENIED
+
+
+async def test_plain_realm_of_an_https_upstream(tmp_path: Path) -> None:
+    """A token server over http is not asked for an upstream over https, not even if it is in `realms`."""
+    authority = await asyncio.to_thread(Authority, tmp_path)
+    async with FakeRegistry(tls=authority.server_context()) as fake:
+        auth = guarded(fake)
+        async with Site(auth.token) as site:
+            auth.realm = f"{site.url}/token"
+            values: dict[str, Any] = {"ca_file": authority.ca_file, "realms": (site.url,)}
+            async with registry_at(fake.url, **values) as registry:
+                with pytest.raises(UpstreamError, match="leaves https") as raised:
+                    await registry.head_manifest("org/a", LATEST)
+            assert raised.value.failure is Failure.DENIED
+            assert site.log == []
+
+
+@pytest.mark.parametrize(
+    ("realm", "words"),
+    [
+        ("https://10.0.0.1/token", "private"),
+        ("https://localhost/token", "private"),
+        ("http://auth.test/token", "leaves https"),
+        ("https://me:geheim@auth.test/token", "names a user"),
+        ("/token", "not an http"),
+        ("", "not an http"),
+        ("https://auth.test:99999/", "not a URL"),
+    ],
+)
+async def test_realms_that_are_not_asked(realm: str, words: str) -> None:
+    """The realm is the network's word: private, plain, relative and malformed ones are refused."""
+    configured = settings("https://registry.test")
+    authorizer = Authorizer(configured, Transport(configured, Metrics()), FakeTime())
+    demand = Demand((Challenge("bearer", {"realm": realm}),), "org/a", own=True)
+    with pytest.raises(UpstreamError, match=words) as raised:
+        await authorizer.answer(demand)
+    assert raised.value.failure is Failure.DENIED
+    assert "geheim" not in str(raised.value)
+
+
+async def test_basic() -> None:
+    """A registry that wants Basic gets user and password, without a 401 from the second request on."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        guarded(fake)
+        fake.auth = BasicAuth("me", "geheim")
+        await registry.head_manifest("org/a", LATEST)
+        await registry.head_manifest("org/b", LATEST)
+        assert [seen.status for seen in fake.log] == [401, 200, 200]
+
+
+async def test_basic_without_credentials() -> None:
+    """A registry that wants a password from a mirror without one is DENIED."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        guarded(fake)
+        fake.auth = BasicAuth("me", "geheim")
+        with pytest.raises(UpstreamError, match="none are configured") as raised:
+            await registry.head_manifest("org/a", LATEST)
+        assert raised.value.failure is Failure.DENIED
+        assert len(fake.log) == 1
+
+
+async def test_basic_with_a_wrong_password() -> None:
+    """A wrong password is tried once per request and stays out of the message."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        guarded(fake)
+        fake.auth = BasicAuth("me", "other")
+        for requests in (2, 3):
+            with pytest.raises(UpstreamError) as raised:
+                await registry.head_manifest("org/a", LATEST)
+            assert raised.value.failure is Failure.DENIED
+            assert "geheim" not in str(raised.value)
+            assert len(fake.log) == requests
+
+
+async def test_bearer_before_basic() -> None:
+    """Of several challenges in one header, Bearer is answered."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        auth = guarded(fake, user="me", password="geheim")
+        fake.challenges = ['Basic realm="fake"', *auth.challenges(fake.url, "org/a"), "Negotiate"]
+        await registry.head_manifest("org/a", LATEST)
+        assert fake.log[-1].headers["Authorization"].startswith("Bearer ")
+
+
+async def test_basic_when_bearer_is_unusable() -> None:
+    """When the realm of the Bearer challenge may not be asked, the Basic one is answered."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        guarded(fake)
+        fake.auth = BasicAuth("me", "geheim")
+        fake.challenges = ['Bearer realm="ftp://x/token"', 'Basic realm="fake"']
+        await registry.head_manifest("org/a", LATEST)
+        assert logins(fake.log) == [None, ("me", "geheim")]
+
+
+async def test_challenges_in_several_lines() -> None:
+    """Challenges may come in header lines of their own."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        auth = guarded(fake)
+        lines = ["Basic realm=x", *auth.challenges(fake.url, "org/a")]
+        head = "".join(f"WWW-Authenticate: {line}\r\n" for line in lines)
+        fake.fault(Fault(raw=f"HTTP/1.1 401 No\r\n{head}Content-Length: 0\r\n\r\n".encode()))
+        await registry.head_manifest("org/a", LATEST)
+        assert fake.log[-1].headers["Authorization"].startswith("Bearer ")
+
+
+@pytest.mark.parametrize("challenges", [[], ["Negotiate"], ["%%%"]])
+async def test_nothing_to_answer(challenges: list[str]) -> None:
+    """A 401 without a challenge that we know is DENIED."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        guarded(fake)
+        fake.challenges = challenges
+        with pytest.raises(UpstreamError, match="did not say how") as raised:
+            await registry.head_manifest("org/a", LATEST)
+        assert raised.value.failure is Failure.DENIED
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"x" * (MAX_TOKEN_BYTES + 1),
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"token": ""}',
+        b'{"token": 5}',
+        b'{"token": "a\\r\\nX-Evil: b"}',
+        b"[" * 100_000,
+    ],
+)
+async def test_bad_token_answers(body: bytes) -> None:
+    """What is no token, is too long, or would break out of a header, is INVALID."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        guarded(fake)
+        fake.fault(Fault(status=200, body=body), match="/token")
+        with pytest.raises(UpstreamError) as raised:
+            await registry.head_manifest("org/a", LATEST)
+        assert raised.value.failure is Failure.INVALID
+
+
+@pytest.mark.parametrize(
+    ("status", "failure"),
+    [
+        (401, Failure.DENIED),
+        (403, Failure.DENIED),
+        (404, Failure.INVALID),
+        (302, Failure.INVALID),
+        (408, Failure.TIMEOUT),
+        (429, Failure.RATE_LIMITED),
+        (503, Failure.SERVER_ERROR),
+    ],
+)
+async def test_refused_by_the_realm(status: int, failure: Failure) -> None:
+    """What the token server answers instead of a token is told apart like any answer."""
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
+        guarded(fake)
+        headers = {"Retry-After": "7", "Location": "/elsewhere"}
+        fake.fault(Fault(status=status, body=oci_error("X", "the reason"), headers=headers), match="/token")
+        with pytest.raises(UpstreamError, match="the reason") as raised:
+            await registry.head_manifest("org/a", LATEST)
+        assert (raised.value.failure, raised.value.status, raised.value.retry_after) == (failure, status, 7.0)
+
+
+async def test_a_refused_password_is_not_tried_again_at_once() -> None:
+    """Docker Hub locks accounts after wrong passwords: for a minute no request offers it again."""
+    time = FakeTime()
+    async with FakeRegistry() as fake, registry_at(fake.url, time, **LOGIN) as registry:
+        guarded(fake, user="me", password="other")
+        for path in ("org/a", "org/b", "org/a"):
+            with pytest.raises(UpstreamError) as raised:
+                await registry.head_manifest(path, LATEST)
+            assert raised.value.failure is Failure.DENIED
+        assert logins(tokens(fake)) == [("me", "geheim")]
+        time.now += 61
+        with pytest.raises(UpstreamError):
+            await registry.head_manifest("org/a", LATEST)
+        assert len(tokens(fake)) == 2
+
+
+async def test_an_echoed_password_is_not_repeated() -> None:
+    """An upstream that quotes the password in its error does not get it into our message."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        guarded(fake)
+        fake.fault(Fault(status=403, body=oci_error("DENIED", "bad password geheim")), match="/token")
+        with pytest.raises(UpstreamError, match=r"bad password \*\*\*"):
+            await registry.head_manifest("org/a", LATEST)
+
+
+async def test_nothing_follows_a_redirect() -> None:
+    """Neither token nor password reaches the store that blobs are redirected to (invariant 6)."""
+    for auth in (TokenAuth(user="me", password="geheim"), BasicAuth("me", "geheim")):
+        async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+            image = fake.add_image("org/a", "latest", [b"layer"])
+            fake.auth, fake.cdn = auth, True
+            async with registry.open_blob("org/a", image.layers[0]) as body:
+                assert b"".join([piece async for piece in body.chunks()]) == b"layer"
+            assert [seen.headers.get("Authorization") for seen in fake.cdn_log] == [None]
+            assert fake.log[-1].headers.get("Authorization") is not None
+
+
+async def test_nothing_follows_a_redirect_and_back() -> None:
+    """A redirect that leaves the upstream and comes back is not trusted with credentials either."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        image = fake.add_image("org/a", "latest", [b"layer"])
+        fake.auth = BasicAuth("me", "geheim")
+        back = f"{fake.url}/v2/org/a/blobs/{image.layers[0]}?back"
+
+        async def bounce(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+            return web.Response(status=307, headers={"Location": back})
+
+        async with Site(bounce) as site:
+            fake.location = f"{site.url}/bounce"
+            with pytest.raises(UpstreamError) as raised:
+                await registry.head_blob("org/a", image.layers[0])
+            assert raised.value.failure is Failure.DENIED
+            assert [seen.query for seen in fake.log] == ["", "", "back"]
+            assert logins([*fake.log, *site.log]) == [None, ("me", "geheim"), None, None]
+
+
+async def test_a_password_is_not_for_where_a_redirect_leads() -> None:
+    """A Basic challenge of a redirect's target is not answered, configured password or not."""
+
+    async def store(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response(status=401, headers={"WWW-Authenticate": "Basic realm=store"})
+
+    async with FakeRegistry() as fake, Site(store) as site, registry_at(fake.url, **LOGIN) as registry:
+        image = fake.add_image("org/a", "latest", [b"layer"])
+        fake.location = f"{site.url}/x"
+        with pytest.raises(UpstreamError, match="where a redirect leads") as raised:
+            await registry.head_blob("org/a", image.layers[0])
+        assert raised.value.failure is Failure.DENIED
+        assert logins(site.log) == [None]
+
+
+async def test_a_challenge_behind_a_redirect_is_answered_anonymously() -> None:
+    """A Bearer challenge of a redirect's target gets an anonymous token, even from a realm of ours."""
+    async with FakeRegistry() as fake, FakeRegistry() as target, registry_at(fake.url, **LOGIN) as registry:
+        image = target.add_image("org/other", "latest", [b"layer"])
+        target.auth = TokenAuth(realm=f"{fake.url}/token")
+        fake.auth = TokenAuth(user="me", password="geheim", issued=target.auth.issued)
+        fake.add_image("org/a", "latest", [b"layer"])
+        fake.location = f"{target.url}/v2/org/other/blobs/{image.layers[0]}"
+        assert await registry.head_blob("org/a", image.layers[0]) == 5
+        assert logins(tokens(fake)) == [("me", "geheim"), None]
+        assert tokens(fake)[1].query.endswith("scope=repository:org/other:pull")
+        assert len(target.log) == 2
+
+
+async def test_secrets_are_in_no_log_and_no_repr(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither password nor token shows in logs, representations or errors, whatever goes wrong."""
+    caplog.set_level(logging.DEBUG)
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, **LOGIN) as registry:
+        guarded(fake, user="me", password="geheim")
+        await registry.head_manifest("org/a", LATEST)
+        fake.fault(Fault(reset_at=0), times=9)
+        with pytest.raises(UpstreamError) as raised:
+            await registry.get_manifest("org/a", LATEST)
+        demand = Demand((), "org/a", own=True, rejected="Bearer token-1")
+        shown = [caplog.text, str(raised.value), repr(raised.value), repr(registry), repr(demand)]
+        shown += [repr(value) for value in vars(registry).values()]
+    for text in shown:
+        assert "geheim" not in text
+        assert "token-1" not in text
+
+
+async def test_forgotten_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expired tokens are dropped when there are many, so that repositories do not add up for ever."""
+    monkeypatch.setattr("mirror.upstream.auth._MAX_SLOTS", 1)
+    time = FakeTime()
+    async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
+        guarded(fake)
+        await registry.head_manifest("org/a", LATEST)
+        await registry.head_manifest("org/b", LATEST)
+        time.now += 1000
+        await registry.head_manifest("org/b", LATEST)
+        assert len(tokens(fake)) == 3
