@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.config import CacheSettings, Config, UpstreamSettings
+from mirror.oci.digest import Digest
 from mirror.service import Service
 from mirror.tasks import Tasks
 from mirror.web.app import serve
@@ -27,9 +28,16 @@ class Running:
     config: Config
     stop: asyncio.Event
 
-    def metric(self, line: str) -> float:
+    async def landed(self, digest: Digest) -> None:
+        """Wait until no fill of `digest` is running: a client has its bytes before they are adopted."""
+        flight = self.service.cache._blobs._flights.get(digest)
+        if flight is not None:
+            await flight.landed()
+
+    async def metric(self, line: str) -> float:
         """The value of the metric whose name and labels are `line`; 0 when it was never counted."""
-        for each in self.service.metrics.render()[0].decode().splitlines():
+        body, _ = await asyncio.to_thread(self.service.metrics.render)
+        for each in body.decode().splitlines():
             if each.startswith(f"{line} "):
                 return float(each.rpartition(" ")[2])
         return 0.0

@@ -62,7 +62,9 @@ class Blobs:
 
     def _start(self, repository: Repository, digest: Digest) -> Flight:
         flight = Flight(digest, repository)
-        self._flights.start(flight, Fill(self._tools, self._upstreams[repository.upstream], repository, digest))
+        self._flights.start(
+            flight, Fill(self._tools, self._upstreams[repository.upstream], repository, digest)
+        )
         return flight
 
     async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | None:

@@ -1,17 +1,18 @@
 """The fill: the one download of a digest that is not here yet. It belongs to no client.
 
-    1. lock the partial; if another process fills it, wait until it is in the store
-    2. look in the store again, inside the lock
-    3. ask the upstream for what is missing; its first answer confirms the link and tells the size,
-       and from then on readers follow the growing file
-    4. a transfer that breaks goes on from where it stopped
-    5. verify size and digest; adopt into the store; link
+1. lock the partial; if another process fills it, wait until it is in the store
+2. look in the store again, inside the lock
+3. ask the upstream for what is missing; its first answer confirms the link and tells the size,
+   and from then on readers follow the growing file
+4. a transfer that breaks goes on from where it stopped
+5. verify size and digest; adopt into the store; link
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from mirror.cache.pieces import Pieces, skipping
 from mirror.cache.plan import next_range
 from mirror.config import Fill as FillSettings
 from mirror.log import get_logger
@@ -30,17 +31,11 @@ from mirror.upstream.registry import Registry
 
 log = get_logger(__name__)
 
-# One write, in bytes: a thread hop and a system call cost about 0.1 ms, a tenth of copying this much.
-WRITE_SIZE = 1024 * 1024
-
 # How often a fill that another process does is looked at, in seconds.
 POLL_SECONDS = 0.1
 
 # Pauses between attempts that brought nothing, in seconds; the last one repeats.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
-
-# On a slow line readers get what there is this often, in seconds, rather than a megabyte at a time.
-FLUSH_SECONDS = 0.1
 
 Opened = Callable[[GrowingFile | None], None]
 
@@ -154,12 +149,16 @@ class Fill:
 
     async def _write(self, growing: GrowingFile, body: BlobBody, span: Span) -> None:
         # A source that ignores Range sends everything from the beginning: read past what is here.
-        pieces = in_pieces(skipping(body.chunks(), span.start - body.start))
-        async with growing.writer(span.start) as writer:
-            async for piece in pieces:
-                if writer.offset + len(piece) > span.stop:
-                    raise UpstreamError(Failure.INVALID, f"{self._digest}: more bytes than announced")
-                await writer.write(piece)
+        pieces = Pieces(skipping(body.chunks(), span.start - body.start))
+        collecting = self._tools.tasks.spawn(pieces.collect(), name=f"receive {self._digest}")
+        try:
+            async with growing.writer(span.start) as writer:
+                while piece := await pieces.next():
+                    if writer.offset + len(piece) > span.stop:
+                        raise UpstreamError(Failure.INVALID, f"{self._digest}: more bytes than announced")
+                    await writer.write(piece)
+        finally:
+            await _stop(collecting)
         if writer.offset < span.stop:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._digest}: ended at byte {writer.offset}")
 
@@ -203,9 +202,7 @@ class Fill:
         return self._growing.received() if self._growing else 0
 
     async def _release(self, partial: Partial) -> None:
-        if self._verifying is not None and not self._verifying.done():
-            self._verifying.cancel()
-            await asyncio.wait([self._verifying])
+        await _stop(self._verifying)
         if self._growing is not None:
             self._growing.close()
         await self._tools.store.release(partial)
@@ -214,35 +211,7 @@ class Fill:
         return {"repository": str(self._repository), "digest": str(self._digest)}
 
 
-async def skipping(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[bytes]:
-    """`chunks` without their first `count` bytes."""
-    async for chunk in chunks:
-        if count >= len(chunk):
-            count -= len(chunk)
-            continue
-        yield chunk[count:]
-        count = 0
-
-
-async def in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces worth a write: large ones, or on a slow line what came in FLUSH_SECONDS.
-
-    When `chunks` breaks, what it brought before is still given out, and then the error.
-    """
-    clock = asyncio.get_running_loop().time
-    parts: list[bytes] = []
-    length, since = 0, clock()
-    broken: UpstreamError | None = None
-    try:
-        async for chunk in chunks:
-            parts.append(chunk)
-            length += len(chunk)
-            if length >= WRITE_SIZE or clock() - since > FLUSH_SECONDS:
-                yield b"".join(parts)
-                parts, length, since = [], 0, clock()
-    except UpstreamError as error:
-        broken = error
-    if parts:
-        yield b"".join(parts)
-    if broken is not None:
-        raise broken
+async def _stop(task: asyncio.Task[None] | None) -> None:
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task])

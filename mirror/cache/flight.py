@@ -86,6 +86,7 @@ class Flights:
 
     def _failed(self, flight: Flight, error: Error, reason: str) -> Error:
         self._metrics.fill_failures.labels(reason).inc()
-        log.warning("fill failed", digest=str(flight.digest), repository=str(flight.repository),
-                    reason=str(error))
+        log.warning(
+            "fill failed", digest=str(flight.digest), repository=str(flight.repository), reason=str(error)
+        )
         return error

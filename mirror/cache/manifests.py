@@ -51,7 +51,9 @@ class Manifests:
         held = await self._store.held(repository, digest)
         link = held.link
         if link is not None and link.media_type is not None and link.size is not None:
-            return ManifestInfo(digest, link.media_type, link.size, Outcome.HIT if held.present else Outcome.MISS)
+            return ManifestInfo(
+                digest, link.media_type, link.size, Outcome.HIT if held.present else Outcome.MISS
+            )
         info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
         if info.size is None:
             found = await self.get(repository, digest)

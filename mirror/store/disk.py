@@ -77,9 +77,7 @@ class AdoptingDisk(PlainDisk):
         if not isinstance(value, Verified):
             raise TypeError(f"only verified files are adopted, not {type(value).__name__}")
         encoded = value.digest.encoded
-        name = os.path.join(
-            value.digest.algorithm, encoded[:2], f"{encoded[2:]}.{secrets.token_hex(4)}"
-        )
+        name = os.path.join(value.digest.algorithm, encoded[:2], f"{encoded[2:]}.{secrets.token_hex(4)}")
         target = Path(self._directory, name)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.rename(value.path, target)

@@ -40,7 +40,9 @@ class Partial:
         self.data_path = folder / f"{name}.data"
         self._map_path = folder / f"{name}.map"
         self._lock = lock
-        self.descriptor = os.open(self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.descriptor = os.open(
+            self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         self.chunks = self._load()
 
     @classmethod
@@ -219,7 +221,9 @@ class GrowingFile:
 class RangeWriter:
     """Writes consecutive bytes of a growing file, off the loop."""
 
-    def __init__(self, growing: GrowingFile, file: "aiofiles.threadpool.binary.AsyncFileIO", start: int) -> None:
+    def __init__(
+        self, growing: GrowingFile, file: "aiofiles.threadpool.binary.AsyncFileIO", start: int
+    ) -> None:
         self._growing = growing
         self._file = file
         self.offset = start

@@ -1,12 +1,13 @@
 """The asynchronous face of this folder: each method is one hop into a disk thread.
 
-    <cache folder>/           0700
-        blobs/                verified blobs and their entries
-        books/                links, tag entries, referrers, repositories
-        partial/              fills that are running, or were interrupted
-        quarantine/           files that were found wrong
+<cache folder>/           0700
+    blobs/                verified blobs and their entries
+    books/                links, tag entries, referrers, repositories
+    partial/              fills that are running, or were interrupted
+    quarantine/           files that were found wrong
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -73,7 +74,12 @@ class Store:
 
     async def open_blob(self, repository: Repository, digest: Digest) -> Held:
         """As `held`, and the blob opened where the repository may have it; the caller closes it."""
-        held = await self.threads.run(self._open_blob, repository, digest)
+        opening = self.threads.start(self._open_blob, repository, digest)
+        try:
+            held = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
         if held.blob is not None:
             self._used[digest] = time.time()
         return held
@@ -195,3 +201,9 @@ class Store:
         with open(path, "xb") as file:
             file.write(manifest.data)
         return Verified(manifest.digest, path, len(manifest.data))
+
+
+def _close_unwanted(opening: "asyncio.Future[Held]") -> None:
+    """Whoever asked for a blob has left while it was being opened."""
+    if not opening.cancelled() and opening.exception() is None and (blob := opening.result().blob):
+        blob.file.close()

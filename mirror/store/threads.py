@@ -25,14 +25,18 @@ class DiskThreads:
         self._count = count
         self.executor = ThreadPoolExecutor(count, thread_name_prefix="disk")
 
-    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call `function` in a thread. Raises StoreError for what the disk or SQLite says."""
+    def start(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
+        """Begin a call of `function` in a thread. StoreError for what the disk or SQLite says."""
 
         def call() -> R:
             with translated(getattr(function, "__name__", "disk").strip("_").replace("_", " ")):
                 return function(*args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(self.executor, call)
+        return asyncio.get_running_loop().run_in_executor(self.executor, call)
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `function` in a thread. Raises StoreError for what the disk or SQLite says."""
+        return await self.start(function, *args, **kwargs)
 
     async def close(self, last: Callable[[], Any]) -> None:
         """Call `last` once in every thread (it closes that thread's connections), then end them."""

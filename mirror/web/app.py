@@ -85,6 +85,8 @@ async def serve(
         app,
         access_log=None,
         logger=logging.getLogger("aiohttp.server"),
+        # A client that leaves ends its handler, and nothing else: fills are tasks of their own (invariant 3).
+        handler_cancellation=True,
         keepalive_timeout=KEEPALIVE_SECONDS,
         max_line_size=HEADER_LINE_BYTES,
         max_field_size=HEADER_LINE_BYTES,

@@ -98,7 +98,11 @@ class RegistryApi:
         repository, digest = _digested(target)
         request = exchange.request
         exchange.digest = str(digest)
-        headers = {"Content-Type": respond.BLOB_TYPE, "Accept-Ranges": "bytes", **respond.content_headers(digest)}
+        headers = {
+            "Content-Type": respond.BLOB_TYPE,
+            "Accept-Ranges": "bytes",
+            **respond.content_headers(digest),
+        }
         if request.method == "HEAD":
             info = await self._in_time(self._cache.head_blob(repository, digest))
             exchange.outcome = info.outcome

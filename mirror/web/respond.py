@@ -19,9 +19,7 @@ API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 STALE = {"Warning": '110 registry-mirror "Response is Stale"'}
 
 
-def whole(
-    exchange: Exchange, status: int, headers: Mapping[str, str], body: bytes
-) -> web.StreamResponse:
+def whole(exchange: Exchange, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
     """A small answer. For HEAD the same head, Content-Length included, and no body."""
     exchange.status = status
     exchange.bytes = 0 if exchange.request.method == "HEAD" else len(body)
