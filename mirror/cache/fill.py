@@ -25,8 +25,8 @@ from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
 from mirror.store.store import Store
 from mirror.tasks import Tasks
-from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.body import BlobBody
+from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.registry import Registry
 
 log = get_logger(__name__)
@@ -172,7 +172,7 @@ class Fill:
         if size is None or known not in (None, size):
             raise UpstreamError(
                 Failure.INVALID,
-                f"{self._repository.upstream} announces {size} bytes for {self._digest}, its manifest {known}",
+                f"{self._repository.upstream} announces {size} bytes, not {known}: {self._digest}",
             )
         self._growing = await self._tools.store.grow(partial, size, self._tools.settings.chunk_size)
         self._start_verifying()

@@ -10,6 +10,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
+    MAX_MANIFEST_BYTES,
     OCI_INDEX,
     OCI_MANIFEST,
     ManifestInvalid,
@@ -72,30 +73,31 @@ class Manifests:
         return manifest
 
     async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
+        joined = self._fetching.running(digest)
         try:
             fetched = await self._fetching.once(digest, partial(self._fill, repository, digest))
         except UpstreamError:
-            # If it was another repository's fetch that failed, ours may still succeed.
+            if not joined:
+                raise
+            # It was perhaps another repository's fetch that failed: ours may still succeed.
             fetched = await self._fetching.once(digest, partial(self._fill, repository, digest))
         if fetched.repository == repository:
             return fetched.manifest
-        return await self._confirm(repository, fetched.manifest)
+        return await self._confirm(repository, digest, fetched.manifest.data)
 
     async def _fill(self, repository: Repository, digest: Digest) -> Fetched:
-        held = await self._store.manifest(repository, digest)
-        if held is None:
-            body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
-            held = await self.keep(repository, body)
-        return Fetched(held, repository)
+        data = await self._store.small_blob(digest, MAX_MANIFEST_BYTES)
+        if data is not None:
+            return Fetched(await self._confirm(repository, digest, data), repository)
+        body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
+        return Fetched(await self.keep(repository, body), repository)
 
-    async def _confirm(self, repository: Repository, manifest: StoredManifest) -> StoredManifest:
-        """The bytes are here through another repository: a HEAD says whether this one has them too."""
-        info = await self._upstreams[repository.upstream].head_manifest(repository.path, manifest.digest)
-        if info.digest not in (None, manifest.digest):
-            raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {manifest.digest}")
-        confirmed = StoredManifest(manifest.data, manifest.digest, info.media_type)
-        await self._store.put_manifest(repository, confirmed, links_of(confirmed))
-        return confirmed
+    async def _confirm(self, repository: Repository, digest: Digest, data: bytes) -> StoredManifest:
+        """The bytes are here: a HEAD says whether this repository has them too, and as what."""
+        info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
+        if info.digest not in (None, digest):
+            raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {digest}")
+        return await self.keep(repository, ManifestBody(data, info.media_type, digest))
 
 
 def answer(manifest: StoredManifest, outcome: Outcome) -> ManifestAnswer:

@@ -64,13 +64,13 @@ class Blobs:
             return None
         return OpenBlob(file, int(size))
 
-    def read(self, digest: Digest) -> bytes | None:
-        """The whole of a small blob."""
+    def read(self, digest: Digest, limit: int) -> bytes | None:
+        """The whole of a blob of up to `limit` bytes."""
         blob = self.open(digest)
         if blob is None:
             return None
         with blob.file:
-            return blob.file.read()
+            return blob.file.read() if blob.size <= limit else None
 
     def set_aside(self, digest: Digest) -> None:
         """Quarantine a file that is not what its name says; from now on the blob is a miss."""

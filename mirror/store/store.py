@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import Blobs, OpenBlob
 from mirror.store.disk import Verified
@@ -90,6 +91,10 @@ class Store:
         if manifest is not None:
             self._used[digest] = time.time()
         return manifest
+
+    async def small_blob(self, digest: Digest, limit: int) -> bytes | None:
+        """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
+        return await self.threads.run(self._read, digest, limit)
 
     async def put_manifest(
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
@@ -177,14 +182,18 @@ class Store:
         link = self._index.link(repository, digest)
         if link is None or link.media_type is None:
             return None
-        data = self._blobs.read(digest)
+        data = self._read(digest, MAX_MANIFEST_BYTES)
         if data is None:
             return None
+        return StoredManifest(data, digest, link.media_type)
+
+    def _read(self, digest: Digest, limit: int) -> bytes | None:
+        data = self._blobs.read(digest, limit)
         # Small enough to prove on every read: a flipped bit on disk never reaches a client.
-        if Digest.of(data, digest.algorithm) != digest:
+        if data is not None and Digest.of(data, digest.algorithm) != digest:
             self._blobs.set_aside(digest)
             return None
-        return StoredManifest(data, digest, link.media_type)
+        return data
 
     def _put_manifest(
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]

@@ -1,0 +1,27 @@
+"""The flow: each kind of content through its own part, by name and by digest."""
+
+from mirror.cache.answers import Outcome
+from mirror.oci.reference import Repository, Tag
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running
+
+X = Repository("docker.io", "library/x")
+
+
+async def test_every_question_has_its_answer(hub: FakeRegistry, mirror: Running) -> None:
+    """One object answers for manifests by tag and digest, blobs, tags, referrers and the catalog."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    cache = mirror.service.cache
+    by_tag = await cache.get_manifest(X, Tag("t"))
+    by_digest = await cache.get_manifest(X, image.manifest)
+    assert by_tag.data == by_digest.data == image.manifest_data
+    assert (by_tag.outcome, by_digest.outcome) == (Outcome.MISS, Outcome.HIT)
+    assert (await cache.head_manifest(X, Tag("t"))).digest == image.manifest
+    assert (await cache.head_manifest(X, image.manifest)).size == len(image.manifest_data)
+    assert (await cache.head_blob(X, image.layers[0])).size == 1
+    blob = await cache.get_blob(X, image.layers[0])
+    assert (blob.reader.size, await blob.reader.wait_readable(0)) == (1, 1)
+    blob.reader.close()
+    assert b'"t"' in (await cache.tags(X, "")).data
+    assert not (await cache.referrers(X, image.manifest, None)).filtered
+    assert (await cache.catalog(None, "", 10)).repositories == ["docker.io/library/x"]

@@ -1,0 +1,141 @@
+"""Listings: tags page by page, referrers cached and filtered, the catalog of what is cached."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from tests.fakes.content import descriptor
+from tests.fakes.faults import Fault
+from tests.fakes.registry import FakeImage, FakeRegistry
+from tests.running import Running
+from tests.wire import get
+
+X = "/v2/docker.io/library/x"
+
+
+def add_referrer(hub: FakeRegistry, image: FakeImage, artifact_type: str, name: str) -> Digest:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": artifact_type,
+        "annotations": {"name": name},
+        "subject": descriptor(OCI_MANIFEST, image.manifest_data),
+    }
+    return hub.add_manifest("library/x", json.dumps(document).encode())
+
+
+def digests(body: bytes) -> list[str]:
+    document: dict[str, Any] = json.loads(body)
+    return sorted(each["digest"] for each in document["manifests"])
+
+
+async def test_tags_come_page_by_page_from_the_upstream(hub: FakeRegistry, mirror: Running) -> None:
+    """`n` and `last` are passed on, and the Link leads to the next page on this mirror, `ns` kept."""
+    image = hub.add_image("library/x", "a", [b"a"])
+    for tag in ("b", "c"):
+        hub.repository("library/x").tags[tag] = str(image.manifest)
+    first = await get(mirror.address, "/v2/library/x/tags/list?n=2&ns=docker.io")
+    assert json.loads(first.body) == {"name": "library/x", "tags": ["a", "b"]}
+    assert first.header("link") == '</v2/library/x/tags/list?n=2&last=b&ns=docker.io>; rel="next"'
+    second = await get(mirror.address, "/v2/library/x/tags/list?n=2&last=b&ns=docker.io")
+    assert json.loads(second.body)["tags"] == ["c"]
+    assert "link" not in second.headers
+    assert all("ns=" not in seen.query for seen in hub.log)
+
+
+@pytest.mark.parametrize("n", ["-1", "x", "", "99999999999", "1e3"])
+async def test_a_page_size_that_is_no_number_is_refused(mirror: Running, n: str) -> None:
+    """PAGINATION_NUMBER_INVALID, before anybody is asked."""
+    for path in ("/v2/library/x/tags/list", "/v2/_catalog"):
+        reply = await get(mirror.address, f"{path}?n={n}")
+        assert (reply.status, b"PAGINATION_NUMBER_INVALID" in reply.body) == (400, True)
+
+
+async def test_a_query_without_end_is_refused(mirror: Running) -> None:
+    """What is passed on to an upstream is bounded."""
+    reply = await get(mirror.address, f"/v2/library/x/tags/list?last={'x' * 5000}")
+    assert reply.status == 400
+
+
+async def test_tags_of_an_unknown_repository(mirror: Running) -> None:
+    """404 with the registry's own reason."""
+    reply = await get(mirror.address, "/v2/library/nothing/tags/list")
+    assert (reply.status, b"NAME_UNKNOWN" in reply.body) == (404, True)
+
+
+async def test_referrers_are_asked_once_and_filtered_here(hub: FakeRegistry, mirror: Running) -> None:
+    """All pages are gathered unfiltered, so that one question answers for every artifactType."""
+    hub.page_size = 2
+    image = hub.add_image("library/x", "t", [b"a"])
+    sboms = [str(add_referrer(hub, image, "text/sbom", str(n))) for n in range(3)]
+    signature = str(add_referrer(hub, image, "text/sig", "s"))
+    everything = await get(mirror.address, f"{X}/referrers/{image.manifest}")
+    assert digests(everything.body) == sorted([*sboms, signature])
+    assert "oci-filters-applied" not in everything.headers
+    asked = len(hub.log)
+    filtered = await get(mirror.address, f"{X}/referrers/{image.manifest}?artifactType=text/sbom")
+    assert digests(filtered.body) == sorted(sboms)
+    assert filtered.header("oci-filters-applied") == "artifactType"
+    assert filtered.header("content-type") == OCI_INDEX
+    assert len(hub.log) == asked
+
+
+async def test_referrers_without_the_api_come_from_the_tag(hub: FakeRegistry, mirror: Running) -> None:
+    """The referrers tag schema answers when the upstream lacks the API."""
+    hub.referrers_api = False
+    image = hub.add_image("library/x", "t", [b"a"])
+    entry = {
+        "mediaType": OCI_MANIFEST,
+        "digest": f"sha256:{'0' * 64}",
+        "size": 1,
+        "artifactType": "text/sbom",
+    }
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+    tag = str(image.manifest).replace(":", "-")
+    hub.add_manifest("library/x", json.dumps(index).encode(), OCI_INDEX, tag)
+    reply = await get(mirror.address, f"{X}/referrers/{image.manifest}?artifactType=text/sbom")
+    assert json.loads(reply.body)["manifests"] == [entry]
+
+
+async def test_a_referrers_tag_that_is_no_index_is_not_found(hub: FakeRegistry, mirror: Running) -> None:
+    """An image under that tag tells nothing about referrers: 404, so that the client looks itself."""
+    hub.referrers_api = False
+    image = hub.add_image("library/x", "t", [b"a"])
+    hub.repository("library/x").tags[str(image.manifest).replace(":", "-")] = str(image.manifest)
+    assert (await get(mirror.address, f"{X}/referrers/{image.manifest}")).status == 404
+
+
+async def test_referrers_outlive_the_upstream(hub: FakeRegistry, forgetful: Running) -> None:
+    """What was listed is served, marked as unconfirmed, while the upstream fails."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    sbom = str(add_referrer(hub, image, "text/sbom", "1"))
+    await get(forgetful.address, f"{X}/referrers/{image.manifest}")
+    hub.fault(Fault(status=503), "referrers", times=2)
+    reply = await get(forgetful.address, f"{X}/referrers/{image.manifest}")
+    assert digests(reply.body) == [sbom]
+    assert reply.header("warning").startswith("110 ")
+
+
+async def test_the_catalog_lists_what_is_cached(
+    hub: FakeRegistry, quay: FakeRegistry, mirror: Running
+) -> None:
+    """All upstreams with their names in front; by ns or prefix one upstream without; in pages."""
+    for fake, name in ((hub, "library/a"), (hub, "org/b"), (quay, "org/c")):
+        fake.add_image(name, "t", [b"a"])
+    for path in ("library/a", "org/b", "quay.io/org/c"):
+        await get(mirror.address, f"/v2/{path}/manifests/t")
+
+    async def names(path: str) -> list[str]:
+        listed: list[str] = json.loads((await get(mirror.address, path)).body)["repositories"]
+        return listed
+
+    assert await names("/v2/_catalog") == ["docker.io/library/a", "docker.io/org/b", "quay.io/org/c"]
+    for path in ("/v2/_catalog?ns=quay.io", "/v2/quay.io/_catalog", "/quay.io/v2/_catalog"):
+        assert await names(path) == ["org/c"]
+    first = await get(mirror.address, "/v2/_catalog?n=2")
+    assert first.header("link") == '</v2/_catalog?n=2&last=docker.io%2Forg%2Fb>; rel="next"'
+    assert await names("/v2/_catalog?n=2&last=docker.io%2Forg%2Fb") == ["quay.io/org/c"]
+    assert await names("/v2/_catalog?n=0") == []

@@ -1,0 +1,126 @@
+"""Manifests by digest: fetched once, byte-identical, with the upstream's own type."""
+
+import asyncio
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from tests.fakes.content import image_index
+from tests.fakes.faults import Fault, flipped
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running
+from tests.wire import get, head
+
+
+def path(repository: str, digest: Digest) -> str:
+    return f"/v2/{repository}/manifests/{digest}"
+
+
+@pytest.mark.parametrize(
+    "media_type", [OCI_MANIFEST, OCI_INDEX, DOCKER_LIST, DOCKER_MANIFEST, "application/x"]
+)
+async def test_bytes_and_type_are_the_upstreams(hub: FakeRegistry, mirror: Running, media_type: str) -> None:
+    """Odd white space and unknown types pass unchanged (invariant 9)."""
+    data = b'{ "schemaVersion" : 2,\n\t"x" : "\xc3\xa9" }\n'
+    digest = hub.add_manifest("library/x", data, media_type)
+    for _ in range(2):
+        reply = await get(mirror.address, path("x", digest))
+        assert (reply.body, reply.header("content-type")) == (data, media_type)
+    assert hub.requests("GET", digest) == 1
+
+
+async def test_many_clients_cost_one_request(hub: FakeRegistry, mirror: Running) -> None:
+    """Whoever comes while it is fetched shares the answer."""
+    image = hub.add_image("library/x", None, [b"a"])
+    gate = hub.hold(image.manifest, after=-1)
+    asking = [asyncio.ensure_future(get(mirror.address, path("x", image.manifest))) for _ in range(20)]
+    await gate.reached.wait()
+    gate.release()
+    assert all(reply.body == image.manifest_data for reply in await asyncio.gather(*asking))
+    assert hub.requests("GET", image.manifest) == 1
+
+
+async def test_another_repository_confirms_with_a_head(
+    hub: FakeRegistry, quay: FakeRegistry, mirror: Running
+) -> None:
+    """The same manifest elsewhere is confirmed, not downloaded; where it is not, it is not served."""
+    image = hub.add_image("library/x", None, [b"a"])
+    quay.add_manifest("org/y", image.manifest_data)
+    quay.add_manifest("org/z", b"{}")
+    await get(mirror.address, path("x", image.manifest))
+    for _ in range(2):
+        assert (await get(mirror.address, path("quay.io/org/y", image.manifest))).status == 200
+    assert (await get(mirror.address, path("quay.io/org/z", image.manifest))).status == 404
+    assert (quay.requests("GET", image.manifest), quay.requests("HEAD", "org/y")) == (0, 1)
+
+
+async def test_two_repositories_at_once_share_the_download(
+    hub: FakeRegistry, quay: FakeRegistry, mirror: Running
+) -> None:
+    """The second one waits for the first one's bytes and confirms its own link."""
+    image = hub.add_image("library/x", None, [b"a"])
+    quay.add_manifest("org/y", image.manifest_data)
+    gate = hub.hold(image.manifest, after=-1)
+    first = asyncio.ensure_future(get(mirror.address, path("x", image.manifest)))
+    await gate.reached.wait()
+    second = asyncio.ensure_future(get(mirror.address, path("quay.io/org/y", image.manifest)))
+    await get(mirror.address, "/v2/")
+    gate.release()
+    assert (await first).body == (await second).body == image.manifest_data
+    assert quay.requests("GET") == 0
+
+
+async def test_head_by_digest_asks_once(hub: FakeRegistry, mirror: Running) -> None:
+    """A HEAD is a HEAD upstream, and then needs nobody."""
+    image = hub.add_image("library/x", None, [b"a"])
+    for _ in range(2):
+        reply = await head(mirror.address, path("x", image.manifest))
+        assert reply.header("content-length") == str(len(image.manifest_data))
+        assert reply.header("content-type") == OCI_MANIFEST
+    assert (hub.requests("GET"), hub.requests("HEAD")) == (0, 1)
+
+
+async def test_head_of_an_upstream_that_tells_no_length(hub: FakeRegistry, mirror: Running) -> None:
+    """Then only a GET can tell, and the length is right."""
+    image = hub.add_image("library/x", None, [b"a"])
+    hub.fault(Fault(chunked=True), image.manifest, "HEAD")
+    reply = await head(mirror.address, path("x", image.manifest))
+    assert reply.header("content-length") == str(len(image.manifest_data))
+
+
+async def test_a_wrong_manifest_is_never_served(hub: FakeRegistry, mirror: Running) -> None:
+    """What does not hash to its digest is an error with nothing kept; the next request is right."""
+    image = hub.add_image("library/x", None, [b"a"])
+    hub.fault(Fault(data=flipped(image.manifest_data, 5)), image.manifest, "GET")
+    reply = await get(mirror.address, path("docker.io/library/x", image.manifest))
+    assert reply.status == 502
+    assert (await get(mirror.address, path("x", image.manifest))).body == image.manifest_data
+
+
+async def test_children_of_an_index_are_linked_as_manifests(hub: FakeRegistry, mirror: Running) -> None:
+    """A platform's manifest that is here through another repository needs no question."""
+    image = hub.add_image("library/x", None, [b"a"])
+    hub.add_manifest("library/multi", image_index([image.manifest_data]), OCI_INDEX, "t")
+    await get(mirror.address, path("x", image.manifest))
+    await get(mirror.address, "/v2/multi/manifests/t")
+    asked = len(hub.log)
+    reply = await get(mirror.address, path("multi", image.manifest))
+    assert (reply.body, reply.header("content-type")) == (image.manifest_data, OCI_MANIFEST)
+    assert (await head(mirror.address, path("multi", image.manifest))).status == 200
+    assert len(hub.log) == asked
+
+
+async def test_a_manifest_that_is_nonsense_links_nothing(hub: FakeRegistry, mirror: Running) -> None:
+    """It is served as it is; what it claims to name stays closed."""
+    data = b'{"schemaVersion":2,"layers":"all of them"}'
+    digest = hub.add_manifest("library/x", data)
+    assert (await get(mirror.address, path("x", digest))).body == data
+
+
+async def test_a_blob_is_not_a_manifest(hub: FakeRegistry, mirror: Running) -> None:
+    """The link of a blob does not let it pass as a manifest."""
+    digest = hub.add_blob("library/x", b"{}")
+    await get(mirror.address, f"/v2/x/blobs/{digest}")
+    await mirror.landed(digest)
+    assert (await get(mirror.address, path("x", digest))).status == 404

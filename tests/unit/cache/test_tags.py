@@ -1,0 +1,131 @@
+"""Tags: fresh, confirmed with a HEAD, stale when the upstream fails, gone when it says so."""
+
+import pytest
+
+from mirror.cache.tags import Tags
+from mirror.oci.manifest import OCI_MANIFEST
+from tests.fakes.faults import Fault
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running
+from tests.wire import Reply, get, head
+
+TAG = "/v2/docker.io/library/x/manifests/t"
+
+
+def is_stale(reply: Reply) -> bool:
+    return reply.status == 200 and reply.headers.get("warning", "").startswith("110 ")
+
+
+async def test_a_fresh_tag_asks_nobody(hub: FakeRegistry, mirror: Running) -> None:
+    """Within `fresh` GET and HEAD are answered from here, without a warning."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    await get(mirror.address, TAG)
+    asked = len(hub.log)
+    reply = await get(mirror.address, TAG)
+    assert (reply.body, "warning" in reply.headers) == (image.manifest_data, False)
+    assert (await head(mirror.address, TAG)).header("docker-content-digest") == str(image.manifest)
+    assert len(hub.log) == asked
+
+
+async def test_an_old_tag_is_confirmed_with_a_head(hub: FakeRegistry, forgetful: Running) -> None:
+    """HEAD is free of Docker Hub's rate limit; an unchanged tag costs no GET."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    for _ in range(3):
+        assert (await get(forgetful.address, TAG)).body == image.manifest_data
+    assert (hub.requests("GET"), hub.requests("HEAD")) == (1, 2)
+
+
+async def test_a_tag_that_moved_is_followed(hub: FakeRegistry, forgetful: Running) -> None:
+    """The HEAD tells the new digest, and the new manifest is fetched by it."""
+    hub.add_image("library/x", "t", [b"a"])
+    await get(forgetful.address, TAG)
+    moved = hub.add_image("library/x", "t", [b"b"])
+    assert (await get(forgetful.address, TAG)).body == moved.manifest_data
+    assert hub.requests("GET", moved.manifest) == 1
+
+
+async def test_head_first_and_then_get(hub: FakeRegistry, mirror: Running) -> None:
+    """A HEAD of an unknown tag is a HEAD upstream; the GET by digest that follows is the only GET."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    reply = await head(mirror.address, TAG)
+    assert reply.header("content-length") == str(len(image.manifest_data))
+    assert reply.header("content-type") == OCI_MANIFEST
+    assert (hub.requests("GET"), hub.requests("HEAD")) == (0, 1)
+    assert (await get(mirror.address, TAG)).body == image.manifest_data
+    assert hub.requests("GET") == 1
+
+
+async def test_a_head_that_tells_no_digest_becomes_a_get(hub: FakeRegistry, mirror: Running) -> None:
+    """The digest is then computed from the bytes."""
+    hub.digest_header = False
+    image = hub.add_image("library/x", "t", [b"a"])
+    assert (await head(mirror.address, TAG)).header("docker-content-digest") == str(image.manifest)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_failing_upstream_leaves_the_stale_entry(
+    hub: FakeRegistry, forgetful: Running, status: int
+) -> None:
+    """What was known is served, and says that it is not confirmed."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    await get(forgetful.address, TAG)
+    hub.fault(Fault(status=status), "manifests/t", times=2)
+    reply = await get(forgetful.address, TAG)
+    assert is_stale(reply)
+    assert reply.body == image.manifest_data
+    assert is_stale(await head(forgetful.address, TAG))
+    assert await forgetful.metric('registry_mirror_requests_total{kind="manifest",outcome="stale"}') == 2
+
+
+async def test_a_hanging_upstream_is_not_waited_for(hub: FakeRegistry, forgetful: Running) -> None:
+    """With something to fall back on, nobody waits longer than `fallback_after`; the asking goes on."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    await get(forgetful.address, TAG)
+    gate = hub.hold("manifests/t", after=-1, method="HEAD")
+    assert is_stale(await get(forgetful.address, TAG))
+    assert is_stale(await head(forgetful.address, TAG))
+    assert hub.requests("HEAD") == 1
+    gate.release()
+    assert (await get(forgetful.address, TAG)).body == image.manifest_data
+
+
+async def test_a_deleted_tag_is_gone(hub: FakeRegistry, forgetful: Running) -> None:
+    """404 is an answer, not a failure: the old manifest is not served in its place."""
+    hub.add_image("library/x", "t", [b"a"])
+    await get(forgetful.address, TAG)
+    del hub.repository("library/x").tags["t"]
+    assert (await get(forgetful.address, TAG)).status == 404
+    assert (await head(forgetful.address, TAG)).status == 404
+
+
+async def test_a_new_digest_that_cannot_be_had_leaves_the_old_one(
+    hub: FakeRegistry, forgetful: Running
+) -> None:
+    """The HEAD works and the GET is rate limited: the previous image is better than none."""
+    old = hub.add_image("library/x", "t", [b"a"])
+    await get(forgetful.address, TAG)
+    new = hub.add_image("library/x", "t", [b"b"])
+    hub.fault(Fault(status=429), new.manifest, "GET")
+    reply = await get(forgetful.address, TAG)
+    assert is_stale(reply)
+    assert reply.body == old.manifest_data
+
+
+async def test_without_anything_cached_the_failure_is_told(hub: FakeRegistry, forgetful: Running) -> None:
+    """By prefix there is nowhere else to go: the status is the truth, with what to wait for."""
+    hub.add_image("library/x", "t", [b"a"])
+    hub.fault(Fault(status=429, headers={"Retry-After": "77"}), "manifests/t", times=2)
+    reply = await get(forgetful.address, TAG)
+    assert (reply.status, reply.header("retry-after")) == (429, "77")
+    root = await get(forgetful.address, "/v2/library/x/manifests/t")
+    assert root.status == 404
+    assert b"429" in root.body
+
+
+async def test_a_clock_that_was_set_back_makes_nothing_fresh(
+    mirror: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry from the future is asked again."""
+    tags: Tags = mirror.service.cache._tags
+    monkeypatch.setattr("mirror.cache.tags.time.time", lambda: 1000.0)
+    assert [tags.is_fresh(moment) for moment in (940.5, 1000.0, 939.0, 1001.0)] == [True, True, False, False]
