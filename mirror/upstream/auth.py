@@ -262,7 +262,6 @@ def _again(error: UpstreamError) -> UpstreamError:
 
 
 def _lifetime(expires_in: object) -> float:
-    valid = (
-        isinstance(expires_in, int | float) and not isinstance(expires_in, bool) and 0 < expires_in < 10**9
-    )
-    return float(expires_in) if valid else _DEFAULT_LIFETIME  # type: ignore[arg-type]
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
+        return _DEFAULT_LIFETIME
+    return float(expires_in) if 0 < expires_in < 10**9 else _DEFAULT_LIFETIME

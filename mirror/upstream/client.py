@@ -103,8 +103,10 @@ class Client:
         if response.status != 401:
             return response
         challenges = _challenges(response)
+        if not own and not challenges:
+            return response
         response.release()
-        if own and not challenges:
+        if not challenges:
             challenges = await self._ping()
         demand = Demand(challenges, ask.repository, own, rejected=authorization)
         return await self._send(ask, url, await self._auth.answer(demand))

@@ -15,13 +15,16 @@ from multidict import CIMultiDictProxy
 
 @dataclass(slots=True)
 class Seen:
-    """One request. `finished` is set when its handler ended; `aborted`: the connection did before."""
+    """One request; `peer` is the same for all of one connection.
+
+    `finished` is set when its handler ended; `aborted`: the connection did before.
+    """
 
     method: str
     path: str
     query: str
     headers: CIMultiDictProxy[str]
-    body: bytes = b""
+    peer: object = None
     status: int = 0
     aborted: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,9 +59,9 @@ class Site:
             await self._runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        seen = Seen(
-            request.method, request.rel_url.raw_path, request.rel_url.raw_query_string, request.headers
-        )
+        url = request.rel_url
+        seen = Seen(request.method, url.raw_path, url.raw_query_string, request.headers)
+        seen.peer = request.get_extra_info("peername")
         self.log.append(seen)
         try:
             response = await self._handler(request, seen)

@@ -4,6 +4,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.proxy import Proxies
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.site import Seen, Site
@@ -73,3 +74,19 @@ async def test_no_proxy_goes_direct(monkeypatch: pytest.MonkeyPatch) -> None:
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.add_image("a", "latest", [])
         assert b"latest" in (await registry.tags("a", "")).data
+
+
+async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the proxy will not tunnel to an https upstream, the message says that it was the proxy."""
+
+    async def proxy(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response(status=403)
+
+    async with Site(proxy) as site:
+        monkeypatch.setenv("https_proxy", site.url)
+        monkeypatch.setenv("no_proxy", "")
+        async with registry_at("https://registry.invalid", attempts=1) as registry:
+            with pytest.raises(UpstreamError, match="proxy refused with status 403") as raised:
+                await registry.tags("a", "")
+        assert raised.value.failure is Failure.UNREACHABLE
+        assert site.log[0].method == "CONNECT"

@@ -1,0 +1,181 @@
+"""Requests that cross hosts: redirects, signed URLs, failures told apart."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from mirror.oci.reference import Tag
+from mirror.upstream.errors import Failure, UpstreamError
+from tests.fakes.faults import Fault, oci_error
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.site import Seen, Site
+from tests.fakes.tls import Authority
+from tests.fakes.upstream import FakeTime, registry_at
+
+LATEST = Tag("latest")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "failure"),
+    [
+        (404, oci_error("MANIFEST_UNKNOWN", "manifest unknown"), Failure.NOT_FOUND),
+        (404, b"<html>", Failure.NOT_FOUND),
+        (401, b"", Failure.DENIED),
+        (403, oci_error("DENIED", "no"), Failure.DENIED),
+        (400, oci_error("NAME_INVALID", "bad name"), Failure.INVALID),
+        (418, b"", Failure.INVALID),
+        (204, b"", Failure.INVALID),
+        (304, b"", Failure.INVALID),
+        (307, b"", Failure.INVALID),
+    ],
+)
+async def test_final_answers(status: int, body: bytes, failure: Failure) -> None:
+    """An answer that will not change is told as what it is, at once."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.add_image("a", "latest", [])
+        fake.fault(Fault(status=status, body=body))
+        with pytest.raises(UpstreamError) as raised:
+            await registry.get_manifest("a", LATEST)
+        assert raised.value.failure is failure
+        assert fake.requests(match="manifests") == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 408])
+async def test_temporary_answers(status: int) -> None:
+    """An answer that may change is asked again."""
+    time = FakeTime()
+    async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
+        image = fake.add_image("a", "latest", [])
+        fake.fault(Fault(status=status), times=2)
+        assert (await registry.get_manifest("a", LATEST)).digest == image.manifest
+        assert fake.requests("GET") == 3
+        assert len(time.slept) == 2
+
+
+async def test_message() -> None:
+    """A message names upstream, host and status, and quotes the upstream's reason."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        with pytest.raises(UpstreamError) as raised:
+            await registry.get_manifest("nowhere", LATEST)
+        expected = "docker.io: 127.0.0.1 answered 404: NAME_UNKNOWN: repository name not known to registry"
+        assert str(raised.value) == expected
+
+
+async def test_failing_failure() -> None:
+    """A failing answer that breaks while its reason is read is still told by its status."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.fault(Fault(status=404, body=b"x" * 100, cut_at=10))
+        with pytest.raises(UpstreamError) as raised:
+            await registry.get_manifest("a", LATEST)
+        assert raised.value.failure is Failure.NOT_FOUND
+
+
+async def test_endless_failure() -> None:
+    """The reason in a failing answer is read to a limit only."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.fault(Fault(status=404, body=b"x" * 1_000_000))
+        with pytest.raises(UpstreamError) as raised:
+            await registry.get_manifest("a", LATEST)
+        assert raised.value.failure is Failure.NOT_FOUND
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirected_blobs(status: int) -> None:
+    """Blobs are followed to the CDN by every kind of redirect, the signed URL kept to the byte."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        digest = fake.add_blob("a", b"blob")
+        fake.cdn, fake.redirect_status = True, status
+        async with registry.open_blob("a", digest, 1) as body:
+            assert [piece async for piece in body.chunks()] == [b"lob"]
+        assert fake.cdn_log[0].query == "signature=1%2Bx%2F"
+        assert fake.cdn_log[0].headers["Range"] == "bytes=1-"
+
+
+async def test_expired_signature_is_renewed() -> None:
+    """When the CDN refuses a signed URL the registry is asked for a new one, once."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        digest = fake.add_blob("a", b"blob")
+        fake.cdn = True
+        fake.fault(Fault(status=403, cdn=True))
+        async with registry.open_blob("a", digest) as body:
+            assert [piece async for piece in body.chunks()] == [b"blob"]
+        assert (fake.requests("GET"), fake.cdn_requests("GET")) == (2, 2)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+async def test_a_store_that_refuses(status: int) -> None:
+    """What the registry grants and its store refuses is a disorder there, neither DENIED nor NOT_FOUND."""
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
+        digest = fake.add_blob("a", b"blob")
+        fake.cdn, fake.signature_uses, fake.signature_status = True, 0, status
+        with pytest.raises(UpstreamError) as raised:
+            async with registry.open_blob("a", digest):
+                pass
+        assert raised.value.failure is Failure.SERVER_ERROR
+
+
+async def test_unsigned_redirects_are_final() -> None:
+    """A redirect without a query is no signed URL: a 404 behind it is a 404, asked once."""
+
+    async def missing(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response(status=404)
+
+    async with FakeRegistry() as fake, Site(missing) as site, registry_at(fake.url) as registry:
+        digest = fake.add_blob("a", b"blob")
+        fake.location = f"{site.url}/v2/other/blobs/{digest}"
+        with pytest.raises(UpstreamError) as raised:
+            async with registry.open_blob("a", digest):
+                pass
+        assert raised.value.failure is Failure.NOT_FOUND
+        assert len(site.log) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [("ftp://x/y", "not an http"), ("/v2/a/tags/list", "circle"), ("http://[::1", "not a URL")],
+)
+async def test_refused_redirects(location: str, words: str) -> None:
+    """A redirect that must not be followed is INVALID, and the request is not repeated."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.fault(Fault(status=302, headers={"Location": location}))
+        with pytest.raises(UpstreamError, match=words) as raised:
+            await registry.tags("a", "")
+        assert raised.value.failure is Failure.INVALID
+        assert len(fake.log) == 1
+
+
+async def test_no_way_from_https_to_http(tmp_path: Path) -> None:
+    """An upstream over https cannot send us on to plain http."""
+    authority = await asyncio.to_thread(Authority, tmp_path)
+    async with FakeRegistry(tls=authority.server_context()) as fake, FakeRegistry() as plain:
+        digest = fake.add_blob("a", b"blob")
+        fake.location = f"{plain.url}/v2/a/blobs/{digest}?sig=geheim"
+        async with registry_at(fake.url, ca_file=authority.ca_file) as registry:
+            with pytest.raises(UpstreamError, match="leaves https") as raised:
+                await registry.head_blob("a", digest)
+        assert raised.value.failure is Failure.INVALID
+        assert "geheim" not in str(raised.value)
+        assert plain.log == []
+
+
+async def test_redirects_keep_the_connection() -> None:
+    """The registry's connection is used again after a redirect: its short body is not left lying in it."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        digest = fake.add_blob("a", b"blob")
+        fake.cdn = True
+        for _ in range(3):
+            await registry.head_blob("a", digest)
+        assert len({seen.peer for seen in fake.log}) == 1
+
+
+async def test_url_with_a_path() -> None:
+    """An upstream may live below a path: /v2/ comes after it."""
+
+    async def prefixed(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response(body=b'{"tags":[]}')
+
+    async with Site(prefixed) as site, registry_at(f"{site.url}/artifactory/api/docker/") as registry:
+        await registry.tags("a", "n=1")
+        assert (site.log[0].path, site.log[0].query) == ("/artifactory/api/docker/v2/a/tags/list", "n=1")
