@@ -31,7 +31,12 @@ def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:
         mask_secrets,
     ]
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        [
+            # Plain: the pretty one prints local variables, and with them whatever secret they hold.
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -51,9 +56,7 @@ def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
 
 
-def mask_secrets(
-    _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: values of keys that sound like secrets are not printed."""
     for key in event:
         if any(word in key.lower() for word in SECRET_WORDS):
@@ -65,5 +68,7 @@ def redact_url(url: str) -> str:
     """The URL without user, password and the values of its query (a signed URL is a credential)."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&")) if parts.query else ""
+    query = (
+        "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&")) if parts.query else ""
+    )
     return urlunsplit((parts.scheme, host, parts.path, query, ""))

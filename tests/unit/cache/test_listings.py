@@ -7,9 +7,9 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
-from tests.fakes.content import descriptor
+from tests.fakes.content import FakeImage, descriptor
 from tests.fakes.faults import Fault
-from tests.fakes.registry import FakeImage, FakeRegistry
+from tests.fakes.registry import FakeRegistry
 from tests.running import Running
 from tests.wire import get
 

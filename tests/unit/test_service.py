@@ -1,0 +1,68 @@
+"""The composition root: opens, keeps house, closes."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from mirror import service
+from mirror.service import Service
+from mirror.store.errors import StoreError
+from tests.fakes.registry import FakeRegistry
+from tests.running import configured, mirror_of
+from tests.wire import get
+
+
+async def test_a_cache_folder_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    """The error names the folder and the reason."""
+    await asyncio.to_thread((tmp_path / "file").write_text, "not a folder")
+    with pytest.raises(StoreError, match=r"cannot use the cache folder .*/file"):
+        await Service.open(configured(tmp_path / "file", {"docker.io": "http://127.0.0.1:9"}))
+
+
+async def test_the_cache_folder_is_private(tmp_path: Path) -> None:
+    """0700, though it may have existed with more."""
+    cache = tmp_path / "cache"
+    await asyncio.to_thread(cache.mkdir, 0o755)
+    opened = await Service.open(configured(cache, {"docker.io": "http://127.0.0.1:9"}))
+    await opened.close()
+    assert (await asyncio.to_thread(cache.stat)).st_mode & 0o777 == 0o700
+
+
+async def test_last_use_is_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Housekeeping writes what was used, and a failing disk does not end it."""
+    monkeypatch.setattr(service, "HOUSEKEEPING_SECONDS", 0.001)
+    flushed = asyncio.Event()
+    failures = iter([StoreError("disk"), None])
+
+    async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
+        store = mirror.service._store
+        flush = store.flush_used
+
+        async def counted() -> None:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+            await flush()
+            if not store._used:
+                flushed.set()
+
+        monkeypatch.setattr(store, "flush_used", counted)
+        digest = hub.add_blob("library/x", b"x")
+        await get(mirror.address, f"/v2/library/x/blobs/{digest}")
+        await flushed.wait()
+
+
+async def test_opening_and_closing_leaves_nothing_open(tmp_path: Path) -> None:
+    """Descriptors and threads are as before, again and again."""
+
+    async def once() -> int:
+        async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
+            image = hub.add_image("library/x", "t", [b"x"])
+            await get(mirror.address, "/v2/library/x/manifests/t")
+            await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}")
+            await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}")
+        return len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
+
+    first = await once()
+    assert [await once() for _ in range(3)] == [first] * 3

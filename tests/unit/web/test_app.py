@@ -1,0 +1,87 @@
+"""The server: addresses, errors nobody expected, and the drain."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from mirror.service import Service
+from mirror.web.app import serve
+from tests.fakes.content import FakeImage
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running, configured, serving
+from tests.wire import Wire, get
+
+
+async def test_an_unexpected_error_is_an_oci_error_with_an_id(
+    mirror: Running, image: FakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours is a 500 that leads to the log, not a dropped connection."""
+    monkeypatch.setattr(mirror.service.cache, "_tags", None)
+    with capture_logs() as lines:
+        reply = await get(mirror.address, "/v2/library/x/manifests/t")
+    failure = json.loads(reply.body)["errors"][0]
+    assert (reply.status, failure["code"]) == (500, "UNKNOWN")
+    (line,) = (each for each in lines if each["event"] == "unexpected error")
+    assert line["id"] in failure["message"]
+
+
+async def test_stopping_finishes_what_is_running(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A response in the middle is completed; nothing new is accepted; /readyz had said so."""
+    async with serving(configured(tmp_path, {"docker.io": hub.url})) as mirror:
+        digest = hub.add_blob("library/x", b"0123456789")
+        gate = hub.hold(digest, after=5)
+        async with await Wire.open(mirror.address) as idle, await Wire.open(mirror.address) as wire:
+            idle.send("GET", "/readyz")
+            assert (await idle.reply()).status == 200
+            wire.send("GET", f"/v2/library/x/blobs/{digest}")
+            await gate.reached.wait()
+            mirror.stop.set()
+            while True:
+                try:
+                    (await Wire.open(mirror.address)).writer.close()
+                except ConnectionError:
+                    break
+            idle.send("GET", "/readyz")
+            draining = await idle.reply()
+            gate.release()
+            assert (await wire.reply()).body == b"0123456789"
+    assert (draining.status, json.loads(draining.body)) == (503, {"ready": False})
+
+
+async def test_stopping_does_not_wait_for_ever(hub: FakeRegistry, tmp_path: Path) -> None:
+    """After `shutdown_timeout` the rest is closed; its fill is left to be resumed."""
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"shutdown_timeout": 0.05})
+    async with serving(config) as mirror:
+        digest = hub.add_blob("library/x", b"0123456789")
+        gate = hub.hold(digest, after=5)
+        async with await Wire.open(mirror.address) as wire:
+            wire.send("GET", f"/v2/library/x/blobs/{digest}")
+            await gate.reached.wait()
+            mirror.stop.set()
+            assert await wire.reader.read() == b""
+
+
+async def test_an_address_that_is_taken_is_named(mirror: Running, tmp_path: Path) -> None:
+    """The error says which address and why."""
+    config = configured(
+        tmp_path / "other", {"docker.io": "http://127.0.0.1:9"}, server={"listen": (mirror.address,)}
+    )
+    service = await Service.open(config)
+    with pytest.raises(OSError, match=f"cannot listen on {mirror.address}: .*in use"):
+        await serve(service, config, lambda _: None, asyncio.Event())
+    await service.close()
+
+
+async def test_every_address_is_bound_and_told(hub: FakeRegistry, tmp_path: Path) -> None:
+    """IPv6 addresses are printed as they are written in a URL."""
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"listen": ("127.0.0.1:0", "[::1]:0")})
+    service = await Service.open(config)
+    told: list[str] = []
+    stop = asyncio.Event()
+    stop.set()
+    await serve(service, config, told.extend, stop)
+    await service.close()
+    assert [address.rpartition(":")[0] for address in told] == ["127.0.0.1", "[::1]"]

@@ -1,0 +1,84 @@
+"""The access line: one per request, with everything an operator asks about and no secret."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.fakes.content import FakeImage
+from tests.fakes.faults import Fault
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running
+from tests.wire import Wire, get
+
+
+@pytest.fixture(autouse=True)
+def lines() -> Any:
+    with capture_logs() as captured:
+        yield captured
+
+
+def access(lines: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
+    return [line for line in lines if line["event"] == "request"]
+
+
+async def test_one_line_per_request(
+    mirror: Running, image: FakeImage, lines: list[MutableMapping[str, Any]]
+) -> None:
+    """Who asked for what, how it was answered, how much and how fast."""
+    await get(mirror.address, "/v2/library/x/manifests/t?ns=docker.io", "Authorization: Basic c2VjcmV0")
+    (line,) = access(lines)
+    assert {
+        "client": "127.0.0.1",
+        "method": "GET",
+        "kind": "manifest",
+        "status": 200,
+        "outcome": "miss",
+        "bytes": len(image.manifest_data),
+        "upstream": "docker.io",
+        "repository": "library/x",
+        "reference": "t",
+        "digest": str(image.manifest),
+    }.items() <= line.items()
+    assert len(line["id"]) == 16
+    assert 0 <= line["first_byte_ms"] <= line["total_ms"]
+    assert "c2VjcmV0" not in str(line)
+
+
+async def test_a_refused_path_is_logged_without_its_query(
+    mirror: Running, lines: list[MutableMapping[str, Any]]
+) -> None:
+    """What did not parse is shown as it came, cut, and its query never."""
+    await get(mirror.address, "/v2/X/manifests/t?token=secret")
+    (line,) = access(lines)
+    assert (line["path"], line["outcome"], line["kind"]) == ("/v2/X/manifests/t", "error", "other")
+    assert "secret" not in str(line)
+
+
+async def test_a_failure_says_why(
+    mirror: Running, hub: FakeRegistry, lines: list[MutableMapping[str, Any]]
+) -> None:
+    """The note is what the client was told."""
+    hub.fault(Fault(status=503))
+    await get(mirror.address, "/v2/library/x/manifests/t")
+    (line,) = access(lines)
+    assert (line["outcome"], line["status"]) == ("error", 404)
+    assert "503" in line["note"]
+
+
+async def test_a_client_that_leaves_has_a_line_too(
+    mirror: Running, hub: FakeRegistry, lines: list[MutableMapping[str, Any]]
+) -> None:
+    """Its bytes are what was sent to it."""
+    digest = hub.add_blob("library/x", b"0123456789")
+    gate = hub.hold(digest, after=5)
+    async with await Wire.open(mirror.address) as wire:
+        wire.send("GET", f"/v2/library/x/blobs/{digest}")
+        await gate.reached.wait()
+    while not access(lines):
+        await get(mirror.address, "/healthz")
+    (line,) = access(lines)
+    assert (line["bytes"], line["outcome"]) == (0, "error")
+    gate.release()
+    await mirror.landed(digest)

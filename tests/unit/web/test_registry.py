@@ -1,0 +1,161 @@
+"""The registry API: four ways to say which upstream, and what clients are told when it fails."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.content import FakeImage
+from tests.fakes.faults import Fault
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running, configured, serving
+from tests.wire import Reply, Wire, ask, get, head
+
+
+def error(reply: Reply) -> tuple[int, str]:
+    assert reply.header("content-type") == "application/json"
+    return reply.status, json.loads(reply.body)["errors"][0]["code"]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/", "/quay.io/v2/", "/v2/quay.io/", "/v2/?ns=quay.io"])
+async def test_the_base_answers_everywhere(mirror: Running, path: str) -> None:
+    """200, JSON, and the version header that Docker looks for; never a challenge."""
+    reply = await get(mirror.address, path)
+    assert (reply.status, reply.body) == (200, b"{}")
+    assert reply.header("docker-distribution-api-version") == "registry/2.0"
+    assert "www-authenticate" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [
+        ("/v2/x/manifests/t", "X: root"),
+        ("/v2/library/x/manifests/t?ns=index.docker.io", "X: ns"),
+        ("/v2/docker.io/x/manifests/t", "X: prefix"),
+        ("/docker.io/v2/library/x/manifests/t", "X: prefix first"),
+        ("/v2/library/x/manifests/t", "Host: docker.io.mirror.test:5000"),
+        ("/v2/library/x/manifests/t?ns=docker.io&other=ignored", "X: ns and more"),
+    ],
+)
+async def test_four_ways_lead_to_one_cache(
+    mirror: Running, hub: FakeRegistry, image: FakeImage, path: str, header: str
+) -> None:
+    """However the upstream is named, it is the same repository and the same entry."""
+    await get(mirror.address, "/v2/library/x/manifests/t")
+    reply = await get(mirror.address, path, header)
+    assert reply.body == image.manifest_data
+    assert hub.requests("GET") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v2/x/manifests/t?ns=evil.test", (404, "NAME_UNKNOWN")),
+        ("/evil.test/v2/x/manifests/t", (404, "NAME_UNKNOWN")),
+        ("/v2/evil.test/x/manifests/t", (404, "NAME_UNKNOWN")),
+        ("/v2/x/../../manifests/t", (400, "NAME_INVALID")),
+        ("/v2/x%2fy/manifests/t", (400, "NAME_INVALID")),
+        ("/v2//x/manifests/t", (400, "NAME_INVALID")),
+        ("/v2/X/manifests/t", (400, "NAME_INVALID")),
+        ("/v2/x/manifests/sha256:short", (400, "DIGEST_INVALID")),
+        ("/v2/x/blobs/latest", (400, "DIGEST_INVALID")),
+        ("/v2/x/manifests/-t", (400, "TAG_INVALID")),
+        ("/v2/x/nothing/t", (404, "NAME_UNKNOWN")),
+        ("/", (404, "NAME_UNKNOWN")),
+        ("/v1/_ping", (404, "NAME_UNKNOWN")),
+    ],
+)
+async def test_what_does_not_parse_is_refused_and_never_dialled(
+    mirror: Running, hub: FakeRegistry, path: str, expected: tuple[int, str]
+) -> None:
+    """An OCI error with the right code, and no request goes out (invariant 7)."""
+    assert error(await get(mirror.address, path)) == expected
+    assert hub.log == []
+
+
+async def test_an_error_of_a_head_has_the_status_alone(mirror: Running, image: FakeImage) -> None:
+    """HEAD has no body, and the length that the GET's would have."""
+    reply = await head(mirror.address, "/v2/library/x/manifests/nothing")
+    assert reply.status == 404
+    assert int(reply.header("content-length")) > 20
+
+
+@pytest.mark.parametrize("path", ["/v2/x/manifests/t", "/v2/x/blobs/sha256:" + "0" * 64, "/v2/x/tags/list"])
+@pytest.mark.parametrize(
+    ("status", "by_prefix"), [(401, 404), (403, 404), (404, 404), (429, 429), (500, 502), (418, 502)]
+)
+async def test_a_failing_upstream_by_root_and_by_prefix(
+    mirror: Running, hub: FakeRegistry, path: str, status: int, by_prefix: int
+) -> None:
+    """By root 404, on which every client moves on; by prefix the truth. Never a challenge."""
+    hub.fault(Fault(status=status, headers={"WWW-Authenticate": 'Basic realm="x"'}), times=4)
+    by_root = await get(mirror.address, path)
+    prefixed = await get(mirror.address, path.replace("/v2/", "/v2/docker.io/"))
+    assert (by_root.status, prefixed.status) == (404, by_prefix)
+    for reply in (by_root, prefixed):
+        error(reply)
+        assert "www-authenticate" not in reply.headers
+
+
+@pytest.mark.parametrize(("when", "root", "prefix"), [("next", 404, 404), ("honest", 502, 502)])
+async def test_when_unavailable_overrides(
+    hub: FakeRegistry, tmp_path: Path, when: str, root: int, prefix: int
+) -> None:
+    """The operator can have it one way for all."""
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"when_unavailable": when})
+    async with serving(config) as mirror:
+        hub.fault(Fault(status=500), times=4)
+        for path, expected in (("/v2/x/manifests/t", root), ("/v2/docker.io/x/manifests/t", prefix)):
+            assert (await get(mirror.address, path)).status == expected
+
+
+async def test_headers_or_an_error_come_in_time(hub: FakeRegistry, tmp_path: Path) -> None:
+    """An upstream that hangs costs `header_timeout` and not a minute more; the fill goes on."""
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.05})
+    async with serving(config) as mirror:
+        image = hub.add_image("library/x", "t", [b"0123456789"])
+        gate = hub.hold(image.layers[0], after=-1)
+        path = f"/v2/docker.io/library/x/blobs/{image.layers[0]}"
+        assert (await get(mirror.address, path)).status == 504
+        gate.release()
+        await mirror.landed(image.layers[0])
+        assert (await get(mirror.address, path)).body == b"0123456789"
+        assert hub.requests("GET", image.layers[0]) == 1
+
+
+async def test_a_slow_body_is_no_error(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A fill that has begun but is slow: the head in time, the body when it is there."""
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.05})
+    async with serving(config) as mirror:
+        image = hub.add_image("library/x", "t", [b"0123456789"])
+        gate = hub.hold(image.layers[0], after=5)
+        async with await Wire.open(mirror.address) as wire:
+            wire.send("GET", f"/v2/library/x/blobs/{image.layers[0]}")
+            assert (await wire.head()).status == 200
+            gate.release()
+            assert await wire.reader.readexactly(10) == b"0123456789"
+
+
+async def test_a_cache_that_cannot_be_used_is_told(
+    mirror: Running, hub: FakeRegistry, image: FakeImage
+) -> None:
+    """A folder that was taken away: an OCI error that says so, not a dropped connection."""
+    partial = mirror.config.cache.dir / "partial"
+
+    def replace() -> None:
+        partial.rmdir()
+        partial.write_text("a file where the folder was")
+
+    await asyncio.to_thread(replace)
+    path = f"library/x/blobs/{image.layers[0]}"
+    assert error(await get(mirror.address, f"/v2/{path}")) == (404, "BLOB_UNKNOWN")
+    prefixed = await get(mirror.address, f"/v2/docker.io/{path}")
+    assert error(prefixed) == (503, "UNAVAILABLE")
+    assert b"cache" in prefixed.body
+    assert await mirror.metric('registry_mirror_fill_failures_total{reason="disk"}') == 2
+
+
+async def test_options_and_others_are_unsupported(mirror: Running) -> None:
+    """Everything but GET and HEAD is 405."""
+    assert error(await ask(mirror.address, "OPTIONS", "/v2/")) == (405, "UNSUPPORTED")
