@@ -24,15 +24,25 @@ class Proxies:
 
     def choose(self, url: URL) -> URL | None:
         """The proxy to ask for `url`; None to go there directly."""
-        proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
-        if not proxy or self._bypassed(url):
-            return None
-        # "proxy:3128" is what many people write, and what curl takes.
-        return URL(proxy if "://" in proxy else f"http://{proxy}")
+        text = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
+        proxy = _proxy(text) if text else None
+        return None if proxy is None or self._bypassed(url) else proxy
+
+    def hosts(self) -> list[str]:
+        """The hosts of all proxies: names that the operator chose, wherever they resolve to."""
+        proxies = [_proxy(text) for scheme, text in self.by_scheme.items() if scheme != "no"]
+        return [proxy.host for proxy in proxies if proxy is not None and proxy.host]
 
     def _bypassed(self, url: URL) -> bool:
         entries = (entry.strip().lower() for entry in self.by_scheme.get("no", "").split(","))
         return any(_covers(entry, (url.host or "").lower(), url.port) for entry in entries if entry)
+
+
+def _proxy(text: str) -> URL | None:
+    """A proxy's URL. SOCKS and others that aiohttp cannot speak to are as if they were not set."""
+    # "proxy:3128" is what many people write, and what curl takes.
+    proxy = URL(text if "://" in text else f"http://{text}")
+    return proxy if proxy.scheme in ("http", "https") else None
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:

@@ -126,7 +126,7 @@ class Transport:
         self._resolver = GuardedResolver(
             aiohttp.ThreadedResolver(),
             self.url.host or "",
-            [URL(realm).host or "" for realm in settings.realms],
+            [*(URL(realm).host or "" for realm in settings.realms), *self._proxies.hosts()],
             private=self.private,
             timeout=settings.connect_timeout,
         )

@@ -13,3 +13,11 @@ async def tasks() -> AsyncIterator[Tasks]:
     tasks = Tasks()
     yield tasks
     await tasks.close()
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxies of whoever runs the tests are not for servers on 127.0.0.1."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

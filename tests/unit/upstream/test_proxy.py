@@ -21,6 +21,13 @@ def test_by_scheme() -> None:
     assert Proxies({}).choose(URL("http://a.test/")) is None
 
 
+def test_other_protocols() -> None:
+    """A SOCKS proxy, which we cannot speak to, is as if it were not set."""
+    proxies = Proxies({"all": "socks5://proxy:1080", "http": "proxy:3128", "no": "x"})
+    assert proxies.choose(URL("https://a.test/")) is None
+    assert proxies.hosts() == ["proxy"]
+
+
 @pytest.mark.parametrize(
     ("entry", "url", "bypassed"),
     [
@@ -83,7 +90,8 @@ async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         return web.Response(status=403)
 
     async with Site(proxy) as site:
-        monkeypatch.setenv("https_proxy", site.url)
+        # By name: a proxy may well be in a private network, whatever the upstream is.
+        monkeypatch.setenv("https_proxy", site.url.replace("127.0.0.1", "localhost"))
         monkeypatch.setenv("no_proxy", "")
         async with registry_at("https://registry.invalid", attempts=1) as registry:
             with pytest.raises(UpstreamError, match="proxy refused with status 403") as raised:

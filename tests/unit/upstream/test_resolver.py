@@ -3,10 +3,18 @@
 import asyncio
 import socket
 
+import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
+from mirror.metrics import Metrics
+from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.resolver import GuardedResolver, PrivateAddress
+from mirror.upstream.transport import Transport
+from tests.fakes.site import Seen, Site
+from tests.fakes.upstream import settings
 
 
 class Names(AbstractResolver):
@@ -55,6 +63,23 @@ async def test_private_upstreams_have_private_stores() -> None:
     assert await addresses(resolver, "hub") == ["10.0.0.1"]
     assert resolver.private
     assert await addresses(resolver, "store") == ["10.0.0.2"]
+
+
+async def test_refusal_reaches_the_caller() -> None:
+    """A connection to a redirected name with a private address only is refused, and INVALID as that."""
+
+    async def answer(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response()
+
+    transport = Transport(settings("https://hub.test"), Metrics())
+    resolver = GuardedResolver(Names(cdn=["127.0.0.1"]), "hub")
+    connector = aiohttp.TCPConnector(resolver=resolver)
+    async with Site(answer) as site, aiohttp.ClientSession(connector=connector) as session:
+        url = URL(site.url).with_host("cdn")
+        with pytest.raises(UpstreamError, match="private_redirects") as raised, transport.translated(url):
+            await session.get(url)
+        assert raised.value.failure is Failure.INVALID
+        assert site.log == []
 
 
 async def test_slow_dns_times_out() -> None:
