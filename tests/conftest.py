@@ -1,9 +1,26 @@
-"""What every test stands on: an event loop in which nothing may block."""
+"""What every test stands on: an event loop in which nothing may block, and programs that are looked for."""
 
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+
+from tests.programs import (  # noqa: F401  # hooks, found by their names
+    pytest_addoption,
+    pytest_configure,
+    pytest_runtest_setup,
+    pytest_terminal_summary,
+)
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever proxy this machine has, tests speak to loopback."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,180 @@
+"""Real clients: dockerd, containerd, podman, skopeo, each with folders of its own and the mirror configured.
+
+The folders must have short names: a socket's path ends at 108 characters, podman's runroot at 50.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.processes import Process, attempt, run
+from tests.programs import program
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A dockerd and the command line that talks to it."""
+
+    folder: Path
+
+    @property
+    def socket(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    def __call__(self, *arguments: str) -> str:
+        env = {"DOCKER_CONFIG": str(self.folder / "client"), "DOCKER_HOST": self.socket}
+        return run([program("docker"), *arguments], env).stdout
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = json.loads(self("image", "inspect", reference))
+        return found[0]
+
+    def forget(self, reference: str) -> None:
+        """Remove the image and all its layers."""
+        self("image", "rm", "--force", self.inspect(reference)["Id"])
+
+
+@contextmanager
+def docker(
+    folder: Path, mirrors: Sequence[str], wrapper: Sequence[str] = (), env: dict[str, str] | None = None
+) -> Iterator[Docker]:
+    """A dockerd whose `registry-mirrors` are `mirrors`; `wrapper` is what runs it, `unshare` for instance."""
+    folder.mkdir()
+    (folder / "daemon.json").write_text(json.dumps({"registry-mirrors": list(mirrors)}))
+    client = Docker(folder)
+    command: list[str | Path] = [
+        *wrapper,
+        program("dockerd"),
+        *("--config-file", folder / "daemon.json", "--host", client.socket),
+        *("--data-root", folder / "data", "--exec-root", folder / "exec"),
+        *("--pidfile", folder / "docker.pid"),
+        *("--storage-driver", "vfs", "--bridge", "none", "--iptables=false", "--ip6tables=false"),
+    ]
+    info = {"DOCKER_HOST": client.socket, "DOCKER_CONFIG": str(folder / "client")}
+    ready = [program("docker"), "info"]
+    with Process(command, folder / "dockerd.log", lambda: attempt(ready, info).returncode == 0, env):
+        yield client
+
+
+@dataclass(frozen=True)
+class Containerd:
+    """A containerd and `ctr`."""
+
+    folder: Path
+
+    def __call__(self, *arguments: str) -> str:
+        return run([program("ctr"), "--address", self.folder / "containerd.sock", *arguments]).stdout
+
+    def pull(self, reference: str) -> None:
+        hosts = str(self.folder / "certs.d")
+        self("images", "pull", "--hosts-dir", hosts, "--snapshotter", "native", reference)
+
+    def forget(self, reference: str) -> None:
+        """Remove the image and, at once, everything only it needed."""
+        self("images", "rm", "--sync", reference)
+
+
+HOSTS = """
+server = "https://registry-1.docker.io"
+
+[host."{url}"]
+  capabilities = ["pull", "resolve"]
+"""
+
+
+@contextmanager
+def containerd(folder: Path, mirror: str) -> Iterator[Containerd]:
+    """A containerd that asks `mirror` for docker.io."""
+    hosts = folder / "certs.d" / "docker.io"
+    hosts.mkdir(parents=True)
+    (hosts / "hosts.toml").write_text(HOSTS.format(url=mirror))
+    socket = folder / "containerd.sock"
+    (folder / "config.toml").write_text(
+        f"""
+version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "{socket}"
+"""
+    )
+    ready = [program("ctr"), "--address", str(socket), "version"]
+    command: list[str | Path] = [program("containerd"), "--config", folder / "config.toml"]
+    with Process(
+        command,
+        folder / "containerd.log",
+        lambda: attempt(ready).returncode == 0,
+    ):
+        yield Containerd(folder)
+
+
+REGISTRIES = """
+unqualified-search-registries = []
+
+[[registry]]
+prefix = "docker.io"
+location = "docker.io"
+
+[[registry.mirror]]
+location = "{address}"
+insecure = true
+"""
+
+# Signatures are not what is tested, and a machine may have no policy at all.
+POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
+
+
+class Podman:
+    """Podman with a store of its own, and the mirror in registries.conf."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        folder.mkdir()
+        self._folder = folder
+        (folder / "registries.conf").write_text(REGISTRIES.format(address=address))
+        (folder / "policy.json").write_text(POLICY)
+
+    def __call__(self, *arguments: str) -> str:
+        folder = self._folder
+        env = {"CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf")}
+        stores: list[str | Path] = [
+            "--root",
+            folder / "root",
+            "--runroot",
+            folder / "run",
+            "--storage-driver",
+            "vfs",
+        ]
+        command: list[str | Path] = [program("podman"), *stores, "--cgroup-manager", "cgroupfs", *arguments]
+        return run(command, env).stdout
+
+    def pull(self, reference: str) -> None:
+        self("pull", "--signature-policy", str(self._folder / "policy.json"), reference)
+
+
+class Skopeo:
+    """Skopeo, by the mirror's own address."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def copy(self, reference: str, to: Path) -> None:
+        """Every byte of the image, as files named by their digests."""
+        assert self.try_copy(reference, to) == ""
+
+    def try_copy(self, reference: str, to: Path) -> str:
+        """What it complained of; nothing when all went well."""
+        options = ["--insecure-policy", "copy", "--all", "--preserve-digests", "--src-tls-verify=false"]
+        done = attempt([program("skopeo"), *options, self._source(reference), f"dir:{to}"])
+        return done.stderr if done.returncode else ""
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        done = run([program("skopeo"), "inspect", "--tls-verify=false", self._source(reference)])
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def _source(self, reference: str) -> str:
+        return f"docker://{self._address}/{reference}"

@@ -1,0 +1,227 @@
+"""An origin like Docker Hub: Debian's docker-registry with tokens, its blobs by redirect from nginx.
+
+client -> docker-registry (401) -> token server (JWT) -> docker-registry (307) -> nginx, the CDN
+"""
+
+import base64
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import parse_qs, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import NameOID
+
+from tests.e2e.processes import Process, free_port, listens
+from tests.programs import program
+
+REGISTRY_LINE = re.compile(r'"(GET|HEAD) (/v2/\S*) HTTP/1\.1" (\d+) ')
+CDN_LINE = re.compile(r"^(\S+) /docker/registry/v2/blobs/sha256/../([0-9a-f]{64})/data (\d+) (\d+) (\S+)$")
+
+# Small buffers, so that what nginx has sent is what a client has received, but for some sockets' worth.
+NGINX = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx-error.log;
+events {{ worker_connections 512; }}
+http {{
+    log_format exact '$request_method $uri $status $body_bytes_sent $http_range';
+    access_log {folder}/cdn.log exact;
+    client_body_temp_path {folder}/nginx; proxy_temp_path {folder}/nginx; fastcgi_temp_path {folder}/nginx;
+    uwsgi_temp_path {folder}/nginx; scgi_temp_path {folder}/nginx;
+    sendfile on;
+    server {{ listen 127.0.0.1:{port}; root {storage}; {limit} }}
+    {more}
+}}
+"""
+
+
+class Authority:
+    """A key with a certificate of its own: the issuer of tokens, and of a server's TLS."""
+
+    def __init__(self, folder: Path, *names: str) -> None:
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self._der = certificate.public_bytes(serialization.Encoding.DER)
+        self.certificate = folder / f"{names[0]}.crt"
+        self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        self.key = folder / f"{names[0]}.key"
+        self.key.write_bytes(
+            self._key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+
+    def token(self, claims: dict[str, object]) -> str:
+        """A JWT as distribution verifies it: RS256, the certificate in x5c."""
+        header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(self._der).decode()]}
+        signed = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
+        signature = self._key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{signed}.{_encoded(signature)}"
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@contextmanager
+def token_server(authority: Authority) -> Iterator[str]:
+    """The URL of a server that gives everybody a token to pull what is asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            body = json.dumps({"token": authority.token(_claims(query)), "expires_in": 300}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/token"
+        server.shutdown()
+
+
+def _claims(query: dict[str, list[str]]) -> dict[str, object]:
+    scopes = (scope.rsplit(":", 2) for each in query.get("scope", []) for scope in each.split())
+    access = [
+        {"type": kind.partition(":")[0], "name": name, "actions": ["pull"]}
+        for kind, name, _ in ((scope[0], scope[1], scope[2]) for scope in scopes)
+    ]
+    now = int(time.time())
+    times = {"nbf": now - 10, "iat": now, "exp": now + 300}
+    return {"iss": "tokens", "sub": "", "aud": query["service"][0], "jti": "1", "access": access, **times}
+
+
+@dataclass
+class Origin:
+    """Where it listens, and what it was asked."""
+
+    url: str
+    folder: Path
+    registry: Process
+    cdn: Process
+
+    def requests(self) -> list[tuple[str, str, int]]:
+        """Method, path and status of every request that the registry answered."""
+        text = (self.folder / "registry.log").read_text()
+        return [(m[1], m[2], int(m[3])) for m in REGISTRY_LINE.finditer(text)]
+
+    def downloads(self) -> list[tuple[str, int, str]]:
+        """Digest, bytes sent and Range (`-` for none) of every GET of a blob at the CDN."""
+        lines = (CDN_LINE.match(line) for line in (self.folder / "cdn.log").read_text().splitlines())
+        return [(f"sha256:{m[2]}", int(m[4]), m[5]) for m in lines if m and m[1] == "GET"]
+
+    def counts(self) -> Counter[str]:
+        """How often each blob was downloaded."""
+        return Counter(digest for digest, _, _ in self.downloads())
+
+    def mark(self) -> tuple[int, int]:
+        """Something that is equal as long as nobody asks for anything."""
+        return len(self.requests()), len(self.downloads())
+
+
+@contextmanager
+def unprotected(storage: Path, folder: Path) -> Iterator[str]:
+    """A registry on the same storage that takes pushes."""
+    port = free_port()
+    config = folder / "push.yml"
+    config.write_text(
+        json.dumps(
+            {
+                "version": "0.1",
+                "storage": {"filesystem": {"rootdirectory": str(storage)}},
+                "http": {"addr": f"127.0.0.1:{port}"},
+            }
+        )
+    )
+    command: list[str | Path] = [program("docker-registry"), "serve", config]
+    with Process(command, folder / "push.log", lambda: listens(port)):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None) -> Iterator[Origin]:
+    """The origin of what is in `storage`.
+
+    `limit`: nginx directives for the CDN, such as `limit_rate 4m;`. `cdn`: the port that redirects lead to,
+    where that is not nginx itself but something in front of it; nginx is then one port above.
+    """
+    folder.mkdir()
+    authority = Authority(folder, "tokens")
+    registry_port, cdn_port = free_port(), free_port()
+    if cdn is not None:
+        cdn_port = cdn + 1
+    with ExitStack() as stack:
+        realm = stack.enter_context(token_server(authority))
+        config = _registry_config(storage, realm, authority, registry_port, cdn or cdn_port)
+        (folder / "registry.yml").write_text(json.dumps(config))
+        (folder / "nginx.conf").write_text(
+            NGINX.format(folder=folder, port=cdn_port, storage=storage, limit=limit, more="")
+        )
+        (folder / "cdn.log").touch()
+        # nginx's workers are another user, who must be able to read what the registry wrote.
+        serve: list[str | Path] = [program("docker-registry"), "serve", folder / "registry.yml"]
+        static: list[str | Path] = [program("nginx"), "-c", folder / "nginx.conf", "-g", "user root;"]
+        registry = Process(
+            serve,
+            folder / "registry.log",
+            lambda: listens(registry_port),
+        )
+        nginx = Process(
+            static,
+            folder / "nginx.out",
+            lambda: listens(cdn_port),
+        )
+        stack.enter_context(registry)
+        stack.enter_context(nginx)
+        yield Origin(f"http://127.0.0.1:{registry_port}", folder, registry, nginx)
+
+
+def _registry_config(
+    storage: Path, realm: str, authority: Authority, port: int, cdn: int
+) -> dict[str, object]:
+    token = {
+        "realm": realm,
+        "service": "origin",
+        "issuer": "tokens",
+        "rootcertbundle": str(authority.certificate),
+    }
+    return {
+        "version": "0.1",
+        "log": {"accesslog": {"disabled": False}, "level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(storage)}},
+        "middleware": {"storage": [{"name": "redirect", "options": {"baseurl": f"http://127.0.0.1:{cdn}"}}]},
+        "auth": {"token": token},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }

@@ -1,0 +1,118 @@
+"""Programs that run beside a test: started, waited for, ended by their own pid."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+# How long a program may take to start or to stop, in seconds; far more than any of them needs.
+PATIENCE = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    """Poll what another process does. AssertionError naming `what` when it does not come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
+        time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def run(
+    command: Sequence[str | Path], env: Mapping[str, str] | None = None, seconds: float = 180
+) -> subprocess.CompletedProcess[str]:
+    """The finished process. AssertionError with all it said when it failed."""
+    done = attempt(command, env, seconds)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def attempt(
+    command: Sequence[str | Path], env: Mapping[str, str] | None = None, seconds: float = 180
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(each) for each in command],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+class Process:
+    """A daemon with its output in a file; `async`-free, used as a context manager."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        log: Path,
+        ready: Callable[[], bool],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._command = [str(each) for each in command]
+        self.log = log
+        self._ready = ready
+        self._env = {**os.environ, **(env or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self._env
+            )
+        wait_until(lambda: self._ready() or self._ended(), f"start of {self._command[0]}")
+        assert not self._ended(), f"{self._command[0]} ended:\n{self.log.read_text(errors='replace')}"
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        assert self._process is not None
+        return self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """As a power switch does."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self) -> None:
+        if self._process is None or self._ended():
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if kind is not None:
+            print(f"--- {self._command[0]} ---\n{self.log.read_text(errors='replace')[-8000:]}")

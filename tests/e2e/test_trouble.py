@@ -1,0 +1,139 @@
+"""What goes wrong on the way to an image, and what real clients see of it."""
+
+import hashlib
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.clients import Skopeo, docker
+from tests.e2e.conftest import Library
+from tests.e2e.cutter import cutter
+from tests.e2e.images import Image
+from tests.e2e.mirror import Mirror
+from tests.e2e.origin import NGINX, Authority, Origin, origin
+from tests.e2e.processes import Process, free_port, listens, wait_until
+from tests.programs import program
+
+MIB = 1024 * 1024
+
+pytestmark = [
+    pytest.mark.needs("docker-registry", "nginx", "busybox", "skopeo"),
+    pytest.mark.timeout(300),
+]
+needs_docker = pytest.mark.needs("dockerd", "docker", "containerd", "unshare", root=True)
+
+
+def largest(folder: Path) -> bytes:
+    """The content of the largest file that skopeo wrote."""
+    return max(folder.iterdir(), key=lambda path: path.stat().st_size).read_bytes()
+
+
+def sent(hub: Origin, image: Image) -> int:
+    """Bytes that the CDN gave away of the image's large layer."""
+    return sum(count for digest, count, _ in hub.downloads() if digest == image.blobs[-1])
+
+
+def test_a_mirror_killed_in_mid_pull_goes_on(library: Library, tmp_path: Path) -> None:
+    """kill -9 and a new start: the next pull asks only for what is missing."""
+    with origin(library.storage, tmp_path / "origin", "limit_rate 12m;") as hub:
+        mirror = Mirror(tmp_path / "mirror", hub.url)
+        skopeo = Skopeo(mirror.address)
+        with mirror, ThreadPoolExecutor(1) as pool:
+            first = pool.submit(skopeo.try_copy, library.large.reference, tmp_path / "first")
+            wait_until(lambda: mirror.received() > 16 * MIB, "16 MiB received")
+            mirror.kill()
+            assert first.result() != ""
+            mirror.start()
+            skopeo.copy(library.large.reference, tmp_path / "second")
+            resumed = mirror.received()
+    layer = largest(tmp_path / "second")
+    assert f"sha256:{hashlib.sha256(layer).hexdigest()}" == library.large.blobs[-1]
+    ranges = [asked for digest, _, asked in hub.downloads() if digest == library.large.blobs[-1]]
+    assert ranges[0] == "-"
+    assert int(ranges[1].removeprefix("bytes=").removesuffix("-")) > 12 * MIB
+    assert resumed < len(layer) - 12 * MIB
+
+
+def test_an_origin_that_cuts_in_mid_blob_is_unnoticed(library: Library, tmp_path: Path) -> None:
+    """Twice the CDN's connection ends after some megabytes; skopeo sees one whole download."""
+    with (
+        cutter(cuts=2, after=9 * MIB) as cut,
+        origin(library.storage, tmp_path / "origin", cdn=cut.port) as hub,
+        Mirror(tmp_path / "mirror", hub.url) as mirror,
+    ):
+        Skopeo(mirror.address).copy(library.large.reference, tmp_path / "copy")
+        layer = largest(tmp_path / "copy")
+        assert f"sha256:{hashlib.sha256(layer).hexdigest()}" == library.large.blobs[-1]
+        assert cut.used
+        # Tokens and redirects are answers too; of the blobs no byte came twice.
+        whole = sum(path.stat().st_size for path in (tmp_path / "copy").iterdir())
+        assert whole <= mirror.received() < whole + 20_000
+
+
+def test_an_origin_that_is_gone_does_not_matter_for_what_is_cached(
+    library: Library, hub: Origin, mirror: Mirror, tmp_path: Path
+) -> None:
+    """Registry and CDN stopped, and the mirror started again: the image is served all the same."""
+    skopeo = Skopeo(mirror.address)
+    skopeo.copy(library.small.reference, tmp_path / "first")
+    hub.registry.stop()
+    hub.cdn.stop()
+    mirror.stop()
+    mirror.start()
+    skopeo.copy(library.small.reference, tmp_path / "second")
+    assert sorted(each.name for each in (tmp_path / "first").iterdir()) == sorted(
+        each.name for each in (tmp_path / "second").iterdir()
+    )
+
+
+@contextmanager
+def the_real_hub(hub: Origin, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """registry-1.docker.io itself, by TLS: nginx in front of `hub` on an address of loopback.
+
+    Yields what must run a program for it to find that address under that name, and to trust it.
+    """
+    folder.mkdir()
+    authority = Authority(folder, "registry-1.docker.io")
+    tls = f"""
+    server {{
+        listen 127.0.0.53:443 ssl;
+        ssl_certificate {authority.certificate};
+        ssl_certificate_key {authority.key};
+        location / {{ proxy_pass {hub.url}; proxy_set_header Host $host; }}
+    }}
+    """
+    (folder / "nginx.conf").write_text(
+        NGINX.format(folder=folder, port=free_port(), storage=folder, limit="", more=tls)
+    )
+    (folder / "hosts").write_text("127.0.0.1 localhost\n127.0.0.53 registry-1.docker.io\n")
+    bundle = folder / "bundle.crt"
+    system = ssl.get_default_verify_paths().cafile
+    roots = Path(system).read_text() if system else ""
+    bundle.write_text(roots + authority.certificate.read_text())
+    port = free_port()
+    assert not listens(port)
+    enter = f'mount --bind {folder}/hosts /etc/hosts && exec "$@"'
+    wrapper = [program("unshare"), "--mount", "sh", "-c", enter, "sh"]
+    command: list[str | Path] = [program("nginx"), "-c", folder / "nginx.conf", "-g", "user root;"]
+    with Process(command, folder / "nginx.out", (folder / "nginx.pid").exists):
+        yield wrapper, {"SSL_CERT_FILE": str(bundle)}
+
+
+@needs_docker
+def test_docker_goes_to_the_origin_when_the_mirror_has_nothing(
+    library: Library, hub: Origin, short: Path
+) -> None:
+    """A mirror whose upstream is unreachable says 404 at once, and Docker asks Docker Hub itself."""
+    with (
+        Mirror(short / "mirror", "http://127.0.0.1:9") as mirror,
+        the_real_hub(hub, short / "hub") as (wrapper, env),
+        docker(short / "docker", [mirror.url], wrapper, env) as client,
+    ):
+        client("pull", "small:1")
+        assert client.inspect("small:1")["RepoDigests"] == [f"small@{library.small.digest}"]
+        assert mirror.metric('registry_mirror_requests_total{kind="manifest",outcome="error"}') >= 1
+    assert hub.counts() == dict.fromkeys(library.small.blobs, 1)
