@@ -49,11 +49,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-config_app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None)
+config_app = typer.Typer(
+    help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(config_app, name="config")
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="TOML file; config/mirror.toml has every option.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="TOML file; config/mirror.toml has every option."),
 ]
 Listen = Annotated[
     list[str] | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to serve on; repeatable.")
@@ -61,7 +64,9 @@ Listen = Annotated[
 CacheDir = Annotated[Path | None, typer.Option("--cache-dir", metavar="DIR", help="Folder of the cache.")]
 Upstream = Annotated[
     list[str] | None,
-    typer.Option("--upstream", metavar="NAME=URL", help="A registry to mirror; repeatable, the first is the default."),
+    typer.Option(
+        "--upstream", metavar="NAME=URL", help="A registry to mirror; repeatable, the first is the default."
+    ),
 ]
 
 
@@ -116,7 +121,9 @@ def config_show(
     loaded = _load(config, listen, cache_dir, upstream)
     rows = list(_rows(loaded))
     if as_json:
-        typer.echo(json.dumps({key: {"value": value, "from": origin} for key, value, origin in rows}, indent=2))
+        typer.echo(
+            json.dumps({key: {"value": value, "from": origin} for key, value, origin in rows}, indent=2)
+        )
         return
     table = Table("option", "value", "from", box=None, pad_edge=False)
     for row in rows:
@@ -217,7 +224,7 @@ def _banner(config: Config, addresses: Sequence[str]) -> str:
     guarded = [each.name for each in config.upstreams if each.username]
     if guarded:
         lines += [
-            f"Note: what the credentials for {', '.join(guarded)} can read, everybody who reaches this mirror can.",
+            f"Note: what the accounts at {', '.join(guarded)} can read, everybody who reaches this mirror can.",
             "",
         ]
     return "\n".join(lines)

@@ -55,8 +55,8 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self.first_byte_seconds = self._seconds("first_byte", "Time from a request to the head of its answer.")
-        self.request_seconds = self._seconds("request", "Time from a request to the end of its answer.")
+        self.first_byte_seconds = self._seconds("first_byte", "From a request to the head of its answer.")
+        self.request_seconds = self._seconds("request", "From a request to the end of its answer.")
         self.cache_bytes = Gauge("registry_mirror_cache_bytes", "Bytes of blobs cached.", registry=registry)
         self.cache_entries = Gauge("registry_mirror_cache_entries", "Blobs cached.", registry=registry)
 

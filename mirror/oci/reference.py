@@ -57,7 +57,7 @@ class Tag:
         if TAG.fullmatch(text) is None:
             raise RegistryError(
                 Code.TAG_INVALID,
-                f"not a tag: {text[:140]!r}; up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-'",
+                f"not a tag: {text[:140]!r}; up to 128 letters, digits, '_', '.' and '-', the last two not in front",
             )
         return cls(text)
 
@@ -230,11 +230,9 @@ def _reference(kind: Kind, text: str) -> Tag | Digest:
 
 def _repository(origin: _Origin, components: list[str]) -> Repository:
     if origin.via is Via.ROOT and len(components) > 1 and _looks_like_host(components[0]):
-        raise RegistryError(
-            Code.NAME_UNKNOWN,
-            f"{components[0][:100]} is not configured here; add it: [[upstream]] name = \"{components[0][:100]}\"",
-            status=404,
-        )
+        name = components[0][:100]
+        message = f'{name} is not configured here; add it: [[upstream]] name = "{name}"'
+        raise RegistryError(Code.NAME_UNKNOWN, message, status=404)
     if not components:
         raise RegistryError(Code.NAME_INVALID, "the path has no repository name")
     for component in components:

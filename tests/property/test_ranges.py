@@ -1,0 +1,40 @@
+"""Ranges over any header: bounded, inside the content, and never an exception of anybody else's."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.oci.errors import RegistryError
+from mirror.oci.ranges import Span, multipart, parse_content_range, parse_range, total_length
+
+numbers = st.one_of(st.just(""), st.integers(0, 40).map(str), st.text(alphabet="0123456789 x-", max_size=4))
+headers = st.builds(
+    lambda pairs: "bytes=" + ",".join(f"{first}-{last}" for first, last in pairs),
+    st.lists(st.tuples(numbers, numbers), min_size=1, max_size=5),
+)
+
+
+@given(st.one_of(st.text(), headers), st.integers(0, 30))
+def test_spans_are_inside_and_not_too_many_bytes(header: str, size: int) -> None:
+    """A range asks for bytes that exist, and never for more than the whole in all."""
+    try:
+        spans = parse_range(header, size)
+    except RegistryError:
+        return  # one range, beyond the end
+    assert all(0 <= span.start < span.stop <= size for span in spans)
+    assert sum(span.length for span in spans) <= size
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=8))
+def test_multipart_lengths_are_exact(pairs: list[tuple[int, int]]) -> None:
+    """The announced length is the number of bytes sent."""
+    spans = [Span(start, start + length) for start, length in pairs]
+    parts = multipart(spans, 100, "a/b", "x")
+    body = b"".join(part if isinstance(part, bytes) else b"." * part.length for part in parts)
+    assert len(body) == total_length(parts)
+
+
+@given(st.integers(0, 1000), st.integers(1, 1000), st.integers(0, 1000))
+def test_content_range_reads_what_we_write(start: int, length: int, more: int) -> None:
+    """Both sides of the protocol agree."""
+    span, size = Span(start, start + length), start + length + more
+    assert parse_content_range(span.content_range(size)) == (span, size)

@@ -1,0 +1,86 @@
+"""Whatever parses prints back; whatever does not parse is refused, and with our own error."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
+from mirror.oci.reference import Kind, Names, Via, parse_target
+
+NAMES = Names(
+    default="docker.io",
+    names={
+        "docker.io": "docker.io",
+        "index.docker.io": "docker.io",
+        "quay.io": "quay.io",
+        "r:5000": "r:5000",
+    },
+    hosts={"h.test": "quay.io"},
+)
+
+components = st.from_regex(r"[a-z0-9]{1,5}((\.|_|__|-{1,3})[a-z0-9]{1,5}){0,2}", fullmatch=True)
+repositories = st.lists(
+    st.one_of(components, st.sampled_from(["blobs", "tags", "list", "v2"])), min_size=1, max_size=4
+)
+tags = st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}", fullmatch=True)
+digests = st.builds(Digest.of, st.binary(max_size=5), st.sampled_from(["sha256", "sha512"]))
+routes = st.one_of(
+    st.builds("manifests/{}".format, st.one_of(tags, digests)),
+    st.builds("blobs/{}".format, digests),
+    st.builds("referrers/{}".format, digests),
+    st.just("tags/list"),
+)
+prefixes = st.sampled_from(
+    ["/v2/", "/v2/quay.io/", "/quay.io/v2/", "/v2/docker.io/", "/v2/r:5000/", "/r:5000/v2/"]
+)
+hints = st.sampled_from([None, "docker.io", "quay.io", "index.docker.io", "r:5000"])
+
+
+@given(prefixes, repositories, routes, hints, st.sampled_from([None, "h.test", "h.test:80", "other"]))
+def test_what_parses_prints_back(
+    prefix: str, repository: list[str], route: str, ns: str | None, host: str | None
+) -> None:
+    """The canonical path of a target is the same target, asked for by prefix."""
+    try:
+        target = parse_target(NAMES, f"{prefix}{'/'.join(repository)}/{route}", ns, host)
+    except RegistryError:
+        return  # a first component that looks like a registry nobody configured
+    again = parse_target(NAMES, target.path(), None, None)
+    assert again.via is Via.PREFIX
+    assert (again.kind, again.upstream, again.repository, again.reference) == (
+        target.kind,
+        target.upstream,
+        target.repository,
+        target.reference,
+    )
+
+
+@given(st.text(), st.one_of(st.none(), st.text()), st.one_of(st.none(), st.text()))
+@example("/v2/a/..%2f..%2fb/manifests/t", None, None)
+@example("/v2/\u2025/manifests/t", "docker.io", "h.test")
+def test_any_text_parses_or_is_refused(path: str, ns: str | None, host: str | None) -> None:
+    """Nothing but a target or our own error, and only upstreams that are configured."""
+    try:
+        target = parse_target(NAMES, path, ns, host)
+    except RegistryError:
+        return
+    assert target.upstream in (None, *NAMES.names.values())
+
+
+@given(
+    st.lists(
+        st.one_of(components, st.sampled_from(["..", ".", "", "%2e%2e", "a%2fb", "a\\b", "a\x00", "Ü"])),
+        min_size=1,
+        max_size=5,
+    ),
+    routes,
+)
+def test_traversal_never_parses(parts: list[str], route: str) -> None:
+    """A path with an odd component in it is an error, wherever it stands."""
+    odd = any(part in ("", ".", "..") or not part.isascii() or set(part) & set("%\\\x00") for part in parts)
+    try:
+        target = parse_target(NAMES, f"/v2/quay.io/{'/'.join(parts)}/{route}", None, None)
+    except RegistryError:
+        return
+    assert not odd
+    assert target.kind is not Kind.BASE

@@ -1,0 +1,34 @@
+"""WWW-Authenticate, with all that its grammar allows."""
+
+import pytest
+
+from mirror.oci.challenge import Challenge, parse_challenges
+
+BEARER = 'Bearer realm="https://auth.test/token",service="reg.test",scope="repository:a/b:pull,push"'
+PARAMETERS = {"realm": "https://auth.test/token", "service": "reg.test", "scope": "repository:a/b:pull,push"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([BEARER], [Challenge("bearer", PARAMETERS)]),
+        (['Basic realm="x"', BEARER], [Challenge("basic", {"realm": "x"}), Challenge("bearer", PARAMETERS)]),
+        (
+            [f'Basic realm="x", {BEARER}'],
+            [Challenge("basic", {"realm": "x"}), Challenge("bearer", PARAMETERS)],
+        ),
+        ([f"{BEARER}, Basic"], [Challenge("bearer", PARAMETERS), Challenge("basic", {})]),
+        (["Negotiate, Basic realm=x"], [Challenge("negotiate", {}), Challenge("basic", {"realm": "x"})]),
+        (["Negotiate abc+/==, Basic"], [Challenge("negotiate", {}), Challenge("basic", {})]),
+        (['BEARER Realm = "a\\"b\\\\c"'], [Challenge("bearer", {"realm": 'a"b\\c'})]),
+        (['Basic realm="first", realm="second"'], [Challenge("basic", {"realm": "first"})]),
+        ([',, Basic realm="x" ,,'], [Challenge("basic", {"realm": "x"})]),
+        (['"nonsense", Basic realm="x"'], [Challenge("basic", {"realm": "x"})]),
+        ([""], []),
+        ([], []),
+        (["="], []),
+    ],
+)
+def test_challenges_are_told_apart(headers: list[str], expected: list[Challenge]) -> None:
+    """One or many, in one line or many; what is not understood is skipped."""
+    assert parse_challenges(headers) == expected

@@ -1,0 +1,106 @@
+"""Manifests, read for what they name."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import (
+    DOCKER_LIST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    ManifestInvalid,
+    filter_referrers,
+    parse_manifest,
+    referrers_index,
+    referrers_of,
+    referrers_tag,
+)
+
+
+def descriptor(text: str, **more: object) -> dict[str, Any]:
+    return {"mediaType": "x", "digest": str(Digest.of(text.encode())), "size": 1, **more}
+
+
+def parse(document: object) -> Any:
+    return parse_manifest(json.dumps(document).encode(), OCI_MANIFEST)
+
+
+def test_an_image_names_config_and_layers() -> None:
+    """In order, each digest once; the subject is not a part."""
+    layers = [descriptor("a"), descriptor("b"), descriptor("a", urls=["https://x.test"])]
+    manifest = parse({"config": descriptor("c"), "layers": layers, "subject": descriptor("s")})
+    assert [each.digest for each in manifest.children()] == [Digest.of(t) for t in (b"c", b"a", b"b")]
+    assert manifest.subject.digest == Digest.of(b"s")
+    assert manifest.layers[2].urls == ("https://x.test",)
+    assert not manifest.is_index
+
+
+@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
+def test_an_index_names_manifests(media_type: str) -> None:
+    """Whatever else stands there."""
+    data = json.dumps({"manifests": [descriptor("a", platform={"os": "linux"})]}).encode()
+    manifest = parse_manifest(data, media_type)
+    assert manifest.is_index
+    assert [each.size for each in manifest.children()] == [1]
+
+
+def test_schema_1_has_no_children() -> None:
+    """Its fields are others; it passes, and names nothing."""
+    assert parse({"schemaVersion": 1, "fsLayers": [{"blobSum": "x"}]}).children() == ()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        "text",
+        None,
+        {"layers": {}},
+        {"layers": ["x"]},
+        {"layers": [{}]},
+        {"config": "x"},
+        {"layers": [descriptor("a", digest="sha256:x")]},
+        {"layers": [descriptor("a", digest=5)]},
+        {"layers": [descriptor("a", size=-1)]},
+        {"layers": [descriptor("a", size=True)]},
+        {"layers": [descriptor("a", size="1")]},
+        {"layers": [descriptor("a", size=2**63)]},
+        {"layers": [descriptor("a", mediaType=5)]},
+        {"layers": [descriptor("a", urls="x")]},
+    ],
+)
+def test_nonsense_is_no_manifest(document: object) -> None:
+    """ManifestInvalid, and nothing else, whatever is in it."""
+    with pytest.raises(ManifestInvalid):
+        parse(document)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"<html>"])
+def test_bytes_that_are_not_json(data: bytes) -> None:
+    """Endless nesting included."""
+    with pytest.raises(ManifestInvalid):
+        parse_manifest(data, OCI_MANIFEST)
+
+
+def test_referrers_are_an_index() -> None:
+    """What is written can be read, and be filtered by artifactType."""
+    entries = [descriptor("a", artifactType="text/a"), descriptor("b")]
+    assert referrers_of(referrers_index(entries)) == entries
+    assert filter_referrers(entries, "text/a") == entries[:1]
+    assert json.loads(referrers_index([]))["manifests"] == []
+
+
+@pytest.mark.parametrize("document", [{}, {"manifests": {}}, {"manifests": [], "mediaType": OCI_MANIFEST}])
+def test_what_is_no_index_has_no_referrers(document: object) -> None:
+    """ManifestInvalid."""
+    with pytest.raises(ManifestInvalid):
+        referrers_of(json.dumps(document).encode())
+
+
+def test_the_referrers_tag_fits_into_a_tag() -> None:
+    """Both parts are cut: sha512 is too long for a tag."""
+    assert str(referrers_tag(Digest.of(b"x"))) == str(Digest.of(b"x")).replace(":", "-")
+    long = Digest.of(b"x", "sha512")
+    assert str(referrers_tag(long)) == f"sha512-{long.encoded[:64]}"

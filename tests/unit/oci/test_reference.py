@@ -1,0 +1,185 @@
+"""What a path asks for, and of which upstream."""
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.errors import Code, RegistryError
+from mirror.oci.reference import Kind, Names, Repository, Tag, Target, Via, parse_target
+
+D = Digest.of(b"x")
+NAMES = Names(
+    default="docker.io",
+    names={
+        "docker.io": "docker.io",
+        "index.docker.io": "docker.io",
+        "quay.io": "quay.io",
+        "reg.test:5000": "reg.test:5000",
+    },
+    hosts={"quay.mirror.test": "quay.io", "hub.mirror.test:5001": "docker.io", "[::1]": "quay.io"},
+)
+
+
+def parse(path: str, ns: str | None = None, host: str | None = None) -> Target:
+    return parse_target(NAMES, path, ns, host)
+
+
+@pytest.mark.parametrize(
+    ("path", "ns", "host", "upstream", "via"),
+    [
+        ("/v2/a/b/tags/list", None, None, "docker.io", Via.ROOT),
+        ("/v2/a/b/tags/list", "quay.io", None, "quay.io", Via.NS),
+        ("/v2/a/b/tags/list", "Index.Docker.IO", None, "docker.io", Via.NS),
+        ("/v2/a/b/tags/list", "reg.test:5000", None, "reg.test:5000", Via.NS),
+        ("/v2/quay.io/a/b/tags/list", None, None, "quay.io", Via.PREFIX),
+        ("/quay.io/v2/a/b/tags/list", None, None, "quay.io", Via.PREFIX),
+        ("/v2/reg.test:5000/a/b/tags/list", None, None, "reg.test:5000", Via.PREFIX),
+        ("/v2/index.docker.io/a/b/tags/list", None, None, "docker.io", Via.PREFIX),
+        ("/v2/quay.io/a/b/tags/list", "docker.io", "hub.mirror.test:5001", "quay.io", Via.NS),
+        ("/v2/a/b/tags/list", "docker.io", "quay.mirror.test", "docker.io", Via.NS),
+        ("/v2/a/b/tags/list", None, "quay.mirror.test", "quay.io", Via.HOST),
+        ("/v2/a/b/tags/list", None, "Quay.Mirror.Test:5000", "quay.io", Via.HOST),
+        ("/v2/a/b/tags/list", None, "hub.mirror.test:5001", "docker.io", Via.HOST),
+        ("/v2/a/b/tags/list", None, "hub.mirror.test:9", "docker.io", Via.ROOT),
+        ("/v2/a/b/tags/list", None, "[::1]:5000", "quay.io", Via.HOST),
+    ],
+)
+def test_prefix_then_ns_then_host_then_root(
+    path: str, ns: str | None, host: str | None, upstream: str, via: Via
+) -> None:
+    """The strongest hint decides; a client that sends ns has another place to go, prefix or not."""
+    assert parse(path, ns, host) == Target(Kind.TAGS, via, upstream, Repository(upstream, "a/b"))
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "reference"),
+    [
+        ("/v2/a/b/manifests/latest", Kind.MANIFEST, Tag("latest")),
+        (f"/v2/a/b/manifests/{D}", Kind.MANIFEST, D),
+        (f"/v2/a/b/blobs/{D}", Kind.BLOB, D),
+        (f"/v2/a/b/referrers/{D}", Kind.REFERRERS, D),
+        ("/v2/a/b/tags/list", Kind.TAGS, None),
+    ],
+)
+def test_each_kind_of_content(path: str, kind: Kind, reference: Tag | Digest | None) -> None:
+    """Manifests by tag and digest, the rest by digest."""
+    expected = Target(kind, Via.ROOT, "docker.io", Repository("docker.io", "a/b"), reference)
+    assert parse(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "upstream", "via"),
+    [
+        ("/v2", "docker.io", Via.ROOT),
+        ("/v2/", "docker.io", Via.ROOT),
+        ("/quay.io/v2", "quay.io", Via.PREFIX),
+        ("/quay.io/v2/", "quay.io", Via.PREFIX),
+        ("/v2/quay.io", "quay.io", Via.PREFIX),
+        ("/v2/quay.io/", "quay.io", Via.PREFIX),
+    ],
+)
+def test_the_base(path: str, upstream: str, via: Via) -> None:
+    """With and without the slash, at the root and under a prefix."""
+    assert parse(path) == Target(Kind.BASE, via, upstream)
+
+
+def test_the_catalog() -> None:
+    """Of everything at the root; of one upstream where one is named."""
+    assert parse("/v2/_catalog") == Target(Kind.CATALOG, Via.ROOT, None)
+    assert parse("/v2/_catalog", "quay.io") == Target(Kind.CATALOG, Via.NS, "quay.io")
+    assert parse("/v2/_catalog", None, "quay.mirror.test") == Target(Kind.CATALOG, Via.HOST, "quay.io")
+    for path in ("/v2/quay.io/_catalog", "/quay.io/v2/_catalog"):
+        assert parse(path) == Target(Kind.CATALOG, Via.PREFIX, "quay.io")
+
+
+@pytest.mark.parametrize(
+    ("path", "repository"),
+    [
+        ("/v2/alpine/tags/list", "library/alpine"),
+        ("/v2/docker.io/alpine/tags/list", "library/alpine"),
+        ("/v2/quay.io/alpine/tags/list", "alpine"),
+        ("/v2/library/alpine/tags/list", "library/alpine"),
+    ],
+)
+def test_only_docker_hub_has_a_library(path: str, repository: str) -> None:
+    """One component becomes library/ there, and stays what it is elsewhere."""
+    target = parse(path)
+    assert target.repository is not None
+    assert target.repository.path == repository
+
+
+@pytest.mark.parametrize(
+    "name", ["blobs/x", "manifests/manifests", "tags/list", "v2/v2", "a/b/c/d/e", "a__b/c---d"]
+)
+def test_paths_are_read_from_the_right(name: str) -> None:
+    """A repository may have components that look like parts of a route."""
+    target = parse(f"/v2/{name}/manifests/t")
+    assert target.repository == Repository("docker.io", name)
+    assert parse(target.path()).repository == target.repository
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "status"),
+    [
+        ("", Code.NAME_INVALID, 400),
+        ("http://quay.io/v2/", Code.NAME_INVALID, 400),
+        ("/v2/A/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/a//b/tags/list", Code.NAME_INVALID, 400),
+        ("/v2//tags/list", Code.NAME_INVALID, 400),
+        ("/v2/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/./a/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/v2/a/../b/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/a/%2e%2e/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/a\\b/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/a\x00b/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/ä/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/a b/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/-a/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/a_/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/a..b/c/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/v2/c/a..b/tags/list", Code.NAME_INVALID, 400),
+        (f"/v2/{'a' * 256}/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/a/manifests/", Code.TAG_INVALID, 400),
+        ("/v2/a/manifests/.t", Code.TAG_INVALID, 400),
+        (f"/v2/a/manifests/{'t' * 129}", Code.TAG_INVALID, 400),
+        ("/v2/a/manifests/sha256:baddigeststring", Code.DIGEST_INVALID, 400),
+        ("/v2/a/blobs/t", Code.DIGEST_INVALID, 400),
+        ("/v2/a/referrers/t", Code.DIGEST_INVALID, 400),
+        ("/v2/a/tags/list/", Code.NAME_UNKNOWN, 404),
+        ("/v2/a", Code.NAME_UNKNOWN, 404),
+        ("/v2/a/b/c", Code.NAME_UNKNOWN, 404),
+        ("/v2/evil.test/a/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/v2/localhost/a/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/v2/localhost:5000/a/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/evil.test/v2/a/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/", Code.NAME_UNKNOWN, 404),
+        ("/v1/a", Code.NAME_UNKNOWN, 404),
+    ],
+)
+def test_what_does_not_parse_is_refused(path: str, code: Code, status: int) -> None:
+    """Each with its code, its status and a sentence that helps."""
+    with pytest.raises(RegistryError) as refused:
+        parse(path)
+    assert (refused.value.code, refused.value.status) == (code, status)
+    assert len(refused.value.message) > 20
+
+
+def test_an_unknown_upstream_is_told_what_there_is() -> None:
+    """By ns and by prefix; control characters are not echoed."""
+    for path, ns in (("/v2/a/tags/list", "evil\r\n.test"), ("/evil.test/v2/a/tags/list", None)):
+        with pytest.raises(RegistryError, match=r"serves docker.io, quay.io, reg.test:5000") as refused:
+            parse(path, ns)
+        assert "\r" not in refused.value.message
+
+
+def test_values_print_as_they_are_written() -> None:
+    """Repositories with their upstream, targets of every kind as paths."""
+    assert str(Repository("quay.io", "a/b")) == "quay.io/a/b"
+    for path in ("/v2/", "/v2/_catalog", "/v2/quay.io/", "/v2/quay.io/_catalog"):
+        assert parse(parse(path).path()).kind is parse(path).kind
+    assert parse("/v2/_catalog").path() == "/v2/_catalog"
+
+
+def test_a_hosts_own_repositories_may_have_dots() -> None:
+    """A dotted first component is a registry only where nobody said which registry is meant."""
+    target = parse("/v2/my.org/app/tags/list", "quay.io")
+    assert target.repository == Repository("quay.io", "my.org/app")
