@@ -32,7 +32,7 @@ class Digest:
         if pattern is None or pattern.fullmatch(encoded) is None:
             raise RegistryError(
                 Code.DIGEST_INVALID,
-                f"not a digest: {text[:150]!r}; expected sha256:<64> or sha512:<128 hex digits in lower case>",
+                f"not a digest: {text[:150]!r}; expected sha256:<64> or sha512:<128 lower-case hex digits>",
             )
         return cls(algorithm, encoded)
 

@@ -57,7 +57,7 @@ class Tag:
         if TAG.fullmatch(text) is None:
             raise RegistryError(
                 Code.TAG_INVALID,
-                f"not a tag: {text[:140]!r}; up to 128 letters, digits, '_', '.' and '-', the last two not in front",
+                f"not a tag: {text[:140]!r}; up to 128 letters, digits, '_', and inside also '.' and '-'",
             )
         return cls(text)
 
