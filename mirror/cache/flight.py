@@ -17,6 +17,8 @@ log = get_logger(__name__)
 
 Error = TypeVar("Error", UpstreamError, StoreError)
 
+SHUTTING_DOWN = StoreError("the mirror is shutting down")
+
 
 class Flight:
     """A running fill as those see it who wait for it."""
@@ -68,10 +70,12 @@ class Flights:
 
     def start(self, flight: Flight, fill: Fill) -> None:
         self._running[flight.digest] = flight
-        self._tasks.spawn(self._fly(flight, fill), name=f"fill {flight.digest}")
+        task = self._tasks.spawn(self._fly(flight, fill), name=f"fill {flight.digest}")
+        # A task that is cancelled before its first step never comes to its own end.
+        task.add_done_callback(lambda _: self._land(flight, SHUTTING_DOWN))
 
     async def _fly(self, flight: Flight, fill: Fill) -> None:
-        error: UpstreamError | StoreError | None = StoreError("the mirror is shutting down")
+        error: UpstreamError | StoreError | None = SHUTTING_DOWN
         try:
             await fill.run(flight.open)
             error = None
@@ -80,7 +84,11 @@ class Flights:
         except StoreError as failed:
             error = self._failed(flight, failed, "disk")
         finally:
-            # Off the table before anybody hears of it: whoever comes back then starts a new fill.
+            self._land(flight, error)
+
+    def _land(self, flight: Flight, error: UpstreamError | StoreError | None) -> None:
+        # Off the table before anybody hears of it: whoever comes back then starts a new fill.
+        if self._running.get(flight.digest) is flight:
             del self._running[flight.digest]
             flight.land(error)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 from mirror.tasks import Tasks
@@ -28,18 +29,22 @@ class Single(Generic[K, V]):
             # An error that everybody has stopped waiting for is no news.
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._running[key] = answer
-            self._tasks.spawn(self._run(key, work, answer), name=f"single {key}")
+            task = self._tasks.spawn(self._run(key, work, answer), name=f"single {key}")
+            task.add_done_callback(partial(self._end, key, answer))
         return await asyncio.shield(answer)
 
     async def _run(self, key: K, work: Callable[[], Awaitable[V]], answer: "asyncio.Future[V]") -> None:
         try:
             value = await work()
-        except asyncio.CancelledError:
-            answer.cancel()
-            raise
         except Exception as error:
             answer.set_exception(error)
         else:
             answer.set_result(value)
         finally:
-            del self._running[key]
+            # Before anybody hears of it: whoever asks again then starts anew.
+            self._running.pop(key, None)
+
+    def _end(self, key: K, answer: "asyncio.Future[V]", _: object) -> None:
+        """A task that was cancelled, perhaps before its first step, leaves nobody waiting."""
+        self._running.pop(key, None)
+        answer.cancel()

@@ -5,6 +5,7 @@ Synchronous: everything here runs in a disk thread.
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,11 @@ class Blobs:
 
     def check(self) -> list[str]:
         """What is inconsistent between entries and files, as sentences; empty when all is well."""
-        warnings = self._cache.check()
-        return [str(each.message) for each in warnings if each.category is not diskcache.EmptyDirWarning]
+        with warnings.catch_warnings():
+            # diskcache collects its findings as warnings, which must not be filtered or raised here.
+            warnings.simplefilter("always")
+            found = self._cache.check()
+        return [str(each.message) for each in found if each.category is not diskcache.EmptyDirWarning]
 
     def close(self) -> None:
         """Close this thread's connection."""

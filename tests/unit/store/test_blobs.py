@@ -1,0 +1,120 @@
+"""The blob store: files by digest, misses for what is wrong, and a quota."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.store.blobs import Blobs
+from mirror.store.disk import Verified
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Iterator[Blobs]:
+    opened = Blobs(tmp_path / "blobs", tmp_path / "quarantine", 0)
+    yield opened
+    opened.close()
+
+
+def put(blobs: Blobs, folder: Path, data: bytes) -> Digest:
+    digest = Digest.of(data)
+    path = folder / f"incoming-{threading.get_ident()}-{digest.encoded}"
+    path.write_bytes(data)
+    blobs.add(Verified(digest, path, len(data)))
+    return digest
+
+
+def file_of(folder: Path, digest: Digest) -> Path:
+    (path,) = (folder / "blobs" / "sha256" / digest.encoded[:2]).glob(f"{digest.encoded[2:]}.*")
+    return path
+
+
+def test_what_went_in_comes_out(blobs: Blobs, tmp_path: Path) -> None:
+    """Open for reading, with its size; and read-only on the disk."""
+    digest = put(blobs, tmp_path, b"data")
+    found = blobs.open(digest)
+    assert found is not None
+    with found.file:
+        assert (found.size, found.file.read()) == (4, b"data")
+    assert blobs.has(digest)
+    assert blobs.read(digest, 4) == b"data"
+    assert blobs.read(digest, 3) is None
+    assert blobs.stats() == (4, 1)
+    assert file_of(tmp_path, digest).stat().st_mode & 0o777 == 0o400
+    assert blobs.check() == []
+
+
+def test_what_is_not_there_is_none(blobs: Blobs) -> None:
+    """No entry, no file, no error."""
+    digest = Digest.of(b"nothing")
+    assert (blobs.has(digest), blobs.open(digest), blobs.read(digest, 10)) == (False, None, None)
+
+
+def test_a_file_that_vanished_is_a_miss(blobs: Blobs, tmp_path: Path) -> None:
+    """The entry goes too, so that a new file can come (invariant 8)."""
+    digest = put(blobs, tmp_path, b"data")
+    file_of(tmp_path, digest).unlink()
+    assert blobs.open(digest) is None
+    assert not blobs.has(digest)
+    put(blobs, tmp_path, b"data")
+    assert blobs.read(digest, 4) == b"data"
+
+
+def test_a_file_of_the_wrong_size_is_set_aside(blobs: Blobs, tmp_path: Path) -> None:
+    """Quarantined, not deleted: somebody may want to see it."""
+    digest = put(blobs, tmp_path, b"data")
+    path = file_of(tmp_path, digest)
+    path.chmod(0o600)
+    path.write_bytes(b"longer than it was")
+    assert blobs.open(digest) is None
+    assert not blobs.has(digest)
+    assert [each.read_bytes() for each in (tmp_path / "quarantine").iterdir()] == [b"longer than it was"]
+
+
+def test_setting_aside_what_is_gone_is_no_error(blobs: Blobs) -> None:
+    """Two readers may find the same thing wrong."""
+    blobs.set_aside(Digest.of(b"gone"))
+
+
+def test_the_least_recently_served_goes_first_and_one_at_a_time(tmp_path: Path) -> None:
+    """Of ten blobs of 100 kB in 1 MB, a new one costs as few as it must: those not used for longest."""
+    size = 100_000
+    # The index itself counts towards the quota: it is on the same disk.
+    room = Blobs(tmp_path / "blobs", tmp_path / "quarantine", 10 * size + 100_000)
+    digests = [put(room, tmp_path, bytes([number]) * size) for number in range(10)]
+    room.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
+    held = room.open(digests[-1])
+    assert held is not None
+    put(room, tmp_path, b"\xff" * 2 * size)
+    left = [digest for digest in digests if room.has(digest)]
+    assert left == digests[: len(left)]
+    assert 7 <= len(left) <= 9
+    with held.file:  # evicted while it is being read: the reader does not notice
+        assert held.file.read() == bytes([9]) * size
+    assert room.check() == []
+    room.close()
+
+
+def test_adopting_the_same_blob_from_many_threads(blobs: Blobs, tmp_path: Path) -> None:
+    """One entry, one file, and nothing inconsistent."""
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            for number in range(20):
+                put(blobs, tmp_path, bytes([number]) * 100)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            blobs.close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert failures == []
+    assert blobs.stats() == (2000, 20)
+    assert blobs.check() == []

@@ -1,0 +1,104 @@
+"""The store as the cache sees it: links before blobs, and nothing wrong handed out."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.errors import StoreError
+from mirror.store.index import Link
+from mirror.store.store import Store, StoredManifest
+
+X, Y = Repository("docker.io", "library/x"), Repository("docker.io", "library/y")
+MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")
+LAYER = Digest.of(b"layer")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / "cache", 0)
+    yield opened
+    await opened.close()
+
+
+async def test_a_blob_needs_a_link(store: Store) -> None:
+    """Present for all to know, open for the repository that has it (invariant 5)."""
+    await store.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
+    held = await store.open_blob(X, MANIFEST.digest)
+    assert held.blob is not None
+    held.blob.file.close()
+    other = await store.open_blob(Y, MANIFEST.digest)
+    assert (other.link, other.present, other.blob) == (None, True, None)
+    missing = await store.open_blob(X, LAYER)
+    assert (missing.link, missing.present, missing.blob) == (Link(size=5), False, None)
+
+
+async def test_a_manifest_comes_back_with_its_type(store: Store) -> None:
+    """For its repository only; put twice is once."""
+    for _ in range(2):
+        await store.put_manifest(X, MANIFEST, {})
+    assert await store.manifest(X, MANIFEST.digest) == MANIFEST
+    assert await store.manifest(Y, MANIFEST.digest) is None
+    assert await store.stats() == (len(MANIFEST.data), 1)
+    assert await store.check() == []
+
+
+async def test_a_manifest_that_does_not_hash_to_its_digest_is_refused(store: Store) -> None:
+    """Whoever made the mistake, it does not get into the store (invariant 1)."""
+    with pytest.raises(ValueError, match="does not hash"):
+        await store.put_manifest(X, StoredManifest(b"{}", MANIFEST.digest, "x"), {})
+
+
+async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None:
+    """It is set aside, and the right bytes can come again."""
+    await store.put_manifest(X, MANIFEST, {})
+
+    def flip() -> None:
+        (path,) = (each for each in (tmp_path / "cache/blobs/sha256").rglob("*") if each.is_file())
+        path.chmod(0o600)
+        path.write_bytes(bytes([MANIFEST.data[0] ^ 1]) + MANIFEST.data[1:])
+
+    await asyncio.to_thread(flip)
+    assert await store.manifest(X, MANIFEST.digest) is None
+    assert not (await store.held(X, MANIFEST.digest)).present
+    await store.put_manifest(X, MANIFEST, {})
+    assert await store.manifest(X, MANIFEST.digest) == MANIFEST
+
+
+async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store) -> None:
+    """A client leaves while its blob is being opened."""
+    await store.put_manifest(X, MANIFEST, {})
+    # Every thread has its connections before anything is counted.
+    await asyncio.gather(*(store.held(X, LAYER) for _ in range(100)))
+    before = len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
+    opening = asyncio.ensure_future(store.open_blob(X, MANIFEST.digest))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await asyncio.gather(*(store.held(X, LAYER) for _ in range(20)))
+    assert len(await asyncio.to_thread(os.listdir, "/proc/self/fd")) == before
+
+
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """The error says which folder, and why."""
+    (await asyncio.to_thread((tmp_path / "file").touch))
+    with pytest.raises(StoreError, match=r"cannot use the cache folder .*file/cache: .*Not a directory"):
+        await Store.open(tmp_path / "file" / "cache", 0)
+
+
+async def test_a_store_is_found_again(tmp_path: Path) -> None:
+    """Everything outlives the process."""
+    first = await Store.open(tmp_path / "cache", 0)
+    await first.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
+    await first.manifest(X, MANIFEST.digest)
+    await first.close()
+    second = await Store.open(tmp_path / "cache", 0)
+    assert await second.manifest(X, MANIFEST.digest) == MANIFEST
+    assert (await second.held(X, LAYER)).link == Link(size=5)
+    assert await second.repositories("", "", 10) == [str(X)]
+    await second.close()

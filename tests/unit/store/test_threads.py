@@ -1,0 +1,32 @@
+"""Disk threads: work off the loop, and connections closed in each of them."""
+
+import asyncio
+import threading
+
+import pytest
+
+from mirror.store.errors import StoreError
+from mirror.store.threads import DiskThreads
+
+
+async def test_work_is_done_elsewhere() -> None:
+    """In another thread, with its arguments, its result and its errors."""
+    threads = DiskThreads(2)
+    assert await threads.run(threading.get_ident) != threading.get_ident()
+    assert await threads.run(int, "ff", base=16) == 255
+
+    def read_settings() -> None:
+        raise FileNotFoundError(2, "No such file")
+
+    with pytest.raises(StoreError, match=r"read settings: .*No such file"):
+        await threads.run(read_settings)
+    await threads.close(lambda: None)
+
+
+async def test_closing_visits_every_thread_once() -> None:
+    """Connections belong to threads: each has to close its own."""
+    threads = DiskThreads(4)
+    seen: list[int] = []
+    await asyncio.gather(*(threads.run(threading.get_ident) for _ in range(8)))
+    await threads.close(lambda: seen.append(threading.get_ident()))
+    assert len(seen) == len(set(seen)) == 4
