@@ -1,0 +1,270 @@
+"""The options: their types, defaults and limits, and what is said about a value that is none of these.
+
+Frozen values, made by `mirror.config.load` alone; each section is handed to what it is for.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mirror.oci.reference import Names
+
+# A host name, with a port or without, as clients write it in front of a repository.
+HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
+
+
+def _listed(value: object) -> object:
+    """A comma-separated string, as an environment variable has it, is a list."""
+    return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+
+def _not_a_switch(value: object) -> object:
+    """In Python, and in pydantic, true is the number 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _expanded(value: Path) -> Path:
+    try:
+        return value.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{value}: {error}") from None
+
+
+def _readable(value: Path) -> Path:
+    """A file whose content can be had; said at start rather than at the first request."""
+    try:
+        with value.open("rb"):
+            return value
+    except OSError as error:
+        raise ValueError(f"{value} cannot be read: {error.strerror}") from None
+
+
+def _host_name(value: str) -> str:
+    if HOST.fullmatch(value) is None:
+        raise ValueError(
+            f"{value!r} is not a host name in lower case, for instance quay.io or registry.lan:5000"
+        )
+    return value
+
+
+Number = BeforeValidator(_not_a_switch)
+Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], BeforeValidator(_listed)]
+Seconds = Annotated[float, Number, Field(ge=0, allow_inf_nan=False)]
+Timeout = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
+Attempts = Annotated[int, Number, Field(ge=1, le=100)]
+Size = Annotated[ByteSize, Number]
+Folder = Annotated[Path, AfterValidator(_expanded)]
+ReadableFile = Annotated[Folder, AfterValidator(_readable)]
+
+
+class Section(BaseModel):
+    """Frozen, and a key that is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Server(Section):
+    listen: Words = ("127.0.0.1:5000",)
+    header_timeout: Seconds = 20
+    shutdown_timeout: Seconds = 30
+    when_unavailable: Literal["auto", "next", "honest"] = "auto"
+
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if (
+                re.fullmatch(r"(\[[^]]+\]|[^:]+):[0-9]{1,5}", each) is None
+                or int(each.rpartition(":")[2]) > 65535
+            ):
+                raise ValueError(f"{each!r} is not HOST:PORT, for instance 127.0.0.1:5000 or [::]:5000")
+        if not value:
+            raise ValueError("needs at least one HOST:PORT, for instance 127.0.0.1:5000")
+        return value
+
+
+class CacheSettings(Section):
+    dir: Folder
+    max_size: Size = ByteSize(0)
+
+
+class Tags(Section):
+    fresh: Seconds = 60
+    fallback_after: Seconds = 2
+
+
+class Fill(Section):
+    chunk_size: Size = ByteSize(4 * 1024 * 1024)
+    attempts: Attempts = 5
+
+    @field_validator("chunk_size")
+    @classmethod
+    def _is_sensible(cls, value: ByteSize) -> ByteSize:
+        if not 64 * 1024 <= value <= 1024**3:
+            raise ValueError(f"must be between 64KiB and 1GiB, not {value.human_readable()}")
+        return value
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class UpstreamSettings(Section):
+    """One upstream: its canonical name, where it is, and how to behave towards it."""
+
+    name: Annotated[str, AfterValidator(_host_name)]
+    url: str
+    aliases: Hosts = ()
+    hosts: Hosts = ()
+    username: str | None = None
+    password_file: ReadableFile | None = None
+    password: SecretStr | None = Field(default=None, validate_default=True)
+    realms: Words = ()
+    ca_file: ReadableFile | None = None
+    private_redirects: bool = False
+    max_connections: Annotated[int, Number, Field(ge=1, le=10_000)] = 32
+    connect_timeout: Timeout = 10
+    read_timeout: Timeout = 30
+    attempts: Attempts = 3
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if not _is_web_address(value):
+            raise ValueError("is not a URL, for instance https://registry-1.docker.io")
+        parts = urlsplit(value)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("has a user in it: set username and password_file instead")
+        if parts.query or parts.fragment:
+            raise ValueError("has a query or fragment in it: give the registry's base URL")
+        return value.rstrip("/")
+
+    @field_validator("realms")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if not _is_web_address(each) or "@" in each or urlsplit(each).path.strip("/"):
+                raise ValueError(
+                    "has something in it that is not an origin, for instance https://auth.docker.io"
+                )
+        return value
+
+    @field_validator("password", mode="before")
+    @classmethod
+    def _from_file(cls, value: object, info: ValidationInfo) -> object:
+        """The content of `password_file`, read once, here."""
+        file: Path | None = info.data.get("password_file")
+        if file is None:
+            return value
+        if value is not None:
+            raise ValueError("is given, and password_file too: keep one of them")
+        try:
+            text = file.read_text().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"password_file {file} is not text") from None
+        if not text:
+            raise ValueError(f"password_file {file} is empty")
+        return text
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> "UpstreamSettings":
+        if (self.username is None) != (self.password is None):
+            raise ValueError(
+                "username and password (better: password_file) belong together: give both or none"
+            )
+        return self
+
+
+class Config(Section):
+    """Everything, validated."""
+
+    server: Server = Server()
+    cache: CacheSettings
+    tags: Tags = Tags()
+    fill: Fill = Fill()
+    log: Log = Log()
+    upstreams: tuple[UpstreamSettings, ...]
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Config":
+        _claim((name, each.name) for each in self.upstreams for name in (each.name, *each.aliases))
+        _claim((host, each.name) for each in self.upstreams for host in each.hosts)
+        return self
+
+    def names(self) -> Names:
+        """How clients may call the upstreams; the first one is the default."""
+        return Names(
+            default=self.upstreams[0].name,
+            names={name: each.name for each in self.upstreams for name in (each.name, *each.aliases)},
+            hosts={host: each.name for each in self.upstreams for host in each.hosts},
+        )
+
+
+def _is_web_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        return False
+
+
+def _claim(claims: Iterable[tuple[str, str]]) -> None:
+    owners: dict[str, str] = {}
+    for name, upstream in claims:
+        owner = owners.setdefault(name, upstream)
+        if owner != upstream:
+            raise PydanticCustomError(
+                "claimed", "{name} is claimed by two upstreams, {first} and {second}: take it from one of them",
+                {"name": name, "first": owner, "second": upstream},
+            )  # fmt: skip
+
+
+# What is said instead of pydantic's words, by the beginning of its type of error; the value follows.
+REASONS = {
+    "byte_size": "must be a size, for instance 50GiB, 500MB or 0",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
+    "literal_error": "must be {expected}",
+    "missing": "is missing",
+    "string": "must be text in quotes",
+    "tuple": "must be a list of texts in quotes",
+    "path": "must be a path in quotes",
+    "bool": "must be true or false",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "model": "must be a table of options",
+}
+
+
+def reason(error: ErrorDetails) -> str:
+    """One validation error in words of the file, and the value, unless that may be a secret or is long."""
+    kind = error["type"]
+    words = next((words for start, words in REASONS.items() if kind.startswith(start)), None)
+    if words is None:
+        return error["msg"].removeprefix("Value error, ")
+    context: dict[str, Any] = error.get("ctx", {})
+    value = error["input"]
+    shown = isinstance(value, str | int | float) and "password" not in error["loc"]
+    return words.format(**context) + (f", not {value!r:.80}" if shown else "")
