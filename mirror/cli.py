@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from mirror import __version__
 from mirror.config import Config, ConfigError, Loaded, environment, load
@@ -125,10 +123,10 @@ def config_show(
             json.dumps({key: {"value": value, "from": origin} for key, value, origin in rows}, indent=2)
         )
         return
-    table = Table("option", "value", "from", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(soft_wrap=True).print(table, markup=False, highlight=False)
+    # Whole lines, whatever the width of the terminal: these are searched, and compared.
+    keys, values = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for key, value, origin in rows:
+        typer.echo(f"{key:<{keys}}  {value:<{min(values, 40)}}  {origin}")
 
 
 def _load(
@@ -174,7 +172,6 @@ async def _serve(config: Config) -> None:
     service = await Service.open(config)
     try:
         await serve_http(service, config, _ready(config), stop)
-        notify("STOPPING=1")
     finally:
         await service.close()
 
@@ -185,6 +182,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
     def on_signal(number: int) -> None:
         if stop.is_set():
             os._exit(128 + number)  # fills resume from their maps at the next start
+        notify("STOPPING=1")
         get_logger(__name__).info("stopping: finishing what is being sent, again to end at once")
         stop.set()
 
@@ -224,7 +222,7 @@ def _banner(config: Config, addresses: Sequence[str]) -> str:
     guarded = [each.name for each in config.upstreams if each.username]
     if guarded:
         lines += [
-            f"Note: what the accounts at {', '.join(guarded)} can read, everybody who reaches this mirror can.",
+            f"Note: what the accounts at {', '.join(guarded)} can read, everybody who reaches us can.",
             "",
         ]
     return "\n".join(lines)

@@ -234,9 +234,10 @@ def _claim(claims: Iterable[tuple[str, str]]) -> None:
         owner = owners.setdefault(name, upstream)
         if owner != upstream:
             raise PydanticCustomError(
-                "claimed", "{name} is claimed by two upstreams, {first} and {second}: take it from one of them",
+                "claimed",
+                "{name} is claimed by {first} and by {second}: take it from one of them",
                 {"name": name, "first": owner, "second": upstream},
-            )  # fmt: skip
+            )
 
 
 # What is said instead of pydantic's words, by the beginning of its type of error; the value follows.

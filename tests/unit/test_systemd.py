@@ -1,0 +1,44 @@
+"""The systemd unit: hardened, and in step with the program."""
+
+import configparser
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mirror.config import Server
+from tests.programs import program
+
+FOLDER = Path(__file__).parent.parent.parent / "systemd"
+UNIT = FOLDER / "registry-mirror.service"
+
+
+@pytest.fixture(scope="module")
+def service() -> dict[str, str]:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNIT)
+    return dict(parser["Service"])
+
+
+def test_the_unit_runs_what_there_is(service: dict[str, str]) -> None:
+    """A dedicated user, folders by systemd's own directives, readiness by notification."""
+    assert service["Type"] == "notify"
+    assert "registry-mirror serve --config /etc/registry-mirror/mirror.toml" in service["ExecStart"]
+    assert service["CacheDirectory"] == service["ConfigurationDirectory"] == "registry-mirror"
+    assert service["CacheDirectoryMode"] == "0700"
+    user = (FOLDER / "registry-mirror.sysusers.conf").read_text().split()
+    assert user[:2] == ["u", service["User"]]
+
+
+def test_systemd_waits_longer_than_the_drain(service: dict[str, str]) -> None:
+    """Else it kills what is allowed to finish."""
+    assert float(service["TimeoutStopSec"]) > Server().shutdown_timeout
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_the_unit_is_hardened() -> None:
+    """`systemd-analyze security` rates it OK or better."""
+    command = [program("systemd-analyze"), "security", "--offline=true", "--threshold=40", str(UNIT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr
