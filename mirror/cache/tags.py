@@ -82,7 +82,9 @@ class Tags:
 
     async def _renewed(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         entry = await self._confirm(repository, tag)
-        return await self._manifests.get(repository, Digest.parse(entry.digest))
+        manifest = await self._manifests.get(repository, Digest.parse(entry.digest))
+        await self._store.put_tag(repository, tag, entry)
+        return manifest
 
     async def _confirm(self, repository: Repository, tag: Tag) -> TagEntry:
         return await self._confirming.once((repository, tag), partial(self._ask, repository, tag))
@@ -100,7 +102,12 @@ class Tags:
             return TagEntry(str(found.digest), found.media_type, len(found.data), time.time())
         entry = TagEntry(str(info.digest), info.media_type, info.size, time.time())
         await self._store.add_link(repository, info.digest, Link(info.media_type, info.size))
-        await self._store.put_tag(repository, tag, entry)
+        # A tag that moved keeps its old entry until the new manifest is here: if that cannot be had (a HEAD
+        # is free at Docker Hub, a GET is limited), the image that can be served is the old one.
+        known = await self._store.tag(repository, tag)
+        moved = known is not None and known.digest != entry.digest
+        if not moved or (await self._store.held(repository, info.digest)).present:
+            await self._store.put_tag(repository, tag, entry)
         return entry
 
     async def _first(self, repository: Repository, tag: Tag) -> ManifestAnswer:

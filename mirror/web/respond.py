@@ -13,7 +13,7 @@ from mirror.oci.ranges import Span, multipart, parse_range, total_length
 from mirror.web.exchange import Exchange
 
 BLOB_TYPE = "application/octet-stream"
-API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "registry-mirror"}
 
 # RFC 9111 5.5 (obsolete there, but what proxies and people still look for): served though unconfirmed.
 STALE = {"Warning": '110 registry-mirror "Response is Stale"'}
@@ -25,7 +25,7 @@ def whole(exchange: Exchange, status: int, headers: Mapping[str, str], body: byt
     exchange.bytes = 0 if exchange.request.method == "HEAD" else len(body)
     exchange.first_byte()
     return web.Response(
-        status=status, body=body, headers={**API_VERSION, "Content-Length": str(len(body)), **headers}
+        status=status, body=body, headers={**COMMON, "Content-Length": str(len(body)), **headers}
     )
 
 
@@ -39,7 +39,7 @@ def head(exchange: Exchange, headers: Mapping[str, str], size: int) -> web.Strea
     """The head of an answer whose body of `size` bytes is not sent."""
     exchange.status = 200
     exchange.first_byte()
-    return web.Response(headers={**API_VERSION, **headers, "Content-Length": str(size)})
+    return web.Response(headers={**COMMON, **headers, "Content-Length": str(size)})
 
 
 def error(exchange: Exchange, failure: RegistryError) -> web.StreamResponse:
@@ -51,7 +51,7 @@ def error(exchange: Exchange, failure: RegistryError) -> web.StreamResponse:
 def not_modified(exchange: Exchange, digest: Digest) -> web.StreamResponse:
     exchange.status = 304
     exchange.first_byte()
-    return web.Response(status=304, headers={**API_VERSION, **content_headers(digest)})
+    return web.Response(status=304, headers={**COMMON, **content_headers(digest)})
 
 
 def content_headers(digest: Digest) -> dict[str, str]:
@@ -101,7 +101,7 @@ def cut_short(request: web.BaseRequest) -> None:
 
 def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[web.StreamResponse, list[bytes | Span]]:
     """The head of the answer and the parts of its body."""
-    headers = {**API_VERSION, **content_headers(digest), "Accept-Ranges": "bytes", "Content-Type": BLOB_TYPE}
+    headers = {**COMMON, **content_headers(digest), "Accept-Ranges": "bytes", "Content-Type": BLOB_TYPE}
     parts: list[bytes | Span]
     if not spans:
         status, parts = 200, [Span(0, size)]

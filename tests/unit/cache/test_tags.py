@@ -105,10 +105,28 @@ async def test_a_new_digest_that_cannot_be_had_leaves_the_old_one(
     old = hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
     new = hub.add_image("library/x", "t", [b"b"])
-    hub.fault(Fault(status=429), new.manifest, "GET")
-    reply = await get(forgetful.address, TAG)
-    assert is_stale(reply)
-    assert reply.body == old.manifest_data
+    hub.fault(Fault(status=429), new.manifest, "GET", times=2)
+    for _ in range(2):
+        reply = await get(forgetful.address, TAG)
+        assert is_stale(reply)
+        assert reply.body == old.manifest_data
+    assert (await get(forgetful.address, TAG)).body == new.manifest_data
+
+
+async def test_a_head_of_a_tag_that_moved_does_not_lose_the_old_image(
+    hub: FakeRegistry, forgetful: Running
+) -> None:
+    """containerd HEADs first: the new digest is told, and kept once its manifest is here."""
+    old = hub.add_image("library/x", "t", [b"a"])
+    await get(forgetful.address, TAG)
+    new = hub.add_image("library/x", "t", [b"b"])
+    assert (await head(forgetful.address, TAG)).header("docker-content-digest") == str(new.manifest)
+    hub.fault(Fault(status=503), "manifests/t")
+    assert (await get(forgetful.address, TAG)).body == old.manifest_data
+    await get(forgetful.address, f"/v2/docker.io/library/x/manifests/{new.manifest}")
+    await head(forgetful.address, TAG)
+    hub.fault(Fault(status=503), "manifests/t")
+    assert (await get(forgetful.address, TAG)).body == new.manifest_data
 
 
 async def test_without_anything_cached_the_failure_is_told(hub: FakeRegistry, forgetful: Running) -> None:
