@@ -162,22 +162,28 @@ class Fill:
         if writer.offset < span.stop:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._digest}: ended at byte {writer.offset}")
 
-    async def _grow(self, partial: Partial, size: int | None, opened: Opened) -> GrowingFile:
+    async def _grow(self, partial: Partial, announced: int | None, opened: Opened) -> GrowingFile:
         """The upstream has confirmed the blob: from now on readers may follow."""
-        known = self._link.size if self._link else None
-        if size is None:
-            size = known
-        if size is None:
-            size = await self._registry.head_blob(self._repository.path, self._digest)
-        if size is None or known not in (None, size):
-            raise UpstreamError(
-                Failure.INVALID,
-                f"{self._repository.upstream} announces {size} bytes, not {known}: {self._digest}",
-            )
+        size = await self._size(announced)
         self._growing = await self._tools.store.grow(partial, size, self._tools.settings.chunk_size)
         self._start_verifying()
         opened(self._growing)
         return self._growing
+
+    async def _size(self, announced: int | None) -> int:
+        """The blob's size: as announced, as a manifest has it, or as a HEAD tells; they must not disagree."""
+        known = self._link.size if self._link else None
+        size = known if announced is None else announced
+        if size is None:
+            size = await self._registry.head_blob(self._repository.path, self._digest)
+        upstream = self._repository.upstream
+        if size is None:
+            raise UpstreamError(Failure.INVALID, f"{upstream} does not tell the size of {self._digest}")
+        if known not in (None, size):
+            raise UpstreamError(
+                Failure.INVALID, f"{upstream} announces {size} bytes, not {known}: {self._digest}"
+            )
+        return size
 
     def _start_verifying(self) -> None:
         self._verifying = self._tools.tasks.spawn(

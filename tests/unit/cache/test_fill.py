@@ -11,6 +11,7 @@ import pytest
 from mirror.cache import fill
 from mirror.oci.digest import Digest
 from mirror.store.growing import Partial
+from mirror.store.store import Store
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
@@ -254,6 +255,60 @@ async def test_a_fill_of_another_process_is_waited_for(
         assert fake.requests("GET", digest) == 0
         await asyncio.to_thread(partial.release)
         assert (await wire.reply()).body == SMALL
+
+
+async def test_what_another_process_filled_is_taken_from_the_store(
+    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two mirrors on one folder: the blob is downloaded by one of them (invariant 2)."""
+    monkeypatch.setattr(fill, "POLL_SECONDS", 0.001)
+    digest = fake.add_blob("library/x", SMALL)
+    other = await Store.open(mirror.config.cache.dir, 0)
+    partial = await other.lock_partial(digest)
+    assert partial is not None
+    async with await Wire.open(mirror.address) as wire:
+        wire.send("GET", path_of(digest))
+        growing = await other.grow(partial, len(SMALL), CHUNK)
+        async with growing.writer(0) as writer:
+            await writer.write(SMALL)
+        await growing.verify_on()
+        verified = growing.settle()
+        assert verified is not None
+        await other.adopt(verified)
+        await other.discard(partial)
+        await other.release(partial)
+        assert (await wire.reply()).body == SMALL
+    await other.close()
+    assert (fake.requests("GET", digest), fake.requests("HEAD", digest)) == (0, 1)
+
+
+@pytest.mark.parametrize("sent", [SMALL + b"more", SMALL[:-1]], ids=["longer", "shorter"])
+async def test_a_body_that_is_not_as_long_as_the_manifest_says(
+    fake: FakeRegistry, mirror: Running, sent: bytes
+) -> None:
+    """Without a Content-Length to be wrong, it is found out at the end: nothing of it is sent or kept."""
+    image = fake.add_image("library/x", "t", [SMALL])
+    await get(mirror.address, "/v2/docker.io/library/x/manifests/t")
+    fake.fault(Fault(data=sent, chunked=True), image.layers[0], "GET", times=9)
+    assert (await get(mirror.address, path_of(image.layers[0]))).status == 502
+
+
+async def test_a_blob_whose_size_nobody_tells(fake: FakeRegistry, mirror: Running) -> None:
+    """Neither the answer, nor a HEAD, nor a manifest: an error that says so."""
+    digest = fake.add_blob("library/x", SMALL)
+    fake.fault(Fault(chunked=True), digest, times=3)
+    reply = await get(mirror.address, path_of(digest))
+    assert reply.status == 502
+    assert b"does not tell the size" in reply.body
+
+
+async def test_an_upstream_that_changes_the_size_in_the_middle(fake: FakeRegistry, mirror: Running) -> None:
+    """The rest of something else is not appended: readers are cut, and the next request is right."""
+    digest = fake.add_blob("library/x", BIG)
+    fake.fault(Fault(cut_at=LARGE // 2), digest, "GET")
+    fake.fault(Fault(data=BIG + b"more"), digest, "GET")
+    assert not (await get(mirror.address, path_of(digest))).complete
+    assert (await get(mirror.address, path_of(digest))).body == BIG
 
 
 async def test_leftovers_of_another_size_are_thrown_away(fake: FakeRegistry, mirror: Running) -> None:
