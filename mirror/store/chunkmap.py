@@ -36,7 +36,8 @@ class ChunkMap:
     def create(cls, descriptor: int, size: int, chunk_size: int) -> "ChunkMap":
         """An empty map in the (locked) file `descriptor`, whatever that held before."""
         os.ftruncate(descriptor, 0)
-        os.ftruncate(descriptor, _length(size, chunk_size))
+        # With its blocks: a page that a full disk cannot back kills the process that writes it (SIGBUS).
+        os.posix_fallocate(descriptor, 0, _length(size, chunk_size))
         memory = mmap.mmap(descriptor, 0)
         HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, 0)
         return cls(memory, size, chunk_size)

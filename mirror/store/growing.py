@@ -124,10 +124,13 @@ class GrowingFile:
     def __init__(self, partial: Partial, chunks: ChunkMap, threads: DiskThreads) -> None:
         self.digest = partial.digest
         self.size = chunks.size
+        self._last_chunk = (len(chunks) - 1) * chunks.chunk_size
         self._partial = partial
         self._chunks = chunks
         self._threads = threads
         self._hasher = Hasher(partial.digest)
+        # Kept here and not read from the map, which is gone when the fill is over and readers still send.
+        self._contiguous = chunks.contiguous()
         self._verified = False
         self._failure: Exception | None = None
         self._changed = asyncio.Event()
@@ -140,8 +143,7 @@ class GrowingFile:
             return self.size
         if self.size <= HELD_WHOLE:
             return 0
-        last_chunk = (len(self._chunks) - 1) * self._chunks.chunk_size
-        return min(self._chunks.contiguous(), last_chunk)
+        return min(self._contiguous, self._last_chunk)
 
     async def wait_readable(self, offset: int) -> int:
         """Wait until the byte at `offset` may be sent; returns `readable`.
@@ -180,9 +182,8 @@ class GrowingFile:
     async def verify_on(self) -> None:
         """Hash what has become contiguous, until all of it is; runs beside the writers. Raises StoreError."""
         while self._hasher.offset < self.size:
-            contiguous = self._chunks.contiguous()
-            if contiguous > self._hasher.offset:
-                await to_the_end(self._threads.run(self._partial.hash_on, self._hasher, contiguous))
+            if self._contiguous > self._hasher.offset:
+                await to_the_end(self._threads.run(self._partial.hash_on, self._hasher, self._contiguous))
             else:
                 await self._changed.wait()
 
@@ -202,6 +203,7 @@ class GrowingFile:
     async def restart(self) -> None:
         """Forget what was written: it is wrong. Only while nothing of it could have been read."""
         self._chunks = await self._threads.run(self._partial.allocate, self.size, self._chunks.chunk_size)
+        self._contiguous = 0
         self._hasher = Hasher(self.digest)
 
     def close(self) -> None:
@@ -211,6 +213,7 @@ class GrowingFile:
     def written(self, offset: int, length: int) -> None:
         """Bytes reached the data file; called by RangeWriter only."""
         self._chunks.record(offset, length)
+        self._contiguous = self._chunks.contiguous()
         self._wake()
 
     def _wake(self) -> None:

@@ -67,6 +67,8 @@ class App:
             return await self._registry.answer(exchange)
         except Exception:
             log.exception("unexpected error", id=exchange.id)
+            if exchange.streaming:  # an error document would be taken for the rest of the blob
+                return respond.cut_short(exchange)
             failure = RegistryError(
                 Code.UNKNOWN, f"unexpected error in this mirror; its log says more under id {exchange.id}"
             )

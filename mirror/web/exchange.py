@@ -25,6 +25,7 @@ class Exchange:
         self.status = 0
         self.bytes = 0
         self.note: str | None = None
+        self.streaming = False  # a head was sent: what goes wrong now can only be told by ending early
         self._started = time.perf_counter()
         self._first_byte: float | None = None
 

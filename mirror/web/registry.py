@@ -185,8 +185,7 @@ async def _deliver(
         exchange.outcome, exchange.note = Outcome.ERROR, f"cut short: {failure}"
     except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's word for a closing transport
         exchange.note = f"client left: {left}"
-    respond.cut_short(exchange.request)
-    return web.Response(status=exchange.status)
+    return respond.cut_short(exchange)
 
 
 def _read_only(method: str) -> RegistryError:

@@ -81,6 +81,7 @@ async def send_blob(
     """Stream the blob, or ranges of it; cut short, with FIN, when the rest cannot come (invariant 4)."""
     response, parts = _plan(digest, reader.size, spans)
     exchange.status = response.status
+    exchange.streaming = True
     await response.prepare(exchange.request)
     exchange.first_byte()
     for part in parts:
@@ -93,10 +94,11 @@ async def send_blob(
     return response
 
 
-def cut_short(request: web.BaseRequest) -> None:
+def cut_short(exchange: Exchange) -> web.StreamResponse:
     """Close after what was sent: the client sees a short body, which it resumes or retries."""
-    if request.transport is not None:
-        request.transport.close()
+    if exchange.request.transport is not None:
+        exchange.request.transport.close()
+    return web.Response(status=exchange.status)
 
 
 def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[web.StreamResponse, list[bytes | Span]]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ def test_a_new_map_misses_everything(descriptor: int) -> None:
     empty = ChunkMap.create(descriptor, 0, 10)
     assert (len(empty), empty.contiguous(), empty.missing(), empty.received()) == (0, 0, [], 0)
     empty.close()
+
+
+def test_a_map_has_its_blocks(descriptor: int) -> None:
+    """A sparse map on a full disk would kill the process at the first count that is written."""
+    with closing(ChunkMap.create(descriptor, 1024**3, 64 * 1024)):
+        status = os.fstat(descriptor)
+        assert status.st_blocks * 512 >= status.st_size > 64 * 1024
 
 
 def test_bytes_across_chunks_are_counted_in_each(descriptor: int) -> None:

@@ -140,6 +140,19 @@ async def test_after_the_fill_there_are_no_new_readers(grow: Grow) -> None:
         assert os.pread(reader.fileno(), 100, 0) == b"x" * 100
 
 
+async def test_a_reader_outlives_the_chunk_map(grow: Grow) -> None:
+    """A fill that failed gives its files back while readers still send what they were allowed to."""
+    growing, partial = await grow(LARGE)
+    await write(growing, LARGE, 0, 1000)
+    growing.close()
+    assert partial.chunks is not None
+    partial.chunks.close()
+    assert await growing.wait_readable(0) == 1000
+    growing.fail(StoreError("the disk is full"))
+    with pytest.raises(StoreError, match="full"):
+        await growing.wait_readable(1000)
+
+
 async def test_what_an_earlier_process_left_is_there(tmp_path: Path) -> None:
     """Released and locked again: the same bytes, the same map."""
     threads = DiskThreads(1)

@@ -28,6 +28,20 @@ async def test_an_unexpected_error_is_an_oci_error_with_an_id(
     assert line["id"] in failure["message"]
 
 
+async def test_an_unexpected_error_in_a_body_ends_it(
+    mirror: Running, hub: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the head is out an error document would be taken for content: the body is short instead."""
+    digest = hub.add_blob("library/x", b"0123456789")
+
+    async def broken(*_: object) -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr("mirror.web.respond._send_span", broken)
+    reply = await get(mirror.address, f"/v2/library/x/blobs/{digest}")
+    assert (reply.status, reply.body, reply.complete) == (200, b"", False)
+
+
 async def test_stopping_finishes_what_is_running(hub: FakeRegistry, tmp_path: Path) -> None:
     """A response in the middle is completed; nothing new is accepted; /readyz had said so."""
     async with serving(configured(tmp_path, {"docker.io": hub.url})) as mirror:
