@@ -55,6 +55,16 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.source_up = self._of_source("up", "1 while the source is used, 0 while it is left alone.")
+        self.source_latency = self._of_source("latency_seconds", "To the first byte, averaged.")
+        self.source_speed = self._of_source("bytes_per_second", "Of one connection, averaged.")
+        self.source_connections = self._of_source("connections", "Connections that bring blobs now.")
+        self.source_lies = Counter(
+            "registry_mirror_source_wrong_bytes_total",
+            "Downloads that did not match their digest in which the source had a part.",
+            ["upstream", "source"],
+            registry=registry,
+        )
         self.first_byte_seconds = self._seconds("first_byte", "From a request to the head of its answer.")
         self.request_seconds = self._seconds("request", "From a request to the end of its answer.")
         self.cache_bytes = Gauge("registry_mirror_cache_bytes", "Bytes of blobs cached.", registry=registry)
@@ -63,6 +73,11 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """Body and Content-Type for a Prometheus scrape."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def _of_source(self, name: str, documentation: str) -> Gauge:
+        return Gauge(
+            f"registry_mirror_source_{name}", documentation, ["upstream", "source"], registry=self._registry
+        )
 
     def _seconds(self, name: str, documentation: str) -> Histogram:
         return Histogram(

@@ -25,7 +25,7 @@ class Service:
         self.metrics = Metrics()
         self._tasks = Tasks()
         self._store = store
-        self._upstreams = Upstreams(config, self.metrics)
+        self._upstreams = Upstreams(config, self.metrics, self._tasks)
         tools = Tools(store, self._tasks, self.metrics, config.fill)
         self.cache = Cache(tools, self._upstreams, config.tags)
 
@@ -39,6 +39,7 @@ class Service:
 
     async def refresh_stats(self) -> None:
         """Bring the gauges about the cache up to date."""
+        self._upstreams.report(self.metrics)
         size, entries = await self._store.stats()
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)

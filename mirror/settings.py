@@ -115,6 +115,10 @@ class Tags(Section):
 class Fill(Section):
     chunk_size: Size = ByteSize(4 * 1024 * 1024)
     attempts: Attempts = 5
+    parallel: Annotated[int, Number, Field(ge=1, le=64)] = 8
+    parallel_above: Size = ByteSize(8 * 1024 * 1024)
+    verify_first: bool = False
+    prefetch: Annotated[int, Number, Field(ge=0, le=64)] = 3
 
     @field_validator("chunk_size")
     @classmethod
@@ -129,13 +133,10 @@ class Log(Section):
     format: Literal["auto", "console", "json"] = "auto"
 
 
-class UpstreamSettings(Section):
-    """One upstream: its canonical name, where it is, and how to behave towards it."""
+class Endpoint(Section):
+    """Where something is, and how to behave towards it."""
 
-    name: Annotated[str, AfterValidator(_host_name)]
     url: str
-    aliases: Hosts = ()
-    hosts: Hosts = ()
     username: str | None = None
     password_file: ReadableFile | None = None
     password: SecretStr | None = Field(default=None, validate_default=True)
@@ -187,12 +188,32 @@ class UpstreamSettings(Section):
         return text
 
     @model_validator(mode="after")
-    def _credentials_are_whole(self) -> "UpstreamSettings":
+    def _credentials_are_whole(self) -> "Endpoint":
         if (self.username is None) != (self.password is None):
             raise ValueError(
                 "username and password (better: password_file) belong together: give both or none"
             )
         return self
+
+
+class SourceSettings(Endpoint):
+    """Another mirror of an upstream. `prefix` goes in front of every repository there."""
+
+    prefix: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._/-]*[a-z0-9])?$")] = ""
+    weight: Annotated[float, Number, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+
+    def endpoint(self) -> dict[str, Any]:
+        """The values that it has in common with an upstream."""
+        return {name: getattr(self, name) for name in Endpoint.model_fields if name != "password_file"}
+
+
+class UpstreamSettings(Endpoint):
+    """One upstream: its canonical name, its own endpoint, and other mirrors of it."""
+
+    name: Annotated[str, AfterValidator(_host_name)]
+    aliases: Hosts = ()
+    hosts: Hosts = ()
+    sources: tuple[SourceSettings, ...] = ()
 
 
 class Config(Section):
@@ -249,7 +270,8 @@ REASONS = {
     "finite_number": "must be a finite number",
     "literal_error": "must be {expected}",
     "missing": "is missing",
-    "string": "must be text in quotes",
+    "string_type": "must be text in quotes",
+    "string_pattern": "must be the beginning of repository names, for instance docker.io",
     "tuple": "must be a list of texts in quotes",
     "path": "must be a path in quotes",
     "bool": "must be true or false",

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from mirror.upstream.errors import UpstreamError
 
-# How far the network may be ahead of the disk, in bytes per fill.
+# How far the network may be ahead of the disk, in bytes per connection.
 AHEAD = 4 * 1024 * 1024
 
 
@@ -39,17 +39,16 @@ class Pieces:
             self._ended = True
             self._arrived.set()
 
-    async def next(self) -> bytes:
-        """At least one byte, or none at the end. Raises UpstreamError after all that came before it."""
+    async def next(self) -> list[bytes]:
+        """What has arrived, as it came; nothing at the end. Raises UpstreamError after all before it."""
         await self._arrived.wait()
-        piece = b"".join(self._parts)
-        self._parts, self._length = [], 0
+        parts, self._parts, self._length = self._parts, [], 0
         self._room.set()
         if not self._ended:
             self._arrived.clear()
-        if not piece and self._error is not None:
+        if not parts and self._error is not None:
             raise self._error
-        return piece
+        return parts
 
 
 async def skipping(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[bytes]:
@@ -60,3 +59,14 @@ async def skipping(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[by
             continue
         yield chunk[count:]
         count = 0
+
+
+def clipped(parts: list[bytes], length: int) -> list[bytes]:
+    """The first `length` bytes of `parts`."""
+    kept: list[bytes] = []
+    for part in parts:
+        if length <= 0:
+            break
+        kept.append(part[:length])
+        length -= len(part)
+    return kept

@@ -1,24 +1,202 @@
-"""What to fetch next: a pure function of what is missing and what readers wait for.
+"""What to fetch next, and over how many connections: decisions only, no I/O and no clock.
 
-One stream per fill so far. The answer is a range and not a chunk, because one long request costs one
-round trip; a second connection would take a range out of the rest of the same gaps.
+A *lane* is one connection that brings one span. The rules:
+
+1. The reader nearest to running dry is served first.
+2. No byte is given to two lanes.
+3. A span is long where a connection is fast, so that a request's round trip is a small part of it, and
+   short towards the end, so that all lanes end together.
+4. Connections are added while they pay: while the sum of what arrives still grows (`Ramp`).
+5. A lane that has become slow, or silent, gives its rest to others (`to_steal`).
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from mirror.oci.ranges import Span
 
+S = TypeVar("S")
 
-def next_range(missing: Sequence[Span], wanted: Iterable[int]) -> Span | None:
-    """The range to ask for now; None when nothing is missing.
+# How long a span should take, in seconds: a round trip of 150 ms is then 7 % of it.
+SPAN_SECONDS = 2.0
+# The span of a connection whose speed is not known, and the longest one, in bytes.
+FIRST_SPAN = 8 * 1024 * 1024
+LONGEST_SPAN = 64 * 1024 * 1024
 
-    `missing` are the gaps in order. `wanted` are offsets that readers have come to: the one nearest to the
-    start of a gap that holds it goes first, and without any the first gap does.
+# How much of its share each added connection must bring: twice the connections, a quarter more bytes.
+WORTH = 0.25
+# What arrives is compared over windows of this length, in seconds. Shorter ones measure the scheduler.
+WINDOW = 0.15
+# After connections turned out not to pay, this long passes before it is tried again, in seconds.
+SETTLED = 3.0
+
+# A lane is robbed when it would need this many times as long as a fresh connection.
+HOPELESS = 2.0
+# Below this nothing is concluded, in seconds: packets are lost and sent again on every line.
+GRACE = 0.6
+# A lane that has been silent is expected to be silent for this many times as long.
+SILENCE = 2.0
+# How much more patient to be with a lane that is all there is: nothing shows that another would do better.
+ALONE = 8.0
+
+
+@dataclass(eq=False, slots=True)
+class Lane(Generic[S]):
+    """One connection to `source` for the bytes from `start` to `stop`; times in seconds of one clock."""
+
+    source: S
+    start: int
+    stop: int
+    began: float
+    offset: int = 0  # what has arrived ends here
+    endless: bool = False  # asked without an end: `stop` may be brought nearer
+    first: float | None = None  # when the first byte came
+    last: float = 0.0  # when the last one did
+
+    def __post_init__(self) -> None:
+        self.offset = self.start
+        self.last = self.began
+
+    @property
+    def left(self) -> int:
+        return self.stop - self.offset
+
+    def speed(self) -> float:
+        """Bytes a second until the last byte; 0 before anything is known."""
+        if self.first is None or self.last <= self.first:
+            return 0.0
+        return (self.offset - self.start) / (self.last - self.first)
+
+    def moved(self, now: float, length: int) -> None:
+        """`length` bytes more are here."""
+        if self.first is None:
+            self.first = now
+        self.offset += length
+        self.last = now
+
+
+def next_span(
+    missing: Sequence[Span], lanes: Iterable[Lane[S]], wanted: Iterable[int], length: int, chunk_size: int
+) -> Span | None:
+    """What a free connection should bring; None when all that is missing is on its way.
+
+    `missing` are the gaps in order, `wanted` the offsets readers wait at, `length` the most to ask for.
     """
-    if not missing:
+    free = list(_without(missing, sorted((lane.start, lane.stop) for lane in lanes)))
+    if not free:
         return None
-    for offset in sorted(wanted):
-        for gap in missing:
-            if offset < gap.stop:
-                return gap
-    return missing[0]
+    start, gap = min(
+        (_nearest(free, offset, chunk_size) for offset in [*wanted] or [0]), key=lambda found: found[0]
+    )[1]
+    return Span(start, min(start + length, gap.stop))
+
+
+def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) -> bool:
+    """Whether a reader waits at `offset` for what no lane is about to bring."""
+    if not any(gap.start <= offset < gap.stop for gap in missing):
+        return False
+    return not any(lane.start <= offset < lane.stop for lane in lanes)
+
+
+def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:
+    """How many bytes one request should be for, in whole chunks.
+
+    `left` bytes are missing in all, `level` connections share them, `speed` is one connection's in bytes a
+    second, 0 if unknown.
+    """
+    wished = speed * SPAN_SECONDS if speed else FIRST_SPAN
+    fair = left if level == 1 else left / (2 * level)
+    chunks = -(-int(min(wished, fair, LONGEST_SPAN)) // chunk_size)
+    return max(1, chunks) * chunk_size
+
+
+def to_steal(
+    lanes: Iterable[Lane[S]], now: float, speed: float, latency: float, patience: float = 1.0
+) -> Lane[S] | None:
+    """The lane whose rest a fresh connection would bring much sooner; None if there is none.
+
+    `speed` and `latency` are what a fresh connection can be expected to have; `patience` grows with what
+    was stolen in vain.
+    """
+    if speed <= 0:
+        return None
+    worst, longest = None, 0.0
+    for lane in lanes:
+        fresh = latency + lane.left / speed
+        rest = _expected(lane, now, fresh)
+        if rest > patience * (HOPELESS * fresh + GRACE + latency) and rest > longest:
+            worst, longest = lane, rest
+    return worst
+
+
+class Ramp:
+    """How many connections to have: `level` is doubled while that pays, and taken back when it does not."""
+
+    def __init__(self, most: int, level: int = 1) -> None:
+        self.most = max(1, most)
+        self.level = max(1, min(level, self.most))
+        self._since: float | None = None
+        self._received = 0
+        self._rate = 0.0  # at half the level
+        self._base = 0  # the level that `_rate` was measured at; 0 for none
+        self._quiet_until = 0.0
+
+    def observe(self, now: float, received: int, flowing: int) -> None:
+        """`received` bytes in all so far, over `flowing` connections that bring bytes at this moment."""
+        if self.level >= self.most and not self._base:
+            return
+        if flowing < self.level or now < self._quiet_until:
+            self._since = None
+        elif self._since is None:
+            self._since, self._received = now, received
+        elif now - self._since >= WINDOW:
+            self._judge(now, (received - self._received) / (now - self._since))
+            self._since = None
+
+    @property
+    def settled(self) -> int:
+        """The level that has been seen to pay."""
+        return self._base or self.level
+
+    def _judge(self, now: float, rate: float) -> None:
+        paid = not self._base or rate >= self._rate * (1 + WORTH * (self.level / self._base - 1))
+        if not paid:
+            self.level, self._base = self._base, 0
+            self._quiet_until = now + SETTLED
+            return
+        self._base, self._rate = self.level, rate
+        self.level = min(2 * self.level, self.most)
+        if self.level == self._base:
+            self._base = 0
+
+
+def _expected(lane: Lane[S], now: float, fresh: float) -> float:
+    """How long the rest of a lane will take, in seconds; `fresh`: on a connection that is as it should be."""
+    silent, speed = now - lane.last, lane.speed()
+    return lane.left / speed + SILENCE * silent if speed else fresh + silent
+
+
+def _without(missing: Sequence[Span], taken: Sequence[tuple[int, int]]) -> Iterable[Span]:
+    for gap in missing:
+        start = gap.start
+        for first, stop in taken:
+            if stop <= start or first >= gap.stop:
+                continue
+            if first > start:
+                yield Span(start, first)
+            start = max(start, stop)
+        if start < gap.stop:
+            yield Span(start, gap.stop)
+
+
+def _nearest(free: Sequence[Span], offset: int, chunk_size: int) -> tuple[int, tuple[int, Span]]:
+    """How far a reader at `offset` is from what nobody brings, and where that begins.
+
+    In the middle of a gap at the chunk that has the offset, because a chunk fills from its start.
+    """
+    for gap in free:
+        if offset < gap.stop:
+            start = max(gap.start, offset - offset % chunk_size)
+            return max(0, start - offset), (start, gap)
+    return offset, (free[0].start, free[0])

@@ -30,6 +30,10 @@ class ChunkMap:
         self._memory = memory
         self.size = size
         self.chunk_size = chunk_size
+        # The same counts for this process, which may ask when the memory is closed already.
+        self._counts: list[int] = [
+            COUNT.unpack_from(memory, HEADER.size + i * COUNT.size)[0] for i in range(len(self))
+        ]
         self._first_open = 0  # every chunk before this one is complete
 
     @classmethod
@@ -67,8 +71,7 @@ class ChunkMap:
         return Span(start, min(start + self.chunk_size, self.size))
 
     def count(self, index: int) -> int:
-        value: int = COUNT.unpack_from(self._memory, HEADER.size + index * COUNT.size)[0]
-        return value
+        return self._counts[index]
 
     def record(self, offset: int, length: int) -> None:
         """`length` bytes at `offset` were written. Each chunk fills from its start: `offset` continues it."""
@@ -79,7 +82,9 @@ class ChunkMap:
             done = end - index * self.chunk_size
             if offset - index * self.chunk_size > self.count(index):
                 raise ValueError(f"bytes at {offset} leave a hole in chunk {index}")
-            COUNT.pack_into(self._memory, HEADER.size + index * COUNT.size, max(done, self.count(index)))
+            if done > self.count(index):
+                self._counts[index] = done
+                COUNT.pack_into(self._memory, HEADER.size + index * COUNT.size, done)
             offset = end
 
     def contiguous(self) -> int:
@@ -89,6 +94,18 @@ class ChunkMap:
         if self._first_open == len(self):
             return self.size
         return self._first_open * self.chunk_size + self.count(self._first_open)
+
+    def available(self, offset: int) -> int:
+        """Where the bytes end that are here from `offset` on without a gap; `offset` if that one is not."""
+        contiguous = self.contiguous()
+        if offset < contiguous or offset >= self.size:
+            return contiguous
+        index = offset // self.chunk_size
+        while index < len(self) and self._is_complete(index):
+            index += 1
+        if index == len(self):
+            return self.size
+        return max(offset, index * self.chunk_size + self.count(index))
 
     def missing(self) -> list[Span]:
         """What is not here, in order; neighbours merged."""

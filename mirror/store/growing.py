@@ -7,12 +7,12 @@ see the writer: they ask how far they may read, and send that much from the page
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import aiofiles
+from aiofiles.os import wrap
 
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
@@ -29,6 +29,9 @@ HELD_WHOLE = 4 * 1024 * 1024
 
 # One read of the verifier, in bytes: large enough that hashing is the cost, not the calls.
 HASH_STEP = 1024 * 1024
+
+# The most buffers of one system call (IOV_MAX of Linux).
+IOV_MOST = 1024
 
 
 class Partial:
@@ -65,6 +68,21 @@ class Partial:
         Its position is shared: read it by `sendfile` or `pread` at offsets only.
         """
         return os.fdopen(os.dup(self.descriptor), "rb", buffering=0)
+
+    def write(self, offset: int, parts: Sequence[bytes], hasher: "Hasher | None") -> None:
+        """Write consecutive bytes; hash them too while they are in the processor's cache."""
+        view = deque(parts)
+        while view:
+            batch = [view[i] for i in range(min(len(view), IOV_MOST))]
+            written = os.pwritev(self.descriptor, batch, offset)
+            offset += written
+            while view and written >= len(view[0]):
+                written -= len(view.popleft())
+            if written:
+                view[0] = view[0][written:]
+        if hasher is not None:
+            for part in parts:
+                hasher.update(part)
 
     def hash_on(self, hasher: "Hasher", stop: int) -> None:
         """Feed what is on disk to the hasher, from where it stopped to `stop`."""
@@ -118,43 +136,70 @@ class Hasher:
         return self._hash.hexdigest() == self._digest.encoded
 
 
+# aiofiles has no write at an offset, so it makes one of ours asynchronous.
+_write_at = wrap(Partial.write)
+
+
 class GrowingFile:
     """A partial of known size that is being filled, and how far its readers may go."""
 
-    def __init__(self, partial: Partial, chunks: ChunkMap, threads: DiskThreads) -> None:
+    def __init__(
+        self, partial: Partial, chunks: ChunkMap, threads: DiskThreads, *, verify_first: bool = False
+    ) -> None:
+        """`verify_first`: nothing of any size is sent before the whole is verified."""
         self.digest = partial.digest
         self.size = chunks.size
+        self.untouched = True  # no reader has had a byte
+        self.chunk_size = chunks.chunk_size
+        self.on_wait: Callable[[], object] = bool  # called when a reader waits ahead of what is contiguous
+        self._withheld = verify_first or chunks.size <= HELD_WHOLE
         self._last_chunk = (len(chunks) - 1) * chunks.chunk_size
         self._partial = partial
         self._chunks = chunks
         self._threads = threads
         self._hasher = Hasher(partial.digest)
-        # Kept here and not read from the map, which is gone when the fill is over and readers still send.
-        self._contiguous = chunks.contiguous()
+        self._hashing = False
+        self._waiting: dict[object, int] = {}
         self._verified = False
         self._failure: Exception | None = None
         self._changed = asyncio.Event()
         self._closed = False
 
-    @property
-    def readable(self) -> int:
-        """How many bytes from the start may be sent now: never the holdback before all is verified."""
+    def readable(self, offset: int = 0) -> int:
+        """Where the bytes end that may be sent now from `offset` on; `offset` or less when there are none.
+
+        Never the holdback before all is verified.
+        """
         if self._verified:
             return self.size
-        if self.size <= HELD_WHOLE:
+        if self._withheld:
             return 0
-        return min(self._contiguous, self._last_chunk)
+        return min(self._chunks.available(offset), self._last_chunk)
 
     async def wait_readable(self, offset: int) -> int:
         """Wait until the byte at `offset` may be sent; returns `readable`.
 
         Raises what the fill failed with: no more will come, and the reader must be cut short.
         """
-        while (readable := self.readable) <= offset and not self._verified:
-            if self._failure is not None:
-                raise self._failure.with_traceback(None)
-            await self._changed.wait()
+        readable = self.readable(offset)
+        if readable <= offset and not self._verified:
+            readable = await self._wait(offset)
+        self.untouched = False
         return readable
+
+    async def _wait(self, offset: int) -> int:
+        waiter = object()
+        self._waiting[waiter] = offset
+        if offset > self._chunks.contiguous():
+            self.on_wait()
+        try:
+            while (readable := self.readable(offset)) <= offset and not self._verified:
+                if self._failure is not None:
+                    raise self._failure.with_traceback(None)
+                await self._changed.wait()
+            return readable
+        finally:
+            del self._waiting[waiter]
 
     def open_reader(self) -> BinaryIO | None:
         """A file for one reader, who closes it; None when the fill is over (look in the store)."""
@@ -166,26 +211,38 @@ class GrowingFile:
     def received(self) -> int:
         return self._chunks.received()
 
-    @asynccontextmanager
-    async def writer(self, start: int) -> AsyncIterator["RangeWriter"]:
-        """A writer for consecutive bytes from `start` on."""
-        with translated("open the growing file"):
-            file = await aiofiles.open(
-                self._partial.data_path, "r+b", buffering=0, executor=self._threads.executor
-            )
+    def wanted(self) -> list[int]:
+        """The offsets that readers wait at."""
+        return sorted(self._waiting.values())
+
+    async def write(self, offset: int, parts: Sequence[bytes]) -> None:
+        """Write consecutive bytes, off the loop. Raises StoreError, for instance when the disk is full."""
+        inline = not self._hashing and self._hasher.offset == offset
+        self._hashing = self._hashing or inline
         try:
-            await file.seek(start)
-            yield RangeWriter(self, file, start)
+            await to_the_end(self._write(offset, parts, self._hasher if inline else None))
         finally:
-            await to_the_end(file.close())
+            if inline:
+                self._hashing = False
+        self._chunks.record(offset, sum(len(part) for part in parts))
+        self._wake()
+
+    async def _write(self, offset: int, parts: Sequence[bytes], hasher: Hasher | None) -> None:
+        with translated("write the growing file"):
+            await _write_at(self._partial, offset, parts, hasher, executor=self._threads.executor)
 
     async def verify_on(self) -> None:
-        """Hash what has become contiguous, until all of it is; runs beside the writers. Raises StoreError."""
+        """Hash what `write` has not, as it becomes contiguous, until all is; runs beside it. StoreError."""
         while self._hasher.offset < self.size:
-            if self._contiguous > self._hasher.offset:
-                await to_the_end(self._threads.run(self._partial.hash_on, self._hasher, self._contiguous))
-            else:
+            if self._hashing or self._chunks.contiguous() <= self._hasher.offset:
                 await self._changed.wait()
+                continue
+            self._hashing = True
+            try:
+                stop = self._chunks.contiguous()
+                await to_the_end(self._threads.run(self._partial.hash_on, self._hasher, stop))
+            finally:
+                self._hashing = False
 
     def settle(self) -> Verified | None:
         """The whole is here: release it to the readers if it is what its name says; else None."""
@@ -203,40 +260,12 @@ class GrowingFile:
     async def restart(self) -> None:
         """Forget what was written: it is wrong. Only while nothing of it could have been read."""
         self._chunks = await self._threads.run(self._partial.allocate, self.size, self._chunks.chunk_size)
-        self._contiguous = 0
         self._hasher = Hasher(self.digest)
 
     def close(self) -> None:
         """The fill is over: no new readers. Those there are keep what they have open."""
         self._closed = True
 
-    def written(self, offset: int, length: int) -> None:
-        """Bytes reached the data file; called by RangeWriter only."""
-        self._chunks.record(offset, length)
-        self._contiguous = self._chunks.contiguous()
-        self._wake()
-
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-class RangeWriter:
-    """Writes consecutive bytes of a growing file, off the loop."""
-
-    def __init__(
-        self, growing: GrowingFile, file: "aiofiles.threadpool.binary.AsyncFileIO", start: int
-    ) -> None:
-        self._growing = growing
-        self._file = file
-        self.offset = start
-
-    async def write(self, data: bytes) -> None:
-        """Raises StoreError, for instance when the disk is full."""
-        view = memoryview(data)
-        while view:
-            with translated("write the growing file"):
-                count = await to_the_end(self._file.write(view))
-            self._growing.written(self.offset, count)
-            self.offset += count
-            view = view[count:]

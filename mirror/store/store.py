@@ -131,12 +131,14 @@ class Store:
         """The partial of `digest`, new or resumed; None while another process holds it."""
         return await self.threads.run(Partial.lock, digest, self._partials)
 
-    async def grow(self, partial: Partial, size: int, chunk_size: int) -> GrowingFile:
+    async def grow(
+        self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
+    ) -> GrowingFile:
         """The partial as a growing file of `size` bytes: resumed if it was that size, else from nothing."""
         chunks = partial.chunks
         if chunks is None or chunks.size != size:
             chunks = await self.threads.run(partial.allocate, size, chunk_size)
-        return GrowingFile(partial, chunks, self.threads)
+        return GrowingFile(partial, chunks, self.threads, verify_first=verify_first)
 
     async def discard(self, partial: Partial) -> None:
         """Remove the partial's files: they were adopted, or are worthless."""

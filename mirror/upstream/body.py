@@ -13,12 +13,16 @@ Pieces = Callable[[], AsyncGenerator[bytes, None]]
 class BlobBody:
     """Some bytes of a blob from `start` on. `total`: the size of the whole blob, None if the source hides it.
 
-    `start` is 0 when the source ignored the range that was asked for and sends everything.
+    `whole`: the source sends everything, perhaps though a range was asked for.
     """
 
-    def __init__(self, name: str, pieces: Pieces, start: int, stop: int | None, total: int | None) -> None:
+    def __init__(
+        self, name: str, pieces: Pieces, span: tuple[int, int | None], total: int | None, *, whole: bool
+    ) -> None:
+        start, stop = span
         self.start = start
         self.total = total
+        self.whole = whole
         self._name = name
         self._pieces = pieces
         self._length = None if stop is None else stop - start
@@ -45,14 +49,14 @@ def blob_body(name: str, response: Response, asked: Span | None, pieces: Pieces)
     """The body of a 200 or 206 answer. `asked`: the range asked for, None for everything."""
     if response.status == 200:
         total = response.content_length
-        return BlobBody(name, pieces, 0, total, total)
+        return BlobBody(name, pieces, (0, total), total, whole=True)
     span, total = _answered(name, response)
     if asked is None or span.start != asked.start or span.stop > asked.stop:
         message = f"{name}: asked for {_words(asked)}, sent {_words(span)}"
         raise UpstreamError(Failure.INVALID, message, status=206)
     # Less than asked for and than there is: chunks() then ends as a broken body, to be continued.
     stop = min(asked.stop, total) if total is not None else span.stop
-    return BlobBody(name, pieces, span.start, stop, total)
+    return BlobBody(name, pieces, (span.start, stop), total, whole=False)
 
 
 def _answered(name: str, response: Response) -> tuple[Span, int | None]:

@@ -38,6 +38,13 @@ class Ask:
     follow_see_other: bool = True
 
 
+@dataclass(slots=True)
+class Shortcut:
+    """Where redirects led to for one blob: its next range is asked there at once, as long as that works."""
+
+    url: URL | None = field(default=None, repr=False)  # signed
+
+
 class Client:
     """Sends requests to one upstream."""
 
@@ -46,17 +53,20 @@ class Client:
         self._auth = auth
 
     @contextlib.asynccontextmanager
-    async def open(self, ask: Ask) -> AsyncIterator[Response]:
+    async def open(self, ask: Ask, shortcut: Shortcut | None = None) -> AsyncIterator[Response]:
         """A successful answer, its body unread. UpstreamError for everything else.
 
         A body that is not read to its end costs the connection: what is left is not waited for.
         """
-        response = await self._follow(ask)
+        shortcut = shortcut or Shortcut()
+        response = await self._short(ask, shortcut) or await self._follow(ask)
         if ask.method == "GET" and self._expired(response):
             response.close()
             response = await self._follow(ask)
         try:
             await self._check(response)
+            if not self._own(response.url):
+                shortcut.url = response.url
             yield response
         finally:
             response.close()
@@ -68,6 +78,23 @@ class Client:
     def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
         """The pieces of the body as they come in."""
         return self._transport.chunks(response)
+
+    async def _short(self, ask: Ask, shortcut: Shortcut) -> Response | None:
+        """The answer of where the last redirect led to; None when that is no longer good."""
+        if shortcut.url is None:
+            return None
+        url = shortcut.url
+        try:
+            response = await self._send(ask, url, None)
+        except UpstreamError:
+            shortcut.url = None
+            raise
+        if response.status in (200, 206):
+            return response
+        if shortcut.url == url:
+            shortcut.url = None
+        response.close()
+        return None
 
     def _expired(self, response: Response) -> bool:
         # Only a URL with a query is signed; registry.k8s.io's redirects to other registries have none.

@@ -23,7 +23,7 @@ from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
 from mirror.upstream.auth import Authorizer
 from mirror.upstream.body import BlobBody, blob_body
-from mirror.upstream.client import Ask, Client, HeadRefused
+from mirror.upstream.client import Ask, Client, HeadRefused, Shortcut
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.links import next_query
 from mirror.upstream.media import GENERIC, is_page, manifest_type, media_type
@@ -84,7 +84,8 @@ class Registry:
         self._client = Client(self._transport, Authorizer(settings, self._transport, clock))
         self._retry = Retrier(Policy(attempts=settings.attempts), clock, sleep)
         # Long transfers leave some connections free, so that a tag can be confirmed while layers are fetched.
-        self._bodies = asyncio.Semaphore(max(1, settings.max_connections * 7 // 8))
+        self.most_bodies = max(1, settings.max_connections * 7 // 8)
+        self._bodies = asyncio.Semaphore(self.most_bodies)
 
     def __repr__(self) -> str:
         return f"Registry({self.name!r})"
@@ -116,16 +117,23 @@ class Registry:
 
     @contextlib.asynccontextmanager
     async def open_blob(
-        self, path: str, digest: Digest, start: int = 0, stop: int | None = None
+        self,
+        path: str,
+        digest: Digest,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        shortcut: Shortcut | None = None,
     ) -> AsyncIterator[BlobBody]:
         """The bytes of a blob from `start` to `stop` (exclusive). See `BlobBody` for what may come instead.
 
+        `shortcut` is kept by the caller for all ranges of one blob.
         Leaving the context before the body's end closes the connection.
         """
         asked = Span(start, _END if stop is None else stop) if start or stop is not None else None
         ask = Ask("GET", f"{path}/blobs/{digest}", path, _range(start, stop) if asked else {})
         async with self._bodies, contextlib.AsyncExitStack() as stack:
-            response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask)))
+            response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask, shortcut)))
             yield blob_body(self.name, response, asked, partial(self._client.chunks, response))
 
     async def tags(self, path: str, query: str) -> TagsPage:

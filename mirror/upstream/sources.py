@@ -1,28 +1,252 @@
-"""All configured upstreams, by canonical name. None is made later because a client named it (invariant 7)."""
+"""Where an upstream's content can be had: its own endpoint, and other mirrors of it.
+
+Blobs and manifests by digest come from whichever source is fast and healthy, because the digest proves
+them; tags, listings, and whether a repository has something at all, from the upstream's own endpoint.
+"""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from mirror.config import Config
+from mirror.config import Config, UpstreamSettings
+from mirror.log import get_logger
 from mirror.metrics import Metrics
-from mirror.upstream.registry import Registry
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Tag
+from mirror.tasks import Tasks
+from mirror.upstream.body import BlobBody
+from mirror.upstream.client import Shortcut
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.health import Health, State
+from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry, TagsPage
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+# The most that a 429 keeps the number of connections down, in seconds.
+LONGEST_REST = 60.0
 
 
-class Upstreams(Mapping[str, Registry]):
-    """Canonical name -> registry, in the order of the configuration."""
+class Source:
+    """One place to ask, and what is known about it. `prefix` goes in front of every repository path."""
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
-        self._registries = {settings.name: Registry(settings, metrics) for settings in config.upstreams}
+    def __init__(self, name: str, registry: Registry, *, prefix: str = "", weight: float = 1.0) -> None:
+        self.name = name
+        self.prefix = prefix
+        self.weight = weight
+        self.registry = registry
+        self.health = Health()
+        self.ranges = True  # until an answer shows otherwise
+        self.level = 1  # how many connections have paid for one blob
+        self.lanes = 0  # how many bring blobs now
+        self._rest_until = 0.0
 
-    def __getitem__(self, name: str) -> Registry:
-        return self._registries[name]
+    def __repr__(self) -> str:
+        return f"Source({self.name!r})"
+
+    def path(self, repository: str) -> str:
+        return f"{self.prefix}/{repository}" if self.prefix else repository
+
+    @property
+    def full(self) -> bool:
+        """Whether one more lane would have to wait for another to end."""
+        return self.lanes >= self.registry.most_bodies
+
+    def resting(self, now: float) -> bool:
+        """Whether it asked for less: no second connection for a blob."""
+        return now < self._rest_until
+
+    @contextlib.asynccontextmanager
+    async def open_blob(
+        self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: Shortcut
+    ) -> AsyncIterator[BlobBody]:
+        """As `Registry.open_blob`; what it costs and whether it works is remembered."""
+        start, stop = span
+        self.lanes += 1
+        try:
+            began = time.monotonic()
+            self.health.asked(began)
+            async with self.registry.open_blob(
+                self.path(repository), digest, start, stop, shortcut=shortcut
+            ) as body:
+                self.health.answered(time.monotonic() - began)
+                yield body
+        except UpstreamError as error:
+            self.failed(error)
+            raise
+        finally:
+            self.lanes -= 1
+
+    async def get_manifest(self, repository: str, digest: Digest) -> ManifestBody:
+        return await self.ask(lambda registry: registry.get_manifest(self.path(repository), digest))
+
+    async def head_blob(self, repository: str, digest: Digest) -> int | None:
+        return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest))
+
+    async def ask(self, question: Callable[[Registry], Awaitable[T]]) -> T:
+        """A small request; how long it took and whether it worked is remembered."""
+        began = time.monotonic()
+        self.health.asked(began)
+        try:
+            answer = await question(self.registry)
+        except UpstreamError as error:
+            self.failed(error)
+            raise
+        self.health.answered(time.monotonic() - began)
+        return answer
+
+    def failed(self, error: UpstreamError) -> None:
+        now = time.monotonic()
+        if error.failure is Failure.RATE_LIMITED:
+            self.level = max(1, self.level // 2)
+            self._rest_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
+        if error.temporary:
+            self.health.failed(now)
+        else:
+            self.health.answered(self.health.latency)  # it refuses, so it is well
+
+    def lied(self, what: str) -> None:
+        """It sent wrong bytes: out for a while."""
+        self.health.lied(time.monotonic())
+        log.error("source sent wrong bytes, not used for a while", source=self.name, digest=what)
+
+
+class Upstream:
+    """One upstream with all its sources; the first is its own endpoint. Raises UpstreamError throughout."""
+
+    def __init__(self, name: str, sources: Sequence[Source], tasks: Tasks) -> None:
+        self.name = name
+        self.sources = tuple(sources)
+        self.own = self.sources[0]
+        self._tasks = tasks
+
+    def usable(self) -> list[Source]:
+        """The sources to ask, best first; all of them when none is well."""
+        now = time.monotonic()
+        well = [source for source in self.sources if source.health.usable(now)]
+        return sorted(well or self.sources, key=lambda source: source.health.latency / source.weight)
+
+    async def head_manifest(self, path: str, reference: Tag | Digest) -> ManifestInfo:
+        return await self.own.ask(lambda registry: registry.head_manifest(path, reference))
+
+    async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
+        """By tag from the upstream itself; by digest from whichever source is first."""
+        if isinstance(reference, Tag):
+            return await self.own.ask(lambda registry: registry.get_manifest(path, reference))
+        return await self._first(lambda source: source.get_manifest(path, reference))
+
+    async def head_blob(self, path: str, digest: Digest) -> int | None:
+        """Whether a repository has a blob: the upstream's word, or a mirror's of it while it is silent."""
+        try:
+            return await self.own.head_blob(path, digest)
+        except UpstreamError as error:
+            if not error.temporary or len(self.sources) == 1:
+                raise
+            for source in self.usable():
+                if source is not self.own:
+                    with contextlib.suppress(UpstreamError):
+                        return await source.head_blob(path, digest)
+            raise
+
+    async def tags(self, path: str, query: str) -> TagsPage:
+        return await self.own.ask(lambda registry: registry.tags(path, query))
+
+    async def referrers(self, path: str, digest: Digest) -> list[dict[str, Any]]:
+        return await self.own.ask(lambda registry: registry.referrers(path, digest))
+
+    async def close(self) -> None:
+        await asyncio.gather(*(source.registry.close() for source in self.sources))
+
+    async def _first(self, question: Callable[[Source], Awaitable[T]]) -> T:
+        """The first good answer. The next source is asked when one fails, or is late by its own measure."""
+        waiting = self.usable()
+        if len(waiting) == 1:
+            return await question(waiting[0])
+        running: dict[asyncio.Task[T | UpstreamError], Source] = {}
+        errors: dict[Source, UpstreamError] = {}
+        try:
+            while waiting or running:
+                source = None
+                if waiting:
+                    source = waiting.pop(0)
+                    asking = _asked(question, source)
+                    running[self._tasks.spawn(asking, name=f"ask {source.name}")] = source
+                done, _ = await asyncio.wait(
+                    running,
+                    timeout=source.health.patience() if source and waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in done:
+                    asked = running.pop(task)
+                    answer = task.result()
+                    if not isinstance(answer, UpstreamError):
+                        return answer
+                    errors[asked] = answer
+        finally:
+            for task in running:
+                task.cancel()
+        raise errors.get(self.own) or next(iter(errors.values()))
+
+
+async def _asked(question: Callable[[Source], Awaitable[T]], source: Source) -> T | UpstreamError:
+    """The answer, or the error as a value: a task whose error nobody fetches is logged as lost."""
+    try:
+        return await question(source)
+    except UpstreamError as error:
+        return error
+
+
+class Upstreams(Mapping[str, Upstream]):
+    """All configured upstreams by canonical name, in the order of the configuration.
+
+    None is made later because a client named it (invariant 7).
+    """
+
+    def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
+        self._upstreams = {
+            settings.name: Upstream(settings.name, _sources(settings, metrics), tasks)
+            for settings in config.upstreams
+        }
+
+    def __getitem__(self, name: str) -> Upstream:
+        return self._upstreams[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._registries)
+        return iter(self._upstreams)
 
     def __len__(self) -> int:
-        return len(self._registries)
+        return len(self._upstreams)
+
+    def report(self, metrics: Metrics) -> None:
+        """Bring the gauges about the sources up to date."""
+        now = time.monotonic()
+        for upstream in self._upstreams.values():
+            for source in upstream.sources:
+                labels = (upstream.name, source.name)
+                metrics.source_up.labels(*labels).set(source.health.state(now) is State.CLOSED)
+                metrics.source_latency.labels(*labels).set(source.health.latency)
+                metrics.source_speed.labels(*labels).set(source.health.speed)
+                metrics.source_connections.labels(*labels).set(source.lanes)
 
     async def close(self) -> None:
         """Close the connections of all of them."""
-        await asyncio.gather(*(registry.close() for registry in self._registries.values()))
+        await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
+
+
+def _sources(settings: UpstreamSettings, metrics: Metrics) -> list[Source]:
+    """The upstream's own endpoint, then its mirrors."""
+    sources = [Source(_label(settings.url), Registry(settings, metrics))]
+    for each in settings.sources:
+        # A mirror is asked with its own credentials only: nothing of the upstream's goes there.
+        endpoint = UpstreamSettings(name=settings.name, **each.endpoint())
+        registry = Registry(endpoint, metrics)
+        sources.append(Source(_label(each.url), registry, prefix=each.prefix, weight=each.weight))
+    return sources
+
+
+def _label(url: str) -> str:
+    """A source by its host and path, for logs and metrics."""
+    return url.partition("://")[2]

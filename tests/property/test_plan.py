@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.cache.plan import next_range
+from mirror.cache.plan import Lane, next_span, span_length
 from mirror.oci.ranges import Span
 
 gaps = st.lists(st.integers(0, 100), min_size=2, max_size=10, unique=True).map(
@@ -11,13 +11,29 @@ gaps = st.lists(st.integers(0, 100), min_size=2, max_size=10, unique=True).map(
 )
 
 
-@given(gaps, st.lists(st.integers(0, 120), max_size=4))
-def test_following_the_plan_fetches_every_byte_once(missing: list[Span], wanted: list[int]) -> None:
-    """Each range is one that is missing, and in the end none is."""
+def without(missing: list[Span], taken: Span) -> list[Span]:
+    """What is left of the gaps; `taken` must lie in one of them."""
+    (gap,) = (each for each in missing if each.start <= taken.start and taken.stop <= each.stop)
+    rest = [Span(gap.start, taken.start), Span(taken.stop, gap.stop)]
+    return sorted([each for each in missing if each != gap] + [each for each in rest if each.length])
+
+
+@given(gaps, st.lists(st.integers(0, 120), max_size=4), st.integers(1, 4), st.data())
+def test_following_the_plan_fetches_every_byte_once(
+    missing: list[Span], wanted: list[int], level: int, data: st.DataObject
+) -> None:
+    """Several lanes that end in any order: each has bytes that are missing and nobody else's."""
+    lanes: list[Lane[str]] = []
     left = list(missing)
-    fetched = 0
-    while (span := next_range(left, wanted)) is not None:
-        left.remove(span)
-        fetched += span.length
-    assert left == []
-    assert fetched == sum(span.length for span in missing)
+    while left:
+        size = sum(gap.length for gap in left)
+        while len(lanes) < level:
+            span = next_span(left, lanes, wanted, span_length(size, level, 0, 7), 7)
+            if span is None:
+                break
+            assert span.length > 0
+            assert not any(span.start < lane.stop and lane.start < span.stop for lane in lanes)
+            lanes.append(Lane("source", span.start, span.stop, 0.0))
+        assert lanes, "bytes are missing and nobody brings them"
+        ended = lanes.pop(data.draw(st.integers(0, len(lanes) - 1)))
+        left = without(left, Span(ended.start, ended.stop))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mirror.cache import pieces
-from mirror.cache.pieces import Pieces, skipping
+from mirror.cache.pieces import Pieces, clipped, skipping
 from mirror.tasks import Tasks
 from mirror.upstream.errors import Failure, UpstreamError
 
@@ -21,15 +21,15 @@ async def test_what_came_meanwhile_is_one_piece() -> None:
     """Chunks that are there together are written together, and then the end is an empty piece."""
     collected = Pieces(chunks(b"ab", b"c", b"d"))
     await collected.collect()
-    assert await collected.next() == b"abcd"
-    assert await collected.next() == b""
+    assert await collected.next() == [b"ab", b"c", b"d"]
+    assert await collected.next() == []
 
 
 async def test_an_error_comes_after_what_came_before_it() -> None:
     """Bytes that arrived before a transfer broke are kept: they need not be asked again."""
     collected = Pieces(chunks(b"ab", UpstreamError(Failure.UNREACHABLE, "broke")))
     await collected.collect()
-    assert await collected.next() == b"ab"
+    assert await collected.next() == [b"ab"]
     with pytest.raises(UpstreamError, match="broke"):
         await collected.next()
 
@@ -43,8 +43,8 @@ async def test_the_network_does_not_run_away_from_the_disk(monkeypatch: pytest.M
     found = []
     while piece := await collected.next():
         found.append(piece)
-    assert b"".join(found) == b"abcdefghi"
-    assert found[0] == b"abcd"
+    assert b"".join(part for piece in found for part in piece) == b"abcdefghi"
+    assert found[0] == [b"abcd"]
     await tasks.close()
 
 
@@ -53,3 +53,9 @@ async def test_skipping_drops_the_first_bytes(count: int) -> None:
     """Whatever the sizes of the chunks, exactly so many bytes are left out."""
     left = [each async for each in skipping(chunks(b"ab", b"cde", b"fg"), count)]
     assert b"".join(left) == b"abcdefg"[count:]
+
+
+@pytest.mark.parametrize("length", range(9))
+def test_clipping_keeps_the_first_bytes(length: int) -> None:
+    """Whatever the sizes of the parts, exactly so many bytes are kept."""
+    assert b"".join(clipped([b"ab", b"cde", b"fg"], length)) == b"abcdefg"[:length]

@@ -1,27 +1,142 @@
-"""What to fetch next."""
+"""The planner: which bytes next, over how many connections, and when a connection is given up."""
 
 import pytest
 
-from mirror.cache.plan import next_range
+from mirror.cache.plan import (
+    FIRST_SPAN,
+    LONGEST_SPAN,
+    SETTLED,
+    SPAN_SECONDS,
+    WINDOW,
+    Lane,
+    Ramp,
+    next_span,
+    span_length,
+    to_steal,
+    uncovered,
+)
 from mirror.oci.ranges import Span
 
-GAPS = [Span(10, 20), Span(40, 60), Span(90, 100)]
+MIB = 1024 * 1024
+CHUNK = 10
+
+
+def lane(start: int, stop: int, arrived: int = 0, first: float = 0.0, last: float = 0.0) -> Lane[str]:
+    """A lane that began at 0 and had `arrived` bytes at `last`."""
+    made = Lane("source", start, stop, 0.0)
+    if arrived:
+        made.first, made.last, made.offset = first, last, start + arrived
+    return made
 
 
 @pytest.mark.parametrize(
-    ("missing", "wanted", "expected"),
+    ("missing", "taken", "wanted", "expected"),
     [
-        ([], [5], None),
-        (GAPS, [], Span(10, 20)),
-        (GAPS, [0], Span(10, 20)),
-        (GAPS, [45], Span(40, 60)),
-        (GAPS, [95, 45], Span(40, 60)),
-        (GAPS, [20], Span(40, 60)),
-        (GAPS, [100], Span(10, 20)),
+        ([], [], [], None),
+        ([Span(0, 100)], [], [], Span(0, 20)),
+        ([Span(0, 15)], [], [], Span(0, 15)),
+        ([Span(0, 100)], [(0, 100)], [0], None),
+        ([Span(0, 100)], [(0, 20)], [5], Span(20, 40)),
+        ([Span(0, 100)], [(20, 40)], [], Span(0, 20)),
+        ([Span(0, 30)], [(10, 20)], [12], Span(20, 30)),
+        ([Span(7, 30), Span(50, 60)], [], [], Span(7, 27)),
+        ([Span(7, 30), Span(50, 60)], [], [55], Span(50, 60)),
+        ([Span(0, 100)], [], [67], Span(60, 80)),
+        ([Span(0, 100)], [(0, 20)], [5, 67], Span(60, 80)),
+        ([Span(0, 100)], [(0, 20), (60, 80)], [5, 67], Span(80, 100)),
+        ([Span(0, 40)], [(20, 40)], [39], Span(0, 20)),
     ],
 )
-def test_the_reader_that_runs_dry_first_is_served_first(
-    missing: list[Span], wanted: list[int], expected: Span | None
+def test_next_span(
+    missing: list[Span], taken: list[tuple[int, int]], wanted: list[int], expected: Span | None
 ) -> None:
-    """The gap that holds the first wanted byte that is not here; without readers the first gap."""
-    assert next_range(missing, wanted) == expected
+    """The reader nearest to running dry first, from the chunk it is in; never what a lane brings."""
+    assert next_span(missing, [lane(*each) for each in taken], wanted, 20, CHUNK) == expected
+
+
+def test_uncovered() -> None:
+    """A reader is left waiting only by bytes that are missing and that nobody brings."""
+    missing = [Span(10, 100)]
+    assert uncovered(50, missing, [lane(10, 50)])
+    assert not uncovered(49, missing, [lane(10, 50)])
+    assert not uncovered(5, missing, [])
+
+
+@pytest.mark.parametrize(
+    ("left", "level", "speed", "expected"),
+    [
+        (1000 * MIB, 1, 0, FIRST_SPAN),
+        (1000 * MIB, 1, 4 * MIB, SPAN_SECONDS * 4 * MIB),
+        (1000 * MIB, 1, 500 * MIB, LONGEST_SPAN),
+        (64 * MIB, 8, 500 * MIB, 4 * MIB),
+        (3 * MIB, 8, 500 * MIB, MIB),
+        (1, 1, 1, MIB),
+    ],
+)
+def test_span_length(left: int, level: int, speed: float, expected: int) -> None:
+    """Long where it is fast, a fair share towards the end, whole chunks, at least one."""
+    assert span_length(left, level, speed, MIB) == expected
+
+
+def test_a_silent_lane_is_robbed() -> None:
+    """What a fresh connection brings in a fraction of a second is not waited for."""
+    silent = lane(0, 100, arrived=50, first=0.1, last=0.5)
+    moving = lane(100, 200, arrived=50, first=0.1, last=1.9)
+    assert to_steal([silent, moving], 2.0, 100.0, 0.1) is silent
+    assert to_steal([moving], 2.0, 30.0, 0.1) is None
+
+
+def test_a_slow_lane_is_robbed() -> None:
+    """Bytes that trickle are worse than a new round trip; with nothing known, nothing is done."""
+    slow = lane(0, 1000, arrived=10, first=0.0, last=1.0)
+    assert to_steal([slow], 1.0, 1000.0, 0.1) is slow
+    assert to_steal([slow], 1.0, 0.0, 0.1) is None
+    assert to_steal([slow], 1.0, 1000.0, 0.1, patience=1000.0) is None
+
+
+def test_a_lane_that_has_not_begun_is_given_time() -> None:
+    """A round trip, and some."""
+    waiting = lane(0, 100)
+    assert to_steal([waiting], 0.2, 1000.0, 0.1) is None
+    assert to_steal([waiting], 5.0, 1000.0, 0.1) is waiting
+
+
+def climb(ramp: Ramp, rate_of: dict[int, float], seconds: float) -> int:
+    """The level after so many seconds in which `level` connections bring `rate_of[level]` bytes a second."""
+    received, now = 0.0, 0.0
+    for _ in range(int(seconds / 0.05)):
+        now += 0.05
+        received += 0.05 * rate_of[ramp.level]
+        ramp.observe(now, int(received), ramp.level)
+    return ramp.level
+
+
+def test_connections_are_added_while_they_pay() -> None:
+    """Each one limited by itself: up to the most."""
+    assert climb(Ramp(8), {level: level * 1e6 for level in (1, 2, 4, 8)}, 5) == 8
+
+
+def test_connections_that_do_not_pay_are_dropped() -> None:
+    """A line that one connection fills gets one; one that four fill gets four."""
+    assert climb(Ramp(8), dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
+    assert climb(Ramp(8), {1: 1e6, 2: 2e6, 4: 4e6, 8: 4e6}, WINDOW * 16) == 4
+
+
+def test_it_is_tried_again_later() -> None:
+    """A line that was busy may be free a moment later."""
+    ramp = Ramp(2)
+    assert climb(ramp, {1: 1e6, 2: 1e6}, 1.0) == 1
+    received, now = 10_000_000.0, 1.0 + SETTLED
+    for _ in range(40):
+        now += 0.05
+        received += 0.05 * ramp.level * 1e6
+        ramp.observe(now, int(received), ramp.level)
+    assert (ramp.level, ramp.settled) == (2, 2)
+
+
+def test_connections_that_have_not_begun_are_not_judged() -> None:
+    """A new connection needs a round trip before it can bring anything."""
+    ramp = Ramp(8)
+    for step in range(100):
+        ramp.observe(step * 0.05, 1000 * step, 0)
+    assert ramp.level == 1

@@ -1,18 +1,65 @@
-"""All upstreams together."""
+"""All upstreams together, and the sources of one."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from mirror.config import CacheSettings, Config
+from mirror.config import CacheSettings, Config, SourceSettings
 from mirror.metrics import Metrics
+from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
-from mirror.upstream.sources import Upstreams
+from mirror.tasks import Tasks
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.health import FAILURES
+from mirror.upstream.sources import Source, Upstream, Upstreams
+from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import settings
 
 
-async def test_by_canonical_name_in_order(tmp_path: Path) -> None:
+@dataclass
+class Two:
+    """The upstream's own endpoint, and a mirror of it that has everything under docker.io/."""
+
+    own: FakeRegistry
+    other: FakeRegistry
+    upstream: Upstream
+
+    def image_in_both(self) -> Digest:
+        self.other.add_image("docker.io/library/a", "latest", [])
+        digest = self.own.add_image("library/a", "latest", []).manifest
+        mirrored = self.other.repository("docker.io/library/a").manifests
+        mirrored.update(self.own.repository("library/a").manifests)
+        return digest
+
+    def prefer_other(self) -> Source:
+        """Make the mirror the fastest one known."""
+        for _ in range(20):
+            self.upstream.sources[1].health.answered(0.0)
+        return self.upstream.sources[1]
+
+
+@pytest.fixture
+async def two(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Two]:
+    async with AsyncExitStack() as stack:
+        own = await stack.enter_async_context(FakeRegistry())
+        other = await stack.enter_async_context(FakeRegistry())
+        source = SourceSettings(url=other.url, prefix="docker.io", attempts=1)
+        config = Config(
+            cache=CacheSettings(dir=tmp_path),
+            upstreams=(settings(own.url, sources=(source,), attempts=1),),
+        )
+        upstreams = Upstreams(config, Metrics(), tasks)
+        yield Two(own, other, upstreams["docker.io"])
+        await upstreams.close()
+
+
+async def test_by_canonical_name_in_order(tmp_path: Path, tasks: Tasks) -> None:
     """Upstreams are found by canonical name, listed as configured, and closed together."""
     async with FakeRegistry() as fake:
         image = fake.add_image("a", "latest", [])
@@ -23,10 +70,98 @@ async def test_by_canonical_name_in_order(tmp_path: Path) -> None:
                 settings(fake.url, aliases=("hub",)),
             ),
         )
-        upstreams = Upstreams(config, Metrics())
+        upstreams = Upstreams(config, Metrics(), tasks)
         assert (list(upstreams), len(upstreams)) == (["quay.io", "docker.io"], 2)
         info = await upstreams["docker.io"].head_manifest("a", Tag("latest"))
         assert info.digest == image.manifest
         with pytest.raises(KeyError):
             upstreams["hub"]
         await upstreams.close()
+
+
+async def test_tags_come_from_the_upstream_itself(two: Two) -> None:
+    """A mirror may be days behind, or lie: only a digest proves itself."""
+    digest = two.image_in_both()
+    two.prefer_other()
+    assert (await two.upstream.get_manifest("library/a", Tag("latest"))).digest == digest
+    assert (await two.upstream.head_manifest("library/a", Tag("latest"))).digest == digest
+    assert two.other.requests() == 0
+
+
+async def test_manifests_by_digest_come_from_the_fastest(two: Two) -> None:
+    """Under the mirror's own prefix."""
+    digest = two.image_in_both()
+    two.prefer_other()
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    assert two.own.requests() == 0
+    assert two.other.requests("GET", f"/v2/docker.io/library/a/manifests/{digest}") == 1
+
+
+async def test_what_one_source_lacks_another_has(two: Two) -> None:
+    """And what none has is told in the words of the upstream itself."""
+    digest = two.own.add_image("library/a", "latest", []).manifest
+    two.prefer_other()
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    with pytest.raises(UpstreamError) as caught:
+        await two.upstream.get_manifest("library/a", Digest.of(b"nowhere"))
+    assert caught.value.failure is Failure.NOT_FOUND
+
+
+async def test_a_late_source_is_not_waited_for(two: Two) -> None:
+    """Later than it usually is: the next one is asked too, and the first answer is taken."""
+    digest = two.image_in_both()
+    two.prefer_other()
+    gate = two.other.hold(digest, after=-1)
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    assert gate.reached.is_set()
+    assert (two.own.requests("GET", digest), two.other.requests("GET", digest)) == (1, 1)
+    gate.release()
+
+
+async def test_a_mirror_vouches_while_the_upstream_is_silent(two: Two) -> None:
+    """The upstream's 404 counts, its failure does not."""
+    digest = two.other.add_blob("docker.io/library/a", b"x")
+    with pytest.raises(UpstreamError, match="404"):
+        await two.upstream.head_blob("library/a", digest)
+    two.own.fault(Fault(status=503), times=9)
+    assert await two.upstream.head_blob("library/a", digest) == 1
+    with pytest.raises(UpstreamError, match="503"):
+        await two.upstream.head_blob("library/a", Digest.of(b"nowhere"))
+
+
+async def test_a_source_that_fails_is_left_alone(two: Two) -> None:
+    """After a few failures in a row only the others are asked; when all fail, all are."""
+    two.other.fault(Fault(status=503), times=FAILURES)
+    for _ in range(FAILURES):
+        with pytest.raises(UpstreamError):
+            await two.upstream.sources[1].head_blob("library/a", Digest.of(b"x"))
+    assert two.upstream.usable() == [two.upstream.own]
+    for _ in range(FAILURES):
+        two.upstream.own.failed(UpstreamError(Failure.TIMEOUT, "late"))
+    assert set(two.upstream.usable()) == set(two.upstream.sources)
+
+
+async def test_who_asks_for_less_gets_less(two: Two) -> None:
+    """A 429 halves the connections and keeps a second one away for as long as it says."""
+    source = two.upstream.own
+    source.level = 8
+    source.failed(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=10))
+    now = time.monotonic()
+    assert (source.level, source.resting(now + 5), source.resting(now + 11)) == (4, True, False)
+
+
+async def test_the_metrics_tell_how_the_sources_are(tmp_path: Path, tasks: Tasks) -> None:
+    """Each by host and path, with its state."""
+    metrics = Metrics()
+    source = SourceSettings(url="http://127.0.0.1:2/x")
+    config = Config(
+        cache=CacheSettings(dir=tmp_path), upstreams=(settings("http://127.0.0.1:1", sources=(source,)),)
+    )
+    upstreams = Upstreams(config, metrics, tasks)
+    upstreams["docker.io"].sources[1].lied("sha256:...")
+    upstreams.report(metrics)
+    text = (await asyncio.to_thread(metrics.render))[0].decode()
+    assert 'source_up{source="127.0.0.1:1",upstream="docker.io"} 1.0' in text
+    assert 'source_up{source="127.0.0.1:2/x",upstream="docker.io"} 0.0' in text
+    assert repr(upstreams["docker.io"].sources[1]) == "Source('127.0.0.1:2/x')"
+    await upstreams.close()

@@ -1,0 +1,349 @@
+"""A download: everything that is missing of one blob, over as many connections as pay.
+
+`cache.plan` decides; this starts lanes, feeds what they bring into the growing file, and deals with the
+sources that fail. It ends when nothing is missing, or with the error of the last source that could help.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mirror.cache import plan
+from mirror.cache.pieces import Pieces, clipped, skipping
+from mirror.cache.plan import Lane, Ramp
+from mirror.config import Fill as FillSettings
+from mirror.log import get_logger
+from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
+from mirror.oci.reference import Repository
+from mirror.store.growing import GrowingFile
+from mirror.tasks import Tasks
+from mirror.upstream.body import BlobBody
+from mirror.upstream.client import Shortcut
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.sources import Source, Upstream
+
+log = get_logger(__name__)
+
+# How often the lanes are looked at while they bring bytes, in seconds.
+TICK = 0.05
+
+# Pauses between attempts that brought nothing, in seconds; the last one repeats.
+PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+# What an answer that turned out to be the whole is taken for as long as its size is not known.
+ENDLESS = 2**62
+
+Grow = Callable[[int | None], Awaitable[GrowingFile]]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to download, and how.
+
+    `size` in bytes, where a manifest has told it; `missing`: the gaps an earlier fill left, None for all.
+    `linked`: the repository is known to have it, so any source may be asked; else its own endpoint first.
+    """
+
+    repository: Repository
+    digest: Digest
+    size: int | None
+    missing: Sequence[Span] | None
+    linked: bool
+    settings: FillSettings
+
+
+class Download:
+    """Run once. `grow` is called with the size that the first answer announces, and gives the file."""
+
+    def __init__(self, tasks: Tasks, upstream: Upstream, order: Order, grow: Grow) -> None:
+        self._tasks = tasks
+        self._upstream = upstream
+        self._order = order
+        self._grow = grow
+        self._growing: GrowingFile | None = None
+        self._lanes: dict[Lane[Source], asyncio.Task[UpstreamError | None]] = {}
+        self._ramp: Ramp | None = None
+        self._done = 0  # bytes of lanes that have ended
+        self._shortcuts: dict[Source, Shortcut] = {}
+        self._refused: dict[Source, UpstreamError] = {}
+        self._silent: Counter[Source] = Counter()
+        self._changed = asyncio.Event()
+        self._urgent = True
+        self._fruitless = 0
+        self._received = 0  # at the last failure
+        self._not_before = 0.0
+        self.contributors: set[Source] = set()
+
+    async def run(self, growing: GrowingFile | None = None) -> GrowingFile:
+        """Raises UpstreamError or StoreError, with what was received in the growing file."""
+        self._growing = growing
+        try:
+            while self._growing is None or self._growing.missing():
+                self._assign(self._growing, time.monotonic())
+                await self._pause()
+                self._reap()
+        finally:
+            await self._stop()
+        self._learn()
+        return self._growing
+
+    def wait(self) -> None:
+        """Nobody needs it yet: one connection, until `hurry`."""
+        self._urgent = False
+
+    def hurry(self) -> None:
+        self._urgent = True
+        self._changed.set()
+
+    def _assign(self, growing: GrowingFile | None, now: float) -> None:
+        """Start the lanes that the plan wants."""
+        if now < self._not_before:
+            return
+        if growing is None:
+            if not self._lanes:
+                self._start(self._pick(), self._first_span(), now)
+            return
+        missing, wanted = growing.missing(), growing.wanted()
+        level = self._level(growing, now)
+        # What readers wait for is watched, and towards the end, when all is on its way, everything.
+        watched = [lane for lane in self._lanes if any(lane.start <= each < lane.stop for each in wanted)]
+        while len(self._lanes) < level:
+            if not self._start_next(growing, (missing, wanted), level, now):
+                self._bound(growing, level)
+                watched = list(self._lanes)
+                break
+        self._steal(watched, now)
+        # A reader that jumped ahead is not kept waiting for a lane to end.
+        if 0 < len(self._lanes) < self._order.settings.parallel and self._divisible(growing):
+            ahead = [offset for offset in wanted if plan.uncovered(offset, missing, self._lanes)]
+            if ahead:
+                self._start_next(growing, (missing, ahead), level + 1, now)
+
+    def _level(self, growing: GrowingFile, now: float) -> int:
+        """How many lanes to have now."""
+        if not self._urgent or not self._divisible(growing):
+            return 1
+        candidates = self._candidates()
+        if self._ramp is None:
+            learnt = max(source.level for source in candidates)
+            self._ramp = Ramp(self._order.settings.parallel, learnt)
+        received = self._done + sum(lane.offset - lane.start for lane in self._lanes)
+        self._ramp.observe(now, received, sum(lane.first is not None for lane in self._lanes))
+        return 1 if all(source.resting(now) for source in candidates) else self._ramp.level
+
+    def _divisible(self, growing: GrowingFile) -> bool:
+        large = growing.size > self._order.settings.parallel_above
+        return large and any(source.ranges for source in self._candidates())
+
+    def _start_next(
+        self, growing: GrowingFile, gaps: tuple[Sequence[Span], Sequence[int]], level: int, now: float
+    ) -> bool:
+        """Start one lane; False when there is nothing to bring, or nowhere to bring it from."""
+        missing, wanted = gaps
+        source = self._pick()
+        if self._lanes and (not source.ranges or source.full or source.resting(now)):
+            return False
+        if not self._divisible(growing):
+            length = growing.size
+        else:
+            left = sum(gap.length for gap in missing) - sum(lane.left for lane in self._lanes)
+            length = plan.span_length(max(left, 1), level, source.health.speed, growing.chunk_size)
+        span = plan.next_span(missing, self._lanes, wanted, length, growing.chunk_size)
+        if span is None:
+            return False
+        self._start(source, span, now)
+        return True
+
+    def _bound(self, growing: GrowingFile, level: int) -> None:
+        """More lanes would pay, and one has been asked for all there is: it ends earlier."""
+        for lane in self._lanes:
+            if lane.endless and level > 1:
+                step = plan.span_length(lane.left, level, lane.source.health.speed, growing.chunk_size)
+                stop = lane.offset + step
+                lane.stop = min(lane.stop, stop - stop % growing.chunk_size)
+                lane.endless = False
+
+    def _steal(self, lanes: Sequence[Lane[Source]], now: float) -> None:
+        """End the lane that is as good as dead; what it had to bring is then missing again."""
+        candidates = self._candidates()
+        best = max(candidates, key=lambda source: source.health.speed)
+        speed = max([best.health.speed, *(lane.speed() for lane in self._lanes)])
+        patience = 1.0 + self._silent.total()
+        if len(self._lanes) == len(candidates) == 1:
+            patience *= plan.ALONE
+        hopeless = plan.to_steal(lanes, now, speed, best.health.latency, patience)
+        if hopeless is not None and not self._lanes[hopeless].done():
+            log.info("connection too slow, asking another", source=hopeless.source.name, **self._about())
+            self._silent[hopeless.source] += 1
+            self._lanes[hopeless].cancel()
+
+    def _candidates(self) -> list[Source]:
+        """The sources that may have it, best first. Raises the error of the last one that could not help."""
+        own = self._upstream.own
+        if not self._order.linked and self._growing is None and own not in self._refused:
+            return [own]
+        candidates = [source for source in self._upstream.usable() if source not in self._refused]
+        if not candidates:
+            candidates = [source for source in self._upstream.sources if source not in self._refused]
+        if not candidates:
+            raise self._refused.get(own) or next(iter(self._refused.values()))
+        return candidates
+
+    def _pick(self) -> Source:
+        """Where the next lane goes: each source as many as its speed is worth."""
+        candidates = self._candidates()
+        busy = Counter(lane.source for lane in self._lanes)
+        fastest = max(source.health.speed for source in candidates) or 1.0
+
+        def share(source: Source) -> float:
+            speed = source.weight * (source.health.speed or fastest) / (1 + 9 * self._silent[source])
+            usable = not self._lanes or (source.ranges and not source.full)
+            return speed / (1 + busy[source]) if usable else 0.0
+
+        return max(candidates, key=share)
+
+    def _first_span(self) -> Span:
+        order = self._order
+        if order.missing is None and order.size is None:
+            return Span(0, ENDLESS)
+        gap = order.missing[0] if order.missing else Span(0, order.size or 0)
+        left = sum(each.length for each in order.missing or [gap])
+        source = self._pick()
+        if order.settings.parallel == 1 or left <= order.settings.parallel_above or not source.ranges:
+            return gap
+        length = plan.span_length(left, source.level, source.health.speed, order.settings.chunk_size)
+        return Span(gap.start, min(gap.stop, gap.start + length))
+
+    def _start(self, source: Source, span: Span, now: float) -> None:
+        lane = Lane(source, span.start, span.stop, now)
+        task = self._tasks.spawn(self._bring(lane), name=f"receive {self._order.digest}")
+        task.add_done_callback(lambda _: self._changed.set())
+        self._lanes[lane] = task
+
+    async def _bring(self, lane: Lane[Source]) -> UpstreamError | None:
+        """One request; its bytes into the growing file. What the source did wrong is a value."""
+        order = self._order
+        size = self._growing.size if self._growing else order.size
+        lane.endless = lane.stop == ENDLESS
+        # To the end without a bound: of the whole it is then the plainest request there is.
+        span = (lane.start, None if lane.stop in (size, ENDLESS) else lane.stop)
+        shortcut = self._shortcuts.setdefault(lane.source, Shortcut())
+        try:
+            async with lane.source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
+                growing = self._growing or await self._open(lane, body)
+                if body.total not in (None, growing.size):
+                    message = f"{order.digest} is {growing.size} bytes, not {body.total}"
+                    raise UpstreamError(Failure.INVALID, message)
+                if self._of_use(lane, body, growing, ranged=span != (0, None)):
+                    await self._receive(lane, body, growing)
+        except UpstreamError as error:
+            return error
+        return None
+
+    async def _open(self, lane: Lane[Source], body: BlobBody) -> GrowingFile:
+        """The source has confirmed the blob: from now on readers may follow."""
+        growing = self._growing = await self._grow(body.total)
+        growing.on_wait = self._changed.set
+        if lane.endless:
+            lane.stop = growing.size
+        self._changed.set()
+        return growing
+
+    def _of_use(self, lane: Lane[Source], body: BlobBody, growing: GrowingFile, *, ranged: bool) -> bool:
+        """Whether the body has what the lane is for; what it shows about the source is remembered."""
+        if body.whole and ranged:
+            lane.source.ranges = False
+            if len(self._lanes) > 1 or (lane.start and any(each.ranges for each in self._candidates())):
+                return False  # others bring it, without reading all that is here once more
+            lane.stop = growing.size
+        # If what an earlier fill left was of another size, the gaps are others now.
+        for gap in growing.missing():
+            if gap.start <= lane.start < gap.stop:
+                return lane.start == gap.start or lane.start % growing.chunk_size == 0
+        return False
+
+    async def _receive(self, lane: Lane[Source], body: BlobBody, growing: GrowingFile) -> None:
+        # A source that ignores Range sends everything from the beginning: read past what is here.
+        pieces = Pieces(skipping(body.chunks(), lane.start - body.start))
+        collecting = self._tasks.spawn(pieces.collect(), name=f"collect {self._order.digest}")
+        self.contributors.add(lane.source)
+        try:
+            while lane.left and (parts := await pieces.next()):
+                length = sum(len(part) for part in parts)
+                if lane.offset + length > growing.size:
+                    raise UpstreamError(Failure.INVALID, f"{self._order.digest}: more bytes than announced")
+                if length > lane.left:
+                    parts, length = clipped(parts, lane.left), lane.left
+                await growing.write(lane.offset, parts)
+                lane.moved(time.monotonic(), length)
+        finally:
+            await stop_task(collecting)
+            lane.source.health.brought(lane.offset - lane.start, lane.last - lane.began)
+        if lane.left:
+            raise UpstreamError(Failure.UNREACHABLE, f"{self._order.digest}: ended at byte {lane.offset}")
+
+    async def _pause(self) -> None:
+        """Until a lane ends, a reader jumps ahead, or it is time to look again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TICK):
+                await self._changed.wait()
+        self._changed.clear()
+
+    def _reap(self) -> None:
+        for lane, task in list(self._lanes.items()):
+            if not task.done():
+                continue
+            del self._lanes[lane]
+            self._done += lane.offset - lane.start
+            if task.cancelled():
+                continue
+            error = task.result()
+            if error is not None:
+                self._failed(lane, error)
+
+    def _failed(self, lane: Lane[Source], error: UpstreamError) -> None:
+        """Go on, from another source or after a pause; raises `error` when that is in vain.
+
+        Each failure that brought bytes makes the next one free.
+        """
+        received = self._growing.received() if self._growing else 0
+        self._fruitless = 0 if received > self._received else self._fruitless + 1
+        self._received = received
+        # Before the first byte the registry client has retried already: fail fast.
+        if not error.temporary or self._growing is None:
+            self._refused[lane.source] = error
+            self._candidates()
+            return
+        if self._fruitless > self._order.settings.attempts:
+            raise error
+        log.info("transfer broke, resuming", reason=str(error), source=lane.source.name, **self._about())
+        if self._fruitless:
+            pause = PAUSES[min(self._fruitless, len(PAUSES)) - 1]
+            self._not_before = time.monotonic() + pause
+
+    def _learn(self) -> None:
+        """The next blob begins with as many connections as paid for this one."""
+        if self._ramp is not None:
+            for source in self.contributors:
+                source.level = self._ramp.settled
+
+    async def _stop(self) -> None:
+        for task in self._lanes.values():
+            task.cancel()
+        if self._lanes:
+            await asyncio.wait(self._lanes.values())
+
+    def _about(self) -> dict[str, object]:
+        return {"repository": str(self._order.repository), "digest": str(self._order.digest)}
+
+
+async def stop_task(task: "asyncio.Task[None] | None") -> None:
+    """Cancel and wait until it has ended."""
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task])

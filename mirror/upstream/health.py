@@ -1,0 +1,91 @@
+"""How a source has been doing, learnt from the traffic alone; pure: every method is told the time.
+
+A *breaker* keeps a source that fails out of use: it opens after a few failures in a row, for longer each
+time, and then lets one request through that decides (half-open).
+"""
+
+from collections import deque
+from enum import StrEnum
+
+# Failures in a row that open the breaker.
+FAILURES = 3
+# How long it stays open the first time, and at most, in seconds; doubled each time.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+# A source that sent wrong bytes is out for this long, in seconds: nothing about it can be trusted.
+OUT_FOR_LIES = 600.0
+# The weight of the newest measurement in the averages.
+NEWEST = 0.3
+# What a source is taken for that has not been asked yet: bytes a second, and seconds.
+UNKNOWN_LATENCY = 0.2
+# How many latencies the percentile is over.
+REMEMBERED = 32
+
+
+class State(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Health:
+    """Averages, and a breaker."""
+
+    def __init__(self) -> None:
+        self.speed = 0.0  # bytes a second of one connection; 0 as long as it is not known
+        self.latency = UNKNOWN_LATENCY  # seconds to the first byte
+        self._latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self._failures = 0
+        self._pause = FIRST_PAUSE
+        self._open_until = 0.0
+        self._probing_until = 0.0
+        self._open = False
+
+    def state(self, now: float) -> State:
+        if not self._open:
+            return State.CLOSED
+        return State.OPEN if now < self._open_until else State.HALF_OPEN
+
+    def usable(self, now: float) -> bool:
+        """Whether a request may be sent: while half-open, one at a time."""
+        state = self.state(now)
+        return state is State.CLOSED or (state is State.HALF_OPEN and now >= self._probing_until)
+
+    def asked(self, now: float) -> None:
+        """A request is sent. While half-open it is the probe, and nobody else's for a while."""
+        if self._open:
+            self._probing_until = now + LONGEST_PAUSE
+
+    def answered(self, seconds: float) -> None:
+        """The first byte of an answer came after `seconds`."""
+        self.latency = _average(self.latency, seconds) if self._latencies else seconds
+        self._latencies.append(seconds)
+        self._failures, self._open, self._pause = 0, False, FIRST_PAUSE
+
+    def brought(self, length: int, seconds: float) -> None:
+        """`length` bytes came in `seconds` over one connection."""
+        if seconds > 0 and length:
+            speed = length / seconds
+            self.speed = _average(self.speed, speed) if self.speed else speed
+
+    def failed(self, now: float) -> None:
+        """A request failed for a reason that may pass."""
+        self._failures += 1
+        if self._open or self._failures >= FAILURES:
+            self._open, self._open_until = True, now + self._pause
+            self._probing_until = 0.0
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def lied(self, now: float) -> None:
+        """It sent bytes that are not what their digest says."""
+        self._open, self._open_until = True, now + OUT_FOR_LIES
+
+    def patience(self) -> float:
+        """Seconds after which an answer is late: its own 90th percentile, and never very short."""
+        if len(self._latencies) < REMEMBERED // 4:
+            return max(5 * self.latency, 1.0)
+        return max(sorted(self._latencies)[len(self._latencies) * 9 // 10], 0.05)
+
+
+def _average(old: float, new: float) -> float:
+    return old + NEWEST * (new - old)

@@ -1,0 +1,88 @@
+"""What is learnt about a source, and when it is left alone."""
+
+import pytest
+
+from mirror.upstream.health import (
+    FAILURES,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    OUT_FOR_LIES,
+    Health,
+    State,
+)
+
+
+def failing(times: int, now: float = 0.0) -> Health:
+    health = Health()
+    for _ in range(times):
+        health.failed(now)
+    return health
+
+
+def test_a_few_failures_open_the_breaker() -> None:
+    """One is an accident; after some in a row it is left alone for a while."""
+    assert failing(FAILURES - 1).state(0.0) is State.CLOSED
+    broken = failing(FAILURES)
+    assert (broken.state(0.0), broken.usable(0.0)) == (State.OPEN, False)
+
+
+def test_half_open_lets_one_through() -> None:
+    """Whose failure opens it for twice as long, and whose success closes it."""
+    health = failing(FAILURES)
+    now = FIRST_PAUSE
+    assert (health.state(now), health.usable(now)) == (State.HALF_OPEN, True)
+    health.asked(now)
+    assert not health.usable(now)
+    health.failed(now)
+    assert not health.usable(now + FIRST_PAUSE)
+    now += 2 * FIRST_PAUSE
+    assert health.usable(now)
+    health.asked(now)
+    health.answered(0.1)
+    assert health.state(now) is State.CLOSED
+
+
+def test_the_pause_has_an_end() -> None:
+    """However often it failed."""
+    assert failing(50).state(LONGEST_PAUSE) is State.HALF_OPEN
+
+
+def test_a_success_forgives() -> None:
+    """Failures must come in a row."""
+    health = failing(FAILURES - 1)
+    health.answered(0.1)
+    health.failed(0.0)
+    assert health.state(0.0) is State.CLOSED
+
+
+def test_wrong_bytes_are_not_forgiven_soon() -> None:
+    """One is enough."""
+    health = Health()
+    health.lied(0.0)
+    assert not health.usable(OUT_FOR_LIES - 1)
+    assert health.usable(OUT_FOR_LIES)
+
+
+def test_averages_follow() -> None:
+    """The first measurement counts whole, later ones in part; nothing is learnt from nothing."""
+    health = Health()
+    health.answered(1.0)
+    health.brought(100, 1.0)
+    assert (health.latency, health.speed) == (1.0, 100.0)
+    health.answered(2.0)
+    health.brought(200, 1.0)
+    health.brought(0, 1.0)
+    assert health.latency == pytest.approx(1.3)
+    assert health.speed == pytest.approx(130.0)
+
+
+def test_patience_is_its_own_ninetieth_percentile() -> None:
+    """Once there are enough answers to tell; before, a second or more."""
+    health = Health()
+    assert health.patience() == 1.0
+    for step in range(1, 11):
+        health.answered(step / 10)
+    assert health.patience() == 1.0
+    for _ in range(40):
+        health.answered(0.001)
+    assert health.patience() == 0.05
