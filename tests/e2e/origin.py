@@ -129,6 +129,7 @@ class Origin:
 
     url: str
     folder: Path
+    storage: Path
     registry: Process
     cdn: Process
 
@@ -142,9 +143,17 @@ class Origin:
         lines = (CDN_LINE.match(line) for line in (self.folder / "cdn.log").read_text().splitlines())
         return [(f"sha256:{m[2]}", int(m[4]), m[5]) for m in lines if m and m[1] == "GET"]
 
-    def counts(self) -> Counter[str]:
-        """How often each blob was downloaded."""
-        return Counter(digest for digest, _, _ in self.downloads())
+    def counts(self) -> dict[str, float]:
+        """How often each blob was downloaded: bytes sent, in whatever ranges, by its size."""
+        sent: Counter[str] = Counter()
+        for digest, count, _ in self.downloads():
+            sent[digest] += count
+        return {digest: count / self._size(digest) for digest, count in sent.items()}
+
+    def _size(self, digest: str) -> int:
+        encoded = digest.removeprefix("sha256:")
+        path = self.storage / "docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
+        return path.stat().st_size
 
     def mark(self) -> tuple[int, int]:
         """Something that is equal as long as nobody asks for anything."""
@@ -205,7 +214,7 @@ def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None)
         )
         stack.enter_context(registry)
         stack.enter_context(nginx)
-        yield Origin(f"http://127.0.0.1:{registry_port}", folder, registry, nginx)
+        yield Origin(f"http://127.0.0.1:{registry_port}", folder, storage, registry, nginx)
 
 
 def _registry_config(

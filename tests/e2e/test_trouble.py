@@ -52,10 +52,8 @@ def test_a_mirror_killed_in_mid_pull_goes_on(library: Library, tmp_path: Path) -
             resumed = mirror.received()
     layer = largest(tmp_path / "second")
     assert f"sha256:{hashlib.sha256(layer).hexdigest()}" == library.large.blobs[-1]
-    ranges = [asked for digest, _, asked in hub.downloads() if digest == library.large.blobs[-1]]
-    assert ranges[0] == "-"
-    assert int(ranges[1].removeprefix("bytes=").removesuffix("-")) > 12 * MIB
     assert resumed < len(layer) - 12 * MIB
+    assert sent(hub, library.large) < 1.3 * len(layer)
 
 
 def test_an_origin_that_cuts_in_mid_blob_is_unnoticed(library: Library, tmp_path: Path) -> None:
