@@ -1,8 +1,11 @@
 """Logs: human lines on a terminal, JSON otherwise, and no secret in either."""
 
+import asyncio
 import logging
+import secrets
 import sys
-from collections.abc import MutableMapping
+import time
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
 
 # Never printed, whatever was passed by mistake.
 SECRET_WORDS = ("authorization", "password", "token", "secret", "cookie")
+
+
+# Lines that are gathered are written this often, in seconds: soon enough to be watched.
+FLUSH_SECONDS = 0.05
 
 
 def get_logger(name: str) -> Any:
@@ -27,7 +34,7 @@ def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        stamp,
         mask_secrets,
     ]
     last: list[Any] = (
@@ -54,6 +61,65 @@ def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def timestamp(now: float) -> str:
+    """`now`, in seconds since the epoch, as log lines have it: 2026-01-31T23:59:59.000000Z."""
+    second = int(now)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{int((now - second) * 1e6):06d}Z"
+
+
+def stamp(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: when it happened, unless the event says so itself."""
+    event.setdefault("timestamp", timestamp(time.time()))
+    return event
+
+
+class LineTemplate:
+    """A line that is written again and again: rendered once, like any other, then only filled in.
+
+    `fields` are those of one such line; `varying` names those of them (strings without anything to escape,
+    and numbers) that differ from line to line, besides the time.
+    """
+
+    def __init__(self, name: str, event: str, fields: Mapping[str, object], varying: Collection[str]) -> None:
+        """Raises structlog.DropEvent when such a line would not be written."""
+        marks = {key: _mark(fields[key]) for key in varying} | {"timestamp": _mark("")}
+        line: Any = {"component": name, **fields, **marks, "event": event}
+        if not structlog.get_logger().is_enabled_for(logging.INFO):
+            raise structlog.DropEvent
+        for processor in structlog.get_config()["processors"]:
+            line = processor(None, "info", line)
+        text = str(line).replace("%", "%%")
+        for key, mark in marks.items():
+            text = text.replace(str(mark), f"%({key})s")
+        self._text = text
+
+    def filled(self, values: Mapping[str, object]) -> str:
+        """The line with these values of the varying fields, and `timestamp`."""
+        return self._text % values
+
+
+def _mark(value: object) -> object:
+    """Something of the type of `value` that is in no line by chance, or because somebody guessed it."""
+    return secrets.token_hex(16) if isinstance(value, str) else 10**17 + secrets.randbelow(10**18)
+
+
+class Gathered:
+    """Finished lines that are written many at a time, because each write is a system call."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            structlog.get_config()["logger_factory"]().msg("\n".join(lines))
 
 
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -1,20 +1,24 @@
 """What is counted. Label values are bounded: a repository or a digest is never a label."""
 
+from collections.abc import Iterator
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
+    Metric,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from mirror import __version__
+from mirror.tally import Tallies
 
-# From a hit in memory to a layer over a slow line, in seconds.
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+LABELS = ("kind", "outcome")
 
 
 class Metrics:
@@ -25,15 +29,8 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         Gauge("registry_mirror_info", "Always 1.", ["version"], registry=registry).labels(__version__).set(1)
-        self.requests = Counter(
-            "registry_mirror_requests_total",
-            "Requests answered, by kind of content and outcome (hit, join, miss, stale, error).",
-            ["kind", "outcome"],
-            registry=registry,
-        )
-        self.client_bytes = Counter(
-            "registry_mirror_client_bytes_total", "Body bytes sent to clients.", ["kind"], registry=registry
-        )
+        self.requests = Tallies()
+        registry.register(RequestCollector(self.requests))
         self.upstream_bytes = Counter(
             "registry_mirror_upstream_bytes_total",
             "Body bytes received from upstreams.",
@@ -65,8 +62,6 @@ class Metrics:
             ["upstream", "source"],
             registry=registry,
         )
-        self.first_byte_seconds = self._seconds("first_byte", "From a request to the head of its answer.")
-        self.request_seconds = self._seconds("request", "From a request to the end of its answer.")
         self.cache_bytes = Gauge("registry_mirror_cache_bytes", "Bytes of blobs cached.", registry=registry)
         self.cache_entries = Gauge("registry_mirror_cache_entries", "Blobs cached.", registry=registry)
 
@@ -79,11 +74,34 @@ class Metrics:
             f"registry_mirror_source_{name}", documentation, ["upstream", "source"], registry=self._registry
         )
 
-    def _seconds(self, name: str, documentation: str) -> Histogram:
-        return Histogram(
-            f"registry_mirror_{name}_seconds",
-            documentation,
-            ["kind", "outcome"],
-            buckets=BUCKETS,
-            registry=self._registry,
+
+class RequestCollector(Collector):
+    """The tallies of requests as Prometheus knows such things."""
+
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "registry_mirror_requests",
+            "Requests answered, by kind of content and outcome (hit, join, miss, stale, error).",
+            labels=LABELS,
         )
+        sent = CounterMetricFamily(
+            "registry_mirror_client_bytes", "Body bytes sent to clients.", labels=LABELS[:1]
+        )
+        first_byte = _seconds("first_byte", "From a request to the head of its answer.")
+        whole = _seconds("request", "From a request to the end of its answer.")
+        lengths: dict[str, int] = {}
+        for labels, tally in self._tallies.rows():
+            requests.add_metric(labels, tally.requests)
+            lengths[labels[0]] = lengths.get(labels[0], 0) + tally.bytes
+            first_byte.add_metric(labels, tally.first_byte.buckets(), tally.first_byte.seconds)
+            whole.add_metric(labels, tally.whole.buckets(), tally.whole.seconds)
+        for kind, length in lengths.items():
+            sent.add_metric([kind], length)
+        yield from (requests, sent, first_byte, whole)
+
+
+def _seconds(name: str, documentation: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"registry_mirror_{name}_seconds", documentation, labels=LABELS)

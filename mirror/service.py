@@ -7,6 +7,7 @@ from mirror.cache.fill import Tools
 from mirror.config import Config
 from mirror.log import get_logger
 from mirror.metrics import Metrics
+from mirror.oci.digest import Digest
 from mirror.store.errors import StoreError
 from mirror.store.store import Store
 from mirror.tasks import Tasks
@@ -32,10 +33,14 @@ class Service:
     @classmethod
     async def open(cls, config: Config) -> "Service":
         """Raises StoreError when the cache folder cannot be used."""
-        store = await Store.open(config.cache.dir, config.cache.max_size)
+        store = await Store.open(config.cache.dir, config.cache.max_size, config.cache.memory)
         service = cls(config, store)
         service._tasks.spawn(service._keep_house(), name="housekeeping")
         return service
+
+    def used(self, digest: Digest) -> None:
+        """It was given to a client by somebody who did not have to ask the cache."""
+        self._store.touch(digest)
 
     async def refresh_stats(self) -> None:
         """Bring the gauges about the cache up to date."""

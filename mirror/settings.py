@@ -105,6 +105,7 @@ class Server(Section):
 class CacheSettings(Section):
     dir: Folder
     max_size: Size = ByteSize(0)
+    memory: Size = ByteSize(64 * 1024 * 1024)
 
 
 class Tags(Section):

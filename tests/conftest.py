@@ -1,8 +1,10 @@
 """What every test stands on: an event loop in which nothing may block, and programs that are looked for."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from tests.programs import (  # noqa: F401  # hooks, found by their names
@@ -28,3 +30,13 @@ def blockbuster() -> Iterator[BlockBuster]:
     """A blocking call inside a running event loop raises BlockingError instead of stalling every client."""
     with blockbuster_ctx() as active:
         yield active
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """For tests that configure logging, which is global; other tests have theirs as before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level

@@ -20,6 +20,14 @@ class Reply:
         return self.headers[name.lower()]
 
 
+def request_head(method: str, path: str, headers: Iterable[str] = ()) -> bytes:
+    """The bytes of a request without a body."""
+    lines = [f"{method} {path} HTTP/1.1", *headers]
+    if not any(line.lower().startswith("host:") for line in headers):
+        lines.append("Host: mirror.test")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
 class Wire:
     """A connection to the mirror; usable for several requests."""
 
@@ -40,10 +48,7 @@ class Wire:
 
     def send(self, method: str, path: str, headers: Iterable[str] = ()) -> None:
         """`headers` are lines as on the wire, in order, repeated ones included."""
-        lines = [f"{method} {path} HTTP/1.1", *headers]
-        if not any(line.lower().startswith("host:") for line in headers):
-            lines.append("Host: mirror.test")
-        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        self.writer.write(request_head(method, path, headers))
 
     async def head(self) -> Reply:
         """The head of the next response; its body is still to be read."""

@@ -1,5 +1,6 @@
 """What the cache answers with; `web` turns it into HTTP."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Protocol
@@ -19,22 +20,33 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
+# What is named by a digest is the same for ever.
+FOR_EVER = math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestInfo:
-    """What a HEAD on a manifest tells. `size` in bytes."""
+    """What a HEAD on a manifest tells. `size` in bytes.
+
+    `lasts`: for how many seconds the same question has the same answer, if that is known.
+    """
 
     digest: Digest
     media_type: str
     size: int
     outcome: Outcome
+    lasts: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestAnswer:
+    """`lasts` as in ManifestInfo."""
+
     data: bytes
     digest: Digest
     media_type: str
     outcome: Outcome
+    lasts: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +74,15 @@ class BlobReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SmallBlob:
+    """A blob that is in memory as a whole."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class BlobAnswer:
-    reader: BlobReader
+    content: BlobReader | SmallBlob
     outcome: Outcome
 
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from mirror.cache.answers import BlobAnswer, BlobInfo, GrowingReader, Outcome, StoredReader
+from mirror.cache.answers import BlobAnswer, BlobInfo, GrowingReader, Outcome, SmallBlob, StoredReader
 from mirror.cache.fill import Fill, Tools
 from mirror.cache.flight import Flight, Flights
 from mirror.cache.single import Single
@@ -31,6 +31,8 @@ class Blobs:
         outcome = Outcome.HIT
         for _ in range(ROUNDS):
             held = await self._tools.store.open_blob(repository, digest)
+            if held.data is not None:
+                return BlobAnswer(SmallBlob(held.data), outcome)
             if held.blob is not None:
                 return BlobAnswer(StoredReader(held.blob), outcome)
             flight = self._flights.get(digest)

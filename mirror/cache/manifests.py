@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from mirror.cache.answers import ManifestAnswer, ManifestInfo, Outcome
+from mirror.cache.answers import FOR_EVER, ManifestAnswer, ManifestInfo, Outcome
 from mirror.cache.fill import Tools
 from mirror.cache.single import Single
 from mirror.oci.digest import Digest
@@ -44,7 +44,7 @@ class Manifests:
         """Raises UpstreamError or StoreError."""
         held = await self._store.manifest(repository, digest)
         if held is not None:
-            return answer(held, Outcome.HIT)
+            return answer(held, Outcome.HIT, FOR_EVER)
         outcome = Outcome.JOIN if self._fetching.running(digest) else Outcome.MISS
         return answer(await self._fetch(repository, digest), outcome)
 
@@ -52,9 +52,8 @@ class Manifests:
         held = await self._store.held(repository, digest)
         link = held.link
         if link is not None and link.media_type is not None and link.size is not None:
-            return ManifestInfo(
-                digest, link.media_type, link.size, Outcome.HIT if held.present else Outcome.MISS
-            )
+            outcome, lasts = (Outcome.HIT, FOR_EVER) if held.present else (Outcome.MISS, 0.0)
+            return ManifestInfo(digest, link.media_type, link.size, outcome, lasts)
         info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
         if info.size is None:
             found = await self.get(repository, digest)
@@ -100,8 +99,8 @@ class Manifests:
         return await self.keep(repository, ManifestBody(data, info.media_type, digest))
 
 
-def answer(manifest: StoredManifest, outcome: Outcome) -> ManifestAnswer:
-    return ManifestAnswer(manifest.data, manifest.digest, manifest.media_type, outcome)
+def answer(manifest: StoredManifest, outcome: Outcome, lasts: float = 0.0) -> ManifestAnswer:
+    return ManifestAnswer(manifest.data, manifest.digest, manifest.media_type, outcome, lasts)
 
 
 def links_of(manifest: StoredManifest) -> dict[Digest, Link]:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -42,7 +43,8 @@ class Tags:
         if entry is None:
             return await self._getting.once((repository, tag), partial(self._first, repository, tag))
         if self.is_fresh(entry.confirmed):
-            return await self._manifests.get(repository, Digest.parse(entry.digest))
+            found = await self._manifests.get(repository, Digest.parse(entry.digest))
+            return replace(found, lasts=min(found.lasts, self._left(entry)))
         try:
             return await self._in_time(partial(self._renewed, repository, tag))
         except UpstreamError as error:
@@ -55,7 +57,7 @@ class Tags:
         """What a tag points to; asks the upstream with a HEAD at most."""
         entry = await self._store.tag(repository, tag)
         if entry is not None and self.is_fresh(entry.confirmed):
-            return _info(entry, Outcome.HIT)
+            return replace(_info(entry, Outcome.HIT), lasts=self._left(entry))
         try:
             if entry is None:
                 return _info(await self._confirm(repository, tag), Outcome.MISS)
@@ -69,6 +71,10 @@ class Tags:
         """Whether what was confirmed then (seconds since the epoch) is used without asking."""
         # A clock that was set back must not make an entry fresh for years.
         return 0 <= time.time() - confirmed < self._settings.fresh
+
+    def _left(self, entry: TagEntry) -> float:
+        """How much longer a fresh entry is used without asking, in seconds."""
+        return entry.confirmed + self._settings.fresh - time.time()
 
     async def _in_time(self, ask: Callable[[], Awaitable[T]]) -> T:
         """With an answer to fall back on, nobody waits long for an upstream; it goes on being asked."""

@@ -22,7 +22,15 @@ from mirror.store.disk import Verified
 from mirror.store.errors import StoreError
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
+from mirror.store.recent import Recent
 from mirror.store.threads import DiskThreads
+
+# Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
+# in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
+SMALL_BYTES = 256 * 1024
+
+# The part of the memory that is for tag entries.
+TAG_SHARE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +44,28 @@ class StoredManifest:
 class Held:
     """What is here for one repository and digest.
 
-    `blob` is open, and set only with a link (invariant 5); `present` says that the bytes are here, be it
-    for other repositories.
+    `present` says that the bytes are here, be it for other repositories. They come only with a link
+    (invariant 5): whole in `data` if they are few (SMALL_BYTES), else as `blob`, which is open.
     """
 
     link: Link | None
     present: bool
     blob: OpenBlob | None = None
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Something small, and the link by which its repository has it."""
+
+    link: Link
+    data: bytes
 
 
 class Store:
-    """Blobs, books and partials of one cache folder."""
+    """Blobs, books and partials of one cache folder, and in memory what of them is small and in use."""
 
-    def __init__(self, folder: Path, max_size: int) -> None:
+    def __init__(self, folder: Path, max_size: int, memory: int) -> None:
         """Opens or creates everything; blocking, so call `open` from a coroutine."""
         self._partials = folder / "partial"
         for each in (folder, folder / "blobs", folder / "books", self._partials):
@@ -57,40 +74,62 @@ class Store:
         self._blobs = Blobs(folder / "blobs", folder / "quarantine", max_size)
         self._index = Index(folder / "books")
         self._used: dict[Digest, float] = {}
+        self._tags: Recent[tuple[Repository, Tag], TagEntry] = Recent(memory // TAG_SHARE)
+        self._contents: Recent[tuple[Repository, Digest], Content] = Recent(memory - memory // TAG_SHARE)
+        self._writes = 0
         self.threads = DiskThreads()
 
     @classmethod
-    async def open(cls, folder: Path, max_size: int) -> "Store":
-        """Raises StoreError naming the folder and the reason."""
+    async def open(cls, folder: Path, max_size: int, memory: int = 0) -> "Store":
+        """`max_size` and `memory` in bytes. Raises StoreError naming the folder and the reason."""
         opener = DiskThreads(1)
         try:
-            return await opener.run(cls, folder, max_size)
+            return await opener.run(cls, folder, max_size, memory)
         except StoreError as error:
             raise StoreError(f"cannot use the cache folder {folder}: {error.__cause__ or error}") from error
         finally:
             opener.executor.shutdown(wait=False)
 
     async def held(self, repository: Repository, digest: Digest) -> Held:
+        if (known := self._contents.get((repository, digest))) is not None:
+            return Held(known.link, True)
         return await self.threads.run(self._held, repository, digest)
 
     async def open_blob(self, repository: Repository, digest: Digest) -> Held:
         """As `held`, and the blob opened where the repository may have it; the caller closes it."""
+        if (known := self._contents.get((repository, digest))) is not None:
+            self.touch(digest)
+            return Held(known.link, True, data=known.data)
+        writes = self._writes
         opening = self.threads.start(self._open_blob, repository, digest)
         try:
             held = await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_close_unwanted)
             raise
-        if held.blob is not None:
-            self._used[digest] = time.time()
+        if held.data is not None and held.link is not None:
+            self._remember(repository, digest, Content(held.link, held.data), writes)
+        if held.blob is not None or held.data is not None:
+            self.touch(digest)
         return held
 
     async def manifest(self, repository: Repository, digest: Digest) -> StoredManifest | None:
         """The manifest, if it is here and linked to the repository as a manifest."""
-        manifest = await self.threads.run(self._manifest, repository, digest)
-        if manifest is not None:
-            self._used[digest] = time.time()
-        return manifest
+        content = self._contents.get((repository, digest))
+        if content is None:
+            writes = self._writes
+            content = await self.threads.run(self._manifest, repository, digest)
+            if content is None:
+                return None
+            self._remember(repository, digest, content, writes)
+        if content.link.media_type is None:
+            return None
+        self.touch(digest)
+        return StoredManifest(content.data, digest, content.link.media_type)
+
+    def touch(self, digest: Digest) -> None:
+        """It is being used; written down by and by (`flush_used`)."""
+        self._used[digest] = time.time()
 
     async def small_blob(self, digest: Digest, limit: int) -> bytes | None:
         """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
@@ -101,22 +140,39 @@ class Store:
     ) -> None:
         """Keep a verified manifest, and link it and what it names to the repository."""
         await self.threads.run(self._put_manifest, repository, manifest, children)
+        self._forget(repository, manifest.digest, *children)
+        link = Link(manifest.media_type, len(manifest.data))
+        self._remember(repository, manifest.digest, Content(link, manifest.data), self._writes)
 
     async def add_link(self, repository: Repository, digest: Digest, link: Link) -> None:
         await self.threads.run(self._index.add_links, repository, {digest: link})
+        self._forget(repository, digest)
 
     async def adopt(self, verified: Verified) -> None:
         """Move a verified file into the blob store."""
         await self.threads.run(self._blobs.add, verified)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        return await self.threads.run(self._index.tag, repository, tag)
+        known = self._tags.get((repository, tag))
+        if known is not None:
+            return known
+        writes = self._writes
+        entry = await self.threads.run(self._index.tag, repository, tag)
+        if entry is not None and writes == self._writes:
+            self._tags.put((repository, tag), entry, 0)
+        return entry
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        self._writes += 1
         await self.threads.run(self._index.put_tag, repository, tag, entry)
+        self._writes += 1
+        self._tags.put((repository, tag), entry, 0)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
+        self._writes += 1
         await self.threads.run(self._index.drop_tag, repository, tag)
+        self._writes += 1
+        self._tags.drop((repository, tag))
 
     async def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
         return await self.threads.run(self._index.referrers, repository, digest)
@@ -178,16 +234,29 @@ class Store:
         if link is None:
             return Held(None, self._blobs.has(digest))
         blob = self._blobs.open(digest)
-        return Held(link, blob is not None, blob)
+        if blob is None or blob.size > SMALL_BYTES:
+            return Held(link, blob is not None, blob)
+        blob.file.close()
+        data = self._read(digest, SMALL_BYTES)
+        return Held(link, data is not None, data=data)
 
-    def _manifest(self, repository: Repository, digest: Digest) -> StoredManifest | None:
+    def _manifest(self, repository: Repository, digest: Digest) -> Content | None:
         link = self._index.link(repository, digest)
         if link is None or link.media_type is None:
             return None
         data = self._read(digest, MAX_MANIFEST_BYTES)
-        if data is None:
-            return None
-        return StoredManifest(data, digest, link.media_type)
+        return None if data is None else Content(link, data)
+
+    def _remember(self, repository: Repository, digest: Digest, content: Content, writes: int) -> None:
+        """Keep a copy in memory, unless something was written since it was read (`writes`): it may be old."""
+        if writes == self._writes:
+            self._contents.put((repository, digest), content, len(content.data))
+
+    def _forget(self, repository: Repository, *digests: Digest) -> None:
+        """What was written is not what is in memory."""
+        self._writes += 1
+        for digest in digests:
+            self._contents.drop((repository, digest))
 
     def _read(self, digest: Digest, limit: int) -> bytes | None:
         data = self._blobs.read(digest, limit)

@@ -14,6 +14,7 @@ from mirror.web import respond
 from mirror.web.exchange import Exchange
 from mirror.web.probes import Probes
 from mirror.web.registry import RegistryApi
+from mirror.web.replay import Connection, Replay, Server
 
 log = get_logger(__name__)
 
@@ -22,6 +23,9 @@ HEADER_LINE_BYTES = 64 * 1024
 
 # Longer than any client keeps a connection for reuse (BuildKit 120 s), so that none races a closing one.
 KEEPALIVE_SECONDS = 300.0
+
+# The part of the memory that is for request heads and the answers to them.
+REPLAY_SHARE = 4
 
 # What is left of a drain for connections that were told to close but have not.
 CLOSING_SECONDS = 1.0
@@ -33,12 +37,14 @@ class App:
     def __init__(self, service: Service, config: Config) -> None:
         self._metrics = service.metrics
         self._registry = RegistryApi(service.cache, config)
+        self.replay = Replay(config.cache.memory // REPLAY_SHARE, service.metrics, service.used)
         self.probes = Probes(service)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        head = request.protocol.head if isinstance(request.protocol, Connection) else None
         probed = await self.probes.answer(request)
         if probed is not None:
             return probed
@@ -46,7 +52,10 @@ class App:
         self._running += 1
         self._idle.clear()
         try:
-            return await self._answer(exchange)
+            response = await self._answer(exchange)
+            if head is not None:
+                await self.replay.remember(head, exchange, response)
+            return response
         finally:
             exchange.report(self._metrics)
             self._running -= 1
@@ -83,7 +92,8 @@ async def serve(
     Raises OSError naming the address that cannot be bound.
     """
     app = App(service, config)
-    server = web.Server(
+    server = Server(
+        app.replay,
         app,
         access_log=None,
         logger=logging.getLogger("aiohttp.server"),
@@ -105,6 +115,7 @@ async def serve(
         await app.drain(config.server.shutdown_timeout)
     finally:
         await runner.cleanup()
+        app.replay.flush()
 
 
 async def _bind(runner: web.ServerRunner, address: str) -> None:

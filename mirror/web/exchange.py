@@ -1,5 +1,6 @@
 """One request and what became of it: the access line and the metrics."""
 
+import itertools
 import secrets
 import time
 
@@ -8,9 +9,17 @@ from aiohttp import web
 from mirror.cache.answers import Outcome
 from mirror.log import get_logger
 from mirror.metrics import Metrics
+from mirror.oci.digest import Digest
 from mirror.oci.reference import Target
 
 log = get_logger("access")
+
+_ids = itertools.count(secrets.randbits(62))
+
+
+def new_id() -> str:
+    """Of a request: 16 hex digits, none twice while this process lives."""
+    return f"{next(_ids):016x}"
 
 
 class Exchange:
@@ -18,13 +27,14 @@ class Exchange:
 
     def __init__(self, request: web.BaseRequest) -> None:
         self.request = request
-        self.id = secrets.token_hex(8)
+        self.id = new_id()
         self.target: Target | None = None
-        self.digest: str | None = None
+        self.digest: Digest | None = None
         self.outcome = Outcome.ERROR
         self.status = 0
         self.bytes = 0
         self.note: str | None = None
+        self.lasts = 0.0  # for how many seconds the same request has the same answer
         self.streaming = False  # a head was sent: what goes wrong now can only be told by ending early
         self._started = time.perf_counter()
         self._first_byte: float | None = None
@@ -34,23 +44,23 @@ class Exchange:
         if self._first_byte is None:
             self._first_byte = time.perf_counter() - self._started
 
+    @property
+    def kind(self) -> str:
+        return self.target.kind.value if self.target else "other"
+
     def report(self, metrics: Metrics) -> None:
         total = time.perf_counter() - self._started
         first = total if self._first_byte is None else self._first_byte
-        kind = self.target.kind.value if self.target else "other"
-        outcome = self.outcome.value
-        metrics.requests.labels(kind, outcome).inc()
-        metrics.client_bytes.labels(kind).inc(self.bytes)
-        metrics.first_byte_seconds.labels(kind, outcome).observe(first)
-        metrics.request_seconds.labels(kind, outcome).observe(total)
-        log.info("request", **self._fields(kind, first, total))
+        metrics.requests.of(self.kind, self.outcome.value).add(self.bytes, first, total)
+        log.info("request", **self.fields(first, total))
 
-    def _fields(self, kind: str, first: float, total: float) -> dict[str, object]:
+    def fields(self, first: float = 0.0, total: float = 0.0) -> dict[str, object]:
+        """Of the access line. `first` and `total`: seconds to the head of the answer, and to its end."""
         fields: dict[str, object] = {
             "id": self.id,
             "client": self.request.remote,
             "method": self.request.method,
-            "kind": kind,
+            "kind": self.kind,
             "status": self.status,
             "outcome": self.outcome.value,
             "bytes": self.bytes,
@@ -66,7 +76,7 @@ class Exchange:
             if self.target.reference is not None:
                 fields["reference"] = str(self.target.reference)
         if self.digest is not None:
-            fields["digest"] = self.digest
+            fields["digest"] = str(self.digest)
         if self.note is not None:
             fields["note"] = self.note
         return fields

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 
-from mirror.cache.answers import BlobReader, Outcome
+from mirror.cache.answers import FOR_EVER, BlobReader, Outcome, SmallBlob
 from mirror.cache.cache import Cache
 from mirror.cache.policy import client_error
 from mirror.config import Config
@@ -73,7 +73,7 @@ class RegistryApi:
             raise client_error(failure, target, self._when_unavailable) from failure
 
     async def _base(self, exchange: Exchange, target: Target) -> web.StreamResponse:
-        exchange.outcome = Outcome.HIT
+        exchange.outcome, exchange.lasts = Outcome.HIT, FOR_EVER
         return respond.json_body(exchange, b"{}")
 
     async def _manifest(self, exchange: Exchange, target: Target) -> web.StreamResponse:
@@ -81,12 +81,12 @@ class RegistryApi:
         if exchange.request.method == "HEAD":
             info = await self._in_time(self._cache.head_manifest(repository, reference))
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
-            exchange.outcome = info.outcome
+            exchange.outcome, exchange.lasts = info.outcome, info.lasts
         else:
             found = await self._in_time(self._cache.get_manifest(repository, reference))
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
-            exchange.outcome = found.outcome
-        exchange.digest = str(digest)
+            exchange.outcome, exchange.lasts = found.outcome, found.lasts
+        exchange.digest = digest
         if respond.matches(exchange.request.headers.get("If-None-Match"), digest):
             return respond.not_modified(exchange, digest)
         headers = {"Content-Type": media_type, **respond.content_headers(digest), **_stale(exchange)}
@@ -97,7 +97,7 @@ class RegistryApi:
     async def _blob(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
         request = exchange.request
-        exchange.digest = str(digest)
+        exchange.digest = digest
         headers = {
             "Content-Type": respond.BLOB_TYPE,
             "Accept-Ranges": "bytes",
@@ -110,15 +110,21 @@ class RegistryApi:
                 return respond.not_modified(exchange, digest)
             return respond.head(exchange, headers, info.size)
         answer = await self._in_time(self._cache.get_blob(repository, digest))
-        try:
-            exchange.outcome = answer.outcome
+        exchange.outcome = answer.outcome
+        reader = answer.content
+        if isinstance(reader, SmallBlob):
+            exchange.lasts = FOR_EVER if answer.outcome is Outcome.HIT else 0.0
             if respond.matches(request.headers.get("If-None-Match"), digest):
                 return respond.not_modified(exchange, digest)
-            spans = respond.spans_asked(request, digest, answer.reader.size)
-            await self._first_readable(answer.reader, spans)
-            return await _deliver(exchange, digest, answer.reader, spans)
+            return respond.small_blob(exchange, digest, reader.data)
+        try:
+            if respond.matches(request.headers.get("If-None-Match"), digest):
+                return respond.not_modified(exchange, digest)
+            spans = respond.spans_asked(request, digest, reader.size)
+            await self._first_readable(reader, spans)
+            return await _deliver(exchange, digest, reader, spans)
         finally:
-            answer.reader.close()
+            reader.close()
 
     async def _tags(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository = _repository(target)

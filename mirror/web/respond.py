@@ -75,12 +75,20 @@ def spans_asked(request: web.BaseRequest, digest: Digest, size: int) -> list[Spa
     return parse_range(header, size)
 
 
+def small_blob(exchange: Exchange, digest: Digest, data: bytes) -> web.StreamResponse:
+    """A blob that is in memory, or ranges of it."""
+    status, headers, parts = _plan(digest, len(data), spans_asked(exchange.request, digest, len(data)))
+    body = b"".join(part if isinstance(part, bytes) else data[part.start : part.stop] for part in parts)
+    return whole(exchange, status, headers, body)
+
+
 async def send_blob(
     exchange: Exchange, digest: Digest, reader: BlobReader, spans: list[Span]
 ) -> web.StreamResponse:
     """Stream the blob, or ranges of it; cut short, with FIN, when the rest cannot come (invariant 4)."""
-    response, parts = _plan(digest, reader.size, spans)
-    exchange.status = response.status
+    status, headers, parts = _plan(digest, reader.size, spans)
+    response = web.StreamResponse(status=status, headers=headers)
+    exchange.status = status
     exchange.streaming = True
     await response.prepare(exchange.request)
     exchange.first_byte()
@@ -101,8 +109,8 @@ def cut_short(exchange: Exchange) -> web.StreamResponse:
     return web.Response(status=exchange.status)
 
 
-def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[web.StreamResponse, list[bytes | Span]]:
-    """The head of the answer and the parts of its body."""
+def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[int, dict[str, str], list[bytes | Span]]:
+    """Status and headers of the answer, and the parts of its body."""
     headers = {**COMMON, **content_headers(digest), "Accept-Ranges": "bytes", "Content-Type": BLOB_TYPE}
     parts: list[bytes | Span]
     if not spans:
@@ -115,7 +123,7 @@ def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[web.StreamRespo
         status, parts = 206, multipart(spans, size, BLOB_TYPE, boundary)
         headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
     headers["Content-Length"] = str(total_length(parts))
-    return web.StreamResponse(status=status, headers=headers), parts
+    return status, headers, parts
 
 
 async def _send_span(exchange: Exchange, reader: BlobReader, span: Span) -> None:

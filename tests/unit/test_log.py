@@ -1,15 +1,15 @@
 """Logs: lines for people, JSON for machines, secrets for nobody."""
 
+import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from mirror.config import Log
-from mirror.log import configure, get_logger, redact_url
+from mirror.log import Gathered, LineTemplate, configure, get_logger, redact_url, timestamp
 
 
 class Terminal(io.StringIO):
@@ -17,14 +17,7 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(autouse=True)
-def _put_back() -> Iterator[None]:
-    """Logging is global; other tests have theirs as before."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:], root.level = handlers, level
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 def test_json_where_nobody_looks() -> None:
@@ -107,3 +100,46 @@ def test_what_libraries_log_comes_the_same_way() -> None:
 def test_urls_lose_what_is_secret(url: str, redacted: str) -> None:
     """User and password, and every value of the query: a signed URL is a credential."""
     assert redact_url(url) == redacted
+
+
+def fields(number: int) -> dict[str, object]:
+    return {"id": f"{number:04x}", "kind": "100% blob", "took": number / 4, "note": None}
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["json", "console"])
+def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
+    """Rendered once and filled in, or rendered each time: but for the moment nobody can tell."""
+    configure(Log(), stream)
+    template = LineTemplate("access", "request", fields(7), ["id", "took"])
+    get_logger("mirror.access").info("request", **fields(9), timestamp="now")
+    filled = template.filled({"id": "0009", "took": 2.25, "timestamp": "now"})
+    assert filled == stream.getvalue().rstrip("\n")
+
+
+def test_no_template_for_lines_that_are_not_wanted() -> None:
+    """Below the level there is nothing to fill in."""
+    configure(Log(level="error"), io.StringIO())
+    with pytest.raises(structlog.DropEvent):
+        LineTemplate("access", "request", fields(7), ["id"])
+
+
+async def test_gathered_lines_are_written_soon() -> None:
+    """In one piece and in order, without anybody asking; and at once when asked."""
+    stream = io.StringIO()
+    configure(Log(), stream)
+    gathered = Gathered()
+    gathered.add("one")
+    gathered.add("two")
+    assert stream.getvalue() == ""
+    gathered.flush()
+    assert stream.getvalue() == "one\ntwo\n"
+    gathered.add("three")
+    async with asyncio.timeout(5):
+        while not stream.getvalue().endswith("three\n"):
+            await asyncio.sleep(0)  # noqa: ASYNC110  # a stream says nothing
+
+
+def test_timestamps_are_in_utc() -> None:
+    """To the microsecond, and always as long."""
+    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
+    assert timestamp(1_700_000_000.25) == "2023-11-14T22:13:20.250000Z"

@@ -8,7 +8,7 @@ from mirror.metrics import Metrics
 def test_names_follow_the_conventions() -> None:
     """One prefix, base units, counters that end in _total, help for each."""
     metrics = Metrics()
-    metrics.requests.labels("blob", "hit").inc()
+    metrics.requests.of("blob", "hit").add(10, 0.002, 3.0)
     body, content_type = metrics.render()
     text = body.decode()
     assert content_type.startswith("text/plain")
@@ -21,6 +21,10 @@ def test_names_follow_the_conventions() -> None:
         if kind == "histogram":
             assert name.endswith("_seconds")
     assert 'registry_mirror_requests_total{kind="blob",outcome="hit"} 1.0' in text
+    assert 'registry_mirror_client_bytes_total{kind="blob"} 10.0' in text
+    assert 'registry_mirror_request_seconds_bucket{kind="blob",le="2.5",outcome="hit"} 0.0' in text
+    assert 'registry_mirror_request_seconds_bucket{kind="blob",le="5.0",outcome="hit"} 1.0' in text
+    assert 'registry_mirror_request_seconds_sum{kind="blob",outcome="hit"} 3.0' in text
     assert "process_open_fds" in text
 
 

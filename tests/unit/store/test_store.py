@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.oci.reference import Repository
+from mirror.oci.reference import Repository, Tag
 from mirror.store.errors import StoreError
-from mirror.store.index import Link
-from mirror.store.store import Store, StoredManifest
+from mirror.store.index import Link, TagEntry
+from mirror.store.store import SMALL_BYTES, Store, StoredManifest
 
 X, Y = Repository("docker.io", "library/x"), Repository("docker.io", "library/y")
 MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")
@@ -29,10 +29,9 @@ async def test_a_blob_needs_a_link(store: Store) -> None:
     """Present for all to know, open for the repository that has it (invariant 5)."""
     await store.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     held = await store.open_blob(X, MANIFEST.digest)
-    assert held.blob is not None
-    held.blob.file.close()
+    assert (held.blob, held.data) == (None, MANIFEST.data)
     other = await store.open_blob(Y, MANIFEST.digest)
-    assert (other.link, other.present, other.blob) == (None, True, None)
+    assert (other.link, other.present, other.blob, other.data) == (None, True, None, None)
     missing = await store.open_blob(X, LAYER)
     assert (missing.link, missing.present, missing.blob) == (Link(size=5), False, None)
 
@@ -71,11 +70,12 @@ async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None
 
 async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store) -> None:
     """A client leaves while its blob is being opened."""
-    await store.put_manifest(X, MANIFEST, {})
+    big = StoredManifest(bytes(SMALL_BYTES + 1), Digest.of(bytes(SMALL_BYTES + 1)), "application/x")
+    await store.put_manifest(X, big, {})
     # Every thread has its connections before anything is counted.
     await asyncio.gather(*(store.held(X, LAYER) for _ in range(100)))
     before = len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
-    opening = asyncio.ensure_future(store.open_blob(X, MANIFEST.digest))
+    opening = asyncio.ensure_future(store.open_blob(X, big.digest))
     await asyncio.sleep(0)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -102,3 +102,60 @@ async def test_a_store_is_found_again(tmp_path: Path) -> None:
     assert (await second.held(X, LAYER)).link == Link(size=5)
     assert await second.repositories("", "", 10) == [str(X)]
     await second.close()
+
+
+@pytest.fixture
+async def quick(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store with some memory, and its disk gone: what it still answers, it answers from memory."""
+    opened = await Store.open(tmp_path / "cache", 0, 1024 * 1024)
+    yield opened
+    await opened.close()
+
+
+def forbid_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object) -> None:
+        raise LookupError("the disk was asked")
+
+    monkeypatch.setattr(store.threads, "start", start)
+
+
+async def test_what_is_small_and_in_use_is_in_memory(quick: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests, tag entries and small blobs, read or written lately: no thread, no SQLite, no file."""
+    entry = TagEntry(str(MANIFEST.digest), MANIFEST.media_type, len(MANIFEST.data), 1.0)
+    await quick.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
+    await quick.put_tag(X, Tag("t"), entry)
+    forbid_disk(quick, monkeypatch)
+    assert await quick.manifest(X, MANIFEST.digest) == MANIFEST
+    assert await quick.tag(X, Tag("t")) == entry
+    assert (await quick.open_blob(X, MANIFEST.digest)).data == MANIFEST.data
+    with pytest.raises(LookupError):
+        await quick.manifest(Y, MANIFEST.digest)  # the link is part of what is known (invariant 5)
+    monkeypatch.undo()
+
+
+async def test_memory_follows_what_is_written(quick: Store) -> None:
+    """A tag that moves or goes, and a link that changes, are seen at once."""
+    first, second = (TagEntry(str(LAYER), "a", size, 1.0) for size in (1, 2))
+    await quick.put_tag(X, Tag("t"), first)
+    await quick.put_tag(X, Tag("t"), second)
+    assert await quick.tag(X, Tag("t")) == second
+    await quick.drop_tag(X, Tag("t"))
+    assert await quick.tag(X, Tag("t")) is None
+    await quick.put_manifest(Y, MANIFEST, {})
+    await quick.add_link(X, MANIFEST.digest, Link(size=len(MANIFEST.data)))
+    assert await quick.manifest(X, MANIFEST.digest) is None
+    await quick.open_blob(X, MANIFEST.digest)
+    assert await quick.manifest(X, MANIFEST.digest) is None
+    await quick.put_manifest(X, MANIFEST, {})
+    assert await quick.manifest(X, MANIFEST.digest) == MANIFEST
+
+
+async def test_a_read_that_was_overtaken_is_not_remembered(quick: Store) -> None:
+    """What a thread has read may be old when it arrives: the write in between counts."""
+    old, new = (TagEntry(str(LAYER), "a", size, 1.0) for size in (1, 2))
+    await quick.put_tag(X, Tag("t"), old)
+    quick._tags.drop((X, Tag("t")))
+    reading = asyncio.ensure_future(quick.tag(X, Tag("t")))
+    writing = asyncio.ensure_future(quick.put_tag(X, Tag("t"), new))
+    await asyncio.gather(reading, writing)
+    assert await quick.tag(X, Tag("t")) == new

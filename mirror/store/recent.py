@@ -1,0 +1,47 @@
+"""What was used lately, in memory: a bounded copy of small things that are on disk too."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+# What an entry costs besides its content, in bytes: the key, the objects around it, the slot in the table.
+OVERHEAD = 600
+
+
+class Recent(Generic[K, V]):
+    """Least recently used goes first. `limit` in bytes, 0 for nothing at all."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K) -> V | None:
+        found = self._entries.get(key)
+        if found is None:
+            return None
+        self._entries.move_to_end(key)
+        return found[0]
+
+    def put(self, key: K, value: V, length: int) -> None:
+        """Keep `value`, whose content is `length` bytes, unless it alone is more than all there may be."""
+        self.drop(key)
+        cost = length + OVERHEAD
+        if cost > self._limit:
+            return
+        self._entries[key] = (value, cost)
+        self.size += cost
+        while self.size > self._limit:
+            _, (_, freed) = self._entries.popitem(last=False)
+            self.size -= freed
+
+    def drop(self, key: K) -> None:
+        found = self._entries.pop(key, None)
+        if found is not None:
+            self.size -= found[1]

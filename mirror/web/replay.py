@@ -1,0 +1,215 @@
+"""Answers to requests that are, byte for byte, requests that were answered before.
+
+The clients of a mirror ask for the same few manifests and configs all the time, with the same head each.
+A head that the full path has answered twice from what is here is remembered whole, with the bytes of the
+answer; when it comes again on an idle connection it is compared, not parsed, and answered at once. Identity
+of the bytes (method, path, every header, credentials included) is identity of the answer, for as long as
+the answer lasts. Anything else takes the full path: other heads, heads in several segments, pipelined ones,
+and those of clients that do not read.
+
+What is left behind is the same on both ways: metrics, access line, last use.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import partial
+from typing import Any
+
+import structlog
+from aiohttp import HttpVersion11, hdrs, web
+
+from mirror.log import Gathered, LineTemplate, timestamp
+from mirror.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.store.recent import Recent
+from mirror.tally import Tally
+from mirror.web.exchange import Exchange, new_id
+
+# However long an answer lasts, now and then the full path has a look at it, in seconds.
+LONGEST = 30.0
+
+# How many heads that were seen once are waited for to be seen again.
+MOST_SEEN = 8192
+
+# A head with one of these is not all there is to its request, or changes what becomes of the connection.
+BODIES = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
+
+# What differs between the access lines of identical requests.
+VARYING = ("id", "client", "first_byte_ms", "total_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An answer but for its Date, and what is noted when it is given. `until` is of the clock.
+
+    `length`: bytes of the body; `digest`: whose use is recorded; `line`: of the access log, None for none.
+    """
+
+    before_date: bytes
+    after_date: bytes
+    until: float
+    length: int
+    digest: Digest | None
+    tally: Tally
+    line: LineTemplate | None
+
+
+class Replay:
+    """The memory of answered heads. `limit` in bytes; `used` is told which content was given away."""
+
+    def __init__(
+        self,
+        limit: int,
+        metrics: Metrics,
+        used: Callable[[Digest], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock = clock
+        self._known: Recent[bytes, Known] = Recent(limit)
+        self._metrics = metrics
+        self._seen: set[int] = set()
+        self._used = used
+        self._lines = Gathered()
+        self._second = 0
+        self._date = b""
+        self._time = ""
+
+    async def remember(self, head: bytes, exchange: Exchange, response: web.StreamResponse) -> None:
+        """Keep what was answered to `head`, if it comes more than once and can be given again as it is."""
+        if exchange.lasts <= 0 or not isinstance(response, web.Response) or not self._seen_before(head):
+            return
+        await response.prepare(exchange.request)
+        if not response.keep_alive or exchange.request.version != HttpVersion11:
+            return
+        body = response.body if exchange.request.method == "GET" else b""
+        if not isinstance(body, bytes):
+            return
+        before, after = _split_at_date(response)
+        known = Known(
+            before,
+            after + body,
+            until=self._clock() + min(exchange.lasts, LONGEST),
+            length=exchange.bytes,
+            digest=exchange.digest if exchange.request.method == "GET" else None,
+            tally=self._metrics.requests.of(exchange.kind, exchange.outcome.value),
+            line=_line(exchange),
+        )
+        self._known.put(head, known, len(head) + len(before) + len(known.after_date))
+
+    def answer(self, head: bytes, connection: "Connection") -> bool:
+        """Answer `head` if it is known; False, and nothing done, if not."""
+        known = self._known.get(head)
+        if known is None:
+            return False
+        started = self._clock()
+        transport: Any = connection.transport
+        if started >= known.until:
+            self._known.drop(head)
+            return False
+        if transport.get_write_buffer_size():
+            return False
+        now = time.time()
+        if int(now) != self._second:
+            self._tick(now)
+        transport.write(b"".join((known.before_date, self._date, known.after_date)))
+        self._note(known, connection.client, now, self._clock() - started)
+        return True
+
+    def flush(self) -> None:
+        """Write the access lines that are still to be written."""
+        self._lines.flush()
+
+    def _note(self, known: Known, client: str, now: float, took: float) -> None:
+        known.tally.add(known.length, took, took)
+        if known.digest is not None:
+            self._used(known.digest)
+        if known.line is not None:
+            milliseconds = round(took * 1000, 2)
+            values = {
+                "id": new_id(),
+                "client": client,
+                "first_byte_ms": milliseconds,
+                "total_ms": milliseconds,
+                "timestamp": f"{self._time}{int(now % 1 * 1e6):06d}Z",
+            }
+            self._lines.add(known.line.filled(values))
+
+    def _tick(self, now: float) -> None:
+        self._second = int(now)
+        self._date = formatdate(now, usegmt=True).encode()
+        self._time = timestamp(self._second).removesuffix("000000Z")
+
+    def _seen_before(self, head: bytes) -> bool:
+        mark = hash(head)
+        if mark in self._seen:
+            return True
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False
+
+
+class Connection(web.RequestHandler):
+    """One connection: what is known is answered here, everything else goes on to aiohttp's parser."""
+
+    __slots__ = ("_replay", "_whole", "client", "head")
+
+    def __init__(self, replay: Replay, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._replay = replay
+        self._whole = (
+            True  # every request so far was exactly one head, and came while nothing else was going on
+        )
+        self.head: bytes | None = None  # of the request that runs, if it is all there is to it
+        self.client = ""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self.client = str(peer[0]) if isinstance(peer, tuple) else ""
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        idle = waiter is not None and not waiter.done()
+        if idle and self._whole and self._replay.answer(data, self):
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            return
+        self._whole = self._whole and idle and _is_one_head(data)
+        self.head = data if self._whole else None
+        super().data_received(data)
+
+
+class Server(web.Server):
+    """Makes the connections."""
+
+    def __init__(self, replay: Replay, handler: Callable[[web.BaseRequest], Any], **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._connect = partial(Connection, replay, self, loop=self._loop, **self._kwargs)
+
+    def __call__(self) -> web.RequestHandler:
+        return self._connect()
+
+
+def _is_one_head(data: bytes) -> bool:
+    """Whether this is one request without a body, from its first byte to its last."""
+    if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\n\r\n") != len(data) - 3 or b"\n\n" in data:
+        return False
+    lower = data.lower()
+    return not any(name in lower for name in BODIES)
+
+
+def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:
+    """The head of a prepared response as aiohttp writes it, before and after the value of Date."""
+    headers = [f"{name}: {value}" for name, value in response.headers.items()]
+    at = list(response.headers).index(hdrs.DATE)
+    before = [f"HTTP/1.1 {response.status} {response.reason}", *headers[:at], f"{hdrs.DATE}: "]
+    return "\r\n".join(before).encode(), "\r\n".join(["", *headers[at + 1 :], "", ""]).encode()
+
+
+def _line(exchange: Exchange) -> LineTemplate | None:
+    try:
+        return LineTemplate("access", "request", exchange.fields(), VARYING)
+    except structlog.DropEvent:
+        return None

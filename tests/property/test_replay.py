@@ -1,0 +1,178 @@
+"""The short way and the long way are one: a mirror that remembers request heads beside one that does not."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mirror.config import Log
+from mirror.log import configure
+from mirror.web.app import App
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running, configured, serving
+from tests.wire import Wire, request_head
+
+pytestmark = pytest.mark.usefixtures("own_logging")
+
+BIG = bytes(range(256)) * 2000  # not a small blob: sent from its file
+HEADERS = (
+    "Authorization: Bearer abc",
+    "Range: bytes=2-5",
+    "Range: bytes=0-1,4-5",
+    "Accept: */*",
+    "Connection: close",
+)
+# How a request travels: alone, in two segments, or in one with the next.
+WAYS = ("alone", "split", "joined")
+VARYING = ("id", "timestamp", "first_byte_ms", "total_ms")
+
+
+@dataclass(frozen=True)
+class Ask:
+    method: str
+    path: str
+    headers: tuple[str, ...]
+    way: str
+
+
+@dataclass
+class Side:
+    """One mirror, and what it was seen to do."""
+
+    mirror: Running
+    app: App
+    log: StringIO
+
+    def books(self) -> tuple[object, ...]:
+        """Metrics, access lines and last uses since the last call."""
+        self.app.replay.flush()
+        lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        self.log.seek(0)
+        self.log.truncate()
+        for line in lines:
+            for name in VARYING:
+                assert line.pop(name) is not None
+        counts = {
+            labels: (tally.requests, tally.bytes, sum(tally.whole.counts), sum(tally.first_byte.counts))
+            for labels, tally in self.mirror.service.metrics.requests.rows()
+        }
+        used = set(self.mirror.service._store._used)
+        self.mirror.service._store._used.clear()
+        return counts, Counter(json.dumps(line) for line in lines), used
+
+
+async def replies(side: Side, asks: Sequence[Ask]) -> list[object]:
+    """What a client gets that sends all this; a new connection after each that is closed."""
+    seen: list[object] = []
+    async with AsyncExitStack() as stack:
+        wire: Wire | None = None
+        waiting: list[Ask] = []
+        for number, ask in enumerate(asks):
+            if wire is None:
+                wire = await stack.enter_async_context(await Wire.open(side.mirror.address))
+            waiting.append(ask)
+            data = request_head(ask.method, ask.path, ask.headers)
+            if ask.way == "split":
+                wire.writer.write(data[:20])
+                await asyncio.sleep(0)
+                data = data[20:]
+            wire.writer.write(data)
+            closing = "Connection: close" in ask.headers
+            if ask.way == "joined" and not closing and number + 1 < len(asks):
+                continue
+            for each in waiting:
+                reply = await wire.reply(each.method)
+                headers = [(name, value) for name, value in reply.raw_headers if name != "date"]
+                assert reply.complete
+                assert "date" in reply.headers
+                if "multipart" not in reply.headers.get("content-type", ""):  # its boundary is random
+                    seen.append((reply.status, headers, reply.body))
+            waiting.clear()
+            wire = None if closing else wire
+    return seen
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, list[Side], list[str]]]:
+    """Two mirrors of one registry with everything cached, the second without memory."""
+    apps: list[App] = []
+    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
+        original = App.__init__
+
+        def kept(self: App, *arguments: object) -> None:
+            original(self, *arguments)  # type: ignore[arg-type]
+            apps.append(self)
+
+        patch.setattr(App, "__init__", kept)
+        stack = AsyncExitStack()
+        found = runner.run(_start(stack, tmp_path, apps))
+        yield runner, *found
+        runner.run(stack.aclose())
+
+
+async def _start(stack: AsyncExitStack, folder: Path, apps: list[App]) -> tuple[list[Side], list[str]]:
+    hub = await stack.enter_async_context(FakeRegistry())
+    image = hub.add_image("library/x", "t", [b"0123456789", BIG])
+    paths = [
+        "/v2/",
+        "/v2/library/x/manifests/t",
+        f"/v2/x/manifests/{image.manifest}",
+        *(f"/v2/library/x/blobs/{digest}" for digest in image.layers),
+        f"/v2/other/blobs/{image.layers[0]}",
+        "/v2/library/x/manifests/%",
+    ]
+    sides = []
+    for name, memory in (("with", 1 << 24), ("without", 0)):
+        log = StringIO()
+        configure(Log(format="json"), log)
+        config = configured(folder / name, {"docker.io": hub.url}, tags={"fresh": 3600})
+        cache = config.cache.model_copy(update={"memory": memory})
+        mirror = await stack.enter_async_context(serving(config.model_copy(update={"cache": cache})))
+        side = Side(mirror, apps[-1], log)
+        await replies(side, [Ask("GET", path, (), "alone") for path in paths])
+        for digest in image.layers:
+            await mirror.landed(digest)
+        sides.append(side)
+    return sides, paths
+
+
+def test_nobody_can_tell_the_short_way_from_the_long(
+    sides: tuple[asyncio.Runner, list[Side], list[str]],
+) -> None:
+    """Answers, metrics, access lines and last uses are the same, however the requests travel."""
+    runner, both, paths = sides
+    ask = st.builds(
+        Ask,
+        st.sampled_from(("GET", "GET", "HEAD")),
+        st.sampled_from(paths),
+        st.lists(st.sampled_from(HEADERS), max_size=1).map(tuple),
+        st.sampled_from(WAYS),
+    )
+    answered = 0
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(st.tuples(ask, st.integers(1, 4)), min_size=1, max_size=8))
+    def same(script: list[tuple[Ask, int]]) -> None:
+        nonlocal answered
+        asks = [each for each, times in script for _ in range(times)]
+        seen = []
+        for side in both:
+            configure(Log(format="json"), side.log)
+            seen.append((runner.run(replies(side, asks)), side.books()))
+        assert seen[0] == seen[1]
+        answered += len(asks)
+
+    for side in both:
+        configure(Log(format="json"), side.log)
+        side.books()
+    same()
+    assert answered > len(both[0].app.replay._known) > 5
+    assert not len(both[1].app.replay._known)
