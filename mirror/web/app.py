@@ -11,10 +11,11 @@ from mirror.log import get_logger
 from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
 from mirror.web import respond
+from mirror.web.connection import Connection, Server
 from mirror.web.exchange import Exchange
 from mirror.web.probes import Probes
 from mirror.web.registry import RegistryApi
-from mirror.web.replay import Connection, Replay, Server
+from mirror.web.replay import Replay
 
 log = get_logger(__name__)
 
@@ -94,6 +95,7 @@ async def serve(
     app = App(service, config)
     server = Server(
         app.replay,
+        service.metrics,
         app,
         access_log=None,
         logger=logging.getLogger("aiohttp.server"),

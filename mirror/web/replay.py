@@ -10,12 +10,11 @@ and those of clients that do not read.
 What is left behind is the same on both ways: metrics, access line, last use.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
-from functools import partial
-from typing import Any
 
 import structlog
 from aiohttp import HttpVersion11, hdrs, web
@@ -32,9 +31,6 @@ LONGEST = 30.0
 
 # How many heads that were seen once are waited for to be seen again.
 MOST_SEEN = 8192
-
-# A head with one of these is not all there is to its request, or changes what becomes of the connection.
-BODIES = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
 
 # What differs between the access lines of identical requests.
 VARYING = ("id", "client", "first_byte_ms", "total_ms")
@@ -98,13 +94,12 @@ class Replay:
         )
         self._known.put(head, known, len(head) + len(before) + len(known.after_date))
 
-    def answer(self, head: bytes, connection: "Connection") -> bool:
+    def answer(self, head: bytes, transport: asyncio.WriteTransport, client: str) -> bool:
         """Answer `head` if it is known; False, and nothing done, if not."""
         known = self._known.get(head)
         if known is None:
             return False
         started = self._clock()
-        transport: Any = connection.transport
         if started >= known.until:
             self._known.drop(head)
             return False
@@ -114,7 +109,7 @@ class Replay:
         if int(now) != self._second:
             self._tick(now)
         transport.write(b"".join((known.before_date, self._date, known.after_date)))
-        self._note(known, connection.client, now, self._clock() - started)
+        self._note(known, client, now, self._clock() - started)
         return True
 
     def flush(self) -> None:
@@ -149,55 +144,6 @@ class Replay:
             self._seen.clear()
         self._seen.add(mark)
         return False
-
-
-class Connection(web.RequestHandler):
-    """One connection: what is known is answered here, everything else goes on to aiohttp's parser."""
-
-    __slots__ = ("_replay", "_whole", "client", "head")
-
-    def __init__(self, replay: Replay, manager: web.Server, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._replay = replay
-        self._whole = (
-            True  # every request so far was exactly one head, and came while nothing else was going on
-        )
-        self.head: bytes | None = None  # of the request that runs, if it is all there is to it
-        self.client = ""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self.client = str(peer[0]) if isinstance(peer, tuple) else ""
-
-    def data_received(self, data: bytes) -> None:
-        waiter = self._waiter
-        idle = waiter is not None and not waiter.done()
-        if idle and self._whole and self._replay.answer(data, self):
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            return
-        self._whole = self._whole and idle and _is_one_head(data)
-        self.head = data if self._whole else None
-        super().data_received(data)
-
-
-class Server(web.Server):
-    """Makes the connections."""
-
-    def __init__(self, replay: Replay, handler: Callable[[web.BaseRequest], Any], **options: Any) -> None:
-        super().__init__(handler, **options)
-        self._connect = partial(Connection, replay, self, loop=self._loop, **self._kwargs)
-
-    def __call__(self) -> web.RequestHandler:
-        return self._connect()
-
-
-def _is_one_head(data: bytes) -> bool:
-    """Whether this is one request without a body, from its first byte to its last."""
-    if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\n\r\n") != len(data) - 3 or b"\n\n" in data:
-        return False
-    lower = data.lower()
-    return not any(name in lower for name in BODIES)
 
 
 def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:

@@ -135,8 +135,8 @@ async def test_gathered_lines_are_written_soon() -> None:
     assert stream.getvalue() == "one\ntwo\n"
     gathered.add("three")
     async with asyncio.timeout(5):
-        while not stream.getvalue().endswith("three\n"):
-            await asyncio.sleep(0)  # noqa: ASYNC110  # a stream says nothing
+        while not stream.getvalue().endswith("three\n"):  # noqa: ASYNC110  # a stream says nothing
+            await asyncio.sleep(0)
 
 
 def test_timestamps_are_in_utc() -> None:

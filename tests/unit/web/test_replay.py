@@ -15,8 +15,9 @@ from mirror.log import configure
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.web import respond
+from mirror.web.connection import Connection, Server
 from mirror.web.exchange import Exchange
-from mirror.web.replay import LONGEST, Connection, Replay, Server
+from mirror.web.replay import LONGEST, Replay
 from tests.wire import Wire, request_head
 
 DIGEST = Digest.of(b"content")
@@ -59,7 +60,7 @@ class Full:
 
 @asynccontextmanager
 async def running(full: Full) -> AsyncIterator[Wire]:
-    full.server = Server(full.replay, full, keepalive_timeout=60)
+    full.server = Server(full.replay, full.metrics, full, keepalive_timeout=60)
     runner = web.ServerRunner(full.server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -164,8 +165,8 @@ async def test_a_head_in_two_segments_is_parsed() -> None:
         await full.ask(wire, times=3)
         other.writer.write(b"GET /v2/x HTTP/1.1\r\n")
         await other.writer.drain()
-        while all(each._whole for each in full.connections()):
-            await asyncio.sleep(0)  # noqa: ASYNC110  # nothing else tells that the first segment is there
+        while all(each._whole for each in full.connections()):  # noqa: ASYNC110  # nothing else tells it
+            await asyncio.sleep(0)
         other.writer.write(b"Host: mirror.test\r\n\r\n")
         assert (await other.reply()).body == b"content"
         await full.ask(other)

@@ -1,0 +1,90 @@
+"""A client's connection: aiohttp's, but for requests that are known by heart, and for those that are none."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, cast
+
+from aiohttp import web
+
+from mirror.metrics import Metrics
+from mirror.oci.errors import Code, RegistryError
+from mirror.web import respond
+from mirror.web.exchange import Exchange
+from mirror.web.replay import Replay
+
+# A head with one of these is not all there is to its request, or changes what becomes of the connection.
+BODIES = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
+
+
+class Connection(web.RequestHandler):
+    """What is known is answered here; everything else goes on to aiohttp's parser."""
+
+    __slots__ = ("_client", "_metrics", "_replay", "_whole", "head")
+
+    def __init__(self, replay: Replay, metrics: Metrics, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._replay = replay
+        self._metrics = metrics
+        self._client = ""
+        self._whole = True  # each request so far was one head and nothing more, and found the connection idle
+        self.head: bytes | None = None  # of the request that runs, if it is all there is to it
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._client = str(peer[0]) if isinstance(peer, tuple) else ""
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        idle = waiter is not None and not waiter.done()
+        transport = cast(asyncio.Transport, self.transport)
+        if idle and self._whole and self._replay.answer(data, transport, self._client):
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            return
+        self._whole = self._whole and idle and _is_one_head(data)
+        self.head = data if self._whole else None
+        super().data_received(data)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP is a client's mistake, told like any other, and not worth a traceback."""
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        exchange = Exchange(request)
+        reason = (message or "it cannot be read").partition("\n")[0].rstrip(":")
+        failure = RegistryError(Code.UNSUPPORTED, f"not an HTTP request: {reason}", status=status)
+        response = respond.error(exchange, failure)
+        response.force_close()
+        exchange.report(self._metrics)
+        return response
+
+
+class Server(web.Server):
+    """Makes the connections; `options` are aiohttp's."""
+
+    def __init__(
+        self,
+        replay: Replay,
+        metrics: Metrics,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        **options: Any,
+    ) -> None:
+        super().__init__(handler, **options)
+        self._connect = partial(Connection, replay, metrics, self, loop=self._loop, **self._kwargs)
+
+    def __call__(self) -> web.RequestHandler:
+        return self._connect()
+
+
+def _is_one_head(data: bytes) -> bool:
+    """Whether this is one request without a body, from its first byte to its last."""
+    if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\n\r\n") != len(data) - 3 or b"\n\n" in data:
+        return False
+    lower = data.lower()
+    return not any(name in lower for name in BODIES)
