@@ -4,8 +4,9 @@ from functools import partial
 
 from mirror.cache.answers import BlobAnswer, BlobInfo, GrowingReader, Outcome, SmallBlob, StoredReader
 from mirror.cache.fill import Fill, Tools
-from mirror.cache.flight import Flight, Flights
+from mirror.cache.flight import Filling, Flight, Flights
 from mirror.cache.single import Single
+from mirror.cache.small import SmallFill, is_small
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.index import Link
@@ -40,15 +41,15 @@ class Blobs:
                 await self._confirm(repository, digest)
                 continue
             if flight is None:
-                flight, joined = self._start(repository, digest), Outcome.MISS
+                flight, joined = self._start(repository, digest, held.link), Outcome.MISS
             else:
                 joined = Outcome.JOIN
                 if held.link is None and flight.repository != repository:
                     await self._confirm(repository, digest)
             outcome = joined if outcome is Outcome.HIT else outcome
-            reader = await self._follow(flight, repository)
-            if reader is not None:
-                return BlobAnswer(reader, outcome)
+            content = await self._follow(flight, repository)
+            if content is not None:
+                return BlobAnswer(content, outcome)
         raise UpstreamError(Failure.UNREACHABLE, f"{digest} could not be kept long enough to be served")
 
     async def head(self, repository: Repository, digest: Digest) -> BlobInfo:
@@ -62,26 +63,32 @@ class Blobs:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
         return BlobInfo(size, outcome)
 
-    def _start(self, repository: Repository, digest: Digest) -> Flight:
+    def _start(self, repository: Repository, digest: Digest, link: Link | None) -> Flight:
         flight = Flight(digest, repository)
-        self._flights.start(
-            flight, Fill(self._tools, self._upstreams[repository.upstream], repository, digest)
-        )
+        upstream = self._upstreams[repository.upstream]
+        fill: Filling
+        if link is not None and is_small(link):
+            fill = SmallFill(self._tools, upstream, repository, digest, link)
+        else:
+            fill = Fill(self._tools, upstream, repository, digest)
+        self._flights.start(flight, fill)
         return flight
 
-    async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | None:
-        """A reader of the flight's growing file; None when it is worth looking again from the start."""
+    async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | SmallBlob | None:
+        """What the flight brings, to be read; None when it is worth looking again from the start."""
         try:
-            growing = await flight.board()
+            brought = await flight.board()
         except UpstreamError:
             if flight.repository == repository:
                 raise
             return None  # another repository's upstream refused: ask our own
-        file = growing.open_reader() if growing is not None else None
-        if growing is None or file is None:
+        if isinstance(brought, bytes):
+            return SmallBlob(brought)
+        file = brought.open_reader() if brought is not None else None
+        if brought is None or file is None:
             await flight.landed()
             return None
-        return GrowingReader(growing, file)
+        return GrowingReader(brought, file)
 
     async def _confirm(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream whether the repository has the digest (a HEAD), and remember that it has."""

@@ -31,7 +31,8 @@ log = get_logger(__name__)
 # How often a fill that another process does is looked at, in seconds.
 POLL_SECONDS = 0.1
 
-Opened = Callable[[GrowingFile | None], None]
+# Called when readers can follow: with the growing file, with all the bytes, or with None for the store.
+Opened = Callable[[GrowingFile | bytes | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Tools:
 
 
 class Fill:
-    """Run once. `opened` is called when readers can follow: with the growing file, or None for the store."""
+    """Run once; `opened` is called once too."""
 
     def __init__(
         self, tools: Tools, upstream: Upstream, repository: Repository, digest: Digest, *, urgent: bool = True

@@ -1,9 +1,9 @@
 """Flights: whoever asks for a digest that is being filled joins the one fill there is."""
 
 import asyncio
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from mirror.cache.fill import Fill
+from mirror.cache.fill import Opened
 from mirror.log import get_logger
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
@@ -20,6 +20,14 @@ Error = TypeVar("Error", UpstreamError, StoreError)
 SHUTTING_DOWN = StoreError("the mirror is shutting down")
 
 
+class Filling(Protocol):
+    """What brings a blob: a Fill, or a SmallFill."""
+
+    async def run(self, opened: Opened) -> None: ...
+
+    def hurry(self) -> None: ...
+
+
 class Flight:
     """A running fill as those see it who wait for it."""
 
@@ -28,31 +36,31 @@ class Flight:
         self.repository = repository  # whose upstream is asked; others join with a link of their own
         self._boarding = asyncio.Event()
         self._landed = asyncio.Event()
-        self._growing: GrowingFile | None = None
+        self._brought: GrowingFile | bytes | None = None
         self._error: UpstreamError | StoreError | None = None
 
-    async def board(self) -> GrowingFile | None:
-        """Wait until there is a file to follow; None when it is whole, in the store.
+    async def board(self) -> GrowingFile | bytes | None:
+        """Wait until there is a file to follow, or all of the blob; None when that is in the store.
 
         Raises what the fill failed with before there was one.
         """
         await self._boarding.wait()
-        if self._growing is None and self._error is not None:
+        if self._brought is None and self._error is not None:
             raise self._error
-        return self._growing
+        return self._brought
 
     async def landed(self) -> None:
         """Wait until the fill is over, well or not."""
         await self._landed.wait()
 
-    def open(self, growing: GrowingFile | None) -> None:
-        self._growing = growing
+    def open(self, brought: GrowingFile | bytes | None) -> None:
+        self._brought = brought
         self._boarding.set()
 
     def land(self, error: UpstreamError | StoreError | None) -> None:
         self._error = error
-        if error is not None and self._growing is not None:
-            self._growing.fail(error)
+        if error is not None and isinstance(self._brought, GrowingFile):
+            self._brought.fail(error)
         self._boarding.set()
         self._landed.set()
 
@@ -68,13 +76,13 @@ class Flights:
     def get(self, digest: Digest) -> Flight | None:
         return self._running.get(digest)
 
-    def start(self, flight: Flight, fill: Fill) -> None:
+    def start(self, flight: Flight, fill: Filling) -> None:
         self._running[flight.digest] = flight
         task = self._tasks.spawn(self._fly(flight, fill), name=f"fill {flight.digest}")
         # A task that is cancelled before its first step never comes to its own end.
         task.add_done_callback(lambda _: self._land(flight, SHUTTING_DOWN))
 
-    async def _fly(self, flight: Flight, fill: Fill) -> None:
+    async def _fly(self, flight: Flight, fill: Filling) -> None:
         error: UpstreamError | StoreError | None = SHUTTING_DOWN
         try:
             await fill.run(flight.open)

@@ -36,6 +36,7 @@ class Blobs:
 
     def __init__(self, folder: Path, quarantine: Path, max_size: int) -> None:
         self._quarantine = quarantine
+        self._limited = max_size > 0
         self._cache = diskcache.Cache(
             str(folder),
             timeout=BUSY_SECONDS,
@@ -82,14 +83,22 @@ class Blobs:
             os.rename(path, self._quarantine / path.name)
         self._cache.delete(str(digest))
 
-    def add(self, verified: Verified) -> None:
-        """Adopt a file that was verified; made durable first, so that a name never outlives its bytes."""
-        with open(verified.path, "rb") as file:
-            os.fdatasync(file.fileno())
-        os.chmod(verified.path, 0o400)
-        # The size is in the entry's tag too: diskcache answers get() with the tag but not with the size.
-        self._cache.add(str(verified.digest), verified, tag=str(verified.size))
-        self._cache.cull()
+    def add(self, *verified: Verified) -> None:
+        """Adopt files that were verified, in one transaction.
+
+        Made durable first, where that is asked for, so that a name never outlives its bytes.
+        """
+        for each in verified:
+            if each.durable:
+                with open(each.path, "rb") as file:
+                    os.fdatasync(file.fileno())
+            os.chmod(each.path, 0o400)
+        with self._cache.transact():
+            for each in verified:
+                # The size is in the entry's tag too: get() answers with the tag but not with the size.
+                self._cache.add(str(each.digest), each, tag=str(each.size))
+        if self._limited:
+            self._cache.cull()
 
     def touch(self, used: Mapping[Digest, float]) -> None:
         """Note when blobs were last used (seconds since the epoch), for the quota's sake."""

@@ -33,11 +33,15 @@ class ForeignRow(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A file on the same file system that is known to hash to `digest`; adopted by rename."""
+    """A file on the same file system that is known to hash to `digest`; adopted by rename.
+
+    `durable`: its bytes must be on the disk before its name is. Not for what is proven at each read.
+    """
 
     digest: Digest
     path: Path
     size: int
+    durable: bool = True
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
@@ -79,9 +83,13 @@ class AdoptingDisk(PlainDisk):
         encoded = value.digest.encoded
         name = os.path.join(value.digest.algorithm, encoded[:2], f"{encoded[2:]}.{secrets.token_hex(4)}")
         target = Path(self._directory, name)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.rename(value.path, target)
-        sync_folder(target.parent)
+        try:
+            os.rename(value.path, target)
+        except FileNotFoundError:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.rename(value.path, target)
+        if value.durable:
+            sync_folder(target.parent)
         return value.size, MODE_BINARY, name, None
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Path:

@@ -19,7 +19,7 @@ from mirror.oci.ranges import Span
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError, translated
-from mirror.store.lock import try_lock
+from mirror.store.lock import lock_path, try_lock
 from mirror.store.threads import DiskThreads
 from mirror.tasks import to_the_end
 
@@ -41,7 +41,7 @@ class Partial:
         name = f"{digest.algorithm}-{digest.encoded}"
         self.digest = digest
         self.data_path = folder / f"{name}.data"
-        self._map_path = folder / f"{name}.map"
+        self._map_path = lock_path(digest, folder)
         self._lock = lock
         self.descriptor = os.open(
             self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -51,7 +51,7 @@ class Partial:
     @classmethod
     def lock(cls, digest: Digest, folder: Path) -> "Partial | None":
         """The partial of `digest`, new or left by an earlier fill; None while another process fills it."""
-        lock = try_lock(folder / f"{digest.algorithm}-{digest.encoded}.map")
+        lock = try_lock(lock_path(digest, folder))
         return None if lock is None else cls(digest, folder, lock)
 
     def allocate(self, size: int, chunk_size: int) -> ChunkMap:

@@ -4,6 +4,13 @@ import fcntl
 import os
 from pathlib import Path
 
+from mirror.oci.digest import Digest
+
+
+def lock_path(digest: Digest, folder: Path) -> Path:
+    """The file that is locked by who fills `digest`; for a blob of some size it is the chunk map too."""
+    return folder / f"{digest.algorithm}-{digest.encoded}.map"
+
 
 def try_lock(path: Path) -> int | None:
     """Lock `path`, creating it, and return its descriptor (read-write); None when another process has it.

@@ -9,8 +9,9 @@
 
 import asyncio
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import Blobs, OpenBlob
+from mirror.store.combine import Combined
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
+from mirror.store.lock import lock_path, try_lock
 from mirror.store.recent import Recent
 from mirror.store.threads import DiskThreads
 
@@ -62,6 +65,21 @@ class Content:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right of this process to fill a digest; `present` says that nothing is left to be filled."""
+
+    digest: Digest
+    path: Path
+    lock: int
+    present: bool
+
+    def release(self) -> None:
+        """In this order: whoever locks the file after that sees that it has no name."""
+        self.path.unlink(missing_ok=True)
+        os.close(self.lock)
+
+
 class Store:
     """Blobs, books and partials of one cache folder, and in memory what of them is small and in use."""
 
@@ -78,6 +96,8 @@ class Store:
         self._contents: Recent[tuple[Repository, Digest], Content] = Recent(memory - memory // TAG_SHARE)
         self._writes = 0
         self.threads = DiskThreads()
+        self._claims: Combined[Digest, Claim | None] = Combined(self.threads, self._claim)
+        self._keeps: Combined[tuple[Claim, bytes], None] = Combined(self.threads, self._keep)
 
     @classmethod
     async def open(cls, folder: Path, max_size: int, memory: int = 0) -> "Store":
@@ -183,6 +203,19 @@ class Store:
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.threads.run(self._index.repositories, prefix, after, limit)
 
+    async def claim(self, digest: Digest) -> Claim | None:
+        """The lock for filling a small blob, and whether it is here by now; None while another has it."""
+        return await self._claims.do(digest)
+
+    async def keep(self, repository: Repository, claim: Claim, content: Content) -> None:
+        """Store a small blob, which was verified, and give up its lock."""
+        self._remember(repository, claim.digest, content, self._writes)
+        await self._keeps.do((claim, content.data))
+
+    async def give_up(self, claim: Claim) -> None:
+        """Nothing came of it."""
+        await self.threads.run(claim.release)
+
     async def lock_partial(self, digest: Digest) -> Partial | None:
         """The partial of `digest`, new or resumed; None while another process holds it."""
         return await self.threads.run(Partial.lock, digest, self._partials)
@@ -270,17 +303,34 @@ class Store:
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
     ) -> None:
         if not self._blobs.has(manifest.digest):
-            self._blobs.add(self._written(manifest))
+            self._blobs.add(self._written(manifest.digest, manifest.data))
         link = Link(manifest.media_type, len(manifest.data))
         self._index.add_links(repository, {**children, manifest.digest: link})
 
-    def _written(self, manifest: StoredManifest) -> Verified:
-        if Digest.of(manifest.data, manifest.digest.algorithm) != manifest.digest:
-            raise ValueError(f"manifest does not hash to {manifest.digest}")
-        path = self._partials / f"manifest-{os.getpid()}-{time.monotonic_ns()}"
-        with open(path, "xb") as file:
-            file.write(manifest.data)
-        return Verified(manifest.digest, path, len(manifest.data))
+    def _claim(self, digests: Sequence[Digest]) -> list[Claim | None]:
+        claims: list[Claim | None] = []
+        for digest in digests:
+            path = lock_path(digest, self._partials)
+            lock = try_lock(path)
+            claims.append(None if lock is None else Claim(digest, path, lock, self._blobs.has(digest)))
+        return claims
+
+    def _keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[None]:
+        try:
+            self._blobs.add(*(self._written(claim.digest, data) for claim, data in kept))
+        finally:
+            for claim, _ in kept:
+                claim.release()
+        return [None] * len(kept)
+
+    def _written(self, digest: Digest, data: bytes) -> Verified:
+        if Digest.of(data, digest.algorithm) != digest:
+            raise ValueError(f"these bytes do not hash to {digest}")
+        path = self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"
+        with open(path, "wb") as file:
+            file.write(data)
+        # Not durable: `_read` proves it each time, and what a power failure has spoilt is fetched anew.
+        return Verified(digest, path, len(data), durable=False)
 
 
 def _close_unwanted(opening: "asyncio.Future[Held]") -> None:

@@ -43,3 +43,7 @@ class UpstreamError(Exception):
     def temporary(self) -> bool:
         """Whether the same request may succeed if it is repeated later."""
         return self.failure in _TEMPORARY
+
+
+class WrongBytes(UpstreamError):
+    """What was sent is not what its digest names."""

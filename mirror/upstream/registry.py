@@ -24,7 +24,7 @@ from mirror.oci.reference import Tag
 from mirror.upstream.auth import Authorizer
 from mirror.upstream.body import BlobBody, blob_body
 from mirror.upstream.client import Ask, Client, HeadRefused, Shortcut
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.links import next_query
 from mirror.upstream.media import GENERIC, is_page, manifest_type, media_type
 from mirror.upstream.retry import Policy, Retrier
@@ -136,6 +136,10 @@ class Registry:
             response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask, shortcut)))
             yield blob_body(self.name, response, asked, partial(self._client.chunks, response))
 
+    async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
+        """A small blob, whole; INVALID when it is larger than `limit` or is not what the digest names."""
+        return await self._retry(partial(self._get_blob, path, digest, limit))
+
     async def tags(self, path: str, query: str) -> TagsPage:
         """One page of the tag list; `query` is passed on as it is."""
         return await self._retry(partial(self._tags, path, query))
@@ -190,6 +194,13 @@ class Registry:
     async def _head_blob(self, path: str, digest: Digest) -> int | None:
         async with self._client.open(Ask("HEAD", f"{path}/blobs/{digest}", path)) as response:
             return response.content_length
+
+    async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
+        async with self._client.open(Ask("GET", f"{path}/blobs/{digest}", path)) as response:
+            data = await self._client.read(response, limit)
+        if Digest.of(data, digest.algorithm) != digest:
+            raise WrongBytes(Failure.INVALID, f"{self.name} sent bytes that are not {digest}")
+        return data
 
     async def _tags(self, path: str, query: str) -> TagsPage:
         page = await self._page(Ask("GET", f"{path}/tags/list", path), query, MAX_TAGS_BYTES)

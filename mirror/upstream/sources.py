@@ -83,6 +83,9 @@ class Source:
     async def get_manifest(self, repository: str, digest: Digest) -> ManifestBody:
         return await self.ask(lambda registry: registry.get_manifest(self.path(repository), digest))
 
+    async def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
+        return await self.ask(lambda registry: registry.get_blob(self.path(repository), digest, limit))
+
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest))
 
@@ -137,6 +140,10 @@ class Upstream:
         if isinstance(reference, Tag):
             return await self.own.ask(lambda registry: registry.get_manifest(path, reference))
         return await self._first(lambda source: source.get_manifest(path, reference))
+
+    async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
+        """A small blob, from whichever source is first."""
+        return await self._first(lambda source: source.get_blob(path, digest, limit))
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
         """Whether a repository has a blob: the upstream's word, or a mirror's of it while it is silent."""

@@ -11,6 +11,7 @@ import pytest
 from mirror.cache import download, plan
 from mirror.config import SourceSettings
 from mirror.oci.digest import Digest
+from mirror.store.growing import GrowingFile
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
@@ -170,7 +171,7 @@ async def test_nothing_unverified_if_so_wished(fake: FakeRegistry, tmp_path: Pat
             wire.send("GET", path_of(digest))
             await gate.reached.wait()
             growing = await mirror.service.cache._blobs._flights._running[digest].board()
-            assert growing is not None
+            assert isinstance(growing, GrowingFile)
             assert growing.readable() == 0
             gate.release()
             assert (await wire.reply()).body == BIG

@@ -170,7 +170,8 @@ async def test_a_client_that_reads_nothing_does_not_slow_the_others(
         stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]
         stuck.send("GET", path_of(digest))
         assert (await get(mirror.address, path_of(digest))).body == BIG * 8
-    assert fake.requests("GET", digest) == 1
+    # Over one connection or several, as the machine has time: no byte twice.
+    assert await mirror.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}') == len(BIG * 8)
 
 
 async def test_a_restart_goes_on_where_the_last_process_stopped(fake: FakeRegistry, tmp_path: Path) -> None:
@@ -219,12 +220,12 @@ async def test_an_upstream_that_fails_at_once_is_an_error_status(fake: FakeRegis
 
 async def test_a_size_that_the_manifest_does_not_have_is_refused(fake: FakeRegistry, mirror: Running) -> None:
     """A manifest names digest and size; another Content-Length is another thing, and no client has a byte."""
-    image = fake.add_image("library/x", "t", [SMALL])
+    image = fake.add_image("library/x", "t", [BIG])
     await get(mirror.address, "/v2/docker.io/library/x/manifests/t")
-    fake.fault(Fault(data=SMALL + b"!"), image.layers[0], "GET")
+    fake.fault(Fault(data=BIG + b"!"), image.layers[0], "GET")
     reply = await get(mirror.address, path_of(image.layers[0]))
     assert reply.status == 502
-    assert b"14 bytes" in reply.body
+    assert f"{len(BIG) + 1} bytes".encode() in reply.body
 
 
 async def test_a_body_without_a_length_is_filled_by_the_size_from_elsewhere(

@@ -11,7 +11,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.errors import StoreError
 from mirror.store.index import Link, TagEntry
-from mirror.store.store import SMALL_BYTES, Store, StoredManifest
+from mirror.store.store import SMALL_BYTES, Content, Store, StoredManifest
 
 X, Y = Repository("docker.io", "library/x"), Repository("docker.io", "library/y")
 MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")
@@ -48,8 +48,45 @@ async def test_a_manifest_comes_back_with_its_type(store: Store) -> None:
 
 async def test_a_manifest_that_does_not_hash_to_its_digest_is_refused(store: Store) -> None:
     """Whoever made the mistake, it does not get into the store (invariant 1)."""
-    with pytest.raises(ValueError, match="does not hash"):
+    with pytest.raises(ValueError, match="do not hash"):
         await store.put_manifest(X, StoredManifest(b"{}", MANIFEST.digest, "x"), {})
+
+
+async def test_one_claim_at_a_time(store: Store, tmp_path: Path) -> None:
+    """Who has it fills; what was kept is there for the next one, and no file of the claim is left."""
+    content = Content(Link(size=5), b"layer")
+    await store.put_manifest(X, MANIFEST, {LAYER: content.link})
+    claim = await store.claim(LAYER)
+    assert claim is not None
+    assert not claim.present
+    assert await store.claim(LAYER) is None
+    await store.keep(X, claim, content)
+    again = await store.claim(LAYER)
+    assert again is not None
+    assert again.present
+    await store.give_up(again)
+    assert (await store.open_blob(X, LAYER)).data == b"layer"
+    assert await store.check() == []
+    assert await asyncio.to_thread(os.listdir, tmp_path / "cache/partial") == []
+
+
+async def test_claims_and_adoptions_of_many(store: Store) -> None:
+    """Done together, each on its own: the wrong one is refused, and its lock is free again (invariant 1)."""
+    digests = [Digest.of(bytes([number])) for number in range(20)]
+    claims = await asyncio.gather(*(store.claim(digest) for digest in digests))
+    kept = [
+        store.keep(X, claim, Content(Link(size=1), bytes([number])))
+        for number, claim in enumerate(claims)
+        if claim is not None
+    ]
+    await asyncio.gather(*kept)
+    assert await store.stats() == (20, 20)
+    claim = await store.claim(LAYER)
+    assert claim is not None
+    with pytest.raises(ValueError, match="do not hash"):
+        await store.keep(X, claim, Content(Link(size=5), b"wrong"))
+    assert await store.claim(LAYER) is not None
+    assert await store.check() == []
 
 
 async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None:
