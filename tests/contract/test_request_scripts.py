@@ -305,7 +305,7 @@ async def test_docker_29_looks_at_attestations(fake: FakeRegistry, mirror: Runni
     assert is_manifest(reply, attestation, OCI_MANIFEST)
     fake.referrers_api = False
     missing = await get(mirror.address, f"/v2/library/x/referrers/{digest}?ns=docker.io")
-    assert (missing.status, error_code(missing)) == (404, "NAME_UNKNOWN")
+    assert (missing.status, error_code(missing)) == (404, "MANIFEST_UNKNOWN")
     tag = str(digest).replace(":", "-")
     assert (await get(mirror.address, f"/v2/library/x/manifests/{tag}?ns=docker.io")).status == 404
 
