@@ -133,8 +133,8 @@ class RegistryApi:
 
     async def _referrers(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
-        artifact_type = exchange.request.query.get("artifactType") or None
-        found = await self._in_time(self._cache.referrers(repository, digest, artifact_type))
+        artifact_types = [each for each in exchange.request.query.getall("artifactType", []) if each]
+        found = await self._in_time(self._cache.referrers(repository, digest, artifact_types))
         exchange.outcome = found.outcome
         headers = {"Content-Type": OCI_INDEX, **_stale(exchange)}
         if found.filtered:

@@ -67,7 +67,10 @@ async def test_tags_of_an_unknown_repository(mirror: Running) -> None:
 
 
 async def test_referrers_are_asked_once_and_filtered_here(hub: FakeRegistry, mirror: Running) -> None:
-    """All pages are gathered unfiltered, so that one question answers for every artifactType."""
+    """All pages are gathered unfiltered, so that one question answers for every artifactType.
+
+    containerd names several in one request, and wants what is of any of them.
+    """
     hub.page_size = 2
     image = hub.add_image("library/x", "t", [b"a"])
     sboms = [str(add_referrer(hub, image, "text/sbom", str(n))) for n in range(3)]
@@ -80,6 +83,11 @@ async def test_referrers_are_asked_once_and_filtered_here(hub: FakeRegistry, mir
     assert digests(filtered.body) == sorted(sboms)
     assert filtered.header("oci-filters-applied") == "artifactType"
     assert filtered.header("content-type") == OCI_INDEX
+    both = await get(
+        mirror.address, f"{X}/referrers/{image.manifest}?artifactType=text/sbom&artifactType=text/sig"
+    )
+    assert digests(both.body) == sorted([*sboms, signature])
+    assert both.header("oci-filters-applied") == "artifactType"
     assert len(hub.log) == asked
 
 
