@@ -84,7 +84,7 @@ class Section(BaseModel):
 
 class Server(Section):
     listen: Words = ("127.0.0.1:5000",)
-    header_timeout: Seconds = 20
+    header_timeout: Timeout = 20
     shutdown_timeout: Seconds = 30
     when_unavailable: Literal["auto", "next", "honest"] = "auto"
 

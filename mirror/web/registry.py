@@ -109,13 +109,14 @@ class RegistryApi:
             if respond.matches(request.headers.get("If-None-Match"), digest):
                 return respond.not_modified(exchange, digest)
             return respond.head(exchange, headers, info.size)
+        deadline = asyncio.get_running_loop().time() + self._header_timeout
         answer = await self._in_time(self._cache.get_blob(repository, digest))
         try:
             exchange.outcome = answer.outcome
             if respond.matches(request.headers.get("If-None-Match"), digest):
                 return respond.not_modified(exchange, digest)
             spans = respond.spans_asked(request, digest, answer.reader.size)
-            await self._first_readable(answer.reader, spans)
+            await self._first_readable(answer.reader, spans, deadline)
             return await _deliver(exchange, digest, answer.reader, spans)
         finally:
             answer.reader.close()
@@ -162,7 +163,7 @@ class RegistryApi:
                 Failure.TIMEOUT, f"no answer from the upstream within {self._header_timeout:g} s"
             ) from None
 
-    async def _first_readable(self, reader: BlobReader, spans: list[Span]) -> None:
+    async def _first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
         """Wait for the first byte that will be sent, so that a fill that fails at once is an error status.
 
         A fill that is merely slow is not: then the head goes out in time, and the body as it comes.
@@ -171,7 +172,7 @@ class RegistryApi:
         if reader.size == 0:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._header_timeout):
+            async with asyncio.timeout_at(deadline):
                 await reader.wait_readable(start)
 
 

@@ -35,6 +35,7 @@ def upstream(**keys: Any) -> str:
         ("[server]\nlisten = 5", "must be a list of texts in quotes, not 5"),
         ("[server]\nheader_timeout = 'soon'", "must be a number, not 'soon'"),
         ("[server]\nheader_timeout = true", "must be a number, not true or false"),
+        ("[server]\nheader_timeout = 0", "must be more than 0"),
         ("[server]\nheader_timeout = inf", "must be a finite number"),
         ("[server]\nwhen_unavailable = 'x'", "must be 'auto', 'next' or 'honest', not 'x'"),
         ("[cache]\ndir = 5", "must be a path in quotes"),
