@@ -199,7 +199,7 @@ class Endpoint(Section):
 class SourceSettings(Endpoint):
     """Another mirror of an upstream. `prefix` goes in front of every repository there."""
 
-    prefix: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._/-]*[a-z0-9])?$")] = ""
+    prefix: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9._/-]*[a-z0-9])?)?$")] = ""
     weight: Annotated[float, Number, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
 
     def endpoint(self) -> dict[str, Any]:
