@@ -23,5 +23,5 @@ async def test_every_question_has_its_answer(hub: FakeRegistry, mirror: Running)
     assert (blob.reader.size, await blob.reader.wait_readable(0)) == (1, 1)
     blob.reader.close()
     assert b'"t"' in (await cache.tags(X, "")).data
-    assert not (await cache.referrers(X, image.manifest, None)).filtered
+    assert not (await cache.referrers(X, image.manifest, ())).filtered
     assert (await cache.catalog(None, "", 10)).repositories == ["docker.io/library/x"]
