@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -30,6 +31,9 @@ Handler = Callable[[Exchange, Target], Awaitable[web.StreamResponse]]
 # Page sizes of the catalog: what a client gets that asks for none, and the most it can ask for.
 CATALOG_PAGE = 100
 CATALOG_MOST = 10_000
+
+# A request target that is a whole URL, as for a proxy: a server must take it (RFC 9112 3.2.2).
+ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
 
 # The bytes of a query that are passed to an upstream; its own next-page tokens are well below.
 QUERY_BYTES = 4096
@@ -62,10 +66,10 @@ class RegistryApi:
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
-        path = request.raw_path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             raise _read_only(request.method)
-        target = parse_target(self._names, path, request.query.get("ns"), request.headers.get("Host"))
+        path, host = _asked(request)
+        target = parse_target(self._names, path, request.query.get("ns"), host)
         exchange.target = target
         try:
             return await self._handlers[target.kind](exchange, target)
@@ -124,13 +128,15 @@ class RegistryApi:
     async def _tags(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository = _repository(target)
         asked = parse_qsl(exchange.request.rel_url.raw_query_string, keep_blank_values=True)
-        _positive(dict(asked).get("n"))
+        entries = _positive(dict(asked).get("n"))
         query = urlencode([(key, value) for key, value in asked if key != "ns"])
         if len(query) > QUERY_BYTES:
             raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
         page = await self._in_time(self._cache.tags(repository, query))
         exchange.outcome = Outcome.MISS
-        return respond.json_body(exchange, page.data, _next_page(exchange.request, page.next_query))
+        # After a page of nothing there is none, even where the upstream says so.
+        following = None if entries == 0 else page.next_query
+        return respond.json_body(exchange, page.data, _next_page(exchange.request, following))
 
     async def _referrers(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
@@ -189,6 +195,14 @@ async def _deliver(
     return respond.cut_short(exchange)
 
 
+def _asked(request: web.BaseRequest) -> tuple[str, str | None]:
+    """The undecoded path, and the host; both from a request target in absolute form if it is one."""
+    target = request.raw_path.partition("?")[0]
+    if absolute := ABSOLUTE.match(target):
+        return target[absolute.end() :], absolute[1]
+    return target, request.headers.get("Host")
+
+
 def _read_only(method: str) -> RegistryError:
     return RegistryError(
         Code.UNSUPPORTED,
@@ -233,7 +247,7 @@ def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
         return {}
     if (ns := request.query.get("ns")) is not None:
         query = f"{query}&{urlencode({'ns': ns})}"
-    path = request.raw_path.partition("?")[0]
+    path, _ = _asked(request)
     return {"Link": f'<{path}?{query}>; rel="next"'}
 
 

@@ -46,6 +46,22 @@ async def test_tags_come_page_by_page_from_the_upstream(hub: FakeRegistry, mirro
     assert all("ns=" not in seen.query for seen in hub.log)
 
 
+async def test_a_page_of_nothing_is_the_last(hub: FakeRegistry, mirror: Running) -> None:
+    """`n=0` has no Link, whatever the upstream sends: who follows it would never come to an end."""
+    hub.add_image("library/x", "t", [b"a"])
+    page = await get(mirror.address, f"{X}/tags/list?n=0")
+    assert json.loads(page.body)["tags"] == []
+    assert "link" not in page.headers
+
+
+async def test_the_link_is_a_path_for_whoever_sends_a_whole_url(hub: FakeRegistry, mirror: Running) -> None:
+    """A request in absolute form (RFC 9112 3.2.2) gets the same relative Link."""
+    image = hub.add_image("library/x", "a", [b"a"])
+    hub.repository("library/x").tags["b"] = str(image.manifest)
+    page = await get(mirror.address, f"http://mirror.test{X}/tags/list?n=1")
+    assert page.header("link") == f'<{X}/tags/list?n=1&last=a>; rel="next"'
+
+
 @pytest.mark.parametrize("n", ["-1", "x", "", "99999999999", "1e3"])
 async def test_a_page_size_that_is_no_number_is_refused(mirror: Running, n: str) -> None:
     """PAGINATION_NUMBER_INVALID, before anybody is asked."""

@@ -37,6 +37,9 @@ async def test_the_base_answers_everywhere(mirror: Running, path: str) -> None:
         ("/docker.io/v2/library/x/manifests/t", "X: prefix first"),
         ("/v2/library/x/manifests/t", "Host: docker.io.mirror.test:5000"),
         ("/v2/library/x/manifests/t?ns=docker.io&other=ignored", "X: ns and more"),
+        ("http://mirror.test/v2/library/x/manifests/t", "X: absolute form"),
+        ("http://docker.io.mirror.test:5000/v2/library/x/manifests/t", "Host: quay.io.mirror.test"),
+        ("HTTP://mirror.test/v2/docker.io/x/manifests/t?a=b", "X: absolute form and prefix"),
     ],
 )
 async def test_four_ways_lead_to_one_cache(
