@@ -214,9 +214,10 @@ def _banner(config: Config, addresses: Sequence[str]) -> str:
         f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",
         "",
     ]
-    for index, upstream in enumerate(config.upstreams):
-        where = f"http://{address}" if index == 0 else f"http://{address}/v2/{upstream.name}/"
-        lines.append(f"  {upstream.name:<{width}}  at {where:<40}  from {upstream.url}")
+    places = [f"http://{address}", *(f"http://{address}/v2/{each.name}/" for each in config.upstreams[1:])]
+    broad = max(map(len, places))
+    for upstream, place in zip(config.upstreams, places, strict=True):
+        lines.append(f"  {upstream.name:<{width}}  at {place:<{broad}}  from {upstream.url}")
     lines += [
         "",
         "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker):",

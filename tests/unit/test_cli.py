@@ -205,6 +205,7 @@ def test_the_banner_says_what_to_do_next() -> None:
     assert '"registry-mirrors": ["http://127.0.0.1:5000"]' in text
     assert re.search(r"quay\.io +at http://127\.0\.0\.1:5000/v2/quay\.io/ +from https://quay\.io", text)
     assert "other upstream" not in text
+    assert len({line.index(" from http") for line in text.splitlines() if " from http" in line}) == 1
 
 
 def test_the_banner_warns(tmp_path: Path) -> None:
