@@ -109,6 +109,7 @@ class CacheSettings(Section):
 
 class Tags(Section):
     fresh: Seconds = 60
+    missing: Seconds = 5
     fallback_after: Seconds = 2
 
 
