@@ -5,9 +5,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -80,7 +80,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def _options(
+def _top(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -147,22 +147,30 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _rows(loaded: Loaded) -> "Sequence[tuple[str, str, str]]":
     """Dotted key, value as text, origin; for every option of every section and upstream."""
-    sections = loaded.config.model_dump(mode="json", exclude={"upstreams"})
-    rows = [
-        (f"{section}.{key}", _text(value), loaded.origins.get(f"{section}.{key}", "default"))
-        for section, values in sections.items()
-        for key, value in values.items()
+    values = loaded.config.model_dump(mode="json", exclude={"upstreams"})
+    values["upstream"] = {each.name: each.model_dump(mode="json") for each in loaded.config.upstreams}
+    return [
+        (dotted, _text(value), loaded.origins.get(dotted, "default"))
+        for dotted, value in _options("", values)
     ]
-    for upstream in loaded.config.upstreams:
-        for key, value in upstream.model_dump(mode="json").items():
-            dotted = f"upstream.{upstream.name}.{key}"
-            rows.append((dotted, _text(value), loaded.origins.get(dotted, "default")))
-    return rows
+
+
+def _options(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Dotted key and value of every option below `prefix`; tables in a list are counted from 1."""
+    for key, value in values.items():
+        tables = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+        within = {str(number): each for number, each in enumerate(value, 1)} if tables else value
+        if isinstance(within, dict):
+            yield from _options(f"{prefix}{key}.", within)
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _text(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -206,9 +214,10 @@ def _banner(config: Config, addresses: Sequence[str]) -> str:
         f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",
         "",
     ]
-    for index, upstream in enumerate(config.upstreams):
-        where = f"http://{address}" if index == 0 else f"http://{address}/v2/{upstream.name}/"
-        lines.append(f"  {upstream.name:<{width}}  at {where:<40}  from {upstream.url}")
+    places = [f"http://{address}", *(f"http://{address}/v2/{each.name}/" for each in config.upstreams[1:])]
+    broad = max(map(len, places))
+    for upstream, place in zip(config.upstreams, places, strict=True):
+        lines.append(f"  {upstream.name:<{width}}  at {place:<{broad}}  from {upstream.url}")
     lines += [
         "",
         "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker):",

@@ -120,13 +120,17 @@ class _Layers:
             if name in first:
                 self.refuse(origin, f"upstream.{name}", "is named twice: keep one of them")
             first[name] = {**self.upstreams.get(name, {}), **each, "name": name}
-            self._remember(name, each, origin)
+            self._remember(f"upstream.{name}", each, origin)
         self.upstreams = {**first, **{k: v for k, v in self.upstreams.items() if k not in first}}
 
-    def _remember(self, name: str, given: dict[str, Any], origin: str) -> None:
-        self.origins.update({f"upstream.{name}.{key}": origin for key in given})
+    def _remember(self, dotted: str, given: dict[str, Any], origin: str) -> None:
+        self.origins.update({f"{dotted}.{key}": origin for key in given})
         if given.get("password_file"):
-            self.origins[f"upstream.{name}.password"] = f"{origin}, password_file"
+            self.origins[f"{dotted}.password"] = f"{origin}, password_file"
+        sources = given.get("sources")
+        for number, each in enumerate(sources if isinstance(sources, list) else [], 1):
+            if isinstance(each, dict):
+                self._remember(f"{dotted}.sources.{number}", each, origin)
 
 
 def environment() -> Mapping[str, str]:
@@ -259,10 +263,12 @@ def _explain(layers: _Layers, error: ErrorDetails) -> str:
         key = ".".join(location[:2])
         return f"{layers.origins.get(key, 'default')}: {key}: {reason(error)}"
     name = list(layers.upstreams)[int(location[1])]
-    dotted = ".".join(["upstream", name, *location[2:3]])
-    said = reason(error)
-    if error["type"] == "extra_forbidden":
-        said = _suggest(location[2], list(UpstreamSettings.model_fields))
+    keys, fields = location[2:3], UpstreamSettings.model_fields
+    if keys == ["sources"] and len(location) > 3:
+        # Counted from 1, as people do.
+        keys, fields = ["sources", str(int(location[3]) + 1), *location[4:5]], SourceSettings.model_fields
+    dotted = ".".join(["upstream", name, *keys])
+    said = _suggest(keys[-1], list(fields)) if error["type"] == "extra_forbidden" else reason(error)
     return f"{layers.origins.get(dotted) or _origin(layers, name)}: {dotted}: {said}"
 
 

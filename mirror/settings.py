@@ -84,7 +84,7 @@ class Section(BaseModel):
 
 class Server(Section):
     listen: Words = ("127.0.0.1:5000",)
-    header_timeout: Seconds = 20
+    header_timeout: Timeout = 20
     shutdown_timeout: Seconds = 30
     when_unavailable: Literal["auto", "next", "honest"] = "auto"
 
@@ -110,6 +110,7 @@ class CacheSettings(Section):
 
 class Tags(Section):
     fresh: Seconds = 60
+    missing: Seconds = 5
     fallback_after: Seconds = 2
 
 
@@ -200,7 +201,7 @@ class Endpoint(Section):
 class SourceSettings(Endpoint):
     """Another mirror of an upstream. `prefix` goes in front of every repository there."""
 
-    prefix: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._/-]*[a-z0-9])?$")] = ""
+    prefix: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9._/-]*[a-z0-9])?)?$")] = ""
     weight: Annotated[float, Number, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
 
     def endpoint(self) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The flow: one object that answers for every kind of content, from disk or by way of an upstream."""
 
+from collections.abc import Collection
+
 from mirror.cache.answers import (
     BlobAnswer,
     BlobInfo,
@@ -49,9 +51,9 @@ class Cache:
         return await self._listings.tags(repository, query)
 
     async def referrers(
-        self, repository: Repository, digest: Digest, artifact_type: str | None
+        self, repository: Repository, digest: Digest, artifact_types: Collection[str]
     ) -> ReferrersAnswer:
-        return await self._listings.referrers(repository, digest, artifact_type)
+        return await self._listings.referrers(repository, digest, artifact_types)
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)

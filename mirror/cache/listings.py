@@ -1,6 +1,7 @@
 """Listings: tags and referrers of a repository, repositories of the cache."""
 
 import time
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -37,13 +38,16 @@ class Listings:
         return await self._listing.once((repository, query), partial(self._list_tags, repository, query))
 
     async def referrers(
-        self, repository: Repository, digest: Digest, artifact_type: str | None
+        self, repository: Repository, digest: Digest, artifact_types: Collection[str]
     ) -> ReferrersAnswer:
-        """All that refers to a digest, as an OCI index. Raises UpstreamError; NOT_FOUND when unknown."""
+        """What refers to a digest, as an OCI index: all of it, or what is of one of `artifact_types`.
+
+        Raises UpstreamError; NOT_FOUND when unknown.
+        """
         manifests, outcome = await self._referrers(repository, digest)
-        if artifact_type is None:
+        if not artifact_types:
             return ReferrersAnswer(referrers_index(manifests), False, outcome)
-        chosen = filter_referrers(manifests, artifact_type)
+        chosen = filter_referrers(manifests, artifact_types)
         return ReferrersAnswer(referrers_index(chosen), True, outcome)
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:

@@ -17,6 +17,8 @@ WhenUnavailable = Literal["auto", "next", "honest"]
 UNKNOWN = {
     Kind.MANIFEST: Code.MANIFEST_UNKNOWN,
     Kind.BLOB: Code.BLOB_UNKNOWN,
+    # At NAME_UNKNOWN oras takes the repository for missing and stops; at any other 404 it looks for the tag.
+    Kind.REFERRERS: Code.MANIFEST_UNKNOWN,
 }
 
 HONEST: dict[Failure, tuple[int, Code]] = {

@@ -10,6 +10,7 @@ from typing import TypeVar
 from mirror.cache.answers import ManifestAnswer, ManifestInfo, Outcome
 from mirror.cache.fill import Tools
 from mirror.cache.manifests import Manifests, answer
+from mirror.cache.missing import Missing
 from mirror.cache.single import Single
 from mirror.config import Tags as TagSettings
 from mirror.oci.digest import Digest
@@ -34,6 +35,7 @@ class Tags:
         self._upstreams = upstreams
         self._manifests = manifests
         self._settings = settings
+        self._missing: Missing[tuple[Repository, Tag]] = Missing(settings.missing)
         self._confirming: Single[tuple[Repository, Tag], TagEntry] = Single(tools.tasks)
         self._getting: Single[tuple[Repository, Tag], ManifestAnswer] = Single(tools.tasks)
 
@@ -41,7 +43,8 @@ class Tags:
         """The manifest a tag points to. Raises UpstreamError or StoreError."""
         entry = await self._store.tag(repository, tag)
         if entry is None:
-            return await self._getting.once((repository, tag), partial(self._first, repository, tag))
+            with self._missing.remembering((repository, tag)):
+                return await self._getting.once((repository, tag), partial(self._first, repository, tag))
         if self.is_fresh(entry.confirmed):
             found = await self._manifests.get(repository, Digest.parse(entry.digest))
             return replace(found, lasts=min(found.lasts, self._left(entry)))
@@ -60,7 +63,8 @@ class Tags:
             return replace(_info(entry, Outcome.HIT), lasts=self._left(entry))
         try:
             if entry is None:
-                return _info(await self._confirm(repository, tag), Outcome.MISS)
+                with self._missing.remembering((repository, tag)):
+                    return _info(await self._confirm(repository, tag), Outcome.MISS)
             return _info(await self._in_time(partial(self._confirm, repository, tag)), Outcome.HIT)
         except UpstreamError as error:
             if entry is None or error.failure in FINAL:

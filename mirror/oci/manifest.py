@@ -6,7 +6,7 @@ fields. What is nonsense raises ManifestInvalid; such a manifest is still served
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,8 +89,11 @@ def referrers_of(data: bytes) -> list[dict[str, Any]]:
     return manifests
 
 
-def filter_referrers(manifests: Iterable[dict[str, Any]], artifact_type: str) -> list[dict[str, Any]]:
-    return [each for each in manifests if each.get("artifactType") == artifact_type]
+def filter_referrers(
+    manifests: Iterable[dict[str, Any]], artifact_types: Collection[str]
+) -> list[dict[str, Any]]:
+    """Those of any of these types."""
+    return [each for each in manifests if each.get("artifactType") in artifact_types]
 
 
 def referrers_tag(digest: Digest) -> Tag:

@@ -26,6 +26,9 @@ from mirror.oci.errors import Code, RegistryError
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
+# A registry as clients write it: a name or an address, with a port or without.
+HOST = re.compile(r"[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*(?::[0-9]{1,5})?")
+
 # Host, slash and name together, as many clients limit it (same place).
 NAME_LENGTH = 255
 
@@ -180,7 +183,7 @@ def _prefix(names: Names, components: list[str]) -> tuple[str | None, list[str]]
             return None, components[1:]
         rest = components[2:]
         return found, [] if rest == [""] else rest
-    if len(components) > 1 and components[1] == API:
+    if components[0] and components[1:2] == [API]:
         found = names.find(components[0])
         if found is None:
             raise _unknown_upstream(names, components[0])
@@ -252,14 +255,13 @@ def _repository(origin: _Origin, components: list[str]) -> Repository:
 
 def _looks_like_host(component: str) -> bool:
     """As Docker tells a registry from a namespace: distribution/reference, splitDockerDomain."""
-    return "." in component or ":" in component or component == "localhost"
+    marked = "." in component or ":" in component or component == "localhost"
+    return marked and HOST.fullmatch(component) is not None
 
 
 def _unknown_upstream(names: Names, name: str) -> RegistryError:
     known = ", ".join(sorted(set(names.names.values())))
-    return RegistryError(
-        Code.NAME_UNKNOWN,
-        f"{name[:100]!r} is not configured here; this mirror serves {known}. "
-        f"To add it: [[upstream]] name = {name[:100]!r}",
-        status=404,
-    )
+    message = f"{name[:100]!r} is not configured here; this mirror serves {known}"
+    if HOST.fullmatch(name) is not None:
+        message += f". To add it: [[upstream]] name = {name[:100]!r}"
+    return RegistryError(Code.NAME_UNKNOWN, message, status=404)

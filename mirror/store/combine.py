@@ -26,13 +26,17 @@ class Combined(Generic[I, O]):
 
     async def do(self, item: I) -> O:
         """Raises StoreError. Cancelled, the item is done all the same."""
+        return await self.start(item)
+
+    def start(self, item: I) -> "asyncio.Future[O]":
+        """The outcome to be."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[O] = loop.create_future()
         if not self._waiting and not self._running:
             # Not at once: others may come in the same turn of the loop.
             loop.call_soon(self._begin)
         self._waiting.append((item, outcome))
-        return await outcome
+        return outcome
 
     def _begin(self) -> None:
         items, self._waiting = self._waiting, []

@@ -205,7 +205,12 @@ class Store:
 
     async def claim(self, digest: Digest) -> Claim | None:
         """The lock for filling a small blob, and whether it is here by now; None while another has it."""
-        return await self._claims.do(digest)
+        claiming = self._claims.start(digest)
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._release_unwanted)
+            raise
 
     async def keep(self, repository: Repository, claim: Claim, content: Content) -> None:
         """Store a small blob, which was verified, and give up its lock."""
@@ -279,6 +284,11 @@ class Store:
             return None
         data = self._read(digest, MAX_MANIFEST_BYTES)
         return None if data is None else Content(link, data)
+
+    def _release_unwanted(self, claiming: "asyncio.Future[Claim | None]") -> None:
+        """Whoever wanted to fill has left while the lock was being had."""
+        if not claiming.cancelled() and claiming.exception() is None and (claim := claiming.result()):
+            self.threads.start(claim.release)
 
     def _remember(self, repository: Repository, digest: Digest, content: Content, writes: int) -> None:
         """Keep a copy in memory, unless something was written since it was read (`writes`): it may be old."""

@@ -5,6 +5,7 @@ No redirect is followed here and no credential is known here.
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping
 
@@ -176,9 +177,15 @@ def _describe(error: Exception) -> tuple[Failure, str]:
         case aiohttp.ServerDisconnectedError():
             return Failure.UNREACHABLE, "the connection was closed without an answer"
         case OSError():
-            return Failure.UNREACHABLE, getattr(
-                cause, "strerror", None
-            ) or error.strerror or "connection failed"
+            return Failure.UNREACHABLE, _system_words(cause if isinstance(cause, OSError) else error)
         case ValueError():
             return Failure.INVALID, "not a URL that can be asked"
     return Failure.UNREACHABLE, type(error).__name__
+
+
+def _system_words(error: OSError) -> str:
+    # asyncio puts a sentence and the address in the place of the system's word; what OpenSSL has as its
+    # number means something else, and resolvers count below zero.
+    if error.errno is not None and error.errno > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
+    return error.strerror or "connection failed"

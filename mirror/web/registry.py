@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -30,6 +31,9 @@ Handler = Callable[[Exchange, Target], Awaitable[web.StreamResponse]]
 # Page sizes of the catalog: what a client gets that asks for none, and the most it can ask for.
 CATALOG_PAGE = 100
 CATALOG_MOST = 10_000
+
+# A request target that is a whole URL, as for a proxy: a server must take it (RFC 9112 3.2.2).
+ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
 
 # The bytes of a query that are passed to an upstream; its own next-page tokens are well below.
 QUERY_BYTES = 4096
@@ -62,10 +66,10 @@ class RegistryApi:
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
-        path = request.raw_path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             raise _read_only(request.method)
-        target = parse_target(self._names, path, request.query.get("ns"), request.headers.get("Host"))
+        path, host = _asked(request)
+        target = parse_target(self._names, path, request.query.get("ns"), host)
         exchange.target = target
         try:
             return await self._handlers[target.kind](exchange, target)
@@ -109,6 +113,7 @@ class RegistryApi:
             if respond.matches(request.headers.get("If-None-Match"), digest):
                 return respond.not_modified(exchange, digest)
             return respond.head(exchange, headers, info.size)
+        deadline = asyncio.get_running_loop().time() + self._header_timeout
         answer = await self._in_time(self._cache.get_blob(repository, digest))
         exchange.outcome = answer.outcome
         reader = answer.content
@@ -121,7 +126,7 @@ class RegistryApi:
             if respond.matches(request.headers.get("If-None-Match"), digest):
                 return respond.not_modified(exchange, digest)
             spans = respond.spans_asked(request, digest, reader.size)
-            await self._first_readable(reader, spans)
+            await self._first_readable(reader, spans, deadline)
             return await _deliver(exchange, digest, reader, spans)
         finally:
             reader.close()
@@ -129,18 +134,20 @@ class RegistryApi:
     async def _tags(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository = _repository(target)
         asked = parse_qsl(exchange.request.rel_url.raw_query_string, keep_blank_values=True)
-        _positive(dict(asked).get("n"))
+        entries = _positive(dict(asked).get("n"))
         query = urlencode([(key, value) for key, value in asked if key != "ns"])
         if len(query) > QUERY_BYTES:
             raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
         page = await self._in_time(self._cache.tags(repository, query))
         exchange.outcome = Outcome.MISS
-        return respond.json_body(exchange, page.data, _next_page(exchange.request, page.next_query))
+        # After a page of nothing there is none, even where the upstream says so.
+        following = None if entries == 0 else page.next_query
+        return respond.json_body(exchange, page.data, _next_page(exchange.request, following))
 
     async def _referrers(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
-        artifact_type = exchange.request.query.get("artifactType") or None
-        found = await self._in_time(self._cache.referrers(repository, digest, artifact_type))
+        artifact_types = [each for each in exchange.request.query.getall("artifactType", []) if each]
+        found = await self._in_time(self._cache.referrers(repository, digest, artifact_types))
         exchange.outcome = found.outcome
         headers = {"Content-Type": OCI_INDEX, **_stale(exchange)}
         if found.filtered:
@@ -168,7 +175,7 @@ class RegistryApi:
                 Failure.TIMEOUT, f"no answer from the upstream within {self._header_timeout:g} s"
             ) from None
 
-    async def _first_readable(self, reader: BlobReader, spans: list[Span]) -> None:
+    async def _first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
         """Wait for the first byte that will be sent, so that a fill that fails at once is an error status.
 
         A fill that is merely slow is not: then the head goes out in time, and the body as it comes.
@@ -177,7 +184,7 @@ class RegistryApi:
         if reader.size == 0:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._header_timeout):
+            async with asyncio.timeout_at(deadline):
                 await reader.wait_readable(start)
 
 
@@ -192,6 +199,14 @@ async def _deliver(
     except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's word for a closing transport
         exchange.note = f"client left: {left}"
     return respond.cut_short(exchange)
+
+
+def _asked(request: web.BaseRequest) -> tuple[str, str | None]:
+    """The undecoded path, and the host; both from a request target in absolute form if it is one."""
+    target = request.raw_path.partition("?")[0]
+    if absolute := ABSOLUTE.match(target):
+        return target[absolute.end() :], absolute[1]
+    return target, request.headers.get("Host")
 
 
 def _read_only(method: str) -> RegistryError:
@@ -238,7 +253,7 @@ def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
         return {}
     if (ns := request.query.get("ns")) is not None:
         query = f"{query}&{urlencode({'ns': ns})}"
-    path = request.raw_path.partition("?")[0]
+    path, _ = _asked(request)
     return {"Link": f'<{path}?{query}>; rel="next"'}
 
 

@@ -17,6 +17,10 @@ from tests.running import CHUNK, LARGE, Running, mirror_of
 from tests.wire import Reply, Wire, get, head
 
 TYPES = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
+SCHEMA_1 = (
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    "application/vnd.docker.distribution.manifest.v1+json",
+)
 ONE_LINE = f"Accept: {', '.join(TYPES)}, */*"
 CONTAINERD_ENCODING = "Accept-Encoding: zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"
 BIG = bytes(range(256)) * (LARGE // 256)
@@ -111,7 +115,7 @@ async def test_dockerd_resumes_a_layer_that_was_cut(fake: FakeRegistry, mirror: 
 async def test_dockerd_20_asks_for_schema_1_too(fake: FakeRegistry, mirror: Running) -> None:
     """Types that are never served are ignored in Accept, and `Connection: close` is obeyed."""
     image = fake.add_image("library/x", "t", some_layers(1))
-    accept = ["Accept: application/vnd.docker.distribution.manifest.v1+prettyjws", "Accept: application/json"]
+    accept = [f"Accept: {SCHEMA_1[0]}", "Accept: application/json"]
     async with await Wire.open(mirror.address) as wire:
         path = "/v2/library/x/manifests/t"
         wire.send("GET", path, [*accept, *(f"Accept: {each}" for each in TYPES), "Connection: close"])
@@ -191,7 +195,7 @@ async def test_podman_gets_by_tag_and_asks_for_signatures(fake: FakeRegistry, mi
     ping = await get(mirror.address, "/v2/", "Docker-Distribution-API-Version: registry/2.0")
     assert (ping.status, ping.header("docker-distribution-api-version")) == (200, "registry/2.0")
     assert "www-authenticate" not in ping.headers
-    accept = [f"Accept: {each}" for each in TYPES]
+    accept = [f"Accept: {each}" for each in (*TYPES, *SCHEMA_1)]
     reply = await get(mirror.address, "/v2/library/x/manifests/t", *accept, "Authorization: Basic Og==")
     assert is_manifest(reply, image.manifest_data, OCI_MANIFEST)
     assert (await get(mirror.address, f"/v2/library/x/blobs/{image.config}")).body == image.config_data
@@ -248,6 +252,7 @@ async def test_crane_and_cosign_list_and_look_for_signatures(fake: FakeRegistry,
     for tag in ("a", "b", "c"):
         fake.repository("library/x").tags[tag] = str(image.manifest)
     fake.page_size = 2
+    assert (await get(mirror.address, "/v2/")).body == b"{}"
     listed, path = [], "/v2/library/x/tags/list?n=1000"
     while path:
         page = await get(mirror.address, path)
@@ -305,7 +310,7 @@ async def test_docker_29_looks_at_attestations(fake: FakeRegistry, mirror: Runni
     assert is_manifest(reply, attestation, OCI_MANIFEST)
     fake.referrers_api = False
     missing = await get(mirror.address, f"/v2/library/x/referrers/{digest}?ns=docker.io")
-    assert (missing.status, error_code(missing)) == (404, "NAME_UNKNOWN")
+    assert (missing.status, error_code(missing)) == (404, "MANIFEST_UNKNOWN")
     tag = str(digest).replace(":", "-")
     assert (await get(mirror.address, f"/v2/library/x/manifests/{tag}?ns=docker.io")).status == 404
 

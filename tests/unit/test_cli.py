@@ -155,6 +155,7 @@ def test_show_says_where_values_come_from(tmp_path: Path) -> None:
     file.write_text(
         '[tags]\nfresh = 5\n[log]\nlevel = "error"\n'
         '[[upstream]]\nname = "quay.io"\nusername = "me"\npassword = "hunter2"\n'
+        '[[upstream.sources]]\nurl = "http://s.test"\nusername = "me"\npassword = "hunter2"\n'
     )
     arguments = ["config", "show", "--config", str(file), "--cache-dir", "/srv/cache"]
     env = {"REGISTRY_MIRROR_LOG_LEVEL": "debug"}
@@ -166,6 +167,11 @@ def test_show_says_where_values_come_from(tmp_path: Path) -> None:
     assert "environment REGISTRY_MIRROR_LOG_LEVEL" in lines["log.level"]
     assert "--cache-dir" in lines["cache.dir"]
     assert "default" in lines["tags.fallback_after"]
+    assert lines["fill.verify_first"].split() == ["fill.verify_first", "false", "default"]
+    assert lines["upstream.quay.io.sources.1.url"].split()[1] == "http://s.test"
+    assert f"file {file}" in lines["upstream.quay.io.sources.1.url"]
+    assert lines["upstream.quay.io.sources.1.weight"].split()[1:] == ["1.0", "default"]
+    assert lines["upstream.quay.io.sources.1.password"].split()[1] == "**********"
     shown = json.loads(run(*arguments, "--json", env=env).stdout)
     assert shown["tags.fresh"] == {"value": "5.0", "from": f"file {file}"}
     assert shown["upstream.quay.io.password"]["value"] == "**********"
@@ -199,6 +205,7 @@ def test_the_banner_says_what_to_do_next() -> None:
     assert '"registry-mirrors": ["http://127.0.0.1:5000"]' in text
     assert re.search(r"quay\.io +at http://127\.0\.0\.1:5000/v2/quay\.io/ +from https://quay\.io", text)
     assert "other upstream" not in text
+    assert len({line.index(" from http") for line in text.splitlines() if " from http" in line}) == 1
 
 
 def test_the_banner_warns(tmp_path: Path) -> None:

@@ -136,6 +136,22 @@ def test_the_cache_has_a_sensible_place(
             "[[upstream]]\nname='quay.io'\nuser='me'",
             "upstream.quay.io.user: there is no such key; did you mean username?",
         ),
+        (
+            "[[upstream]]\nname='quay.io'\n[[upstream.sources]]\nurl='http://x'\nprefxi='a'",
+            "upstream.quay.io.sources.1.prefxi: there is no such key; did you mean prefix?",
+        ),
+        (
+            "[[upstream]]\nname='quay.io'\nsources=[{url='http://x'}, {url='http://y', weight=-1}]",
+            "upstream.quay.io.sources.2.weight: must be more than 0, not -1",
+        ),
+        (
+            "[[upstream]]\nname='quay.io'\n[[upstream.sources]]\nprefix='a'",
+            "upstream.quay.io.sources.1.url: is missing",
+        ),
+        (
+            "[[upstream]]\nname='quay.io'\nsources=['http://x']",
+            "upstream.quay.io.sources.1: must be a table of options, not 'http://x'",
+        ),
         ("[[upstream]]\nname='quay.io'\n[[upstream]]\nname='quay.io'", "upstream.quay.io: is named twice"),
         ("[[upstream]]\nname='x.test'\nurl='http://x'\naliases=['quay.io']", "quay.io is claimed by"),
         ("= 5", "is not TOML"),

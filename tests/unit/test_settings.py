@@ -35,6 +35,7 @@ def upstream(**keys: Any) -> str:
         ("[server]\nlisten = 5", "must be a list of texts in quotes, not 5"),
         ("[server]\nheader_timeout = 'soon'", "must be a number, not 'soon'"),
         ("[server]\nheader_timeout = true", "must be a number, not true or false"),
+        ("[server]\nheader_timeout = 0", "must be more than 0"),
         ("[server]\nheader_timeout = inf", "must be a finite number"),
         ("[server]\nwhen_unavailable = 'x'", "must be 'auto', 'next' or 'honest', not 'x'"),
         ("[cache]\ndir = 5", "must be a path in quotes"),
@@ -54,6 +55,10 @@ def upstream(**keys: Any) -> str:
         (upstream(url="http://x.test", max_connections=0), "must be at least 1"),
         (upstream(url="http://x.test", connect_timeout=0), "must be more than 0"),
         (upstream(url="http://x.test", private_redirects="maybe"), "must be true or false, not 'maybe'"),
+        (
+            upstream(url="http://x.test", sources=[{"url": "http://y", "prefix": "/a"}]).replace(": ", "="),
+            "must be the beginning of repository names",
+        ),
         (upstream(), "upstream.x.test.url: is missing"),
         ("[[upstream]]\nname = 'Upper.test'\nurl = 'http://x'", "is not a host name in lower case"),
     ],
@@ -77,6 +82,16 @@ def test_a_password_has_one_place(tmp_path: Path) -> None:
         password.write_bytes(content)
         assert reason in said(tmp_path, alone)
     assert "hunter2" not in said(tmp_path, upstream(url="http://x.test", username="me", password=["hunter2"]))
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "docker.io", "a/b-c"])
+def test_a_prefix_of_a_source(tmp_path: Path, prefix: str) -> None:
+    """Nothing, a letter, or components of a name."""
+    file = tmp_path / "mirror.toml"
+    file.write_text(
+        f"{upstream(url='http://x.test')}\n[[upstream.sources]]\nurl='http://y'\nprefix='{prefix}'"
+    )
+    assert load(file, {"HOME": "/home/me"}, {}).config.upstreams[0].sources[0].prefix == prefix
 
 
 def test_values_are_frozen() -> None:

@@ -22,5 +22,5 @@ async def test_every_question_has_its_answer(hub: FakeRegistry, mirror: Running)
     blob = await cache.get_blob(X, image.layers[0])
     assert blob.content == SmallBlob(b"a")
     assert b'"t"' in (await cache.tags(X, "")).data
-    assert not (await cache.referrers(X, image.manifest, None)).filtered
+    assert not (await cache.referrers(X, image.manifest, ())).filtered
     assert (await cache.catalog(None, "", 10)).repositories == ["docker.io/library/x"]

@@ -46,6 +46,22 @@ async def test_tags_come_page_by_page_from_the_upstream(hub: FakeRegistry, mirro
     assert all("ns=" not in seen.query for seen in hub.log)
 
 
+async def test_a_page_of_nothing_is_the_last(hub: FakeRegistry, mirror: Running) -> None:
+    """`n=0` has no Link, whatever the upstream sends: who follows it would never come to an end."""
+    hub.add_image("library/x", "t", [b"a"])
+    page = await get(mirror.address, f"{X}/tags/list?n=0")
+    assert json.loads(page.body)["tags"] == []
+    assert "link" not in page.headers
+
+
+async def test_the_link_is_a_path_for_whoever_sends_a_whole_url(hub: FakeRegistry, mirror: Running) -> None:
+    """A request in absolute form (RFC 9112 3.2.2) gets the same relative Link."""
+    image = hub.add_image("library/x", "a", [b"a"])
+    hub.repository("library/x").tags["b"] = str(image.manifest)
+    page = await get(mirror.address, f"http://mirror.test{X}/tags/list?n=1")
+    assert page.header("link") == f'<{X}/tags/list?n=1&last=a>; rel="next"'
+
+
 @pytest.mark.parametrize("n", ["-1", "x", "", "99999999999", "1e3"])
 async def test_a_page_size_that_is_no_number_is_refused(mirror: Running, n: str) -> None:
     """PAGINATION_NUMBER_INVALID, before anybody is asked."""
@@ -67,7 +83,10 @@ async def test_tags_of_an_unknown_repository(mirror: Running) -> None:
 
 
 async def test_referrers_are_asked_once_and_filtered_here(hub: FakeRegistry, mirror: Running) -> None:
-    """All pages are gathered unfiltered, so that one question answers for every artifactType."""
+    """All pages are gathered unfiltered, so that one question answers for every artifactType.
+
+    containerd names several in one request, and wants what is of any of them.
+    """
     hub.page_size = 2
     image = hub.add_image("library/x", "t", [b"a"])
     sboms = [str(add_referrer(hub, image, "text/sbom", str(n))) for n in range(3)]
@@ -80,6 +99,11 @@ async def test_referrers_are_asked_once_and_filtered_here(hub: FakeRegistry, mir
     assert digests(filtered.body) == sorted(sboms)
     assert filtered.header("oci-filters-applied") == "artifactType"
     assert filtered.header("content-type") == OCI_INDEX
+    both = await get(
+        mirror.address, f"{X}/referrers/{image.manifest}?artifactType=text/sbom&artifactType=text/sig"
+    )
+    assert digests(both.body) == sorted([*sboms, signature])
+    assert both.header("oci-filters-applied") == "artifactType"
     assert len(hub.log) == asked
 
 

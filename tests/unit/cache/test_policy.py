@@ -45,11 +45,14 @@ def test_next_place_or_the_truth(failure: Failure, via: Via, when: WhenUnavailab
         (Kind.MANIFEST, Code.MANIFEST_UNKNOWN),
         (Kind.BLOB, Code.BLOB_UNKNOWN),
         (Kind.TAGS, Code.NAME_UNKNOWN),
-        (Kind.REFERRERS, Code.NAME_UNKNOWN),
+        (Kind.REFERRERS, Code.MANIFEST_UNKNOWN),
     ],
 )
 def test_what_is_missing_has_its_code(kind: Kind, code: Code) -> None:
-    """Final codes: with UNKNOWN or UNAVAILABLE some clients would ask the same again."""
+    """Final codes: with UNKNOWN or UNAVAILABLE some clients would ask the same again.
+
+    Referrers are not NAME_UNKNOWN: oras then gives up, where it should look for the referrers tag.
+    """
     error = client_error(UpstreamError(Failure.UNREACHABLE, "x"), target(Via.ROOT, kind), "auto")
     assert (error.code, error.status) == (code, 404)
 

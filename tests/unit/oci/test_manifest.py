@@ -88,7 +88,7 @@ def test_referrers_are_an_index() -> None:
     """What is written can be read, and be filtered by artifactType."""
     entries = [descriptor("a", artifactType="text/a"), descriptor("b")]
     assert referrers_of(referrers_index(entries)) == entries
-    assert filter_referrers(entries, "text/a") == entries[:1]
+    assert filter_referrers(entries, ["text/a", "text/c"]) == entries[:1]
     assert json.loads(referrers_index([]))["manifests"] == []
 
 

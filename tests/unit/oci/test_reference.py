@@ -126,7 +126,8 @@ def test_paths_are_read_from_the_right(name: str) -> None:
         ("/v2/a//b/tags/list", Code.NAME_INVALID, 400),
         ("/v2//tags/list", Code.NAME_INVALID, 400),
         ("/v2/tags/list", Code.NAME_INVALID, 400),
-        ("/v2/./a/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/v2/./a/tags/list", Code.NAME_INVALID, 400),
+        ("/v2/../a/tags/list", Code.NAME_INVALID, 400),
         ("/v2/a/../b/tags/list", Code.NAME_INVALID, 400),
         ("/v2/a/%2e%2e/tags/list", Code.NAME_INVALID, 400),
         ("/v2/a\\b/tags/list", Code.NAME_INVALID, 400),
@@ -135,7 +136,7 @@ def test_paths_are_read_from_the_right(name: str) -> None:
         ("/v2/a b/tags/list", Code.NAME_INVALID, 400),
         ("/v2/-a/tags/list", Code.NAME_INVALID, 400),
         ("/v2/a_/tags/list", Code.NAME_INVALID, 400),
-        ("/v2/a..b/c/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/v2/a..b/c/tags/list", Code.NAME_INVALID, 400),
         ("/v2/c/a..b/tags/list", Code.NAME_INVALID, 400),
         (f"/v2/{'a' * 256}/tags/list", Code.NAME_INVALID, 400),
         ("/v2/a/manifests/", Code.TAG_INVALID, 400),
@@ -150,6 +151,8 @@ def test_paths_are_read_from_the_right(name: str) -> None:
         ("/v2/evil.test/a/tags/list", Code.NAME_UNKNOWN, 404),
         ("/v2/localhost/a/tags/list", Code.NAME_UNKNOWN, 404),
         ("/v2/localhost:5000/a/tags/list", Code.NAME_UNKNOWN, 404),
+        ("/v2/Evil.Test/a/tags/list", Code.NAME_UNKNOWN, 404),
+        ("//v2/a/tags/list", Code.NAME_UNKNOWN, 404),
         ("/evil.test/v2/a/tags/list", Code.NAME_UNKNOWN, 404),
         ("/", Code.NAME_UNKNOWN, 404),
         ("/v1/a", Code.NAME_UNKNOWN, 404),
@@ -169,6 +172,22 @@ def test_an_unknown_upstream_is_told_what_there_is() -> None:
         with pytest.raises(RegistryError, match=r"serves docker.io, quay.io, reg.test:5000") as refused:
             parse(path, ns)
         assert "\r" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", ["evil.test", "evil.test:5000", "LAN"])
+def test_an_unknown_upstream_can_be_added(name: str) -> None:
+    """The message has the line for the configuration, where the name can be one."""
+    for path, ns in (("/v2/a/tags/list", name), (f"/{name}/v2/a/tags/list", None)):
+        with pytest.raises(RegistryError, match=rf"\[\[upstream\]\] name = '{name}'"):
+            parse(path, ns)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a b", "http://evil.test", "a\r\nb"])
+def test_what_is_no_name_of_a_registry_is_not_to_be_added(name: str) -> None:
+    """Nobody is told to write nonsense into a configuration."""
+    with pytest.raises(RegistryError, match="is not configured here") as refused:
+        parse("/v2/a/tags/list", name)
+    assert "To add it" not in refused.value.message
 
 
 def test_values_print_as_they_are_written() -> None:

@@ -70,6 +70,18 @@ async def test_one_claim_at_a_time(store: Store, tmp_path: Path) -> None:
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache/partial") == []
 
 
+async def test_a_claim_that_nobody_wants_any_more_is_released(store: Store) -> None:
+    """Else nobody could ever fill that blob while this process lives."""
+    claiming = asyncio.ensure_future(store.claim(LAYER))
+    await asyncio.sleep(0)
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    async with asyncio.timeout(5):
+        while await store.claim(LAYER) is None:
+            pass
+
+
 async def test_claims_and_adoptions_of_many(store: Store) -> None:
     """Done together, each on its own: the wrong one is refused, and its lock is free again (invariant 1)."""
     digests = [Digest.of(bytes([number])) for number in range(20)]

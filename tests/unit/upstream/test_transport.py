@@ -1,6 +1,7 @@
 """Connections, TLS, timeouts, and what foreign exceptions become."""
 
 import asyncio
+import ssl
 from pathlib import Path
 
 import aiohttp
@@ -37,6 +38,11 @@ SIGNED = URL("https://registry.test/x?sig=geheim")
         (aiohttp.ClientPayloadError("x"), Failure.UNREACHABLE, "middle"),
         (aiohttp.ServerDisconnectedError(), Failure.UNREACHABLE, "without an answer"),
         (aiohttp.ClientOSError(104, "Connection reset by peer"), Failure.UNREACHABLE, "reset"),
+        (
+            aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "[SSL] wrong version number")),
+            Failure.UNREACHABLE,
+            "wrong version",
+        ),
         (ConnectionResetError(), Failure.UNREACHABLE, "connection failed"),
         (aiohttp.InvalidURL(SIGNED), Failure.INVALID, "not a URL"),
         (aiohttp.ClientConnectionError(f"at {SIGNED}"), Failure.UNREACHABLE, "ClientConnectionError"),
@@ -91,6 +97,7 @@ async def test_nobody_listens() -> None:
         with pytest.raises(UpstreamError) as raised:
             await registry.tags("a", "")
     assert raised.value.failure is Failure.UNREACHABLE
+    assert raised.value.message == "docker.io: http://127.0.0.1:1: Connection refused"
     body, _ = await asyncio.to_thread(metrics.render)
     assert b'upstream_requests_total{status="unreachable",upstream="docker.io"} 2.0' in body
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
@@ -36,6 +37,9 @@ async def test_the_base_answers_everywhere(mirror: Running, path: str) -> None:
         ("/docker.io/v2/library/x/manifests/t", "X: prefix first"),
         ("/v2/library/x/manifests/t", "Host: docker.io.mirror.test:5000"),
         ("/v2/library/x/manifests/t?ns=docker.io&other=ignored", "X: ns and more"),
+        ("http://mirror.test/v2/library/x/manifests/t", "X: absolute form"),
+        ("http://docker.io.mirror.test:5000/v2/library/x/manifests/t", "Host: quay.io.mirror.test"),
+        ("HTTP://mirror.test/v2/docker.io/x/manifests/t?a=b", "X: absolute form and prefix"),
     ],
 )
 async def test_four_ways_lead_to_one_cache(
@@ -122,6 +126,26 @@ async def test_headers_or_an_error_come_in_time(hub: FakeRegistry, tmp_path: Pat
         await mirror.landed(image.layers[0])
         assert (await get(mirror.address, path)).body == b"0123456789"
         assert hub.requests("GET", image.layers[0]) == 1
+
+
+async def test_the_time_for_headers_is_counted_once(hub: FakeRegistry, tmp_path: Path) -> None:
+    """What a token took is not there for the first byte: the head is on its way in time all the same."""
+    hub.auth = TokenAuth()
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.6})
+    async with serving(config) as mirror:
+        image = hub.add_image("library/x", "t", [b"0123456789"])
+        token = hub.hold("/token", after=-1)
+        hub.fault(Fault(), image.layers[0])  # the challenge is whole
+        body = hub.hold(image.layers[0], after=5)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        async with await Wire.open(mirror.address) as wire:
+            wire.send("GET", f"/v2/library/x/blobs/{image.layers[0]}")
+            await token.reached.wait()
+            loop.call_at(started + 0.5, token.release)
+            assert (await wire.head()).status == 200
+            assert loop.time() - started < 1
+            body.release()
 
 
 async def test_a_slow_body_is_no_error(hub: FakeRegistry, tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""What clients see when the upstream fails: the requests that follow a failure, each with its answer."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.cache import download
+from tests.fakes.faults import Fault, flipped
+from tests.fakes.registry import FakeRegistry
+from tests.running import LARGE, Running, mirror_of
+from tests.wire import Reply, get, head
+
+BIG = bytes(range(256)) * (LARGE // 256)
+ROOT = "/v2/library/x"
+NS = "?ns=docker.io"
+PREFIX = "/v2/docker.io/library/x"
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(download, "PAUSES", (0.0,))
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
+    async with mirror_of(fake, tmp_path / "cache", tags={"fresh": 0, "fallback_after": 5}) as mirror:
+        yield mirror
+
+
+def code(reply: Reply) -> str:
+    assert reply.header("content-type") == "application/json"
+    said: str = json.loads(reply.body)["errors"][0]["code"]
+    return said
+
+
+async def test_a_transfer_that_cannot_be_healed_is_resumed_by_the_client(
+    fake: FakeRegistry, mirror: Running
+) -> None:
+    """A short body that ends with FIN, which containerd and podman resume; with RST they would give up."""
+    image = fake.add_image("library/x", "t", [BIG])
+    await get(mirror.address, f"{ROOT}/manifests/t{NS}")
+    fake.fault(Fault(cut_at=LARGE // 2), image.layers[0], "GET")
+    fake.fault(Fault(status=503), image.layers[0], "GET", times=4)
+    path = f"{ROOT}/blobs/{image.layers[0]}{NS}"
+    cut = await get(mirror.address, path)
+    assert (cut.status, cut.complete, cut.reset) == (200, False, False)
+    assert cut.body == BIG[: len(cut.body)]
+    await mirror.landed(image.layers[0])
+    rest = await get(mirror.address, path, f"Range: bytes={len(cut.body)}-")
+    assert rest.status == 206
+    assert cut.body + rest.body == BIG
+
+
+async def test_wrong_bytes_are_never_whole(fake: FakeRegistry, mirror: Running) -> None:
+    """Nobody can commit them, they are not kept, and the next request is answered from a new download."""
+    image = fake.add_image("library/x", "t", [BIG])
+    await get(mirror.address, f"{ROOT}/manifests/t")
+    fake.fault(Fault(data=flipped(BIG, at=1)), image.layers[0], times=1)
+    path = f"{ROOT}/blobs/{image.layers[0]}"
+    wrong = await get(mirror.address, path)
+    assert (wrong.complete, wrong.reset) == (False, False)
+    await mirror.landed(image.layers[0])
+    assert (await get(mirror.address, path)).body == BIG
+
+
+@pytest.mark.parametrize("content", ["manifests/t", "blobs/sha256:" + "0" * 64])
+async def test_silence_is_an_answer_in_time(fake: FakeRegistry, tmp_path: Path, content: str) -> None:
+    """An upstream that never answers: 404 for whoever can go on, 504 for whoever cannot."""
+    async with mirror_of(fake, tmp_path / "cache", server={"header_timeout": 0.05}) as mirror:
+        gates = [fake.hold("/v2/", after=-1, method=method) for method in ("GET", "HEAD")]
+        by_ns = await get(mirror.address, f"{ROOT}/{content}{NS}")
+        by_prefix = await get(mirror.address, f"{PREFIX}/{content}")
+        assert (by_ns.status, by_prefix.status) == (404, 504)
+        assert code(by_ns) == ("BLOB_UNKNOWN" if "blobs" in content else "MANIFEST_UNKNOWN")
+        for gate in gates:
+            gate.release()
+
+
+@pytest.mark.parametrize("path", [f"{ROOT}/manifests/t", f"{ROOT}/manifests/t{NS}", f"{PREFIX}/manifests/t"])
+async def test_a_rate_limit_does_not_matter_for_a_tag_that_is_cached(
+    fake: FakeRegistry, mirror: Running, path: str
+) -> None:
+    """The stale entry, which says that it is; for HEAD and GET, however the client came."""
+    image = fake.add_image("library/x", "t", [b"a"])
+    await get(mirror.address, path)
+    fake.fault(Fault(status=429), "/manifests/", times=2)
+    reply = await get(mirror.address, path)
+    assert (reply.status, reply.body) == (200, image.manifest_data)
+    told = await head(mirror.address, path)
+    assert told.header("docker-content-digest") == str(image.manifest)
+    for each in (reply, told):
+        assert each.header("warning").startswith("110 ")
+
+
+async def test_a_rate_limit_without_anything_cached(fake: FakeRegistry, mirror: Running) -> None:
+    """By name 429 with the upstream's own Retry-After; as a mirror 404, at which nobody sleeps."""
+    fake.fault(Fault(status=429, headers={"Retry-After": "17"}), "/manifests/", times=2)
+    by_ns = await get(mirror.address, f"{ROOT}/manifests/t{NS}")
+    assert (by_ns.status, code(by_ns), "retry-after" in by_ns.headers) == (404, "MANIFEST_UNKNOWN", False)
+    by_prefix = await get(mirror.address, f"{PREFIX}/manifests/t")
+    assert (by_prefix.status, code(by_prefix)) == (429, "TOOMANYREQUESTS")
+    assert by_prefix.header("retry-after") == "17"
+
+
+async def test_a_rate_limit_can_be_a_404_by_configuration(fake: FakeRegistry, tmp_path: Path) -> None:
+    """`when_unavailable = "next"`, whatever the way."""
+    async with mirror_of(fake, tmp_path / "cache", server={"when_unavailable": "next"}) as mirror:
+        fake.fault(Fault(status=429), "/manifests/")
+        assert (await get(mirror.address, f"{PREFIX}/manifests/t")).status == 404
