@@ -1,5 +1,6 @@
 """Blobs: a hit, a flight to join, or a new fill."""
 
+from collections.abc import Callable
 from functools import partial
 
 from mirror.cache.answers import BlobAnswer, BlobInfo, GrowingReader, Outcome, StoredReader
@@ -60,15 +61,29 @@ class Blobs:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
         return BlobInfo(size, outcome)
 
-    def _start(self, repository: Repository, digest: Digest) -> Flight:
-        flight = Flight(digest, repository)
-        self._flights.start(
-            flight, Fill(self._tools, self._upstreams[repository.upstream], repository, digest)
-        )
+    def fetch_ahead(self, repository: Repository, digest: Digest) -> Flight | None:
+        """Start the fill of what nobody has asked for yet, in no hurry; None when it is running already."""
+        if self._flights.get(digest) is not None:
+            return None
+        return self._start(repository, digest, ahead=True)
+
+    def cancel(self, flight: Flight) -> bool:
+        """End a fill that nobody waits for; False when somebody does, or it is over."""
+        return self._flights.cancel(flight)
+
+    def on_disk_trouble(self, call: Callable[[], object]) -> None:
+        """`call` when a fill fails because of the disk."""
+        self._flights.on_disk_trouble = call
+
+    def _start(self, repository: Repository, digest: Digest, *, ahead: bool = False) -> Flight:
+        flight = Flight(digest, repository, ahead=ahead)
+        upstream = self._upstreams[repository.upstream]
+        self._flights.start(flight, Fill(self._tools, upstream, repository, digest, urgent=not ahead))
         return flight
 
     async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | None:
         """A reader of the flight's growing file; None when it is worth looking again from the start."""
+        flight.want()
         try:
             growing = await flight.board()
         except UpstreamError:
