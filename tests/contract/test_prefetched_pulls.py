@@ -29,7 +29,7 @@ async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
 
 async def test_dockerd_pulls_three_layers_at_a_time(fake: FakeRegistry, mirror: Running) -> None:
     """While it waits for the first three, the next three are on their way; each is downloaded once."""
-    images = [fake.add_image("library/x", None, some_layers(6, LARGE + n)) for n in range(2)]
+    images = [fake.add_image("library/x", f"t-{n}", some_layers(6, LARGE + n)) for n in range(2)]
     image = images[0]
     index = image_index([each.manifest_data for each in images])
     digest = fake.add_manifest("library/x", index, OCI_INDEX, "t")
