@@ -52,6 +52,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.prefetched = Counter(
+            "registry_mirror_prefetched_blobs_total",
+            "Blobs to be fetched ahead, by how that ended (stored, joined, failed, cancelled, dropped).",
+            ["outcome"],
+            registry=registry,
+        )
         self.source_up = self._of_source("up", "1 while the source is used, 0 while it is left alone.")
         self.source_latency = self._of_source("latency_seconds", "To the first byte, averaged.")
         self.source_speed = self._of_source("bytes_per_second", "Of one connection, averaged.")

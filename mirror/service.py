@@ -51,6 +51,7 @@ class Service:
 
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""
+        self.cache.stop_prefetch()
         await self._tasks.close()
         await self._upstreams.close()
         await self._store.close()

@@ -56,7 +56,8 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
         )
         for name, url in upstreams.items()
     )
-    sections.setdefault("fill", {"chunk_size": CHUNK, "attempts": 3})
+    # Without prefetch the upstream is asked for what the test asks for, and nothing else.
+    sections["fill"] = {"chunk_size": CHUNK, "attempts": 3, "prefetch": 0, **sections.get("fill", {})}
     return Config(cache=CacheSettings(dir=cache), upstreams=settings, **sections)
 
 

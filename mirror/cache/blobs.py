@@ -1,5 +1,6 @@
 """Blobs: a hit, a flight to join, or a new fill."""
 
+from collections.abc import Callable
 from functools import partial
 
 from mirror.cache.answers import BlobAnswer, BlobInfo, GrowingReader, Outcome, SmallBlob, StoredReader
@@ -63,19 +64,36 @@ class Blobs:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
         return BlobInfo(size, outcome)
 
-    def _start(self, repository: Repository, digest: Digest, link: Link | None) -> Flight:
-        flight = Flight(digest, repository)
+    def fetch_ahead(self, repository: Repository, digest: Digest, link: Link | None) -> Flight | None:
+        """Start the fill of what nobody has asked for yet, in no hurry; None when it is running already."""
+        if self._flights.get(digest) is not None:
+            return None
+        return self._start(repository, digest, link, ahead=True)
+
+    def cancel(self, flight: Flight) -> bool:
+        """End a fill that nobody waits for; False when somebody does, or it is over."""
+        return self._flights.cancel(flight)
+
+    def on_disk_trouble(self, call: Callable[[], object]) -> None:
+        """`call` when a fill fails because of the disk."""
+        self._flights.on_disk_trouble = call
+
+    def _start(
+        self, repository: Repository, digest: Digest, link: Link | None, *, ahead: bool = False
+    ) -> Flight:
+        flight = Flight(digest, repository, ahead=ahead)
         upstream = self._upstreams[repository.upstream]
         fill: Filling
         if link is not None and is_small(link):
             fill = SmallFill(self._tools, upstream, repository, digest, link)
         else:
-            fill = Fill(self._tools, upstream, repository, digest)
+            fill = Fill(self._tools, upstream, repository, digest, urgent=not ahead)
         self._flights.start(flight, fill)
         return flight
 
     async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | SmallBlob | None:
         """What the flight brings, to be read; None when it is worth looking again from the start."""
+        flight.want()
         try:
             brought = await flight.board()
         except UpstreamError:

@@ -15,6 +15,7 @@ from mirror.cache.blobs import Blobs
 from mirror.cache.fill import Tools
 from mirror.cache.listings import Listings
 from mirror.cache.manifests import Manifests
+from mirror.cache.prefetch import Prefetch
 from mirror.cache.tags import Tags
 from mirror.config import Tags as TagSettings
 from mirror.oci.digest import Digest
@@ -30,11 +31,16 @@ class Cache:
         self._manifests = Manifests(tools, upstreams)
         self._tags = Tags(tools, upstreams, self._manifests, tags)
         self._listings = Listings(tools, upstreams, self._tags)
+        self._prefetch = Prefetch(tools, upstreams, self._blobs)
 
     async def get_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestAnswer:
+        """The manifest; what it names is fetched ahead of the client that will ask for it."""
         if isinstance(reference, Tag):
-            return await self._tags.get(repository, reference)
-        return await self._manifests.get(repository, reference)
+            answer = await self._tags.get(repository, reference)
+        else:
+            answer = await self._manifests.get(repository, reference)
+        self._prefetch.given(repository, answer)
+        return answer
 
     async def head_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestInfo:
         if isinstance(reference, Tag):
@@ -57,3 +63,7 @@ class Cache:
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)
+
+    def stop_prefetch(self) -> None:
+        """Fetch nothing ahead any more, and end what nobody has asked for."""
+        self._prefetch.stop()

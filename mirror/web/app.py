@@ -114,6 +114,7 @@ async def serve(
         await stop.wait()
         for site in runner.sites:
             await site.stop()
+        service.cache.stop_prefetch()
         await app.drain(config.server.shutdown_timeout)
     finally:
         await runner.cleanup()

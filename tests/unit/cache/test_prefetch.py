@@ -1,0 +1,453 @@
+"""Prefetch: what a manifest names is on its way before it is asked for, and never in the way."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.cache import download, prefetch
+from mirror.cache.answers import ManifestAnswer, Outcome
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.reference import Repository
+from mirror.store.growing import GrowingFile
+from tests.fakes.access import TokenAuth
+from tests.fakes.content import FakeImage, descriptor, image_index, image_manifest, some_layers
+from tests.fakes.faults import Fault, Gate
+from tests.fakes.registry import FakeRegistry
+from tests.running import CHUNK, LARGE, Running, configured, mirror_of, serving
+from tests.wire import get, head
+
+X = Repository("docker.io", "library/x")
+BIG = bytes(range(256)) * (LARGE // 256)
+
+
+@pytest.fixture
+async def one(hub: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
+    """A mirror that fetches one blob ahead at a time."""
+    async with ahead(hub, tmp_path, 1) as mirror:
+        yield mirror
+
+
+@asynccontextmanager
+async def ahead(hub: FakeRegistry, folder: Path, most: int, **fill: Any) -> AsyncIterator[Running]:
+    async with mirror_of(hub, folder / "cache", fill={"prefetch": most, **fill}) as mirror:
+        yield mirror
+
+
+def blob(digest: Digest, repository: str = "library/x") -> str:
+    return f"/v2/{repository}/blobs/{digest}"
+
+
+async def pull(mirror: Running, reference: str | Digest = "t", repository: str = "library/x") -> bytes:
+    """The manifest, and nothing else."""
+    return (await get(mirror.address, f"/v2/{repository}/manifests/{reference}")).body
+
+
+def workers(mirror: Running) -> list[asyncio.Task[Any]]:
+    return [task for task in mirror.service._tasks._running if task.get_name() == "prefetch"]
+
+
+async def quiet(mirror: Running) -> None:
+    """Wait until nothing is fetched that nobody has asked for."""
+    while running := workers(mirror):
+        await asyncio.wait(running)
+
+
+async def counted(mirror: Running, outcome: str) -> float:
+    return await mirror.metric(f'registry_mirror_prefetched_blobs_total{{outcome="{outcome}"}}')
+
+
+def fetched(hub: FakeRegistry) -> list[str]:
+    """The digests of the blobs that were asked for, in that order."""
+    return [seen.path.rpartition("/")[2] for seen in hub.log if "/blobs/" in seen.path]
+
+
+def names(*digests: Digest) -> list[str]:
+    return [str(digest) for digest in digests]
+
+
+def held(hub: FakeRegistry, digests: Sequence[Digest]) -> list[Gate]:
+    return [hub.hold(digest, after=1) for digest in digests]
+
+
+@pytest.mark.parametrize("by_digest", [False, True])
+async def test_a_manifest_brings_its_config_and_layers(
+    hub: FakeRegistry, one: Running, by_digest: bool
+) -> None:
+    """In the order of the manifest, by tag and by digest; they are hits when they are asked for."""
+    image = hub.add_image("library/x", "t", some_layers(4))
+    await pull(one, image.manifest if by_digest else "t")
+    await quiet(one)
+    assert fetched(hub) == names(*image.blobs)
+    asked = len(hub.log)
+    for digest, data in zip(image.layers, image.layers_data, strict=True):
+        assert (await get(one.address, blob(digest))).body == data
+    assert len(hub.log) == asked
+    assert await counted(one, "stored") == 5
+    assert await one.metric('registry_mirror_requests_total{kind="blob",outcome="hit"}') == 4
+
+
+async def test_head_brings_nothing(hub: FakeRegistry, one: Running) -> None:
+    """Who only looks what a tag is will perhaps not pull."""
+    hub.add_image("library/x", "t", some_layers(2))
+    assert (await head(one.address, "/v2/library/x/manifests/t")).status == 200
+    await quiet(one)
+    assert fetched(hub) == []
+
+
+async def test_it_can_be_turned_off(hub: FakeRegistry, tmp_path: Path) -> None:
+    """With `prefetch = 0` blobs are fetched when they are asked for."""
+    hub.add_image("library/x", "t", some_layers(2))
+    async with ahead(hub, tmp_path, 0) as mirror:
+        await pull(mirror)
+        assert workers(mirror) == []
+    assert fetched(hub) == []
+
+
+async def test_an_index_brings_nothing(hub: FakeRegistry, one: Running) -> None:
+    """Which platform it will be is not known before its manifest is asked for."""
+    images = [hub.add_image("library/x", None, [layer]) for layer in some_layers(2)]
+    index = image_index([image.manifest_data for image in images])
+    hub.add_manifest("library/x", index, OCI_INDEX, "t")
+    assert await pull(one) == index
+    assert workers(one) == []
+    await pull(one, images[1].manifest)
+    await quiet(one)
+    assert fetched(hub) == names(*images[1].blobs)
+
+
+async def test_any_artifact_is_brought_but_no_foreign_layer(hub: FakeRegistry, one: Running) -> None:
+    """What has `urls` need not be in the registry; a digest that is named twice is one blob."""
+    config, layer = b"{}", b"a chart"
+    layers = [
+        {**descriptor("application/x", b"elsewhere"), "urls": ["https://elsewhere.test/"]},
+        descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip", layer),
+        descriptor("application/x", layer),
+    ]
+    document = {
+        "schemaVersion": 2,
+        "artifactType": "application/x",
+        "config": descriptor("application/x", config),
+        "layers": layers,
+    }
+    hub.add_manifest("library/x", json.dumps(document).encode(), tag="t")
+    digests = [hub.add_blob("library/x", data) for data in (config, layer)]
+    await pull(one)
+    await quiet(one)
+    assert fetched(hub) == names(*digests)
+
+
+@pytest.mark.parametrize("data", [b'{"schemaVersion":2,"layers":[]}', b'{"layers":1}'])
+async def test_a_manifest_that_names_nothing_is_given_all_the_same(
+    hub: FakeRegistry, one: Running, data: bytes
+) -> None:
+    """And so is one that nobody understands."""
+    hub.add_manifest("library/x", data, tag="t")
+    assert await pull(one) == data
+    assert workers(one) == []
+
+
+async def test_so_many_at_a_time(hub: FakeRegistry, tmp_path: Path) -> None:
+    """The next one starts when one of them is here."""
+    image = hub.add_image("library/x", "t", some_layers(3))
+    async with ahead(hub, tmp_path, 2) as mirror:
+        config, first, second, _ = gates = held(hub, image.blobs)
+        await pull(mirror)
+        await config.reached.wait()
+        await first.reached.wait()
+        await get(mirror.address, "/v2/")
+        assert sorted(fetched(hub)) == sorted(names(*image.blobs[:2]))
+        first.release()
+        await second.reached.wait()
+        for gate in gates:
+            gate.release()
+        await quiet(mirror)
+    assert len(fetched(hub)) == 4
+
+
+async def test_a_client_joins_what_is_on_its_way(hub: FakeRegistry, one: Running) -> None:
+    """The upstream is asked once; what was joined counts no longer, and the next one starts."""
+    image = hub.add_image("library/x", "t", [BIG, b"more"])
+    gates = held(hub, image.blobs)
+    await pull(one)
+    asking = []
+    for digest, gate, following in zip(image.blobs, gates, gates[1:], strict=False):
+        await gate.reached.wait()
+        asking.append(asyncio.ensure_future(get(one.address, blob(digest))))
+        await following.reached.wait()
+    for gate in gates:
+        gate.release()
+    assert [reply.body for reply in await asyncio.gather(*asking)] == [image.config_data, BIG]
+    await quiet(one)
+    assert fetched(hub) == names(*image.blobs)
+    assert (await counted(one, "joined"), await counted(one, "stored")) == (2, 1)
+    assert await one.metric('registry_mirror_requests_total{kind="blob",outcome="join"}') == 2
+
+
+async def test_what_a_client_fetches_is_not_fetched_ahead(hub: FakeRegistry, one: Running) -> None:
+    """The fill it started is the only one, and does not count."""
+    image = hub.add_image("library/x", "t", [BIG, b"more"])
+    gate = hub.hold(image.layers[0], after=1)
+    asking = asyncio.ensure_future(get(one.address, blob(image.layers[0])))
+    await gate.reached.wait()
+    await pull(one)
+    await quiet(one)
+    assert sorted(fetched(hub)) == sorted(names(*image.blobs))
+    gate.release()
+    assert (await asking).body == BIG
+
+
+async def test_one_connection_until_somebody_waits(
+    hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then as many as pay."""
+    monkeypatch.setattr(download, "TICK", 0.001)
+    hub.piece = CHUNK
+    image = hub.add_image("library/x", "t", [BIG])
+    async with ahead(hub, tmp_path, 1, parallel=4, parallel_above=0) as mirror:
+        mirror.service._upstreams["docker.io"].own.level = 4
+        first, second = hub.hold(image.layers[0], after=1), hub.hold(image.layers[0], after=1)
+        await pull(mirror)
+        await first.reached.wait()
+        for _ in range(20):
+            await get(mirror.address, "/v2/")
+        assert hub.requests("GET", image.layers[0]) == 1
+        asking = asyncio.ensure_future(get(mirror.address, blob(image.layers[0])))
+        await second.reached.wait()
+        first.release()
+        second.release()
+        assert (await asking).body == BIG
+    assert await mirror.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}') == sum(
+        len(data) for data in (image.manifest_data, image.config_data, BIG)
+    )
+
+
+async def test_a_connection_is_left_for_clients(hub: FakeRegistry, tmp_path: Path) -> None:
+    """An upstream that may have two transfers at a time has one for what nobody waits for."""
+    image = hub.add_image("library/x", "t", [b"first", b"second"])
+    other = hub.add_blob("library/x", b"wanted now")
+    config = configured(
+        tmp_path / "cache",
+        {"docker.io": hub.url},
+        fill={"prefetch": 3},
+        upstream={"max_connections": 3},
+    )
+    async with serving(config) as mirror:
+        gate = hub.hold(image.config, after=1)
+        await pull(mirror)
+        await gate.reached.wait()
+        assert (await get(mirror.address, blob(other))).body == b"wanted now"
+        assert fetched(hub) == names(image.config, other)
+        gate.release()
+        await quiet(mirror)
+    assert fetched(hub) == names(image.config, other, *image.layers)
+
+
+async def test_a_single_connection_is_for_clients(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Where there is only one, nothing is fetched ahead."""
+    hub.add_image("library/x", "t", [b"layer"])
+    config = configured(
+        tmp_path / "cache",
+        {"docker.io": hub.url},
+        fill={"prefetch": 3},
+        upstream={"max_connections": 1},
+    )
+    async with serving(config) as mirror:
+        await pull(mirror)
+        assert workers(mirror) == []
+
+
+async def test_what_is_here_is_not_fetched_again(hub: FakeRegistry, one: Running) -> None:
+    """A new tag on an old base brings what is new."""
+    base, top = some_layers(2)
+    old = hub.add_image("library/x", "old", [base])
+    await pull(one, "old")
+    await quiet(one)
+    new = hub.add_image("library/x", "new", [base, top])
+    await pull(one, "new")
+    await quiet(one)
+    assert fetched(hub) == names(*old.blobs, new.config, new.layers[1])
+
+
+async def test_a_hot_manifest_asks_the_disk_nothing(
+    hub: FakeRegistry, one: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second time within ten minutes is a lookup; later the blobs are looked for again."""
+    image = hub.add_image("library/x", "t", some_layers(2))
+    await pull(one)
+    await quiet(one)
+    cache = one.service.cache
+    await cache.get_manifest(X, image.manifest)
+    assert workers(one) == []
+    monkeypatch.setattr(prefetch, "REMEMBERED_SECONDS", 0.0)
+    cache._prefetch._next_look.clear()
+    for _ in range(2):
+        await cache.get_manifest(X, image.manifest)
+        assert len(workers(one)) == 1
+        await quiet(one)
+    assert fetched(hub) == names(*image.blobs)
+
+
+async def test_few_manifests_are_remembered(
+    hub: FakeRegistry, one: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest is forgotten first."""
+    monkeypatch.setattr(prefetch, "REMEMBERED", 2)
+    images = [hub.add_image("library/x", tag, [tag.encode()]) for tag in "abc"]
+    for tag in "abc":
+        await pull(one, tag)
+        await quiet(one)
+    assert list(one.service.cache._prefetch._next_look) == [(X, image.manifest) for image in images[1:]]
+
+
+async def test_the_queue_is_bounded(hub: FakeRegistry, one: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest are dropped, and counted; a client gets them as ever."""
+    monkeypatch.setattr(prefetch, "QUEUE", 3)
+    image = hub.add_image("library/x", "t", some_layers(5))
+    await pull(one)
+    await quiet(one)
+    assert fetched(hub) == names(*image.blobs[:3])
+    assert await counted(one, "dropped") == 3
+    assert (await get(one.address, blob(image.layers[4]))).body == image.layers_data[4]
+
+
+async def test_a_failure_is_nobodys(
+    hub: FakeRegistry, one: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What could not be fetched ahead is no failed download and no warning, and is not tried again soon."""
+    image = hub.add_image("library/x", "t", some_layers(2))
+    hub.fault(Fault(status=404), image.layers[0])
+    for _ in range(2):
+        await pull(one)
+        await quiet(one)
+    assert fetched(hub) == names(*image.blobs)
+    assert (await counted(one, "failed"), await counted(one, "stored")) == (1, 2)
+    assert await one.metric('registry_mirror_fill_failures_total{reason="not_found"}') == 0
+    assert "failed" not in caplog.text
+    assert (await get(one.address, blob(image.layers[0]))).body == image.layers_data[0]
+
+
+async def test_a_failure_that_a_client_joined_is_its_own(hub: FakeRegistry, one: Running) -> None:
+    """Then it is told, logged and counted as any other."""
+    image = hub.add_image("library/x", "t", [])
+    gate = Gate()
+    hub.fault(Fault(status=500, hold=gate, after=-1), image.config)
+    await pull(one)
+    await gate.reached.wait()
+    asking = asyncio.ensure_future(get(one.address, blob(image.config, "docker.io/library/x")))
+    await quiet(one)
+    gate.release()
+    assert (await asking).status == 502
+    assert await one.metric('registry_mirror_fill_failures_total{reason="server_error"}') == 1
+    assert await counted(one, "joined") == 1
+
+
+async def test_an_upstream_that_limits_is_left_in_peace(hub: FakeRegistry, one: Running) -> None:
+    """After a 429 nothing is fetched ahead until its rest is over; the manifests are still given."""
+    image = hub.add_image("library/x", "t", some_layers(3))
+    hub.fault(Fault(status=429, headers={"Retry-After": "30"}), image.config)
+    await pull(one)
+    await quiet(one)
+    assert fetched(hub) == names(image.config)
+    assert (await counted(one, "failed"), await counted(one, "dropped")) == (1, 3)
+    other = hub.add_image("library/x", "other", some_layers(1))
+    assert await pull(one, "other") == other.manifest_data
+    assert workers(one) == []
+    one.service._upstreams["docker.io"].own._rest_until = 0.0
+    await pull(one, "other")
+    await quiet(one)
+    assert fetched(hub) == names(image.config, *other.blobs)
+
+
+async def test_an_upstream_that_is_down_is_not_asked_for_every_layer(hub: FakeRegistry, one: Running) -> None:
+    """After three failures the rest of the image is dropped."""
+    image = hub.add_image("library/x", "t", some_layers(6))
+    hub.fault(Fault(status=503), "/blobs/", times=99)
+    await pull(one)
+    await quiet(one)
+    assert fetched(hub) == names(*image.blobs[:3])
+    assert (await counted(one, "failed"), await counted(one, "dropped")) == (3, 4)
+
+
+async def test_a_stale_manifest_brings_nothing(hub: FakeRegistry, one: Running) -> None:
+    """Its upstream has just failed to answer."""
+    data = image_manifest(b"{}", [b"layer"])
+    stale = ManifestAnswer(data, Digest.of(data), OCI_MANIFEST, Outcome.STALE)
+    one.service.cache._prefetch.given(X, stale)
+    assert workers(one) == []
+
+
+async def started(hub: FakeRegistry, mirror: Running) -> tuple[FakeImage, Gate]:
+    """A fill of a large layer that nobody has asked for, of which a part is here and the rest is held."""
+    hub.piece = CHUNK
+    image = hub.add_image("library/x", "t", [BIG, b"more"])
+    gate = hub.hold(image.layers[0], after=LARGE // 2 // CHUNK * CHUNK)
+    await pull(mirror)
+    await gate.reached.wait()
+    flight = mirror.service.cache._blobs._flights.get(image.layers[0])
+    assert flight is not None
+    growing = await flight.board()
+    assert isinstance(growing, GrowingFile)
+    await growing.wait_readable(0)
+    return image, gate
+
+
+async def test_what_nobody_waits_for_ends_when_the_mirror_stops(hub: FakeRegistry, one: Running) -> None:
+    """At once, while clients are still served; it is resumed, not begun again, when it is asked for."""
+    image, gate = await started(hub, one)
+    one.service.cache.stop_prefetch()
+    await quiet(one)
+    assert (await counted(one, "cancelled"), await counted(one, "dropped")) == (1, 1)
+    assert (await get(one.address, blob(image.layers[0]))).body == BIG
+    gate.release()
+    first, second = [seen for seen in hub.log if str(image.layers[0]) in seen.path]
+    assert first.headers.get("Range") is None
+    assert int(second.headers["Range"].removeprefix("bytes=").partition("-")[0]) > 0
+    await pull(one, image.manifest)
+    assert workers(one) == []
+
+
+async def test_what_a_client_waits_for_goes_on(hub: FakeRegistry, one: Running) -> None:
+    """A fill that was joined is the client's, and the drain lets it finish."""
+    image, gate = await started(hub, one)
+    more = hub.hold(image.layers[1], after=1)
+    asking = asyncio.ensure_future(get(one.address, blob(image.layers[0])))
+    await more.reached.wait()
+    ending = one.service.cache._blobs._flights.get(image.layers[1])
+    assert ending is not None
+    one.stop.set()
+    await ending.landed()
+    gate.release()
+    assert (await asking).body == BIG
+    assert (await counted(one, "joined"), await counted(one, "cancelled")) == (1, 1)
+
+
+async def test_a_disk_in_trouble_is_spared(hub: FakeRegistry, one: Running) -> None:
+    """When any fill fails because of the disk, what nobody waits for ends, and nothing new begins."""
+    await started(hub, one)
+    broken = hub.add_blob("library/x", b"cannot be written")
+    data = one.config.cache.dir / "partial" / f"sha256-{broken.encoded}.data"
+    await asyncio.to_thread(data.symlink_to, "/dev/full")
+    assert (await get(one.address, blob(broken, "docker.io/library/x"))).status == 503
+    await quiet(one)
+    assert (await counted(one, "cancelled"), await counted(one, "dropped")) == (1, 1)
+    hub.add_image("library/x", "other", [b"layer"])
+    await pull(one, "other")
+    assert workers(one) == []
+
+
+async def test_what_was_fetched_ahead_opens_nothing(hub: FakeRegistry, one: Running) -> None:
+    """A private repository's layers are there for it, and for no other."""
+    hub.auth = TokenAuth()
+    image = hub.add_image("library/x", "t", [b"a secret"])
+    hub.add_blob("library/y", b"something else")
+    await pull(one)
+    await quiet(one)
+    assert (await get(one.address, blob(image.layers[0]))).body == b"a secret"
+    assert (await get(one.address, blob(image.layers[0], "library/y"))).status == 404
+    assert hub.requests("GET", image.layers[0]) == 1
