@@ -5,6 +5,7 @@ the one status at which every client goes there at once. By an explicit prefix t
 gets the truth as a status, and what to wait for. Never a challenge: that would draw credentials out.
 """
 
+import math
 from typing import Literal
 
 from mirror.oci.errors import Code, RegistryError
@@ -46,7 +47,7 @@ def client_error(error: UpstreamError | StoreError, target: Target, when: WhenUn
     status, code = HONEST[error.failure]
     headers = {}
     if status == 429:
-        headers["Retry-After"] = str(round(error.retry_after or DEFAULT_RETRY_AFTER))
+        headers["Retry-After"] = str(math.ceil(error.retry_after or DEFAULT_RETRY_AFTER))
     return RegistryError(code, str(error), status=status, headers=headers)
 
 

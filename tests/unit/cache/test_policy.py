@@ -57,7 +57,7 @@ def test_what_is_missing_has_its_code(kind: Kind, code: Code) -> None:
     assert (error.code, error.status) == (code, 404)
 
 
-@pytest.mark.parametrize(("seconds", "header"), [(7.4, "7"), (None, str(DEFAULT_RETRY_AFTER))])
+@pytest.mark.parametrize(("seconds", "header"), [(7.4, "8"), (0.2, "1"), (None, str(DEFAULT_RETRY_AFTER))])
 def test_rate_limits_say_what_to_wait_for(seconds: float | None, header: str) -> None:
     """The upstream's own word, or something that makes sense."""
     limited = UpstreamError(Failure.RATE_LIMITED, "x", retry_after=seconds)
