@@ -22,7 +22,7 @@ from mirror.store.disk import Verified
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
 from mirror.store.store import Store
-from mirror.tasks import Tasks
+from mirror.tasks import Tasks, to_the_end
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Source, Upstream
 
@@ -105,6 +105,10 @@ class Fill:
             raise UpstreamError(
                 Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
             )
+        # In one go, even when the mirror is stopping: in between there would be files that nobody needs.
+        await to_the_end(self._keep(partial, verified))
+
+    async def _keep(self, partial: Partial, verified: Verified) -> None:
         await self._tools.store.adopt(verified)
         await self._tools.store.add_link(self._repository, self._digest, Link(size=verified.size))
         await self._tools.store.discard(partial)

@@ -86,9 +86,11 @@ class Store:
     def __init__(self, folder: Path, max_size: int, memory: int) -> None:
         """Opens or creates everything; blocking, so call `open` from a coroutine."""
         self._partials = folder / "partial"
+        ours = not folder.exists() or (folder / "books").is_dir() or not any(folder.iterdir())
         for each in (folder, folder / "blobs", folder / "books", self._partials):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(folder, 0o700)
+        if ours:  # and not /srv, or a home, in which everybody else would lose their files
+            os.chmod(folder, 0o700)
         self._blobs = Blobs(folder / "blobs", folder / "quarantine", max_size)
         self._index = Index(folder / "books")
         self._used: dict[Digest, float] = {}

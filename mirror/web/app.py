@@ -54,7 +54,9 @@ class App:
         self._idle.clear()
         try:
             response = await self._answer(exchange)
-            if head is not None:
+            if self.probes.draining:  # the next request is for somebody who stays
+                response.force_close()
+            elif head is not None:
                 await self.replay.remember(head, exchange, response)
             return response
         finally:
@@ -66,6 +68,7 @@ class App:
     async def drain(self, seconds: float) -> None:
         """Wait for what is running, up to a limit."""
         self.probes.draining = True
+        self.replay.close()
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -118,7 +121,7 @@ async def serve(
         await app.drain(config.server.shutdown_timeout)
     finally:
         await runner.cleanup()
-        app.replay.flush()
+        app.replay.close()
 
 
 async def _bind(runner: web.ServerRunner, address: str) -> None:

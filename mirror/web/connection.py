@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from mirror.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
@@ -57,8 +58,7 @@ class Connection(web.RequestHandler):
         if status >= 500:
             return super().handle_error(request, status, exc, message)
         exchange = Exchange(request)
-        reason = (message or "it cannot be read").partition("\n")[0].rstrip(":")
-        failure = RegistryError(Code.UNSUPPORTED, f"not an HTTP request: {reason}", status=status)
+        failure = RegistryError(Code.UNSUPPORTED, _reason(exc, message or ""), status=status)
         response = respond.error(exchange, failure)
         response.force_close()
         exchange.report(self._metrics)
@@ -80,6 +80,17 @@ class Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         return self._connect()
+
+
+def _reason(error: BaseException | None, message: str) -> str:
+    """Why a request cannot be read, without a word of it: aiohttp quotes lines, and secrets with them."""
+    if isinstance(error, LineTooLong):
+        return "a line of the request's head is too long"
+    if "HTTPS" in message:
+        return "this is TLS, and here plain HTTP is spoken: use http://"
+    if "'Host'" in message:
+        return "the request has no Host header"
+    return "this is not an HTTP/1.1 request"
 
 
 def _is_one_head(data: bytes) -> bool:

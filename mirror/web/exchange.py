@@ -1,6 +1,7 @@
 """One request and what became of it: the access line and the metrics."""
 
 import itertools
+import re
 import secrets
 import time
 
@@ -13,6 +14,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Target
 
 log = get_logger("access")
+
+# What a request target in absolute form may have in front of the host: user and password.
+USER = re.compile(r"(?<=://)[^/]*@")
 
 _ids = itertools.count(secrets.randbits(62))
 
@@ -68,7 +72,7 @@ class Exchange:
             "total_ms": round(total * 1000, 2),
         }
         if self.target is None:
-            fields["path"] = self.request.raw_path.partition("?")[0][:200]
+            fields["path"] = USER.sub("", self.request.raw_path.partition("?")[0])[:200]
         else:
             fields["upstream"] = self.target.upstream
             if self.target.repository is not None:

@@ -112,6 +112,11 @@ class Replay:
         self._note(known, client, now, self._clock() - started)
         return True
 
+    def close(self) -> None:
+        """Answer nothing any more, and write the access lines that are still to be written."""
+        self._known = Recent(0)
+        self.flush()
+
     def flush(self) -> None:
         """Write the access lines that are still to be written."""
         self._lines.flush()

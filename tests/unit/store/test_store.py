@@ -208,3 +208,18 @@ async def test_a_read_that_was_overtaken_is_not_remembered(quick: Store) -> None
     writing = asyncio.ensure_future(quick.put_tag(X, Tag("t"), new))
     await asyncio.gather(reading, writing)
     assert await quick.tag(X, Tag("t")) == new
+
+
+async def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    """With --cache-dir /srv the cache is 0700, and /srv is what it was."""
+
+    def prepare() -> None:
+        (tmp_path / "somebody's file").touch()
+        tmp_path.chmod(0o755)
+
+    await asyncio.to_thread(prepare)
+    await (await Store.open(tmp_path, 0)).close()
+    modes = await asyncio.to_thread(
+        lambda: [each.stat().st_mode & 0o777 for each in (tmp_path, tmp_path / "blobs")]
+    )
+    assert modes == [0o755, 0o700]

@@ -48,6 +48,9 @@ async def test_stopping_finishes_what_is_running(hub: FakeRegistry, tmp_path: Pa
         digest = hub.add_blob("library/x", b"0123456789")
         gate = hub.hold(digest, after=5)
         async with await Wire.open(mirror.address) as idle, await Wire.open(mirror.address) as wire:
+            for _ in range(3):  # by then it is known by heart
+                idle.send("GET", "/v2/")
+                assert (await idle.reply()).status == 200
             idle.send("GET", "/readyz")
             assert (await idle.reply()).status == 200
             wire.send("GET", f"/v2/library/x/blobs/{digest}")
@@ -60,8 +63,11 @@ async def test_stopping_finishes_what_is_running(hub: FakeRegistry, tmp_path: Pa
                     break
             idle.send("GET", "/readyz")
             draining = await idle.reply()
+            idle.send("GET", "/v2/")
+            last = await idle.reply()
             gate.release()
             assert (await wire.reply()).body == b"0123456789"
+    assert (last.status, last.header("connection")) == (200, "close")
     assert (draining.status, json.loads(draining.body)) == (503, {"ready": False})
 
 

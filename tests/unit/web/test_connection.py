@@ -1,6 +1,7 @@
 """Connections: what is no HTTP, and what is one head."""
 
 import json
+import logging
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -18,13 +19,17 @@ HEAD = request_head("GET", "/v2/x")
     ("sent", "why"),
     [
         (b"GET /v2/ HTTP/1.1\r\n\r\n", "Host"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTPS"),
-        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization: Basic c2Vj\x00cmV0\r\n\r\n", "header"),
-        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", "65536"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS"),
+        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization: Basic c2Vj\x00cmV0\r\n\r\n", "not an HTTP"),
+        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization Basic c2VjcmV0\r\n\r\n", "not an HTTP"),
+        (b"FOO /v2/ HTTP/1.1\r\nHost: x\r\n\r\n", "not an HTTP"),
+        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX: " + b"c2Vj" * 20_000 + b"\r\n\r\n", "too long"),
     ],
-    ids=["no host", "tls", "control", "long"],
+    ids=["no host", "tls", "control", "no colon", "method", "long"],
 )
-async def test_what_is_no_http_is_an_oci_error(mirror: Running, sent: bytes, why: str) -> None:
+async def test_what_is_no_http_is_an_oci_error(
+    mirror: Running, sent: bytes, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """400 with a reason, counted, one line in the log, no traceback, and nothing of what was sent."""
     with capture_logs() as lines:
         async with await Wire.open(mirror.address) as wire:
@@ -40,7 +45,8 @@ async def test_what_is_no_http_is_an_oci_error(mirror: Running, sent: bytes, why
     assert why in failure["message"]
     access: list[MutableMapping[str, Any]] = [line for line in lines if line["event"] == "request"]
     assert [(line["status"], line["client"]) for line in access] == [(400, "127.0.0.1")]
-    assert "c2Vj" not in str(lines) + str(reply.body)
+    assert "c2Vj" not in str(lines) + str(reply.body) + caplog.text
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert await mirror.metric('registry_mirror_requests_total{kind="other",outcome="error"}') == 1
 
 

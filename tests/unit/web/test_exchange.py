@@ -82,3 +82,13 @@ async def test_a_client_that_leaves_has_a_line_too(
     assert (line["bytes"], line["outcome"]) == (0, "error")
     gate.release()
     await mirror.landed(digest)
+
+
+async def test_a_whole_url_is_logged_without_its_user(
+    mirror: Running, lines: list[MutableMapping[str, Any]]
+) -> None:
+    """A request target in absolute form may have user and password in it."""
+    assert (await get(mirror.address, "http://me:hunter2@mirror.test/nothing")).status == 404
+    (line,) = access(lines)
+    assert line["path"] == "http://mirror.test/nothing"
+    assert "hunter2" not in str(lines)
