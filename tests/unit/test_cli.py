@@ -182,7 +182,7 @@ def test_offline_is_a_flag(tmp_path: Path) -> None:
     file = tmp_path / "mirror.toml"
     file.write_text("[server]\noffline = false\n")
     shown = run("config", "show", "--config", str(file), "--offline").stdout
-    assert re.search(r"^server.offline +True +--offline$", shown, re.MULTILINE)
+    assert re.search(r"^server.offline +true +--offline$", shown, re.MULTILINE)
     assert re.search(r"^tags.stale_if_error +forever +default$", shown, re.MULTILINE)
 
 
