@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import warm
+from tests.bench import cold, warm
 from tests.bench.bench import Bench, Options
 from tests.bench.machine import CORES, LOAD_CORE, describe, missing
 from tests.bench.report import document, markdown
@@ -35,6 +35,9 @@ SCENARIOS = {
     "manifest-digest": Scenario(warm.manifest_by_digest, True),
     "manifest-tag": Scenario(warm.manifest_by_tag, True),
     "config-blob": Scenario(warm.config_blob, True),
+    "cold-gib": Scenario(cold.cold_gib),
+    "herd": Scenario(cold.herd),
+    "slow-wan": Scenario(cold.slow_wan),
 }
 
 

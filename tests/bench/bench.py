@@ -1,20 +1,21 @@
-"""What scenarios stand on: content, an origin, contestants started cold or kept warm, and where figures go."""
+"""What scenarios stand on: content, origins, contestants started cold or kept warm, and where figures go."""
 
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from subprocess import SubprocessError
 
 from tests.bench.client import Trouble, fetch
-from tests.bench.contestants import Running, running
 from tests.bench.content import Site
+from tests.bench.contestants import Running, running
 from tests.bench.machine import settle
-from tests.bench.origin import Origin, fast_origin
+from tests.bench.origin import Origin, fast_origin, slow_origin
 from tests.bench.report import Results, shown
+from tests.bench.throttle import Line
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,13 @@ class Bench:
         except (Trouble, AssertionError, OSError, SubprocessError) as error:
             self.note(f"{work}, round {self.number}: {name} failed: {error}")
 
-    @contextmanager
-    def origin(self) -> Iterator[Origin]:
+    def origin(self) -> AbstractContextManager[Origin]:
         """At full speed. Start it when the content that it needs is made."""
-        with fast_origin(self.site, self.folder()) as origin:
-            yield origin
+        return fast_origin(self.site, self.folder())
+
+    def behind(self, line: Line) -> AbstractContextManager[Origin]:
+        """The origin at the other end of a line."""
+        return slow_origin(self.site, self.folder(), line)
 
     @contextmanager
     def cold(self, name: str, origin: Origin) -> Iterator[Running]:

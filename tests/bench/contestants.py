@@ -19,7 +19,7 @@ STATIC, DIRECT = "nginx static", "direct"
 # The way blobs are cached by nginx in front of registries: the first location finds by digest what the second
 # one, which follows the redirect, has stored under the same key. The lock lasts as long as the download.
 CACHING = """
-    proxy_cache_path {folder}/cache levels=1:2 keys_zone=registry:64m max_size=50g inactive=7d use_temp_path=off;
+    proxy_cache_path {folder}/cache levels=1:2 keys_zone=registry:64m use_temp_path=off;
     map $upstream_http_location $target {{ ~^http://[^/]+(?<path>/.*)$ $path; }}
     upstream registry {{ server {registry}; keepalive 64; }}
     upstream cdn {{ server {cdn}; keepalive 64; }}

@@ -1,9 +1,10 @@
-"""The origin: token authentication, blobs by 307 from a CDN port with ranges; nginx, so that it is never the limit.
+"""The origin: token authentication, blobs by 307 from a CDN port with ranges; at full speed, or throttled.
 
 client -> registry (401) -> /token -> registry (307) -> CDN
 """
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from mirror.oci.manifest import OCI_MANIFEST
 from tests.bench.content import Blob, Site
 from tests.bench.machine import LOAD_CORE, on_core
+from tests.bench.throttle import Line
 from tests.e2e.processes import Process, free_port, listens
 from tests.programs import program
 
@@ -70,8 +72,8 @@ SERVERS = """
         }}
         error_page 401 @challenge;
         location @challenge {{
-            add_header WWW-Authenticate
-                'Bearer realm="http://127.0.0.1:{registry}/token",service="origin",scope="repository:$repository:pull"' always;
+            set $where 'realm="http://127.0.0.1:{registry}/token",service="origin"';
+            add_header WWW-Authenticate 'Bearer $where,scope="repository:$repository:pull"' always;
             add_header Docker-Distribution-Api-Version registry/2.0 always;
             return 401;
         }}
@@ -108,7 +110,7 @@ class Origin:
 
 @contextmanager
 def fast_origin(site: Site, folder: Path) -> Iterator[Origin]:
-    """At full speed, on the core of the load."""
+    """nginx at full speed, on the core of the load: never the limit."""
     folder.mkdir()
     registry, cdn = free_port(), free_port()
     servers = SERVERS.format(
@@ -123,6 +125,18 @@ def fast_origin(site: Site, folder: Path) -> Iterator[Origin]:
     log = folder / "cdn.log"
     log.touch()
     with on_core(LOAD_CORE), nginx(folder, servers, cdn):
+        yield Origin(f"127.0.0.1:{registry}", f"127.0.0.1:{cdn}", log)
+
+
+@contextmanager
+def slow_origin(site: Site, folder: Path, line: Line) -> Iterator[Origin]:
+    """Throttled by connection, on the core of the load."""
+    folder.mkdir()
+    registry, cdn, log = free_port(), free_port(), folder / "cdn.log"
+    command: list[str | Path] = [sys.executable, "-m", "tests.bench.throttle", "--site", site.root]
+    command += ["--registry", str(registry), "--cdn", str(cdn), "--log", log]
+    command += ["--rate", str(line.rate), "--rtt", str(line.rtt), "--stall-after", str(line.stall_after)]
+    with on_core(LOAD_CORE), Process(command, folder / "throttle.out", lambda: listens(cdn)):
         yield Origin(f"127.0.0.1:{registry}", f"127.0.0.1:{cdn}", log)
 
 

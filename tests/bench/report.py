@@ -66,7 +66,7 @@ class Results:
 
     def of(self, row: str, contestant: str) -> Spread | None:
         """What a contestant did; None when it did not take part."""
-        figures = self.rounds[row][contestant] if contestant in self.rounds[row] else {}
+        figures = self.rounds[row].get(contestant, {})
         return spread(figures.values()) if figures else None
 
     def ratio(self, row: str, rival: str) -> Spread | None:
