@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import cold, warm
+from tests.bench import cold, readers, small, sources, tls, warm
 from tests.bench.bench import Bench, Options
 from tests.bench.machine import CORES, LOAD_CORE, describe, missing
 from tests.bench.report import document, markdown
@@ -38,6 +38,10 @@ SCENARIOS = {
     "cold-gib": Scenario(cold.cold_gib),
     "herd": Scenario(cold.herd),
     "slow-wan": Scenario(cold.slow_wan),
+    "two-sources": Scenario(sources.two_sources),
+    "slow-readers": Scenario(readers.slow_readers),
+    "small-fills": Scenario(small.small_fills),
+    "tls-blob": Scenario(tls.tls_blob),
 }
 
 

@@ -11,11 +11,12 @@ from subprocess import SubprocessError
 
 from tests.bench.client import Trouble, fetch
 from tests.bench.content import Site
-from tests.bench.contestants import Running, running
+from tests.bench.contestants import Running, Setup, running
 from tests.bench.machine import settle
 from tests.bench.origin import Origin, fast_origin, slow_origin
 from tests.bench.report import Results, shown
 from tests.bench.throttle import Line
+from tests.e2e.origin import Authority
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,14 @@ class Bench:
         return slow_origin(self.site, self.folder(), line)
 
     @contextmanager
-    def cold(self, name: str, origin: Origin) -> Iterator[Running]:
+    def cold(
+        self, name: str, origin: Origin, config: str = "", authority: Authority | None = None
+    ) -> Iterator[Running]:
         """A contestant that has nothing yet; what it has kept is gone afterwards."""
         folder = self.folder()
+        folder.mkdir()
         try:
-            with running(name, origin, self.site, folder) as server:
+            with running(name, Setup(origin, self.site, folder, config, authority)) as server:
                 yield server
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -26,14 +26,19 @@ class Trouble(Exception):
 
 
 class Connection:
-    """One HTTP/1.1 connection that is read as fast as it can be; `tls` for one that is encrypted."""
+    """One HTTP/1.1 connection. `tls`: encrypted; `receive`: with a receive buffer of so many bytes."""
 
-    def __init__(self, address: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, address: str, tls: ssl.SSLContext | None = None, receive: int = 0) -> None:
         host, _, port = address.rpartition(":")
         self.address = address
-        self._buffer = bytearray(BUFFER)
-        self.socket = socket.create_connection((host, int(port)), TIMEOUT)
+        self._tls = tls
+        self._buffer = bytearray()
+        self.socket = socket.socket()
+        self.socket.settimeout(TIMEOUT)
+        if receive:  # before the connection, which announces it
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.connect((host, int(port)))
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname=host)
 
@@ -55,6 +60,7 @@ class Connection:
 
     def read(self) -> memoryview:
         """What has come, in a buffer that the next read overwrites. Trouble when it has ended."""
+        self._buffer = self._buffer or bytearray(BUFFER)
         count = self.socket.recv_into(self._buffer)
         if count == 0:
             raise Trouble("short body")
@@ -62,6 +68,8 @@ class Connection:
 
     def skip(self) -> int:
         """The size of what has come, which the kernel throws away: the load must not be the limit."""
+        if self._tls is not None:
+            return len(self.read())
         count = self.socket.recv_into(NOWHERE, BUFFER, socket.MSG_TRUNC)
         if count == 0:
             raise Trouble("short body")
@@ -84,7 +92,7 @@ class Fetched:
 def fetch(server: Running, path: str, verify: bool = False) -> Fetched:
     """GET with one redirect followed, on new connections. Trouble when it is not whole."""
     started = time.perf_counter()
-    connection = Connection(server.address)
+    connection = Connection(server.address, server.tls)
     try:
         status, headers, rest = connection.ask(path, server.headers)
         if status == 307:
@@ -132,7 +140,7 @@ def throughput(server: Running, path: str, connections: int, seconds: float) -> 
 
 
 def _read_until(server: Running, path: str, end: float) -> int:
-    connection = Connection(server.address)
+    connection = Connection(server.address, server.tls)
     total = 0
     try:
         while time.perf_counter() < end:

@@ -59,6 +59,7 @@ class Site:
         self.root = root
         self.tags: dict[str, str] = {}  # path of a manifest by tag -> digest
         self._quick = quick
+        self._small: list[Blob] = []
 
     @cached_property
     def warm(self) -> Image:
@@ -83,10 +84,11 @@ class Site:
         return self._image("library/wan", sizes)
 
     def small(self, count: int) -> list[Blob]:
-        """So many blobs of 2 KiB in one repository."""
-        noise = random.Random("small")
-        repository = "library/small"
-        return [self._blob(repository, [noise.randbytes(SMALL)]) for _ in range(count)]
+        """So many blobs of 2 KiB in one repository, always the same."""
+        for number in range(len(self._small), count):
+            data = random.Random(f"small {number}").randbytes(SMALL)
+            self._small.append(self._blob("library/small", [data]))
+        return self._small[:count]
 
     def file(self, blob: Blob) -> Path:
         return self.root / blob.path[1:]

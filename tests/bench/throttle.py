@@ -221,11 +221,16 @@ async def _send(client: socket.socket, path: Path, offset: int, count: int) -> i
 async def _writable(client: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_writer(client, lambda: ready.done() or ready.set_result(None))
+    loop.add_writer(client, _set, ready)
     try:
         await ready
     finally:
         loop.remove_writer(client)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 async def _request(client: socket.socket) -> Request | None:
