@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from tests.bench import cold, readers, small, sources, tls, warm
 from tests.bench.bench import Bench, Options
-from tests.bench.machine import CORES, LOAD_CORE, describe, missing
+from tests.bench.machine import CORES, LOAD_CORE, Others, describe, missing
 from tests.bench.report import document, markdown
 
 
@@ -53,6 +53,7 @@ def main() -> int:
         return 2
     os.sched_setaffinity(0, {LOAD_CORE})
     options = Options(arguments.rounds, arguments.quick, arguments.small)
+    others = Others()
     with TemporaryDirectory(prefix="bench", dir=arguments.folder, ignore_cleanup_errors=True) as folder:
         bench = Bench(Path(folder), options)
         try:
@@ -61,13 +62,16 @@ def main() -> int:
             bench.note("the run was ended before its time")
         finally:
             bench.cool()
-    _report(bench, arguments)
+            busy = f"{others.share():.0%}"
+    _report(bench, arguments, {"others on this machine took": f"{busy} of its processors"})
     return 0
 
 
 def _rounds(bench: Bench, names: list[str]) -> None:
     if len(CORES) < 2:
         bench.note("this machine has one core: server and load share it")
+    if bench.options.quick:
+        bench.note("quick: less content and less time than the table says; no figures to quote")
     for number in range(1, bench.options.rounds + 1):
         bench.number = number
         for name in names:
@@ -78,8 +82,8 @@ def _rounds(bench: Bench, names: list[str]) -> None:
         bench.cool()
 
 
-def _report(bench: Bench, arguments: argparse.Namespace) -> None:
-    about = describe() | {"rounds": str(bench.options.rounds)}
+def _report(bench: Bench, arguments: argparse.Namespace, more: dict[str, str]) -> None:
+    about = describe() | {"rounds": str(bench.options.rounds)} | more
     table = markdown(bench.results, about)
     print(table)
     if arguments.markdown:

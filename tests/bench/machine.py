@@ -52,16 +52,43 @@ def tree(pid: int) -> list[int]:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that the process and its children have used so far."""
-    ticks = 0
-    for each in tree(pid):
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS
+    fields = (_stat(each) for each in tree(pid))
+    return sum(int(ticks) for each in fields for ticks in each[11:13]) / TICKS
 
 
 def rss_bytes(pid: int) -> int:
     """Resident memory of the process and its children."""
     return sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in tree(pid)) * PAGE
+
+
+class Others:
+    """What everything but this process and its children takes of the processors."""
+
+    def __init__(self) -> None:
+        self._busy, self._ours, self._started = _busy_ticks(), _own_ticks(), time.monotonic()
+
+    def share(self) -> float:
+        """0 to 1 of all cores, since the beginning. More than a little, and figures are noise."""
+        others = (_busy_ticks() - self._busy) - (_own_ticks() - self._ours)
+        possible = (time.monotonic() - self._started) * TICKS * (os.cpu_count() or 1)
+        return max(0.0, others / possible)
+
+
+def _busy_ticks() -> int:
+    """User, nice, system and stolen time of all cores."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    return sum(int(fields[index]) for index in (1, 2, 3, 8))
+
+
+def _own_ticks() -> int:
+    """Of this process and all that it started, those that have ended too."""
+    fields = (_stat(pid) for pid in tree(os.getpid()))
+    return sum(int(ticks) for each in fields for ticks in each[11:15])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat that follow the name."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def settle() -> None:

@@ -18,7 +18,7 @@ MOST_FOR_DISTRIBUTION = 2000
 
 
 def small_fills(bench: Bench) -> None:
-    """Each blob asked for once, over 32 connections, every digest checked; static is what this load can do."""
+    """Each blob once, over 32 connections, every digest checked; static is what this load can do."""
     blobs = bench.site.small(1000 if bench.options.quick else bench.options.small)
     with bench.origin() as origin:
         for name in bench.turns(MIRROR, DISTRIBUTION, PROXY, STATIC):
