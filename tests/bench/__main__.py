@@ -7,6 +7,7 @@ compared are ratios within a round; the table has medians, with the lowest and t
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def main() -> int:
     if packages:
         print(f"The bench needs: sudo apt-get install -y {' '.join(packages)}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, too
     os.sched_setaffinity(0, {LOAD_CORE})
     options = Options(arguments.rounds, arguments.quick, arguments.small)
     others = Others()

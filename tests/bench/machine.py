@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,8 +45,9 @@ def tree(pid: int) -> list[int]:
     """The process and everything it started: nginx serves from a worker."""
     found = [pid]
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        children = (thread / "children").read_text().split()
-        found += [each for child in children for each in tree(int(child))]
+        with suppress(OSError):  # a thread that has ended meanwhile
+            children = (thread / "children").read_text().split()
+            found += [each for child in children for each in tree(int(child))]
     return found
 
 

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY
-from tests.bench.rows import ROWS, Row, Target
+from tests.bench.rows import NOTES, ROWS, Row, Target
 
 HEADER = (
     "work",
@@ -59,7 +59,7 @@ class Results:
     rounds: dict[str, dict[str, dict[int, float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(dict))
     )
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=lambda: list(NOTES))
 
     def add(self, row: str, contestant: str, number: int, value: float) -> None:
         self.rounds[row][contestant][number] = value
@@ -85,8 +85,7 @@ def markdown(results: Results, about: dict[str, str]) -> str:
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     lines += [_line(_cells(row, results)) for row in ROWS if results.rounds.get(row.key)]
     lines += ["", "; ".join(f"{name} {value}" for name, value in about.items()) + "."]
-    if results.notes:
-        lines += ["", *(f"- {note}" for note in results.notes)]
+    lines += ["", *(f"- {note}" for note in results.notes)]
     return "\n".join(lines) + "\n"
 
 

@@ -40,6 +40,17 @@ def most(value: float, rival: str = "", unit: str = "") -> Target:
     return Target("at most", value, rival, unit)
 
 
+# How it was measured: what one must know to judge a row.
+NOTES = (
+    "Server under test on one core; origin, CDN and load on another; all on loopback, without TLS. "
+    "Medians of the rounds (lowest..highest); a ratio is the median of those within each round.",
+    "The mirror and nginx proxy write an access log to a file, nginx static writes none; "
+    "docker-registry is configured as Debian configures it.",
+    "nginx proxy verifies no digest, asks for no token (it is given one), and knows no access rules.",
+    "Clients let the kernel throw away what they receive; every contestant's bytes are checked beside that.",
+    "nginx static in small-fills is not cold: it is what the load itself can do.",
+)
+
 # Headers of range answers do not count, so "1.00" is 1 but for rounding.
 ONCE = most(1.005)
 FLAT = (least(0.95, STATIC),)
@@ -84,7 +95,9 @@ ROWS = (
         (most(0.3, DIRECT),),
     ),
     Row("slow-wan-tag", "same, tag when warm, ms", DIRECT),
-    Row("two-sources", "two sources of 20 MB/s per connection, one stalls: s", ALONE, (most(1.2, ALONE),)),
+    Row(
+        "two-sources", "slow WAN, 100 MiB, two sources, one stalls in mid-blob: s", ALONE, (most(1.2, ALONE),)
+    ),
     Row("slow-readers-right", "500 readers at 100 KB/s: served right, %", targets=(least(100),)),
     Row("slow-readers-rss", "same, RSS MB", targets=(most(100, unit="MB"),)),
     Row("slow-readers-probe", "same, slowest probe ms", targets=(most(50, unit="ms"),)),

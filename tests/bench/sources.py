@@ -1,12 +1,13 @@
 """A good source, and one beside it that stalls in mid-blob."""
 
+from dataclasses import replace
+
 from tests.bench.bench import Bench, check
 from tests.bench.client import fetch
+from tests.bench.cold import WAN_LINE
 from tests.bench.contestants import ALONE, MIRROR
-from tests.bench.throttle import Line
 
-GOOD = Line(rate=20e6, rtt=0.02, stall_after=0)
-STALLING = Line(rate=20e6, rtt=0.02, stall_after=20_000_000)
+STALLING = replace(WAN_LINE, stall_after=10_000_000)
 
 CONFIG = """
 [[upstream]]
@@ -16,12 +17,12 @@ sources = [{{ url = "{url}" }}]
 
 
 def two_sources(bench: Bench) -> None:
-    """100 MiB, cold: from the upstream alone, and with a source that gives 20 MB and then nothing more."""
+    """100 MiB, cold: from the upstream alone, and with a source that gives 10 MB and then nothing more."""
     blob = bench.site.herd.layers[0]
     for name in bench.turns(ALONE, MIRROR):
         with (
             bench.attempt("two-sources", name),
-            bench.behind(GOOD) as good,
+            bench.behind(WAN_LINE) as good,
             bench.behind(STALLING) as stalling,
         ):
             config = CONFIG.format(url=stalling.url) if name == MIRROR else ""
