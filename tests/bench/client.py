@@ -102,11 +102,17 @@ def fetch(server: Running, path: str, verify: bool = False) -> Fetched:
             status, headers, rest = connection.ask(f"/{beyond}", {})
         if status != 200:
             raise Trouble(f"{status} {rest[:200]!r}")
-        return _body(connection, int(headers["content-length"]), rest, started, verify)
+        return _body(connection, _length(headers), rest, started, verify)
     except OSError as error:
         raise Trouble(str(error) or type(error).__name__) from error
     finally:
         connection.close()
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    if "content-length" not in headers:
+        raise Trouble("an answer that does not say how long it is")
+    return int(headers["content-length"])
 
 
 def _body(connection: Connection, size: int, rest: bytes, started: float, verify: bool) -> Fetched:
@@ -147,7 +153,7 @@ def _read_until(server: Running, path: str, end: float) -> int:
             status, headers, rest = connection.ask(path, server.headers)
             if status != 200:
                 raise Trouble(f"{status} {rest[:200]!r}")
-            left = int(headers["content-length"]) - len(rest)
+            left = _length(headers) - len(rest)
             total += len(rest)
             while left and time.perf_counter() < end:
                 count = connection.skip()
