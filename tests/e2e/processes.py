@@ -81,6 +81,11 @@ class Process:
         wait_until(lambda: self._ready() or self._ended(), f"start of {self._command[0]}")
         assert not self._ended(), f"{self._command[0]} ended:\n{self.log.read_text(errors='replace')}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
