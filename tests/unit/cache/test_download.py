@@ -100,7 +100,8 @@ async def test_what_broke_in_the_middle_of_a_chunk_goes_on_over_several(
         await gate.reached.wait()
         flight = mirror.service.cache._blobs._flights.get(image.layers[0])
         growing = await flight.board() if flight else None
-        while growing and growing.received() < CHUNK + 100:
+        assert isinstance(growing, GrowingFile)
+        while growing.received() < CHUNK + 100:
             await get(mirror.address, "/v2/")
         await mirror.service._tasks.close()
         await asking
