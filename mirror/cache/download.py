@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mirror.cache import plan
+from mirror.cache.effort import Effort
 from mirror.cache.pieces import Pieces, clipped, skipping
 from mirror.cache.plan import Lane, Ramp
 from mirror.config import Fill as FillSettings
@@ -68,6 +69,7 @@ class Download:
         self._growing: GrowingFile | None = None
         self._lanes: dict[Lane[Source], asyncio.Task[UpstreamError | None]] = {}
         self._ramp: Ramp | None = None
+        self._effort = Effort()
         self._done = 0  # bytes of lanes that have ended
         self._shortcuts: dict[Source, Shortcut] = {}
         self._refused: dict[Source, UpstreamError] = {}
@@ -133,7 +135,8 @@ class Download:
             learnt = max(source.level for source in candidates)
             self._ramp = Ramp(self._order.settings.parallel, learnt)
         received = self._done + sum(lane.offset - lane.start for lane in self._lanes)
-        self._ramp.observe(now, received, sum(lane.first is not None for lane in self._lanes))
+        flowing = sum(lane.first is not None for lane in self._lanes)
+        self._ramp.observe(now, received, flowing, self._effort.seconds())
         return 1 if all(source.resting(now) for source in candidates) else self._ramp.level
 
     def _divisible(self, growing: GrowingFile) -> bool:

@@ -21,7 +21,7 @@ from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
-from mirror.store.store import Store
+from mirror.store.store import Held, Store
 from mirror.tasks import Tasks
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Source, Upstream
@@ -58,16 +58,16 @@ class Fill:
         self._digest = digest
         self._link: Link | None = None
         self._growing: GrowingFile | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
 
     async def run(self, opened: Opened) -> None:
         """Raises UpstreamError or StoreError, with what was received kept for the next fill."""
-        partial = await self._lock()
+        partial, held = await self._lock()
         if partial is None:
             opened(None)
             return
         try:
-            held = await self._tools.store.held(self._repository, self._digest)
             self._link = held.link
             if held.present:
                 opened(None)
@@ -77,14 +77,13 @@ class Fill:
         finally:
             await self._release(partial)
 
-    async def _lock(self) -> Partial | None:
+    async def _lock(self) -> tuple[Partial | None, Held]:
         """The locked partial; None when another process has put the blob into the store meanwhile."""
-        while (partial := await self._tools.store.lock_partial(self._digest)) is None:
-            held = await self._tools.store.held(self._repository, self._digest)
-            if held.present:
-                return None
+        while True:
+            partial, held = await self._tools.store.lock_partial(self._repository, self._digest)
+            if partial is not None or held.present:
+                return partial, held
             await asyncio.sleep(POLL_SECONDS)
-        return partial
 
     async def _fill(self, partial: Partial, opened: Opened) -> None:
         sources = await self._download(partial, opened)
@@ -113,12 +112,18 @@ class Fill:
         left = partial.chunks.missing() if partial.chunks else None
         if left == [] and self._growing is None:
             # All was here, left by a fill that was killed before its last step.
-            size = await self._upstream.head_blob(self._repository.path, self._digest)
-            await self._grow(partial, size, opened)
+            await self._grow(
+                partial, await self._upstream.head_blob(self._repository.path, self._digest), opened
+            )
+        size = self._link.size if self._link else None
+        if size is not None and partial.chunks is None:
+            # Done while the upstream has not answered yet.
+            preparing = self._tools.store.prepare(partial, size, self._tools.settings.chunk_size)
+            self._preparing = self._tools.tasks.spawn(preparing, name=f"prepare {self._digest}")
         order = Order(
             self._repository,
             self._digest,
-            size=self._link.size if self._link else None,
+            size=size,
             missing=left,
             linked=self._link is not None,
             settings=self._tools.settings,
@@ -150,6 +155,8 @@ class Fill:
         """The upstream has confirmed the blob: from now on readers may follow."""
         size = await self._size(announced)
         settings = self._tools.settings
+        if self._preparing is not None:
+            await self._preparing
         self._growing = await self._tools.store.grow(
             partial, size, settings.chunk_size, verify_first=settings.verify_first
         )
@@ -189,6 +196,7 @@ class Fill:
         return self._growing
 
     async def _release(self, partial: Partial) -> None:
+        await stop_task(self._preparing)
         await stop_task(self._verifying)
         if self._growing is not None:
             self._growing.close()

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from mirror.store.errors import StoreError
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.threads import DiskThreads
+from mirror.tasks import to_the_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,14 @@ class Store:
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.threads.run(self._index.repositories, prefix, after, limit)
 
-    async def lock_partial(self, digest: Digest) -> Partial | None:
-        """The partial of `digest`, new or resumed; None while another process holds it."""
-        return await self.threads.run(Partial.lock, digest, self._partials)
+    async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
+        return await self.threads.run(self._lock_partial, repository, digest)
+
+    async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
+        """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
+        with suppress(StoreError):
+            await to_the_end(self.threads.run(partial.allocate, size, chunk_size))
 
     async def grow(
         self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
@@ -169,6 +176,15 @@ class Store:
     def _close_connections(self) -> None:
         self._blobs.close()
         self._index.close()
+
+    def _lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        partial = Partial.lock(digest, self._partials)
+        try:
+            return partial, self._held(repository, digest)
+        except BaseException:
+            if partial is not None:
+                partial.release()
+            raise
 
     def _held(self, repository: Repository, digest: Digest) -> Held:
         return Held(self._index.link(repository, digest), self._blobs.has(digest))
