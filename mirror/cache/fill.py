@@ -10,8 +10,9 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from mirror.cache.doubts import Doubts, Parts, proven
 from mirror.cache.download import Download, Order, stop_task
 from mirror.config import Fill as FillSettings
 from mirror.log import get_logger
@@ -42,6 +43,7 @@ class Tools:
     tasks: Tasks
     metrics: Metrics
     settings: FillSettings
+    doubts: Doubts = field(default_factory=Doubts)
 
 
 class Fill:
@@ -86,29 +88,32 @@ class Fill:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _fill(self, partial: Partial, opened: Opened) -> None:
-        sources = await self._download(partial, opened)
+        parts = await self._download(partial, opened)
         verified = await self._verify()
         if verified is None:
-            self._blame(sources)
+            await self._blame(parts)
             # Nobody has had a byte of it, so it can be asked once more without anybody noticing.
             if self._growing_file().untouched:
                 log.warning("wrong bytes from upstream, asking once more", **self._about())
                 self._tools.metrics.fill_failures.labels("digest").inc()
                 await self._growing_file().restart()
                 self._start_verifying()
-                await self._download(partial, opened)
+                parts = await self._download(partial, opened)
                 verified = await self._verify()
+                if verified is None:
+                    await self._blame(parts)
         if verified is None:
             await self._tools.store.discard(partial)
             raise UpstreamError(
                 Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
             )
+        await self._judge()
         await self._tools.store.adopt(verified)
         await self._tools.store.add_link(self._repository, self._digest, Link(size=verified.size))
         await self._tools.store.discard(partial)
 
-    async def _download(self, partial: Partial, opened: Opened) -> set[Source]:
-        """Until nothing is missing; the sources that had a part in it."""
+    async def _download(self, partial: Partial, opened: Opened) -> Parts:
+        """Until nothing is missing; which source brought what."""
         left = partial.chunks.missing() if partial.chunks else None
         if left == [] and self._growing is None:
             # All was here, left by a fill that was killed before its last step.
@@ -134,7 +139,7 @@ class Fill:
         if not self._urgent:
             self._running.wait()
         await self._running.run(self._growing)
-        return self._running.contributors
+        return self._running.parts
 
     def hurry(self) -> None:
         """Somebody waits for what was fetched ahead of need."""
@@ -142,14 +147,33 @@ class Fill:
         if self._running is not None:
             self._running.hurry()
 
-    def _blame(self, sources: set[Source]) -> None:
-        """Which byte was wrong cannot be told: all mirrors that had a part are left alone for a while.
+    async def _blame(self, parts: Parts) -> None:
+        """Leave alone who sent wrong bytes; while that is not known, all mirrors that had a part.
 
-        The upstream's own endpoint is not: without it there is nobody to ask.
+        The upstream's own endpoint is then asked for everything, which shows who it was.
         """
-        for source in sources - {self._upstream.own}:
-            source.lied(str(self._digest))
-            self._tools.metrics.source_lies.labels(self._upstream.name, source.name).inc()
+        liar = proven(parts, self._growing_file().size)
+        if liar is not None:
+            self._lied(liar)
+            return
+        suspects = [source for source in parts if source is not self._upstream.own]
+        names = ", ".join(source.name for source in suspects)
+        log.error("wrong bytes from one of several sources", sources=names, **self._about())
+        for source in suspects:
+            source.suspected()
+        await self._tools.doubts.keep(self._growing_file(), parts)
+
+    async def _judge(self) -> None:
+        """The right blob is here. If it was wrong before, that tells who it was."""
+        for source, lied in (await self._tools.doubts.settle(self._growing_file())).items():
+            if lied:
+                self._lied(source)
+            else:
+                source.health.cleared()
+
+    def _lied(self, source: Source) -> None:
+        source.lied(str(self._digest))
+        self._tools.metrics.source_lies.labels(self._upstream.name, source.name).inc()
 
     async def _grow(self, partial: Partial, announced: int | None, opened: Opened) -> GrowingFile:
         """The upstream has confirmed the blob: from now on readers may follow."""

@@ -53,6 +53,8 @@ class Lane(Generic[S]):
     began: float
     offset: int = 0  # what has arrived ends here
     endless: bool = False  # asked without an end: `stop` may be brought nearer
+    asked: bool = False  # its turn has come, and the request is on its way
+    answered: bool = False
     first: float | None = None  # when the first byte came
     last: float = 0.0  # when the last one did
 
@@ -99,6 +101,11 @@ def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) ->
     if not any(gap.start <= offset < gap.stop for gap in missing):
         return False
     return not any(lane.start <= offset < lane.stop for lane in lanes)
+
+
+def far_behind(lane: Lane[S], wanted: Iterable[int]) -> bool:
+    """Whether a reader waits for what the lane was asked for, but will not bring for some time."""
+    return lane.endless and any(lane.offset + FIRST_SPAN <= offset < lane.stop for offset in wanted)
 
 
 def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:
