@@ -147,6 +147,7 @@ class Fill(Section):
     attempts: Attempts = 5
     parallel: Annotated[int, Number, Field(ge=1, le=64)] = 8
     parallel_above: Size = ByteSize(8 * 1024 * 1024)
+    connections: Annotated[int, Number, Field(ge=1, le=10_000)] = 64
     verify_first: bool = False
     prefetch: Annotated[int, Number, Field(ge=0, le=64)] = 3
 
@@ -227,10 +228,14 @@ class Endpoint(Section):
 
 
 class SourceSettings(Endpoint):
-    """Another mirror of an upstream. `prefix` goes in front of every repository there."""
+    """Another mirror of an upstream. `prefix` goes in front of every repository there.
+
+    `tags`: its word on what a tag points to counts as much as the upstream's.
+    """
 
     prefix: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9._/-]*[a-z0-9])?)?$")] = ""
     weight: Annotated[float, Number, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    tags: bool = False
 
     def endpoint(self) -> dict[str, Any]:
         """The values that it has in common with an upstream."""

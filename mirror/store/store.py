@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.lock import lock_path, try_lock
 from mirror.store.recent import Recent
 from mirror.store.threads import DiskThreads
+from mirror.tasks import to_the_end
 
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
 # in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
@@ -231,9 +233,14 @@ class Store:
         """Which of them are not here."""
         return await self.threads.run(lambda: [each for each in digests if not self._blobs.has(each)])
 
-    async def lock_partial(self, digest: Digest) -> Partial | None:
-        """The partial of `digest`, new or resumed; None while another process holds it."""
-        return await self.threads.run(Partial.lock, digest, self._partials)
+    async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
+        return await self.threads.run(self._lock_partial, repository, digest)
+
+    async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
+        """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
+        with suppress(StoreError):
+            await to_the_end(self.threads.run(partial.allocate, size, chunk_size))
 
     async def grow(
         self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
@@ -273,6 +280,15 @@ class Store:
     def _close_connections(self) -> None:
         self._blobs.close()
         self._index.close()
+
+    def _lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        partial = Partial.lock(digest, self._partials)
+        try:
+            return partial, self._held(repository, digest)
+        except BaseException:
+            if partial is not None:
+                partial.release()
+            raise
 
     def _held(self, repository: Repository, digest: Digest) -> Held:
         return Held(self._index.link(repository, digest), self._blobs.has(digest))
