@@ -32,7 +32,7 @@ class Blobs:
         for _ in range(ROUNDS):
             held = await self._tools.store.open_blob(repository, digest)
             if held.blob is not None:
-                return BlobAnswer(StoredReader(held.blob), outcome)
+                return BlobAnswer(StoredReader(held.blob, self._tools.store.readers), outcome)
             flight = self._flights.get(digest)
             if flight is None and held.present:
                 await self._confirm(repository, digest)
@@ -79,7 +79,7 @@ class Blobs:
         if growing is None or file is None:
             await flight.landed()
             return None
-        return GrowingReader(growing, file)
+        return GrowingReader(growing, file, self._tools.store.readers)
 
     async def _confirm(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream whether the repository has the digest (a HEAD), and remember that it has."""

@@ -24,6 +24,9 @@ from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.threads import DiskThreads
 
+# Threads that read blobs ahead of their senders: as many as a disk serves well, and not all there are.
+READERS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
@@ -58,6 +61,8 @@ class Store:
         self._index = Index(folder / "books")
         self._used: dict[Digest, float] = {}
         self.threads = DiskThreads()
+        # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
+        self.readers = DiskThreads(READERS)
 
     @classmethod
     async def open(cls, folder: Path, max_size: int) -> "Store":
@@ -164,6 +169,7 @@ class Store:
 
     async def close(self) -> None:
         await self.flush_used()
+        self.readers.executor.shutdown(wait=False)
         await self.threads.close(self._close_connections)
 
     def _close_connections(self) -> None:
