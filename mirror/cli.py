@@ -200,21 +200,21 @@ def _ready(config: Config) -> Callable[[Sequence[str]], None]:
 
 def _banner(config: Config, addresses: Sequence[str]) -> str:
     """What is served where, and what to put into Docker's configuration."""
-    address = _reachable(addresses[0])
+    address, encrypted = _reachable(addresses[0]), config.server.tls_certificate is not None
+    base = f"{'https' if encrypted else 'http'}://{address}"
     width = max(len(each.name) for each in config.upstreams)
     lines = [
         f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",
         "",
     ]
     for index, upstream in enumerate(config.upstreams):
-        where = f"http://{address}" if index == 0 else f"http://{address}/v2/{upstream.name}/"
+        where = base if index == 0 else f"{base}/v2/{upstream.name}/"
         lines.append(f"  {upstream.name:<{width}}  at {where:<40}  from {upstream.url}")
     lines += [
         "",
         "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker):",
         "",
-        f'  "registry-mirrors": ["http://{address}"],',
-        f'  "insecure-registries": ["{address}"]',
+        *_for_docker(address, encrypted=encrypted),
         "",
     ]
     if config.upstreams[0].name != "docker.io":
@@ -226,6 +226,17 @@ def _banner(config: Config, addresses: Sequence[str]) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _for_docker(address: str, *, encrypted: bool) -> list[str]:
+    if not encrypted:
+        return [f'  "registry-mirrors": ["http://{address}"],', f'  "insecure-registries": ["{address}"]']
+    return [
+        f'  "registry-mirrors": ["https://{address}"]',
+        "",
+        "Use a name or an address that the certificate has. If it was signed by nobody whom clients know, the",
+        f"signer's certificate goes into /etc/docker/certs.d/{address}/ca.crt on each of them.",
+    ]
 
 
 def _reachable(address: str) -> str:
