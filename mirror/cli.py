@@ -234,7 +234,7 @@ def _for_docker(address: str, *, encrypted: bool) -> list[str]:
     return [
         f'  "registry-mirrors": ["https://{address}"]',
         "",
-        "Use a name or an address that the certificate has. If it was signed by nobody whom clients know, the",
+        "Use a name or an address that the certificate has. If it was signed by nobody clients know, the",
         f"signer's certificate goes into /etc/docker/certs.d/{address}/ca.crt on each of them.",
     ]
 
