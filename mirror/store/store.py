@@ -37,6 +37,9 @@ SMALL_BYTES = 256 * 1024
 # The part of the memory that is for tag entries.
 TAG_SHARE = 8
 
+# Threads that read blobs ahead of their senders: as many as a disk serves well, and not all there are.
+READERS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
@@ -102,6 +105,8 @@ class Store:
         self.threads = DiskThreads()
         self._claims: Combined[Digest, Claim | None] = Combined(self.threads, self._claim)
         self._keeps: Combined[tuple[Claim, bytes], None] = Combined(self.threads, self._keep)
+        # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
+        self.readers = DiskThreads(READERS)
 
     @classmethod
     async def open(cls, folder: Path, max_size: int, memory: int = 0) -> "Store":
@@ -275,6 +280,7 @@ class Store:
 
     async def close(self) -> None:
         await self.flush_used()
+        self.readers.executor.shutdown(wait=False)
         await self.threads.close(self._close_connections)
 
     def _close_connections(self) -> None:
