@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mirror.cache import download, prefetch
+from mirror.cache import download, plan, prefetch
 from mirror.cache.answers import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
