@@ -68,6 +68,12 @@ class Metrics:
             ["upstream", "source"],
             registry=registry,
         )
+        self.evicted_blobs = Counter(
+            "registry_mirror_evicted_blobs_total",
+            "Blobs removed to make room, or for their age.",
+            registry=registry,
+        )
+        self.evicted_bytes = Counter("registry_mirror_evicted_bytes_total", "Their bytes.", registry=registry)
         self.cache_bytes = Gauge("registry_mirror_cache_bytes", "Bytes of blobs cached.", registry=registry)
         self.cache_entries = Gauge("registry_mirror_cache_entries", "Blobs cached.", registry=registry)
 
