@@ -73,7 +73,8 @@ class Download:
         self._done = 0  # bytes of lanes that have ended
         self._shortcuts: dict[Source, Shortcut] = {}
         self._refused: dict[Source, UpstreamError] = {}
-        self._silent: Counter[Source] = Counter()
+        self._silent: Counter[Source] = Counter()  # how often it was given up
+        self._shunned: dict[Source, float] = {}  # until when others are asked instead
         self._changed = asyncio.Event()
         self._urgent = True
         self._fruitless = 0
@@ -184,8 +185,12 @@ class Download:
                 lane.endless = False
 
     def _steal(self, lanes: Sequence[Lane[Source]], now: float) -> None:
-        """End the lane that is as good as dead; what it had to bring is then missing again."""
+        """End the lanes that are as good as dead; what they had to bring is then missing again."""
         candidates = self._candidates()
+        latency = max(source.health.latency for source in candidates)
+        everybody = [lane for lane in self._lanes if lane.asked]
+        for lane in plan.stalled(everybody, now, latency, 1.0 + self._silent.total() / 8):
+            self._give_up(lane, "connection stalled, asking another")
         best = max(candidates, key=lambda source: source.health.speed)
         speed = max([best.health.speed, *(lane.speed() for lane in self._lanes)])
         patience = 1.0 + self._silent.total()
@@ -200,6 +205,7 @@ class Download:
         if not self._lanes[lane].done():
             log.info(why, source=lane.source.name, **self._about())
             self._silent[lane.source] += 1
+            self._shunned[lane.source] = time.monotonic() + 2.0 ** min(self._silent[lane.source], 6)
             self._lanes[lane].cancel()
 
     def _candidates(self) -> list[Source]:
@@ -219,6 +225,7 @@ class Download:
         now = time.monotonic()
         candidates = self._candidates()
         candidates = [source for source in candidates if not source.resting(now)] or candidates
+        candidates = [each for each in candidates if self._shunned.get(each, now) <= now] or candidates
         busy = Counter(lane.source for lane in self._lanes)
         fastest = max(source.health.speed for source in candidates) or 1.0
 
@@ -239,7 +246,7 @@ class Download:
         if order.settings.parallel == 1 or left <= order.settings.parallel_above or not source.ranges:
             return gap
         length = plan.span_length(left, source.level, source.health.speed, order.settings.chunk_size)
-        return Span(gap.start, min(gap.stop, gap.start + length))
+        return plan.bounded(gap.start, gap.stop, length, order.settings.chunk_size)
 
     def _start(self, source: Source, span: Span, now: float) -> None:
         lane = Lane(source, span.start, span.stop, now)
@@ -336,6 +343,9 @@ class Download:
             error = task.result()
             if error is not None:
                 self._failed(lane, error)
+            elif lane.offset == lane.start:
+                # The answer was of no use: whatever the reason, the next request is not made at once.
+                self._not_before = time.monotonic() + PAUSES[0]
 
     def _failed(self, lane: Lane[Source], error: UpstreamError) -> None:
         """Go on, from another source or after a pause; raises `error` when that is in vain.

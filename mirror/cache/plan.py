@@ -7,7 +7,7 @@ A *lane* is one connection that brings one span. The rules:
 3. A span is long where a connection is fast, so that a request's round trip is a small part of it, and
    short towards the end, so that all lanes end together.
 4. Connections are added while they pay: while the sum of what arrives still grows (`Ramp`).
-5. A lane that has become slow, or silent, gives its rest to others (`to_steal`).
+5. A lane that has become slow, or silent, gives its rest to others (`to_steal`, `stalled`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,8 +30,10 @@ WORTH = 0.25
 WINDOW = 0.15
 # After connections turned out not to pay, this long passes before it is tried again, in seconds.
 SETTLED = 3.0
-# Where this much of the time is work of ours, the line is not what is slow, and no connection is added.
+# Where this much of the time is work of ours, and each connection brings that many bytes a second, the lines
+# are not what is slow, and no connection is added. A slower one is slow whatever else we are busy with.
 BUSY = 0.8
+FAST = 48 * 1024 * 1024
 
 # A lane is robbed when it would need this many times as long as a fresh connection.
 HOPELESS = 2.0
@@ -39,6 +41,11 @@ HOPELESS = 2.0
 GRACE = 0.6
 # A lane that has been silent is expected to be silent for this many times as long.
 SILENCE = 2.0
+# A lane that has been silent for this long is given up while another one is not, in seconds: that is longer
+# than a lost packet mostly takes, and asking for the rest elsewhere costs a round trip or two.
+STALLED = 0.75
+# What was heard of within this time is not silent, in seconds.
+HEARD = 0.5
 # How much more patient to be with a lane that is all there is: nothing shows that another would do better.
 ALONE = 8.0
 
@@ -93,7 +100,15 @@ def next_span(
     start, gap = min(
         (_nearest(free, offset, chunk_size) for offset in [*wanted] or [0]), key=lambda found: found[0]
     )[1]
-    return Span(start, min(start + length, gap.stop))
+    return bounded(start, gap.stop, length, chunk_size)
+
+
+def bounded(start: int, stop: int, length: int, chunk_size: int) -> Span:
+    """The first `length` bytes from `start` on, or a little less: up to a chunk's end, so that the lane that
+    goes on from there begins a chunk. `length` is at least a chunk.
+    """
+    end = start + length
+    return Span(start, min(end - end % chunk_size, stop))
 
 
 def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) -> bool:
@@ -139,6 +154,21 @@ def to_steal(
     return worst
 
 
+def stalled(lanes: Sequence[Lane[S]], now: float, latency: float, patience: float = 1.0) -> list[Lane[S]]:
+    """The lanes that have been silent for long, while others show that it is not the line.
+
+    `latency` and `patience` as for `to_steal`.
+    """
+    if not any(lane.first is not None and now - lane.last < HEARD for lane in lanes):
+        return []
+    begin = 2 * latency  # an answer needs a round trip, and a new connection some
+    return [
+        lane
+        for lane in lanes
+        if now - lane.last > patience * STALLED + (begin if lane.first is None else 0.0)
+    ]
+
+
 class Ramp:
     """How many connections to have: `level` is doubled while that pays, and taken back when it does not."""
 
@@ -165,8 +195,9 @@ class Ramp:
             self._since, self._received, self._worked = now, received, worked
         elif now - self._since >= WINDOW:
             seconds = now - self._since
-            busy = worked - self._worked > BUSY * seconds
-            self._judge(now, (received - self._received) / seconds, busy)
+            rate = (received - self._received) / seconds
+            busy = worked - self._worked > BUSY * seconds and rate > FAST * self.level
+            self._judge(now, rate, busy)
             self._since = None
 
     @property
