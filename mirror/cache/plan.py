@@ -59,7 +59,6 @@ class Lane(Generic[S]):
     stop: int
     began: float
     offset: int = 0  # what has arrived ends here
-    endless: bool = False  # asked without an end: `stop` may be brought nearer
     asked: bool = False  # its turn has come, and the request is on its way
     answered: bool = False
     first: float | None = None  # when the first byte came
@@ -104,11 +103,11 @@ def next_span(
 
 
 def bounded(start: int, stop: int, length: int, chunk_size: int) -> Span:
-    """The first `length` bytes from `start` on, or a little less: up to a chunk's end, so that the lane that
-    goes on from there begins a chunk. `length` is at least a chunk.
+    """The first `length` bytes from `start` on, at least a chunk, or a little less: up to a chunk's end, so
+    that the lane that goes on from there begins a chunk. Everything up to `stop` where that is not more.
     """
     end = start + length
-    return Span(start, min(end - end % chunk_size, stop))
+    return Span(start, stop if end >= stop else end - end % chunk_size)
 
 
 def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) -> bool:
@@ -116,11 +115,6 @@ def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) ->
     if not any(gap.start <= offset < gap.stop for gap in missing):
         return False
     return not any(lane.start <= offset < lane.stop for lane in lanes)
-
-
-def far_behind(lane: Lane[S], wanted: Iterable[int]) -> bool:
-    """Whether a reader waits for what the lane was asked for, but will not bring for some time."""
-    return lane.endless and any(lane.offset + FIRST_SPAN <= offset < lane.stop for offset in wanted)
 
 
 def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:

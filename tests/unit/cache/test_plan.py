@@ -109,8 +109,9 @@ def test_a_lane_that_stalls_while_another_flows() -> None:
     waiting = lane(200, 300)
     moving = lane(100, 200, arrived=50, first=0.1, last=1.9)
     assert stalled([silent, waiting, moving], 2.0, 0.1) == [silent, waiting]
-    assert stalled([silent, waiting, moving], 2.0, 0.6) == [silent]
-    assert stalled([silent, moving], 1.4, 0.1) == []
+    assert stalled([silent, waiting, moving], 2.0, 0.7) == [silent]
+    assert stalled([silent, moving], 1.2, 0.1) == []
+    assert stalled([silent, moving], 2.0, 0.1, patience=3.0) == []
     assert stalled([silent, waiting], 2.0, 0.1) == []
 
 
