@@ -18,7 +18,7 @@ from mirror.oci.reference import Tag
 from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
 from mirror.upstream.client import Shortcut
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import Health, State
 from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry, TagsPage
 
@@ -120,8 +120,9 @@ class Source:
 class Upstream:
     """One upstream with all its sources; the first is its own endpoint. Raises UpstreamError throughout."""
 
-    def __init__(self, name: str, sources: Sequence[Source], tasks: Tasks) -> None:
+    def __init__(self, name: str, sources: Sequence[Source], tasks: Tasks, metrics: Metrics) -> None:
         self.name = name
+        self._metrics = metrics
         self.sources = tuple(sources)
         self.own = self.sources[0]
         self._tasks = tasks
@@ -139,11 +140,28 @@ class Upstream:
         """By tag from the upstream itself; by digest from whichever source is first."""
         if isinstance(reference, Tag):
             return await self.own.ask(lambda registry: registry.get_manifest(path, reference))
-        return await self._first(lambda source: source.get_manifest(path, reference))
+        return await self._first(
+            lambda source: self._honest(source, reference, source.get_manifest(path, reference))
+        )
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         """A small blob, from whichever source is first."""
-        return await self._first(lambda source: source.get_blob(path, digest, limit))
+        return await self._first(
+            lambda source: self._honest(source, digest, source.get_blob(path, digest, limit))
+        )
+
+    async def _honest(self, source: Source, digest: Digest, answer: Awaitable[T]) -> T:
+        """The answer; a source that sends other bytes than the digest names is left alone for a while.
+
+        The upstream's own endpoint is not: without it there is nobody to ask.
+        """
+        try:
+            return await answer
+        except WrongBytes:
+            if source is not self.own:
+                source.lied(str(digest))
+                self._metrics.source_lies.labels(self.name, source.name).inc()
+            raise
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
         """Whether a repository has a blob: the upstream's word, or a mirror's of it while it is silent."""
@@ -214,7 +232,7 @@ class Upstreams(Mapping[str, Upstream]):
 
     def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
         self._upstreams = {
-            settings.name: Upstream(settings.name, _sources(settings, metrics), tasks)
+            settings.name: Upstream(settings.name, _sources(settings, metrics), tasks, metrics)
             for settings in config.upstreams
         }
 

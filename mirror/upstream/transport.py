@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import aiohttp
+from aiohttp.connector import Connection
 from yarl import URL
 
 from mirror import __version__
@@ -24,6 +25,9 @@ from mirror.upstream.resolver import GuardedResolver, PrivateAddress
 _MAX_HEADER = 128 * 1024
 # Large reads: a piece costs the same trip through the loop whatever its size.
 _READ_BUFFER = 1024 * 1024
+# The least that an answer brings that is read as a whole, in bytes a second, or it is given up: of one that
+# drips each byte comes within `read_timeout` and the end never, and all who wait for the same wait with it.
+_SLOWEST = 1024
 
 Response = aiohttp.ClientResponse
 
@@ -73,7 +77,19 @@ class Transport:
                 yield piece
 
     async def read(self, response: Response, limit: int) -> bytes:
-        """The whole body, INVALID when it is longer than `limit`; the connection is free afterwards."""
+        """The whole body; the connection is free afterwards.
+
+        INVALID when it is longer than `limit`, TIMEOUT when it drips.
+        """
+        try:
+            async with asyncio.timeout(self._settings.read_timeout) as patience:
+                return await self._read(response, limit, patience)
+        except TimeoutError:
+            message = f"{self.name}: {_place(response.url)}: the answer comes too slowly"
+            raise UpstreamError(Failure.TIMEOUT, message) from None
+
+    async def _read(self, response: Response, limit: int, patience: asyncio.Timeout) -> bytes:
+        first = patience.when() or 0.0
         body = bytearray()
         async with contextlib.aclosing(self.chunks(response)) as pieces:
             async for piece in pieces:
@@ -82,6 +98,7 @@ class Transport:
                     response.close()
                     message = f"{self.name}: the answer is longer than {limit} bytes"
                     raise UpstreamError(Failure.INVALID, message, status=response.status)
+                patience.reschedule(first + len(body) / _SLOWEST)
         return bytes(body)
 
     @contextlib.contextmanager
@@ -142,10 +159,22 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             requote_redirect_url=False,
+            response_class=_timely(settings.read_timeout),
             read_bufsize=_READ_BUFFER,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
+
+
+def _timely(seconds: float) -> type[Response]:
+    """Answers whose head is here as a whole within so many seconds, however steadily its bytes drip in."""
+
+    class Timely(Response):
+        async def start(self, connection: Connection) -> Response:
+            async with asyncio.timeout(seconds):
+                return await super().start(connection)
+
+    return Timely
 
 
 def _place(url: URL) -> str:
@@ -160,7 +189,7 @@ def _describe(error: Exception) -> tuple[Failure, str]:
         case aiohttp.ConnectionTimeoutError():
             return Failure.TIMEOUT, "connecting took too long"
         case TimeoutError():
-            return Failure.TIMEOUT, "no byte came for too long"
+            return Failure.TIMEOUT, "the answer took too long"
         case _ if isinstance(cause, PrivateAddress):
             return Failure.INVALID, str(cause)
         case aiohttp.ClientConnectorCertificateError():
