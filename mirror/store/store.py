@@ -345,7 +345,7 @@ class Store:
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
     ) -> None:
         if not self._blobs.has(manifest.digest):
-            self._blobs.add(self._written(manifest.digest, manifest.data))
+            self._add({manifest.digest: manifest.data})
         link = Link(manifest.media_type, len(manifest.data))
         self._index.add_links(repository, {**children, manifest.digest: link})
 
@@ -359,20 +359,33 @@ class Store:
 
     def _keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[None]:
         try:
-            self._blobs.add(*(self._written(claim.digest, data) for claim, data in kept))
+            self._add({claim.digest: data for claim, data in kept})
         finally:
             for claim, _ in kept:
                 claim.release()
         return [None] * len(kept)
 
+    def _add(self, contents: Mapping[Digest, bytes]) -> None:
+        """Keep what is small. When the disk is full, nothing is left lying about that makes it fuller."""
+        try:
+            self._blobs.add(*(self._written(digest, data) for digest, data in contents.items()))
+        except BaseException:
+            for digest in contents:
+                self._small_path(digest).unlink(missing_ok=True)
+            raise
+
     def _written(self, digest: Digest, data: bytes) -> Verified:
         if Digest.of(data, digest.algorithm) != digest:
             raise ValueError(f"these bytes do not hash to {digest}")
-        path = self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"
+        path = self._small_path(digest)
         with open(path, "wb") as file:
             file.write(data)
         # Not durable: `_read` proves it each time, and what a power failure has spoilt is fetched anew.
         return Verified(digest, path, len(data), durable=False)
+
+    def _small_path(self, digest: Digest) -> Path:
+        """Where this thread, and no other, writes it."""
+        return self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"
 
 
 def _close_unwanted(opening: "asyncio.Future[Held]") -> None:

@@ -20,15 +20,13 @@ from mirror.oci.reference import Tag
 from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
 from mirror.upstream.client import Shortcut
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES, Health, State
 from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry, TagsPage
 
 T = TypeVar("T")
 
 log = get_logger(__name__)
-
-NO_ANSWER = frozenset({Failure.UNREACHABLE, Failure.TIMEOUT})
 
 # The most that a 429 keeps the number of connections down, in seconds.
 LONGEST_REST = 60.0
@@ -127,7 +125,7 @@ class Source:
             answer = await question(self.registry)
         except UpstreamError as error:
             # Tried several times already: the next one who asks is not kept waiting for the same.
-            self.failed(error, FAILURES if error.failure in NO_ANSWER else 1)
+            self.failed(error, FAILURES if error.silent else 1)
             raise
         self.health.answered(time.monotonic() - began)
         return answer
@@ -140,7 +138,7 @@ class Source:
     def failed(self, error: UpstreamError, times: int = 1) -> None:
         """`times`: how many failures it counts for."""
         now = time.monotonic()
-        self._silence = error.message if error.failure in NO_ANSWER else None
+        self._silence = error.message if error.silent else None
         if error.failure is Failure.RATE_LIMITED:
             self.level = max(1, self.level // 2)
             self._rest_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
@@ -164,9 +162,12 @@ class Source:
 class Upstream:
     """One upstream with all its sources; the first is its own endpoint. Raises UpstreamError throughout."""
 
-    def __init__(self, name: str, sources: Sequence[Source], tasks: Tasks, *, offline: bool = False) -> None:
+    def __init__(
+        self, name: str, sources: Sequence[Source], tasks: Tasks, metrics: Metrics, *, offline: bool = False
+    ) -> None:
         self.name = name
         self.offline = offline
+        self._metrics = metrics
         self.sources = tuple(sources)
         self.own = self.sources[0]
         self._tasks = tasks
@@ -193,12 +194,31 @@ class Upstream:
 
     async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
         """By tag from those `head_manifest` asks; by digest from whichever source is first."""
-        sources = self._trusted() if isinstance(reference, Tag) else self.usable()
-        return await self._first(lambda source: source.get_manifest(path, reference), sources)
+        if isinstance(reference, Tag):
+            return await self._first(lambda source: source.get_manifest(path, reference), self._trusted())
+        return await self._first(
+            lambda source: self._honest(source, reference, source.get_manifest(path, reference)),
+            self.usable(),
+        )
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         """A small blob, from whichever source is first."""
-        return await self._first(lambda source: source.get_blob(path, digest, limit), self.usable())
+        return await self._first(
+            lambda source: self._honest(source, digest, source.get_blob(path, digest, limit)), self.usable()
+        )
+
+    async def _honest(self, source: Source, digest: Digest, answer: Awaitable[T]) -> T:
+        """The answer; a source that sends other bytes than the digest names is left alone for a while.
+
+        The upstream's own endpoint is not: without it there is nobody to ask.
+        """
+        try:
+            return await answer
+        except WrongBytes:
+            if source is not self.own:
+                source.lied(str(digest))
+                self._metrics.source_lies.labels(self.name, source.name).inc()
+            raise
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
         """Whether a repository has a blob: the upstream's word, or a mirror's of it while it is silent."""
@@ -275,7 +295,9 @@ class Upstreams(Mapping[str, Upstream]):
     def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
         offline, total = config.server.offline, asyncio.Semaphore(config.fill.connections)
         self._upstreams = {
-            each.name: Upstream(each.name, _sources(each, metrics, total, offline), tasks, offline=offline)
+            each.name: Upstream(
+                each.name, _sources(each, metrics, total, offline), tasks, metrics, offline=offline
+            )
             for each in config.upstreams
         }
 

@@ -145,7 +145,7 @@ class FakeRegistry:
         fault = self._next_fault(seen)
         if fault.status is not None:
             return await write(request, Answer(fault.body, _JSON, fault.status), fault, self.piece)
-        if seen.path == "/token" and isinstance(self.auth, TokenAuth):
+        if seen.path == "/token" and isinstance(self.auth, TokenAuth) and fault.raw is None:
             if fault.hold is not None:
                 await fault.hold.wait()
             return await self.auth.token(request, seen)
