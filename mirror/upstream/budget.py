@@ -18,7 +18,7 @@ class Pressure:
     """How sparing to be.
 
     share    it begins when this share of the limit is left
-    stretch  a tag is asked about again after so many times `tags.fresh`; inf: not while it can be served stale
+    stretch  a tag is asked about after so many times its `fresh`; inf: not while it can be served stale
     ahead    whether blobs are fetched that nobody has asked for
     """
 

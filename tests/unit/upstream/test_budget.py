@@ -1,4 +1,4 @@
-"""What is left of a rate limit: read from whatever comes, forgotten in time, and never the cause of an error."""
+"""What is left of a rate limit: read from whatever comes, forgotten in time, never the cause of an error."""
 
 import math
 
