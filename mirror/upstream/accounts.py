@@ -14,9 +14,11 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mirror.config import Login, UpstreamSettings
 from mirror.log import get_logger
+from mirror.metrics import Metrics
 from mirror.upstream.auth import Authorizer
 from mirror.upstream.budget import OUT, PLENTY, Budget, Pressure
 from mirror.upstream.transport import Transport
@@ -60,6 +62,26 @@ class Account:
             values = {"remaining": told.remaining, "limit": told.limit} if told is not None else {}
             tell = log.info if now is PLENTY else log.warning
             tell("rate limit", upstream=upstream, account=self.name, budget=now.name, **values)
+
+    def report(self, metrics: Metrics, upstream: str) -> None:
+        """Set the gauges to what is known."""
+        told = self.budget.told
+        if told is not None:
+            metrics.ratelimit_remaining.labels(upstream, self.name).set(told.remaining)
+        if told is not None and told.limit is not None:
+            metrics.ratelimit_limit.labels(upstream, self.name).set(told.limit)
+
+    def state(self) -> dict[str, Any]:
+        """For people. The numbers are None where the upstream has not said anything lately."""
+        told = self.budget.told
+        return {
+            "account": self.name,
+            "budget": self.budget.pressure.name,
+            "limit": told and told.limit,
+            "remaining": told and told.remaining,
+            "window": told and told.window,
+            "source": told and told.source,
+        }
 
 
 @dataclass(slots=True)
