@@ -64,7 +64,7 @@ class Metrics:
         self.source_connections = self._of_source("connections", "Connections that bring blobs now.")
         self.source_lies = Counter(
             "registry_mirror_source_wrong_bytes_total",
-            "Downloads that did not match their digest in which the source had a part.",
+            "Downloads that did not match their digest because of what the source sent.",
             ["upstream", "source"],
             registry=registry,
         )

@@ -30,7 +30,7 @@ class Service:
         self._tasks = Tasks()
         self._store = store
         self._upstreams = Upstreams(config, self.metrics, self._tasks)
-        tools = Tools(store, self._tasks, self.metrics, config.fill, clock)
+        tools = Tools(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(tools, self._upstreams, config.tags)
 
     @classmethod

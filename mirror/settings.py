@@ -4,6 +4,7 @@ Frozen values, made by `mirror.config.load` alone; each section is handed to wha
 """
 
 import re
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mirror.oci.reference import Names
+from mirror.tls import server_context
 
 # A host name, with a port or without, as clients write it in front of a repository.
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
@@ -100,6 +102,8 @@ class Server(Section):
     shutdown_timeout: Seconds = 30
     when_unavailable: Literal["auto", "next", "honest"] = "auto"
     offline: bool = False
+    tls_certificate: ReadableFile | None = None
+    tls_key: ReadableFile | None = Field(default=None, validate_default=True)
 
     @field_validator("listen")
     @classmethod
@@ -113,6 +117,23 @@ class Server(Section):
         if not value:
             raise ValueError("needs at least one HOST:PORT, for instance 127.0.0.1:5000")
         return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _fits(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        """Tried here, so that a pair that is none is said at start and not at the first connection."""
+        certificate: Path | None = info.data.get("tls_certificate")
+        if "tls_certificate" in info.data and (certificate is None) != (value is None):
+            raise ValueError("and tls_certificate belong together: give both or none")
+        if certificate is not None and value is not None:
+            server_context(certificate, value)
+        return value
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What connections are answered with; None where they are plain."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return server_context(self.tls_certificate, self.tls_key)
 
 
 class CacheSettings(Section):
@@ -147,6 +168,7 @@ class Fill(Section):
     attempts: Attempts = 5
     parallel: Annotated[int, Number, Field(ge=1, le=64)] = 8
     parallel_above: Size = ByteSize(8 * 1024 * 1024)
+    connections: Annotated[int, Number, Field(ge=1, le=10_000)] = 64
     verify_first: bool = False
     prefetch: Annotated[int, Number, Field(ge=0, le=64)] = 3
 
@@ -255,10 +277,14 @@ class Endpoint(Login):
 
 
 class SourceSettings(Endpoint):
-    """Another mirror of an upstream. `prefix` goes in front of every repository there."""
+    """Another mirror of an upstream. `prefix` goes in front of every repository there.
+
+    `tags`: its word on what a tag points to counts as much as the upstream's.
+    """
 
     prefix: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9._/-]*[a-z0-9])?)?$")] = ""
     weight: Annotated[float, Number, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    tags: bool = False
 
     def endpoint(self) -> dict[str, Any]:
         """The values that it has in common with an upstream."""

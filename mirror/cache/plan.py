@@ -30,6 +30,8 @@ WORTH = 0.25
 WINDOW = 0.15
 # After connections turned out not to pay, this long passes before it is tried again, in seconds.
 SETTLED = 3.0
+# Where this much of the time is work of ours, the line is not what is slow, and no connection is added.
+BUSY = 0.8
 
 # A lane is robbed when it would need this many times as long as a fresh connection.
 HOPELESS = 2.0
@@ -51,6 +53,8 @@ class Lane(Generic[S]):
     began: float
     offset: int = 0  # what has arrived ends here
     endless: bool = False  # asked without an end: `stop` may be brought nearer
+    asked: bool = False  # its turn has come, and the request is on its way
+    answered: bool = False
     first: float | None = None  # when the first byte came
     last: float = 0.0  # when the last one did
 
@@ -109,6 +113,11 @@ def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) ->
     return not any(lane.start <= offset < lane.stop for lane in lanes)
 
 
+def far_behind(lane: Lane[S], wanted: Iterable[int]) -> bool:
+    """Whether a reader waits for what the lane was asked for, but will not bring for some time."""
+    return lane.endless and any(lane.offset + FIRST_SPAN <= offset < lane.stop for offset in wanted)
+
+
 def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:
     """How many bytes one request should be for, in whole chunks.
 
@@ -148,20 +157,26 @@ class Ramp:
         self.level = max(1, min(level, self.most))
         self._since: float | None = None
         self._received = 0
+        self._worked = 0.0
         self._rate = 0.0  # at half the level
         self._base = 0  # the level that `_rate` was measured at; 0 for none
         self._quiet_until = 0.0
 
-    def observe(self, now: float, received: int, flowing: int) -> None:
-        """`received` bytes in all so far, over `flowing` connections that bring bytes at this moment."""
+    def observe(self, now: float, received: int, flowing: int, worked: float = 0.0) -> None:
+        """`received` bytes in all so far, over `flowing` connections that bring bytes at this moment.
+
+        `worked`: seconds so far in which this process could not have done more.
+        """
         if self.level >= self.most and not self._base:
             return
         if flowing < self.level or now < self._quiet_until:
             self._since = None
         elif self._since is None:
-            self._since, self._received = now, received
+            self._since, self._received, self._worked = now, received, worked
         elif now - self._since >= WINDOW:
-            self._judge(now, (received - self._received) / (now - self._since))
+            seconds = now - self._since
+            busy = worked - self._worked > BUSY * seconds
+            self._judge(now, (received - self._received) / seconds, busy)
             self._since = None
 
     @property
@@ -169,10 +184,10 @@ class Ramp:
         """The level that has been seen to pay."""
         return self._base or self.level
 
-    def _judge(self, now: float, rate: float) -> None:
+    def _judge(self, now: float, rate: float, busy: bool) -> None:
         paid = not self._base or rate >= self._rate * (1 + WORTH * (self.level / self._base - 1))
-        if not paid:
-            self.level, self._base = self._base, 0
+        if busy or not paid:
+            self.level, self._base = self.level if paid else self._base, 0
             self._quiet_until = now + SETTLED
             return
         self._base, self._rate = self.level, rate

@@ -88,7 +88,6 @@ class Registry:
         self._retry = Retrier(Policy(attempts=settings.attempts), clock, sleep)
         # Long transfers leave some connections free, so that a tag can be confirmed while layers are fetched.
         self.most_bodies = max(1, settings.max_connections * 7 // 8)
-        self._bodies = asyncio.Semaphore(self.most_bodies)
 
     def __repr__(self) -> str:
         return f"Registry({self.name!r})"
@@ -135,7 +134,7 @@ class Registry:
         """
         asked = Span(start, _END if stop is None else stop) if start or stop is not None else None
         ask = Ask("GET", f"{path}/blobs/{digest}", path, _range(start, stop) if asked else {})
-        async with self._bodies, contextlib.AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask, shortcut)))
             yield blob_body(self.name, response, asked, partial(self._client.chunks, response))
 

@@ -1,13 +1,15 @@
 """Where an upstream's content can be had: its own endpoint, and other mirrors of it.
 
 Blobs and manifests by digest come from whichever source is fast and healthy, because the digest proves
-them; tags, listings, and whether a repository has something at all, from the upstream's own endpoint.
+them; tags from the upstream's own endpoint and from sources that are trusted with tags; listings, and whether
+a repository has a blob at all, from the own endpoint.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mirror.config import Config, UpstreamSettings
@@ -33,14 +35,27 @@ NO_ANSWER = frozenset({Failure.UNREACHABLE, Failure.TIMEOUT})
 LONGEST_REST = 60.0
 
 
-class Source:
-    """One place to ask, and what is known about it. `prefix` goes in front of every repository path."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a source is used: see `SourceSettings`. Those of an upstream's own endpoint are the defaults."""
 
-    def __init__(self, name: str, registry: Registry, *, prefix: str = "", weight: float = 1.0) -> None:
+    prefix: str = ""
+    weight: float = 1.0
+    tags: bool = True
+
+
+class Source:
+    """One place to ask, and what is known about it."""
+
+    def __init__(self, name: str, registry: Registry, terms: Terms, total: asyncio.Semaphore) -> None:
+        """`total`: the connections for blobs that all sources of all upstreams have together."""
         self.name = name
-        self.prefix = prefix
-        self.weight = weight
+        self.prefix = terms.prefix
+        self.weight = terms.weight
+        self.tags = terms.tags
         self.registry = registry
+        self._total = total
+        self._turns = asyncio.Semaphore(registry.most_bodies)
         self.health = Health()
         self.ranges = True  # until an answer shows otherwise
         self.level = 1  # how many connections have paid for one blob
@@ -56,22 +71,31 @@ class Source:
 
     @property
     def full(self) -> bool:
-        """Whether one more lane would have to wait for another to end."""
-        return self.lanes >= self.registry.most_bodies
+        """Whether one more lane would have to wait for another to end, or would be before one that waits."""
+        return self._turns.locked() or self._total.locked()
 
     def resting(self, now: float) -> bool:
         """Whether it asked for less: no second connection for a blob."""
         return now < self._rest_until
 
     @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until one more connection may bring a blob."""
+        async with self._turns, self._total:
+            self.lanes += 1
+            try:
+                yield
+            finally:
+                self.lanes -= 1
+
+    @contextlib.asynccontextmanager
     async def open_blob(
         self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: Shortcut
     ) -> AsyncIterator[BlobBody]:
-        """As `Registry.open_blob`; what it costs and whether it works is remembered."""
+        """As `Registry.open_blob`, in a `turn`; what it costs and whether it works is remembered."""
         start, stop = span
         began = time.monotonic()
         self._refuse_while_silent(began)
-        self.lanes += 1
         try:
             self.health.asked(began)
             async with self.registry.open_blob(
@@ -82,11 +106,12 @@ class Source:
         except UpstreamError as error:
             self.failed(error)
             raise
-        finally:
-            self.lanes -= 1
 
-    async def get_manifest(self, repository: str, digest: Digest) -> ManifestBody:
-        return await self.ask(lambda registry: registry.get_manifest(self.path(repository), digest))
+    async def head_manifest(self, repository: str, reference: Tag | Digest) -> ManifestInfo:
+        return await self.ask(lambda registry: registry.head_manifest(self.path(repository), reference))
+
+    async def get_manifest(self, repository: str, reference: Tag | Digest) -> ManifestBody:
+        return await self.ask(lambda registry: registry.get_manifest(self.path(repository), reference))
 
     async def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
         return await self.ask(lambda registry: registry.get_blob(self.path(repository), digest, limit))
@@ -132,6 +157,10 @@ class Source:
         accounts = [account.state() for account in self.registry.accounts.all]
         return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
 
+    def suspected(self) -> None:
+        """It sent wrong bytes, or another one did: out for a while, or until it is `cleared`."""
+        self.health.lied(time.monotonic())
+
     def lied(self, what: str) -> None:
         """It sent wrong bytes: out for a while."""
         self.health.lied(time.monotonic())
@@ -169,17 +198,17 @@ class Upstream:
         return sorted(well or self.sources, key=lambda source: source.health.latency / source.weight)
 
     async def head_manifest(self, path: str, reference: Tag | Digest) -> ManifestInfo:
-        return await self.own.ask(lambda registry: registry.head_manifest(path, reference))
+        """The word of the upstream itself, or of a source that is trusted with tags."""
+        return await self._first(lambda source: source.head_manifest(path, reference), self._trusted())
 
     async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
-        """By tag from the upstream itself; by digest from whichever source is first."""
-        if isinstance(reference, Tag):
-            return await self.own.ask(lambda registry: registry.get_manifest(path, reference))
-        return await self._first(lambda source: source.get_manifest(path, reference))
+        """By tag from those `head_manifest` asks; by digest from whichever source is first."""
+        sources = self._trusted() if isinstance(reference, Tag) else self.usable()
+        return await self._first(lambda source: source.get_manifest(path, reference), sources)
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         """A small blob, from whichever source is first."""
-        return await self._first(lambda source: source.get_blob(path, digest, limit))
+        return await self._first(lambda source: source.get_blob(path, digest, limit), self.usable())
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
         """Whether a repository has a blob: the upstream's word, or a mirror's of it while it is silent."""
@@ -203,9 +232,14 @@ class Upstream:
     async def close(self) -> None:
         await asyncio.gather(*(source.registry.close() for source in self.sources))
 
-    async def _first(self, question: Callable[[Source], Awaitable[T]]) -> T:
+    def _trusted(self) -> list[Source]:
+        """The sources whose word on a tag counts, best first."""
+        trusted = [source for source in self.sources if source.tags]
+        return [source for source in self.usable() if source in trusted] or trusted
+
+    async def _first(self, question: Callable[[Source], Awaitable[T]], sources: Sequence[Source]) -> T:
         """The first good answer. The next source is asked when one fails, or is late by its own measure."""
-        waiting = self.usable()
+        waiting = list(sources)
         if len(waiting) == 1:
             return await question(waiting[0])
         running: dict[asyncio.Task[T | UpstreamError], Source] = {}
@@ -249,9 +283,9 @@ class Upstreams(Mapping[str, Upstream]):
     """
 
     def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
-        offline = config.server.offline
+        offline, total = config.server.offline, asyncio.Semaphore(config.fill.connections)
         self._upstreams = {
-            each.name: Upstream(each.name, _sources(each, metrics, offline), tasks, offline=offline)
+            each.name: Upstream(each.name, _sources(each, metrics, total, offline), tasks, offline=offline)
             for each in config.upstreams
         }
 
@@ -296,14 +330,17 @@ class Upstreams(Mapping[str, Upstream]):
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
-def _sources(settings: UpstreamSettings, metrics: Metrics, offline: bool) -> list[Source]:
+def _sources(
+    settings: UpstreamSettings, metrics: Metrics, total: asyncio.Semaphore, offline: bool
+) -> list[Source]:
     """The upstream's own endpoint, then its mirrors."""
-    sources = [Source(_label(settings.url), Registry(settings, metrics, offline=offline))]
+    sources = [Source(_label(settings.url), Registry(settings, metrics, offline=offline), Terms(), total)]
     for each in settings.sources:
         # A mirror is asked with its own credentials only: nothing of the upstream's goes there.
         endpoint = UpstreamSettings(name=settings.name, **each.endpoint())
         registry = Registry(endpoint, metrics, offline=offline)
-        sources.append(Source(_label(each.url), registry, prefix=each.prefix, weight=each.weight))
+        terms = Terms(each.prefix, each.weight, each.tags)
+        sources.append(Source(_label(each.url), registry, terms, total))
     return sources
 
 

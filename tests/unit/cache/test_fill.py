@@ -10,6 +10,7 @@ import pytest
 
 from mirror.cache import download, fill
 from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
 from mirror.store.growing import Partial
 from mirror.store.store import Store
 from tests.fakes.faults import Fault, flipped
@@ -267,7 +268,7 @@ async def test_what_another_process_filled_is_taken_from_the_store(
     monkeypatch.setattr(fill, "POLL_SECONDS", 0.001)
     digest = fake.add_blob("library/x", SMALL)
     other = await Store.open(mirror.config.cache.dir, 0)
-    partial = await other.lock_partial(digest)
+    partial, _ = await other.lock_partial(Repository("docker.io", "library/x"), digest)
     assert partial is not None
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", path_of(digest))

@@ -135,6 +135,20 @@ def test_it_is_tried_again_later() -> None:
     assert (ramp.level, ramp.settled) == (2, 2)
 
 
+def test_nothing_is_added_while_the_work_is_the_limit() -> None:
+    """Where this process has no time left more connections cannot pay; what did pay stays."""
+    ramp = Ramp(8)
+    for step in range(100):
+        ramp.observe(step * 0.05, 1000 * step, ramp.level, worked=0.9 * step * 0.05)
+    assert (ramp.level, ramp.settled) == (1, 1)
+    ramp = Ramp(8, 2)
+    received = 0.0
+    for step in range(100):
+        received += ramp.level * 1000
+        ramp.observe(step * 0.05, int(received), ramp.level, worked=0.9 * max(0.0, step * 0.05 - 0.2))
+    assert (ramp.level, ramp.settled) == (4, 4)
+
+
 def test_connections_that_have_not_begun_are_not_judged() -> None:
     """A new connection needs a round trip before it can bring anything."""
     ramp = Ramp(8)

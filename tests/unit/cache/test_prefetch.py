@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mirror.cache import download, prefetch
+from mirror.cache import download, plan, prefetch
 from mirror.cache.answers import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
@@ -207,6 +207,7 @@ async def test_one_connection_until_somebody_waits(
 ) -> None:
     """Then as many as pay."""
     monkeypatch.setattr(download, "TICK", 0.001)
+    monkeypatch.setattr(plan, "GRACE", 60.0)  # what is held at a gate is not given up
     hub.piece = CHUNK
     image = hub.add_image("library/x", "t", [BIG])
     async with ahead(hub, tmp_path, 1, parallel=4, parallel_above=0) as mirror:
