@@ -21,7 +21,7 @@ from mirror.oci.errors import RegistryError
 from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestInvalid, referrers_of
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
-from mirror.upstream.auth import Authorizer
+from mirror.upstream.accounts import Accounts
 from mirror.upstream.body import BlobBody, blob_body
 from mirror.upstream.client import Ask, Client, HeadRefused, Shortcut
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
@@ -83,7 +83,8 @@ class Registry:
     ) -> None:
         self.name = settings.name
         self._transport = Transport(settings, metrics, offline=offline)
-        self._client = Client(self._transport, Authorizer(settings, self._transport, clock))
+        self.accounts = Accounts(settings, self._transport, clock)
+        self._client = Client(self._transport, self.accounts)
         self._retry = Retrier(Policy(attempts=settings.attempts), clock, sleep)
         # Long transfers leave some connections free, so that a tag can be confirmed while layers are fetched.
         self.most_bodies = max(1, settings.max_connections * 7 // 8)

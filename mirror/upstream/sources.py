@@ -19,6 +19,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
+from mirror.upstream.budget import Pressure
 from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES, Health, State
@@ -149,6 +150,11 @@ class Source:
         else:
             self.health.answered(self.health.latency)  # it refuses, so it is well
 
+    def state(self, now: float) -> dict[str, Any]:
+        """For people: whether it is used, and what is left with each account, where that is known."""
+        accounts = [account.state() for account in self.registry.accounts.all]
+        return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
+
     def suspected(self) -> None:
         """It sent wrong bytes, or another one did: out for a while, or until it is `cleared`."""
         self.health.lied(time.monotonic())
@@ -181,6 +187,10 @@ class Upstream:
     def may_be_asked(self) -> bool:
         """Whether a request may be sent, be it to see whether it answers again."""
         return not self.offline and self.own.health.usable(time.monotonic())
+
+    def pressure(self, path: str) -> Pressure:
+        """How sparing to be with requests for a repository, by what its own endpoint says of its limits."""
+        return self.own.registry.accounts.pressure(path)
 
     def usable(self) -> list[Source]:
         """The sources to ask, best first; all of them when none is well."""
@@ -310,10 +320,26 @@ class Upstreams(Mapping[str, Upstream]):
     def __len__(self) -> int:
         return len(self._upstreams)
 
+    def state(self) -> dict[str, Any]:
+        """How each is doing, for people."""
+        now = time.monotonic()
+        return {
+            upstream.name: {
+                "offline": upstream.offline,
+                "sources": [source.state(now) for source in upstream.sources],
+            }
+            for upstream in self._upstreams.values()
+        }
+
     def report(self, metrics: Metrics) -> None:
         """Bring the gauges about the sources up to date."""
         now = time.monotonic()
+        # What is not known any more has no value: an old one would be taken for what is left now.
+        metrics.ratelimit_limit.clear()
+        metrics.ratelimit_remaining.clear()
         for upstream in self._upstreams.values():
+            for account in upstream.own.registry.accounts.all:
+                account.report(metrics, upstream.name)
             for source in upstream.sources:
                 labels = (upstream.name, source.name)
                 metrics.source_up.labels(*labels).set(source.health.state(now) is State.CLOSED)
