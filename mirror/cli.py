@@ -243,7 +243,7 @@ def _banner(config: Config, addresses: Sequence[str]) -> str:
     ]
     if config.upstreams[0].name != "docker.io":
         lines += ["Docker uses a mirror for docker.io only, and here the default is another upstream.", ""]
-    guarded = [each.name for each in config.upstreams if each.username]
+    guarded = [each.name for each in config.upstreams if each.logins()]
     if guarded:
         lines += [
             f"Note: what the accounts at {', '.join(guarded)} can read, everybody who reaches us can.",

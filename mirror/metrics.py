@@ -74,6 +74,8 @@ class Metrics:
             registry=registry,
         )
         self.evicted_bytes = Counter("registry_mirror_evicted_bytes_total", "Their bytes.", registry=registry)
+        self.ratelimit_limit = self._of_account("limit", "Requests that the upstream allows the account.")
+        self.ratelimit_remaining = self._of_account("remaining", "Requests that it has left of them.")
         self.cache_bytes = Gauge("registry_mirror_cache_bytes", "Bytes of blobs cached.", registry=registry)
         self.cache_entries = Gauge("registry_mirror_cache_entries", "Blobs cached.", registry=registry)
 
@@ -84,6 +86,14 @@ class Metrics:
     def _of_source(self, name: str, documentation: str) -> Gauge:
         return Gauge(
             f"registry_mirror_source_{name}", documentation, ["upstream", "source"], registry=self._registry
+        )
+
+    def _of_account(self, name: str, documentation: str) -> Gauge:
+        return Gauge(
+            f"registry_mirror_ratelimit_{name}",
+            documentation,
+            ["upstream", "account"],
+            registry=self._registry,
         )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mirror.cache.cache import Cache
 from mirror.cache.fill import Tools
@@ -45,6 +46,10 @@ class Service:
     def used(self, digest: Digest) -> None:
         """It was given to a client by somebody who did not have to ask the cache."""
         self._store.touch(digest)
+
+    def upstreams(self) -> dict[str, Any]:
+        """How each upstream is doing, for people."""
+        return self._upstreams.state()
 
     async def refresh_stats(self) -> None:
         """Bring the gauges about the cache up to date."""

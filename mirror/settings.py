@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -216,13 +216,50 @@ class Log(Section):
     format: Literal["auto", "console", "json"] = "auto"
 
 
-class Endpoint(Section):
-    """Where something is, and how to behave towards it."""
+class Login(Section):
+    """An account: user and password, the latter best in a file of its own."""
 
-    url: str
     username: str | None = None
     password_file: ReadableFile | None = None
     password: SecretStr | None = Field(default=None, validate_default=True)
+
+    @field_validator("password", mode="before")
+    @classmethod
+    def _from_file(cls, value: object, info: ValidationInfo) -> object:
+        """The content of `password_file`, read once, here."""
+        file: Path | None = info.data.get("password_file")
+        if file is None:
+            return value
+        if value is not None:
+            raise ValueError("is given, and password_file too: keep one of them")
+        try:
+            text = file.read_text().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"password_file {file} is not text") from None
+        if not text:
+            raise ValueError(f"password_file {file} is empty")
+        return text
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> Self:
+        if (self.username is None) != (self.password is None):
+            raise ValueError(
+                "username and password (better: password_file) belong together: give both or none"
+            )
+        return self
+
+
+class AccountSettings(Login):
+    """One more account at an upstream."""
+
+    username: str
+
+
+class Endpoint(Login):
+    """Where something is, and how to behave towards it."""
+
+    url: str
+    accounts: tuple[AccountSettings, ...] = ()
     realms: Words = ()
     ca_file: ReadableFile | None = None
     private_redirects: bool = False
@@ -253,30 +290,21 @@ class Endpoint(Section):
                 )
         return value
 
-    @field_validator("password", mode="before")
+    @field_validator("accounts")
     @classmethod
-    def _from_file(cls, value: object, info: ValidationInfo) -> object:
-        """The content of `password_file`, read once, here."""
-        file: Path | None = info.data.get("password_file")
-        if file is None:
-            return value
-        if value is not None:
-            raise ValueError("is given, and password_file too: keep one of them")
-        try:
-            text = file.read_text().rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise ValueError(f"password_file {file} is not text") from None
-        if not text:
-            raise ValueError(f"password_file {file} is empty")
-        return text
+    def _are_different(
+        cls, value: tuple[AccountSettings, ...], info: ValidationInfo
+    ) -> tuple[AccountSettings, ...]:
+        names = [info.data.get("username"), *(each.username for each in value)]
+        twice = next((name for name in names if name is not None and names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"has {twice!r} twice, with username counted: keep one of them")
+        return value
 
-    @model_validator(mode="after")
-    def _credentials_are_whole(self) -> "Endpoint":
-        if (self.username is None) != (self.password is None):
-            raise ValueError(
-                "username and password (better: password_file) belong together: give both or none"
-            )
-        return self
+    def logins(self) -> tuple[Login, ...]:
+        """The accounts in the order in which they are used."""
+        own = (Login(username=self.username, password=self.password),) if self.username is not None else ()
+        return (*own, *self.accounts)
 
 
 class SourceSettings(Endpoint):

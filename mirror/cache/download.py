@@ -36,7 +36,7 @@ TICK = 0.05
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
-# What an answer that turned out to be the whole is taken for as long as its size is not known.
+# Where a blob ends whose size is not known yet.
 ENDLESS = 2**62
 
 Grow = Callable[[int | None], Awaitable[GrowingFile]]
@@ -73,9 +73,11 @@ class Download:
         self._done = 0  # bytes of lanes that have ended
         self._shortcuts: dict[Source, Shortcut] = {}
         self._refused: dict[Source, UpstreamError] = {}
-        self._silent: Counter[Source] = Counter()
+        self._silent: Counter[Source] = Counter()  # how often it was given up
+        self._shunned: dict[Source, float] = {}  # until when others are asked instead
         self._changed = asyncio.Event()
         self._urgent = True
+        self._whole = False  # ask for no range though the size is not known
         self._fruitless = 0
         self._received = 0  # at the last failure
         self._not_before = 0.0
@@ -115,14 +117,11 @@ class Download:
         watched = [lane for lane in self._lanes if any(lane.start <= each < lane.stop for each in wanted)]
         while len(self._lanes) < level:
             if not self._start_next(growing, (missing, wanted), level, now):
-                self._bound(growing, level)
                 watched = list(self._lanes)
                 break
         self._steal(watched, now)
         # A reader that jumped ahead is not kept waiting for a lane to end.
         if 0 < len(self._lanes) < self._order.settings.parallel and self._divisible(growing):
-            if any(plan.far_behind(lane, wanted) for lane in self._lanes):
-                self._bound(growing, level + 1)
             ahead = [offset for offset in wanted if plan.uncovered(offset, missing, self._lanes)]
             if ahead:
                 self._start_next(growing, (missing, ahead), level + 1, now)
@@ -174,18 +173,13 @@ class Download:
         self._start(source, span, now)
         return True
 
-    def _bound(self, growing: GrowingFile, level: int) -> None:
-        """More lanes would pay, and one has been asked for all there is: it ends earlier."""
-        for lane in self._lanes:
-            if lane.endless and level > 1:
-                step = plan.span_length(lane.left, level, lane.source.health.speed, growing.chunk_size)
-                stop = lane.offset + step
-                lane.stop = min(lane.stop, stop - stop % growing.chunk_size)
-                lane.endless = False
-
     def _steal(self, lanes: Sequence[Lane[Source]], now: float) -> None:
-        """End the lane that is as good as dead; what it had to bring is then missing again."""
+        """End the lanes that are as good as dead; what they had to bring is then missing again."""
         candidates = self._candidates()
+        latency = max(source.health.latency for source in candidates)
+        everybody = [lane for lane in self._lanes if lane.asked]
+        for lane in plan.stalled(everybody, now, latency, 1.0 + self._silent.total() / 8):
+            self._give_up(lane, "connection stalled, asking another")
         best = max(candidates, key=lambda source: source.health.speed)
         speed = max([best.health.speed, *(lane.speed() for lane in self._lanes)])
         patience = 1.0 + self._silent.total()
@@ -200,6 +194,7 @@ class Download:
         if not self._lanes[lane].done():
             log.info(why, source=lane.source.name, **self._about())
             self._silent[lane.source] += 1
+            self._shunned[lane.source] = time.monotonic() + 2.0 ** min(self._silent[lane.source], 6)
             self._lanes[lane].cancel()
 
     def _candidates(self) -> list[Source]:
@@ -219,6 +214,7 @@ class Download:
         now = time.monotonic()
         candidates = self._candidates()
         candidates = [source for source in candidates if not source.resting(now)] or candidates
+        candidates = [each for each in candidates if self._shunned.get(each, now) <= now] or candidates
         busy = Counter(lane.source for lane in self._lanes)
         fastest = max(source.health.speed for source in candidates) or 1.0
 
@@ -231,15 +227,17 @@ class Download:
 
     def _first_span(self) -> Span:
         order = self._order
+        source = self._pick()
         if order.missing is None and order.size is None:
-            return Span(0, ENDLESS)
+            # The answer to a range tells the size too, and others can bring the rest, if that is worth it.
+            ranged = order.settings.parallel > 1 and source.ranges and not self._whole
+            return Span(0, max(plan.FIRST_SPAN, order.settings.parallel_above) if ranged else ENDLESS)
         gap = order.missing[0] if order.missing else Span(0, order.size or 0)
         left = sum(each.length for each in order.missing or [gap])
-        source = self._pick()
         if order.settings.parallel == 1 or left <= order.settings.parallel_above or not source.ranges:
             return gap
         length = plan.span_length(left, source.level, source.health.speed, order.settings.chunk_size)
-        return plan.first_of(gap, length, order.settings.chunk_size)
+        return plan.bounded(gap.start, gap.stop, length, order.settings.chunk_size)
 
     def _start(self, source: Source, span: Span, now: float) -> None:
         lane = Lane(source, span.start, span.stop, now)
@@ -251,7 +249,6 @@ class Download:
         """One request; its bytes into the growing file. What the source did wrong is a value."""
         order = self._order
         size = self._growing.size if self._growing else order.size
-        lane.endless = lane.stop == ENDLESS
         # To the end without a bound: of the whole it is then the plainest request there is.
         span = (lane.start, None if lane.stop in (size, ENDLESS) else lane.stop)
         shortcut = self._shortcuts.setdefault(lane.source, Shortcut())
@@ -262,8 +259,15 @@ class Download:
                     lane.answered = True
                     await self._take(lane, body, ranged=span != (0, None))
             except UpstreamError as error:
-                return error
+                if not self._refuses_range(error):
+                    return error
         return None
+
+    def _refuses_range(self, error: UpstreamError) -> bool:
+        """Whether only the range was wrong: what is empty has none (416), and some answer nonsense (206)."""
+        blind = self._growing is None and self._order.size is None and not self._whole
+        self._whole = self._whole or (blind and error.status in (206, 416))
+        return blind and self._whole
 
     async def _take(self, lane: Lane[Source], body: BlobBody, *, ranged: bool) -> None:
         """What is of use of an answer."""
@@ -278,8 +282,7 @@ class Download:
         """The source has confirmed the blob: from now on readers may follow."""
         growing = self._growing = await self._grow(body.total)
         growing.on_wait = self._changed.set
-        if lane.endless:
-            lane.stop = growing.size
+        lane.stop = min(lane.stop, growing.size)
         self._changed.set()
         return growing
 
@@ -336,6 +339,9 @@ class Download:
             error = task.result()
             if error is not None:
                 self._failed(lane, error)
+            elif lane.offset == lane.start and self._growing is not None:
+                # The answer was of no use: whatever the reason, the next request is not made at once.
+                self._not_before = time.monotonic() + PAUSES[0]
 
     def _failed(self, lane: Lane[Source], error: UpstreamError) -> None:
         """Go on, from another source or after a pause; raises `error` when that is in vain.

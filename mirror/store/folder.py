@@ -125,7 +125,7 @@ class Folder:
     ) -> None:
         """Keep a verified manifest, and link it and what it names to the repository."""
         if not self.blobs.has(manifest.digest):
-            self.blobs.add(self._written(manifest.digest, manifest.data))
+            self._add({manifest.digest: manifest.data})
         link = Link(manifest.media_type, len(manifest.data))
         self.index.add_links(repository, {**children, manifest.digest: link})
 
@@ -141,7 +141,7 @@ class Folder:
     def keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[int]:
         """Store small blobs, and give up their locks; each is told the `excess` after that."""
         try:
-            self.blobs.add(*(self._written(claim.digest, data) for claim, data in kept))
+            self._add({claim.digest: data for claim, data in kept})
         finally:
             for claim, _ in kept:
                 claim.release()
@@ -197,11 +197,24 @@ class Folder:
         self.blobs.close()
         self.index.close()
 
+    def _add(self, contents: Mapping[Digest, bytes]) -> None:
+        """Keep what is small. When the disk is full, nothing is left lying about that makes it fuller."""
+        try:
+            self.blobs.add(*(self._written(digest, data) for digest, data in contents.items()))
+        except BaseException:
+            for digest in contents:
+                self._small_path(digest).unlink(missing_ok=True)
+            raise
+
     def _written(self, digest: Digest, data: bytes) -> Verified:
         if Digest.of(data, digest.algorithm) != digest:
             raise ValueError(f"these bytes do not hash to {digest}")
-        path = self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"
+        path = self._small_path(digest)
         with open(path, "wb") as file:
             file.write(data)
         # Not durable: `read` proves it each time, and what a power failure has spoilt is fetched anew.
         return Verified(digest, path, len(data), durable=False)
+
+    def _small_path(self, digest: Digest) -> Path:
+        """Where this thread, and no other, writes it."""
+        return self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"

@@ -273,8 +273,11 @@ class GrowingFile:
 
     async def restart(self) -> None:
         """Forget what was written: it is wrong. Only while nothing of it could have been read."""
+        # Whoever comes while the disk is busy must not be sent what is being thrown away.
+        withheld, self._withheld = self._withheld, True
         self._chunks = await self._threads.run(self._partial.allocate, self.size, self._chunks.chunk_size)
         self._hasher = Hasher(self.digest)
+        self._withheld = withheld
 
     def close(self) -> None:
         """The fill is over: no new readers. Those there are keep what they have open."""

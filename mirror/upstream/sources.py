@@ -19,16 +19,15 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
+from mirror.upstream.budget import Pressure
 from mirror.upstream.client import Shortcut
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES, Health, State
 from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry, TagsPage
 
 T = TypeVar("T")
 
 log = get_logger(__name__)
-
-NO_ANSWER = frozenset({Failure.UNREACHABLE, Failure.TIMEOUT})
 
 # The most that a 429 keeps the number of connections down, in seconds.
 LONGEST_REST = 60.0
@@ -127,7 +126,7 @@ class Source:
             answer = await question(self.registry)
         except UpstreamError as error:
             # Tried several times already: the next one who asks is not kept waiting for the same.
-            self.failed(error, FAILURES if error.failure in NO_ANSWER else 1)
+            self.failed(error, FAILURES if error.silent else 1)
             raise
         self.health.answered(time.monotonic() - began)
         return answer
@@ -140,7 +139,7 @@ class Source:
     def failed(self, error: UpstreamError, times: int = 1) -> None:
         """`times`: how many failures it counts for."""
         now = time.monotonic()
-        self._silence = error.message if error.failure in NO_ANSWER else None
+        self._silence = error.message if error.silent else None
         if error.failure is Failure.RATE_LIMITED:
             self.level = max(1, self.level // 2)
             self._rest_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
@@ -150,6 +149,11 @@ class Source:
             self.health.failed(now, times)
         else:
             self.health.answered(self.health.latency)  # it refuses, so it is well
+
+    def state(self, now: float) -> dict[str, Any]:
+        """For people: whether it is used, and what is left with each account, where that is known."""
+        accounts = [account.state() for account in self.registry.accounts.all]
+        return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
 
     def suspected(self) -> None:
         """It sent wrong bytes, or another one did: out for a while, or until it is `cleared`."""
@@ -164,9 +168,12 @@ class Source:
 class Upstream:
     """One upstream with all its sources; the first is its own endpoint. Raises UpstreamError throughout."""
 
-    def __init__(self, name: str, sources: Sequence[Source], tasks: Tasks, *, offline: bool = False) -> None:
+    def __init__(
+        self, name: str, sources: Sequence[Source], tasks: Tasks, metrics: Metrics, *, offline: bool = False
+    ) -> None:
         self.name = name
         self.offline = offline
+        self._metrics = metrics
         self.sources = tuple(sources)
         self.own = self.sources[0]
         self._tasks = tasks
@@ -181,6 +188,10 @@ class Upstream:
         """Whether a request may be sent, be it to see whether it answers again."""
         return not self.offline and self.own.health.usable(time.monotonic())
 
+    def pressure(self, path: str) -> Pressure:
+        """How sparing to be with requests for a repository, by what its own endpoint says of its limits."""
+        return self.own.registry.accounts.pressure(path)
+
     def usable(self) -> list[Source]:
         """The sources to ask, best first; all of them when none is well."""
         now = time.monotonic()
@@ -193,12 +204,31 @@ class Upstream:
 
     async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
         """By tag from those `head_manifest` asks; by digest from whichever source is first."""
-        sources = self._trusted() if isinstance(reference, Tag) else self.usable()
-        return await self._first(lambda source: source.get_manifest(path, reference), sources)
+        if isinstance(reference, Tag):
+            return await self._first(lambda source: source.get_manifest(path, reference), self._trusted())
+        return await self._first(
+            lambda source: self._honest(source, reference, source.get_manifest(path, reference)),
+            self.usable(),
+        )
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         """A small blob, from whichever source is first."""
-        return await self._first(lambda source: source.get_blob(path, digest, limit), self.usable())
+        return await self._first(
+            lambda source: self._honest(source, digest, source.get_blob(path, digest, limit)), self.usable()
+        )
+
+    async def _honest(self, source: Source, digest: Digest, answer: Awaitable[T]) -> T:
+        """The answer; a source that sends other bytes than the digest names is left alone for a while.
+
+        The upstream's own endpoint is not: without it there is nobody to ask.
+        """
+        try:
+            return await answer
+        except WrongBytes:
+            if source is not self.own:
+                source.lied(str(digest))
+                self._metrics.source_lies.labels(self.name, source.name).inc()
+            raise
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
         """Whether a repository has a blob: the upstream's word, or a mirror's of it while it is silent."""
@@ -275,7 +305,9 @@ class Upstreams(Mapping[str, Upstream]):
     def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
         offline, total = config.server.offline, asyncio.Semaphore(config.fill.connections)
         self._upstreams = {
-            each.name: Upstream(each.name, _sources(each, metrics, total, offline), tasks, offline=offline)
+            each.name: Upstream(
+                each.name, _sources(each, metrics, total, offline), tasks, metrics, offline=offline
+            )
             for each in config.upstreams
         }
 
@@ -288,10 +320,26 @@ class Upstreams(Mapping[str, Upstream]):
     def __len__(self) -> int:
         return len(self._upstreams)
 
+    def state(self) -> dict[str, Any]:
+        """How each is doing, for people."""
+        now = time.monotonic()
+        return {
+            upstream.name: {
+                "offline": upstream.offline,
+                "sources": [source.state(now) for source in upstream.sources],
+            }
+            for upstream in self._upstreams.values()
+        }
+
     def report(self, metrics: Metrics) -> None:
         """Bring the gauges about the sources up to date."""
         now = time.monotonic()
+        # What is not known any more has no value: an old one would be taken for what is left now.
+        metrics.ratelimit_limit.clear()
+        metrics.ratelimit_remaining.clear()
         for upstream in self._upstreams.values():
+            for account in upstream.own.registry.accounts.all:
+                account.report(metrics, upstream.name)
             for source in upstream.sources:
                 labels = (upstream.name, source.name)
                 metrics.source_up.labels(*labels).set(source.health.state(now) is State.CLOSED)

@@ -23,8 +23,8 @@ from mirror.web.exchange import Exchange
 # sendfile_max_chunk. Half of it costs a third more processor time per byte, double saves nothing.
 STEP = 2 * 1024 * 1024
 
-# One read for a TLS connection. It waits, encrypted, for the client to take it, in buffers that keep their
-# size: what a slow one costs in memory. Four times as much saves less than a tenth of the processor time.
+# One read for a TLS connection. Encrypted, it waits for the client in buffers that keep their size: that is
+# what a slow one costs in memory. Four times as much saves less than a tenth of the processor time.
 PIECE = 64 * 1024
 
 # How long a client may take nothing at all before it counts as gone, in seconds. The kernel keeps the time,

@@ -62,6 +62,9 @@ class Download:
         assert span.length > 0
         assert any(gap.start <= span.start and span.stop <= gap.stop for gap in self.missing)
         assert not any(span.start < lane.stop and lane.start < span.stop for lane in self.lanes)
+        # A chunk fills from its start, or goes on where it was left.
+        assert span.start % CHUNK == 0 or any(gap.start == span.start for gap in self.missing)
+        assert span.stop % CHUNK == 0 or any(gap.stop == span.stop for gap in self.missing)
         # Never more than a fair share of what is left, so that the end is shared too.
         assert self.level == 1 or span.length <= left / (2 * self.level) + 2 * CHUNK
         ends = {gap.stop for gap in self.missing} | {lane.start for lane in self.lanes}

@@ -63,13 +63,25 @@ def upstream(**keys: Any) -> str:
             upstream(url="http://x.test", sources=[{"url": "http://y", "prefix": "/a"}]).replace(": ", "="),
             "must be the beginning of repository names",
         ),
+        (
+            upstream(url="http://x.test", username="a", password="p", accounts=[]).replace(
+                "[]", "[{username='a', password='hunter2'}]"
+            ),
+            "upstream.x.test.accounts: has 'a' twice, with username counted",
+        ),
+        (
+            upstream(url="http://x.test", accounts=[]).replace("[]", "[{password='hunter2'}]"),
+            "upstream.x.test.accounts.1.username: is missing",
+        ),
         (upstream(), "upstream.x.test.url: is missing"),
         ("[[upstream]]\nname = 'Upper.test'\nurl = 'http://x'", "is not a host name in lower case"),
     ],
 )
 def test_what_is_beyond_the_limits(tmp_path: Path, text: str, reason: str) -> None:
     """The reason says what would be right."""
-    assert reason in said(tmp_path, text)
+    lines = said(tmp_path, text)
+    assert reason in lines
+    assert "hunter2" not in lines
 
 
 def test_a_password_has_one_place(tmp_path: Path) -> None:

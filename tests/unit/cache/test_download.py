@@ -125,12 +125,22 @@ async def test_redirects_are_followed_once(fake: FakeRegistry, mirror: Running) 
 
 
 async def test_without_a_manifest_the_first_answer_tells_the_size(
-    fake: FakeRegistry, mirror: Running
+    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first request is for everything; it ends earlier when others help."""
+    """It is for a range, and others bring the rest: each byte comes once here too."""
+    monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
     digest = fake.add_blob("library/x", BIG)
     assert (await get(mirror.address, path_of(digest))).body == BIG
-    assert spans(fake, digest)[0] == (0, LARGE)
+    assert spans(fake, digest)[0] == (0, 8 * CHUNK)
+    assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
+
+
+async def test_an_empty_blob_of_unknown_size(fake: FakeRegistry, mirror: Running) -> None:
+    """It has no range: it is asked for as a whole."""
+    digest = fake.add_blob("library/x", b"")
+    reply = await get(mirror.address, path_of(digest))
+    assert (reply.status, reply.body) == (200, b"")
+    assert fake.requests("GET", digest) == 2
 
 
 async def test_a_source_without_ranges_is_asked_for_the_whole(fake: FakeRegistry, mirror: Running) -> None:
@@ -216,7 +226,7 @@ async def test_a_range_of_what_is_held_back_waits(fake: FakeRegistry, mirror: Ru
 async def test_a_range_far_ahead_of_a_blob_of_unknown_size(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection that was asked for everything would take long to come there: a second one does it."""
+    """The size comes with the first answer, and the range over a connection of its own."""
     monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
     mirror.service._upstreams["docker.io"].own.level = 1
     digest = fake.add_blob("library/x", BIG)

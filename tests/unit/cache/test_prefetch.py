@@ -359,7 +359,8 @@ async def test_an_upstream_that_limits_is_left_in_peace(hub: FakeRegistry, one: 
     other = hub.add_image("library/x", "other", some_layers(1))
     assert await pull(one, "other") == other.manifest_data
     assert workers(one) == []
-    one.service._upstreams["docker.io"].own._rest_until = 0.0
+    own = one.service._upstreams["docker.io"].own
+    own._rest_until = own.registry.accounts.all[0].budget._rest_until = 0.0
     await pull(one, "other")
     await quiet(one)
     assert fetched(hub) == names(image.config, *other.blobs)

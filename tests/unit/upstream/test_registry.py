@@ -189,6 +189,16 @@ async def test_head_blob_where_head_is_refused(data: bytes, ranges: bool) -> Non
         assert fake.log[-1].headers["Range"] == "bytes=0-0"
 
 
+async def test_head_blob_that_is_a_page() -> None:
+    """A login form does not know which blobs there are."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        digest = fake.add_blob("a", b"blob")
+        fake.fault(Fault(status=200, body=b"<html>", headers={"Content-Type": "text/html"}))
+        with pytest.raises(UpstreamError, match="web page") as raised:
+            await registry.head_blob("a", digest)
+        assert raised.value.failure is Failure.INVALID
+
+
 async def test_head_blob_missing_where_head_is_refused() -> None:
     """Where HEAD is refused, a blob that is not there is still NOT_FOUND."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:

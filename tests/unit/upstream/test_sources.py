@@ -16,7 +16,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.tasks import Tasks
 from mirror.upstream.client import Shortcut
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES
 from mirror.upstream.sources import Source, Upstream, Upstreams
 from tests.fakes.access import BasicAuth
@@ -188,6 +188,22 @@ async def test_what_one_source_lacks_another_has(two: Two) -> None:
     with pytest.raises(UpstreamError) as caught:
         await two.upstream.get_manifest("library/a", Digest.of(b"nowhere"))
     assert caught.value.failure is Failure.NOT_FOUND
+
+
+async def test_a_mirror_that_lies_is_left_alone(two: Two) -> None:
+    """About a manifest or a small blob alike; the upstream itself is asked again, whatever it sent."""
+    digest = two.image_in_both()
+    other = two.prefer_other()
+    two.other.fault(Fault(data=b"{}"), times=9)
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    assert not other.health.usable(time.monotonic())
+
+    blob = two.own.add_blob("library/a", b"blob")
+    two.own.fault(Fault(data=b"bloB"))
+    with pytest.raises(WrongBytes):
+        await two.upstream.get_blob("library/a", blob, 100)
+    assert two.other.requests("GET", blob) == 0
+    assert await two.upstream.get_blob("library/a", blob, 100) == b"blob"
 
 
 async def test_a_late_source_is_not_waited_for(two: Two) -> None:
