@@ -52,6 +52,17 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.passed_through = Counter(
+            "registry_mirror_passed_through_total",
+            "Blobs sent as they came because they could not be kept, one transfer for each client.",
+            registry=registry,
+        )
+        self.cache_trouble = Gauge(
+            "registry_mirror_cache_trouble",
+            "1 while something is wrong with the cache folder, by what does not work and why.",
+            ["what", "kind"],
+            registry=registry,
+        )
         self.prefetched = Counter(
             "registry_mirror_prefetched_blobs_total",
             "Blobs to be fetched ahead, by how that ended (stored, joined, failed, cancelled, dropped).",

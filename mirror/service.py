@@ -51,9 +51,25 @@ class Service:
         """How each upstream is doing, for people."""
         return self._upstreams.state()
 
+    def troubles(self) -> list[dict[str, Any]]:
+        """What is wrong with the cache folder, for people."""
+        return [
+            {
+                "what": each.side.value,
+                "kind": each.kind.value,
+                "reason": each.reason,
+                "to_do": each.advice,
+                "since": each.since,
+            }
+            for each in self._store.troubles.all()
+        ]
+
     async def refresh_stats(self) -> None:
         """Bring the gauges about the cache up to date."""
         self._upstreams.report(self.metrics)
+        self.metrics.cache_trouble.clear()
+        for trouble in self._store.troubles.all():
+            self.metrics.cache_trouble.labels(trouble.side.value, trouble.kind.value).set(1)
         size, entries = await self._store.stats()
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)
@@ -75,6 +91,7 @@ class Service:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
+                await self._store.recover()
                 await self._store.tidy()
             except StoreError as error:
                 log.warning("housekeeping failed", reason=str(error))

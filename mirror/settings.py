@@ -171,6 +171,8 @@ class CacheSettings(Section):
     min_free: Room = Amount(1024**3)
     max_age: Span = float("inf")
     memory: Size = ByteSize(64 * 1024 * 1024)
+    durability: Literal["safe", "fast"] = "safe"
+    scrub: Size = ByteSize(0)
 
 
 class TagRule(Section):

@@ -19,6 +19,7 @@ PACKAGES = {
     "docker": "docker.io",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
+    "mkfs.ext4": "e2fsprogs",
     "nginx": "nginx-light",
     "podman": "podman",
     "skopeo": "skopeo",

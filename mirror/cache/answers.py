@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
+from mirror.cache.passing import PassedBlob
 from mirror.oci.digest import Digest
 from mirror.store.blobs import OpenBlob
+from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.growing import GrowingFile
 from mirror.store.readahead import ReadAhead
 from mirror.store.threads import DiskThreads
@@ -20,6 +22,7 @@ class Outcome(StrEnum):
     JOIN = "join"
     MISS = "miss"
     STALE = "stale"
+    PASSED = "passed"
     ERROR = "error"
 
 
@@ -84,11 +87,29 @@ class BlobReader(Protocol):
         """
         ...
 
+    def instead(self, error: StoreError) -> PassedBlob:
+        """The disk does not give the rest: who brings it. `error` again where nobody does."""
+        ...
+
     def ahead(self, stop: int) -> ReadAhead:
         """What brings the file's bytes up to `stop` from the disk before they are sent."""
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """What becomes of a reader whose disk fails. `doubt` is called then."""
+
+    passed: PassedBlob
+    doubt: Callable[[], object] = bool
+
+    def instead(self, error: StoreError) -> PassedBlob:
+        if isinstance(error, ShuttingDown):
+            raise error
+        self.doubt()
+        return self.passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +121,22 @@ class SmallBlob:
 
 @dataclass(frozen=True, slots=True)
 class BlobAnswer:
-    content: BlobReader | SmallBlob
+    content: BlobReader | SmallBlob | PassedBlob
     outcome: Outcome
 
 
 class StoredReader:
     """A blob from the store."""
 
-    def __init__(self, blob: OpenBlob, threads: DiskThreads, closed: Callable[[], object] = bool) -> None:
+    def __init__(
+        self,
+        blob: OpenBlob,
+        threads: DiskThreads,
+        rescue: Rescue,
+        closed: Callable[[], object] = bool,
+    ) -> None:
         """`threads` are those that read ahead; `closed` is called when the reader is."""
+        self.instead = rescue.instead
         self.file = blob.file
         self.size = blob.size
         self._threads = threads
@@ -133,11 +161,13 @@ class GrowingReader:
         growing: GrowingFile,
         file: BinaryIO,
         threads: DiskThreads,
+        rescue: Rescue,
         closed: Callable[[], object] = bool,
     ) -> None:
         """`threads` are those that read ahead: what was resumed or lies far back may be on the disk only."""
         self.file = file
         self.size = growing.size
+        self.instead = rescue.instead
         self._growing = growing
         self._threads = threads
         self._closed = closed

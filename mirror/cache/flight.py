@@ -9,7 +9,7 @@ from mirror.log import get_logger
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.errors import StoreError
+from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.growing import GrowingFile
 from mirror.tasks import Tasks
 from mirror.upstream.errors import UpstreamError
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 Error = TypeVar("Error", UpstreamError, StoreError)
 
-SHUTTING_DOWN = StoreError("the mirror is shutting down")
+SHUTTING_DOWN = ShuttingDown("the mirror is shutting down")
 
 
 class Filling(Protocol):

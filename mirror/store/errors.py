@@ -11,6 +11,18 @@ class StoreError(Exception):
     """The cache folder could not be read or written; the message says which operation and why."""
 
 
+class NoRoom(StoreError):
+    """There is not as much room as this one blob takes; others may well fit. `size` in bytes."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
+class ShuttingDown(StoreError):
+    """The mirror stops: nothing is wrong with the disk."""
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turn operating system and SQLite errors into StoreError, so that neither is known above `store`."""

@@ -5,6 +5,7 @@
     books/                links, tag entries, referrers, repositories
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
+    version               of this layout
 """
 
 import math
@@ -12,9 +13,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from mirror.config import CacheSettings
 from mirror.oci.digest import Digest
@@ -23,15 +25,25 @@ from mirror.oci.reference import Repository
 from mirror.store.blobs import Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
+from mirror.store.errors import NoRoom, translated
 from mirror.store.growing import Partial
 from mirror.store.index import Index, Link
 from mirror.store.lock import lock_path, try_lock
 from mirror.store.memory import Content
+from mirror.store.mending import Mending
 from mirror.store.quota import IN_USE, Quota, Room
+from mirror.store.threads import named
+from mirror.store.trouble import ERRORS, Side, Troubles
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
 # in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
 SMALL_BYTES = 256 * 1024
+
+# What a disk must have room for before it counts as well again.
+PROBE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,37 +87,62 @@ class Folder:
 
     def __init__(self, path: Path, settings: CacheSettings | None = None) -> None:
         """Opens or creates everything. `settings` for the quota, None for none."""
-        self._path = path
+        self.path = path
         self._partials = path / "partial"
-        ours = not path.exists() or (path / "books").is_dir() or not any(path.iterdir())
-        for each in (path, path / "blobs", path / "books", self._partials):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if ours:  # and not /srv, or a home, in which everybody else would lose their files
-            os.chmod(path, 0o700)
+        self.troubles = Troubles()
+        self.durable = settings is None or settings.durability == "safe"
         self.blobs = Blobs(path / "blobs", path / "quarantine")
         self.index = Index(path / "books")
-        total = shutil.disk_usage(path).total
+        self.mending = Mending(path, (self.blobs.database, self.index.database), self.troubles)
+        self.mending.open()
+        total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
         self._evicting = threading.Lock()
 
-    def held(self, repository: Repository, digest: Digest) -> Held:
-        return Held(self.index.link(repository, digest), self.blobs.has(digest))
+    def link(self, repository: Repository, digest: Digest) -> Link | None:
+        """As the books have it, if they can be read."""
+        return self.looked_up(Side.BOOKS, None, lambda: self.index.link(repository, digest))
 
-    def open_blob(self, repository: Repository, digest: Digest) -> Held:
+    def has(self, digest: Digest) -> bool:
+        return self.looked_up(Side.BLOBS, False, lambda: self.blobs.has(digest))
+
+    def looked_up(self, side: Side, otherwise: T, work: Callable[[], T]) -> T:
+        """As `Troubles.tried`; once more where what was wrong could be mended."""
+        found = self.troubles.tried(side, otherwise, work)
+        if self.troubles.off(side) and self.mending.at_once(side):
+            return self.troubles.tried(side, otherwise, work)
+        return found
+
+    def written(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns, which writes; once more where what was wrong could be mended. StoreError."""
+        with translated(named(work)):
+            try:
+                return work(*args, **kwargs)
+            except ERRORS as error:
+                self._drop_connections()
+                if not self.mending.after(error):
+                    raise
+            return work(*args, **kwargs)
+
+    def held(self, repository: Repository, digest: Digest, link: Link | None = None) -> Held:
+        """`link`: where it is known without the books, here and below."""
+        return Held(link or self.link(repository, digest), self.has(digest))
+
+    def open_blob(self, repository: Repository, digest: Digest, link: Link | None = None) -> Held:
         """As `held`, and the content where the repository may have it; the caller closes it."""
-        link = self.index.link(repository, digest)
+        link = link or self.link(repository, digest)
         if link is None:
-            return Held(None, self.blobs.has(digest))
-        blob = self.blobs.open(digest)
+            return Held(None, self.has(digest))
+        blob = self.looked_up(Side.BLOBS, None, lambda: self.blobs.open(digest))
         if blob is None or blob.size > SMALL_BYTES:
             return Held(link, blob is not None, blob)
         blob.file.close()
         data = self.read(digest, SMALL_BYTES)
         return Held(link, data is not None, data=data)
 
-    def manifest(self, repository: Repository, digest: Digest) -> Content | None:
+    def manifest(self, repository: Repository, digest: Digest, link: Link | None = None) -> Content | None:
         """The manifest, if it is here and linked to the repository as a manifest."""
-        link = self.index.link(repository, digest)
+        link = link or self.link(repository, digest)
         if link is None or link.media_type is None:
             return None
         data = self.read(digest, MAX_MANIFEST_BYTES)
@@ -113,6 +150,9 @@ class Folder:
 
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
+        return self.looked_up(Side.BLOBS, None, lambda: self._read(digest, limit))
+
+    def _read(self, digest: Digest, limit: int) -> bytes | None:
         data = self.blobs.read(digest, limit)
         # Small enough to prove on every read: a flipped bit on disk never reaches a client.
         if data is not None and Digest.of(data, digest.algorithm) != digest:
@@ -135,7 +175,7 @@ class Folder:
         for digest in digests:
             path = lock_path(digest, self._partials)
             lock = try_lock(path)
-            claims.append(None if lock is None else Claim(digest, path, lock, self.blobs.has(digest)))
+            claims.append(None if lock is None else Claim(digest, path, lock, self.has(digest)))
         return claims
 
     def keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[int]:
@@ -147,9 +187,14 @@ class Folder:
                 claim.release()
         return [self.excess()] * len(kept)
 
+    def put_small(self, digest: Digest, data: bytes) -> int:
+        """Store a small blob without a lock; the `excess` after that."""
+        self._add({digest: data})
+        return self.excess()
+
     def adopt(self, verified: Verified) -> int:
         """Move a verified file into the blob store; the `excess` after that."""
-        self.blobs.add(verified)
+        self.blobs.add(replace(verified, durable=verified.durable and self.durable))
         return self.excess()
 
     def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
@@ -163,12 +208,15 @@ class Folder:
             raise
 
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
-        """Start a partial from nothing, with room for `size` bytes."""
+        """Start a partial from nothing, with room for `size` bytes. NoRoom where there cannot be as much."""
+        usage = shutil.disk_usage(self.path)
+        if size > usage.free:
+            raise NoRoom(f"{partial.digest} takes {size} bytes, and {usage.free} are free", size)
         return partial.allocate(size, chunk_size)
 
     def excess(self) -> int:
         """How many bytes are too many. Fills count with their whole size: what is to come needs room too."""
-        usage = shutil.disk_usage(self._path)
+        usage = shutil.disk_usage(self.path)
         reserved, written = 0, 0
         with os.scandir(self._partials) as entries:
             for entry in entries:
@@ -178,19 +226,55 @@ class Folder:
         free = usage.free - max(0, reserved - written)
         return self._quota.excess(Room(usage.total, free, self.blobs.size() + reserved))
 
-    def evict(self, keep: Collection[Digest] = ()) -> list[Gone]:
+    def evict(self, keep: Collection[Digest] = (), need: int = 0) -> list[Gone]:
         """Remove what is too old, and then, least recently used first, what is too much.
 
-        But nothing of `keep`, nor what somebody is using (quota.IN_USE).
+        And as much as it takes for `need` bytes to be free, whatever the quota allows. But nothing of `keep`,
+        nor what somebody is using (quota.IN_USE).
         """
         gone: list[Gone] = []
         with self._evicting:
             now = time.time()
             if self._quota.max_age < math.inf:
                 gone += self.blobs.evict(now - max(self._quota.max_age, IN_USE), None, keep)
-            if (excess := self.excess()) > 0:
+            lacking = need - shutil.disk_usage(self.path).free if need else 0
+            if (excess := max(self.excess(), lacking)) > 0:
                 gone += self.blobs.evict(now - IN_USE, excess, keep)
         return gone
+
+    def probe(self) -> None:
+        """Try what is in trouble. Whatever works again is used again."""
+        self.mending.check()
+        self._try(Side.BOOKS, lambda: self.index.repositories("", "", 1))
+        self._try(Side.BLOBS, self.blobs.stats)
+        self._try(Side.WRITING, self._write_something)
+
+    def _try(self, side: Side, work: Callable[[], object]) -> None:
+        if not self.troubles.off(side):
+            return
+        try:
+            work()
+        except ERRORS as error:
+            self._drop_connections()
+            self.troubles.note(side, error)
+        else:
+            self.troubles.well(side)
+
+    def _write_something(self) -> None:
+        """All the kinds of writing there are: a file with some room, and both databases."""
+        path = self._small_path(Digest.of(b""))
+        try:
+            with open(path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
+        finally:
+            path.unlink(missing_ok=True)
+        for database in (self.blobs.database, self.index.database):
+            with database.cache.transact():
+                database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
+
+    def _drop_connections(self) -> None:
+        for database in (self.blobs.database, self.index.database):
+            database.drop_connection()
 
     def close(self) -> None:
         """Close this thread's connections."""

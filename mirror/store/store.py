@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from mirror.config import CacheSettings
 from mirror.oci.digest import Digest
@@ -16,16 +17,27 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import Gone
 from mirror.store.combine import Combined
 from mirror.store.disk import Verified
-from mirror.store.errors import StoreError
+from mirror.store.errors import NoRoom, ShuttingDown, StoreError
 from mirror.store.folder import Claim, Folder, Held, StoredManifest
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link, ReferrersEntry, TagEntry
 from mirror.store.memory import Content, Memory
+from mirror.store.recent import Recent
 from mirror.store.threads import DiskThreads
+from mirror.store.trouble import Kind, Side, kind_of
 from mirror.tasks import to_the_end
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Threads that read blobs ahead of their senders: as many as a disk serves well, and not all there are.
 READERS = 4
+
+# What is made free on a full disk besides what is asked for, in bytes: so that it is not at once full again.
+MORE_ROOM = 16 * 1024 * 1024
+
+# What may be remembered of links that could not be written down, in bytes: some ten thousand.
+LINKS = 8 * 1024 * 1024
 
 
 class Store:
@@ -34,7 +46,10 @@ class Store:
     def __init__(self, folder: Folder, memory: int) -> None:
         self.folder = folder
         self.on_evicted: Callable[[Sequence[Gone]], object] = bool  # told what the quota has cost
+        self.troubles = folder.troubles
         self._memory = Memory(memory)
+        # Links that were confirmed but could not be written down.
+        self._links: Recent[tuple[Repository, Digest], Link] = Recent(LINKS)
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
@@ -56,10 +71,25 @@ class Store:
             opener.executor.shutdown(wait=False)
         return cls(folder, 0 if settings is None else settings.memory)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what is fetched can be kept: not while there is trouble with writing."""
+        return not self.troubles.off(Side.WRITING)
+
+    def failed(self, error: StoreError) -> None:
+        """Something could not be written, and nothing is until `recover` finds that it can."""
+        if not isinstance(error, ShuttingDown):
+            self.troubles.note(Side.WRITING, error)
+
+    async def recover(self) -> None:
+        """See whether what was in trouble works again, and whether the folder is still there."""
+        await self.threads.run(self.folder.probe)
+
     async def held(self, repository: Repository, digest: Digest) -> Held:
         if (known := self._memory.content(repository, digest)) is not None:
             return Held(known.link, True)
-        return await self.threads.run(self.folder.held, repository, digest)
+        link = self._links.get((repository, digest))
+        return await self.threads.run(self.folder.held, repository, digest, link)
 
     async def open_blob(self, repository: Repository, digest: Digest) -> Held:
         """As `held`, and the blob opened where the repository may have it; the caller closes it."""
@@ -67,7 +97,8 @@ class Store:
             self.touch(digest)
             return Held(known.link, True, data=known.data)
         writes = self._memory.writes
-        opening = self.threads.start(self.folder.open_blob, repository, digest)
+        link = self._links.get((repository, digest))
+        opening = self.threads.start(self.folder.open_blob, repository, digest, link)
         try:
             held = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -84,7 +115,8 @@ class Store:
         content = self._memory.content(repository, digest)
         if content is None:
             writes = self._memory.writes
-            content = await self.threads.run(self.folder.manifest, repository, digest)
+            link = self._links.get((repository, digest))
+            content = await self.threads.run(self.folder.manifest, repository, digest, link)
             if content is None:
                 return None
             self._memory.keep_content(repository, digest, content, writes)
@@ -115,51 +147,59 @@ class Store:
     async def put_manifest(
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
     ) -> None:
-        """Keep a verified manifest, and link it and what it names to the repository."""
-        await self.threads.run(self.folder.put_manifest, repository, manifest, children)
-        self._memory.forget(repository, (manifest.digest, *children))
+        """Keep a verified manifest, and link it and what it names to the repository, if that can be."""
         content = Content(Link(manifest.media_type, len(manifest.data)), manifest.data)
+        links = {**children, manifest.digest: content.link}
+        await self._link(repository, links, self.folder.put_manifest, repository, manifest, children)
+        self._memory.forget(repository, links)
         self._memory.keep_content(repository, manifest.digest, content, self._memory.writes)
 
     async def add_link(self, repository: Repository, digest: Digest, link: Link) -> None:
-        await self.threads.run(self.folder.index.add_links, repository, {digest: link})
+        links = {digest: link}
+        await self._link(repository, links, self.folder.index.add_links, repository, links)
         self._memory.forget(repository, (digest,))
+
+    async def doubt(self, digest: Digest) -> None:
+        """It broke off while it was being sent: the next one who asks is to get another."""
+        with suppress(StoreError):
+            await self.threads.run(self.folder.blobs.doubt, digest)
 
     async def adopt(self, verified: Verified) -> None:
         """Move a verified file into the blob store, and make room for it."""
-        if await self.threads.run(self.folder.adopt, verified) > 0:
-            await self.tidy([verified.digest])
+        if await self._write(self.folder.adopt, verified) > 0:
+            await self._tidied([verified.digest])
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         known = self._memory.tag(repository, tag)
         if known is not None:
             return known
         writes = self._memory.writes
-        entry = await self.threads.run(self.folder.index.tag, repository, tag)
+        entry = await self._read(None, lambda: self.folder.index.tag(repository, tag))
         if entry is not None:
             self._memory.keep_tag(repository, tag, entry, writes)
         return entry
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
-        await self.threads.run(self.folder.index.put_tag, repository, tag, entry)
+        await self._note(self.folder.index.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.keep_tag(repository, tag, entry, self._memory.writes)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
-        await self.threads.run(self.folder.index.drop_tag, repository, tag)
+        await self._note(self.folder.index.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
         """Up to `limit` tags with an entry, after `after` in order."""
-        return await self.threads.run(self.folder.index.tags, repository, after, limit)
+        none: list[str] = []
+        return await self._read(none, lambda: self.folder.index.tags(repository, after, limit))
 
     async def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
-        return await self.threads.run(self.folder.index.referrers, repository, digest)
+        return await self._read(None, lambda: self.folder.index.referrers(repository, digest))
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
-        await self.threads.run(self.folder.index.put_referrers, repository, digest, entry)
+        await self._note(self.folder.index.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.threads.run(self.folder.index.repositories, prefix, after, limit)
@@ -174,10 +214,15 @@ class Store:
             raise
 
     async def keep(self, repository: Repository, claim: Claim, content: Content) -> None:
-        """Store a small blob, which was verified, and give up its lock."""
+        """Store a small blob, which was verified, if that can be, and give up its lock."""
         self._memory.keep_content(repository, claim.digest, content, self._memory.writes)
-        if await self._keeps.do((claim, content.data)) > 0:
-            await self.tidy([claim.digest])
+        try:
+            excess = await self._kept(claim, content.data)
+        except StoreError as error:
+            self.failed(error)
+        else:
+            if excess > 0:
+                await self._tidied([claim.digest])
 
     async def give_up(self, claim: Claim) -> None:
         """Nothing came of it."""
@@ -185,11 +230,11 @@ class Store:
 
     async def lacking(self, digests: Sequence[Digest]) -> list[Digest]:
         """Which of them are not here."""
-        return await self.threads.run(lambda: [each for each in digests if not self.folder.blobs.has(each)])
+        return await self.threads.run(lambda: [each for each in digests if not self.folder.has(each)])
 
     async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
-        return await self.threads.run(self.folder.lock_partial, repository, digest)
+        return await self._write(self.folder.lock_partial, repository, digest)
 
     async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
         """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
@@ -202,8 +247,10 @@ class Store:
         """The partial as a growing file of `size` bytes: resumed if it was that size, else from nothing."""
         chunks = partial.chunks
         if chunks is None or chunks.size != size:
-            chunks = await self.threads.run(self.folder.allocate, partial, size, chunk_size)
-        return GrowingFile(partial, chunks, self.threads, verify_first=verify_first)
+            chunks = await self._write(self.folder.allocate, partial, size, chunk_size)
+        growing = GrowingFile(partial, chunks, self.threads, verify_first=verify_first)
+        growing.make_room = self.make_room
+        return growing
 
     async def discard(self, partial: Partial) -> None:
         """Remove the partial's files: they were adopted, or are worthless."""
@@ -213,13 +260,19 @@ class Store:
         """Close the partial and give up its lock; what it holds stays for the next fill."""
         await self.threads.run(partial.release)
 
-    async def tidy(self, keep: Sequence[Digest] = ()) -> None:
-        """Bring the cache within its quota; `keep` stays in any case."""
+    async def tidy(self, keep: Sequence[Digest] = (), need: int = 0) -> None:
+        """Bring the cache within its quota, and have `need` bytes free; `keep` stays in any case."""
         async with self._tidying:
-            await self.flush_used()  # so that what is in use is known to be
-            gone = await self.threads.run(self.folder.evict, keep)
+            with suppress(StoreError):  # a full disk takes no notes, and is to be made less full all the same
+                await self.flush_used()  # so that what is in use is known to be
+            gone = await self.threads.run(self.folder.evict, keep, need)
         if gone:
             self.on_evicted(gone)
+
+    async def make_room(self, need: int = 0) -> None:
+        """The disk is full: evict until `need` bytes and some more are free, whatever comes of it."""
+        with suppress(StoreError):
+            await self.tidy(need=need + MORE_ROOM)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
@@ -237,9 +290,65 @@ class Store:
             await self.threads.run(self.folder.blobs.touch, used)
 
     async def close(self) -> None:
-        await self.flush_used()
+        with suppress(StoreError):
+            await self.flush_used()
         self.readers.executor.shutdown(wait=False)
         await self.threads.close(self.folder.close)
+
+    async def _read(self, otherwise: T, work: Callable[[], T]) -> T:
+        """From the books, if they can be read; what they do not have is asked of the upstream."""
+        return await self.threads.run(self.folder.looked_up, Side.BOOKS, otherwise, work)
+
+    async def _write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns; once more with more room where there was too little. StoreError."""
+        try:
+            return await self.threads.run(lambda: self.folder.written(work, *args, **kwargs))
+        except NoRoom as error:
+            await self.make_room(error.size)
+        except StoreError as error:
+            if kind_of(error) is not Kind.FULL:
+                raise
+            await self.make_room()
+        return await self.threads.run(lambda: self.folder.written(work, *args, **kwargs))
+
+    async def _kept(self, claim: Claim, data: bytes) -> int:
+        """The excess after storing it, with more room or in a mended folder where that was wanting."""
+        with suppress(StoreError):
+            return await self._keeps.do((claim, data))
+        return await self._write(self.folder.put_small, claim.digest, data)
+
+    async def _tidied(self, keep: Sequence[Digest]) -> None:
+        """As `tidy`: that it fails is housekeeping's matter, not that of who has stored something."""
+        with suppress(StoreError):
+            await self.tidy(keep)
+
+    async def _note(self, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Write into the books, if that can be; whether it could."""
+        if not self.keeps:
+            return False
+        try:
+            await self._write(work, *args, **kwargs)
+        except StoreError as error:
+            self.failed(error)
+            return False
+        return True
+
+    async def _link(
+        self,
+        repository: Repository,
+        links: Mapping[Digest, Link],
+        work: Callable[P, object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """As `_note`; what cannot be written down is remembered, so that it need not be asked each time."""
+        noted = await self._note(work, *args, **kwargs)
+        for digest, link in links.items():
+            known = self._links.get((repository, digest))
+            if noted:
+                self._links.drop((repository, digest))
+            elif known is None or known.media_type is None or link.media_type is not None:
+                self._links.put((repository, digest), link, 0)
 
     def _release_unwanted(self, claiming: "asyncio.Future[Claim | None]") -> None:
         """Whoever wanted to fill has left while the lock was being had."""
