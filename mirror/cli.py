@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mirror import __version__
+from mirror import __version__, cli_verify
 from mirror.config import Config, ConfigError, Loaded, environment, load
 from mirror.log import configure, get_logger
 from mirror.notify import notify
@@ -112,6 +112,9 @@ def serve(
         asyncio.run(_serve(settings))
     except (StoreError, OSError) as error:
         _fail(f"{error}", 1)
+
+
+app.command(help=cli_verify.HELP)(cli_verify.verify)
 
 
 @config_app.command("check")

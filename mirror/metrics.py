@@ -63,6 +63,12 @@ class Metrics:
             ["what", "kind"],
             registry=registry,
         )
+        self.scrubbed_bytes = Counter(
+            "registry_mirror_scrubbed_bytes_total", "Bytes read to prove what is cached.", registry=registry
+        )
+        self.scrub_wrong = Counter(
+            "registry_mirror_scrub_wrong_total", "Blobs found wrong by that.", registry=registry
+        )
         self.prefetched = Counter(
             "registry_mirror_prefetched_blobs_total",
             "Blobs to be fetched ahead, by how that ended (stored, joined, failed, cancelled, dropped).",

@@ -13,6 +13,8 @@ from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.store.blobs import Gone
 from mirror.store.errors import StoreError
+from mirror.store.fsck import HARMLESS, Step
+from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.tasks import Tasks
 from mirror.upstream.sources import Upstreams
@@ -21,6 +23,9 @@ log = get_logger(__name__)
 
 # Last-use times are written this often, in seconds: a crash loses that much of the eviction order.
 HOUSEKEEPING_SECONDS = 10.0
+
+# What crashes have left is looked for this often, in seconds; it grows old before it is removed.
+SWEEP_SECONDS = 3600.0
 
 
 class Service:
@@ -41,6 +46,8 @@ class Service:
         store = await Store.open(config.cache.dir, config.cache)
         service = cls(config, store, clock)
         service._tasks.spawn(service._keep_house(), name="housekeeping")
+        scrub = Scrub(store.folder, config.cache.scrub, service._scrubbed)
+        service._tasks.spawn(scrub.run(), name="scrub")
         return service
 
     def used(self, digest: Digest) -> None:
@@ -87,10 +94,19 @@ class Service:
         self.metrics.evicted_bytes.inc(size)
         log.info("evicted to make room, least recently used first", blobs=len(gone), bytes=size)
 
+    def _scrubbed(self, step: Step) -> None:
+        self.metrics.scrubbed_bytes.inc(step.read)
+        if step.finding is not None and step.finding.wrong not in HARMLESS:
+            self.metrics.scrub_wrong.inc()
+
     async def _keep_house(self) -> None:
+        swept = -SWEEP_SECONDS
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
+                if time.monotonic() - swept >= SWEEP_SECONDS:
+                    swept = time.monotonic()
+                    await self._store.sweep()
                 await self._store.recover()
                 await self._store.tidy()
             except StoreError as error:

@@ -32,6 +32,7 @@ from mirror.store.lock import lock_path, try_lock
 from mirror.store.memory import Content
 from mirror.store.mending import Mending
 from mirror.store.quota import IN_USE, Quota, Room
+from mirror.store.sweep import sweep
 from mirror.store.threads import named
 from mirror.store.trouble import ERRORS, Side, Troubles
 
@@ -275,6 +276,10 @@ class Folder:
     def _drop_connections(self) -> None:
         for database in (self.blobs.database, self.index.database):
             database.drop_connection()
+
+    def sweep(self) -> list[str]:
+        """Remove what crashes have left; the names of what is gone."""
+        return sweep(self._partials)
 
     def close(self) -> None:
         """Close this thread's connections."""

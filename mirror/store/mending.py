@@ -69,6 +69,15 @@ class Mending:
             return False
         return self._put_right([])
 
+    @property
+    def unknown_files(self) -> bool:
+        """Whether the blobs have files that their database does not know."""
+        return (self._path / REBUILD).exists()
+
+    def rebuilt(self) -> None:
+        """All files have their entries."""
+        (self._path / REBUILD).unlink(missing_ok=True)
+
     def _put_right(self, suspects: Sequence[Database]) -> bool:
         """Make anew what is gone, and those of `suspects` that are corrupt; whether there was something."""
         try:

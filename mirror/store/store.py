@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mirror.config import CacheSettings
+from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import Gone
@@ -26,6 +27,8 @@ from mirror.store.recent import Recent
 from mirror.store.threads import DiskThreads
 from mirror.store.trouble import Kind, Side, kind_of
 from mirror.tasks import to_the_end
+
+log = get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -273,6 +276,11 @@ class Store:
         """The disk is full: evict until `need` bytes and some more are free, whatever comes of it."""
         with suppress(StoreError):
             await self.tidy(need=need + MORE_ROOM)
+
+    async def sweep(self) -> None:
+        """Remove what crashes have left."""
+        if gone := await self.threads.run(self.folder.sweep):
+            log.info("removed what a crash or a fill that nobody resumed had left", files=len(gone))
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
