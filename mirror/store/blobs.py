@@ -127,10 +127,12 @@ class Blobs:
     def set_aside(self, digest: Digest) -> None:
         """Quarantine a file that is not what its name says; from now on the blob is a miss."""
         log.error("blob corrupt on disk, set aside", digest=str(digest), quarantine=str(self._quarantine))
-        path = self._cache.get(str(digest))
-        if path is not None:
-            self.quarantine(path)
-        self._cache.delete(str(digest))
+        row = self.row(str(digest))
+        if row is None:
+            return
+        # Entry first, file second (invariant 8).
+        self.forget(row)
+        self.quarantine(self.database.folder / row.name)
 
     def quarantine(self, path: Path) -> None:
         """Move a file out of the store; whoever wants to can look at it there."""
