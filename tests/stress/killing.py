@@ -1,6 +1,6 @@
 """Processes that die on purpose: at the n-th thing they ask of the disk, or with what was not synced lost.
 
-Run as a program of its own, because it forks: `python -m tests.stress.killing FOLDER`. Prints what went wrong.
+A program of its own, because it forks: `python -m tests.stress.killing FOLDER`. Prints what went wrong.
 """
 
 import os
@@ -15,7 +15,8 @@ from typing import Any
 
 import diskcache
 
-from mirror.config import CacheSettings
+from mirror.config import CacheSettings, Log
+from mirror.log import configure
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store import fsck
@@ -198,7 +199,9 @@ def kill_everywhere(path: Path, operation: Callable[[Folder], None]) -> list[str
     while True:
         prepared(path)
         killed = dying(path, operation, at)
-        found += [f"{operation.__name__}, killed at step {at}: {each}" for each in complaints(path, operation)]
+        found += [
+            f"{operation.__name__}, killed at step {at}: {each}" for each in complaints(path, operation)
+        ]
         if not killed:
             print(f"{operation.__name__}: {at} steps", file=sys.stderr)
             return found
@@ -206,7 +209,7 @@ def kill_everywhere(path: Path, operation: Callable[[Folder], None]) -> list[str
 
 
 def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
-    """A blob is adopted, and then the power fails: what was not synced is lost; without `books`, entries too."""
+    """A blob is adopted, and the power fails: what was not synced is lost; without `books`, entries too."""
     prepared(path)
     synced = path.with_name("synced")
 
@@ -218,7 +221,8 @@ def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
                 file.write(f"{os.stat(descriptor).st_ino}\n")
             real["fsync"](descriptor)
 
-        os.fsync = os.fdatasync = noting
+        for name in real:
+            setattr(os, name, noting)
         settings = CacheSettings.model_validate({"dir": path, "durability": durability})
         adopt(Folder(path, settings))
 
@@ -249,6 +253,7 @@ def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
 
 
 def main(path: Path) -> None:
+    configure(Log(), sys.stderr)
     fsck.GRACE = -1.0
     found: list[str] = []
     for operation in OPERATIONS:
