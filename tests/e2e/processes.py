@@ -29,10 +29,10 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIEN
         time.sleep(0.02)
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def run(
@@ -80,6 +80,15 @@ class Process:
             )
         wait_until(lambda: self._ready() or self._ended(), f"start of {self._command[0]}")
         assert not self._ended(), f"{self._command[0]} ended:\n{self.log.read_text(errors='replace')}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and not self._ended()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def signal(self, number: int) -> None:
         assert self._process is not None
