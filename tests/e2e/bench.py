@@ -71,9 +71,7 @@ def bench(folder: Path, address: str, hub: RealHub) -> Iterator[dict[str, Client
     """All three by name, running. `address` is the mirror's; `hub` is where they go next."""
     with ExitStack() as stack:
         found = (
-            of_docker(
-                stack.enter_context(docker(folder / "d", [f"http://{address}"], hub.wrapper, hub.env))
-            ),
+            of_docker(stack.enter_context(docker(folder / "d", [f"http://{address}"], hub.wrapper, hub.env))),
             of_containerd(
                 stack.enter_context(containerd(folder / "c", f"http://{address}", hub.wrapper, hub.env))
             ),

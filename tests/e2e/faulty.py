@@ -5,6 +5,8 @@
 Each door is a port of ADDRESS and leads to HOST:PORT. CONTROL is a Unix socket, which reaches into a network
 namespace whatever the firewall there drops: a line of JSON with what to do, a line with what has passed.
 
+Besides it is a name server that knows no name.
+
 It knows HTTP/1.1 as far as needed: a request without a body, and how long the body of its answer is. It signs
 the URLs that the registry redirects to, and refuses, at the CDN, a signature that is said to have expired.
 """
@@ -19,7 +21,7 @@ import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 # Small, so that what was sent is what was received, but for a few pieces.
 BUFFER = 64 * 1024
@@ -32,7 +34,9 @@ TOKEN = re.compile(rb"(?i)(\r\nauthorization: *)([^\r\n]+)")
 KEEP_ALIVE = re.compile(rb"(?i)\r\n(connection|keep-alive):[^\r\n]*")
 SIGNATURE = re.compile(r"[?&]signature=(\d+)")
 
-EXPIRED_URL = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+EXPIRED_URL = (
+    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+)
 
 
 @dataclass(frozen=True)
@@ -280,12 +284,23 @@ def _answer(status: int, headers: dict[str, str], method: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+class NoNames(asyncio.DatagramProtocol):
+    """DNS: whatever is asked for does not exist (RFC 1035, 4.1.1: QR, RD and RA, RCODE 3)."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        self._transport.sendto(data[:2] + b"\x81\x83" + data[4:], address)
+
+
 async def main(control: str, address: str, *doors: str) -> None:
     proxy = Proxy()
     for each in doors:
         door, _, places = each.partition("=")
         port, host, behind = places.split(":")
         await proxy.open(address, door, int(port), (host, int(behind)))
+    await asyncio.get_running_loop().create_datagram_endpoint(NoNames, (address, 53))
     server = await asyncio.start_unix_server(proxy.told, control)
     await server.serve_forever()
 

@@ -91,7 +91,14 @@ def lab(storage: Path, folder: Path) -> Iterator[Lab]:
             f"tokens={TOKENS}:{tokens.netloc}",
         ]
         # -P: the folder of these modules is not where the standard library is looked for.
-        proxy: list[str | Path] = [sys.executable, "-P", str(faulty.__file__), folder / "ctl", net.there, *doors]
+        proxy: list[str | Path] = [
+            sys.executable,
+            "-P",
+            str(faulty.__file__),
+            folder / "ctl",
+            net.there,
+            *doors,
+        ]
         programs: dict[int, list[str | Path]] = {
             REGISTRY + BEHIND: [program("docker-registry"), "serve", folder / "registry.yml"],
             CDN + BEHIND: [program("nginx"), "-c", folder / "nginx.conf", "-g", "user root;"],

@@ -121,7 +121,14 @@ def _claims(query: dict[str, list[str]]) -> dict[str, object]:
     ]
     now = int(time.time())
     times = {"nbf": now - 10, "iat": now, "exp": now + 300}
-    return {"iss": "tokens", "sub": "", "aud": query["service"][0], "jti": secrets.token_hex(8), "access": access, **times}
+    return {
+        "iss": "tokens",
+        "sub": "",
+        "aud": query["service"][0],
+        "jti": secrets.token_hex(8),
+        "access": access,
+        **times,
+    }
 
 
 @dataclass
@@ -198,7 +205,9 @@ def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None)
         config = registry_config(storage, f"127.0.0.1:{registry_port}", redirect, (realm, authority))
         (folder / "registry.yml").write_text(json.dumps(config))
         (folder / "nginx.conf").write_text(
-            NGINX.format(folder=folder, host="127.0.0.1", port=cdn_port, storage=storage, limit=limit, more="")
+            NGINX.format(
+                folder=folder, host="127.0.0.1", port=cdn_port, storage=storage, limit=limit, more=""
+            )
         )
         (folder / "cdn.log").touch()
         # nginx's workers are another user, who must be able to read what the registry wrote.

@@ -19,7 +19,7 @@ from tests.e2e.origin import Origin, origin, unprotected
 
 # Short, so that the suite is: an upstream is given up after CONNECT or READ seconds of silence, tried three
 # times, and a client has its answer after HEADERS, or after FALLBACK where there is something to fall back on.
-CONNECT, READ, HEADERS, FALLBACK = 2, 2, 6, 1
+CONNECT, READ, HEADERS, FALLBACK = 1, 1.5, 4, 1
 
 CONFIG = f"""
 [server]
@@ -80,10 +80,12 @@ class Scene:
 
     def prime(self, image: Image) -> None:
         """The mirror has the image afterwards."""
-        Skopeo(self.mirror.address).copy(image.reference, self.folder / f"primed-{image.name.rpartition('/')[2]}")
+        Skopeo(self.mirror.address).copy(
+            image.reference, self.folder / f"primed-{image.name.rpartition('/')[2]}"
+        )
 
     def resolve(self, known: bool) -> None:
-        """Whether the origin's name is in /etc/hosts; the name server in its network is none."""
+        """Whether the origin's name is in /etc/hosts; the name server in its network knows no name."""
         line = f"{self.lab.net.there} {NAME}\n" if known else ""
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{line}")
 
@@ -100,7 +102,9 @@ class Scene:
 
     def slowest(self, image: Image) -> float:
         """Seconds until the head of the mirror's slowest answer about a manifest of this image."""
-        lines = (json.loads(line) for line in self.mirror.log.read_text().splitlines() if line.startswith("{"))
+        lines = (
+            json.loads(line) for line in self.mirror.log.read_text().splitlines() if line.startswith("{")
+        )
         name = f"{image.name}"
         return max(
             (

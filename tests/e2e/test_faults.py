@@ -149,10 +149,7 @@ CASES = [
     *(Case(fault, COLD, NONE, FAILED, OWN + 3 * told) for fault, (_, told) in UNAVAILABLE.items()),
     *(Case(fault, CACHED, NONE, PULLED, OWN) for fault in UNAVAILABLE),
     *(Case(fault, COLD, NONE, PULLED, OWN + 8) for fault in PASSING),
-    *(
-        Case(fault, CACHED, NONE, PULLED, OWN, (ALL[number % 3],))
-        for number, fault in enumerate(PASSING)
-    ),
+    *(Case(fault, CACHED, NONE, PULLED, OWN, (ALL[number % 3],)) for number, fault in enumerate(PASSING)),
 ]
 
 
