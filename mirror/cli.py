@@ -36,6 +36,10 @@ In front of another registry, or of a stand-in for one:
 Docker Hub's pulls go through the first upstream that is named, every other one through its name:
 docker pull 127.0.0.1:5000/quay.io/prometheus/busybox
 
+Without any network, with what was pulled before:
+
+    registry-mirror serve --offline
+
 SIGTERM or Ctrl-C finishes what is being sent, up to server.shutdown_timeout; a second one ends at once.
 """
 
@@ -67,6 +71,11 @@ Upstream = Annotated[
     ),
 ]
 
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Ask no upstream for anything: serve what is here."),
+]
+
 
 def main() -> None:
     """The `registry-mirror` command."""
@@ -90,9 +99,14 @@ def _top(
 
 @app.command(help=SERVE_HELP)
 def serve(
-    config: ConfigFile = None, listen: Listen = None, cache_dir: CacheDir = None, upstream: Upstream = None
+    config: ConfigFile = None,
+    listen: Listen = None,
+    cache_dir: CacheDir = None,
+    upstream: Upstream = None,
+    offline: Offline = False,
 ) -> None:
-    settings = _load(config, listen, cache_dir, upstream).config
+    flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
+    settings = _load(config, flags).config
     configure(settings.log, sys.stderr)
     try:
         asyncio.run(_serve(settings))
@@ -103,7 +117,7 @@ def serve(
 @config_app.command("check")
 def config_check(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
     """Say whether FILE can be used, and if not, what is wrong with it."""
-    _load(file, None, None, None)
+    _load(file, {})
     typer.echo(f"{file}: ok")
 
 
@@ -113,10 +127,12 @@ def config_show(
     listen: Listen = None,
     cache_dir: CacheDir = None,
     upstream: Upstream = None,
+    offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Print the effective values and where each came from. Secrets are masked."""
-    loaded = _load(config, listen, cache_dir, upstream)
+    flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
+    loaded = _load(config, flags)
     rows = list(_rows(loaded))
     if as_json:
         typer.echo(
@@ -129,10 +145,7 @@ def config_show(
         typer.echo(f"{key:<{keys}}  {value:<{min(values, 40)}}  {origin}")
 
 
-def _load(
-    file: Path | None, listen: list[str] | None, cache_dir: Path | None, upstream: list[str] | None
-) -> Loaded:
-    flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream}
+def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
     try:
         return load(file, environment(), flags)
     except ConfigError as error:
@@ -218,6 +231,8 @@ def _banner(config: Config, addresses: Sequence[str]) -> str:
     broad = max(map(len, places))
     for upstream, place in zip(config.upstreams, places, strict=True):
         lines.append(f"  {upstream.name:<{width}}  at {place:<{broad}}  from {upstream.url}")
+    if config.server.offline:
+        lines += ["", "Offline: none of them is asked for anything; what is not cached is not found."]
     lines += [
         "",
         "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker):",

@@ -27,6 +27,7 @@ from mirror.settings import (
     Section,
     Server,
     SourceSettings,
+    TagRule,
     Tags,
     UpstreamSettings,
     reason,
@@ -41,6 +42,7 @@ __all__ = [
     "Log",
     "Server",
     "SourceSettings",
+    "TagRule",
     "Tags",
     "UpstreamSettings",
     "environment",
@@ -141,8 +143,8 @@ def environment() -> Mapping[str, str]:
 def load(file: Path | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
     """Read and check everything. Raises ConfigError, which lists all that is wrong.
 
-    `flags` maps `listen` (list of HOST:PORT), `cache_dir` and `upstreams` (list of NAME=URL) to values; None
-    and empty ones are as if they were not given, and so are empty variables of `env`.
+    `flags` maps `listen` (list of HOST:PORT), `cache_dir`, `upstreams` (list of NAME=URL) and `offline` to
+    values; None and empty ones are as if they were not given, and so are empty variables of `env`.
     """
     layers = _Layers()
     layers.upstreams = {name: {"name": name, **keys} for name, keys in PRECONFIGURED.items()}
@@ -225,6 +227,8 @@ def _apply_environment(layers: _Layers, env: Mapping[str, str]) -> None:
 def _apply_flags(layers: _Layers, flags: Mapping[str, object]) -> None:
     if flags.get("listen"):
         layers.put("server", "listen", flags["listen"], "--listen")
+    if flags.get("offline"):
+        layers.put("server", "offline", True, "--offline")
     if flags.get("cache_dir"):
         layers.put("cache", "dir", flags["cache_dir"], "--cache-dir")
     if isinstance(named := flags.get("upstreams"), list):

@@ -1,6 +1,8 @@
 """The composition root: a configuration becomes everything that answers requests."""
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from mirror.cache.cache import Cache
 from mirror.cache.fill import Tools
@@ -22,19 +24,19 @@ HOUSEKEEPING_SECONDS = 10.0
 class Service:
     """One running mirror, without its network face. Make it with `open`."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: Config, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.metrics = Metrics()
         self._tasks = Tasks()
         self._store = store
         self._upstreams = Upstreams(config, self.metrics, self._tasks)
-        tools = Tools(store, self._tasks, self.metrics, config.fill)
+        tools = Tools(store, self._tasks, self.metrics, config.fill, clock)
         self.cache = Cache(tools, self._upstreams, config.tags)
 
     @classmethod
-    async def open(cls, config: Config) -> "Service":
-        """Raises StoreError when the cache folder cannot be used."""
+    async def open(cls, config: Config, clock: Callable[[], float] = time.time) -> "Service":
+        """`clock`: seconds since the epoch. Raises StoreError when the cache folder cannot be used."""
         store = await Store.open(config.cache.dir, config.cache.max_size, config.cache.memory)
-        service = cls(config, store)
+        service = cls(config, store, clock)
         service._tasks.spawn(service._keep_house(), name="housekeeping")
         return service
 

@@ -16,6 +16,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    PlainSerializer,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -65,10 +66,21 @@ def _host_name(value: str) -> str:
     return value
 
 
+def _for_ever(value: object) -> object:
+    """A word for what TOML has no number for that people would write."""
+    return float("inf") if value == "forever" else _not_a_switch(value)
+
+
 Number = BeforeValidator(_not_a_switch)
 Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], BeforeValidator(_listed)]
 Seconds = Annotated[float, Number, Field(ge=0, allow_inf_nan=False)]
+Span = Annotated[
+    float,
+    BeforeValidator(_for_ever),
+    Field(ge=0),
+    PlainSerializer(lambda value: "forever" if value == float("inf") else value, when_used="json"),
+]
 Timeout = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
 Attempts = Annotated[int, Number, Field(ge=1, le=100)]
 Size = Annotated[ByteSize, Number]
@@ -87,6 +99,7 @@ class Server(Section):
     header_timeout: Timeout = 20
     shutdown_timeout: Seconds = 30
     when_unavailable: Literal["auto", "next", "honest"] = "auto"
+    offline: bool = False
 
     @field_validator("listen")
     @classmethod
@@ -108,10 +121,25 @@ class CacheSettings(Section):
     memory: Size = ByteSize(64 * 1024 * 1024)
 
 
+class TagRule(Section):
+    """What is different for repositories that match; what it does not say is as in [tags]."""
+
+    repositories: str
+    fresh: Span | None = None
+    stale_while_revalidate: Span | None = None
+    stale_if_error: Span | None = None
+    immutable: Words = ()
+
+
 class Tags(Section):
-    fresh: Seconds = 60
+    fresh: Span = 60
+    stale_while_revalidate: Span = 0
+    stale_if_error: Span = float("inf")
+    immutable: Words = ()
+    rules: tuple[TagRule, ...] = ()
     missing: Seconds = 5
     fallback_after: Seconds = 2
+    serve_incomplete: bool = False
 
 
 class Fill(Section):

@@ -1,7 +1,8 @@
 """A whole mirror in this process: real sockets, real files, in front of fake registries."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,15 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
 
 
 @asynccontextmanager
-async def serving(config: Config) -> AsyncIterator[Running]:
-    """The mirror of `config`, on a free port of loopback."""
+async def serving(config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[Running]:
+    """The mirror of `config`, on a free port of loopback; `clock` tells it how old tag entries are."""
     config = config.model_copy(
         update={"server": config.server.model_copy(update={"listen": ("127.0.0.1:0",)})}
     )
     loop = asyncio.get_running_loop()
     addresses: asyncio.Future[Sequence[str]] = loop.create_future()
     stop = asyncio.Event()
-    service = await Service.open(config)
+    service = await Service.open(config, clock)
     tasks = Tasks()
     server = tasks.spawn(serve(service, config, addresses.set_result, stop), name="serve")
     try:

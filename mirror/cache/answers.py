@@ -25,10 +25,19 @@ FOR_EVER = math.inf
 
 
 @dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """What is told about a stale answer: why it is one, and the seconds since it was confirmed, if known."""
+
+    age: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestInfo:
     """What a HEAD on a manifest tells. `size` in bytes.
 
-    `lasts`: for how many seconds the same question has the same answer, if that is known.
+    `lasts`: for how many seconds the same question has the same answer, if that is known. `unconfirmed` is
+    set when the outcome is STALE.
     """
 
     digest: Digest
@@ -36,17 +45,19 @@ class ManifestInfo:
     size: int
     outcome: Outcome
     lasts: float = 0.0
+    unconfirmed: Unconfirmed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestAnswer:
-    """`lasts` as in ManifestInfo."""
+    """`lasts` and `unconfirmed` as in ManifestInfo."""
 
     data: bytes
     digest: Digest
     media_type: str
     outcome: Outcome
     lasts: float = 0.0
+    unconfirmed: Unconfirmed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,8 @@ class TagsAnswer:
 
     data: bytes
     next_query: str | None
+    outcome: Outcome = Outcome.MISS
+    unconfirmed: Unconfirmed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +143,7 @@ class ReferrersAnswer:
     data: bytes
     filtered: bool
     outcome: Outcome
+    unconfirmed: Unconfirmed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from mirror.cache.answers import (
     TagsAnswer,
 )
 from mirror.cache.blobs import Blobs
+from mirror.cache.complete import Completeness
 from mirror.cache.fill import Tools
 from mirror.cache.listings import Listings
 from mirror.cache.manifests import Manifests
@@ -32,6 +33,9 @@ class Cache:
         self._tags = Tags(tools, upstreams, self._manifests, tags)
         self._listings = Listings(tools, upstreams, self._tags)
         self._prefetch = Prefetch(tools, upstreams, self._blobs)
+        self._complete = Completeness(
+            tools.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
+        )
 
     async def get_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestAnswer:
         """The manifest; what it names is fetched ahead of the client that will ask for it."""
@@ -39,13 +43,17 @@ class Cache:
             answer = await self._tags.get(repository, reference)
         else:
             answer = await self._manifests.get(repository, reference)
+        await self._complete.ensure(repository, answer.digest)
         self._prefetch.given(repository, answer)
         return answer
 
     async def head_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestInfo:
         if isinstance(reference, Tag):
-            return await self._tags.head(repository, reference)
-        return await self._manifests.head(repository, reference)
+            info = await self._tags.head(repository, reference)
+        else:
+            info = await self._manifests.head(repository, reference)
+        await self._complete.ensure(repository, info.digest)
+        return info
 
     async def get_blob(self, repository: Repository, digest: Digest) -> BlobAnswer:
         return await self._blobs.get(repository, digest)

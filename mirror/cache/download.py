@@ -217,7 +217,7 @@ class Download:
         if order.settings.parallel == 1 or left <= order.settings.parallel_above or not source.ranges:
             return gap
         length = plan.span_length(left, source.level, source.health.speed, order.settings.chunk_size)
-        return Span(gap.start, min(gap.stop, gap.start + length))
+        return plan.first_of(gap, length, order.settings.chunk_size)
 
     def _start(self, source: Source, span: Span, now: float) -> None:
         lane = Lane(source, span.start, span.stop, now)

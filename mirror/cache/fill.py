@@ -9,6 +9,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,12 +38,16 @@ Opened = Callable[[GrowingFile | bytes | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every fill needs, made once by the composition root."""
+    """What every part of the cache needs, made once by the composition root.
+
+    `clock` is the wall clock, in seconds since the epoch.
+    """
 
     store: Store
     tasks: Tasks
     metrics: Metrics
     settings: FillSettings
+    clock: Callable[[], float] = time.time
 
 
 class Fill:

@@ -1,11 +1,13 @@
 """Listings: tags and referrers of a repository, repositories of the cache."""
 
-import time
+import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
-from mirror.cache.answers import CatalogAnswer, Outcome, ReferrersAnswer, TagsAnswer
+from mirror.cache.answers import CatalogAnswer, Outcome, ReferrersAnswer, TagsAnswer, Unconfirmed
 from mirror.cache.fill import Tools
 from mirror.cache.single import Single
 from mirror.cache.tags import FINAL, Tags
@@ -22,11 +24,22 @@ from mirror.store.index import ReferrersEntry
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Upstreams
 
+# The most tags on a page of those that are known here.
+MOST_TAGS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Referrers:
+    manifests: list[dict[str, Any]]
+    outcome: Outcome
+    unconfirmed: Unconfirmed | None = None
+
 
 class Listings:
     """Small answers that change: asked of the upstream, coalesced, and referrers kept for a while."""
 
     def __init__(self, tools: Tools, upstreams: Upstreams, tags: Tags) -> None:
+        self._tools = tools
         self._store = tools.store
         self._upstreams = upstreams
         self._tags = tags
@@ -34,8 +47,20 @@ class Listings:
         self._referring: Single[tuple[Repository, Digest], list[dict[str, Any]]] = Single(tools.tasks)
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
-        """One page of the upstream's own listing. Raises UpstreamError."""
-        return await self._listing.once((repository, query), partial(self._list_tags, repository, query))
+        """One page of the upstream's own listing; when it cannot be asked, of the tags that are known here.
+
+        Raises UpstreamError or StoreError.
+        """
+        known = await self._store.known_tags(repository, "", 1)
+        listing = self._listing.once((repository, query), partial(self._list_tags, repository, query))
+        if not known:
+            return await listing
+        try:
+            return await self._tags.in_time(repository, listing)
+        except UpstreamError as error:
+            if error.failure in FINAL:
+                raise
+            return await self._known_tags(repository, query, str(error))
 
     async def referrers(
         self, repository: Repository, digest: Digest, artifact_types: Collection[str]
@@ -44,11 +69,11 @@ class Listings:
 
         Raises UpstreamError; NOT_FOUND when unknown.
         """
-        manifests, outcome = await self._referrers(repository, digest)
-        if not artifact_types:
-            return ReferrersAnswer(referrers_index(manifests), False, outcome)
-        chosen = filter_referrers(manifests, artifact_types)
-        return ReferrersAnswer(referrers_index(chosen), True, outcome)
+        found = await self._referrers(repository, digest)
+        chosen = filter_referrers(found.manifests, artifact_types) if artifact_types else found.manifests
+        return ReferrersAnswer(
+            referrers_index(chosen), bool(artifact_types), found.outcome, found.unconfirmed
+        )
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         """Repositories of which something is cached: of one upstream, or all, with its name in front."""
@@ -60,19 +85,31 @@ class Listings:
         page = await self._upstreams[repository.upstream].tags(repository.path, query)
         return TagsAnswer(page.data, page.next_query)
 
-    async def _referrers(
-        self, repository: Repository, digest: Digest
-    ) -> tuple[list[dict[str, Any]], Outcome]:
+    async def _known_tags(self, repository: Repository, query: str, why: str) -> TagsAnswer:
+        """A page of the tags that were asked for before: those are what can be had now."""
+        asked = dict(parse_qsl(query))
+        limit = int(asked["n"]) if asked.get("n", "").isdigit() else MOST_TAGS
+        limit = min(limit, MOST_TAGS)
+        names = await self._store.known_tags(repository, asked.get("last", ""), limit + 1)
+        page, more = names[:limit], len(names) > limit > 0
+        data = json.dumps({"name": repository.path, "tags": page}, separators=(",", ":")).encode()
+        following = urlencode({"n": limit, "last": page[-1]}) if more else None
+        return TagsAnswer(data, following, Outcome.STALE, Unconfirmed(None, why))
+
+    async def _referrers(self, repository: Repository, digest: Digest) -> _Referrers:
         entry = await self._store.referrers(repository, digest)
-        if entry is not None and self._tags.is_fresh(entry.confirmed):
-            return entry.manifests, Outcome.HIT
+        if entry is not None and self._tags.is_fresh(repository, entry.confirmed):
+            return _Referrers(entry.manifests, Outcome.HIT)
+        asking = self._referring.once((repository, digest), partial(self._ask, repository, digest))
+        if entry is None:
+            return _Referrers(await asking, Outcome.MISS)
         try:
-            asked = self._referring.once((repository, digest), partial(self._ask, repository, digest))
-            return await asked, Outcome.MISS
+            return _Referrers(await self._tags.in_time(repository, asking), Outcome.MISS)
         except UpstreamError as error:
-            if entry is None or error.failure in FINAL:
+            if error.failure in FINAL:
                 raise
-            return entry.manifests, Outcome.STALE
+            age = self._tools.clock() - entry.confirmed
+            return _Referrers(entry.manifests, Outcome.STALE, Unconfirmed(age, str(error)))
 
     async def _ask(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
         try:
@@ -81,7 +118,7 @@ class Listings:
             if error.failure is not Failure.NOT_FOUND:
                 raise
             manifests = await self._by_tag(repository, digest)
-        await self._store.put_referrers(repository, digest, ReferrersEntry(manifests, time.time()))
+        await self._store.put_referrers(repository, digest, ReferrersEntry(manifests, self._tools.clock()))
         return manifests
 
     async def _by_tag(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def next_span(
 ) -> Span | None:
     """What a free connection should bring; None when all that is missing is on its way.
 
-    `missing` are the gaps in order, `wanted` the offsets readers wait at, `length` the most to ask for.
+    `missing` are the gaps in order, `wanted` the offsets readers wait at, `length` how much to ask for.
     """
     free = list(_without(missing, sorted((lane.start, lane.stop) for lane in lanes)))
     if not free:
@@ -89,7 +89,17 @@ def next_span(
     start, gap = min(
         (_nearest(free, offset, chunk_size) for offset in [*wanted] or [0]), key=lambda found: found[0]
     )[1]
-    return Span(start, min(start + length, gap.stop))
+    return first_of(Span(start, gap.stop), length, chunk_size)
+
+
+def first_of(gap: Span, length: int, chunk_size: int) -> Span:
+    """About `length` bytes from the start of the gap, up to the end of a chunk.
+
+    A gap that an earlier transfer left may start in the middle of a chunk, but what comes after this span
+    must not: a chunk fills from its start.
+    """
+    stop = gap.start + length
+    return Span(gap.start, min(gap.stop, -(-stop // chunk_size) * chunk_size))
 
 
 def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) -> bool:

@@ -22,6 +22,9 @@ UNKNOWN = {
     Kind.REFERRERS: Code.MANIFEST_UNKNOWN,
 }
 
+# There is nothing to wait for, nor anything wrong.
+NOT_HERE = frozenset({Failure.NOT_FOUND, Failure.DENIED, Failure.OFFLINE})
+
 HONEST: dict[Failure, tuple[int, Code]] = {
     Failure.RATE_LIMITED: (429, Code.TOOMANYREQUESTS),
     Failure.TIMEOUT: (504, Code.UNAVAILABLE),
@@ -42,7 +45,7 @@ def client_error(error: UpstreamError | StoreError, target: Target, when: WhenUn
         if _goes_on(target, when):
             return RegistryError(missing, f"this mirror cannot use its cache: {error}", status=404)
         return RegistryError(Code.UNAVAILABLE, f"this mirror cannot use its cache: {error}", status=503)
-    if error.failure in (Failure.NOT_FOUND, Failure.DENIED) or _goes_on(target, when):
+    if error.failure in NOT_HERE or _goes_on(target, when):
         return RegistryError(missing, str(error), status=404)
     status, code = HONEST[error.failure]
     headers = {}

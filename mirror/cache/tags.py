@@ -1,25 +1,30 @@
 """Tags: fresh for a while, then confirmed with a HEAD, and stale when the upstream cannot be asked."""
 
 import asyncio
-import time
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from mirror.cache.answers import ManifestAnswer, ManifestInfo, Outcome
+from mirror.cache.answers import ManifestAnswer, ManifestInfo, Outcome, Unconfirmed
 from mirror.cache.fill import Tools
+from mirror.cache.freshness import Freshness
 from mirror.cache.manifests import Manifests, answer
 from mirror.cache.missing import Missing
 from mirror.cache.single import Single
 from mirror.config import Tags as TagSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
+from mirror.store.errors import StoreError
 from mirror.store.index import Link, TagEntry
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Upstreams
 
 T = TypeVar("T")
+
+Ask = Callable[[], Awaitable[T]]
+Stale = Callable[[Unconfirmed], Awaitable[T | None]]
 
 # With these the upstream has spoken: a tag that was deleted, or made private, is not served from memory.
 FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
@@ -31,13 +36,16 @@ class Tags:
     def __init__(
         self, tools: Tools, upstreams: Upstreams, manifests: Manifests, settings: TagSettings
     ) -> None:
+        self._tools = tools
         self._store = tools.store
         self._upstreams = upstreams
         self._manifests = manifests
-        self._settings = settings
+        self._fallback_after = settings.fallback_after
+        self._freshness = Freshness(settings)
         self._missing: Missing[tuple[Repository, Tag]] = Missing(settings.missing)
         self._confirming: Single[tuple[Repository, Tag], TagEntry] = Single(tools.tasks)
         self._getting: Single[tuple[Repository, Tag], ManifestAnswer] = Single(tools.tasks)
+        self._renewing: Single[tuple[Repository, Tag], ManifestAnswer] = Single(tools.tasks)
 
     async def get(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """The manifest a tag points to. Raises UpstreamError or StoreError."""
@@ -45,50 +53,88 @@ class Tags:
         if entry is None:
             with self._missing.remembering((repository, tag)):
                 return await self._getting.once((repository, tag), partial(self._first, repository, tag))
-        if self.is_fresh(entry.confirmed):
+        left = self._left(repository, tag, entry)
+        if left > 0:
             found = await self._manifests.get(repository, Digest.parse(entry.digest))
-            return replace(found, lasts=min(found.lasts, self._left(entry)))
-        try:
-            return await self._in_time(partial(self._renewed, repository, tag))
-        except UpstreamError as error:
-            stale = await self._manifests.held(repository, Digest.parse(entry.digest))
-            if stale is None or error.failure in FINAL:
-                raise
-            return answer(stale, Outcome.STALE)
+            return replace(found, lasts=min(found.lasts, left))
+        ask = partial(self._renewed, repository, tag)
+        return await self._confirmed(repository, tag, entry, (ask, partial(self._stale, repository, entry)))
 
     async def head(self, repository: Repository, tag: Tag) -> ManifestInfo:
         """What a tag points to; asks the upstream with a HEAD at most."""
         entry = await self._store.tag(repository, tag)
-        if entry is not None and self.is_fresh(entry.confirmed):
-            return replace(_info(entry, Outcome.HIT), lasts=self._left(entry))
+        if entry is None:
+            with self._missing.remembering((repository, tag)):
+                return _info(await self._confirm(repository, tag), Outcome.MISS)
+        left = self._left(repository, tag, entry)
+        if left > 0:
+            return _info(entry, Outcome.HIT, left)
+
+        async def ask() -> ManifestInfo:
+            return _info(await self._confirm(repository, tag), Outcome.HIT)
+
+        async def stale(unconfirmed: Unconfirmed) -> ManifestInfo | None:
+            held = await self._store.held(repository, Digest.parse(entry.digest))
+            return replace(_info(entry, Outcome.STALE), unconfirmed=unconfirmed) if held.present else None
+
+        return await self._confirmed(repository, tag, entry, (ask, stale))
+
+    def is_fresh(self, repository: Repository, confirmed: float) -> bool:
+        """Whether what was said of the repository then (seconds since the epoch) is used without asking."""
+        return self._freshness.of(repository).left(self._tools.clock() - confirmed) > 0
+
+    async def _confirmed(
+        self, repository: Repository, tag: Tag, entry: TagEntry, ways: tuple[Ask[T], Stale[T]]
+    ) -> T:
+        """The answer for an entry that is no longer fresh: asked for, or stale where the terms allow it.
+
+        1. where the terms allow to ask meanwhile, or the upstream has not answered lately, nobody waits
+        2. else the upstream is asked, and has `fallback_after` seconds if there is something to fall back on
+        """
+        ask, stale = ways
+        age = self._tools.clock() - entry.confirmed
+        terms, upstream = self._freshness.of(repository, tag), self._upstreams[repository.upstream]
+        if terms.at_once(age) or (terms.at_worst(age) and not upstream.answers):
+            why = "being asked about" if upstream.answers else f"{upstream.name} has not answered lately"
+            found = await stale(Unconfirmed(age, why))
+            if found is not None:
+                if upstream.may_be_asked and not self._renewing.running((repository, tag)):
+                    renewing = self._renew_quietly(repository, tag)
+                    self._tools.tasks.spawn(renewing, name=f"renew {repository}:{tag}")
+                return found
         try:
-            if entry is None:
-                with self._missing.remembering((repository, tag)):
-                    return _info(await self._confirm(repository, tag), Outcome.MISS)
-            return _info(await self._in_time(partial(self._confirm, repository, tag)), Outcome.HIT)
+            return await (self.in_time(repository, ask()) if terms.at_worst(age) else ask())
         except UpstreamError as error:
-            if entry is None or error.failure in FINAL:
+            fallback = error.failure not in FINAL and terms.at_worst(age)
+            found = await stale(Unconfirmed(age, str(error))) if fallback else None
+            if found is None:
                 raise
-            return _info(entry, Outcome.STALE)
+            return found
 
-    def is_fresh(self, confirmed: float) -> bool:
-        """Whether what was confirmed then (seconds since the epoch) is used without asking."""
-        # A clock that was set back must not make an entry fresh for years.
-        return 0 <= time.time() - confirmed < self._settings.fresh
+    async def _stale(
+        self, repository: Repository, entry: TagEntry, unconfirmed: Unconfirmed
+    ) -> ManifestAnswer | None:
+        held = await self._manifests.held(repository, Digest.parse(entry.digest))
+        return None if held is None else replace(answer(held, Outcome.STALE), unconfirmed=unconfirmed)
 
-    def _left(self, entry: TagEntry) -> float:
-        """How much longer a fresh entry is used without asking, in seconds."""
-        return entry.confirmed + self._settings.fresh - time.time()
+    async def _renew_quietly(self, repository: Repository, tag: Tag) -> None:
+        """For nobody in particular: the next one who asks sees what came of it."""
+        with contextlib.suppress(UpstreamError, StoreError):
+            await self._renewing.once((repository, tag), partial(self._renewed, repository, tag))
 
-    async def _in_time(self, ask: Callable[[], Awaitable[T]]) -> T:
+    def _left(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
+        """How much longer an entry is used without asking, in seconds."""
+        return self._freshness.of(repository, tag).left(self._tools.clock() - entry.confirmed)
+
+    async def in_time(self, repository: Repository, asking: Awaitable[T]) -> T:
         """With an answer to fall back on, nobody waits long for an upstream; it goes on being asked."""
+        seconds = self._fallback_after if self._upstreams[repository.upstream].answers else 0.0
         try:
-            async with asyncio.timeout(self._settings.fallback_after):
-                return await ask()
+            async with asyncio.timeout(seconds):
+                return await asking
         except TimeoutError:
-            raise UpstreamError(
-                Failure.TIMEOUT, f"no answer within {self._settings.fallback_after:g} s"
-            ) from None
+            message = f"{repository.upstream} did not answer within {self._fallback_after:g} s"
+            raise UpstreamError(Failure.TIMEOUT, message) from None
 
     async def _renewed(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         entry = await self._confirm(repository, tag)
@@ -109,8 +155,8 @@ class Tags:
             raise
         if info.digest is None or info.size is None:
             found = await self._first(repository, tag)
-            return TagEntry(str(found.digest), found.media_type, len(found.data), time.time())
-        entry = TagEntry(str(info.digest), info.media_type, info.size, time.time())
+            return TagEntry(str(found.digest), found.media_type, len(found.data), self._tools.clock())
+        entry = TagEntry(str(info.digest), info.media_type, info.size, self._tools.clock())
         await self._store.add_link(repository, info.digest, Link(info.media_type, info.size))
         # A tag that moved keeps its old entry until the new manifest is here: if that cannot be had (a HEAD
         # is free at Docker Hub, a GET is limited), the image that can be served is the old one.
@@ -124,10 +170,10 @@ class Tags:
         """GET by tag: one round trip for digest and manifest."""
         body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag)
         manifest = await self._manifests.keep(repository, body)
-        entry = TagEntry(str(body.digest), body.media_type, len(body.data), time.time())
+        entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._tools.clock())
         await self._store.put_tag(repository, tag, entry)
         return answer(manifest, Outcome.MISS)
 
 
-def _info(entry: TagEntry, outcome: Outcome) -> ManifestInfo:
-    return ManifestInfo(Digest.parse(entry.digest), entry.media_type, entry.size, outcome)
+def _info(entry: TagEntry, outcome: Outcome, lasts: float = 0.0) -> ManifestInfo:
+    return ManifestInfo(Digest.parse(entry.digest), entry.media_type, entry.size, outcome, lasts)

@@ -97,15 +97,22 @@ class Index:
     def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
         self._write(f"referrers:{repository}@{digest}", entry)
 
+    def tags(self, repository: Repository, after: str, limit: int) -> list[str]:
+        """Up to `limit` of its tags that have an entry and sort after `after`."""
+        return self._names(f"tag:{repository}:", "", after, limit)
+
     def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         """Up to `limit` names `<upstream>/<repository>` that start with `prefix` and sort after `after`."""
-        first = max(f"repository:{prefix}", f"repository:{after}")
+        return self._names("repository:", prefix, after, limit)
+
+    def _names(self, kind: str, prefix: str, after: str, limit: int) -> list[str]:
+        """What follows `kind` in the keys that begin with it and `prefix`, in order."""
         rows: Iterable[tuple[str]] = self._cache._sql(
             "SELECT key FROM Cache WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
             # U+10FFFF sorts after every character a name can have.
-            (first, f"repository:{prefix}\U0010ffff", limit),
+            (max(f"{kind}{prefix}", f"{kind}{after}"), f"{kind}{prefix}\U0010ffff", limit),
         )
-        return [key.removeprefix("repository:") for (key,) in rows]
+        return [key.removeprefix(kind) for (key,) in rows]
 
     def close(self) -> None:
         """Close this thread's connection."""

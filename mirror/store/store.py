@@ -196,6 +196,10 @@ class Store:
         self._writes += 1
         self._tags.drop((repository, tag))
 
+    async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
+        """Up to `limit` tags with an entry, after `after` in order."""
+        return await self.threads.run(self._index.tags, repository, after, limit)
+
     async def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
         return await self.threads.run(self._index.referrers, repository, digest)
 
@@ -222,6 +226,10 @@ class Store:
     async def give_up(self, claim: Claim) -> None:
         """Nothing came of it."""
         await self.threads.run(claim.release)
+
+    async def lacking(self, digests: Sequence[Digest]) -> list[Digest]:
+        """Which of them are not here."""
+        return await self.threads.run(lambda: [each for each in digests if not self._blobs.has(each)])
 
     async def lock_partial(self, digest: Digest) -> Partial | None:
         """The partial of `digest`, new or resumed; None while another process holds it."""

@@ -13,6 +13,7 @@ class Failure(StrEnum):
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
     INVALID = "invalid"
+    OFFLINE = "offline"
 
 
 # The same request may succeed later, or elsewhere, without anything else having changed.

@@ -68,9 +68,9 @@ class Health:
             speed = length / seconds
             self.speed = _average(self.speed, speed) if self.speed else speed
 
-    def failed(self, now: float) -> None:
-        """A request failed for a reason that may pass."""
-        self._failures += 1
+    def failed(self, now: float, times: int = 1) -> None:
+        """A request failed for a reason that may pass, `times` in a row."""
+        self._failures += times
         if self._open or self._failures >= FAILURES:
             self._open, self._open_until = True, now + self._pause
             self._probing_until = 0.0

@@ -78,9 +78,11 @@ class Registry:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        offline: bool = False,
     ) -> None:
         self.name = settings.name
-        self._transport = Transport(settings, metrics)
+        self._transport = Transport(settings, metrics, offline=offline)
         self._client = Client(self._transport, Authorizer(settings, self._transport, clock))
         self._retry = Retrier(Policy(attempts=settings.attempts), clock, sleep)
         # Long transfers leave some connections free, so that a tag can be confirmed while layers are fetched.

@@ -19,12 +19,14 @@ from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
 from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.health import Health, State
+from mirror.upstream.health import FAILURES, Health, State
 from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry, TagsPage
 
 T = TypeVar("T")
 
 log = get_logger(__name__)
+
+NO_ANSWER = frozenset({Failure.UNREACHABLE, Failure.TIMEOUT})
 
 # The most that a 429 keeps the number of connections down, in seconds.
 LONGEST_REST = 60.0
@@ -43,6 +45,7 @@ class Source:
         self.level = 1  # how many connections have paid for one blob
         self.lanes = 0  # how many bring blobs now
         self._rest_until = 0.0
+        self._silence: str | None = None  # why there was no answer, when there was none the last time
 
     def __repr__(self) -> str:
         return f"Source({self.name!r})"
@@ -65,9 +68,10 @@ class Source:
     ) -> AsyncIterator[BlobBody]:
         """As `Registry.open_blob`; what it costs and whether it works is remembered."""
         start, stop = span
+        began = time.monotonic()
+        self._refuse_while_silent(began)
         self.lanes += 1
         try:
-            began = time.monotonic()
             self.health.asked(began)
             async with self.registry.open_blob(
                 self.path(repository), digest, start, stop, shortcut=shortcut
@@ -92,22 +96,33 @@ class Source:
     async def ask(self, question: Callable[[Registry], Awaitable[T]]) -> T:
         """A small request; how long it took and whether it worked is remembered."""
         began = time.monotonic()
+        self._refuse_while_silent(began)
         self.health.asked(began)
         try:
             answer = await question(self.registry)
         except UpstreamError as error:
-            self.failed(error)
+            # Tried several times already: the next one who asks is not kept waiting for the same.
+            self.failed(error, FAILURES if error.failure in NO_ANSWER else 1)
             raise
         self.health.answered(time.monotonic() - began)
         return answer
 
-    def failed(self, error: UpstreamError) -> None:
+    def _refuse_while_silent(self, now: float) -> None:
+        """A source that gave no answer at all is not waited for by one client after the other."""
+        if self._silence is not None and self.health.state(now) is State.OPEN:
+            raise UpstreamError(Failure.UNREACHABLE, f"{self._silence}, and will be tried again soon")
+
+    def failed(self, error: UpstreamError, times: int = 1) -> None:
+        """`times`: how many failures it counts for."""
         now = time.monotonic()
+        self._silence = error.message if error.failure in NO_ANSWER else None
         if error.failure is Failure.RATE_LIMITED:
             self.level = max(1, self.level // 2)
             self._rest_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
+        if error.failure is Failure.OFFLINE:
+            return
         if error.temporary:
-            self.health.failed(now)
+            self.health.failed(now, times)
         else:
             self.health.answered(self.health.latency)  # it refuses, so it is well
 
@@ -120,11 +135,22 @@ class Source:
 class Upstream:
     """One upstream with all its sources; the first is its own endpoint. Raises UpstreamError throughout."""
 
-    def __init__(self, name: str, sources: Sequence[Source], tasks: Tasks) -> None:
+    def __init__(self, name: str, sources: Sequence[Source], tasks: Tasks, *, offline: bool = False) -> None:
         self.name = name
+        self.offline = offline
         self.sources = tuple(sources)
         self.own = self.sources[0]
         self._tasks = tasks
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is worth waiting for: its own endpoint did answer, the last times it was asked."""
+        return not self.offline and self.own.health.state(time.monotonic()) is State.CLOSED
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether a request may be sent, be it to see whether it answers again."""
+        return not self.offline and self.own.health.usable(time.monotonic())
 
     def usable(self) -> list[Source]:
         """The sources to ask, best first; all of them when none is well."""
@@ -213,9 +239,10 @@ class Upstreams(Mapping[str, Upstream]):
     """
 
     def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
+        offline = config.server.offline
         self._upstreams = {
-            settings.name: Upstream(settings.name, _sources(settings, metrics), tasks)
-            for settings in config.upstreams
+            each.name: Upstream(each.name, _sources(each, metrics, offline), tasks, offline=offline)
+            for each in config.upstreams
         }
 
     def __getitem__(self, name: str) -> Upstream:
@@ -243,13 +270,13 @@ class Upstreams(Mapping[str, Upstream]):
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
-def _sources(settings: UpstreamSettings, metrics: Metrics) -> list[Source]:
+def _sources(settings: UpstreamSettings, metrics: Metrics, offline: bool) -> list[Source]:
     """The upstream's own endpoint, then its mirrors."""
-    sources = [Source(_label(settings.url), Registry(settings, metrics))]
+    sources = [Source(_label(settings.url), Registry(settings, metrics, offline=offline))]
     for each in settings.sources:
         # A mirror is asked with its own credentials only: nothing of the upstream's goes there.
         endpoint = UpstreamSettings(name=settings.name, **each.endpoint())
-        registry = Registry(endpoint, metrics)
+        registry = Registry(endpoint, metrics, offline=offline)
         sources.append(Source(_label(each.url), registry, prefix=each.prefix, weight=each.weight))
     return sources
 

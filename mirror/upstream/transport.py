@@ -31,7 +31,9 @@ Response = aiohttp.ClientResponse
 class Transport:
     """The connections of one upstream. Opened at first use, inside the loop; `close` ends them."""
 
-    def __init__(self, settings: UpstreamSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: UpstreamSettings, metrics: Metrics, *, offline: bool = False) -> None:
+        """`offline`: nothing is sent, looked up or connected to, whatever is asked."""
+        self._offline = offline
         self.name = settings.name
         self.url = URL(settings.url.rstrip("/"), encoded=True)
         self._settings = settings
@@ -52,6 +54,10 @@ class Transport:
 
     async def send(self, method: str, url: URL, headers: Mapping[str, str]) -> Response:
         """The answer, whatever its status, its body unread. The caller closes it."""
+        if self._offline:
+            raise UpstreamError(
+                Failure.OFFLINE, f"not cached, and {self.name} is not asked: this mirror is offline"
+            )
         session = self._session or await self._open()
         try:
             with self.translated(url):

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 
-from mirror.cache.answers import FOR_EVER, BlobReader, Outcome, SmallBlob
+from mirror.cache.answers import FOR_EVER, BlobReader, Outcome, SmallBlob, Unconfirmed
 from mirror.cache.cache import Cache
 from mirror.cache.policy import client_error
 from mirror.config import Config
@@ -85,15 +85,19 @@ class RegistryApi:
         if exchange.request.method == "HEAD":
             info = await self._in_time(self._cache.head_manifest(repository, reference))
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
-            exchange.outcome, exchange.lasts = info.outcome, info.lasts
+            exchange.outcome, exchange.lasts, unconfirmed = info.outcome, info.lasts, info.unconfirmed
         else:
             found = await self._in_time(self._cache.get_manifest(repository, reference))
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
-            exchange.outcome, exchange.lasts = found.outcome, found.lasts
+            exchange.outcome, exchange.lasts, unconfirmed = found.outcome, found.lasts, found.unconfirmed
         exchange.digest = digest
         if respond.matches(exchange.request.headers.get("If-None-Match"), digest):
             return respond.not_modified(exchange, digest)
-        headers = {"Content-Type": media_type, **respond.content_headers(digest), **_stale(exchange)}
+        headers = {
+            "Content-Type": media_type,
+            **respond.content_headers(digest),
+            **_stale(exchange, unconfirmed),
+        }
         if data is None:
             return respond.head(exchange, headers, size)
         return respond.whole(exchange, 200, headers, data)
@@ -139,17 +143,18 @@ class RegistryApi:
         if len(query) > QUERY_BYTES:
             raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
         page = await self._in_time(self._cache.tags(repository, query))
-        exchange.outcome = Outcome.MISS
+        exchange.outcome = page.outcome
         # After a page of nothing there is none, even where the upstream says so.
         following = None if entries == 0 else page.next_query
-        return respond.json_body(exchange, page.data, _next_page(exchange.request, following))
+        headers = {**_next_page(exchange.request, following), **_stale(exchange, page.unconfirmed)}
+        return respond.json_body(exchange, page.data, headers)
 
     async def _referrers(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
         artifact_types = [each for each in exchange.request.query.getall("artifactType", []) if each]
         found = await self._in_time(self._cache.referrers(repository, digest, artifact_types))
         exchange.outcome = found.outcome
-        headers = {"Content-Type": OCI_INDEX, **_stale(exchange)}
+        headers = {"Content-Type": OCI_INDEX, **_stale(exchange, found.unconfirmed)}
         if found.filtered:
             headers["OCI-Filters-Applied"] = "artifactType"
         return respond.whole(exchange, 200, headers, found.data)
@@ -257,5 +262,9 @@ def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
     return {"Link": f'<{path}?{query}>; rel="next"'}
 
 
-def _stale(exchange: Exchange) -> dict[str, str]:
-    return respond.STALE if exchange.outcome is Outcome.STALE else {}
+def _stale(exchange: Exchange, unconfirmed: Unconfirmed | None) -> dict[str, str]:
+    """What is said about an answer that was not confirmed, to the client and to the log."""
+    if unconfirmed is None:
+        return {}
+    exchange.note = f"not confirmed: {unconfirmed.why}"
+    return respond.stale_headers(unconfirmed.age)

@@ -15,9 +15,6 @@ from mirror.web.exchange import Exchange
 BLOB_TYPE = "application/octet-stream"
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "registry-mirror"}
 
-# RFC 9111 5.5 (obsolete there, but what proxies and people still look for): served though unconfirmed.
-STALE = {"Warning": '110 registry-mirror "Response is Stale"'}
-
 
 def whole(exchange: Exchange, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
     """A small answer. For HEAD the same head, Content-Length included, and no body."""
@@ -52,6 +49,15 @@ def not_modified(exchange: Exchange, digest: Digest) -> web.StreamResponse:
     exchange.status = 304
     exchange.first_byte()
     return web.Response(status=304, headers={**COMMON, **content_headers(digest)})
+
+
+def stale_headers(age: float | None) -> dict[str, str]:
+    """Of what is served though it was not confirmed; `age` in seconds.
+
+    Warning is obsolete since RFC 9111 (5.5), but it is what proxies and people still look for.
+    """
+    headers = {"Warning": '110 registry-mirror "Response is Stale"'}
+    return headers if age is None else {**headers, "Age": str(max(0, round(age)))}
 
 
 def content_headers(digest: Digest) -> dict[str, str]:

@@ -178,7 +178,7 @@ class Podman:
         return complaint(self._command("pull", "--signature-policy", policy, reference), self._env)
 
     def _command(self, *arguments: str) -> list[str | Path]:
-        stores = ["--root", self._folder / "root", "--runroot", self._folder / "run"]
+        stores: list[str | Path] = ["--root", self._folder / "root", "--runroot", self._folder / "run"]
         drivers = ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
         return [*self._wrapper, program("podman"), *stores, *drivers, *arguments]
 

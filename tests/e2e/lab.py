@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.e2e import faulty
@@ -60,13 +61,13 @@ class Lab:
         """What was asked since passage number `since`, and what became of it."""
         return [Passage(**each) for each in self._tell(since=since)]
 
-    def _tell(self, **order: object) -> list[dict[str, object]]:
+    def _tell(self, **order: object) -> list[dict[str, Any]]:
         with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rwb") as file:
             connection.settimeout(10)
             connection.connect(str(self.control))
             file.write(json.dumps({"since": 10**9, **order}).encode() + b"\n")
             file.flush()
-            said: list[dict[str, object]] = json.loads(file.readline())
+            said: list[dict[str, Any]] = json.loads(file.readline())
         return said
 
 
@@ -91,18 +92,11 @@ def lab(storage: Path, folder: Path) -> Iterator[Lab]:
             f"tokens={TOKENS}:{tokens.netloc}",
         ]
         # -P: the folder of these modules is not where the standard library is looked for.
-        proxy: list[str | Path] = [
-            sys.executable,
-            "-P",
-            str(faulty.__file__),
-            folder / "ctl",
-            net.there,
-            *doors,
-        ]
+        proxy: list[str | Path] = [sys.executable, "-P", str(faulty.__file__), folder / "ctl", net.there]
         programs: dict[int, list[str | Path]] = {
             REGISTRY + BEHIND: [program("docker-registry"), "serve", folder / "registry.yml"],
             CDN + BEHIND: [program("nginx"), "-c", folder / "nginx.conf", "-g", "user root;"],
-            TOKENS: proxy,
+            TOKENS: [*proxy, *doors],
         }
         for port, command in programs.items():
             stack.enter_context(_inside(net, command, folder / f"{port}.log", port))

@@ -204,11 +204,10 @@ def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None)
         redirect = f"http://127.0.0.1:{cdn or cdn_port}"
         config = registry_config(storage, f"127.0.0.1:{registry_port}", redirect, (realm, authority))
         (folder / "registry.yml").write_text(json.dumps(config))
-        (folder / "nginx.conf").write_text(
-            NGINX.format(
-                folder=folder, host="127.0.0.1", port=cdn_port, storage=storage, limit=limit, more=""
-            )
+        nginx_config = NGINX.format(
+            folder=folder, host="127.0.0.1", port=cdn_port, storage=storage, limit=limit, more=""
         )
+        (folder / "nginx.conf").write_text(nginx_config)
         (folder / "cdn.log").touch()
         # nginx's workers are another user, who must be able to read what the registry wrote.
         serve: list[str | Path] = [program("docker-registry"), "serve", folder / "registry.yml"]

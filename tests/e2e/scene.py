@@ -1,4 +1,4 @@
-"""A mirror between an origin that fails on command and three clients that have another place to go, or none."""
+"""A mirror between an origin that fails on command and three clients with another place to go, or none."""
 
 import gzip
 import itertools
@@ -17,8 +17,8 @@ from tests.e2e.lab import NAME, Lab, lab
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Origin, origin, unprotected
 
-# Short, so that the suite is: an upstream is given up after CONNECT or READ seconds of silence, tried three
-# times, and a client has its answer after HEADERS, or after FALLBACK where there is something to fall back on.
+# Short, so that the suite is: an upstream is given up after CONNECT or READ seconds of silence, three times,
+# and a client has its answer after HEADERS, or after FALLBACK where there is something to fall back on.
 CONNECT, READ, HEADERS, FALLBACK = 1, 1.5, 4, 1
 
 CONFIG = f"""
@@ -80,9 +80,8 @@ class Scene:
 
     def prime(self, image: Image) -> None:
         """The mirror has the image afterwards."""
-        Skopeo(self.mirror.address).copy(
-            image.reference, self.folder / f"primed-{image.name.rpartition('/')[2]}"
-        )
+        folder = self.folder / f"primed-{image.name.rpartition('/')[2]}"
+        Skopeo(self.mirror.address).copy(image.reference, folder)
 
     def resolve(self, known: bool) -> None:
         """Whether the origin's name is in /etc/hosts; the name server in its network knows no name."""
@@ -102,18 +101,11 @@ class Scene:
 
     def slowest(self, image: Image) -> float:
         """Seconds until the head of the mirror's slowest answer about a manifest of this image."""
-        lines = (
-            json.loads(line) for line in self.mirror.log.read_text().splitlines() if line.startswith("{")
-        )
-        name = f"{image.name}"
-        return max(
-            (
-                line["first_byte_ms"] / 1000
-                for line in lines
-                if line.get("kind") == "manifest" and line.get("repository") == name
-            ),
-            default=0.0,
-        )
+        text = self.mirror.log.read_text()
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        asked = [each for each in lines if each.get("kind") == "manifest"]
+        waits = [each["first_byte_ms"] / 1000 for each in asked if each.get("repository") == image.name]
+        return max(waits, default=0.0)
 
 
 @contextmanager

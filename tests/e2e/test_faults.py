@@ -12,7 +12,6 @@ import pytest
 
 from tests.e2e.bench import FAILED, PULLED, PULLED_NEXT, pull_all
 from tests.e2e.faulty import Fault
-from tests.e2e.fsck import disorder, wrong_files
 from tests.e2e.images import Image
 from tests.e2e.report import REPORT, Report
 from tests.e2e.scene import FALLBACK, HEADERS, Scene, scene

@@ -10,7 +10,6 @@ from tests.e2e.clients import Skopeo, docker
 from tests.e2e.conftest import Library
 from tests.e2e.cutter import cutter
 from tests.e2e.hub import the_real_hub
-from tests.e2e.images import Image
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Origin, origin
 from tests.e2e.processes import wait_until
@@ -29,11 +28,6 @@ def largest(folder: Path) -> bytes:
     return max(folder.iterdir(), key=lambda path: path.stat().st_size).read_bytes()
 
 
-def sent(hub: Origin, image: Image) -> int:
-    """Bytes that the CDN gave away of the image's large layer."""
-    return sum(count for digest, count, _ in hub.downloads() if digest == image.blobs[-1])
-
-
 def test_a_mirror_killed_in_mid_pull_goes_on(library: Library, tmp_path: Path) -> None:
     """kill -9 and a new start: the next pull asks only for what is missing."""
     with origin(library.storage, tmp_path / "origin", "limit_rate 12m;") as hub:
@@ -50,7 +44,6 @@ def test_a_mirror_killed_in_mid_pull_goes_on(library: Library, tmp_path: Path) -
     layer = largest(tmp_path / "second")
     assert f"sha256:{hashlib.sha256(layer).hexdigest()}" == library.large.blobs[-1]
     assert resumed < len(layer) - 12 * MIB
-    assert sent(hub, library.large) < 1.3 * len(layer)
 
 
 def test_an_origin_that_cuts_in_mid_blob_is_unnoticed(library: Library, tmp_path: Path) -> None:

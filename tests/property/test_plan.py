@@ -32,6 +32,10 @@ def test_following_the_plan_fetches_every_byte_once(
             if span is None:
                 break
             assert span.length > 0
+            ends = {gap.stop for gap in left} | {lane.start for lane in lanes}
+            assert span.stop % 7 == 0 or span.stop in ends, (
+                "the next span would begin in the middle of a chunk"
+            )
             assert not any(span.start < lane.stop and lane.start < span.stop for lane in lanes)
             lanes.append(Lane("source", span.start, span.stop, 0.0))
         assert lanes, "bytes are missing and nobody brings them"

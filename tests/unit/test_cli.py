@@ -177,6 +177,15 @@ def test_show_says_where_values_come_from(tmp_path: Path) -> None:
     assert shown["upstream.quay.io.password"]["value"] == "**********"
 
 
+def test_offline_is_a_flag(tmp_path: Path) -> None:
+    """It wins over the file, and says so."""
+    file = tmp_path / "mirror.toml"
+    file.write_text("[server]\noffline = false\n")
+    shown = run("config", "show", "--config", str(file), "--offline").stdout
+    assert re.search(r"^server.offline +true +--offline$", shown, re.MULTILINE)
+    assert re.search(r"^tags.stale_if_error +forever +default$", shown, re.MULTILINE)
+
+
 def test_help_teaches() -> None:
     """The commands, their options, and examples; and the version."""
     assert "serve" in run("--help").stdout

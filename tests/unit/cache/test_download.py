@@ -88,6 +88,30 @@ async def test_several_connections_bring_each_byte_once(fake: FakeRegistry, mirr
     assert asked[-1][1] == LARGE
 
 
+async def test_what_broke_in_the_middle_of_a_chunk_goes_on_over_several(
+    fake: FakeRegistry, tmp_path: Path
+) -> None:
+    """The first of them completes that chunk, the others begin where chunks do; no byte is asked twice."""
+    image = fake.add_image("library/x", "t", [BIG])
+    gate = fake.hold(image.layers[0], after=CHUNK + 100)
+    async with learnt(fake, tmp_path / "cache", 1, parallel=1) as mirror:
+        await get(mirror.address, "/v2/library/x/manifests/t")
+        asking = asyncio.ensure_future(get(mirror.address, path_of(image.layers[0])))
+        await gate.reached.wait()
+        flight = mirror.service.cache._blobs._flights.get(image.layers[0])
+        growing = await flight.board() if flight else None
+        assert isinstance(growing, GrowingFile)
+        while growing.received() < CHUNK + 100:
+            await get(mirror.address, "/v2/")
+        await mirror.service._tasks.close()
+        await asking
+    async with learnt(fake, tmp_path / "cache", 4) as mirror:
+        assert (await get(mirror.address, path_of(image.layers[0]))).body == BIG
+    asked = sorted(spans(fake, image.layers[0])[1:])
+    assert len(asked) > 4
+    assert [start for start, _ in asked] == [CHUNK + 100, *(stop for _, stop in asked[:-1])]
+
+
 async def test_redirects_are_followed_once(fake: FakeRegistry, mirror: Running) -> None:
     """Further ranges go where the first one was led, until that URL is no longer good."""
     fake.cdn, fake.signature_uses = True, 5

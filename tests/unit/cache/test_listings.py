@@ -163,3 +163,33 @@ async def test_the_catalog_lists_what_is_cached(
     assert first.header("link") == '</v2/_catalog?n=2&last=docker.io%2Forg%2Fb>; rel="next"'
     assert await names("/v2/_catalog?n=2&last=docker.io%2Forg%2Fb") == ["quay.io/org/c"]
     assert await names("/v2/_catalog?n=0") == []
+
+
+async def test_known_tags_while_the_upstream_cannot_be_asked(hub: FakeRegistry, mirror: Running) -> None:
+    """Those that were pulled here, page by page, and said to be no more than that."""
+    for tag in ("a", "b", "c"):
+        hub.add_image("library/x", tag, [tag.encode()])
+        await get(mirror.address, f"{X}/manifests/{tag}")
+    hub.fault(Fault(status=503), "tags/list", times=4)
+    first = await get(mirror.address, f"{X}/tags/list?n=2")
+    assert json.loads(first.body) == {"name": "library/x", "tags": ["a", "b"]}
+    assert first.header("warning").startswith("110 ")
+    following = first.header("link").partition(">")[0].removeprefix("<")
+    second = await get(mirror.address, following)
+    assert (json.loads(second.body)["tags"], "link" in second.headers) == (["c"], False)
+    assert json.loads((await get(mirror.address, f"{X}/tags/list")).body)["tags"] == ["a", "b", "c"]
+    assert (await get(mirror.address, "/v2/docker.io/library/other/tags/list")).status == 502
+
+
+async def test_old_referrers_while_the_upstream_cannot_be_asked(
+    hub: FakeRegistry, forgetful: Running
+) -> None:
+    """With a warning, and how old they are."""
+    image = hub.add_image("library/x", "t", [b"a"])
+    signature = add_referrer(hub, image, "application/vnd.sig", "one")
+    path = f"{X}/referrers/{image.manifest}"
+    assert digests((await get(forgetful.address, path)).body) == [str(signature)]
+    hub.fault(Fault(status=503), "referrers")
+    reply = await get(forgetful.address, path)
+    assert digests(reply.body) == [str(signature)]
+    assert (reply.header("warning")[:4], reply.header("age")) == ("110 ", "0")

@@ -18,6 +18,7 @@ def target(via: Via, kind: Kind = Kind.MANIFEST) -> Target:
 HONEST = {
     Failure.NOT_FOUND: 404,
     Failure.DENIED: 404,
+    Failure.OFFLINE: 404,
     Failure.RATE_LIMITED: 429,
     Failure.UNREACHABLE: 502,
     Failure.SERVER_ERROR: 502,

@@ -400,7 +400,12 @@ async def started(hub: FakeRegistry, mirror: Running) -> tuple[FakeImage, Gate]:
 async def test_what_nobody_waits_for_ends_when_the_mirror_stops(hub: FakeRegistry, one: Running) -> None:
     """At once, while clients are still served; it is resumed, not begun again, when it is asked for."""
     image, gate = await started(hub, one)
+    flight = one.service.cache._blobs._flights.get(image.layers[0])
     one.service.cache.stop_prefetch()
+    # Whoever had found it a moment before looks again from the start.
+    assert flight is not None
+    flight.want()
+    assert await flight.board() is None
     await quiet(one)
     assert (await counted(one, "cancelled"), await counted(one, "dropped")) == (1, 1)
     assert (await get(one.address, blob(image.layers[0]))).body == BIG

@@ -1,12 +1,15 @@
 """Tags: fresh, confirmed with a HEAD, stale when the upstream fails, gone when it says so."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
 import pytest
 
-from mirror.cache.tags import Tags
 from mirror.oci.manifest import OCI_MANIFEST
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import Running
+from tests.running import Running, configured, serving
 from tests.wire import Reply, get, head
 
 TAG = "/v2/docker.io/library/x/manifests/t"
@@ -140,10 +143,118 @@ async def test_without_anything_cached_the_failure_is_told(hub: FakeRegistry, fo
     assert b"429" in root.body
 
 
-async def test_a_clock_that_was_set_back_makes_nothing_fresh(
-    mirror: Running, monkeypatch: pytest.MonkeyPatch
+class Clock:
+    """Seconds since the epoch, as a test has it."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@asynccontextmanager
+async def with_terms(hub: FakeRegistry, cache: Path, clock: Clock, **terms: object) -> AsyncIterator[Running]:
+    tags = {"fresh": 60, "fallback_after": 5, **terms}
+    async with serving(configured(cache, {"docker.io": hub.url}, tags=tags), clock) as running:
+        yield running
+
+
+async def test_asked_about_while_it_is_used(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """Within stale_while_revalidate nobody waits; the next one has the new answer."""
+    async with with_terms(hub, tmp_path, clock, stale_while_revalidate=10) as mirror:
+        old = hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        new = hub.add_image("library/x", "t", [b"b"])
+        clock.now += 65
+        gate = hub.hold("manifests/t", after=-1, method="HEAD")
+        reply = await get(mirror.address, TAG)
+        assert (reply.body, is_stale(reply), reply.header("age")) == (old.manifest_data, True, "65")
+        await gate.reached.wait()
+        gate.release()
+        while is_stale(reply):
+            reply = await get(mirror.address, TAG)
+        assert reply.body == new.manifest_data
+        assert hub.requests("HEAD", "manifests/t") == 1
+
+
+async def test_beyond_that_it_is_asked_about_first(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """A tag that has not been used for long is not given away old, when the upstream answers."""
+    async with with_terms(hub, tmp_path, clock, stale_while_revalidate=10) as mirror:
+        hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        new = hub.add_image("library/x", "t", [b"b"])
+        clock.now += 71
+        assert (await get(mirror.address, TAG)).body == new.manifest_data
+
+
+async def test_too_old_even_when_the_upstream_fails(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """stale_if_error has an end, if the operator wants one."""
+    async with with_terms(hub, tmp_path, clock, stale_if_error=100) as mirror:
+        hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        hub.fault(Fault(status=500), "manifests/t", times=4)
+        clock.now += 159
+        assert is_stale(await get(mirror.address, TAG))
+        assert is_stale(await head(mirror.address, TAG))
+        clock.now += 1
+        assert (await get(mirror.address, TAG)).status == 502
+        assert (await head(mirror.address, TAG)).status == 502
+
+
+async def test_immutable_tags_are_never_asked_about(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """After the first time."""
+    async with with_terms(hub, tmp_path, clock, immutable=["t"]) as mirror:
+        image = hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        asked = len(hub.log)
+        clock.now += 10**8
+        assert (await get(mirror.address, TAG)).body == image.manifest_data
+        assert len(hub.log) == asked
+
+
+async def test_an_entry_from_the_future_is_asked_about(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
 ) -> None:
-    """An entry from the future is asked again."""
-    tags: Tags = mirror.service.cache._tags
-    monkeypatch.setattr("mirror.cache.tags.time.time", lambda: 1000.0)
-    assert [tags.is_fresh(moment) for moment in (940.5, 1000.0, 939.0, 1001.0)] == [True, True, False, False]
+    """A clock that was set back makes nothing fresh, and loses nothing."""
+    async with with_terms(hub, tmp_path, clock) as mirror:
+        image = hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        clock.now -= 10**6
+        assert (await get(mirror.address, TAG)).body == image.manifest_data
+        assert hub.requests("HEAD", "manifests/t") == 1
+        clock.now -= 10**6
+        hub.fault(Fault(status=500), "manifests/t")
+        reply = await get(mirror.address, TAG)
+        assert (is_stale(reply), reply.header("age")) == (True, "0")
+
+
+async def test_nobody_waits_for_an_upstream_that_has_not_answered(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """The first one waits; then the stale answer comes at once, and it is seen whether it is back."""
+    async with with_terms(hub, tmp_path, clock, fallback_after=0.05, serve_incomplete=True) as mirror:
+        image = hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        clock.now += 61
+        hub.fault(Fault(raw=b""), "manifests/t", times=3)
+        assert is_stale(await get(mirror.address, TAG))
+        upstream = mirror.service._upstreams["docker.io"]
+        while upstream.answers:
+            assert is_stale(await get(mirror.address, TAG))
+        asked = len(hub.log)
+        for method in (get, head):
+            assert is_stale(await method(mirror.address, TAG))
+        assert len(hub.log) == asked
+        missing = await get(mirror.address, "/v2/docker.io/library/x/manifests/other")
+        assert (missing.status, b"tried again soon" in missing.body) == (502, True)
+        assert len(hub.log) == asked
+        upstream.own.health._open_until = 0.0  # some time later
+        while is_stale(reply := await get(mirror.address, TAG)):
+            pass
+        assert reply.body == image.manifest_data

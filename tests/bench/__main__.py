@@ -1,0 +1,113 @@
+"""python -m tests.bench: the mirror beside its peers, on this machine, in one run.
+
+Server on one core; origin, CDN and load on another. Contestants take turns within every round. What is
+compared are ratios within a round; the table has medians, with the lowest and the highest round.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.bench import cold, readers, small, sources, tls, warm
+from tests.bench.bench import Bench, Options
+from tests.bench.machine import CORES, LOAD_CORE, Others, describe, missing
+from tests.bench.report import document, markdown
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`warm`: it uses the servers that are kept warm for a whole round."""
+
+    run: Callable[[Bench], None]
+    warm: bool = False
+
+
+SCENARIOS = {
+    "warm-blob-1": Scenario(partial(warm.warm_blob, connections=1), True),
+    "warm-blob-16": Scenario(partial(warm.warm_blob, connections=16), True),
+    "manifest-digest": Scenario(warm.manifest_by_digest, True),
+    "manifest-tag": Scenario(warm.manifest_by_tag, True),
+    "config-blob": Scenario(warm.config_blob, True),
+    "cold-gib": Scenario(cold.cold_gib),
+    "herd": Scenario(cold.herd),
+    "slow-wan": Scenario(cold.slow_wan),
+    "two-sources": Scenario(sources.two_sources),
+    "slow-readers": Scenario(readers.slow_readers),
+    "small-fills": Scenario(small.small_fills),
+    "tls-blob": Scenario(tls.tls_blob),
+}
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    packages = missing()
+    if packages:
+        print(f"The bench needs: sudo apt-get install -y {' '.join(packages)}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, too
+    os.sched_setaffinity(0, {LOAD_CORE})
+    options = Options(arguments.rounds, arguments.quick, arguments.small)
+    others = Others()
+    with TemporaryDirectory(prefix="bench", dir=arguments.folder, ignore_cleanup_errors=True) as folder:
+        bench = Bench(Path(folder), options)
+        try:
+            _rounds(bench, arguments.only or list(SCENARIOS))
+        except KeyboardInterrupt:
+            bench.note("the run was ended before its time")
+        finally:
+            bench.cool()
+            busy = f"{others.share():.0%}"
+    _report(bench, arguments, {"others on this machine took": f"{busy} of its processors"})
+    return 0
+
+
+def _rounds(bench: Bench, names: list[str]) -> None:
+    if len(CORES) < 2:
+        bench.note("this machine has one core: server and load share it")
+    if bench.options.quick:
+        bench.note("quick: less content and less time than the table says; no figures to quote")
+    for number in range(1, bench.options.rounds + 1):
+        bench.number = number
+        for name in names:
+            bench.say(f"[{time.strftime('%H:%M:%S')}] round {number} of {bench.options.rounds}: {name}")
+            if not SCENARIOS[name].warm:
+                bench.cool()
+            SCENARIOS[name].run(bench)
+        bench.cool()
+
+
+def _report(bench: Bench, arguments: argparse.Namespace, more: dict[str, str]) -> None:
+    about = describe() | {"rounds": str(bench.options.rounds)} | more
+    table = markdown(bench.results, about)
+    print(table)
+    if arguments.markdown:
+        arguments.markdown.write_text(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(document(bench.results, about), indent=2) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m tests.bench", description=(__doc__ or "").partition("\n\n")[2]
+    )
+    add = parser.add_argument
+    add("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help=f"some of: {', '.join(SCENARIOS)}")
+    add("--rounds", type=int, default=3, help="how often each scenario is run (default 3)")
+    add("--quick", action="store_true", help="short runs and small content: does it work, not how fast")
+    add("--small", type=int, default=10_000, help="blobs of small-fills (default 10,000)")
+    add("--folder", type=Path, help="where caches and content go (default: where temporary files go)")
+    add("--json", type=Path, metavar="FILE", help="write the figures of every round")
+    add("--markdown", type=Path, metavar="FILE", help="write the table, which is printed too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

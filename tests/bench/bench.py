@@ -1,0 +1,125 @@
+"""What scenarios stand on: content, origins, contestants started cold or kept warm, and where figures go."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from subprocess import SubprocessError
+
+from tests.bench.client import Trouble, fetch
+from tests.bench.content import Site
+from tests.bench.contestants import Running, Setup, running
+from tests.bench.machine import settle
+from tests.bench.origin import Origin, fast_origin, slow_origin
+from tests.bench.report import Results, shown
+from tests.bench.throttle import Line
+from tests.e2e.origin import Authority
+
+
+@dataclass(frozen=True)
+class Options:
+    rounds: int = 3
+    quick: bool = False
+    small: int = 10_000
+
+    @property
+    def seconds(self) -> int:
+        """How long one measurement of a rate takes."""
+        return 1 if self.quick else 4
+
+
+class Bench:
+    """One run. `number` is the round, from 1."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self.options = options
+        self.site = Site(folder / "site", options.quick)
+        self.results = Results()
+        self.number = 1
+        self._folder = folder
+        self._names = count(1)
+        self._stack = ExitStack()
+        self._warm: dict[str, Running] = {}
+        self._warm_origin: Origin | None = None
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Something that a reader of the table must know; said once."""
+        if text not in self.results.notes:
+            self.results.notes.append(text)
+            self.say(f"  note: {text}")
+
+    def add(self, row: str, contestant: str, value: float) -> None:
+        self.results.add(row, contestant, self.number, value)
+        self.say(f"  {row}: {contestant} {shown(value)}")
+
+    def turns(self, *names: str) -> Iterator[str]:
+        """The contestants, another one first in every round; each with a disk that is idle."""
+        first = (self.number - 1) % len(names)
+        for name in (*names[first:], *names[:first]):
+            settle()
+            yield name
+
+    @contextmanager
+    def attempt(self, work: str, name: str) -> Iterator[None]:
+        """A contestant that fails has no figure, and a note; the others go on."""
+        try:
+            yield
+        except (Trouble, AssertionError, OSError, SubprocessError) as error:
+            self.note(f"{work}, round {self.number}: {name} failed: {error}")
+
+    def origin(self) -> AbstractContextManager[Origin]:
+        """At full speed. Start it when the content that it needs is made."""
+        return fast_origin(self.site, self.folder())
+
+    def behind(self, line: Line) -> AbstractContextManager[Origin]:
+        """The origin at the other end of a line."""
+        return slow_origin(self.site, self.folder(), line)
+
+    @contextmanager
+    def cold(
+        self, name: str, origin: Origin, config: str = "", authority: Authority | None = None
+    ) -> Iterator[Running]:
+        """A contestant that has nothing yet; what it has kept is gone afterwards."""
+        folder = self.folder()
+        folder.mkdir()
+        try:
+            with running(name, Setup(origin, self.site, folder, config, authority)) as server:
+                yield server
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def warm(self, name: str) -> Running:
+        """A contestant that has `site.warm`, all of it checked; kept until `cool`."""
+        image = self.site.warm
+        if self._warm_origin is None:
+            self._warm_origin = self._stack.enter_context(self.origin())
+        if name not in self._warm:
+            server = self._stack.enter_context(self.cold(name, self._warm_origin))
+            fetch(server, image.by_tag)
+            fetch(server, image.by_digest)
+            for blob in (image.config, *image.layers):
+                check(server, blob.path)
+            self._warm[name] = server
+        return self._warm[name]
+
+    def cool(self) -> None:
+        """End what is warm."""
+        self._stack.close()
+        self._warm.clear()
+        self._warm_origin = None
+
+    def folder(self) -> Path:
+        """A new one, of a name that no other has."""
+        return self._folder / str(next(self._names))
+
+
+def check(server: Running, path: str) -> None:
+    """Trouble when what is served there does not hash to its name."""
+    if fetch(server, path, verify=True).digest != path.rpartition("/")[2]:
+        raise Trouble(f"wrong bytes at {path}")

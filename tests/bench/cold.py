@@ -1,0 +1,74 @@
+"""What is not here yet: one large blob, a herd, an image over a slow line."""
+
+import time
+from statistics import median
+
+from tests.bench.bench import Bench, check
+from tests.bench.client import fetch, fetch_all
+from tests.bench.contestants import DIRECT, DISTRIBUTION, MIRROR, PROXY, Running
+from tests.bench.machine import cpu_seconds
+from tests.bench.origin import Origin
+from tests.bench.throttle import Line
+
+ALL = (MIRROR, DISTRIBUTION, PROXY, DIRECT)
+
+HERD_LINE = Line(rate=20e6, rtt=0, stall_after=0)
+WAN_LINE = Line(rate=4e6, rtt=0.15, stall_after=0)
+
+
+def cold_gib(bench: Bench) -> None:
+    """One client, one blob, nothing throttled; token and connections to the origin are warm."""
+    blob = bench.site.giant.layers[0]
+    with bench.origin() as origin:
+        for name in bench.turns(*ALL):
+            with bench.attempt("cold-gib", name), bench.cold(name, origin) as server:
+                fetch(server, f"/v2/{blob.repository}/manifests/token")
+                _one_cold(bench, server, origin)
+
+
+def _one_cold(bench: Bench, server: Running, origin: Origin) -> None:
+    blob = bench.site.giant.layers[0]
+    origin.forget()
+    before = cpu_seconds(server.pid) if server.process else 0.0
+    found = fetch(server, blob.path)
+    sent = origin.sent(blob)  # waits until it is over, the server's part too
+    bench.add("cold-gib-wall", server.name, found.whole)
+    bench.add("cold-gib-first", server.name, found.first * 1000)
+    if server.process is None:
+        return
+    bench.add("cold-gib-cpu", server.name, (cpu_seconds(server.pid) - before) / (blob.size / 1e9))
+    bench.add("cold-gib-upstream", server.name, sent / blob.size)
+    check(server, blob.path)
+
+
+def herd(bench: Bench) -> None:
+    """50 clients ask for one blob at once; direct is one client alone."""
+    blob = bench.site.herd.layers[0]
+    with bench.behind(HERD_LINE) as origin:
+        for name in bench.turns(*ALL):
+            with bench.attempt("herd", name), bench.cold(name, origin) as server:
+                origin.forget()
+                clients = 1 if name == DIRECT else 50
+                found = fetch_all(server, [blob.path] * clients, clients)
+                bench.add("herd-last", name, max(each.whole for each in found))
+                bench.add("herd-first", name, median(each.first for each in found))
+                if name != DIRECT:
+                    bench.add("herd-upstream", name, origin.sent(blob) / blob.size)
+                    check(server, blob.path)
+
+
+def slow_wan(bench: Bench) -> None:
+    """Like dockerd: the manifest, then config and layers, three at a time; then the tag once more."""
+    image = bench.site.wan
+    paths = [blob.path for blob in (image.config, *image.layers)]
+    with bench.behind(WAN_LINE) as origin:
+        for name in bench.turns(*ALL):
+            with bench.attempt("slow-wan", name), bench.cold(name, origin) as server:
+                started = time.perf_counter()
+                fetch(server, image.by_tag)
+                fetch_all(server, paths, 3)
+                bench.add("slow-wan", name, time.perf_counter() - started)
+                if name != DIRECT:
+                    bench.add("slow-wan-tag", name, fetch(server, image.by_tag).whole * 1000)
+                    for path in paths:
+                        check(server, path)

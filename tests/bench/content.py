@@ -1,0 +1,149 @@
+"""What is pulled: synthetic images, as plain files under the paths that a registry serves them at.
+
+    site/v2/<repository>/blobs/<digest>
+    site/v2/<repository>/manifests/<tag or digest>
+
+So one folder is the origin's storage, its CDN's, and the document root of the static nginx.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mirror.oci.manifest import OCI_MANIFEST
+from tests.e2e.images import OCI_CONFIG, OCI_LAYER, digest_of
+
+MIB = 1024 * 1024
+SMALL = 2048
+
+# Layers of the image for the slow line, in MiB: uneven, as real ones are, 226 together.
+WAN_LAYERS = (128, 48, 24, 16, 8, 2)
+
+
+@dataclass(frozen=True)
+class Blob:
+    repository: str
+    digest: str
+    size: int
+
+    @property
+    def path(self) -> str:
+        return f"/v2/{self.repository}/blobs/{self.digest}"
+
+
+@dataclass(frozen=True)
+class Image:
+    repository: str
+    tag: str
+    digest: str
+    config: Blob
+    layers: tuple[Blob, ...]
+
+    @property
+    def by_tag(self) -> str:
+        return f"/v2/{self.repository}/manifests/{self.tag}"
+
+    @property
+    def by_digest(self) -> str:
+        return f"/v2/{self.repository}/manifests/{self.digest}"
+
+
+class Site:
+    """Images under `root`, each made when it is first asked for."""
+
+    def __init__(self, root: Path, quick: bool) -> None:
+        self.root = root
+        self.tags: dict[str, str] = {}  # path of a manifest by tag -> digest
+        self._quick = quick
+        self._small: list[Blob] = []
+
+    @cached_property
+    def warm(self) -> Image:
+        """One layer of 100 MiB, and a config of 2 KiB."""
+        return self._image("library/warm", [100])
+
+    @cached_property
+    def giant(self) -> Image:
+        """One layer of 1 GiB; the tag `token` names an image without it."""
+        self._tagged("library/giant", "token", [])
+        return self._image("library/giant", [256 if self._quick else 1024])
+
+    @cached_property
+    def herd(self) -> Image:
+        """One layer of 100 MiB, not that of `warm`."""
+        return self._image("library/herd", [100])
+
+    @cached_property
+    def wan(self) -> Image:
+        """Six layers, for the slow line."""
+        sizes = [max(1, each // 8) for each in WAN_LAYERS] if self._quick else WAN_LAYERS
+        return self._image("library/wan", sizes)
+
+    def small(self, count: int) -> list[Blob]:
+        """So many blobs of 2 KiB in one repository, always the same."""
+        for number in range(len(self._small), count):
+            data = random.Random(f"small {number}").randbytes(SMALL)
+            self._small.append(self._blob("library/small", [data]))
+        return self._small[:count]
+
+    def file(self, blob: Blob) -> Path:
+        return self.root / blob.path[1:]
+
+    def _image(self, repository: str, sizes: Sequence[int]) -> Image:
+        """An image with layers of so many MiB."""
+        layers = [self._blob(repository, _noise(f"{repository}{size}", size)) for size in sizes]
+        return self._tagged(repository, "1", layers)
+
+    def _tagged(self, repository: str, tag: str, layers: Sequence[Blob]) -> Image:
+        labels = {"Labels": {"padding": random.Random(repository + tag).randbytes(900).hex()}}
+        document = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": labels,
+            "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+        }
+        config = self._blob(repository, [json.dumps(document).encode()])
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": _descriptor(OCI_CONFIG, config),
+            "layers": [_descriptor(OCI_LAYER, layer) for layer in layers],
+        }
+        data = json.dumps(manifest).encode()
+        image = Image(repository, tag, digest_of(data), config, tuple(layers))
+        self.tags[image.by_tag] = image.digest
+        for path in (image.by_tag, image.by_digest):
+            self._place(path).write_bytes(data)
+        return image
+
+    def _blob(self, repository: str, parts: Iterable[bytes]) -> Blob:
+        """Written once, named after what was written."""
+        hasher, size = hashlib.sha256(), 0
+        unnamed = self._place(f"/v2/{repository}/blobs/unnamed")
+        with unnamed.open("wb") as file:
+            for part in parts:
+                hasher.update(part)
+                size += file.write(part)
+        blob = Blob(repository, f"sha256:{hasher.hexdigest()}", size)
+        unnamed.rename(self.file(blob))
+        return blob
+
+    def _place(self, path: str) -> Path:
+        place = self.root / path[1:]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+
+def _noise(seed: str, mebibytes: int) -> Iterator[bytes]:
+    """Pieces of 1 MiB, no two alike: noise that is made once, under a number."""
+    noise = random.Random(seed).randbytes(MIB)
+    for number in range(mebibytes):
+        yield number.to_bytes(8, "big") + noise[8:]
+
+
+def _descriptor(media_type: str, blob: Blob) -> dict[str, object]:
+    return {"mediaType": media_type, "size": blob.size, "digest": blob.digest}

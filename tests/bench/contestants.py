@@ -1,0 +1,185 @@
+"""Who is compared: each is started cold on the core of the server, and serves the same paths."""
+
+import json
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.content import Site
+from tests.bench.machine import SERVER_CORE, on_core
+from tests.bench.origin import TOKEN, Origin, nginx
+from tests.e2e.mirror import Mirror
+from tests.e2e.origin import Authority
+from tests.e2e.processes import Process, free_port, listens
+from tests.programs import program
+
+MIRROR, DISTRIBUTION, PROXY = "mirror", "distribution", "nginx proxy"
+STATIC, DIRECT = "nginx static", "direct"
+
+# Not another server: the mirror with nothing but the good source.
+ALONE = "good source alone"
+
+# The way blobs are cached by nginx in front of registries: the first location finds by digest what the second
+# one, which follows the redirect, has stored under the same key. The lock lasts as long as the download.
+CACHING = """
+    proxy_cache_path {folder}/cache levels=1:2 keys_zone=registry:64m use_temp_path=off;
+    map $upstream_http_location $target {{ ~^http://[^/]+(?<path>/.*)$ $path; }}
+    upstream registry {{ server {registry}; keepalive 64; }}
+    upstream cdn {{ server {cdn}; keepalive 64; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        access_log {folder}/access.log;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Authorization "Bearer {token}";
+        proxy_cache registry;
+        proxy_cache_lock on;
+        proxy_cache_lock_timeout 1h;
+        proxy_cache_lock_age 1h;
+        proxy_cache_valid 200 1d;
+        location = /v2/ {{ return 200 '{{}}'; }}
+        location ~ ^/v2/.+/manifests/(?<reference>[^/]+)$ {{
+            proxy_cache_key $uri;
+            proxy_pass http://registry;
+        }}
+        location ~ ^/v2/.+/blobs/(?<digest>sha256:[0-9a-f]+)$ {{
+            proxy_cache_key $digest;
+            proxy_intercept_errors on;
+            error_page 307 = @follow;
+            proxy_pass http://registry;
+        }}
+        location @follow {{
+            set $followed $target;
+            proxy_set_header Authorization "";
+            proxy_set_header Connection "";
+            proxy_cache_key $digest;
+            proxy_pass http://cdn$followed;
+        }}
+    }}
+"""
+
+PLAIN = """
+    server {{
+        listen 127.0.0.1:{port} backlog=1024{tls};
+        root {site};
+        access_log off;
+        location = /v2/ {{ return 200 '{{}}'; }}
+    }}
+"""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contestant that answers. `address` is HOST:PORT; `headers` are what its clients have to send."""
+
+    name: str
+    address: str
+    process: Process | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a contestant is started with: an empty `folder`, and more `config` for the mirror."""
+
+    origin: Origin
+    site: Site
+    folder: Path
+    config: str = ""
+    authority: Authority | None = None  # serve TLS with its certificate
+
+
+@contextmanager
+def running(name: str, setup: Setup) -> Iterator[Running]:
+    """Cold, until the block ends."""
+    if name == DIRECT:
+        yield Running(name, setup.origin.registry, headers={"Authorization": f"Bearer {TOKEN}"})
+        return
+    process, address = STARTS[name](setup)
+    with on_core(SERVER_CORE):
+        process.start()
+    try:
+        yield Running(name, address, process, tls=_trusting() if setup.authority else None)
+    finally:
+        process.stop()
+
+
+class _Mirror(Mirror):
+    """Ready when it listens: its probes may be behind TLS."""
+
+    def _is_ready(self) -> bool:
+        return listens(self.port)
+
+
+def _mirror(setup: Setup) -> tuple[Process, str]:
+    """As users run it: its log to a file, access lines in JSON, which is the default there."""
+    config = setup.config
+    if setup.authority:
+        paths = {"tls_certificate": setup.authority.certificate, "tls_key": setup.authority.key}
+        config += "[server]\n" + "".join(f"{name} = {str(path)!r}\n" for name, path in paths.items())
+    file = setup.folder / "mirror.toml"
+    file.write_text(config)
+    mirror = _Mirror(setup.folder, setup.origin.url, "--config", str(file))
+    return mirror, mirror.address
+
+
+def _proxy(setup: Setup) -> tuple[Process, str]:
+    """nginx with a cache, and with an access log, as the mirror has."""
+    port, origin = free_port(), setup.origin
+    values = {"registry": origin.registry, "cdn": origin.cdn, "token": TOKEN}
+    servers = CACHING.format(folder=setup.folder, port=port, **values)
+    return nginx(setup.folder, servers, port), f"127.0.0.1:{port}"
+
+
+def _static(setup: Setup) -> tuple[Process, str]:
+    """nginx with nothing to do but to send files."""
+    port, tls = free_port(), ""
+    if setup.authority:
+        tls = f" ssl; ssl_certificate {setup.authority.certificate}; "
+        tls += f"ssl_certificate_key {setup.authority.key}"
+    servers = PLAIN.format(site=setup.site.root, port=port, tls=tls)
+    return nginx(setup.folder, servers, port), f"127.0.0.1:{port}"
+
+
+def _distribution(setup: Setup) -> tuple[Process, str]:
+    """docker-registry as pull-through, otherwise as Debian configures it."""
+    port = free_port()
+    config = {
+        "version": "0.1",
+        "storage": {
+            "cache": {"blobdescriptor": "inmemory"},
+            "filesystem": {"rootdirectory": str(setup.folder / "storage")},
+            "delete": {"enabled": True},
+        },
+        "http": {"addr": f"127.0.0.1:{port}", "headers": {"X-Content-Type-Options": ["nosniff"]}},
+        "proxy": {"remoteurl": setup.origin.url},
+    }
+    path = setup.folder / "config.yml"
+    path.write_text(json.dumps(config))
+    command: list[str | Path] = [program("docker-registry"), "serve", path]
+    return Process(command, setup.folder / "registry.out", lambda: listens(port)), f"127.0.0.1:{port}"
+
+
+def _trusting() -> ssl.SSLContext:
+    """Encrypts, and believes everybody: what is measured is bytes."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+STARTS: dict[str, Callable[[Setup], tuple[Process, str]]] = {
+    MIRROR: _mirror,
+    ALONE: _mirror,
+    DISTRIBUTION: _distribution,
+    PROXY: _proxy,
+    STATIC: _static,
+}

@@ -1,0 +1,132 @@
+"""The machine that is measured on: its cores, its versions, and what a server takes of it."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from mirror import __version__
+from tests.programs import PACKAGES, SYSTEM_PATH
+
+# What the bench runs, and the Debian package that has it.
+NEEDED = {"wrk": "wrk", "nginx": PACKAGES["nginx"], "docker-registry": PACKAGES["docker-registry"]}
+
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def missing() -> list[str]:
+    """Packages to install before the bench can run."""
+    absent = (package for name, package in NEEDED.items() if shutil.which(name, path=SYSTEM_PATH) is None)
+    return sorted(absent)
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """What is started inside runs on that core, for ever."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def tree(pid: int) -> list[int]:
+    """The process and everything it started: nginx serves from a worker."""
+    found = [pid]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # a thread that has ended meanwhile
+            children = (thread / "children").read_text().split()
+            found += [each for child in children for each in tree(int(child))]
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that the process and its children have used so far."""
+    fields = (_stat(each) for each in tree(pid))
+    return sum(int(ticks) for each in fields for ticks in each[11:13]) / TICKS
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of the process and its children."""
+    return sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in tree(pid)) * PAGE
+
+
+class Others:
+    """What everything but this process and its children takes of the processors."""
+
+    def __init__(self) -> None:
+        self._busy, self._ours, self._started = _busy_ticks(), _own_ticks(), time.monotonic()
+
+    def share(self) -> float:
+        """0 to 1 of all cores, since the beginning. More than a little, and figures are noise."""
+        others = (_busy_ticks() - self._busy) - (_own_ticks() - self._ours)
+        possible = (time.monotonic() - self._started) * TICKS * (os.cpu_count() or 1)
+        return max(0.0, others / possible)
+
+
+def _busy_ticks() -> int:
+    """User, nice, system and stolen time of all cores."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    return sum(int(fields[index]) for index in (1, 2, 3, 8))
+
+
+def _own_ticks() -> int:
+    """Of this process and all that it started, those that have ended too."""
+    fields = (_stat(pid) for pid in tree(os.getpid()))
+    return sum(int(ticks) for each in fields for ticks in each[11:15])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat that follow the name."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def settle() -> None:
+    """Write what the run before has left dirty, so that the disk is idle for the next one."""
+    os.sync()
+    time.sleep(0.1)
+
+
+def describe() -> dict[str, str]:
+    """What a reader must know to compare: hardware, kernel and versions."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    memory = os.sysconf("SC_PHYS_PAGES") * PAGE / 1024**3
+    return {
+        "cores": f"{len(CORES)} x {cpu[1] if cpu else platform.machine()}",
+        "memory": f"{memory:.0f} GiB",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "aiohttp": version("aiohttp"),
+        "registry-mirror": " ".join(filter(None, (__version__, _commit()))),
+        "docker-registry": _said("docker-registry", "--version"),
+        "nginx": _said("nginx", "-v"),
+        "wrk": _said("wrk", "-v"),
+    }
+
+
+def _said(name: str, flag: str) -> str:
+    """The version in what a program says of itself; wrk exits with 1 after it."""
+    path = shutil.which(name, path=SYSTEM_PATH) or name
+    done = subprocess.run([path, flag], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.\d+[\w.+~-]*", done.stdout + done.stderr)
+    return found[0] if found else "?"
+
+
+def _commit() -> str:
+    """The commit that is checked out, where this is a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""

@@ -1,0 +1,147 @@
+"""The origin: token authentication, blobs by 307 from a CDN port with ranges; at full speed, or throttled.
+
+client -> registry (401) -> /token -> registry (307) -> CDN
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirror.oci.manifest import OCI_MANIFEST
+from tests.bench.content import Blob, Site
+from tests.bench.machine import LOAD_CORE, on_core
+from tests.bench.throttle import Line
+from tests.e2e.processes import Process, free_port, listens
+from tests.programs import program
+
+# Everybody gets this one: what is measured is not the making of tokens.
+TOKEN = "bench"
+
+LINE = re.compile(r"^GET (\S+) (\d+) (\d+) (\S+)$", re.MULTILINE)
+
+# One worker, and everything that nginx writes below `folder`; `servers` is the rest.
+NGINX = """
+daemon off;
+user root;
+worker_processes 1;
+worker_rlimit_nofile 8192;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx-error.log;
+events {{ worker_connections 4096; }}
+http {{
+    client_body_temp_path {folder}/nginx; proxy_temp_path {folder}/nginx; fastcgi_temp_path {folder}/nginx;
+    uwsgi_temp_path {folder}/nginx; scgi_temp_path {folder}/nginx;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 100000000;
+    default_type application/octet-stream;
+    log_format exact '$request_method $uri $status $body_bytes_sent $http_range';
+    {servers}
+}}
+"""
+
+SERVERS = """
+    map $uri $content_digest {{
+        ~/(?<digest>sha256:[0-9a-f]+)$ $digest;
+        {tags}
+    }}
+    server {{
+        listen 127.0.0.1:{registry};
+        root {site};
+        access_log {folder}/registry.log exact;
+        location = /token {{
+            default_type application/json;
+            return 200 '{{"token":"{token}","expires_in":3600}}';
+        }}
+        location = /v2/ {{
+            if ($http_authorization != "Bearer {token}") {{ return 401; }}
+            return 200 '{{}}';
+        }}
+        location ~ ^/v2/(?<repository>.+)/manifests/ {{
+            if ($http_authorization != "Bearer {token}") {{ return 401; }}
+            default_type {manifest};
+            add_header Docker-Content-Digest $content_digest;
+        }}
+        location ~ ^/v2/(?<repository>.+)/blobs/ {{
+            if ($http_authorization != "Bearer {token}") {{ return 401; }}
+            return 307 http://127.0.0.1:{cdn}$uri;
+        }}
+        error_page 401 @challenge;
+        location @challenge {{
+            set $where 'realm="http://127.0.0.1:{registry}/token",service="origin"';
+            add_header WWW-Authenticate 'Bearer $where,scope="repository:$repository:pull"' always;
+            add_header Docker-Distribution-Api-Version registry/2.0 always;
+            return 401;
+        }}
+    }}
+    server {{ listen 127.0.0.1:{cdn}; root {site}; access_log {folder}/cdn.log exact; }}
+"""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where it listens; both are HOST:PORT."""
+
+    registry: str
+    cdn: str
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.registry}"
+
+    def sent(self, blob: Blob) -> int:
+        """Bytes of the blob that the CDN gave away since `forget`, once no more are reported."""
+        before, size = -1, self.log.stat().st_size
+        while before != size:
+            time.sleep(0.3)
+            before, size = size, self.log.stat().st_size
+        return sum(int(m[3]) for m in LINE.finditer(self.log.read_text()) if m[1] == blob.path)
+
+    def forget(self) -> None:
+        """What was sent so far does not count."""
+        with self.log.open("r+b") as log:
+            log.truncate()
+
+
+@contextmanager
+def fast_origin(site: Site, folder: Path) -> Iterator[Origin]:
+    """nginx at full speed, on the core of the load: never the limit."""
+    folder.mkdir()
+    registry, cdn = free_port(), free_port()
+    servers = SERVERS.format(
+        folder=folder,
+        site=site.root,
+        registry=registry,
+        cdn=cdn,
+        token=TOKEN,
+        manifest=OCI_MANIFEST,
+        tags="\n        ".join(f"{path} {digest};" for path, digest in site.tags.items()),
+    )
+    log = folder / "cdn.log"
+    log.touch()
+    with on_core(LOAD_CORE), nginx(folder, servers, cdn):
+        yield Origin(f"127.0.0.1:{registry}", f"127.0.0.1:{cdn}", log)
+
+
+@contextmanager
+def slow_origin(site: Site, folder: Path, line: Line) -> Iterator[Origin]:
+    """Throttled by connection, on the core of the load."""
+    folder.mkdir()
+    registry, cdn, log = free_port(), free_port(), folder / "cdn.log"
+    command: list[str | Path] = [sys.executable, "-m", "tests.bench.throttle", "--site", site.root]
+    command += ["--registry", str(registry), "--cdn", str(cdn), "--log", log]
+    command += ["--rate", str(line.rate), "--rtt", str(line.rtt), "--stall-after", str(line.stall_after)]
+    with on_core(LOAD_CORE), Process(command, folder / "throttle.out", lambda: listens(cdn)):
+        yield Origin(f"127.0.0.1:{registry}", f"127.0.0.1:{cdn}", log)
+
+
+def nginx(folder: Path, servers: str, port: int) -> Process:
+    """An nginx that is ready when it listens on `port`."""
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, servers=servers))
+    return Process([program("nginx"), "-c", config], folder / "nginx.out", lambda: listens(port))

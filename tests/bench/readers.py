@@ -1,0 +1,120 @@
+"""Many readers on slow lines, and what another client notices of them."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from mmap import ACCESS_READ, mmap
+from threading import Event
+
+from tests.bench.bench import Bench, check
+from tests.bench.client import Connection, Trouble, fetch
+from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC, Running
+from tests.bench.machine import rss_bytes
+
+# Bytes per second of one reader, taken ten times a second; and the buffer that a slow line's client has.
+RATE = 100_000
+TURNS = 10
+RECEIVE_BUFFER = 65536
+
+PROBE_SECONDS = 0.05
+
+
+def slow_readers(bench: Bench) -> None:
+    """500 readers of one warm blob for ten seconds; every byte is compared with the file."""
+    blob = bench.site.warm.layers[0]
+    readers, seconds = (100, 3) if bench.options.quick else (500, 10)
+    with bench.origin() as origin:
+        for name in bench.turns(MIRROR, DISTRIBUTION, PROXY, STATIC):
+            with bench.attempt("slow-readers", name), bench.cold(name, origin) as server:
+                check(server, blob.path)
+                crowd = Crowd(server, bench, readers)
+                with ThreadPoolExecutor(1) as pool, closing(crowd):
+                    over = Event()
+                    probes = pool.submit(_probe, server, over)
+                    try:
+                        crowd.read(seconds)
+                    finally:
+                        over.set()
+                    bench.add("slow-readers-probe", name, probes.result() * 1000)
+                bench.add("slow-readers-right", name, 100 * crowd.right / readers)
+                bench.add("slow-readers-rss", name, crowd.rss / 1e6)
+
+
+class Crowd:
+    """So many connections that take what their rate allows, a tenth of them at a time."""
+
+    def __init__(self, server: Running, bench: Bench, readers: int) -> None:
+        blob = bench.site.warm.layers[0]
+        self._server = server
+        self._stack = ExitStack()
+        self.rss = 0
+        file = self._stack.enter_context(bench.site.file(blob).open("rb"))
+        body = self._stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ))
+        self._readers: list[Reader] = []
+        self._stack.callback(self._leave)
+        for _ in range(readers):
+            self._readers.append(Reader(server, blob.path, body))
+
+    @property
+    def right(self) -> int:
+        """How many have what they should have by now."""
+        return sum(reader.right for reader in self._readers)
+
+    def read(self, seconds: float) -> None:
+        started = time.perf_counter()
+        for turn in range(int(seconds * TURNS * TURNS)):
+            time.sleep(max(0.0, started + turn / (TURNS * TURNS) - time.perf_counter()))
+            for reader in self._readers[turn % TURNS :: TURNS]:
+                reader.take(RATE // TURNS)
+            if turn % (TURNS * TURNS) == 0:
+                self.rss = max(self.rss, rss_bytes(self._server.pid))
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _leave(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
+
+class Reader:
+    """A slow client that compares. It is behind when what it may take is not there."""
+
+    def __init__(self, server: Running, path: str, body: mmap) -> None:
+        self._connection = Connection(server.address, receive=RECEIVE_BUFFER)
+        self._body = body
+        status, _, rest = self._connection.ask(path, server.headers)
+        self._connection.socket.setblocking(False)
+        self._done = len(rest)
+        self._allowed = len(rest)
+        self._good = status == 200 and rest == body[: len(rest)]
+
+    @property
+    def right(self) -> bool:
+        """Nothing wrong, and no more than a second behind."""
+        return self._good and self._allowed - self._done <= RATE
+
+    def take(self, count: int) -> None:
+        self._allowed += count
+        try:
+            data = self._connection.socket.recv(self._allowed - self._done)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._good = self._good and bool(data) and data == self._body[self._done : self._done + len(data)]
+        self._done += len(data)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _probe(server: Running, over: Event) -> float:
+    """Seconds of the slowest answer to /v2/, asked every 50 ms on a connection of its own."""
+    slowest = 0.0
+    while not over.wait(PROBE_SECONDS):
+        try:
+            slowest = max(slowest, fetch(server, "/v2/").whole)
+        except Trouble as trouble:
+            raise Trouble(f"/v2/: {trouble}") from trouble
+    return slowest

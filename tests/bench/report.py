@@ -1,0 +1,134 @@
+"""Figures to medians, ratios, a JSON document and a Markdown table. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY
+from tests.bench.rows import NOTES, ROWS, Row, Target
+
+HEADER = (
+    "work",
+    "mirror",
+    "distribution 2.8",
+    "nginx proxy",
+    "nginx static or direct",
+    "ratio",
+    "to reach",
+    "reached?",
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of the rounds, the lowest and the highest."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return shown(self.median)
+        return f"{shown(self.median)} ({shown(self.low)}..{shown(self.high)})"
+
+    def as_json(self) -> dict[str, float]:
+        return {"median": self.median, "min": self.low, "max": self.high}
+
+
+def spread(values: Iterable[float]) -> Spread:
+    ordered = sorted(values)
+    return Spread(median(ordered), ordered[0], ordered[-1])
+
+
+def shown(value: float) -> str:
+    """Three digits that mean something, and no more."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.2g}"
+
+
+@dataclass
+class Results:
+    """Figures by row, contestant and round."""
+
+    rounds: dict[str, dict[str, dict[int, float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(dict))
+    )
+    notes: list[str] = field(default_factory=lambda: list(NOTES))
+
+    def add(self, row: str, contestant: str, number: int, value: float) -> None:
+        self.rounds[row][contestant][number] = value
+
+    def of(self, row: str, contestant: str) -> Spread | None:
+        """What a contestant did; None when it did not take part."""
+        figures = self.rounds[row].get(contestant, {})
+        return spread(figures.values()) if figures else None
+
+    def ratio(self, row: str, rival: str) -> Spread | None:
+        """The mirror's figures by the rival's, round by round: what drifts with the machine cancels out."""
+        ours, theirs = self.rounds[row].get(MIRROR, {}), self.rounds[row].get(rival, {})
+        ratios = [ours[number] / theirs[number] for number in ours if theirs.get(number)]
+        return spread(ratios) if ratios else None
+
+    def against(self, row: str, target: Target) -> Spread | None:
+        """What is compared with the target."""
+        return self.ratio(row, target.rival) if target.rival else self.of(row, MIRROR)
+
+
+def markdown(results: Results, about: dict[str, str]) -> str:
+    """The table of the rows that have figures, the machine, and the notes."""
+    lines = [_line(HEADER), _line(["---"] * len(HEADER))]
+    lines += [_line(_cells(row, results)) for row in ROWS if results.rounds.get(row.key)]
+    lines += ["", "; ".join(f"{name} {value}" for name, value in about.items()) + "."]
+    lines += ["", *(f"- {note}" for note in results.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def document(results: Results, about: dict[str, str]) -> dict[str, Any]:
+    """The same for machines, with every round."""
+    rows = [_row_json(row, results) for row in ROWS if results.rounds.get(row.key)]
+    return {"about": about, "rows": rows, "notes": results.notes}
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: Row, results: Results) -> list[str]:
+    figures = [results.of(row.key, name) for name in (MIRROR, DISTRIBUTION, PROXY, row.last)]
+    cells = ["-" if figure is None else str(figure) for figure in figures]
+    if figures[-1] is not None:
+        cells[-1] += f" {row.last.removeprefix('nginx ')}"
+    judged = [(target, results.against(row.key, target)) for target in row.targets]
+    ratios = [str(found) if found and target.rival else "-" for target, found in judged]
+    reached = [_verdict(target, found) for target, found in judged]
+    return [row.work, *cells, *("; ".join(each) or "-" for each in (ratios, map(str, row.targets), reached))]
+
+
+def _verdict(target: Target, found: Spread | None) -> str:
+    if found is None:
+        return "-"
+    return "yes" if target.reached(found.median) else "no"
+
+
+def _row_json(row: Row, results: Results) -> dict[str, Any]:
+    contestants = {
+        name: {"rounds": list(figures.values()), **spread(figures.values()).as_json()}
+        for name, figures in results.rounds[row.key].items()
+    }
+    targets = []
+    for target in row.targets:
+        found = results.against(row.key, target)
+        targets.append(
+            {
+                "to_reach": str(target),
+                "found": found and found.as_json(),
+                "reached": found and target.reached(found.median),
+            }
+        )
+    return {"key": row.key, "work": row.work, "contestants": contestants, "targets": targets}

@@ -1,0 +1,105 @@
+"""The table as data: every figure that is taken, and what the mirror has to reach in it."""
+
+from dataclasses import dataclass
+
+from tests.bench.contestants import ALONE, DIRECT, DISTRIBUTION, PROXY, STATIC
+
+
+@dataclass(frozen=True)
+class Target:
+    """At least or at most `value`: of the rival's figure in the same round, or by itself."""
+
+    word: str
+    value: float
+    rival: str = ""
+    unit: str = ""
+
+    def __str__(self) -> str:
+        of = f" of {self.rival}" if self.rival else ""
+        return f"{self.word} {self.value:,g}{of}{self.unit and ' ' + self.unit}"
+
+    def reached(self, figure: float) -> bool:
+        return figure >= self.value if self.word == "at least" else figure <= self.value
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line. `last` is who stands in the column of the limit."""
+
+    key: str
+    work: str
+    last: str = STATIC
+    targets: tuple[Target, ...] = ()
+
+
+def least(value: float, rival: str = "", unit: str = "") -> Target:
+    return Target("at least", value, rival, unit)
+
+
+def most(value: float, rival: str = "", unit: str = "") -> Target:
+    return Target("at most", value, rival, unit)
+
+
+# How it was measured: what one must know to judge a row.
+NOTES = (
+    "Server under test on one core; origin, CDN and load on another; all on loopback, without TLS. "
+    "Medians of the rounds (lowest..highest); a ratio is the median of those within each round.",
+    "The mirror and nginx proxy write an access log to a file, nginx static writes none; "
+    "docker-registry is configured as Debian configures it.",
+    "nginx proxy verifies no digest, asks for no token (it is given one), and knows no access rules.",
+    "Clients let the kernel throw away what they receive; every contestant's bytes are checked beside that.",
+    "nginx static in small-fills is not cold: it is what the load itself can do.",
+)
+
+# Headers of range answers do not count, so "1.00" is 1 but for rounding.
+ONCE = most(1.005)
+FLAT = (least(0.95, STATIC),)
+LEVEL = (least(0.9, PROXY),)
+
+ROWS = (
+    Row("warm-blob-1", "warm 100 MiB blob, 1 client, GB/s", targets=FLAT),
+    Row("warm-blob-16", "same, 16 clients", targets=FLAT),
+    Row("manifest-digest-1", "manifest by digest, 1 connection, req/s"),
+    Row("manifest-digest-32", "same, 32 connections", targets=LEVEL),
+    Row("manifest-digest-32-p99", "same, p99 ms"),
+    Row("manifest-digest-256", "same, 256 connections, req/s"),
+    Row("manifest-tag-1", "manifest by tag, 1 connection, req/s"),
+    Row("manifest-tag-32", "same, 32 connections", targets=LEVEL),
+    Row("manifest-tag-32-p99", "same, p99 ms"),
+    Row("manifest-tag-256", "same, 256 connections, req/s"),
+    Row("config-blob-32", "2 KiB config blob, 32 connections, req/s", targets=LEVEL),
+    Row("config-blob-32-p99", "same, p99 ms"),
+    Row("tls-blob", "warm 100 MiB blob over TLS, 1 client, GB/s"),
+    Row("tls-blob-cpu", "same, server CPU s per GB"),
+    Row(
+        "cold-gib-wall",
+        "cold 1 GiB, unthrottled: wall s",
+        DIRECT,
+        (most(0.7, DISTRIBUTION), most(1.5, PROXY)),
+    ),
+    Row("cold-gib-first", "same, first byte ms", DIRECT, (most(3, unit="ms"),)),
+    Row("cold-gib-cpu", "same, server CPU s per GB", DIRECT),
+    Row("cold-gib-upstream", "same, upstream bytes / blob", DIRECT, (ONCE,)),
+    Row(
+        "herd-upstream",
+        "herd: 50 clients, cold 100 MiB, 20 MB/s per connection: upstream bytes / blob",
+        DIRECT,
+        (ONCE,),
+    ),
+    Row("herd-last", "same, last client s (direct: one client)", DIRECT, (most(0.35, DIRECT),)),
+    Row("herd-first", "same, first byte p50 s", DIRECT),
+    Row(
+        "slow-wan",
+        "slow WAN, 6 layers, 226 MiB, 3 at a time, 4 MB/s per connection, 150 ms: cold s",
+        DIRECT,
+        (most(0.3, DIRECT),),
+    ),
+    Row("slow-wan-tag", "same, tag when warm, ms", DIRECT),
+    Row(
+        "two-sources", "slow WAN, 100 MiB, two sources, one stalls in mid-blob: s", ALONE, (most(1.2, ALONE),)
+    ),
+    Row("slow-readers-right", "500 readers at 100 KB/s: served right, %", targets=(least(100),)),
+    Row("slow-readers-rss", "same, RSS MB", targets=(most(100, unit="MB"),)),
+    Row("slow-readers-probe", "same, slowest probe ms", targets=(most(50, unit="ms"),)),
+    Row("small-fills", "small blobs of 2 KiB, cold, 32 at a time: filled per second", targets=(least(2500),)),
+)

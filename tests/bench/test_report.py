@@ -1,0 +1,168 @@
+"""Figures become medians, ratios, a table and a document; nothing is measured here."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC
+from tests.bench.report import Results, document, markdown, shown, spread
+from tests.bench.rows import ROWS, least, most
+from tests.bench.throttle import Cdn, Registry, Request
+
+
+def results(row: str, **rounds: list[float]) -> Results:
+    """Figures of one row: by contestant, a value for each round."""
+    made = Results(notes=[])
+    for contestant, values in rounds.items():
+        for number, value in enumerate(values, 1):
+            made.add(row, {"proxy": PROXY, "static": STATIC}.get(contestant, contestant), number, value)
+    return made
+
+
+def cells(table: str, start: str) -> list[str]:
+    """The cells of the line that begins with `start`."""
+    line = next(line for line in table.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_spread_is_median_lowest_and_highest() -> None:
+    """Of any number of rounds, in whatever order; an even number has the middle of two."""
+    assert str(spread([3.0, 1.0, 2.0])) == "2.00 (1.00..3.00)"
+    assert spread([1.0, 2.0]).median == 1.5
+    assert str(spread([0.5])) == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (69_700.4, "69,700"),
+        (100, "100"),
+        (93.21, "93.2"),
+        (2.345, "2.35"),
+        (0.0191, "0.019"),
+        (0.0, "0.00"),
+    ],
+)
+def test_numbers_have_the_digits_that_mean_something(value: float, text: str) -> None:
+    """Whole from a hundred, two or three digits below."""
+    assert shown(value) == text
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    """A machine half as fast in one round changes no ratio; a round that one of them lacks is out."""
+    made = results("warm-blob-1", mirror=[2.0, 1.0, 9.0], static=[4.0, 2.0])
+    ratio = made.ratio("warm-blob-1", STATIC)
+    assert ratio is not None
+    assert (ratio.low, ratio.median, ratio.high) == (0.5, 0.5, 0.5)
+    assert made.ratio("warm-blob-1", PROXY) is None
+
+
+def test_targets_say_and_judge() -> None:
+    """At least and at most, each with its bound; of a rival or by itself."""
+    target = least(0.95, STATIC)
+    assert str(target) == "at least 0.95 of nginx static"
+    assert target.reached(0.95)
+    assert not target.reached(0.94)
+    assert str(most(50, unit="ms")) == "at most 50 ms"
+    assert most(50).reached(50)
+    assert not most(50).reached(50.1)
+    assert str(least(2500)) == "at least 2,500"
+
+
+def test_the_table_has_a_line_for_what_was_measured() -> None:
+    """Figures, ratio, target and verdict; a dash for who took no part; no line without figures."""
+    made = results("warm-blob-1", mirror=[3.0, 3.2, 2.8], static=[3.0, 3.0, 3.0], distribution=[2.0])
+    made.notes.append("a note")
+    table = markdown(made, {"cores": "2"})
+    assert cells(table, "warm 100 MiB") == [
+        "warm 100 MiB blob, 1 client, GB/s",
+        "3.00 (2.80..3.20)",
+        "2.00",
+        "-",
+        "3.00 static",
+        "1.00 (0.93..1.07)",
+        "at least 0.95 of nginx static",
+        "yes",
+    ]
+    assert "herd" not in table
+    assert table.endswith("\ncores 2.\n\n- a note\n")
+
+
+def test_two_targets_share_a_line() -> None:
+    """Each with its own ratio and verdict, in order."""
+    made = results("cold-gib-wall", mirror=[1.2], distribution=[2.4], proxy=[0.6])
+    assert cells(markdown(made, {}), "cold 1 GiB")[5:] == [
+        "0.5; 2.00",
+        "at most 0.7 of distribution; at most 1.5 of nginx proxy",
+        "yes; no",
+    ]
+
+
+def test_a_target_by_itself_needs_no_rival() -> None:
+    """The mirror's own figure is what is judged; without one, nothing is."""
+    assert cells(markdown(results("slow-readers-probe", mirror=[51]), {}), "same")[5:] == [
+        "-",
+        "at most 50 ms",
+        "no",
+    ]
+    assert cells(markdown(results("slow-readers-probe", static=[3]), {}), "same")[5:] == [
+        "-",
+        "at most 50 ms",
+        "-",
+    ]
+
+
+def test_the_document_has_every_round() -> None:
+    """What the table has, for machines."""
+    made = results("small-fills", mirror=[2600, 2400, 2550], distribution=[200])
+    found = document(made, {"cores": "2"})
+    (row,) = found["rows"]
+    assert found["about"] == {"cores": "2"}
+    assert row["contestants"][MIRROR] == {
+        "rounds": [2600, 2400, 2550],
+        "median": 2550,
+        "min": 2400,
+        "max": 2600,
+    }
+    assert row["contestants"][DISTRIBUTION]["median"] == 200
+    assert row["targets"] == [
+        {
+            "to_reach": "at least 2,500",
+            "found": {"median": 2550, "min": 2400, "max": 2600},
+            "reached": True,
+        }
+    ]
+
+
+def test_rows_are_told_apart_by_their_keys() -> None:
+    """No two rows have one key."""
+    keys = [row.key for row in ROWS]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "span"),
+    [
+        ("", 200, range(10)),
+        ("bytes=2-4", 206, range(2, 5)),
+        ("bytes=2-", 206, range(2, 10)),
+        ("bytes=8-20", 206, range(8, 10)),
+        ("bytes=10-", 416, range(0)),
+    ],
+)
+def test_the_slow_cdn_gives_ranges(tmp_path: Path, asked: str, status: int, span: range) -> None:
+    """One range of a file, clamped; otherwise the whole."""
+    (tmp_path / "blob").write_bytes(b"0123456789")
+    answer = Cdn(tmp_path)(Request("GET", "/blob", {"range": asked} if asked else {}))
+    assert (answer.status, answer.span) == (status, span)
+
+
+def test_the_slow_registry_challenges_and_redirects(tmp_path: Path) -> None:
+    """A token first; then a blob is elsewhere."""
+    registry = Registry(tmp_path, "here:1", "there:2")
+    path = "/v2/library/a/blobs/sha256:0"
+    challenge = registry(Request("GET", path, {}))
+    assert challenge.status == 401
+    assert challenge.headers["WWW-Authenticate"].endswith('scope="repository:library/a:pull"')
+    answer = registry(Request("GET", path, {"authorization": "Bearer bench"}))
+    assert (answer.status, answer.headers["Location"]) == (307, f"http://there:2{path}")
