@@ -15,6 +15,7 @@ from tests.e2e.report import Seen
 PULLED = "pulled"
 PULLED_NEXT = "pulled from the next"
 FAILED = "failed"
+WRONG = "wrong"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Pull:
     def seen(self, asked_next: bool) -> Seen:
         if not self.complaint and self.whole:
             return Seen(PULLED_NEXT if asked_next else PULLED, self.seconds)
-        return Seen("wrong" if not self.complaint else FAILED, self.seconds)
+        return Seen(FAILED if self.complaint else WRONG, self.seconds)
 
 
 def pull(client: Client, image: Image) -> Pull:

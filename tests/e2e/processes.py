@@ -58,7 +58,7 @@ def attempt(
 
 
 class Process:
-    """A daemon with its output in a file; `async`-free, used as a context manager."""
+    """A daemon with its output in a file; `async`-free, used as a context manager. `env`: of its next start."""
 
     def __init__(
         self,
@@ -70,13 +70,13 @@ class Process:
         self._command = [str(each) for each in command]
         self.log = log
         self._ready = ready
-        self._env = {**os.environ, **(env or {})}
+        self.env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self._env
+                self._command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self.env
             )
         wait_until(lambda: self._ready() or self._ended(), f"start of {self._command[0]}")
         assert not self._ended(), f"{self._command[0]} ended:\n{self.log.read_text(errors='replace')}"

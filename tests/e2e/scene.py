@@ -41,13 +41,6 @@ read_timeout = {READ}
 """
 
 
-def mirror_config(folder: Path, url: str, fresh: int = 0) -> Path:
-    """A file for a mirror of `url`; `fresh` as in `tags.fresh`: with 0 each pull asks the upstream."""
-    path = folder / f"mirror{fresh}.toml"
-    path.write_text(CONFIG.format(url=url, fresh=fresh))
-    return path
-
-
 @dataclass
 class Shelf:
     """Makes images that nobody has pulled yet."""
@@ -82,6 +75,10 @@ class Scene:
         """The mirror has the image afterwards."""
         folder = self.folder / f"primed-{image.name.rpartition('/')[2]}"
         Skopeo(self.mirror.address).copy(image.reference, folder)
+
+    def configure(self, fresh: int) -> None:
+        """The mirror's file; `fresh` as in `tags.fresh`: with 0 each pull asks the upstream."""
+        (self.folder / "mirror.toml").write_text(CONFIG.format(url=self.lab.named, fresh=fresh))
 
     def resolve(self, known: bool) -> None:
         """Whether the origin's name is in /etc/hosts; the name server in its network knows no name."""
@@ -121,7 +118,7 @@ def scene(folder: Path) -> Iterator[Scene]:
         (folder / "resolv").write_text(f"nameserver {broken.net.there}\n")
         (folder / "hosts").touch()
         names = mounted({folder / "hosts": "/etc/hosts", folder / "resolv": "/etc/resolv.conf"})
-        config = mirror_config(folder, broken.named)
-        mirror = Mirror(folder / "mirror", broken.named, "--config", config, wrapper=names)
+        flags = ("--config", folder / "mirror.toml")
+        mirror = Mirror(folder / "mirror", broken.named, *flags, wrapper=names)
         clients = stack.enter_context(bench(folder, mirror.address, hub))
         yield Scene(folder, Shelf(to), broken, whole, hub, mirror, clients)
