@@ -156,9 +156,10 @@ class Origin:
         sent: Counter[str] = Counter()
         for digest, count, _ in self.downloads():
             sent[digest] += count
-        return {digest: count / self._size(digest) for digest, count in sent.items()}
+        return {digest: count / self.size(digest) for digest, count in sent.items()}
 
-    def _size(self, digest: str) -> int:
+    def size(self, digest: str) -> int:
+        """Of a blob, in bytes."""
         encoded = digest.removeprefix("sha256:")
         path = self.storage / "docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
         return path.stat().st_size

@@ -58,7 +58,7 @@ def attempt(
 
 
 class Process:
-    """A daemon with its output in a file; `async`-free, used as a context manager. `env`: of its next start."""
+    """A daemon with its output in a file, used as a context manager. `env` is for its next start."""
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class Scene:
     hub: RealHub
     mirror: Mirror
     clients: dict[str, Client]
+    names: tuple[str, ...]  # what runs a program that finds the origin by its name
 
     def prime(self, image: Image) -> None:
         """The mirror has the image afterwards."""
@@ -121,4 +122,4 @@ def scene(folder: Path) -> Iterator[Scene]:
         flags = ("--config", folder / "mirror.toml")
         mirror = Mirror(folder / "mirror", broken.named, *flags, wrapper=names)
         clients = stack.enter_context(bench(folder, mirror.address, hub))
-        yield Scene(folder, Shelf(to), broken, whole, hub, mirror, clients)
+        yield Scene(folder, Shelf(to), broken, whole, hub, mirror, clients, names)

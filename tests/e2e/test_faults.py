@@ -17,9 +17,11 @@ from tests.e2e.bench import FAILED, PULLED, PULLED_NEXT, WRONG, Client, pull_all
 from tests.e2e.faulty import Fault
 from tests.e2e.fsck import disorder, wrong_files
 from tests.e2e.images import Image
+from tests.e2e.lab import NAME, REGISTRY
 from tests.e2e.processes import wait_until
 from tests.e2e.report import REPORT, Report, Seen
 from tests.e2e.scene import FALLBACK, HEADERS, Scene, scene
+from tests.e2e.troubles import DEAD, HEALED, MIDDLE, corrupt_once
 
 pytestmark = [
     pytest.mark.needs("docker-registry", "nginx", "ip", "iptables", "unshare", "skopeo", "podman", root=True),
@@ -28,11 +30,12 @@ pytestmark = [
 ]
 
 SMALL, LARGE = 100_000, 6_000_000
-MIDDLE = 1_000_000  # a byte of a large layer
 
 COLD, CACHED = "nothing", "all of it"
 OPEN, NONE = "works", "none"
 ALL = ("docker", "containerd", "podman")
+
+UP = f'registry_mirror_source_up{{source="{NAME}:{REGISTRY}",upstream="docker.io"}}'
 
 # Seconds that a client itself may need for a pull, on a busy machine; most of them need one.
 OWN = 12.0
@@ -56,25 +59,6 @@ class Case:
 Inflict = Callable[[Scene, Sequence[Image]], None]
 
 
-def answers(*faults: Fault) -> Inflict:
-    """These faults, for whatever is asked."""
-    return lambda scene, images: scene.lab.break_(*faults)
-
-
-def of_manifests(fault: Callable[[str], Sequence[Fault]]) -> Inflict:
-    """Faults by the path of each image at the registry."""
-    return lambda scene, images: scene.lab.break_(
-        *(each for image in images for each in fault(f"/v2/{image.name}/"))
-    )
-
-
-def of_layers(fault: Callable[[str], Sequence[Fault]]) -> Inflict:
-    """Faults by the digest of each image's layer, in hex, as the CDN has it."""
-    return lambda scene, images: scene.lab.break_(
-        *(each for image in images for each in fault(image.blobs[-1].removeprefix("sha256:")))
-    )
-
-
 def no_such_name(scene: Scene, images: Sequence[Image]) -> None:
     """The name is gone, and so is what was known of it."""
     scene.resolve(known=False)
@@ -95,70 +79,33 @@ def no_network(scene: Scene, images: Sequence[Image]) -> None:
     scene.mirror.start()
 
 
-# Nothing can be had from the upstream, and the seconds after which a client without anything cached is told.
-UNAVAILABLE: dict[str, tuple[Inflict, float]] = {
-    "connection refused": (lambda scene, images: scene.lab.net.refuse(), 3),
-    "black hole": (lambda scene, images: scene.lab.net.swallow(), 2 * HEADERS),
-    "black hole, mirror restarted": (no_network, 2 * HEADERS),
-    "accepts, never answers": (answers(Fault("stall", door="registry")), 2 * HEADERS),
-    "503": (answers(Fault("status", status=503, door="registry")), 3),
-    "429, Retry-After: 30": (
-        answers(Fault("status", status=429, headers={"Retry-After": "30"}, door="registry")),
-        3,
-    ),
-    "429": (answers(Fault("status", status=429, door="registry")), 3),
-    "no such name in DNS": (no_such_name, 3),
-    "DNS never answers": (no_name_server, 2 * HEADERS),
+# What is about more than the origin.
+AROUND: dict[str, Inflict] = {
+    "black hole, mirror restarted": no_network,
+    "no such name in DNS": no_such_name,
+    "DNS never answers": no_name_server,
 }
-
+UNAVAILABLE = [*DEAD, *AROUND]
+SLOW = {"black hole", "black hole, mirror restarted", "accepts, never answers", "DNS never answers"}
 SLOW_TWINS = {"black hole, mirror restarted", "DNS never answers"}
 
-# What is healed on the way, and nobody sees.
-PASSING: dict[str, Inflict] = {
-    "reset before the answer, once": of_manifests(
-        lambda path: [Fault("reset", match=path, door="registry", times=1)]
-    ),
-    "503, twice": of_manifests(
-        lambda path: [Fault("status", status=503, match=path, door="registry", times=2)]
-    ),
-    "429, Retry-After: 1, once": of_manifests(
-        lambda path: [
-            Fault("status", status=429, headers={"Retry-After": "1"}, match=path, door="registry", times=1)
-        ]
-    ),
-    "cut in mid-blob": of_layers(lambda layer: [Fault("cut", at=MIDDLE, match=layer, door="cdn", times=1)]),
-    "reset in mid-blob": of_layers(
-        lambda layer: [Fault("reset", at=MIDDLE, match=layer, door="cdn", times=1)]
-    ),
-    "stall in mid-blob": of_layers(
-        lambda layer: [Fault("stall", at=MIDDLE, match=layer, door="cdn", times=1)]
-    ),
-    "throttled to 2 MB/s": of_layers(
-        lambda layer: [Fault("throttle", rate=2_000_000, match=layer, door="cdn")]
-    ),
-    "token expires in mid-pull": of_manifests(
-        lambda path: [Fault("expire_token", match=f"{path}blobs/", times=1)]
-    ),
-    "signed URL expires in mid-blob": of_layers(
-        lambda layer: [
-            Fault("expire_url", match=layer, door="cdn", skip=1, times=1),
-            Fault("cut", at=MIDDLE, match=layer, door="cdn", times=1),
-        ]
-    ),
-    "signed URL has expired": of_layers(
-        lambda layer: [Fault("expire_url", match=layer, door="cdn", times=1)]
-    ),
-}
 
-# Of those, what is worth the half minute that Podman goes on asking when there is nowhere else to go.
-HOPELESS = {fault: told for fault, (_, told) in UNAVAILABLE.items() if fault not in SLOW_TWINS}
+def told(fault: str) -> float:
+    """Seconds within which a client without anything cached knows that it must look elsewhere."""
+    return 2 * HEADERS if fault in SLOW else 3
+
 
 CASES = [
-    *(Case(fault, COLD, OPEN, PULLED_NEXT, OWN + told) for fault, (_, told) in UNAVAILABLE.items()),
-    *(Case(fault, COLD, NONE, FAILED, OWN + 4 * told) for fault, told in HOPELESS.items()),
+    *(Case(fault, COLD, OPEN, PULLED_NEXT, OWN + told(fault)) for fault in UNAVAILABLE),
+    # Podman goes on asking for half a minute when there is nowhere else to go: not for what is much the same.
+    *(
+        Case(fault, COLD, NONE, FAILED, OWN + 4 * told(fault))
+        for fault in UNAVAILABLE
+        if fault not in SLOW_TWINS
+    ),
     *(Case(fault, CACHED, NONE, PULLED, OWN) for fault in UNAVAILABLE),
-    *(Case(fault, COLD, NONE, PULLED, OWN + 8) for fault in PASSING),
-    *(Case(fault, CACHED, NONE, PULLED, OWN, (ALL[number % 3],)) for number, fault in enumerate(PASSING)),
+    *(Case(fault, COLD, NONE, PULLED, OWN + 8) for fault in HEALED),
+    *(Case(fault, CACHED, NONE, PULLED, OWN, (ALL[number % 3],)) for number, fault in enumerate(HEALED)),
 ]
 
 
@@ -173,13 +120,15 @@ def stage() -> Iterator[Scene]:
 
 @pytest.fixture
 def running(stage: Scene) -> Iterator[Scene]:
-    """With a mirror that has just started, and all is well, before and after."""
-    stage.configure(fresh=0)
+    """With a mirror that knows of no trouble, and all is well."""
     stage.resolve(known=True)
-    stage.mirror.start()
+    if not stage.mirror.running:
+        stage.configure(fresh=0)
+        stage.mirror.start()
     yield stage
     stage.lab.heal()
-    stage.mirror.kill()
+    if stage.mirror.metric(UP) != 1:
+        stage.mirror.kill()
 
 
 @pytest.fixture
@@ -204,14 +153,16 @@ def pulled(
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_fault(case: Case, running: Scene, report: Report) -> None:
     """What is cached is served, what can be healed is healed, and otherwise clients go on at once."""
-    inflict = PASSING.get(case.fault) or UNAVAILABLE[case.fault][0]
-    size = SMALL if case.fault in UNAVAILABLE or case.cache == CACHED else LARGE
+    size = LARGE if case.fault in HEALED and case.cache == COLD else SMALL
     images = {running.clients[name]: running.shelf.image(size) for name in case.clients}
     if case.cache == CACHED:
         for image in images.values():
             running.prime(image)
     running.open_next(case.next == OPEN)
-    inflict(running, list(images.values()))
+    if case.fault in AROUND:
+        AROUND[case.fault](running, list(images.values()))
+    else:
+        {**DEAD, **HEALED}[case.fault](running.lab, list(images.values()))
     seen = pulled(running, images, (case.fault, case.cache, case.next), report)
     assert {each.outcome for each in seen} == {case.expected}
     assert max(each.seconds for each in seen) < case.within
@@ -225,8 +176,7 @@ def test_wrong_bytes(size: int, running: Scene, report: Report) -> None:
     """Once a byte is wrong: nobody keeps a wrong image, and whoever pulls again has the right one."""
     images = {client: running.shelf.image(size) for client in running.clients.values()}
     running.open_next(False)
-    corrupt = of_layers(lambda layer: [Fault("corrupt", at=MIDDLE, match=layer, door="cdn", times=1)])
-    corrupt(running, list(images.values()))
+    corrupt_once(running.lab, list(images.values()))
     name = f"one wrong byte in {size // 1_000_000} MB, once"
     pulled(running, images, (name, COLD, NONE), report)
     again = pulled(running, images, (f"{name}; then again", COLD, NONE), report)
@@ -275,14 +225,15 @@ def clock(stage: Scene) -> Iterator[Path]:
     options = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
     stage.mirror.env = {**before, **options, "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(path)}
     yield path
+    stage.mirror.kill()
     stage.mirror.env = before
 
 
 @pytest.mark.needs("faketime")
 @pytest.mark.parametrize("works", [True, False], ids=["works", "refused"])
 @pytest.mark.parametrize("jump", ["+400d", "-400d"])
-def test_the_clock_jumps(jump: str, works: bool, clock: Path, running: Scene, report: Report) -> None:
-    """What was confirmed in the past, or is to be in the future, is asked about, and served if nobody answers."""
+def test_the_clock_jumps(jump: str, works: bool, running: Scene, clock: Path, report: Report) -> None:
+    """What was confirmed long ago, or in the future, is asked about, and served if nobody answers."""
     running.mirror.kill()
     running.configure(fresh=3600)
     running.mirror.start()
