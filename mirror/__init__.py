@@ -12,7 +12,7 @@ from disk ever after.
     store        what is on this disk: verified blobs, tag entries, links, growing files and their locks
     upstream     what others have: tokens, redirects, retries, ranges
     oci          the words: digests, references, ranges, manifests, errors; pure, without I/O
-    config log metrics tasks     leaves that every layer may use
+    config log metrics tasks tls     leaves that every layer may use
 
 Imports go down only, and each library has one door; `tests/test_architecture.py` holds both.
 

@@ -221,13 +221,14 @@ def _ready(config: Config) -> Callable[[Sequence[str]], None]:
 
 def _banner(config: Config, addresses: Sequence[str]) -> str:
     """What is served where, and what to put into Docker's configuration."""
-    address = _reachable(addresses[0])
+    address, encrypted = _reachable(addresses[0]), config.server.tls_certificate is not None
+    base = f"{'https' if encrypted else 'http'}://{address}"
     width = max(len(each.name) for each in config.upstreams)
     lines = [
         f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",
         "",
     ]
-    places = [f"http://{address}", *(f"http://{address}/v2/{each.name}/" for each in config.upstreams[1:])]
+    places = [base, *(f"{base}/v2/{each.name}/" for each in config.upstreams[1:])]
     broad = max(map(len, places))
     for upstream, place in zip(config.upstreams, places, strict=True):
         lines.append(f"  {upstream.name:<{width}}  at {place:<{broad}}  from {upstream.url}")
@@ -237,19 +238,29 @@ def _banner(config: Config, addresses: Sequence[str]) -> str:
         "",
         "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker):",
         "",
-        f'  "registry-mirrors": ["http://{address}"],',
-        f'  "insecure-registries": ["{address}"]',
+        *_for_docker(address, encrypted=encrypted),
         "",
     ]
     if config.upstreams[0].name != "docker.io":
         lines += ["Docker uses a mirror for docker.io only, and here the default is another upstream.", ""]
-    guarded = [each.name for each in config.upstreams if each.username]
+    guarded = [each.name for each in config.upstreams if each.logins()]
     if guarded:
         lines += [
             f"Note: what the accounts at {', '.join(guarded)} can read, everybody who reaches us can.",
             "",
         ]
     return "\n".join(lines)
+
+
+def _for_docker(address: str, *, encrypted: bool) -> list[str]:
+    if not encrypted:
+        return [f'  "registry-mirrors": ["http://{address}"],', f'  "insecure-registries": ["{address}"]']
+    return [
+        f'  "registry-mirrors": ["https://{address}"]',
+        "",
+        "Use a name or an address that the certificate has. If it was signed by nobody clients know, the",
+        f"signer's certificate goes into /etc/docker/certs.d/{address}/ca.crt on each of them.",
+    ]
 
 
 def _reachable(address: str) -> str:

@@ -20,10 +20,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mirror.settings import (
+    AccountSettings,
     CacheSettings,
     Config,
     Fill,
     Log,
+    Login,
     Section,
     Server,
     SourceSettings,
@@ -34,12 +36,14 @@ from mirror.settings import (
 )
 
 __all__ = [
+    "AccountSettings",
     "CacheSettings",
     "Config",
     "ConfigError",
     "Fill",
     "Loaded",
     "Log",
+    "Login",
     "Server",
     "SourceSettings",
     "TagRule",
@@ -80,6 +84,9 @@ SECTIONS: dict[str, type[Section]] = {
     "fill": Fill,
     "log": Log,
 }
+
+# Lists of tables within an upstream.
+TABLES: dict[str, type[Section]] = {"sources": SourceSettings, "accounts": AccountSettings}
 
 
 class ConfigError(Exception):
@@ -129,10 +136,11 @@ class _Layers:
         self.origins.update({f"{dotted}.{key}": origin for key in given})
         if given.get("password_file"):
             self.origins[f"{dotted}.password"] = f"{origin}, password_file"
-        sources = given.get("sources")
-        for number, each in enumerate(sources if isinstance(sources, list) else [], 1):
-            if isinstance(each, dict):
-                self._remember(f"{dotted}.sources.{number}", each, origin)
+        for table in TABLES:
+            tables = given.get(table)
+            for number, each in enumerate(tables if isinstance(tables, list) else [], 1):
+                if isinstance(each, dict):
+                    self._remember(f"{dotted}.{table}.{number}", each, origin)
 
 
 def environment() -> Mapping[str, str]:
@@ -267,13 +275,23 @@ def _explain(layers: _Layers, error: ErrorDetails) -> str:
         key = ".".join(location[:2])
         return f"{layers.origins.get(key, 'default')}: {key}: {reason(error)}"
     name = list(layers.upstreams)[int(location[1])]
-    keys, fields = location[2:3], UpstreamSettings.model_fields
-    if keys == ["sources"] and len(location) > 3:
-        # Counted from 1, as people do.
-        keys, fields = ["sources", str(int(location[3]) + 1), *location[4:5]], SourceSettings.model_fields
+    keys, model = _within(location[2:])
     dotted = ".".join(["upstream", name, *keys])
-    said = _suggest(keys[-1], list(fields)) if error["type"] == "extra_forbidden" else reason(error)
+    said = (
+        _suggest(keys[-1], list(model.model_fields)) if error["type"] == "extra_forbidden" else reason(error)
+    )
     return f"{layers.origins.get(dotted) or _origin(layers, name)}: {dotted}: {said}"
+
+
+def _within(location: list[str]) -> tuple[list[str], type[Section]]:
+    """The keys that lead to a value of an upstream, and the table it is in."""
+    keys: list[str] = []
+    model: type[Section] = UpstreamSettings
+    while len(location) > 1 and location[0] in TABLES:
+        # Counted from 1, as people do.
+        keys += [location[0], str(int(location[1]) + 1)]
+        model, location = TABLES[location[0]], location[2:]
+    return [*keys, *location[:1]], model
 
 
 def _origin(layers: _Layers, *names: str) -> str:

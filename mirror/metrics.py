@@ -67,10 +67,12 @@ class Metrics:
         self.source_connections = self._of_source("connections", "Connections that bring blobs now.")
         self.source_lies = Counter(
             "registry_mirror_source_wrong_bytes_total",
-            "Downloads that did not match their digest in which the source had a part.",
+            "Downloads that did not match their digest because of what the source sent.",
             ["upstream", "source"],
             registry=registry,
         )
+        self.ratelimit_limit = self._of_account("limit", "Requests that the upstream allows the account.")
+        self.ratelimit_remaining = self._of_account("remaining", "Requests that it has left of them.")
         self.cache_bytes = Gauge("registry_mirror_cache_bytes", "Bytes of blobs cached.", registry=registry)
         self.cache_entries = Gauge("registry_mirror_cache_entries", "Blobs cached.", registry=registry)
 
@@ -81,6 +83,14 @@ class Metrics:
     def _of_source(self, name: str, documentation: str) -> Gauge:
         return Gauge(
             f"registry_mirror_source_{name}", documentation, ["upstream", "source"], registry=self._registry
+        )
+
+    def _of_account(self, name: str, documentation: str) -> Gauge:
+        return Gauge(
+            f"registry_mirror_ratelimit_{name}",
+            documentation,
+            ["upstream", "account"],
+            registry=self._registry,
         )
 
 

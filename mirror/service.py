@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 from mirror.cache.cache import Cache
 from mirror.cache.fill import Tools
@@ -29,7 +30,7 @@ class Service:
         self._tasks = Tasks()
         self._store = store
         self._upstreams = Upstreams(config, self.metrics, self._tasks)
-        tools = Tools(store, self._tasks, self.metrics, config.fill, clock)
+        tools = Tools(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(tools, self._upstreams, config.tags)
 
     @classmethod
@@ -43,6 +44,10 @@ class Service:
     def used(self, digest: Digest) -> None:
         """It was given to a client by somebody who did not have to ask the cache."""
         self._store.touch(digest)
+
+    def upstreams(self) -> dict[str, Any]:
+        """How each upstream is doing, for people."""
+        return self._upstreams.state()
 
     async def refresh_stats(self) -> None:
         """Bring the gauges about the cache up to date, and what else is asked for only here."""

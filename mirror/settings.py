@@ -4,9 +4,10 @@ Frozen values, made by `mirror.config.load` alone; each section is handed to wha
 """
 
 import re
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -25,6 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mirror.oci.reference import Names
+from mirror.tls import server_context
 
 # A host name, with a port or without, as clients write it in front of a repository.
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
@@ -100,6 +102,8 @@ class Server(Section):
     shutdown_timeout: Seconds = 30
     when_unavailable: Literal["auto", "next", "honest"] = "auto"
     offline: bool = False
+    tls_certificate: ReadableFile | None = None
+    tls_key: ReadableFile | None = Field(default=None, validate_default=True)
 
     @field_validator("listen")
     @classmethod
@@ -113,6 +117,23 @@ class Server(Section):
         if not value:
             raise ValueError("needs at least one HOST:PORT, for instance 127.0.0.1:5000")
         return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _fits(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        """Tried here, so that a pair that is none is said at start and not at the first connection."""
+        certificate: Path | None = info.data.get("tls_certificate")
+        if "tls_certificate" in info.data and (certificate is None) != (value is None):
+            raise ValueError("and tls_certificate belong together: give both or none")
+        if certificate is not None and value is not None:
+            server_context(certificate, value)
+        return value
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What connections are answered with; None where they are plain."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return server_context(self.tls_certificate, self.tls_key)
 
 
 class CacheSettings(Section):
@@ -147,6 +168,7 @@ class Fill(Section):
     attempts: Attempts = 5
     parallel: Annotated[int, Number, Field(ge=1, le=64)] = 8
     parallel_above: Size = ByteSize(8 * 1024 * 1024)
+    connections: Annotated[int, Number, Field(ge=1, le=10_000)] = 64
     verify_first: bool = False
     prefetch: Annotated[int, Number, Field(ge=0, le=64)] = 3
 
@@ -163,13 +185,50 @@ class Log(Section):
     format: Literal["auto", "console", "json"] = "auto"
 
 
-class Endpoint(Section):
-    """Where something is, and how to behave towards it."""
+class Login(Section):
+    """An account: user and password, the latter best in a file of its own."""
 
-    url: str
     username: str | None = None
     password_file: ReadableFile | None = None
     password: SecretStr | None = Field(default=None, validate_default=True)
+
+    @field_validator("password", mode="before")
+    @classmethod
+    def _from_file(cls, value: object, info: ValidationInfo) -> object:
+        """The content of `password_file`, read once, here."""
+        file: Path | None = info.data.get("password_file")
+        if file is None:
+            return value
+        if value is not None:
+            raise ValueError("is given, and password_file too: keep one of them")
+        try:
+            text = file.read_text().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"password_file {file} is not text") from None
+        if not text:
+            raise ValueError(f"password_file {file} is empty")
+        return text
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> Self:
+        if (self.username is None) != (self.password is None):
+            raise ValueError(
+                "username and password (better: password_file) belong together: give both or none"
+            )
+        return self
+
+
+class AccountSettings(Login):
+    """One more account at an upstream."""
+
+    username: str
+
+
+class Endpoint(Login):
+    """Where something is, and how to behave towards it."""
+
+    url: str
+    accounts: tuple[AccountSettings, ...] = ()
     realms: Words = ()
     ca_file: ReadableFile | None = None
     private_redirects: bool = False
@@ -200,37 +259,32 @@ class Endpoint(Section):
                 )
         return value
 
-    @field_validator("password", mode="before")
+    @field_validator("accounts")
     @classmethod
-    def _from_file(cls, value: object, info: ValidationInfo) -> object:
-        """The content of `password_file`, read once, here."""
-        file: Path | None = info.data.get("password_file")
-        if file is None:
-            return value
-        if value is not None:
-            raise ValueError("is given, and password_file too: keep one of them")
-        try:
-            text = file.read_text().rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise ValueError(f"password_file {file} is not text") from None
-        if not text:
-            raise ValueError(f"password_file {file} is empty")
-        return text
+    def _are_different(
+        cls, value: tuple[AccountSettings, ...], info: ValidationInfo
+    ) -> tuple[AccountSettings, ...]:
+        names = [info.data.get("username"), *(each.username for each in value)]
+        twice = next((name for name in names if name is not None and names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"has {twice!r} twice, with username counted: keep one of them")
+        return value
 
-    @model_validator(mode="after")
-    def _credentials_are_whole(self) -> "Endpoint":
-        if (self.username is None) != (self.password is None):
-            raise ValueError(
-                "username and password (better: password_file) belong together: give both or none"
-            )
-        return self
+    def logins(self) -> tuple[Login, ...]:
+        """The accounts in the order in which they are used."""
+        own = (Login(username=self.username, password=self.password),) if self.username is not None else ()
+        return (*own, *self.accounts)
 
 
 class SourceSettings(Endpoint):
-    """Another mirror of an upstream. `prefix` goes in front of every repository there."""
+    """Another mirror of an upstream. `prefix` goes in front of every repository there.
+
+    `tags`: its word on what a tag points to counts as much as the upstream's.
+    """
 
     prefix: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9._/-]*[a-z0-9])?)?$")] = ""
     weight: Annotated[float, Number, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    tags: bool = False
 
     def endpoint(self) -> dict[str, Any]:
         """The values that it has in common with an upstream."""

@@ -1,6 +1,7 @@
 """An HTTP client that sends exactly the bytes a test wants and shows exactly what came back."""
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -36,9 +37,9 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def open(cls, address: str) -> "Wire":
+    async def open(cls, address: str, tls: ssl.SSLContext | None = None) -> "Wire":
         host, _, port = address.rpartition(":")
-        return cls(*await asyncio.open_connection(host, int(port)))
+        return cls(*await asyncio.open_connection(host, int(port), ssl=tls))
 
     async def __aenter__(self) -> "Wire":
         return self

@@ -8,6 +8,8 @@ from typing import BinaryIO, Protocol
 from mirror.oci.digest import Digest
 from mirror.store.blobs import OpenBlob
 from mirror.store.growing import GrowingFile
+from mirror.store.readahead import ReadAhead
+from mirror.store.threads import DiskThreads
 
 
 class Outcome(StrEnum):
@@ -81,6 +83,10 @@ class BlobReader(Protocol):
         """
         ...
 
+    def ahead(self, stop: int) -> ReadAhead:
+        """What brings the file's bytes up to `stop` from the disk before they are sent."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -100,12 +106,17 @@ class BlobAnswer:
 class StoredReader:
     """A blob from the store."""
 
-    def __init__(self, blob: OpenBlob) -> None:
+    def __init__(self, blob: OpenBlob, threads: DiskThreads) -> None:
+        """`threads` are those that read ahead."""
         self.file = blob.file
         self.size = blob.size
+        self._threads = threads
 
     async def wait_readable(self, offset: int) -> int:
         return self.size
+
+    def ahead(self, stop: int) -> ReadAhead:
+        return ReadAhead(self._threads, self.file, stop)
 
     def close(self) -> None:
         self.file.close()
@@ -114,13 +125,18 @@ class StoredReader:
 class GrowingReader:
     """A blob that is being filled."""
 
-    def __init__(self, growing: GrowingFile, file: BinaryIO) -> None:
+    def __init__(self, growing: GrowingFile, file: BinaryIO, threads: DiskThreads) -> None:
+        """`threads` are those that read ahead: what was resumed or lies far back may be on the disk only."""
         self.file = file
         self.size = growing.size
         self._growing = growing
+        self._threads = threads
 
     async def wait_readable(self, offset: int) -> int:
         return await self._growing.wait_readable(offset)
+
+    def ahead(self, stop: int) -> ReadAhead:
+        return ReadAhead(self._threads, self.file, stop)
 
     def close(self) -> None:
         self.file.close()

@@ -36,7 +36,7 @@ class Blobs:
             if held.data is not None:
                 return BlobAnswer(SmallBlob(held.data), outcome)
             if held.blob is not None:
-                return BlobAnswer(StoredReader(held.blob), outcome)
+                return BlobAnswer(StoredReader(held.blob, self._tools.store.readers), outcome)
             flight = self._flights.get(digest)
             if flight is None and held.present:
                 await self._confirm(repository, digest)
@@ -106,7 +106,7 @@ class Blobs:
         if brought is None or file is None:
             await flight.landed()
             return None
-        return GrowingReader(brought, file)
+        return GrowingReader(brought, file, self._tools.store.readers)
 
     async def _confirm(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream whether the repository has the digest (a HEAD), and remember that it has."""

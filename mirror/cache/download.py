@@ -6,12 +6,13 @@ sources that fail. It ends when nothing is missing, or with the error of the las
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from mirror.cache import plan
+from mirror.cache.effort import Effort
 from mirror.cache.pieces import Pieces, clipped, skipping
 from mirror.cache.plan import Lane, Ramp
 from mirror.config import Fill as FillSettings
@@ -24,7 +25,7 @@ from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
 from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.sources import Source, Upstream
+from mirror.upstream.sources import LONGEST_REST, Source, Upstream
 
 log = get_logger(__name__)
 
@@ -35,7 +36,7 @@ TICK = 0.05
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
-# What an answer that turned out to be the whole is taken for as long as its size is not known.
+# Where a blob ends whose size is not known yet.
 ENDLESS = 2**62
 
 Grow = Callable[[int | None], Awaitable[GrowingFile]]
@@ -68,16 +69,19 @@ class Download:
         self._growing: GrowingFile | None = None
         self._lanes: dict[Lane[Source], asyncio.Task[UpstreamError | None]] = {}
         self._ramp: Ramp | None = None
+        self._effort = Effort()
         self._done = 0  # bytes of lanes that have ended
         self._shortcuts: dict[Source, Shortcut] = {}
         self._refused: dict[Source, UpstreamError] = {}
-        self._silent: Counter[Source] = Counter()
+        self._silent: Counter[Source] = Counter()  # how often it was given up
+        self._shunned: dict[Source, float] = {}  # until when others are asked instead
         self._changed = asyncio.Event()
         self._urgent = True
+        self._whole = False  # ask for no range though the size is not known
         self._fruitless = 0
         self._received = 0  # at the last failure
         self._not_before = 0.0
-        self.contributors: set[Source] = set()
+        self.parts: dict[Source, list[Span]] = defaultdict(list)  # who brought what
 
     async def run(self, growing: GrowingFile | None = None) -> GrowingFile:
         """Raises UpstreamError or StoreError, with what was received in the growing file."""
@@ -105,8 +109,7 @@ class Download:
         if now < self._not_before:
             return
         if growing is None:
-            if not self._lanes:
-                self._start(self._pick(), self._first_span(), now)
+            self._begin(now)
             return
         missing, wanted = growing.missing(), growing.wanted()
         level = self._level(growing, now)
@@ -114,7 +117,6 @@ class Download:
         watched = [lane for lane in self._lanes if any(lane.start <= each < lane.stop for each in wanted)]
         while len(self._lanes) < level:
             if not self._start_next(growing, (missing, wanted), level, now):
-                self._bound(growing, level)
                 watched = list(self._lanes)
                 break
         self._steal(watched, now)
@@ -123,6 +125,17 @@ class Download:
             ahead = [offset for offset in wanted if plan.uncovered(offset, missing, self._lanes)]
             if ahead:
                 self._start_next(growing, (missing, ahead), level + 1, now)
+
+    def _begin(self, now: float) -> None:
+        """Nothing has come yet: one source is asked; another one where that is late by its own measure."""
+        if not self._lanes:
+            self._start(self._pick(), self._first_span(), now)
+            return
+        lane = next(iter(self._lanes))
+        patience = lane.source.health.patience() * (1 + self._silent[lane.source])
+        late = lane.asked and not lane.answered and now - lane.began > patience
+        if late and len(self._candidates()) > 1:
+            self._give_up(lane, "source does not answer, asking another")
 
     def _level(self, growing: GrowingFile, now: float) -> int:
         """How many lanes to have now."""
@@ -133,7 +146,8 @@ class Download:
             learnt = max(source.level for source in candidates)
             self._ramp = Ramp(self._order.settings.parallel, learnt)
         received = self._done + sum(lane.offset - lane.start for lane in self._lanes)
-        self._ramp.observe(now, received, sum(lane.first is not None for lane in self._lanes))
+        flowing = sum(lane.first is not None for lane in self._lanes)
+        self._ramp.observe(now, received, flowing, self._effort.seconds())
         return 1 if all(source.resting(now) for source in candidates) else self._ramp.level
 
     def _divisible(self, growing: GrowingFile) -> bool:
@@ -159,28 +173,29 @@ class Download:
         self._start(source, span, now)
         return True
 
-    def _bound(self, growing: GrowingFile, level: int) -> None:
-        """More lanes would pay, and one has been asked for all there is: it ends earlier."""
-        for lane in self._lanes:
-            if lane.endless and level > 1:
-                step = plan.span_length(lane.left, level, lane.source.health.speed, growing.chunk_size)
-                stop = lane.offset + step
-                lane.stop = min(lane.stop, stop - stop % growing.chunk_size)
-                lane.endless = False
-
     def _steal(self, lanes: Sequence[Lane[Source]], now: float) -> None:
-        """End the lane that is as good as dead; what it had to bring is then missing again."""
+        """End the lanes that are as good as dead; what they had to bring is then missing again."""
         candidates = self._candidates()
+        latency = max(source.health.latency for source in candidates)
+        everybody = [lane for lane in self._lanes if lane.asked]
+        for lane in plan.stalled(everybody, now, latency, 1.0 + self._silent.total() / 8):
+            self._give_up(lane, "connection stalled, asking another")
         best = max(candidates, key=lambda source: source.health.speed)
         speed = max([best.health.speed, *(lane.speed() for lane in self._lanes)])
         patience = 1.0 + self._silent.total()
         if len(self._lanes) == len(candidates) == 1:
             patience *= plan.ALONE
-        hopeless = plan.to_steal(lanes, now, speed, best.health.latency, patience)
-        if hopeless is not None and not self._lanes[hopeless].done():
-            log.info("connection too slow, asking another", source=hopeless.source.name, **self._about())
-            self._silent[hopeless.source] += 1
-            self._lanes[hopeless].cancel()
+        asked = [lane for lane in lanes if lane.asked]
+        hopeless = plan.to_steal(asked, now, speed, best.health.latency, patience)
+        if hopeless is not None:
+            self._give_up(hopeless, "connection too slow, asking another")
+
+    def _give_up(self, lane: Lane[Source], why: str) -> None:
+        if not self._lanes[lane].done():
+            log.info(why, source=lane.source.name, **self._about())
+            self._silent[lane.source] += 1
+            self._shunned[lane.source] = time.monotonic() + 2.0 ** min(self._silent[lane.source], 6)
+            self._lanes[lane].cancel()
 
     def _candidates(self) -> list[Source]:
         """The sources that may have it, best first. Raises the error of the last one that could not help."""
@@ -196,7 +211,10 @@ class Download:
 
     def _pick(self) -> Source:
         """Where the next lane goes: each source as many as its speed is worth."""
+        now = time.monotonic()
         candidates = self._candidates()
+        candidates = [source for source in candidates if not source.resting(now)] or candidates
+        candidates = [each for each in candidates if self._shunned.get(each, now) <= now] or candidates
         busy = Counter(lane.source for lane in self._lanes)
         fastest = max(source.health.speed for source in candidates) or 1.0
 
@@ -209,15 +227,17 @@ class Download:
 
     def _first_span(self) -> Span:
         order = self._order
+        source = self._pick()
         if order.missing is None and order.size is None:
-            return Span(0, ENDLESS)
+            # The answer to a range tells the size too, and others can bring the rest, if that is worth it.
+            ranged = order.settings.parallel > 1 and source.ranges and not self._whole
+            return Span(0, max(plan.FIRST_SPAN, order.settings.parallel_above) if ranged else ENDLESS)
         gap = order.missing[0] if order.missing else Span(0, order.size or 0)
         left = sum(each.length for each in order.missing or [gap])
-        source = self._pick()
         if order.settings.parallel == 1 or left <= order.settings.parallel_above or not source.ranges:
             return gap
         length = plan.span_length(left, source.level, source.health.speed, order.settings.chunk_size)
-        return plan.first_of(gap, length, order.settings.chunk_size)
+        return plan.bounded(gap.start, gap.stop, length, order.settings.chunk_size)
 
     def _start(self, source: Source, span: Span, now: float) -> None:
         lane = Lane(source, span.start, span.stop, now)
@@ -229,35 +249,48 @@ class Download:
         """One request; its bytes into the growing file. What the source did wrong is a value."""
         order = self._order
         size = self._growing.size if self._growing else order.size
-        lane.endless = lane.stop == ENDLESS
         # To the end without a bound: of the whole it is then the plainest request there is.
         span = (lane.start, None if lane.stop in (size, ENDLESS) else lane.stop)
         shortcut = self._shortcuts.setdefault(lane.source, Shortcut())
-        try:
-            async with lane.source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
-                growing = self._growing or await self._open(lane, body)
-                if body.total not in (None, growing.size):
-                    message = f"{order.digest} is {growing.size} bytes, not {body.total}"
-                    raise UpstreamError(Failure.INVALID, message)
-                if self._of_use(lane, body, growing, ranged=span != (0, None)):
-                    await self._receive(lane, body, growing)
-        except UpstreamError as error:
-            return error
+        async with lane.source.turn():
+            lane.asked, lane.began, lane.last = True, (now := time.monotonic()), now
+            try:
+                async with lane.source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
+                    lane.answered = True
+                    await self._take(lane, body, ranged=span != (0, None))
+            except UpstreamError as error:
+                if not self._refuses_range(error):
+                    return error
         return None
+
+    def _refuses_range(self, error: UpstreamError) -> bool:
+        """Whether only the range was wrong: what is empty has none (416), and some answer nonsense (206)."""
+        blind = self._growing is None and self._order.size is None and not self._whole
+        self._whole = self._whole or (blind and error.status in (206, 416))
+        return blind and self._whole
+
+    async def _take(self, lane: Lane[Source], body: BlobBody, *, ranged: bool) -> None:
+        """What is of use of an answer."""
+        growing = self._growing or await self._open(lane, body)
+        if body.total not in (None, growing.size):
+            message = f"{self._order.digest} is {growing.size} bytes, not {body.total}"
+            raise UpstreamError(Failure.INVALID, message)
+        if self._of_use(lane, body, growing, ranged=ranged):
+            await self._receive(lane, body, growing)
 
     async def _open(self, lane: Lane[Source], body: BlobBody) -> GrowingFile:
         """The source has confirmed the blob: from now on readers may follow."""
         growing = self._growing = await self._grow(body.total)
         growing.on_wait = self._changed.set
-        if lane.endless:
-            lane.stop = growing.size
+        lane.stop = min(lane.stop, growing.size)
         self._changed.set()
         return growing
 
     def _of_use(self, lane: Lane[Source], body: BlobBody, growing: GrowingFile, *, ranged: bool) -> bool:
         """Whether the body has what the lane is for; what it shows about the source is remembered."""
+        if ranged:
+            lane.source.ranges = not body.whole
         if body.whole and ranged:
-            lane.source.ranges = False
             if len(self._lanes) > 1 or (lane.start and any(each.ranges for each in self._candidates())):
                 return False  # others bring it, without reading all that is here once more
             lane.stop = growing.size
@@ -271,7 +304,6 @@ class Download:
         # A source that ignores Range sends everything from the beginning: read past what is here.
         pieces = Pieces(skipping(body.chunks(), lane.start - body.start))
         collecting = self._tasks.spawn(pieces.collect(), name=f"collect {self._order.digest}")
-        self.contributors.add(lane.source)
         try:
             while lane.left and (parts := await pieces.next()):
                 length = sum(len(part) for part in parts)
@@ -284,6 +316,8 @@ class Download:
         finally:
             await stop_task(collecting)
             lane.source.health.brought(lane.offset - lane.start, lane.last - lane.began)
+            if lane.offset > lane.start:
+                self.parts[lane.source].append(Span(lane.start, lane.offset))
         if lane.left:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._order.digest}: ended at byte {lane.offset}")
 
@@ -305,6 +339,9 @@ class Download:
             error = task.result()
             if error is not None:
                 self._failed(lane, error)
+            elif lane.offset == lane.start and self._growing is not None:
+                # The answer was of no use: whatever the reason, the next request is not made at once.
+                self._not_before = time.monotonic() + PAUSES[0]
 
     def _failed(self, lane: Lane[Source], error: UpstreamError) -> None:
         """Go on, from another source or after a pause; raises `error` when that is in vain.
@@ -322,14 +359,16 @@ class Download:
         if self._fruitless > self._order.settings.attempts:
             raise error
         log.info("transfer broke, resuming", reason=str(error), source=lane.source.name, **self._about())
-        if self._fruitless:
-            pause = PAUSES[min(self._fruitless, len(PAUSES)) - 1]
-            self._not_before = time.monotonic() + pause
+        now = time.monotonic()
+        pause = PAUSES[min(self._fruitless, len(PAUSES)) - 1] if self._fruitless else 0.0
+        if all(source.resting(now) for source in self._candidates()):
+            pause = max(pause, min(error.retry_after or 0.0, LONGEST_REST))
+        self._not_before = now + pause
 
     def _learn(self) -> None:
         """The next blob begins with as many connections as paid for this one."""
         if self._ramp is not None:
-            for source in self.contributors:
+            for source in self.parts:
                 source.level = self._ramp.settled
 
     async def _stop(self) -> None:

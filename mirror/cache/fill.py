@@ -11,8 +11,9 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from mirror.cache.doubts import Doubts, Parts, proven
 from mirror.cache.download import Download, Order, stop_task
 from mirror.config import Fill as FillSettings
 from mirror.log import get_logger
@@ -22,7 +23,7 @@ from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
-from mirror.store.store import Store
+from mirror.store.store import Held, Store
 from mirror.tasks import Tasks, to_the_end
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Source, Upstream
@@ -47,6 +48,7 @@ class Tools:
     tasks: Tasks
     metrics: Metrics
     settings: FillSettings
+    doubts: Doubts = field(default_factory=Doubts)
     clock: Callable[[], float] = time.time
 
 
@@ -64,16 +66,16 @@ class Fill:
         self._digest = digest
         self._link: Link | None = None
         self._growing: GrowingFile | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
 
     async def run(self, opened: Opened) -> None:
         """Raises UpstreamError or StoreError, with what was received kept for the next fill."""
-        partial = await self._lock()
+        partial, held = await self._lock()
         if partial is None:
             opened(None)
             return
         try:
-            held = await self._tools.store.held(self._repository, self._digest)
             self._link = held.link
             if held.present:
                 opened(None)
@@ -83,33 +85,35 @@ class Fill:
         finally:
             await self._release(partial)
 
-    async def _lock(self) -> Partial | None:
+    async def _lock(self) -> tuple[Partial | None, Held]:
         """The locked partial; None when another process has put the blob into the store meanwhile."""
-        while (partial := await self._tools.store.lock_partial(self._digest)) is None:
-            held = await self._tools.store.held(self._repository, self._digest)
-            if held.present:
-                return None
+        while True:
+            partial, held = await self._tools.store.lock_partial(self._repository, self._digest)
+            if partial is not None or held.present:
+                return partial, held
             await asyncio.sleep(POLL_SECONDS)
-        return partial
 
     async def _fill(self, partial: Partial, opened: Opened) -> None:
-        sources = await self._download(partial, opened)
+        parts = await self._download(partial, opened)
         verified = await self._verify()
         if verified is None:
-            self._blame(sources)
+            await self._blame(parts)
             # Nobody has had a byte of it, so it can be asked once more without anybody noticing.
             if self._growing_file().untouched:
                 log.warning("wrong bytes from upstream, asking once more", **self._about())
                 self._tools.metrics.fill_failures.labels("digest").inc()
                 await self._growing_file().restart()
                 self._start_verifying()
-                await self._download(partial, opened)
+                parts = await self._download(partial, opened)
                 verified = await self._verify()
+                if verified is None:
+                    await self._blame(parts)
         if verified is None:
             await self._tools.store.discard(partial)
             raise UpstreamError(
                 Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
             )
+        await self._judge()
         # In one go, even when the mirror is stopping: in between there would be files that nobody needs.
         await to_the_end(self._keep(partial, verified))
 
@@ -118,17 +122,23 @@ class Fill:
         await self._tools.store.add_link(self._repository, self._digest, Link(size=verified.size))
         await self._tools.store.discard(partial)
 
-    async def _download(self, partial: Partial, opened: Opened) -> set[Source]:
-        """Until nothing is missing; the sources that had a part in it."""
+    async def _download(self, partial: Partial, opened: Opened) -> Parts:
+        """Until nothing is missing; which source brought what."""
         left = partial.chunks.missing() if partial.chunks else None
         if left == [] and self._growing is None:
             # All was here, left by a fill that was killed before its last step.
-            size = await self._upstream.head_blob(self._repository.path, self._digest)
-            await self._grow(partial, size, opened)
+            await self._grow(
+                partial, await self._upstream.head_blob(self._repository.path, self._digest), opened
+            )
+        size = self._link.size if self._link else None
+        if size is not None and partial.chunks is None:
+            # Done while the upstream has not answered yet.
+            preparing = self._tools.store.prepare(partial, size, self._tools.settings.chunk_size)
+            self._preparing = self._tools.tasks.spawn(preparing, name=f"prepare {self._digest}")
         order = Order(
             self._repository,
             self._digest,
-            size=self._link.size if self._link else None,
+            size=size,
             missing=left,
             linked=self._link is not None,
             settings=self._tools.settings,
@@ -139,7 +149,7 @@ class Fill:
         if not self._urgent:
             self._running.wait()
         await self._running.run(self._growing)
-        return self._running.contributors
+        return self._running.parts
 
     def hurry(self) -> None:
         """Somebody waits for what was fetched ahead of need."""
@@ -147,19 +157,40 @@ class Fill:
         if self._running is not None:
             self._running.hurry()
 
-    def _blame(self, sources: set[Source]) -> None:
-        """Which byte was wrong cannot be told: all mirrors that had a part are left alone for a while.
+    async def _blame(self, parts: Parts) -> None:
+        """Leave alone who sent wrong bytes; while that is not known, all mirrors that had a part.
 
-        The upstream's own endpoint is not: without it there is nobody to ask.
+        The upstream's own endpoint is then asked for everything, which shows who it was.
         """
-        for source in sources - {self._upstream.own}:
-            source.lied(str(self._digest))
-            self._tools.metrics.source_lies.labels(self._upstream.name, source.name).inc()
+        liar = proven(parts, self._growing_file().size)
+        if liar is not None:
+            self._lied(liar)
+            return
+        suspects = [source for source in parts if source is not self._upstream.own]
+        names = ", ".join(source.name for source in suspects)
+        log.error("wrong bytes from one of several sources", sources=names, **self._about())
+        for source in suspects:
+            source.suspected()
+        await self._tools.doubts.keep(self._growing_file(), parts)
+
+    async def _judge(self) -> None:
+        """The right blob is here. If it was wrong before, that tells who it was."""
+        for source, lied in (await self._tools.doubts.settle(self._growing_file())).items():
+            if lied:
+                self._lied(source)
+            else:
+                source.health.cleared()
+
+    def _lied(self, source: Source) -> None:
+        source.lied(str(self._digest))
+        self._tools.metrics.source_lies.labels(self._upstream.name, source.name).inc()
 
     async def _grow(self, partial: Partial, announced: int | None, opened: Opened) -> GrowingFile:
         """The upstream has confirmed the blob: from now on readers may follow."""
         size = await self._size(announced)
         settings = self._tools.settings
+        if self._preparing is not None:
+            await self._preparing
         self._growing = await self._tools.store.grow(
             partial, size, settings.chunk_size, verify_first=settings.verify_first
         )
@@ -199,6 +230,7 @@ class Fill:
         return self._growing
 
     async def _release(self, partial: Partial) -> None:
+        await stop_task(self._preparing)
         await stop_task(self._verifying)
         if self._growing is not None:
             self._growing.close()

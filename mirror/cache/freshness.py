@@ -3,15 +3,18 @@
     confirmed ──fresh──▶ used unasked ──stale_while_revalidate──▶ used at once, asked about meanwhile
               ──stale_if_error──▶ asked about first, used when the upstream cannot be asked
 
-Each span begins where the one before it ends. What is used though it was not confirmed is *stale*.
+Each span begins where the one before it ends. What is used though it was not confirmed is *stale*. While an
+upstream's rate limit runs out, more is used so and less is asked about (mirror.upstream.budget).
 """
 
+import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mirror.config import TagRule
 from mirror.config import Tags as TagSettings
 from mirror.oci.reference import Repository, Tag
+from mirror.upstream.budget import Pressure
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class Terms:
     def at_once(self, age: float) -> bool:
         """Whether it is used while the upstream is being asked."""
         return 0 <= age < self.fresh + self.stale_while_revalidate
+
+    def spared(self, age: float, pressure: Pressure) -> bool:
+        """Whether it is used, as stale, so that the upstream need not be asked: it allows little more."""
+        stretched = math.isinf(pressure.stretch) or self.fresh <= age < self.fresh * pressure.stretch
+        return stretched and self.at_worst(age)
 
     def at_worst(self, age: float) -> bool:
         """Whether it is used when the upstream cannot be asked."""

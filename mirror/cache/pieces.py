@@ -1,6 +1,8 @@
 """Between the network and the disk: what arrives while one piece is written becomes the next piece.
 
-So pieces are large where the network is fast, and never wait where it is slow or stalls.
+So pieces are large where the network is fast, and never wait where it is slow or stalls. Only the first one
+is small, and nothing is collected while it is written: a client waits for it, and a fast network would keep
+this process from getting it there.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ class Pieces:
         self._parts: list[bytes] = []
         self._length = 0
         self._error: UpstreamError | None = None
+        self._begun = False
         self._ended = False
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -30,7 +33,7 @@ class Pieces:
                 self._parts.append(chunk)
                 self._length += len(chunk)
                 self._arrived.set()
-                if self._length >= AHEAD:
+                if self._length >= AHEAD or not self._begun:
                     self._room.clear()
                     await self._room.wait()
         except UpstreamError as error:
@@ -41,10 +44,16 @@ class Pieces:
 
     async def next(self) -> list[bytes]:
         """What has arrived, as it came; nothing at the end. Raises UpstreamError after all before it."""
+        if self._begun:
+            self._room.set()
         await self._arrived.wait()
-        parts, self._parts, self._length = self._parts, [], 0
-        self._room.set()
-        if not self._ended:
+        count = len(self._parts) if self._begun else 1
+        parts, self._parts = self._parts[:count], self._parts[count:]
+        self._length = sum(len(part) for part in self._parts)
+        if self._begun:
+            self._room.set()
+        self._begun = True
+        if not self._ended and not self._parts:
             self._arrived.clear()
         if not parts and self._error is not None:
             raise self._error

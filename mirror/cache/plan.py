@@ -7,7 +7,7 @@ A *lane* is one connection that brings one span. The rules:
 3. A span is long where a connection is fast, so that a request's round trip is a small part of it, and
    short towards the end, so that all lanes end together.
 4. Connections are added while they pay: while the sum of what arrives still grows (`Ramp`).
-5. A lane that has become slow, or silent, gives its rest to others (`to_steal`).
+5. A lane that has become slow, or silent, gives its rest to others (`to_steal`, `stalled`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,6 +30,10 @@ WORTH = 0.25
 WINDOW = 0.15
 # After connections turned out not to pay, this long passes before it is tried again, in seconds.
 SETTLED = 3.0
+# Where this much of the time is work of ours, and each connection brings that many bytes a second, the lines
+# are not what is slow, and no connection is added. A slower one is slow whatever else we are busy with.
+BUSY = 0.8
+FAST = 48 * 1024 * 1024
 
 # A lane is robbed when it would need this many times as long as a fresh connection.
 HOPELESS = 2.0
@@ -37,6 +41,11 @@ HOPELESS = 2.0
 GRACE = 0.6
 # A lane that has been silent is expected to be silent for this many times as long.
 SILENCE = 2.0
+# A lane that has been silent for this long is given up while another one is not, in seconds: that is longer
+# than a lost packet mostly takes, and asking for the rest elsewhere costs a round trip or two.
+STALLED = 0.75
+# What was heard of within this time is not silent, in seconds.
+HEARD = 0.5
 # How much more patient to be with a lane that is all there is: nothing shows that another would do better.
 ALONE = 8.0
 
@@ -50,7 +59,8 @@ class Lane(Generic[S]):
     stop: int
     began: float
     offset: int = 0  # what has arrived ends here
-    endless: bool = False  # asked without an end: `stop` may be brought nearer
+    asked: bool = False  # its turn has come, and the request is on its way
+    answered: bool = False
     first: float | None = None  # when the first byte came
     last: float = 0.0  # when the last one did
 
@@ -89,17 +99,15 @@ def next_span(
     start, gap = min(
         (_nearest(free, offset, chunk_size) for offset in [*wanted] or [0]), key=lambda found: found[0]
     )[1]
-    return first_of(Span(start, gap.stop), length, chunk_size)
+    return bounded(start, gap.stop, length, chunk_size)
 
 
-def first_of(gap: Span, length: int, chunk_size: int) -> Span:
-    """About `length` bytes from the start of the gap, up to the end of a chunk.
-
-    A gap that an earlier transfer left may start in the middle of a chunk, but what comes after this span
-    must not: a chunk fills from its start.
+def bounded(start: int, stop: int, length: int, chunk_size: int) -> Span:
+    """The first `length` bytes from `start` on, at least a chunk, or a little less: up to a chunk's end, so
+    that the lane that goes on from there begins a chunk. Everything up to `stop` where that is not more.
     """
-    stop = gap.start + length
-    return Span(gap.start, min(gap.stop, -(-stop // chunk_size) * chunk_size))
+    end = start + length
+    return Span(start, stop if end >= stop else end - end % chunk_size)
 
 
 def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) -> bool:
@@ -140,6 +148,21 @@ def to_steal(
     return worst
 
 
+def stalled(lanes: Sequence[Lane[S]], now: float, latency: float, patience: float = 1.0) -> list[Lane[S]]:
+    """The lanes that have been silent for long, while others show that it is not the line.
+
+    `latency` and `patience` as for `to_steal`.
+    """
+    if not any(lane.first is not None and now - lane.last < HEARD for lane in lanes):
+        return []
+    begin = 2 * latency  # an answer needs a round trip, and a new connection some
+    return [
+        lane
+        for lane in lanes
+        if now - lane.last > patience * STALLED + (begin if lane.first is None else 0.0)
+    ]
+
+
 class Ramp:
     """How many connections to have: `level` is doubled while that pays, and taken back when it does not."""
 
@@ -148,20 +171,27 @@ class Ramp:
         self.level = max(1, min(level, self.most))
         self._since: float | None = None
         self._received = 0
+        self._worked = 0.0
         self._rate = 0.0  # at half the level
         self._base = 0  # the level that `_rate` was measured at; 0 for none
         self._quiet_until = 0.0
 
-    def observe(self, now: float, received: int, flowing: int) -> None:
-        """`received` bytes in all so far, over `flowing` connections that bring bytes at this moment."""
+    def observe(self, now: float, received: int, flowing: int, worked: float = 0.0) -> None:
+        """`received` bytes in all so far, over `flowing` connections that bring bytes at this moment.
+
+        `worked`: seconds so far in which this process could not have done more.
+        """
         if self.level >= self.most and not self._base:
             return
         if flowing < self.level or now < self._quiet_until:
             self._since = None
         elif self._since is None:
-            self._since, self._received = now, received
+            self._since, self._received, self._worked = now, received, worked
         elif now - self._since >= WINDOW:
-            self._judge(now, (received - self._received) / (now - self._since))
+            seconds = now - self._since
+            rate = (received - self._received) / seconds
+            busy = worked - self._worked > BUSY * seconds and rate > FAST * self.level
+            self._judge(now, rate, busy)
             self._since = None
 
     @property
@@ -169,10 +199,10 @@ class Ramp:
         """The level that has been seen to pay."""
         return self._base or self.level
 
-    def _judge(self, now: float, rate: float) -> None:
+    def _judge(self, now: float, rate: float, busy: bool) -> None:
         paid = not self._base or rate >= self._rate * (1 + WORTH * (self.level / self._base - 1))
-        if not paid:
-            self.level, self._base = self._base, 0
+        if busy or not paid:
+            self.level, self._base = self.level if paid else self._base, 0
             self._quiet_until = now + SETTLED
             return
         self._base, self._rate = self.level, rate

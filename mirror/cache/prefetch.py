@@ -2,8 +2,8 @@
 
 Config first, then the layers in the order of the manifest, a few at a time, each over one connection. A
 client's own request joins the fill, which is then one like any other. What nobody has asked for gives way:
-it starts only where a connection is left for a client, never at an upstream that asked for less or does not
-answer, and it ends, to be resumed, when the disk is in trouble or the mirror stops.
+it starts only where a connection is left for a client, never at an upstream that asked for less, allows
+little more or does not answer, and it ends, to be resumed, when the disk is in trouble or the mirror stops.
 
 An index fetches nothing: which of its platforms is wanted, the client's next request tells.
 """
@@ -141,10 +141,14 @@ class Prefetch:
         return any(max(each.lanes, ahead) + 2 <= each.registry.most_bodies for each in upstream.sources)
 
     def _allowed(self, repository: Repository, now: float) -> bool:
-        """Not while we rest, a source asked for less, or none is well; nor with a single connection."""
+        """Not while we rest, a rate limit runs out, a source asked for less, or none is well."""
+        upstream = self._upstreams[repository.upstream]
+        if not upstream.pressure(repository.path).ahead:
+            return False
         well = [
             source
-            for source in self._upstreams[repository.upstream].sources
+            for source in upstream.sources
+            # A single connection is for clients.
             if source.health.state(now) is State.CLOSED and source.registry.most_bodies > 1
         ]
         calm = bool(well) and not any(source.resting(now) for source in well)

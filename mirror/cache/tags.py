@@ -18,8 +18,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.errors import StoreError
 from mirror.store.index import Link, TagEntry
+from mirror.upstream.budget import PLENTY
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.sources import Upstreams
+from mirror.upstream.sources import Upstream, Upstreams
 
 T = TypeVar("T")
 
@@ -51,8 +52,11 @@ class Tags:
         """The manifest a tag points to. Raises UpstreamError or StoreError."""
         entry = await self._store.tag(repository, tag)
         if entry is None:
+            # What is here by its digest costs no GET when a HEAD tells the digest first, but one more trip.
+            spare = self._upstreams[repository.upstream].pressure(repository.path) is not PLENTY
+            find = partial(self._renewed if spare else self._first, repository, tag)
             with self._missing.remembering((repository, tag)):
-                return await self._getting.once((repository, tag), partial(self._first, repository, tag))
+                return await self._getting.once((repository, tag), find)
         left = self._left(repository, tag, entry)
         if left > 0:
             found = await self._manifests.get(repository, Digest.parse(entry.digest))
@@ -88,17 +92,19 @@ class Tags:
     ) -> T:
         """The answer for an entry that is no longer fresh: asked for, or stale where the terms allow it.
 
-        1. where the terms allow to ask meanwhile, or the upstream has not answered lately, nobody waits
+        1. where the terms allow to ask meanwhile, or the upstream has not answered lately, nobody waits;
+           nor while its rate limit is spared, and then it is asked only to see whether it answers again
         2. else the upstream is asked, and has `fallback_after` seconds if there is something to fall back on
         """
         ask, stale = ways
         age = self._tools.clock() - entry.confirmed
         terms, upstream = self._freshness.of(repository, tag), self._upstreams[repository.upstream]
-        if terms.at_once(age) or (terms.at_worst(age) and not upstream.answers):
-            why = "being asked about" if upstream.answers else f"{upstream.name} has not answered lately"
-            found = await stale(Unconfirmed(age, why))
+        spared = terms.spared(age, upstream.pressure(repository.path))
+        if spared or terms.at_once(age) or (terms.at_worst(age) and not upstream.answers):
+            found = await stale(Unconfirmed(age, _why(upstream, spared=spared)))
             if found is not None:
-                if upstream.may_be_asked and not self._renewing.running((repository, tag)):
+                wanted = not (spared and upstream.answers) and upstream.may_be_asked
+                if wanted and not self._renewing.running((repository, tag)):
                     renewing = self._renew_quietly(repository, tag)
                     self._tools.tasks.spawn(renewing, name=f"renew {repository}:{tag}")
                 return found
@@ -173,6 +179,13 @@ class Tags:
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._tools.clock())
         await self._store.put_tag(repository, tag, entry)
         return answer(manifest, Outcome.MISS)
+
+
+def _why(upstream: Upstream, *, spared: bool) -> str:
+    """What is told about a stale answer that nobody waited for."""
+    if not upstream.answers:
+        return f"{upstream.name} has not answered lately"
+    return f"the rate limit of {upstream.name} is spared" if spared else "being asked about"
 
 
 def _info(entry: TagEntry, outcome: Outcome, lasts: float = 0.0) -> ManifestInfo:

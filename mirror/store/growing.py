@@ -92,6 +92,16 @@ class Partial:
                 raise StoreError(f"{self.data_path.name} is shorter than it was written")
             hasher.update(data)
 
+    def hashes(self, spans: Sequence[Span]) -> list[bytes]:
+        """The hash of each of these parts as they are on disk, by the algorithm of the digest."""
+        found = []
+        for span in spans:
+            hash_ = self.digest.hasher()
+            for offset in range(span.start, span.stop, HASH_STEP):
+                hash_.update(os.pread(self.descriptor, min(HASH_STEP, span.stop - offset), offset))
+            found.append(hash_.digest())
+        return found
+
     def verified(self) -> Verified:
         """The name under which a verified blob is adopted; only GrowingFile.verify may ask."""
         return Verified(self.digest, self.data_path, os.fstat(self.descriptor).st_size)
@@ -252,6 +262,10 @@ class GrowingFile:
         self._wake()
         return self._partial.verified()
 
+    async def hashes(self, spans: Sequence[Span]) -> list[bytes]:
+        """As `Partial.hashes`; once everything is here. StoreError."""
+        return await to_the_end(self._threads.run(self._partial.hashes, spans))
+
     def fail(self, error: Exception) -> None:
         """Tell the readers that no more will come, and why."""
         self._failure = error
@@ -259,8 +273,11 @@ class GrowingFile:
 
     async def restart(self) -> None:
         """Forget what was written: it is wrong. Only while nothing of it could have been read."""
+        # Whoever comes while the disk is busy must not be sent what is being thrown away.
+        withheld, self._withheld = self._withheld, True
         self._chunks = await self._threads.run(self._partial.allocate, self.size, self._chunks.chunk_size)
         self._hasher = Hasher(self.digest)
+        self._withheld = withheld
 
     def close(self) -> None:
         """The fill is over: no new readers. Those there are keep what they have open."""

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.lock import lock_path, try_lock
 from mirror.store.recent import Recent
 from mirror.store.threads import DiskThreads
+from mirror.tasks import to_the_end
 
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
 # in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
@@ -34,6 +36,9 @@ SMALL_BYTES = 256 * 1024
 
 # The part of the memory that is for tag entries.
 TAG_SHARE = 8
+
+# Threads that read blobs ahead of their senders: as many as a disk serves well, and not all there are.
+READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class Store:
         self.threads = DiskThreads()
         self._claims: Combined[Digest, Claim | None] = Combined(self.threads, self._claim)
         self._keeps: Combined[tuple[Claim, bytes], None] = Combined(self.threads, self._keep)
+        # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
+        self.readers = DiskThreads(READERS)
 
     @classmethod
     async def open(cls, folder: Path, max_size: int, memory: int = 0) -> "Store":
@@ -231,9 +238,14 @@ class Store:
         """Which of them are not here."""
         return await self.threads.run(lambda: [each for each in digests if not self._blobs.has(each)])
 
-    async def lock_partial(self, digest: Digest) -> Partial | None:
-        """The partial of `digest`, new or resumed; None while another process holds it."""
-        return await self.threads.run(Partial.lock, digest, self._partials)
+    async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
+        return await self.threads.run(self._lock_partial, repository, digest)
+
+    async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
+        """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
+        with suppress(StoreError):
+            await to_the_end(self.threads.run(partial.allocate, size, chunk_size))
 
     async def grow(
         self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
@@ -268,11 +280,21 @@ class Store:
 
     async def close(self) -> None:
         await self.flush_used()
+        self.readers.executor.shutdown(wait=False)
         await self.threads.close(self._close_connections)
 
     def _close_connections(self) -> None:
         self._blobs.close()
         self._index.close()
+
+    def _lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        partial = Partial.lock(digest, self._partials)
+        try:
+            return partial, self._held(repository, digest)
+        except BaseException:
+            if partial is not None:
+                partial.release()
+            raise
 
     def _held(self, repository: Repository, digest: Digest) -> Held:
         return Held(self._index.link(repository, digest), self._blobs.has(digest))
@@ -323,7 +345,7 @@ class Store:
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
     ) -> None:
         if not self._blobs.has(manifest.digest):
-            self._blobs.add(self._written(manifest.digest, manifest.data))
+            self._add({manifest.digest: manifest.data})
         link = Link(manifest.media_type, len(manifest.data))
         self._index.add_links(repository, {**children, manifest.digest: link})
 
@@ -337,20 +359,33 @@ class Store:
 
     def _keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[None]:
         try:
-            self._blobs.add(*(self._written(claim.digest, data) for claim, data in kept))
+            self._add({claim.digest: data for claim, data in kept})
         finally:
             for claim, _ in kept:
                 claim.release()
         return [None] * len(kept)
 
+    def _add(self, contents: Mapping[Digest, bytes]) -> None:
+        """Keep what is small. When the disk is full, nothing is left lying about that makes it fuller."""
+        try:
+            self._blobs.add(*(self._written(digest, data) for digest, data in contents.items()))
+        except BaseException:
+            for digest in contents:
+                self._small_path(digest).unlink(missing_ok=True)
+            raise
+
     def _written(self, digest: Digest, data: bytes) -> Verified:
         if Digest.of(data, digest.algorithm) != digest:
             raise ValueError(f"these bytes do not hash to {digest}")
-        path = self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"
+        path = self._small_path(digest)
         with open(path, "wb") as file:
             file.write(data)
         # Not durable: `_read` proves it each time, and what a power failure has spoilt is fetched anew.
         return Verified(digest, path, len(data), durable=False)
+
+    def _small_path(self, digest: Digest) -> Path:
+        """Where this thread, and no other, writes it."""
+        return self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"
 
 
 def _close_unwanted(opening: "asyncio.Future[Held]") -> None:

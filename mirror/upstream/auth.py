@@ -1,4 +1,4 @@
-"""Tokens and passwords for one upstream (Distribution token specification, CLIENTS.md 6.1).
+"""Tokens and password of one account at an upstream (Distribution token specification, CLIENTS.md 6.1).
 
 The handshake:
 
@@ -75,7 +75,7 @@ class _Slot:
 
 
 class Authorizer:
-    """Answers the challenges of one upstream, and remembers what it answered."""
+    """Answers the challenges of one upstream for one account, and remembers what it answered."""
 
     def __init__(self, settings: UpstreamSettings, transport: Transport, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -86,6 +86,11 @@ class Authorizer:
         self._slots: dict[_Wanted, _Slot] = {}
         self._last: Challenge | None = None
         self._refused_until = float("-inf")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the token server refused user and password a moment ago."""
+        return self._clock() < self._refused_until
 
     async def known(self, repository: str) -> str | None:
         """The Authorization header the upstream will want, by its last challenge; None before the first."""
@@ -235,7 +240,7 @@ class Authorizer:
         return text.replace(secret, "***") if secret else text
 
     def _unlocked_password(self) -> str:
-        if self._clock() < self._refused_until:
+        if self.refused:
             message = f"{self._transport.name}: user and password were refused less than a minute ago"
             raise UpstreamError(Failure.DENIED, message, status=401)
         return self._password() or ""

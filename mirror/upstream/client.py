@@ -7,12 +7,14 @@ Credentials are for the first two (mirror.upstream.auth); the last gets none (in
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from yarl import URL
 
 from mirror.oci.challenge import Challenge, parse_challenges
+from mirror.upstream.accounts import Account, Accounts
 from mirror.upstream.answers import MAX_ERROR_BYTES, errors_in, excerpt, failure_of
-from mirror.upstream.auth import Authorizer, Demand
+from mirror.upstream.auth import Demand
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.redirect import STATUSES, RedirectRefused, Rules, next_hop, origin
 from mirror.upstream.retry import parse_retry_after
@@ -48,9 +50,9 @@ class Shortcut:
 class Client:
     """Sends requests to one upstream."""
 
-    def __init__(self, transport: Transport, auth: Authorizer) -> None:
+    def __init__(self, transport: Transport, accounts: Accounts) -> None:
         self._transport = transport
-        self._auth = auth
+        self._accounts = accounts
 
     @contextlib.asynccontextmanager
     async def open(self, ask: Ask, shortcut: Shortcut | None = None) -> AsyncIterator[Response]:
@@ -105,11 +107,52 @@ class Client:
         return origin(url) == origin(self._transport.url)
 
     async def _follow(self, ask: Ask) -> Response:
-        url = URL(f"{self._transport.url}/v2/{ask.path}", encoded=True)
-        visited = [url]
+        """The answer to the account whose turn it is; if that one has to rest, to the next."""
+        public = partial(self._is_public, ask)
+        account = await self._accounts.choose(ask.repository, public)
+        tried = [account]
+        while True:
+            answer = await self._answer_to(account, ask)
+            if not (account.auth.refused if isinstance(answer, UpstreamError) else answer.status == 429):
+                break
+            account = await self._accounts.choose(ask.repository, public)
+            if account in tried:
+                break
+            tried.append(account)
+            if isinstance(answer, Response):
+                answer.release()
+        if isinstance(answer, UpstreamError):
+            raise answer
+        return answer
+
+    async def _answer_to(self, account: Account, ask: Ask) -> Response | UpstreamError:
+        """What one account is answered, or why it could not ask."""
+        try:
+            response = await self._walk(ask, account)
+        except UpstreamError as error:
+            if account.auth.refused:
+                self._accounts.not_asked(ask.repository, account)
+            return error
+        if response.status < 400:
+            self._accounts.read(ask.repository, account)
+        return response
+
+    async def _is_public(self, ask: Ask) -> bool:
+        """Whether anybody may read what is asked for. By HEAD, which Docker Hub does not count."""
+        head = Ask("HEAD", ask.path, ask.repository, ask.headers)
+        try:
+            response = await self._authorized(head, self._url(head), self._accounts.anonymous)
+        except UpstreamError:
+            return False
+        response.release()
+        return response.status < 400
+
+    async def _walk(self, ask: Ask, account: Account) -> Response:
+        """The answer at the end of all redirects."""
+        visited = [self._url(ask)]
         while True:
             own = all(self._own(hop) for hop in visited)
-            response = await self._authorized(ask, visited[-1], own)
+            response = await self._authorized(ask, visited[-1], account, own=own)
             location = response.headers.get("Location")
             if response.status not in STATUSES or location is None:
                 return response
@@ -123,20 +166,22 @@ class Client:
                 message = f"{self._transport.name}: {reason}"
                 raise UpstreamError(Failure.INVALID, message, status=response.status) from None
 
-    async def _authorized(self, ask: Ask, url: URL, own: bool) -> Response:
+    def _url(self, ask: Ask) -> URL:
+        return URL(f"{self._transport.url}/v2/{ask.path}", encoded=True)
+
+    async def _authorized(self, ask: Ask, url: URL, account: Account, *, own: bool = True) -> Response:
         """The answer, after the one challenge that a request may meet on one host."""
-        authorization = await self._auth.known(ask.repository) if own else None
+        authorization = await account.auth.known(ask.repository) if own else None
         response = await self._send(ask, url, authorization)
-        if response.status != 401:
-            return response
-        challenges = _challenges(response)
-        if not own and not challenges:
-            return response
-        response.release()
-        if not challenges:
-            challenges = await self._ping()
-        demand = Demand(challenges, ask.repository, own, rejected=authorization)
-        return await self._send(ask, url, await self._auth.answer(demand))
+        if response.status == 401 and (own or _challenges(response)):
+            challenges = _challenges(response)
+            response.release()
+            demand = Demand(challenges or await self._ping(), ask.repository, own, rejected=authorization)
+            response = await self._send(ask, url, await account.auth.answer(demand))
+        # What stores and other registries say of their limits is not about this account; a 401 is nobody's.
+        if own and response.status != 401:
+            account.observe(response.headers, response.status, self._transport.name)
+        return response
 
     async def _send(self, ask: Ask, url: URL, authorization: str | None) -> Response:
         headers = dict(ask.headers)
@@ -173,7 +218,7 @@ class Client:
             # The registry has granted it; that its store does not hand it out is a disorder there.
             failure = Failure.SERVER_ERROR
         message = f"{self._transport.name}: {response.url.host} answered {response.status}"
-        if detail := self._auth.scrubbed(excerpt(body, response.content_type)):
+        if detail := self._accounts.scrubbed(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         if response.method == "HEAD" and (response.status in (405, 501) or self._expired(response)):

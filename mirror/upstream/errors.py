@@ -39,6 +39,7 @@ class UpstreamError(Exception):
         self.message = message
         self.status = status
         self.retry_after = retry_after
+        self.silent = False  # there was no answer at all, not even the beginning of one
 
     @property
     def temporary(self) -> bool:

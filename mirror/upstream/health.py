@@ -40,8 +40,11 @@ class Health:
         self._open_until = 0.0
         self._probing_until = 0.0
         self._open = False
+        self._out_until = 0.0
 
     def state(self, now: float) -> State:
+        if now < self._out_until:
+            return State.OPEN
         if not self._open:
             return State.CLOSED
         return State.OPEN if now < self._open_until else State.HALF_OPEN
@@ -77,8 +80,12 @@ class Health:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def lied(self, now: float) -> None:
-        """It sent bytes that are not what their digest says."""
-        self._open, self._open_until = True, now + OUT_FOR_LIES
+        """It sent bytes that are not what their digest says, or may have: nothing makes up for that."""
+        self._out_until = now + OUT_FOR_LIES
+
+    def cleared(self) -> None:
+        """It was not the one."""
+        self._out_until = 0.0
 
     def patience(self) -> float:
         """Seconds after which an answer is late: its own 90th percentile, and never very short."""

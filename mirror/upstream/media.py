@@ -12,6 +12,11 @@ GENERIC = frozenset(
 )
 
 
+def says_nothing(kind: str) -> bool:
+    """Whether only the body can tell the type: every manifest's is of the form application/..."""
+    return kind.lower() in GENERIC or not kind.lower().startswith("application/")
+
+
 def media_type(content_type: str | None) -> str:
     """The media type as sent, without parameters: clients compare it literally (CLIENTS.md 0.1, rule 4)."""
     return (content_type or "").partition(";")[0].strip()
@@ -30,7 +35,7 @@ def manifest_type(kind: str, body: bytes) -> str:
     document = _object(body)
     if is_page(kind):
         raise ValueError("a web page instead of a manifest")
-    if kind.lower() not in GENERIC:
+    if not says_nothing(kind):
         return kind
     declared = document.get("mediaType")
     if isinstance(declared, str) and declared:

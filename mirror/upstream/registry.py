@@ -21,12 +21,12 @@ from mirror.oci.errors import RegistryError
 from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestInvalid, referrers_of
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
-from mirror.upstream.auth import Authorizer
+from mirror.upstream.accounts import Accounts
 from mirror.upstream.body import BlobBody, blob_body
 from mirror.upstream.client import Ask, Client, HeadRefused, Shortcut
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.links import next_query
-from mirror.upstream.media import GENERIC, is_page, manifest_type, media_type
+from mirror.upstream.media import is_page, manifest_type, media_type, says_nothing
 from mirror.upstream.retry import Policy, Retrier
 from mirror.upstream.transport import Response, Transport
 
@@ -83,11 +83,11 @@ class Registry:
     ) -> None:
         self.name = settings.name
         self._transport = Transport(settings, metrics, offline=offline)
-        self._client = Client(self._transport, Authorizer(settings, self._transport, clock))
+        self.accounts = Accounts(settings, self._transport, clock)
+        self._client = Client(self._transport, self.accounts)
         self._retry = Retrier(Policy(attempts=settings.attempts), clock, sleep)
         # Long transfers leave some connections free, so that a tag can be confirmed while layers are fetched.
         self.most_bodies = max(1, settings.max_connections * 7 // 8)
-        self._bodies = asyncio.Semaphore(self.most_bodies)
 
     def __repr__(self) -> str:
         return f"Registry({self.name!r})"
@@ -134,7 +134,7 @@ class Registry:
         """
         asked = Span(start, _END if stop is None else stop) if start or stop is not None else None
         ask = Ask("GET", f"{path}/blobs/{digest}", path, _range(start, stop) if asked else {})
-        async with self._bodies, contextlib.AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask, shortcut)))
             yield blob_body(self.name, response, asked, partial(self._client.chunks, response))
 
@@ -171,7 +171,7 @@ class Registry:
         try:
             async with self._client.open(ask) as response:
                 kind = media_type(response.headers.get("Content-Type"))
-                if kind.lower() in GENERIC or is_page(kind):
+                if says_nothing(kind):
                     return None
                 digest = reference if isinstance(reference, Digest) else _digest_header(response)
                 # 0 is what some send for "not known"; no manifest is empty.
@@ -183,18 +183,20 @@ class Registry:
         async with self._client.open(Ask("GET", f"{path}/manifests/{reference}", path, _ACCEPT)) as response:
             data = await self._client.read(response, MAX_MANIFEST_BYTES)
             kind = media_type(response.headers.get("Content-Type"))
-        try:
-            kind = manifest_type(kind, data)
-        except ValueError as error:
-            raise self._invalid(f"{path}: {error}") from None
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
         digest = Digest.of(data, algorithm)
-        if isinstance(reference, Digest) and digest != reference:
-            raise self._invalid(f"{path}: asked for {reference}, sent {digest}")
-        return ManifestBody(data, kind, digest)
+        if isinstance(reference, Digest) and digest != reference and not is_page(kind):
+            raise WrongBytes(Failure.INVALID, f"{self.name}: {path}: asked for {reference}, sent {digest}")
+        try:
+            return ManifestBody(data, manifest_type(kind, data), digest)
+        except ValueError as error:
+            raise self._invalid(f"{path}: {error}") from None
 
     async def _head_blob(self, path: str, digest: Digest) -> int | None:
         async with self._client.open(Ask("HEAD", f"{path}/blobs/{digest}", path)) as response:
+            if is_page(media_type(response.headers.get("Content-Type"))):
+                # Whoever answers everything with a login form does not know what the repository has.
+                raise self._invalid(f"{path}: a web page instead of {digest}")
             return response.content_length
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:

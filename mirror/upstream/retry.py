@@ -71,7 +71,7 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
         return float(text[:9])
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the second for numbers that no date has
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

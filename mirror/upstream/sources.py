@@ -1,13 +1,15 @@
 """Where an upstream's content can be had: its own endpoint, and other mirrors of it.
 
 Blobs and manifests by digest come from whichever source is fast and healthy, because the digest proves
-them; tags, listings, and whether a repository has something at all, from the upstream's own endpoint.
+them; tags from the upstream's own endpoint and from sources that are trusted with tags; listings, and whether
+a repository has a blob at all, from the own endpoint.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mirror.config import Config, UpstreamSettings
@@ -17,8 +19,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
+from mirror.upstream.budget import Pressure
 from mirror.upstream.client import Shortcut
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES, Health, State
 from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry, TagsPage
 
@@ -26,20 +29,31 @@ T = TypeVar("T")
 
 log = get_logger(__name__)
 
-NO_ANSWER = frozenset({Failure.UNREACHABLE, Failure.TIMEOUT})
-
 # The most that a 429 keeps the number of connections down, in seconds.
 LONGEST_REST = 60.0
 
 
-class Source:
-    """One place to ask, and what is known about it. `prefix` goes in front of every repository path."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a source is used: see `SourceSettings`. Those of an upstream's own endpoint are the defaults."""
 
-    def __init__(self, name: str, registry: Registry, *, prefix: str = "", weight: float = 1.0) -> None:
+    prefix: str = ""
+    weight: float = 1.0
+    tags: bool = True
+
+
+class Source:
+    """One place to ask, and what is known about it."""
+
+    def __init__(self, name: str, registry: Registry, terms: Terms, total: asyncio.Semaphore) -> None:
+        """`total`: the connections for blobs that all sources of all upstreams have together."""
         self.name = name
-        self.prefix = prefix
-        self.weight = weight
+        self.prefix = terms.prefix
+        self.weight = terms.weight
+        self.tags = terms.tags
         self.registry = registry
+        self._total = total
+        self._turns = asyncio.Semaphore(registry.most_bodies)
         self.health = Health()
         self.ranges = True  # until an answer shows otherwise
         self.level = 1  # how many connections have paid for one blob
@@ -55,22 +69,31 @@ class Source:
 
     @property
     def full(self) -> bool:
-        """Whether one more lane would have to wait for another to end."""
-        return self.lanes >= self.registry.most_bodies
+        """Whether one more lane would have to wait for another to end, or would be before one that waits."""
+        return self._turns.locked() or self._total.locked()
 
     def resting(self, now: float) -> bool:
         """Whether it asked for less: no second connection for a blob."""
         return now < self._rest_until
 
     @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until one more connection may bring a blob."""
+        async with self._turns, self._total:
+            self.lanes += 1
+            try:
+                yield
+            finally:
+                self.lanes -= 1
+
+    @contextlib.asynccontextmanager
     async def open_blob(
         self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: Shortcut
     ) -> AsyncIterator[BlobBody]:
-        """As `Registry.open_blob`; what it costs and whether it works is remembered."""
+        """As `Registry.open_blob`, in a `turn`; what it costs and whether it works is remembered."""
         start, stop = span
         began = time.monotonic()
         self._refuse_while_silent(began)
-        self.lanes += 1
         try:
             self.health.asked(began)
             async with self.registry.open_blob(
@@ -81,11 +104,12 @@ class Source:
         except UpstreamError as error:
             self.failed(error)
             raise
-        finally:
-            self.lanes -= 1
 
-    async def get_manifest(self, repository: str, digest: Digest) -> ManifestBody:
-        return await self.ask(lambda registry: registry.get_manifest(self.path(repository), digest))
+    async def head_manifest(self, repository: str, reference: Tag | Digest) -> ManifestInfo:
+        return await self.ask(lambda registry: registry.head_manifest(self.path(repository), reference))
+
+    async def get_manifest(self, repository: str, reference: Tag | Digest) -> ManifestBody:
+        return await self.ask(lambda registry: registry.get_manifest(self.path(repository), reference))
 
     async def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
         return await self.ask(lambda registry: registry.get_blob(self.path(repository), digest, limit))
@@ -102,7 +126,7 @@ class Source:
             answer = await question(self.registry)
         except UpstreamError as error:
             # Tried several times already: the next one who asks is not kept waiting for the same.
-            self.failed(error, FAILURES if error.failure in NO_ANSWER else 1)
+            self.failed(error, FAILURES if error.silent else 1)
             raise
         self.health.answered(time.monotonic() - began)
         return answer
@@ -115,7 +139,7 @@ class Source:
     def failed(self, error: UpstreamError, times: int = 1) -> None:
         """`times`: how many failures it counts for."""
         now = time.monotonic()
-        self._silence = error.message if error.failure in NO_ANSWER else None
+        self._silence = error.message if error.silent else None
         if error.failure is Failure.RATE_LIMITED:
             self.level = max(1, self.level // 2)
             self._rest_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
@@ -126,6 +150,15 @@ class Source:
         else:
             self.health.answered(self.health.latency)  # it refuses, so it is well
 
+    def state(self, now: float) -> dict[str, Any]:
+        """For people: whether it is used, and what is left with each account, where that is known."""
+        accounts = [account.state() for account in self.registry.accounts.all]
+        return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
+
+    def suspected(self) -> None:
+        """It sent wrong bytes, or another one did: out for a while, or until it is `cleared`."""
+        self.health.lied(time.monotonic())
+
     def lied(self, what: str) -> None:
         """It sent wrong bytes: out for a while."""
         self.health.lied(time.monotonic())
@@ -135,9 +168,12 @@ class Source:
 class Upstream:
     """One upstream with all its sources; the first is its own endpoint. Raises UpstreamError throughout."""
 
-    def __init__(self, name: str, sources: Sequence[Source], tasks: Tasks, *, offline: bool = False) -> None:
+    def __init__(
+        self, name: str, sources: Sequence[Source], tasks: Tasks, metrics: Metrics, *, offline: bool = False
+    ) -> None:
         self.name = name
         self.offline = offline
+        self._metrics = metrics
         self.sources = tuple(sources)
         self.own = self.sources[0]
         self._tasks = tasks
@@ -152,6 +188,10 @@ class Upstream:
         """Whether a request may be sent, be it to see whether it answers again."""
         return not self.offline and self.own.health.usable(time.monotonic())
 
+    def pressure(self, path: str) -> Pressure:
+        """How sparing to be with requests for a repository, by what its own endpoint says of its limits."""
+        return self.own.registry.accounts.pressure(path)
+
     def usable(self) -> list[Source]:
         """The sources to ask, best first; all of them when none is well."""
         now = time.monotonic()
@@ -159,17 +199,36 @@ class Upstream:
         return sorted(well or self.sources, key=lambda source: source.health.latency / source.weight)
 
     async def head_manifest(self, path: str, reference: Tag | Digest) -> ManifestInfo:
-        return await self.own.ask(lambda registry: registry.head_manifest(path, reference))
+        """The word of the upstream itself, or of a source that is trusted with tags."""
+        return await self._first(lambda source: source.head_manifest(path, reference), self._trusted())
 
     async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
-        """By tag from the upstream itself; by digest from whichever source is first."""
+        """By tag from those `head_manifest` asks; by digest from whichever source is first."""
         if isinstance(reference, Tag):
-            return await self.own.ask(lambda registry: registry.get_manifest(path, reference))
-        return await self._first(lambda source: source.get_manifest(path, reference))
+            return await self._first(lambda source: source.get_manifest(path, reference), self._trusted())
+        return await self._first(
+            lambda source: self._honest(source, reference, source.get_manifest(path, reference)),
+            self.usable(),
+        )
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         """A small blob, from whichever source is first."""
-        return await self._first(lambda source: source.get_blob(path, digest, limit))
+        return await self._first(
+            lambda source: self._honest(source, digest, source.get_blob(path, digest, limit)), self.usable()
+        )
+
+    async def _honest(self, source: Source, digest: Digest, answer: Awaitable[T]) -> T:
+        """The answer; a source that sends other bytes than the digest names is left alone for a while.
+
+        The upstream's own endpoint is not: without it there is nobody to ask.
+        """
+        try:
+            return await answer
+        except WrongBytes:
+            if source is not self.own:
+                source.lied(str(digest))
+                self._metrics.source_lies.labels(self.name, source.name).inc()
+            raise
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
         """Whether a repository has a blob: the upstream's word, or a mirror's of it while it is silent."""
@@ -193,9 +252,14 @@ class Upstream:
     async def close(self) -> None:
         await asyncio.gather(*(source.registry.close() for source in self.sources))
 
-    async def _first(self, question: Callable[[Source], Awaitable[T]]) -> T:
+    def _trusted(self) -> list[Source]:
+        """The sources whose word on a tag counts, best first."""
+        trusted = [source for source in self.sources if source.tags]
+        return [source for source in self.usable() if source in trusted] or trusted
+
+    async def _first(self, question: Callable[[Source], Awaitable[T]], sources: Sequence[Source]) -> T:
         """The first good answer. The next source is asked when one fails, or is late by its own measure."""
-        waiting = self.usable()
+        waiting = list(sources)
         if len(waiting) == 1:
             return await question(waiting[0])
         running: dict[asyncio.Task[T | UpstreamError], Source] = {}
@@ -239,9 +303,11 @@ class Upstreams(Mapping[str, Upstream]):
     """
 
     def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
-        offline = config.server.offline
+        offline, total = config.server.offline, asyncio.Semaphore(config.fill.connections)
         self._upstreams = {
-            each.name: Upstream(each.name, _sources(each, metrics, offline), tasks, offline=offline)
+            each.name: Upstream(
+                each.name, _sources(each, metrics, total, offline), tasks, metrics, offline=offline
+            )
             for each in config.upstreams
         }
 
@@ -254,10 +320,26 @@ class Upstreams(Mapping[str, Upstream]):
     def __len__(self) -> int:
         return len(self._upstreams)
 
+    def state(self) -> dict[str, Any]:
+        """How each is doing, for people."""
+        now = time.monotonic()
+        return {
+            upstream.name: {
+                "offline": upstream.offline,
+                "sources": [source.state(now) for source in upstream.sources],
+            }
+            for upstream in self._upstreams.values()
+        }
+
     def report(self, metrics: Metrics) -> None:
         """Bring the gauges about the sources up to date."""
         now = time.monotonic()
+        # What is not known any more has no value: an old one would be taken for what is left now.
+        metrics.ratelimit_limit.clear()
+        metrics.ratelimit_remaining.clear()
         for upstream in self._upstreams.values():
+            for account in upstream.own.registry.accounts.all:
+                account.report(metrics, upstream.name)
             for source in upstream.sources:
                 labels = (upstream.name, source.name)
                 metrics.source_up.labels(*labels).set(source.health.state(now) is State.CLOSED)
@@ -270,14 +352,17 @@ class Upstreams(Mapping[str, Upstream]):
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
-def _sources(settings: UpstreamSettings, metrics: Metrics, offline: bool) -> list[Source]:
+def _sources(
+    settings: UpstreamSettings, metrics: Metrics, total: asyncio.Semaphore, offline: bool
+) -> list[Source]:
     """The upstream's own endpoint, then its mirrors."""
-    sources = [Source(_label(settings.url), Registry(settings, metrics, offline=offline))]
+    sources = [Source(_label(settings.url), Registry(settings, metrics, offline=offline), Terms(), total)]
     for each in settings.sources:
         # A mirror is asked with its own credentials only: nothing of the upstream's goes there.
         endpoint = UpstreamSettings(name=settings.name, **each.endpoint())
         registry = Registry(endpoint, metrics, offline=offline)
-        sources.append(Source(_label(each.url), registry, prefix=each.prefix, weight=each.weight))
+        terms = Terms(each.prefix, each.weight, each.tags)
+        sources.append(Source(_label(each.url), registry, terms, total))
     return sources
 
 

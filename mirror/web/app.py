@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 
 from aiohttp import web
@@ -111,8 +112,9 @@ async def serve(
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
     try:
+        tls = config.server.tls()
         for address in config.server.listen:
-            await _bind(runner, address)
+            await _bind(runner, address, tls)
         ready([_printed(address) for address in runner.addresses])
         await stop.wait()
         for site in runner.sites:
@@ -124,10 +126,11 @@ async def serve(
         app.replay.close()
 
 
-async def _bind(runner: web.ServerRunner, address: str) -> None:
+async def _bind(runner: web.ServerRunner, address: str, tls: ssl.SSLContext | None) -> None:
     host, _, port = address.rpartition(":")
     try:
-        await web.TCPSite(runner, host.strip("[]"), int(port), reuse_address=True).start()
+        site = web.TCPSite(runner, host.strip("[]"), int(port), reuse_address=True, ssl_context=tls)
+        await site.start()
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
 

@@ -28,8 +28,12 @@ class Probes:
         return web.Response(text="ok\n")
 
     async def _ready(self) -> web.Response:
-        """Whether to send requests here: not while the last ones are finishing."""
-        body = json.dumps({"ready": not self.draining}).encode()
+        """Whether to send requests here: not while the last ones are finishing.
+
+        An upstream that fails or limits does not change that: there is a cache to serve from.
+        """
+        state = {"ready": not self.draining, "upstreams": self._service.upstreams()}
+        body = json.dumps(state).encode()
         return web.Response(status=503 if self.draining else 200, body=body, content_type="application/json")
 
     async def _metrics(self) -> web.Response:

@@ -1,6 +1,5 @@
 """Answers as clients check them: headers, conditions, ranges, and bodies by `sendfile`."""
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 
@@ -11,6 +10,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.ranges import Span, multipart, parse_range, total_length
 from mirror.web.exchange import Exchange
+from mirror.web.sending import Sending
 
 BLOB_TYPE = "application/octet-stream"
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "registry-mirror"}
@@ -96,14 +96,15 @@ async def send_blob(
     response = web.StreamResponse(status=status, headers=headers)
     exchange.status = status
     exchange.streaming = True
-    await response.prepare(exchange.request)
+    writer = await response.prepare(exchange.request)
     exchange.first_byte()
-    for part in parts:
-        if isinstance(part, bytes):
-            await response.write(part)
-            exchange.bytes += len(part)
-        else:
-            await _send_span(exchange, reader, part)
+    with Sending(exchange, writer) as sending:
+        for part in parts:
+            if isinstance(part, bytes):
+                await response.write(part)
+                exchange.bytes += len(part)
+            else:
+                await sending.send(reader, part)
     await response.write_eof()
     return response
 
@@ -130,16 +131,3 @@ def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[int, dict[str, 
         headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
     headers["Content-Length"] = str(total_length(parts))
     return status, headers, parts
-
-
-async def _send_span(exchange: Exchange, reader: BlobReader, span: Span) -> None:
-    loop = asyncio.get_running_loop()
-    offset = span.start
-    while offset < span.stop:
-        stop = min(await reader.wait_readable(offset), span.stop)
-        transport = exchange.request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("client left")
-        await loop.sendfile(transport, reader.file, offset, stop - offset)
-        exchange.bytes += stop - offset
-        offset = stop

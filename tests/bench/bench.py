@@ -71,7 +71,8 @@ class Bench:
         try:
             yield
         except (Trouble, AssertionError, OSError, SubprocessError) as error:
-            self.note(f"{work}, round {self.number}: {name} failed: {error}")
+            reason = " ".join(str(error).split())[:300]
+            self.note(f"{work}, round {self.number}: {name} failed: {reason or type(error).__name__}")
 
     def origin(self) -> AbstractContextManager[Origin]:
         """At full speed. Start it when the content that it needs is made."""

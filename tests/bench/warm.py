@@ -1,8 +1,12 @@
-"""What is served from the cache: large blobs by throughput, small answers by rate."""
+"""What is served from the cache: large blobs by throughput, small answers by rate.
+
+And what each costs the server in processor time, which says the same on a machine that others use too.
+"""
 
 from tests.bench.bench import Bench
 from tests.bench.client import throughput, wrk
 from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC
+from tests.bench.machine import cpu_seconds
 
 ALL = (MIRROR, DISTRIBUTION, PROXY, STATIC)
 
@@ -12,9 +16,12 @@ def warm_blob(bench: Bench, connections: int) -> None:
     row = f"warm-blob-{connections}"
     for name in bench.turns(*ALL):
         with bench.attempt(row, name):
-            path = bench.site.warm.layers[0].path
-            rate = throughput(bench.warm(name), path, connections, bench.options.seconds)
+            server, path = bench.warm(name), bench.site.warm.layers[0].path
+            before = cpu_seconds(server.pid)
+            rate = throughput(server, path, connections, bench.options.seconds)
+            used = cpu_seconds(server.pid) - before
             bench.add(row, name, rate / 1e9)
+            bench.add(f"{row}-cpu", name, used / (rate * bench.options.seconds / 1e9))
 
 
 def manifest_by_digest(bench: Bench) -> None:
@@ -35,7 +42,11 @@ def _small(bench: Bench, work: str, path: str, connections: int) -> None:
     row = f"{work}-{connections}"
     for name in bench.turns(*ALL):
         with bench.attempt(row, name):
-            found = wrk(bench.warm(name), path, connections, bench.options.seconds)
+            server = bench.warm(name)
+            before = cpu_seconds(server.pid)
+            found = wrk(server, path, connections, bench.options.seconds)
+            used = cpu_seconds(server.pid) - before
             bench.add(row, name, found.rate)
             if connections == 32:
                 bench.add(f"{row}-p99", name, found.p99)
+                bench.add(f"{row}-cpu", name, used / (found.rate * bench.options.seconds) * 1e6)

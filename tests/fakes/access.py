@@ -17,7 +17,7 @@ class TokenAuth:
     """Bearer tokens. `realm`: where the challenge sends clients; empty: `/token` of the registry itself.
 
     Without credentials a client gets a token for everything outside `private`. `issued` maps valid tokens to
-    their scope; clear it and all tokens have expired.
+    their scope; clear it and all tokens have expired. `users` are more of them, `owners` whose each token is.
     """
 
     realm: str = ""
@@ -30,6 +30,12 @@ class TokenAuth:
     key: str = "token"
     issued: dict[str, str] = field(default_factory=dict)
     count: int = 0
+    users: dict[str, str] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def owner(self, header: str | None) -> str:
+        """Whose token an Authorization header has; empty for nobody's."""
+        return self.owners.get((header or "").partition(" ")[2], "")
 
     def challenges(self, url: str, repository: str) -> list[str]:
         scope = self.scope or f"repository:{repository}:pull"
@@ -43,13 +49,14 @@ class TokenAuth:
         """The token server. Can be the handler of a `Site` of its own."""
         scope = request.rel_url.query.get("scope", "")
         login = basic_login(request.headers.get("Authorization"))
-        if login is not None and login != (self.user, self.password):
+        if login is not None and login not in {(self.user, self.password), *self.users.items()}:
             return web.Response(status=401, body=oci_error("UNAUTHORIZED", "incorrect username or password"))
         if login is None and scope.split(":")[1:2] and scope.split(":")[1] in self.private:
             return web.Response(status=403, body=oci_error("DENIED", "requested access is denied"))
         self.count += 1
         token = f"token-{self.count}"
         self.issued[token] = scope
+        self.owners[token] = login[0] if login is not None else ""
         body = json.dumps({self.key: token, **self.answer}).encode()
         return web.Response(body=body, headers={"Content-Type": "application/json"})
 

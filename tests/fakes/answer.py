@@ -1,5 +1,6 @@
 """Writing a body with everything that a Fault asks for."""
 
+import asyncio
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ async def write(
     if fault.hold is not None and fault.after < 0:
         await fault.hold.wait()
     if fault.raw is not None:
-        await _raw(request, fault.raw)
+        await _raw(request, fault.raw, fault.drip)
     response = web.StreamResponse(status=answer.status, headers=_headers(answer, fault))
     if fault.chunked:
         response.enable_chunked_encoding()
@@ -44,9 +45,11 @@ def _headers(answer: Answer, fault: Fault) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value}
 
 
-async def _raw(request: web.BaseRequest, data: bytes) -> None:
-    if request.transport is not None:
-        request.transport.write(data)
+async def _raw(request: web.BaseRequest, data: bytes, drip: float) -> None:
+    for part in [bytes([byte]) for byte in data] if drip else [data]:
+        if request.transport is not None:
+            request.transport.write(part)
+        await asyncio.sleep(drip)
     await hang_up(request)
 
 
@@ -57,6 +60,8 @@ async def _body(
     for stop in _stops(len(data), fault, piece):
         await response.write(data[offset:stop])
         offset = stop
+        if fault.drip:
+            await asyncio.sleep(fault.drip)
         if fault.hold is not None and offset == fault.after:
             await fault.hold.wait()
         if offset in (fault.cut_at, fault.reset_at):
@@ -66,6 +71,7 @@ async def _body(
 def _stops(size: int, fault: Fault, piece: int | None) -> Iterator[int]:
     """Offsets up to which to write, in order; the places of the fault are among them."""
     marks = {fault.after if fault.hold else None, fault.cut_at, fault.reset_at}
+    piece = piece or (1 if fault.drip else None)
     steps = itertools.count(piece, piece) if piece else iter(())
     ends = set(itertools.takewhile(lambda end: end < size, steps))
     ends |= {mark for mark in marks if mark is not None and 0 <= mark < size}

@@ -30,6 +30,7 @@ class Fault:
     reset_at      the same, with RST
     hold, after   wait at the gate after that many bytes of the body; -1: before the answer's head
     raw           write these bytes, head and all, and close
+    drip          seconds after each piece of the body, or each byte of `raw`; pieces are of one byte then
     headers       added to the right answer too; a header with an empty value is removed
     no_ranges     answer 200 with everything to a range request
     chunked       without Content-Length
@@ -45,6 +46,7 @@ class Fault:
     hold: Gate | None = None
     after: int = 0
     raw: bytes | None = None
+    drip: float = 0.0
     no_ranges: bool = False
     chunked: bool = False
     cdn: bool = False

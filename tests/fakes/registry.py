@@ -14,6 +14,7 @@ Blobs can be served by a second server, the CDN (`fake.cdn = True`), by signed U
 import json
 import ssl
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from urllib.parse import parse_qs, quote
 
@@ -25,6 +26,7 @@ from tests.fakes.access import BasicAuth, TokenAuth
 from tests.fakes.answer import Answer, write
 from tests.fakes.content import FakeImage, FakeRepository, StoredManifest, image_manifest
 from tests.fakes.faults import NO_FAULT, Fault, Gate, Planned, oci_error
+from tests.fakes.limit import RateLimit
 from tests.fakes.site import Seen, Site
 
 _JSON = {"Content-Type": "application/json"}
@@ -37,6 +39,7 @@ class FakeRegistry:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.auth: TokenAuth | BasicAuth | None = None
         self.challenges: list[str] | None = None  # WWW-Authenticate lines instead of the right ones
+        self.limit: RateLimit | None = None
         self.cdn = False  # blobs by redirect to the second server
         self.location: str | None = None  # blobs by redirect to this URL instead
         self.redirect_status = 307
@@ -145,7 +148,7 @@ class FakeRegistry:
         fault = self._next_fault(seen)
         if fault.status is not None:
             return await write(request, Answer(fault.body, _JSON, fault.status), fault, self.piece)
-        if seen.path == "/token" and isinstance(self.auth, TokenAuth):
+        if seen.path == "/token" and isinstance(self.auth, TokenAuth) and fault.raw is None:
             if fault.hold is not None:
                 await fault.hold.wait()
             return await self.auth.token(request, seen)
@@ -187,7 +190,20 @@ class FakeRegistry:
             return Answer(b"{}", _JSON)
         if request.method == "HEAD" and not self.head:
             return _error(405, "UNSUPPORTED", "no HEAD here")
-        return self._content(request, seen, fault, (name, kind, last))
+        user = self._user(request.headers.get("Authorization"))
+        if kind == "manifests" and self.limit and (refused := self.limit.refuse(request.method, user)):
+            return refused
+        answer = self._content(request, seen, fault, (name, kind, last))
+        told = self.limit.headers(user) if kind == "manifests" and self.limit else {}
+        return replace(answer, headers={**answer.headers, **told})
+
+    def _user(self, authorization: str | None) -> str:
+        return self.auth.owner(authorization) if isinstance(self.auth, TokenAuth) else ""
+
+    def askers(self, repository: str) -> set[str]:
+        """Whose tokens were seen in requests for a repository; "" is an anonymous one, or none."""
+        seen = [each for each in self.log if each.path.startswith(f"/v2/{repository}/")]
+        return {self._user(each.headers.get("Authorization")) for each in seen}
 
     def _content(
         self, request: web.BaseRequest, seen: Seen, fault: Fault, route: tuple[str, str, str]

@@ -12,7 +12,10 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Writes its files at once, so make it off the loop. `ca_file` is what clients must trust."""
+    """Writes its files at once, so make it off the loop. `ca_file` is what clients must trust.
+
+    `server_file` has the server's key and its certificate.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.ca_file = folder / "ca.pem"
@@ -21,8 +24,8 @@ class Authority:
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         server_key = ec.generate_private_key(ec.SECP256R1())
         server = _certificate(_name("127.0.0.1"), name, server_key.public_key(), key, ca=False)
-        chain = folder / "server.pem"
-        chain.write_bytes(
+        self.server_file = folder / "server.pem"
+        self.server_file.write_bytes(
             server_key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
@@ -31,7 +34,11 @@ class Authority:
             + server.public_bytes(serialization.Encoding.PEM)
         )
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.load_cert_chain(chain)
+        self._context.load_cert_chain(self.server_file)
+
+    def client_context(self) -> ssl.SSLContext:
+        """For clients that trust this authority and no other. Reads files."""
+        return ssl.create_default_context(cafile=self.ca_file)
 
     def server_context(self) -> ssl.SSLContext:
         return self._context

@@ -1,14 +1,23 @@
 """The planner: whatever is asked, following its advice ends with everything here, each byte once."""
 
+from dataclasses import dataclass, field
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.cache.plan import Lane, next_span, span_length
+from mirror.cache.plan import Lane, next_span, span_length, to_steal, uncovered
 from mirror.oci.ranges import Span
+
+# Small numbers: a unit may be a byte or a megabyte.
+CHUNK = 7
+STEP = 0.25
 
 gaps = st.lists(st.integers(0, 100), min_size=2, max_size=10, unique=True).map(
     lambda cuts: [Span(a, b) for a, b in zip(sorted(cuts)[::2], sorted(cuts)[1::2], strict=False)]
 )
+offsets = st.lists(st.integers(0, 120), max_size=4)
+# What a connection brings in one step; 0 is one that hangs.
+speeds = st.sampled_from([0, 0, 1, 2, 5, 20])
 
 
 def without(missing: list[Span], taken: Span) -> list[Span]:
@@ -18,26 +27,107 @@ def without(missing: list[Span], taken: Span) -> list[Span]:
     return sorted([each for each in missing if each != gap] + [each for each in rest if each.length])
 
 
-@given(gaps, st.lists(st.integers(0, 120), max_size=4), st.integers(1, 4), st.data())
-def test_following_the_plan_fetches_every_byte_once(
-    missing: list[Span], wanted: list[int], level: int, data: st.DataObject
-) -> None:
-    """Several lanes that end in any order: each has bytes that are missing and nobody else's."""
-    lanes: list[Lane[str]] = []
-    left = list(missing)
-    while left:
-        size = sum(gap.length for gap in left)
-        while len(lanes) < level:
-            span = next_span(left, lanes, wanted, span_length(size, level, 0, 7), 7)
+def needed(offset: int, missing: list[Span], lanes: list[Lane[str]]) -> int | None:
+    """The first byte that a reader at `offset` will come to and that nobody brings."""
+    for unit in range(offset, 121):
+        inside = any(gap.start <= unit < gap.stop for gap in missing)
+        if inside and not any(lane.start <= unit < lane.stop for lane in lanes):
+            return unit
+    return None
+
+
+@dataclass
+class Download:
+    """What a download does with the plan, in steps of a clock of its own."""
+
+    missing: list[Span]
+    wanted: list[int]
+    level: int
+    now: float = 0.0
+    arrived: list[int] = field(default_factory=list)
+    lanes: list[Lane[str]] = field(default_factory=list)
+    given: dict[Lane[str], int] = field(default_factory=dict)
+
+    def assign(self) -> None:
+        while len(self.lanes) < self.level:
+            left = sum(gap.length for gap in self.missing) - sum(lane.left for lane in self.lanes)
+            length = span_length(max(left, 1), self.level, 0, CHUNK)
+            span = next_span(self.missing, self.lanes, self.wanted, length, CHUNK)
             if span is None:
                 break
-            assert span.length > 0
-            ends = {gap.stop for gap in left} | {lane.start for lane in lanes}
-            assert span.stop % 7 == 0 or span.stop in ends, (
-                "the next span would begin in the middle of a chunk"
-            )
-            assert not any(span.start < lane.stop and lane.start < span.stop for lane in lanes)
-            lanes.append(Lane("source", span.start, span.stop, 0.0))
-        assert lanes, "bytes are missing and nobody brings them"
-        ended = lanes.pop(data.draw(st.integers(0, len(lanes) - 1)))
-        left = without(left, Span(ended.start, ended.stop))
+            self.check(span, left)
+            self.lanes.append(Lane("source", span.start, span.stop, self.now))
+
+    def check(self, span: Span, left: int) -> None:
+        assert span.length > 0
+        assert any(gap.start <= span.start and span.stop <= gap.stop for gap in self.missing)
+        assert not any(span.start < lane.stop and lane.start < span.stop for lane in self.lanes)
+        # A chunk fills from its start, or goes on where it was left.
+        assert span.start % CHUNK == 0 or any(gap.start == span.start for gap in self.missing)
+        assert span.stop % CHUNK == 0 or any(gap.stop == span.stop for gap in self.missing)
+        # Never more than a fair share of what is left, so that the end is shared too.
+        assert self.level == 1 or span.length <= left / (2 * self.level) + 2 * CHUNK
+        ends = {gap.stop for gap in self.missing} | {lane.start for lane in self.lanes}
+        assert span.stop % CHUNK == 0 or span.stop in ends, "the next one would begin within a chunk"
+        needs = [(needed(each, self.missing, self.lanes), each) for each in self.wanted]
+        found = [(unit - offset, unit) for unit, offset in needs if unit is not None]
+        nearest = min(found, default=None)
+        assert nearest is None or any(
+            span.start <= unit < span.stop for distance, unit in found if distance == nearest[0]
+        ), f"{span} is not what the nearest of {self.wanted} needs"
+
+    def move(self, lane: Lane[str], units: int) -> None:
+        units = min(units, lane.left)
+        if not units:
+            return
+        self.arrived.extend(range(lane.offset, lane.offset + units))
+        self.missing = without(self.missing, Span(lane.offset, lane.offset + units))
+        lane.moved(self.now, units)
+
+    def steal(self) -> None:
+        hopeless = to_steal(self.lanes, self.now, 20 / STEP, 0.1)
+        if hopeless is not None:
+            self.lanes.remove(hopeless)
+
+
+@given(gaps, offsets, st.integers(1, 4), st.data())
+def test_every_byte_comes_once(
+    missing: list[Span], wanted: list[int], level: int, data: st.DataObject
+) -> None:
+    """Lanes of any speed, some of which hang and are given up; the reader nearest to running dry first."""
+    download = Download(missing, wanted, level)
+    expected = sorted(unit for gap in missing for unit in range(gap.start, gap.stop))
+    steps = 0
+    while download.missing:
+        download.assign()
+        assert download.lanes, "bytes are missing and nobody brings them"
+        download.now += STEP
+        for lane in list(download.lanes):
+            # After a while all connections work again.
+            speed = download.given.setdefault(lane, data.draw(speeds) if steps < 200 else 20)
+            download.move(lane, speed)
+            if not lane.left:
+                download.lanes.remove(lane)
+        download.steal()
+        steps += 1
+        assert steps < 1000, "it does not end"
+    assert sorted(download.arrived) == expected
+
+
+@given(gaps, offsets, st.integers(1, 4))
+def test_no_reader_is_left_waiting_while_lanes_are_free(
+    missing: list[Span], wanted: list[int], more: int
+) -> None:
+    """With a lane for each reader, all of them wait only for what is on its way."""
+    download = Download(missing, wanted, len(wanted) + more)
+    download.assign()
+    assert not any(uncovered(each, missing, download.lanes) for each in wanted)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 16), st.floats(0, 1e4), st.integers(1, 64))
+def test_a_span_is_whole_chunks_and_a_share(left: int, level: int, speed: float, chunk: int) -> None:
+    """At least one chunk, and never so much that the others would have to wait for it at the end."""
+    length = span_length(left, level, speed, chunk)
+    assert length >= chunk
+    assert length % chunk == 0
+    assert length < left / (2 * level if level > 1 else 1) + 2 * chunk

@@ -17,6 +17,7 @@ import pytest
 from mirror import __version__
 from mirror.cli import _banner, _reachable
 from mirror.config import load
+from tests.fakes.tls import Authority
 
 COMMAND = [sys.executable, "-m", "mirror"]
 
@@ -215,6 +216,19 @@ def test_the_banner_says_what_to_do_next() -> None:
     assert re.search(r"quay\.io +at http://127\.0\.0\.1:5000/v2/quay\.io/ +from https://quay\.io", text)
     assert "other upstream" not in text
     assert len({line.index(" from http") for line in text.splitlines() if " from http" in line}) == 1
+
+
+def test_the_banner_of_a_mirror_with_tls(tmp_path: Path) -> None:
+    """https everywhere, nothing insecure, and where a certificate of one's own goes."""
+    server_file = Authority(tmp_path).server_file
+    file = tmp_path / "mirror.toml"
+    file.write_text(f'[server]\ntls_certificate = "{server_file}"\ntls_key = "{server_file}"\n')
+    text = banner(file=file)
+    assert '"registry-mirrors": ["https://127.0.0.1:5000"]' in text
+    assert "/etc/docker/certs.d/127.0.0.1:5000/ca.crt" in text
+    assert "https://127.0.0.1:5000/v2/quay.io/" in text
+    assert "insecure" not in text
+    assert "http://" not in text
 
 
 def test_the_banner_warns(tmp_path: Path) -> None:

@@ -105,6 +105,24 @@ def test_an_upstream_of_the_file_changes_what_it_gives(file: Path, tmp_path: Pat
     assert loaded.origins["upstream.quay.io.password"] == f"file {file}, password_file"
 
 
+def test_accounts_come_in_their_order(file: Path, tmp_path: Path) -> None:
+    """The one that the upstream has without a list is the first; each password from where it is."""
+    (tmp_path / "password").write_text("hunter2\n")
+    file.write_text(
+        "[[upstream]]\nname = 'quay.io'\nusername = 'me'\npassword = 'hunter1'\n"
+        f"[[upstream.accounts]]\nusername = 'us'\npassword_file = '{tmp_path}/password'\n"
+    )
+    loaded = load(file, HOME, {})
+    logins = loaded.config.upstreams[0].logins()
+    assert [each.username for each in logins] == ["me", "us"]
+    assert [each.password and each.password.get_secret_value() for each in logins] == ["hunter1", "hunter2"]
+    assert "hunter" not in repr(loaded) + repr(logins)
+    assert loaded.origins["upstream.quay.io.accounts.1.password"] == f"file {file}, password_file"
+    file.write_text("[[upstream]]\nname = 'quay.io'\naccounts = [{username = 'us', password = 'x'}]\n")
+    assert [each.username for each in load(file, HOME, {}).config.upstreams[0].logins()] == ["us"]
+    assert load(None, HOME, {}).config.upstreams[0].logins() == ()
+
+
 @pytest.mark.parametrize(
     ("env", "root", "folder"),
     [
@@ -151,6 +169,15 @@ def test_the_cache_has_a_sensible_place(
         (
             "[[upstream]]\nname='quay.io'\nsources=['http://x']",
             "upstream.quay.io.sources.1: must be a table of options, not 'http://x'",
+        ),
+        (
+            "[[upstream]]\nname='quay.io'\nusername='a'\npassword='x'\n"
+            "accounts=[{username='b', password='x'}, {username='c', password='x', user='c'}]",
+            "upstream.quay.io.accounts.2.user: there is no such key; did you mean username?",
+        ),
+        (
+            "[[upstream]]\nname='quay.io'\nsources=[{url='http://x', accounts=[{username='a'}]}]",
+            "upstream.quay.io.sources.1.accounts.1: username and password (better: password_file) belong",
         ),
         ("[[upstream]]\nname='quay.io'\n[[upstream]]\nname='quay.io'", "upstream.quay.io: is named twice"),
         ("[[upstream]]\nname='x.test'\nurl='http://x'\naliases=['quay.io']", "quay.io is claimed by"),

@@ -37,6 +37,10 @@ def upstream(**keys: Any) -> str:
         ("[server]\nheader_timeout = true", "must be a number, not true or false"),
         ("[server]\nheader_timeout = 0", "must be more than 0"),
         ("[server]\nheader_timeout = inf", "must be a finite number"),
+        ("[server]\ntls_certificate = '/dev/null'", "tls_certificate belong together: give both or none"),
+        ("[server]\ntls_key = '/dev/null'", "tls_certificate belong together: give both or none"),
+        ("[server]\ntls_key = '/nowhere/key'", "/nowhere/key cannot be read: No such file"),
+        ("[server]\ntls_certificate = '/dev/null'\ntls_key = '/dev/null'", "both as PEM"),
         ("[server]\nwhen_unavailable = 'x'", "must be 'auto', 'next' or 'honest', not 'x'"),
         ("[cache]\ndir = 5", "must be a path in quotes"),
         ("[cache]\ndir = '~nobody-of-that-name/x'", "cache.dir: ~nobody-of-that-name/x"),
@@ -59,13 +63,25 @@ def upstream(**keys: Any) -> str:
             upstream(url="http://x.test", sources=[{"url": "http://y", "prefix": "/a"}]).replace(": ", "="),
             "must be the beginning of repository names",
         ),
+        (
+            upstream(url="http://x.test", username="a", password="p", accounts=[]).replace(
+                "[]", "[{username='a', password='hunter2'}]"
+            ),
+            "upstream.x.test.accounts: has 'a' twice, with username counted",
+        ),
+        (
+            upstream(url="http://x.test", accounts=[]).replace("[]", "[{password='hunter2'}]"),
+            "upstream.x.test.accounts.1.username: is missing",
+        ),
         (upstream(), "upstream.x.test.url: is missing"),
         ("[[upstream]]\nname = 'Upper.test'\nurl = 'http://x'", "is not a host name in lower case"),
     ],
 )
 def test_what_is_beyond_the_limits(tmp_path: Path, text: str, reason: str) -> None:
     """The reason says what would be right."""
-    assert reason in said(tmp_path, text)
+    lines = said(tmp_path, text)
+    assert reason in lines
+    assert "hunter2" not in lines
 
 
 def test_a_password_has_one_place(tmp_path: Path) -> None:

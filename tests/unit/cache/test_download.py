@@ -1,7 +1,8 @@
 """Downloads over several connections and from several sources, and ranges of what is not here yet."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from mirror.cache import download, plan
 from mirror.config import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.store.growing import GrowingFile
-from tests.fakes.faults import Fault, flipped
+from mirror.upstream.health import Health
+from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
 from tests.wire import Reply, Wire, get
@@ -123,12 +125,22 @@ async def test_redirects_are_followed_once(fake: FakeRegistry, mirror: Running) 
 
 
 async def test_without_a_manifest_the_first_answer_tells_the_size(
-    fake: FakeRegistry, mirror: Running
+    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first request is for everything; it ends earlier when others help."""
+    """It is for a range, and others bring the rest: each byte comes once here too."""
+    monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
     digest = fake.add_blob("library/x", BIG)
     assert (await get(mirror.address, path_of(digest))).body == BIG
-    assert spans(fake, digest)[0] == (0, LARGE)
+    assert spans(fake, digest)[0] == (0, 8 * CHUNK)
+    assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
+
+
+async def test_an_empty_blob_of_unknown_size(fake: FakeRegistry, mirror: Running) -> None:
+    """It has no range: it is asked for as a whole."""
+    digest = fake.add_blob("library/x", b"")
+    reply = await get(mirror.address, path_of(digest))
+    assert (reply.status, reply.body) == (200, b"")
+    assert fake.requests("GET", digest) == 2
 
 
 async def test_a_source_without_ranges_is_asked_for_the_whole(fake: FakeRegistry, mirror: Running) -> None:
@@ -175,6 +187,57 @@ async def test_an_open_range_and_a_client_that_hangs_up(fake: FakeRegistry, mirr
     assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
 
 
+async def test_open_ranges_all_at_once(fake: FakeRegistry, mirror: Running) -> None:
+    """As containerd asks with parallel fetch: at the same time, each gone after its piece, each 206."""
+    image = fake.add_image("library/x", "t", [BIG])
+    digest = image.layers[0]
+    await get(mirror.address, "/v2/library/x/manifests/t")
+    pieces = [(start, min(start + 16 * CHUNK, LARGE)) for start in range(0, LARGE, 16 * CHUNK)]
+
+    async def fetch(start: int, stop: int) -> bytes:
+        async with await Wire.open(mirror.address) as wire:
+            wire.send("GET", path_of(digest), [f"Range: bytes={start}-"])
+            head = await wire.head()
+            assert (head.status, head.headers["content-range"]) == (206, f"bytes {start}-{LARGE - 1}/{LARGE}")
+            return await wire.reader.readexactly(stop - start)
+
+    assert b"".join(await asyncio.gather(*(fetch(*piece) for piece in pieces))) == BIG
+    await mirror.landed(digest)
+    assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
+
+
+async def test_a_range_of_what_is_held_back_waits(fake: FakeRegistry, mirror: Running) -> None:
+    """The last bytes are here, but nobody has them before the whole is verified (invariant 4)."""
+    image = fake.add_image("library/x", "t", [BIG])
+    digest = image.layers[0]
+    await get(mirror.address, "/v2/library/x/manifests/t")
+    gate = fake.hold(digest, after=0)
+    async with await Wire.open(mirror.address) as wire:
+        wire.send("GET", path_of(digest), [f"Range: bytes={LARGE - 2 * CHUNK}-"])
+        assert (await wire.head()).status == 206
+        assert await wire.reader.readexactly(CHUNK) == BIG[-2 * CHUNK : -CHUNK]
+        growing = await mirror.service.cache._blobs._flights._running[digest].board()
+        assert isinstance(growing, GrowingFile)
+        assert growing.readable(LARGE - CHUNK) == LARGE - CHUNK
+        gate.release()
+        assert await wire.reader.readexactly(CHUNK) == BIG[-CHUNK:]
+
+
+async def test_a_range_far_ahead_of_a_blob_of_unknown_size(
+    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size comes with the first answer, and the range over a connection of its own."""
+    monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
+    mirror.service._upstreams["docker.io"].own.level = 1
+    digest = fake.add_blob("library/x", BIG)
+    gate = fake.hold(digest, after=CHUNK)
+    start = 40 * CHUNK
+    reply = await get(mirror.address, path_of(digest), f"Range: bytes={start}-{start + 9}")
+    assert (reply.status, reply.body) == (206, BIG[start : start + 10])
+    gate.release()
+    assert (await get(mirror.address, path_of(digest))).body == BIG
+
+
 async def test_several_ranges_of_what_is_not_here(fake: FakeRegistry, mirror: Running) -> None:
     """As Podman asks for zstd:chunked: in the order asked."""
     image = fake.add_image("library/x", "t", [BIG])
@@ -202,21 +265,27 @@ async def test_nothing_unverified_if_so_wished(fake: FakeRegistry, tmp_path: Pat
 
 
 @asynccontextmanager
-async def with_source(
-    fake: FakeRegistry, other: FakeRegistry, cache: Path, level: int = 4
+async def with_sources(
+    fake: FakeRegistry, others: Sequence[FakeRegistry], cache: Path, **fill: Any
 ) -> AsyncIterator[Running]:
-    """A mirror that has `other` beside `fake` for the same upstream."""
-    source = SourceSettings(url=other.url, prefix="hub", attempts=1)
-    sections: dict[str, Any] = {"fill": PARALLEL, "upstream": {"sources": (source,)}}
+    """A mirror that has `others` beside `fake` for the same upstream, and uses four connections at once."""
+    sources = tuple(SourceSettings(url=other.url, prefix="hub", attempts=1) for other in others)
+    sections: dict[str, Any] = {"fill": {**PARALLEL, **fill}, "upstream": {"sources": sources}}
     async with mirror_of(fake, cache, **sections) as mirror:
-        mirror.service._upstreams["docker.io"].own.level = level
+        mirror.service._upstreams["docker.io"].own.level = 4
         yield mirror
+
+
+def lies(fake: FakeRegistry) -> str:
+    """The metric that counts what this source sent wrong."""
+    name = fake.url.partition("://")[2]
+    return f'registry_mirror_source_wrong_bytes_total{{source="{name}",upstream="docker.io"}}'
 
 
 async def test_two_sources_share_one_blob(fake: FakeRegistry, other: FakeRegistry, tmp_path: Path) -> None:
     """Both bring chunks, no byte comes twice."""
     other.add_blob("hub/library/x", BIG)
-    async with with_source(fake, other, tmp_path) as mirror:
+    async with with_sources(fake, [other], tmp_path) as mirror:
         digest, reply = await pull(mirror, fake)
         assert reply.body == BIG
         asked = spans(fake, digest) + spans(other, digest)
@@ -228,7 +297,7 @@ async def test_a_source_that_lacks_the_blob_is_passed_over(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
     """Its 404 is no news to the client."""
-    async with with_source(fake, other, tmp_path) as mirror:
+    async with with_sources(fake, [other], tmp_path) as mirror:
         digest, reply = await pull(mirror, fake)
         assert reply.body == BIG
         assert other.requests("GET", digest) < 4
@@ -239,7 +308,7 @@ async def test_a_stalled_source_does_not_keep_the_blob(
 ) -> None:
     """What it had to bring is asked of the other one, without waiting for its timeout."""
     other.add_blob("hub/library/x", BIG)
-    async with with_source(fake, other, tmp_path) as mirror:
+    async with with_sources(fake, [other], tmp_path) as mirror:
         gates = [other.hold("blobs", after=CHUNK) for _ in range(20)]
         _, reply = await pull(mirror, fake)
         assert reply.body == BIG
@@ -252,9 +321,8 @@ async def test_a_source_that_lies_is_found_out(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
     """The client gets a short body or the right one; then the source is not asked for a while."""
-    data = flipped(BIG, LARGE - 10 * CHUNK)
     data = bytes(byte ^ 0xFF for byte in BIG)
-    async with with_source(fake, other, tmp_path) as mirror:
+    async with with_sources(fake, [other], tmp_path) as mirror:
         other.repository("hub/library/x").blobs[str(Digest.of(BIG))] = data
         digest, reply = await pull(mirror, fake)
         assert spans(other, digest)
@@ -263,9 +331,78 @@ async def test_a_source_that_lies_is_found_out(
         asked = other.requests()
         again = await get(mirror.address, path_of(digest))
         assert (again.body, again.complete) == (BIG, True)
+        await mirror.landed(digest)
         assert other.requests() == asked
-        lies = 'registry_mirror_source_wrong_bytes_total{source="%s",upstream="docker.io"}'
-        assert await mirror.metric(lies % f"{other.url.partition('://')[2]}") == 1
+        assert await mirror.metric(lies(other)) == 1
+        assert await mirror.metric(lies(fake)) == 0
+
+
+async def test_of_two_sources_the_one_that_lied_is_named(
+    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
+) -> None:
+    """Both had a part in the wrong blob; when the right one is here the other one is used again."""
+    async with FakeRegistry() as third, with_sources(fake, [other, third], tmp_path) as mirror:
+        other.add_blob("hub/library/x", BIG)
+        third.piece = CHUNK
+        third.repository("hub/library/x").blobs[str(Digest.of(BIG))] = bytes(byte ^ 0xFF for byte in BIG)
+        _, good, bad = mirror.service._upstreams["docker.io"].sources
+        digest, _ = await pull(mirror, fake)
+        await mirror.landed(digest)
+        assert spans(other, digest)
+        assert spans(third, digest)
+        now = time.monotonic()
+        assert not good.health.usable(now)
+        assert (await get(mirror.address, path_of(digest))).body == BIG
+        await mirror.landed(digest)
+        assert (good.health.usable(now), bad.health.usable(now)) == (True, False)
+        assert (await mirror.metric(lies(other)), await mirror.metric(lies(third))) == (0, 1)
+
+
+async def test_a_source_that_does_not_answer_is_not_waited_for(
+    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later than it usually is: another one is asked, and the client has its blob."""
+    async with with_sources(fake, [other], tmp_path) as mirror:
+        monkeypatch.setattr(Health, "patience", lambda _: 0.05)
+        other.add_blob("hub/library/x", BIG)
+        mirror.service._upstreams["docker.io"].sources[1].weight = 100
+        gate = other.hold("blobs", after=-1)
+        _, reply = await pull(mirror, fake)
+        assert gate.reached.is_set()
+        assert reply.body == BIG
+        gate.release()
+
+
+async def test_who_is_asked_to_wait_is_not_asked_again(
+    fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 429 in mid-blob: as long as Retry-After says, or longest, nothing is asked there."""
+    monkeypatch.setattr(download, "LONGEST_REST", 0.1)
+    async with learnt(fake, tmp_path / "cache", 1) as mirror:
+        image = fake.add_image("library/x", "t", [BIG])
+        digest = image.layers[0]
+        await get(mirror.address, "/v2/library/x/manifests/t")
+        fake.fault(Fault(cut_at=8 * CHUNK), digest)
+        fake.fault(Fault(status=429, headers={"Retry-After": "30"}), digest)
+        began = time.monotonic()
+        assert (await get(mirror.address, path_of(digest))).body == BIG
+        assert time.monotonic() - began >= 0.1
+        assert fake.requests("GET", digest) == 3
+
+
+async def test_no_more_connections_than_allowed_in_total(fake: FakeRegistry, tmp_path: Path) -> None:
+    """Two blobs that would each use four share two, and both arrive."""
+    async with learnt(fake, tmp_path / "cache", 4, connections=2) as mirror:
+        image = fake.add_image("library/x", "t", [BIG, BIG[::-1]])
+        await get(mirror.address, "/v2/library/x/manifests/t")
+        gates = [fake.hold("blobs", after=0) for _ in range(3)]
+        fetching = [asyncio.create_task(get(mirror.address, path_of(each))) for each in image.layers]
+        await asyncio.gather(*(gate.reached.wait() for gate in gates[:2]))
+        own = mirror.service._upstreams["docker.io"].own
+        assert (own.lanes, own.full, gates[2].reached.is_set()) == (2, True, False)
+        for gate in gates:
+            gate.release()
+        assert [reply.body for reply in await asyncio.gather(*fetching)] == [BIG, BIG[::-1]]
 
 
 async def test_the_upstream_itself_may_be_down(
@@ -273,7 +410,7 @@ async def test_the_upstream_itself_may_be_down(
 ) -> None:
     """What a manifest names comes from the mirror alone then."""
     other.add_blob("hub/library/x", BIG)
-    async with with_source(fake, other, tmp_path) as mirror:
+    async with with_sources(fake, [other], tmp_path) as mirror:
         image = fake.add_image("library/x", "t", [BIG])
         await get(mirror.address, "/v2/library/x/manifests/t")
         fake.fault(Fault(status=503), times=99)

@@ -7,6 +7,7 @@ import pytest
 from mirror.cache.freshness import Freshness, Terms
 from mirror.config import TagRule, Tags
 from mirror.oci.reference import Repository, Tag
+from mirror.upstream.budget import LOW, OUT, PLENTY, SPARE, Pressure
 
 X = Repository("docker.io", "library/x")
 
@@ -30,6 +31,22 @@ def test_each_span_begins_where_the_one_before_ends(
     """And what comes from the future, after a clock was set back, is asked about."""
     terms = Terms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=100.0)
     assert (terms.left(age), terms.at_once(age), terms.at_worst(age)) == (left, at_once, at_worst)
+
+
+@pytest.mark.parametrize(("pressure", "until"), [(PLENTY, 60.0), (SPARE, 240.0), (LOW, 960.0), (OUT, 1060.0)])
+def test_the_less_an_upstream_allows_the_longer_it_is_not_asked(pressure: Pressure, until: float) -> None:
+    """Within what the terms allow to be served unconfirmed."""
+    terms = Terms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=1000.0)
+    assert terms.spared(until - 1, pressure) is (until > 60)
+    assert not terms.spared(until, pressure)
+    assert not Terms(fresh=60.0, stale_while_revalidate=0.0, stale_if_error=0.0).spared(60, pressure)
+
+
+def test_what_is_always_asked_about_is_spared_in_the_end() -> None:
+    """Nothing times four is nothing; and what comes from the future is asked about as long as possible."""
+    terms = Terms(fresh=0.0, stale_while_revalidate=0.0, stale_if_error=math.inf)
+    assert [terms.spared(1.0, pressure) for pressure in (SPARE, LOW, OUT)] == [False, False, True]
+    assert [terms.spared(-1.0, pressure) for pressure in (SPARE, LOW, OUT)] == [False, False, True]
 
 
 def test_without_limit_is_without_limit() -> None:

@@ -1,5 +1,6 @@
 """Pieces: what arrives during a write is the next piece, and nothing waits or is lost."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,35 +18,55 @@ async def chunks(*given: bytes | UpstreamError) -> AsyncIterator[bytes]:
         yield each
 
 
-async def test_what_came_meanwhile_is_one_piece() -> None:
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    tasks = Tasks()
+    yield tasks
+    await tasks.close()
+
+
+def collecting(tasks: Tasks, *given: bytes | UpstreamError) -> tuple[Pieces, "asyncio.Task[None]"]:
+    collected = Pieces(chunks(*given))
+    return collected, tasks.spawn(collected.collect(), name="collect")
+
+
+async def test_what_came_meanwhile_is_one_piece(tasks: Tasks) -> None:
     """Chunks that are there together are written together, and then the end is an empty piece."""
-    collected = Pieces(chunks(b"ab", b"c", b"d"))
-    await collected.collect()
-    assert await collected.next() == [b"ab", b"c", b"d"]
+    collected, task = collecting(tasks, b"ab", b"c", b"d", b"e")
+    assert await collected.next() == [b"ab"]
+    assert await collected.next() == [b"c", b"d", b"e"]
+    await task
     assert await collected.next() == []
 
 
-async def test_an_error_comes_after_what_came_before_it() -> None:
+async def test_the_first_piece_is_small(tasks: Tasks) -> None:
+    """Nothing more is collected until it is written: whoever asks for the second has written the first."""
+    collected, task = collecting(tasks, b"ab", b"c")
+    assert await collected.next() == [b"ab"]
+    await asyncio.sleep(0)
+    assert not task.done()
+    assert await collected.next() == [b"c"]
+    await task
+
+
+async def test_an_error_comes_after_what_came_before_it(tasks: Tasks) -> None:
     """Bytes that arrived before a transfer broke are kept: they need not be asked again."""
-    collected = Pieces(chunks(b"ab", UpstreamError(Failure.UNREACHABLE, "broke")))
-    await collected.collect()
+    collected, _ = collecting(tasks, b"ab", UpstreamError(Failure.UNREACHABLE, "broke"))
     assert await collected.next() == [b"ab"]
     with pytest.raises(UpstreamError, match="broke"):
         await collected.next()
 
 
-async def test_the_network_does_not_run_away_from_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_network_does_not_run_away_from_the_disk(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With AHEAD bytes waiting no more is read until they are taken."""
     monkeypatch.setattr(pieces, "AHEAD", 4)
-    tasks = Tasks()
-    collected = Pieces(chunks(b"abcd", b"efgh", b"i"))
-    tasks.spawn(collected.collect(), name="collect")
+    collected, _ = collecting(tasks, b"abcd", b"efgh", b"i")
     found = []
     while piece := await collected.next():
         found.append(piece)
-    assert b"".join(part for piece in found for part in piece) == b"abcdefghi"
-    assert found[0] == [b"abcd"]
-    await tasks.close()
+    assert found == [[b"abcd"], [b"efgh"], [b"i"]]
 
 
 @pytest.mark.parametrize("count", range(8))

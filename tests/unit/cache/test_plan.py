@@ -3,6 +3,7 @@
 import pytest
 
 from mirror.cache.plan import (
+    FAST,
     FIRST_SPAN,
     LONGEST_SPAN,
     SETTLED,
@@ -12,6 +13,7 @@ from mirror.cache.plan import (
     Ramp,
     next_span,
     span_length,
+    stalled,
     to_steal,
     uncovered,
 )
@@ -39,8 +41,7 @@ def lane(start: int, stop: int, arrived: int = 0, first: float = 0.0, last: floa
         ([Span(0, 100)], [(0, 20)], [5], Span(20, 40)),
         ([Span(0, 100)], [(20, 40)], [], Span(0, 20)),
         ([Span(0, 30)], [(10, 20)], [12], Span(20, 30)),
-        ([Span(7, 60), Span(70, 80)], [], [], Span(7, 30)),
-        ([Span(7, 15), Span(50, 60)], [], [], Span(7, 15)),
+        ([Span(7, 30), Span(50, 60)], [], [], Span(7, 20)),
         ([Span(7, 30), Span(50, 60)], [], [55], Span(50, 60)),
         ([Span(0, 100)], [], [67], Span(60, 80)),
         ([Span(0, 100)], [(0, 20)], [5, 67], Span(60, 80)),
@@ -102,6 +103,18 @@ def test_a_lane_that_has_not_begun_is_given_time() -> None:
     assert to_steal([waiting], 5.0, 1000.0, 0.1) is waiting
 
 
+def test_a_lane_that_stalls_while_another_flows() -> None:
+    """It is given up whatever it had left; when all are silent the line is, and all are kept."""
+    silent = lane(0, 100, arrived=50, first=0.1, last=0.5)
+    waiting = lane(200, 300)
+    moving = lane(100, 200, arrived=50, first=0.1, last=1.9)
+    assert stalled([silent, waiting, moving], 2.0, 0.1) == [silent, waiting]
+    assert stalled([silent, waiting, moving], 2.0, 0.7) == [silent]
+    assert stalled([silent, moving], 1.2, 0.1) == []
+    assert stalled([silent, moving], 2.0, 0.1, patience=3.0) == []
+    assert stalled([silent, waiting], 2.0, 0.1) == []
+
+
 def climb(ramp: Ramp, rate_of: dict[int, float], seconds: float) -> int:
     """The level after so many seconds in which `level` connections bring `rate_of[level]` bytes a second."""
     received, now = 0.0, 0.0
@@ -133,6 +146,21 @@ def test_it_is_tried_again_later() -> None:
         received += 0.05 * ramp.level * 1e6
         ramp.observe(now, int(received), ramp.level)
     assert (ramp.level, ramp.settled) == (2, 2)
+
+
+def test_nothing_is_added_while_the_work_is_the_limit() -> None:
+    """Where this process has no time left more connections cannot pay; what did pay stays."""
+
+    def level(begin: int, speed: float, free: float) -> int:
+        ramp, received = Ramp(8, begin), 0.0
+        for step in range(100):
+            received += ramp.level * speed * 0.05
+            ramp.observe(step * 0.05, int(received), ramp.level, worked=0.9 * max(0.0, step * 0.05 - free))
+        return ramp.level
+
+    assert level(1, 2 * FAST, 0.0) == 1
+    assert level(2, 2 * FAST, 0.2) == 4
+    assert level(1, FAST / 2, 0.0) == 8  # busy with something else
 
 
 def test_connections_that_have_not_begun_are_not_judged() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mirror.cache import download, prefetch
+from mirror.cache import download, plan, prefetch
 from mirror.cache.answers import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
@@ -207,6 +207,7 @@ async def test_one_connection_until_somebody_waits(
 ) -> None:
     """Then as many as pay."""
     monkeypatch.setattr(download, "TICK", 0.001)
+    monkeypatch.setattr(plan, "GRACE", 60.0)  # what is held at a gate is not given up
     hub.piece = CHUNK
     image = hub.add_image("library/x", "t", [BIG])
     async with ahead(hub, tmp_path, 1, parallel=4, parallel_above=0) as mirror:
@@ -358,7 +359,8 @@ async def test_an_upstream_that_limits_is_left_in_peace(hub: FakeRegistry, one: 
     other = hub.add_image("library/x", "other", some_layers(1))
     assert await pull(one, "other") == other.manifest_data
     assert workers(one) == []
-    one.service._upstreams["docker.io"].own._rest_until = 0.0
+    own = one.service._upstreams["docker.io"].own
+    own._rest_until = own.registry.accounts.all[0].budget._rest_until = 0.0
     await pull(one, "other")
     await quiet(one)
     assert fetched(hub) == names(image.config, *other.blobs)

@@ -127,6 +127,21 @@ async def test_a_restart_forgets_everything(grow: Grow) -> None:
     assert await waiting == 100
 
 
+async def test_who_comes_during_a_restart_gets_nothing_of_what_is_thrown_away(grow: Grow) -> None:
+    """The disk takes its time; meanwhile nothing may be sent, and then what is new."""
+    growing, _ = await grow(LARGE)
+    await write(growing, bytes(len(LARGE)), 0, len(LARGE))
+    await growing.verify_on()
+    assert growing.settle() is None
+    restarting = asyncio.ensure_future(growing.restart())
+    await asyncio.sleep(0)
+    assert growing.readable() == 0
+    await restarting
+    assert growing.readable() == 0
+    await write(growing, LARGE, 0, CHUNK)
+    assert await growing.wait_readable(0) == CHUNK
+
+
 async def test_after_the_fill_there_are_no_new_readers(grow: Grow) -> None:
     """The blob is in the store by then; those that are reading go on, adopted or not."""
     growing, partial = await grow(b"x" * 100)

@@ -1,6 +1,7 @@
 """The store as the cache sees it: links before blobs, and nothing wrong handed out."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -99,6 +100,23 @@ async def test_claims_and_adoptions_of_many(store: Store) -> None:
         await store.keep(X, claim, Content(Link(size=5), b"wrong"))
     assert await store.claim(LAYER) is not None
     assert await store.check() == []
+
+
+async def test_a_full_disk_is_not_made_fuller(store: Store, tmp_path: Path) -> None:
+    """What could not be adopted is not left lying about, nor its lock."""
+    claim = await store.claim(LAYER)
+    assert claim is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._blobs, "add", _no_space)
+        with pytest.raises(StoreError):
+            await store.keep(X, claim, Content(Link(size=5), b"layer"))
+        with pytest.raises(StoreError):
+            await store.put_manifest(X, MANIFEST, {})
+    assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None:

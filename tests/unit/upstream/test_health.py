@@ -59,8 +59,17 @@ def test_wrong_bytes_are_not_forgiven_soon() -> None:
     """One is enough."""
     health = Health()
     health.lied(0.0)
+    health.answered(0.1)
     assert not health.usable(OUT_FOR_LIES - 1)
     assert health.usable(OUT_FOR_LIES)
+
+
+def test_who_was_suspected_wrongly_is_back() -> None:
+    """At once."""
+    health = Health()
+    health.lied(0.0)
+    health.cleared()
+    assert health.state(0.0) is State.CLOSED
 
 
 def test_averages_follow() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from mirror.oci.manifest import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
-from mirror.upstream.media import is_page, manifest_type, media_type
+from mirror.upstream.media import is_page, manifest_type, media_type, says_nothing
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ def test_media_type(header: str | None, expected: str) -> None:
         ("application/json", b'{"mediaType": "%b"}' % DOCKER_LIST.encode(), DOCKER_LIST),
         ("", b'{"schemaVersion": 2, "manifests": []}', OCI_INDEX),
         ("text/plain", b'{"schemaVersion": 2, "layers": []}', OCI_MANIFEST),
+        ("image/png", b'{"mediaType": "%b"}' % DOCKER_LIST.encode(), DOCKER_LIST),
         ("application/octet-stream", b'{"schemaVersion": 2, "config": {}}', OCI_MANIFEST),
         ("text/plain", b'{"schemaVersion": 1}', "application/vnd.docker.distribution.manifest.v1+prettyjws"),
     ],
@@ -48,6 +49,14 @@ def test_not_a_manifest(kind: str, body: bytes) -> None:
     """A page, a body that is no JSON object, and an object that nothing names are no manifests."""
     with pytest.raises(ValueError, match=r"manifest"):
         manifest_type(kind, body)
+
+
+def test_types_that_say_nothing() -> None:
+    """Every manifest's type is application/..., and not each of these is a manifest's."""
+    assert not says_nothing(OCI_MANIFEST)
+    assert says_nothing("Application/JSON")
+    assert says_nothing("text/html")
+    assert says_nothing("")
 
 
 def test_pages() -> None:

@@ -1,6 +1,5 @@
 """One upstream, in the words of the distribution specification."""
 
-import asyncio
 import json
 
 import pytest
@@ -15,7 +14,6 @@ from mirror.oci.manifest import (
     OCI_MANIFEST,
 )
 from mirror.oci.reference import Tag
-from mirror.tasks import Tasks
 from mirror.upstream import registry as module
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.registry import ManifestInfo
@@ -191,6 +189,16 @@ async def test_head_blob_where_head_is_refused(data: bytes, ranges: bool) -> Non
         assert fake.log[-1].headers["Range"] == "bytes=0-0"
 
 
+async def test_head_blob_that_is_a_page() -> None:
+    """A login form does not know which blobs there are."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        digest = fake.add_blob("a", b"blob")
+        fake.fault(Fault(status=200, body=b"<html>", headers={"Content-Type": "text/html"}))
+        with pytest.raises(UpstreamError, match="web page") as raised:
+            await registry.head_blob("a", digest)
+        assert raised.value.failure is Failure.INVALID
+
+
 async def test_head_blob_missing_where_head_is_refused() -> None:
     """Where HEAD is refused, a blob that is not there is still NOT_FOUND."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
@@ -217,25 +225,6 @@ async def test_wrong_bytes_are_not_judged_here() -> None:
         fake.fault(Fault(data=flipped(b"blob")))
         async with registry.open_blob("a", digest) as body:
             assert [piece async for piece in body.chunks()] == [flipped(b"blob")]
-
-
-async def test_small_requests_pass_long_transfers(tasks: Tasks) -> None:
-    """However many blobs are being fetched, a tag can still be confirmed."""
-    async with FakeRegistry() as fake, registry_at(fake.url, max_connections=2) as registry:
-        fake.add_image("a", "latest", [])
-        digest = fake.add_blob("a", b"blob")
-        gates = [fake.hold(digest, after=1) for _ in range(3)]
-
-        async def fetch() -> int:
-            async with registry.open_blob("a", digest) as body:
-                return sum([len(piece) async for piece in body.chunks()])
-
-        fetching = [tasks.spawn(fetch(), name="fetch") for _ in gates]
-        await gates[0].reached.wait()
-        assert await registry.head_manifest("a", LATEST)
-        for gate in gates:
-            gate.release()
-        assert await asyncio.gather(*fetching) == [4, 4, 4]
 
 
 async def test_tags_are_passed_through() -> None:

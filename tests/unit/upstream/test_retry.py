@@ -106,6 +106,7 @@ def test_jitter_halves_at_most() -> None:
         ("Mon, 23 Nov 2026 12:00:30 GMT", 30.0),
         ("Mon, 23 Nov 2026 12:00:30 -0000", 30.0),
         ("Mon, 23 Nov 2026 11:00:00 GMT", 0.0),
+        ("Thu, 0 Jan 0 2147483648:00:00 GMT", None),
     ],
 )
 def test_retry_after(value: str | None, expected: float | None) -> None:

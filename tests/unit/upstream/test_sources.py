@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from mirror.config import CacheSettings, Config, SourceSettings
+from mirror.config import CacheSettings, Config, Fill, SourceSettings
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.tasks import Tasks
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.client import Shortcut
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES
 from mirror.upstream.sources import Source, Upstream, Upstreams
+from tests.fakes.access import BasicAuth
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import settings
@@ -52,7 +55,8 @@ async def two(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Two]:
         source = SourceSettings(url=other.url, prefix="docker.io", attempts=1)
         config = Config(
             cache=CacheSettings(dir=tmp_path),
-            upstreams=(settings(own.url, sources=(source,), attempts=1),),
+            fill=Fill(connections=3),
+            upstreams=(settings(own.url, sources=(source,), attempts=1, max_connections=2),),
         )
         upstreams = Upstreams(config, Metrics(), tasks)
         yield Two(own, other, upstreams["docker.io"])
@@ -88,6 +92,85 @@ async def test_tags_come_from_the_upstream_itself(two: Two) -> None:
     assert two.other.requests() == 0
 
 
+async def test_tags_come_from_a_mirror_that_is_trusted_with_them(two: Two) -> None:
+    """If the configuration says so, its word counts as much as the upstream's."""
+    two.image_in_both()
+    digest = two.other.repository("docker.io/library/a").tags["latest"]
+    two.prefer_other().tags = True
+    assert str((await two.upstream.get_manifest("library/a", Tag("latest"))).digest) == digest
+    assert str((await two.upstream.head_manifest("library/a", Tag("latest"))).digest) == digest
+    assert two.own.requests() == 0
+    with pytest.raises(UpstreamError, match="404"):
+        await two.upstream.head_manifest("library/a", Tag("other"))
+
+
+async def test_an_upstream_that_is_down_is_not_replaced_for_tags(two: Two) -> None:
+    """Unless the configuration says so, nobody else is asked for them."""
+    two.image_in_both()
+    two.own.fault(Fault(status=503), times=99)
+    for _ in range(FAILURES + 1):
+        with pytest.raises(UpstreamError, match="503"):
+            await two.upstream.head_manifest("library/a", Tag("latest"))
+    assert two.other.requests() == 0
+
+
+async def test_small_requests_pass_long_transfers(two: Two, tasks: Tasks) -> None:
+    """However many blobs are being fetched, a tag can still be confirmed."""
+    two.image_in_both()
+    digest = two.own.add_blob("library/a", b"blob")
+    gates = [two.own.hold(digest, after=1) for _ in range(3)]
+    own = two.upstream.own
+
+    async def fetch() -> int:
+        async with own.turn(), own.open_blob("library/a", digest, (0, None), Shortcut()) as body:
+            return sum([len(piece) async for piece in body.chunks()])
+
+    fetching = [tasks.spawn(fetch(), name="fetch") for _ in gates]
+    await gates[0].reached.wait()
+    assert (own.full, own.lanes) == (True, 1)
+    assert await two.upstream.head_manifest("library/a", Tag("latest"))
+    for gate in gates:
+        gate.release()
+    assert await asyncio.gather(*fetching) == [4, 4, 4]
+
+
+async def test_all_sources_share_a_limit(tmp_path: Path, tasks: Tasks) -> None:
+    """A source with connections of its own left has none when all together have none."""
+    config = Config(
+        cache=CacheSettings(dir=tmp_path),
+        fill=Fill(connections=2),
+        upstreams=(settings("http://127.0.0.1:1"), settings("http://127.0.0.1:2", name="quay.io")),
+    )
+    upstreams = Upstreams(config, Metrics(), tasks)
+    hub, quay = upstreams["docker.io"].own, upstreams["quay.io"].own
+    async with hub.turn():
+        assert not quay.full
+        async with quay.turn():
+            assert (hub.full, quay.full) == (True, True)
+    assert not quay.full
+    await upstreams.close()
+
+
+async def test_a_source_sees_its_own_credentials_only(tmp_path: Path, tasks: Tasks) -> None:
+    """Those of the upstream go to the upstream, those of a mirror to that mirror."""
+    async with FakeRegistry() as own, FakeRegistry() as other:
+        own.auth, other.auth = BasicAuth("me", "mine"), BasicAuth("you", "yours")
+        digest = own.add_image("library/a", "latest", []).manifest
+        other.repository("library/a").manifests.update(own.repository("library/a").manifests)
+        source = SourceSettings(url=other.url, username="you", password=SecretStr("yours"), attempts=1)
+        mine = {"username": "me", "password": "mine", "attempts": 1}
+        config = Config(
+            cache=CacheSettings(dir=tmp_path), upstreams=(settings(own.url, sources=(source,), **mine),)
+        )
+        upstreams = Upstreams(config, Metrics(), tasks)
+        for each in upstreams["docker.io"].sources:
+            assert (await each.get_manifest("library/a", digest)).digest == digest
+        sent = {seen.headers["Authorization"] for seen in own.log if "Authorization" in seen.headers}
+        got = {seen.headers["Authorization"] for seen in other.log if "Authorization" in seen.headers}
+        assert (len(sent), len(got), sent & got) == (1, 1, set())
+        await upstreams.close()
+
+
 async def test_manifests_by_digest_come_from_the_fastest(two: Two) -> None:
     """Under the mirror's own prefix."""
     digest = two.image_in_both()
@@ -105,6 +188,22 @@ async def test_what_one_source_lacks_another_has(two: Two) -> None:
     with pytest.raises(UpstreamError) as caught:
         await two.upstream.get_manifest("library/a", Digest.of(b"nowhere"))
     assert caught.value.failure is Failure.NOT_FOUND
+
+
+async def test_a_mirror_that_lies_is_left_alone(two: Two) -> None:
+    """About a manifest or a small blob alike; the upstream itself is asked again, whatever it sent."""
+    digest = two.image_in_both()
+    other = two.prefer_other()
+    two.other.fault(Fault(data=b"{}"), times=9)
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    assert not other.health.usable(time.monotonic())
+
+    blob = two.own.add_blob("library/a", b"blob")
+    two.own.fault(Fault(data=b"bloB"))
+    with pytest.raises(WrongBytes):
+        await two.upstream.get_blob("library/a", blob, 100)
+    assert two.other.requests("GET", blob) == 0
+    assert await two.upstream.get_blob("library/a", blob, 100) == b"blob"
 
 
 async def test_a_late_source_is_not_waited_for(two: Two) -> None:

@@ -111,6 +111,30 @@ async def test_silence_times_out() -> None:
         assert raised.value.failure is Failure.TIMEOUT
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(raw=b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000, drip=0.02),
+        Fault(drip=0.02, status=200, body=b'{"tags":[]}' + b" " * 1000),
+    ],
+)
+async def test_drips_time_out(fault: Fault) -> None:
+    """An upstream whose every byte comes in time is given up on too when the whole does not."""
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.1) as registry:
+        fake.fault(fault)
+        with pytest.raises(UpstreamError) as raised:
+            await registry.tags("a", "")
+        assert raised.value.failure is Failure.TIMEOUT
+
+
+async def test_slow_lines_have_their_time() -> None:
+    """What comes at 1 KiB a second or more is waited for, beyond read_timeout."""
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.1) as registry:
+        fake.piece = 1000
+        fake.fault(Fault(drip=0.05, status=200, body=b'{"tags":[]}' + b" " * 3989))
+        assert len((await registry.tags("a", "")).data) == 4000
+
+
 async def test_garbage_is_not_http() -> None:
     """What is not HTTP is INVALID, and not asked again."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:

@@ -1,9 +1,14 @@
 """Probes: alive, ready, and counted."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 from tests.fakes.content import FakeImage
-from tests.running import Running
+from tests.fakes.faults import Fault
+from tests.fakes.limit import RateLimit
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running, configured, serving
 from tests.wire import get, head
 
 
@@ -12,7 +17,73 @@ async def test_alive_and_ready(mirror: Running) -> None:
     assert (await get(mirror.address, "/healthz")).body == b"ok\n"
     assert (await head(mirror.address, "/healthz")).status == 200
     ready = await get(mirror.address, "/readyz")
-    assert (ready.status, json.loads(ready.body)) == (200, {"ready": True})
+    assert (ready.status, json.loads(ready.body)["ready"]) == (200, True)
+    assert (await head(mirror.address, "/readyz")).status == 200
+
+
+def source(readyz: bytes) -> dict[str, Any]:
+    """What is said of docker.io's own endpoint."""
+    found: dict[str, Any] = json.loads(readyz)["upstreams"]["docker.io"]["sources"][0]
+    return found
+
+
+async def test_ready_tells_how_the_upstreams_are(
+    mirror: Running, image: FakeImage, hub: FakeRegistry
+) -> None:
+    """By source, whether it is used; by account, what is said to be left. It is ready all the same."""
+    unknown = {"limit": None, "remaining": None, "window": None, "source": None}
+    assert json.loads((await get(mirror.address, "/readyz")).body)["upstreams"]["quay.io"] == {
+        "offline": False,
+        "sources": [
+            {
+                "source": hub.url.removeprefix("http://"),
+                "breaker": "closed",
+                "accounts": [{"account": "anonymous", "budget": "plenty", **unknown}],
+            }
+        ],
+    }
+    hub.limit = RateLimit(20)
+    hub.limit.used[""] = 14
+    await get(mirror.address, "/v2/library/x/manifests/t")
+    assert source((await get(mirror.address, "/readyz")).body)["accounts"] == [
+        {
+            "account": "anonymous",
+            "budget": "low",
+            "limit": 20,
+            "remaining": 5,
+            "window": 21600,
+            "source": "203.0.113.7",
+        }
+    ]
+    hub.fault(Fault(status=503), times=3)
+    for number in range(3):
+        await get(mirror.address, f"/v2/library/x/manifests/other{number}")
+    ready = await get(mirror.address, "/readyz")
+    assert (ready.status, source(ready.body)["breaker"]) == (200, "open")
+    mirror.service._upstreams["docker.io"].own.health._open_until = 0.0  # some time later
+    assert source((await get(mirror.address, "/readyz")).body)["breaker"] == "half_open"
+
+
+async def test_ready_without_a_network(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Serving what is here is what it is for."""
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"offline": True})
+    async with serving(config) as mirror:
+        ready = await get(mirror.address, "/readyz")
+        assert (ready.status, json.loads(ready.body)["upstreams"]["docker.io"]["offline"]) == (200, True)
+
+
+async def test_metrics_tell_what_is_left(mirror: Running, image: FakeImage, hub: FakeRegistry) -> None:
+    """By upstream and account, as long as it is known; an old number is not shown."""
+    hub.limit = RateLimit(20)
+    await get(mirror.address, "/v2/library/x/manifests/t")
+    labels = '{account="anonymous",upstream="docker.io"}'
+    body = (await get(mirror.address, "/metrics")).body.decode()
+    assert f"registry_mirror_ratelimit_limit{labels} 20.0" in body
+    assert f"registry_mirror_ratelimit_remaining{labels} 19.0" in body
+    assert 'registry_mirror_ratelimit_limit{account="anonymous",upstream="quay.io"}' not in body
+    (account,) = mirror.service._upstreams["docker.io"].own.registry.accounts.all
+    account.budget._told_until = 0.0  # some time later
+    assert "registry_mirror_ratelimit_limit{" not in (await get(mirror.address, "/metrics")).body.decode()
 
 
 async def test_metrics_count_requests_bytes_and_the_cache(mirror: Running, image: FakeImage) -> None:

@@ -1,0 +1,127 @@
+"""What the tests of wrong answers share: what is asked for, what clients may see, what may be left behind."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirror.config import SourceSettings
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_MANIFEST
+from mirror.store.lock import try_lock
+from mirror.web.respond import BLOB_TYPE
+from tests.fakes.content import FakeImage
+from tests.fakes.registry import FakeRegistry
+from tests.running import LARGE, Running, mirror_of
+from tests.wire import Reply, get
+
+X = "library/x"
+SMALL = b"a small layer"
+BIG = bytes(range(256)) * (LARGE // 256)
+KINDS = ("tag", "manifest", "small", "large")
+BY_DIGEST = KINDS[1:]
+BLOBS = KINDS[2:]
+
+# How the client learns of it.
+ERROR = "an OCI error"
+SHORT = "a short body, ended with FIN"
+RIGHT = "nothing: the right bytes"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One of the four kinds of content, and how a client asks for it."""
+
+    kind: str
+    path: str
+    match: str  # what of the path is this content's alone
+    data: bytes
+
+
+def asked(kind: str, image: FakeImage) -> Asked:
+    small, large = image.layers
+    paths = {
+        "tag": ("manifests/t", image.manifest_data),
+        "manifest": (f"manifests/{image.manifest}", image.manifest_data),
+        "small": (f"blobs/{small}", SMALL),
+        "large": (f"blobs/{large}", BIG),
+    }
+    last, data = paths[kind]
+    return Asked(kind, f"/v2/docker.io/{X}/{last}", last, data)
+
+
+async def prepared(kind: str, fake: FakeRegistry, mirror: Running) -> Asked:
+    """An image in the fake; for blobs the mirror has been asked for its manifest, as clients do."""
+    what = asked(kind, fake.add_image(X, "t", [SMALL, BIG]))
+    if kind in BLOBS:
+        await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")
+    return what
+
+
+def expect(reply: Reply, what: Asked, seen: str) -> None:
+    """The client sees what it is meant to, and in no case a whole that is wrong."""
+    assert not reply.reset
+    if seen == RIGHT:
+        assert (reply.status, reply.complete) == (200, True)
+        assert reply.body == what.data
+        assert reply.header("Content-Type") == (BLOB_TYPE if what.kind in BLOBS else OCI_MANIFEST)
+    elif seen == SHORT:
+        assert (reply.status, reply.complete) == (200, False)
+    else:
+        assert reply.complete
+        assert reply.status in (404, 429, 502, 504)
+        assert reply.header("Content-Type") == "application/json"
+        (error,) = json.loads(reply.body)["errors"]
+        assert error["message"]
+
+
+async def nothing_wrong_is_kept(mirror: Running) -> None:
+    """Files hash to their names, books and files agree, nothing runs, nothing is locked or lies about."""
+    cache = mirror.service.cache
+    for flight in list(cache._blobs._flights._running.values()):
+        await flight.landed()
+    for single in (cache._tags._getting, cache._tags._confirming, cache._manifests._fetching):
+        assert single._running == {}
+    assert await mirror.service._store.check() == []
+    await asyncio.to_thread(_look_at, mirror.config.cache.dir)
+
+
+def _look_at(folder: Path) -> None:
+    for path in (folder / "blobs" / "sha256").glob("*/*"):
+        encoded = path.parent.name + path.name.partition(".")[0]
+        assert Digest.of(path.read_bytes()).encoded == encoded
+    for path in (folder / "partial").iterdir():
+        assert path.suffix in (".map", ".data")
+        lock = try_lock(path.with_suffix(".map"))
+        assert lock is not None, f"{path.name} is locked"
+        os.close(lock)
+
+
+async def nothing_is_left(mirror: Running) -> None:
+    """All is in the store."""
+    await nothing_wrong_is_kept(mirror)
+    assert await asyncio.to_thread(os.listdir, mirror.config.cache.dir / "partial") == []
+
+
+def well_again(fake: FakeRegistry) -> None:
+    fake._planned.clear()
+
+
+@asynccontextmanager
+async def two_sources(fake: FakeRegistry, other: FakeRegistry, cache: Path) -> AsyncIterator[Running]:
+    """A mirror of docker.io, which is `fake`, and `other` has all of it under hub/."""
+    source = SourceSettings(url=other.url, prefix="hub", attempts=1)
+    async with mirror_of(fake, cache, upstream={"sources": (source,)}) as mirror:
+        yield mirror
+
+
+async def prepared_in_both(kind: str, fake: FakeRegistry, other: FakeRegistry, mirror: Running) -> Asked:
+    other.add_image(f"hub/{X}", "t", [SMALL, BIG])
+    copy, repository = other.repository(f"hub/{X}"), fake.repository(X)
+    what = await prepared(kind, fake, mirror)
+    copy.manifests.update(repository.manifests)
+    copy.blobs.update(repository.blobs)
+    return what

@@ -1,0 +1,210 @@
+"""An upstream with Docker Hub's rate limit: what is left of it is spared, and no 429 is provoked."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.access import TokenAuth
+from tests.fakes.content import some_layers
+from tests.fakes.faults import Fault
+from tests.fakes.limit import RateLimit
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running, configured, serving
+from tests.wire import Reply, get, head
+
+X = "/v2/docker.io/library/x"
+TAG = f"{X}/manifests/t"
+
+
+class Clock:
+    """Seconds since the epoch, as a test has it."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as fake:
+        yield fake
+
+
+@asynccontextmanager
+async def with_terms(hub: FakeRegistry, cache: Path, clock: Clock, **terms: object) -> AsyncIterator[Running]:
+    tags = {"fresh": 60, "fallback_after": 5, **terms}
+    async with serving(configured(cache, {"docker.io": hub.url}, tags=tags), clock) as running:
+        yield running
+
+
+def is_stale(reply: Reply) -> bool:
+    return reply.status == 200 and reply.headers.get("warning", "").startswith("110 ")
+
+
+def limited(hub: FakeRegistry, used: int) -> RateLimit:
+    """20 manifests, of which so many were had; the mirror learns of it with its next request."""
+    hub.limit = RateLimit(20)
+    hub.limit.used[""] = used
+    return hub.limit
+
+
+@pytest.mark.parametrize(("used", "times"), [(9, 4), (14, 16)])
+async def test_a_tag_is_asked_about_less_often_as_the_limit_runs_out(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str], used: int, times: int
+) -> None:
+    """What is used beyond `fresh` is stale and says so; the log says why."""
+    limited(hub, used)
+    async with with_terms(hub, tmp_path, clock) as mirror:
+        hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        clock.now += 59
+        assert not is_stale(await get(mirror.address, TAG))
+        clock.now += 60 * (times - 1)
+        asked = len(hub.log)
+        for method in (get, head):
+            reply = await method(mirror.address, TAG)
+            assert (is_stale(reply), reply.header("age")) == (True, str(60 * times - 1))
+        assert capsys.readouterr().out.count("the rate limit of docker.io is spared") == 2
+        assert len(hub.log) == asked
+        clock.now += 1
+        assert not is_stale(await get(mirror.address, TAG))
+        assert len(hub.log) == asked + 1
+
+
+async def test_stale_before_the_first_429(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """The last tenth of the limit is for what is not here: tags that are, are not asked about at all."""
+    limit = limited(hub, 0)
+    async with with_terms(hub, tmp_path, clock, fresh=0) as mirror:
+        image = hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        for number in range(17):
+            hub.add_image("library/x", f"t{number}", [b"%d" % number])
+            await get(mirror.address, f"{TAG}{number}")
+        asked = len(hub.log)
+        clock.now += 3600
+        for number in range(17):
+            assert is_stale(await get(mirror.address, f"{TAG}{number}"))
+            assert is_stale(await head(mirror.address, f"{TAG}{number}"))
+        assert (await get(mirror.address, TAG)).body == image.manifest_data
+        assert (len(hub.log), limit.left(), limit.refused.total()) == (asked, 2, 0)
+        new = hub.add_image("library/x", "new", [b"b"])
+        reply = await get(mirror.address, "/v2/docker.io/library/x/manifests/new")
+        assert (reply.body, limit.left()) == (new.manifest_data, 1)
+
+
+async def test_a_pause_that_was_asked_for_is_kept(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """After 429 with Retry-After nothing is asked that can be answered from here."""
+    async with with_terms(hub, tmp_path, clock) as mirror:
+        hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        hub.fault(Fault(status=429, headers={"Retry-After": "600"}), "manifests/other")
+        await get(mirror.address, "/v2/docker.io/library/x/manifests/other")
+        clock.now += 61
+        asked = len(hub.log)
+        assert is_stale(await get(mirror.address, TAG))
+        assert len(hub.log) == asked
+
+
+async def test_too_old_is_asked_about_whatever_is_left(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """`stale_if_error` says what is served unconfirmed, also while the limit is spared."""
+    limited(hub, 18)
+    async with with_terms(hub, tmp_path, clock, stale_if_error=100) as mirror:
+        hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        clock.now += 159
+        assert is_stale(await get(mirror.address, TAG))
+        clock.now += 1
+        assert not is_stale(await get(mirror.address, TAG))
+        assert hub.requests("HEAD", "manifests/t") == 1
+
+
+async def test_a_manifest_that_is_here_under_another_tag_costs_no_get(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """While the limit is spared, a HEAD tells first what a new tag is."""
+    limit = limited(hub, 9)
+    async with with_terms(hub, tmp_path, clock) as mirror:
+        image = hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        hub.repository("library/x").tags["same"] = str(image.manifest)
+        reply = await get(mirror.address, "/v2/docker.io/library/x/manifests/same")
+        assert (reply.body, limit.left()) == (image.manifest_data, 10)
+        other = hub.add_image("library/x", "other", [b"b"])
+        reply = await get(mirror.address, "/v2/docker.io/library/x/manifests/other")
+        assert (reply.body, limit.left()) == (other.manifest_data, 9)
+        assert (await get(mirror.address, "/v2/docker.io/library/x/manifests/none")).status == 404
+
+
+async def test_a_spared_upstream_that_fails_is_still_looked_after(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """Sparing it does not keep it from being found well again."""
+    limited(hub, 9)
+    async with with_terms(hub, tmp_path, clock, serve_incomplete=True) as mirror:
+        hub.add_image("library/x", "t", [b"a"])
+        await get(mirror.address, TAG)
+        clock.now += 61
+        upstream = mirror.service._upstreams["docker.io"]
+        upstream.own.health.failed(0.0, 3)
+        assert is_stale(await get(mirror.address, TAG))
+        while is_stale(await get(mirror.address, TAG)):
+            pass
+        assert upstream.answers
+
+
+@pytest.mark.parametrize(("used", "ahead"), [(10, True), (14, False), (18, False)])
+async def test_nothing_is_fetched_ahead_when_little_is_left(
+    hub: FakeRegistry, tmp_path: Path, used: int, ahead: bool
+) -> None:
+    """What nobody has asked for is the first that is given up."""
+    limited(hub, used)
+    image = hub.add_image("library/x", "t", some_layers(2))
+    config = configured(tmp_path, {"docker.io": hub.url}, fill={"prefetch": 1})
+    async with serving(config) as mirror:
+        assert (await get(mirror.address, TAG)).body == image.manifest_data
+        for task in [each for each in mirror.service._tasks._running if each.get_name() == "prefetch"]:
+            await task
+        assert hub.requests("GET", "/blobs/") == (3 if ahead else 0)
+        assert (await get(mirror.address, f"{X}/blobs/{image.layers[0]}")).body == image.layers_data[0]
+
+
+TWO = {
+    "username": "ann",
+    "password": "geheim-a",
+    "accounts": [{"username": "bob", "password": "geheim-b"}],
+}
+
+
+async def test_accounts_one_after_the_other(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Clients see no 429 as long as one of them has something left; a private repository sees one only."""
+    for name in ("library/x", "org/private"):
+        for number in range(30):
+            hub.add_image(name, f"t{number}", [b"%d" % number])
+    hub.auth = TokenAuth(users={"ann": "geheim-a", "bob": "geheim-b"}, private={"org/private"})
+    limit = limited(hub, 0)
+    async with serving(configured(tmp_path, {"docker.io": hub.url}, upstream=TWO)) as mirror:
+        assert (await get(mirror.address, "/v2/docker.io/org/private/manifests/t0")).status == 200
+        for number in range(30):
+            assert (await get(mirror.address, f"{X}/manifests/t{number}")).status == 200
+        assert (limit.left("ann"), limit.left("bob"), limit.refused.total()) == (2, 7, 0)
+        statuses = [
+            (await get(mirror.address, f"/v2/docker.io/org/private/manifests/t{number}")).status
+            for number in range(1, 4)
+        ]
+        assert statuses == [200, 200, 429]
+        assert hub.askers("org/private") == {"ann", ""}
+        body = (await get(mirror.address, "/metrics")).body.decode()
+        assert 'registry_mirror_ratelimit_remaining{account="ann",upstream="docker.io"} 0.0' in body
+        assert 'registry_mirror_ratelimit_remaining{account="bob",upstream="docker.io"} 7.0' in body
+        assert "geheim" not in body

@@ -1,0 +1,85 @@
+"""Doubts: who sent the wrong bytes is found out when the right ones are here."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.cache import doubts
+from mirror.cache.doubts import Doubts, proven
+from mirror.config import CacheSettings, Config, SourceSettings
+from mirror.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
+from mirror.oci.reference import Repository
+from mirror.store.growing import GrowingFile
+from mirror.store.store import Store
+from mirror.tasks import Tasks
+from mirror.upstream.sources import Source, Upstreams
+from tests.fakes.faults import flipped
+from tests.fakes.upstream import settings
+
+RIGHT = bytes(range(256)) * 1024
+THIRD = len(RIGHT) // 3
+REPOSITORY = Repository("docker.io", "library/x")
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    tasks = Tasks()
+    yield tasks
+    await tasks.close()
+
+
+@pytest.fixture
+async def sources(tmp_path: Path, tasks: Tasks) -> AsyncIterator[tuple[Source, ...]]:
+    """An upstream's own endpoint and two mirrors."""
+    mirrors = tuple(SourceSettings(url=f"http://127.0.0.1:{port}") for port in (2, 3))
+    upstream = settings("http://127.0.0.1:1", sources=mirrors)
+    upstreams = Upstreams(Config(cache=CacheSettings(dir=tmp_path), upstreams=(upstream,)), Metrics(), tasks)
+    yield upstreams["docker.io"].sources
+    await upstreams.close()
+
+
+@pytest.fixture
+async def growing(tmp_path: Path) -> AsyncIterator[GrowingFile]:
+    """A file that is to become RIGHT."""
+    store = await Store.open(tmp_path / "store", 0)
+    partial, _ = await store.lock_partial(REPOSITORY, Digest.of(RIGHT))
+    assert partial is not None
+    yield await store.grow(partial, len(RIGHT), 64 * 1024)
+    await store.release(partial)
+    await store.close()
+
+
+async def test_the_liar_is_told_from_the_others(sources: tuple[Source, ...], growing: GrowingFile) -> None:
+    """By the part that is other in the right blob; those that are the same clear who brought them."""
+    own, first, second = sources
+    parts = {own: [Span(0, THIRD)], first: [Span(THIRD, 2 * THIRD)], second: [Span(2 * THIRD, len(RIGHT))]}
+    kept = Doubts()
+    await growing.write(0, [flipped(RIGHT, THIRD + 7)])
+    await kept.keep(growing, parts)
+    await growing.restart()
+    await growing.write(0, [RIGHT])
+    assert await kept.settle(growing) == {own: False, first: True, second: False}
+    assert await kept.settle(growing) == {}
+
+
+async def test_only_so_many_are_remembered(
+    sources: tuple[Source, ...], growing: GrowingFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest doubt is given up first."""
+    kept = Doubts()
+    await growing.write(0, [RIGHT])
+    monkeypatch.setattr(doubts, "MOST", 1)
+    await kept.keep(growing, {sources[0]: [Span(0, 1)]})
+    await kept.keep(growing, {sources[1]: [Span(0, 1)]})
+    assert await kept.settle(growing) == {sources[1]: False}
+
+
+def test_who_brought_everything_needs_no_comparison(sources: tuple[Source, ...]) -> None:
+    """Unless something was here before: an earlier process may have had it from anybody."""
+    own, first, _ = sources
+    assert proven({own: [Span(0, 60), Span(60, 100)]}, 100) is own
+    assert proven({own: [Span(60, 100)]}, 100) is None
+    assert proven({own: [Span(0, 60)], first: [Span(60, 100)]}, 100) is None

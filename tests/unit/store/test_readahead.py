@@ -1,0 +1,146 @@
+"""Read-ahead: nothing is handed out before it is in the page cache, and what is there costs no thread."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import BinaryIO
+
+import pytest
+
+from mirror.store.errors import StoreError
+from mirror.store.readahead import READ, STRETCH, ReadAhead, resident
+from mirror.store.threads import DiskThreads
+from tests.cold import drop, there
+
+SIZE = 2 * STRETCH + READ + 5000
+
+
+@pytest.fixture
+def threads() -> Iterator[DiskThreads]:
+    pool = DiskThreads(1)
+    yield pool
+    pool.executor.shutdown()
+
+
+@pytest.fixture
+def warm(tmp_path: Path) -> Iterator[BinaryIO]:
+    path = tmp_path / "blob"
+    path.write_bytes(os.urandom(SIZE))
+    with path.open("rb") as file:
+        yield file
+
+
+@pytest.fixture
+def cold(warm: BinaryIO) -> BinaryIO:
+    drop(Path(warm.name))
+    return warm
+
+
+@pytest.fixture
+def untold() -> Iterator[BinaryIO]:
+    """A file of which nobody can say whether it is in the page cache."""
+    with os.fdopen(os.memfd_create("blob"), "w+b", buffering=0) as file:
+        file.truncate(SIZE)
+        if resident(file, 0, SIZE):
+            pytest.skip("here even a file in memory tells")
+        yield file
+
+
+@pytest.fixture
+def gate() -> Iterator[Event]:
+    """Holds the one thread, and lets it go when the test has failed too."""
+    event = Event()
+    yield event
+    event.set()
+
+
+def used(threads: DiskThreads) -> bool:
+    """Whether a thread was ever needed: the first is started by the first work."""
+    return bool(threads.executor._threads)
+
+
+async def walk(ahead: ReadAhead) -> list[tuple[int, int]]:
+    """All stretches to the end, as a sender takes them; each must be there when it is handed out."""
+    taken, offset = [], 0
+    while offset < ahead.stop:
+        await ahead.wait(offset)
+        reached = ahead.look(offset)
+        assert offset < reached
+        taken.append((offset, reached))
+        offset = reached
+    return taken
+
+
+async def test_what_is_there_costs_no_thread(threads: DiskThreads, warm: BinaryIO) -> None:
+    """A warm file is taken in whole stretches, at once."""
+    if resident(warm, 0, SIZE) != SIZE:
+        pytest.skip("this file system does not tell what is in the page cache")
+    stretches = [(0, STRETCH), (STRETCH, 2 * STRETCH), (2 * STRETCH, SIZE)]
+    assert await walk(ReadAhead(threads, warm, SIZE)) == stretches
+    assert not used(threads)
+
+
+async def test_what_is_not_there_is_read_first(threads: DiskThreads, cold: BinaryIO) -> None:
+    """No stretch is handed out before every page of it is there."""
+    ahead, offset = ReadAhead(threads, cold, SIZE), 0
+    assert ahead.look(0) == 0
+    while offset < SIZE:
+        await ahead.wait(offset)
+        reached = ahead.look(offset)
+        assert reached > offset
+        assert there(cold.fileno(), offset, reached)
+        offset = reached
+    assert used(threads)
+
+
+async def test_a_file_system_that_does_not_tell(threads: DiskThreads, untold: BinaryIO) -> None:
+    """Its bytes come through a thread: nobody knows whether they would have to be waited for."""
+    assert await walk(ReadAhead(threads, untold, SIZE)) == [
+        (start, min(start + READ, SIZE)) for start in range(0, SIZE, READ)
+    ]
+    assert used(threads)
+
+
+async def test_the_next_is_read_while_this_is_sent(
+    threads: DiskThreads, untold: BinaryIO, gate: Event
+) -> None:
+    """It is asked for as soon as there is something to send; until it is here it is not handed out."""
+    ahead = ReadAhead(threads, untold, SIZE)
+    await ahead.wait(0)
+    threads.executor.submit(gate.wait)
+    assert ahead.look(0) == READ
+    assert ahead.look(READ) == READ
+    gate.set()
+    await ahead.wait(READ)
+    assert ahead.look(READ) == 2 * READ
+
+
+async def test_a_disk_that_fails_is_told(threads: DiskThreads, warm: BinaryIO) -> None:
+    """To whoever waits, as a StoreError; the descriptor here refuses every read."""
+    ahead = ReadAhead(threads, unreadable(Path(warm.name)), SIZE)
+    with pytest.raises(StoreError, match="read through"):
+        await ahead.wait(0)
+    with pytest.raises(StoreError, match="read through"):
+        ahead.look(0)
+    ahead.file.close()
+
+
+async def test_a_reader_that_leaves_takes_its_file_along(
+    threads: DiskThreads, cold: BinaryIO, gate: Event
+) -> None:
+    """A read that was begun for it has a descriptor of its own, and gives it back."""
+    threads.executor.submit(gate.wait)
+    before = await asyncio.to_thread(os.listdir, "/proc/self/fd")
+    file = await asyncio.to_thread(open, cold.name, "rb")
+    assert ReadAhead(threads, file, SIZE).look(0) == 0
+    file.close()
+    gate.set()
+    await threads.run(int)
+    assert len(await asyncio.to_thread(os.listdir, "/proc/self/fd")) == len(before)
+    assert there(cold.fileno(), 0, READ)
+
+
+def unreadable(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY), "wb", buffering=0)
