@@ -127,7 +127,7 @@ def running(stage: Scene) -> Iterator[Scene]:
         stage.mirror.start()
     yield stage
     stage.lab.heal()
-    if stage.mirror.metric(UP) != 1:
+    if stage.mirror.running and stage.mirror.metric(UP) != 1:
         stage.mirror.kill()
 
 
