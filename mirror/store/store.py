@@ -80,7 +80,11 @@ class Claim:
     present: bool
 
     def release(self) -> None:
-        """In this order: whoever locks the file after that sees that it has no name."""
+        """In this order: whoever locks the file after that sees that it has no name.
+
+        A fill that did not know the size may have left data, with which nobody will go on.
+        """
+        self.path.with_suffix(".data").unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         os.close(self.lock)
 
