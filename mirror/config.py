@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from mirror.settings import (
     AccountSettings,
+    Amount,
     CacheSettings,
     Config,
     Fill,
@@ -37,6 +38,7 @@ from mirror.settings import (
 
 __all__ = [
     "AccountSettings",
+    "Amount",
     "CacheSettings",
     "Config",
     "ConfigError",

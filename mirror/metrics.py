@@ -68,6 +68,12 @@ class Metrics:
             ["upstream", "source"],
             registry=registry,
         )
+        self.evicted_blobs = Counter(
+            "registry_mirror_evicted_blobs_total",
+            "Blobs removed to make room, or for their age.",
+            registry=registry,
+        )
+        self.evicted_bytes = Counter("registry_mirror_evicted_bytes_total", "Their bytes.", registry=registry)
         self.ratelimit_limit = self._of_account("limit", "Requests that the upstream allows the account.")
         self.ratelimit_remaining = self._of_account("remaining", "Requests that it has left of them.")
         self.cache_bytes = Gauge("registry_mirror_cache_bytes", "Bytes of blobs cached.", registry=registry)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mirror.cache.cache import Cache
@@ -11,6 +11,7 @@ from mirror.config import Config
 from mirror.log import get_logger
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
+from mirror.store.blobs import Gone
 from mirror.store.errors import StoreError
 from mirror.store.store import Store
 from mirror.tasks import Tasks
@@ -29,6 +30,7 @@ class Service:
         self.metrics = Metrics()
         self._tasks = Tasks()
         self._store = store
+        store.on_evicted = self._evicted
         self._upstreams = Upstreams(config, self.metrics, self._tasks)
         tools = Tools(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(tools, self._upstreams, config.tags)
@@ -36,7 +38,7 @@ class Service:
     @classmethod
     async def open(cls, config: Config, clock: Callable[[], float] = time.time) -> "Service":
         """`clock`: seconds since the epoch. Raises StoreError when the cache folder cannot be used."""
-        store = await Store.open(config.cache.dir, config.cache.max_size, config.cache.memory)
+        store = await Store.open(config.cache.dir, config.cache)
         service = cls(config, store, clock)
         service._tasks.spawn(service._keep_house(), name="housekeeping")
         return service
@@ -63,10 +65,16 @@ class Service:
         await self._upstreams.close()
         await self._store.close()
 
+    def _evicted(self, gone: Sequence[Gone]) -> None:
+        size = sum(each.size for each in gone)
+        self.metrics.evicted_blobs.inc(len(gone))
+        self.metrics.evicted_bytes.inc(size)
+        log.info("evicted to make room, least recently used first", blobs=len(gone), bytes=size)
+
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
-                await self._store.flush_used()
+                await self._store.tidy()
             except StoreError as error:
-                log.warning("last-use times not written", reason=str(error))
+                log.warning("housekeeping failed", reason=str(error))

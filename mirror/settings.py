@@ -6,6 +6,7 @@ Frozen values, made by `mirror.config.load` alone; each section is handed to wha
 import re
 import ssl
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
+    TypeAdapter,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -73,6 +75,32 @@ def _for_ever(value: object) -> object:
     return float("inf") if value == "forever" else _not_a_switch(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """So many bytes, or a share of a file system."""
+
+    bytes: int = 0
+    percent: float = 0.0
+
+    def of(self, total: int) -> int:
+        """In bytes, on a file system of `total` bytes."""
+        return int(total * self.percent / 100) if self.percent else self.bytes
+
+    def __str__(self) -> str:
+        return f"{self.percent:g}%" if self.percent else str(self.bytes)
+
+
+def _amount(value: object) -> Amount:
+    if isinstance(value, Amount):
+        return value
+    if isinstance(value, str) and value.strip().endswith("%"):
+        share = value.strip().removesuffix("%")
+        if re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", share) and 0 < float(share) <= 100:
+            return Amount(percent=float(share))
+        raise PydanticCustomError("byte_size", "not a share")
+    return Amount(TypeAdapter(Size).validate_python(value))
+
+
 Number = BeforeValidator(_not_a_switch)
 Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], BeforeValidator(_listed)]
@@ -86,6 +114,7 @@ Span = Annotated[
 Timeout = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
 Attempts = Annotated[int, Number, Field(ge=1, le=100)]
 Size = Annotated[ByteSize, Number]
+Room = Annotated[Amount, BeforeValidator(_amount), PlainSerializer(str)]
 Folder = Annotated[Path, AfterValidator(_expanded)]
 ReadableFile = Annotated[Folder, AfterValidator(_readable)]
 
@@ -138,7 +167,9 @@ class Server(Section):
 
 class CacheSettings(Section):
     dir: Folder
-    max_size: Size = ByteSize(0)
+    max_size: Room = Amount()
+    min_free: Room = Amount(1024**3)
+    max_age: Span = float("inf")
     memory: Size = ByteSize(64 * 1024 * 1024)
 
 
@@ -347,7 +378,7 @@ def _claim(claims: Iterable[tuple[str, str]]) -> None:
 
 # What is said instead of pydantic's words, by the beginning of its type of error; the value follows.
 REASONS = {
-    "byte_size": "must be a size, for instance 50GiB, 500MB or 0",
+    "byte_size": "must be a size, for instance 50GiB, 500MB or 0 (for the room on the disk also 80%)",
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be more than {gt}",
     "less_than_equal": "must be at most {le}",

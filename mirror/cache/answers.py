@@ -1,6 +1,7 @@
 """What the cache answers with; `web` turns it into HTTP."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Protocol
@@ -106,11 +107,12 @@ class BlobAnswer:
 class StoredReader:
     """A blob from the store."""
 
-    def __init__(self, blob: OpenBlob, threads: DiskThreads) -> None:
-        """`threads` are those that read ahead."""
+    def __init__(self, blob: OpenBlob, threads: DiskThreads, closed: Callable[[], object] = bool) -> None:
+        """`threads` are those that read ahead; `closed` is called when the reader is."""
         self.file = blob.file
         self.size = blob.size
         self._threads = threads
+        self._closed = closed
 
     async def wait_readable(self, offset: int) -> int:
         return self.size
@@ -120,17 +122,25 @@ class StoredReader:
 
     def close(self) -> None:
         self.file.close()
+        self._closed()
 
 
 class GrowingReader:
     """A blob that is being filled."""
 
-    def __init__(self, growing: GrowingFile, file: BinaryIO, threads: DiskThreads) -> None:
+    def __init__(
+        self,
+        growing: GrowingFile,
+        file: BinaryIO,
+        threads: DiskThreads,
+        closed: Callable[[], object] = bool,
+    ) -> None:
         """`threads` are those that read ahead: what was resumed or lies far back may be on the disk only."""
         self.file = file
         self.size = growing.size
         self._growing = growing
         self._threads = threads
+        self._closed = closed
 
     async def wait_readable(self, offset: int) -> int:
         return await self._growing.wait_readable(offset)
@@ -140,6 +150,7 @@ class GrowingReader:
 
     def close(self) -> None:
         self.file.close()
+        self._closed()
 
 
 @dataclass(frozen=True, slots=True)

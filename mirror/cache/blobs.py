@@ -30,13 +30,15 @@ class Blobs:
 
     async def get(self, repository: Repository, digest: Digest) -> BlobAnswer:
         """The blob, open for reading. Raises UpstreamError or StoreError."""
-        outcome = Outcome.HIT
+        store, outcome = self._tools.store, Outcome.HIT
         for _ in range(ROUNDS):
-            held = await self._tools.store.open_blob(repository, digest)
+            held = await store.open_blob(repository, digest)
             if held.data is not None:
                 return BlobAnswer(SmallBlob(held.data), outcome)
             if held.blob is not None:
-                return BlobAnswer(StoredReader(held.blob, self._tools.store.readers), outcome)
+                return BlobAnswer(
+                    StoredReader(held.blob, store.readers, store.begin_reading(digest)), outcome
+                )
             flight = self._flights.get(digest)
             if flight is None and held.present:
                 await self._confirm(repository, digest)
@@ -94,6 +96,7 @@ class Blobs:
     async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | SmallBlob | None:
         """What the flight brings, to be read; None when it is worth looking again from the start."""
         flight.want()
+        store = self._tools.store
         try:
             brought = await flight.board()
         except UpstreamError:
@@ -106,7 +109,7 @@ class Blobs:
         if brought is None or file is None:
             await flight.landed()
             return None
-        return GrowingReader(brought, file, self._tools.store.readers)
+        return GrowingReader(brought, file, store.readers, store.begin_reading(flight.digest))
 
     async def _confirm(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream whether the repository has the digest (a HEAD), and remember that it has."""

@@ -11,7 +11,8 @@ from mirror.cache.manifests import Manifests
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest, ManifestInvalid, parse_manifest
 from mirror.oci.reference import Repository
-from mirror.store.store import Store, StoredManifest
+from mirror.store.folder import StoredManifest
+from mirror.store.store import Store
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Upstreams
 

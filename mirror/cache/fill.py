@@ -21,9 +21,10 @@ from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
+from mirror.store.folder import Held
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
-from mirror.store.store import Held, Store
+from mirror.store.store import Store
 from mirror.tasks import Tasks, to_the_end
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Source, Upstream

@@ -17,8 +17,8 @@ from mirror.oci.manifest import (
     parse_manifest,
 )
 from mirror.oci.reference import Repository
+from mirror.store.folder import StoredManifest
 from mirror.store.index import Link
-from mirror.store.store import StoredManifest
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.registry import ManifestBody
 from mirror.upstream.sources import Upstreams

@@ -11,8 +11,9 @@ from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import StoreError
+from mirror.store.folder import SMALL_BYTES, Claim
 from mirror.store.index import Link
-from mirror.store.store import SMALL_BYTES, Claim, Content
+from mirror.store.memory import Content
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.sources import Upstream
 

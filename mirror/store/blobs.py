@@ -6,7 +6,7 @@ Synchronous: everything here runs in a disk thread.
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -31,19 +31,26 @@ class OpenBlob:
     size: int
 
 
-class Blobs:
-    """`folder/cache.db` and the files it names. `max_size` in bytes, 0 for no limit."""
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A blob that was evicted. `size` in bytes."""
 
-    def __init__(self, folder: Path, quarantine: Path, max_size: int) -> None:
+    digest: Digest
+    size: int
+
+
+class Blobs:
+    """`folder/cache.db` and the files it names."""
+
+    def __init__(self, folder: Path, quarantine: Path) -> None:
         self._quarantine = quarantine
-        self._limited = max_size > 0
         self._cache = diskcache.Cache(
             str(folder),
             timeout=BUSY_SECONDS,
             disk=AdoptingDisk,
             eviction_policy=POLICY,
-            size_limit=max_size or sys.maxsize,
-            cull_limit=0,  # culled by add() below, outside the transaction that inserts
+            size_limit=sys.maxsize,
+            cull_limit=0,  # `evict` chooses, because diskcache knows neither pins nor what is in use
         )
 
     def has(self, digest: Digest) -> bool:
@@ -97,8 +104,31 @@ class Blobs:
             for each in verified:
                 # The size is in the entry's tag too: get() answers with the tag but not with the size.
                 self._cache.add(str(each.digest), each, tag=str(each.size))
-        if self._limited:
-            self._cache.cull()
+
+    def evict(self, before: float, excess: int | None, keep: Collection[Digest]) -> list[Gone]:
+        """Remove what was last used before a moment (seconds since the epoch), oldest first.
+
+        Until `excess` bytes are gone, None for all of it; never what is in `keep`.
+        """
+        gone: list[Gone] = []
+        kept, left = {str(each) for each in keep}, excess
+        rows = self._cache._sql(
+            "SELECT key, size FROM Cache WHERE access_time < ? ORDER BY access_time", (before,)
+        )
+        for key, size in rows.fetchall():
+            if left is not None and left <= 0:
+                break
+            if key in kept:
+                continue
+            # Entry first, file second (invariant 8): diskcache does it so.
+            if self._cache.delete(key):
+                gone.append(Gone(Digest.parse(key), size))
+                left = None if left is None else left - size
+        return gone
+
+    def size(self) -> int:
+        """Bytes of all blobs."""
+        return int(self._cache.reset("size"))
 
     def touch(self, used: Mapping[Digest, float]) -> None:
         """Note when blobs were last used (seconds since the epoch), for the quota's sake."""
@@ -108,7 +138,7 @@ class Blobs:
 
     def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
-        return int(self._cache.reset("size")), len(self._cache)
+        return self.size(), len(self._cache)
 
     def check(self) -> list[str]:
         """What is inconsistent between entries and files, as sentences; empty when all is well."""

@@ -17,13 +17,12 @@ from diskcache.core import EVICTION_POLICY, MODE_BINARY, MODE_PICKLE
 from mirror.oci.digest import Digest
 
 # diskcache's own least-recently-used writes a row on every get, and culls ten rows whatever their size.
-# Here last use is written in batches by Blobs.touch, and one row goes at a time, so that a quota never
-# costs more layers than it must. LIMIT takes an expression: at most one row of what is asked for.
+# Here last use is written in batches by Blobs.touch, and Blobs.evict chooses what goes.
 POLICY = "least-recently-served"
 EVICTION_POLICY[POLICY] = {
     "init": "CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)",
     "get": None,
-    "cull": "SELECT {fields} FROM Cache ORDER BY access_time LIMIT min(1, ?)",
+    "cull": None,
 }
 
 

@@ -67,7 +67,7 @@ def test_the_environment_has_lists_and_sizes() -> None:
     }
     config = load(None, env, {}).config
     assert config.server.listen == ("127.0.0.1:1", "[::1]:2")
-    assert config.cache.max_size == 2 * 1024**3
+    assert config.cache.max_size.of(10**12) == 2 * 1024**3
     assert [each.name for each in config.upstreams][:3] == ["quay.io", "own.test", "docker.io"]
 
 

@@ -44,7 +44,7 @@ async def sources(tmp_path: Path, tasks: Tasks) -> AsyncIterator[tuple[Source, .
 @pytest.fixture
 async def growing(tmp_path: Path) -> AsyncIterator[GrowingFile]:
     """A file that is to become RIGHT."""
-    store = await Store.open(tmp_path / "store", 0)
+    store = await Store.open(tmp_path / "store")
     partial, _ = await store.lock_partial(REPOSITORY, Digest.of(RIGHT))
     assert partial is not None
     yield await store.grow(partial, len(RIGHT), 64 * 1024)

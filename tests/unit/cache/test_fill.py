@@ -268,7 +268,7 @@ async def test_what_another_process_filled_is_taken_from_the_store(
     """Two mirrors on one folder: the blob is downloaded by one of them (invariant 2)."""
     monkeypatch.setattr(fill, "POLL_SECONDS", 0.001)
     digest = fake.add_blob("library/x", SMALL)
-    other = await Store.open(mirror.config.cache.dir, 0)
+    other = await Store.open(mirror.config.cache.dir)
     partial, _ = await other.lock_partial(Repository("docker.io", "library/x"), digest)
     assert partial is not None
     async with await Wire.open(mirror.address) as wire:

@@ -38,7 +38,7 @@ async def test_it_comes_whole_and_is_kept(hub: FakeRegistry, mirror: Running, im
     assert (await get(mirror.address, path_of(layer))).body == SMALL
     assert (await get(mirror.address, path_of(layer))).body == SMALL
     await mirror.landed(layer)
-    mirror.service._store._contents.drop((X, layer))
+    mirror.service._store._memory._contents.drop((X, layer))
     assert (await get(mirror.address, path_of(layer), "Range: bytes=2-6")).body == b"small"
     assert (hub.requests("GET", layer), hub.requests("HEAD", layer)) == (1, 0)
     assert await mirror.service._store.check() == []

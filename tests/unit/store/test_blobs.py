@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs import Blobs
+from mirror.store.blobs import Blobs, Gone
 from mirror.store.disk import Verified
 
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> Iterator[Blobs]:
-    opened = Blobs(tmp_path / "blobs", tmp_path / "quarantine", 0)
+    opened = Blobs(tmp_path / "blobs", tmp_path / "quarantine")
     yield opened
     opened.close()
 
@@ -78,23 +78,24 @@ def test_setting_aside_what_is_gone_is_no_error(blobs: Blobs) -> None:
     blobs.set_aside(Digest.of(b"gone"))
 
 
-def test_the_least_recently_served_goes_first_and_one_at_a_time(tmp_path: Path) -> None:
-    """Of ten blobs of 100 kB in 1 MB, a new one costs as few as it must: those not used for longest."""
-    size = 100_000
-    # The index itself counts towards the quota: it is on the same disk.
-    room = Blobs(tmp_path / "blobs", tmp_path / "quarantine", 10 * size + 100_000)
-    digests = [put(room, tmp_path, bytes([number]) * size) for number in range(10)]
-    room.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
-    held = room.open(digests[-1])
+def test_the_least_recently_used_goes_first(blobs: Blobs, tmp_path: Path) -> None:
+    """As much as has to, oldest first; what is kept, or was used since, stays."""
+    digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(6)]
+    blobs.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
+    held = blobs.open(digests[5])
     assert held is not None
-    put(room, tmp_path, b"\xff" * 2 * size)
-    left = [digest for digest in digests if room.has(digest)]
-    assert left == digests[: len(left)]
-    assert 7 <= len(left) <= 9
+    gone = blobs.evict(1004.5, 150, keep=[digests[4]])
+    assert gone == [Gone(digests[5], 100), Gone(digests[3], 100)]
+    assert [blobs.has(digest) for digest in digests] == [True, True, True, False, True, False]
     with held.file:  # evicted while it is being read: the reader does not notice
-        assert held.file.read() == bytes([9]) * size
-    assert room.check() == []
-    room.close()
+        assert held.file.read() == bytes([5]) * 100
+    assert blobs.evict(1004.5, None, keep=[]) == [
+        Gone(digests[4], 100),
+        Gone(digests[2], 100),
+        Gone(digests[1], 100),
+    ]
+    assert blobs.stats() == (100, 1)
+    assert blobs.check() == []
 
 
 def test_adopting_the_same_blob_from_many_threads(blobs: Blobs, tmp_path: Path) -> None:

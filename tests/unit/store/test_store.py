@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from mirror.config import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.errors import StoreError
+from mirror.store.folder import SMALL_BYTES, StoredManifest
 from mirror.store.index import Link, TagEntry
-from mirror.store.store import SMALL_BYTES, Content, Store, StoredManifest
+from mirror.store.memory import Content
+from mirror.store.store import Store
 
 X, Y = Repository("docker.io", "library/x"), Repository("docker.io", "library/y")
 MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")
@@ -21,7 +24,7 @@ LAYER = Digest.of(b"layer")
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(tmp_path / "cache", 0)
+    opened = await Store.open(tmp_path / "cache")
     yield opened
     await opened.close()
 
@@ -107,7 +110,7 @@ async def test_a_full_disk_is_not_made_fuller(store: Store, tmp_path: Path) -> N
     claim = await store.claim(LAYER)
     assert claim is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store._blobs, "add", _no_space)
+        patch.setattr(store.folder.blobs, "add", _no_space)
         with pytest.raises(StoreError):
             await store.keep(X, claim, Content(Link(size=5), b"layer"))
         with pytest.raises(StoreError):
@@ -191,16 +194,16 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """The error says which folder, and why."""
     (await asyncio.to_thread((tmp_path / "file").touch))
     with pytest.raises(StoreError, match=r"cannot use the cache folder .*file/cache: .*Not a directory"):
-        await Store.open(tmp_path / "file" / "cache", 0)
+        await Store.open(tmp_path / "file" / "cache")
 
 
 async def test_a_store_is_found_again(tmp_path: Path) -> None:
     """Everything outlives the process."""
-    first = await Store.open(tmp_path / "cache", 0)
+    first = await Store.open(tmp_path / "cache")
     await first.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     await first.manifest(X, MANIFEST.digest)
     await first.close()
-    second = await Store.open(tmp_path / "cache", 0)
+    second = await Store.open(tmp_path / "cache")
     assert await second.manifest(X, MANIFEST.digest) == MANIFEST
     assert (await second.held(X, LAYER)).link == Link(size=5)
     assert await second.repositories("", "", 10) == [str(X)]
@@ -210,7 +213,9 @@ async def test_a_store_is_found_again(tmp_path: Path) -> None:
 @pytest.fixture
 async def quick(tmp_path: Path) -> AsyncIterator[Store]:
     """A store with some memory, and its disk gone: what it still answers, it answers from memory."""
-    opened = await Store.open(tmp_path / "cache", 0, 1024 * 1024)
+    opened = await Store.open(
+        tmp_path / "cache", CacheSettings.model_validate({"dir": tmp_path, "memory": "1MiB"})
+    )
     yield opened
     await opened.close()
 
@@ -257,7 +262,7 @@ async def test_a_read_that_was_overtaken_is_not_remembered(quick: Store) -> None
     """What a thread has read may be old when it arrives: the write in between counts."""
     old, new = (TagEntry(str(LAYER), "a", size, 1.0) for size in (1, 2))
     await quick.put_tag(X, Tag("t"), old)
-    quick._tags.drop((X, Tag("t")))
+    quick._memory._tags.drop((X, Tag("t")))
     reading = asyncio.ensure_future(quick.tag(X, Tag("t")))
     writing = asyncio.ensure_future(quick.put_tag(X, Tag("t"), new))
     await asyncio.gather(reading, writing)
@@ -272,7 +277,7 @@ async def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
 
     await asyncio.to_thread(prepare)
-    await (await Store.open(tmp_path, 0)).close()
+    await (await Store.open(tmp_path)).close()
     modes = await asyncio.to_thread(
         lambda: [each.stat().st_mode & 0o777 for each in (tmp_path, tmp_path / "blobs")]
     )

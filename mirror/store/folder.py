@@ -1,0 +1,224 @@
+"""One cache folder: blobs and books together, synchronously.
+
+<cache folder>/           0700
+    blobs/                verified blobs and their entries
+    books/                links, tag entries, referrers, repositories
+    partial/              fills that are running, or were interrupted
+    quarantine/           files that were found wrong
+"""
+
+import math
+import os
+import shutil
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirror.config import CacheSettings
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import MAX_MANIFEST_BYTES
+from mirror.oci.reference import Repository
+from mirror.store.blobs import Blobs, Gone, OpenBlob
+from mirror.store.chunkmap import ChunkMap
+from mirror.store.disk import Verified
+from mirror.store.growing import Partial
+from mirror.store.index import Index, Link
+from mirror.store.lock import lock_path, try_lock
+from mirror.store.memory import Content
+from mirror.store.quota import IN_USE, Quota, Room
+
+# Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
+# in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
+SMALL_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    data: bytes
+    digest: Digest
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is here for one repository and digest.
+
+    `present` says that the bytes are here, be it for other repositories. They come only with a link
+    (invariant 5): whole in `data` if they are few (SMALL_BYTES), else as `blob`, which is open.
+    """
+
+    link: Link | None
+    present: bool
+    blob: OpenBlob | None = None
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right of this process to fill a digest; `present` says that nothing is left to be filled."""
+
+    digest: Digest
+    path: Path
+    lock: int
+    present: bool
+
+    def release(self) -> None:
+        """In this order: whoever locks the file after that sees that it has no name.
+
+        A fill that did not know the size may have left data, with which nobody will go on.
+        """
+        self.path.with_suffix(".data").unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+        os.close(self.lock)
+
+
+class Folder:
+    """Every method may be called from any thread; all of them block."""
+
+    def __init__(self, path: Path, settings: CacheSettings | None = None) -> None:
+        """Opens or creates everything. `settings` for the quota, None for none."""
+        self._path = path
+        self._partials = path / "partial"
+        ours = not path.exists() or (path / "books").is_dir() or not any(path.iterdir())
+        for each in (path, path / "blobs", path / "books", self._partials):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if ours:  # and not /srv, or a home, in which everybody else would lose their files
+            os.chmod(path, 0o700)
+        self.blobs = Blobs(path / "blobs", path / "quarantine")
+        self.index = Index(path / "books")
+        total = shutil.disk_usage(path).total
+        self._quota = Quota() if settings is None else Quota.of(settings, total)
+        self._evicting = threading.Lock()
+
+    def held(self, repository: Repository, digest: Digest) -> Held:
+        return Held(self.index.link(repository, digest), self.blobs.has(digest))
+
+    def open_blob(self, repository: Repository, digest: Digest) -> Held:
+        """As `held`, and the content where the repository may have it; the caller closes it."""
+        link = self.index.link(repository, digest)
+        if link is None:
+            return Held(None, self.blobs.has(digest))
+        blob = self.blobs.open(digest)
+        if blob is None or blob.size > SMALL_BYTES:
+            return Held(link, blob is not None, blob)
+        blob.file.close()
+        data = self.read(digest, SMALL_BYTES)
+        return Held(link, data is not None, data=data)
+
+    def manifest(self, repository: Repository, digest: Digest) -> Content | None:
+        """The manifest, if it is here and linked to the repository as a manifest."""
+        link = self.index.link(repository, digest)
+        if link is None or link.media_type is None:
+            return None
+        data = self.read(digest, MAX_MANIFEST_BYTES)
+        return None if data is None else Content(link, data)
+
+    def read(self, digest: Digest, limit: int) -> bytes | None:
+        """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
+        data = self.blobs.read(digest, limit)
+        # Small enough to prove on every read: a flipped bit on disk never reaches a client.
+        if data is not None and Digest.of(data, digest.algorithm) != digest:
+            self.blobs.set_aside(digest)
+            return None
+        return data
+
+    def put_manifest(
+        self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
+    ) -> None:
+        """Keep a verified manifest, and link it and what it names to the repository."""
+        if not self.blobs.has(manifest.digest):
+            self._add({manifest.digest: manifest.data})
+        link = Link(manifest.media_type, len(manifest.data))
+        self.index.add_links(repository, {**children, manifest.digest: link})
+
+    def claim(self, digests: Sequence[Digest]) -> list[Claim | None]:
+        """For each the lock for filling it; None where another has it."""
+        claims: list[Claim | None] = []
+        for digest in digests:
+            path = lock_path(digest, self._partials)
+            lock = try_lock(path)
+            claims.append(None if lock is None else Claim(digest, path, lock, self.blobs.has(digest)))
+        return claims
+
+    def keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[int]:
+        """Store small blobs, and give up their locks; each is told the `excess` after that."""
+        try:
+            self._add({claim.digest: data for claim, data in kept})
+        finally:
+            for claim, _ in kept:
+                claim.release()
+        return [self.excess()] * len(kept)
+
+    def adopt(self, verified: Verified) -> int:
+        """Move a verified file into the blob store; the `excess` after that."""
+        self.blobs.add(verified)
+        return self.excess()
+
+    def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
+        partial = Partial.lock(digest, self._partials)
+        try:
+            return partial, self.held(repository, digest)
+        except BaseException:
+            if partial is not None:
+                partial.release()
+            raise
+
+    def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
+        """Start a partial from nothing, with room for `size` bytes."""
+        return partial.allocate(size, chunk_size)
+
+    def excess(self) -> int:
+        """How many bytes are too many. Fills count with their whole size: what is to come needs room too."""
+        usage = shutil.disk_usage(self._path)
+        reserved, written = 0, 0
+        with os.scandir(self._partials) as entries:
+            for entry in entries:
+                status = entry.stat()
+                reserved += status.st_size
+                written += 512 * status.st_blocks
+        free = usage.free - max(0, reserved - written)
+        return self._quota.excess(Room(usage.total, free, self.blobs.size() + reserved))
+
+    def evict(self, keep: Collection[Digest] = ()) -> list[Gone]:
+        """Remove what is too old, and then, least recently used first, what is too much.
+
+        But nothing of `keep`, nor what somebody is using (quota.IN_USE).
+        """
+        gone: list[Gone] = []
+        with self._evicting:
+            now = time.time()
+            if self._quota.max_age < math.inf:
+                gone += self.blobs.evict(now - max(self._quota.max_age, IN_USE), None, keep)
+            if (excess := self.excess()) > 0:
+                gone += self.blobs.evict(now - IN_USE, excess, keep)
+        return gone
+
+    def close(self) -> None:
+        """Close this thread's connections."""
+        self.blobs.close()
+        self.index.close()
+
+    def _add(self, contents: Mapping[Digest, bytes]) -> None:
+        """Keep what is small. When the disk is full, nothing is left lying about that makes it fuller."""
+        try:
+            self.blobs.add(*(self._written(digest, data) for digest, data in contents.items()))
+        except BaseException:
+            for digest in contents:
+                self._small_path(digest).unlink(missing_ok=True)
+            raise
+
+    def _written(self, digest: Digest, data: bytes) -> Verified:
+        if Digest.of(data, digest.algorithm) != digest:
+            raise ValueError(f"these bytes do not hash to {digest}")
+        path = self._small_path(digest)
+        with open(path, "wb") as file:
+            file.write(data)
+        # Not durable: `read` proves it each time, and what a power failure has spoilt is fetched anew.
+        return Verified(digest, path, len(data), durable=False)
+
+    def _small_path(self, digest: Digest) -> Path:
+        """Where this thread, and no other, writes it."""
+        return self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"

@@ -1,0 +1,60 @@
+"""What of the cache folder is small and in use, kept in memory too: manifests, small blobs, tag entries.
+
+A copy of what is on the disk, made when it is read or written. A read that was overtaken by a write is not
+kept: what a thread has read may be old when it arrives.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository, Tag
+from mirror.store.index import Link, TagEntry
+from mirror.store.recent import Recent
+
+# The part of the memory that is for tag entries.
+TAG_SHARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Something small, and the link by which its repository has it (invariant 5)."""
+
+    link: Link
+    data: bytes
+
+
+class Memory:
+    """`size` in bytes, 0 for none. Used in the event loop only."""
+
+    def __init__(self, size: int) -> None:
+        self._tags: Recent[tuple[Repository, Tag], TagEntry] = Recent(size // TAG_SHARE)
+        self._contents: Recent[tuple[Repository, Digest], Content] = Recent(size - size // TAG_SHARE)
+        self.writes = 0
+
+    def content(self, repository: Repository, digest: Digest) -> Content | None:
+        return self._contents.get((repository, digest))
+
+    def keep_content(self, repository: Repository, digest: Digest, content: Content, writes: int) -> None:
+        """`writes`: what it was when the content was asked for."""
+        if writes == self.writes:
+            self._contents.put((repository, digest), content, len(content.data))
+
+    def forget(self, repository: Repository, digests: Iterable[Digest]) -> None:
+        """Something was written about them."""
+        self.writes += 1
+        for digest in digests:
+            self._contents.drop((repository, digest))
+
+    def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        return self._tags.get((repository, tag))
+
+    def keep_tag(self, repository: Repository, tag: Tag, entry: TagEntry, writes: int) -> None:
+        """`writes`: what it was when the entry was asked for."""
+        if writes == self.writes:
+            self._tags.put((repository, tag), entry, 0)
+
+    def forget_tag(self, repository: Repository, tag: Tag) -> None:
+        """Something is being written about it."""
+        self.writes += 1
+        self._tags.drop((repository, tag))

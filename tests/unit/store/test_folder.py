@@ -1,0 +1,88 @@
+"""The cache folder as a whole, and what its quota costs."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.config import Amount, CacheSettings
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.disk import Verified
+from mirror.store.folder import Folder
+from mirror.store.quota import IN_USE
+
+X = Repository("docker.io", "library/x")
+LONG_AGO = time.time() - 2 * IN_USE
+
+
+def folder_with(tmp_path: Path, **settings: object) -> Folder:
+    given = {"min_free": Amount(), **settings}
+    return Folder(tmp_path / "cache", CacheSettings.model_validate({"dir": tmp_path, **given}))
+
+
+def put(folder: Folder, tmp_path: Path, data: bytes) -> tuple[Digest, int]:
+    digest = Digest.of(data)
+    path = tmp_path / digest.encoded
+    path.write_bytes(data)
+    return digest, folder.adopt(Verified(digest, path, len(data)))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Folder]:
+    """Room for a thousand bytes."""
+    folder = folder_with(tmp_path, max_size=1000)
+    yield folder
+    folder.close()
+
+
+def test_what_is_too_much_goes(small: Folder, tmp_path: Path) -> None:
+    """Least recently used first, until it fits; what came last is told what it is too much by."""
+    digests = [put(small, tmp_path, bytes([number]) * 300)[0] for number in range(3)]
+    small.blobs.touch({digest: LONG_AGO + number for number, digest in enumerate(digests)})
+    last, excess = put(small, tmp_path, bytes(400))
+    assert excess == 300
+    assert [each.digest for each in small.evict()] == digests[:1]
+    assert (small.excess(), small.evict()) == (0, [])
+    assert small.blobs.has(last)
+
+
+def test_what_is_in_use_stays(small: Folder, tmp_path: Path) -> None:
+    """Though it is too much: until it has not been used for a while, or something else can go."""
+    first, _ = put(small, tmp_path, b"1" * 800)
+    second, excess = put(small, tmp_path, b"2" * 800)
+    assert (excess, small.evict()) == (600, [])
+    small.blobs.touch({first: LONG_AGO, second: LONG_AGO})
+    assert [each.digest for each in small.evict(keep=[first])] == [second]
+
+
+def test_a_fill_counts_with_all_that_is_to_come(small: Folder, tmp_path: Path) -> None:
+    """So that there is room for it when it comes."""
+    put(small, tmp_path, b"1" * 500)
+    partial, _ = small.lock_partial(X, Digest.of(b"other"))
+    assert partial is not None
+    small.allocate(partial, 700, 65536)
+    assert small.excess() >= 200
+    partial.release()
+
+
+def test_what_nobody_uses_goes_by_age(tmp_path: Path) -> None:
+    """Though there is room."""
+    folder = folder_with(tmp_path, max_age=3600)
+    old, young = (put(folder, tmp_path, data)[0] for data in (b"old", b"young"))
+    folder.blobs.touch({old: time.time() - 3700, young: time.time() - 3500})
+    assert [each.digest for each in folder.evict()] == [old]
+    folder.close()
+
+
+def test_room_is_left_free(tmp_path: Path) -> None:
+    """On a file system that others fill too."""
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    folder = folder_with(tmp_path, min_free=2 * free)
+    digest, excess = put(folder, tmp_path, b"data")
+    assert excess > 0
+    folder.blobs.touch({digest: LONG_AGO})
+    assert [each.digest for each in folder.evict()] == [digest]
+    folder.close()
