@@ -52,7 +52,8 @@ class Service:
         return self._upstreams.state()
 
     async def refresh_stats(self) -> None:
-        """Bring the gauges about the cache up to date."""
+        """Bring the gauges about the cache up to date, and what else is asked for only here."""
+        self.metrics.tasks.set(self._tasks.running)
         self._upstreams.report(self.metrics)
         size, entries = await self._store.stats()
         self.metrics.cache_bytes.set(size)
