@@ -196,6 +196,11 @@ class Folder:
                 gone += self.blobs.evict(now - IN_USE, excess, keep)
         return gone
 
+    def open_connections(self) -> None:
+        """Open this thread's connections, which otherwise its first call does."""
+        self.blobs.size()
+        self.index.repositories("", "", 1)
+
     def close(self) -> None:
         """Close this thread's connections."""
         self.blobs.close()

@@ -13,7 +13,7 @@ def wrong_files(cache: Path) -> list[str]:
 
 def disorder(cache: Path) -> list[str]:
     """What the books say against the files; for a mirror that is stopped."""
-    blobs = Blobs(cache / "blobs", cache / "quarantine", 0)
+    blobs = Blobs(cache / "blobs", cache / "quarantine")
     try:
         return blobs.check()
     finally:
