@@ -5,6 +5,8 @@
     books/                links, tag entries, referrers, repositories
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
+    generation            what tells all processes that something was removed, or is pinned (generation.py)
+    evicting              locked by who makes room, or changes what may go
 """
 
 import math
@@ -13,20 +15,25 @@ import shutil
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.config import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
-from mirror.oci.reference import Repository
+from mirror.oci.pattern import Pin
+from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
+from mirror.store.errors import PinTooLarge
+from mirror.store.generation import Generation
 from mirror.store.growing import Partial
-from mirror.store.index import Index, Link
-from mirror.store.lock import lock_path, try_lock
+from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
+from mirror.store.lock import lock_path, locked, try_lock
 from mirror.store.memory import Content
+from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
 
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
@@ -82,11 +89,15 @@ class Folder:
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
         if ours:  # and not /srv, or a home, in which everybody else would lose their files
             os.chmod(path, 0o700)
+        self.generation = Generation(path / "generation")
         self.blobs = Blobs(path / "blobs", path / "quarantine")
         self.index = Index(path / "books")
+        self.pins = Pins(self.index, self.read, self.generation)
+        # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
+        self.generation.note_pinned()
         total = shutil.disk_usage(path).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
-        self._evicting = threading.Lock()
+        self._evicting = path / "evicting"
 
     def held(self, repository: Repository, digest: Digest) -> Held:
         return Held(self.index.link(repository, digest), self.blobs.has(digest))
@@ -128,6 +139,41 @@ class Folder:
             self._add({manifest.digest: manifest.data})
         link = Link(manifest.media_type, len(manifest.data))
         self.index.add_links(repository, {**children, manifest.digest: link})
+        self.pins.changed(repository)
+
+    def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        known = self.index.tag(repository, tag)
+        self.index.put_tag(repository, tag, entry)
+        if known is None or known.digest != entry.digest:
+            self.pins.changed(repository)
+
+    def drop_tag(self, repository: Repository, tag: Tag) -> None:
+        self.index.drop_tag(repository, tag)
+        self.pins.changed(repository)
+
+    def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
+        known = self.index.referrers(repository, digest)
+        self.index.put_referrers(repository, digest, entry)
+        if known is None or known.manifests != entry.manifests:
+            self.pins.changed(repository)
+
+    def pin(self, pin: Pin) -> int:
+        """Keep what matches from now on; how many bytes that are, as far as they are known.
+
+        Raises PinTooLarge, and nothing is changed.
+        """
+        with self.changing():
+            kept, asked = self.pins.kept(), self.pins.closure([pin])
+            used, more = sum(kept.values()), sum(size for key, size in asked.items() if key not in kept)
+            allowed = self._quota.allows(self._room())
+            if used + more > allowed:
+                raise PinTooLarge(used, more, allowed)
+            self.pins.add(pin)
+            return sum(asked.values())
+
+    def changing(self) -> AbstractContextManager[None]:
+        """While this is held nothing is evicted, in no process, and nobody else changes what may go."""
+        return locked(self._evicting)
 
     def claim(self, digests: Sequence[Digest]) -> list[Claim | None]:
         """For each the lock for filling it; None where another has it."""
@@ -168,6 +214,23 @@ class Folder:
 
     def excess(self) -> int:
         """How many bytes are too many. Fills count with their whole size: what is to come needs room too."""
+        return self._quota.excess(self._room())
+
+    def evict(self, keep: Collection[Digest] = ()) -> list[Gone]:
+        """Remove what is too old, and then, least recently used first, what is too much.
+
+        But nothing of `keep`, nor what is pinned, nor what somebody is using (quota.IN_USE).
+        """
+        gone: list[Gone] = []
+        with self.changing():
+            now, kept = time.time(), Kept(keep, self.pins)
+            if self._quota.max_age < math.inf:
+                gone += self.blobs.evict(now - max(self._quota.max_age, IN_USE), None, kept)
+            if (excess := self.excess()) > 0:
+                gone += self.blobs.evict(now - IN_USE, excess, kept)
+        return gone
+
+    def _room(self) -> Room:
         usage = shutil.disk_usage(self._path)
         reserved, written = 0, 0
         with os.scandir(self._partials) as entries:
@@ -176,21 +239,7 @@ class Folder:
                 reserved += status.st_size
                 written += 512 * status.st_blocks
         free = usage.free - max(0, reserved - written)
-        return self._quota.excess(Room(usage.total, free, self.blobs.size() + reserved))
-
-    def evict(self, keep: Collection[Digest] = ()) -> list[Gone]:
-        """Remove what is too old, and then, least recently used first, what is too much.
-
-        But nothing of `keep`, nor what somebody is using (quota.IN_USE).
-        """
-        gone: list[Gone] = []
-        with self._evicting:
-            now = time.time()
-            if self._quota.max_age < math.inf:
-                gone += self.blobs.evict(now - max(self._quota.max_age, IN_USE), None, keep)
-            if (excess := self.excess()) > 0:
-                gone += self.blobs.evict(now - IN_USE, excess, keep)
-        return gone
+        return Room(usage.total, free, self.blobs.size() + reserved)
 
     def close(self) -> None:
         """Close this thread's connections."""
