@@ -47,6 +47,7 @@ class Blobs:
     """`folder/cache.db` and the files it names."""
 
     def __init__(self, folder: Path, quarantine: Path) -> None:
+        self.folder = folder
         self._quarantine = quarantine
         self._cache = diskcache.Cache(
             str(folder),
@@ -160,6 +161,27 @@ class Blobs:
             )
             found.update({key: (size, used) for key, size, used in rows})
         return found
+
+    def entries(self, before: float) -> Iterator[tuple[str, int, str]]:
+        """Digest, size and file name of all that was last used before a moment, by digest."""
+        last = ""
+        while True:
+            rows = self._cache._sql(
+                "SELECT key, size, filename FROM Cache"
+                " WHERE key > ? AND access_time < ? ORDER BY key LIMIT ?",
+                (last, before, ROWS),
+            ).fetchall()
+            yield from rows
+            if len(rows) < ROWS:
+                return
+            last = rows[-1][0]
+
+    def file_names(self, digests: Iterable[str]) -> set[str]:
+        """Of the files of these, up to ROWS of them."""
+        asked = list(digests)
+        marks = ",".join("?" * len(asked))
+        rows = self._cache._sql(f"SELECT filename FROM Cache WHERE key IN ({marks})", asked)  # noqa: S608
+        return {name for (name,) in rows}
 
     def remove(self, digest: Digest) -> bool:
         """Whether it was here."""

@@ -83,9 +83,9 @@ class Folder:
     def __init__(self, path: Path, settings: CacheSettings | None = None) -> None:
         """Opens or creates everything. `settings` for the quota, None for none."""
         self._path = path
-        self._partials = path / "partial"
+        self.partials = path / "partial"
         ours = not path.exists() or (path / "books").is_dir() or not any(path.iterdir())
-        for each in (path, path / "blobs", path / "books", self._partials):
+        for each in (path, path / "blobs", path / "books", self.partials):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
         if ours:  # and not /srv, or a home, in which everybody else would lose their files
             os.chmod(path, 0o700)
@@ -165,7 +165,7 @@ class Folder:
         with self.changing():
             kept, asked = self.pins.kept(), self.pins.closure([pin])
             used, more = sum(kept.values()), sum(size for key, size in asked.items() if key not in kept)
-            allowed = self._quota.allows(self._room())
+            allowed = self.allowed()
             if used + more > allowed:
                 raise PinTooLarge(used, more, allowed)
             self.pins.add(pin)
@@ -179,7 +179,7 @@ class Folder:
         """For each the lock for filling it; None where another has it."""
         claims: list[Claim | None] = []
         for digest in digests:
-            path = lock_path(digest, self._partials)
+            path = lock_path(digest, self.partials)
             lock = try_lock(path)
             claims.append(None if lock is None else Claim(digest, path, lock, self.blobs.has(digest)))
         return claims
@@ -200,7 +200,7 @@ class Folder:
 
     def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
-        partial = Partial.lock(digest, self._partials)
+        partial = Partial.lock(digest, self.partials)
         try:
             return partial, self.held(repository, digest)
         except BaseException:
@@ -214,7 +214,7 @@ class Folder:
 
     def excess(self) -> int:
         """How many bytes are too many. Fills count with their whole size: what is to come needs room too."""
-        return self._quota.excess(self._room())
+        return self._quota.excess(self.room())
 
     def evict(self, keep: Collection[Digest] = ()) -> list[Gone]:
         """Remove what is too old, and then, least recently used first, what is too much.
@@ -230,10 +230,15 @@ class Folder:
                 gone += self.blobs.evict(now - IN_USE, excess, kept)
         return gone
 
-    def _room(self) -> Room:
+    def allowed(self) -> int:
+        """How many bytes the cache may hold."""
+        return self._quota.allows(self.room())
+
+    def room(self) -> Room:
+        """What there is and what is used; fills count with their whole size."""
         usage = shutil.disk_usage(self._path)
         reserved, written = 0, 0
-        with os.scandir(self._partials) as entries:
+        with os.scandir(self.partials) as entries:
             for entry in entries:
                 status = entry.stat()
                 reserved += status.st_size
@@ -242,7 +247,8 @@ class Folder:
         return Room(usage.total, free, self.blobs.size() + reserved)
 
     def close(self) -> None:
-        """Close this thread's connections."""
+        """Close this thread's connections; nothing is asked of the folder any more."""
+        self.generation.close()
         self.blobs.close()
         self.index.close()
 
@@ -266,4 +272,4 @@ class Folder:
 
     def _small_path(self, digest: Digest) -> Path:
         """Where this thread, and no other, writes it."""
-        return self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"
+        return self.partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"

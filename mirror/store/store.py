@@ -245,7 +245,6 @@ class Store:
         await self.flush_used()
         self.readers.executor.shutdown(wait=False)
         await self.threads.close(self.folder.close)
-        self.folder.generation.close()
 
     def _release_unwanted(self, claiming: "asyncio.Future[Claim | None]") -> None:
         """Whoever wanted to fill has left while the lock was being had."""

@@ -27,7 +27,7 @@ def open_folder(path: Path, **settings: object) -> Folder:
 
 def put_blob(folder: Folder, data: bytes) -> Digest:
     digest = Digest.of(data)
-    path = folder._partials / f"small-{digest.encoded}"
+    path = folder.partials / f"small-{digest.encoded}"
     path.write_bytes(data)
     folder.blobs.add(Verified(digest, path, len(data), durable=False))
     return digest
