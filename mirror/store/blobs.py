@@ -43,6 +43,19 @@ class Gone:
     size: int
 
 
+# A place in the order of last use: the moment, and what tells those of one moment apart.
+Position = tuple[float, int]
+START: Position = (-math.inf, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """What is gone; up to and including `passed` there is nothing but what was to be kept."""
+
+    gone: list[Gone]
+    passed: Position
+
+
 class Blobs:
     """`folder/cache.db` and the files it names."""
 
@@ -110,27 +123,31 @@ class Blobs:
                 # The size is in the entry's tag too: get() answers with the tag but not with the size.
                 self._cache.add(str(each.digest), each, tag=str(each.size))
 
-    def evict(self, before: float, excess: int | None, keep: Container[str]) -> list[Gone]:
+    def evict(
+        self, before: float, excess: int | None, keep: Container[str], after: Position = START
+    ) -> Eviction:
         """Remove what was last used before a moment (seconds since the epoch), oldest first.
 
         Until `excess` bytes are gone, None for all of it; never what is in `keep`, by its digest as text.
+        Begins behind `after`.
         """
         gone: list[Gone] = []
         left = math.inf if excess is None else excess
-        for key, size in self._oldest(before):
+        passed = after
+        for moment, row, key, size in self._oldest(before, after):
             if left <= 0:
                 break
             if key in keep:
+                passed = passed if gone else (moment, row)
                 continue
             # Entry first, file second (invariant 8): diskcache does it so.
             if self._cache.delete(key):
                 gone.append(Gone(Digest.parse(key), size))
                 left -= size
-        return gone
+        return Eviction(gone, passed)
 
-    def _oldest(self, before: float) -> Iterator[tuple[str, int]]:
-        """Digests and sizes of what was last used before a moment, in that order, a few at a time."""
-        last: tuple[float, int] = (-math.inf, 0)
+    def _oldest(self, before: float, last: Position) -> Iterator[tuple[float, int, str, int]]:
+        """Positions, digests and sizes of what was last used before a moment, in order, a few at a time."""
         while True:
             rows = self._cache._sql(
                 "SELECT access_time, rowid, key, size FROM Cache"
@@ -138,8 +155,7 @@ class Blobs:
                 " ORDER BY access_time, rowid LIMIT ?",
                 (*last, before, ROWS),
             ).fetchall()
-            for _, _, key, size in rows:
-                yield key, size
+            yield from rows
             if len(rows) < ROWS:
                 return
             last = rows[-1][:2]

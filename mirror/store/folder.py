@@ -24,7 +24,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.pattern import Pin
 from mirror.oci.reference import Repository, Tag
-from mirror.store.blobs import Blobs, Gone, OpenBlob
+from mirror.store.blobs import START, Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
@@ -39,6 +39,10 @@ from mirror.store.quota import IN_USE, Quota, Room
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
 # in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
 SMALL_BYTES = 256 * 1024
+
+# For how long eviction trusts that nothing has come in front of what it has passed, in seconds: nothing does,
+# but for a clock that was set back.
+PASSED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Folder:
         total = shutil.disk_usage(path).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
         self._evicting = path / "evicting"
+        self._passed = (0, 0.0, START)  # what eviction need not look at: for which pins, until when, how far
 
     def held(self, repository: Repository, digest: Digest) -> Held:
         return Held(self.index.link(repository, digest), self.blobs.has(digest))
@@ -225,10 +230,20 @@ class Folder:
         with self.changing():
             now, kept = time.time(), Kept(keep, self.pins)
             if self._quota.max_age < math.inf:
-                gone += self.blobs.evict(now - max(self._quota.max_age, IN_USE), None, kept)
+                gone += self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
             if (excess := self.excess()) > 0:
-                gone += self.blobs.evict(now - IN_USE, excess, kept)
+                gone += self._evict(now - IN_USE, excess, kept)
         return gone
+
+    def _evict(self, before: float, excess: int | None, kept: Kept) -> list[Gone]:
+        """What is pinned and not used is what is oldest: it is not gone through again each time."""
+        pinned, until, passed = self._passed
+        now = time.monotonic()
+        if pinned != self.generation.pinned() or now >= until:
+            pinned, until, passed = self.generation.pinned(), now + PASSED_SECONDS, START
+        eviction = self.blobs.evict(before, excess, kept, passed)
+        self._passed = (pinned, until, eviction.passed)
+        return eviction.gone
 
     def allowed(self) -> int:
         """How many bytes the cache may hold."""

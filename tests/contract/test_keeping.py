@@ -32,7 +32,7 @@ def limited(
     """A mirror with room for so many images."""
     config = configured(cache, {"docker.io": fake.url})
     settings = config.cache.model_validate(
-        {"dir": cache, "max_size": count * (LAYER + 2000), "min_free": 0, **cache_settings}
+        {"dir": cache, "max_size": count * (LAYER + 2000), "min_free": 0, "memory": 0, **cache_settings}
     )
     return serving(config.model_copy(update={"cache": settings}))
 

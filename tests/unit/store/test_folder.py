@@ -9,7 +9,7 @@ import pytest
 
 from mirror.config import Amount, CacheSettings
 from mirror.oci.digest import Digest
-from mirror.oci.pattern import Pin
+from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
@@ -101,6 +101,18 @@ def test_what_is_pinned_stays(tmp_path: Path) -> None:
     gone = {each.digest for each in folder.evict()}
     assert gone == set(second) - set(first)
     assert all(folder.blobs.has(each) for each in first)
+    folder.close()
+
+
+def test_what_is_unpinned_can_go(tmp_path: Path) -> None:
+    """Though it was passed by a moment ago."""
+    folder = open_folder(tmp_path / "cache", max_size=1)
+    image = put_image(folder, X, "1", [b"a"])
+    age(folder, *image)
+    folder.pins.add(Pin.parse("x:1"))
+    assert folder.evict() == folder.evict() == []
+    folder.pins.remove(Images.parse("x:1"))
+    assert [each.digest for each in folder.evict()] == image[:2]
     folder.close()
 
 
