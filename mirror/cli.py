@@ -1,6 +1,7 @@
 """The command line: one function per subcommand."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -180,10 +181,20 @@ async def _serve(config: Config) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
     service = await Service.open(config)
+    _collect_less()
     try:
         await serve_http(service, config, _ready(config), stop)
     finally:
         await service.close()
+
+
+def _collect_less() -> None:
+    """What is here now stays, so the collector need not look at it again; and it comes less often.
+
+    At Python's own threshold (700 new objects) it takes an eighth of the processor time of small fills.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -76,7 +76,11 @@ class Claim:
     present: bool
 
     def release(self) -> None:
-        """In this order: whoever locks the file after that sees that it has no name."""
+        """In this order: whoever locks the file after that sees that it has no name.
+
+        A fill that did not know the size may have left data, with which nobody will go on.
+        """
+        self.path.with_suffix(".data").unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         os.close(self.lock)
 
@@ -260,6 +264,11 @@ class Folder:
                 written += 512 * status.st_blocks
         free = usage.free - max(0, reserved - written)
         return Room(usage.total, free, self.blobs.size() + reserved)
+
+    def open_connections(self) -> None:
+        """Open this thread's connections, which otherwise its first call does."""
+        self.blobs.size()
+        self.index.repositories("", "", 1)
 
     def close(self) -> None:
         """Close this thread's connections; nothing is asked of the folder any more."""
