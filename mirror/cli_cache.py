@@ -57,7 +57,8 @@ GC_HELP = """Collect garbage, and what is over the quota.
 
 Garbage are files without an entry, entries without a file, downloads that were interrupted and that nobody
 has resumed for a day, blobs that no repository has, and what is known of images that are gone. What is
-younger than an hour is left alone, so that it can be done while a mirror runs.
+younger than an hour is left alone, so that it can be done while a mirror runs. The quota is that of the
+configuration that is given.
 """
 
 Wanted = Annotated[
@@ -110,8 +111,7 @@ def remove_images(
             if dry_run:
                 return
             _confirm()
-        with folder.changing():
-            _summarise("removed", Removals(folder, images, forced=force).carry_out())
+        _summarise("removed", Removals(folder, images, forced=force).carry_out())
 
 
 def disk_usage(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False) -> None:

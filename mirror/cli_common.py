@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mirror.config import Config, ConfigError, Loaded, environment, load
+from mirror.log import configure
 from mirror.oci.pattern import Images
 from mirror.store.errors import StoreError, translated
 from mirror.store.folder import Folder
@@ -55,6 +56,7 @@ def tell(message: str) -> None:
 def opened(file: Path | None, cache_dir: Path | None) -> Iterator[tuple[Folder, Config]]:
     """The cache folder, whether a mirror runs on it or not; the command ends with 1 where there is none."""
     config = loaded(file, {"cache_dir": cache_dir}).config
+    configure(config.log, sys.stderr)
     path = config.cache.dir
     try:
         with translated(f"cannot use the cache folder {path}"):

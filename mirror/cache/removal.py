@@ -49,16 +49,25 @@ class Removals:
 
     def carry_out(self) -> Iterator[Step]:
         """The same, done. Links before blobs, so that no repository has what is not here any more."""
-        for step in self.steps():
-            try:
-                self._folder.index.drop(step.repository, step.tags, step.links)
-            finally:
-                # However far it came, what is in memory of it ends.
-                self._folder.generation.note_removed()
-                self._folder.generation.note_pinned()
-            for digest in step.blobs:
-                self._folder.blobs.remove(digest)
+        steps = self.steps()
+        while True:
+            # A repository at a time, so that a running mirror does not wait long for its next eviction.
+            with self._folder.changing():
+                step = next(steps, None)
+                if step is None:
+                    return
+                self._remove(step)
             yield step
+
+    def _remove(self, step: Step) -> None:
+        try:
+            self._folder.index.drop(step.repository, step.tags, step.links)
+        finally:
+            # However far it came, what is in memory of it ends.
+            self._folder.generation.note_removed()
+            self._folder.generation.note_pinned()
+        for digest in step.blobs:
+            self._folder.blobs.remove(digest)
 
     def _step(
         self, repository: Repository, goes: list[Found], pinned: list[Found], stays: list[Found]

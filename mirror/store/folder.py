@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.config import CacheSettings
+from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.pattern import Pin
@@ -35,6 +36,8 @@ from mirror.store.lock import lock_path, locked, try_lock
 from mirror.store.memory import Content
 from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
+
+log = get_logger(__name__)
 
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
 # in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
@@ -106,6 +109,7 @@ class Folder:
         total = shutil.disk_usage(path).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
         self._evicting = path / "evicting"
+        self._judged = (0, False)  # which pins were looked at, and whether they are too much
         self._passed = (0, 0.0, START)  # what eviction need not look at: for which pins, until when, how far
 
     def held(self, repository: Repository, digest: Digest) -> Held:
@@ -237,7 +241,18 @@ class Folder:
                 gone += self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
             if (excess := self.excess()) > 0:
                 gone += self._evict(now - IN_USE, excess, kept)
+                self._warn_of_pins()
         return gone
+
+    def _warn_of_pins(self) -> None:
+        """Once: what a pattern matches may have become more than there is room for."""
+        now, (judged, too_much) = self.generation.pinned(), self._judged
+        if judged == now:
+            return
+        pinned, allowed = sum(self.pins.kept().values()), self.allowed()
+        if pinned > allowed and not too_much:
+            log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed)
+        self._judged = (now, pinned > allowed)
 
     def _evict(self, before: float, excess: int | None, kept: Kept) -> list[Gone]:
         """What is pinned and not used is what is oldest: it is not gone through again each time."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from mirror.config import Amount, CacheSettings
 from mirror.oci.digest import Digest
@@ -113,6 +114,18 @@ def test_what_is_unpinned_can_go(tmp_path: Path) -> None:
     assert folder.evict() == folder.evict() == []
     folder.pins.remove(Images.parse("x:1"))
     assert [each.digest for each in folder.evict()] == image[:2]
+    folder.close()
+
+
+def test_a_pattern_that_comes_to_match_too_much(tmp_path: Path) -> None:
+    """Is kept all the same, and the log says so, once."""
+    folder = open_folder(tmp_path / "cache", max_size=5000)
+    folder.pin(Pin.parse("x:*"))
+    for number in range(3):
+        age(folder, *put_image(folder, X, str(number), [bytes([number]) * 3000]))
+    with structlog.testing.capture_logs() as logs:
+        assert folder.evict() == folder.evict() == []
+    assert [each["event"] for each in logs] == ["pins take more than there is room for"]
     folder.close()
 
 
