@@ -8,12 +8,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from mirror import __version__
-from mirror.config import Config, ConfigError, Loaded, environment, load
+from mirror import __version__, cli_cache, cli_pins
+from mirror.cli_common import AsJson, CacheDir, ConfigFile
+from mirror.cli_common import fail as _fail
+from mirror.cli_common import loaded as _load
+from mirror.config import Config, Loaded
 from mirror.log import configure, get_logger
 from mirror.notify import notify
 from mirror.service import Service
@@ -57,14 +60,9 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="TOML file; config/mirror.toml has every option."),
-]
 Listen = Annotated[
     list[str] | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to serve on; repeatable.")
 ]
-CacheDir = Annotated[Path | None, typer.Option("--cache-dir", metavar="DIR", help="Folder of the cache.")]
 Upstream = Annotated[
     list[str] | None,
     typer.Option(
@@ -129,7 +127,7 @@ def config_show(
     cache_dir: CacheDir = None,
     upstream: Upstream = None,
     offline: Offline = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the effective values and where each came from. Secrets are masked."""
     flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
@@ -146,17 +144,8 @@ def config_show(
         typer.echo(f"{key:<{keys}}  {value:<{min(values, 40)}}  {origin}")
 
 
-def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
-    try:
-        return load(file, environment(), flags)
-    except ConfigError as error:
-        _fail(str(error), 2)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    for line in message.splitlines():
-        typer.echo(f"registry-mirror: {line}", err=True)
-    raise typer.Exit(code)
+cli_cache.add_to(app)
+cli_pins.add_to(app)
 
 
 def _rows(loaded: Loaded) -> "Sequence[tuple[str, str, str]]":

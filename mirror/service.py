@@ -31,6 +31,7 @@ class Service:
         self._tasks = Tasks()
         self._store = store
         store.on_evicted = self._evicted
+        self.removed = store.folder.generation.removed
         self._upstreams = Upstreams(config, self.metrics, self._tasks)
         tools = Tools(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(tools, self._upstreams, config.tags)
@@ -39,7 +40,9 @@ class Service:
     async def open(cls, config: Config, clock: Callable[[], float] = time.time) -> "Service":
         """`clock`: seconds since the epoch. Raises StoreError when the cache folder cannot be used."""
         store = await Store.open(config.cache.dir, config.cache)
+        await store.configure_pins(config.pins())
         service = cls(config, store, clock)
+        service._tasks.spawn(service._warm_up(), name="warm up")
         service._tasks.spawn(service._keep_house(), name="housekeeping")
         return service
 
@@ -71,6 +74,11 @@ class Service:
         self.metrics.evicted_blobs.inc(len(gone))
         self.metrics.evicted_bytes.inc(size)
         log.info("evicted to make room, least recently used first", blobs=len(gone), bytes=size)
+
+    async def _warm_up(self) -> None:
+        """What the first request would wait for, 20 ms of it, while there is none."""
+        await self._upstreams.warm_up()
+        await self._store.warm_up()
 
     async def _keep_house(self) -> None:
         while True:

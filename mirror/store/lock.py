@@ -2,9 +2,12 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.oci.digest import Digest
+from mirror.store.generation import open_shared
 
 
 def lock_path(digest: Digest, folder: Path) -> Path:
@@ -36,3 +39,14 @@ def _is_at(path: Path, descriptor: int) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(named, os.fstat(descriptor))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` alone among all threads and processes; waits for it."""
+    descriptor = open_shared(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

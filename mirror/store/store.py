@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mirror.config import CacheSettings
 from mirror.oci.digest import Digest
+from mirror.oci.pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import Gone
 from mirror.store.combine import Combined
@@ -34,11 +35,11 @@ class Store:
     def __init__(self, folder: Folder, memory: int) -> None:
         self.folder = folder
         self.on_evicted: Callable[[Sequence[Gone]], object] = bool  # told what the quota has cost
-        self._memory = Memory(memory)
+        self._memory = Memory(memory, folder.generation.removed)
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
-        self.threads = DiskThreads()
+        self.threads = DiskThreads(first=folder.open_connections)
         self._claims: Combined[Digest, Claim | None] = Combined(self.threads, folder.claim)
         self._keeps: Combined[tuple[Claim, bytes], int] = Combined(self.threads, folder.keep)
         # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
@@ -55,6 +56,10 @@ class Store:
         finally:
             opener.executor.shutdown(wait=False)
         return cls(folder, 0 if settings is None else settings.memory)
+
+    async def warm_up(self) -> None:
+        """Open each thread's connections to the books before somebody waits for them."""
+        await self.threads.warm_up()
 
     async def held(self, repository: Repository, digest: Digest) -> Held:
         if (known := self._memory.content(repository, digest)) is not None:
@@ -142,13 +147,13 @@ class Store:
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
-        await self.threads.run(self.folder.index.put_tag, repository, tag, entry)
+        await self.threads.run(self.folder.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.keep_tag(repository, tag, entry, self._memory.writes)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
-        await self.threads.run(self.folder.index.drop_tag, repository, tag)
+        await self.threads.run(self.folder.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
@@ -159,7 +164,7 @@ class Store:
         return await self.threads.run(self.folder.index.referrers, repository, digest)
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
-        await self.threads.run(self.folder.index.put_referrers, repository, digest, entry)
+        await self.threads.run(self.folder.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.threads.run(self.folder.index.repositories, prefix, after, limit)
@@ -220,6 +225,10 @@ class Store:
             gone = await self.threads.run(self.folder.evict, keep)
         if gone:
             self.on_evicted(gone)
+
+    async def configure_pins(self, pins: Sequence[Pin]) -> None:
+        """Pin what the configuration says, and no longer what it said before."""
+        await self.threads.run(self.folder.pins.configure, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""

@@ -39,7 +39,8 @@ class App:
     def __init__(self, service: Service, config: Config) -> None:
         self._metrics = service.metrics
         self._registry = RegistryApi(service.cache, config)
-        self.replay = Replay(config.cache.memory // REPLAY_SHARE, service.metrics, service.used)
+        memory = config.cache.memory // REPLAY_SHARE
+        self.replay = Replay(memory, service.metrics, service.used, removed=service.removed)
         self.probes = Probes(service)
         self._running = 0
         self._idle = asyncio.Event()
@@ -50,7 +51,7 @@ class App:
         probed = await self.probes.answer(request)
         if probed is not None:
             return probed
-        exchange = Exchange(request)
+        exchange = Exchange(request, self.replay.removed())
         self._running += 1
         self._idle.clear()
         try:
