@@ -23,6 +23,7 @@ from mirror.oci.reference import Repository
 from mirror.store.blobs import Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
+from mirror.store.followed import Followed
 from mirror.store.growing import Partial
 from mirror.store.index import Index, Link
 from mirror.store.lock import lock_path, try_lock
@@ -161,6 +162,10 @@ class Folder:
             if partial is not None:
                 partial.release()
             raise
+
+    def follow(self, digest: Digest) -> Followed | None:
+        """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
+        return Followed.open(digest, self._partials)
 
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
         """Start a partial from nothing, with room for `size` bytes."""

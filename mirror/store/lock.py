@@ -12,6 +12,11 @@ def lock_path(digest: Digest, folder: Path) -> Path:
     return folder / f"{digest.algorithm}-{digest.encoded}.map"
 
 
+def data_path(digest: Digest, folder: Path) -> Path:
+    """The file that a fill of `digest` writes."""
+    return folder / f"{digest.algorithm}-{digest.encoded}.data"
+
+
 def try_lock(path: Path) -> int | None:
     """Lock `path`, creating it, and return its descriptor (read-write); None when another process has it.
 
@@ -25,12 +30,13 @@ def try_lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        if _is_at(path, descriptor):
+        if is_at(path, descriptor):
             return descriptor
         os.close(descriptor)
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether `path` still is the name of the open file."""
     try:
         named = os.stat(path)
     except FileNotFoundError:
