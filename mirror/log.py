@@ -27,6 +27,11 @@ def get_logger(name: str) -> Any:
     return structlog.get_logger(component=name.removeprefix("mirror."))
 
 
+def about(**values: object) -> None:
+    """Have these in every line of this process from now on."""
+    structlog.contextvars.bind_contextvars(**values)
+
+
 def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:
     """Send everything, the libraries' own logging included, to `stream`."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
