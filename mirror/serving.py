@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from mirror.config import Config, ConfigError, environment
+from mirror.ledger import Ledger
 from mirror.listening import Listening, bound, inherited
 from mirror.log import about, configure, get_logger
 from mirror.notify import notify
@@ -112,6 +113,7 @@ async def _serve(config: Config, birth: Birth) -> None:
     loop.add_reader(birth.parent, partial(_orphaned, birth.parent, stop))
     service = await Service.open(config)
     try:
+        await service.join(Ledger(birth.folder, birth.number, service.counted))
         await serve(service, config, lambda _: _tell(birth.ready), stop, place)
     finally:
         await service.close()

@@ -1,8 +1,8 @@
 """One cache folder: blobs and books together, synchronously.
 
 <cache folder>/           0700
-    blobs/                verified blobs and their entries
-    books/                links, tag entries, referrers, repositories
+    blobs/                verified blobs and their entries; locked by the process that evicts
+    books/                links, tag entries, referrers, repositories; locked by the one that keeps house
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
 """
@@ -26,7 +26,7 @@ from mirror.store.disk import Verified
 from mirror.store.followed import Followed
 from mirror.store.growing import Partial
 from mirror.store.index import Index, Link
-from mirror.store.lock import lock_path, try_lock
+from mirror.store.lock import exclusive, lock_path, try_folder, try_lock
 from mirror.store.memory import Content
 from mirror.store.quota import IN_USE, Quota, Room
 
@@ -88,6 +88,7 @@ class Folder:
         total = shutil.disk_usage(path).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
         self._evicting = threading.Lock()
+        self._housekeeping: int | None = None
 
     def held(self, repository: Repository, digest: Digest) -> Held:
         return Held(self.index.link(repository, digest), self.blobs.has(digest))
@@ -189,13 +190,29 @@ class Folder:
         But nothing of `keep`, nor what somebody is using (quota.IN_USE).
         """
         gone: list[Gone] = []
-        with self._evicting:
+        # One at a time: two that see the same excess would remove it twice.
+        with self._evicting, exclusive(self._path / "blobs"):
             now = time.time()
             if self._quota.max_age < math.inf:
                 gone += self.blobs.evict(now - max(self._quota.max_age, IN_USE), None, keep)
             if (excess := self.excess()) > 0:
                 gone += self.blobs.evict(now - IN_USE, excess, keep)
         return gone
+
+    def keeps_house(self) -> bool:
+        """Whether this process is the one, among those on this folder, that does what needs doing once.
+
+        Who is, stays it until `leave_house`, or its end.
+        """
+        if self._housekeeping is None:
+            self._housekeeping = try_folder(self._path / "books")
+        return self._housekeeping is not None
+
+    def leave_house(self) -> None:
+        """Let another process keep it."""
+        if self._housekeeping is not None:
+            os.close(self._housekeeping)
+            self._housekeeping = None
 
     def close(self) -> None:
         """Close this thread's connections."""

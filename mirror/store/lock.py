@@ -1,7 +1,9 @@
-"""One filler per digest among all processes of this machine: `flock`, freed by the kernel on any death."""
+"""Who does what among all processes of this machine: `flock`, freed by the kernel on any death."""
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.oci.digest import Digest
@@ -32,6 +34,28 @@ def try_lock(path: Path) -> int | None:
             return None
         if is_at(path, descriptor):
             return descriptor
+        os.close(descriptor)
+
+
+def try_folder(folder: Path) -> int | None:
+    """Lock a folder, which needs no room on the disk; its descriptor, or None when another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """As `try_folder`, but waits for the others. Blocks."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
         os.close(descriptor)
 
 

@@ -234,6 +234,13 @@ class Store:
         if gone:
             self.on_evicted(gone)
 
+    async def keep_house(self) -> None:
+        """What is to be done now and then; of what concerns all processes, one of them does it."""
+        if await self.threads.run(self.folder.keeps_house):
+            await self.tidy()
+        else:
+            await self.flush_used()
+
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
         return await self.threads.run(self.folder.blobs.stats)
@@ -251,6 +258,7 @@ class Store:
 
     async def close(self) -> None:
         await self.flush_used()
+        await self.threads.run(self.folder.leave_house)
         self.readers.executor.shutdown(wait=False)
         await self.threads.close(self.folder.close)
 

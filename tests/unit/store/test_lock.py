@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.lock import try_lock
+from mirror.store.lock import exclusive, try_folder, try_lock
 
 HOLD = """
 import sys
@@ -79,3 +79,14 @@ def test_a_file_that_is_replaced_between_opening_and_locking(
     assert descriptor is not None
     assert os.fstat(descriptor).st_ino == path.stat().st_ino
     os.close(descriptor)
+
+
+def test_a_folder_is_locked_without_a_file(tmp_path: Path) -> None:
+    """By one at a time, who tries or who waits; nothing is made in it."""
+    first = try_folder(tmp_path)
+    assert first is not None
+    assert try_folder(tmp_path) is None
+    os.close(first)
+    with exclusive(tmp_path):
+        assert try_folder(tmp_path) is None
+    assert os.listdir(tmp_path) == []
