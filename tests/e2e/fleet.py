@@ -13,7 +13,7 @@ from pathlib import Path
 from mirror.oci.digest import Digest
 from tests.e2e.processes import free_port, wait_until
 from tests.running import CHUNK
-from tests.wire import Wire
+from tests.wire import Wire, get
 
 CONFIG = """
 [server]
@@ -125,6 +125,16 @@ class Fleet:
             return next(int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].endswith(f":{inode}"))
 
         return await asyncio.to_thread(look)
+
+    async def metric(self, line: str, wire: Wire | None = None) -> float:
+        """The value of the metric whose name and labels are `line`, as whoever has the connection tells it."""
+        if wire is None:
+            body = (await get(self.address, "/metrics")).body
+        else:
+            wire.send("GET", "/metrics")
+            body = (await wire.reply()).body
+        lines = body.decode().splitlines()
+        return next(float(each.rpartition(" ")[2]) for each in lines if each.startswith(f"{line} "))
 
     async def close(self) -> None:
         if self._process is not None and self._process.poll() is None:

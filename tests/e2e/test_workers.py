@@ -22,6 +22,9 @@ from tests.wire import Wire, get
 
 BIG = bytes(range(256)) * (LARGE // 256)
 HALF = LARGE // 2
+MANIFEST = len(FakeRegistry().add_image("library/x", "t", [BIG]).manifest_data)
+
+RECEIVED = 'registry_mirror_upstream_bytes_total{upstream="docker.io"}'
 
 # What systemd does for a service that has a socket unit: descriptor 3 is the socket, and the service is told.
 ACTIVATE = """
@@ -67,6 +70,9 @@ async def test_a_herd_at_all_workers_is_one_download(hub: FakeRegistry, tmp_path
         for wire in wires:
             assert await wire.reader.readexactly(LARGE - HALF + CHUNK) == BIG[HALF - CHUNK :]
         assert (hub.requests("GET", digest), hub.requests("HEAD", digest)) == (1, 0)
+        for worker in await mirror.workers():  # whoever is asked tells of all
+            async with await mirror.connect(worker) as wire:
+                assert await mirror.metric(RECEIVED, wire) == LARGE + MANIFEST
 
 
 async def test_killing_who_downloads_is_unnoticed_elsewhere(hub: FakeRegistry, tmp_path: Path) -> None:
@@ -86,6 +92,7 @@ async def test_killing_who_downloads_is_unnoticed_elsewhere(hub: FakeRegistry, t
             assert (await each.head()).status == 200
             assert await each.reader.readexactly(HALF - CHUNK) == BIG[: HALF - CHUNK]
         assert await mirror.filling(digest) == first
+        told = await mirror.metric(RECEIVED)
         os.kill(first, signal.SIGKILL)
         for each in wires:
             assert await each.reader.readexactly(LARGE - HALF + CHUNK) == BIG[HALF - CHUNK :]
@@ -95,6 +102,9 @@ async def test_killing_who_downloads_is_unnoticed_elsewhere(hub: FakeRegistry, t
         assert HALF - CHUNK <= begin <= HALF
         await mirror.until(lambda pids: len(pids) == 3 and first not in pids, "a worker in its place")
         assert (await get(mirror.address, path_of(digest))).body == BIG
+        # What the killed one had told is not forgotten; nothing came twice but what it had not yet written.
+        assert await mirror.metric(RECEIVED) == told + LARGE - begin
+        assert LARGE <= told + LARGE - begin <= LARGE + CHUNK + MANIFEST
 
 
 async def test_a_reload_drops_nothing(hub: FakeRegistry, tmp_path: Path) -> None:
