@@ -7,17 +7,19 @@ process goes on where it stopped, and readers notice nothing.
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.store.errors import StoreError
 from mirror.store.folder import Held
 from mirror.store.followed import Followed
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
 from mirror.store.store import Store
+from mirror.tasks import to_the_end
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Upstream
 
@@ -29,6 +31,24 @@ POLL_SECONDS = 0.005
 
 # How often it is looked whether who fills is still alive, in seconds.
 LOCK_SECONDS = 0.05
+
+
+@asynccontextmanager
+async def alone(store: Store, digest: Digest) -> AsyncIterator[None]:
+    """No other process fetches what has this digest, or this name for a lock, at the same time.
+
+    Whoever waited looks whether it is here now. Where the disk allows no lock, everybody fetches for himself.
+    """
+    claim = None
+    with suppress(StoreError):
+        while (claim := await store.claim(digest)) is None:  # noqa: ASYNC110  # a file lock
+            await asyncio.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if claim is not None:
+            with suppress(StoreError):
+                await to_the_end(store.give_up(claim))
 
 
 class Following:

@@ -127,7 +127,7 @@ class Fleet:
         return await asyncio.to_thread(look)
 
     async def metric(self, line: str, wire: Wire | None = None) -> float:
-        """The value of the metric whose name and labels are `line`, as whoever has the connection tells it."""
+        """The value of the metric whose name and labels are `line`, as who has the connection tells it."""
         if wire is None:
             body = (await get(self.address, "/metrics")).body
         else:

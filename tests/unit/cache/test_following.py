@@ -185,3 +185,21 @@ async def test_small_blobs_are_had_from_one_download_too(
         gate.release()
         assert (await one.reply()).body == (await two.reply()).body == b"small"
     assert fake.requests("GET", image.layers[0]) == 1
+
+
+async def test_a_manifest_is_asked_for_once(fake: FakeRegistry, first: Running, second: Running) -> None:
+    """By tag and by digest: each GET counts against the rate limit, so only one process makes it."""
+    image = fake.add_image("library/x", "t", [b"small"])
+    other = fake.add_image("library/x", None, [b"other"])
+    for path, name in (("t", "manifests/t"), (other.manifest, str(other.manifest))):
+        gate = fake.hold(name, after=2)
+        url = f"/v2/docker.io/library/x/manifests/{path}"
+        async with await Wire.open(first.address) as one, await Wire.open(second.address) as two:
+            one.send("GET", url)
+            await gate.reached.wait()
+            two.send("GET", url)
+            await get(second.address, "/v2/")
+            gate.release()
+            assert (await one.reply()).body == (await two.reply()).body
+        assert fake.requests("GET", name) == 1
+    assert fake.requests("GET", str(image.manifest)) == 0
