@@ -54,6 +54,9 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.tasks = Gauge(
+            "registry_mirror_tasks", "Background tasks running now, downloads included.", registry=registry
+        )
         self.prefetched = Counter(
             "registry_mirror_prefetched_blobs_total",
             "Blobs to be fetched ahead, by how that ended (stored, joined, failed, cancelled, dropped).",

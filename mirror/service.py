@@ -43,6 +43,7 @@ class Service:
         """`clock`: seconds since the epoch. Raises StoreError when the cache folder cannot be used."""
         store = await Store.open(config.cache.dir, config.cache)
         service = cls(config, store, clock)
+        service._tasks.spawn(service._warm_up(), name="warm up")
         service._tasks.spawn(service._keep_house(), name="housekeeping")
         return service
 
@@ -55,7 +56,8 @@ class Service:
         return self._upstreams.state()
 
     async def refresh_stats(self) -> None:
-        """Bring the gauges about the cache up to date."""
+        """Bring the gauges about the cache up to date, and what else is asked for only here."""
+        self.metrics.tasks.set(self._tasks.running)
         self._upstreams.report(self.metrics)
         size, entries = await self._store.stats()
         self.metrics.cache_bytes.set(size)
@@ -94,6 +96,11 @@ class Service:
         self.metrics.evicted_blobs.inc(len(gone))
         self.metrics.evicted_bytes.inc(size)
         log.info("evicted to make room, least recently used first", blobs=len(gone), bytes=size)
+
+    async def _warm_up(self) -> None:
+        """What the first request would wait for, 20 ms of it, while there is none."""
+        await self._upstreams.warm_up()
+        await self._store.warm_up()
 
     async def _keep_house(self) -> None:
         while True:

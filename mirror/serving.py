@@ -1,6 +1,7 @@
 """`serve`: one process that does everything, or several and one that looks after them."""
 
 import asyncio
+import gc
 import os
 import signal
 import ssl
@@ -61,11 +62,21 @@ async def _alone(
         notify("READY=1")
 
     service = await Service.open(config)
+    _collect_less()
     try:
         await serve(service, config, ready, stop, place)
     finally:
         await tasks.close()
         await service.close()
+
+
+def _collect_less() -> None:
+    """What is here now stays, so the collector need not look at it again; and it comes less often.
+
+    At Python's own threshold (700 new objects) it takes an eighth of the processor time of small fills.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _on_stop(number: int, stop: asyncio.Event) -> None:
@@ -112,6 +123,7 @@ async def _serve(config: Config, birth: Birth) -> None:
     loop.add_signal_handler(RETIRE, place.retire.set)
     loop.add_reader(birth.parent, partial(_orphaned, birth.parent, stop))
     service = await Service.open(config)
+    _collect_less()
     try:
         await service.join(Ledger(birth.folder, birth.number, service.counted))
         await serve(service, config, lambda _: _tell(birth.ready), stop, place)

@@ -18,6 +18,11 @@ class Tasks:
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
 
+    @property
+    def running(self) -> int:
+        """How many there are now."""
+        return len(self._running)
+
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Run `work` on its own. What it raises is logged, even when nobody awaits it."""
         if self._closed:

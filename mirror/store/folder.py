@@ -66,7 +66,11 @@ class Claim:
     present: bool
 
     def release(self) -> None:
-        """In this order: whoever locks the file after that sees that it has no name."""
+        """In this order: whoever locks the file after that sees that it has no name.
+
+        A fill that did not know the size may have left data, with which nobody will go on.
+        """
+        self.path.with_suffix(".data").unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         os.close(self.lock)
 
@@ -213,6 +217,11 @@ class Folder:
         if self._housekeeping is not None:
             os.close(self._housekeeping)
             self._housekeeping = None
+
+    def open_connections(self) -> None:
+        """Open this thread's connections, which otherwise its first call does."""
+        self.blobs.size()
+        self.index.repositories("", "", 1)
 
     def close(self) -> None:
         """Close this thread's connections."""

@@ -43,6 +43,7 @@ class Partial:
         self.data_path = data_path(digest, folder)
         self._map_path = lock_path(digest, folder)
         self._lock = lock
+        self._discarded = False
         self.descriptor = os.open(
             self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
@@ -117,11 +118,18 @@ class Partial:
 
     def discard(self) -> None:
         """Remove both files; the caller still releases the lock."""
+        self._discarded = True
         self.data_path.unlink(missing_ok=True)
         self._map_path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Close everything and give up the lock; what is on disk stays for the next fill."""
+        """Close everything and give up the lock; what was received stays for the next fill.
+
+        Where nothing was, nothing stays: names that nobody has, asked for at random, must not fill the disk.
+        """
+        # Once only: as soon as the names are gone, they may be those of another process's files.
+        if not self._discarded and (self.chunks is None or not self.chunks.received()):
+            self.discard()
         self._drop_map()
         os.close(self.descriptor)
         os.close(self._lock)

@@ -42,7 +42,7 @@ class Store:
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
-        self.threads = DiskThreads()
+        self.threads = DiskThreads(first=folder.open_connections)
         self._claims: Combined[Digest, Claim | None] = Combined(self.threads, folder.claim)
         self._keeps: Combined[tuple[Claim, bytes], int] = Combined(self.threads, folder.keep)
         # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
@@ -59,6 +59,10 @@ class Store:
         finally:
             opener.executor.shutdown(wait=False)
         return cls(folder, 0 if settings is None else settings.memory)
+
+    async def warm_up(self) -> None:
+        """Open each thread's connections to the books before somebody waits for them."""
+        await self.threads.warm_up()
 
     async def held(self, repository: Repository, digest: Digest) -> Held:
         if (known := self._memory.content(repository, digest)) is not None:

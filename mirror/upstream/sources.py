@@ -347,6 +347,13 @@ class Upstreams(Mapping[str, Upstream]):
                 metrics.source_speed.labels(*labels).set(source.health.speed)
                 metrics.source_connections.labels(*labels).set(source.lanes)
 
+    async def warm_up(self) -> None:
+        """Be ready for the first question. Nothing is dialled; what is wrong is told to who asks."""
+        for upstream in self._upstreams.values():
+            for source in upstream.sources:
+                with contextlib.suppress(UpstreamError):
+                    await source.registry.warm_up()
+
     async def close(self) -> None:
         """Close the connections of all of them."""
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))

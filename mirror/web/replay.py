@@ -33,7 +33,7 @@ LONGEST = 30.0
 MOST_SEEN = 8192
 
 # What differs between the access lines of identical requests.
-VARYING = ("id", "client", "first_byte_ms", "total_ms")
+VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +122,13 @@ class Replay:
         self._lines.flush()
 
     def _note(self, known: Known, client: str, now: float, took: float) -> None:
-        known.tally.add(known.length, took, took)
+        known.tally.add_at_once(known.length, took)
         if known.digest is not None:
             self._used(known.digest)
         if known.line is not None:
             milliseconds = round(took * 1000, 2)
-            values = {
-                "id": new_id(),
-                "client": client,
-                "first_byte_ms": milliseconds,
-                "total_ms": milliseconds,
-                "timestamp": f"{self._time}{int(now % 1 * 1e6):06d}Z",
-            }
-            self._lines.add(known.line.filled(values))
+            moment = f"{self._time}{int(now % 1 * 1e6):06d}Z"
+            self._lines.add(known.line.filled((new_id(), client, milliseconds, milliseconds, moment)))
 
     def _tick(self, now: float) -> None:
         self._second = int(now)

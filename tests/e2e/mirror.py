@@ -2,6 +2,7 @@
 
 import sys
 import urllib.request
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,20 +10,31 @@ from tests.e2e.processes import Process, free_port
 
 
 class Mirror(Process):
-    """`registry-mirror serve` in front of an origin; may be killed and started again."""
+    """`registry-mirror serve` in front of an origin; may be killed and started again.
 
-    def __init__(self, folder: Path, upstream: str, *flags: str) -> None:
+    `wrapper` is what runs it, `unshare` for instance.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        upstream: str,
+        *flags: str | Path,
+        wrapper: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.address}"
         self.cache = folder / "cache"
         command: list[str | Path] = [
+            *wrapper,
             sys.executable,
             *("-m", "mirror", "serve", "--listen", self.address, "--cache-dir", self.cache),
             *("--upstream", f"docker.io={upstream}", *flags),
         ]
         folder.mkdir(exist_ok=True)
-        super().__init__(command, folder / "mirror.log", self._is_ready)
+        super().__init__(command, folder / "mirror.log", self._is_ready, env)
 
     def metric(self, line: str) -> float:
         """The value of a metric by name and labels; 0 when it was never counted."""

@@ -110,9 +110,9 @@ def fields(number: int) -> dict[str, object]:
 def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
     """Rendered once and filled in, or rendered each time: but for the moment nobody can tell."""
     configure(Log(), stream)
-    template = LineTemplate("access", "request", fields(7), ["id", "took"])
+    template = LineTemplate("access", "request", fields(7), ["id", "took", "timestamp"])
     get_logger("mirror.access").info("request", **fields(9), timestamp="now")
-    filled = template.filled({"id": "0009", "took": 2.25, "timestamp": "now"})
+    filled = template.filled(("0009", 2.25, "now"))
     assert filled == stream.getvalue().rstrip("\n")
 
 

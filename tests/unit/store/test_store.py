@@ -122,6 +122,42 @@ def _no_space(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+async def test_nothing_is_left_of_what_never_came(store: Store, tmp_path: Path) -> None:
+    """Whoever asks for digests that nobody has does not fill the disk with the names of their files."""
+    for allocated in (False, True):
+        partial, _ = await store.lock_partial(X, LAYER)
+        assert partial is not None
+        if allocated:
+            await store.grow(partial, 5, 64 * 1024)
+        await store.release(partial)
+        assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
+
+
+async def test_what_was_given_up_belongs_to_the_next_one(store: Store, tmp_path: Path) -> None:
+    """Between `discard` and `release` another may have begun: its files are not ours to remove."""
+    first, _ = await store.lock_partial(X, LAYER)
+    assert first is not None
+    await store.discard(first)
+    second, _ = await store.lock_partial(X, LAYER)
+    assert second is not None
+    await store.release(first)
+    assert len(await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial")) == 2
+    await store.release(second)
+
+
+async def test_a_small_fill_tidies_up_after_a_large_one(store: Store, tmp_path: Path) -> None:
+    """What was interrupted before its size was known, and is now filled in one piece."""
+    partial, _ = await store.lock_partial(X, LAYER)
+    assert partial is not None
+    growing = await store.grow(partial, 5, 64 * 1024)
+    await growing.write(0, [b"la"])
+    await store.release(partial)
+    claim = await store.claim(LAYER)
+    assert claim is not None
+    await store.keep(X, claim, Content(Link(size=5), b"layer"))
+    assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
+
+
 async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None:
     """It is set aside, and the right bytes can come again."""
     await store.put_manifest(X, MANIFEST, {})
@@ -138,20 +174,26 @@ async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None
     assert await store.manifest(X, MANIFEST.digest) == MANIFEST
 
 
-async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store) -> None:
+async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store, tmp_path: Path) -> None:
     """A client leaves while its blob is being opened."""
     big = StoredManifest(bytes(SMALL_BYTES + 1), Digest.of(bytes(SMALL_BYTES + 1)), "application/x")
     await store.put_manifest(X, big, {})
-    # Every thread has its connections before anything is counted.
-    await asyncio.gather(*(store.held(X, LAYER) for _ in range(100)))
-    before = len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
     opening = asyncio.ensure_future(store.open_blob(X, big.digest))
     await asyncio.sleep(0)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    await asyncio.gather(*(store.held(X, LAYER) for _ in range(20)))
-    assert len(await asyncio.to_thread(os.listdir, "/proc/self/fd")) == before
+    # As many calls as there are threads: the one that opens the blob has ended when all of them have.
+    await asyncio.gather(*(store.held(X, LAYER) for _ in range(50)))
+    async with asyncio.timeout(5):
+        while await asyncio.to_thread(opened, tmp_path / "cache" / "blobs" / "sha256"):
+            await store.held(X, LAYER)
+
+
+def opened(folder: Path) -> list[Path]:
+    """The files in a folder that this process has open."""
+    links = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return [path for each in links if (path := Path(os.path.realpath(each))).is_relative_to(folder)]
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
