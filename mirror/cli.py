@@ -4,12 +4,15 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from mirror import __version__
-from mirror.config import Config, ConfigError, Loaded, environment, load
+from mirror import __version__, cli_cache, cli_pins
+from mirror.cli_common import AsJson, CacheDir, ConfigFile
+from mirror.cli_common import fail as _fail
+from mirror.cli_common import loaded as _load
+from mirror.config import Config, Loaded, environment, load
 from mirror.log import configure
 from mirror.serving import run
 from mirror.store.errors import StoreError
@@ -52,14 +55,9 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="TOML file; config/mirror.toml has every option."),
-]
 Listen = Annotated[
     list[str] | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to serve on; repeatable.")
 ]
-CacheDir = Annotated[Path | None, typer.Option("--cache-dir", metavar="DIR", help="Folder of the cache.")]
 Upstream = Annotated[
     list[str] | None,
     typer.Option(
@@ -125,7 +123,7 @@ def config_show(
     cache_dir: CacheDir = None,
     upstream: Upstream = None,
     offline: Offline = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the effective values and where each came from. Secrets are masked."""
     flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
@@ -142,17 +140,8 @@ def config_show(
         typer.echo(f"{key:<{keys}}  {value:<{min(values, 40)}}  {origin}")
 
 
-def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
-    try:
-        return load(file, environment(), flags)
-    except ConfigError as error:
-        _fail(str(error), 2)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    for line in message.splitlines():
-        typer.echo(f"registry-mirror: {line}", err=True)
-    raise typer.Exit(code)
+cli_cache.add_to(app)
+cli_pins.add_to(app)
 
 
 def _rows(loaded: Loaded) -> "Sequence[tuple[str, str, str]]":

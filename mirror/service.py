@@ -34,6 +34,7 @@ class Service:
         self._tasks = Tasks()
         self._store = store
         store.on_evicted = self._evicted
+        self.removed = store.folder.generation.removed
         self._upstreams = Upstreams(config, self.metrics, self._tasks)
         tools = Tools(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(tools, self._upstreams, config.tags)
@@ -42,6 +43,7 @@ class Service:
     async def open(cls, config: Config, clock: Callable[[], float] = time.time) -> "Service":
         """`clock`: seconds since the epoch. Raises StoreError when the cache folder cannot be used."""
         store = await Store.open(config.cache.dir, config.cache)
+        await store.configure_pins(config.pins())
         service = cls(config, store, clock)
         service._tasks.spawn(service._warm_up(), name="warm up")
         service._tasks.spawn(service._keep_house(), name="housekeeping")

@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from mirror.oci.pattern import Pin
 from mirror.oci.reference import Names
 from mirror.tls import server_context
 
@@ -189,7 +190,18 @@ class CacheSettings(Section):
     max_size: Room = Amount()
     min_free: Room = Amount(1024**3)
     max_age: Span = float("inf")
+    pins: Words = ()
     memory: Size = ByteSize(64 * 1024 * 1024)
+
+    @field_validator("pins")
+    @classmethod
+    def _are_pins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Once each: a pattern with other platforms would be no pin of its own."""
+        patterns = [str(Pin.parse(each).images) for each in value]
+        twice = next((each for each in patterns if patterns.count(each) > 1), None)
+        if twice is not None:
+            raise ValueError(f"has {twice} twice: put all its platforms behind one of them")
+        return value
 
 
 class TagRule(Section):
@@ -365,6 +377,10 @@ class Config(Section):
         _claim((name, each.name) for each in self.upstreams for name in (each.name, *each.aliases))
         _claim((host, each.name) for each in self.upstreams for host in each.hosts)
         return self
+
+    def pins(self) -> tuple[Pin, ...]:
+        """What is to be kept in any case."""
+        return tuple(Pin.parse(each, self.names().names) for each in self.cache.pins)
 
     def names(self) -> Names:
         """How clients may call the upstreams; the first one is the default."""

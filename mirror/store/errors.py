@@ -11,6 +11,19 @@ class StoreError(Exception):
     """The cache folder could not be read or written; the message says which operation and why."""
 
 
+class PinTooLarge(StoreError):
+    """With this pin more would have to be kept than there is room for. All in bytes.
+
+    `used` by the pins there are, `asked` by this one besides, `allowed` for all of them.
+    """
+
+    def __init__(self, used: int, asked: int, allowed: int) -> None:
+        super().__init__(f"pins use {used} bytes, {asked} more are asked for, {allowed} are allowed")
+        self.used = used
+        self.asked = asked
+        self.allowed = allowed
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turn operating system and SQLite errors into StoreError, so that neither is known above `store`."""

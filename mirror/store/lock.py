@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.oci.digest import Digest
+from mirror.store.generation import open_shared
 
 
 def lock_path(digest: Digest, folder: Path) -> Path:
@@ -48,17 +49,6 @@ def try_folder(folder: Path) -> int | None:
     return descriptor
 
 
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """As `try_folder`, but waits for the others. Blocks."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def is_at(path: Path, descriptor: int) -> bool:
     """Whether `path` still is the name of the open file."""
     try:
@@ -66,3 +56,14 @@ def is_at(path: Path, descriptor: int) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(named, os.fstat(descriptor))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` alone among all threads and processes; waits for it."""
+    descriptor = open_shared(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

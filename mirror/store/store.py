@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from mirror.config import CacheSettings
 from mirror.oci.digest import Digest
+from mirror.oci.pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import Gone
 from mirror.store.combine import Combined
@@ -38,7 +39,7 @@ class Store:
     def __init__(self, folder: Folder, memory: int) -> None:
         self.folder = folder
         self.on_evicted: Callable[[Sequence[Gone]], object] = bool  # told what the quota has cost
-        self._memory = Memory(memory)
+        self._memory = Memory(memory, folder.generation.removed)
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
@@ -150,13 +151,13 @@ class Store:
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
-        await self.threads.run(self.folder.index.put_tag, repository, tag, entry)
+        await self.threads.run(self.folder.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.keep_tag(repository, tag, entry, self._memory.writes)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
-        await self.threads.run(self.folder.index.drop_tag, repository, tag)
+        await self.threads.run(self.folder.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
@@ -167,7 +168,7 @@ class Store:
         return await self.threads.run(self.folder.index.referrers, repository, digest)
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
-        await self.threads.run(self.folder.index.put_referrers, repository, digest, entry)
+        await self.threads.run(self.folder.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.threads.run(self.folder.index.repositories, prefix, after, limit)
@@ -244,6 +245,10 @@ class Store:
             await self.tidy()
         else:
             await self.flush_used()
+
+    async def configure_pins(self, pins: Sequence[Pin]) -> None:
+        """Pin what the configuration says, and no longer what it said before."""
+        await self.threads.run(self.folder.pins.configure, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""

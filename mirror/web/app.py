@@ -58,7 +58,8 @@ class App:
     def __init__(self, service: Service, config: Config) -> None:
         self._metrics = service.metrics
         self._registry = RegistryApi(service.cache, config)
-        self.replay = Replay(config.cache.memory // REPLAY_SHARE, service.metrics, service.used)
+        memory = config.cache.memory // REPLAY_SHARE
+        self.replay = Replay(memory, service.metrics, service.used, removed=service.removed)
         self.probes = Probes(service)
         self._last = False  # each connection ends with its next answer
         self._running = 0
@@ -72,7 +73,7 @@ class App:
             if self._last and not self.probes.draining:
                 probed.force_close()
             return probed
-        exchange = Exchange(request)
+        exchange = Exchange(request, self.replay.removed())
         self._running += 1
         self._idle.clear()
         try:

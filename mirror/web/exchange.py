@@ -39,8 +39,9 @@ def new_id() -> str:
 class Exchange:
     """Filled in as the request is understood and answered; reported once, at the end."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, removed: int = 0) -> None:
         self.request = request
+        self.removed = removed  # what the cache's removals were at (store.generation) when it came
         self.id = new_id()
         self.target: Target | None = None
         self.digest: Digest | None = None

@@ -1,10 +1,12 @@
 """The mirror as its users run it: a process, its flags, its own probes."""
 
+import json
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.processes import Process, free_port
 
@@ -41,6 +43,12 @@ class Mirror(Process):
         text = urllib.request.urlopen(f"{self.url}/metrics").read().decode()
         values = [each.rpartition(" ")[2] for each in text.splitlines() if each.startswith(f"{line} ")]
         return float(values[0]) if values else 0.0
+
+    def lines(self, repository: str) -> list[dict[str, Any]]:
+        """What its log says about a repository."""
+        text = self.log.read_text(errors="replace")
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [line for line in lines if str(line.get("repository", "")).endswith(repository)]
 
     def received(self) -> float:
         """Bytes received from the upstream since the start."""

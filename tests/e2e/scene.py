@@ -2,7 +2,6 @@
 
 import gzip
 import itertools
-import json
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -99,10 +98,8 @@ class Scene:
 
     def slowest(self, image: Image) -> float:
         """Seconds until the head of the mirror's slowest answer about a manifest of this image."""
-        text = self.mirror.log.read_text()
-        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        asked = [each for each in lines if each.get("kind") == "manifest"]
-        waits = [each["first_byte_ms"] / 1000 for each in asked if each.get("repository") == image.name]
+        lines = self.mirror.lines(image.name)
+        waits = [line["first_byte_ms"] / 1000 for line in lines if line.get("kind") == "manifest"]
         return max(waits, default=0.0)
 
 

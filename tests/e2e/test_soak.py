@@ -199,8 +199,12 @@ class Soak:
         """All of these pulls, at the same time, whatever goes on."""
         self.met[fault] += 1
         pulls = list(self._pool.map(lambda order: self._one(*order), orders))
-        failed = [f"{each.image.reference}: {each.complaint}" for each in pulls if each.complaint]
-        assert failed == [], f"in spite of {fault}"
+        failed = [each for each in pulls if each.complaint]
+        for each in failed:
+            print(each.image.reference, each.complaint, sep=": ")
+            for group in (self.roomy, self.tight):
+                print(*group.mirror.lines(each.image.name), sep="\n")
+        assert not failed, f"in spite of {fault}: {[each.complaint for each in failed]}"
 
     def _one(self, client: Client, image: Image) -> Pull:
         done = pull(client, image)
