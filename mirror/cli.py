@@ -1,12 +1,8 @@
 """The command line: one function per subcommand."""
 
-import asyncio
-import gc
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +12,10 @@ from mirror import __version__, cli_cache, cli_pins
 from mirror.cli_common import AsJson, CacheDir, ConfigFile
 from mirror.cli_common import fail as _fail
 from mirror.cli_common import loaded as _load
-from mirror.config import Config, Loaded
-from mirror.log import configure, get_logger
-from mirror.notify import notify
-from mirror.service import Service
+from mirror.config import Config, Loaded, environment, load
+from mirror.log import configure
+from mirror.serving import run
 from mirror.store.errors import StoreError
-from mirror.web.app import serve as serve_http
 
 SERVE_HELP = """Run the mirror in the foreground.
 
@@ -45,6 +39,7 @@ Without any network, with what was pulled before:
     registry-mirror serve --offline
 
 SIGTERM or Ctrl-C finishes what is being sent, up to server.shutdown_timeout; a second one ends at once.
+SIGHUP takes up a renewed certificate and, with server.workers of 2 or more, everything that was changed.
 """
 
 app = typer.Typer(
@@ -108,9 +103,10 @@ def serve(
     settings = _load(config, flags).config
     configure(settings.log, sys.stderr)
     try:
-        asyncio.run(_serve(settings))
+        status = run(settings, lambda: load(config, environment(), flags).config, _announce)
     except (StoreError, OSError) as error:
         _fail(f"{error}", 1)
+    raise typer.Exit(status)
 
 
 @config_app.command("check")
@@ -177,46 +173,8 @@ def _text(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-async def _serve(config: Config) -> None:
-    stop = asyncio.Event()
-    _stop_on_signals(stop)
-    service = await Service.open(config)
-    _collect_less()
-    try:
-        await serve_http(service, config, _ready(config), stop)
-    finally:
-        await service.close()
-
-
-def _collect_less() -> None:
-    """What is here now stays, so the collector need not look at it again; and it comes less often.
-
-    At Python's own threshold (700 new objects) it takes an eighth of the processor time of small fills.
-    """
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT drains; the second ends the process where it stands."""
-
-    def on_signal(number: int) -> None:
-        if stop.is_set():
-            os._exit(128 + number)  # fills resume from their maps at the next start
-        notify("STOPPING=1")
-        get_logger(__name__).info("stopping: finishing what is being sent, again to end at once")
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-
-
-def _ready(config: Config) -> Callable[[Sequence[str]], None]:
-    def ready(addresses: Sequence[str]) -> None:
-        typer.echo(_banner(config, addresses), err=True)
-        notify("READY=1")
-
-    return ready
+def _announce(config: Config, addresses: Sequence[str]) -> None:
+    typer.echo(_banner(config, addresses), err=True)
 
 
 def _banner(config: Config, addresses: Sequence[str]) -> str:

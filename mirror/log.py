@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import secrets
+import select
 import sys
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +26,11 @@ FLUSH_SECONDS = 0.05
 def get_logger(name: str) -> Any:
     """A structlog logger: `log.info("event", key=value)`."""
     return structlog.get_logger(component=name.removeprefix("mirror."))
+
+
+def about(**values: object) -> None:
+    """Have these in every line of this process from now on."""
+    structlog.contextvars.bind_contextvars(**values)
 
 
 def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:
@@ -122,8 +128,23 @@ class Gathered:
 
     def flush(self) -> None:
         lines, self._lines = self._lines, []
-        if lines:
-            structlog.get_config()["logger_factory"]().msg("\n".join(lines))
+        logger = structlog.get_config()["logger_factory"]()
+        for together in _portions(lines):
+            logger.msg(together)
+
+
+def _portions(lines: Sequence[str]) -> Iterator[str]:
+    """Lines joined while a pipe takes them in one piece: between those of other workers, not into them."""
+    portion: list[str] = []
+    length = 0
+    for line in lines:
+        if portion and length + len(line) + 1 > select.PIPE_BUF:
+            yield "\n".join(portion)
+            portion, length = [], 0
+        portion.append(line)
+        length += len(line) + 1
+    if portion:
+        yield "\n".join(portion)
 
 
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

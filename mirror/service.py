@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mirror.cache.cache import Cache
 from mirror.cache.fill import Tools
 from mirror.config import Config
+from mirror.ledger import Ledger
 from mirror.log import get_logger
-from mirror.metrics import Metrics
+from mirror.metrics import Family, Metrics, rendered
 from mirror.oci.digest import Digest
 from mirror.store.blobs import Gone
 from mirror.store.errors import StoreError
@@ -28,6 +30,7 @@ class Service:
 
     def __init__(self, config: Config, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.metrics = Metrics()
+        self.ledger: Ledger | None = None  # of several workers
         self._tasks = Tasks()
         self._store = store
         store.on_evicted = self._evicted
@@ -62,10 +65,31 @@ class Service:
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)
 
+    async def counted(self) -> list[Family]:
+        """What this process has counted."""
+        # With a bad disk the other metrics are what tells the operator.
+        with suppress(StoreError):
+            await self.refresh_stats()
+        # In a thread: what is told about the process is read from files.
+        return await asyncio.to_thread(self.metrics.families)
+
+    async def exposition(self) -> tuple[bytes, str]:
+        """Body and Content-Type for a Prometheus scrape, of all workers together."""
+        counted = await (self.counted() if self.ledger is None else self.ledger.sum())
+        return await asyncio.to_thread(rendered, counted)
+
+    async def join(self, ledger: Ledger) -> None:
+        """Be one of several workers. OSError."""
+        await ledger.open()
+        self.ledger = ledger
+        self._tasks.spawn(ledger.keep(), name="ledger")
+
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""
         self.cache.stop_prefetch()
         await self._tasks.close()
+        if self.ledger is not None:
+            await self.ledger.close()
         await self._upstreams.close()
         await self._store.close()
 
@@ -84,6 +108,6 @@ class Service:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
-                await self._store.tidy()
+                await self._store.keep_house()
             except StoreError as error:
                 log.warning("housekeeping failed", reason=str(error))

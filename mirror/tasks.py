@@ -49,6 +49,17 @@ class Tasks:
             log.error("task failed", task=task.get_name(), reason=repr(error))
 
 
+async def first_of(*work: Coroutine[Any, Any, object], seconds: float | None = None) -> None:
+    """Wait until one of these is done, but no longer than that; the others are cancelled."""
+    tasks = [asyncio.create_task(each) for each in work]  # noqa: TID251  # none outlives this call
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """Await what a thread is doing. When cancelled, wait for it all the same, and only then leave.
 

@@ -5,6 +5,7 @@ from functools import partial
 
 from mirror.cache.answers import FOR_EVER, ManifestAnswer, ManifestInfo, Outcome
 from mirror.cache.fill import Tools
+from mirror.cache.following import alone
 from mirror.cache.single import Single
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
@@ -90,12 +91,12 @@ class Manifests:
             return Fetched(error, repository)
 
     async def _fill(self, repository: Repository, digest: Digest) -> StoredManifest:
-        data = await self._store.small_blob(digest, MAX_MANIFEST_BYTES)
-        if data is not None:
-            return await self._confirm(repository, digest, data)
-        return await self.keep(
-            repository, await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
-        )
+        async with alone(self._store, digest):
+            data = await self._store.small_blob(digest, MAX_MANIFEST_BYTES)
+            if data is None:
+                body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
+                return await self.keep(repository, body)
+        return await self._confirm(repository, digest, data)
 
     async def _confirm(self, repository: Repository, digest: Digest, data: bytes) -> StoredManifest:
         """The bytes are here: a HEAD says whether this repository has them too, and as what."""

@@ -2,7 +2,7 @@
 
 <cache folder>/           0700
     blobs/                verified blobs and their entries
-    books/                links, tag entries, referrers, repositories
+    books/                links, tag entries, referrers, repositories; locked by the one that keeps house
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
     generation            what tells all processes that something was removed, or is pinned (generation.py)
@@ -29,10 +29,11 @@ from mirror.store.blobs import START, Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
+from mirror.store.followed import Followed
 from mirror.store.generation import Generation
 from mirror.store.growing import Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
-from mirror.store.lock import lock_path, locked, try_lock
+from mirror.store.lock import lock_path, locked, try_folder, try_lock
 from mirror.store.memory import Content
 from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
@@ -108,6 +109,7 @@ class Folder:
         self.generation.note_pinned()
         total = shutil.disk_usage(path).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
+        self._housekeeping: int | None = None
         self._evicting = path / "evicting"
         self._judged = (0, False)  # which pins were looked at, and whether they are too much
         self._passed = (0, 0.0, START)  # what eviction need not look at: for which pins, until when, how far
@@ -221,6 +223,10 @@ class Folder:
                 partial.release()
             raise
 
+    def follow(self, digest: Digest) -> Followed | None:
+        """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
+        return Followed.open(digest, self.partials)
+
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
         """Start a partial from nothing, with room for `size` bytes."""
         return partial.allocate(size, chunk_size)
@@ -279,6 +285,21 @@ class Folder:
                 written += 512 * status.st_blocks
         free = usage.free - max(0, reserved - written)
         return Room(usage.total, free, self.blobs.size() + reserved)
+
+    def keeps_house(self) -> bool:
+        """Whether this process is the one, among those on this folder, that does what needs doing once.
+
+        Who is, stays it until `leave_house`, or its end.
+        """
+        if self._housekeeping is None:
+            self._housekeeping = try_folder(self._path / "books")
+        return self._housekeeping is not None
+
+    def leave_house(self) -> None:
+        """Let another process keep it."""
+        if self._housekeeping is not None:
+            os.close(self._housekeeping)
+            self._housekeeping = None
 
     def open_connections(self) -> None:
         """Open this thread's connections, which otherwise its first call does."""

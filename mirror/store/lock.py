@@ -1,4 +1,4 @@
-"""One filler per digest among all processes of this machine: `flock`, freed by the kernel on any death."""
+"""Who does what among all processes of this machine: `flock`, freed by the kernel on any death."""
 
 import fcntl
 import os
@@ -15,6 +15,11 @@ def lock_path(digest: Digest, folder: Path) -> Path:
     return folder / f"{digest.algorithm}-{digest.encoded}.map"
 
 
+def data_path(digest: Digest, folder: Path) -> Path:
+    """The file that a fill of `digest` writes."""
+    return folder / f"{digest.algorithm}-{digest.encoded}.data"
+
+
 def try_lock(path: Path) -> int | None:
     """Lock `path`, creating it, and return its descriptor (read-write); None when another process has it.
 
@@ -28,12 +33,24 @@ def try_lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        if _is_at(path, descriptor):
+        if is_at(path, descriptor):
             return descriptor
         os.close(descriptor)
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def try_folder(folder: Path) -> int | None:
+    """Lock a folder, which needs no room on the disk; its descriptor, or None when another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether `path` still is the name of the open file."""
     try:
         named = os.stat(path)
     except FileNotFoundError:

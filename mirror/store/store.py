@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from mirror.config import CacheSettings
 from mirror.oci.digest import Digest
@@ -19,11 +20,14 @@ from mirror.store.combine import Combined
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError
 from mirror.store.folder import Claim, Folder, Held, StoredManifest
+from mirror.store.followed import Followed
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link, ReferrersEntry, TagEntry
 from mirror.store.memory import Content, Memory
 from mirror.store.threads import DiskThreads
 from mirror.tasks import to_the_end
+
+T = TypeVar("T")
 
 # Threads that read blobs ahead of their senders: as many as a disk serves well, and not all there are.
 READERS = 4
@@ -194,7 +198,16 @@ class Store:
 
     async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
-        return await self.threads.run(self.folder.lock_partial, repository, digest)
+        locking = self.threads.start(self.folder.lock_partial, repository, digest)
+        return await self._had(locking, _unlock)
+
+    async def follow(self, digest: Digest) -> Followed | None:
+        """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
+        return await self._had(self.threads.start(self.folder.follow, digest), _unfollow)
+
+    def follower(self, followed: Followed, *, verify_first: bool) -> GrowingFile:
+        """What another process fills, for readers of this one."""
+        return GrowingFile(followed, followed.chunks, self.threads, verify_first=verify_first)
 
     async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
         """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
@@ -226,6 +239,13 @@ class Store:
         if gone:
             self.on_evicted(gone)
 
+    async def keep_house(self) -> None:
+        """What is to be done now and then; of what concerns all processes, one of them does it."""
+        if await self.threads.run(self.folder.keeps_house):
+            await self.tidy()
+        else:
+            await self.flush_used()
+
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Pin what the configuration says, and no longer what it said before."""
         await self.threads.run(self.folder.pins.configure, pins)
@@ -247,13 +267,38 @@ class Store:
 
     async def close(self) -> None:
         await self.flush_used()
+        await self.threads.run(self.folder.leave_house)
         self.readers.executor.shutdown(wait=False)
         await self.threads.close(self.folder.close)
+
+    async def _had(self, having: "asyncio.Future[T]", unwanted: Callable[[T], object]) -> T:
+        """What a thread brings. Whoever waits may leave: `unwanted` is then called with it, in a thread."""
+        try:
+            return await asyncio.shield(having)
+        except asyncio.CancelledError:
+            having.add_done_callback(
+                lambda had: (
+                    had.cancelled()
+                    or had.exception() is not None
+                    or self.threads.start(unwanted, had.result())
+                )
+            )
+            raise
 
     def _release_unwanted(self, claiming: "asyncio.Future[Claim | None]") -> None:
         """Whoever wanted to fill has left while the lock was being had."""
         if not claiming.cancelled() and claiming.exception() is None and (claim := claiming.result()):
             self.threads.start(claim.release)
+
+
+def _unlock(had: tuple[Partial | None, Held]) -> None:
+    if had[0] is not None:
+        had[0].release()
+
+
+def _unfollow(had: Followed | None) -> None:
+    if had is not None:
+        had.close()
 
 
 def _close_unwanted(opening: "asyncio.Future[Held]") -> None:

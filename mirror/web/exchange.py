@@ -1,6 +1,7 @@
 """One request and what became of it: the access line and the metrics."""
 
 import itertools
+import os
 import re
 import secrets
 import time
@@ -19,6 +20,15 @@ log = get_logger("access")
 USER = re.compile(r"(?<=://)[^/]*@")
 
 _ids = itertools.count(secrets.randbits(62))
+
+
+def _begin_elsewhere() -> None:
+    """Workers are forked, and must not count on from the same number."""
+    global _ids  # noqa: PLW0603  # of this process
+    _ids = itertools.count(secrets.randbits(62))
+
+
+os.register_at_fork(after_in_child=_begin_elsewhere)
 
 
 def new_id() -> str:

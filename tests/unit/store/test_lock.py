@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.lock import locked, try_lock
+from mirror.store.lock import locked, try_folder, try_lock
 
 HOLD = """
 import sys
@@ -80,6 +80,15 @@ def test_a_file_that_is_replaced_between_opening_and_locking(
     assert descriptor is not None
     assert os.fstat(descriptor).st_ino == path.stat().st_ino
     os.close(descriptor)
+
+
+def test_a_folder_is_locked_without_a_file(tmp_path: Path) -> None:
+    """By one at a time; nothing is made in it."""
+    first = try_folder(tmp_path)
+    assert first is not None
+    assert try_folder(tmp_path) is None
+    os.close(first)
+    assert os.listdir(tmp_path) == []
 
 
 def test_one_after_the_other(tmp_path: Path) -> None:

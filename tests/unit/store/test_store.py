@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -288,3 +288,28 @@ async def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         lambda: [each.stat().st_mode & 0o777 for each in (tmp_path, tmp_path / "blobs")]
     )
     assert modes == [0o755, 0o700]
+
+
+async def test_one_of_several_keeps_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others only write down what they have used; when that one is gone, another one does the rest."""
+    first, second = await Store.open(tmp_path), await Store.open(tmp_path)
+    tidied: list[str] = []
+
+    def watched(name: str, store: Store) -> None:
+        tidy = store.tidy
+
+        async def called(keep: Sequence[Digest] = ()) -> None:
+            tidied.append(name)
+            await tidy(keep)
+
+        monkeypatch.setattr(store, "tidy", called)
+
+    watched("first", first)
+    watched("second", second)
+    for store in (first, second, first):
+        await store.keep_house()
+    assert tidied == ["first", "first"]
+    await first.close()
+    await second.keep_house()
+    assert tidied == ["first", "first", "second"]
+    await second.close()
