@@ -5,6 +5,7 @@ manifest or a blob of a *repository*; the mirror downloads each digest once, kee
 from disk ever after.
 
     cli          one function per subcommand
+    workers      several processes on one address, and the one that looks after them
     web          requests to targets, answers to bytes: sendfile from a blob or from the growing file
     service      the composition root: a configuration becomes everything below
     cache        where the two meet: a hit, or a flight that everybody waiting for a digest joins;
@@ -12,7 +13,7 @@ from disk ever after.
     store        what is on this disk: verified blobs, tag entries, links, growing files and their locks
     upstream     what others have: tokens, redirects, retries, ranges
     oci          the words: digests, references, ranges, manifests, errors; pure, without I/O
-    config log metrics tasks tls     leaves that every layer may use
+    config log metrics ledger listening tasks tls     leaves that every layer may use
 
 Imports go down only, and each library has one door; `tests/test_architecture.py` holds both.
 

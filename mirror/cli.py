@@ -1,23 +1,21 @@
 """The command line: one function per subcommand."""
 
-import asyncio
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from mirror import __version__, cli_verify
-from mirror.config import Config, ConfigError, Loaded, environment, load
-from mirror.log import configure, get_logger
-from mirror.notify import notify
-from mirror.service import Service
+from mirror import __version__, cli_cache, cli_pins, cli_verify
+from mirror.cli_common import AsJson, CacheDir, ConfigFile
+from mirror.cli_common import fail as _fail
+from mirror.cli_common import loaded as _load
+from mirror.config import Config, Loaded, environment, load
+from mirror.log import configure
+from mirror.serving import run
 from mirror.store.errors import StoreError
-from mirror.web.app import serve as serve_http
 
 SERVE_HELP = """Run the mirror in the foreground.
 
@@ -41,6 +39,7 @@ Without any network, with what was pulled before:
     registry-mirror serve --offline
 
 SIGTERM or Ctrl-C finishes what is being sent, up to server.shutdown_timeout; a second one ends at once.
+SIGHUP takes up a renewed certificate and, with server.workers of 2 or more, everything that was changed.
 """
 
 app = typer.Typer(
@@ -56,14 +55,9 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="TOML file; config/mirror.toml has every option."),
-]
 Listen = Annotated[
     list[str] | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to serve on; repeatable.")
 ]
-CacheDir = Annotated[Path | None, typer.Option("--cache-dir", metavar="DIR", help="Folder of the cache.")]
 Upstream = Annotated[
     list[str] | None,
     typer.Option(
@@ -109,9 +103,10 @@ def serve(
     settings = _load(config, flags).config
     configure(settings.log, sys.stderr)
     try:
-        asyncio.run(_serve(settings))
+        status = run(settings, lambda: load(config, environment(), flags).config, _announce)
     except (StoreError, OSError) as error:
         _fail(f"{error}", 1)
+    raise typer.Exit(status)
 
 
 app.command(help=cli_verify.HELP)(cli_verify.verify)
@@ -131,7 +126,7 @@ def config_show(
     cache_dir: CacheDir = None,
     upstream: Upstream = None,
     offline: Offline = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the effective values and where each came from. Secrets are masked."""
     flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
@@ -148,17 +143,8 @@ def config_show(
         typer.echo(f"{key:<{keys}}  {value:<{min(values, 40)}}  {origin}")
 
 
-def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
-    try:
-        return load(file, environment(), flags)
-    except ConfigError as error:
-        _fail(str(error), 2)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    for line in message.splitlines():
-        typer.echo(f"registry-mirror: {line}", err=True)
-    raise typer.Exit(code)
+cli_cache.add_to(app)
+cli_pins.add_to(app)
 
 
 def _rows(loaded: Loaded) -> "Sequence[tuple[str, str, str]]":
@@ -190,36 +176,8 @@ def _text(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-async def _serve(config: Config) -> None:
-    stop = asyncio.Event()
-    _stop_on_signals(stop)
-    service = await Service.open(config)
-    try:
-        await serve_http(service, config, _ready(config), stop)
-    finally:
-        await service.close()
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT drains; the second ends the process where it stands."""
-
-    def on_signal(number: int) -> None:
-        if stop.is_set():
-            os._exit(128 + number)  # fills resume from their maps at the next start
-        notify("STOPPING=1")
-        get_logger(__name__).info("stopping: finishing what is being sent, again to end at once")
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-
-
-def _ready(config: Config) -> Callable[[Sequence[str]], None]:
-    def ready(addresses: Sequence[str]) -> None:
-        typer.echo(_banner(config, addresses), err=True)
-        notify("READY=1")
-
-    return ready
+def _announce(config: Config, addresses: Sequence[str]) -> None:
+    typer.echo(_banner(config, addresses), err=True)
 
 
 def _banner(config: Config, addresses: Sequence[str]) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mirror.cli_common import AsJson, CacheDir, ConfigFile, fail
 from mirror.config import ConfigError, environment, load
 from mirror.store.errors import StoreError, translated
 from mirror.store.folder import Folder
@@ -51,23 +52,21 @@ class Run:
 
 
 def verify(
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file.")] = None,
-    cache_dir: Annotated[
-        Path | None, typer.Option("--cache-dir", metavar="DIR", help="Folder of the cache.")
-    ] = None,
+    config: ConfigFile = None,
+    cache_dir: CacheDir = None,
     quick: Annotated[bool, typer.Option("--quick", help="Compare sizes, and read nothing.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Put right what is wrong.")] = False,
     rate: Annotated[str, typer.Option("--rate", metavar="SIZE", help="Bytes per second at most.")] = "0",
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     try:
         path = load(config, environment(), {"cache_dir": cache_dir}).config.cache.dir
         pace = Pace(TypeAdapter(ByteSize).validate_python(rate))
         run = _run(path, pace, quick=quick, repair=repair, show=not as_json)
     except ValidationError:
-        _fail(f"--rate: must be a size, for instance 50MiB, not {rate!r}")
+        fail(f"--rate: must be a size, for instance 50MiB, not {rate!r}", 2)
     except (ConfigError, StoreError, OSError) as error:
-        _fail(str(error))
+        fail(str(error), 2)
     cursor = run.fsck.cursor
     if as_json:
         found = [{"what": each.what, "wrong": each.wrong, "done": each.done} for each in run.findings]
@@ -140,8 +139,3 @@ def _summary(cursor: Cursor, *, repair: bool) -> str:
     left = f", {cursor.leftovers} files that a crash or a lost database left" if cursor.leftovers else ""
     hint = "" if repair or not (cursor.wrong or cursor.leftovers) else "; --repair puts that right"
     return f"{what}: {found}{left}{hint}"
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"registry-mirror: {message}", err=True)
-    raise typer.Exit(2)

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import secrets
+import select
 import sys
 import time
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +26,11 @@ FLUSH_SECONDS = 0.05
 def get_logger(name: str) -> Any:
     """A structlog logger: `log.info("event", key=value)`."""
     return structlog.get_logger(component=name.removeprefix("mirror."))
+
+
+def about(**values: object) -> None:
+    """Have these in every line of this process from now on."""
+    structlog.contextvars.bind_contextvars(**values)
 
 
 def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:
@@ -79,25 +85,29 @@ class LineTemplate:
     """A line that is written again and again: rendered once, like any other, then only filled in.
 
     `fields` are those of one such line; `varying` names those of them (strings without anything to escape,
-    and numbers) that differ from line to line, besides the time.
+    and numbers) that differ from line to line; the last one is `timestamp`.
     """
 
-    def __init__(self, name: str, event: str, fields: Mapping[str, object], varying: Collection[str]) -> None:
+    def __init__(self, name: str, event: str, fields: Mapping[str, object], varying: Sequence[str]) -> None:
         """Raises structlog.DropEvent when such a line would not be written."""
-        marks = {key: _mark(fields[key]) for key in varying} | {"timestamp": _mark("")}
+        marks = {key: _mark(fields.get(key, "")) for key in varying}
         line: Any = {"component": name, **fields, **marks, "event": event}
         if not structlog.get_logger().is_enabled_for(logging.INFO):
             raise structlog.DropEvent
         for processor in structlog.get_config()["processors"]:
             line = processor(None, "info", line)
         text = str(line).replace("%", "%%")
-        for key, mark in marks.items():
-            text = text.replace(str(mark), f"%({key})s")
+        found = {text.find(str(mark)): index for index, mark in enumerate(marks.values())}
+        for mark in marks.values():
+            text = text.replace(str(mark), "%s")
         self._text = text
+        # In JSON they come in the order of `fields`; on a terminal the time comes first.
+        self._order = [found[place] for place in sorted(found) if place >= 0]
+        self._in_order = self._order == list(range(len(varying)))
 
-    def filled(self, values: Mapping[str, object]) -> str:
-        """The line with these values of the varying fields, and `timestamp`."""
-        return self._text % values
+    def filled(self, values: tuple[object, ...]) -> str:
+        """The line with these values of the varying fields."""
+        return self._text % (values if self._in_order else tuple(values[index] for index in self._order))
 
 
 def _mark(value: object) -> object:
@@ -118,8 +128,23 @@ class Gathered:
 
     def flush(self) -> None:
         lines, self._lines = self._lines, []
-        if lines:
-            structlog.get_config()["logger_factory"]().msg("\n".join(lines))
+        logger = structlog.get_config()["logger_factory"]()
+        for together in _portions(lines):
+            logger.msg(together)
+
+
+def _portions(lines: Sequence[str]) -> Iterator[str]:
+    """Lines joined while a pipe takes them in one piece: between those of other workers, not into them."""
+    portion: list[str] = []
+    length = 0
+    for line in lines:
+        if portion and length + len(line) + 1 > select.PIPE_BUF:
+            yield "\n".join(portion)
+            portion, length = [], 0
+        portion.append(line)
+        length += len(line) + 1
+    if portion:
+        yield "\n".join(portion)
 
 
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

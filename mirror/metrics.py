@@ -1,6 +1,8 @@
 """What is counted. Label values are bounded: a repository or a digest is never a label."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
 
 from prometheus_client import (
     CollectorRegistry,
@@ -69,6 +71,9 @@ class Metrics:
         self.scrub_wrong = Counter(
             "registry_mirror_scrub_wrong_total", "Blobs found wrong by that.", registry=registry
         )
+        self.tasks = Gauge(
+            "registry_mirror_tasks", "Background tasks running now, downloads included.", registry=registry
+        )
         self.prefetched = Counter(
             "registry_mirror_prefetched_blobs_total",
             "Blobs to be fetched ahead, by how that ended (stored, joined, failed, cancelled, dropped).",
@@ -100,6 +105,18 @@ class Metrics:
         """Body and Content-Type for a Prometheus scrape."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
+    def families(self) -> list["Family"]:
+        """What this process has counted, to be added to what others have. Reads files."""
+        return [
+            Family(
+                each.name,
+                each.type,
+                each.documentation,
+                {(name, tuple(labels.items())): value for name, labels, value, *_ in each.samples},
+            )
+            for each in self._registry.collect()
+        ]
+
     def _of_source(self, name: str, documentation: str) -> Gauge:
         return Gauge(
             f"registry_mirror_source_{name}", documentation, ["upstream", "source"], registry=self._registry
@@ -112,6 +129,77 @@ class Metrics:
             ["upstream", "account"],
             registry=self._registry,
         )
+
+
+# Kinds of metrics that are added up, over processes and over those that are dead.
+COUNTED = ("counter", "histogram")
+
+# Gauges that are added up over the living. Of others one process' word is as good as another's.
+ADDED = (
+    "registry_mirror_fills_running",
+    "registry_mirror_source_connections",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric with its samples: (name, labels) -> value."""
+
+    name: str
+    kind: str
+    documentation: str
+    samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+    def plain(self) -> list[Any]:
+        """As JSON has it."""
+        rows = [[name, labels, value] for (name, labels), value in self.samples.items()]
+        return [self.name, self.kind, self.documentation, rows]
+
+    @classmethod
+    def parsed(cls, plain: list[Any]) -> Self:
+        """From `plain`."""
+        name, kind, documentation, rows = plain
+        samples = {(row[0], tuple((label, value) for label, value in row[1])): float(row[2]) for row in rows}
+        return cls(name, kind, documentation, samples)
+
+    def plus(self, other: "Family") -> "Family":
+        """What two processes have counted; of what is not added up what this one says, or else the other."""
+        samples = {**other.samples, **self.samples}
+        if self.kind in COUNTED or self.name in ADDED:
+            for key in self.samples.keys() & other.samples.keys():
+                values = self.samples[key], other.samples[key]
+                samples[key] = min(values) if key[0].endswith("_created") else sum(values)
+        return Family(self.name, self.kind, self.documentation, samples)
+
+
+def added(first: Iterable[Family], second: Iterable[Family]) -> list[Family]:
+    """Both, those of one name added up."""
+    families = {each.name: each for each in first}
+    for each in second:
+        families[each.name] = families[each.name].plus(each) if each.name in families else each
+    return list(families.values())
+
+
+def rendered(families: Iterable[Family]) -> tuple[bytes, str]:
+    """As `Metrics.render`."""
+    registry = CollectorRegistry()
+    registry.register(_Given(families))
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+class _Given(Collector):
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.documentation, family.kind)
+            for (name, labels), value in family.samples.items():
+                metric.add_sample(name, dict(labels), value)
+            yield metric
 
 
 class RequestCollector(Collector):

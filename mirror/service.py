@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mirror.cache.cache import Cache
 from mirror.cache.fill import Tools
 from mirror.config import Config
+from mirror.ledger import Ledger
 from mirror.log import get_logger
-from mirror.metrics import Metrics
+from mirror.metrics import Family, Metrics, rendered
 from mirror.oci.digest import Digest
 from mirror.store.blobs import Gone
 from mirror.store.errors import StoreError
@@ -24,18 +26,17 @@ log = get_logger(__name__)
 # Last-use times are written this often, in seconds: a crash loses that much of the eviction order.
 HOUSEKEEPING_SECONDS = 10.0
 
-# What crashes have left is looked for this often, in seconds; it grows old before it is removed.
-SWEEP_SECONDS = 3600.0
-
 
 class Service:
     """One running mirror, without its network face. Make it with `open`."""
 
     def __init__(self, config: Config, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.metrics = Metrics()
+        self.ledger: Ledger | None = None  # of several workers
         self._tasks = Tasks()
         self._store = store
         store.on_evicted = self._evicted
+        self.removed = store.folder.generation.removed
         self._upstreams = Upstreams(config, self.metrics, self._tasks)
         tools = Tools(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(tools, self._upstreams, config.tags)
@@ -44,7 +45,9 @@ class Service:
     async def open(cls, config: Config, clock: Callable[[], float] = time.time) -> "Service":
         """`clock`: seconds since the epoch. Raises StoreError when the cache folder cannot be used."""
         store = await Store.open(config.cache.dir, config.cache)
+        await store.configure_pins(config.pins())
         service = cls(config, store, clock)
+        service._tasks.spawn(service._warm_up(), name="warm up")
         service._tasks.spawn(service._keep_house(), name="housekeeping")
         scrub = Scrub(store.folder, config.cache.scrub, service._scrubbed)
         service._tasks.spawn(scrub.run(), name="scrub")
@@ -72,7 +75,8 @@ class Service:
         ]
 
     async def refresh_stats(self) -> None:
-        """Bring the gauges about the cache up to date."""
+        """Bring the gauges about the cache up to date, and what else is asked for only here."""
+        self.metrics.tasks.set(self._tasks.running)
         self._upstreams.report(self.metrics)
         self.metrics.cache_trouble.clear()
         for trouble in self._store.troubles.all():
@@ -81,10 +85,31 @@ class Service:
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)
 
+    async def counted(self) -> list[Family]:
+        """What this process has counted."""
+        # With a bad disk the other metrics are what tells the operator.
+        with suppress(StoreError):
+            await self.refresh_stats()
+        # In a thread: what is told about the process is read from files.
+        return await asyncio.to_thread(self.metrics.families)
+
+    async def exposition(self) -> tuple[bytes, str]:
+        """Body and Content-Type for a Prometheus scrape, of all workers together."""
+        counted = await (self.counted() if self.ledger is None else self.ledger.sum())
+        return await asyncio.to_thread(rendered, counted)
+
+    async def join(self, ledger: Ledger) -> None:
+        """Be one of several workers. OSError."""
+        await ledger.open()
+        self.ledger = ledger
+        self._tasks.spawn(ledger.keep(), name="ledger")
+
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""
         self.cache.stop_prefetch()
         await self._tasks.close()
+        if self.ledger is not None:
+            await self.ledger.close()
         await self._upstreams.close()
         await self._store.close()
 
@@ -99,15 +124,16 @@ class Service:
         if step.finding is not None and step.finding.wrong not in HARMLESS:
             self.metrics.scrub_wrong.inc()
 
+    async def _warm_up(self) -> None:
+        """What the first request would wait for, 20 ms of it, while there is none."""
+        await self._upstreams.warm_up()
+        with suppress(StoreError):
+            await self._store.warm_up()
+
     async def _keep_house(self) -> None:
-        swept = -SWEEP_SECONDS
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
-                if time.monotonic() - swept >= SWEEP_SECONDS:
-                    swept = time.monotonic()
-                    await self._store.sweep()
-                await self._store.recover()
-                await self._store.tidy()
+                await self._store.keep_house()
             except StoreError as error:
                 log.warning("housekeeping failed", reason=str(error))

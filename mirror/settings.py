@@ -3,6 +3,7 @@
 Frozen values, made by `mirror.config.load` alone; each section is handed to what it is for.
 """
 
+import os
 import re
 import ssl
 from collections.abc import Iterable
@@ -27,11 +28,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from mirror.oci.pattern import Pin
 from mirror.oci.reference import Names
 from mirror.tls import server_context
 
 # A host name, with a port or without, as clients write it in front of a repository.
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
+
+# More processes than that only get into each other's way: they share one index, with one writer at a time.
+MOST_WORKERS = 64
 
 
 def _listed(value: object) -> object:
@@ -73,6 +78,14 @@ def _host_name(value: str) -> str:
 def _for_ever(value: object) -> object:
     """A word for what TOML has no number for that people would write."""
     return float("inf") if value == "forever" else _not_a_switch(value)
+
+
+def _processes(value: object) -> object:
+    """A number of them, or as many as there are processors."""
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,3}", value) else value
+    if number != "auto" and (type(number) is not int or not 1 <= number <= MOST_WORKERS):
+        raise ValueError(f'must be "auto" or a whole number from 1 to {MOST_WORKERS}, not {value!r:.80}')
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +140,7 @@ class Section(BaseModel):
 
 class Server(Section):
     listen: Words = ("127.0.0.1:5000",)
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = 1
     header_timeout: Timeout = 20
     shutdown_timeout: Seconds = 30
     when_unavailable: Literal["auto", "next", "honest"] = "auto"
@@ -158,6 +172,12 @@ class Server(Section):
             server_context(certificate, value)
         return value
 
+    def processes(self) -> int:
+        """How many processes serve."""
+        if self.workers == "auto":
+            return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        return self.workers
+
     def tls(self) -> ssl.SSLContext | None:
         """What connections are answered with; None where they are plain."""
         if self.tls_certificate is None or self.tls_key is None:
@@ -170,9 +190,20 @@ class CacheSettings(Section):
     max_size: Room = Amount()
     min_free: Room = Amount(1024**3)
     max_age: Span = float("inf")
+    pins: Words = ()
     memory: Size = ByteSize(64 * 1024 * 1024)
     durability: Literal["safe", "fast"] = "safe"
     scrub: Size = ByteSize(0)
+
+    @field_validator("pins")
+    @classmethod
+    def _are_pins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Once each: a pattern with other platforms would be no pin of its own."""
+        patterns = [str(Pin.parse(each).images) for each in value]
+        twice = next((each for each in patterns if patterns.count(each) > 1), None)
+        if twice is not None:
+            raise ValueError(f"has {twice} twice: put all its platforms behind one of them")
+        return value
 
 
 class TagRule(Section):
@@ -348,6 +379,10 @@ class Config(Section):
         _claim((name, each.name) for each in self.upstreams for name in (each.name, *each.aliases))
         _claim((host, each.name) for each in self.upstreams for host in each.hosts)
         return self
+
+    def pins(self) -> tuple[Pin, ...]:
+        """What is to be kept in any case."""
+        return tuple(Pin.parse(each, self.names().names) for each in self.cache.pins)
 
     def names(self) -> Names:
         """How clients may call the upstreams; the first one is the default."""

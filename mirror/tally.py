@@ -46,6 +46,15 @@ class Tally:
         self.first_byte.observe(first_byte)
         self.whole.observe(whole)
 
+    def add_at_once(self, length: int, seconds: float) -> None:
+        """The same for one whose head and end went out together."""
+        self.requests += 1
+        self.bytes += length
+        index = bisect_left(BUCKETS, seconds)
+        for latency in (self.first_byte, self.whole):
+            latency.counts[index] += 1
+            latency.seconds += seconds
+
 
 class Tallies:
     """A Tally for each (kind, outcome) there has been; both come from enumerations, so there are few."""

@@ -18,6 +18,11 @@ class Tasks:
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
 
+    @property
+    def running(self) -> int:
+        """How many there are now."""
+        return len(self._running)
+
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Run `work` on its own. What it raises is logged, even when nobody awaits it."""
         if self._closed:
@@ -42,6 +47,17 @@ class Tasks:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task failed", task=task.get_name(), reason=repr(error))
+
+
+async def first_of(*work: Coroutine[Any, Any, object], seconds: float | None = None) -> None:
+    """Wait until one of these is done, but no longer than that; the others are cancelled."""
+    tasks = [asyncio.create_task(each) for each in work]  # noqa: TID251  # none outlives this call
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:

@@ -22,6 +22,12 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def renew(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Answer new connections with these. As `server_context`, and the old ones stay if these are refused."""
+    server_context(certificate, key)
+    context.load_cert_chain(certificate, key, password=_refuse)
+
+
 def _refuse() -> NoReturn:
     """Instead of OpenSSL's question on the terminal."""
     raise ValueError("has a passphrase: store the key without one, readable for the mirror's user only")

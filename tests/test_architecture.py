@@ -11,12 +11,22 @@ PACKAGE = Path(__file__).parent.parent / "mirror"
 # Lower layers first. A module may import from its own layer and from those below.
 LAYERS = [
     {"oci"},
-    {"config", "settings", "log", "metrics", "tally", "tasks", "tls"},
+    {"config", "settings", "log", "metrics", "tally", "tasks", "tls", "listening", "ledger"},
     {"store", "upstream"},
     {"cache"},
     {"service"},
     {"web"},
-    {"notify", "cli", "cli_verify", "__main__"},
+    {
+        "notify",
+        "workers",
+        "serving",
+        "cli",
+        "cli_cache",
+        "cli_common",
+        "cli_pins",
+        "cli_verify",
+        "__main__",
+    },
 ]
 
 # What may be imported, or used, only where; paths are relative to the package.

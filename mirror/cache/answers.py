@@ -1,13 +1,14 @@
 """What the cache answers with; `web` turns it into HTTP."""
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
-from mirror.cache.passing import PassedBlob
+from mirror.cache.passing import PassedBlob, Sent
 from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
 from mirror.store.blobs import OpenBlob
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.growing import GrowingFile
@@ -87,8 +88,8 @@ class BlobReader(Protocol):
         """
         ...
 
-    def instead(self, error: StoreError) -> PassedBlob:
-        """The disk does not give the rest: who brings it. `error` again where nobody does."""
+    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
+        """The disk does not give a span from `offset` on: the rest, from elsewhere. Or raises `error`."""
         ...
 
     def ahead(self, stop: int) -> ReadAhead:
@@ -106,6 +107,7 @@ class Rescue:
     doubt: Callable[[], object] = bool
 
     def instead(self, error: StoreError) -> PassedBlob:
+        """Raises `error` where the mirror stops."""
         if isinstance(error, ShuttingDown):
             raise error
         self.doubt()
@@ -136,7 +138,7 @@ class StoredReader:
         closed: Callable[[], object] = bool,
     ) -> None:
         """`threads` are those that read ahead; `closed` is called when the reader is."""
-        self.instead = rescue.instead
+        self._rescue = rescue
         self.file = blob.file
         self.size = blob.size
         self._threads = threads
@@ -147,6 +149,9 @@ class StoredReader:
 
     def ahead(self, stop: int) -> ReadAhead:
         return ReadAhead(self._threads, self.file, stop)
+
+    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
+        return self._rescue.instead(error).stream(Span(offset, span.stop))
 
     def close(self) -> None:
         self.file.close()
@@ -167,7 +172,7 @@ class GrowingReader:
         """`threads` are those that read ahead: what was resumed or lies far back may be on the disk only."""
         self.file = file
         self.size = growing.size
-        self.instead = rescue.instead
+        self._rescue = rescue
         self._growing = growing
         self._threads = threads
         self._closed = closed
@@ -177,6 +182,10 @@ class GrowingReader:
 
     def ahead(self, stop: int) -> ReadAhead:
         return ReadAhead(self._threads, self.file, stop)
+
+    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
+        sent = Sent(self.file, Span(span.start, offset), self._threads)
+        return self._rescue.instead(error).stream(Span(offset, span.stop), sent)
 
     def close(self) -> None:
         self.file.close()

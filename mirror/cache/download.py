@@ -86,6 +86,8 @@ class Download:
     async def run(self, growing: GrowingFile | None = None) -> GrowingFile:
         """Raises UpstreamError or StoreError, with what was received in the growing file."""
         self._growing = growing
+        if growing is not None:
+            growing.on_wait = self._changed.set
         try:
             while self._growing is None or self._growing.missing():
                 self._assign(self._growing, time.monotonic())
@@ -112,6 +114,7 @@ class Download:
             self._begin(now)
             return
         missing, wanted = growing.missing(), growing.wanted()
+        self._urgent = self._urgent or bool(wanted)  # by readers of another process
         level = self._level(growing, now)
         # What readers wait for is watched, and towards the end, when all is on its way, everything.
         watched = [lane for lane in self._lanes if any(lane.start <= each < lane.stop for each in wanted)]

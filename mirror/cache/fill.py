@@ -1,6 +1,6 @@
 """The fill: the one download of a digest that is not here yet. It belongs to no client.
 
-1. lock the partial; if another process fills it, wait until it is in the store
+1. lock the partial; while another process has it, readers follow that one's fill (`cache.following`)
 2. look in the store again, inside the lock
 3. download what is missing (`cache.download`); the first answer confirms the link and tells the size,
    and from then on readers follow the growing file
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from mirror.cache.doubts import Doubts, Parts, proven
 from mirror.cache.download import Download, Order, stop_task
+from mirror.cache.following import Following
 from mirror.config import Fill as FillSettings
 from mirror.log import get_logger
 from mirror.metrics import Metrics
@@ -23,7 +24,6 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError
-from mirror.store.folder import Held
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
 from mirror.store.store import Store
@@ -33,9 +33,6 @@ from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Source, Upstream
 
 log = get_logger(__name__)
-
-# How often a fill that another process does is looked at, in seconds.
-POLL_SECONDS = 0.1
 
 # Called when readers can follow: with the growing file, with all the bytes, or with None for the store.
 Opened = Callable[[GrowingFile | bytes | None], None]
@@ -75,21 +72,35 @@ class Fill:
 
     async def run(self, opened: Opened) -> None:
         """Raises UpstreamError or StoreError, with what was received kept for the next fill."""
+        settings = self._tools.settings
+        following = Following(
+            self._tools.store,
+            self._upstream,
+            self._repository,
+            self._digest,
+            verify_first=settings.verify_first,
+        )
         try:
-            await self._run(opened)
+            partial, held = await following.lock(opened)
+            self._growing = following.growing
+            if partial is not None:
+                self._link = held.link
+                await self._run(partial, opened, present=held.present)
+            elif self._growing is None:
+                opened(None)
         except StoreError as error:
             self._tools.store.failed(error)
             raise
+        finally:
+            if following.growing is not None:
+                following.growing.close()
+            following.close()
 
-    async def _run(self, opened: Opened) -> None:
-        partial, held = await self._lock()
-        if partial is None:
-            opened(None)
-            return
+    async def _run(self, partial: Partial, opened: Opened, *, present: bool) -> None:
         try:
-            self._link = held.link
-            if held.present:
+            if present:
                 opened(None)
+                await self._tools.store.discard(partial)  # what locking it has made
             else:
                 with self._tools.metrics.fills_running.track_inprogress():
                     await self._fill(partial, opened)
@@ -100,15 +111,9 @@ class Fill:
         finally:
             await self._release(partial)
 
-    async def _lock(self) -> tuple[Partial | None, Held]:
-        """The locked partial; None when another process has put the blob into the store meanwhile."""
-        while True:
-            partial, held = await self._tools.store.lock_partial(self._repository, self._digest)
-            if partial is not None or held.present:
-                return partial, held
-            await asyncio.sleep(POLL_SECONDS)
-
     async def _fill(self, partial: Partial, opened: Opened) -> None:
+        if self._growing is not None:
+            self._start_verifying()
         parts = await self._download(partial, opened)
         verified = await self._verify()
         if verified is None:

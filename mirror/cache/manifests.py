@@ -5,6 +5,7 @@ from functools import partial
 
 from mirror.cache.answers import FOR_EVER, ManifestAnswer, ManifestInfo, Outcome
 from mirror.cache.fill import Tools
+from mirror.cache.following import alone
 from mirror.cache.single import Single
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
@@ -28,7 +29,9 @@ MANIFEST_TYPES = frozenset({DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFES
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    manifest: StoredManifest
+    """What came of asking for one repository."""
+
+    found: StoredManifest | UpstreamError
     repository: Repository
 
 
@@ -72,24 +75,28 @@ class Manifests:
         return manifest
 
     async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
-        joined = self._fetching.running(digest)
-        try:
-            fetched = await self._fetching.once(digest, partial(self._fill, repository, digest))
-        except UpstreamError:
-            if not joined:
-                raise
-            # It was perhaps another repository's fetch that failed: ours may still succeed.
-            fetched = await self._fetching.once(digest, partial(self._fill, repository, digest))
-        if fetched.repository == repository:
-            return fetched.manifest
-        return await self._confirm(repository, digest, fetched.manifest.data)
+        # What another repository is refused says nothing about ours: then until it is ours that is asked.
+        while True:
+            fetched = await self._fetching.once(digest, partial(self._ask, repository, digest))
+            found, ours = fetched.found, fetched.repository == repository
+            if isinstance(found, StoredManifest):
+                return found if ours else await self._confirm(repository, digest, found.data)
+            if ours:
+                raise found.with_traceback(None)
 
-    async def _fill(self, repository: Repository, digest: Digest) -> Fetched:
-        data = await self._store.small_blob(digest, MAX_MANIFEST_BYTES)
-        if data is not None:
-            return Fetched(await self._confirm(repository, digest, data), repository)
-        body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
-        return Fetched(await self.keep(repository, body), repository)
+    async def _ask(self, repository: Repository, digest: Digest) -> Fetched:
+        try:
+            return Fetched(await self._fill(repository, digest), repository)
+        except UpstreamError as error:
+            return Fetched(error, repository)
+
+    async def _fill(self, repository: Repository, digest: Digest) -> StoredManifest:
+        async with alone(self._store, digest):
+            data = await self._store.small_blob(digest, MAX_MANIFEST_BYTES)
+            if data is None:
+                body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
+                return await self.keep(repository, body)
+        return await self._confirm(repository, digest, data)
 
     async def _confirm(self, repository: Repository, digest: Digest, data: bytes) -> StoredManifest:
         """The bytes are here: a HEAD says whether this repository has them too, and as what."""

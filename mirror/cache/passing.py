@@ -5,9 +5,12 @@ end of the blob waits in memory until the digest is right (invariant 4). What a 
 is asked for as it is; what includes it is fetched from the beginning: the digest proves only the whole.
 """
 
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import BinaryIO
 
 from mirror.cache.fill import Tools
 from mirror.cache.pieces import clipped, skipping
@@ -15,12 +18,44 @@ from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
+from mirror.store.errors import translated
 from mirror.store.growing import HELD_WHOLE
+from mirror.store.threads import DiskThreads
 from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.sources import Source, Upstream
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a client was sent of a growing file before that failed: a part that nobody has verified.
+
+    With a right end behind it a wrong part would be a complete wrong blob (invariant 4): so it is compared.
+    """
+
+    file: BinaryIO
+    span: Span
+    threads: DiskThreads
+
+    async def agrees(self, piece: bytes, offset: int) -> bool:
+        """Whether what was sent of this piece of the blob is what is in it. StoreError."""
+        start, stop = max(offset, self.span.start), min(offset + len(piece), self.span.stop)
+        if start >= stop:
+            return True
+        # A descriptor of the thread's own: the reader may leave, and close its file, in the meantime.
+        with translated("compare"):
+            descriptor = os.dup(self.file.fileno())
+        read = await self.threads.run(_read_once, descriptor, stop - start, start)
+        return read == piece[start - offset : stop - offset]
+
+
+def _read_once(descriptor: int, size: int, offset: int) -> bytes:
+    try:
+        return os.pread(descriptor, size, offset)
+    finally:
+        os.close(descriptor)
 
 
 class PassedBlob:
@@ -38,21 +73,26 @@ class PassedBlob:
         self._served: set[Source] = set()
         self._failed: set[Source] = set()
 
-    async def stream(self, span: Span) -> AsyncGenerator[bytes, None]:
-        """The bytes of a span, once. UpstreamError when the rest will not come, or the whole is wrong."""
+    async def stream(self, span: Span, sent: "Sent | None" = None) -> AsyncGenerator[bytes, None]:
+        """The bytes of a span, once. UpstreamError when the rest will not come, or the whole is wrong.
+
+        `sent`: what the client was given before, of which nobody knows yet whether it was right.
+        """
         self._tools.metrics.passed_through.inc()
         held = self.size - min(self.size, HELD_WHOLE)
-        source = self._bytes(span) if span.stop <= held else self._proven(span, held)
+        source = self._bytes(span) if span.stop <= held else self._proven(span, held, sent)
         async with aclosing(source) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _proven(self, span: Span, held: int) -> AsyncGenerator[bytes, None]:
+    async def _proven(self, span: Span, held: int, sent: "Sent | None") -> AsyncGenerator[bytes, None]:
         """A span with what lies behind `held` in it: that is given when all of the blob was right."""
         hasher, offset, end = self._digest.hasher(), 0, bytearray()
         async with aclosing(self._bytes(Span(0, self.size))) as pieces:
             async for piece in pieces:
                 hasher.update(piece)
+                if sent is not None and not await sent.agrees(piece, offset):
+                    raise self._wrong()
                 stop = offset + len(piece)
                 if wanted := _part(piece, offset, Span(span.start, min(span.stop, held))):
                     yield wanted

@@ -34,6 +34,8 @@ SETTLED = 3.0
 # are not what is slow, and no connection is added. A slower one is slow whatever else we are busy with.
 BUSY = 0.8
 FAST = 48 * 1024 * 1024
+# Nor where one connection brings this many: two such are about all that one process can write and verify.
+ENOUGH = 128 * 1024 * 1024
 
 # A lane is robbed when it would need this many times as long as a fresh connection.
 HOPELESS = 2.0
@@ -190,8 +192,8 @@ class Ramp:
         elif now - self._since >= WINDOW:
             seconds = now - self._since
             rate = (received - self._received) / seconds
-            busy = worked - self._worked > BUSY * seconds and rate > FAST * self.level
-            self._judge(now, rate, busy)
+            busy = worked - self._worked > BUSY * seconds
+            self._judge(now, rate, rate > self.level * (FAST if busy else ENOUGH))
             self._since = None
 
     @property
@@ -199,9 +201,9 @@ class Ramp:
         """The level that has been seen to pay."""
         return self._base or self.level
 
-    def _judge(self, now: float, rate: float, busy: bool) -> None:
+    def _judge(self, now: float, rate: float, enough: bool) -> None:
         paid = not self._base or rate >= self._rate * (1 + WORTH * (self.level / self._base - 1))
-        if busy or not paid:
+        if enough or not paid:
             self.level, self._base = self.level if paid else self._base, 0
             self._quiet_until = now + SETTLED
             return

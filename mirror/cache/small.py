@@ -6,7 +6,8 @@ growing file, and costs a third of what these cost: an image has more small blob
 
 import asyncio
 
-from mirror.cache.fill import POLL_SECONDS, Opened, Tools
+from mirror.cache.fill import Opened, Tools
+from mirror.cache.following import POLL_SECONDS
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from mirror.cache.answers import ManifestAnswer, ManifestInfo, Outcome, Unconfirmed
 from mirror.cache.fill import Tools
+from mirror.cache.following import alone
 from mirror.cache.freshness import Freshness
 from mirror.cache.manifests import Manifests, answer
 from mirror.cache.missing import Missing
@@ -173,7 +174,15 @@ class Tags:
         return entry
 
     async def _first(self, repository: Repository, tag: Tag) -> ManifestAnswer:
-        """GET by tag: one round trip for digest and manifest."""
+        """GET by tag: one round trip for digest and manifest; by one process at a time, because it counts."""
+        asked = self._tools.clock()
+        async with alone(self._store, Digest.of(f"{repository}:{tag}".encode())):
+            entry = await self._store.tag(repository, tag)
+            if entry is None or entry.confirmed < asked:
+                return await self._fetch(repository, tag)
+        return await self._manifests.get(repository, Digest.parse(entry.digest))
+
+    async def _fetch(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag)
         manifest = await self._manifests.keep(repository, body)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._tools.clock())

@@ -7,6 +7,7 @@ fields. What is nonsense raises ManifestInvalid; such a manifest is still served
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,21 @@ class Descriptor:
     size: int
     urls: tuple[str, ...]
     raw: Mapping[str, Any]
+
+    @property
+    def platform(self) -> str | None:
+        """`os/architecture[/variant]`, where an index tells it."""
+        return platform_of(self.raw.get("platform"))
+
+
+def platform_of(value: object) -> str | None:
+    """Of the object that an index has for it, or of an image's config, which has the same keys."""
+    if not isinstance(value, Mapping):
+        return None
+    words = [value.get(key) for key in ("os", "architecture", "variant")]
+    if not all(isinstance(each, str) for each in words[:2]):
+        return None
+    return "/".join(each for each in words if isinstance(each, str) and each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,15 @@ def referrers_of(data: bytes) -> list[dict[str, Any]]:
     return manifests
 
 
+def descriptors_of(manifests: Iterable[Mapping[str, Any]]) -> list[Descriptor]:
+    """Those among them that are descriptors."""
+    found = []
+    for each in manifests:
+        with suppress(ManifestInvalid):
+            found.append(_descriptor(each))
+    return found
+
+
 def filter_referrers(
     manifests: Iterable[dict[str, Any]], artifact_types: Collection[str]
 ) -> list[dict[str, Any]]:
@@ -127,7 +152,7 @@ def _list(fields: Mapping[str, Any], name: str) -> tuple[Descriptor, ...]:
 
 
 def _descriptor(value: object) -> Descriptor:
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise ManifestInvalid("a descriptor is not a JSON object")
     media_type, size, urls = value.get("mediaType", ""), value.get("size"), value.get("urls") or []
     # bool is an int in Python, and a size of `true` is nonsense all the same.

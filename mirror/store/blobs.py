@@ -4,11 +4,12 @@ Synchronous: everything here runs in a disk thread.
 """
 
 import errno
+import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ BAD = frozenset({errno.EIO, errno.EUCLEAN, errno.ENODATA})
 
 # One read when nothing is done with the bytes, in bytes.
 READ = 1024 * 1024
+# How many rows are looked at in one go: no list is long, and no thread is gone for long.
+ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,24 @@ class Gone:
     size: int
 
 
+# A place in the order of last use: the moment, and what tells those of one moment apart.
+Position = tuple[float, int]
+START: Position = (-math.inf, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """What is gone; up to and including `passed` there is nothing but what was to be kept."""
+
+    gone: list[Gone]
+    passed: Position
+
+
 class Blobs:
     """`folder/cache.db` and the files it names."""
 
     def __init__(self, folder: Path, quarantine: Path) -> None:
+        self.folder = folder
         self._quarantine = quarantine
         self.database = Database(
             folder,
@@ -136,7 +153,11 @@ class Blobs:
 
     def quarantine(self, path: Path) -> None:
         """Move a file out of the store; whoever wants to can look at it there."""
-        self._quarantine.mkdir(mode=0o700, exist_ok=True)
+        if not self._quarantine.is_dir():
+            self._quarantine.mkdir(mode=0o700, exist_ok=True)
+            if os.geteuid() == 0:  # what root's command makes is the mirror's own user's
+                owner = os.stat(self._quarantine.parent)
+                os.chown(self._quarantine, owner.st_uid, owner.st_gid)
         with suppress(FileNotFoundError):
             os.rename(path, self._quarantine / path.name)
 
@@ -179,30 +200,85 @@ class Blobs:
             (row.digest, time.time(), time.time(), str(row.size), row.size, MODE_BINARY, row.name),
         )
 
-    def evict(self, before: float, excess: int | None, keep: Collection[Digest]) -> list[Gone]:
+    def evict(
+        self, before: float, excess: int | None, keep: Container[str], after: Position = START
+    ) -> Eviction:
         """Remove what was last used before a moment (seconds since the epoch), oldest first.
 
-        Until `excess` bytes are gone, None for all of it; never what is in `keep`.
+        Until `excess` bytes are gone, None for all of it; never what is in `keep`, by its digest as text.
+        Begins behind `after`.
         """
         gone: list[Gone] = []
-        kept, left = {str(each) for each in keep}, excess
-        rows = self._cache._sql(
-            "SELECT key, size FROM Cache WHERE access_time < ? ORDER BY access_time", (before,)
-        )
-        for key, size in rows.fetchall():
-            if left is not None and left <= 0:
+        left = math.inf if excess is None else excess
+        passed = after
+        for moment, row, key, size in self._oldest(before, after):
+            if left <= 0:
                 break
-            if key in kept:
+            if key in keep:
+                passed = passed if gone else (moment, row)
                 continue
             # Entry first, file second (invariant 8): diskcache does it so.
             if self._cache.delete(key):
                 gone.append(Gone(Digest.parse(key), size))
-                left = None if left is None else left - size
-        return gone
+                left -= size
+        return Eviction(gone, passed)
+
+    def _oldest(self, before: float, last: Position) -> Iterator[tuple[float, int, str, int]]:
+        """Positions, digests and sizes of what was last used before a moment, in order, a few at a time."""
+        while True:
+            rows = self._cache._sql(
+                "SELECT access_time, rowid, key, size FROM Cache"
+                " WHERE (access_time, rowid) > (?, ?) AND access_time < ?"
+                " ORDER BY access_time, rowid LIMIT ?",
+                (*last, before, ROWS),
+            ).fetchall()
+            yield from rows
+            if len(rows) < ROWS:
+                return
+            last = rows[-1][:2]
 
     def size(self) -> int:
         """Bytes of all blobs."""
         return int(self._cache.reset("size"))
+
+    def known(self, digests: Iterable[str]) -> dict[str, tuple[int, float]]:
+        """Size, and when last used (seconds since the epoch), of those that are here."""
+        found: dict[str, tuple[int, float]] = {}
+        asked = list(digests)
+        for start in range(0, len(asked), ROWS):
+            some = asked[start : start + ROWS]
+            marks = ",".join("?" * len(some))
+            rows = self._cache._sql(
+                f"SELECT key, size, access_time FROM Cache WHERE key IN ({marks})",  # noqa: S608  # marks only
+                some,
+            )
+            found.update({key: (size, used) for key, size, used in rows})
+        return found
+
+    def entries(self, before: float) -> Iterator[tuple[str, int, str]]:
+        """Digest, size and file name of all that was last used before a moment, by digest."""
+        last = ""
+        while True:
+            rows = self._cache._sql(
+                "SELECT key, size, filename FROM Cache"
+                " WHERE key > ? AND access_time < ? ORDER BY key LIMIT ?",
+                (last, before, ROWS),
+            ).fetchall()
+            yield from rows
+            if len(rows) < ROWS:
+                return
+            last = rows[-1][0]
+
+    def file_names(self, digests: Iterable[str]) -> set[str]:
+        """Of the files of these, up to ROWS of them."""
+        asked = list(digests)
+        marks = ",".join("?" * len(asked))
+        rows = self._cache._sql(f"SELECT filename FROM Cache WHERE key IN ({marks})", asked)  # noqa: S608
+        return {name for (name,) in rows}
+
+    def remove(self, digest: Digest) -> bool:
+        """Whether it was here."""
+        return bool(self._cache.delete(str(digest)))
 
     def touch(self, used: Mapping[Digest, float]) -> None:
         """Note when blobs were last used (seconds since the epoch), for the quota's sake."""

@@ -8,59 +8,88 @@ power loss it may, and then verification fails and the blob is fetched anew.
     offset  0  magic         8 bytes
             8  size          u64, bytes of the blob
            16  chunk size    u32, bytes
-           20  reserved      u32
-           24  count[i]      u32 each, bytes of chunk i that are here, from its start
+           20  generation    u32, how often the blob was begun from nothing
+           24  verified      u32, 1 when the whole was found right, just before it is adopted
+           28  wished[8]     u32 each, 1 + the chunk that readers of another process wait for; 0 for none
+           60  count[i]      u32 each, bytes of chunk i that are here, from its start
+
+Who holds the lock on the file writes everything but the wishes. Other processes read it with `pread`: a
+mapping would kill them (SIGBUS) when the file is begun anew, and thus truncated, under it.
 """
 
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 
 from mirror.oci.ranges import Span
 
-MAGIC = b"RMCHUNK1"
-HEADER = struct.Struct("<8sQII")
+MAGIC = b"RMCHUNK2"
+HEADER = struct.Struct("<8sQIII32x")
 COUNT = struct.Struct("<I")
+VERIFIED_AT = 24
+WISHED_AT = 28
+WISHED = struct.Struct("<8I")
+WISHES = 8
 
 
 class ChunkMap:
     """Counts per chunk, read and written through memory shared with other processes."""
 
-    def __init__(self, memory: mmap.mmap, size: int, chunk_size: int) -> None:
+    def __init__(self, memory: mmap.mmap | bytearray) -> None:
+        """`memory` must hold a map (`_is_map`)."""
         self._memory = memory
-        self.size = size
-        self.chunk_size = chunk_size
+        self.size: int
+        self.chunk_size: int
+        self.generation: int
+        _, self.size, self.chunk_size, self.generation, verified = HEADER.unpack_from(memory, 0)
+        self.verified = verified == 1
         # The same counts for this process, which may ask when the memory is closed already.
-        self._counts: list[int] = [
-            COUNT.unpack_from(memory, HEADER.size + i * COUNT.size)[0] for i in range(len(self))
-        ]
+        self._counts: list[int] = list(struct.unpack_from(f"<{len(self)}I", memory, HEADER.size))
         self._last = len(self) - 1
         self._first_open = 0  # every chunk before this one is complete
 
     @classmethod
     def create(cls, descriptor: int, size: int, chunk_size: int) -> "ChunkMap":
         """An empty map in the (locked) file `descriptor`, whatever that held before."""
+        before = os.pread(descriptor, HEADER.size, 0)
+        generation = HEADER.unpack(before)[3] + 1 if before.startswith(MAGIC) else 1
         os.ftruncate(descriptor, 0)
         # With its blocks: a page that a full disk cannot back kills the process that writes it (SIGBUS).
         os.posix_fallocate(descriptor, 0, _length(size, chunk_size))
         memory = mmap.mmap(descriptor, 0)
-        HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, 0)
-        return cls(memory, size, chunk_size)
+        HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, generation % 2**32, 0)
+        return cls(memory)
 
     @classmethod
     def load(cls, descriptor: int) -> "ChunkMap | None":
-        """The map in the file `descriptor`; None when there is none that makes sense."""
-        length = os.fstat(descriptor).st_size
-        if length < HEADER.size:
+        """The map in the (locked) file `descriptor`; None when there is none that makes sense."""
+        if os.fstat(descriptor).st_size < HEADER.size:
             return None
         memory = mmap.mmap(descriptor, 0)
-        magic, size, chunk_size, _ = HEADER.unpack_from(memory, 0)
-        if magic != MAGIC or chunk_size == 0 or length != _length(size, chunk_size):
+        if not _is_map(memory) or not (chunks := cls(memory))._makes_sense():
             memory.close()
             return None
-        chunks = cls(memory, size, chunk_size)
-        if any(chunks.count(index) > chunks.span(index).length for index in range(len(chunks))):
-            memory.close()
+        # What it says was perhaps found before a power failure, which took the bytes and left the map.
+        COUNT.pack_into(memory, VERIFIED_AT, 0)
+        chunks.verified = False
+        return chunks
+
+    @classmethod
+    def seen(cls, descriptor: int, before: "ChunkMap | None" = None) -> "ChunkMap | None":
+        """A copy of the map as it is now, for who does not hold the lock; None while there is none.
+
+        `before`: an earlier copy, which is returned if nothing has changed.
+        """
+        memory = bytearray(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+        if before is not None and memory == before._memory:
+            return before
+        if not _is_map(memory):
+            return None
+        chunks = cls(memory)
+        if before is not None and before.generation == chunks.generation:
+            chunks._first_open = before._first_open
+        elif not chunks._makes_sense():
             return None
         return chunks
 
@@ -126,8 +155,27 @@ class ChunkMap:
         """Bytes that are here, contiguous or not."""
         return sum(self._counts)
 
+    def wished(self) -> list[int]:
+        """The offsets, of bytes that are not here, that readers of other processes wait at."""
+        wished = [wish - 1 for wish in self.slots() if 0 < wish <= len(self)]
+        return [
+            index * self.chunk_size + self.count(index) for index in wished if not self._is_complete(index)
+        ]
+
+    def slots(self) -> Sequence[int]:
+        """The wishes as they are written."""
+        return WISHED.unpack_from(self._memory, WISHED_AT)
+
+    def set_verified(self) -> None:
+        """The whole blob is what its name says: other processes may send all of it."""
+        COUNT.pack_into(self._memory, VERIFIED_AT, 1)
+
     def close(self) -> None:
-        self._memory.close()
+        if isinstance(self._memory, mmap.mmap):
+            self._memory.close()
+
+    def _makes_sense(self) -> bool:
+        return all(self.count(index) <= self.span(index).length for index in range(len(self)))
 
     def _is_complete(self, index: int) -> bool:
         # Asked for every chunk many times a second: no Span is made.
@@ -136,6 +184,14 @@ class ChunkMap:
 
 def _chunks(size: int, chunk_size: int) -> int:
     return -(-size // chunk_size)
+
+
+def _is_map(memory: mmap.mmap | bytearray) -> bool:
+    """Whether this has a header, and as many counts as that says."""
+    if len(memory) < HEADER.size:
+        return False
+    magic, size, chunk_size, _, _ = HEADER.unpack_from(memory, 0)
+    return bool(magic == MAGIC and chunk_size > 0 and len(memory) == _length(size, chunk_size))
 
 
 def _length(size: int, chunk_size: int) -> int:

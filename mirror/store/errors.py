@@ -19,8 +19,25 @@ class NoRoom(StoreError):
         self.size = size
 
 
+class Lost(StoreError):
+    """What another process was filling went away; nothing is known to be wrong with the disk."""
+
+
 class ShuttingDown(StoreError):
     """The mirror stops: nothing is wrong with the disk."""
+
+
+class PinTooLarge(StoreError):
+    """With this pin more would have to be kept than there is room for. All in bytes.
+
+    `used` by the pins there are, `asked` by this one besides, `allowed` for all of them.
+    """
+
+    def __init__(self, used: int, asked: int, allowed: int) -> None:
+        super().__init__(f"pins use {used} bytes, {asked} more are asked for, {allowed} are allowed")
+        self.used = used
+        self.asked = asked
+        self.allowed = allowed
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 <cache folder>/           0700
     blobs/                verified blobs and their entries
-    books/                links, tag entries, referrers, repositories
+    books/                links, tag entries, referrers, repositories; locked by the one that keeps house
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
     version               of this layout
+    generation            what tells all processes that something was removed, or is pinned (generation.py)
+    evicting              locked by who makes room, or changes what may go
 """
 
 import math
@@ -14,37 +16,51 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mirror.config import CacheSettings
+from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
-from mirror.oci.reference import Repository
-from mirror.store.blobs import Blobs, Gone, OpenBlob
+from mirror.oci.pattern import Pin
+from mirror.oci.reference import Repository, Tag
+from mirror.store.blobs import START, Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
-from mirror.store.errors import NoRoom, translated
+from mirror.store.errors import NoRoom, PinTooLarge, translated
+from mirror.store.followed import Followed
+from mirror.store.generation import Generation
 from mirror.store.growing import Partial
-from mirror.store.index import Index, Link
-from mirror.store.lock import lock_path, try_lock
+from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
+from mirror.store.litter import old_partials
+from mirror.store.lock import lock_path, locked, try_folder, try_lock
 from mirror.store.memory import Content
 from mirror.store.mending import Mending
+from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
-from mirror.store.sweep import sweep
 from mirror.store.threads import named
 from mirror.store.trouble import ERRORS, Side, Troubles
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+log = get_logger(__name__)
+
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
 # in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
 SMALL_BYTES = 256 * 1024
 
+# A fill that was broken off is resumed for a week, in seconds; then what it takes is better used otherwise.
+RESUMED_SECONDS = 7 * 24 * 3600.0
+
 # What a disk must have room for before it counts as well again.
 PROBE_BYTES = 1024 * 1024
+# For how long eviction trusts that nothing has come in front of what it has passed, in seconds: nothing does,
+# but for a clock that was set back.
+PASSED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,11 @@ class Claim:
     present: bool
 
     def release(self) -> None:
-        """In this order: whoever locks the file after that sees that it has no name."""
+        """In this order: whoever locks the file after that sees that it has no name.
+
+        A fill that did not know the size may have left data, with which nobody will go on.
+        """
+        self.path.with_suffix(".data").unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         os.close(self.lock)
 
@@ -89,16 +109,24 @@ class Folder:
     def __init__(self, path: Path, settings: CacheSettings | None = None) -> None:
         """Opens or creates everything. `settings` for the quota, None for none."""
         self.path = path
-        self._partials = path / "partial"
+        self.partials = path / "partial"
         self.troubles = Troubles()
         self.durable = settings is None or settings.durability == "safe"
         self.blobs = Blobs(path / "blobs", path / "quarantine")
         self.index = Index(path / "books")
         self.mending = Mending(path, (self.blobs.database, self.index.database), self.troubles)
         self.mending.open()
+        self.generation = Generation(path / "generation")
+        self.mending.on_mended = self.generation.reopen
+        self.pins = Pins(self.index, self.read, self.generation)
+        # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
+        self.generation.note_pinned()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
-        self._evicting = threading.Lock()
+        self._housekeeping: int | None = None
+        self._evicting = path / "evicting"
+        self._judged = (0, False)  # which pins were looked at, and whether they are too much
+        self._passed = (0, 0.0, START)  # what eviction need not look at: for which pins, until when, how far
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """As the books have it, if they can be read."""
@@ -169,12 +197,47 @@ class Folder:
             self._add({manifest.digest: manifest.data})
         link = Link(manifest.media_type, len(manifest.data))
         self.index.add_links(repository, {**children, manifest.digest: link})
+        self.pins.changed(repository)
+
+    def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        known = self.index.tag(repository, tag)
+        self.index.put_tag(repository, tag, entry)
+        if known is None or known.digest != entry.digest:
+            self.pins.changed(repository)
+
+    def drop_tag(self, repository: Repository, tag: Tag) -> None:
+        self.index.drop_tag(repository, tag)
+        self.pins.changed(repository)
+
+    def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
+        known = self.index.referrers(repository, digest)
+        self.index.put_referrers(repository, digest, entry)
+        if known is None or known.manifests != entry.manifests:
+            self.pins.changed(repository)
+
+    def pin(self, pin: Pin) -> int:
+        """Keep what matches from now on; how many bytes that are, as far as they are known.
+
+        Raises PinTooLarge, and nothing is changed.
+        """
+        with self.changing():
+            kept, asked = self.pins.kept(), self.pins.closure([pin])
+            used, more = sum(kept.values()), sum(size for key, size in asked.items() if key not in kept)
+            allowed = self.allowed()
+            if used + more > allowed:
+                raise PinTooLarge(used, more, allowed)
+            self.pins.add(pin)
+            return sum(asked.values())
+
+    def changing(self) -> AbstractContextManager[None]:
+        """While this is held nothing is evicted, in no process, and nobody else changes what may go."""
+        return locked(self._evicting)
 
     def claim(self, digests: Sequence[Digest]) -> list[Claim | None]:
         """For each the lock for filling it; None where another has it."""
         claims: list[Claim | None] = []
         for digest in digests:
-            path = lock_path(digest, self._partials)
+            path = lock_path(digest, self.partials)
             lock = try_lock(path)
             claims.append(None if lock is None else Claim(digest, path, lock, self.has(digest)))
         return claims
@@ -200,13 +263,17 @@ class Folder:
 
     def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
-        partial = Partial.lock(digest, self._partials)
+        partial = Partial.lock(digest, self.partials)
         try:
             return partial, self.held(repository, digest)
         except BaseException:
             if partial is not None:
                 partial.release()
             raise
+
+    def follow(self, digest: Digest) -> Followed | None:
+        """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
+        return Followed.open(digest, self.partials)
 
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
         """Start a partial from nothing, with room for `size` bytes. NoRoom where there cannot be as much."""
@@ -217,31 +284,80 @@ class Folder:
 
     def excess(self) -> int:
         """How many bytes are too many. Fills count with their whole size: what is to come needs room too."""
-        usage = shutil.disk_usage(self.path)
-        reserved, written = 0, 0
-        with os.scandir(self._partials) as entries:
-            for entry in entries:
-                status = entry.stat()
-                reserved += status.st_size
-                written += 512 * status.st_blocks
-        free = usage.free - max(0, reserved - written)
-        return self._quota.excess(Room(usage.total, free, self.blobs.size() + reserved))
+        return self._quota.excess(self.room())
 
     def evict(self, keep: Collection[Digest] = (), need: int = 0) -> list[Gone]:
         """Remove what is too old, and then, least recently used first, what is too much.
 
         And as much as it takes for `need` bytes to be free, whatever the quota allows. But nothing of `keep`,
-        nor what somebody is using (quota.IN_USE).
+        nor what is pinned, nor what somebody is using (quota.IN_USE).
         """
         gone: list[Gone] = []
-        with self._evicting:
-            now = time.time()
+        with self.changing():
+            now, kept = time.time(), Kept(keep, self.pins)
             if self._quota.max_age < math.inf:
-                gone += self.blobs.evict(now - max(self._quota.max_age, IN_USE), None, keep)
+                gone += self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
             lacking = need - shutil.disk_usage(self.path).free if need else 0
             if (excess := max(self.excess(), lacking)) > 0:
-                gone += self.blobs.evict(now - IN_USE, excess, keep)
+                gone += self._evict(now - IN_USE, excess, kept)
+                self._warn_of_pins()
         return gone
+
+    def _warn_of_pins(self) -> None:
+        """Once: what a pattern matches may have become more than there is room for."""
+        now, (judged, too_much) = self.generation.pinned(), self._judged
+        if judged == now:
+            return
+        pinned, allowed = sum(self.pins.kept().values()), self.allowed()
+        if pinned > allowed and not too_much:
+            log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed)
+        self._judged = (now, pinned > allowed)
+
+    def _evict(self, before: float, excess: int | None, kept: Kept) -> list[Gone]:
+        """What is pinned and not used is what is oldest: it is not gone through again each time."""
+        pinned, until, passed = self._passed
+        now = time.monotonic()
+        if pinned != self.generation.pinned() or now >= until:
+            pinned, until, passed = self.generation.pinned(), now + PASSED_SECONDS, START
+        eviction = self.blobs.evict(before, excess, kept, passed)
+        self._passed = (pinned, until, eviction.passed)
+        return eviction.gone
+
+    def allowed(self) -> int:
+        """How many bytes the cache may hold."""
+        return self._quota.allows(self.room())
+
+    def room(self) -> Room:
+        """What there is and what is used; fills count with their whole size."""
+        usage = shutil.disk_usage(self.path)
+        reserved, written = 0, 0
+        with os.scandir(self.partials) as entries:
+            for entry in entries:
+                status = entry.stat()
+                reserved += status.st_size
+                written += 512 * status.st_blocks
+        free = usage.free - max(0, reserved - written)
+        return Room(usage.total, free, self.blobs.size() + reserved)
+
+    def keeps_house(self) -> bool:
+        """Whether this process is the one, among those on this folder, that does what needs doing once.
+
+        Who is, stays it until `leave_house`, or its end.
+        """
+        if self._housekeeping is None:
+            self._housekeeping = try_folder(self.path / "books")
+        return self._housekeeping is not None
+
+    def leave_house(self) -> None:
+        """Let another process keep it."""
+        if self._housekeeping is not None:
+            os.close(self._housekeeping)
+            self._housekeeping = None
+
+    def open_connections(self) -> None:
+        """Open this thread's connections, which otherwise its first call does."""
+        self.blobs.size()
+        self.index.repositories("", "", 1)
 
     def probe(self) -> None:
         """Try what is in trouble. Whatever works again is used again."""
@@ -279,10 +395,12 @@ class Folder:
 
     def sweep(self) -> list[str]:
         """Remove what crashes have left; the names of what is gone."""
-        return sweep(self._partials)
+        before = time.time() - RESUMED_SECONDS
+        return [each.path.name for each in old_partials(self.partials, before, remove=True)]
 
     def close(self) -> None:
-        """Close this thread's connections."""
+        """Close this thread's connections; nothing is asked of the folder any more."""
+        self.generation.close()
         self.blobs.close()
         self.index.close()
 
@@ -306,4 +424,4 @@ class Folder:
 
     def _small_path(self, digest: Digest) -> Path:
         """Where this thread, and no other, writes it."""
-        return self._partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"
+        return self.partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"

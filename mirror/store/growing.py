@@ -19,7 +19,8 @@ from mirror.oci.ranges import Span
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError, translated
-from mirror.store.lock import lock_path, try_lock
+from mirror.store.followed import Followed
+from mirror.store.lock import data_path, lock_path, try_lock
 from mirror.store.threads import DiskThreads
 from mirror.store.trouble import Kind, kind_of
 from mirror.tasks import to_the_end
@@ -39,11 +40,11 @@ class Partial:
     """One digest's data file and chunk map, locked by this process. Synchronous: runs in a disk thread."""
 
     def __init__(self, digest: Digest, folder: Path, lock: int) -> None:
-        name = f"{digest.algorithm}-{digest.encoded}"
         self.digest = digest
-        self.data_path = folder / f"{name}.data"
+        self.data_path = data_path(digest, folder)
         self._map_path = lock_path(digest, folder)
         self._lock = lock
+        self._discarded = False
         self.descriptor = os.open(
             self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
@@ -57,11 +58,20 @@ class Partial:
 
     def allocate(self, size: int, chunk_size: int) -> ChunkMap:
         """Start from nothing, with the size known."""
+        self._drop_map()
+        # First the map: who follows it in another process must not take what comes now for what was there.
+        self.chunks = ChunkMap.create(self._lock, size, chunk_size)
         os.ftruncate(self.descriptor, 0)
         os.ftruncate(self.descriptor, size)
-        self._drop_map()
-        self.chunks = ChunkMap.create(self._lock, size, chunk_size)
         return self.chunks
+
+    def continues(self, followed: Followed) -> bool:
+        """Whether this is what was followed, as far as that had come, and its lock is ours now."""
+        return (
+            self.chunks is not None
+            and self.chunks.generation == followed.chunks.generation
+            and followed.is_same(self._lock, self.descriptor)
+        )
 
     def open_reader(self) -> BinaryIO:
         """The data file under a descriptor of its own, which outlives rename and release.
@@ -109,11 +119,18 @@ class Partial:
 
     def discard(self) -> None:
         """Remove both files; the caller still releases the lock."""
+        self._discarded = True
         self.data_path.unlink(missing_ok=True)
         self._map_path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Close everything and give up the lock; what is on disk stays for the next fill."""
+        """Close everything and give up the lock; what was received stays for the next fill.
+
+        Where nothing was, nothing stays: names that nobody has, asked for at random, must not fill the disk.
+        """
+        # Once only: as soon as the names are gone, they may be those of another process's files.
+        if not self._discarded and (self.chunks is None or not self.chunks.received()):
+            self.discard()
         self._drop_map()
         os.close(self.descriptor)
         os.close(self._lock)
@@ -157,9 +174,17 @@ class GrowingFile:
     """A partial of known size that is being filled, and how far its readers may go."""
 
     def __init__(
-        self, partial: Partial, chunks: ChunkMap, threads: DiskThreads, *, verify_first: bool = False
+        self,
+        partial: Partial | Followed,
+        chunks: ChunkMap,
+        threads: DiskThreads,
+        *,
+        verify_first: bool = False,
     ) -> None:
-        """`verify_first`: nothing of any size is sent before the whole is verified."""
+        """`verify_first`: nothing of any size is sent before the whole is verified.
+
+        What is Followed is filled by another process: its readers have what `observe` is told.
+        """
         self.digest = partial.digest
         self.size = chunks.size
         self.untouched = True  # no reader has had a byte
@@ -168,9 +193,10 @@ class GrowingFile:
         self.make_room: MakeRoom | None = None  # called, once, when the disk is full: how much is to come
         self._withheld = verify_first or chunks.size <= HELD_WHOLE
         self._last_chunk = (len(chunks) - 1) * chunks.chunk_size
-        self._partial = partial
+        self._files = partial
         self._chunks = chunks
         self._threads = threads
+        self._awaited = asyncio.Event()
         self._hasher = Hasher(partial.digest)
         self._hashing = False
         self._waiting: dict[object, int] = {}
@@ -204,6 +230,7 @@ class GrowingFile:
     async def _wait(self, offset: int) -> int:
         waiter = object()
         self._waiting[waiter] = offset
+        self._awaited.set()
         if offset > self._chunks.contiguous():
             self.on_wait()
         try:
@@ -214,10 +241,16 @@ class GrowingFile:
             return readable
         finally:
             del self._waiting[waiter]
+            if not self._waiting:
+                self._awaited.clear()
+
+    async def awaited(self) -> None:
+        """Until a reader waits."""
+        await self._awaited.wait()
 
     def open_reader(self) -> BinaryIO | None:
         """A file for one reader, who closes it; None when the fill is over (look in the store)."""
-        return None if self._closed else self._partial.open_reader()
+        return None if self._closed else self._files.open_reader()
 
     def missing(self) -> list[Span]:
         return self._chunks.missing()
@@ -226,8 +259,48 @@ class GrowingFile:
         return self._chunks.received()
 
     def wanted(self) -> list[int]:
-        """The offsets that readers wait at."""
-        return sorted(self._waiting.values())
+        """The offsets that readers wait at, those of other processes too."""
+        return sorted([*self._waiting.values(), *self._chunks.wished()])
+
+    def wish(self) -> int | None:
+        """The one offset to tell another process of: where who jumped ahead waits, or else who did not."""
+        waiting = self._waiting.values()
+        contiguous = self._chunks.contiguous()
+        return min((each for each in waiting if each > contiguous), default=min(waiting, default=None))
+
+    def observe(self, chunks: ChunkMap) -> bool:
+        """What the process that fills it has written by now.
+
+        False when that threw away what readers here have had: they must be cut short.
+        """
+        if chunks is self._chunks:
+            return True
+        if chunks.generation != self._chunks.generation:
+            same = (chunks.size, chunks.chunk_size) == (self.size, self.chunk_size)
+            if not same or not self.untouched:
+                return False
+        self._chunks = chunks
+        self._verified = chunks.verified
+        self._wake()
+        return True
+
+    def take_over(self, partial: Partial) -> None:
+        """From now on this process fills it; readers go on as before."""
+        if partial.chunks is None:
+            raise AssertionError("nothing to continue")
+        self._files = partial
+        self._chunks = partial.chunks
+
+    @property
+    def verified(self) -> bool:
+        """Whether all of it may be sent."""
+        return self._verified
+
+    @property
+    def _partial(self) -> Partial:
+        if not isinstance(self._files, Partial):
+            raise AssertionError("another process fills it")
+        return self._files
 
     async def write(self, offset: int, parts: Sequence[bytes]) -> None:
         """Write consecutive bytes, off the loop. Raises StoreError, for instance when the disk is full."""
@@ -270,6 +343,7 @@ class GrowingFile:
         if self._hasher.offset != self.size or not self._hasher.matches():
             return None
         self._verified = True
+        self._chunks.set_verified()
         self._wake()
         return self._partial.verified()
 

@@ -6,10 +6,13 @@ Synchronous: everything here runs in a disk thread. Keys sort so that a prefix i
     tag:<upstream>/<repository>:<tag>            -> TagEntry
     referrers:<upstream>/<repository>@<digest>   -> ReferrersEntry
     repository:<upstream>/<repository>           -> ""
+    pin:<pattern>                                -> PinEntry, asked for by somebody
+    configured:<pattern>                         -> PinEntry, as the configuration has it
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +20,7 @@ from typing import Any, TypeVar
 import diskcache
 
 from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import BUSY_SECONDS
 from mirror.store.database import Database
@@ -52,7 +56,18 @@ class ReferrersEntry:
     confirmed: float
 
 
-Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry)
+@dataclass(frozen=True, slots=True)
+class PinEntry:
+    """What is to be kept of the images of a pattern (`oci.pattern`), and since when, in epoch seconds."""
+
+    platforms: list[str]
+    since: float
+
+
+Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry, PinEntry)
+
+# How many rows are read or removed at a time: no transaction is long, and no list is.
+ROWS = 500
 
 
 class Index:
@@ -102,22 +117,68 @@ class Index:
     def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
         self._write(f"referrers:{repository}@{digest}", entry)
 
-    def tags(self, repository: Repository, after: str, limit: int) -> list[str]:
-        """Up to `limit` of its tags that have an entry and sort after `after`."""
-        return self._names(f"tag:{repository}:", "", after, limit)
+    def tags(self, repository: Repository, after: str, limit: int, prefix: str = "") -> list[str]:
+        """Up to `limit` of its tags that have an entry, start with `prefix` and sort after `after`."""
+        return self._names(f"tag:{repository}:", prefix, after, limit)
 
     def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         """Up to `limit` names `<upstream>/<repository>` that start with `prefix` and sort after `after`."""
         return self._names("repository:", prefix, after, limit)
 
+    def links(self, repository: Repository, after: str, limit: int) -> list[tuple[Digest, Link, float]]:
+        """Up to `limit` of its links whose digests sort after `after`, with the time each was noted."""
+        found = []
+        kind = f"link:{repository}@"
+        for key, value, noted in self._rows("key, value, store_time", kind, "", after, limit):
+            with suppress(ValueError, TypeError, RegistryError):
+                found.append((Digest.parse(key.removeprefix(kind)), Link(**json.loads(value)), noted))
+        return found
+
+    def pins(self, kind: str = "pin") -> dict[str, PinEntry]:
+        """By pattern; `kind` is `pin` or `configured`."""
+        patterns = self._names(f"{kind}:", "", "", -1)
+        entries = ((each, self._read(f"{kind}:{each}", PinEntry)) for each in patterns)
+        return {pattern: entry for pattern, entry in entries if entry is not None}
+
+    def put_pin(self, pattern: str, entry: PinEntry, kind: str = "pin") -> None:
+        self._write(f"{kind}:{pattern}", entry)
+
+    def drop_pin(self, pattern: str, kind: str = "pin") -> bool:
+        """Whether there was one."""
+        return bool(self._cache.delete(f"{kind}:{pattern}"))
+
+    def drop(self, repository: Repository, tags: Iterable[str], digests: Iterable[Digest]) -> None:
+        """Forget tags, and links with what refers to them; and the repository with the last one."""
+        keys = [
+            *(f"tag:{repository}:{tag}" for tag in tags),
+            *(f"{kind}:{repository}@{digest}" for digest in digests for kind in ("link", "referrers")),
+        ]
+        for start in range(0, len(keys), ROWS):
+            with self._cache.transact():
+                for key in keys[start : start + ROWS]:
+                    self._cache.delete(key)
+        with self._cache.transact():
+            if not self.tags(repository, "", 1) and not self.links(repository, "", 1):
+                self._cache.delete(f"repository:{repository}")
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """What a statement of SQL yields, for what looks at the books as a whole (`store.usage`)."""
+        found: list[tuple[Any, ...]] = self._cache._sql(statement, values).fetchall()
+        return found
+
     def _names(self, kind: str, prefix: str, after: str, limit: int) -> list[str]:
         """What follows `kind` in the keys that begin with it and `prefix`, in order."""
-        rows: Iterable[tuple[str]] = self._cache._sql(
-            "SELECT key FROM Cache WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
+        return [key.removeprefix(kind) for (key,) in self._rows("key", kind, prefix, after, limit)]
+
+    def _rows(self, columns: str, kind: str, prefix: str, after: str, limit: int) -> list[tuple[Any, ...]]:
+        """Of the rows whose keys begin with `kind` and `prefix` and sort after `kind` and `after`."""
+        later, first = f"{kind}{after}", f"{kind}{prefix}"
+        bound = "key > ?" if later >= first and after else "key >= ?"
+        return self.rows(
+            f"SELECT {columns} FROM Cache WHERE {bound} AND key < ? ORDER BY key LIMIT ?",  # noqa: S608  # ours
             # U+10FFFF sorts after every character a name can have.
-            (max(f"{kind}{prefix}", f"{kind}{after}"), f"{kind}{prefix}\U0010ffff", limit),
+            (max(later, first), f"{first}\U0010ffff", limit),
         )
-        return [key.removeprefix(kind) for (key,) in rows]
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -133,5 +194,5 @@ class Index:
         except (ValueError, TypeError):
             return None
 
-    def _write(self, key: str, entry: Link | TagEntry | ReferrersEntry) -> None:
+    def _write(self, key: str, entry: Link | TagEntry | ReferrersEntry | PinEntry) -> None:
         self._cache.set(key, json.dumps(asdict(entry), separators=(",", ":")))

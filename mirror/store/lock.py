@@ -1,15 +1,23 @@
-"""One filler per digest among all processes of this machine: `flock`, freed by the kernel on any death."""
+"""Who does what among all processes of this machine: `flock`, freed by the kernel on any death."""
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.oci.digest import Digest
+from mirror.store.generation import open_shared
 
 
 def lock_path(digest: Digest, folder: Path) -> Path:
     """The file that is locked by who fills `digest`; for a blob of some size it is the chunk map too."""
     return folder / f"{digest.algorithm}-{digest.encoded}.map"
+
+
+def data_path(digest: Digest, folder: Path) -> Path:
+    """The file that a fill of `digest` writes."""
+    return folder / f"{digest.algorithm}-{digest.encoded}.data"
 
 
 def try_lock(path: Path) -> int | None:
@@ -25,14 +33,37 @@ def try_lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        if _is_at(path, descriptor):
+        if is_at(path, descriptor):
             return descriptor
         os.close(descriptor)
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def try_folder(folder: Path) -> int | None:
+    """Lock a folder, which needs no room on the disk; its descriptor, or None when another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether `path` still is the name of the open file."""
     try:
         named = os.stat(path)
     except FileNotFoundError:
         return False
     return os.path.samestat(named, os.fstat(descriptor))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` alone among all threads and processes; waits for it."""
+    descriptor = open_shared(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -4,7 +4,7 @@ A copy of what is on the disk, made when it is read or written. A read that was 
 kept: what a thread has read may be old when it arrives.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
@@ -25,14 +25,29 @@ class Content:
 
 
 class Memory:
-    """`size` in bytes, 0 for none. Used in the event loop only."""
+    """`size` in bytes, 0 for none. Used in the event loop only.
 
-    def __init__(self, size: int) -> None:
+    `removed`: what changes when something was removed from the folder, by whatever process (`generation`);
+    it is looked at each time, and then nothing is known any more.
+    """
+
+    def __init__(self, size: int, removed: Callable[[], int] = int) -> None:
         self._tags: Recent[tuple[Repository, Tag], TagEntry] = Recent(size // TAG_SHARE)
         self._contents: Recent[tuple[Repository, Digest], Content] = Recent(size - size // TAG_SHARE)
-        self.writes = 0
+        self._writes = 0
+        self._removed = removed
+        self._seen = removed()
+
+    @property
+    def writes(self) -> int:
+        """Changes when something is written."""
+        if self._removed() != self._seen:
+            self._forget_all()
+        return self._writes
 
     def content(self, repository: Repository, digest: Digest) -> Content | None:
+        if self._removed() != self._seen:
+            self._forget_all()
         return self._contents.get((repository, digest))
 
     def keep_content(self, repository: Repository, digest: Digest, content: Content, writes: int) -> None:
@@ -42,11 +57,13 @@ class Memory:
 
     def forget(self, repository: Repository, digests: Iterable[Digest]) -> None:
         """Something was written about them."""
-        self.writes += 1
+        self._writes += 1
         for digest in digests:
             self._contents.drop((repository, digest))
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        if self._removed() != self._seen:
+            self._forget_all()
         return self._tags.get((repository, tag))
 
     def keep_tag(self, repository: Repository, tag: Tag, entry: TagEntry, writes: int) -> None:
@@ -56,5 +73,11 @@ class Memory:
 
     def forget_tag(self, repository: Repository, tag: Tag) -> None:
         """Something is being written about it."""
-        self.writes += 1
+        self._writes += 1
         self._tags.drop((repository, tag))
+
+    def _forget_all(self) -> None:
+        self._seen = self._removed()
+        self._writes += 1
+        self._tags.clear()
+        self._contents.clear()

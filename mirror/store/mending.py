@@ -3,7 +3,7 @@
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Mending:
         self._blobs, self._books = databases
         self._troubles = troubles
         self._lock = threading.Lock()
+        self.on_mended: Callable[[], object] = bool  # called when something was made anew
 
     def open(self) -> None:
         """Open or create everything. Whatever else fails than it may at other times ends the start."""
@@ -89,7 +90,10 @@ class Mending:
                 for database in moved:
                     database.reopen()
                 mended = [self._mended(database) for database in suspects]
-                return bool(made or moved or any(mended))
+                anew = bool(made or moved or any(mended))
+            if anew:
+                self.on_mended()
+            return anew
         except ERRORS as error:
             self._troubles.note(Side.WRITING, error)
             return False

@@ -39,3 +39,8 @@ class Quota:
         """How many bytes must go."""
         over = room.held - self.max_size if self.max_size else 0
         return max(over, self.min_free - room.free, 0)
+
+    def allows(self, room: Room) -> int:
+        """How many bytes the cache may hold, others on the file system left as they are."""
+        free = max(0, room.held + room.free - self.min_free)
+        return min(self.max_size, free) if self.max_size else free

@@ -45,3 +45,7 @@ class Recent(Generic[K, V]):
         found = self._entries.pop(key, None)
         if found is not None:
             self.size -= found[1]
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.size = 0

@@ -14,12 +14,14 @@ from typing import ParamSpec, TypeVar
 from mirror.config import CacheSettings
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
+from mirror.oci.pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import Gone
 from mirror.store.combine import Combined
 from mirror.store.disk import Verified
-from mirror.store.errors import NoRoom, ShuttingDown, StoreError
+from mirror.store.errors import Lost, NoRoom, ShuttingDown, StoreError
 from mirror.store.folder import Claim, Folder, Held, StoredManifest
+from mirror.store.followed import Followed
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link, ReferrersEntry, TagEntry
 from mirror.store.memory import Content, Memory
@@ -39,6 +41,9 @@ READERS = 4
 # What is made free on a full disk besides what is asked for, in bytes: so that it is not at once full again.
 MORE_ROOM = 16 * 1024 * 1024
 
+# What nobody resumes is looked for this often, in seconds.
+SWEEP_SECONDS = 3600.0
+
 # What may be remembered of links that could not be written down, in bytes: some ten thousand.
 LINKS = 8 * 1024 * 1024
 
@@ -50,13 +55,15 @@ class Store:
         self.folder = folder
         self.on_evicted: Callable[[Sequence[Gone]], object] = bool  # told what the quota has cost
         self.troubles = folder.troubles
-        self._memory = Memory(memory)
+        self._memory = Memory(memory, folder.generation.removed)
         # Links that were confirmed but could not be written down.
         self._links: Recent[tuple[Repository, Digest], Link] = Recent(LINKS)
+        self._pins: Sequence[Pin] | None = None  # of the configuration, while they are not in the books
+        self._swept = -SWEEP_SECONDS
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
-        self.threads = DiskThreads()
+        self.threads = DiskThreads(first=folder.open_connections)
         self._claims: Combined[Digest, Claim | None] = Combined(self.threads, folder.claim)
         self._keeps: Combined[tuple[Claim, bytes], int] = Combined(self.threads, folder.keep)
         # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
@@ -81,12 +88,18 @@ class Store:
 
     def failed(self, error: StoreError) -> None:
         """Something could not be written, and nothing is until `recover` finds that it can."""
-        if not isinstance(error, ShuttingDown):
+        if not isinstance(error, ShuttingDown | Lost):
             self.troubles.note(Side.WRITING, error)
 
     async def recover(self) -> None:
         """See whether what was in trouble works again, and whether the folder is still there."""
         await self.threads.run(self.folder.probe)
+        if self._pins is not None and self.keeps:
+            await self.configure_pins(self._pins)
+
+    async def warm_up(self) -> None:
+        """Open each thread's connections to the books before somebody waits for them."""
+        await self.threads.warm_up()
 
     async def held(self, repository: Repository, digest: Digest) -> Held:
         if (known := self._memory.content(repository, digest)) is not None:
@@ -184,13 +197,13 @@ class Store:
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
-        await self._note(self.folder.index.put_tag, repository, tag, entry)
+        await self._note(self.folder.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.keep_tag(repository, tag, entry, self._memory.writes)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
-        await self._note(self.folder.index.drop_tag, repository, tag)
+        await self._note(self.folder.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
@@ -202,7 +215,7 @@ class Store:
         return await self._read(None, lambda: self.folder.index.referrers(repository, digest))
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
-        await self._note(self.folder.index.put_referrers, repository, digest, entry)
+        await self._note(self.folder.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.threads.run(self.folder.index.repositories, prefix, after, limit)
@@ -237,7 +250,19 @@ class Store:
 
     async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
-        return await self._write(self.folder.lock_partial, repository, digest)
+        locking = self.threads.start(self._locked, repository, digest)
+        return await self._had(locking, _unlock)
+
+    def _locked(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        return self.folder.written(self.folder.lock_partial, repository, digest)
+
+    async def follow(self, digest: Digest) -> Followed | None:
+        """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
+        return await self._had(self.threads.start(self.folder.follow, digest), _unfollow)
+
+    def follower(self, followed: Followed, *, verify_first: bool) -> GrowingFile:
+        """What another process fills, for readers of this one."""
+        return GrowingFile(followed, followed.chunks, self.threads, verify_first=verify_first)
 
     async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
         """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
@@ -277,10 +302,27 @@ class Store:
         with suppress(StoreError):
             await self.tidy(need=need + MORE_ROOM)
 
+    async def keep_house(self) -> None:
+        """What is to be done now and then; of what concerns all processes, one of them does it."""
+        await self.recover()
+        if not await self.threads.run(self.folder.keeps_house):
+            await self.flush_used()
+            return
+        if time.monotonic() - self._swept >= SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            await self.sweep()
+        await self.tidy()
+
     async def sweep(self) -> None:
         """Remove what crashes have left."""
         if gone := await self.threads.run(self.folder.sweep):
-            log.info("removed what a crash or a fill that nobody resumed had left", files=len(gone))
+            log.info("removed what a fill that nobody resumed had left", files=len(gone))
+
+    async def configure_pins(self, pins: Sequence[Pin]) -> None:
+        """Pin what the configuration says, and no longer what it said before; later, where that cannot be."""
+        self._pins = pins
+        if await self._note(self.folder.pins.configure, pins):
+            self._pins = None
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
@@ -300,8 +342,23 @@ class Store:
     async def close(self) -> None:
         with suppress(StoreError):
             await self.flush_used()
+        await self.threads.run(self.folder.leave_house)
         self.readers.executor.shutdown(wait=False)
         await self.threads.close(self.folder.close)
+
+    async def _had(self, having: "asyncio.Future[T]", unwanted: Callable[[T], object]) -> T:
+        """What a thread brings. Whoever waits may leave: `unwanted` is then called with it, in a thread."""
+        try:
+            return await asyncio.shield(having)
+        except asyncio.CancelledError:
+            having.add_done_callback(
+                lambda had: (
+                    had.cancelled()
+                    or had.exception() is not None
+                    or self.threads.start(unwanted, had.result())
+                )
+            )
+            raise
 
     async def _read(self, otherwise: T, work: Callable[[], T]) -> T:
         """From the books, if they can be read; what they do not have is asked of the upstream."""
@@ -362,6 +419,16 @@ class Store:
         """Whoever wanted to fill has left while the lock was being had."""
         if not claiming.cancelled() and claiming.exception() is None and (claim := claiming.result()):
             self.threads.start(claim.release)
+
+
+def _unlock(had: tuple[Partial | None, Held]) -> None:
+    if had[0] is not None:
+        had[0].release()
+
+
+def _unfollow(had: Followed | None) -> None:
+    if had is not None:
+        had.close()
 
 
 def _close_unwanted(opening: "asyncio.Future[Held]") -> None:

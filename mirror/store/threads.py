@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from mirror.store.errors import translated
@@ -26,9 +27,21 @@ def named(function: Callable[..., object]) -> str:
 class DiskThreads:
     """A fixed pool; SQLite connections are per thread, so the pool must not grow and shrink."""
 
-    def __init__(self, count: int = THREADS) -> None:
+    def __init__(self, count: int = THREADS, first: Callable[[], Any] | None = None) -> None:
+        """`first` is called in each thread before anything else; what it raises is raised again by others."""
+
+        def begin() -> None:
+            with suppress(Exception):  # else the whole pool would be broken
+                if first is not None:
+                    first()
+
         self._count = count
-        self.executor = ThreadPoolExecutor(count, thread_name_prefix="disk")
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix="disk", initializer=begin)
+
+    async def warm_up(self) -> None:
+        """Start the threads, which otherwise the first calls do."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(self.executor, bool) for _ in range(self._count)))
 
     def start(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
         """Begin a call of `function` in a thread. StoreError for what the disk or SQLite says."""

@@ -161,6 +161,10 @@ class Registry:
             size, query = size + len(page.data), page.next_query
         return manifests
 
+    async def warm_up(self) -> None:
+        """Be ready for the first question. Nothing is dialled."""
+        await self._transport.warm_up()
+
     async def close(self) -> None:
         """Close all connections; running transfers break."""
         await self._transport.close()

@@ -58,6 +58,11 @@ class Transport:
             or (self._resolver is not None and self._resolver.private)
         )
 
+    async def warm_up(self) -> None:
+        """Make what requests go out with, certificates read and all; nothing is dialled."""
+        if not self._offline and self._session is None:
+            await self._open()
+
     async def send(self, method: str, url: URL, headers: Mapping[str, str]) -> Response:
         """The answer, whatever its status, its body unread. The caller closes it."""
         if self._offline:

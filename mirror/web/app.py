@@ -4,13 +4,16 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from mirror.config import Config
+from mirror.listening import Listening, bound, printed
 from mirror.log import get_logger
 from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
+from mirror.tasks import first_of
 from mirror.web import respond
 from mirror.web.connection import Connection, Server
 from mirror.web.exchange import Exchange
@@ -26,11 +29,27 @@ HEADER_LINE_BYTES = 64 * 1024
 # Longer than any client keeps a connection for reuse (BuildKit 120 s), so that none races a closing one.
 KEEPALIVE_SECONDS = 300.0
 
+# The most connections that are accepted before those there are have their turn.
+ACCEPTS = 128
+
 # The part of the memory that is for request heads and the answers to them.
 REPLAY_SHARE = 4
 
 # What is left of a drain for connections that were told to close but have not.
 CLOSING_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to serve: sockets that are bound, and what their connections are encrypted with.
+
+    `shared`: other processes accept there too. `retire` is set when they do it alone from now on.
+    """
+
+    sockets: Sequence[Listening]
+    tls: ssl.SSLContext | None
+    shared: bool = False
+    retire: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class App:
@@ -39,8 +58,10 @@ class App:
     def __init__(self, service: Service, config: Config) -> None:
         self._metrics = service.metrics
         self._registry = RegistryApi(service.cache, config)
-        self.replay = Replay(config.cache.memory // REPLAY_SHARE, service.metrics, service.used)
+        memory = config.cache.memory // REPLAY_SHARE
+        self.replay = Replay(memory, service.metrics, service.used, removed=service.removed)
         self.probes = Probes(service)
+        self._last = False  # each connection ends with its next answer
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -49,13 +70,15 @@ class App:
         head = request.protocol.head if isinstance(request.protocol, Connection) else None
         probed = await self.probes.answer(request)
         if probed is not None:
+            if self._last and not self.probes.draining:
+                probed.force_close()
             return probed
-        exchange = Exchange(request)
+        exchange = Exchange(request, self.replay.removed())
         self._running += 1
         self._idle.clear()
         try:
             response = await self._answer(exchange)
-            if self.probes.draining:  # the next request is for somebody who stays
+            if self._last:  # the next request is for somebody who stays
                 response.force_close()
             elif head is not None:
                 await self.replay.remember(head, exchange, response)
@@ -66,9 +89,19 @@ class App:
             if not self._running:
                 self._idle.set()
 
+    async def retire(self, server: Server, seconds: float, stop: asyncio.Event) -> None:
+        """Until all have left: with their next answer, or because they ask nothing for so long.
+
+        What is running is waited for without a limit, because nobody is kept waiting by that.
+        """
+        self._last = True
+        self.replay.close()
+        await first_of(server.deserted.wait(), stop.wait(), seconds=seconds)
+        await first_of(self._idle.wait(), stop.wait())
+
     async def drain(self, seconds: float) -> None:
         """Wait for what is running, up to a limit."""
-        self.probes.draining = True
+        self._last = self.probes.draining = True
         self.replay.close()
         try:
             async with asyncio.timeout(seconds):
@@ -90,12 +123,19 @@ class App:
 
 
 async def serve(
-    service: Service, config: Config, ready: Callable[[Sequence[str]], None], stop: asyncio.Event
+    service: Service,
+    config: Config,
+    ready: Callable[[Sequence[str]], None],
+    stop: asyncio.Event,
+    place: Place | None = None,
 ) -> None:
-    """Bind, tell `ready` the addresses, answer until `stop` is set, finish what is running.
+    """Tell `ready` the addresses, answer until `stop` is set, or `place.retire`, finish what is running.
 
-    Raises OSError naming the address that cannot be bound.
+    Without a place, binds what is configured; raises OSError naming the address that cannot be bound.
     """
+    if place is None:
+        sockets = await asyncio.to_thread(bound, config.server.listen)
+        place = Place(sockets, config.server.tls())
     app = App(service, config)
     server = Server(
         app.replay,
@@ -112,29 +152,26 @@ async def serve(
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
     try:
-        tls = config.server.tls()
-        for address in config.server.listen:
-            await _bind(runner, address, tls)
-        ready([_printed(address) for address in runner.addresses])
-        await stop.wait()
+        for each in place.sockets:
+            # Listening says what the backlog is for.
+            backlog = 1 if place.shared else ACCEPTS
+            await web.SockSite(runner, each, ssl_context=place.tls, backlog=backlog).start()
+        ready([printed(each) for each in place.sockets])
+        await first_of(stop.wait(), place.retire.wait())
+        await _accept_no_more(place.sockets)
         for site in runner.sites:
             await site.stop()
         service.cache.stop_prefetch()
+        if not stop.is_set():
+            await app.retire(server, config.server.shutdown_timeout, stop)
         await app.drain(config.server.shutdown_timeout)
     finally:
         await runner.cleanup()
         app.replay.close()
 
 
-async def _bind(runner: web.ServerRunner, address: str, tls: ssl.SSLContext | None) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        site = web.TCPSite(runner, host.strip("[]"), int(port), reuse_address=True, ssl_context=tls)
-        await site.start()
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
-
-
-def _printed(address: tuple[str, int]) -> str:
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+async def _accept_no_more(sockets: Sequence[Listening]) -> None:
+    """Before the server is closed: asyncio drops what it has accepted in the same turn of the loop."""
+    for each in sockets:
+        asyncio.get_running_loop().remove_reader(each)
+    await asyncio.sleep(0)

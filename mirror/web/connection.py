@@ -76,10 +76,24 @@ class Server(web.Server):
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
+        self._here = 0
+        self.deserted = asyncio.Event()  # set while there is no connection
+        self.deserted.set()
         self._connect = partial(Connection, replay, metrics, self, loop=self._loop, **self._kwargs)
 
     def __call__(self) -> web.RequestHandler:
         return self._connect()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._here += 1
+        self.deserted.clear()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._here -= 1
+        if not self._here:
+            self.deserted.set()
 
 
 def _reason(error: BaseException | None, message: str) -> str:

@@ -1,6 +1,7 @@
 """One request and what became of it: the access line and the metrics."""
 
 import itertools
+import os
 import re
 import secrets
 import time
@@ -21,6 +22,15 @@ USER = re.compile(r"(?<=://)[^/]*@")
 _ids = itertools.count(secrets.randbits(62))
 
 
+def _begin_elsewhere() -> None:
+    """Workers are forked, and must not count on from the same number."""
+    global _ids  # noqa: PLW0603  # of this process
+    _ids = itertools.count(secrets.randbits(62))
+
+
+os.register_at_fork(after_in_child=_begin_elsewhere)
+
+
 def new_id() -> str:
     """Of a request: 16 hex digits, none twice while this process lives."""
     return f"{next(_ids):016x}"
@@ -29,8 +39,9 @@ def new_id() -> str:
 class Exchange:
     """Filled in as the request is understood and answered; reported once, at the end."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, removed: int = 0) -> None:
         self.request = request
+        self.removed = removed  # what the cache's removals were at (store.generation) when it came
         self.id = new_id()
         self.target: Target | None = None
         self.digest: Digest | None = None

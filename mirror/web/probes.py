@@ -1,13 +1,10 @@
 """For operators and their machines: /healthz, /readyz, /metrics."""
 
-import asyncio
 import json
-from contextlib import suppress
 
 from aiohttp import web
 
 from mirror.service import Service
-from mirror.store.errors import StoreError
 
 
 class Probes:
@@ -42,9 +39,5 @@ class Probes:
         return web.Response(status=503 if self.draining else 200, body=body, content_type="application/json")
 
     async def _metrics(self) -> web.Response:
-        # With a bad disk the other metrics are what tells the operator.
-        with suppress(StoreError):
-            await self._service.refresh_stats()
-        # In a thread: what is told about the process is read from files.
-        body, content_type = await asyncio.to_thread(self._service.metrics.render)
+        body, content_type = await self._service.exposition()
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -33,19 +33,21 @@ LONGEST = 30.0
 MOST_SEEN = 8192
 
 # What differs between the access lines of identical requests.
-VARYING = ("id", "client", "first_byte_ms", "total_ms")
+VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """An answer but for its Date, and what is noted when it is given. `until` is of the clock.
 
+    `removed`: what the cache's removals were at when it was looked for; once more was removed it is over.
     `length`: bytes of the body; `digest`: whose use is recorded; `line`: of the access log, None for none.
     """
 
     before_date: bytes
     after_date: bytes
     until: float
+    removed: int
     length: int
     digest: Digest | None
     tally: Tally
@@ -53,7 +55,10 @@ class Known:
 
 
 class Replay:
-    """The memory of answered heads. `limit` in bytes; `used` is told which content was given away."""
+    """The memory of answered heads. `limit` in bytes; `used` is told which content was given away.
+
+    `removed`: as of `store.generation`; looked at each time, because an answer ends with its content.
+    """
 
     def __init__(
         self,
@@ -61,8 +66,10 @@ class Replay:
         metrics: Metrics,
         used: Callable[[Digest], None],
         clock: Callable[[], float] = time.perf_counter,
+        removed: Callable[[], int] = int,
     ) -> None:
         self._clock = clock
+        self.removed = removed
         self._known: Recent[bytes, Known] = Recent(limit)
         self._metrics = metrics
         self._seen: set[int] = set()
@@ -87,6 +94,7 @@ class Replay:
             before,
             after + body,
             until=self._clock() + min(exchange.lasts, LONGEST),
+            removed=exchange.removed,
             length=exchange.bytes,
             digest=exchange.digest if exchange.request.method == "GET" else None,
             tally=self._metrics.requests.of(exchange.kind, exchange.outcome.value),
@@ -100,7 +108,7 @@ class Replay:
         if known is None:
             return False
         started = self._clock()
-        if started >= known.until:
+        if started >= known.until or self.removed() != known.removed:
             self._known.drop(head)
             return False
         if transport.get_write_buffer_size():
@@ -122,19 +130,13 @@ class Replay:
         self._lines.flush()
 
     def _note(self, known: Known, client: str, now: float, took: float) -> None:
-        known.tally.add(known.length, took, took)
+        known.tally.add_at_once(known.length, took)
         if known.digest is not None:
             self._used(known.digest)
         if known.line is not None:
             milliseconds = round(took * 1000, 2)
-            values = {
-                "id": new_id(),
-                "client": client,
-                "first_byte_ms": milliseconds,
-                "total_ms": milliseconds,
-                "timestamp": f"{self._time}{int(now % 1 * 1e6):06d}Z",
-            }
-            self._lines.add(known.line.filled(values))
+            moment = f"{self._time}{int(now % 1 * 1e6):06d}Z"
+            self._lines.add(known.line.filled((new_id(), client, milliseconds, milliseconds, moment)))
 
     def _tick(self, now: float) -> None:
         self._second = int(now)

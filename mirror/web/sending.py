@@ -8,6 +8,7 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Protocol, Self
@@ -77,20 +78,20 @@ class Sending:
     async def send(self, content: BlobReader | PassedBlob, span: Span) -> None:
         """Send a span of the blob, as its bytes may be read. Also raises what `wait_readable` does."""
         if isinstance(content, PassedBlob):
-            await self._pass(content, span)
+            await self._pass(content.stream(span))
             return
         before = self._outlet.sent
         try:
             await self._send(content, span)
         except StoreError as error:
-            passed = content.instead(error)
             offset = span.start + self._outlet.sent - before
+            rest = content.instead(error, span, offset)
             self._exchange.note = f"passed through from byte {offset}: {error}"
-            await self._pass(passed, Span(offset, span.stop))
+            await self._pass(rest)
 
-    async def _pass(self, passed: PassedBlob, span: Span) -> None:
+    async def _pass(self, stream: AsyncGenerator[bytes, None]) -> None:
         """What comes from the upstream, at the pace of the client."""
-        async with aclosing(passed.stream(span)) as pieces:
+        async with aclosing(stream) as pieces:
             async for piece in pieces:
                 await self._outlet.write(piece)
 

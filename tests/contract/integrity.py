@@ -107,7 +107,14 @@ async def nothing_is_left(mirror: Running) -> None:
 
 
 def well_again(fake: FakeRegistry) -> None:
+    """Its next answers are right."""
     fake._planned.clear()
+
+
+def waited(mirror: Running) -> None:
+    """An upstream that gave no answer at all is left alone for a second: that second is over."""
+    for source in mirror.service._upstreams["docker.io"].sources:
+        source.health.answered(0.1)
 
 
 @asynccontextmanager

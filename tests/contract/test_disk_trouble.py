@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from mirror.oci.digest import Digest
 from mirror.store.memory import Memory
 from tests.fakes.content import FakeImage
-from tests.fakes.faults import Fault, flipped
+from tests.fakes.faults import Fault, Gate, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.programs import program
 from tests.running import LARGE, Running, configured, mirror_of, serving
@@ -137,6 +137,27 @@ async def test_a_disk_that_fills_up_in_the_middle_of_a_blob(hub: FakeRegistry, s
         await mirror.landed(layer)
         left = await asyncio.to_thread(os.listdir, small_disk / "cache" / "partial")
         assert [each for each in left if each.endswith(".data")] == []
+
+
+@pytest.mark.needs("unshare", root=True)
+async def test_wrong_bytes_before_the_disk_was_full(hub: FakeRegistry, small_disk: Path) -> None:
+    """A right end behind a wrong beginning would be a complete wrong blob (invariant 4)."""
+    async with mirror_of(hub, small_disk / "cache") as mirror:
+        image = an_image(hub, "t")
+        layer, data = image.layers[1], image.layers_data[1]
+        await get(mirror.address, f"/v2/library/x/manifests/{image.manifest}")
+        gate = Gate()
+        hub.fault(Fault(data=flipped(data, 1000), hold=gate, after=LARGE // 2), layer, "GET")
+        async with await Wire.open(mirror.address) as wire:
+            wire.send("GET", f"/v2/library/x/blobs/{layer}")
+            await wire.head()
+            await wire.reader.readexactly(64 * 1024)
+            await gate.reached.wait()
+            await asyncio.to_thread(fill_up, small_disk / "others")
+            gate.release()
+            rest = await wire.reader.read(-1)
+        assert 64 * 1024 + len(rest) < len(data)
+        assert (await get(mirror.address, f"/v2/library/x/blobs/{layer}")).body == data
 
 
 @pytest.mark.needs("unshare", root=True)

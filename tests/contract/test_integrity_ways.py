@@ -21,6 +21,7 @@ from tests.contract.integrity import (
     prepared,
     prepared_in_both,
     two_sources,
+    waited,
     well_again,
 )
 from tests.fakes.access import TokenAuth
@@ -59,6 +60,7 @@ async def test_slow_answers(fake: FakeRegistry, tmp_path: Path, slow: str, kind:
         expect(await get(mirror.address, what.path), what, seen)
         await nothing_wrong_is_kept(mirror)
         well_again(fake)
+        waited(mirror)
         expect(await get(mirror.address, what.path), what, RIGHT)
         await nothing_is_left(mirror)
 
@@ -93,6 +95,7 @@ async def test_a_token_that_drips(fake: FakeRegistry, tmp_path: Path, kind: str)
         expect(await get(mirror.address, what.path), what, ERROR)
         await nothing_wrong_is_kept(mirror)
         well_again(fake)
+        waited(mirror)
         expect(await get(mirror.address, what.path), what, RIGHT)
         await nothing_is_left(mirror)
 

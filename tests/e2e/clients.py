@@ -4,14 +4,20 @@ The folders must have short names: a socket's path ends at 108 characters, podma
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.processes import Process, attempt, run
 from tests.programs import program
+
+
+def complaint(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> str:
+    """What a command said when it failed; nothing when it did not."""
+    done = attempt(command, env)
+    return (done.stderr or done.stdout or "failed") if done.returncode else ""
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,15 @@ class Docker:
         return f"unix://{self.folder}/docker.sock"
 
     def __call__(self, *arguments: str) -> str:
-        env = {"DOCKER_CONFIG": str(self.folder / "client"), "DOCKER_HOST": self.socket}
-        return run([program("docker"), *arguments], env).stdout
+        return run([program("docker"), *arguments], self._env).stdout
+
+    def try_pull(self, reference: str) -> str:
+        """What it complained of; nothing when all went well."""
+        return complaint([program("docker"), "pull", reference], self._env)
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {"DOCKER_CONFIG": str(self.folder / "client"), "DOCKER_HOST": self.socket}
 
     def inspect(self, reference: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = json.loads(self("image", "inspect", reference))
@@ -64,13 +77,23 @@ class Containerd:
     """A containerd and `ctr`."""
 
     folder: Path
+    wrapper: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str) -> str:
-        return run([program("ctr"), "--address", self.folder / "containerd.sock", *arguments]).stdout
+        return run(self._command(*arguments), self.env).stdout
 
     def pull(self, reference: str) -> None:
+        assert self.try_pull(reference) == ""
+
+    def try_pull(self, reference: str) -> str:
+        """What it complained of; nothing when all went well."""
         hosts = str(self.folder / "certs.d")
-        self("images", "pull", "--hosts-dir", hosts, "--snapshotter", "native", reference)
+        pull = ("images", "pull", "--hosts-dir", hosts, "--snapshotter", "native", reference)
+        return complaint(self._command(*pull), self.env)
+
+    def _command(self, *arguments: str) -> list[str | Path]:
+        return [*self.wrapper, program("ctr"), "--address", self.folder / "containerd.sock", *arguments]
 
     def forget(self, reference: str) -> None:
         """Remove the image and, at once, everything only it needed."""
@@ -86,8 +109,10 @@ server = "https://registry-1.docker.io"
 
 
 @contextmanager
-def containerd(folder: Path, mirror: str) -> Iterator[Containerd]:
-    """A containerd that asks `mirror` for docker.io."""
+def containerd(
+    folder: Path, mirror: str, wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Iterator[Containerd]:
+    """A containerd that asks `mirror` for docker.io; `wrapper` is what runs `ctr`, who does the asking."""
     hosts = folder / "certs.d" / "docker.io"
     hosts.mkdir(parents=True)
     (hosts / "hosts.toml").write_text(HOSTS.format(url=mirror))
@@ -109,7 +134,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
         folder / "containerd.log",
         lambda: attempt(ready).returncode == 0,
     ):
-        yield Containerd(folder)
+        yield Containerd(folder, wrapper, env or {})
 
 
 REGISTRIES = """
@@ -131,28 +156,31 @@ POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
 class Podman:
     """Podman with a store of its own, and the mirror in registries.conf."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(
+        self, folder: Path, address: str, wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> None:
         folder.mkdir()
         self._folder = folder
+        self._wrapper = wrapper
+        self._env = {"CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"), **(env or {})}
         (folder / "registries.conf").write_text(REGISTRIES.format(address=address))
         (folder / "policy.json").write_text(POLICY)
 
     def __call__(self, *arguments: str) -> str:
-        folder = self._folder
-        env = {"CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf")}
-        stores: list[str | Path] = [
-            "--root",
-            folder / "root",
-            "--runroot",
-            folder / "run",
-            "--storage-driver",
-            "vfs",
-        ]
-        command: list[str | Path] = [program("podman"), *stores, "--cgroup-manager", "cgroupfs", *arguments]
-        return run(command, env).stdout
+        return run(self._command(*arguments), self._env).stdout
 
     def pull(self, reference: str) -> None:
-        self("pull", "--signature-policy", str(self._folder / "policy.json"), reference)
+        assert self.try_pull(reference) == ""
+
+    def try_pull(self, reference: str) -> str:
+        """What it complained of; nothing when all went well."""
+        policy = str(self._folder / "policy.json")
+        return complaint(self._command("pull", "--signature-policy", policy, reference), self._env)
+
+    def _command(self, *arguments: str) -> list[str | Path]:
+        stores: list[str | Path] = ["--root", self._folder / "root", "--runroot", self._folder / "run"]
+        drivers = ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
+        return [*self._wrapper, program("podman"), *stores, *drivers, *arguments]
 
 
 class Skopeo:
@@ -168,8 +196,7 @@ class Skopeo:
     def try_copy(self, reference: str, to: Path) -> str:
         """What it complained of; nothing when all went well."""
         options = ["--insecure-policy", "copy", "--all", "--preserve-digests", "--src-tls-verify=false"]
-        done = attempt([program("skopeo"), *options, self._source(reference), f"dir:{to}"])
-        return done.stderr if done.returncode else ""
+        return complaint([program("skopeo"), *options, self._source(reference), f"dir:{to}"])
 
     def inspect(self, reference: str) -> dict[str, Any]:
         done = run([program("skopeo"), "inspect", "--tls-verify=false", self._source(reference)])

@@ -1,34 +1,54 @@
 """The mirror as its users run it: a process, its flags, its own probes."""
 
+import json
 import sys
 import urllib.request
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.processes import Process, free_port
 
 
 class Mirror(Process):
-    """`registry-mirror serve` in front of an origin; may be killed and started again."""
+    """`registry-mirror serve` in front of an origin; may be killed and started again.
 
-    def __init__(self, folder: Path, upstream: str, *flags: str) -> None:
+    `wrapper` is what runs it, `unshare` for instance.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        upstream: str,
+        *flags: str | Path,
+        wrapper: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.address}"
         self.cache = folder / "cache"
         command: list[str | Path] = [
+            *wrapper,
             sys.executable,
             *("-m", "mirror", "serve", "--listen", self.address, "--cache-dir", self.cache),
             *("--upstream", f"docker.io={upstream}", *flags),
         ]
         folder.mkdir(exist_ok=True)
-        super().__init__(command, folder / "mirror.log", self._is_ready)
+        super().__init__(command, folder / "mirror.log", self._is_ready, env)
 
     def metric(self, line: str) -> float:
         """The value of a metric by name and labels; 0 when it was never counted."""
         text = urllib.request.urlopen(f"{self.url}/metrics").read().decode()
         values = [each.rpartition(" ")[2] for each in text.splitlines() if each.startswith(f"{line} ")]
         return float(values[0]) if values else 0.0
+
+    def lines(self, repository: str) -> list[dict[str, Any]]:
+        """What its log says about a repository."""
+        text = self.log.read_text(errors="replace")
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [line for line in lines if str(line.get("repository", "")).endswith(repository)]
 
     def received(self) -> float:
         """Bytes received from the upstream since the start."""

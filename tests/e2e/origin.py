@@ -6,6 +6,7 @@ client -> docker-registry (401) -> token server (JWT) -> docker-registry (307) -
 import base64
 import json
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from tests.e2e.processes import Process, free_port, listens
 from tests.programs import program
 
-REGISTRY_LINE = re.compile(r'"(GET|HEAD) (/v2/\S*) HTTP/1\.1" (\d+) ')
+REGISTRY_LINE = re.compile(r'"(GET|HEAD) (/v2/\S*) HTTP/1\.[01]" (\d+) ')
 CDN_LINE = re.compile(r"^(\S+) /docker/registry/v2/blobs/sha256/../([0-9a-f]{64})/data (\d+) (\d+) (\S+)$")
 
 # Small buffers, so that what nginx has sent is what a client has received, but for some sockets' worth.
@@ -40,7 +41,7 @@ http {{
     client_body_temp_path {folder}/nginx; proxy_temp_path {folder}/nginx; fastcgi_temp_path {folder}/nginx;
     uwsgi_temp_path {folder}/nginx; scgi_temp_path {folder}/nginx;
     sendfile on;
-    server {{ listen 127.0.0.1:{port}; root {storage}; {limit} }}
+    server {{ listen {host}:{port}; root {storage}; {limit} }}
     {more}
 }}
 """
@@ -90,7 +91,7 @@ def _encoded(data: bytes) -> str:
 
 
 @contextmanager
-def token_server(authority: Authority) -> Iterator[str]:
+def token_server(authority: Authority, host: str = "127.0.0.1") -> Iterator[str]:
     """The URL of a server that gives everybody a token to pull what is asked for."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -106,9 +107,9 @@ def token_server(authority: Authority) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer((host, 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/token"
+        yield f"http://{host}:{server.server_port}/token"
         server.shutdown()
 
 
@@ -120,7 +121,14 @@ def _claims(query: dict[str, list[str]]) -> dict[str, object]:
     ]
     now = int(time.time())
     times = {"nbf": now - 10, "iat": now, "exp": now + 300}
-    return {"iss": "tokens", "sub": "", "aud": query["service"][0], "jti": "1", "access": access, **times}
+    return {
+        "iss": "tokens",
+        "sub": "",
+        "aud": query["service"][0],
+        "jti": secrets.token_hex(8),
+        "access": access,
+        **times,
+    }
 
 
 @dataclass
@@ -148,9 +156,10 @@ class Origin:
         sent: Counter[str] = Counter()
         for digest, count, _ in self.downloads():
             sent[digest] += count
-        return {digest: count / self._size(digest) for digest, count in sent.items()}
+        return {digest: count / self.size(digest) for digest, count in sent.items()}
 
-    def _size(self, digest: str) -> int:
+    def size(self, digest: str) -> int:
+        """Of a blob, in bytes."""
         encoded = digest.removeprefix("sha256:")
         path = self.storage / "docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
         return path.stat().st_size
@@ -193,11 +202,13 @@ def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None)
         cdn_port = cdn + 1
     with ExitStack() as stack:
         realm = stack.enter_context(token_server(authority))
-        config = _registry_config(storage, realm, authority, registry_port, cdn or cdn_port)
+        redirect = f"http://127.0.0.1:{cdn or cdn_port}"
+        config = registry_config(storage, f"127.0.0.1:{registry_port}", redirect, (realm, authority))
         (folder / "registry.yml").write_text(json.dumps(config))
-        (folder / "nginx.conf").write_text(
-            NGINX.format(folder=folder, port=cdn_port, storage=storage, limit=limit, more="")
+        nginx_config = NGINX.format(
+            folder=folder, host="127.0.0.1", port=cdn_port, storage=storage, limit=limit, more=""
         )
+        (folder / "nginx.conf").write_text(nginx_config)
         (folder / "cdn.log").touch()
         # nginx's workers are another user, who must be able to read what the registry wrote.
         serve: list[str | Path] = [program("docker-registry"), "serve", folder / "registry.yml"]
@@ -217,9 +228,11 @@ def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None)
         yield Origin(f"http://127.0.0.1:{registry_port}", folder, storage, registry, nginx)
 
 
-def _registry_config(
-    storage: Path, realm: str, authority: Authority, port: int, cdn: int
+def registry_config(
+    storage: Path, address: str, redirect: str, tokens: tuple[str, Authority]
 ) -> dict[str, object]:
+    """Of a registry at `address` whose blobs are at `redirect`; `tokens`: their realm and who signs them."""
+    realm, authority = tokens
     token = {
         "realm": realm,
         "service": "origin",
@@ -230,7 +243,7 @@ def _registry_config(
         "version": "0.1",
         "log": {"accesslog": {"disabled": False}, "level": "warn"},
         "storage": {"filesystem": {"rootdirectory": str(storage)}},
-        "middleware": {"storage": [{"name": "redirect", "options": {"baseurl": f"http://127.0.0.1:{cdn}"}}]},
+        "middleware": {"storage": [{"name": "redirect", "options": {"baseurl": redirect}}]},
         "auth": {"token": token},
-        "http": {"addr": f"127.0.0.1:{port}"},
+        "http": {"addr": address},
     }

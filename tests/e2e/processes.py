@@ -29,10 +29,10 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIEN
         time.sleep(0.02)
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def run(
@@ -58,7 +58,7 @@ def attempt(
 
 
 class Process:
-    """A daemon with its output in a file; `async`-free, used as a context manager."""
+    """A daemon with its output in a file, used as a context manager. `env` is for its next start."""
 
     def __init__(
         self,
@@ -70,16 +70,20 @@ class Process:
         self._command = [str(each) for each in command]
         self.log = log
         self._ready = ready
-        self._env = {**os.environ, **(env or {})}
+        self.env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self._env
+                self._command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self.env
             )
         wait_until(lambda: self._ready() or self._ended(), f"start of {self._command[0]}")
         assert not self._ended(), f"{self._command[0]} ended:\n{self.log.read_text(errors='replace')}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and not self._ended()
 
     @property
     def pid(self) -> int:

@@ -1,10 +1,7 @@
 """What goes wrong on the way to an image, and what real clients see of it."""
 
 import hashlib
-import ssl
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,10 +9,10 @@ import pytest
 from tests.e2e.clients import Skopeo, docker
 from tests.e2e.conftest import Library
 from tests.e2e.cutter import cutter
+from tests.e2e.hub import the_real_hub
 from tests.e2e.mirror import Mirror
-from tests.e2e.origin import NGINX, Authority, Origin, origin
-from tests.e2e.processes import Process, free_port, listens, wait_until
-from tests.programs import program
+from tests.e2e.origin import Origin, origin
+from tests.e2e.processes import wait_until
 
 MIB = 1024 * 1024
 
@@ -81,39 +78,6 @@ def test_an_origin_that_is_gone_does_not_matter_for_what_is_cached(
     )
 
 
-@contextmanager
-def the_real_hub(hub: Origin, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """registry-1.docker.io itself, by TLS: nginx in front of `hub` on an address of loopback.
-
-    Yields what must run a program for it to find that address under that name, and to trust it.
-    """
-    folder.mkdir()
-    authority = Authority(folder, "registry-1.docker.io")
-    tls = f"""
-    server {{
-        listen 127.0.0.53:443 ssl;
-        ssl_certificate {authority.certificate};
-        ssl_certificate_key {authority.key};
-        location / {{ proxy_pass {hub.url}; proxy_set_header Host $host; }}
-    }}
-    """
-    (folder / "nginx.conf").write_text(
-        NGINX.format(folder=folder, port=free_port(), storage=folder, limit="", more=tls)
-    )
-    (folder / "hosts").write_text("127.0.0.1 localhost\n127.0.0.53 registry-1.docker.io\n")
-    bundle = folder / "bundle.crt"
-    system = ssl.get_default_verify_paths().cafile
-    roots = Path(system).read_text() if system else ""
-    bundle.write_text(roots + authority.certificate.read_text())
-    port = free_port()
-    assert not listens(port)
-    enter = f'mount --bind {folder}/hosts /etc/hosts && exec "$@"'
-    wrapper = [program("unshare"), "--mount", "sh", "-c", enter, "sh"]
-    command: list[str | Path] = [program("nginx"), "-c", folder / "nginx.conf", "-g", "user root;"]
-    with Process(command, folder / "nginx.out", (folder / "nginx.pid").exists):
-        yield wrapper, {"SSL_CERT_FILE": str(bundle)}
-
-
 @needs_docker
 def test_docker_goes_to_the_origin_when_the_mirror_has_nothing(
     library: Library, hub: Origin, short: Path
@@ -121,8 +85,8 @@ def test_docker_goes_to_the_origin_when_the_mirror_has_nothing(
     """A mirror whose upstream is unreachable says 404 at once, and Docker asks Docker Hub itself."""
     with (
         Mirror(short / "mirror", "http://127.0.0.1:9") as mirror,
-        the_real_hub(hub, short / "hub") as (wrapper, env),
-        docker(short / "docker", [mirror.url], wrapper, env) as client,
+        the_real_hub(hub, short / "hub") as real,
+        docker(short / "docker", [mirror.url], real.wrapper, real.env) as client,
     ):
         client("pull", "small:1")
         assert client.inspect("small:1")["RepoDigests"] == [f"small@{library.small.digest}"]

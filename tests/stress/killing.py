@@ -24,7 +24,7 @@ from mirror.store.folder import Folder, StoredManifest
 from mirror.store.fsck import HARMLESS, Cursor, Fsck
 from mirror.store.growing import Hasher
 from mirror.store.index import Link, TagEntry
-from mirror.store.sweep import LONG_SECONDS, sweep
+from mirror.store.litter import old_partials
 
 X = Repository("docker.io", "library/x")
 LARGE = os.urandom(200_000)
@@ -88,7 +88,7 @@ def discard(folder: Folder) -> None:
 
 
 def evict(folder: Folder) -> None:
-    folder.blobs.evict(time.time() + 60, None, ())
+    folder.blobs.evict(time.time() + 60, None, set())
 
 
 def set_aside(folder: Folder) -> None:
@@ -180,7 +180,7 @@ def complaints(path: Path, operation: Callable[[Folder], None]) -> list[str]:
             found += [f"{data[:20]!r} reads as something else"] if read not in (None, data) else []
         operation(folder)
         found += [f"after doing it again: {each}" for each in wrong(folder)]
-        sweep(path / "partial", time.time() + 2 * LONG_SECONDS)
+        list(old_partials(path / "partial", time.time() + 60, remove=True))
         found += [f"left for ever: {each}" for each in os.listdir(path / "partial")]
         list(Fsck(path / "blobs", folder.blobs, Cursor(), repair=True).steps())
         found += [f"after repair: {each}" for each in folder.blobs.check()]

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from mirror.config import Log
-from mirror.log import Gathered, LineTemplate, configure, get_logger, redact_url, timestamp
+from mirror.log import Gathered, LineTemplate, about, configure, get_logger, redact_url, timestamp
 
 
 class Terminal(io.StringIO):
@@ -110,9 +110,9 @@ def fields(number: int) -> dict[str, object]:
 def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
     """Rendered once and filled in, or rendered each time: but for the moment nobody can tell."""
     configure(Log(), stream)
-    template = LineTemplate("access", "request", fields(7), ["id", "took"])
+    template = LineTemplate("access", "request", fields(7), ["id", "took", "timestamp"])
     get_logger("mirror.access").info("request", **fields(9), timestamp="now")
-    filled = template.filled({"id": "0009", "took": 2.25, "timestamp": "now"})
+    filled = template.filled(("0009", 2.25, "now"))
     assert filled == stream.getvalue().rstrip("\n")
 
 
@@ -137,6 +137,36 @@ async def test_gathered_lines_are_written_soon() -> None:
     async with asyncio.timeout(5):
         while not stream.getvalue().endswith("three\n"):  # noqa: ASYNC110  # a stream says nothing
             await asyncio.sleep(0)
+
+
+async def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
+    """So that those of several processes do not end up inside each other; a longer one is what it is."""
+    writes: list[str] = []
+
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return len(text)
+
+    configure(Log(), Pipe())
+    gathered = Gathered()
+    lines = ["x" * 1000] * 9 + ["y" * 5000, "z"]
+    for line in lines:
+        gathered.add(line)
+    gathered.flush()
+    assert "".join(writes) == "\n".join([*lines, ""])
+    assert [len(each) for each in writes] == [4004, 4004, 1001, 5001, 2]
+
+
+def test_every_line_has_what_all_are_about() -> None:
+    """The number of the worker, for instance."""
+    stream = io.StringIO()
+    configure(Log(), stream)
+    with structlog.contextvars.bound_contextvars():
+        about(worker=1)
+        get_logger("mirror.web").info("request")
+        structlog.contextvars.unbind_contextvars("worker")
+    assert json.loads(stream.getvalue())["worker"] == 1
 
 
 def test_timestamps_are_in_utc() -> None:

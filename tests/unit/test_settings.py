@@ -1,5 +1,6 @@
 """The options: limits, and a reason in plain words for what is beyond them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def upstream(**keys: Any) -> str:
         ("[server]\nlisten = ['::1:5000']", "is not HOST:PORT"),
         ("[server]\nlisten = []", "needs at least one"),
         ("[server]\nlisten = 5", "must be a list of texts in quotes, not 5"),
+        ("[server]\nworkers = 0", 'must be "auto" or a whole number from 1 to 64, not 0'),
+        ("[server]\nworkers = 65", 'must be "auto" or a whole number from 1 to 64, not 65'),
+        ("[server]\nworkers = true", 'must be "auto" or a whole number from 1 to 64, not True'),
+        ("[server]\nworkers = 'many'", "whole number from 1 to 64, not 'many'"),
         ("[server]\nheader_timeout = 'soon'", "must be a number, not 'soon'"),
         ("[server]\nheader_timeout = true", "must be a number, not true or false"),
         ("[server]\nheader_timeout = 0", "must be more than 0"),
@@ -115,3 +120,10 @@ def test_values_are_frozen() -> None:
     config = load(None, {"HOME": "/home/me"}, {}).config
     with pytest.raises(ValueError, match="frozen"):
         config.tags.fresh = 5
+
+
+@pytest.mark.parametrize(("given", "processes"), [("3", 3), ("64", 64), ("auto", None), ("", 1)])
+def test_workers_are_as_many_as_said(given: str, processes: int | None) -> None:
+    """A number, as the environment has it too; or one for each processor that we may use."""
+    config = load(None, {"HOME": "/home/me", "REGISTRY_MIRROR_SERVER_WORKERS": given}, {}).config
+    assert config.server.processes() == (processes or min(len(os.sched_getaffinity(0)), 64))

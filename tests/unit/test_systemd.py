@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirror.config import Server
+from mirror.listening import BACKLOG
 from tests.programs import program
 
 FOLDER = Path(__file__).parent.parent.parent / "systemd"
@@ -29,6 +30,20 @@ def test_the_unit_runs_what_there_is(service: dict[str, str]) -> None:
     assert service["CacheDirectoryMode"] == "0700"
     user = (FOLDER / "registry-mirror.sysusers.conf").read_text().split()
     assert user[:2] == ["u", service["User"]]
+
+
+def test_a_reload_is_a_sighup(service: dict[str, str]) -> None:
+    """And a stop is told to the parent of workers alone, which tells them."""
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["KillMode"] == "mixed"
+
+
+def test_the_socket_is_where_the_mirror_listens() -> None:
+    """Unless somebody changes one of them."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(FOLDER / "registry-mirror.socket")
+    assert parser["Socket"]["ListenStream"] == Server().listen[0]
+    assert int(parser["Socket"]["Backlog"]) == BACKLOG
 
 
 def test_systemd_waits_longer_than_the_drain(service: dict[str, str]) -> None:

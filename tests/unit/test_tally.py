@@ -1,6 +1,6 @@
 """Counts of requests: exact, and cheap."""
 
-from mirror.tally import BUCKETS, Latency, Tallies
+from mirror.tally import BUCKETS, Latency, Tallies, Tally
 
 
 def test_buckets_add_up() -> None:
@@ -24,3 +24,12 @@ def test_a_tally_for_each_kind_and_outcome() -> None:
         (("blob", "hit"), 2, 3),
         (("blob", "miss"), 1, 7),
     ]
+
+
+def test_at_once_is_the_same() -> None:
+    """As a head and an end at one moment."""
+    one, other = Tally(), Tally()
+    for seconds in (0.0001, 0.001, 0.3):
+        one.add(5, seconds, seconds)
+        other.add_at_once(5, seconds)
+    assert one == other

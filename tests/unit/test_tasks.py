@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from mirror.tasks import Tasks, to_the_end
+from mirror.tasks import Tasks, first_of, to_the_end
 
 
 async def test_what_a_task_raises_is_logged() -> None:
@@ -66,3 +66,19 @@ async def test_to_the_end_waits_for_the_work_when_cancelled() -> None:
 async def test_to_the_end_gives_the_result() -> None:
     """Undisturbed, it is the work itself."""
     assert await to_the_end(asyncio.sleep(0, "result")) == "result"
+
+
+async def test_the_first_of_several_ends_the_waiting() -> None:
+    """The others are cancelled; and nothing is waited for longer than was said."""
+    first, second, cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            await second.wait()
+        finally:
+            cancelled.set()
+
+    first.set()
+    await first_of(first.wait(), wait())
+    assert cancelled.is_set()
+    await first_of(second.wait(), seconds=0.001)

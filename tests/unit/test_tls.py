@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from mirror.tls import server_context
+from mirror.tls import renew, server_context
 from tests.fakes.tls import Authority
 
 
@@ -47,3 +47,12 @@ def test_a_key_with_a_passphrase(pair: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
     with pytest.raises(ValueError, match="has a passphrase: store the key without one"):
         server_context(pair, tmp_path / "locked")
+
+
+def test_a_pair_that_is_refused_replaces_nothing(pair: Path, tmp_path: Path) -> None:
+    """What was served before can be served on."""
+    context = server_context(pair, pair)
+    (tmp_path / "x").write_text("no certificate")
+    with pytest.raises(ValueError, match="both as PEM"):
+        renew(context, pair, tmp_path / "x")
+    renew(context, pair, pair)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cache import download, fill
+from mirror.cache import download, following
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.growing import Partial
@@ -249,7 +249,7 @@ async def test_a_fill_of_another_process_is_waited_for(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While somebody else has the lock nothing is asked upstream; when it is free the fill goes on."""
-    monkeypatch.setattr(fill, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(following, "LOCK_SECONDS", 0.001)
     digest = fake.add_blob("library/x", SMALL)
     partial = await asyncio.to_thread(Partial.lock, digest, mirror.config.cache.dir / "partial")
     assert partial is not None
@@ -266,7 +266,7 @@ async def test_what_another_process_filled_is_taken_from_the_store(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two mirrors on one folder: the blob is downloaded by one of them (invariant 2)."""
-    monkeypatch.setattr(fill, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(following, "LOCK_SECONDS", 0.001)
     digest = fake.add_blob("library/x", SMALL)
     other = await Store.open(mirror.config.cache.dir)
     partial, _ = await other.lock_partial(Repository("docker.io", "library/x"), digest)

@@ -71,6 +71,23 @@ async def test_two_repositories_at_once_share_the_download(
     assert quay.requests("GET") == 0
 
 
+async def test_repositories_that_lack_it_do_not_stand_in_the_way(
+    hub: FakeRegistry, quay: FakeRegistry, mirror: Running
+) -> None:
+    """Many ask at once, each of its own repository, and only the last one's has it."""
+    image = hub.add_image("library/x", "t", [])
+    gate = quay.hold(image.manifest, after=-1)
+    paths = [f"/v2/quay.io/org/{number}/manifests/{image.manifest}" for number in range(5)]
+    asking = [asyncio.ensure_future(get(mirror.address, paths[0]))]
+    await gate.reached.wait()
+    for path in (*paths[1:], f"/v2/docker.io/library/x/manifests/{image.manifest}"):
+        asking.append(asyncio.ensure_future(get(mirror.address, path)))
+        # It has joined when another has been answered: requests are taken in the order they come.
+        await get(mirror.address, "/v2/")
+    gate.release()
+    assert [reply.status for reply in await asyncio.gather(*asking)] == [404] * 5 + [200]
+
+
 async def test_head_by_digest_asks_once(hub: FakeRegistry, mirror: Running) -> None:
     """A HEAD is a HEAD upstream, and then needs nobody."""
     image = hub.add_image("library/x", None, [b"a"])

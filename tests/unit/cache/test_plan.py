@@ -3,6 +3,7 @@
 import pytest
 
 from mirror.cache.plan import (
+    ENOUGH,
     FAST,
     FIRST_SPAN,
     LONGEST_SPAN,
@@ -161,6 +162,7 @@ def test_nothing_is_added_while_the_work_is_the_limit() -> None:
     assert level(1, 2 * FAST, 0.0) == 1
     assert level(2, 2 * FAST, 0.2) == 4
     assert level(1, FAST / 2, 0.0) == 8  # busy with something else
+    assert level(1, 2 * ENOUGH, 5.0) == 1  # not busy, as far as can be seen
 
 
 def test_connections_that_have_not_begun_are_not_judged() -> None:

@@ -11,8 +11,10 @@ from mirror.oci.manifest import (
     OCI_INDEX,
     OCI_MANIFEST,
     ManifestInvalid,
+    descriptors_of,
     filter_referrers,
     parse_manifest,
+    platform_of,
     referrers_index,
     referrers_of,
     referrers_tag,
@@ -104,3 +106,27 @@ def test_the_referrers_tag_fits_into_a_tag() -> None:
     assert str(referrers_tag(Digest.of(b"x"))) == str(Digest.of(b"x")).replace(":", "-")
     long = Digest.of(b"x", "sha512")
     assert str(referrers_tag(long)) == f"sha512-{long.encoded[:64]}"
+
+
+@pytest.mark.parametrize(
+    ("value", "platform"),
+    [
+        ({"os": "linux", "architecture": "arm", "variant": "v7"}, "linux/arm/v7"),
+        ({"os": "linux", "architecture": "amd64", "variant": ""}, "linux/amd64"),
+        ({"os": "linux", "architecture": "amd64", "rootfs": {}}, "linux/amd64"),
+        ({"os": "linux"}, None),
+        ({"os": 1, "architecture": "amd64"}, None),
+        ("linux/amd64", None),
+        (None, None),
+    ],
+)
+def test_platforms(value: object, platform: str | None) -> None:
+    """As people write them; what is nonsense is none."""
+    assert platform_of(value) == platform
+
+
+def test_descriptors_in_a_list_of_anything() -> None:
+    """Only those that are some."""
+    good = descriptor("a", platform={"os": "linux", "architecture": "arm64"})
+    (found,) = descriptors_of([good, {"digest": "x"}, {}])
+    assert (found.digest, found.platform) == (Digest.of(b"a"), "linux/arm64")

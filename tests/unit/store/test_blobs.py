@@ -84,12 +84,12 @@ def test_the_least_recently_used_goes_first(blobs: Blobs, tmp_path: Path) -> Non
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
     held = blobs.open(digests[5])
     assert held is not None
-    gone = blobs.evict(1004.5, 150, keep=[digests[4]])
+    gone = blobs.evict(1004.5, 150, keep=[str(digests[4])]).gone
     assert gone == [Gone(digests[5], 100), Gone(digests[3], 100)]
     assert [blobs.has(digest) for digest in digests] == [True, True, True, False, True, False]
     with held.file:  # evicted while it is being read: the reader does not notice
         assert held.file.read() == bytes([5]) * 100
-    assert blobs.evict(1004.5, None, keep=[]) == [
+    assert blobs.evict(1004.5, None, keep=[]).gone == [
         Gone(digests[4], 100),
         Gone(digests[2], 100),
         Gone(digests[1], 100),
@@ -119,3 +119,35 @@ def test_adopting_the_same_blob_from_many_threads(blobs: Blobs, tmp_path: Path) 
     assert failures == []
     assert blobs.stats() == (2000, 20)
     assert blobs.check() == []
+
+
+def test_what_is_known_of_blobs(blobs: Blobs, tmp_path: Path) -> None:
+    """Size and last use of those that are here; removed, entry and file are gone."""
+    digest = put(blobs, tmp_path, b"data")
+    blobs.touch({digest: 1000.0})
+    assert blobs.known([str(digest), str(Digest.of(b"other"))]) == {str(digest): (4, 1000.0)}
+    assert (blobs.remove(digest), blobs.remove(digest)) == (True, False)
+    assert blobs.check() == []
+
+
+def test_eviction_reads_a_few_rows_at_a_time(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And misses none, though they were used at the same moment."""
+    monkeypatch.setattr("mirror.store.blobs.ROWS", 2)
+    digests = [put(blobs, tmp_path, bytes([number])) for number in range(7)]
+    blobs.touch(dict.fromkeys(digests, 1000.0))
+    gone = blobs.evict(1001.0, None, keep=[str(digests[3])]).gone
+    assert {each.digest for each in gone} == {*digests} - {digests[3]}
+
+
+def test_eviction_says_how_far_there_is_nothing_to_evict(blobs: Blobs, tmp_path: Path) -> None:
+    """So that the next one can begin there; not beyond the first that went."""
+    digests = [put(blobs, tmp_path, bytes([number])) for number in range(4)]
+    blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
+    kept = [str(digests[0]), str(digests[1]), str(digests[3])]
+    first = blobs.evict(2000.0, None, kept)
+    assert [each.digest for each in first.gone] == digests[2:3]
+    assert first.passed[0] == 1001.0
+    second = blobs.evict(2000.0, None, [], first.passed)
+    assert [each.digest for each in second.gone] == digests[3:]

@@ -90,12 +90,12 @@ def test_a_map_is_found_again(descriptor: int) -> None:
     [
         b"",
         b"short",
-        HEADER.pack(b"OTHERMAP", 10, 10, 0) + bytes(4),
-        HEADER.pack(MAGIC, 10, 0, 0) + bytes(4),
-        HEADER.pack(MAGIC, 10, 10, 0),
-        HEADER.pack(MAGIC, 10, 10, 0) + bytes(8),
-        HEADER.pack(MAGIC, 2**63, 10, 0) + bytes(4),
-        HEADER.pack(MAGIC, 10, 10, 0) + (11).to_bytes(4, "little"),
+        HEADER.pack(b"OTHERMAP", 10, 10, 1, 0) + bytes(4),
+        HEADER.pack(MAGIC, 10, 0, 1, 0) + bytes(4),
+        HEADER.pack(MAGIC, 10, 10, 1, 0),
+        HEADER.pack(MAGIC, 10, 10, 1, 0) + bytes(8),
+        HEADER.pack(MAGIC, 2**63, 10, 1, 0) + bytes(4),
+        HEADER.pack(MAGIC, 10, 10, 1, 0) + (11).to_bytes(4, "little"),
     ],
     ids=["empty", "short", "magic", "chunk size", "too short", "too long", "huge", "count"],
 )

@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from mirror.config import Amount, CacheSettings
 from mirror.oci.digest import Digest
+from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
+from mirror.store.errors import PinTooLarge
 from mirror.store.folder import Folder
+from mirror.store.index import PinEntry
 from mirror.store.quota import IN_USE
+from tests.fakes.cached import age, open_folder, put_image
 
 X = Repository("docker.io", "library/x")
 LONG_AGO = time.time() - 2 * IN_USE
@@ -85,4 +90,71 @@ def test_room_is_left_free(tmp_path: Path) -> None:
     assert excess > 0
     folder.blobs.touch({digest: LONG_AGO})
     assert [each.digest for each in folder.evict()] == [digest]
+    folder.close()
+
+
+def test_what_is_pinned_stays(tmp_path: Path) -> None:
+    """Neither quota nor age touches it; what only its neighbours need goes instead."""
+    folder = open_folder(tmp_path / "cache", max_size=5000, max_age=40)
+    first, second = (put_image(folder, X, str(number), [bytes([number]) * 3000]) for number in (1, 2))
+    folder.pin(Pin.parse("x:1"))
+    age(folder, *first, *second)
+    gone = {each.digest for each in folder.evict()}
+    assert gone == set(second) - set(first)
+    assert all(folder.blobs.has(each) for each in first)
+    folder.close()
+
+
+def test_what_is_unpinned_can_go(tmp_path: Path) -> None:
+    """Though it was passed by a moment ago."""
+    folder = open_folder(tmp_path / "cache", max_size=1)
+    image = put_image(folder, X, "1", [b"a"])
+    age(folder, *image)
+    folder.pins.add(Pin.parse("x:1"))
+    assert folder.evict() == folder.evict() == []
+    folder.pins.remove(Images.parse("x:1"))
+    assert [each.digest for each in folder.evict()] == image[:2]
+    folder.close()
+
+
+def test_a_pattern_that_comes_to_match_too_much(tmp_path: Path) -> None:
+    """Is kept all the same, and the log says so, once."""
+    folder = open_folder(tmp_path / "cache", max_size=5000)
+    folder.pin(Pin.parse("x:*"))
+    for number in range(3):
+        age(folder, *put_image(folder, X, str(number), [bytes([number]) * 3000]))
+    with structlog.testing.capture_logs() as logs:
+        assert folder.evict() == folder.evict() == []
+    assert [each["event"] for each in logs] == ["pins take more than there is room for"]
+    folder.close()
+
+
+def test_a_pin_added_by_another_process_counts_at_once(tmp_path: Path) -> None:
+    """Eviction is not fooled by what it knew a moment ago."""
+    folder, other = (open_folder(tmp_path / "cache", max_size=1) for _ in range(2))
+    image = put_image(folder, X, "1", [b"a"])
+    age(folder, *image)
+    assert folder.pins.kept() == {}
+    other.index.put_pin("docker.io/library/x:1", PinEntry([], 1.0))
+    other.generation.note_pinned()
+    assert folder.evict() == []
+    folder.close()
+    other.close()
+
+
+def test_more_than_there_is_room_for_cannot_be_pinned(tmp_path: Path) -> None:
+    """Refused, with the numbers, before anything is changed; what is pinned already counts once."""
+    folder = open_folder(tmp_path / "cache", max_size=10_000)
+    shared = bytes(4000)
+    put_image(folder, X, "1", [shared])
+    put_image(folder, X, "2", [shared, b"2" * 3000])
+    put_image(folder, X, "3", [b"3" * 4000])
+    folder.pin(Pin.parse("x:1"))
+    folder.pin(Pin.parse("x:2"))
+    with pytest.raises(PinTooLarge) as refused:
+        folder.pin(Pin.parse("x:3"))
+    assert refused.value.allowed == 10_000
+    assert refused.value.used + refused.value.asked > 10_000
+    assert 7000 < refused.value.used < 10_000
+    assert [str(each.pin.images.tag) for each in folder.pins.all()] == ["1", "2"]
     folder.close()

@@ -8,7 +8,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
+from mirror.store.index import Index, Link, PinEntry, ReferrersEntry, TagEntry
 
 X, Y = Repository("docker.io", "library/x"), Repository("quay.io", "org/y")
 D = Digest.of(b"d")
@@ -80,3 +80,37 @@ def test_an_entry_that_cannot_be_read_is_no_entry(index: Index, tmp_path: Path, 
         database.execute("UPDATE Cache SET value = ? WHERE key LIKE 'link:%'", (value,))
     database.close()
     assert index.link(X, D) is None
+
+
+def test_links_are_listed_and_dropped(index: Index) -> None:
+    """With what refers to them; the repository goes with its last link and tag."""
+    other = Digest.of(b"other")
+    index.add_links(X, {D: Link("type", 5), other: Link()})
+    index.put_tag(X, Tag("t"), TagEntry(str(D), "type", 5, 1.0))
+    index.put_referrers(X, D, ReferrersEntry([], 1.0))
+    assert {digest: link for digest, link, _ in index.links(X, "", 10)} == {D: Link("type", 5), other: Link()}
+    first, second = sorted((D, other))
+    assert [digest for digest, _, _ in index.links(X, str(first), 10)] == [second]
+    index.drop(X, ["t"], [D])
+    assert (index.tag(X, Tag("t")), index.link(X, D), index.referrers(X, D)) == (None, None, None)
+    assert index.repositories("", "", 10) == [str(X)]
+    index.drop(X, [], [other])
+    assert index.repositories("", "", 10) == []
+
+
+def test_pins_are_noted_by_pattern(index: Index) -> None:
+    """Apart from those of the configuration."""
+    index.put_pin("b:*", PinEntry(["linux/amd64"], 1.0))
+    index.put_pin("a:*", PinEntry([], 2.0))
+    index.put_pin("c:*", PinEntry([], 3.0), "configured")
+    assert list(index.pins().items()) == [("a:*", PinEntry([], 2.0)), ("b:*", PinEntry(["linux/amd64"], 1.0))]
+    assert index.pins("configured") == {"c:*": PinEntry([], 3.0)}
+    assert (index.drop_pin("a:*"), index.drop_pin("a:*")) == (True, False)
+
+
+def test_names_may_begin_like_others(index: Index) -> None:
+    """A prefix finds the name itself, and those that go on."""
+    for name in ("1", "1.1", "2"):
+        index.put_tag(X, Tag(name), TagEntry(str(D), "type", 5, 1.0))
+    assert index.tags(X, "", 10, "1") == ["1", "1.1"]
+    assert index.tags(X, "1", 10, "1") == ["1.1"]

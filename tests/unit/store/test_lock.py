@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from mirror.store.lock import try_lock
+from mirror.store.lock import locked, try_folder, try_lock
 
 HOLD = """
 import sys
@@ -79,3 +80,30 @@ def test_a_file_that_is_replaced_between_opening_and_locking(
     assert descriptor is not None
     assert os.fstat(descriptor).st_ino == path.stat().st_ino
     os.close(descriptor)
+
+
+def test_a_folder_is_locked_without_a_file(tmp_path: Path) -> None:
+    """By one at a time; nothing is made in it."""
+    first = try_folder(tmp_path)
+    assert first is not None
+    assert try_folder(tmp_path) is None
+    os.close(first)
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_after_the_other(tmp_path: Path) -> None:
+    """Threads of one process too; the file stays, and the next one finds it free."""
+    path, inside, most = tmp_path / "lock", [], []
+
+    def work() -> None:
+        with locked(path):
+            inside.append(1)
+            most.append(len(inside))
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert most == [1] * 8

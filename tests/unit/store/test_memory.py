@@ -37,3 +37,18 @@ def test_tags_come_and_go() -> None:
     assert memory.tag(X, Tag("t")) == ENTRY
     memory.forget_tag(X, Tag("t"))
     assert memory.tag(X, Tag("t")) is None
+
+
+def test_a_removal_by_anybody_ends_it() -> None:
+    """All of it, also what is just being read."""
+    generation = [1]
+    memory = Memory(100_000, lambda: generation[0])
+    before = memory.writes
+    memory.keep_tag(X, Tag("t"), ENTRY, before)
+    memory.keep_content(X, DIGEST, CONTENT, before)
+    generation[0] = 2
+    assert (memory.content(X, DIGEST), memory.tag(X, Tag("t"))) == (None, None)
+    memory.keep_content(X, DIGEST, CONTENT, before)
+    assert memory.content(X, DIGEST) is None
+    memory.keep_content(X, DIGEST, CONTENT, memory.writes)
+    assert memory.content(X, DIGEST) == CONTENT

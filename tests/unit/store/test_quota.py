@@ -29,3 +29,17 @@ def test_shares_are_of_the_file_system(tmp_path: object) -> None:
     assert Quota.of(settings, 1000) == Quota(800, 1024, float("inf"))
     assert (str(settings.max_size), str(settings.min_free)) == ("80%", "1024")
     assert Amount(percent=12.5).of(1000) == 125
+
+
+@pytest.mark.parametrize(
+    ("quota", "room", "allowed"),
+    [
+        (Quota(max_size=100), Room(1000, 500, 30), 100),
+        (Quota(min_free=50), Room(1000, 500, 30), 480),
+        (Quota(max_size=600, min_free=50), Room(1000, 500, 30), 480),
+        (Quota(max_size=600, min_free=900), Room(1000, 500, 30), 0),
+    ],
+)
+def test_what_is_allowed(quota: Quota, room: Room, allowed: int) -> None:
+    """All that the cache may ever hold, as things stand."""
+    assert quota.allows(room) == allowed

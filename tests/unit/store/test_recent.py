@@ -43,3 +43,11 @@ def test_it_never_holds_more_than_its_limit(steps: list[tuple[str, int, bool]]) 
             recent.drop(key)
         held = [value for each in "abcdef" if (value := recent.get(each)) is not None]
         assert recent.size == sum(held) + OVERHEAD * len(held) <= 6000
+
+
+def test_cleared() -> None:
+    """Nothing is left, and there is room again."""
+    recent: Recent[str, str] = Recent(OVERHEAD + 1)
+    recent.put("a", "A", 1)
+    recent.clear()
+    assert (recent.get("a"), recent.size) == (None, 0)

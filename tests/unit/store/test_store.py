@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -125,6 +125,42 @@ def _no_space(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+async def test_nothing_is_left_of_what_never_came(store: Store, tmp_path: Path) -> None:
+    """Whoever asks for digests that nobody has does not fill the disk with the names of their files."""
+    for allocated in (False, True):
+        partial, _ = await store.lock_partial(X, LAYER)
+        assert partial is not None
+        if allocated:
+            await store.grow(partial, 5, 64 * 1024)
+        await store.release(partial)
+        assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
+
+
+async def test_what_was_given_up_belongs_to_the_next_one(store: Store, tmp_path: Path) -> None:
+    """Between `discard` and `release` another may have begun: its files are not ours to remove."""
+    first, _ = await store.lock_partial(X, LAYER)
+    assert first is not None
+    await store.discard(first)
+    second, _ = await store.lock_partial(X, LAYER)
+    assert second is not None
+    await store.release(first)
+    assert len(await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial")) == 2
+    await store.release(second)
+
+
+async def test_a_small_fill_tidies_up_after_a_large_one(store: Store, tmp_path: Path) -> None:
+    """What was interrupted before its size was known, and is now filled in one piece."""
+    partial, _ = await store.lock_partial(X, LAYER)
+    assert partial is not None
+    growing = await store.grow(partial, 5, 64 * 1024)
+    await growing.write(0, [b"la"])
+    await store.release(partial)
+    claim = await store.claim(LAYER)
+    assert claim is not None
+    await store.keep(X, claim, Content(Link(size=5), b"layer"))
+    assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
+
+
 async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None:
     """It is set aside, and the right bytes can come again."""
     await store.put_manifest(X, MANIFEST, {})
@@ -141,20 +177,26 @@ async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None
     assert await store.manifest(X, MANIFEST.digest) == MANIFEST
 
 
-async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store) -> None:
+async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store, tmp_path: Path) -> None:
     """A client leaves while its blob is being opened."""
     big = StoredManifest(bytes(SMALL_BYTES + 1), Digest.of(bytes(SMALL_BYTES + 1)), "application/x")
     await store.put_manifest(X, big, {})
-    # Every thread has its connections before anything is counted.
-    await asyncio.gather(*(store.held(X, LAYER) for _ in range(100)))
-    before = len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
     opening = asyncio.ensure_future(store.open_blob(X, big.digest))
     await asyncio.sleep(0)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    await asyncio.gather(*(store.held(X, LAYER) for _ in range(20)))
-    assert len(await asyncio.to_thread(os.listdir, "/proc/self/fd")) == before
+    # As many calls as there are threads: the one that opens the blob has ended when all of them have.
+    await asyncio.gather(*(store.held(X, LAYER) for _ in range(50)))
+    async with asyncio.timeout(5):
+        while await asyncio.to_thread(opened, tmp_path / "cache" / "blobs" / "sha256"):
+            await store.held(X, LAYER)
+
+
+def opened(folder: Path) -> list[Path]:
+    """The files in a folder that this process has open."""
+    links = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return [path for each in links if (path := Path(os.path.realpath(each))).is_relative_to(folder)]
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -249,3 +291,28 @@ async def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         lambda: [each.stat().st_mode & 0o777 for each in (tmp_path, tmp_path / "blobs")]
     )
     assert modes == [0o755, 0o700]
+
+
+async def test_one_of_several_keeps_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others only write down what they have used; when that one is gone, another one does the rest."""
+    first, second = await Store.open(tmp_path), await Store.open(tmp_path)
+    tidied: list[str] = []
+
+    def watched(name: str, store: Store) -> None:
+        tidy = store.tidy
+
+        async def called(keep: Sequence[Digest] = ()) -> None:
+            tidied.append(name)
+            await tidy(keep)
+
+        monkeypatch.setattr(store, "tidy", called)
+
+    watched("first", first)
+    watched("second", second)
+    for store in (first, second, first):
+        await store.keep_house()
+    assert tidied == ["first", "first"]
+    await first.close()
+    await second.keep_house()
+    assert tidied == ["first", "first", "second"]
+    await second.close()

@@ -30,3 +30,19 @@ async def test_closing_visits_every_thread_once() -> None:
     await asyncio.gather(*(threads.run(threading.get_ident) for _ in range(8)))
     await threads.close(lambda: seen.append(threading.get_ident()))
     assert len(seen) == len(set(seen)) == 4
+
+
+async def test_each_thread_is_prepared_once() -> None:
+    """Before anything else, and a preparation that fails spoils nothing."""
+    prepared: list[int] = []
+
+    def prepare() -> None:
+        prepared.append(threading.get_ident())
+        raise OSError("not now")
+
+    threads = DiskThreads(3, prepare)
+    await threads.warm_up()
+    used = {await threads.run(threading.get_ident) for _ in range(20)}
+    assert used <= set(prepared)
+    assert len(prepared) == len(set(prepared)) <= 3
+    await threads.close(lambda: None)

@@ -30,8 +30,10 @@ class Full:
         self.now = 0.0
         self.used: list[Digest] = []
         self.metrics = Metrics()
-        self.replay = Replay(limit, self.metrics, self.used.append, lambda: self.now)
+        self.removed = 0
+        self.replay = Replay(limit, self.metrics, self.used.append, lambda: self.now, lambda: self.removed)
         self.lasts = 5.0
+        self.removing = 0
         self.gone = 0
         self.address = ""
         self.server: Server
@@ -40,7 +42,8 @@ class Full:
         assert isinstance(request.protocol, Connection)
         head = request.protocol.head
         self.gone += 1
-        exchange = Exchange(request)
+        exchange = Exchange(request, self.replay.removed())
+        self.removed += self.removing
         exchange.outcome, exchange.lasts, exchange.digest = Outcome.HIT, self.lasts, DIGEST
         response = respond.whole(exchange, 200, {"Content-Type": "text/x"}, b"content")
         if head is not None:
@@ -106,6 +109,21 @@ async def test_an_answer_lasts_as_long_as_it_is_true() -> None:
         full.now += LONGEST
         await full.ask(wire)
     assert full.gone == 4
+
+
+async def test_a_removal_ends_every_answer() -> None:
+    """Also the one that is being made while it happens."""
+    full = Full()
+    async with running(full) as wire:
+        await full.ask(wire, times=3)
+        full.removed = 1
+        await full.ask(wire)
+        assert full.gone == 3
+        await full.ask(wire)
+        assert full.gone == 3
+        full.removed, full.removing = 2, 1
+        await full.ask(wire, times=3)
+    assert full.gone == 6
 
 
 @pytest.mark.parametrize("lasts", [0.0, -1.0])

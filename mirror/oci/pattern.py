@@ -1,0 +1,158 @@
+"""Patterns of images, as people write them: `alpine`, `docker.io/library/alpine:3.20`, `quay.io/org/*:v*`.
+
+A star matches slashes too, as everywhere in the configuration. Names are as Docker has them: without a
+registry it is docker.io, without a namespace there `library`, without a tag `latest`, or, if the name has
+a star in it, every tag.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
+from mirror.oci.reference import DOCKER_HUB, HUB_NAMESPACE, Repository
+
+# What a name or a tag is made of, and what stands for others in a pattern.
+NAME = re.compile(r"[a-z0-9._*?\[\]!-]+")
+TAG = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
+HOST = re.compile(r"[a-z0-9.*?\[\]!-]+(:[0-9*]{1,5})?")
+WILD = re.compile(r"[*?\[]")
+
+PLATFORM = re.compile(r"[a-z0-9_]+/[a-z0-9_]+(/[a-z0-9_.]+)?")
+
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Images:
+    """The images of `<upstream>/<repository>`s that match `name`: of tags that match `tag`, or one digest.
+
+    What has no tag has the tag "", and so is among `*` only.
+    """
+
+    name: str
+    tag: str = "*"
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str, names: Mapping[str, str] = NO_NAMES, *, any_tag: bool = False) -> "Images":
+        """`names` maps what a registry is called to its canonical name. ValueError says what is wrong.
+
+        `any_tag`: no tag means every tag, and not `latest`.
+        """
+        rest, at, encoded = text.partition("@")
+        name, tag = _split_tag(rest)
+        if not at and _is_digest(name, tag):
+            return cls("*", digest=_digest(f"{name}:{tag}"))
+        name = _full_name(name, names) if name or not at else "*"
+        if at:
+            return cls(name, digest=_digest(encoded))
+        if tag is None:
+            tag = "*" if any_tag or WILD.search(name) else "latest"
+        if TAG.fullmatch(tag) is None:
+            raise ValueError(f"{text!r}: {tag!r} is neither a tag nor a pattern of tags")
+        return cls(name, tag)
+
+    @classmethod
+    def printed(cls, text: str) -> "Images":
+        """What `str` gave, whatever upstreams are called. ValueError when it is not that."""
+        name, at, encoded = text.partition("@")
+        if at:
+            return cls(name, digest=_digest(encoded))
+        name, colon, tag = text.rpartition(":")
+        if not colon or TAG.fullmatch(tag) is None:
+            raise ValueError(f"{text!r} is not a pattern")
+        return cls(name, tag)
+
+    def of(self, repository: Repository) -> bool:
+        """Whether any image of the repository can match."""
+        return fnmatchcase(str(repository), self.name)
+
+    def match(self, repository: Repository, tag: str, digest: str) -> bool:
+        """Whether the image with this tag, "" for none, and digest is one of them."""
+        if not self.of(repository):
+            return False
+        return fnmatchcase(tag, self.tag) if self.digest is None else digest == str(self.digest)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.tag}" if self.digest is None else f"{self.name}@{self.digest}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pin:
+    """Images to be kept, all of each, or of an index only these platforms, `linux/arm64` for instance."""
+
+    images: Images
+    platforms: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, names: Mapping[str, str] = NO_NAMES) -> "Pin":
+        """`PATTERN [PLATFORM ...]`. ValueError says what is wrong."""
+        pattern, *platforms = text.split() or [""]
+        return cls.of(pattern, platforms, names)
+
+    @classmethod
+    def of(cls, pattern: str, platforms: list[str], names: Mapping[str, str] = NO_NAMES) -> "Pin":
+        """ValueError says what is wrong."""
+        for each in platforms:
+            if PLATFORM.fullmatch(each) is None:
+                raise ValueError(f"{each!r} is not a platform, for instance linux/amd64 or linux/arm/v7")
+        return cls(Images.parse(pattern, names), tuple(dict.fromkeys(platforms)))
+
+    def __str__(self) -> str:
+        return " ".join((str(self.images), *self.platforms))
+
+
+def literal(pattern: str) -> str:
+    """What everything that matches begins with."""
+    return WILD.split(pattern, maxsplit=1)[0]
+
+
+def is_literal(pattern: str) -> bool:
+    """Whether only itself matches."""
+    return WILD.search(pattern) is None
+
+
+def on_platform(platform: str, wanted: tuple[str, ...]) -> bool:
+    """Whether `os/architecture[/variant]` is wanted; `linux/arm` is any arm, no wish is any platform."""
+    return not wanted or any(platform == each or platform.startswith(f"{each}/") for each in wanted)
+
+
+def _split_tag(text: str) -> tuple[str, str | None]:
+    """A colon before a slash is that of a port."""
+    name, colon, tag = text.rpartition(":")
+    return (name, tag) if colon and "/" not in tag else (text, None)
+
+
+def _is_digest(name: str, tag: str | None) -> bool:
+    return name in ("sha256", "sha512") and tag is not None and len(tag) >= 64
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except RegistryError as error:
+        raise ValueError(error.message) from None
+
+
+def _full_name(name: str, names: Mapping[str, str]) -> str:
+    """With upstream and, at Docker Hub, namespace; as distribution/reference does it, stars aside."""
+    first, slash, rest = name.partition("/")
+    host = first.lower()
+    if slash and (host in names or any(mark in host for mark in ".:*") or host == "localhost"):
+        host = names.get(host, host)
+    elif name == "*":
+        return name
+    else:
+        host, rest = DOCKER_HUB, name
+    if host == DOCKER_HUB and "/" not in rest and rest != "*":
+        rest = f"{HUB_NAMESPACE}/{rest}"
+    if HOST.fullmatch(host) is None or any(NAME.fullmatch(each) is None for each in rest.split("/")):
+        raise ValueError(
+            f"{name!r} is not the name of an image: lower-case letters and digits, as in "
+            "docker.io/library/alpine:3.20, or a pattern, as in quay.io/org/*:v*"
+        )
+    return f"{host}/{rest}"

@@ -1,0 +1,136 @@
+"""Pins: what they keep, worked out from books and manifests, and remembered until something of it changes.
+
+A pin is kept in the books as its pattern; which blobs that means is never written down. So a tag that is
+new or has moved, a platform that is pulled for the first time, and a signature that turns up later are
+pinned without anybody doing anything, and a tag that has moved on leaves nothing behind.
+"""
+
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mirror.oci.digest import Digest
+from mirror.oci.pattern import Images, Pin
+from mirror.oci.reference import Repository
+from mirror.store.closure import Closures, Named, Part, parsed
+from mirror.store.generation import Generation
+from mirror.store.index import Index, PinEntry
+from mirror.store.walk import repositories, tags
+
+# A number that no generation has: nothing was looked at yet.
+NEVER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A pin in the books. `configured`: it is there because the configuration says so."""
+
+    pin: Pin
+    since: float
+    configured: bool
+
+
+class Pins:
+    """Any thread may call. `read` as in Closures."""
+
+    def __init__(
+        self, index: Index, read: Callable[[Digest, int], bytes | None], generation: Generation
+    ) -> None:
+        self._index = index
+        self._read = read
+        self._generation = generation
+        self._all: tuple[int, list[Pinned]] = (NEVER, [])
+        self._kept: tuple[int, Mapping[str, int]] = (NEVER, {})
+        self._known: Named = {}
+
+    def all(self) -> list[Pinned]:
+        """Every pin, in the order of the patterns, those of the configuration first."""
+        now = self._generation.pinned()
+        seen, pins = self._all
+        if seen != now:
+            pins = [*self._noted("configured"), *self._noted("pin")]
+            self._all = (now, pins)
+        return pins
+
+    def kept(self) -> Mapping[str, int]:
+        """The digests, as text, of all that is pinned, and their sizes in bytes, be they here or not."""
+        now = self._generation.pinned()
+        seen, kept = self._kept
+        if seen != now:
+            walk = Closures(self._index, self._read, self._known)
+            kept = self._closure(walk, (each.pin for each in self.all()))
+            self._kept, self._known = (now, kept), walk.met
+        return kept
+
+    def closure(self, pins: Iterable[Pin]) -> dict[str, int]:
+        """What these pins keep, as `kept`."""
+        return self._closure(Closures(self._index, self._read, self._known), pins)
+
+    def _closure(self, walk: Closures, pins: Iterable[Pin]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for pin in pins:
+            for repository, root in self._roots(pin.images):
+                parts = walk.parts(repository, root, pin.platforms)
+                found.update((str(part.digest), part.size) for part in parts)
+        return found
+
+    def pinning(self, repository: Repository, tag: str, digest: str) -> list[Pinned]:
+        """The pins by which an image stays; `tag` is "" for none."""
+        return [each for each in self.all() if each.pin.images.match(repository, tag, digest)]
+
+    def changed(self, repository: Repository) -> None:
+        """Something was written about the repository: if a pin is for it, what is pinned may be more now."""
+        if any(each.pin.images.of(repository) for each in self.all()):
+            self._generation.note_pinned()
+
+    def add(self, pin: Pin) -> None:
+        """Or replace the one with this pattern, with all its platforms."""
+        self._index.put_pin(str(pin.images), PinEntry(list(pin.platforms), time.time()))
+        self._generation.note_pinned()
+
+    def remove(self, images: Images) -> bool:
+        """Whether there was such a pin; those of the configuration stay."""
+        found = self._index.drop_pin(str(images))
+        self._generation.note_pinned()
+        return found
+
+    def configure(self, pins: Iterable[Pin]) -> None:
+        """Make those of the configuration these, for all processes on the folder to know."""
+        wanted = {str(pin.images): pin for pin in pins}
+        noted = self._index.pins("configured")
+        for pattern in noted.keys() - wanted.keys():
+            self._index.drop_pin(pattern, "configured")
+        for pattern, pin in wanted.items():
+            known = noted.get(pattern)
+            if known is None or tuple(known.platforms) != pin.platforms:
+                self._index.put_pin(pattern, PinEntry(list(pin.platforms), time.time()), "configured")
+        self._generation.note_pinned()
+
+    def _noted(self, kind: str) -> Iterator[Pinned]:
+        for pattern, entry in self._index.pins(kind).items():
+            with suppress(ValueError):  # a later version's, perhaps
+                pin = Pin(Images.printed(pattern), tuple(entry.platforms))
+                yield Pinned(pin, entry.since, kind == "configured")
+
+    def _roots(self, images: Images) -> Iterator[tuple[Repository, Part]]:
+        for repository in repositories(self._index, images):
+            if images.digest is not None:
+                link = self._index.link(repository, images.digest)
+                if link is not None:
+                    yield repository, Part(images.digest, link.size or 0, link.media_type is not None)
+                continue
+            for _, entry in tags(self._index, repository, images):
+                if (digest := parsed(entry.digest)) is not None:
+                    yield repository, Part(digest, entry.size, True)
+
+
+class Kept(Container[str]):
+    """What an eviction leaves alone: some digests, and what is pinned at the moment of asking."""
+
+    def __init__(self, digests: Iterable[Digest], pins: Pins) -> None:
+        self._digests = {str(each) for each in digests}
+        self._pins = pins
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._digests or digest in self._pins.kept()

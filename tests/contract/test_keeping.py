@@ -1,0 +1,141 @@
+"""Pins, removals and the quota, as clients of a running mirror see them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from mirror.cache.removal import Removals
+from mirror.oci.pattern import Images, Pin
+from mirror.store.folder import Folder
+from mirror.store.quota import IN_USE
+from tests.fakes.content import FakeImage, some_layers
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running, configured, mirror_of, serving
+from tests.wire import Wire, get, request_head
+
+# Each image is a layer of 100 kB, a config and a manifest.
+LAYER = 100_000
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as fake:
+        yield fake
+
+
+def limited(
+    fake: FakeRegistry, cache: Path, count: int, **cache_settings: object
+) -> AbstractAsyncContextManager[Running]:
+    """A mirror with room for so many images."""
+    config = configured(cache, {"docker.io": fake.url})
+    settings = config.cache.model_validate(
+        {"dir": cache, "max_size": count * (LAYER + 2000), "min_free": 0, "memory": 0, **cache_settings}
+    )
+    return serving(config.model_copy(update={"cache": settings}))
+
+
+def images_of(fake: FakeRegistry, count: int) -> list[FakeImage]:
+    layers = some_layers(count, LAYER)
+    return [fake.add_image(f"library/x{number}", "t", [layer]) for number, layer in enumerate(layers)]
+
+
+async def pull(address: str, image: FakeImage) -> None:
+    manifest = await get(address, f"/v2/{image.repository}/manifests/{image.tag}")
+    assert (manifest.status, manifest.body) == (200, image.manifest_data)
+    for digest, data in zip(image.blobs, (image.config_data, *image.layers_data), strict=True):
+        blob = await get(address, f"/v2/{image.repository}/blobs/{digest}")
+        assert (blob.status, blob.body) == (200, data)
+
+
+async def elsewhere(mirror: Running, work: Callable[[Folder], object]) -> None:
+    """As a command does it: with the same folder, opened anew."""
+
+    def call() -> None:
+        folder = Folder(mirror.config.cache.dir, mirror.config.cache)
+        work(folder)
+        folder.close()
+
+    await asyncio.to_thread(call)
+
+
+async def age_everything(mirror: Running) -> None:
+    """As if nobody had used anything for a while."""
+    await mirror.service._store.flush_used()
+    shift = "UPDATE Cache SET access_time = access_time - ?"
+    await elsewhere(mirror, lambda folder: folder.blobs._cache._sql(shift, (2 * IN_USE,)))
+
+
+async def test_a_pinned_image_stays_and_everything_is_pulled_right(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Ten images through room for three: the pinned one is never asked for again."""
+    images = images_of(hub, 10)
+    async with limited(hub, tmp_path / "cache", 3) as mirror:
+        await elsewhere(mirror, lambda folder: folder.pin(Pin.parse("x0:t")))
+        for image in images:
+            await pull(mirror.address, image)
+            await age_everything(mirror)
+        await mirror.service._store.tidy()
+        size, _ = await mirror.service._store.stats()
+        assert size <= 3 * (LAYER + 2000)
+        asked = len(hub.log)
+        await pull(mirror.address, images[0])
+        assert len(hub.log) == asked
+        assert await mirror.metric("registry_mirror_evicted_blobs_total") >= 7
+        await pull(mirror.address, images[1])
+        assert len(hub.log) > asked
+
+
+async def test_pins_of_the_configuration_count(hub: FakeRegistry, tmp_path: Path) -> None:
+    """From the start, by a pattern, for what is pulled later."""
+    images = images_of(hub, 4)
+    async with limited(hub, tmp_path / "cache", 2, pins=["x0:*"]) as mirror:
+        for image in images:
+            await pull(mirror.address, image)
+            await age_everything(mirror)
+        asked = len(hub.log)
+        await pull(mirror.address, images[0])
+        assert len(hub.log) == asked
+
+
+async def test_what_was_removed_is_a_miss_at_once(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Though manifest, config and tag are in memory, and whole requests are known by heart."""
+    image = hub.add_image("library/x", "t", [b"layer"])
+    async with mirror_of(hub, tmp_path / "cache") as mirror, await Wire.open(mirror.address) as wire:
+        heads = [
+            request_head("GET", f"/v2/library/x/{path}")
+            for path in ("manifests/t", f"manifests/{image.manifest}", f"blobs/{image.config}")
+        ]
+        for head in heads * 3:
+            wire.writer.write(head)
+            assert (await wire.reply()).status == 200
+        asked = len(hub.log)
+        for head in heads:
+            wire.writer.write(head)
+            await wire.reply()
+        assert len(hub.log) == asked
+        await elsewhere(mirror, lambda folder: list(Removals(folder, Images.parse("x:t")).carry_out()))
+        hub.repository("library/x").tags.clear()
+        wire.writer.write(heads[0])
+        assert (await wire.reply()).status == 404
+        wire.writer.write(heads[2])
+        assert (await wire.reply()).status == 200
+        assert len(hub.log) > asked + 1
+
+
+async def test_a_removal_while_it_is_pulled(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Who is being served is served to the end, and the next one has it from the upstream again."""
+    image = hub.add_image("library/x", "t", some_layers(1, 6_000_000))
+    layer = f"/v2/library/x/blobs/{image.layers[0]}"
+    async with mirror_of(hub, tmp_path / "cache") as mirror, await Wire.open(mirror.address) as slow:
+        await pull(mirror.address, image)
+        await mirror.landed(image.layers[0])
+        slow.send("GET", layer)
+        head = await slow.head()
+        await elsewhere(mirror, lambda folder: list(Removals(folder, Images.parse("x:t")).carry_out()))
+        body = await slow.reader.readexactly(int(head.headers["content-length"]))
+        assert body == image.layers_data[0]
+        before = hub.requests("GET", image.layers[0])
+        await pull(mirror.address, image)
+        assert hub.requests("GET", image.layers[0]) > before

@@ -1,0 +1,64 @@
+"""A network namespace for the origin, a cable to it, and a firewall in it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from tests.e2e.processes import run
+from tests.programs import program
+
+# For tests of networks (RFC 2544), so in nobody's way; four addresses for each process that tests.
+NETWORKS = ip_address("198.18.0.0")
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """`here` is the address of this end of the cable, `there` that of the end in the namespace."""
+
+    name: str
+    here: str
+    there: str
+    device: str
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """What runs a program in there."""
+        return (program("ip"), "netns", "exec", self.name)
+
+    def refuse(self) -> None:
+        """Whatever comes is answered with a reset."""
+        self._filter("INPUT", "-i", self.device, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
+
+    def swallow(self) -> None:
+        """A black hole: whatever comes, and whatever is to leave, is dropped."""
+        self._filter("INPUT", "-i", self.device, "-j", "DROP")
+        self._filter("OUTPUT", "-o", self.device, "-j", "DROP")
+
+    def heal(self) -> None:
+        run([*self.enter, program("iptables"), "--wait", "--flush"])
+
+    def _filter(self, chain: str, *rule: str) -> None:
+        run([*self.enter, program("iptables"), "--wait", "--insert", chain, *rule])
+
+
+@contextmanager
+def namespace() -> Iterator[Namespace]:
+    """A namespace that can be reached from here, and is gone afterwards with all that is in it."""
+    pid = os.getpid()
+    base = NETWORKS + 4 * (pid % 16384)
+    name, device = f"e2e-{pid}", f"o{pid}"
+    net = Namespace(name, str(base + 1), str(base + 2), device)
+    ip = program("ip")
+    run([ip, "netns", "add", name])
+    try:
+        run([ip, "link", "add", f"m{pid}", "type", "veth", "peer", "name", device, "netns", name])
+        run([ip, "address", "add", f"{net.here}/30", "dev", f"m{pid}"])
+        run([ip, "link", "set", f"m{pid}", "up"])
+        run([ip, "-n", name, "address", "add", f"{net.there}/30", "dev", device])
+        run([ip, "-n", name, "link", "set", device, "up"])
+        run([ip, "-n", name, "link", "set", "lo", "up"])
+        yield net
+    finally:
+        run([ip, "netns", "delete", name])

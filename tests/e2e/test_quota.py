@@ -1,0 +1,89 @@
+"""A cache that is smaller than what is pulled through it, and what is pinned in it; with Docker itself."""
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.clients import Docker, docker
+from tests.e2e.images import Image, Pusher, push_image, tar_of
+from tests.e2e.mirror import Mirror
+from tests.e2e.origin import Origin, origin, unprotected
+from tests.e2e.processes import run, wait_until
+
+KIB = 1024
+
+pytestmark = [
+    pytest.mark.needs("docker-registry", "nginx", "busybox", "dockerd", "docker", "containerd", root=True),
+    pytest.mark.timeout(300),
+]
+
+# An image is a layer of noise of this size, and little else.
+NOISE = 300 * KIB
+SIZE = NOISE + 4 * KIB
+COUNT, ROOM = 30, 10
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Image]]:
+    """A storage folder with thirty small images, all different."""
+    storage, folder = tmp_path_factory.mktemp("storage"), tmp_path_factory.mktemp("push")
+    with unprotected(storage, folder) as url:
+        to = Pusher(url)
+        layers = [tar_of({"noise": random.Random(number).randbytes(NOISE)}) for number in range(COUNT)]
+        images = [push_image(to, f"library/n{number}:1", [layer]) for number, layer in enumerate(layers)]
+    return storage, images
+
+
+@pytest.fixture
+def hub(many: tuple[Path, list[Image]], tmp_path: Path) -> Iterator[Origin]:
+    with origin(many[0], tmp_path / "origin") as running:
+        yield running
+
+
+def limited(folder: Path, hub: Origin) -> Mirror:
+    """A mirror with room for ten of the images."""
+    folder.mkdir(exist_ok=True)
+    config = folder / "mirror.toml"
+    config.write_text(f'[cache]\nmax_size = {ROOM * SIZE}\nmin_free = "0"\nmemory = "0"\n')
+    return Mirror(folder, hub.url, "--config", str(config))
+
+
+def command(mirror: Mirror, *arguments: str) -> str:
+    """`registry-mirror` beside the running mirror."""
+    config = mirror.cache.parent / "mirror.toml"
+    where = ["--config", str(config), "--cache-dir", str(mirror.cache)]
+    return run([sys.executable, "-m", "mirror", *arguments, *where]).stdout
+
+
+def pull(client: Docker, image: Image) -> None:
+    """Docker verifies every byte; and keeps nothing, so that the next time it asks again."""
+    client("pull", image.reference.removeprefix("library/"))
+    name = image.reference.removeprefix("library/")
+    assert client.inspect(name)["RepoDigests"] == [f"{name.partition(':')[0]}@{image.digest}"]
+    assert tuple(client.inspect(name)["RootFS"]["Layers"]) == image.diff_ids
+    client.forget(name)
+
+
+def test_thirty_images_through_room_for_ten(many: tuple[Path, list[Image]], hub: Origin, short: Path) -> None:
+    """All pulls are right, the quota holds, and what is pinned is had when there is no origin any more.
+
+    Evicted is what nobody has used for half a minute; until then the cache is as large as it has to be.
+    """
+    _, images = many
+    with limited(short / "mirror", hub) as mirror, docker(short / "docker", [mirror.url]) as client:
+        command(mirror, "pin", "n0:1")
+        for image in images:
+            pull(client, image)
+        assert json.loads(command(mirror, "ls", "n0:1", "--json"))[0]["complete"]
+        wait_until(lambda: mirror.metric("registry_mirror_cache_bytes") <= ROOM * SIZE, "eviction", 120)
+        for image in images[1:4]:
+            pull(client, image)
+        assert hub.counts()[images[1].blobs[-1]] == 2
+        hub.registry.stop()
+        hub.cdn.stop()
+        pull(client, images[0])
+        assert hub.counts()[images[0].blobs[-1]] == 1

@@ -1,0 +1,291 @@
+"""Pulls at random by several clients, while origin and mirror fail at random: nothing is lost, nothing grows.
+
+`--soak MINUTES` says for how long, `--soak-seed` repeats what a run did; the end of the run names its seed.
+"""
+
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.e2e.bench import Client, Pull, pull
+from tests.e2e.clients import Skopeo
+from tests.e2e.fsck import disorder, wrong_files
+from tests.e2e.images import Image
+from tests.e2e.lab import NAME, REGISTRY
+from tests.e2e.mirror import Mirror
+from tests.e2e.processes import wait_until
+from tests.e2e.report import REPORT, Report
+from tests.e2e.scene import Scene, scene
+from tests.e2e.troubles import DEAD, HEALED, corrupt_once
+
+pytestmark = [
+    pytest.mark.needs("docker-registry", "nginx", "ip", "iptables", "unshare", "skopeo", "podman", root=True),
+    pytest.mark.needs("dockerd", "docker", "containerd", "ctr"),
+    pytest.mark.timeout(0),  # as long as it is told to
+]
+
+MIB = 1024 * 1024
+SIZES = (50_000, 300_000, 2_000_000, 6_000_000)
+QUOTA = 24 * MIB  # of the mirror that is short of room: the largest images of both its clients, twice
+PATIENCE = 30.0  # seconds after the end of a fault within which an upstream must be in use again
+UP = f'registry_mirror_source_up{{source="{NAME}:{REGISTRY}",upstream="docker.io"}}'
+
+Order = tuple[Client, Image]
+
+
+def skopeo(mirror: Mirror, folder: Path) -> Client:
+    """By the mirror's address, into a folder: skopeo compares every file with its digest."""
+    runner, numbers = Skopeo(mirror.address), count()
+
+    def copy(image: Image) -> str:
+        target = folder / f"copy{next(numbers)}"
+        said = runner.try_copy(image.reference, target)
+        shutil.rmtree(target, ignore_errors=True)
+        return said
+
+    folder.mkdir()
+    return Client(folder.name, copy, lambda image: True, lambda image: None)
+
+
+@dataclass
+class Group:
+    """A mirror and its clients. `known` is what its clients have had from it."""
+
+    mirror: Mirror
+    clients: Sequence[Client]
+    known: dict[Image, None] = field(default_factory=dict)
+
+    def recovered(self) -> bool:
+        """Whether it asks its upstream again. It is asked for what does not exist, so that it must."""
+        with suppress(HTTPError):
+            urlopen(f"{self.mirror.url}/v2/library/nothing/manifests/t{time.monotonic_ns()}").close()
+        return self.mirror.metric(UP) == 1
+
+
+@dataclass(frozen=True)
+class Size:
+    """What must not grow: of one process, when it has nothing to do."""
+
+    descriptors: int
+    tasks: float
+    resident: float
+
+    @classmethod
+    def of(cls, mirror: Mirror) -> "Size":
+        descriptors = len(list(Path(f"/proc/{mirror.pid}/fd").iterdir()))
+        resident = mirror.metric("process_resident_memory_bytes")
+        return cls(descriptors, mirror.metric("registry_mirror_tasks"), resident)
+
+    def has_not_grown_from(self, before: "Size") -> bool:
+        """Some play: a disk thread that had not opened its databases yet, and what the allocator keeps."""
+        few = self.descriptors <= before.descriptors + 8 and self.tasks <= before.tasks
+        return few and self.resident <= 1.2 * before.resident + 16 * MIB
+
+
+class Soak:
+    """Rounds: something goes wrong, everybody pulls, all is well again.
+
+    `roomy` is a mirror that is killed now and then; `tight` one with a quota that is not, and must not grow.
+    """
+
+    def __init__(self, made: Scene, tight: Mirror, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._scene = made
+        folder = made.folder
+        self.roomy = Group(made.mirror, [*made.clients.values(), skopeo(made.mirror, folder / "s0")])
+        self.tight = Group(tight, [skopeo(tight, folder / "s1"), skopeo(tight, folder / "s2")])
+        self.pulls: Counter[str] = Counter()
+        self.met: Counter[str] = Counter()
+        self._deck: list[Callable[[], None]] = []
+        self.wasted: set[str] = set()  # digests that may have come twice, because of a kill or a wrong byte
+        self._pool = ThreadPoolExecutor(6)
+
+    def round(self) -> None:
+        if not self._deck:
+            # Like cards: at random, but all of it comes, in a short soak too.
+            self._deck = [*[self._healed] * 5, *[self._dead] * 2, self._killed, self._corrupt]
+            self._random.shuffle(self._deck)
+        self._deck.pop()()
+        self._scene.lab.heal()
+        for group in (self.roomy, self.tight):
+            wait_until(group.recovered, "upstream in use again", PATIENCE)
+
+    def end(self) -> None:
+        self._pool.shutdown()
+
+    def _healed(self) -> None:
+        """Whatever was pulled before or not: nobody sees anything."""
+        fault = self._random.choice(list(HEALED))
+        orders = [*self._orders(self.roomy), *self._orders(self.tight)]
+        HEALED[fault](self._scene.lab, _each(orders))
+        self._succeed(orders, fault)
+
+    def _dead(self) -> None:
+        """What is there is served; what is not, is not."""
+        fault = self._random.choice(list(DEAD))
+        # Where there is a quota, only what is new is sure to be there.
+        new = [(client, self._new()) for client in self.tight.clients]
+        self._succeed(new, f"nothing, before {fault}")
+        *others, last = self.roomy.clients
+        old = [(client, self._old(self.roomy)) for client in others if self.roomy.known]
+        DEAD[fault](self._scene.lab, [])
+        nowhere = self._pool.submit(self._one, last, self._new())
+        self._succeed([*old, *new], fault)
+        assert nowhere.result().complaint, f"an image came from nowhere in spite of {fault}"
+
+    def _killed(self) -> None:
+        """Clients of a mirror that is killed may fail. What was begun is finished by the next pull."""
+        orders = self._wasteful()
+        running = [self._pool.submit(self._one, *order) for order in orders]
+        time.sleep(self._random.uniform(0.05, 1.0))
+        self._restart()
+        for each in running:
+            each.result()
+        self._succeed(orders, "kill -9")
+
+    def _corrupt(self) -> None:
+        """One wrong byte in each layer: a pull may fail, the next one does not."""
+        orders = self._wasteful()
+        corrupt_once(self._scene.lab, _each(orders))
+        for each in [self._pool.submit(self._one, *order) for order in orders]:
+            each.result()
+        self._scene.lab.heal()
+        self._restart()  # or the source would be left alone for ten minutes
+        self._succeed(orders, "a wrong byte")
+
+    def _restart(self) -> None:
+        self.roomy.mirror.kill()
+        self.roomy.mirror.start()
+
+    def _wasteful(self) -> list[Order]:
+        """Pulls whose bytes may have to be sent twice."""
+        orders = self._orders(self.roomy)
+        new = [image for image in _each(orders) if image not in self.roomy.known]
+        self.wasted.update(digest for image in new for digest in image.blobs)
+        return orders
+
+    def _orders(self, group: Group) -> list[Order]:
+        """For each client something new, something old, or what another one pulls at the same time."""
+        orders: list[Order] = []
+        for client in group.clients:
+            way = self._random.random()
+            if way < 0.3 and orders:
+                orders.append((client, orders[-1][1]))
+            elif way < 0.6 and group.known:
+                orders.append((client, self._old(group)))
+            else:
+                orders.append((client, self._new()))
+        return orders
+
+    def _old(self, group: Group) -> Image:
+        return self._random.choice(list(group.known))
+
+    def _new(self) -> Image:
+        return self._scene.shelf.image(self._random.choice(SIZES))
+
+    def _succeed(self, orders: Sequence[Order], fault: str) -> None:
+        """All of these pulls, at the same time, whatever goes on."""
+        self.met[fault] += 1
+        pulls = list(self._pool.map(lambda order: self._one(*order), orders))
+        failed = [each for each in pulls if each.complaint]
+        for each in failed:
+            print(each.image.reference, each.complaint, sep=": ")
+            for group in (self.roomy, self.tight):
+                print(*group.mirror.lines(each.image.name), sep="\n")
+        assert not failed, f"in spite of {fault}: {[each.complaint for each in failed]}"
+
+    def _one(self, client: Client, image: Image) -> Pull:
+        done = pull(client, image)
+        self.pulls["failed" if done.complaint else "succeeded"] += 1
+        if not done.complaint:
+            assert done.whole, f"{client.name}: a wrong {image.reference}"
+            client.forget(image)
+            group = self.roomy if client in self.roomy.clients else self.tight
+            group.known[image] = None
+        return done
+
+
+def _each(orders: Sequence[Order]) -> list[Image]:
+    """The images, each once: what goes wrong once is not to go wrong twice."""
+    return list(dict.fromkeys(image for _, image in orders))
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Of some blobs, in bytes: what they have, what the CDN sent of them, what a reset may have destroyed."""
+
+    size: int
+    sent: int
+    lost: int
+
+    @classmethod
+    def of(cls, made: Scene, digests: Iterable[str]) -> "Traffic":
+        unique = {digest.removeprefix("sha256:") for digest in digests}
+        passages = [each for each in made.lab.passages() if each.door == "cdn"]
+        own = [each for each in passages if each.target.split("/")[-2] in unique]
+        lost = sum(each.sent for each in own if "reset" in each.faults)
+        return cls(sum(made.next.size(digest) for digest in unique), sum(each.sent for each in own), lost)
+
+    def __str__(self) -> str:
+        ratio = self.sent / max(self.size, 1)
+        return f"{self.size / MIB:.1f} MiB came {ratio:.3f} times, {self.lost / MIB:.1f} MiB lost by resets"
+
+
+@pytest.fixture
+def stage() -> Iterator[Scene]:
+    """Nowhere else to go: what succeeds, succeeds by the mirror."""
+    with TemporaryDirectory(prefix="e2e", ignore_cleanup_errors=True) as folder, scene(Path(folder)) as made:
+        made.configure(fresh=0)
+        made.resolve(known=True)
+        made.open_next(False)
+        with made.mirror:
+            yield made
+
+
+def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
+    """What must succeed succeeds, blobs are right and came once, and the mirror is as small as before."""
+    report: Report = request.config.stash[REPORT]
+    seconds = 60 * request.config.getoption("--soak")
+    seed = request.config.getoption("--soak-seed") or random.randrange(2**32)
+    report.notes.append(f"soak: --soak-seed {seed}")
+    flags = ("--config", stage.folder / "mirror.toml")
+    # Little memory for what is small, so that it is full from early on.
+    quota = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": str(QUOTA), "REGISTRY_MIRROR_CACHE_MEMORY": "4MiB"}
+    tight = Mirror(stage.folder / "tight", stage.lab.named, *flags, wrapper=stage.names, env=quota)
+    with tight:
+        soak, began, before = Soak(stage, tight, seed), time.monotonic(), None
+        while time.monotonic() - began < seconds:
+            soak.round()
+            if before is None and time.monotonic() - began > seconds / 4:
+                before = Size.of(tight)
+        soak.end()
+        assert before is not None
+        with suppress(AssertionError):  # said below, with figures
+            wait_until(lambda: Size.of(tight).has_not_grown_from(before), "as small as before", PATIENCE)
+        after = Size.of(tight)
+    stage.mirror.stop()
+    came = {digest for image in soak.roomy.known for digest in image.blobs}
+    once, twice = Traffic.of(stage, came - soak.wasted), Traffic.of(stage, came & soak.wasted)
+    report.notes += [
+        f"soak: {dict(soak.pulls)} pulls of {len(soak.roomy.known)} images, in spite of {dict(soak.met)}",
+        f"soak: {once}; of what was killed or wrong, {twice}",
+        f"soak: {before} to {after}",
+    ]
+    assert after.has_not_grown_from(before), f"{before} to {after}"
+    for each in (stage.mirror, tight):
+        assert wrong_files(each.cache) == []
+        assert disorder(each.cache) == []
+    assert once.size <= once.sent <= 1.01 * once.size + once.lost
+    assert twice.size <= twice.sent <= 2.01 * twice.size + twice.lost

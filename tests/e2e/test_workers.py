@@ -1,0 +1,247 @@
+"""Several workers, as processes: one cache, one download, no connection dropped."""
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from tests.e2e.fleet import Fleet, fleet
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.tls import Authority
+from tests.running import CHUNK, LARGE
+from tests.wire import Wire, get
+
+BIG = bytes(range(256)) * (LARGE // 256)
+HALF = LARGE // 2
+MANIFEST = len(FakeRegistry().add_image("library/x", "t", [BIG]).manifest_data)
+
+RECEIVED = 'registry_mirror_upstream_bytes_total{upstream="docker.io"}'
+
+# What systemd does for a service that has a socket unit: descriptor 3 is the socket, and the service is told.
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as hub:
+        yield hub
+
+
+async def layer_of(hub: FakeRegistry, mirror: Fleet) -> Digest:
+    """Of an image that the mirror knows already: a large layer."""
+    image = hub.add_image("library/x", "t", [BIG])
+    assert (await get(mirror.address, "/v2/library/x/manifests/t")).status == 200
+    return image.layers[0]
+
+
+def path_of(digest: Digest) -> str:
+    return f"/v2/library/x/blobs/{digest}"
+
+
+async def test_a_herd_at_all_workers_is_one_download(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Clients of each worker, one cold blob: upstream is asked once, and everybody has it while it comes."""
+    async with fleet(tmp_path, hub.url, 3) as mirror, AsyncExitStack() as stack:
+        digest = await layer_of(hub, mirror)
+        gate = hub.hold(digest, after=HALF)
+        wires = []
+        for worker in await mirror.workers():
+            for _ in range(4):
+                wires.append(await stack.enter_async_context(await mirror.connect(worker)))
+        for wire in wires:
+            wire.send("GET", path_of(digest))
+        for wire in wires:
+            assert (await wire.head()).status == 200
+            assert await wire.reader.readexactly(HALF - CHUNK) == BIG[: HALF - CHUNK]
+        gate.release()
+        for wire in wires:
+            assert await wire.reader.readexactly(LARGE - HALF + CHUNK) == BIG[HALF - CHUNK :]
+        assert (hub.requests("GET", digest), hub.requests("HEAD", digest)) == (1, 0)
+        for worker in await mirror.workers():  # whoever is asked tells of all
+            async with await mirror.connect(worker) as wire:
+                assert await mirror.metric(RECEIVED, wire) == LARGE + MANIFEST
+
+
+async def test_killing_who_downloads_is_unnoticed_elsewhere(hub: FakeRegistry, tmp_path: Path) -> None:
+    """kill -9 in mid-blob: clients of the others have the whole blob; no byte that was here comes again."""
+    async with fleet(tmp_path, hub.url, 3) as mirror, AsyncExitStack() as stack:
+        digest = await layer_of(hub, mirror)
+        gate = hub.hold(digest, after=HALF)
+        first, *others = await mirror.workers()
+        wire = await stack.enter_async_context(await mirror.connect(first))
+        wire.send("GET", path_of(digest))
+        await gate.reached.wait()
+        wires = []
+        for worker in others * 3:
+            wires.append(await stack.enter_async_context(await mirror.connect(worker)))
+            wires[-1].send("GET", path_of(digest))
+        for each in wires:
+            assert (await each.head()).status == 200
+            assert await each.reader.readexactly(HALF - CHUNK) == BIG[: HALF - CHUNK]
+        assert await mirror.filling(digest) == first
+        told = await mirror.metric(RECEIVED)
+        os.kill(first, signal.SIGKILL)
+        for each in wires:
+            assert await each.reader.readexactly(LARGE - HALF + CHUNK) == BIG[HALF - CHUNK :]
+        ranges = [seen.headers.get("Range") for seen in hub.log if str(digest) in seen.path]
+        begin = int(str(ranges[1]).removeprefix("bytes=").removesuffix("-"))
+        assert len(ranges) == 2
+        assert HALF - CHUNK <= begin <= HALF
+        await mirror.until(lambda pids: len(pids) == 3 and first not in pids, "a worker in its place")
+        assert (await get(mirror.address, path_of(digest))).body == BIG
+        # What the killed one had told is not forgotten; nothing came twice but what it had not yet written.
+        assert await mirror.metric(RECEIVED) == told + LARGE - begin
+        assert LARGE <= told + LARGE - begin <= LARGE + CHUNK + MANIFEST
+
+
+async def test_a_reload_drops_nothing(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Three reloads under load, to more workers and fewer; new connections, kept ones, a long answer."""
+    async with fleet(tmp_path, hub.url, 2) as mirror, AsyncExitStack() as stack:
+        digest = await layer_of(hub, mirror)
+        gate = hub.hold(digest, after=HALF)
+        old = await mirror.workers()
+        long = await stack.enter_async_context(await mirror.connect(old[0]))
+        long.send("GET", path_of(digest))
+        await gate.reached.wait()
+        over = asyncio.Event()
+        clients = [asyncio.ensure_future(_ask_on(mirror, over, kept=number % 2 == 0)) for number in range(8)]
+        for workers in (3, 1, 2):
+            await asyncio.to_thread(mirror.configure, workers)
+            mirror.signal(signal.SIGHUP)
+            await mirror.told("RELOADING=1", "READY=1")
+        over.set()
+        asked = await asyncio.gather(*clients)
+        assert min(asked) > 0
+        gate.release()
+        assert (await long.reply()).body == BIG
+        await mirror.until(lambda pids: len(pids) == 2 and not {*pids} & {*old}, "the old workers' end")
+
+
+async def _ask_on(mirror: Fleet, over: asyncio.Event, *, kept: bool) -> int:
+    """Ask, on one connection as long as that is offered or on many, until it is over; how often."""
+    asked = 0
+    while not over.is_set():
+        async with await Wire.open(mirror.address) as wire:
+            more = True
+            while more and not over.is_set():
+                wire.send("GET", "/v2/library/x/manifests/t")
+                reply = await wire.reply()
+                assert (reply.status, reply.complete) == (200, True)
+                asked += 1
+                more = kept and reply.headers.get("connection") != "close"
+    return asked
+
+
+async def test_a_wrong_configuration_changes_nothing(hub: FakeRegistry, tmp_path: Path) -> None:
+    """It is refused with a reason in the log, and the workers stay."""
+    async with fleet(tmp_path, hub.url, 2) as mirror:
+        before = await mirror.workers()
+        await asyncio.to_thread(mirror.configure, 2, "header_timeout = -1")
+        mirror.signal(signal.SIGHUP)
+        await mirror.told("RELOADING=1", "READY=1")
+        assert "header_timeout: must be more than 0" in await mirror.logged()
+        assert await mirror.workers() == before
+        assert (await get(mirror.address, "/v2/")).status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_renewed_certificate_is_taken_up(hub: FakeRegistry, tmp_path: Path, workers: int) -> None:
+    """By SIGHUP, be it one process or several; connections that were there stay."""
+    old, new = await asyncio.to_thread(_authorities, tmp_path)
+    file = tmp_path / "server.pem"
+    await asyncio.to_thread(file.write_bytes, await asyncio.to_thread(old.server_file.read_bytes))
+    tls = f'tls_certificate = "{file}"\ntls_key = "{file}"'
+    async with fleet(tmp_path, hub.url, workers, tls) as mirror:
+        wire = await Wire.open(mirror.address, _trusting(old))
+        async with wire:
+            await asyncio.to_thread(file.write_bytes, await asyncio.to_thread(new.server_file.read_bytes))
+            mirror.signal(signal.SIGHUP)
+            if workers > 1:
+                await mirror.told("RELOADING=1", "READY=1")
+            while True:
+                try:
+                    (await Wire.open(mirror.address, _trusting(new))).writer.close()
+                    break
+                except ssl.SSLCertVerificationError:
+                    assert workers == 1  # where nobody tells when it is done
+            wire.send("GET", "/v2/")
+            assert (await wire.reply()).status == 200
+
+
+def _authorities(folder: Path) -> tuple[Authority, Authority]:
+    for name in ("old", "new"):
+        (folder / name).mkdir()
+    return Authority(folder / "old"), Authority(folder / "new")
+
+
+def _trusting(authority: Authority) -> ssl.SSLContext:
+    return authority.client_context()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_upgrade_with_socket_activation_drops_nothing(
+    hub: FakeRegistry, tmp_path: Path, workers: int
+) -> None:
+    """The service manager keeps the socket: whoever comes between two mirrors waits for the second."""
+    mirror = await asyncio.to_thread(Fleet, tmp_path, hub.url, workers)
+    try:
+        with socket.create_server(("127.0.0.1", mirror.port)) as listening:
+            number = listening.fileno()
+            for _ in range(2):
+                waiting = asyncio.ensure_future(get(mirror.address, "/v2/"))
+                await mirror.start([sys.executable, "-c", ACTIVATE, str(number)], [number])
+                await mirror.told("READY=1")
+                assert (await waiting).status == 200
+                mirror.signal(signal.SIGTERM)
+                assert await mirror.ended() == 0
+                await mirror.told("STOPPING=1")
+    finally:
+        await mirror.close()
+
+
+async def test_workers_do_not_outlive_their_parent(hub: FakeRegistry, tmp_path: Path) -> None:
+    """kill -9 of the parent: they finish and leave the address to the next one."""
+    async with fleet(tmp_path, hub.url, 2) as mirror:
+        workers = await mirror.workers()
+        mirror.signal(signal.SIGKILL)
+        await mirror.ended()
+        for worker in workers:
+            await asyncio.to_thread(_await_end, worker)
+        await mirror.start()
+        await mirror.told("READY=1")
+
+
+def _await_end(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], 60)[0], "a worker without a parent stays"
+    finally:
+        os.close(descriptor)
+
+
+async def test_what_keeps_workers_from_starting_is_said_once_and_ends_it(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """Exit 1, and the reason."""
+    await asyncio.to_thread((tmp_path / "cache").write_text, "not a folder")
+    mirror = await asyncio.to_thread(Fleet, tmp_path, hub.url, 2)
+    await mirror.start()
+    assert await mirror.ended() == 1
+    assert "cannot use the cache folder" in await mirror.logged()
+    await mirror.close()

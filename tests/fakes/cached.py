@@ -1,0 +1,90 @@
+"""Images put straight into a cache folder, as a pull would leave them there."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirror.cache.manifests import links_of
+from mirror.config import CacheSettings
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.reference import Repository, Tag
+from mirror.store.disk import Verified
+from mirror.store.folder import Folder, StoredManifest
+from mirror.store.growing import Partial
+from mirror.store.index import TagEntry
+from mirror.store.quota import IN_USE
+from tests.fakes.content import descriptor, image_index, image_manifest
+
+X, Y = Repository("docker.io", "library/x"), Repository("quay.io", "org/y")
+LONG_AGO = time.time() - 2 * IN_USE
+
+
+def open_folder(path: Path, **settings: object) -> Folder:
+    given = {"min_free": "0", **settings}
+    return Folder(path, CacheSettings.model_validate({"dir": path, **given}))
+
+
+def put_blob(folder: Folder, data: bytes) -> Digest:
+    digest = Digest.of(data)
+    path = folder.partials / f"small-{digest.encoded}"
+    path.write_bytes(data)
+    folder.blobs.add(Verified(digest, path, len(data), durable=False))
+    return digest
+
+
+def put_manifest(
+    folder: Folder,
+    repository: Repository,
+    data: bytes,
+    tag: str | None = None,
+    media_type: str = OCI_MANIFEST,
+) -> Digest:
+    manifest = StoredManifest(data, Digest.of(data), media_type)
+    folder.put_manifest(repository, manifest, links_of(manifest))
+    if tag is not None:
+        folder.put_tag(
+            repository, Tag(tag), TagEntry(str(manifest.digest), media_type, len(data), time.time())
+        )
+    return manifest.digest
+
+
+def put_image(
+    folder: Folder, repository: Repository, tag: str | None, layers: Sequence[bytes], arch: str = "amd64"
+) -> list[Digest]:
+    """Manifest, config and layers; the same for the same repository, architecture and layers."""
+    config = json.dumps({"os": "linux", "architecture": arch, "name": str(repository)}).encode()
+    digests = [put_blob(folder, data) for data in (config, *layers)]
+    return [put_manifest(folder, repository, image_manifest(config, list(layers)), tag), *digests]
+
+
+def put_index(folder: Folder, repository: Repository, tag: str, images: Sequence[Sequence[bytes]]) -> Digest:
+    """An index over images of these layers, for linux/arch0, linux/arch1 ...; none of them is put."""
+    manifests = [image_manifest(f"config{number}".encode(), list(each)) for number, each in enumerate(images)]
+    return put_manifest(folder, repository, image_index(manifests), tag, OCI_INDEX)
+
+
+def put_signature(folder: Folder, repository: Repository, subject: Digest, kind: str = "sig") -> list[Digest]:
+    """As cosign does it: an image under a tag that is made of the subject's digest."""
+    tag = f"{subject.algorithm}-{subject.encoded}.{kind}"
+    return put_image(folder, repository, tag, [f"{kind} of {subject}".encode()], "none")
+
+
+def listed(data: bytes) -> dict[str, object]:
+    """How a referrers list names a manifest."""
+    return {**descriptor(OCI_MANIFEST, data), "artifactType": "application/x"}
+
+
+def interrupt(partial: Partial | None) -> None:
+    """Leave it as a process does that is killed."""
+    assert partial is not None
+    partial._drop_map()
+    os.close(partial.descriptor)
+    os.close(partial._lock)
+
+
+def age(folder: Folder, *digests: Digest) -> None:
+    """Not used for a while, the first one longest."""
+    folder.blobs.touch({digest: LONG_AGO + number / 1000 for number, digest in enumerate(digests)})

@@ -1,0 +1,121 @@
+"""Pins: what they keep, and for how long that is remembered."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.pattern import Images, Pin
+from mirror.oci.reference import Tag
+from mirror.store.folder import Folder
+from mirror.store.index import PinEntry
+from tests.fakes.cached import (
+    X,
+    Y,
+    open_folder,
+    put_image,
+    put_index,
+    put_manifest,
+    put_signature,
+)
+from tests.fakes.content import image_manifest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    opened = open_folder(tmp_path / "cache")
+    yield opened
+    opened.close()
+
+
+def kept(folder: Folder) -> set[Digest]:
+    return {Digest.parse(each) for each in folder.pins.kept()}
+
+
+def test_a_pin_keeps_all_of_an_image(folder: Folder) -> None:
+    """With what signs it; not its neighbours; and nothing once it is gone."""
+    image = put_image(folder, X, "1", [b"a"])
+    put_image(folder, X, "2", [b"b"])
+    signature = put_signature(folder, X, image[0])
+    folder.pin(Pin.parse("x:1"))
+    assert kept(folder) == {*image, *signature}
+    assert folder.pins.remove(Images.parse("x:1"))
+    assert not folder.pins.remove(Images.parse("x:1"))
+    assert kept(folder) == set()
+
+
+def test_what_comes_later_is_pinned_too(folder: Folder) -> None:
+    """A new tag, a tag that moves, a platform, a signature: each is kept when it is here."""
+    folder.pin(Pin.parse("quay.io/org/*:v*"))
+    first = put_image(folder, Y, "v1", [b"1"])
+    assert kept(folder) == set(first)
+    second = put_image(folder, Y, "v1", [b"2"])
+    put_image(folder, Y, "w", [b"3"])
+    assert kept(folder) == set(second)
+    put_index(folder, Y, "v2", [[b"4"]])
+    put_manifest(folder, Y, image_manifest(b"config0", [b"4"]))
+    assert Digest.of(b"4") in kept(folder)
+    assert set(put_signature(folder, Y, second[0])) <= kept(folder)
+    folder.drop_tag(Y, Tag("v1"))
+    assert not set(second[:1]) & kept(folder)
+
+
+def test_only_some_platforms(folder: Folder) -> None:
+    """Of an index; the others may go."""
+    put_index(folder, X, "t", [[b"0"], [b"1"]])
+    for number in (0, 1):
+        put_manifest(folder, X, image_manifest(f"config{number}".encode(), [str(number).encode()]))
+    folder.pin(Pin.parse("x:t linux/arch1"))
+    assert Digest.of(b"1") in kept(folder)
+    assert Digest.of(b"0") not in kept(folder)
+
+
+def test_a_pin_by_digest(folder: Folder) -> None:
+    """Whatever tag there is; in every repository that has it, if none is named."""
+    image = put_image(folder, X, None, [b"a"])
+    folder.pin(Pin.parse(f"x@{image[0]}"))
+    assert kept(folder) == set(image)
+    folder.pins.remove(Images.parse(f"x@{image[0]}"))
+    folder.pin(Pin.parse(f"@{image[0]}"))
+    assert kept(folder) == set(image)
+
+
+def test_it_is_worked_out_again_only_when_it_has_changed(folder: Folder, tmp_path: Path) -> None:
+    """By whatever process; what is pulled elsewhere does not matter."""
+    put_image(folder, X, "1", [b"a"])
+    folder.pin(Pin.parse("x:*"))
+    known = folder.pins.kept()
+    put_image(folder, Y, "1", [b"b"])
+    put_image(folder, X, "1", [b"a"])  # confirmed, as it was
+    folder.pins.kept()
+    other = open_folder(tmp_path / "cache")
+    folder.pins.kept()
+    changed = put_image(other, X, "2", [b"c"])
+    assert set(changed) <= kept(folder)
+    other.pins.remove(Images.parse("x:*"))
+    assert kept(folder) == set()
+    assert known
+    other.close()
+
+
+def test_pins_of_the_configuration(folder: Folder) -> None:
+    """Are what it says, whatever it said before; those that were asked for stay."""
+    folder.pin(Pin.parse("x:1"))
+    folder.pins.configure([Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")])
+    folder.pins.configure([Pin.parse("x:3 linux/arm64")])
+    pins = [(str(each.pin), each.configured) for each in folder.pins.all()]
+    assert pins == [("docker.io/library/x:3 linux/arm64", True), ("docker.io/library/x:1", False)]
+
+
+def test_a_pin_that_cannot_be_read_pins_nothing(folder: Folder) -> None:
+    """And does not stop an eviction."""
+    folder.index.put_pin("nonsense", PinEntry([], 1.0))
+    assert folder.pins.all() == []
+
+
+def test_who_pins_an_image(folder: Folder) -> None:
+    """By tag or digest."""
+    folder.pin(Pin.parse("x:1"))
+    assert [str(each.pin) for each in folder.pins.pinning(X, "1", "d")] == ["docker.io/library/x:1"]
+    assert folder.pins.pinning(X, "2", "d") == []
