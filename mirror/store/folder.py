@@ -117,7 +117,8 @@ class Folder:
         self.mending = Mending(path, (self.blobs.database, self.index.database), self.troubles)
         self.mending.open()
         self.generation = Generation(path / "generation")
-        self.mending.on_mended = self.generation.reopen
+        self.anew = False  # something was made anew, and what the configuration wants in it is not there
+        self.mending.on_mended = self._mended
         self.pins = Pins(self.index, self.read, self.generation)
         # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
         self.generation.note_pinned()
@@ -388,6 +389,10 @@ class Folder:
         for database in (self.blobs.database, self.index.database):
             with database.cache.transact():
                 database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
+
+    def _mended(self) -> None:
+        self.generation.reopen()
+        self.anew = True
 
     def _drop_connections(self) -> None:
         for database in (self.blobs.database, self.index.database):

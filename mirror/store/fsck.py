@@ -57,15 +57,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step has read, in bytes, and found."""
+    """What one step has read, in bytes, and found; `last` of an entry or a file."""
 
     read: int = 0
     finding: Finding | None = None
+    last: bool = False
 
 
 @dataclass(slots=True)
 class Cursor:
-    """Where it stands: `files` says that the entries are done; `after` a digest, or a folder of files."""
+    """Where it stands: `files` says that the entries are done; `after` a digest, or the name of a file."""
 
     quick: bool = False
     files: bool = False
@@ -106,18 +107,22 @@ class Fsck:
         while not cursor.files:
             rows = self._blobs.rows(cursor.after, ROWS)
             for row in rows:
-                yield from self._counted(self._entry(row))
-                cursor.after, cursor.checked = row.digest, cursor.checked + 1
+                yield from self._counted(self._entry(row), row.digest)
             if not rows:
                 cursor.files, cursor.after = True, ""
-        for name in self._folders():
-            for each in sorted(_listed(self._folder / name)):
-                yield from self._counted(self._file(f"{name}/{each}"))
-            cursor.after = name
+        for folder in self._folders():
+            names = (f"{folder}/{each}" for each in sorted(_listed(self._folder / folder)))
+            for name in names:
+                if name > cursor.after:
+                    yield from self._counted(self._file(name), name)
 
-    def _counted(self, steps: Iterator[Step]) -> Iterator[Step]:
+    def _counted(self, steps: Iterator[Step], name: str) -> Iterator[Step]:
+        """Noted before anybody hears of it: who stops here goes on with the next one."""
         for step in steps:
             self.cursor.bytes += step.read
+            if step.last:
+                self.cursor.after = name
+                self.cursor.checked += not self.cursor.files
             if step.finding is not None and step.finding.wrong in HARMLESS:
                 self.cursor.leftovers += 1
             elif step.finding is not None:
@@ -128,12 +133,12 @@ class Fsck:
         """Those with files that come after the cursor, as `sha256/00`."""
         algorithms = [each for each in sorted(_listed(self._folder)) if (self._folder / each).is_dir()]
         found = [f"{each}/{shard}" for each in algorithms for shard in sorted(_listed(self._folder / each))]
-        return [name for name in found if name > self.cursor.after]
+        return [name for name in found if name >= self.cursor.after.rpartition("/")[0]]
 
     def _entry(self, row: Row) -> Iterator[Step]:
         digest = _digest_of(row.name)
         if digest is None or str(digest) != row.digest:
-            yield Step(finding=self._forgotten(row, Wrong.FOREIGN, keep_file=True))
+            yield Step(finding=self._forgotten(row, Wrong.FOREIGN, keep_file=True), last=True)
             return
         wrong: Wrong | None = None
         try:
@@ -146,9 +151,9 @@ class Fsck:
             wrong = Wrong.MISSING
         # What was evicted meanwhile has no entry any more; what was fetched anew has another file.
         if wrong is not None and self._blobs.row(row.digest) == row:
-            yield Step(finding=self._forgotten(row, wrong, keep_file=wrong is Wrong.MISSING))
+            yield Step(finding=self._forgotten(row, wrong, keep_file=wrong is Wrong.MISSING), last=True)
         else:
-            yield Step()
+            yield Step(last=True)
 
     def _forgotten(self, row: Row, wrong: Wrong, *, keep_file: bool) -> Finding:
         """Entry first, file second (invariant 8)."""
@@ -173,11 +178,11 @@ class Fsck:
         except FileNotFoundError:
             return
         if digest is None or wrong is not None:
-            yield Step(finding=self._set_aside(name, wrong or Wrong.UNKNOWN))
+            yield Step(finding=self._set_aside(name, wrong or Wrong.UNKNOWN), last=True)
         elif row is None:
-            yield Step(finding=self._entered(Row(str(digest), name, status.st_size)))
+            yield Step(finding=self._entered(Row(str(digest), name, status.st_size)), last=True)
         else:
-            yield Step(finding=self._superfluous(name))
+            yield Step(finding=self._superfluous(name), last=True)
 
     def _set_aside(self, name: str, wrong: Wrong) -> Finding:
         if not self._repair:

@@ -20,6 +20,9 @@ VERSION = 1
 # While this file is there, the blobs have files that their database does not know: see `store.fsck`.
 REBUILD = "rebuild"
 
+# What goes with the books: all but the last is had again from upstreams and from the configuration.
+BOOKS_LOST = "what belongs to which image, which is asked again, and what `registry-mirror pin` has pinned"
+
 # With these the mirror starts all the same, and passes through; the others are mistakes that want to be told.
 BEARABLE = frozenset({Kind.FULL, Kind.READ_ONLY, Kind.BROKEN, Kind.BUSY, Kind.CORRUPT})
 
@@ -113,7 +116,8 @@ class Mending:
         return self._made_anew(database)
 
     def _made_anew(self, database: Database) -> bool:
-        log.error("database corrupt, made anew", database=str(database.folder))
+        lost = "the entries of the blobs, which are made anew too" if database is self._blobs else BOOKS_LOST
+        log.error("database corrupt, made anew", database=str(database.folder), lost=lost)
         database.set_aside(self._path / "quarantine")
         if database is self._blobs:
             (self._path / REBUILD).touch(mode=0o600)

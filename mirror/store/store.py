@@ -58,7 +58,8 @@ class Store:
         self._memory = Memory(memory, folder.generation.removed)
         # Links that were confirmed but could not be written down.
         self._links: Recent[tuple[Repository, Digest], Link] = Recent(LINKS)
-        self._pins: Sequence[Pin] | None = None  # of the configuration, while they are not in the books
+        self._pins: Sequence[Pin] = ()  # of the configuration
+        self._pinned = True  # they are in the books
         self._swept = -SWEEP_SECONDS
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
@@ -94,7 +95,8 @@ class Store:
     async def recover(self) -> None:
         """See whether what was in trouble works again, and whether the folder is still there."""
         await self.threads.run(self.folder.probe)
-        if self._pins is not None and self.keeps:
+        if (self.folder.anew or not self._pinned) and self.keeps:
+            self.folder.anew = False
             await self.configure_pins(self._pins)
 
     async def warm_up(self) -> None:
@@ -321,8 +323,7 @@ class Store:
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Pin what the configuration says, and no longer what it said before; later, where that cannot be."""
         self._pins = pins
-        if await self._note(self.folder.pins.configure, pins):
-            self._pins = None
+        self._pinned = await self._note(self.folder.pins.configure, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""

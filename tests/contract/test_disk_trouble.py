@@ -314,6 +314,21 @@ async def test_a_corrupt_database(hub: FakeRegistry, tmp_path: Path, which: str,
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "quarantine")
 
 
+async def test_configured_pins_outlive_the_books(hub: FakeRegistry, tmp_path: Path) -> None:
+    """They are written into the new ones, when housekeeping comes to it; or when there are any at all."""
+    config = configured(tmp_path / "cache", {"docker.io": hub.url})
+    pinned = config.cache.model_copy(update={"pins": ("docker.io/library/x:t",)})
+    async with serving(config.model_copy(update={"cache": pinned})) as mirror:
+        store = mirror.service._store
+        before = await store.threads.run(store.folder.pins.all)
+        await asyncio.to_thread(overwrite, tmp_path / "cache" / "books" / "cache.db")
+        await pulled(mirror, an_image(hub, "t"))
+        await store.recover()
+        after = await store.threads.run(store.folder.pins.all)
+        assert [each.pin for each in before] == [each.pin for each in after]
+        assert len(after) == 1
+
+
 async def test_a_database_that_somebody_holds(
     hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

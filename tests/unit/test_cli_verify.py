@@ -89,7 +89,7 @@ def test_interrupted_it_goes_on(cache: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(30) != 0
     cursor = json.loads((cache / "verify.cursor").read_text())
-    assert (0 < cursor["checked"] < 8, cursor["wrong"]) == (True, 1)
+    assert (0 < cursor["checked"] < 8, cursor["wrong"]) == (True, 1), cursor
     done = verify(cache, "--json")
     found = json.loads(done.stdout)
     assert (found["checked"], found["wrong"], found["findings"]) == (8, 1, [])
