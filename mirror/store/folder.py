@@ -15,11 +15,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from mirror.config import CacheSettings
 from mirror.log import get_logger
@@ -30,7 +29,7 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import START, Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
-from mirror.store.errors import NoRoom, PinTooLarge, translated
+from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.followed import Followed
 from mirror.store.generation import Generation
 from mirror.store.growing import Partial
@@ -41,11 +40,7 @@ from mirror.store.memory import Content
 from mirror.store.mending import Mending
 from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
-from mirror.store.threads import named
-from mirror.store.trouble import ERRORS, Side, Troubles
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from mirror.store.trouble import Side, Troubles
 
 log = get_logger(__name__)
 
@@ -131,28 +126,10 @@ class Folder:
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """As the books have it, if they can be read."""
-        return self.looked_up(Side.BOOKS, None, lambda: self.index.link(repository, digest))
+        return self.mending.looked_up(Side.BOOKS, None, lambda: self.index.link(repository, digest))
 
     def has(self, digest: Digest) -> bool:
-        return self.looked_up(Side.BLOBS, False, lambda: self.blobs.has(digest))
-
-    def looked_up(self, side: Side, otherwise: T, work: Callable[[], T]) -> T:
-        """As `Troubles.tried`; once more where what was wrong could be mended."""
-        found = self.troubles.tried(side, otherwise, work)
-        if self.troubles.off(side) and self.mending.at_once(side):
-            return self.troubles.tried(side, otherwise, work)
-        return found
-
-    def written(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns, which writes; once more where what was wrong could be mended. StoreError."""
-        with translated(named(work)):
-            try:
-                return work(*args, **kwargs)
-            except ERRORS as error:
-                self._drop_connections()
-                if not self.mending.after(error):
-                    raise
-            return work(*args, **kwargs)
+        return self.mending.looked_up(Side.BLOBS, False, lambda: self.blobs.has(digest))
 
     def held(self, repository: Repository, digest: Digest, link: Link | None = None) -> Held:
         """`link`: where it is known without the books, here and below."""
@@ -163,7 +140,7 @@ class Folder:
         link = link or self.link(repository, digest)
         if link is None:
             return Held(None, self.has(digest))
-        blob = self.looked_up(Side.BLOBS, None, lambda: self.blobs.open(digest))
+        blob = self.mending.looked_up(Side.BLOBS, None, lambda: self.blobs.open(digest))
         if blob is None or blob.size > SMALL_BYTES:
             return Held(link, blob is not None, blob)
         blob.file.close()
@@ -180,7 +157,7 @@ class Folder:
 
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
-        return self.looked_up(Side.BLOBS, None, lambda: self._read(digest, limit))
+        return self.mending.looked_up(Side.BLOBS, None, lambda: self._read(digest, limit))
 
     def _read(self, digest: Digest, limit: int) -> bytes | None:
         data = self.blobs.read(digest, limit)
@@ -360,43 +337,9 @@ class Folder:
         self.blobs.size()
         self.index.repositories("", "", 1)
 
-    def probe(self) -> None:
-        """Try what is in trouble. Whatever works again is used again."""
-        self.mending.check()
-        self._try(Side.BOOKS, lambda: self.index.repositories("", "", 1))
-        self._try(Side.BLOBS, self.blobs.stats)
-        self._try(Side.WRITING, self._write_something)
-
-    def _try(self, side: Side, work: Callable[[], object]) -> None:
-        if not self.troubles.off(side):
-            return
-        try:
-            work()
-        except ERRORS as error:
-            self._drop_connections()
-            self.troubles.note(side, error)
-        else:
-            self.troubles.well(side)
-
-    def _write_something(self) -> None:
-        """All the kinds of writing there are: a file with some room, and both databases."""
-        path = self._small_path(Digest.of(b""))
-        try:
-            with open(path, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
-        finally:
-            path.unlink(missing_ok=True)
-        for database in (self.blobs.database, self.index.database):
-            with database.cache.transact():
-                database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
-
     def _mended(self) -> None:
         self.generation.reopen()
         self.anew = True
-
-    def _drop_connections(self) -> None:
-        for database in (self.blobs.database, self.index.database):
-            database.drop_connection()
 
     def sweep(self) -> list[str]:
         """Remove what crashes have left; the names of what is gone."""

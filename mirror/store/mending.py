@@ -1,4 +1,7 @@
-"""The cache folder as such: its layout and version, and making anew what was removed or is corrupt."""
+"""The cache folder as such: layout and version, what can be used of it, and what is made anew.
+
+Whatever was removed or is corrupt is made anew by the call that meets it, which then goes on.
+"""
 
 import fcntl
 import os
@@ -6,11 +9,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from mirror.log import get_logger
 from mirror.store.database import Database
-from mirror.store.errors import StoreError
+from mirror.store.errors import StoreError, translated
+from mirror.store.threads import named
 from mirror.store.trouble import ERRORS, Kind, Side, Troubles, kind_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -22,6 +30,9 @@ REBUILD = "rebuild"
 
 # What goes with the books: all but the last is had again from upstreams and from the configuration.
 BOOKS_LOST = "what belongs to which image, which is asked again, and what `registry-mirror pin` has pinned"
+
+# What a disk must have room for before it counts as well again.
+PROBE_BYTES = 1024 * 1024
 
 # With these the mirror starts all the same, and passes through; the others are mistakes that want to be told.
 BEARABLE = frozenset({Kind.FULL, Kind.READ_ONLY, Kind.BROKEN, Kind.BUSY, Kind.CORRUPT})
@@ -52,7 +63,59 @@ class Mending:
                 self._bear(side, error)
                 self._troubles.note(Side.WRITING, error)
 
-    def at_once(self, side: Side) -> bool:
+    def looked_up(self, side: Side, otherwise: T, work: Callable[[], T]) -> T:
+        """As `Troubles.tried`; once more where what was wrong could be mended."""
+        found = self._troubles.tried(side, otherwise, work)
+        if self._troubles.off(side) and self._at_once(side):
+            return self._troubles.tried(side, otherwise, work)
+        return found
+
+    def written(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns, which writes; once more where what was wrong could be mended. StoreError."""
+        with translated(named(work)):
+            try:
+                return work(*args, **kwargs)
+            except ERRORS as error:
+                self._drop_connections()
+                if not self._after(error):
+                    raise
+            return work(*args, **kwargs)
+
+    def probe(self) -> None:
+        """Try what is in trouble. Whatever works again is used again."""
+        self.check()
+        self._try(Side.BOOKS, lambda: _read_something(self._books))
+        self._try(Side.BLOBS, lambda: _read_something(self._blobs))
+        self._try(Side.WRITING, self._write_something)
+
+    def _try(self, side: Side, work: Callable[[], object]) -> None:
+        if not self._troubles.off(side):
+            return
+        try:
+            work()
+        except ERRORS as error:
+            self._drop_connections()
+            self._troubles.note(side, error)
+        else:
+            self._troubles.well(side)
+
+    def _write_something(self) -> None:
+        """All the kinds of writing there are: a file with some room, and both databases."""
+        path = self._path / "partial" / f"small-probe-{os.getpid()}-{threading.get_ident()}"
+        try:
+            with open(path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
+        finally:
+            path.unlink(missing_ok=True)
+        for database in (self._blobs, self._books):
+            with database.cache.transact():
+                database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
+
+    def _drop_connections(self) -> None:
+        for database in (self._blobs, self._books):
+            database.drop_connection()
+
+    def _at_once(self, side: Side) -> bool:
         """Whether what is wrong with reading was put right."""
         wrong = [each.kind for each in self._troubles.all() if each.side is side]
         database = self._books if side is Side.BOOKS else self._blobs
@@ -61,7 +124,7 @@ class Mending:
         self._troubles.well(side)
         return True
 
-    def after(self, error: BaseException) -> bool:
+    def _after(self, error: BaseException) -> bool:
         """Whether what made writing fail was put right."""
         if kind_of(error) not in (Kind.GONE, Kind.CORRUPT):
             return False
@@ -153,6 +216,10 @@ class Mending:
         if kind_of(error) not in BEARABLE:
             raise error
         self._troubles.note(side, error)
+
+
+def _read_something(database: Database) -> None:
+    database.cache._sql("SELECT key FROM Cache ORDER BY key LIMIT 1").fetchall()
 
 
 def check_version(path: Path) -> None:

@@ -16,18 +16,17 @@ from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.pattern import Pin
 from mirror.oci.reference import Repository, Tag
+from mirror.store.attempts import Attempts
 from mirror.store.blobs import Gone
 from mirror.store.combine import Combined
 from mirror.store.disk import Verified
-from mirror.store.errors import Lost, NoRoom, ShuttingDown, StoreError
+from mirror.store.errors import StoreError
 from mirror.store.folder import Claim, Folder, Held, StoredManifest
 from mirror.store.followed import Followed
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link, ReferrersEntry, TagEntry
 from mirror.store.memory import Content, Memory
-from mirror.store.recent import Recent
 from mirror.store.threads import DiskThreads
-from mirror.store.trouble import Kind, Side, kind_of
 from mirror.tasks import to_the_end
 
 log = get_logger(__name__)
@@ -44,9 +43,6 @@ MORE_ROOM = 16 * 1024 * 1024
 # What nobody resumes is looked for this often, in seconds.
 SWEEP_SECONDS = 3600.0
 
-# What may be remembered of links that could not be written down, in bytes: some ten thousand.
-LINKS = 8 * 1024 * 1024
-
 
 class Store:
     """Blobs, books and partials of one cache folder."""
@@ -56,8 +52,6 @@ class Store:
         self.on_evicted: Callable[[Sequence[Gone]], object] = bool  # told what the quota has cost
         self.troubles = folder.troubles
         self._memory = Memory(memory, folder.generation.removed)
-        # Links that were confirmed but could not be written down.
-        self._links: Recent[tuple[Repository, Digest], Link] = Recent(LINKS)
         self._pins: Sequence[Pin] = ()  # of the configuration
         self._pinned = True  # they are in the books
         self._swept = -SWEEP_SECONDS
@@ -67,6 +61,7 @@ class Store:
         self.threads = DiskThreads(first=folder.open_connections)
         self._claims: Combined[Digest, Claim | None] = Combined(self.threads, folder.claim)
         self._keeps: Combined[tuple[Claim, bytes], int] = Combined(self.threads, folder.keep)
+        self._attempts = Attempts(self.threads, folder.mending, folder.troubles, self.make_room)
         # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
         self.readers = DiskThreads(READERS)
 
@@ -85,16 +80,15 @@ class Store:
     @property
     def keeps(self) -> bool:
         """Whether what is fetched can be kept: not while there is trouble with writing."""
-        return not self.troubles.off(Side.WRITING)
+        return self._attempts.keeps
 
     def failed(self, error: StoreError) -> None:
         """Something could not be written, and nothing is until `recover` finds that it can."""
-        if not isinstance(error, ShuttingDown | Lost):
-            self.troubles.note(Side.WRITING, error)
+        self._attempts.failed(error)
 
     async def recover(self) -> None:
         """See whether what was in trouble works again, and whether the folder is still there."""
-        await self.threads.run(self.folder.probe)
+        await self.threads.run(self.folder.mending.probe)
         if (self.folder.anew or not self._pinned) and self.keeps:
             self.folder.anew = False
             await self.configure_pins(self._pins)
@@ -106,7 +100,7 @@ class Store:
     async def held(self, repository: Repository, digest: Digest) -> Held:
         if (known := self._memory.content(repository, digest)) is not None:
             return Held(known.link, True)
-        link = self._links.get((repository, digest))
+        link = self._memory.link(repository, digest)
         return await self.threads.run(self.folder.held, repository, digest, link)
 
     async def open_blob(self, repository: Repository, digest: Digest) -> Held:
@@ -115,7 +109,7 @@ class Store:
             self.touch(digest)
             return Held(known.link, True, data=known.data)
         writes = self._memory.writes
-        link = self._links.get((repository, digest))
+        link = self._memory.link(repository, digest)
         opening = self.threads.start(self.folder.open_blob, repository, digest, link)
         try:
             held = await asyncio.shield(opening)
@@ -133,7 +127,7 @@ class Store:
         content = self._memory.content(repository, digest)
         if content is None:
             writes = self._memory.writes
-            link = self._links.get((repository, digest))
+            link = self._memory.link(repository, digest)
             content = await self.threads.run(self.folder.manifest, repository, digest, link)
             if content is None:
                 return None
@@ -184,7 +178,7 @@ class Store:
 
     async def adopt(self, verified: Verified) -> None:
         """Move a verified file into the blob store, and make room for it."""
-        if await self._write(self.folder.adopt, verified) > 0:
+        if await self._attempts.write(self.folder.adopt, verified) > 0:
             await self._tidied([verified.digest])
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
@@ -192,32 +186,32 @@ class Store:
         if known is not None:
             return known
         writes = self._memory.writes
-        entry = await self._read(None, lambda: self.folder.index.tag(repository, tag))
+        entry = await self._attempts.read(None, lambda: self.folder.index.tag(repository, tag))
         if entry is not None:
             self._memory.keep_tag(repository, tag, entry, writes)
         return entry
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
-        await self._note(self.folder.put_tag, repository, tag, entry)
+        await self._attempts.note(self.folder.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.keep_tag(repository, tag, entry, self._memory.writes)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
-        await self._note(self.folder.drop_tag, repository, tag)
+        await self._attempts.note(self.folder.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
         """Up to `limit` tags with an entry, after `after` in order."""
         none: list[str] = []
-        return await self._read(none, lambda: self.folder.index.tags(repository, after, limit))
+        return await self._attempts.read(none, lambda: self.folder.index.tags(repository, after, limit))
 
     async def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
-        return await self._read(None, lambda: self.folder.index.referrers(repository, digest))
+        return await self._attempts.read(None, lambda: self.folder.index.referrers(repository, digest))
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
-        await self._note(self.folder.put_referrers, repository, digest, entry)
+        await self._attempts.note(self.folder.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.threads.run(self.folder.index.repositories, prefix, after, limit)
@@ -256,7 +250,7 @@ class Store:
         return await self._had(locking, _unlock)
 
     def _locked(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
-        return self.folder.written(self.folder.lock_partial, repository, digest)
+        return self.folder.mending.written(self.folder.lock_partial, repository, digest)
 
     async def follow(self, digest: Digest) -> Followed | None:
         """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
@@ -277,7 +271,7 @@ class Store:
         """The partial as a growing file of `size` bytes: resumed if it was that size, else from nothing."""
         chunks = partial.chunks
         if chunks is None or chunks.size != size:
-            chunks = await self._write(self.folder.allocate, partial, size, chunk_size)
+            chunks = await self._attempts.write(self.folder.allocate, partial, size, chunk_size)
         growing = GrowingFile(partial, chunks, self.threads, verify_first=verify_first)
         growing.make_room = self.make_room
         return growing
@@ -323,7 +317,7 @@ class Store:
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Pin what the configuration says, and no longer what it said before; later, where that cannot be."""
         self._pins = pins
-        self._pinned = await self._note(self.folder.pins.configure, pins)
+        self._pinned = await self._attempts.note(self.folder.pins.configure, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
@@ -361,43 +355,16 @@ class Store:
             )
             raise
 
-    async def _read(self, otherwise: T, work: Callable[[], T]) -> T:
-        """From the books, if they can be read; what they do not have is asked of the upstream."""
-        return await self.threads.run(self.folder.looked_up, Side.BOOKS, otherwise, work)
-
-    async def _write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns; once more with more room where there was too little. StoreError."""
-        try:
-            return await self.threads.run(lambda: self.folder.written(work, *args, **kwargs))
-        except NoRoom as error:
-            await self.make_room(error.size)
-        except StoreError as error:
-            if kind_of(error) is not Kind.FULL:
-                raise
-            await self.make_room()
-        return await self.threads.run(lambda: self.folder.written(work, *args, **kwargs))
-
     async def _kept(self, claim: Claim, data: bytes) -> int:
         """The excess after storing it, with more room or in a mended folder where that was wanting."""
         with suppress(StoreError):
             return await self._keeps.do((claim, data))
-        return await self._write(self.folder.put_small, claim.digest, data)
+        return await self._attempts.write(self.folder.put_small, claim.digest, data)
 
     async def _tidied(self, keep: Sequence[Digest]) -> None:
         """As `tidy`: that it fails is housekeeping's matter, not that of who has stored something."""
         with suppress(StoreError):
             await self.tidy(keep)
-
-    async def _note(self, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Write into the books, if that can be; whether it could."""
-        if not self.keeps:
-            return False
-        try:
-            await self._write(work, *args, **kwargs)
-        except StoreError as error:
-            self.failed(error)
-            return False
-        return True
 
     async def _link(
         self,
@@ -408,13 +375,8 @@ class Store:
         **kwargs: P.kwargs,
     ) -> None:
         """As `_note`; what cannot be written down is remembered, so that it need not be asked each time."""
-        noted = await self._note(work, *args, **kwargs)
-        for digest, link in links.items():
-            known = self._links.get((repository, digest))
-            if noted:
-                self._links.drop((repository, digest))
-            elif known is None or known.media_type is None or link.media_type is not None:
-                self._links.put((repository, digest), link, 0)
+        noted = await self._attempts.note(work, *args, **kwargs)
+        self._memory.keep_links(repository, links, written=noted)
 
     def _release_unwanted(self, claiming: "asyncio.Future[Claim | None]") -> None:
         """Whoever wanted to fill has left while the lock was being had."""

@@ -49,7 +49,7 @@ def test_what_is_gone_is_made_anew_when_it_is_missed(tmp_path: Path) -> None:
     assert not folder.mending.check()
     os.rename(tmp_path / "cache", tmp_path / "elsewhere")
     digest = Digest.of(b"small")
-    folder.written(folder.put_small, digest, b"small")
+    folder.mending.written(folder.put_small, digest, b"small")
     assert folder.read(digest, 10) == b"small"
     assert not folder.mending.check()
     folder.close()
@@ -75,9 +75,9 @@ def test_what_cannot_be_mended_is_trouble(tmp_path: Path) -> None:
     os.rename(tmp_path / "cache" / "partial", tmp_path / "elsewhere")
     (tmp_path / "cache" / "partial").write_text("a file")
     with pytest.raises(StoreError):
-        folder.written(folder.put_small, Digest.of(b"small"), b"small")
+        folder.mending.written(folder.put_small, Digest.of(b"small"), b"small")
     assert folder.troubles.off(Side.WRITING)
     (tmp_path / "cache" / "partial").unlink()
-    folder.probe()
+    folder.mending.probe()
     assert folder.troubles.all() == []
     folder.close()
