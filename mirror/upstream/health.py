@@ -43,15 +43,21 @@ class Health:
         self._out_until = 0.0
 
     def state(self, now: float) -> State:
-        if now < self._out_until:
-            return State.OPEN
+        return State.OPEN if now < self._out_until else self.breaker(now)
+
+    def breaker(self, now: float) -> State:
+        """Whether it answers at all, be it with wrong bytes."""
         if not self._open:
             return State.CLOSED
         return State.OPEN if now < self._open_until else State.HALF_OPEN
 
     def usable(self, now: float) -> bool:
+        """Whether a request may be sent, and what comes may be believed."""
+        return now >= self._out_until and self.may_be_asked(now)
+
+    def may_be_asked(self, now: float) -> bool:
         """Whether a request may be sent: while half-open, one at a time."""
-        state = self.state(now)
+        state = self.breaker(now)
         return state is State.CLOSED or (state is State.HALF_OPEN and now >= self._probing_until)
 
     def asked(self, now: float) -> None:

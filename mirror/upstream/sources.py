@@ -59,6 +59,7 @@ class Source:
         self.level = 1  # how many connections have paid for one blob
         self.lanes = 0  # how many bring blobs now
         self._rest_until = 0.0
+        self._answered = 0.0  # when it last did
         self._silence: str | None = None  # why there was no answer, when there was none the last time
 
     def __repr__(self) -> str:
@@ -99,7 +100,7 @@ class Source:
             async with self.registry.open_blob(
                 self.path(repository), digest, start, stop, shortcut=shortcut
             ) as body:
-                self.health.answered(time.monotonic() - began)
+                self._answers(began)
                 yield body
         except UpstreamError as error:
             self.failed(error)
@@ -125,15 +126,21 @@ class Source:
         try:
             answer = await question(self.registry)
         except UpstreamError as error:
-            # Tried several times already: the next one who asks is not kept waiting for the same.
-            self.failed(error, FAILURES if error.silent else 1)
+            # Silence from before it last answered says nothing about now.
+            if not error.silent or began > self._answered:
+                # Tried several times already: the next one who asks is not kept waiting for the same.
+                self.failed(error, FAILURES if error.silent else 1)
             raise
-        self.health.answered(time.monotonic() - began)
+        self._answers(began)
         return answer
+
+    def _answers(self, began: float) -> None:
+        self._answered = time.monotonic()
+        self.health.answered(self._answered - began)
 
     def _refuse_while_silent(self, now: float) -> None:
         """A source that gave no answer at all is not waited for by one client after the other."""
-        if self._silence is not None and self.health.state(now) is State.OPEN:
+        if self._silence is not None and self.health.breaker(now) is State.OPEN:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._silence}, and will be tried again soon")
 
     def failed(self, error: UpstreamError, times: int = 1) -> None:
@@ -180,13 +187,16 @@ class Upstream:
 
     @property
     def answers(self) -> bool:
-        """Whether it is worth waiting for: its own endpoint did answer, the last times it was asked."""
-        return not self.offline and self.own.health.state(time.monotonic()) is State.CLOSED
+        """Whether it is worth waiting for: its own endpoint did answer, the last times it was asked.
+
+        With wrong bytes even: whatever has a digest is proven, and for tags there is nobody else to ask.
+        """
+        return not self.offline and self.own.health.breaker(time.monotonic()) is State.CLOSED
 
     @property
     def may_be_asked(self) -> bool:
         """Whether a request may be sent, be it to see whether it answers again."""
-        return not self.offline and self.own.health.usable(time.monotonic())
+        return not self.offline and self.own.health.may_be_asked(time.monotonic())
 
     def pressure(self, path: str) -> Pressure:
         """How sparing to be with requests for a repository, by what its own endpoint says of its limits."""

@@ -89,8 +89,8 @@ class Size:
         return cls(descriptors, mirror.metric("registry_mirror_tasks"), resident)
 
     def has_not_grown_from(self, before: "Size") -> bool:
-        """Memory has some play: what is kept in memory too, and what the allocator keeps."""
-        few = self.descriptors <= before.descriptors and self.tasks <= before.tasks
+        """Some play: a disk thread that had not opened its databases yet, and what the allocator keeps."""
+        few = self.descriptors <= before.descriptors + 8 and self.tasks <= before.tasks
         return few and self.resident <= 1.2 * before.resident + 16 * MIB
 
 
@@ -261,7 +261,8 @@ def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
     seed = request.config.getoption("--soak-seed") or random.randrange(2**32)
     report.notes.append(f"soak: --soak-seed {seed}")
     flags = ("--config", stage.folder / "mirror.toml")
-    quota = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": str(QUOTA)}
+    # Little memory for what is small, so that it is full from early on.
+    quota = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": str(QUOTA), "REGISTRY_MIRROR_CACHE_MEMORY": "4MiB"}
     tight = Mirror(stage.folder / "tight", stage.lab.named, *flags, wrapper=stage.names, env=quota)
     with tight:
         soak, began, before = Soak(stage, tight, seed), time.monotonic(), None
@@ -271,7 +272,8 @@ def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
                 before = Size.of(tight)
         soak.end()
         assert before is not None
-        wait_until(lambda: Size.of(tight).has_not_grown_from(before), "as small as before", PATIENCE)
+        with suppress(AssertionError):  # said below, with figures
+            wait_until(lambda: Size.of(tight).has_not_grown_from(before), "as small as before", PATIENCE)
         after = Size.of(tight)
     stage.mirror.stop()
     came = {digest for image in soak.roomy.known for digest in image.blobs}
@@ -281,6 +283,7 @@ def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
         f"soak: {once}; of what was killed or wrong, {twice}",
         f"soak: {before} to {after}",
     ]
+    assert after.has_not_grown_from(before), f"{before} to {after}"
     for each in (stage.mirror, tight):
         assert wrong_files(each.cache) == []
         assert disorder(each.cache) == []

@@ -1,6 +1,7 @@
 """Images put straight into a cache folder, as a pull would leave them there."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from mirror.store.disk import Verified
 from mirror.store.folder import Folder, StoredManifest
+from mirror.store.growing import Partial
 from mirror.store.index import TagEntry
 from mirror.store.quota import IN_USE
 from tests.fakes.content import descriptor, image_index, image_manifest
@@ -73,6 +75,14 @@ def put_signature(folder: Folder, repository: Repository, subject: Digest, kind:
 def listed(data: bytes) -> dict[str, object]:
     """How a referrers list names a manifest."""
     return {**descriptor(OCI_MANIFEST, data), "artifactType": "application/x"}
+
+
+def interrupt(partial: Partial | None) -> None:
+    """Leave it as a process does that is killed."""
+    assert partial is not None
+    partial._drop_map()
+    os.close(partial.descriptor)
+    os.close(partial._lock)
 
 
 def age(folder: Folder, *digests: Digest) -> None:

@@ -13,7 +13,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.pattern import Pin
 from mirror.oci.reference import Tag
 from mirror.store.folder import Folder
-from tests.fakes.cached import X, Y, age, open_folder, put_blob, put_image, put_index, put_manifest
+from tests.fakes.cached import X, Y, age, interrupt, open_folder, put_blob, put_image, put_index, put_manifest
 from tests.fakes.content import image_manifest
 
 TOMORROW = time.time() + 2 * 24 * 3600
@@ -53,8 +53,7 @@ def test_what_belongs_to_nothing(folder: Folder) -> None:
     (path,) = folder.blobs.folder.rglob(f"{lost.encoded[2:]}.*")
     path.rename(path.with_suffix(".other"))
     partial, _ = folder.lock_partial(X, Digest.of(b"partial"))
-    assert partial is not None
-    partial.release()
+    interrupt(partial)
     assert collect(folder, time.time()) == {garbage.ENTRY: 1}
     path.parent.joinpath(f"{lost.encoded[2:]}.more").write_bytes(b"lost")
     assert collect(folder) == {garbage.FILE: 2, garbage.BLOB: 1, garbage.PARTIAL: 1}

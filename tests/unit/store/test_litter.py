@@ -10,7 +10,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.store.folder import Folder
 from mirror.store.litter import entries_without_file, files_without_entry, old_partials
-from tests.fakes.cached import X, open_folder, put_blob
+from tests.fakes.cached import X, interrupt, open_folder, put_blob
 
 SOON, NEVER = time.time() + 3600, 0.0
 
@@ -59,7 +59,7 @@ def test_partials_that_nobody_goes_on_with(folder: Folder) -> None:
         assert partial is not None
         folder.allocate(partial, 1000, 65536)
         if digest == old:
-            partial.release()
+            interrupt(partial)
     (claim,) = folder.claim([Digest.of(b"small")])
     assert claim is not None
     os.close(claim.lock)

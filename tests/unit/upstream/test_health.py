@@ -95,3 +95,16 @@ def test_patience_is_its_own_ninetieth_percentile() -> None:
     for _ in range(40):
         health.answered(0.001)
     assert health.patience() == 0.05
+
+
+def test_a_liar_answers_all_the_same() -> None:
+    """Its bytes are not believed for a while; that it can be asked, for tags or a HEAD, is another matter."""
+    health = Health()
+    health.lied(0.0)
+    assert (health.state(1.0), health.usable(1.0)) == (State.OPEN, False)
+    assert (health.breaker(1.0), health.may_be_asked(1.0)) == (State.CLOSED, True)
+    for _ in range(FAILURES):
+        health.failed(1.0)
+    assert (health.breaker(1.0), health.may_be_asked(1.0)) == (State.OPEN, False)
+    now = OUT_FOR_LIES
+    assert (health.state(now), health.usable(now)) == (State.HALF_OPEN, True)

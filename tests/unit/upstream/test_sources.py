@@ -18,6 +18,7 @@ from mirror.tasks import Tasks
 from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES
+from mirror.upstream.registry import Registry
 from mirror.upstream.sources import Source, Upstream, Upstreams
 from tests.fakes.access import BasicAuth
 from tests.fakes.faults import Fault
@@ -264,3 +265,35 @@ async def test_the_metrics_tell_how_the_sources_are(tmp_path: Path, tasks: Tasks
     assert 'source_up{source="127.0.0.1:2/x",upstream="docker.io"} 0.0' in text
     assert repr(upstreams["docker.io"].sources[1]) == "Source('127.0.0.1:2/x')"
     await upstreams.close()
+
+
+async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks) -> None:
+    """A request that began before another one was answered, and has no answer itself, closes no door."""
+    two.image_in_both()
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def in_vain(_: Registry) -> None:
+        begun.set()
+        await over.wait()
+        error = UpstreamError(Failure.TIMEOUT, "no byte came for too long")
+        error.silent = True
+        raise error
+
+    async def old() -> None:
+        with pytest.raises(UpstreamError):
+            await two.upstream.own.ask(in_vain)
+
+    waiting = tasks.spawn(old(), name="old")
+    await begun.wait()
+    assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size
+    over.set()
+    await waiting
+    assert two.upstream.answers
+
+
+async def test_an_upstream_that_lied_is_still_asked_for_tags(two: Two) -> None:
+    """There is nobody else to ask, and whatever has a digest is proven."""
+    two.image_in_both()
+    two.upstream.own.lied("sha256:...")
+    assert (two.upstream.answers, two.upstream.may_be_asked) == (True, True)
+    assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size
