@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mirror import __version__, cli_cache, cli_pins
+from mirror import __version__, cli_cache, cli_pins, cli_verify
 from mirror.cli_common import AsJson, CacheDir, ConfigFile
 from mirror.cli_common import fail as _fail
 from mirror.cli_common import loaded as _load
@@ -107,6 +107,9 @@ def serve(
     except (StoreError, OSError) as error:
         _fail(f"{error}", 1)
     raise typer.Exit(status)
+
+
+app.command(help=cli_verify.HELP)(cli_verify.verify)
 
 
 @config_app.command("check")

@@ -54,6 +54,23 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.passed_through = Counter(
+            "registry_mirror_passed_through_total",
+            "Blobs sent as they came because they could not be kept, one transfer for each client.",
+            registry=registry,
+        )
+        self.cache_trouble = Gauge(
+            "registry_mirror_cache_trouble",
+            "1 while something is wrong with the cache folder, by what does not work and why.",
+            ["what", "kind"],
+            registry=registry,
+        )
+        self.scrubbed_bytes = Counter(
+            "registry_mirror_scrubbed_bytes_total", "Bytes read to prove what is cached.", registry=registry
+        )
+        self.scrub_wrong = Counter(
+            "registry_mirror_scrub_wrong_total", "Blobs found wrong by that.", registry=registry
+        )
         self.tasks = Gauge(
             "registry_mirror_tasks", "Background tasks running now, downloads included.", registry=registry
         )

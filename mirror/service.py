@@ -15,6 +15,8 @@ from mirror.metrics import Family, Metrics, rendered
 from mirror.oci.digest import Digest
 from mirror.store.blobs import Gone
 from mirror.store.errors import StoreError
+from mirror.store.fsck import HARMLESS, Step
+from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.tasks import Tasks
 from mirror.upstream.sources import Upstreams
@@ -47,6 +49,8 @@ class Service:
         service = cls(config, store, clock)
         service._tasks.spawn(service._warm_up(), name="warm up")
         service._tasks.spawn(service._keep_house(), name="housekeeping")
+        scrub = Scrub(store.folder, config.cache.scrub, service._scrubbed)
+        service._tasks.spawn(scrub.run(), name="scrub")
         return service
 
     def used(self, digest: Digest) -> None:
@@ -57,10 +61,26 @@ class Service:
         """How each upstream is doing, for people."""
         return self._upstreams.state()
 
+    def troubles(self) -> list[dict[str, Any]]:
+        """What is wrong with the cache folder, for people."""
+        return [
+            {
+                "what": each.side.value,
+                "kind": each.kind.value,
+                "reason": each.reason,
+                "to_do": each.advice,
+                "since": each.since,
+            }
+            for each in self._store.troubles.all()
+        ]
+
     async def refresh_stats(self) -> None:
         """Bring the gauges about the cache up to date, and what else is asked for only here."""
         self.metrics.tasks.set(self._tasks.running)
         self._upstreams.report(self.metrics)
+        self.metrics.cache_trouble.clear()
+        for trouble in self._store.troubles.all():
+            self.metrics.cache_trouble.labels(trouble.side.value, trouble.kind.value).set(1)
         size, entries = await self._store.stats()
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)
@@ -99,10 +119,16 @@ class Service:
         self.metrics.evicted_bytes.inc(size)
         log.info("evicted to make room, least recently used first", blobs=len(gone), bytes=size)
 
+    def _scrubbed(self, step: Step) -> None:
+        self.metrics.scrubbed_bytes.inc(step.read)
+        if step.finding is not None and step.finding.wrong not in HARMLESS:
+            self.metrics.scrub_wrong.inc()
+
     async def _warm_up(self) -> None:
         """What the first request would wait for, 20 ms of it, while there is none."""
         await self._upstreams.warm_up()
-        await self._store.warm_up()
+        with suppress(StoreError):
+            await self._store.warm_up()
 
     async def _keep_house(self) -> None:
         while True:

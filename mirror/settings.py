@@ -192,6 +192,8 @@ class CacheSettings(Section):
     max_age: Span = float("inf")
     pins: Words = ()
     memory: Size = ByteSize(64 * 1024 * 1024)
+    durability: Literal["safe", "fast"] = "safe"
+    scrub: Size = ByteSize(0)
 
     @field_validator("pins")
     @classmethod

@@ -22,6 +22,7 @@ PACKAGES = {
     "faketime": "faketime",
     "ip": "iproute2",
     "iptables": "iptables",
+    "mkfs.ext4": "e2fsprogs",
     "nginx": "nginx-light",
     "podman": "podman",
     "skopeo": "skopeo",

@@ -16,7 +16,17 @@ LAYERS = [
     {"cache"},
     {"service"},
     {"web"},
-    {"notify", "workers", "serving", "cli", "cli_cache", "cli_common", "cli_pins", "__main__"},
+    {
+        "notify",
+        "workers",
+        "serving",
+        "cli",
+        "cli_cache",
+        "cli_common",
+        "cli_pins",
+        "cli_verify",
+        "__main__",
+    },
 ]
 
 # What may be imported, or used, only where; paths are relative to the package.

@@ -1,13 +1,16 @@
 """What the cache answers with; `web` turns it into HTTP."""
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
+from mirror.cache.passing import PassedBlob, Sent
 from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
 from mirror.store.blobs import OpenBlob
+from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.growing import GrowingFile
 from mirror.store.readahead import ReadAhead
 from mirror.store.threads import DiskThreads
@@ -20,6 +23,7 @@ class Outcome(StrEnum):
     JOIN = "join"
     MISS = "miss"
     STALE = "stale"
+    PASSED = "passed"
     ERROR = "error"
 
 
@@ -84,11 +88,30 @@ class BlobReader(Protocol):
         """
         ...
 
+    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
+        """The disk does not give a span from `offset` on: the rest, from elsewhere. Or raises `error`."""
+        ...
+
     def ahead(self, stop: int) -> ReadAhead:
         """What brings the file's bytes up to `stop` from the disk before they are sent."""
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """What becomes of a reader whose disk fails. `doubt` is called then."""
+
+    passed: PassedBlob
+    doubt: Callable[[], object] = bool
+
+    def instead(self, error: StoreError) -> PassedBlob:
+        """Raises `error` where the mirror stops."""
+        if isinstance(error, ShuttingDown):
+            raise error
+        self.doubt()
+        return self.passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +123,22 @@ class SmallBlob:
 
 @dataclass(frozen=True, slots=True)
 class BlobAnswer:
-    content: BlobReader | SmallBlob
+    content: BlobReader | SmallBlob | PassedBlob
     outcome: Outcome
 
 
 class StoredReader:
     """A blob from the store."""
 
-    def __init__(self, blob: OpenBlob, threads: DiskThreads, closed: Callable[[], object] = bool) -> None:
+    def __init__(
+        self,
+        blob: OpenBlob,
+        threads: DiskThreads,
+        rescue: Rescue,
+        closed: Callable[[], object] = bool,
+    ) -> None:
         """`threads` are those that read ahead; `closed` is called when the reader is."""
+        self._rescue = rescue
         self.file = blob.file
         self.size = blob.size
         self._threads = threads
@@ -119,6 +149,9 @@ class StoredReader:
 
     def ahead(self, stop: int) -> ReadAhead:
         return ReadAhead(self._threads, self.file, stop)
+
+    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
+        return self._rescue.instead(error).stream(Span(offset, span.stop))
 
     def close(self) -> None:
         self.file.close()
@@ -133,11 +166,13 @@ class GrowingReader:
         growing: GrowingFile,
         file: BinaryIO,
         threads: DiskThreads,
+        rescue: Rescue,
         closed: Callable[[], object] = bool,
     ) -> None:
         """`threads` are those that read ahead: what was resumed or lies far back may be on the disk only."""
         self.file = file
         self.size = growing.size
+        self._rescue = rescue
         self._growing = growing
         self._threads = threads
         self._closed = closed
@@ -147,6 +182,10 @@ class GrowingReader:
 
     def ahead(self, stop: int) -> ReadAhead:
         return ReadAhead(self._threads, self.file, stop)
+
+    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
+        sent = Sent(self.file, Span(span.start, offset), self._threads)
+        return self._rescue.instead(error).stream(Span(offset, span.stop), sent)
 
     def close(self) -> None:
         self.file.close()

@@ -3,16 +3,30 @@
 from collections.abc import Callable
 from functools import partial
 
-from mirror.cache.answers import BlobAnswer, BlobInfo, GrowingReader, Outcome, SmallBlob, StoredReader
+from mirror.cache.answers import (
+    BlobAnswer,
+    BlobInfo,
+    GrowingReader,
+    Outcome,
+    Rescue,
+    SmallBlob,
+    StoredReader,
+)
 from mirror.cache.fill import Fill, Tools
 from mirror.cache.flight import Filling, Flight, Flights
+from mirror.cache.passing import PassedBlob
 from mirror.cache.single import Single
 from mirror.cache.small import SmallFill, is_small
+from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.store.errors import ShuttingDown, StoreError
+from mirror.store.growing import HELD_WHOLE
 from mirror.store.index import Link
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.sources import Upstreams
+
+log = get_logger(__name__)
 
 # A request comes back to the start when the fill it met ended under its feet. Once per fill, and each
 # time there is something new to find; more than this means that blobs vanish as fast as they come.
@@ -26,23 +40,37 @@ class Blobs:
         self._tools = tools
         self._upstreams = upstreams
         self._flights = Flights(tools.tasks, tools.metrics)
+        self._passing: Single[tuple[Repository, Digest], bytes] = Single(tools.tasks)
         self._confirming: Single[tuple[Repository, Digest], int | None] = Single(tools.tasks)
 
     async def get(self, repository: Repository, digest: Digest) -> BlobAnswer:
-        """The blob, open for reading. Raises UpstreamError or StoreError."""
+        """The blob, open for reading. Raises UpstreamError or, when the mirror stops, StoreError."""
+        try:
+            answer = await self._kept(repository, digest)
+        except ShuttingDown:
+            raise
+        except StoreError as error:
+            log.debug("passing a blob through", digest=str(digest), reason=str(error))
+            answer = None
+        return answer or await self._pass(repository, digest)
+
+    async def _kept(self, repository: Repository, digest: Digest) -> BlobAnswer | None:
+        """From the disk, or by way of it; None when that is of no use."""
         store, outcome = self._tools.store, Outcome.HIT
         for _ in range(ROUNDS):
             held = await store.open_blob(repository, digest)
             if held.data is not None:
                 return BlobAnswer(SmallBlob(held.data), outcome)
             if held.blob is not None:
-                return BlobAnswer(
-                    StoredReader(held.blob, store.readers, store.begin_reading(digest)), outcome
-                )
+                rescue = self._rescue(repository, digest, held.blob.size)
+                reading = store.begin_reading(digest)
+                return BlobAnswer(StoredReader(held.blob, store.readers, rescue, reading), outcome)
             flight = self._flights.get(digest)
             if flight is None and held.present:
                 await self._confirm(repository, digest)
                 continue
+            if flight is None and not store.keeps:
+                return None
             if flight is None:
                 flight, joined = self._start(repository, digest, held.link), Outcome.MISS
             else:
@@ -53,7 +81,38 @@ class Blobs:
             content = await self._follow(flight, repository)
             if content is not None:
                 return BlobAnswer(content, outcome)
-        raise UpstreamError(Failure.UNREACHABLE, f"{digest} could not be kept long enough to be served")
+        return None  # it could not be kept long enough to be served
+
+    async def _pass(self, repository: Repository, digest: Digest) -> BlobAnswer:
+        """Past the disk, after the upstream has confirmed that the repository has it (invariant 5)."""
+        size = await self._confirm(repository, digest)
+        if size is None:
+            raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
+        if size > HELD_WHOLE:
+            return BlobAnswer(self._passed(repository, digest, size), Outcome.PASSED)
+        # Nothing of it may be sent before all is verified: then it is one transfer for all who ask meanwhile.
+        data = await self._passing.once((repository, digest), partial(self._fetch, repository, digest))
+        return BlobAnswer(SmallBlob(data), Outcome.PASSED)
+
+    async def _fetch(self, repository: Repository, digest: Digest) -> bytes:
+        self._tools.metrics.passed_through.inc()
+        upstream = self._upstreams[repository.upstream]
+        try:
+            return await upstream.get_blob(repository.path, digest, HELD_WHOLE)
+        except WrongBytes as error:
+            self._tools.metrics.fill_failures.labels("digest").inc()
+            log.warning("wrong bytes from upstream, asking once more", reason=str(error))
+            return await upstream.get_blob(repository.path, digest, HELD_WHOLE)
+
+    def _passed(self, repository: Repository, digest: Digest, size: int) -> PassedBlob:
+        return PassedBlob(self._tools, self._upstreams[repository.upstream], repository, digest, size)
+
+    def _rescue(self, repository: Repository, digest: Digest, size: int) -> Rescue:
+        """For a blob that is in the store."""
+        tasks, doubt = self._tools.tasks, self._tools.store.doubt
+        return Rescue(
+            self._passed(repository, digest, size), lambda: tasks.spawn(doubt(digest), name=f"doubt {digest}")
+        )
 
     async def head(self, repository: Repository, digest: Digest) -> BlobInfo:
         """The blob's size, without a byte of it being fetched."""
@@ -109,7 +168,8 @@ class Blobs:
         if brought is None or file is None:
             await flight.landed()
             return None
-        return GrowingReader(brought, file, store.readers, store.begin_reading(flight.digest))
+        rescue = Rescue(self._passed(repository, flight.digest, brought.size))
+        return GrowingReader(brought, file, store.readers, rescue, store.begin_reading(flight.digest))
 
     async def _confirm(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream whether the repository has the digest (a HEAD), and remember that it has."""

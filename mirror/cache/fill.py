@@ -11,6 +11,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mirror.cache.doubts import Doubts, Parts, proven
@@ -22,9 +23,11 @@ from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
+from mirror.store.errors import StoreError
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
 from mirror.store.store import Store
+from mirror.store.trouble import Kind, kind_of
 from mirror.tasks import Tasks, to_the_end
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Source, Upstream
@@ -85,6 +88,9 @@ class Fill:
                 await self._run(partial, opened, present=held.present)
             elif self._growing is None:
                 opened(None)
+        except StoreError as error:
+            self._tools.store.failed(error)
+            raise
         finally:
             if following.growing is not None:
                 following.growing.close()
@@ -98,6 +104,10 @@ class Fill:
             else:
                 with self._tools.metrics.fills_running.track_inprogress():
                     await self._fill(partial, opened)
+        except StoreError as error:
+            if kind_of(error) is Kind.FULL:  # what it takes is better used for something that fits
+                await self._discard(partial)
+            raise
         finally:
             await self._release(partial)
 
@@ -119,7 +129,7 @@ class Fill:
                 if verified is None:
                     await self._blame(parts)
         if verified is None:
-            await self._tools.store.discard(partial)
+            await self._discard(partial)
             raise UpstreamError(
                 Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
             )
@@ -130,7 +140,12 @@ class Fill:
     async def _keep(self, partial: Partial, verified: Verified) -> None:
         await self._tools.store.adopt(verified)
         await self._tools.store.add_link(self._repository, self._digest, Link(size=verified.size))
-        await self._tools.store.discard(partial)
+        await self._discard(partial)
+
+    async def _discard(self, partial: Partial) -> None:
+        """That it cannot be is found out by the next fill, and no matter of this one."""
+        with suppress(StoreError):
+            await self._tools.store.discard(partial)
 
     async def _download(self, partial: Partial, opened: Opened) -> Parts:
         """Until nothing is missing; which source brought what."""

@@ -9,7 +9,7 @@ from mirror.log import get_logger
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.errors import StoreError
+from mirror.store.errors import Lost, ShuttingDown, StoreError
 from mirror.store.growing import GrowingFile
 from mirror.tasks import Tasks
 from mirror.upstream.errors import UpstreamError
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 Error = TypeVar("Error", UpstreamError, StoreError)
 
-SHUTTING_DOWN = StoreError("the mirror is shutting down")
+SHUTTING_DOWN = ShuttingDown("the mirror is shutting down")
 
 
 class Filling(Protocol):
@@ -125,7 +125,7 @@ class Flights:
         except UpstreamError as failed:
             error = self._failed(flight, failed, failed.failure.value)
         except StoreError as failed:
-            error = self._failed(flight, failed, "disk")
+            error = self._failed(flight, failed, "lost" if isinstance(failed, Lost) else "disk")
         finally:
             self._land(flight, error)
 
@@ -134,7 +134,7 @@ class Flights:
         if self._running.get(flight.digest) is flight:
             del self._running[flight.digest]
             flight.land(error)
-            if isinstance(error, StoreError):
+            if isinstance(error, StoreError) and not isinstance(error, Lost):
                 self.on_disk_trouble()
 
     def _failed(self, flight: Flight, error: Error, reason: str) -> Error:

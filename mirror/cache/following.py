@@ -13,14 +13,13 @@ from contextlib import asynccontextmanager, suppress
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.errors import StoreError
+from mirror.store.errors import Lost, StoreError
 from mirror.store.folder import Held
 from mirror.store.followed import Followed
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
 from mirror.store.store import Store
 from mirror.tasks import to_the_end
-from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Upstream
 
 log = get_logger(__name__)
@@ -69,7 +68,7 @@ class Following:
         """The locked partial, of `growing` if that is one; None when the blob is in the store.
 
         `opened` is called when readers can follow. Raises UpstreamError when this repository may not have it,
-        or what was followed was thrown away, and StoreError.
+        Lost when what was followed was thrown away, and StoreError.
         """
         while True:
             partial, held = await self._store.lock_partial(self._repository, self._digest)
@@ -105,9 +104,8 @@ class Following:
         # In this order: what is verified is marked before it loses its name.
         gone = followed.gone
         if not growing.observe(followed.look()) or (gone and not growing.verified):
-            raise UpstreamError(
-                Failure.INVALID, f"{self._digest}: what another process has downloaded was wrong"
-            )
+            # It was wrong, or there was no room for it: that cannot be told here.
+            raise Lost(f"{self._digest}: what another process has downloaded was thrown away")
         wish = growing.wish()
         followed.wish(wish)
         return wish
@@ -143,8 +141,8 @@ class Following:
                 growing.take_over(partial)
                 return partial, held
             if not growing.verified:
-                raise UpstreamError(Failure.INVALID, f"{self._digest}: another process could not keep it")
-        except UpstreamError:
+                raise Lost(f"{self._digest}: another process could not keep it")
+        except Lost:
             await self._leave(partial)
             raise
         await self._leave(partial)

@@ -151,6 +151,8 @@ class Prefetch:
             # A single connection is for clients.
             if source.health.state(now) is State.CLOSED and source.registry.most_bodies > 1
         ]
+        if not self._tools.store.keeps:
+            return False
         calm = bool(well) and not any(source.resting(now) for source in well)
         return calm and now >= self._rest_until
 

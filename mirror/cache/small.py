@@ -40,7 +40,11 @@ class SmallFill:
 
     async def run(self, opened: Opened) -> None:
         """Raises UpstreamError or StoreError."""
-        claim = await self._claim()
+        try:
+            claim = await self._claim()
+        except StoreError as error:
+            self._tools.store.failed(error)
+            raise
         if claim.present:
             await self._tools.store.give_up(claim)
             opened(None)
@@ -63,11 +67,7 @@ class SmallFill:
             await self._tools.store.give_up(claim)
             raise
         opened(data)
-        try:
-            await self._tools.store.keep(self._repository, claim, Content(self._link, data))
-        except StoreError as error:
-            # Those who wait have it all the same (invariant 12).
-            log.warning("blob not kept", digest=str(self._digest), reason=str(error))
+        await self._tools.store.keep(self._repository, claim, Content(self._link, data))
 
     async def _download(self) -> bytes:
         size = self._link.size

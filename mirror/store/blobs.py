@@ -3,19 +3,24 @@
 Synchronous: everything here runs in a disk thread.
 """
 
+import errno
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import diskcache
+from diskcache.core import MODE_BINARY
 
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
+from mirror.store.database import Database
 from mirror.store.disk import POLICY, AdoptingDisk, Verified
 
 log = get_logger(__name__)
@@ -23,6 +28,11 @@ log = get_logger(__name__)
 # How long a write waits for another process's write before it is an error (StoreError), in seconds.
 BUSY_SECONDS = 5.0
 
+# What a disk says of a file that it cannot give any more.
+BAD = frozenset({errno.EIO, errno.EUCLEAN, errno.ENODATA})
+
+# One read when nothing is done with the bytes, in bytes.
+READ = 1024 * 1024
 # How many rows are looked at in one go: no list is long, and no thread is gone for long.
 ROWS = 500
 
@@ -32,6 +42,15 @@ class OpenBlob:
     """A blob ready to be sent; whoever holds it closes `file`. `size` in bytes."""
 
     file: BinaryIO
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An entry: the digest as text, the file's name below the blobs, its size in bytes."""
+
+    digest: str
+    name: str
     size: int
 
 
@@ -62,14 +81,18 @@ class Blobs:
     def __init__(self, folder: Path, quarantine: Path) -> None:
         self.folder = folder
         self._quarantine = quarantine
-        self._cache = diskcache.Cache(
-            str(folder),
+        self.database = Database(
+            folder,
             timeout=BUSY_SECONDS,
             disk=AdoptingDisk,
             eviction_policy=POLICY,
             size_limit=sys.maxsize,
             cull_limit=0,  # `evict` chooses, because diskcache knows neither pins nor what is in use
         )
+
+    @property
+    def _cache(self) -> diskcache.Cache:
+        return self.database.cache
 
     def has(self, digest: Digest) -> bool:
         return str(digest) in self._cache
@@ -85,6 +108,9 @@ class Blobs:
         except FileNotFoundError:
             self._cache.delete(str(digest))
             return None
+        except OSError as error:
+            self._unreadable(digest, error)
+            return None
         if os.fstat(file.fileno()).st_size != int(size):
             file.close()
             self.set_aside(digest)
@@ -97,16 +123,43 @@ class Blobs:
         if blob is None:
             return None
         with blob.file:
-            return blob.file.read() if blob.size <= limit else None
+            try:
+                return blob.file.read() if blob.size <= limit else None
+            except OSError as error:
+                self._unreadable(digest, error)
+                return None
+
+    def doubt(self, digest: Digest) -> None:
+        """It could not be read to its end: set it aside, if that is because of its file."""
+        blob = self.open(digest)
+        if blob is None:
+            return
+        with blob.file:
+            try:
+                while blob.file.read(READ):
+                    pass
+            except OSError as error:
+                self._unreadable(digest, error)
 
     def set_aside(self, digest: Digest) -> None:
         """Quarantine a file that is not what its name says; from now on the blob is a miss."""
         log.error("blob corrupt on disk, set aside", digest=str(digest), quarantine=str(self._quarantine))
-        path = self._cache.get(str(digest))
-        self._quarantine.mkdir(mode=0o700, exist_ok=True)
-        if path is not None:
+        row = self.row(str(digest))
+        if row is None:
+            return
+        # Entry first, file second (invariant 8).
+        self.forget(row)
+        self.quarantine(self.database.folder / row.name)
+
+    def quarantine(self, path: Path) -> None:
+        """Move a file out of the store; whoever wants to can look at it there."""
+        if not self._quarantine.is_dir():
+            self._quarantine.mkdir(mode=0o700, exist_ok=True)
+            if os.geteuid() == 0:  # what root's command makes is the mirror's own user's
+                owner = os.stat(self._quarantine.parent)
+                os.chown(self._quarantine, owner.st_uid, owner.st_gid)
+        with suppress(FileNotFoundError):
             os.rename(path, self._quarantine / path.name)
-        self._cache.delete(str(digest))
 
     def add(self, *verified: Verified) -> None:
         """Adopt files that were verified, in one transaction.
@@ -118,10 +171,34 @@ class Blobs:
                 with open(each.path, "rb") as file:
                     os.fdatasync(file.fileno())
             os.chmod(each.path, 0o400)
-        with self._cache.transact():
+        with self._disk().moving(), self._cache.transact():
             for each in verified:
                 # The size is in the entry's tag too: get() answers with the tag but not with the size.
                 self._cache.add(str(each.digest), each, tag=str(each.size))
+
+    def rows(self, after: str, limit: int) -> list[Row]:
+        """Up to `limit` entries in the order of their digests, after the one of `after`."""
+        found = self._cache._sql(
+            "SELECT key, filename, size FROM Cache WHERE key > ? ORDER BY key LIMIT ?", (after, limit)
+        ).fetchall()
+        return [Row(str(key), str(name), int(size)) for key, name, size in found]
+
+    def row(self, digest: str) -> Row | None:
+        found = self._cache._sql("SELECT key, filename, size FROM Cache WHERE key = ?", (digest,)).fetchone()
+        return None if found is None else Row(str(found[0]), str(found[1]), int(found[2]))
+
+    def forget(self, row: Row) -> None:
+        """Remove an entry whose file is wrong or gone, unless it has got another since; the file stays."""
+        self._cache._sql("DELETE FROM Cache WHERE key = ? AND filename = ?", (row.digest, row.name))
+
+    def enter(self, row: Row) -> None:
+        """An entry for a file that is in its place and was verified."""
+        self._cache._sql(
+            "INSERT OR IGNORE INTO Cache"
+            " (key, raw, store_time, access_time, access_count, tag, size, mode, filename)"
+            " VALUES (?, 1, ?, ?, 0, ?, ?, ?, ?)",
+            (row.digest, time.time(), time.time(), str(row.size), row.size, MODE_BINARY, row.name),
+        )
 
     def evict(
         self, before: float, excess: int | None, keep: Container[str], after: Position = START
@@ -223,4 +300,14 @@ class Blobs:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        self._cache.close()
+        self.database.close()
+
+    def _disk(self) -> AdoptingDisk:
+        disk: AdoptingDisk = self._cache.disk
+        return disk
+
+    def _unreadable(self, digest: Digest, error: OSError) -> None:
+        """Set aside what the disk does not give; raises `error` where that is not the file's fault."""
+        if error.errno not in BAD:
+            raise error
+        self.set_aside(digest)

@@ -6,7 +6,9 @@ says is pickled), so every way in and out of pickle is closed here.
 
 import os
 import secrets
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,23 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
 class AdoptingDisk(PlainDisk):
     """Values are Verified files. What comes out is the path: opening it is the caller's."""
 
+    def __init__(self, directory: str, **options: Any) -> None:
+        super().__init__(directory, **options)
+        self._moved = threading.local()
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Put back what this thread adopts in here, if that ends in an error: no entry, no file."""
+        moved: list[tuple[Path, Path]] = []
+        self._moved.files = moved
+        try:
+            yield
+        except BaseException:
+            for source, target in moved:
+                with suppress(OSError):
+                    os.rename(target, source)
+            raise
+
     def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, str | None, Any]:
         """Move the file in under a name of its own.
 
@@ -87,6 +106,10 @@ class AdoptingDisk(PlainDisk):
         except FileNotFoundError:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(value.path, target)
+            if value.durable:  # the new folders' own names
+                for folder in (target.parent.parent, Path(self._directory)):
+                    sync_folder(folder)
+        getattr(self._moved, "files", []).append((value.path, target))
         if value.durable:
             sync_folder(target.parent)
         return value.size, MODE_BINARY, name, None

@@ -11,6 +11,22 @@ class StoreError(Exception):
     """The cache folder could not be read or written; the message says which operation and why."""
 
 
+class NoRoom(StoreError):
+    """There is not as much room as this one blob takes; others may well fit. `size` in bytes."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
+class Lost(StoreError):
+    """What another process was filling went away; nothing is known to be wrong with the disk."""
+
+
+class ShuttingDown(StoreError):
+    """The mirror stops: nothing is wrong with the disk."""
+
+
 class PinTooLarge(StoreError):
     """With this pin more would have to be kept than there is room for. All in bytes.
 

@@ -5,6 +5,7 @@
     books/                links, tag entries, referrers, repositories; locked by the one that keeps house
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
+    version               of this layout
     generation            what tells all processes that something was removed, or is pinned (generation.py)
     evicting              locked by who makes room, or changes what may go
 """
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirror.config import CacheSettings
@@ -28,15 +29,18 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import START, Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
-from mirror.store.errors import PinTooLarge
+from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.followed import Followed
 from mirror.store.generation import Generation
 from mirror.store.growing import Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
+from mirror.store.litter import old_partials
 from mirror.store.lock import lock_path, locked, try_folder, try_lock
 from mirror.store.memory import Content
+from mirror.store.mending import Mending
 from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
+from mirror.store.trouble import Side, Troubles
 
 log = get_logger(__name__)
 
@@ -44,6 +48,11 @@ log = get_logger(__name__)
 # in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
 SMALL_BYTES = 256 * 1024
 
+# A fill that was broken off is resumed for a week, in seconds; then what it takes is better used otherwise.
+RESUMED_SECONDS = 7 * 24 * 3600.0
+
+# What a disk must have room for before it counts as well again.
+PROBE_BYTES = 1024 * 1024
 # For how long eviction trusts that nothing has come in front of what it has passed, in seconds: nothing does,
 # but for a clock that was set back.
 PASSED_SECONDS = 60.0
@@ -94,44 +103,53 @@ class Folder:
 
     def __init__(self, path: Path, settings: CacheSettings | None = None) -> None:
         """Opens or creates everything. `settings` for the quota, None for none."""
-        self._path = path
+        self.path = path
         self.partials = path / "partial"
-        ours = not path.exists() or (path / "books").is_dir() or not any(path.iterdir())
-        for each in (path, path / "blobs", path / "books", self.partials):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if ours:  # and not /srv, or a home, in which everybody else would lose their files
-            os.chmod(path, 0o700)
-        self.generation = Generation(path / "generation")
+        self.troubles = Troubles()
+        self.durable = settings is None or settings.durability == "safe"
         self.blobs = Blobs(path / "blobs", path / "quarantine")
         self.index = Index(path / "books")
+        self.mending = Mending(path, (self.blobs.database, self.index.database), self.troubles)
+        self.mending.open()
+        self.generation = Generation(path / "generation")
+        self.anew = False  # something was made anew, and what the configuration wants in it is not there
+        self.mending.on_mended = self._mended
         self.pins = Pins(self.index, self.read, self.generation)
         # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
         self.generation.note_pinned()
-        total = shutil.disk_usage(path).total
+        total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
         self._housekeeping: int | None = None
         self._evicting = path / "evicting"
         self._judged = (0, False)  # which pins were looked at, and whether they are too much
         self._passed = (0, 0.0, START)  # what eviction need not look at: for which pins, until when, how far
 
-    def held(self, repository: Repository, digest: Digest) -> Held:
-        return Held(self.index.link(repository, digest), self.blobs.has(digest))
+    def link(self, repository: Repository, digest: Digest) -> Link | None:
+        """As the books have it, if they can be read."""
+        return self.mending.looked_up(Side.BOOKS, None, lambda: self.index.link(repository, digest))
 
-    def open_blob(self, repository: Repository, digest: Digest) -> Held:
+    def has(self, digest: Digest) -> bool:
+        return self.mending.looked_up(Side.BLOBS, False, lambda: self.blobs.has(digest))
+
+    def held(self, repository: Repository, digest: Digest, link: Link | None = None) -> Held:
+        """`link`: where it is known without the books, here and below."""
+        return Held(link or self.link(repository, digest), self.has(digest))
+
+    def open_blob(self, repository: Repository, digest: Digest, link: Link | None = None) -> Held:
         """As `held`, and the content where the repository may have it; the caller closes it."""
-        link = self.index.link(repository, digest)
+        link = link or self.link(repository, digest)
         if link is None:
-            return Held(None, self.blobs.has(digest))
-        blob = self.blobs.open(digest)
+            return Held(None, self.has(digest))
+        blob = self.mending.looked_up(Side.BLOBS, None, lambda: self.blobs.open(digest))
         if blob is None or blob.size > SMALL_BYTES:
             return Held(link, blob is not None, blob)
         blob.file.close()
         data = self.read(digest, SMALL_BYTES)
         return Held(link, data is not None, data=data)
 
-    def manifest(self, repository: Repository, digest: Digest) -> Content | None:
+    def manifest(self, repository: Repository, digest: Digest, link: Link | None = None) -> Content | None:
         """The manifest, if it is here and linked to the repository as a manifest."""
-        link = self.index.link(repository, digest)
+        link = link or self.link(repository, digest)
         if link is None or link.media_type is None:
             return None
         data = self.read(digest, MAX_MANIFEST_BYTES)
@@ -139,6 +157,9 @@ class Folder:
 
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
+        return self.mending.looked_up(Side.BLOBS, None, lambda: self._read(digest, limit))
+
+    def _read(self, digest: Digest, limit: int) -> bytes | None:
         data = self.blobs.read(digest, limit)
         # Small enough to prove on every read: a flipped bit on disk never reaches a client.
         if data is not None and Digest.of(data, digest.algorithm) != digest:
@@ -196,7 +217,7 @@ class Folder:
         for digest in digests:
             path = lock_path(digest, self.partials)
             lock = try_lock(path)
-            claims.append(None if lock is None else Claim(digest, path, lock, self.blobs.has(digest)))
+            claims.append(None if lock is None else Claim(digest, path, lock, self.has(digest)))
         return claims
 
     def keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[int]:
@@ -208,9 +229,14 @@ class Folder:
                 claim.release()
         return [self.excess()] * len(kept)
 
+    def put_small(self, digest: Digest, data: bytes) -> int:
+        """Store a small blob without a lock; the `excess` after that."""
+        self._add({digest: data})
+        return self.excess()
+
     def adopt(self, verified: Verified) -> int:
         """Move a verified file into the blob store; the `excess` after that."""
-        self.blobs.add(verified)
+        self.blobs.add(replace(verified, durable=verified.durable and self.durable))
         return self.excess()
 
     def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
@@ -228,24 +254,29 @@ class Folder:
         return Followed.open(digest, self.partials)
 
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
-        """Start a partial from nothing, with room for `size` bytes."""
+        """Start a partial from nothing, with room for `size` bytes. NoRoom where there cannot be as much."""
+        usage = shutil.disk_usage(self.path)
+        if size > usage.free:
+            raise NoRoom(f"{partial.digest} takes {size} bytes, and {usage.free} are free", size)
         return partial.allocate(size, chunk_size)
 
     def excess(self) -> int:
         """How many bytes are too many. Fills count with their whole size: what is to come needs room too."""
         return self._quota.excess(self.room())
 
-    def evict(self, keep: Collection[Digest] = ()) -> list[Gone]:
+    def evict(self, keep: Collection[Digest] = (), need: int = 0) -> list[Gone]:
         """Remove what is too old, and then, least recently used first, what is too much.
 
-        But nothing of `keep`, nor what is pinned, nor what somebody is using (quota.IN_USE).
+        And as much as it takes for `need` bytes to be free, whatever the quota allows. But nothing of `keep`,
+        nor what is pinned, nor what somebody is using (quota.IN_USE).
         """
         gone: list[Gone] = []
         with self.changing():
             now, kept = time.time(), Kept(keep, self.pins)
             if self._quota.max_age < math.inf:
                 gone += self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
-            if (excess := self.excess()) > 0:
+            lacking = need - shutil.disk_usage(self.path).free if need else 0
+            if (excess := max(self.excess(), lacking)) > 0:
                 gone += self._evict(now - IN_USE, excess, kept)
                 self._warn_of_pins()
         return gone
@@ -276,7 +307,7 @@ class Folder:
 
     def room(self) -> Room:
         """What there is and what is used; fills count with their whole size."""
-        usage = shutil.disk_usage(self._path)
+        usage = shutil.disk_usage(self.path)
         reserved, written = 0, 0
         with os.scandir(self.partials) as entries:
             for entry in entries:
@@ -292,7 +323,7 @@ class Folder:
         Who is, stays it until `leave_house`, or its end.
         """
         if self._housekeeping is None:
-            self._housekeeping = try_folder(self._path / "books")
+            self._housekeeping = try_folder(self.path / "books")
         return self._housekeeping is not None
 
     def leave_house(self) -> None:
@@ -305,6 +336,15 @@ class Folder:
         """Open this thread's connections, which otherwise its first call does."""
         self.blobs.size()
         self.index.repositories("", "", 1)
+
+    def _mended(self) -> None:
+        self.generation.reopen()
+        self.anew = True
+
+    def sweep(self) -> list[str]:
+        """Remove what crashes have left; the names of what is gone."""
+        before = time.time() - RESUMED_SECONDS
+        return [each.path.name for each in old_partials(self.partials, before, remove=True)]
 
     def close(self) -> None:
         """Close this thread's connections; nothing is asked of the folder any more."""

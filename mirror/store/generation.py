@@ -14,6 +14,7 @@ import mmap
 import os
 import secrets
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 # Two native 64-bit numbers: an aligned one is read and written in one piece.
@@ -24,14 +25,18 @@ class Generation:
     """Any thread may call."""
 
     def __init__(self, path: Path) -> None:
-        descriptor = open_shared(path)
-        try:
-            if os.fstat(descriptor).st_size < LAYOUT.size:
-                os.ftruncate(descriptor, LAYOUT.size)
-            self._map = mmap.mmap(descriptor, LAYOUT.size)
-        finally:
-            os.close(descriptor)
-        self._numbers: memoryview[int] | list[int] = memoryview(self._map).cast("Q")
+        self._path = path
+        self._map: mmap.mmap | None = None
+        # On a disk that cannot be written this process has numbers of its own.
+        self._numbers: memoryview[int] | list[int] = [0, 0]
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Look at the file of that name, which may have been removed and made anew."""
+        with suppress(OSError):
+            self._map = _mapped(self._path)
+            # The old one goes with the last thread that looks at it.
+            self._numbers = memoryview(self._map).cast("Q")
 
     def removed(self) -> int:
         """Equal as long as nothing was removed."""
@@ -53,7 +58,18 @@ class Generation:
         if isinstance(numbers, memoryview):
             self._numbers = list(numbers)
             numbers.release()
-            self._map.close()
+            if self._map is not None:
+                self._map.close()
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    descriptor = open_shared(path)
+    try:
+        # With its block: a page that a full disk cannot back kills the process that writes it (SIGBUS).
+        os.posix_fallocate(descriptor, 0, LAYOUT.size)
+        return mmap.mmap(descriptor, LAYOUT.size)
+    finally:
+        os.close(descriptor)
 
 
 def open_shared(path: Path) -> int:

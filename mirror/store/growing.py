@@ -8,7 +8,7 @@ see the writer: they ask how far they may read, and send that much from the page
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +22,7 @@ from mirror.store.errors import StoreError, translated
 from mirror.store.followed import Followed
 from mirror.store.lock import data_path, lock_path, try_lock
 from mirror.store.threads import DiskThreads
+from mirror.store.trouble import Kind, kind_of
 from mirror.tasks import to_the_end
 
 # Invariant 4: of anything up to this size nothing is sent before the whole is verified. 4 MiB costs a
@@ -163,6 +164,8 @@ class Hasher:
         return self._hash.hexdigest() == self._digest.encoded
 
 
+MakeRoom = Callable[[int], Awaitable[object]]
+
 # aiofiles has no write at an offset, so it makes one of ours asynchronous.
 _write_at = wrap(Partial.write)
 
@@ -187,6 +190,7 @@ class GrowingFile:
         self.untouched = True  # no reader has had a byte
         self.chunk_size = chunks.chunk_size
         self.on_wait: Callable[[], object] = bool  # called when a reader waits ahead of what is contiguous
+        self.make_room: MakeRoom | None = None  # called, once, when the disk is full: how much is to come
         self._withheld = verify_first or chunks.size <= HELD_WHOLE
         self._last_chunk = (len(chunks) - 1) * chunks.chunk_size
         self._files = partial
@@ -311,8 +315,15 @@ class GrowingFile:
         self._wake()
 
     async def _write(self, offset: int, parts: Sequence[bytes], hasher: Hasher | None) -> None:
-        with translated("write the growing file"):
-            await _write_at(self._partial, offset, parts, hasher, executor=self._threads.executor)
+        try:
+            with translated("write the growing file"):
+                await _write_at(self._partial, offset, parts, hasher, executor=self._threads.executor)
+        except StoreError as error:
+            make_room, self.make_room = self.make_room, None
+            if make_room is None or kind_of(error) is not Kind.FULL:
+                raise
+            await make_room(self.size - self.received())
+            await self._write(offset, parts, hasher)
 
     async def verify_on(self) -> None:
         """Hash what `write` has not, as it becomes contiguous, until all is; runs beside it. StoreError."""

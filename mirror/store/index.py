@@ -23,6 +23,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import BUSY_SECONDS
+from mirror.store.database import Database
 from mirror.store.disk import PlainDisk
 
 # Values up to this many bytes live in SQLite itself; a long referrers list goes to a file beside it.
@@ -73,14 +74,18 @@ class Index:
     """`folder/cache.db`. Never culled: the quota is about blobs, and these are small."""
 
     def __init__(self, folder: Path) -> None:
-        self._cache = diskcache.Cache(
-            str(folder),
+        self.database = Database(
+            folder,
             timeout=BUSY_SECONDS,
             disk=PlainDisk,
             disk_min_file_size=INLINE_BYTES,
             eviction_policy="none",
             cull_limit=0,
         )
+
+    @property
+    def _cache(self) -> diskcache.Cache:
+        return self.database.cache
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         return self._read(f"link:{repository}@{digest}", Link)
@@ -177,7 +182,7 @@ class Index:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        self._cache.close()
+        self.database.close()
 
     def _read(self, key: str, kind: type[Entry]) -> Entry | None:
         """The entry, or None: what cannot be read is asked of the upstream again, never trusted."""

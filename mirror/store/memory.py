@@ -4,13 +4,16 @@ A copy of what is on the disk, made when it is read or written. A read that was 
 kept: what a thread has read may be old when it arrives.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.index import Link, TagEntry
 from mirror.store.recent import Recent
+
+# What may be remembered of links that could not be written down, in bytes: some ten thousand.
+LINKS = 8 * 1024 * 1024
 
 # The part of the memory that is for tag entries.
 TAG_SHARE = 8
@@ -34,6 +37,7 @@ class Memory:
     def __init__(self, size: int, removed: Callable[[], int] = int) -> None:
         self._tags: Recent[tuple[Repository, Tag], TagEntry] = Recent(size // TAG_SHARE)
         self._contents: Recent[tuple[Repository, Digest], Content] = Recent(size - size // TAG_SHARE)
+        self._links: Recent[tuple[Repository, Digest], Link] = Recent(LINKS)
         self._writes = 0
         self._removed = removed
         self._seen = removed()
@@ -54,6 +58,19 @@ class Memory:
         """`writes`: what it was when the content was asked for."""
         if writes == self.writes:
             self._contents.put((repository, digest), content, len(content.data))
+
+    def link(self, repository: Repository, digest: Digest) -> Link | None:
+        """A link that was confirmed but could not be written down."""
+        return self._links.get((repository, digest))
+
+    def keep_links(self, repository: Repository, links: Mapping[Digest, Link], *, written: bool) -> None:
+        """`written`: they are in the books, and need not be kept; a manifest's is not lost for a blob's."""
+        for digest, link in links.items():
+            known = self._links.get((repository, digest))
+            if written:
+                self._links.drop((repository, digest))
+            elif known is None or known.media_type is None or link.media_type is not None:
+                self._links.put((repository, digest), link, 0)
 
     def forget(self, repository: Repository, digests: Iterable[Digest]) -> None:
         """Something was written about them."""

@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from mirror.config import CacheSettings
+from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.pattern import Pin
 from mirror.oci.reference import Repository, Tag
+from mirror.store.attempts import Attempts
 from mirror.store.blobs import Gone
 from mirror.store.combine import Combined
 from mirror.store.disk import Verified
@@ -27,10 +29,19 @@ from mirror.store.memory import Content, Memory
 from mirror.store.threads import DiskThreads
 from mirror.tasks import to_the_end
 
+log = get_logger(__name__)
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Threads that read blobs ahead of their senders: as many as a disk serves well, and not all there are.
 READERS = 4
+
+# What is made free on a full disk besides what is asked for, in bytes: so that it is not at once full again.
+MORE_ROOM = 16 * 1024 * 1024
+
+# What nobody resumes is looked for this often, in seconds.
+SWEEP_SECONDS = 3600.0
 
 
 class Store:
@@ -39,13 +50,18 @@ class Store:
     def __init__(self, folder: Folder, memory: int) -> None:
         self.folder = folder
         self.on_evicted: Callable[[Sequence[Gone]], object] = bool  # told what the quota has cost
+        self.troubles = folder.troubles
         self._memory = Memory(memory, folder.generation.removed)
+        self._pins: Sequence[Pin] = ()  # of the configuration
+        self._pinned = True  # they are in the books
+        self._swept = -SWEEP_SECONDS
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
         self.threads = DiskThreads(first=folder.open_connections)
         self._claims: Combined[Digest, Claim | None] = Combined(self.threads, folder.claim)
         self._keeps: Combined[tuple[Claim, bytes], int] = Combined(self.threads, folder.keep)
+        self._attempts = Attempts(self.threads, folder.mending, folder.troubles, self.make_room)
         # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
         self.readers = DiskThreads(READERS)
 
@@ -61,6 +77,22 @@ class Store:
             opener.executor.shutdown(wait=False)
         return cls(folder, 0 if settings is None else settings.memory)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what is fetched can be kept: not while there is trouble with writing."""
+        return self._attempts.keeps
+
+    def failed(self, error: StoreError) -> None:
+        """Something could not be written, and nothing is until `recover` finds that it can."""
+        self._attempts.failed(error)
+
+    async def recover(self) -> None:
+        """See whether what was in trouble works again, and whether the folder is still there."""
+        await self.threads.run(self.folder.mending.probe)
+        if (self.folder.anew or not self._pinned) and self.keeps:
+            self.folder.anew = False
+            await self.configure_pins(self._pins)
+
     async def warm_up(self) -> None:
         """Open each thread's connections to the books before somebody waits for them."""
         await self.threads.warm_up()
@@ -68,7 +100,8 @@ class Store:
     async def held(self, repository: Repository, digest: Digest) -> Held:
         if (known := self._memory.content(repository, digest)) is not None:
             return Held(known.link, True)
-        return await self.threads.run(self.folder.held, repository, digest)
+        link = self._memory.link(repository, digest)
+        return await self.threads.run(self.folder.held, repository, digest, link)
 
     async def open_blob(self, repository: Repository, digest: Digest) -> Held:
         """As `held`, and the blob opened where the repository may have it; the caller closes it."""
@@ -76,7 +109,8 @@ class Store:
             self.touch(digest)
             return Held(known.link, True, data=known.data)
         writes = self._memory.writes
-        opening = self.threads.start(self.folder.open_blob, repository, digest)
+        link = self._memory.link(repository, digest)
+        opening = self.threads.start(self.folder.open_blob, repository, digest, link)
         try:
             held = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -93,7 +127,8 @@ class Store:
         content = self._memory.content(repository, digest)
         if content is None:
             writes = self._memory.writes
-            content = await self.threads.run(self.folder.manifest, repository, digest)
+            link = self._memory.link(repository, digest)
+            content = await self.threads.run(self.folder.manifest, repository, digest, link)
             if content is None:
                 return None
             self._memory.keep_content(repository, digest, content, writes)
@@ -124,51 +159,59 @@ class Store:
     async def put_manifest(
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
     ) -> None:
-        """Keep a verified manifest, and link it and what it names to the repository."""
-        await self.threads.run(self.folder.put_manifest, repository, manifest, children)
-        self._memory.forget(repository, (manifest.digest, *children))
+        """Keep a verified manifest, and link it and what it names to the repository, if that can be."""
         content = Content(Link(manifest.media_type, len(manifest.data)), manifest.data)
+        links = {**children, manifest.digest: content.link}
+        await self._link(repository, links, self.folder.put_manifest, repository, manifest, children)
+        self._memory.forget(repository, links)
         self._memory.keep_content(repository, manifest.digest, content, self._memory.writes)
 
     async def add_link(self, repository: Repository, digest: Digest, link: Link) -> None:
-        await self.threads.run(self.folder.index.add_links, repository, {digest: link})
+        links = {digest: link}
+        await self._link(repository, links, self.folder.index.add_links, repository, links)
         self._memory.forget(repository, (digest,))
+
+    async def doubt(self, digest: Digest) -> None:
+        """It broke off while it was being sent: the next one who asks is to get another."""
+        with suppress(StoreError):
+            await self.threads.run(self.folder.blobs.doubt, digest)
 
     async def adopt(self, verified: Verified) -> None:
         """Move a verified file into the blob store, and make room for it."""
-        if await self.threads.run(self.folder.adopt, verified) > 0:
-            await self.tidy([verified.digest])
+        if await self._attempts.write(self.folder.adopt, verified) > 0:
+            await self._tidied([verified.digest])
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         known = self._memory.tag(repository, tag)
         if known is not None:
             return known
         writes = self._memory.writes
-        entry = await self.threads.run(self.folder.index.tag, repository, tag)
+        entry = await self._attempts.read(None, lambda: self.folder.index.tag(repository, tag))
         if entry is not None:
             self._memory.keep_tag(repository, tag, entry, writes)
         return entry
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
-        await self.threads.run(self.folder.put_tag, repository, tag, entry)
+        await self._attempts.note(self.folder.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.keep_tag(repository, tag, entry, self._memory.writes)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
-        await self.threads.run(self.folder.drop_tag, repository, tag)
+        await self._attempts.note(self.folder.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
         """Up to `limit` tags with an entry, after `after` in order."""
-        return await self.threads.run(self.folder.index.tags, repository, after, limit)
+        none: list[str] = []
+        return await self._attempts.read(none, lambda: self.folder.index.tags(repository, after, limit))
 
     async def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
-        return await self.threads.run(self.folder.index.referrers, repository, digest)
+        return await self._attempts.read(None, lambda: self.folder.index.referrers(repository, digest))
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
-        await self.threads.run(self.folder.put_referrers, repository, digest, entry)
+        await self._attempts.note(self.folder.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.threads.run(self.folder.index.repositories, prefix, after, limit)
@@ -183,10 +226,15 @@ class Store:
             raise
 
     async def keep(self, repository: Repository, claim: Claim, content: Content) -> None:
-        """Store a small blob, which was verified, and give up its lock."""
+        """Store a small blob, which was verified, if that can be, and give up its lock."""
         self._memory.keep_content(repository, claim.digest, content, self._memory.writes)
-        if await self._keeps.do((claim, content.data)) > 0:
-            await self.tidy([claim.digest])
+        try:
+            excess = await self._kept(claim, content.data)
+        except StoreError as error:
+            self.failed(error)
+        else:
+            if excess > 0:
+                await self._tidied([claim.digest])
 
     async def give_up(self, claim: Claim) -> None:
         """Nothing came of it."""
@@ -194,12 +242,15 @@ class Store:
 
     async def lacking(self, digests: Sequence[Digest]) -> list[Digest]:
         """Which of them are not here."""
-        return await self.threads.run(lambda: [each for each in digests if not self.folder.blobs.has(each)])
+        return await self.threads.run(lambda: [each for each in digests if not self.folder.has(each)])
 
     async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
-        locking = self.threads.start(self.folder.lock_partial, repository, digest)
+        locking = self.threads.start(self._locked, repository, digest)
         return await self._had(locking, _unlock)
+
+    def _locked(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+        return self.folder.mending.written(self.folder.lock_partial, repository, digest)
 
     async def follow(self, digest: Digest) -> Followed | None:
         """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
@@ -220,8 +271,10 @@ class Store:
         """The partial as a growing file of `size` bytes: resumed if it was that size, else from nothing."""
         chunks = partial.chunks
         if chunks is None or chunks.size != size:
-            chunks = await self.threads.run(self.folder.allocate, partial, size, chunk_size)
-        return GrowingFile(partial, chunks, self.threads, verify_first=verify_first)
+            chunks = await self._attempts.write(self.folder.allocate, partial, size, chunk_size)
+        growing = GrowingFile(partial, chunks, self.threads, verify_first=verify_first)
+        growing.make_room = self.make_room
+        return growing
 
     async def discard(self, partial: Partial) -> None:
         """Remove the partial's files: they were adopted, or are worthless."""
@@ -231,24 +284,40 @@ class Store:
         """Close the partial and give up its lock; what it holds stays for the next fill."""
         await self.threads.run(partial.release)
 
-    async def tidy(self, keep: Sequence[Digest] = ()) -> None:
-        """Bring the cache within its quota; `keep` stays in any case."""
+    async def tidy(self, keep: Sequence[Digest] = (), need: int = 0) -> None:
+        """Bring the cache within its quota, and have `need` bytes free; `keep` stays in any case."""
         async with self._tidying:
-            await self.flush_used()  # so that what is in use is known to be
-            gone = await self.threads.run(self.folder.evict, keep)
+            with suppress(StoreError):  # a full disk takes no notes, and is to be made less full all the same
+                await self.flush_used()  # so that what is in use is known to be
+            gone = await self.threads.run(self.folder.evict, keep, need)
         if gone:
             self.on_evicted(gone)
 
+    async def make_room(self, need: int = 0) -> None:
+        """The disk is full: evict until `need` bytes and some more are free, whatever comes of it."""
+        with suppress(StoreError):
+            await self.tidy(need=need + MORE_ROOM)
+
     async def keep_house(self) -> None:
         """What is to be done now and then; of what concerns all processes, one of them does it."""
-        if await self.threads.run(self.folder.keeps_house):
-            await self.tidy()
-        else:
+        await self.recover()
+        if not await self.threads.run(self.folder.keeps_house):
             await self.flush_used()
+            return
+        if time.monotonic() - self._swept >= SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            await self.sweep()
+        await self.tidy()
+
+    async def sweep(self) -> None:
+        """Remove what crashes have left."""
+        if gone := await self.threads.run(self.folder.sweep):
+            log.info("removed what a fill that nobody resumed had left", files=len(gone))
 
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
-        """Pin what the configuration says, and no longer what it said before."""
-        await self.threads.run(self.folder.pins.configure, pins)
+        """Pin what the configuration says, and no longer what it said before; later, where that cannot be."""
+        self._pins = pins
+        self._pinned = await self._attempts.note(self.folder.pins.configure, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
@@ -266,7 +335,8 @@ class Store:
             await self.threads.run(self.folder.blobs.touch, used)
 
     async def close(self) -> None:
-        await self.flush_used()
+        with suppress(StoreError):
+            await self.flush_used()
         await self.threads.run(self.folder.leave_house)
         self.readers.executor.shutdown(wait=False)
         await self.threads.close(self.folder.close)
@@ -284,6 +354,29 @@ class Store:
                 )
             )
             raise
+
+    async def _kept(self, claim: Claim, data: bytes) -> int:
+        """The excess after storing it, with more room or in a mended folder where that was wanting."""
+        with suppress(StoreError):
+            return await self._keeps.do((claim, data))
+        return await self._attempts.write(self.folder.put_small, claim.digest, data)
+
+    async def _tidied(self, keep: Sequence[Digest]) -> None:
+        """As `tidy`: that it fails is housekeeping's matter, not that of who has stored something."""
+        with suppress(StoreError):
+            await self.tidy(keep)
+
+    async def _link(
+        self,
+        repository: Repository,
+        links: Mapping[Digest, Link],
+        work: Callable[P, object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """As `_note`; what cannot be written down is remembered, so that it need not be asked each time."""
+        noted = await self._attempts.note(work, *args, **kwargs)
+        self._memory.keep_links(repository, links, written=noted)
 
     def _release_unwanted(self, claiming: "asyncio.Future[Claim | None]") -> None:
         """Whoever wanted to fill has left while the lock was being had."""

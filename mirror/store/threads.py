@@ -19,6 +19,11 @@ THREADS = 8
 CLOSING_SECONDS = 10.0
 
 
+def named(function: Callable[..., object]) -> str:
+    """What is being done, in words."""
+    return getattr(function, "__name__", "disk").strip("_").replace("_", " ")
+
+
 class DiskThreads:
     """A fixed pool; SQLite connections are per thread, so the pool must not grow and shrink."""
 
@@ -42,7 +47,7 @@ class DiskThreads:
         """Begin a call of `function` in a thread. StoreError for what the disk or SQLite says."""
 
         def call() -> R:
-            with translated(getattr(function, "__name__", "disk").strip("_").replace("_", " ")):
+            with translated(named(function)):
                 return function(*args, **kwargs)
 
         return asyncio.get_running_loop().run_in_executor(self.executor, call)

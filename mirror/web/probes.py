@@ -27,9 +27,14 @@ class Probes:
     async def _ready(self) -> web.Response:
         """Whether to send requests here: not while the last ones are finishing.
 
-        An upstream that fails or limits does not change that: there is a cache to serve from.
+        An upstream that fails or limits does not change that: there is a cache to serve from. Nor does
+        trouble with the cache: there are upstreams to pass through from.
         """
-        state = {"ready": not self.draining, "upstreams": self._service.upstreams()}
+        state = {
+            "ready": not self.draining,
+            "cache": {"trouble": self._service.troubles()},
+            "upstreams": self._service.upstreams(),
+        }
         body = json.dumps(state).encode()
         return web.Response(status=503 if self.draining else 200, body=body, content_type="application/json")
 

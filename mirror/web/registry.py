@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -12,6 +11,7 @@ from aiohttp import web
 
 from mirror.cache.answers import FOR_EVER, BlobReader, Outcome, SmallBlob, Unconfirmed
 from mirror.cache.cache import Cache
+from mirror.cache.passing import PassedBlob
 from mirror.cache.policy import client_error
 from mirror.config import Config
 from mirror.oci.digest import Digest
@@ -19,7 +19,7 @@ from mirror.oci.errors import Code, RegistryError
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Kind, Repository, Tag, Target, parse_target
-from mirror.store.errors import StoreError
+from mirror.store.errors import ShuttingDown, StoreError
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.web import respond
 from mirror.web.exchange import Exchange
@@ -126,6 +126,11 @@ class RegistryApi:
             if respond.matches(request.headers.get("If-None-Match"), digest):
                 return respond.not_modified(exchange, digest)
             return respond.small_blob(exchange, digest, reader.data)
+        if isinstance(reader, PassedBlob):
+            exchange.note = "passed through: the cache folder is in trouble"
+            if respond.matches(request.headers.get("If-None-Match"), digest):
+                return respond.not_modified(exchange, digest)
+            return await _deliver(exchange, digest, reader, respond.spans_asked(request, digest, reader.size))
         try:
             if respond.matches(request.headers.get("If-None-Match"), digest):
                 return respond.not_modified(exchange, digest)
@@ -188,13 +193,17 @@ class RegistryApi:
         start = spans[0].start if spans else 0
         if reader.size == 0:
             return
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout_at(deadline):
                 await reader.wait_readable(start)
+        except ShuttingDown:
+            raise
+        except (TimeoutError, StoreError):
+            pass  # a disk that fails is no failure yet: what it does not give is passed through
 
 
 async def _deliver(
-    exchange: Exchange, digest: Digest, reader: BlobReader, spans: list[Span]
+    exchange: Exchange, digest: Digest, reader: BlobReader | PassedBlob, spans: list[Span]
 ) -> web.StreamResponse:
     """Send the blob. What goes wrong from here on can only be told by ending early."""
     try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from mirror.cache.answers import BlobReader
+from mirror.cache.passing import PassedBlob
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.ranges import Span, multipart, parse_range, total_length
@@ -89,7 +90,7 @@ def small_blob(exchange: Exchange, digest: Digest, data: bytes) -> web.StreamRes
 
 
 async def send_blob(
-    exchange: Exchange, digest: Digest, reader: BlobReader, spans: list[Span]
+    exchange: Exchange, digest: Digest, reader: BlobReader | PassedBlob, spans: list[Span]
 ) -> web.StreamResponse:
     """Stream the blob, or ranges of it; cut short, with FIN, when the rest cannot come (invariant 4)."""
     status, headers, parts = _plan(digest, reader.size, spans)

@@ -8,12 +8,15 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from types import TracebackType
 from typing import Protocol, Self
 
 from aiohttp.abc import AbstractStreamWriter
 
 from mirror.cache.answers import BlobReader
+from mirror.cache.passing import PassedBlob
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
 from mirror.store.readahead import ReadAhead
@@ -49,6 +52,10 @@ class Outlet(Protocol):
         """
         ...
 
+    async def write(self, piece: bytes) -> None:
+        """Send what is in memory."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -68,8 +75,27 @@ class Sending:
         self._exchange.bytes += self._outlet.sent
         self._outlet.close()
 
-    async def send(self, reader: BlobReader, span: Span) -> None:
+    async def send(self, content: BlobReader | PassedBlob, span: Span) -> None:
         """Send a span of the blob, as its bytes may be read. Also raises what `wait_readable` does."""
+        if isinstance(content, PassedBlob):
+            await self._pass(content.stream(span))
+            return
+        before = self._outlet.sent
+        try:
+            await self._send(content, span)
+        except StoreError as error:
+            offset = span.start + self._outlet.sent - before
+            rest = content.instead(error, span, offset)
+            self._exchange.note = f"passed through from byte {offset}: {error}"
+            await self._pass(rest)
+
+    async def _pass(self, stream: AsyncGenerator[bytes, None]) -> None:
+        """What comes from the upstream, at the pace of the client."""
+        async with aclosing(stream) as pieces:
+            async for piece in pieces:
+                await self._outlet.write(piece)
+
+    async def _send(self, reader: BlobReader, span: Span) -> None:
         offset = span.start
         while offset < span.stop:
             stop = min(await reader.wait_readable(offset), span.stop)
@@ -123,6 +149,13 @@ class _Plain:
         if not self._step():
             await self._turns()
         return self._offset
+
+    async def write(self, piece: bytes) -> None:
+        if self._transport.is_closing():
+            raise ConnectionResetError("client left")
+        await self._writer.write(piece)
+        await self._writer.drain()
+        self.sent += len(piece)
 
     def close(self) -> None:
         os.close(self._socket)
@@ -184,6 +217,10 @@ class _Encrypted:
             if offset < ahead.stop:
                 await asyncio.sleep(0)  # as in Sending.send: writing waits only while the transport is full
         return offset
+
+    async def write(self, piece: bytes) -> None:
+        await self._writer.write(piece)
+        self.sent += len(piece)
 
     def close(self) -> None:
         pass

@@ -104,7 +104,7 @@ async def test_wrong_bytes_of_another_process_end_short(
     """Clients of every process are cut before the holdback, with FIN; the next request is right."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=HALF)
-    fake._planned[-1].fault = Fault(hold=gate, after=HALF, data=flipped(BIG, LARGE - 1))
+    fake._planned[-1].fault = Fault(hold=gate, after=HALF, data=flipped(BIG, 10))
     async with asking(first, digest) as one, asking(second, digest) as two:
         await two.reader.readexactly(CHUNK)
         await one.reader.readexactly(CHUNK)
@@ -113,6 +113,22 @@ async def test_wrong_bytes_of_another_process_end_short(
             assert len(await wire.reader.read(-1)) <= LARGE - 2 * CHUNK
     assert (await get(second.address, path_of(digest))).body == BIG
     assert await second.metric('registry_mirror_fill_failures_total{reason="disk"}') == 0
+
+
+async def test_what_another_process_throws_away_is_passed_through(
+    fake: FakeRegistry, first: Running, second: Running
+) -> None:
+    """What was sent here was right, as a second transfer shows, which also brings the rest of it."""
+    digest = fake.add_blob("library/x", BIG)
+    gate = fake.hold(digest, after=HALF)
+    fake._planned[-1].fault = Fault(hold=gate, after=HALF, data=flipped(BIG, LARGE - 1))
+    async with asking(first, digest) as one, asking(second, digest) as two:
+        await two.reader.readexactly(CHUNK)
+        gate.release()
+        assert len(await one.reader.read(-1)) <= LARGE - CHUNK
+        assert await two.reader.readexactly(LARGE - CHUNK) == BIG[CHUNK:]
+    assert await second.metric("registry_mirror_passed_through_total") == 1
+    assert second.service._store.keeps
 
 
 async def test_what_is_begun_anew_is_not_sent_as_the_rest_of_the_old(

@@ -9,6 +9,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.store.followed import Followed
 from mirror.store.growing import Partial
+from tests.fakes.cached import interrupt
 
 DIGEST = Digest.of(b"x")
 SIZE, CHUNK = 100, 10
@@ -117,7 +118,7 @@ def test_the_word_of_who_is_dead_is_not_kept(partial: Partial, followed: Followe
     record(partial, 0, 1)
     assert partial.chunks is not None
     partial.chunks.set_verified()
-    partial.release()
+    interrupt(partial)
     next_one = Partial.lock(DIGEST, tmp_path)
     assert next_one is not None
     assert next_one.continues(followed)

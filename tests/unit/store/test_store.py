@@ -106,15 +106,18 @@ async def test_claims_and_adoptions_of_many(store: Store) -> None:
 
 
 async def test_a_full_disk_is_not_made_fuller(store: Store, tmp_path: Path) -> None:
-    """What could not be adopted is not left lying about, nor its lock."""
+    """What could not be adopted is not left lying about, nor its lock; what was confirmed is remembered."""
     claim = await store.claim(LAYER)
     assert claim is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store.folder.blobs, "add", _no_space)
-        with pytest.raises(StoreError):
-            await store.keep(X, claim, Content(Link(size=5), b"layer"))
-        with pytest.raises(StoreError):
-            await store.put_manifest(X, MANIFEST, {})
+        await store.keep(X, claim, Content(Link(size=5), b"layer"))
+        assert not store.keeps
+        await store.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
+    assert (await store.held(X, LAYER)).link == Link(size=5)
+    assert (await store.held(Y, LAYER)).link is None
+    await store.recover()
+    assert store.keeps
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
 
 

@@ -161,10 +161,10 @@ async def test_a_slow_body_is_no_error(hub: FakeRegistry, tmp_path: Path) -> Non
             assert await wire.reader.readexactly(10) == b"0123456789"
 
 
-async def test_a_cache_that_cannot_be_used_is_told(
+async def test_a_cache_that_cannot_be_used_costs_nobody_the_blob(
     mirror: Running, hub: FakeRegistry, image: FakeImage
 ) -> None:
-    """A folder that was taken away: an OCI error that says so, not a dropped connection."""
+    """A folder that was taken away: the blob is passed through (invariant 12), and the operator is told."""
     partial = mirror.config.cache.dir / "partial"
 
     def replace() -> None:
@@ -173,11 +173,12 @@ async def test_a_cache_that_cannot_be_used_is_told(
 
     await asyncio.to_thread(replace)
     path = f"library/x/blobs/{image.layers[0]}"
-    assert error(await get(mirror.address, f"/v2/{path}")) == (404, "BLOB_UNKNOWN")
-    prefixed = await get(mirror.address, f"/v2/docker.io/{path}")
-    assert error(prefixed) == (503, "UNAVAILABLE")
-    assert b"cache" in prefixed.body
-    assert await mirror.metric('registry_mirror_fill_failures_total{reason="disk"}') == 2
+    for _ in range(2):
+        assert (await get(mirror.address, f"/v2/{path}")).body == image.layers_data[0]
+    assert await mirror.metric('registry_mirror_fill_failures_total{reason="disk"}') == 1
+    assert await mirror.metric("registry_mirror_passed_through_total") == 2
+    (trouble,) = json.loads((await get(mirror.address, "/readyz")).body)["cache"]["trouble"]
+    assert trouble["what"] == "writing"
 
 
 async def test_options_and_others_are_unsupported(mirror: Running) -> None:

@@ -1,0 +1,90 @@
+"""One diskcache database that can be opened again, or made anew, while it is in use."""
+
+import os
+import sqlite3
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import diskcache
+from diskcache.core import DBNAME
+
+# SQLite's own files: the database, what was written last, and the memory its users share.
+FILES = (DBNAME, f"{DBNAME}-wal", f"{DBNAME}-shm")
+
+
+class Database:
+    """`folder/cache.db`, used from any thread. `options` are diskcache's."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.folder = folder
+        self._options = options
+        self._lock = threading.Lock()
+        self._opened: diskcache.Cache | None = None
+        self._file: os.stat_result | None = None
+        self._mine = threading.local()
+
+    @property
+    def cache(self) -> diskcache.Cache:
+        """It, opened. OSError or sqlite3.Error when that cannot be."""
+        cache = self._opened or self._open()
+        if (mine := getattr(self._mine, "cache", None)) is not cache:
+            if mine is not None:
+                mine.close()
+            self._mine.cache = cache
+        return cache
+
+    def drop_connection(self) -> None:
+        """Have this thread begin anew: a transaction that failed at its end would stay open for ever."""
+        if (mine := getattr(self._mine, "cache", None)) is not None:
+            with suppress(sqlite3.Error):
+                mine.close()
+
+    def is_there(self) -> bool:
+        """Whether the file of that name is the one that was opened."""
+        if self._file is None:
+            return False
+        try:
+            return os.path.samestat(self._file, os.stat(self.folder / DBNAME))
+        except OSError:
+            return False
+
+    def is_sound(self) -> bool:
+        """Whether SQLite finds nothing wrong with it. Reads all of it."""
+        try:
+            rows = self.cache._sql("PRAGMA quick_check(1)").fetchall()
+            self.cache._sql("SELECT count(*) FROM Cache WHERE rowid < 0").fetchall()
+        except sqlite3.OperationalError as error:
+            return "no such table" not in str(error)
+        except sqlite3.DatabaseError:
+            return False
+        return bool(rows == [("ok",)])
+
+    def reopen(self) -> None:
+        """Whatever was open is not used any more."""
+        with self._lock:
+            self._opened = None
+
+    def set_aside(self, quarantine: Path) -> None:
+        """Move it out of the way; the next use makes a new one."""
+        quarantine.mkdir(mode=0o700, exist_ok=True)
+        suffix = f"{self.folder.name}-{time.time_ns()}"
+        for name in FILES:
+            with suppress(FileNotFoundError):
+                os.rename(self.folder / name, quarantine / f"{name}.{suffix}")
+        self.reopen()
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        self.drop_connection()
+        self._mine.cache = None
+
+    def _open(self) -> diskcache.Cache:
+        with self._lock:
+            if self._opened is None:
+                cache = diskcache.Cache(str(self.folder), **self._options)
+                self._file = os.stat(self.folder / DBNAME)
+                self._opened = cache
+            return self._opened

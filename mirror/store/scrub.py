@@ -1,0 +1,92 @@
+"""The scrub: all that is cached is read and proven in the background, slowly, over and over.
+
+And once, at a pace of its own, after the database of the blobs was lost: then the files that have no entry
+any more get one.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mirror.log import get_logger
+from mirror.store.errors import StoreError
+from mirror.store.folder import Folder
+from mirror.store.fsck import HARMLESS, Cursor, Fsck, Step
+from mirror.store.lock import try_lock
+from mirror.store.pace import Pace
+from mirror.store.threads import DiskThreads
+
+log = get_logger(__name__)
+
+# Between two looks whether there is something to do, in seconds.
+LOOK_SECONDS = 10.0
+
+# From the beginning of one pass to that of the next, at least, in seconds.
+PASS_SECONDS = 24 * 3600.0
+
+# Where it stands is written down this often, in seconds.
+SAVE_SECONDS = 60.0
+
+# At this pace entries are made anew, in bytes per second: a fifth of what a common disk gives.
+REBUILD_RATE = 100 * 1024 * 1024
+
+
+class Scrub:
+    """`rate` in bytes per second, 0 for not at all. `passed` is told of each step."""
+
+    def __init__(self, folder: Folder, rate: int, passed: Callable[[Step], object] = bool) -> None:
+        self._folder = folder
+        self._rate = rate
+        self._passed = passed
+        self._next = 0.0
+        self._threads = DiskThreads(1)
+
+    async def run(self) -> None:
+        """For ever."""
+        try:
+            while True:
+                try:
+                    await self.once()
+                except StoreError as error:
+                    log.warning("scrub failed", reason=str(error))
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            await self._threads.close(self._folder.close)
+
+    async def once(self) -> None:
+        """What there is to do now. One process at a time. StoreError."""
+        rebuilding = await self._threads.run(lambda: self._folder.mending.unknown_files)
+        if not rebuilding and (not self._rate or time.time() < self._next):
+            return
+        lock = await self._threads.run(try_lock, self._folder.path / "scrub.lock")
+        if lock is None:
+            return
+        try:
+            if rebuilding:
+                log.info("making the entries of the blobs anew")
+                await self._go_through(Cursor(files=True), REBUILD_RATE, None)
+                await self._threads.run(self._folder.mending.rebuilt)
+            else:
+                place = self._folder.path / "scrub.cursor"
+                cursor = await self._threads.run(lambda: Cursor.load(place, quick=False))
+                await self._go_through(cursor, self._rate, place)
+                self._next = cursor.began + PASS_SECONDS
+                await self._threads.run(place.unlink, missing_ok=True)
+        finally:
+            os.close(lock)
+
+    async def _go_through(self, cursor: Cursor, rate: int, place: Path | None) -> None:
+        pace, saved = Pace(rate), time.monotonic()
+        steps = Fsck(self._folder.path / "blobs", self._folder.blobs, cursor, repair=True).steps()
+        while (step := await self._threads.run(next, steps, None)) is not None:
+            self._passed(step)
+            if step.finding is not None:
+                tell = log.info if step.finding.wrong in HARMLESS else log.error
+                tell("scrub", what=step.finding.what, wrong=step.finding.wrong.value, done=step.finding.done)
+            await asyncio.sleep(pace.pause(step.read))
+            if place is not None and time.monotonic() - saved > SAVE_SECONDS:
+                await self._threads.run(cursor.save, place)
+                saved = time.monotonic()
+        log.info("scrub done", blobs=cursor.checked, bytes=cursor.bytes, wrong=cursor.wrong)

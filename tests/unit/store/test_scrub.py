@@ -1,0 +1,83 @@
+"""The scrub: finds what is wrong before somebody asks for it, and makes entries anew."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.store import fsck
+from mirror.store.folder import Folder
+from mirror.store.fsck import Step, Wrong
+from mirror.store.lock import try_lock
+from mirror.store.scrub import Scrub
+from tests.unit.store.test_blobs import file_of
+from tests.unit.store.test_folder import put
+
+
+@pytest.fixture
+async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Folder]:
+    monkeypatch.setattr(fsck, "GRACE", -1.0)
+
+    def opened() -> Folder:
+        made = Folder(tmp_path / "cache")
+        for data in (b"one", b"two", b"three"):
+            put(made, tmp_path, data)
+        made.close()
+        return made
+
+    made = await asyncio.to_thread(opened)
+    yield made
+    made.close()
+
+
+def spoil(folder: Folder) -> None:
+    path = file_of(folder.path, Digest.of(b"two"))
+    path.chmod(0o600)
+    path.write_bytes(b"owt")
+
+
+async def scrubbed(folder: Folder, rate: int) -> list[Step]:
+    steps: list[Step] = []
+    scrub = Scrub(folder, rate, steps.append)
+    await scrub.once()
+    await scrub.once()  # there is nothing to do again today
+    await scrub._threads.close(folder.close)
+    return steps
+
+
+async def test_what_is_wrong_is_found(folder: Folder) -> None:
+    """And set aside; once a day."""
+    await asyncio.to_thread(spoil, folder)
+    steps = await scrubbed(folder, 10**9)
+    assert [step.finding.wrong for step in steps if step.finding] == [Wrong.DIGEST]
+    assert sum(step.read for step in steps) == 11
+    assert await asyncio.to_thread(lambda: len(list((folder.path / "quarantine").iterdir()))) == 1
+
+
+async def test_it_is_off_by_default(folder: Folder) -> None:
+    """And one process does it, where several could."""
+    assert await scrubbed(folder, 0) == []
+    lock = await asyncio.to_thread(try_lock, folder.path / "scrub.lock")
+    assert await scrubbed(folder, 10**9) == []
+    assert lock is not None
+
+
+async def test_a_lost_database_is_made_good(folder: Folder, tmp_path: Path) -> None:
+    """The files were there all the time; what is spoilt among them is not taken."""
+    await asyncio.to_thread(spoil, folder)
+
+    def lose() -> Folder:
+        (folder.path / "blobs" / "cache.db").write_bytes(b"no database" * 1000)
+        again = Folder(folder.path)
+        again.close()
+        return again
+
+    again = await asyncio.to_thread(lose)
+    steps = await scrubbed(again, 0)
+    found = sorted(step.finding.wrong for step in steps if step.finding)
+    assert found == [Wrong.DIGEST, Wrong.LEFT, Wrong.LEFT]
+    assert await asyncio.to_thread(again.read, Digest.of(b"three"), 9) == b"three"
+    assert not await asyncio.to_thread(lambda: again.mending.unknown_files)
+    await asyncio.get_running_loop().run_in_executor(None, again.close)
