@@ -19,9 +19,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mirror.fields import Amount, reason
 from mirror.settings import (
     AccountSettings,
-    Amount,
     CacheSettings,
     Config,
     Fill,
@@ -33,7 +33,6 @@ from mirror.settings import (
     TagRule,
     Tags,
     UpstreamSettings,
-    reason,
 )
 
 __all__ = [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mirror.config import Config, ConfigError, environment
 from mirror.ledger import Ledger
-from mirror.listening import Listening, bound, inherited
+from mirror.listening import Listening, Share, bound, inherited
 from mirror.log import about, configure, get_logger
 from mirror.notify import notify
 from mirror.service import Service
@@ -117,7 +117,7 @@ def _work(config: Config, birth: Birth) -> int:
 
 async def _serve(config: Config, birth: Birth) -> None:
     loop = asyncio.get_running_loop()
-    place = Place(birth.sockets, config.server.tls(), shared=True)
+    place = Place(birth.sockets, config.server.tls(), Share(birth.crowd, birth.number))
     stop = asyncio.Event()
     loop.add_signal_handler(STOP, stop.set)
     loop.add_signal_handler(RETIRE, place.retire.set)

@@ -24,8 +24,13 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 def renew(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Answer new connections with these. As `server_context`, and the old ones stay if these are refused."""
-    server_context(certificate, key)
-    context.load_cert_chain(certificate, key, password=_refuse)
+    new = server_context(certificate, key)
+
+    def use(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = new
+
+    # Loaded into the context itself, they would for a moment be a new certificate with an old key.
+    context.sni_callback = use
 
 
 def _refuse() -> NoReturn:

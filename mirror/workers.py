@@ -7,7 +7,7 @@ and the certificates as they are then; when all of those are ready, the old ones
 The sockets are shared, and not one each by SO_REUSEPORT. Closing one of those resets the connections that
 wait in it, at each reload and each death; a worker that hangs keeps those waiting that the kernel's hash has
 given to it; and what a service manager passes is one socket anyway. Shared ones close with the last process.
-Each worker accepts one connection at a time (`listening.Listening`), so whoever has the time takes the next.
+The workers tell each other how many connections they have (`listening.Crowd`), and who has fewer goes first.
 """
 
 import os
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mirror.config import Config, ConfigError
-from mirror.listening import Listening, bound, printed
+from mirror.listening import Crowd, Listening, bound, printed
 from mirror.log import get_logger
 from mirror.notify import notify
 
@@ -50,6 +50,7 @@ class Birth:
 
     number: int
     sockets: Sequence[Listening]
+    crowd: Crowd
     folder: Path
     ready: int
     parent: int
@@ -94,6 +95,7 @@ class Workers:
         self._means = means
         self._folder = folder
         self._sockets: dict[str, list[Listening]] = {"": list(inherited)} if inherited else {}
+        self._crowd = Crowd()
         self._workers: list[Worker] = []
         self._next: Config | None = None  # while the workers of a new configuration are coming
         self._reload_again = False
@@ -146,24 +148,25 @@ class Workers:
         number = next(each for each in range(len(taken) + 1) if each not in taken)
         ready, tell = os.pipe2(os.O_CLOEXEC)
         parent, lifeline = os.pipe2(os.O_CLOEXEC)
-        sockets = [
-            each for name in self._sockets if self._serves(config, name) for each in self._sockets[name]
-        ]
+        birth = Birth(number, self._of(config), self._crowd, self._folder, tell, parent)
+        # A signal that the child has before it handles its own would be taken for one of the parent's.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()
         if pid == 0:
-            os.close(ready)
-            os.close(lifeline)
-            self._live(config, Birth(number, sockets, self._folder, tell, parent))
+            self._live(config, birth, (ready, lifeline))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         os.close(tell)
         os.close(parent)
         worker = Worker(pid, number, config, ready, lifeline, time.monotonic())
         self._workers.append(worker)
         self._selector.register(ready, selectors.EVENT_READ, worker)
 
-    def _live(self, config: Config, birth: Birth) -> NoReturn:
+    def _live(self, config: Config, birth: Birth, parents: tuple[int, int]) -> NoReturn:
         """In the new process. Nothing of the parent's may be done by it, not even at its end."""
         status = 1
         try:
+            for descriptor in parents:
+                os.close(descriptor)
             signal.set_wakeup_fd(-1)
             for number in HANDLED:
                 signal.signal(number, signal.SIG_DFL)
@@ -204,6 +207,7 @@ class Workers:
                 return
             for worker in [each for each in self._workers if each.pid == pid]:
                 self._workers.remove(worker)
+                self._crowd.leave(worker.number)
                 with suppress(KeyError):
                     self._selector.unregister(worker.ready)
                 os.close(worker.ready)
@@ -214,9 +218,7 @@ class Workers:
         if worker.stage is Stage.LEAVING or self._stopping:
             return
         if worker.config is self._next:
-            log.error(
-                "a worker of the new configuration does not start, going on with the old", status=status
-            )
+            log.error("a worker of the new configuration died, going on with the old one", status=status)
             self._give_up_reload()
             return
         if not self._announced:  # it has said why

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from mirror.config import Config
-from mirror.listening import Listening, bound, printed
+from mirror.listening import Listening, Share, bound, printed
 from mirror.log import get_logger
 from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
@@ -43,12 +43,12 @@ CLOSING_SECONDS = 1.0
 class Place:
     """Where to serve: sockets that are bound, and what their connections are encrypted with.
 
-    `shared`: other processes accept there too. `retire` is set when they do it alone from now on.
+    `share`: other processes accept there too. `retire` is set when they do it alone from now on.
     """
 
     sockets: Sequence[Listening]
     tls: ssl.SSLContext | None
-    shared: bool = False
+    share: Share | None = None
     retire: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -154,10 +154,15 @@ async def serve(
     try:
         for each in place.sockets:
             # Listening says what the backlog is for.
-            backlog = 1 if place.shared else ACCEPTS
+            each.share = place.share
+            backlog = ACCEPTS if place.share is None else 1
             await web.SockSite(runner, each, ssl_context=place.tls, backlog=backlog).start()
+        server.accept_for(place.share)
         ready([printed(each) for each in place.sockets])
         await first_of(stop.wait(), place.retire.wait())
+        server.accept_for(None)
+        if place.share is not None:
+            place.share.leave()
         await _accept_no_more(place.sockets)
         for site in runner.sites:
             await site.stop()

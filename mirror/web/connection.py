@@ -8,6 +8,7 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from mirror.listening import Share
 from mirror.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
 from mirror.web import respond
@@ -77,6 +78,7 @@ class Server(web.Server):
     ) -> None:
         super().__init__(handler, **options)
         self._here = 0
+        self._share: Share | None = None
         self.deserted = asyncio.Event()  # set while there is no connection
         self.deserted.set()
         self._connect = partial(Connection, replay, metrics, self, loop=self._loop, **self._kwargs)
@@ -86,14 +88,24 @@ class Server(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self._here += 1
+        self._count(self._here + 1)
         self.deserted.clear()
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        self._here -= 1
+        self._count(self._here - 1)
         if not self._here:
             self.deserted.set()
+
+    def accept_for(self, share: Share | None) -> None:
+        """Tell `share` how many connections there are, from now on; None: nobody."""
+        self._share = share
+        self._count(self._here)
+
+    def _count(self, here: int) -> None:
+        self._here = here
+        if self._share is not None:
+            self._share.have(here)
 
 
 def _reason(error: BaseException | None, message: str) -> str:

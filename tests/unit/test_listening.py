@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mirror.listening import Listening, bound, inherited, printed
+from mirror.listening import COURTESY, Crowd, Listening, Share, bound, inherited, printed
 
 INHERIT = """
 import os, sys
@@ -71,3 +71,39 @@ def test_the_backlog_is_ours() -> None:
         clients = [socket.create_connection(listening.getsockname(), timeout=30) for _ in range(10)]
         for each in clients:
             each.close()
+
+
+def test_who_has_fewer_connections_goes_first() -> None:
+    """Who has more leaves what comes to others for a moment, and then takes it all the same."""
+    now = [0.0]
+    crowd = Crowd()
+    one, two = Share(crowd, 0, lambda: now[0]), Share(crowd, 1, lambda: now[0])
+    one.have(3)
+    assert not one.lets_go_first()  # there is nobody else
+    two.have(3)
+    assert not one.lets_go_first()
+    two.have(2)
+    assert not two.lets_go_first()
+    assert one.lets_go_first()
+    now[0] = COURTESY
+    assert not one.lets_go_first()
+    assert one.lets_go_first()
+    two.leave()
+    assert not one.lets_go_first()
+    Share(crowd, 1000).have(1)  # after many reloads with long answers
+    assert not one.lets_go_first()
+
+
+def test_what_is_left_to_others_looks_like_nothing() -> None:
+    """asyncio asks again when it is woken again, which is at once."""
+    crowd = Crowd()
+    (listening,) = bound(["127.0.0.1:0"])
+    listening.share = Share(crowd, 0)
+    listening.share.have(1)
+    crowd.set(1, 0)
+    with listening, socket.create_connection(listening.getsockname(), timeout=30):
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        crowd.set(1, 1)
+        listening.setblocking(True)
+        listening.accept()[0].close()
