@@ -101,7 +101,7 @@ async def test_metrics_count_requests_bytes_and_the_cache(mirror: Running, image
     received = 10 + len(image.manifest_data)
     assert f'registry_mirror_upstream_bytes_total{{upstream="docker.io"}} {received}.0' in lines
     assert "registry_mirror_cache_entries 2.0" in lines
-    assert "registry_mirror_tasks 1.0" in lines  # housekeeping
+    assert "registry_mirror_tasks 2.0" in lines  # housekeeping and scrub
     assert f"registry_mirror_cache_bytes {received}.0" in lines
     assert "registry_mirror_fills_running 0.0" in lines
     assert "library/x" not in reply.body.decode()
