@@ -134,10 +134,14 @@ class Metrics:
 # Kinds of metrics that are added up, over processes and over those that are dead.
 COUNTED = ("counter", "histogram")
 
+# Gauges of which the largest counts: what is wrong for one process is wrong.
+LARGEST = ("registry_mirror_cache_trouble",)
+
 # Gauges that are added up over the living. Of others one process' word is as good as another's.
 ADDED = (
     "registry_mirror_fills_running",
     "registry_mirror_source_connections",
+    "registry_mirror_tasks",
     "process_open_fds",
     "process_resident_memory_bytes",
     "process_virtual_memory_bytes",
@@ -172,6 +176,9 @@ class Family:
             for key in self.samples.keys() & other.samples.keys():
                 values = self.samples[key], other.samples[key]
                 samples[key] = min(values) if key[0].endswith("_created") else sum(values)
+        if self.name in LARGEST:
+            for key in self.samples.keys() & other.samples.keys():
+                samples[key] = max(self.samples[key], other.samples[key])
         return Family(self.name, self.kind, self.documentation, samples)
 
 

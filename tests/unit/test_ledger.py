@@ -77,6 +77,9 @@ async def test_gauges_are_not_all_added(tmp_path: Path) -> None:
         assert await one.value("registry_mirror_fills_running") == 2
         assert await one.value("registry_mirror_cache_bytes") == 100
         assert await one.value('registry_mirror_source_up{source="only.two",upstream="docker.io"}') == 1
+        for each, trouble in ((one, 0), (two, 1)):
+            each.metrics.cache_trouble.labels("write", "full").set(trouble)
+        assert await one.value('registry_mirror_cache_trouble{kind="full",what="write"}') == 1
         two.die()
         assert await one.value("registry_mirror_fills_running") == 1
 
