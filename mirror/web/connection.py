@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -40,7 +40,7 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter
         idle = waiter is not None and not waiter.done()
-        transport = cast(asyncio.Transport, self.transport)
+        transport: Any = self.transport
         if idle and self._whole and self._replay.answer(data, transport, self._client):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             return
