@@ -9,6 +9,7 @@ from typing import Any
 from mirror.cache.cache import Cache
 from mirror.cache.fill import Tools
 from mirror.config import Config
+from mirror.heap import give_back
 from mirror.ledger import Ledger
 from mirror.log import get_logger
 from mirror.metrics import Family, Metrics, rendered
@@ -137,3 +138,4 @@ class Service:
                 await self._store.keep_house()
             except StoreError as error:
                 log.warning("housekeeping failed", reason=str(error))
+            await asyncio.to_thread(give_back)

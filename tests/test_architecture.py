@@ -11,7 +11,19 @@ PACKAGE = Path(__file__).parent.parent / "mirror"
 # Lower layers first. A module may import from its own layer and from those below.
 LAYERS = [
     {"oci"},
-    {"config", "fields", "settings", "log", "metrics", "tally", "tasks", "tls", "listening", "ledger"},
+    {
+        "config",
+        "fields",
+        "heap",
+        "settings",
+        "log",
+        "metrics",
+        "tally",
+        "tasks",
+        "tls",
+        "listening",
+        "ledger",
+    },
     {"store", "upstream"},
     {"cache"},
     {"service"},

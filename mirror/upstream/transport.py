@@ -15,6 +15,7 @@ from yarl import URL
 
 from mirror import __version__
 from mirror.config import UpstreamSettings
+from mirror.heap import keep_buffers
 from mirror.metrics import Metrics
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.proxy import Proxies
@@ -25,8 +26,6 @@ from mirror.upstream.resolver import GuardedResolver, PrivateAddress
 _MAX_HEADER = 128 * 1024
 # What one read of asyncio's brings at most. Who wants more to be waiting collects it (mirror.cache.pieces).
 _READ_BUFFER = 256 * 1024
-# The most that glibc can be taught to keep for reuse instead of giving it back (DEFAULT_MMAP_THRESHOLD_MAX).
-_KEPT = 32 * 1024 * 1024 - 64 * 1024
 # The least that an answer brings that is read as a whole, in bytes a second, or it is given up: of one that
 # drips each byte comes within `read_timeout` and the end never, and all who wait for the same wait with it.
 _SLOWEST = 1024
@@ -155,7 +154,7 @@ class Transport:
 
     def _new_session(self, context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
         settings = self._settings
-        _keep_buffers()
+        keep_buffers()
         self._resolver = GuardedResolver(
             aiohttp.ThreadedResolver(),
             self.url.host or "",
@@ -179,15 +178,6 @@ class Transport:
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
-
-
-def _keep_buffers() -> None:
-    """Make what bodies are received into be used again.
-
-    glibc gives freed memory back to the system at once, until it has seen a block of that size freed
-    (mallopt(3), M_MMAP_THRESHOLD). For each GiB received that is 55,000 page faults, or 3,000.
-    """
-    bytearray(_KEPT)
 
 
 def _timely(seconds: float) -> type[Response]:
