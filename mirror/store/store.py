@@ -218,12 +218,7 @@ class Store:
 
     async def claim(self, digest: Digest) -> Claim | None:
         """The lock for filling a small blob, and whether it is here by now; None while another has it."""
-        claiming = self._claims.start(digest)
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            claiming.add_done_callback(self._release_unwanted)
-            raise
+        return await self._had(self._claims.start(digest), _give_up)
 
     async def keep(self, repository: Repository, claim: Claim, content: Content) -> None:
         """Store a small blob, which was verified, if that can be, and give up its lock."""
@@ -342,18 +337,19 @@ class Store:
         await self.threads.close(self.folder.close)
 
     async def _had(self, having: "asyncio.Future[T]", unwanted: Callable[[T], object]) -> T:
-        """What a thread brings. Whoever waits may leave: `unwanted` is then called with it, in a thread."""
+        """What a thread brings. Whoever waits may leave: `unwanted` is then called with it, in a thread.
+
+        And only then he has left: when the mirror stops, the threads end when all tasks have.
+        """
         try:
             return await asyncio.shield(having)
         except asyncio.CancelledError:
-            having.add_done_callback(
-                lambda had: (
-                    had.cancelled()
-                    or had.exception() is not None
-                    or self.threads.start(unwanted, had.result())
-                )
-            )
+            await to_the_end(self._let_go(having, unwanted))
             raise
+
+    async def _let_go(self, having: "asyncio.Future[T]", unwanted: Callable[[T], object]) -> None:
+        with suppress(StoreError):
+            await self.threads.run(unwanted, await having)
 
     async def _kept(self, claim: Claim, data: bytes) -> int:
         """The excess after storing it, with more room or in a mended folder where that was wanting."""
@@ -378,10 +374,10 @@ class Store:
         noted = await self._attempts.note(work, *args, **kwargs)
         self._memory.keep_links(repository, links, written=noted)
 
-    def _release_unwanted(self, claiming: "asyncio.Future[Claim | None]") -> None:
-        """Whoever wanted to fill has left while the lock was being had."""
-        if not claiming.cancelled() and claiming.exception() is None and (claim := claiming.result()):
-            self.threads.start(claim.release)
+
+def _give_up(claim: Claim | None) -> None:
+    if claim is not None:
+        claim.release()
 
 
 def _unlock(had: tuple[Partial | None, Held]) -> None:

@@ -288,4 +288,6 @@ def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
         assert wrong_files(each.cache) == []
         assert disorder(each.cache) == []
     assert once.size <= once.sent <= 1.01 * once.size + once.lost
-    assert twice.size <= twice.sent <= 2.01 * twice.size + twice.lost
+    # Each kill and each wrong byte may have cost all that had come of a blob until then.
+    destroyed = sum(count for fault, count in soak.met.items() if fault in ("kill -9", "a wrong byte"))
+    assert twice.size <= twice.sent <= (1.01 + destroyed) * twice.size + twice.lost
