@@ -21,6 +21,8 @@ from mirror import __version__
 from mirror.tally import Tallies
 
 LABELS = ("kind", "outcome")
+SOURCE = ("upstream", "source")
+ACCOUNT = ("upstream", "account")
 
 
 class Metrics:
@@ -30,76 +32,66 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        Gauge("registry_mirror_info", "Always 1.", ["version"], registry=registry).labels(__version__).set(1)
+        self._gauge("info", "Always 1.", "version").labels(__version__).set(1)
         self.requests = Tallies()
         registry.register(RequestCollector(self.requests))
-        self.upstream_bytes = Counter(
-            "registry_mirror_upstream_bytes_total",
-            "Body bytes received from upstreams.",
-            ["upstream"],
-            registry=registry,
+        self.upstream_bytes = self._counter(
+            "upstream_bytes_total", "Body bytes received from upstreams.", "upstream"
         )
-        self.upstream_requests = Counter(
-            "registry_mirror_upstream_requests_total",
+        self.upstream_requests = self._counter(
+            "upstream_requests_total",
             "Requests to upstreams, by status or by what went wrong instead of one.",
-            ["upstream", "status"],
-            registry=registry,
+            "upstream",
+            "status",
         )
-        self.fills_running = Gauge(
-            "registry_mirror_fills_running", "Blobs being downloaded now.", registry=registry
+        self.fills_running = self._gauge("fills_running", "Blobs being downloaded now.")
+        self.fill_failures = self._counter(
+            "fill_failures_total", "Downloads that failed, by reason.", "reason"
         )
-        self.fill_failures = Counter(
-            "registry_mirror_fill_failures_total",
-            "Downloads that failed, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        self.passed_through = Counter(
-            "registry_mirror_passed_through_total",
+        self.passed_through = self._counter(
+            "passed_through_total",
             "Blobs sent as they came because they could not be kept, one transfer for each client.",
-            registry=registry,
         )
-        self.cache_trouble = Gauge(
-            "registry_mirror_cache_trouble",
+        self.cache_trouble = self._gauge(
+            "cache_trouble",
             "1 while something is wrong with the cache folder, by what does not work and why.",
-            ["what", "kind"],
-            registry=registry,
+            "what",
+            "kind",
         )
-        self.scrubbed_bytes = Counter(
-            "registry_mirror_scrubbed_bytes_total", "Bytes read to prove what is cached.", registry=registry
-        )
-        self.scrub_wrong = Counter(
-            "registry_mirror_scrub_wrong_total", "Blobs found wrong by that.", registry=registry
-        )
-        self.tasks = Gauge(
-            "registry_mirror_tasks", "Background tasks running now, downloads included.", registry=registry
-        )
-        self.prefetched = Counter(
-            "registry_mirror_prefetched_blobs_total",
+        self.scrubbed_bytes = self._counter("scrubbed_bytes_total", "Bytes read to prove what is cached.")
+        self.scrub_wrong = self._counter("scrub_wrong_total", "Blobs found wrong by that.")
+        self.tasks = self._gauge("tasks", "Background tasks running now, downloads included.")
+        self.prefetched = self._counter(
+            "prefetched_blobs_total",
             "Blobs to be fetched ahead, by how that ended (stored, joined, failed, cancelled, dropped).",
-            ["outcome"],
-            registry=registry,
+            "outcome",
         )
-        self.source_up = self._of_source("up", "1 while the source is used, 0 while it is left alone.")
-        self.source_latency = self._of_source("latency_seconds", "To the first byte, averaged.")
-        self.source_speed = self._of_source("bytes_per_second", "Of one connection, averaged.")
-        self.source_connections = self._of_source("connections", "Connections that bring blobs now.")
-        self.source_lies = Counter(
-            "registry_mirror_source_wrong_bytes_total",
+        self.source_up = self._gauge(
+            "source_up", "1 while the source is used, 0 while it is left alone.", *SOURCE
+        )
+        self.source_latency = self._gauge("source_latency_seconds", "To the first byte, averaged.", *SOURCE)
+        self.source_speed = self._gauge("source_bytes_per_second", "Of one connection, averaged.", *SOURCE)
+        self.source_connections = self._gauge(
+            "source_connections", "Connections that bring blobs now.", *SOURCE
+        )
+        self.source_lies = self._counter(
+            "source_wrong_bytes_total",
             "Downloads that did not match their digest because of what the source sent.",
-            ["upstream", "source"],
-            registry=registry,
+            "upstream",
+            "source",
         )
-        self.evicted_blobs = Counter(
-            "registry_mirror_evicted_blobs_total",
-            "Blobs removed to make room, or for their age.",
-            registry=registry,
+        self.evicted_blobs = self._counter(
+            "evicted_blobs_total", "Blobs removed to make room, or for their age."
         )
-        self.evicted_bytes = Counter("registry_mirror_evicted_bytes_total", "Their bytes.", registry=registry)
-        self.ratelimit_limit = self._of_account("limit", "Requests that the upstream allows the account.")
-        self.ratelimit_remaining = self._of_account("remaining", "Requests that it has left of them.")
-        self.cache_bytes = Gauge("registry_mirror_cache_bytes", "Bytes of blobs cached.", registry=registry)
-        self.cache_entries = Gauge("registry_mirror_cache_entries", "Blobs cached.", registry=registry)
+        self.evicted_bytes = self._counter("evicted_bytes_total", "Their bytes.")
+        self.ratelimit_limit = self._gauge(
+            "ratelimit_limit", "Requests that the upstream allows the account.", *ACCOUNT
+        )
+        self.ratelimit_remaining = self._gauge(
+            "ratelimit_remaining", "Requests that it has left of them.", *ACCOUNT
+        )
+        self.cache_bytes = self._gauge("cache_bytes", "Bytes of blobs cached.")
+        self.cache_entries = self._gauge("cache_entries", "Blobs cached.")
 
     def render(self) -> tuple[bytes, str]:
         """Body and Content-Type for a Prometheus scrape."""
@@ -117,18 +109,11 @@ class Metrics:
             for each in self._registry.collect()
         ]
 
-    def _of_source(self, name: str, documentation: str) -> Gauge:
-        return Gauge(
-            f"registry_mirror_source_{name}", documentation, ["upstream", "source"], registry=self._registry
-        )
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"registry_mirror_{name}", documentation, labels, registry=self._registry)
 
-    def _of_account(self, name: str, documentation: str) -> Gauge:
-        return Gauge(
-            f"registry_mirror_ratelimit_{name}",
-            documentation,
-            ["upstream", "account"],
-            registry=self._registry,
-        )
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(f"registry_mirror_{name}", documentation, labels, registry=self._registry)
 
 
 # Kinds of metrics that are added up, over processes and over those that are dead.

@@ -45,13 +45,11 @@ class Memory:
     @property
     def writes(self) -> int:
         """Changes when something is written."""
-        if self._removed() != self._seen:
-            self._forget_all()
+        self._heed_removals()
         return self._writes
 
     def content(self, repository: Repository, digest: Digest) -> Content | None:
-        if self._removed() != self._seen:
-            self._forget_all()
+        self._heed_removals()
         return self._contents.get((repository, digest))
 
     def keep_content(self, repository: Repository, digest: Digest, content: Content, writes: int) -> None:
@@ -79,8 +77,7 @@ class Memory:
             self._contents.drop((repository, digest))
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        if self._removed() != self._seen:
-            self._forget_all()
+        self._heed_removals()
         return self._tags.get((repository, tag))
 
     def keep_tag(self, repository: Repository, tag: Tag, entry: TagEntry, writes: int) -> None:
@@ -93,8 +90,12 @@ class Memory:
         self._writes += 1
         self._tags.drop((repository, tag))
 
-    def _forget_all(self) -> None:
-        self._seen = self._removed()
+    def _heed_removals(self) -> None:
+        """Forget everything if something was removed since the last look."""
+        removed = self._removed()
+        if removed == self._seen:
+            return
+        self._seen = removed
         self._writes += 1
         self._tags.clear()
         self._contents.clear()
