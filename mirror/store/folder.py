@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -311,9 +311,10 @@ class Folder:
         reserved, written = 0, 0
         with os.scandir(self.partials) as entries:
             for entry in entries:
-                status = entry.stat()
-                reserved += status.st_size
-                written += 512 * status.st_blocks
+                with suppress(FileNotFoundError):  # adopted, or given up, since it was listed
+                    status = entry.stat()
+                    reserved += status.st_size
+                    written += 512 * status.st_blocks
         free = usage.free - max(0, reserved - written)
         return Room(usage.total, free, self.blobs.size() + reserved)
 

@@ -217,9 +217,12 @@ class World:
     def restless(self) -> Iterator[object]:
         """What is still to happen by itself."""
         yield from (client for client in self.clients if not client.over and not self.held(client.content))
-        flights = self.mirror.service.cache._blobs._flights._running
+        cache = self.mirror.service.cache
+        flights = cache._blobs._flights._running
         held = {self.names[content] for content in BLOBS if self.held(content)}
         yield from (digest for digest in flights if str(digest) not in held)
+        # A worker has a fill, or is about to start one.
+        yield from range(cache._prefetch._workers - len(cache._prefetch._ahead))
         yield from (content for content in self.names if self.transfers(content) > self.held(content))
 
     async def settle(self) -> None:
