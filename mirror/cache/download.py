@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from mirror.cache import plan
 from mirror.cache.effort import Effort
+from mirror.cache.failures import Failures
 from mirror.cache.pieces import Pieces, clipped, skipping
 from mirror.cache.plan import Lane, Ramp
 from mirror.config import Fill as FillSettings
@@ -32,7 +33,7 @@ log = get_logger(__name__)
 # How often the lanes are looked at while they bring bytes, in seconds.
 TICK = 0.05
 
-# Pauses between attempts that brought nothing, in seconds; the last one repeats.
+# Pauses between attempts that brought next to nothing, in seconds; the last one repeats.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -78,8 +79,7 @@ class Download:
         self._changed = asyncio.Event()
         self._urgent = True
         self._whole = False  # ask for no range though the size is not known
-        self._fruitless = 0
-        self._received = 0  # at the last failure
+        self._failures = Failures(order.settings.attempts)
         self._not_before = 0.0
         self.parts: dict[Source, list[Span]] = defaultdict(list)  # who brought what
 
@@ -183,6 +183,8 @@ class Download:
         everybody = [lane for lane in self._lanes if lane.asked]
         for lane in plan.stalled(everybody, now, latency, 1.0 + self._silent.total() / 8):
             self._give_up(lane, "connection stalled, asking another")
+        for lane in plan.dripping(everybody, now, 2.0 ** min(self._silent.total(), 10)):
+            self._give_up(lane, "connection brings next to nothing, asking another")
         best = max(candidates, key=lambda source: source.health.speed)
         speed = max([best.health.speed, *(lane.speed() for lane in self._lanes)])
         patience = 1.0 + self._silent.total()
@@ -196,9 +198,13 @@ class Download:
     def _give_up(self, lane: Lane[Source], why: str) -> None:
         if not self._lanes[lane].done():
             log.info(why, source=lane.source.name, **self._about())
-            self._silent[lane.source] += 1
-            self._shunned[lane.source] = time.monotonic() + 2.0 ** min(self._silent[lane.source], 6)
+            self._shun(lane.source, time.monotonic())
             self._lanes[lane].cancel()
+
+    def _shun(self, source: Source, now: float) -> None:
+        """Have others asked for a while, longer each time."""
+        self._silent[source] += 1
+        self._shunned[source] = now + 2.0 ** min(self._silent[source], 6)
 
     def _candidates(self) -> list[Source]:
         """The sources that may have it, best first. Raises the error of the last one that could not help."""
@@ -259,7 +265,7 @@ class Download:
             lane.asked, lane.began, lane.last = True, (now := time.monotonic()), now
             try:
                 async with lane.source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
-                    lane.answered = True
+                    lane.answered, lane.marked = True, time.monotonic()
                     await self._take(lane, body, ranged=span != (0, None))
             except UpstreamError as error:
                 if not self._refuses_range(error):
@@ -314,7 +320,9 @@ class Download:
                     raise UpstreamError(Failure.INVALID, f"{self._order.digest}: more bytes than announced")
                 if length > lane.left:
                     parts, length = clipped(parts, lane.left), lane.left
+                lane.writing = True
                 await growing.write(lane.offset, parts)
+                lane.writing = False
                 lane.moved(time.monotonic(), length)
         finally:
             await stop_task(collecting)
@@ -347,23 +355,20 @@ class Download:
                 self._not_before = time.monotonic() + PAUSES[0]
 
     def _failed(self, lane: Lane[Source], error: UpstreamError) -> None:
-        """Go on, from another source or after a pause; raises `error` when that is in vain.
-
-        Each failure that brought bytes makes the next one free.
-        """
-        received = self._growing.received() if self._growing else 0
-        self._fruitless = 0 if received > self._received else self._fruitless + 1
-        self._received = received
+        """Go on, from another source or after a pause; raises `error` when that is in vain."""
+        now = time.monotonic()
+        self._failures.happened(lane.began, self._growing.received() if self._growing else 0, now)
         # Before the first byte the registry client has retried already: fail fast.
         if not error.temporary or self._growing is None:
             self._refused[lane.source] = error
             self._candidates()
             return
-        if self._fruitless > self._order.settings.attempts:
+        if self._failures.too_many:
             raise error
+        if error.failure is Failure.TIMEOUT:
+            self._shun(lane.source, now)
         log.info("transfer broke, resuming", reason=str(error), source=lane.source.name, **self._about())
-        now = time.monotonic()
-        pause = PAUSES[min(self._fruitless, len(PAUSES)) - 1] if self._fruitless else 0.0
+        pause = self._failures.pause(PAUSES)
         if all(source.resting(now) for source in self._candidates()):
             pause = max(pause, min(error.retry_after or 0.0, LONGEST_REST))
         self._not_before = now + pause

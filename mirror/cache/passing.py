@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from mirror.cache.failures import Failures
 from mirror.cache.fill import Tools
 from mirror.cache.pieces import clipped, skipping
 from mirror.log import get_logger
@@ -104,20 +105,19 @@ class PassedBlob:
 
     async def _bytes(self, span: Span) -> AsyncGenerator[bytes, None]:
         """From one source after the other, each going on where the last one broke off."""
-        offset, fruitless = span.start, 0
+        offset, failures = span.start, Failures(self._tools.settings.attempts)
         while offset < span.stop:
-            source = self._pick()
-            before = offset
+            source, began = self._pick(), time.monotonic()
             try:
                 async with aclosing(self._from(source, Span(offset, span.stop))) as pieces:
                     async for piece in pieces:
                         offset += len(piece)
                         yield piece
             except UpstreamError as error:
-                fruitless = 0 if offset > before else fruitless + 1
+                failures.happened(began, offset - span.start, time.monotonic())
                 self._failed.add(source)
                 elsewhere = len(self._failed) < len(self._upstream.sources)
-                if not (elsewhere or error.temporary) or fruitless > self._tools.settings.attempts:
+                if not (elsewhere or error.temporary) or failures.too_many:
                     raise
                 log.info("transfer broke, resuming", reason=str(error), digest=str(self._digest))
 

@@ -7,7 +7,8 @@ A *lane* is one connection that brings one span. The rules:
 3. A span is long where a connection is fast, so that a request's round trip is a small part of it, and
    short towards the end, so that all lanes end together.
 4. Connections are added while they pay: while the sum of what arrives still grows (`Ramp`).
-5. A lane that has become slow, or silent, gives its rest to others (`to_steal`, `stalled`).
+5. A lane that has become slow, or silent, gives its rest to others (`to_steal`, `stalled`); one that drips is
+   asked for again, whether anything better is known or not (`dripping`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mirror.oci.ranges import Span
+from mirror.upstream.progress import SLOWEST
 
 S = TypeVar("S")
 
@@ -48,6 +50,11 @@ SILENCE = 2.0
 STALLED = 0.75
 # What was heard of within this time is not silent, in seconds.
 HEARD = 0.5
+# How long a lane has to bring as much as is worth waiting for (mirror.upstream.progress), in seconds, and how
+# much that is. Asked for again it costs a round trip; if that was in vain, the next one has twice as long, so
+# that a line on which nothing better is to be had is soon left alone.
+DRIP = 10.0
+LITTLE = int(SLOWEST * DRIP)
 # How much more patient to be with a lane that is all there is: nothing shows that another would do better.
 ALONE = 8.0
 
@@ -63,12 +70,15 @@ class Lane(Generic[S]):
     offset: int = 0  # what has arrived ends here
     asked: bool = False  # its turn has come, and the request is on its way
     answered: bool = False
+    writing: bool = False  # it is the disk that is waited for
     first: float | None = None  # when the first byte came
     last: float = 0.0  # when the last one did
+    mark: int = 0  # what had arrived when enough had come to go on waiting
+    marked: float = 0.0  # and when that was
 
     def __post_init__(self) -> None:
-        self.offset = self.start
-        self.last = self.began
+        self.offset = self.mark = self.start
+        self.last = self.marked = self.began
 
     @property
     def left(self) -> int:
@@ -86,6 +96,8 @@ class Lane(Generic[S]):
             self.first = now
         self.offset += length
         self.last = now
+        if self.offset - self.mark >= LITTLE:
+            self.mark, self.marked = self.offset, now
 
 
 def next_span(
@@ -162,6 +174,16 @@ def stalled(lanes: Sequence[Lane[S]], now: float, latency: float, patience: floa
         lane
         for lane in lanes
         if now - lane.last > patience * STALLED + (begin if lane.first is None else 0.0)
+    ]
+
+
+def dripping(lanes: Iterable[Lane[S]], now: float, patience: float = 1.0) -> list[Lane[S]]:
+    """The lanes that have brought next to nothing for long, whatever others do.
+
+    `patience` as for `to_steal`.
+    """
+    return [
+        lane for lane in lanes if lane.answered and not lane.writing and now - lane.marked > patience * DRIP
     ]
 
 

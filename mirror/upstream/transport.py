@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import ssl
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import aiohttp
@@ -18,6 +19,7 @@ from mirror.config import UpstreamSettings
 from mirror.heap import keep_buffers
 from mirror.metrics import Metrics
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.progress import Progress
 from mirror.upstream.proxy import Proxies
 from mirror.upstream.redirect import is_private_host, origin
 from mirror.upstream.resolver import GuardedResolver, PrivateAddress
@@ -26,9 +28,6 @@ from mirror.upstream.resolver import GuardedResolver, PrivateAddress
 _MAX_HEADER = 128 * 1024
 # What one read of asyncio's brings at most. Who wants more to be waiting collects it (mirror.cache.pieces).
 _READ_BUFFER = 256 * 1024
-# The least that an answer brings that is read as a whole, in bytes a second, or it is given up: of one that
-# drips each byte comes within `read_timeout` and the end never, and all who wait for the same wait with it.
-_SLOWEST = 1024
 
 Response = aiohttp.ClientResponse
 
@@ -82,27 +81,21 @@ class Transport:
         return response
 
     async def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
-        """The pieces of a body as they come in."""
+        """The pieces of a body as they come in. TIMEOUT when it drips."""
         counter = self._metrics.upstream_bytes.labels(self.name)
+        progress = Progress(self._settings.read_timeout)
+        began = time.monotonic()
         with self.translated(response.url):
             async for piece in response.content.iter_any():
+                if not progress.came(len(piece), time.monotonic() - began):
+                    message = f"{self.name}: {_place(response.url)}: the answer comes too slowly"
+                    raise UpstreamError(Failure.TIMEOUT, message)
                 counter.inc(len(piece))
                 yield piece
+                began = time.monotonic()
 
     async def read(self, response: Response, limit: int) -> bytes:
-        """The whole body; the connection is free afterwards.
-
-        INVALID when it is longer than `limit`, TIMEOUT when it drips.
-        """
-        try:
-            async with asyncio.timeout(self._settings.read_timeout) as patience:
-                return await self._read(response, limit, patience)
-        except TimeoutError:
-            message = f"{self.name}: {_place(response.url)}: the answer comes too slowly"
-            raise UpstreamError(Failure.TIMEOUT, message) from None
-
-    async def _read(self, response: Response, limit: int, patience: asyncio.Timeout) -> bytes:
-        first = patience.when() or 0.0
+        """The whole body; the connection is free afterwards. INVALID when it is longer than `limit`."""
         body = bytearray()
         async with contextlib.aclosing(self.chunks(response)) as pieces:
             async for piece in pieces:
@@ -111,7 +104,6 @@ class Transport:
                     response.close()
                     message = f"{self.name}: the answer is longer than {limit} bytes"
                     raise UpstreamError(Failure.INVALID, message, status=response.status)
-                patience.reschedule(first + len(body) / _SLOWEST)
         return bytes(body)
 
     @contextlib.contextmanager

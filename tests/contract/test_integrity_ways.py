@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from mirror.cache import plan
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.upstream.transport import Transport
 from tests.contract.integrity import (
     ERROR,
     KINDS,
     RIGHT,
+    SHORT,
     SMALL,
     X,
     expect,
@@ -44,19 +46,15 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize(
-    ("slow", "kind"),
-    # Of a large blob that drips, what came is sent, see test_a_large_blob_that_drips.
-    [(slow, kind) for slow in SLOW for kind in KINDS if (slow, kind) != ("dripping body", "large")],
-)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("slow", SLOW)
 async def test_slow_answers(fake: FakeRegistry, tmp_path: Path, slow: str, kind: str) -> None:
-    """An error in time; who comes later does not join what never ends."""
-    # A transfer that broke goes on where it stopped, as often as it brings something.
-    times, seen = (2, RIGHT) if (slow, kind) == ("silent in the body", "large") else (99, ERROR)
+    """An error in time, or a short body; who comes later does not join what never ends."""
     fill = {"attempts": 1}
     async with mirror_of(fake, tmp_path, upstream={"read_timeout": 0.2}, fill=fill) as mirror:
         what = await prepared(kind, fake, mirror)
-        fake.fault(SLOW[slow](what), what.match, "GET", times)
+        fake.fault(SLOW[slow](what), what.match, "GET", 99)
+        seen = SHORT if kind == "large" and "body" in slow else ERROR
         expect(await get(mirror.address, what.path), what, seen)
         await nothing_wrong_is_kept(mirror)
         well_again(fake)
@@ -65,22 +63,50 @@ async def test_slow_answers(fake: FakeRegistry, tmp_path: Path, slow: str, kind:
         await nothing_is_left(mirror)
 
 
-NO_SPEED = pytest.mark.xfail(reason="a source is not slow as long as nothing faster is known", strict=True)
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_large_blob_that_falls_silent(fake: FakeRegistry, tmp_path: Path, times: int) -> None:
+    """It is asked for again, and goes on where it stopped."""
+    async with mirror_of(fake, tmp_path, upstream={"read_timeout": 0.2}) as mirror:
+        what = await prepared("large", fake, mirror)
+        fake.fault(Fault(hold=Gate(), after=9), what.match, "GET", times)
+        expect(await get(mirror.address, what.path), what, RIGHT)
+        await nothing_is_left(mirror)
 
 
-@pytest.mark.parametrize("speed", [pytest.param(0.0, marks=NO_SPEED), 1e8])
+@pytest.mark.parametrize("speed", [0.0, 1e8], ids=["unknown", "known"])
 @pytest.mark.parametrize("sources", [1, 2])
 async def test_a_large_blob_that_drips(
-    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path, sources: int, speed: float
+    fake: FakeRegistry,
+    other: FakeRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sources: int,
+    speed: float,
 ) -> None:
-    """It is asked for again, elsewhere if there is somewhere else, before the client has lost patience."""
+    """It is asked for again, elsewhere if there is somewhere else, though each of its bytes comes in time."""
+    monkeypatch.setattr(plan, "DRIP", 0.3)
     async with two_sources(fake, other, tmp_path) if sources == 2 else mirror_of(fake, tmp_path) as mirror:
         what = await prepared_in_both("large", fake, other, mirror)
         for source in mirror.service._upstreams["docker.io"].sources:
             source.health.speed = speed
-        fake.fault(Fault(drip=0.02), what.match, "GET", 1)
-        async with asyncio.timeout(5 if speed else 3):
-            expect(await get(mirror.address, what.path), what, RIGHT)
+        # Without end: where it is for ever, the test does not end in its time.
+        fake.fault(Fault(drip=0.02), what.match, "GET", times=1 if sources == 1 else 99)
+        expect(await get(mirror.address, what.path), what, RIGHT)
+        assert other.requests("GET", what.match) == sources - 1
+        await nothing_is_left(mirror)
+
+
+async def test_a_slow_line_is_served(
+    fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is asked again because of that: each byte comes once, and the end comes."""
+    monkeypatch.setattr(plan, "DRIP", 0.01)
+    async with mirror_of(fake, tmp_path) as mirror:
+        what = await prepared("large", fake, mirror)
+        fake.piece = 128 * 1024
+        fake.fault(Fault(drip=0.04), what.match, "GET", times=99)
+        expect(await get(mirror.address, what.path), what, RIGHT)
+        assert 1 < fake.requests("GET", what.match) < 9
         await nothing_is_left(mirror)
 
 

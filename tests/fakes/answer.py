@@ -1,6 +1,7 @@
 """Writing a body with everything that a Fault asks for."""
 
 import asyncio
+import heapq
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -71,8 +72,8 @@ async def _body(
 def _stops(size: int, fault: Fault, piece: int | None) -> Iterator[int]:
     """Offsets up to which to write, in order; the places of the fault are among them."""
     marks = {fault.after if fault.hold else None, fault.cut_at, fault.reset_at}
-    piece = piece or (1 if fault.drip else None)
-    steps = itertools.count(piece, piece) if piece else iter(())
-    ends = set(itertools.takewhile(lambda end: end < size, steps))
-    ends |= {mark for mark in marks if mark is not None and 0 <= mark < size}
-    yield from sorted(ends | {size})
+    known = sorted(mark for mark in marks if mark is not None and 0 <= mark < size)
+    step = piece or (1 if fault.drip else max(size, 1))
+    ends = heapq.merge(range(step, size, step), known)
+    yield from (end for end, _ in itertools.groupby(ends))
+    yield size

@@ -3,15 +3,18 @@
 import pytest
 
 from mirror.cache.plan import (
+    DRIP,
     ENOUGH,
     FAST,
     FIRST_SPAN,
+    LITTLE,
     LONGEST_SPAN,
     SETTLED,
     SPAN_SECONDS,
     WINDOW,
     Lane,
     Ramp,
+    dripping,
     next_span,
     span_length,
     stalled,
@@ -114,6 +117,47 @@ def test_a_lane_that_stalls_while_another_flows() -> None:
     assert stalled([silent, moving], 1.2, 0.1) == []
     assert stalled([silent, moving], 2.0, 0.1, patience=3.0) == []
     assert stalled([silent, waiting], 2.0, 0.1) == []
+
+
+def drip(lane: Lane[str], size: int, every: float, until: float) -> None:
+    """Pieces of this size arrive on the lane, one every so many seconds."""
+    lane.answered = True
+    now = lane.last
+    while (now := now + every) <= until and lane.left >= size:
+        lane.moved(now, size)
+
+
+def test_a_lane_that_drips_is_given_up() -> None:
+    """Though nothing faster is known; but not before it had its time, and then longer each time."""
+    slow = lane(0, 8 * MIB)
+    drip(slow, 1, 0.1, DRIP)
+    assert dripping([slow], DRIP) == []
+    drip(slow, 1, 0.1, DRIP + 0.2)
+    assert dripping([slow], DRIP + 0.2) == [slow]
+    assert dripping([slow], DRIP + 0.2, patience=2.0) == []
+    assert dripping([slow], 2 * DRIP + 0.2, patience=2.0) == [slow]
+
+
+def test_a_lane_that_begins_to_drip_is_given_up() -> None:
+    """However much it has brought before."""
+    slow = lane(0, 8 * MIB)
+    drip(slow, MIB, 0.1, 0.5)
+    drip(slow, 1, 0.1, 0.5 + DRIP)
+    assert dripping([slow], 0.4 + DRIP) == []
+    assert dripping([slow], 0.6 + DRIP) == [slow]
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_a_slow_line_does_not_drip(lanes: int) -> None:
+    """20 kB/s, shared by several lanes; nor does a lane that waits for its answer or for the disk."""
+    slow = lane(0, 8 * MIB)
+    for second in range(1, 100):
+        drip(slow, 1400, 1400 / (20_000 / lanes), second)
+        assert dripping([slow], second) == []
+    asked, writing = lane(0, MIB), lane(0, MIB)
+    writing.answered = writing.writing = True
+    assert dripping([asked, writing], 100.0) == []
+    assert LITTLE < MIB
 
 
 def climb(ramp: Ramp, rate_of: dict[int, float], seconds: float) -> int:
