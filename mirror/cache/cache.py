@@ -28,6 +28,7 @@ class Cache:
     """Every method raises UpstreamError or StoreError; `cache.policy` says what a client is told."""
 
     def __init__(self, tools: Tools, upstreams: Upstreams, tags: TagSettings) -> None:
+        self._upstreams = upstreams
         self._blobs = Blobs(tools, upstreams)
         self._manifests = Manifests(tools, upstreams)
         self._tags = Tags(tools, upstreams, self._manifests, tags)
@@ -71,6 +72,10 @@ class Cache:
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)
+
+    def waited_in_vain(self, repository: Repository, seconds: float) -> None:
+        """A client was kept waiting for so long, and then told that there is no answer."""
+        self._upstreams[repository.upstream].waited_in_vain(seconds)
 
     def stop_prefetch(self) -> None:
         """Fetch nothing ahead any more, and end what nobody has asked for."""

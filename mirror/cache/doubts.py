@@ -10,7 +10,7 @@ from typing import TypeAlias
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.store.growing import GrowingFile
-from mirror.upstream.sources import Source
+from mirror.upstream.source import Source
 
 Parts: TypeAlias = Mapping[Source, Sequence[Span]]
 

@@ -26,7 +26,8 @@ from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
 from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.sources import LONGEST_REST, Source, Upstream
+from mirror.upstream.source import LONGEST_REST, Source
+from mirror.upstream.sources import Upstream
 
 log = get_logger(__name__)
 

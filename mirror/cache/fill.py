@@ -30,7 +30,8 @@ from mirror.store.store import Store
 from mirror.store.trouble import Kind, kind_of
 from mirror.tasks import Tasks, to_the_end
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.sources import Source, Upstream
+from mirror.upstream.source import Source
+from mirror.upstream.sources import Upstream
 
 log = get_logger(__name__)
 

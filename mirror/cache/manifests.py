@@ -77,6 +77,7 @@ class Manifests:
     async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
         # What another repository is refused says nothing about ours: then until it is ours that is asked.
         while True:
+            self._upstreams[repository.upstream].refuse_while_silent(digest)
             fetched = await self._fetching.once(digest, partial(self._ask, repository, digest))
             found, ours = fetched.found, fetched.repository == repository
             if isinstance(found, StoredManifest):

@@ -24,7 +24,8 @@ from mirror.store.growing import HELD_WHOLE
 from mirror.store.threads import DiskThreads
 from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
-from mirror.upstream.sources import Source, Upstream
+from mirror.upstream.source import Source
+from mirror.upstream.sources import Upstream
 
 log = get_logger(__name__)
 

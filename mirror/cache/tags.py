@@ -57,6 +57,7 @@ class Tags:
             spare = self._upstreams[repository.upstream].pressure(repository.path) is not PLENTY
             find = partial(self._renewed if spare else self._first, repository, tag)
             with self._missing.remembering((repository, tag)):
+                self._upstreams[repository.upstream].refuse_while_silent(tag)
                 return await self._getting.once((repository, tag), find)
         left = self._left(repository, tag, entry)
         if left > 0:
@@ -70,6 +71,7 @@ class Tags:
         entry = await self._store.tag(repository, tag)
         if entry is None:
             with self._missing.remembering((repository, tag)):
+                self._upstreams[repository.upstream].refuse_while_silent(tag)
                 return _info(await self._confirm(repository, tag), Outcome.MISS)
         left = self._left(repository, tag, entry)
         if left > 0:

@@ -41,9 +41,10 @@ class Health:
         self._probing_until = 0.0
         self._open = False
         self._out_until = 0.0
+        self._suspected_until = 0.0
 
     def state(self, now: float) -> State:
-        return State.OPEN if now < self._out_until else self.breaker(now)
+        return self.breaker(now) if self.trusted(now) else State.OPEN
 
     def breaker(self, now: float) -> State:
         """Whether it answers at all, be it with wrong bytes."""
@@ -53,7 +54,11 @@ class Health:
 
     def usable(self, now: float) -> bool:
         """Whether a request may be sent, and what comes may be believed."""
-        return now >= self._out_until and self.may_be_asked(now)
+        return self.trusted(now) and self.may_be_asked(now)
+
+    def trusted(self, now: float) -> bool:
+        """Whether it has not sent wrong bytes lately, as far as is known."""
+        return now >= max(self._out_until, self._suspected_until)
 
     def may_be_asked(self, now: float) -> bool:
         """Whether a request may be sent: while half-open, one at a time."""
@@ -78,7 +83,12 @@ class Health:
             self.speed = _average(self.speed, speed) if self.speed else speed
 
     def failed(self, now: float, times: int = 1) -> None:
-        """A request failed for a reason that may pass, `times` in a row."""
+        """A request failed for a reason that may pass, `times` in a row.
+
+        Those that fail while it is left alone were asked before that, and for them all it is so once.
+        """
+        if self._open and now < self._open_until:
+            return
         self._failures += times
         if self._open or self._failures >= FAILURES:
             self._open, self._open_until = True, now + self._pause
@@ -86,12 +96,16 @@ class Health:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def lied(self, now: float) -> None:
-        """It sent bytes that are not what their digest says, or may have: nothing makes up for that."""
+        """It sent bytes that are not what their digest says: nothing makes up for that."""
         self._out_until = now + OUT_FOR_LIES
+
+    def suspected(self, now: float) -> None:
+        """It, or another one, sent wrong bytes."""
+        self._suspected_until = now + OUT_FOR_LIES
 
     def cleared(self) -> None:
         """It was not the one."""
-        self._out_until = 0.0
+        self._suspected_until = 0.0
 
     def patience(self) -> float:
         """Seconds after which an answer is late: its own 90th percentile, and never very short."""

@@ -8,168 +8,21 @@ a repository has a blob at all, from the own endpoint.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mirror.config import Config, UpstreamSettings
-from mirror.log import get_logger
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.tasks import Tasks
-from mirror.upstream.body import BlobBody
 from mirror.upstream.budget import Pressure
-from mirror.upstream.client import Shortcut
-from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
-from mirror.upstream.health import FAILURES, Health, State
+from mirror.upstream.errors import UpstreamError, WrongBytes
+from mirror.upstream.health import State
 from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry, TagsPage
+from mirror.upstream.source import Source, Terms
 
 T = TypeVar("T")
-
-log = get_logger(__name__)
-
-# The most that a 429 keeps the number of connections down, in seconds.
-LONGEST_REST = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a source is used: see `SourceSettings`. Those of an upstream's own endpoint are the defaults."""
-
-    prefix: str = ""
-    weight: float = 1.0
-    tags: bool = True
-
-
-class Source:
-    """One place to ask, and what is known about it."""
-
-    def __init__(self, name: str, registry: Registry, terms: Terms, total: asyncio.Semaphore) -> None:
-        """`total`: the connections for blobs that all sources of all upstreams have together."""
-        self.name = name
-        self.prefix = terms.prefix
-        self.weight = terms.weight
-        self.tags = terms.tags
-        self.registry = registry
-        self._total = total
-        self._turns = asyncio.Semaphore(registry.most_bodies)
-        self.health = Health()
-        self.ranges = True  # until an answer shows otherwise
-        self.level = 1  # how many connections have paid for one blob
-        self.lanes = 0  # how many bring blobs now
-        self._rest_until = 0.0
-        self._answered = 0.0  # when it last did
-        self._silence: str | None = None  # why there was no answer, when there was none the last time
-
-    def __repr__(self) -> str:
-        return f"Source({self.name!r})"
-
-    def path(self, repository: str) -> str:
-        return f"{self.prefix}/{repository}" if self.prefix else repository
-
-    @property
-    def full(self) -> bool:
-        """Whether one more lane would have to wait for another to end, or would be before one that waits."""
-        return self._turns.locked() or self._total.locked()
-
-    def resting(self, now: float) -> bool:
-        """Whether it asked for less: no second connection for a blob."""
-        return now < self._rest_until
-
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait until one more connection may bring a blob."""
-        async with self._turns, self._total:
-            self.lanes += 1
-            try:
-                yield
-            finally:
-                self.lanes -= 1
-
-    @contextlib.asynccontextmanager
-    async def open_blob(
-        self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: Shortcut
-    ) -> AsyncIterator[BlobBody]:
-        """As `Registry.open_blob`, in a `turn`; what it costs and whether it works is remembered."""
-        start, stop = span
-        began = time.monotonic()
-        self._refuse_while_silent(began)
-        try:
-            self.health.asked(began)
-            async with self.registry.open_blob(
-                self.path(repository), digest, start, stop, shortcut=shortcut
-            ) as body:
-                self._answers(began)
-                yield body
-        except UpstreamError as error:
-            self.failed(error)
-            raise
-
-    async def head_manifest(self, repository: str, reference: Tag | Digest) -> ManifestInfo:
-        return await self.ask(lambda registry: registry.head_manifest(self.path(repository), reference))
-
-    async def get_manifest(self, repository: str, reference: Tag | Digest) -> ManifestBody:
-        return await self.ask(lambda registry: registry.get_manifest(self.path(repository), reference))
-
-    async def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
-        return await self.ask(lambda registry: registry.get_blob(self.path(repository), digest, limit))
-
-    async def head_blob(self, repository: str, digest: Digest) -> int | None:
-        return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest))
-
-    async def ask(self, question: Callable[[Registry], Awaitable[T]]) -> T:
-        """A small request; how long it took and whether it worked is remembered."""
-        began = time.monotonic()
-        self._refuse_while_silent(began)
-        self.health.asked(began)
-        try:
-            answer = await question(self.registry)
-        except UpstreamError as error:
-            # Silence from before it last answered says nothing about now.
-            if not error.silent or began > self._answered:
-                # Tried several times already: the next one who asks is not kept waiting for the same.
-                self.failed(error, FAILURES if error.silent else 1)
-            raise
-        self._answers(began)
-        return answer
-
-    def _answers(self, began: float) -> None:
-        self._answered = time.monotonic()
-        self.health.answered(self._answered - began)
-
-    def _refuse_while_silent(self, now: float) -> None:
-        """A source that gave no answer at all is not waited for by one client after the other."""
-        if self._silence is not None and self.health.breaker(now) is State.OPEN:
-            raise UpstreamError(Failure.UNREACHABLE, f"{self._silence}, and will be tried again soon")
-
-    def failed(self, error: UpstreamError, times: int = 1) -> None:
-        """`times`: how many failures it counts for."""
-        now = time.monotonic()
-        self._silence = error.message if error.silent else None
-        if error.failure is Failure.RATE_LIMITED:
-            self.level = max(1, self.level // 2)
-            self._rest_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
-        if error.failure is Failure.OFFLINE:
-            return
-        if error.temporary:
-            self.health.failed(now, times)
-        else:
-            self.health.answered(self.health.latency)  # it refuses, so it is well
-
-    def state(self, now: float) -> dict[str, Any]:
-        """For people: whether it is used, and what is left with each account, where that is known."""
-        accounts = [account.state() for account in self.registry.accounts.all]
-        return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
-
-    def suspected(self) -> None:
-        """It sent wrong bytes, or another one did: out for a while, or until it is `cleared`."""
-        self.health.lied(time.monotonic())
-
-    def lied(self, what: str) -> None:
-        """It sent wrong bytes: out for a while."""
-        self.health.lied(time.monotonic())
-        log.error("source sent wrong bytes, not used for a while", source=self.name, digest=what)
 
 
 class Upstream:
@@ -202,11 +55,33 @@ class Upstream:
         """How sparing to be with requests for a repository, by what its own endpoint says of its limits."""
         return self.own.registry.accounts.pressure(path)
 
+    def waited_in_vain(self, seconds: float) -> None:
+        """A client has waited so long, and was told that there is no answer."""
+        for source in self.sources:
+            source.waited_in_vain(seconds)
+
+    def refuse_while_silent(self, reference: Tag | Digest) -> None:
+        """For those who would join a question about a manifest: what they were told if they asked it now."""
+        errors = []
+        for source in self._trusted() if isinstance(reference, Tag) else self._proven():
+            try:
+                source.refuse_while_silent()
+            except UpstreamError as error:
+                errors.append(error)
+            else:
+                return
+        raise errors[-1]
+
     def usable(self) -> list[Source]:
         """The sources to ask, best first; all of them when none is well."""
         now = time.monotonic()
         well = [source for source in self.sources if source.health.usable(now)]
         return sorted(well or self.sources, key=lambda source: source.health.latency / source.weight)
+
+    def _proven(self) -> list[Source]:
+        """The sources to ask for what is proven at once, best first; the last word has the own endpoint."""
+        usable = self.usable()
+        return usable if self.own in usable else [*usable, self.own]
 
     async def head_manifest(self, path: str, reference: Tag | Digest) -> ManifestInfo:
         """The word of the upstream itself, or of a source that is trusted with tags."""
@@ -218,13 +93,13 @@ class Upstream:
             return await self._first(lambda source: source.get_manifest(path, reference), self._trusted())
         return await self._first(
             lambda source: self._honest(source, reference, source.get_manifest(path, reference)),
-            self.usable(),
+            self._proven(),
         )
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         """A small blob, from whichever source is first."""
         return await self._first(
-            lambda source: self._honest(source, digest, source.get_blob(path, digest, limit)), self.usable()
+            lambda source: self._honest(source, digest, source.get_blob(path, digest, limit)), self._proven()
         )
 
     async def _honest(self, source: Source, digest: Digest, answer: Awaitable[T]) -> T:

@@ -83,11 +83,11 @@ class RegistryApi:
     async def _manifest(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository, reference = _content(target)
         if exchange.request.method == "HEAD":
-            info = await self._in_time(self._cache.head_manifest(repository, reference))
+            info = await self._in_time(target, self._cache.head_manifest(repository, reference))
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
             exchange.outcome, exchange.lasts, unconfirmed = info.outcome, info.lasts, info.unconfirmed
         else:
-            found = await self._in_time(self._cache.get_manifest(repository, reference))
+            found = await self._in_time(target, self._cache.get_manifest(repository, reference))
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
             exchange.outcome, exchange.lasts, unconfirmed = found.outcome, found.lasts, found.unconfirmed
         exchange.digest = digest
@@ -112,13 +112,13 @@ class RegistryApi:
             **respond.content_headers(digest),
         }
         if request.method == "HEAD":
-            info = await self._in_time(self._cache.head_blob(repository, digest))
+            info = await self._in_time(target, self._cache.head_blob(repository, digest))
             exchange.outcome = info.outcome
             if respond.matches(request.headers.get("If-None-Match"), digest):
                 return respond.not_modified(exchange, digest)
             return respond.head(exchange, headers, info.size)
         deadline = asyncio.get_running_loop().time() + self._header_timeout
-        answer = await self._in_time(self._cache.get_blob(repository, digest))
+        answer = await self._in_time(target, self._cache.get_blob(repository, digest))
         exchange.outcome = answer.outcome
         reader = answer.content
         if isinstance(reader, SmallBlob):
@@ -147,7 +147,7 @@ class RegistryApi:
         query = urlencode([(key, value) for key, value in asked if key != "ns"])
         if len(query) > QUERY_BYTES:
             raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
-        page = await self._in_time(self._cache.tags(repository, query))
+        page = await self._in_time(target, self._cache.tags(repository, query))
         exchange.outcome = page.outcome
         # After a page of nothing there is none, even where the upstream says so.
         following = None if entries == 0 else page.next_query
@@ -157,7 +157,7 @@ class RegistryApi:
     async def _referrers(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
         artifact_types = [each for each in exchange.request.query.getall("artifactType", []) if each]
-        found = await self._in_time(self._cache.referrers(repository, digest, artifact_types))
+        found = await self._in_time(target, self._cache.referrers(repository, digest, artifact_types))
         exchange.outcome = found.outcome
         headers = {"Content-Type": OCI_INDEX, **_stale(exchange, found.unconfirmed)}
         if found.filtered:
@@ -175,12 +175,13 @@ class RegistryApi:
         body = json.dumps({"repositories": page.repositories}, separators=(",", ":")).encode()
         return respond.json_body(exchange, body, _next_page(exchange.request, following))
 
-    async def _in_time(self, answer: Awaitable[T]) -> T:
+    async def _in_time(self, target: Target, answer: Awaitable[T]) -> T:
         """Headers are sent within the limit, or an error is: some clients wait for ever, others 30 s."""
         try:
             async with asyncio.timeout(self._header_timeout):
                 return await answer
         except TimeoutError:
+            self._cache.waited_in_vain(_repository(target), self._header_timeout)
             raise UpstreamError(
                 Failure.TIMEOUT, f"no answer from the upstream within {self._header_timeout:g} s"
             ) from None

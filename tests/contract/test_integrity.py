@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mirror.upstream.health import State
-from mirror.upstream.sources import Source
+from mirror.upstream.source import Source
 from tests.contract.integrity import (
     BLOBS,
     BY_DIGEST,

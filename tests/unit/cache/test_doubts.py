@@ -15,7 +15,8 @@ from mirror.oci.reference import Repository
 from mirror.store.growing import GrowingFile
 from mirror.store.store import Store
 from mirror.tasks import Tasks
-from mirror.upstream.sources import Source, Upstreams
+from mirror.upstream.source import Source
+from mirror.upstream.sources import Upstreams
 from tests.fakes.faults import flipped
 from tests.fakes.upstream import settings
 

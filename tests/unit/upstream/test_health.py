@@ -44,7 +44,19 @@ def test_half_open_lets_one_through() -> None:
 
 def test_the_pause_has_an_end() -> None:
     """However often it failed."""
-    assert failing(50).state(LONGEST_PAUSE) is State.HALF_OPEN
+    health, now = Health(), 0.0
+    for _ in range(FAILURES + 20):
+        health.failed(now)
+        while health.breaker(now) is State.OPEN:
+            now += 0.5
+    health.failed(now)
+    assert health.state(now + LONGEST_PAUSE / 2) is State.OPEN
+    assert health.state(now + LONGEST_PAUSE) is State.HALF_OPEN
+
+
+def test_those_who_fail_together_open_it_once() -> None:
+    """A dozen requests into the same black hole keep it shut no longer than one."""
+    assert failing(12).state(FIRST_PAUSE) is State.HALF_OPEN
 
 
 def test_a_success_forgives() -> None:
@@ -65,11 +77,16 @@ def test_wrong_bytes_are_not_forgiven_soon() -> None:
 
 
 def test_who_was_suspected_wrongly_is_back() -> None:
-    """At once."""
+    """At once; but not from what it did otherwise."""
     health = Health()
-    health.lied(0.0)
+    health.suspected(0.0)
+    assert not health.usable(OUT_FOR_LIES - 1)
     health.cleared()
     assert health.state(0.0) is State.CLOSED
+    health.lied(0.0)
+    health.suspected(0.0)
+    health.cleared()
+    assert health.state(0.0) is State.OPEN
 
 
 def test_averages_follow() -> None:

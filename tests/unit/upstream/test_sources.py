@@ -19,7 +19,8 @@ from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES
 from mirror.upstream.registry import Registry
-from mirror.upstream.sources import Source, Upstream, Upstreams
+from mirror.upstream.source import Source
+from mirror.upstream.sources import Upstream, Upstreams
 from tests.fakes.access import BasicAuth
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry

@@ -128,6 +128,26 @@ async def test_headers_or_an_error_come_in_time(hub: FakeRegistry, tmp_path: Pat
         assert hub.requests("GET", image.layers[0]) == 1
 
 
+async def test_an_upstream_that_hangs_is_waited_for_once(
+    hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next request fails at once, be it for the same tag or for another, by HEAD or by GET."""
+    monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 60.0)
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.4})
+    async with serving(config) as mirror:
+        image = hub.add_image("library/x", "t", [])
+        gates = [hub.hold("manifests", after=-1, method=method) for method in ("HEAD", "GET")]
+        path = "/v2/docker.io/library/x/manifests"
+        assert (await ask(mirror.address, "HEAD", f"{path}/t")).status == 504
+        for method, reference in (("HEAD", "t"), ("GET", "t"), ("GET", "u"), ("GET", image.manifest)):
+            reply = await ask(mirror.address, method, f"{path}/{reference}")
+            assert (reply.status, hub.requests()) == (504, 1)
+        for gate in gates:
+            gate.release()
+        while (await get(mirror.address, f"{path}/t")).status != 200:
+            pass
+
+
 async def test_the_time_for_headers_is_counted_once(hub: FakeRegistry, tmp_path: Path) -> None:
     """What a token took is not there for the first byte: the head is on its way in time all the same."""
     hub.auth = TokenAuth()

@@ -1,0 +1,186 @@
+"""One place where an upstream's content can be had, and what is known about it, learnt from the traffic."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mirror.log import get_logger
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Tag
+from mirror.upstream.body import BlobBody
+from mirror.upstream.client import Shortcut
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.health import FAILURES, Health, State
+from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+# The most that a 429 keeps the number of connections down, in seconds.
+LONGEST_REST = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a source is used: see `SourceSettings`. Those of an upstream's own endpoint are the defaults."""
+
+    prefix: str = ""
+    weight: float = 1.0
+    tags: bool = True
+
+
+class Source:
+    """One place to ask, and what is known about it."""
+
+    def __init__(self, name: str, registry: Registry, terms: Terms, total: asyncio.Semaphore) -> None:
+        """`total`: the connections for blobs that all sources of all upstreams have together."""
+        self.name = name
+        self.prefix = terms.prefix
+        self.weight = terms.weight
+        self.tags = terms.tags
+        self.registry = registry
+        self._total = total
+        self._turns = asyncio.Semaphore(registry.most_bodies)
+        self.health = Health()
+        self.ranges = True  # until an answer shows otherwise
+        self.level = 1  # how many connections have paid for one blob
+        self.lanes = 0  # how many bring blobs now
+        self._rest_until = 0.0
+        self._answered = 0.0  # when it last did
+        self._asking: dict[object, float] = {}  # since when each question is asked that is not over
+        self._silence: UpstreamError | None = None  # when there was no answer the last time: what there was
+
+    def __repr__(self) -> str:
+        return f"Source({self.name!r})"
+
+    def path(self, repository: str) -> str:
+        return f"{self.prefix}/{repository}" if self.prefix else repository
+
+    @property
+    def full(self) -> bool:
+        """Whether one more lane would have to wait for another to end, or would be before one that waits."""
+        return self._turns.locked() or self._total.locked()
+
+    def resting(self, now: float) -> bool:
+        """Whether it asked for less: no second connection for a blob."""
+        return now < self._rest_until
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until one more connection may bring a blob."""
+        async with self._turns, self._total:
+            self.lanes += 1
+            try:
+                yield
+            finally:
+                self.lanes -= 1
+
+    @contextlib.asynccontextmanager
+    async def open_blob(
+        self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: Shortcut
+    ) -> AsyncIterator[BlobBody]:
+        """As `Registry.open_blob`, in a `turn`; what it costs and whether it works is remembered."""
+        start, stop = span
+        try:
+            with self._asked() as began:
+                async with self.registry.open_blob(
+                    self.path(repository), digest, start, stop, shortcut=shortcut
+                ) as body:
+                    self._answers(began)
+                    yield body
+        except UpstreamError as error:
+            self.failed(error)
+            raise
+
+    async def head_manifest(self, repository: str, reference: Tag | Digest) -> ManifestInfo:
+        return await self.ask(lambda registry: registry.head_manifest(self.path(repository), reference))
+
+    async def get_manifest(self, repository: str, reference: Tag | Digest) -> ManifestBody:
+        return await self.ask(lambda registry: registry.get_manifest(self.path(repository), reference))
+
+    async def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
+        return await self.ask(lambda registry: registry.get_blob(self.path(repository), digest, limit))
+
+    async def head_blob(self, repository: str, digest: Digest) -> int | None:
+        return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest))
+
+    async def ask(self, question: Callable[[Registry], Awaitable[T]]) -> T:
+        """A small request; how long it took and whether it worked is remembered."""
+        with self._asked() as began:
+            try:
+                answer = await question(self.registry)
+            except UpstreamError as error:
+                # Silence from before it last answered says nothing about now.
+                if not error.silent or began > self._answered:
+                    # Tried several times already: the next one who asks is not kept waiting for the same.
+                    self.failed(error, FAILURES if error.silent else 1)
+                raise
+            self._answers(began)
+            return answer
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[float]:
+        """A question is on its way, since when. Raises while the source is silent."""
+        self.refuse_while_silent()
+        question, began = object(), time.monotonic()
+        self.health.asked(began)
+        self._asking[question] = began
+        try:
+            yield began
+        finally:
+            del self._asking[question]
+
+    def waited_in_vain(self, seconds: float) -> None:
+        """A client was kept waiting for so long. If it was for this source: the next one shall not be.
+
+        What is being asked goes on being so: it may still be answered, and then all is well.
+        """
+        began = min((each for each in self._asking.values() if each > self._answered), default=math.inf)
+        if time.monotonic() - began > seconds / 2:
+            message = f"{self.registry.name}: no answer within {seconds:g} s"
+            error = UpstreamError(Failure.TIMEOUT, message)
+            error.silent = True
+            self.failed(error, FAILURES)
+
+    def _answers(self, began: float) -> None:
+        self._answered = time.monotonic()
+        self.health.answered(self._answered - began)
+
+    def refuse_while_silent(self) -> None:
+        """A source that gave no answer at all is not waited for by one client after the other."""
+        silence = self._silence
+        if silence is not None and self.health.breaker(time.monotonic()) is State.OPEN:
+            raise UpstreamError(silence.failure, f"{silence}, and will be tried again soon")
+
+    def failed(self, error: UpstreamError, times: int = 1) -> None:
+        """`times`: how many failures it counts for."""
+        now = time.monotonic()
+        self._silence = error if error.silent else None
+        if error.failure is Failure.RATE_LIMITED:
+            self.level = max(1, self.level // 2)
+            self._rest_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
+        if error.failure is Failure.OFFLINE:
+            return
+        if error.temporary:
+            self.health.failed(now, times)
+        else:
+            self.health.answered(self.health.latency)  # it refuses, so it is well
+
+    def state(self, now: float) -> dict[str, Any]:
+        """For people: whether it is used, and what is left with each account, where that is known."""
+        accounts = [account.state() for account in self.registry.accounts.all]
+        return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
+
+    def suspected(self) -> None:
+        """It sent wrong bytes, or another one did: out for a while, or until it is `cleared`."""
+        self.health.suspected(time.monotonic())
+
+    def lied(self, what: str) -> None:
+        """It sent wrong bytes: out for a while."""
+        self.health.lied(time.monotonic())
+        log.error("source sent wrong bytes, not used for a while", source=self.name, digest=what)
