@@ -1,7 +1,8 @@
 """What the cache answers with; `web` turns it into HTTP."""
 
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Protocol
@@ -14,6 +15,7 @@ from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.growing import GrowingFile
 from mirror.store.readahead import ReadAhead
 from mirror.store.threads import DiskThreads
+from mirror.upstream.errors import WrongBytes
 
 
 class Outcome(StrEnum):
@@ -92,6 +94,13 @@ class BlobReader(Protocol):
         """The disk does not give a span from `offset` on: the rest, from elsewhere. Or raises `error`."""
         ...
 
+    async def anew(self, error: WrongBytes, sent: Span) -> "BlobReader":
+        """What comes is wrong, and this much of it was sent: a reader of the same blob from another source.
+
+        Only if that part is the same there; else, or where there is no other source, raises `error`.
+        """
+        ...
+
     def ahead(self, stop: int) -> ReadAhead:
         """What brings the file's bytes up to `stop` from the disk before they are sent."""
         ...
@@ -101,10 +110,11 @@ class BlobReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rescue:
-    """What becomes of a reader whose disk fails. `doubt` is called then."""
+    """What becomes of a reader whose disk fails: `doubt` is called then; `again` asks for the blob anew."""
 
     passed: PassedBlob
     doubt: Callable[[], object] = bool
+    again: "Callable[[], Awaitable[BlobAnswer]] | None" = None
 
     def instead(self, error: StoreError) -> PassedBlob:
         """Raises `error` where the mirror stops."""
@@ -153,6 +163,9 @@ class StoredReader:
     def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
         return self._rescue.instead(error).stream(Span(offset, span.stop))
 
+    async def anew(self, error: WrongBytes, sent: Span) -> BlobReader:
+        raise error  # what is in the store was right
+
     def close(self) -> None:
         self.file.close()
         self._closed()
@@ -181,7 +194,25 @@ class GrowingReader:
         return await self._growing.wait_readable(offset)
 
     def ahead(self, stop: int) -> ReadAhead:
-        return ReadAhead(self._threads, self.file, stop)
+        return ReadAhead(self._threads, self.file, stop, self._growing.is_spoilt)
+
+    async def anew(self, error: WrongBytes, sent: Span) -> BlobReader:
+        before = Sent(self.file, sent, self._threads)
+        while error.elsewhere and self._rescue.again is not None:
+            fresh = (await self._rescue.again()).content
+            if isinstance(fresh, SmallBlob | PassedBlob):
+                break
+            with ExitStack() as opened:
+                opened.callback(fresh.close)
+                try:
+                    if not await before.agrees_with(fresh):
+                        break
+                except WrongBytes as again:
+                    error = again
+                    continue
+                opened.pop_all()
+                return fresh
+        raise error
 
     def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
         sent = Sent(self.file, Span(span.start, offset), self._threads)

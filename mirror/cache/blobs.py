@@ -168,7 +168,8 @@ class Blobs:
         if brought is None or file is None:
             await flight.landed()
             return None
-        rescue = Rescue(self._passed(repository, flight.digest, brought.size))
+        again = partial(self.get, repository, flight.digest)
+        rescue = Rescue(self._passed(repository, flight.digest, brought.size), again=again)
         return GrowingReader(brought, file, store.readers, rescue, store.begin_reading(flight.digest))
 
     async def _confirm(self, repository: Repository, digest: Digest) -> int | None:

@@ -29,6 +29,7 @@ class Cache:
 
     def __init__(self, tools: Tools, upstreams: Upstreams, tags: TagSettings) -> None:
         self._upstreams = upstreams
+        self._fallback_after = tags.fallback_after
         self._blobs = Blobs(tools, upstreams)
         self._manifests = Manifests(tools, upstreams)
         self._tags = Tags(tools, upstreams, self._manifests, tags)
@@ -72,6 +73,14 @@ class Cache:
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)
+
+    def patience(self, repository: Repository, seconds: float) -> float:
+        """How much of so many seconds to wait for an answer: little, if there was none the last time.
+
+        What is asked then goes on being asked, and who comes back after that may find it answered.
+        """
+        silent = self._upstreams[repository.upstream].own.silent
+        return min(seconds, self._fallback_after) if silent else seconds
 
     def waited_in_vain(self, repository: Repository, seconds: float) -> None:
         """A client was kept waiting for so long, and then told that there is no answer."""

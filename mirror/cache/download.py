@@ -37,7 +37,6 @@ TICK = 0.05
 # Pauses between attempts that brought next to nothing, in seconds; the last one repeats.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 
-
 # Where a blob ends whose size is not known yet.
 ENDLESS = 2**62
 
@@ -50,6 +49,7 @@ class Order:
 
     `size` in bytes, where a manifest has told it; `missing`: the gaps an earlier fill left, None for all.
     `linked`: the repository is known to have it, so any source may be asked; else its own endpoint first.
+    `alone`: of a blob that was wrong, whom to ask one after another, so that it is known who was.
     """
 
     repository: Repository
@@ -58,6 +58,7 @@ class Order:
     missing: Sequence[Span] | None
     linked: bool
     settings: FillSettings
+    alone: Sequence[Source] = ()
 
 
 class Download:
@@ -212,6 +213,8 @@ class Download:
         own = self._upstream.own
         if not self._order.linked and self._growing is None and own not in self._refused:
             return [own]
+        if alone := [source for source in self._order.alone if source not in self._refused]:
+            return alone[:1]
         candidates = [source for source in self._upstream.usable() if source not in self._refused]
         if not candidates:
             candidates = [source for source in self._upstream.sources if source not in self._refused]
@@ -362,7 +365,7 @@ class Download:
         # Before the first byte the registry client has retried already: fail fast.
         if not error.temporary or self._growing is None:
             self._refused[lane.source] = error
-            self._candidates()
+            self._candidates()  # raises when that was the last one
             return
         if self._failures.too_many:
             raise error

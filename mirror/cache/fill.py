@@ -29,7 +29,7 @@ from mirror.store.index import Link
 from mirror.store.store import Store
 from mirror.store.trouble import Kind, kind_of
 from mirror.tasks import Tasks, to_the_end
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.source import Source
 from mirror.upstream.sources import Upstream
 
@@ -116,24 +116,20 @@ class Fill:
         if self._growing is not None:
             self._start_verifying()
         parts = await self._download(partial, opened)
-        verified = await self._verify()
-        if verified is None:
+        verified, again = await self._verify(), False
+        while verified is None:
             await self._blame(parts)
-            # Nobody has had a byte of it, so it can be asked once more without anybody noticing.
-            if self._growing_file().untouched:
-                log.warning("wrong bytes from upstream, asking once more", **self._about())
-                self._tools.metrics.fill_failures.labels("digest").inc()
-                await self._growing_file().restart()
-                self._start_verifying()
-                parts = await self._download(partial, opened)
-                verified = await self._verify()
-                if verified is None:
-                    await self._blame(parts)
-        if verified is None:
-            await self._discard(partial)
-            raise UpstreamError(
-                Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
-            )
+            elsewhere = bool(self._uncaught())
+            # While nobody has had a byte of it, it can be asked for again without anybody noticing.
+            if not self._growing_file().untouched or (again and not elsewhere):
+                await self._discard(partial)
+                raise self._wrong(elsewhere)
+            log.warning("wrong bytes from upstream, asking again", **self._about())
+            self._tools.metrics.fill_failures.labels("digest").inc()
+            await self._growing_file().restart()
+            self._start_verifying()
+            parts = await self._download(partial, opened)
+            verified, again = await self._verify(), True
         await self._judge()
         # In one go, even when the mirror is stopping: in between there would be files that nobody needs.
         await to_the_end(self._keep(partial, verified))
@@ -168,6 +164,7 @@ class Fill:
             missing=left,
             linked=self._link is not None,
             settings=self._tools.settings,
+            alone=self._uncaught(),
         )
         self._running = Download(
             self._tools.tasks, self._upstream, order, lambda size: self._grow(partial, size, opened)
@@ -184,12 +181,12 @@ class Fill:
             self._running.hurry()
 
     async def _blame(self, parts: Parts) -> None:
-        """Leave alone who sent wrong bytes; while that is not known, all mirrors that had a part.
-
-        The upstream's own endpoint is then asked for everything, which shows who it was.
-        """
+        """Leave alone who sent wrong bytes; while that is not known, all mirrors that had a part."""
+        doubts = self._tools.doubts
         liar = proven(parts, self._growing_file().size)
         if liar is not None:
+            for source in doubts.caught(self._digest, liar):
+                source.health.cleared()
             self._lied(liar)
             return
         suspects = [source for source in parts if source is not self._upstream.own]
@@ -197,7 +194,18 @@ class Fill:
         log.error("wrong bytes from one of several sources", sources=names, **self._about())
         for source in suspects:
             source.suspected()
-        await self._tools.doubts.keep(self._growing_file(), parts)
+        await doubts.keep(self._growing_file(), parts)
+
+    def _uncaught(self) -> list[Source]:
+        """Whom to ask for it one after another, if it was wrong before."""
+        return self._tools.doubts.order(self._digest, self._upstream.sources)
+
+    def _wrong(self, elsewhere: bool) -> WrongBytes:
+        error = WrongBytes(
+            Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
+        )
+        error.elsewhere = elsewhere
+        return error
 
     async def _judge(self) -> None:
         """The right blob is here. If it was wrong before, that tells who it was."""

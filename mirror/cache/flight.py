@@ -12,7 +12,7 @@ from mirror.oci.reference import Repository
 from mirror.store.errors import Lost, ShuttingDown, StoreError
 from mirror.store.growing import GrowingFile
 from mirror.tasks import Tasks
-from mirror.upstream.errors import UpstreamError
+from mirror.upstream.errors import UpstreamError, WrongBytes
 
 log = get_logger(__name__)
 
@@ -77,7 +77,7 @@ class Flight:
     def land(self, error: UpstreamError | StoreError | None) -> None:
         self.error = error
         if error is not None and isinstance(self._brought, GrowingFile):
-            self._brought.fail(error)
+            self._brought.fail(error, spoilt=isinstance(error, WrongBytes))
         self._boarding.set()
         self._landed.set()
         self._settled.set()

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from mirror.cache.failures import Failures
 from mirror.cache.fill import Tools
@@ -28,6 +28,18 @@ from mirror.upstream.source import Source
 from mirror.upstream.sources import Upstream
 
 log = get_logger(__name__)
+
+
+# How much is compared at a time, in bytes.
+COMPARED = 1024 * 1024
+
+
+class Reader(Protocol):
+    """As much as a comparison needs of a `BlobReader`."""
+
+    file: BinaryIO
+
+    async def wait_readable(self, offset: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,19 @@ class Sent:
             descriptor = os.dup(self.file.fileno())
         read = await self.threads.run(_read_once, descriptor, stop - start, start)
         return read == piece[start - offset : stop - offset]
+
+    async def agrees_with(self, reader: "Reader") -> bool:
+        """The same of another reader of the blob, as it may be read. Raises what `wait_readable` does."""
+        offset = self.span.start
+        while offset < self.span.stop:
+            stop = min(await reader.wait_readable(offset), self.span.stop, offset + COMPARED)
+            with translated("compare"):
+                descriptor = os.dup(reader.file.fileno())
+            piece = await self.threads.run(_read_once, descriptor, stop - offset, offset)
+            if not piece or not await self.agrees(piece, offset):
+                return False
+            offset += len(piece)
+        return True
 
 
 def _read_once(descriptor: int, size: int, offset: int) -> bytes:

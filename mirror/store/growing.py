@@ -202,6 +202,7 @@ class GrowingFile:
         self._waiting: dict[object, int] = {}
         self._verified = False
         self._failure: Exception | None = None
+        self._spoilt = False
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -221,6 +222,8 @@ class GrowingFile:
 
         Raises what the fill failed with: no more will come, and the reader must be cut short.
         """
+        if self._spoilt and self._failure is not None:
+            raise self._failure.with_traceback(None)
         readable = self.readable(offset)
         if readable <= offset and not self._verified:
             readable = await self._wait(offset)
@@ -351,10 +354,13 @@ class GrowingFile:
         """As `Partial.hashes`; once everything is here. StoreError."""
         return await to_the_end(self._threads.run(self._partial.hashes, spans))
 
-    def fail(self, error: Exception) -> None:
-        """Tell the readers that no more will come, and why."""
-        self._failure = error
+    def fail(self, error: Exception, *, spoilt: bool = False) -> None:
+        """Tell the readers that no more will come, and why; `spoilt`: nor is what is here to be sent."""
+        self._failure, self._spoilt = error, spoilt
         self._wake()
+
+    def is_spoilt(self) -> bool:
+        return self._spoilt
 
     async def restart(self) -> None:
         """Forget what was written: it is wrong. Only while nothing of it could have been read."""

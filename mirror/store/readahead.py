@@ -7,6 +7,7 @@ read by a disk thread while the stretch before it is being sent.
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import BinaryIO
 
 from mirror.store.errors import translated
@@ -25,7 +26,11 @@ READ = 1024 * 1024
 class ReadAhead:
     """One reader's way through a file, up to `stop`. The file stays the caller's."""
 
-    def __init__(self, threads: DiskThreads, file: BinaryIO, stop: int) -> None:
+    def __init__(
+        self, threads: DiskThreads, file: BinaryIO, stop: int, halted: Callable[[], bool] = bool
+    ) -> None:
+        """`halted`: whether nothing more is to be sent."""
+        self.halted = halted
         self.file = file
         self.stop = stop
         self._threads = threads
@@ -37,6 +42,8 @@ class ReadAhead:
 
         Begins to read what follows. Raises StoreError when the disk does not give it.
         """
+        if self.halted():
+            return offset
         if offset < self._reached:
             return self._reached
         stop = min(offset + STRETCH, self.stop)

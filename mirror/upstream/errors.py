@@ -49,3 +49,5 @@ class UpstreamError(Exception):
 
 class WrongBytes(UpstreamError):
     """What was sent is not what its digest names."""
+
+    elsewhere = False  # whether there is a source that may have the right ones: it was not wrong about these

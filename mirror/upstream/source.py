@@ -151,6 +151,11 @@ class Source:
         self._answered = time.monotonic()
         self.health.answered(self._answered - began)
 
+    @property
+    def silent(self) -> bool:
+        """Whether it gave no answer at all the last time, and has given none since."""
+        return self._silence is not None and self.health.breaker(time.monotonic()) is not State.CLOSED
+
     def refuse_while_silent(self) -> None:
         """A source that gave no answer at all is not waited for by one client after the other."""
         silence = self._silence

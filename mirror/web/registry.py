@@ -20,7 +20,7 @@ from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Kind, Repository, Tag, Target, parse_target
 from mirror.store.errors import ShuttingDown, StoreError
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.web import respond
 from mirror.web.exchange import Exchange
 
@@ -177,13 +177,15 @@ class RegistryApi:
 
     async def _in_time(self, target: Target, answer: Awaitable[T]) -> T:
         """Headers are sent within the limit, or an error is: some clients wait for ever, others 30 s."""
+        repository = _repository(target)
+        seconds = self._cache.patience(repository, self._header_timeout)
         try:
-            async with asyncio.timeout(self._header_timeout):
+            async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError:
-            self._cache.waited_in_vain(_repository(target), self._header_timeout)
+            self._cache.waited_in_vain(repository, seconds)
             raise UpstreamError(
-                Failure.TIMEOUT, f"no answer from the upstream within {self._header_timeout:g} s"
+                Failure.TIMEOUT, f"no answer from the upstream within {seconds:g} s"
             ) from None
 
     async def _first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
@@ -199,6 +201,9 @@ class RegistryApi:
                 await reader.wait_readable(start)
         except ShuttingDown:
             raise
+        except WrongBytes as error:
+            if not error.elsewhere:
+                raise
         except (TimeoutError, StoreError):
             pass  # a disk that fails is no failure yet: what it does not give is passed through
 

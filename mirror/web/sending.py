@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -20,6 +20,7 @@ from mirror.cache.passing import PassedBlob
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
 from mirror.store.readahead import ReadAhead
+from mirror.upstream.errors import WrongBytes
 from mirror.web.exchange import Exchange
 
 # The most one client is sent before it is the others' turn: half a millisecond at memory speed, and nginx's
@@ -80,14 +81,23 @@ class Sending:
         if isinstance(content, PassedBlob):
             await self._pass(content.stream(span))
             return
-        before = self._outlet.sent
+        await self._send_from(content, span, span.start)
+
+    async def _send_from(self, content: BlobReader, span: Span, offset: int) -> None:
+        """The rest of a span from `offset` on."""
+        before = self._outlet.sent - offset
         try:
-            await self._send(content, span)
+            await self._send(content, Span(offset, span.stop))
         except StoreError as error:
-            offset = span.start + self._outlet.sent - before
+            offset = self._outlet.sent - before
             rest = content.instead(error, span, offset)
             self._exchange.note = f"passed through from byte {offset}: {error}"
             await self._pass(rest)
+        except WrongBytes as error:
+            offset = self._outlet.sent - before
+            with closing(await content.anew(error, Span(span.start, offset))) as fresh:
+                self._exchange.note = f"from another source from byte {offset}: {error}"
+                await self._send_from(fresh, span, offset)
 
     async def _pass(self, stream: AsyncGenerator[bytes, None]) -> None:
         """What comes from the upstream, at the pace of the client."""
@@ -100,7 +110,7 @@ class Sending:
         while offset < span.stop:
             stop = min(await reader.wait_readable(offset), span.stop)
             ahead = reader.ahead(stop)
-            while offset < stop:
+            while offset < stop and not ahead.halted():
                 await ahead.wait(offset)
                 offset = await self._outlet.send(ahead, offset)
                 if offset < span.stop:

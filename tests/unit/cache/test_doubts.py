@@ -15,6 +15,8 @@ from mirror.oci.reference import Repository
 from mirror.store.growing import GrowingFile
 from mirror.store.store import Store
 from mirror.tasks import Tasks
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.health import FAILURES
 from mirror.upstream.source import Source
 from mirror.upstream.sources import Upstreams
 from tests.fakes.faults import flipped
@@ -74,8 +76,38 @@ async def test_only_so_many_are_remembered(
     await growing.write(0, [RIGHT])
     monkeypatch.setattr(doubts, "MOST", 1)
     await kept.keep(growing, {sources[0]: [Span(0, 1)]})
-    await kept.keep(growing, {sources[1]: [Span(0, 1)]})
-    assert await kept.settle(growing) == {sources[1]: False}
+    kept.caught(Digest.of(b"another one"), sources[1])
+    assert kept.order(growing.digest, sources) == []
+    assert await kept.settle(growing) == {}
+
+
+async def test_those_who_were_not_wrong_are_asked_alone(
+    sources: tuple[Source, ...], growing: GrowingFile
+) -> None:
+    """One after another, until it is right, or all were wrong; of what was right nobody is doubted."""
+    own, first, second = sources
+    kept = Doubts()
+    assert kept.order(growing.digest, sources) == []
+    await growing.write(0, [flipped(RIGHT)])
+    await kept.keep(growing, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
+    assert kept.order(growing.digest, sources) == [own, first, second]
+    assert kept.caught(growing.digest, own) == [first]
+    first.failed(UpstreamError(Failure.UNREACHABLE, "down"), FAILURES)
+    assert kept.order(growing.digest, sources) == [second, first]
+    assert kept.caught(growing.digest, second) == [first]
+    assert kept.order(growing.digest, sources) == [first]
+    await growing.restart()
+    await growing.write(0, [RIGHT])
+    assert await kept.settle(growing) == {first: False}
+    assert kept.order(growing.digest, sources) == []
+
+
+def test_nobody_is_asked_for_ever(sources: tuple[Source, ...]) -> None:
+    """Once all have had their turn it is as if nothing were known."""
+    kept, digest = Doubts(), Digest.of(b"wrong")
+    for source in sources:
+        kept.caught(digest, source)
+    assert kept.order(digest, sources) == []
 
 
 def test_who_brought_everything_needs_no_comparison(sources: tuple[Source, ...]) -> None:

@@ -340,7 +340,7 @@ async def test_a_source_that_lies_is_found_out(
 async def test_of_two_sources_the_one_that_lied_is_named(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
-    """Both had a part in the wrong blob; when the right one is here the other one is used again."""
+    """Both had a part in the wrong blob; now that the right one is here the other one is used again."""
     async with FakeRegistry() as third, with_sources(fake, [other, third], tmp_path) as mirror:
         other.add_blob("hub/library/x", BIG)
         third.piece = CHUNK
@@ -350,10 +350,9 @@ async def test_of_two_sources_the_one_that_lied_is_named(
         await mirror.landed(digest)
         assert spans(other, digest)
         assert spans(third, digest)
-        now = time.monotonic()
-        assert not good.health.usable(now)
         assert (await get(mirror.address, path_of(digest))).body == BIG
         await mirror.landed(digest)
+        now = time.monotonic()
         assert (good.health.usable(now), bad.health.usable(now)) == (True, False)
         assert (await mirror.metric(lies(other)), await mirror.metric(lies(third))) == (0, 1)
 
