@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mirror.config import SourceSettings
 from mirror.oci.digest import Digest
@@ -118,10 +119,12 @@ def waited(mirror: Running) -> None:
 
 
 @asynccontextmanager
-async def two_sources(fake: FakeRegistry, other: FakeRegistry, cache: Path) -> AsyncIterator[Running]:
+async def two_sources(
+    fake: FakeRegistry, other: FakeRegistry, cache: Path, **fill: Any
+) -> AsyncIterator[Running]:
     """A mirror of docker.io, which is `fake`, and `other` has all of it under hub/."""
     source = SourceSettings(url=other.url, prefix="hub", attempts=1)
-    async with mirror_of(fake, cache, upstream={"sources": (source,)}) as mirror:
+    async with mirror_of(fake, cache, upstream={"sources": (source,)}, fill=fill) as mirror:
         yield mirror
 
 

@@ -186,7 +186,7 @@ async def a_lying_upstream(
 ) -> AsyncIterator[tuple[Running, str, bytes]]:
     """A blob of LONG bytes that is always wrong `at` one byte in docker.io, and right in its mirror."""
     data = bytes(range(256)) * (LONG // 256)
-    async with two_sources(fake, other, cache) as mirror:
+    async with two_sources(fake, other, cache, parallel=1) as mirror:
         (layer,) = fake.add_image(X, "t", [data]).layers
         other.add_blob(f"hub/{X}", data)
         await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")
