@@ -49,9 +49,11 @@ class Listings:
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
         """One page of the upstream's own listing; when it cannot be asked, of the tags that are known here.
 
-        Raises UpstreamError or StoreError.
+        Nor is it asked when its rate limit allows next to nothing. Raises UpstreamError or StoreError.
         """
         known = await self._store.known_tags(repository, "", 1)
+        if known and self._tags.spares(repository, 0.0):
+            return await self._known_tags(repository, query, self._spared(repository))
         listing = self._listing.once((repository, query), partial(self._list_tags, repository, query))
         if not known:
             return await listing
@@ -100,6 +102,8 @@ class Listings:
         entry = await self._store.referrers(repository, digest)
         if entry is not None and self._tags.is_fresh(repository, entry.confirmed):
             return _Referrers(entry.manifests, Outcome.HIT)
+        if entry is not None and self._tags.spares(repository, age := self._tools.clock() - entry.confirmed):
+            return _Referrers(entry.manifests, Outcome.STALE, Unconfirmed(age, self._spared(repository)))
         asking = self._referring.once((repository, digest), partial(self._ask, repository, digest))
         if entry is None:
             return _Referrers(await asking, Outcome.MISS)
@@ -110,6 +114,9 @@ class Listings:
                 raise
             age = self._tools.clock() - entry.confirmed
             return _Referrers(entry.manifests, Outcome.STALE, Unconfirmed(age, str(error)))
+
+    def _spared(self, repository: Repository) -> str:
+        return f"the rate limit of {repository.upstream} is spared"
 
     async def _ask(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
         try:

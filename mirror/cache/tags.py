@@ -90,6 +90,12 @@ class Tags:
         """Whether what was said of the repository then (seconds since the epoch) is used without asking."""
         return self._freshness.of(repository).left(self._tools.clock() - confirmed) > 0
 
+    def spares(self, repository: Repository, age: float) -> bool:
+        """Whether what was said of the repository so long ago is used because asking is dear now."""
+        upstream = self._upstreams[repository.upstream]
+        pressure = upstream.pressure(repository.path)
+        return upstream.answers and self._freshness.of(repository).spared(age, pressure)
+
     async def _confirmed(
         self, repository: Repository, tag: Tag, entry: TagEntry, ways: tuple[Ask[T], Stale[T]]
     ) -> T:

@@ -208,3 +208,45 @@ async def test_accounts_one_after_the_other(hub: FakeRegistry, tmp_path: Path) -
         assert 'registry_mirror_ratelimit_remaining{account="ann",upstream="docker.io"} 0.0' in body
         assert 'registry_mirror_ratelimit_remaining{account="bob",upstream="docker.io"} 7.0' in body
         assert "geheim" not in body
+
+
+async def test_listings_are_not_asked_for_when_next_to_nothing_is_left(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """Of tags and referrers what is known here is given, and said to be so; what is not here is asked for."""
+    limit = limited(hub, 0)
+    async with with_terms(hub, tmp_path, clock) as mirror:
+        image = hub.add_image("library/x", "t", [b"a"])
+        paths = (f"{X}/tags/list", f"{X}/referrers/{image.manifest}")
+        await get(mirror.address, TAG)
+        assert [is_stale(await get(mirror.address, path)) for path in paths] == [False, False]
+        limit.used[""] = 18
+        clock.now += 3600
+        hub.add_image("library/x", "u", [b"b"])
+        await get(mirror.address, f"{X}/manifests/u")
+        asked = len(hub.log)
+        replies = [await get(mirror.address, path) for path in paths]
+        assert [is_stale(reply) for reply in replies] == [True, True]
+        assert replies[0].body == b'{"name":"library/x","tags":["t","u"]}'
+        assert replies[1].header("age") == "3600"
+        assert len(hub.log) == asked
+        for path in ("/v2/docker.io/library/y/tags/list", f"{X}/referrers/sha256:{'0' * 64}"):
+            assert (await get(mirror.address, path)).status in (200, 404)
+        assert len(hub.log) > asked + 1
+
+
+async def test_referrers_are_asked_for_less_often_as_the_limit_runs_out(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """As tags are; a list of tags, of which no age is known, is asked for while a little is left."""
+    limited(hub, 9)
+    async with with_terms(hub, tmp_path, clock) as mirror:
+        image = hub.add_image("library/x", "t", [b"a"])
+        path = f"{X}/referrers/{image.manifest}"
+        await get(mirror.address, TAG)
+        await get(mirror.address, path)
+        clock.now += 239
+        assert is_stale(await get(mirror.address, path))
+        assert not is_stale(await get(mirror.address, f"{X}/tags/list"))
+        clock.now += 1
+        assert not is_stale(await get(mirror.address, path))

@@ -357,6 +357,26 @@ async def test_of_two_sources_the_one_that_lied_is_named(
         assert (await mirror.metric(lies(other)), await mirror.metric(lies(third))) == (0, 1)
 
 
+async def test_the_upstream_itself_is_found_out(
+    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
+) -> None:
+    """Its mirror, which had a part in the wrong blob too, is not left alone for that: it has the right one."""
+    other.add_blob("hub/library/x", BIG)
+    async with with_sources(fake, [other], tmp_path) as mirror:
+        image = fake.add_image("library/x", "t", [BIG])
+        fake.fault(Fault(data=bytes(byte ^ 0xFF for byte in BIG)), "blobs", "GET", times=99)
+        digest, reply = await pull(mirror, fake)
+        assert digest == image.layers[0]
+        assert not reply.complete or reply.body == BIG
+        await mirror.landed(digest)
+        assert (await get(mirror.address, path_of(digest))).body == BIG
+        await mirror.landed(digest)
+        own, source = mirror.service._upstreams["docker.io"].sources
+        now = time.monotonic()
+        assert (own.health.trusted(now), source.health.trusted(now)) == (False, True)
+        assert (await mirror.metric(lies(fake)), await mirror.metric(lies(other))) == (1, 0)
+
+
 async def test_a_source_that_does_not_answer_is_not_waited_for(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
