@@ -33,9 +33,13 @@ async def arriving(registry: Registry, digest: Digest, start: int = 0) -> AsyncI
 async def rest(next_parts: Arriving) -> bytes:
     """Everything to the end."""
     received = bytearray()
+    await read_on(next_parts, received)
+    return bytes(received)
+
+
+async def read_on(next_parts: Arriving, received: bytearray) -> None:
     while parts := await next_parts():
         received += b"".join(parts)
-    return bytes(received)
 
 
 @pytest.mark.parametrize("start", [0, 5])
@@ -86,8 +90,7 @@ async def test_a_body_that_ends_too_early(cut: int) -> None:
         received = bytearray()
         async with arriving(registry, digest) as next_parts:
             with pytest.raises(UpstreamError) as raised:
-                while True:
-                    received += b"".join(await next_parts())
+                await read_on(next_parts, received)
         assert raised.value.failure is Failure.UNREACHABLE
         assert received == DATA[:cut]
 
@@ -100,8 +103,7 @@ async def test_a_body_that_stops() -> None:
         received = bytearray()
         async with arriving(registry, digest) as next_parts:
             with pytest.raises(UpstreamError) as raised:
-                while True:
-                    received += b"".join(await next_parts())
+                await read_on(next_parts, received)
         assert raised.value.failure is Failure.TIMEOUT
         assert received == DATA[:BUFFER]
 
