@@ -8,7 +8,7 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -19,6 +19,7 @@ from mirror.config import UpstreamSettings
 from mirror.heap import keep_buffers
 from mirror.metrics import Metrics
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.intake import Intake
 from mirror.upstream.progress import Progress
 from mirror.upstream.proxy import Proxies
 from mirror.upstream.redirect import is_private_host, origin
@@ -30,6 +31,9 @@ _MAX_HEADER = 128 * 1024
 _READ_BUFFER = 256 * 1024
 
 Response = aiohttp.ClientResponse
+
+# Gives what has come of a body since it was last called, good until it is called again; nothing at the end.
+Arriving = Callable[[], Awaitable[Sequence[bytes | memoryview]]]
 
 
 class Transport:
@@ -82,17 +86,42 @@ class Transport:
 
     async def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
         """The pieces of a body as they come in. TIMEOUT when it drips."""
-        counter = self._metrics.upstream_bytes.labels(self.name)
-        progress = Progress(self._settings.read_timeout)
-        began = time.monotonic()
+        came, began = self._watched(response), time.monotonic()
         with self.translated(response.url):
             async for piece in response.content.iter_any():
-                if not progress.came(len(piece), time.monotonic() - began):
-                    message = f"{self.name}: {_place(response.url)}: the answer comes too slowly"
-                    raise UpstreamError(Failure.TIMEOUT, message)
-                counter.inc(len(piece))
+                came(len(piece), began)
                 yield piece
                 began = time.monotonic()
+
+    def arriving(self, response: Response) -> Arriving | None:
+        """A large body straight from the socket; None when `chunks` has to do. TIMEOUT as there."""
+        came = self._watched(response)
+        with self.translated(response.url):
+            intake = Intake.of(response, self._settings.read_timeout)
+        if intake is None:
+            return None
+
+        async def next_parts() -> Sequence[bytes | memoryview]:
+            began = time.monotonic()
+            with self.translated(response.url):
+                parts = await intake.next()
+            came(sum(len(part) for part in parts), began)
+            return parts
+
+        return next_parts
+
+    def _watched(self, response: Response) -> Callable[[int, float], None]:
+        """To be told how much of a body came, and since when that was waited for; counts it."""
+        counter = self._metrics.upstream_bytes.labels(self.name)
+        progress = Progress(self._settings.read_timeout)
+
+        def came(length: int, began: float) -> None:
+            if not progress.came(length, time.monotonic() - began):
+                message = f"{self.name}: {_place(response.url)}: the answer comes too slowly"
+                raise UpstreamError(Failure.TIMEOUT, message)
+            counter.inc(length)
+
+        return came
 
     async def read(self, response: Response, limit: int) -> bytes:
         """The whole body; the connection is free afterwards. INVALID when it is longer than `limit`."""

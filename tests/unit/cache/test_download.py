@@ -360,7 +360,7 @@ async def test_of_two_sources_the_one_that_lied_is_named(
 async def test_the_upstream_itself_is_found_out(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
-    """Its mirror, which had a part in the wrong blob too, is not left alone for that: it has the right one."""
+    """Its mirror, which had a part in the wrong blob too, is not left alone for that: it was right."""
     other.add_blob("hub/library/x", BIG)
     async with with_sources(fake, [other], tmp_path) as mirror:
         image = fake.add_image("library/x", "t", [BIG])
