@@ -96,11 +96,11 @@ class Scene:
     def asked_next(self, image: Image) -> bool:
         return any(f"/{image.name}/" in path for _, path, _ in self.next.requests())
 
-    def slowest(self, image: Image) -> float:
-        """Seconds until the head of the mirror's slowest answer about a manifest of this image."""
+    def waits(self, image: Image) -> list[float]:
+        """Seconds until the head of each of the mirror's answers about the image's manifest, longest first."""
         lines = self.mirror.lines(image.name)
         waits = [line["first_byte_ms"] / 1000 for line in lines if line.get("kind") == "manifest"]
-        return max(waits, default=0.0)
+        return sorted(waits, reverse=True)
 
 
 @contextmanager
