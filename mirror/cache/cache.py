@@ -31,7 +31,7 @@ class Cache:
         self._upstreams = upstreams
         self._fallback_after = tags.fallback_after
         self._blobs = Blobs(tools, upstreams)
-        self._manifests = Manifests(tools, upstreams)
+        self._manifests = Manifests(tools, upstreams, tags.missing)
         self._tags = Tags(tools, upstreams, self._manifests, tags)
         self._listings = Listings(tools, upstreams, self._tags)
         self._prefetch = Prefetch(tools, upstreams, self._blobs)

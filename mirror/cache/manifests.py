@@ -6,6 +6,7 @@ from functools import partial
 from mirror.cache.answers import FOR_EVER, ManifestAnswer, ManifestInfo, Outcome
 from mirror.cache.fill import Tools
 from mirror.cache.following import alone
+from mirror.cache.missing import Missing
 from mirror.cache.single import Single
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
@@ -38,10 +39,12 @@ class Fetched:
 class Manifests:
     """One fetch per digest, whichever repositories ask for it at the same time (invariant 2)."""
 
-    def __init__(self, tools: Tools, upstreams: Upstreams) -> None:
+    def __init__(self, tools: Tools, upstreams: Upstreams, missing: float = 0.0) -> None:
+        """`missing`: seconds for which what a repository has not is not asked for again."""
         self._store = tools.store
         self._upstreams = upstreams
         self._fetching: Single[Digest, Fetched] = Single(tools.tasks)
+        self._missing: Missing[tuple[Repository, Digest]] = Missing(missing)
 
     async def get(self, repository: Repository, digest: Digest) -> ManifestAnswer:
         """Raises UpstreamError or StoreError."""
@@ -49,7 +52,8 @@ class Manifests:
         if held is not None:
             return answer(held, Outcome.HIT, FOR_EVER)
         outcome = Outcome.JOIN if self._fetching.running(digest) else Outcome.MISS
-        return answer(await self._fetch(repository, digest), outcome)
+        with self._missing.remembering((repository, digest)):
+            return answer(await self._fetch(repository, digest), outcome)
 
     async def head(self, repository: Repository, digest: Digest) -> ManifestInfo:
         held = await self._store.held(repository, digest)
@@ -57,7 +61,8 @@ class Manifests:
         if link is not None and link.media_type is not None and link.size is not None:
             outcome, lasts = (Outcome.HIT, FOR_EVER) if held.present else (Outcome.MISS, 0.0)
             return ManifestInfo(digest, link.media_type, link.size, outcome, lasts)
-        info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
+        with self._missing.remembering((repository, digest)):
+            info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
         if info.size is None:
             found = await self.get(repository, digest)
             return ManifestInfo(digest, found.media_type, len(found.data), found.outcome)

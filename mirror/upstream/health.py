@@ -1,17 +1,22 @@
 """How a source has been doing, learnt from the traffic alone; pure: every method is told the time.
 
 A *breaker* keeps a source that fails out of use: it opens after a few failures in a row, for longer each
-time, and then lets one request through that decides (half-open).
+time, and then lets one request through that decides (half-open). The pauses are not quite the same each time,
+so that the many who noticed together do not come back together.
 """
 
+import random
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 
 # Failures in a row that open the breaker.
 FAILURES = 3
-# How long it stays open the first time, and at most, in seconds; doubled each time.
+# How long it stays open the first time, and at most, in seconds; doubled each time, and shortened by up to
+# so much of it.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+JITTER = 0.25
 # A source that sent wrong bytes is out for this long, in seconds: nothing about it can be trusted.
 OUT_FOR_LIES = 600.0
 # The weight of the newest measurement in the averages.
@@ -31,7 +36,9 @@ class State(StrEnum):
 class Health:
     """Averages, and a breaker."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+        """`chance`: at least 0 and less than 1."""
+        self._chance = chance
         self.speed = 0.0  # bytes a second of one connection; 0 as long as it is not known
         self.latency = UNKNOWN_LATENCY  # seconds to the first byte
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
@@ -91,7 +98,7 @@ class Health:
             return
         self._failures += times
         if self._open or self._failures >= FAILURES:
-            self._open, self._open_until = True, now + self._pause
+            self._open, self._open_until = True, now + self._pause * (1 - JITTER * self._chance())
             self._probing_until = 0.0
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 

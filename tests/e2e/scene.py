@@ -97,7 +97,7 @@ class Scene:
         return any(f"/{image.name}/" in path for _, path, _ in self.next.requests())
 
     def waits(self, image: Image) -> list[float]:
-        """Seconds until the head of each of the mirror's answers about the image's manifest, longest first."""
+        """Seconds to the head of each of the mirror's answers about the image's manifest, longest first."""
         lines = self.mirror.lines(image.name)
         waits = [line["first_byte_ms"] / 1000 for line in lines if line.get("kind") == "manifest"]
         return sorted(waits, reverse=True)

@@ -82,6 +82,16 @@ async def test_a_tag_that_is_missing_is_asked_for_once(hub: FakeRegistry, mirror
     assert len(hub.log) == 1
 
 
+async def test_a_digest_that_is_missing_is_asked_for_once(hub: FakeRegistry, mirror: Running) -> None:
+    """By repository: another one may have it."""
+    digest = hub.add_image("library/y", "t", [b"a"]).manifest
+    hub.add_image("library/x", "other", [b"b"])
+    for ask in (get, head, get):
+        assert (await ask(mirror.address, f"/v2/docker.io/library/x/manifests/{digest}")).status == 404
+    assert len(hub.log) == 1
+    assert (await get(mirror.address, f"/v2/docker.io/library/y/manifests/{digest}")).status == 200
+
+
 async def test_a_tag_that_comes_is_found_after_a_while(hub: FakeRegistry, tmp_path: Path) -> None:
     """Here at once, because nothing is remembered."""
     config = configured(tmp_path, {"docker.io": hub.url}, tags={"missing": 0})

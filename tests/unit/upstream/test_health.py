@@ -5,6 +5,7 @@ import pytest
 from mirror.upstream.health import (
     FAILURES,
     FIRST_PAUSE,
+    JITTER,
     LONGEST_PAUSE,
     OUT_FOR_LIES,
     Health,
@@ -52,6 +53,14 @@ def test_the_pause_has_an_end() -> None:
     health.failed(now)
     assert health.state(now + LONGEST_PAUSE / 2) is State.OPEN
     assert health.state(now + LONGEST_PAUSE) is State.HALF_OPEN
+
+
+def test_those_who_noticed_together_do_not_come_back_together() -> None:
+    """The pause is shorter by chance, and never by much."""
+    health = Health(lambda: 0.5)
+    health.failed(0.0, FAILURES)
+    early = FIRST_PAUSE * (1 - JITTER / 2)
+    assert (health.state(early - 0.01), health.state(early)) == (State.OPEN, State.HALF_OPEN)
 
 
 def test_those_who_fail_together_open_it_once() -> None:
