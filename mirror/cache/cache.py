@@ -82,9 +82,9 @@ class Cache:
         silent = self._upstreams[repository.upstream].own.silent
         return min(seconds, self._fallback_after) if silent else seconds
 
-    def waited_in_vain(self, repository: Repository, seconds: float) -> None:
-        """A client was kept waiting for so long, and then told that there is no answer."""
-        self._upstreams[repository.upstream].waited_in_vain(seconds)
+    def waited_in_vain(self, repository: Repository, seconds: float) -> bool:
+        """A client was kept waiting for so long. Whether it was the upstream that it waited for."""
+        return self._upstreams[repository.upstream].waited_in_vain(seconds)
 
     def stop_prefetch(self) -> None:
         """Fetch nothing ahead any more, and end what nobody has asked for."""

@@ -135,17 +135,18 @@ class Source:
         finally:
             del self._asking[question]
 
-    def waited_in_vain(self, seconds: float) -> None:
-        """A client was kept waiting for so long. If it was for this source: the next one shall not be.
+    def waited_in_vain(self, seconds: float) -> bool:
+        """A client was kept waiting for so long. Whether it was for this source: the next one shall not be.
 
         What is being asked goes on being so: it may still be answered, and then all is well.
         """
         began = min((each for each in self._asking.values() if each > self._answered), default=math.inf)
-        if time.monotonic() - began > seconds / 2:
-            message = f"{self.registry.name}: no answer within {seconds:g} s"
-            error = UpstreamError(Failure.TIMEOUT, message)
-            error.silent = True
-            self.failed(error, FAILURES)
+        if time.monotonic() - began <= seconds / 2:
+            return False
+        error = UpstreamError(Failure.TIMEOUT, f"{self.registry.name}: no answer within {seconds:g} s")
+        error.silent = True
+        self.failed(error, FAILURES)
+        return True
 
     def _answers(self, began: float) -> None:
         self._answered = time.monotonic()

@@ -55,10 +55,10 @@ class Upstream:
         """How sparing to be with requests for a repository, by what its own endpoint says of its limits."""
         return self.own.registry.accounts.pressure(path)
 
-    def waited_in_vain(self, seconds: float) -> None:
-        """A client has waited so long, and was told that there is no answer."""
-        for source in self.sources:
-            source.waited_in_vain(seconds)
+    def waited_in_vain(self, seconds: float) -> bool:
+        """A client has waited so long. Whether it was for one of the sources."""
+        vain = [source.waited_in_vain(seconds) for source in self.sources]
+        return any(vain)
 
     def refuse_while_silent(self, reference: Tag | Digest) -> None:
         """For those who would join a question about a manifest: what they were told if they asked it now."""

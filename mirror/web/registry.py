@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -177,16 +178,30 @@ class RegistryApi:
 
     async def _in_time(self, target: Target, answer: Awaitable[T]) -> T:
         """Headers are sent within the limit, or an error is: some clients wait for ever, others 30 s."""
-        repository = _repository(target)
-        seconds = self._cache.patience(repository, self._header_timeout)
+        repository, seconds = _repository(target), self._header_timeout
         try:
-            async with asyncio.timeout(seconds):
-                return await answer
+            async with asyncio.timeout(seconds) as limit:
+                with self._hurried(repository, limit):
+                    return await answer
         except TimeoutError:
             self._cache.waited_in_vain(repository, seconds)
-            raise UpstreamError(
-                Failure.TIMEOUT, f"no answer from the upstream within {seconds:g} s"
-            ) from None
+            raise UpstreamError(Failure.TIMEOUT, "no answer from the upstream in time") from None
+
+    @contextmanager
+    def _hurried(self, repository: Repository, limit: asyncio.Timeout) -> Iterator[None]:
+        """End it early where an upstream is waited for that gave no answer the last time; not for the disk."""
+        seconds = self._cache.patience(repository, self._header_timeout)
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            if self._cache.waited_in_vain(repository, seconds):
+                limit.reschedule(loop.time())
+
+        looking = loop.call_later(seconds, look)
+        try:
+            yield
+        finally:
+            looking.cancel()
 
     async def _first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
         """Wait for the first byte that will be sent, so that a fill that fails at once is an error status.

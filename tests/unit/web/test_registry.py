@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.health import FAILURES
 from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault
@@ -145,6 +147,26 @@ async def test_an_upstream_that_hangs_is_waited_for_once(
         for gate in gates:
             gate.release()
         while (await get(mirror.address, f"{path}/t")).status != 200:
+            pass
+
+
+async def test_whether_an_upstream_is_back_costs_little(
+    hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that gave no answer has `fallback_after` to answer the next one who may ask it."""
+    monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 0.0)
+    config = configured(
+        tmp_path, {"docker.io": hub.url}, server={"header_timeout": 3600}, tags={"fallback_after": 0.1}
+    )
+    async with serving(config) as mirror:
+        hub.add_image("library/x", "t", [])
+        silence = UpstreamError(Failure.TIMEOUT, "no answer")
+        silence.silent = True
+        mirror.service._upstreams["docker.io"].own.failed(silence, FAILURES)
+        gate = hub.hold("manifests", after=-1)
+        assert (await get(mirror.address, "/v2/docker.io/library/x/manifests/t")).status == 504
+        gate.release()
+        while (await get(mirror.address, "/v2/docker.io/library/x/manifests/t")).status != 200:
             pass
 
 
