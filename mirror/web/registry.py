@@ -189,7 +189,7 @@ class RegistryApi:
 
     @contextmanager
     def _hurried(self, repository: Repository, limit: asyncio.Timeout) -> Iterator[None]:
-        """End it early where an upstream is waited for that gave no answer the last time; not for the disk."""
+        """End it early where it is for an upstream that gave no answer the last time; not for the disk."""
         seconds = self._cache.patience(repository, self._header_timeout)
         loop = asyncio.get_running_loop()
 
