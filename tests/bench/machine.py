@@ -102,9 +102,9 @@ def settle() -> None:
 def back_memory(size: int) -> None:
     """Have `size` bytes of free memory that is there when it is used.
 
-    A virtual machine gives memory that is free back to its host, some seconds after it became so. The first
-    use of it costs 2 s per GB then, as much as all the rest of what a cold blob takes, and whoever comes after
-    somebody who has just freed some is spared it.
+    A virtual machine gives memory that is free back to its host, some seconds after it became so. Its first
+    use then costs 2 s per GB, as much as all the rest of a cold blob, and who comes just after somebody who
+    has freed some is spared it.
     """
     with mmap.mmap(-1, size) as memory:
         for start in range(0, size, PAGE):
