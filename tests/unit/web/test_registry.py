@@ -192,7 +192,7 @@ async def test_the_time_for_headers_is_counted_once(hub: FakeRegistry, tmp_path:
 
 async def test_a_slow_body_is_no_error(hub: FakeRegistry, tmp_path: Path) -> None:
     """A fill that has begun but is slow: the head in time, the body when it is there."""
-    config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.05})
+    config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.5})
     async with serving(config) as mirror:
         image = hub.add_image("library/x", "t", [b"0123456789"])
         gate = hub.hold(image.layers[0], after=5)
