@@ -29,7 +29,8 @@ class Database:
     @property
     def cache(self) -> diskcache.Cache:
         """It, opened. OSError or sqlite3.Error when that cannot be."""
-        cache = self._opened or self._open()
+        # Compared with None: asked whether it is true, diskcache counts its rows.
+        cache = self._open() if self._opened is None else self._opened
         if (mine := getattr(self._mine, "cache", None)) is not cache:
             if mine is not None:
                 mine.close()

@@ -25,6 +25,14 @@ def test_it_is_opened_when_it_is_used(database: Database, tmp_path: Path) -> Non
     assert (database.is_there(), database.is_sound(), database.cache is database.cache) == (True, True, True)
 
 
+def test_finding_it_open_asks_nothing_of_it(database: Database) -> None:
+    """It is looked for at every call, and diskcache counts its rows when it is asked whether it is true."""
+    asked: list[str] = []
+    database.cache._con.set_trace_callback(asked.append)
+    assert database.cache is database.cache
+    assert asked == []
+
+
 def test_made_anew_for_every_thread(database: Database, tmp_path: Path) -> None:
     """The old one is set aside; a thread that had it open goes on with the new one."""
     database.cache["a"] = 1
