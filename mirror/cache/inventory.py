@@ -66,7 +66,7 @@ class Inventory:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._closures = Closures(folder.index, folder.read)
-        self.usage = Usage(folder.index)
+        self._usage = Usage(folder.index, once=True)
 
     def images(self, wanted: Images) -> Iterator[Image]:
         """Those that match, by repository and tag."""
@@ -119,7 +119,7 @@ class Inventory:
 
     def _described(self, repository: Repository, found: Found, needed: Counter[Digest]) -> Image:
         here = self._folder.blobs.known(str(part.digest) for part in found.parts)
-        links = self.usage.links(here)
+        links = self._usage.links(here)
         shared = sum(
             size
             for text, (size, _) in here.items()
