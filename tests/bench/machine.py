@@ -115,6 +115,12 @@ def describe() -> dict[str, str]:
     }
 
 
+def file_system(folder: Path) -> str:
+    """Its type, and the device it is on."""
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE,SOURCE", "--target", str(folder)]
+    return " on ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
 def _said(name: str, flag: str) -> str:
     """The version in what a program says of itself; wrk exits with 1 after it."""
     path = shutil.which(name, path=SYSTEM_PATH) or name

@@ -87,10 +87,7 @@ def test_last_uses_are_noted_a_few_at_a_time(
     said: list[str] = []
     blobs.database.cache._con.set_trace_callback(said.append)
     blobs.touch(dict.fromkeys(digests, 7.0))
-    assert [each.split()[0] for each in said if not each.startswith("--")] == [
-        *("BEGIN", "UPDATE", "UPDATE", "COMMIT"),
-        *("BEGIN", "UPDATE", "COMMIT"),
-    ]
+    assert said.count("COMMIT") == 2
     assert {used for _, used in blobs.known(map(str, digests)).values()} == {7.0}
 
 
