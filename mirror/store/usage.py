@@ -54,9 +54,7 @@ class Usage:
 
     def _count(self, digests: list[str]) -> dict[str, list[Use]]:
         found: dict[str, list[Use]] = {}
-        for digest, upstream, links, first in self._index.rows(
-            COUNT % ",".join("?" * len(digests)), digests
-        ):
+        for digest, upstream, links, first in self._index.rows(COUNT % ",".join("?" * len(digests)), digests):
             found.setdefault(digest, []).append(Use(upstream, links, first))
         if self._once:
             self._many |= {digest: uses for digest, uses in found.items() if _sum(uses) > MANY}

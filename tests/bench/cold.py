@@ -12,8 +12,8 @@ from tests.bench.throttle import Line
 
 ALL = (MIRROR, DISTRIBUTION, PROXY, DIRECT)
 
-HERD_LINE = Line(rate=20e6, rtt=0, stall_after=0)
-WAN_LINE = Line(rate=4e6, rtt=0.15, stall_after=0)
+HERD_LINE = Line(rate=20e6, rtt=0)
+WAN_LINE = Line(rate=4e6, rtt=0.15)
 
 
 def cold_gib(bench: Bench) -> None:

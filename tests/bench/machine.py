@@ -31,10 +31,10 @@ def missing() -> list[str]:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """What is started inside runs on that core, for ever."""
+def on_core(*cores: int) -> Iterator[None]:
+    """What is started inside runs on that core, or on those, for ever."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
