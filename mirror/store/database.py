@@ -14,10 +14,10 @@ from diskcache.core import DBNAME
 # SQLite's own files: the database, what was written last, and the memory its users share.
 FILES = (DBNAME, f"{DBNAME}-wal", f"{DBNAME}-shm")
 
-# Every thread has a connection to each database, and diskcache would let each of them take 32 MiB of memory and
-# map 64 MiB of the file: a gigabyte in all, once there are a million blobs. The kernel keeps the file for all of
-# them; with 1 MiB of its own a connection is no slower, and a page that the disk does not give is an error then,
-# and no signal that ends the process.
+# Every thread has a connection to each database, and diskcache would let each of them take 32 MiB of memory
+# and map 64 MiB of the file: a gigabyte in all, once there are a million blobs. The kernel keeps the file for
+# all of them; with 1 MiB of its own a connection is no slower. And a page that the disk does not give is an
+# error then, and no signal that ends the process.
 SQLITE = {
     "sqlite_cache_size": 256,  # pages of 4 KiB
     "sqlite_mmap_size": 0,
