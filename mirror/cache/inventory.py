@@ -84,6 +84,8 @@ class Inventory:
         2. of these, those whose image is not here
         3. manifests that are here, and lead from none of the above, nor from another of them
         """
+        # What its manifests name is asked for more than once, and remembered for as long.
+        self._closures = Closures(self._folder.index, self._folder.read, {})
         found: list[tuple[str, Part]] = []
         about: list[tuple[str, Part]] = []
         for tag, entry in tags(self._folder.index, repository, EVERY_TAG):

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mirror.config import CacheSettings
@@ -37,24 +38,26 @@ class Upkeep:
         settle()
         with closing(Folder(self._cache)) as folder:
             folder.open_connections()
-            started = time.perf_counter()
-            for digest, data in blobs.items():
-                put_blobs(folder, {digest: data})
-            self._note("insert", started)
-            started = time.perf_counter()
-            folder.blobs.touch(dict.fromkeys(blobs, time.time() - LONG_AGO))
-            self._note("touch", started)
+            with self._timed("insert"):
+                for digest, data in blobs.items():
+                    put_blobs(folder, {digest: data})
+            with self._timed("touch"):
+                folder.blobs.touch(dict.fromkeys(blobs, time.time() - LONG_AGO))
             held = folder.room().held
         settings = CacheSettings(dir=self._cache, max_size=Amount(held - size), min_free=Amount(0))
         with closing(Folder(self._cache, settings)) as folder:
             folder.open_connections()
-            started = time.perf_counter()
-            gone = folder.evict()
-            self._note("evict", started)
+            with self._timed("evict"):
+                gone = folder.evict()
         assert {each.digest for each in gone} == blobs.keys(), f"{len(gone)} evicted"
 
-    def _note(self, row: str, started: float) -> None:
+    @contextmanager
+    def _timed(self, row: str) -> Iterator[None]:
+        """What is done inside, for each blob."""
+        started, before = time.perf_counter(), time.process_time()
+        yield
         self._add(row, (time.perf_counter() - started) / MOVED * 1e6)
+        self._add(f"{row}-cpu", (time.process_time() - before) / MOVED * 1e6)
 
     def commands(self) -> None:
         """One image, and everything."""
@@ -78,6 +81,7 @@ class Upkeep:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         self._add(row, time.perf_counter() - started)
+        self._add(f"{row}-cpu", usage.ru_utime + usage.ru_stime)
         assert process.returncode == 0, f"{command} ended with {process.returncode}"
         return usage.ru_maxrss * 1024
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 from tests.bench.client import Connection, Trouble
 from tests.bench.content import Site
 from tests.bench.contestants import Running
-from tests.bench.machine import SERVER_CORE, on_core, rss_bytes, settle
+from tests.bench.machine import SERVER_CORE, cpu_seconds, on_core, rss_bytes, settle
 from tests.bench.origin import fast_origin
 from tests.bench.small import rate_of
 from tests.bench.stock import BLOBS, image
@@ -53,15 +53,16 @@ class Visits:
         """With everything the kernel could remember, and with nothing."""
         with self._mirror(NEVER_ASK):
             pass
-        times = [self._start() for _ in range(STARTS)]
-        self._add("ready", sorted(times)[STARTS // 2])
+        times, used = zip(*(self._start() for _ in range(STARTS)), strict=True)
+        self._add("ready", median(times))
+        self._add("ready-cpu", median(used))
         if forget():
-            self._add("ready-cold", self._start())
+            self._add("ready-cold", self._start()[0])
 
-    def _start(self) -> float:
+    def _start(self) -> tuple[float, float]:
         started = time.perf_counter()
-        with self._mirror(NEVER_ASK):
-            return time.perf_counter() - started
+        with self._mirror(NEVER_ASK) as mirror:
+            return time.perf_counter() - started, cpu_seconds(mirror.pid)
 
     def hits(self) -> None:
         """What was not asked for since the start, and then once more."""
@@ -74,9 +75,12 @@ class Visits:
             self._add("rss", rss_bytes(mirror.pid) / 1e6)
             for name, paths in (("blob", blobs), ("tag", tags)):
                 for row in (name, f"{name}-memory"):
+                    before = cpu_seconds(mirror.pid)
                     p50, p99 = _percentiles(mirror, paths)
+                    used = cpu_seconds(mirror.pid) - before
                     self._add(row, p50)
                     self._add(f"{row}-p99", p99)
+                    self._add(f"{row}-cpu", used / len(paths) * 1e6)
             self._add("rss-used", rss_bytes(mirror.pid) / 1e6)
         with self._mirror(NEVER_ASK) as mirror:
             time.sleep(IDLE_SECONDS)
@@ -91,7 +95,9 @@ class Visits:
             self._mirror("", origin.url) as mirror,
         ):
             settle()
+            before = cpu_seconds(mirror.pid)
             self._add("fill", asyncio.run(rate_of(Running("mirror", mirror.address), blobs)))
+            self._add("fill-cpu", (cpu_seconds(mirror.pid) - before) / len(blobs) * 1e6)
             logs = [self._folder / "cache" / side / "cache.db-wal" for side in ("blobs", "books")]
             self._add("wal", sum(each.stat().st_size for each in logs) / 1e6)
 
