@@ -72,11 +72,13 @@ def main() -> int:
     os.sched_setaffinity(0, {LOAD_CORE})
     others, results = Others(), Results(notes=[])
     with TemporaryDirectory(prefix="scale", dir=arguments.folder, ignore_cleanup_errors=True) as folder:
-        place = arguments.keep or Path(folder)
+        place, site = arguments.keep or Path(folder), Site(Path(folder) / "site", quick=False)
         about = describe() | {"file system": file_system(place), "rounds": str(arguments.rounds)}
         try:
             for size in arguments.sizes:
-                _rounds(place / str(size), size, arguments.rounds, results)
+                stock = _stock(place / str(size), size)
+                for number in range(1, arguments.rounds + 1):
+                    _measure(stock, size, (number, site), results)
                 if not arguments.keep:
                     shutil.rmtree(place / str(size))
         except KeyboardInterrupt:
@@ -86,24 +88,24 @@ def main() -> int:
     return 0
 
 
-def _rounds(folder: Path, size: int, rounds: int, results: Results) -> None:
+def _stock(folder: Path, size: int) -> Path:
     if not folder.exists():
         _say(f"making a cache of {size:,} blobs and {size // BLOBS:,} tags")
         make(folder / "cache", size)
-    for number in range(1, rounds + 1):
-        _measure(folder, size, number, results)
+    return folder
 
 
 def _say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def _measure(folder: Path, size: int, number: int, results: Results) -> None:
+def _measure(folder: Path, size: int, turn: tuple[int, Site], results: Results) -> None:
+    number, site = turn
+
     def add(row: str, value: float) -> None:
         results.add(row, f"{size:,}", number, value)
         _say(f"{size:,} blobs, round {number}: {WORK[row]}: {shown(value)}")
 
-    site = Site(folder.parent / "site", quick=False)
     visits, upkeep = Visits(folder, size, number, add), Upkeep(folder, size, number, add)
     visits.starts()
     visits.hits()
@@ -115,15 +117,15 @@ def _measure(folder: Path, size: int, number: int, results: Results) -> None:
 
 def _report(results: Results, arguments: argparse.Namespace, about: dict[str, str]) -> None:
     document = {"about": about, "rows": _rows(results), "notes": results.notes}
-    table = _table(results, about)
-    print(table)
+    text = table(results, about)
+    print(text)
     if arguments.markdown:
-        arguments.markdown.write_text(table)
+        arguments.markdown.write_text(text)
     if arguments.json:
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def _table(results: Results, about: dict[str, str]) -> str:
+def table(results: Results, about: dict[str, str]) -> str:
     sizes = list(dict.fromkeys(size for row in results.rounds.values() for size in row))
     lines = [["blobs", *sizes], ["---"] * (len(sizes) + 1)]
     for key, work in WORK.items():

@@ -91,7 +91,7 @@ class Visits:
         """Of blobs that no round before has filled."""
         blobs = site.small(self._number * FILLED)[-FILLED:]
         with (
-            fast_origin(site, self._folder / f"origin{self._number}") as origin,
+            fast_origin(site, site.root.parent / f"{self._images}-{self._number}") as origin,
             self._mirror("", origin.url) as mirror,
         ):
             settle()
