@@ -29,8 +29,8 @@ PASS_SECONDS = 24 * 3600.0
 # Where it stands is written down this often, in seconds.
 SAVE_SECONDS = 60.0
 
-# What a file counts for besides its content, in bytes: a disk seeks for it, and a million small ones are not to
-# be read as if they were one file.
+# What a file counts for besides its content, in bytes: a disk seeks for it, and a million small ones are not
+# to be read as if they were one file.
 FILE_BYTES = 64 * 1024
 
 # At this pace entries are made anew, in bytes per second: a fifth of what a common disk gives.
