@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--sizes", nargs="+", type=int, default=SIZES, metavar="BLOBS", help="default: 1000 to 1000000")
     add("--rounds", type=int, default=3, help="how often each is measured (default 3)")
-    add("--folder", type=Path, help="where the caches go, on the disk in question; a million take 9 GB")
+    add("--folder", type=Path, help="where the caches go, on the disk in question; a million take 6 GB")
     add("--keep", type=Path, metavar="FOLDER", help="the caches that are there are used, and those made stay")
     add("--json", type=Path, metavar="FILE", help="write the figures of every round")
     add("--markdown", type=Path, metavar="FILE", help="write the table, which is printed too")

@@ -73,10 +73,10 @@ def make(path: Path, count: int) -> None:
     numbers = iter(range(count // BLOBS))
     with closing(Folder(path, CacheSettings(dir=path, durability="fast"))) as folder:
         while batch := list(islice(numbers, BATCH)):
-            _put(folder, [image(number) for number in batch])
+            put_images(folder, [image(number) for number in batch])
 
 
-def _put(folder: Folder, images: Sequence[Image]) -> None:
+def put_images(folder: Folder, images: Sequence[Image]) -> None:
     blobs = {digest: data for each in images for digest, data in each.blobs.items()}
     put_blobs(folder, blobs | {each.manifest.digest: each.manifest.data for each in images})
     now = time.time()

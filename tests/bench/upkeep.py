@@ -13,7 +13,7 @@ from mirror.fields import Amount
 from mirror.oci.digest import Digest
 from mirror.store.folder import Folder
 from tests.bench.machine import settle
-from tests.bench.stock import BLOBS, MONTH, image, put_blobs
+from tests.bench.stock import BLOBS, MONTH, image, put_blobs, put_images
 from tests.bench.visits import Add
 
 # Blobs that are put in and evicted again.
@@ -61,7 +61,9 @@ class Upkeep:
 
     def commands(self) -> None:
         """One image, and everything."""
-        one = image(self._images // 2 + self._number)
+        one = image(self._images + self._number)  # besides those that clients ask for
+        with closing(Folder(self._cache)) as folder:
+            put_images(folder, [one])
         name = f"{one.repository}:{one.tag}"
         most = max(
             self._command("ls-one", "ls", name, "--json"),
