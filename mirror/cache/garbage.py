@@ -6,6 +6,7 @@ Nothing of it does any harm but take room, and nothing has to be collected for t
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from mirror.cache.inventory import Inventory
 from mirror.oci.digest import Digest
@@ -110,9 +111,12 @@ class Collection:
 
     def _blobs(self) -> Iterator[Garbage]:
         usage, pinned = Usage(self._folder.index), self._folder.pins.kept()
-        for text, size, _ in self._folder.blobs.entries(self._now - YOUNG):
-            if text in pinned or usage.links([text]):
-                continue
-            if self._remove:
-                self._folder.blobs.remove(Digest.parse(text))
-            yield Garbage(BLOB, text, size)
+        entries = self._folder.blobs.entries(self._now - YOUNG)
+        while some := list(islice(entries, ROWS)):
+            linked = usage.links(text for text, _, _ in some)
+            for text, size, _ in some:
+                if text in pinned or text in linked:
+                    continue
+                if self._remove:
+                    self._folder.blobs.remove(Digest.parse(text))
+                yield Garbage(BLOB, text, size)

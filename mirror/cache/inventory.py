@@ -66,7 +66,7 @@ class Inventory:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._closures = Closures(folder.index, folder.read)
-        self.usage = Usage(folder.index)
+        self._usage = Usage(folder.index, once=True)
 
     def images(self, wanted: Images) -> Iterator[Image]:
         """Those that match, by repository and tag."""
@@ -84,6 +84,8 @@ class Inventory:
         2. of these, those whose image is not here
         3. manifests that are here, and lead from none of the above, nor from another of them
         """
+        # What its manifests name is asked for more than once, and remembered for as long.
+        self._closures = Closures(self._folder.index, self._folder.read, {})
         found: list[tuple[str, Part]] = []
         about: list[tuple[str, Part]] = []
         for tag, entry in tags(self._folder.index, repository, EVERY_TAG):
@@ -119,7 +121,7 @@ class Inventory:
 
     def _described(self, repository: Repository, found: Found, needed: Counter[Digest]) -> Image:
         here = self._folder.blobs.known(str(part.digest) for part in found.parts)
-        links = self.usage.links(here)
+        links = self._usage.links(here)
         shared = sum(
             size
             for text, (size, _) in here.items()

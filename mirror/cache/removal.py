@@ -10,6 +10,7 @@ from mirror.oci.pattern import Images
 from mirror.oci.reference import Repository
 from mirror.store.closure import Closures
 from mirror.store.folder import Folder
+from mirror.store.usage import Usage
 from mirror.store.walk import repositories
 
 
@@ -34,6 +35,7 @@ class Removals:
         self._wanted = wanted
         self._forced = forced
         self._inventory = Inventory(folder)
+        self._usage = Usage(folder.index)
         self._closures = Closures(folder.index, folder.read)
         self._given_up: Counter[str] = Counter()
 
@@ -57,6 +59,7 @@ class Removals:
                 if step is None:
                     return
                 self._remove(step)
+                self._given_up.clear()  # what is gone is not counted any more
             yield step
 
     def _remove(self, step: Step) -> None:
@@ -95,7 +98,7 @@ class Removals:
         """Which of them are here, and linked by none but this repository and those that went before."""
         index = self._folder.index
         here = self._folder.blobs.known(map(str, digests))
-        links = self._inventory.usage.links(here)
+        links = self._usage.links(here)
         self._given_up.update(text for text in here if index.link(repository, Digest.parse(text)))
         gone = [text for text in here if links.get(text, 0) <= self._given_up[text]]
         for text in gone:

@@ -40,7 +40,7 @@ class Shares:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._usage = Usage(folder.index)
+        self._usage = Usage(folder.index, once=True)
 
     def all(self) -> Iterator[Share]:
         """Each repository in order, and behind those of an upstream the upstream itself."""

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -281,10 +282,15 @@ class Blobs:
         return bool(self._cache.delete(str(digest)))
 
     def touch(self, used: Mapping[Digest, float]) -> None:
-        """Note when blobs were last used (seconds since the epoch), for the quota's sake."""
-        with self._cache.transact():
-            for digest, moment in used.items():
-                self._cache._sql("UPDATE Cache SET access_time = ? WHERE key = ?", (moment, str(digest)))
+        """Note when blobs were last used (seconds since the epoch), for the quota's sake.
+
+        A few at a time: whoever wants to write waits for one transaction, not for all that a crowd has used.
+        """
+        moments = iter(used.items())
+        while some := list(islice(moments, ROWS)):
+            with self._cache.transact():
+                for digest, moment in some:
+                    self._cache._sql("UPDATE Cache SET access_time = ? WHERE key = ?", (moment, str(digest)))
 
     def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""

@@ -14,6 +14,18 @@ from diskcache.core import DBNAME
 # SQLite's own files: the database, what was written last, and the memory its users share.
 FILES = (DBNAME, f"{DBNAME}-wal", f"{DBNAME}-shm")
 
+# Every thread has a connection to each database, and diskcache would let each of them take 32 MiB of memory
+# and map 64 MiB of the file: a gigabyte in all, once there are a million blobs. The kernel keeps the file for
+# all of them; with 1 MiB of its own a connection is no slower. And a page that the disk does not give is an
+# error then, and no signal that ends the process.
+SQLITE = {
+    "sqlite_cache_size": 256,  # pages of 4 KiB
+    "sqlite_mmap_size": 0,
+    # What was written last is moved into the database by and by, and its file is used again. It grows while
+    # somebody reads for long, a backup for instance, and shrinks to this after that.
+    "sqlite_journal_size_limit": 16 * 1024 * 1024,
+}
+
 
 class Database:
     """`folder/cache.db`, used from any thread. `options` are diskcache's."""
@@ -29,7 +41,8 @@ class Database:
     @property
     def cache(self) -> diskcache.Cache:
         """It, opened. OSError or sqlite3.Error when that cannot be."""
-        cache = self._opened or self._open()
+        # Compared with None: asked whether it is true, diskcache counts its rows.
+        cache = self._open() if self._opened is None else self._opened
         if (mine := getattr(self._mine, "cache", None)) is not cache:
             if mine is not None:
                 mine.close()
@@ -84,7 +97,7 @@ class Database:
     def _open(self) -> diskcache.Cache:
         with self._lock:
             if self._opened is None:
-                cache = diskcache.Cache(str(self.folder), **self._options)
+                cache = diskcache.Cache(str(self.folder), **SQLITE, **self._options)
                 self._file = os.stat(self.folder / DBNAME)
                 self._opened = cache
             return self._opened

@@ -236,7 +236,9 @@ class Folder:
 
     def adopt(self, verified: Verified) -> int:
         """Move a verified file into the blob store; the `excess` after that."""
-        self.blobs.add(replace(verified, durable=verified.durable and self.durable))
+        # What is small is proven at each read, and need not be waited for.
+        durable = verified.durable and self.durable and verified.size > SMALL_BYTES
+        self.blobs.add(replace(verified, durable=durable))
         return self.excess()
 
     def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import diskcache
+from diskcache.core import EVICTION_POLICY
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
@@ -28,6 +29,19 @@ from mirror.store.disk import PlainDisk
 
 # Values up to this many bytes live in SQLite itself; a long referrers list goes to a file beside it.
 INLINE_BYTES = 32 * 1024
+
+# In SQL: the keys of links, and the digest in such a key. In SQLite characters are counted from 1.
+LINKS = "key >= 'link:' AND key < 'link;'"
+LINKED = "substr(key, instr(key, '@') + 1)"
+
+# Nothing is ever culled. What a policy begins with is diskcache's only place for an index of ours: without
+# this one, finding out who else has a blob would be reading all links there are.
+POLICY = "kept"
+EVICTION_POLICY[POLICY] = {
+    "init": f"CREATE INDEX IF NOT EXISTS Cache_linked ON Cache ({LINKED}) WHERE {LINKS}",
+    "get": None,
+    "cull": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +93,7 @@ class Index:
             timeout=BUSY_SECONDS,
             disk=PlainDisk,
             disk_min_file_size=INLINE_BYTES,
-            eviction_policy="none",
+            eviction_policy=POLICY,
             cull_limit=0,
         )
 
@@ -162,7 +176,7 @@ class Index:
                 self._cache.delete(f"repository:{repository}")
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """What a statement of SQL yields, for what looks at the books as a whole (`store.usage`)."""
+        """What a statement of SQL yields, for what looks at the links of all repositories (`store.usage`)."""
         found: list[tuple[Any, ...]] = self._cache._sql(statement, values).fetchall()
         return found
 

@@ -1,24 +1,25 @@
-"""Who else has a blob: links counted by digest, in a temporary table of SQLite's own.
+"""Who else has a blob: its links, whatever repository they belong to.
 
-What one repository alone has a link to, nobody needs any more when that repository lets go of it. There may
-be millions of links: SQLite sorts them, on the disk where it must, and they are never in memory as a whole.
+What one repository alone has a link to, nobody needs any more when that repository lets go of it.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mirror.store.index import ROWS, Index
+from mirror.store.index import LINKED, LINKS, ROWS, Index
 
 # link:<upstream>/<repository>@<digest>; in SQLite characters are counted from 1.
-COUNT = """
-CREATE TEMP TABLE usage AS
-SELECT substr(key, instr(key, '@') + 1) AS digest,
+COUNT = f"""
+SELECT {LINKED},
        substr(key, 6, instr(key, '/') - 6) AS upstream,
-       count(*) AS links,
-       min(substr(key, 6, instr(key, '@') - 6)) AS first
-FROM main.Cache WHERE key >= 'link:' AND key < 'link;'
+       count(*),
+       min(substr(key, 6, instr(key, '@') - 6))
+FROM Cache WHERE {LINKED} IN (%s) AND {LINKS}
 GROUP BY 1, 2
-"""
+"""  # noqa: S608  # ours
+
+# What more repositories than this link is counted once by who goes through all of them: base images.
+MANY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +32,38 @@ class Use:
 
 
 class Usage:
-    """As things stood when it was made; for one thread, and one at a time."""
+    """`once`: what many link is not counted again; for who changes nothing and goes through everything."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, *, once: bool = False) -> None:
         self._index = index
-        index.rows("DROP TABLE IF EXISTS temp.usage")
-        index.rows(COUNT)
-        index.rows("CREATE INDEX temp.usage_digest ON usage (digest)")
+        self._once = once
+        self._many: dict[str, list[Use]] = {}
 
     def of(self, digests: Iterable[str]) -> dict[str, list[Use]]:
         """By digest; nothing for what nobody links."""
         found: dict[str, list[Use]] = {}
-        asked = list(digests)
+        asked: list[str] = []
+        for digest in digests:
+            if digest in self._many:
+                found[digest] = self._many[digest]
+            else:
+                asked.append(digest)
         for start in range(0, len(asked), ROWS):
-            some = asked[start : start + ROWS]
-            marks = ",".join("?" * len(some))
-            rows = self._index.rows(
-                f"SELECT digest, upstream, links, first FROM temp.usage WHERE digest IN ({marks})",  # noqa: S608
-                some,
-            )
-            for digest, upstream, links, first in rows:
-                found.setdefault(digest, []).append(Use(upstream, links, first))
+            found |= self._count(asked[start : start + ROWS])
+        return found
+
+    def _count(self, digests: list[str]) -> dict[str, list[Use]]:
+        found: dict[str, list[Use]] = {}
+        for digest, upstream, links, first in self._index.rows(COUNT % ",".join("?" * len(digests)), digests):
+            found.setdefault(digest, []).append(Use(upstream, links, first))
+        if self._once:
+            self._many |= {digest: uses for digest, uses in found.items() if _sum(uses) > MANY}
         return found
 
     def links(self, digests: Iterable[str]) -> dict[str, int]:
         """How many repositories link each."""
-        return {digest: sum(use.links for use in uses) for digest, uses in self.of(digests).items()}
+        return {digest: _sum(uses) for digest, uses in self.of(digests).items()}
+
+
+def _sum(uses: Iterable[Use]) -> int:
+    return sum(use.links for use in uses)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import cold, readers, small, sources, tls, warm
+from tests.bench import cold, durable, readers, several, small, sources, tls, warm
 from tests.bench.bench import Bench, Options
 from tests.bench.machine import CORES, LOAD_CORE, Others, describe, missing
 from tests.bench.report import document, markdown
@@ -40,9 +40,14 @@ SCENARIOS = {
     "herd": Scenario(cold.herd),
     "slow-wan": Scenario(cold.slow_wan),
     "two-sources": Scenario(sources.two_sources),
+    "lossy-source": Scenario(sources.lossy_source),
     "slow-readers": Scenario(readers.slow_readers),
     "small-fills": Scenario(small.small_fills),
     "tls-blob": Scenario(tls.tls_blob),
+    "workers-small": Scenario(several.workers_small),
+    "workers-tls": Scenario(several.workers_tls),
+    "workers-herd": Scenario(several.workers_herd),
+    "durability": Scenario(durable.durability),
 }
 
 

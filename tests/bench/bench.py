@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from subprocess import SubprocessError
+from typing import Any
 
 from tests.bench.client import Trouble, fetch
 from tests.bench.content import Site
@@ -16,7 +17,6 @@ from tests.bench.machine import settle
 from tests.bench.origin import Origin, fast_origin, slow_origin
 from tests.bench.report import Results, shown
 from tests.bench.throttle import Line
-from tests.e2e.origin import Authority
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,12 @@ class Bench:
         return slow_origin(self.site, self.folder(), line)
 
     @contextmanager
-    def cold(
-        self, name: str, origin: Origin, config: str = "", authority: Authority | None = None
-    ) -> Iterator[Running]:
-        """A contestant that has nothing yet; what it has kept is gone afterwards."""
+    def cold(self, name: str, origin: Origin, config: str = "", **more: Any) -> Iterator[Running]:
+        """A contestant that has nothing yet; what it has kept is gone afterwards. `more` as in Setup."""
         folder = self.folder()
         folder.mkdir()
         try:
-            with running(name, Setup(origin, self.site, folder, config, authority)) as server:
+            with running(name, Setup(origin, self.site, folder, config, **more)) as server:
                 yield server
         finally:
             shutil.rmtree(folder, ignore_errors=True)

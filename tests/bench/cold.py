@@ -12,8 +12,8 @@ from tests.bench.throttle import Line
 
 ALL = (MIRROR, DISTRIBUTION, PROXY, DIRECT)
 
-HERD_LINE = Line(rate=20e6, rtt=0, stall_after=0)
-WAN_LINE = Line(rate=4e6, rtt=0.15, stall_after=0)
+HERD_LINE = Line(rate=20e6, rtt=0)
+WAN_LINE = Line(rate=4e6, rtt=0.15)
 
 # What a server takes of memory besides the blob, in bytes: buffers, here and in the kernel.
 BESIDES = 256 * 1024 * 1024

@@ -18,7 +18,7 @@ from mirror.oci.manifest import OCI_MANIFEST
 from tests.e2e.images import OCI_CONFIG, OCI_LAYER, digest_of
 
 MIB = 1024 * 1024
-SMALL = 2048
+SMALL, MEDIUM = 2048, 512 * 1024
 
 # Layers of the image for the slow line, in MiB: uneven, as real ones are, 226 together.
 WAN_LAYERS = (128, 48, 24, 16, 8, 2)
@@ -60,6 +60,7 @@ class Site:
         self.tags: dict[str, str] = {}  # path of a manifest by tag -> digest
         self._quick = quick
         self._small: list[Blob] = []
+        self._medium: list[Blob] = []
 
     @cached_property
     def warm(self) -> Image:
@@ -89,6 +90,13 @@ class Site:
             data = random.Random(f"small {number}").randbytes(SMALL)
             self._small.append(self._blob("library/small", [data]))
         return self._small[:count]
+
+    def medium(self, count: int) -> list[Blob]:
+        """So many of 512 KiB, which are not kept in memory as a whole."""
+        noise = random.Random("medium").randbytes(MEDIUM - 8)
+        for number in range(len(self._medium), count):
+            self._medium.append(self._blob("library/medium", [number.to_bytes(8, "big"), noise]))
+        return self._medium[:count]
 
     def file(self, blob: Blob) -> Path:
         return self.root / blob.path[1:]

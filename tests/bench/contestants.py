@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.content import Site
-from tests.bench.machine import SERVER_CORE, on_core
+from tests.bench.machine import CORES, SERVER_CORE, on_core
 from tests.bench.origin import TOKEN, Origin, nginx
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Authority
@@ -18,8 +18,8 @@ from tests.programs import program
 MIRROR, DISTRIBUTION, PROXY = "mirror", "distribution", "nginx proxy"
 STATIC, DIRECT = "nginx static", "direct"
 
-# Not another server: the mirror with nothing but the good source.
-ALONE = "good source alone"
+# Not other servers: the mirror with nothing but the good source, with one worker, with `durability = "fast"`.
+ALONE, ONE_WORKER, FAST = "good source alone", "one worker", "fast"
 
 # The way blobs are cached by nginx in front of registries: the first location finds by digest what the second
 # one, which follows the redirect, has stored under the same key. The lock lasts as long as the download.
@@ -95,6 +95,7 @@ class Setup:
     folder: Path
     config: str = ""
     authority: Authority | None = None  # serve TLS with its certificate
+    workers: int = 0  # of the mirror, on all cores; 0 for one on the server's core
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def running(name: str, setup: Setup) -> Iterator[Running]:
         yield Running(name, setup.origin.registry, headers={"Authorization": f"Bearer {TOKEN}"})
         return
     process, address = STARTS[name](setup)
-    with on_core(SERVER_CORE):
+    with on_core(*(CORES if setup.workers else [SERVER_CORE])):
         process.start()
     try:
         yield Running(name, address, process, tls=_trusting() if setup.authority else None)
@@ -113,18 +114,18 @@ def running(name: str, setup: Setup) -> Iterator[Running]:
 
 
 class _Mirror(Mirror):
-    """Ready when it listens: its probes may be behind TLS."""
+    """Ready when it says so, with all its workers: its probes may be behind TLS."""
 
     def _is_ready(self) -> bool:
-        return listens(self.port)
+        return b" serves on " in self.log.read_bytes()
 
 
 def _mirror(setup: Setup) -> tuple[Process, str]:
     """As users run it: its log to a file, access lines in JSON, which is the default there."""
-    config = setup.config
+    config = f"{setup.config}\n[server]\nworkers = {setup.workers or 1}\n"
     if setup.authority:
         paths = {"tls_certificate": setup.authority.certificate, "tls_key": setup.authority.key}
-        config += "[server]\n" + "".join(f"{name} = {str(path)!r}\n" for name, path in paths.items())
+        config += "".join(f"{name} = {str(path)!r}\n" for name, path in paths.items())
     file = setup.folder / "mirror.toml"
     file.write_text(config)
     mirror = _Mirror(setup.folder, setup.origin.url, "--config", str(file))
@@ -179,6 +180,8 @@ def _trusting() -> ssl.SSLContext:
 STARTS: dict[str, Callable[[Setup], tuple[Process, str]]] = {
     MIRROR: _mirror,
     ALONE: _mirror,
+    ONE_WORKER: _mirror,
+    FAST: _mirror,
     DISTRIBUTION: _distribution,
     PROXY: _proxy,
     STATIC: _static,

@@ -32,10 +32,10 @@ def missing() -> list[str]:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """What is started inside runs on that core, for ever."""
+def on_core(*cores: int) -> Iterator[None]:
+    """What is started inside runs on that core, or on those, for ever."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -126,6 +126,12 @@ def describe() -> dict[str, str]:
         "nginx": _said("nginx", "-v"),
         "wrk": _said("wrk", "-v"),
     }
+
+
+def file_system(folder: Path) -> str:
+    """Its type, and the device it is on."""
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE,SOURCE", "--target", str(folder)]
+    return " on ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
 def _said(name: str, flag: str) -> str:

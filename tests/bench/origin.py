@@ -136,6 +136,7 @@ def slow_origin(site: Site, folder: Path, line: Line) -> Iterator[Origin]:
     command: list[str | Path] = [sys.executable, "-m", "tests.bench.throttle", "--site", site.root]
     command += ["--registry", str(registry), "--cdn", str(cdn), "--log", log]
     command += ["--rate", str(line.rate), "--rtt", str(line.rtt), "--stall-after", str(line.stall_after)]
+    command += ["--fault-every", str(line.fault_every)]
     with on_core(LOAD_CORE), Process(command, folder / "throttle.out", lambda: listens(cdn)):
         yield Origin(f"127.0.0.1:{registry}", f"127.0.0.1:{cdn}", log)
 

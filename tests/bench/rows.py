@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.bench.contestants import ALONE, DIRECT, DISTRIBUTION, PROXY, STATIC
+from tests.bench.contestants import ALONE, DIRECT, DISTRIBUTION, FAST, ONE_WORKER, PROXY, STATIC
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ NOTES = (
     "nginx proxy verifies no digest, asks for no token (it is given one), and knows no access rules.",
     "Clients let the kernel throw away what they receive; every contestant's bytes are checked beside that.",
     "nginx static in small-fills is not cold: it is what the load itself can do.",
+    "Where workers are compared, servers and load share all cores.",
 )
 
 # Headers of range answers do not count, so "1.00" is 1 but for rounding.
 ONCE = most(1.005)
 FLAT = (least(0.95, STATIC),)
 LEVEL = (least(0.9, PROXY),)
+BETTER = (least(1, ONE_WORKER),)
 
 ROWS = (
     Row("warm-blob-1", "warm 100 MiB blob, 1 client, GB/s", targets=FLAT),
@@ -103,8 +105,25 @@ ROWS = (
     Row(
         "two-sources", "slow WAN, 100 MiB, two sources, one stalls in mid-blob: s", ALONE, (most(1.2, ALONE),)
     ),
+    Row(
+        "lossy-source",
+        "slow WAN, 100 MiB, a transfer breaks off or stalls after each 10 MB: s (alone: without that)",
+        ALONE,
+        (most(2, ALONE),),
+    ),
+    Row("lossy-source-upstream", "same, upstream bytes / blob", ALONE),
     Row("slow-readers-right", "500 readers at 100 KB/s: served right, %", targets=(least(100),)),
     Row("slow-readers-rss", "same, RSS MB", targets=(most(100, unit="MB"),)),
     Row("slow-readers-probe", "same, slowest probe ms", targets=(most(50, unit="ms"),)),
     Row("small-fills", "small blobs of 2 KiB, cold, 32 at a time: filled per second", targets=(least(2500),)),
+    Row("workers-small", "two workers, 2 KiB config blob, 32 connections, req/s", ONE_WORKER, BETTER),
+    Row("workers-small-p99", "same, p99 ms", ONE_WORKER),
+    Row("workers-small-cpu", "same, server CPU µs per request", ONE_WORKER),
+    Row("workers-tls", "two workers, 100 MiB over TLS, 4 clients, GB/s", ONE_WORKER, BETTER),
+    Row("workers-tls-cpu", "same, server CPU s per GB", ONE_WORKER),
+    Row("workers-herd", "two workers, herd of 50 as above, last client s", ONE_WORKER),
+    Row("workers-herd-upstream", "same, upstream bytes / blob", ONE_WORKER, (ONCE,)),
+    Row("durable-small", "durability safe, blobs of 2 KiB: filled per second", FAST, (least(0.9, FAST),)),
+    Row("durable-medium", "same, 512 KiB, 8 at a time: filled per second", FAST, (least(0.5, FAST),)),
+    Row("durable-giant", "same, 1 GiB: s", FAST, (most(1.5, FAST),)),
 )

@@ -25,10 +25,10 @@ def small_fills(bench: Bench) -> None:
             with bench.attempt("small-fills", name), bench.cold(name, origin) as server:
                 wanted = blobs[:MOST_FOR_DISTRIBUTION] if name == DISTRIBUTION else blobs
                 fetch(server, wanted[0].path)
-                bench.add("small-fills", name, asyncio.run(_rate(server, wanted[1:])))
+                bench.add("small-fills", name, asyncio.run(rate_of(server, wanted[1:])))
 
 
-async def _rate(server: Running, blobs: Sequence[Blob]) -> float:
+async def rate_of(server: Running, blobs: Sequence[Blob]) -> float:
     """Blobs per second. Trouble when one is not right."""
     left = deque(blobs)
     host, _, port = server.address.rpartition(":")

@@ -1,4 +1,4 @@
-"""A good source, and one beside it that stalls in mid-blob."""
+"""Sources that are not as they should be: one that stalls, beside a good one; one that breaks off."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from tests.bench.cold import WAN_LINE
 from tests.bench.contestants import ALONE, MIRROR
 
 STALLING = replace(WAN_LINE, stall_after=10_000_000)
+LOSSY = replace(WAN_LINE, fault_every=10_000_000)
 
 CONFIG = """
 [[upstream]]
@@ -31,3 +32,18 @@ def two_sources(bench: Bench) -> None:
                 if name == MIRROR and stalling.sent(blob) == 0:
                     bench.note("two-sources: the stalling source was never asked")
                 check(server, blob.path)
+
+
+def lossy_source(bench: Bench) -> None:
+    """100 MiB, cold: after each 10 MB a transfer breaks off or falls silent; alone it does not."""
+    blob = bench.site.herd.layers[0]
+    for name in bench.turns(ALONE, MIRROR):
+        line = LOSSY if name == MIRROR else WAN_LINE
+        with (
+            bench.attempt("lossy-source", name),
+            bench.behind(line) as origin,
+            bench.cold(name, origin) as server,
+        ):
+            bench.add("lossy-source", name, fetch(server, blob.path).whole)
+            bench.add("lossy-source-upstream", name, origin.sent(blob) / blob.size)
+            check(server, blob.path)

@@ -1,13 +1,16 @@
 """Figures become medians, ratios, a table and a document; nothing is measured here."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
+from tests.bench.content import Site
 from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC
+from tests.bench.origin import slow_origin
 from tests.bench.report import Results, document, markdown, shown, spread
 from tests.bench.rows import ROWS, least, most
-from tests.bench.throttle import Cdn, Registry, Request
+from tests.bench.throttle import Cdn, Line, Registry, Request
 
 
 def results(row: str, **rounds: list[float]) -> Results:
@@ -166,3 +169,20 @@ def test_the_slow_registry_challenges_and_redirects(tmp_path: Path) -> None:
     assert challenge.headers["WWW-Authenticate"].endswith('scope="repository:library/a:pull"')
     answer = registry(Request("GET", path, {"authorization": "Bearer bench"}))
     assert (answer.status, answer.headers["Location"]) == (307, f"http://there:2{path}")
+
+
+def test_a_line_on_which_something_happens(tmp_path: Path) -> None:
+    """After each so many bytes a transfer breaks off, or falls silent until its client has had enough."""
+    site = Site(tmp_path / "site", quick=True)
+    site.root.mkdir()
+    (site.root / "blob").write_bytes(bytes(100_000))
+    with slow_origin(site, tmp_path / "origin", Line(rate=1e6, rtt=0, fault_every=60_000)) as origin:
+        for enough in (b"", b"x"):
+            host, _, port = origin.cdn.partition(":")
+            with socket.create_connection((host, int(port))) as client, client.makefile("rb") as answer:
+                client.sendall(b"GET /blob HTTP/1.1\r\n\r\n")
+                head = b"".join(iter(answer.readline, b"\r\n"))
+                client.sendall(enough)
+                body = answer.read()
+            assert b"Content-Length: 100000" in head
+            assert 0 < len(body) < 100_000

@@ -5,6 +5,8 @@ so many bytes per second together: nginx's `limit_rate` begins anew with each re
 worth for nothing, so that many short ranges would not be throttled at all.
 
 With `--stall-after` the CDN gives away so many bytes in all, then not one more, and keeps its connections.
+With `--fault-every` something happens after each so many bytes: the connection that is at it is closed, the
+next time it falls silent, and so on by turns.
 """
 
 import argparse
@@ -27,11 +29,15 @@ CREDIT_SECONDS = 0.025
 
 @dataclass(frozen=True)
 class Line:
-    """`rate`: bytes per second and connection. `rtt`: seconds. `stall_after`: bytes, 0 for never."""
+    """`rate`: bytes per second and connection. `rtt`: seconds.
+
+    `stall_after`, `fault_every`: bytes of all connections together, 0 for never.
+    """
 
     rate: float
     rtt: float
-    stall_after: int
+    stall_after: int = 0
+    fault_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,8 @@ class Server:
         self._line = line
         self._answer = answer
         self._log = log.open("a", buffering=1)
-        self._left = line.stall_after or float("inf")
+        self._given = 0
+        self._faults = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, port: int) -> None:
@@ -161,11 +168,14 @@ class Server:
 
     async def _pour(self, client: socket.socket, body: "_Body") -> None:
         while not body.done:
-            if self._left <= 0:
-                # Says nothing more until the client has had enough.
-                await asyncio.get_running_loop().sock_recv(client, 1)
+            if 0 < self._line.stall_after <= self._given:
+                await _silence(client)
+            self._given += await body.piece()
+            if 0 < self._line.fault_every <= self._given // (self._faults + 1):
+                self._faults += 1
+                if self._faults % 2 == 0:
+                    await _silence(client)
                 raise ConnectionResetError
-            self._left -= await body.piece()
 
     def _write(self, request: Request, answer: Answer, sent: int) -> None:
         span = request.headers.get("range", "-")
@@ -218,6 +228,12 @@ async def _send(client: socket.socket, path: Path, offset: int, count: int) -> i
         os.close(file)
 
 
+async def _silence(client: socket.socket) -> None:
+    """Until the client has had enough."""
+    await asyncio.get_running_loop().sock_recv(client, 1)
+    raise ConnectionResetError
+
+
 async def _writable(client: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
@@ -248,9 +264,9 @@ async def _request(client: socket.socket) -> Request | None:
 
 
 async def _main(arguments: argparse.Namespace) -> None:
-    line = Line(arguments.rate, arguments.rtt, arguments.stall_after)
+    line = Line(arguments.rate, arguments.rtt, arguments.stall_after, arguments.fault_every)
     here, there = f"127.0.0.1:{arguments.registry}", f"127.0.0.1:{arguments.cdn}"
-    registry = Server(Line(line.rate, line.rtt, 0), Registry(arguments.site, here, there), Path(os.devnull))
+    registry = Server(Line(line.rate, line.rtt), Registry(arguments.site, here, there), Path(os.devnull))
     cdn = Server(line, Cdn(arguments.site), arguments.log)
     await asyncio.gather(registry.serve(arguments.registry), cdn.serve(arguments.cdn))
 
@@ -264,6 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--rtt", type=float, default=0.0)
     parser.add_argument("--stall-after", type=int, default=0)
+    parser.add_argument("--fault-every", type=int, default=0)
     return parser
 
 

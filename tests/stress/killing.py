@@ -27,7 +27,7 @@ from mirror.store.index import Link, TagEntry
 from mirror.store.litter import old_partials
 
 X = Repository("docker.io", "library/x")
-LARGE = os.urandom(200_000)
+LARGE = os.urandom(300_000)
 SMALL = b"a small blob"
 HERE = b"a blob that was here before"
 MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")

@@ -78,6 +78,19 @@ def test_setting_aside_what_is_gone_is_no_error(blobs: Blobs) -> None:
     blobs.set_aside(Digest.of(b"gone"))
 
 
+def test_last_uses_are_noted_a_few_at_a_time(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other writers get their turn in between, however many there are."""
+    monkeypatch.setattr("mirror.store.blobs.ROWS", 2)
+    digests = [put(blobs, tmp_path, bytes([number])) for number in range(3)]
+    said: list[str] = []
+    blobs.database.cache._con.set_trace_callback(said.append)
+    blobs.touch(dict.fromkeys(digests, 7.0))
+    assert said.count("COMMIT") == 2
+    assert {used for _, used in blobs.known(map(str, digests)).values()} == {7.0}
+
+
 def test_the_least_recently_used_goes_first(blobs: Blobs, tmp_path: Path) -> None:
     """As much as has to, oldest first; what is kept, or was used since, stays."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(6)]

@@ -14,7 +14,7 @@ from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
-from mirror.store.folder import Folder
+from mirror.store.folder import SMALL_BYTES, Folder
 from mirror.store.index import PinEntry
 from mirror.store.quota import IN_USE
 from tests.fakes.cached import age, open_folder, put_image
@@ -52,6 +52,19 @@ def test_what_is_too_much_goes(small: Folder, tmp_path: Path) -> None:
     assert [each.digest for each in small.evict()] == digests[:1]
     assert (small.excess(), small.evict()) == (0, [])
     assert small.blobs.has(last)
+
+
+def test_only_what_is_not_proven_at_each_read_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is to have a blob before its name is known is asked for that; what is small need not be."""
+    folder, synced = folder_with(tmp_path), list[int]()
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    put(folder, tmp_path, bytes(SMALL_BYTES))
+    assert synced == []
+    put(folder, tmp_path, bytes(SMALL_BYTES + 1))
+    assert synced == [SMALL_BYTES + 1]
+    folder.close()
 
 
 def test_what_is_in_use_stays(small: Folder, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mirror.store import fsck
 from mirror.store.folder import Folder
 from mirror.store.fsck import Step, Wrong
 from mirror.store.lock import try_lock
-from mirror.store.scrub import Scrub
+from mirror.store.scrub import Scrub, cost
 from tests.unit.store.test_blobs import file_of
 from tests.unit.store.test_folder import put
 
@@ -54,6 +54,11 @@ async def test_what_is_wrong_is_found(folder: Folder) -> None:
     assert [step.finding.wrong for step in steps if step.finding] == [Wrong.DIGEST]
     assert sum(step.read for step in steps) == 11
     assert await asyncio.to_thread(lambda: len(list((folder.path / "quarantine").iterdir()))) == 1
+
+
+def test_a_small_file_is_not_read_for_nothing() -> None:
+    """A million of them are a million seeks: by the rate each counts for some more than its bytes."""
+    assert [cost(Step(100)), cost(Step(100, last=True)), cost(Step(last=True))] == [100, 65_636, 65_536]
 
 
 async def test_it_is_off_by_default(folder: Folder) -> None:

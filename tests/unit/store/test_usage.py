@@ -8,7 +8,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.index import Index, Link
-from mirror.store.usage import Usage, Use
+from mirror.store.usage import COUNT, Usage, Use
 
 A, B, C = (Digest.of(each) for each in (b"a", b"b", b"c"))
 FIRST, SECOND, OTHER = (
@@ -44,3 +44,21 @@ def test_counted_anew(index: Index) -> None:
     assert Usage(index).links([str(A)]) == {}
     index.add_links(FIRST, {A: Link()})
     assert Usage(index).links([str(A)]) == {str(A): 1}
+
+
+def test_found_without_reading_all_links(index: Index) -> None:
+    """By an index of ours: with a million links it takes no longer."""
+    plan = index.rows(f"EXPLAIN QUERY PLAN {COUNT % '?'}", [str(A)])
+    assert plan[0][-1] == "SEARCH Cache USING INDEX Cache_linked (<expr>=?)"
+
+
+def test_base_images_are_counted_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who says that nothing changes; others see what has."""
+    monkeypatch.setattr("mirror.store.usage.MANY", 1)
+    for repository in (FIRST, SECOND):
+        index.add_links(repository, {A: Link()})
+    once, live = Usage(index, once=True), Usage(index)
+    assert [each.links([str(A)]) for each in (once, live)] == [{str(A): 2}, {str(A): 2}]
+    index.add_links(OTHER, {A: Link(), B: Link()})
+    assert once.links([str(A), str(B)]) == {str(A): 2, str(B): 1}
+    assert live.links([str(A), str(B)]) == {str(A): 3, str(B): 1}

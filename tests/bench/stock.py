@@ -1,0 +1,102 @@
+"""A cache folder with any number of small blobs, put there by the store itself: ten of them for each tag.
+
+Every image is made from its number, so that nobody has to remember what there is.
+"""
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from mirror.cache.manifests import links_of
+from mirror.config import CacheSettings
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.reference import Repository, Tag
+from mirror.store.folder import Folder, StoredManifest
+from mirror.store.index import Link, TagEntry
+from tests.e2e.images import OCI_CONFIG, OCI_LAYER
+
+# Of an image: its manifest, its config, and layers.
+BLOBS = 10
+LAYERS = BLOBS - 2
+
+# Tags of a repository.
+TAGS = 100
+
+# Images that are put down in one transaction.
+BATCH = 50
+
+# Last uses lie within so many seconds, in no order.
+MONTH = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Image:
+    repository: Repository
+    tag: Tag
+    manifest: StoredManifest
+    blobs: dict[Digest, bytes]
+
+    @property
+    def by_tag(self) -> str:
+        return f"/v2/{self.repository.path}/manifests/{self.tag}"
+
+    @property
+    def layer(self) -> str:
+        """The path of the last one."""
+        return f"/v2/{self.repository.path}/blobs/{list(self.blobs)[-1]}"
+
+
+def image(number: int) -> Image:
+    repository = Repository("docker.io", f"bench/r{number // TAGS:05}")
+    config = json.dumps({"architecture": "amd64", "os": "linux", "number": number}).encode()
+    layers = [f"layer {each} of image {number}\n".encode() for each in range(LAYERS)]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": _descriptor(OCI_CONFIG, config),
+        "layers": [_descriptor(OCI_LAYER, layer) for layer in layers],
+    }
+    data = json.dumps(document).encode()
+    manifest = StoredManifest(data, Digest.of(data), OCI_MANIFEST)
+    blobs = {Digest.of(each): each for each in (config, *layers)}
+    return Image(repository, Tag(f"v{number % TAGS}"), manifest, blobs)
+
+
+def make(path: Path, count: int) -> None:
+    """So many blobs, all of them linked, and used some time in the last month."""
+    numbers = iter(range(count // BLOBS))
+    with closing(Folder(path, CacheSettings(dir=path, durability="fast"))) as folder:
+        while batch := list(islice(numbers, BATCH)):
+            put_images(folder, [image(number) for number in batch])
+
+
+def put_images(folder: Folder, images: Sequence[Image]) -> None:
+    blobs = {digest: data for each in images for digest, data in each.blobs.items()}
+    put_blobs(folder, blobs | {each.manifest.digest: each.manifest.data for each in images})
+    now = time.time()
+    with folder.index.database.cache.transact():
+        for each in images:
+            manifest = each.manifest
+            links = links_of(manifest) | {manifest.digest: Link(manifest.media_type, len(manifest.data))}
+            folder.index.add_links(each.repository, links)
+            entry = TagEntry(str(manifest.digest), manifest.media_type, len(manifest.data), now)
+            folder.index.put_tag(each.repository, each.tag, entry)
+    chance = random.Random(str(images[0].manifest.digest))
+    every = (digest for each in images for digest in (each.manifest.digest, *each.blobs))
+    folder.blobs.touch({digest: now - 60 - chance.random() * MONTH for digest in every})
+
+
+def put_blobs(folder: Folder, blobs: dict[Digest, bytes]) -> None:
+    """As a fill of small ones ends: each is claimed, all are kept."""
+    claims = folder.claim(list(blobs))
+    folder.keep([(claim, blobs[claim.digest]) for claim in claims if claim is not None])
+
+
+def _descriptor(media_type: str, data: bytes) -> dict[str, object]:
+    return {"mediaType": media_type, "size": len(data), "digest": str(Digest.of(data))}

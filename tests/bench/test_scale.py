@@ -1,0 +1,38 @@
+"""The stock of the scale bench is what the store makes it; its table has a column for each size."""
+
+from contextlib import closing
+from pathlib import Path
+
+from mirror.cache.inventory import Inventory
+from mirror.oci.pattern import Images
+from mirror.store.folder import Folder
+from tests.bench.report import Results
+from tests.bench.scale import table
+from tests.bench.stock import BLOBS, image, make
+
+
+def test_the_stock_is_whole(tmp_path: Path) -> None:
+    """Ten blobs for each tag, all of them linked and there, as the mirror itself would have it."""
+    make(tmp_path / "cache", 3 * BLOBS)
+    with closing(Folder(tmp_path / "cache")) as folder:
+        images = list(Inventory(folder).images(Images("*")))
+        assert [(each.tag, each.missing) for each in images] == [("v0", ()), ("v1", ()), ("v2", ())]
+        assert folder.blobs.stats()[1] == 3 * BLOBS
+        assert folder.blobs.check() == []
+        one = image(1)
+        assert folder.open_blob(one.repository, list(one.blobs)[-1]).data == b"layer 7 of image 1\n"
+
+
+def test_the_table_compares_sizes() -> None:
+    """A line for what was measured, a column for each size, in order."""
+    results = Results(notes=["a note"])
+    for size, value in (("1,000", 1.0), ("10,000", 1.1)):
+        results.add("ready", size, 1, value)
+    assert table(results, {"cores": "2"}).splitlines() == [
+        "| blobs | 1,000 | 10,000 |",
+        "| --- | --- | --- |",
+        "| start to ready, s | 1.00 | 1.10 |",
+        "",
+        "cores 2.",
+        "- a note",
+    ]
