@@ -51,8 +51,6 @@ SMALL_BYTES = 256 * 1024
 # A fill that was broken off is resumed for a week, in seconds; then what it takes is better used otherwise.
 RESUMED_SECONDS = 7 * 24 * 3600.0
 
-# What a disk must have room for before it counts as well again.
-PROBE_BYTES = 1024 * 1024
 # For how long eviction trusts that nothing has come in front of what it has passed, in seconds: nothing does,
 # but for a clock that was set back.
 PASSED_SECONDS = 60.0
@@ -91,10 +89,12 @@ class Claim:
     def release(self) -> None:
         """In this order: whoever locks the file after that sees that it has no name.
 
-        A fill that did not know the size may have left data, with which nobody will go on.
+        A fill that did not know the size may have left data, with which nobody will go on. Where the disk does
+        not let go of the names, the lock is given up all the same: others wait for it.
         """
-        self.path.with_suffix(".data").unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        for path in (self.path.with_suffix(".data"), self.path):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         os.close(self.lock)
 
 
@@ -214,10 +214,16 @@ class Folder:
     def claim(self, digests: Sequence[Digest]) -> list[Claim | None]:
         """For each the lock for filling it; None where another has it."""
         claims: list[Claim | None] = []
-        for digest in digests:
-            path = lock_path(digest, self.partials)
-            lock = try_lock(path)
-            claims.append(None if lock is None else Claim(digest, path, lock, self.has(digest)))
+        try:
+            for digest in digests:
+                path = lock_path(digest, self.partials)
+                lock = try_lock(path)
+                claims.append(None if lock is None else Claim(digest, path, lock, self.has(digest)))
+        except BaseException:
+            for claim in claims:
+                if claim is not None:
+                    claim.release()
+            raise
         return claims
 
     def keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[int]:

@@ -108,6 +108,7 @@ class Mending:
         finally:
             path.unlink(missing_ok=True)
         for database in (self._blobs, self._books):
+            database.reopen()  # whatever thread has opened it on a disk that was read-only can only read it
             with database.cache.transact():
                 database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
 
