@@ -21,7 +21,7 @@ from mirror.config import Config
 from mirror.oci.pattern import Pin
 from mirror.store.errors import PinTooLarge
 from mirror.store.folder import Folder
-from mirror.store.pins import Pinned
+from mirror.store.pinfile import Pinned, origin
 
 PIN_HELP = """Keep images, whatever the quota and their age.
 
@@ -90,7 +90,7 @@ def pin(
 def unpin(reference: Pattern, config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
     with opened(config, cache_dir) as (folder, settings):
         images = pattern(reference, settings)
-        if folder.pins.remove(images):
+        if folder.unpin(images):
             typer.echo(f"unpinned {images}")
         elif any(each.pin.images == images for each in folder.pins.all()):
             fail(f"{images} is pinned by the configuration: take it out of cache.pins, and restart", 1)
@@ -132,18 +132,14 @@ def _as_json(pinned: Pinned, kept: int, here: int) -> dict[str, object]:
         "size": kept,
         "here": here,
         "since": pinned.since,
-        "from": _origin(pinned),
+        "from": origin(pinned),
     }
 
 
 def _as_row(pinned: Pinned, kept: int, here: int) -> tuple[str, ...]:
     platforms = ", ".join(pinned.pin.platforms) or "all"
     since = moment(pinned.since)
-    return (str(pinned.pin.images), platforms, size(kept), size(here), since, _origin(pinned))
-
-
-def _origin(pinned: Pinned) -> str:
-    return "configuration" if pinned.configured else "command"
+    return (str(pinned.pin.images), platforms, size(kept), size(here), since, origin(pinned))
 
 
 def _too_large(pin: Pin, error: PinTooLarge) -> str:

@@ -5,6 +5,7 @@
     books/                links, tag entries, referrers, repositories; locked by the one that keeps house
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
+    pins                  what is to be kept (pinfile.py)
     version               of this layout
     generation            what tells all processes that something was removed, or is pinned (generation.py)
     evicting              locked by who makes room, or changes what may go
@@ -24,7 +25,7 @@ from mirror.config import CacheSettings
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
-from mirror.oci.pattern import Pin
+from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import START, Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
@@ -38,6 +39,7 @@ from mirror.store.litter import old_partials
 from mirror.store.lock import lock_path, locked, try_folder, try_lock
 from mirror.store.memory import Content
 from mirror.store.mending import Mending
+from mirror.store.pinfile import PinFile
 from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
 from mirror.store.trouble import Side, Troubles
@@ -89,8 +91,8 @@ class Claim:
     def release(self) -> None:
         """In this order: whoever locks the file after that sees that it has no name.
 
-        A fill that did not know the size may have left data, with which nobody will go on. Where the disk does
-        not let go of the names, the lock is given up all the same: others wait for it.
+        A fill that did not know the size may have left data, with which nobody will go on. Where the disk
+        does not let go of the names, the lock is given up all the same: others wait for it.
         """
         for path in (self.path.with_suffix(".data"), self.path):
             with suppress(OSError):
@@ -114,7 +116,7 @@ class Folder:
         self.generation = Generation(path / "generation")
         self.anew = False  # something was made anew, and what the configuration wants in it is not there
         self.mending.on_mended = self._mended
-        self.pins = Pins(self.index, self.read, self.generation)
+        self.pins = Pins(PinFile(path / "pins"), self.index, self.read, self.generation)
         # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
         self.generation.note_pinned()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
@@ -206,6 +208,18 @@ class Folder:
                 raise PinTooLarge(used, more, allowed)
             self.pins.add(pin)
             return sum(asked.values())
+
+    def unpin(self, images: Images) -> bool:
+        """Whether there was such a pin; those of the configuration stay."""
+        with self.changing():
+            return self.pins.remove(images)
+
+    def configure_pins(self, pins: Sequence[Pin]) -> None:
+        """Have those of the configuration be these. Where they are, nothing is written."""
+        if self.pins.configured(pins):
+            return
+        with self.changing():
+            self.pins.configure(pins)
 
     def changing(self) -> AbstractContextManager[None]:
         """While this is held nothing is evicted, in no process, and nobody else changes what may go."""

@@ -137,8 +137,8 @@ class Partial:
     def release(self) -> None:
         """Close everything and give up the lock; what was received stays for the next fill.
 
-        Where nothing was, nothing stays: names that nobody has, asked for at random, must not fill the disk. If
-        it does not let go of them, the lock is given up all the same: others wait for it.
+        Where nothing was, nothing stays: names that nobody has, asked for at random, must not fill the disk.
+        If it does not let go of them, the lock is given up all the same: others wait for it.
         """
         # Once only: as soon as the names are gone, they may be those of another process's files.
         if not self._discarded and (self.chunks is None or not self.chunks.received()):

@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from mirror.log import get_logger
 from mirror.store.database import Database
+from mirror.store.disk import replace_file
 from mirror.store.errors import StoreError, translated
 from mirror.store.threads import named
 from mirror.store.trouble import ERRORS, Kind, Side, Troubles, kind_of
@@ -28,8 +29,8 @@ VERSION = 1
 # While this file is there, the blobs have files that their database does not know: see `store.fsck`.
 REBUILD = "rebuild"
 
-# What goes with the books: all but the last is had again from upstreams and from the configuration.
-BOOKS_LOST = "what belongs to which image, which is asked again, and what `registry-mirror pin` has pinned"
+# What goes with the books; upstreams know it.
+BOOKS_LOST = "what belongs to which image, which is asked again"
 
 # What a disk must have room for before it counts as well again.
 PROBE_BYTES = 1024 * 1024
@@ -236,10 +237,4 @@ def check_version(path: Path) -> None:
             )
         if found is not None:
             return
-    # By rename, so that there is never half of it.
-    fresh = path / f"version.{os.getpid()}"
-    with open(fresh, "w") as file:
-        file.write(f"{VERSION}\n")
-        file.flush()
-        os.fdatasync(file.fileno())
-    os.rename(fresh, stamp)
+    replace_file(stamp, f"{VERSION}\n")

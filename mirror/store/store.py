@@ -53,7 +53,7 @@ class Store:
         self.troubles = folder.troubles
         self._memory = Memory(memory, folder.generation.removed)
         self._pins: Sequence[Pin] = ()  # of the configuration
-        self._pinned = True  # they are in the books
+        self._pinned = True  # they are written down
         self._swept = -SWEEP_SECONDS
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
@@ -312,7 +312,7 @@ class Store:
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Pin what the configuration says, and no longer what it said before; later, where that cannot be."""
         self._pins = pins
-        self._pinned = await self._attempts.note(self.folder.pins.configure, pins)
+        self._pinned = await self._attempts.note(self.folder.configure_pins, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""

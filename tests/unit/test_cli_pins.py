@@ -75,7 +75,7 @@ def test_more_than_there_is_room_for(cache: str) -> None:
 def test_pins_of_the_configuration(cache: str) -> None:
     """Listed as such, and taken out where they were put in."""
     folder = open_folder(Path(cache))
-    folder.pins.configure([Pin.parse("x:1")])
+    folder.configure_pins([Pin.parse("x:1")])
     folder.close()
     (pin,) = json.loads(run("pins", "--cache-dir", cache, "--json").stdout)
     assert pin["from"] == "configuration"

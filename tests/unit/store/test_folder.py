@@ -15,7 +15,6 @@ from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
 from mirror.store.folder import Folder
-from mirror.store.index import PinEntry
 from mirror.store.lock import lock_path
 from mirror.store.quota import IN_USE
 from tests.fakes.cached import age, open_folder, put_image
@@ -113,7 +112,7 @@ def test_what_is_unpinned_can_go(tmp_path: Path) -> None:
     age(folder, *image)
     folder.pins.add(Pin.parse("x:1"))
     assert folder.evict() == folder.evict() == []
-    folder.pins.remove(Images.parse("x:1"))
+    folder.unpin(Images.parse("x:1"))
     assert [each.digest for each in folder.evict()] == image[:2]
     folder.close()
 
@@ -136,8 +135,7 @@ def test_a_pin_added_by_another_process_counts_at_once(tmp_path: Path) -> None:
     image = put_image(folder, X, "1", [b"a"])
     age(folder, *image)
     assert folder.pins.kept() == {}
-    other.index.put_pin("docker.io/library/x:1", PinEntry([], 1.0))
-    other.generation.note_pinned()
+    other.pins.add(Pin.parse("x:1"))
     assert folder.evict() == []
     folder.close()
     other.close()

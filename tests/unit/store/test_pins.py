@@ -9,7 +9,6 @@ from mirror.oci.digest import Digest
 from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Tag
 from mirror.store.folder import Folder
-from mirror.store.index import PinEntry
 from tests.fakes.cached import (
     X,
     Y,
@@ -40,8 +39,8 @@ def test_a_pin_keeps_all_of_an_image(folder: Folder) -> None:
     signature = put_signature(folder, X, image[0])
     folder.pin(Pin.parse("x:1"))
     assert kept(folder) == {*image, *signature}
-    assert folder.pins.remove(Images.parse("x:1"))
-    assert not folder.pins.remove(Images.parse("x:1"))
+    assert folder.unpin(Images.parse("x:1"))
+    assert not folder.unpin(Images.parse("x:1"))
     assert kept(folder) == set()
 
 
@@ -76,7 +75,7 @@ def test_a_pin_by_digest(folder: Folder) -> None:
     image = put_image(folder, X, None, [b"a"])
     folder.pin(Pin.parse(f"x@{image[0]}"))
     assert kept(folder) == set(image)
-    folder.pins.remove(Images.parse(f"x@{image[0]}"))
+    folder.unpin(Images.parse(f"x@{image[0]}"))
     folder.pin(Pin.parse(f"@{image[0]}"))
     assert kept(folder) == set(image)
 
@@ -93,7 +92,7 @@ def test_it_is_worked_out_again_only_when_it_has_changed(folder: Folder, tmp_pat
     folder.pins.kept()
     changed = put_image(other, X, "2", [b"c"])
     assert set(changed) <= kept(folder)
-    other.pins.remove(Images.parse("x:*"))
+    other.unpin(Images.parse("x:*"))
     assert kept(folder) == set()
     assert known
     other.close()
@@ -102,16 +101,21 @@ def test_it_is_worked_out_again_only_when_it_has_changed(folder: Folder, tmp_pat
 def test_pins_of_the_configuration(folder: Folder) -> None:
     """Are what it says, whatever it said before; those that were asked for stay."""
     folder.pin(Pin.parse("x:1"))
-    folder.pins.configure([Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")])
-    folder.pins.configure([Pin.parse("x:3 linux/arm64")])
+    folder.configure_pins([Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")])
+    folder.configure_pins([Pin.parse("x:3 linux/arm64")])
     pins = [(str(each.pin), each.configured) for each in folder.pins.all()]
     assert pins == [("docker.io/library/x:3 linux/arm64", True), ("docker.io/library/x:1", False)]
 
 
-def test_a_pin_that_cannot_be_read_pins_nothing(folder: Folder) -> None:
-    """And does not stop an eviction."""
-    folder.index.put_pin("nonsense", PinEntry([], 1.0))
-    assert folder.pins.all() == []
+def test_pins_that_are_those_of_the_configuration_are_not_written_again(folder: Folder) -> None:
+    """So that a mirror starts on a disk that is read-only as it does on another."""
+    pins = [Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")]
+    folder.configure_pins(pins)
+    written = (folder.path / "pins").stat().st_ino
+    folder.configure_pins(pins)
+    assert (folder.path / "pins").stat().st_ino == written
+    folder.configure_pins(pins[:1])
+    assert [each.pin for each in folder.pins.all()] == pins[:1]
 
 
 def test_who_pins_an_image(folder: Folder) -> None:
