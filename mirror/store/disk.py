@@ -156,3 +156,13 @@ def replace_file(path: Path, text: str) -> None:
             fresh.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def try_room(folder: Path, size: int) -> None:
+    """Whether a file of `size` bytes can be written there: OSError if not, and nothing is left of it."""
+    path = folder / f"small-probe-{os.getpid()}-{threading.get_ident()}"
+    try:
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    finally:
+        path.unlink(missing_ok=True)

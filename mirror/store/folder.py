@@ -5,7 +5,7 @@
     books/                links, tag entries, referrers, repositories; locked by the one that keeps house
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
-    pins                  what is to be kept (pinfile.py)
+    pins, kept            what is to be kept (pinfile.py), and what that is made of (known.py)
     version               of this layout
     generation            what tells all processes that something was removed, or is pinned (generation.py)
     evicting              locked by who makes room, or changes what may go
@@ -29,17 +29,17 @@ from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import START, Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
-from mirror.store.disk import Verified
+from mirror.store.claim import Claim, claimed
+from mirror.store.disk import Verified, try_room
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.followed import Followed
 from mirror.store.generation import Generation
 from mirror.store.growing import Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.litter import old_partials
-from mirror.store.lock import lock_path, locked, try_folder, try_lock
+from mirror.store.lock import locked, try_folder
 from mirror.store.memory import Content
 from mirror.store.mending import Mending
-from mirror.store.pinfile import PinFile
 from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
 from mirror.store.trouble import Side, Troubles
@@ -79,27 +79,6 @@ class Held:
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right of this process to fill a digest; `present` says that nothing is left to be filled."""
-
-    digest: Digest
-    path: Path
-    lock: int
-    present: bool
-
-    def release(self) -> None:
-        """In this order: whoever locks the file after that sees that it has no name.
-
-        A fill that did not know the size may have left data, with which nobody will go on. Where the disk
-        does not let go of the names, the lock is given up all the same: others wait for it.
-        """
-        for path in (self.path.with_suffix(".data"), self.path):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-        os.close(self.lock)
-
-
 class Folder:
     """Every method may be called from any thread; all of them block."""
 
@@ -116,7 +95,7 @@ class Folder:
         self.generation = Generation(path / "generation")
         self.anew = False  # something was made anew, and what the configuration wants in it is not there
         self.mending.on_mended = self._mended
-        self.pins = Pins(PinFile(path / "pins"), self.index, self.read, self.generation)
+        self.pins = Pins(path, self.index, self.read, self.generation)
         # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
         self.generation.note_pinned()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
@@ -227,18 +206,7 @@ class Folder:
 
     def claim(self, digests: Sequence[Digest]) -> list[Claim | None]:
         """For each the lock for filling it; None where another has it."""
-        claims: list[Claim | None] = []
-        try:
-            for digest in digests:
-                path = lock_path(digest, self.partials)
-                lock = try_lock(path)
-                claims.append(None if lock is None else Claim(digest, path, lock, self.has(digest)))
-        except BaseException:
-            for claim in claims:
-                if claim is not None:
-                    claim.release()
-            raise
-        return claims
+        return claimed(digests, self.partials, self.has)
 
     def keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[int]:
         """Store small blobs, and give up their locks; each is told the `excess` after that."""
@@ -295,11 +263,23 @@ class Folder:
             now, kept = time.time(), Kept(keep, self.pins)
             if self._quota.max_age < math.inf:
                 gone += self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
-            lacking = need - shutil.disk_usage(self.path).free if need else 0
-            if (excess := max(self.excess(), lacking)) > 0:
+            if (excess := max(self.excess(), self._lacking(need))) > 0:
                 gone += self._evict(now - IN_USE, excess, kept)
-                self._warn_of_pins()
+            self._warn_of_pins()
+            with suppress(OSError):  # a full disk takes no notes
+                self.pins.write_kept()
         return gone
+
+    def _lacking(self, need: int) -> int:
+        """How many bytes have to go for `need` to be free. That there is a quota shows when it is tried."""
+        free = shutil.disk_usage(self.path).free
+        if need > free or not need:
+            return max(0, need - free)
+        try:
+            try_room(self.partials, need)
+        except OSError:
+            return need
+        return 0
 
     def _warn_of_pins(self) -> None:
         """Once: what a pattern matches may have become more than there is room for."""

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from mirror.log import get_logger
 from mirror.store.database import Database
-from mirror.store.disk import replace_file
+from mirror.store.disk import replace_file, try_room
 from mirror.store.errors import StoreError, translated
 from mirror.store.threads import named
 from mirror.store.trouble import ERRORS, Kind, Side, Troubles, kind_of
@@ -102,12 +102,7 @@ class Mending:
 
     def _write_something(self) -> None:
         """All the kinds of writing there are: a file with some room, and both databases."""
-        path = self._path / "partial" / f"small-probe-{os.getpid()}-{threading.get_ident()}"
-        try:
-            with open(path, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
-        finally:
-            path.unlink(missing_ok=True)
+        try_room(self._path / "partial", PROBE_BYTES)
         for database in (self._blobs, self._books):
             database.reopen()  # whatever thread has opened it on a disk that was read-only can only read it
             with database.cache.transact():

@@ -7,6 +7,7 @@ pinned without anybody doing anything, and a tag that has moved on leaves nothin
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.oci.pattern import Images, Pin
@@ -14,6 +15,7 @@ from mirror.oci.reference import Repository
 from mirror.store.closure import Closures, Named, Part, parsed
 from mirror.store.generation import Generation
 from mirror.store.index import Index
+from mirror.store.known import read_known, write_known
 from mirror.store.pinfile import PinFile, Pinned
 from mirror.store.walk import repositories, tags
 
@@ -22,22 +24,27 @@ NEVER = -1
 
 
 class Pins:
-    """Any thread may call; who changes something holds `Folder.changing`. `read` as in Closures."""
+    """Of one cache folder. Any thread may call; who changes something holds `Folder.changing`.
+
+    `read` as in Closures.
+    """
 
     def __init__(
         self,
-        file: PinFile,
+        folder: Path,
         index: Index,
         read: Callable[[Digest, int], bytes | None],
         generation: Generation,
     ) -> None:
-        self._file = file
+        self._file = PinFile(folder / "pins")
+        self._path = folder / "kept"
         self._index = index
         self._read = read
         self._generation = generation
         self._all: tuple[int, list[Pinned]] = (NEVER, [])
         self._kept: tuple[int, Mapping[str, int]] = (NEVER, {})
-        self._known: Named = {}
+        self._known: Named | None = None
+        self._written: Named | None = None
 
     def all(self) -> list[Pinned]:
         """Every pin, in the order of the patterns, those of the configuration first."""
@@ -53,14 +60,26 @@ class Pins:
         now = self._generation.pinned()
         seen, kept = self._kept
         if seen != now:
-            walk = Closures(self._index, self._read, self._known)
+            walk = self._walk()
             kept = self._closure(walk, (each.pin for each in self.all()))
             self._kept, self._known = (now, kept), walk.met
         return kept
 
+    def write_kept(self) -> None:
+        """Have what is pinned known to those who come later, when manifests may not be here any more."""
+        self.kept()
+        if self._known != self._written:
+            write_known(self._path, self._known or {})
+            self._written = self._known
+
+    def _walk(self) -> Closures:
+        if self._known is None:
+            self._known = self._written = read_known(self._path)
+        return Closures(self._index, self._read, self._known)
+
     def closure(self, pins: Iterable[Pin]) -> dict[str, int]:
         """What these pins keep, as `kept`."""
-        return self._closure(Closures(self._index, self._read, self._known), pins)
+        return self._closure(self._walk(), pins)
 
     def _closure(self, walk: Closures, pins: Iterable[Pin]) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -18,15 +18,17 @@ from mirror.oci.pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.attempts import Attempts
 from mirror.store.blobs import Gone
+from mirror.store.claim import Claim
 from mirror.store.combine import Combined
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError
-from mirror.store.folder import Claim, Folder, Held, StoredManifest
+from mirror.store.folder import Folder, Held, StoredManifest
 from mirror.store.followed import Followed
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link, ReferrersEntry, TagEntry
 from mirror.store.memory import Content, Memory
 from mirror.store.threads import DiskThreads
+from mirror.store.trouble import Kind
 from mirror.tasks import to_the_end
 
 log = get_logger(__name__)
@@ -88,6 +90,8 @@ class Store:
 
     async def recover(self) -> None:
         """See whether what was in trouble works again, and whether the folder is still there."""
+        if any(each.kind is Kind.FULL for each in self.troubles.all()):
+            await self.make_room()  # to the last byte, it had no room for the notes that an eviction takes
         await self.threads.run(self.folder.mending.probe)
         if (self.folder.anew or not self._pinned) and self.keeps:
             self.folder.anew = False

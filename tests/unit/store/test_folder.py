@@ -15,7 +15,6 @@ from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
 from mirror.store.folder import Folder
-from mirror.store.lock import lock_path
 from mirror.store.quota import IN_USE
 from tests.fakes.cached import age, open_folder, put_image
 
@@ -156,21 +155,4 @@ def test_more_than_there_is_room_for_cannot_be_pinned(tmp_path: Path) -> None:
     assert refused.value.used + refused.value.asked > 10_000
     assert 7000 < refused.value.used < 10_000
     assert [str(each.pin.images.tag) for each in folder.pins.all()] == ["1", "2"]
-    folder.close()
-
-
-def test_a_disk_that_does_not_let_go_of_a_claim(tmp_path: Path) -> None:
-    """The lock is given up all the same; and where one of several cannot be had, none is kept."""
-    folder = Folder(tmp_path / "cache")
-    first, second = Digest.of(b"first"), Digest.of(b"second")
-    (claim,) = folder.claim([first])
-    assert claim is not None
-    claim.path.with_suffix(".data").mkdir()  # which no unlink removes
-    claim.release()
-    lock_path(second, folder.partials).mkdir()
-    with pytest.raises(OSError, match="Is a directory"):
-        folder.claim([first, second])
-    (claim,) = folder.claim([first])
-    assert claim is not None
-    claim.release()
     folder.close()

@@ -12,6 +12,7 @@ from mirror.store.folder import Folder
 from tests.fakes.cached import (
     X,
     Y,
+    age,
     open_folder,
     put_image,
     put_index,
@@ -123,3 +124,16 @@ def test_who_pins_an_image(folder: Folder) -> None:
     folder.pin(Pin.parse("x:1"))
     assert [str(each.pin) for each in folder.pins.pinning(X, "1", "d")] == ["docker.io/library/x:1"]
     assert folder.pins.pinning(X, "2", "d") == []
+
+
+def test_a_manifest_that_is_lost_does_not_unpin_what_it_named(folder: Folder, tmp_path: Path) -> None:
+    """It was corrupt, say, and set aside: until it is fetched anew its layers stay, whoever evicts."""
+    image = put_image(folder, X, "1", [b"a"])
+    folder.pin(Pin.parse("x:1"))
+    folder.evict()
+    folder.blobs.remove(image[0])
+    other = open_folder(tmp_path / "cache", max_size=1)
+    assert kept(other) == set(image)
+    age(other, *image)
+    assert other.evict() == []
+    other.close()
