@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,7 @@ class Blobs:
     def __init__(self, folder: Path, quarantine: Path) -> None:
         self.folder = folder
         self._quarantine = quarantine
+        self.on_forgotten: Callable[[], object] = bool  # called when what was thought to be here is not
         self.database = Database(
             folder,
             timeout=BUSY_SECONDS,
@@ -107,6 +108,7 @@ class Blobs:
             file = open(path, "rb")  # noqa: SIM115  # handed to the caller
         except FileNotFoundError:
             self._cache.delete(str(digest))
+            self.on_forgotten()
             return None
         except OSError as error:
             self._unreadable(digest, error)
@@ -188,8 +190,12 @@ class Blobs:
         return None if found is None else Row(str(found[0]), str(found[1]), int(found[2]))
 
     def forget(self, row: Row) -> None:
-        """Remove an entry whose file is wrong or gone, unless it has got another since; the file stays."""
+        """Remove an entry whose file is wrong or gone, unless it has got another since; the file stays.
+
+        What is in memory of it may well be right, and would keep it from being fetched anew.
+        """
         self._cache._sql("DELETE FROM Cache WHERE key = ? AND filename = ?", (row.digest, row.name))
+        self.on_forgotten()
 
     def enter(self, row: Row) -> None:
         """An entry for a file that is in its place and was verified."""

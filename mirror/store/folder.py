@@ -93,6 +93,7 @@ class Folder:
         self.mending = Mending(path, (self.blobs.database, self.index.database), self.troubles)
         self.mending.open()
         self.generation = Generation(path / "generation")
+        self.blobs.on_forgotten = self.generation.note_removed
         self.anew = False  # something was made anew, and what the configuration wants in it is not there
         self.mending.on_mended = self._mended
         self.pins = Pins(path, self.index, self.read, self.generation)

@@ -61,9 +61,7 @@ async def test_what_was_not_used_for_long_makes_room(hub: FakeRegistry, rationed
         for tag in "abcdefg":
             await pulled(mirror, an_image(hub, tag))
             await store.threads.run(make_old, store.folder.blobs)
-            await asyncio.to_thread(
-                btrfs, "filesystem", "sync", rationed
-            )  # or what is gone still counts
+            await asyncio.to_thread(btrfs, "filesystem", "sync", rationed)  # or what is gone still counts
             await store.recover()
             assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "after")

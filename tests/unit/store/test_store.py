@@ -316,3 +316,16 @@ async def test_one_of_several_keeps_house(tmp_path: Path, monkeypatch: pytest.Mo
     await second.keep_house()
     assert tidied == ["first", "first", "second"]
     await second.close()
+
+
+async def test_what_was_set_aside_is_not_answered_from_memory(tmp_path: Path) -> None:
+    """It is right there; but it would never be fetched anew, and be gone with the next start."""
+    store = await Store.open(tmp_path / "cache", CacheSettings(dir=tmp_path / "cache"))
+    other = await Store.open(tmp_path / "cache")
+    for _ in range(2):
+        await store.put_manifest(X, MANIFEST, {})
+        assert await store.manifest(X, MANIFEST.digest) == MANIFEST
+        await other.threads.run(other.folder.blobs.set_aside, MANIFEST.digest)
+        assert await store.manifest(X, MANIFEST.digest) is None
+    await other.close()
+    await store.close()
