@@ -16,6 +16,7 @@ from pathlib import Path
 from mirror.oci.digest import Digest
 from mirror.store.blobs import Row
 from mirror.store.fsck import HARMLESS
+from mirror.store.trouble import ERRORS
 from tests.disks import fill_up, mount, unmount
 from tests.e2e.processes import await_end
 from tests.fakes.content import FakeImage
@@ -219,7 +220,7 @@ class Mix:
         await asyncio.to_thread(self._make_old)
 
     def _make_old(self) -> None:
-        with self.world.blobs() as blobs:
+        with suppress(*ERRORS), self.world.blobs() as blobs:
             digests = [Digest.parse(row.digest) for row in blobs.rows("", MANY)]
             blobs.touch(dict.fromkeys(digests, 1.0))
 
@@ -229,7 +230,7 @@ class Mix:
 
     def _spoil(self) -> None:
         rows: list[Row] = []
-        with self.world.blobs() as blobs:
+        with suppress(*ERRORS), self.world.blobs() as blobs:
             rows = blobs.rows("", MANY)
         chosen = self.chance.sample(rows, min(3, len(rows)))
         for spoil, row in zip((_flip, _shorten, os.unlink), chosen, strict=False):
