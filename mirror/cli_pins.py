@@ -1,5 +1,6 @@
 """The commands about pins: `pin`, `unpin`, `pins`."""
 
+from contextlib import closing, suppress
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ from mirror.cli_common import (
 )
 from mirror.config import Config
 from mirror.oci.pattern import Pin
-from mirror.store.errors import PinTooLarge
+from mirror.store.errors import PinTooLarge, StoreError, translated
 from mirror.store.folder import Folder
 from mirror.store.pinfile import Pinned, origin
 
@@ -140,6 +141,23 @@ def _as_row(pinned: Pinned, kept: int, here: int) -> tuple[str, ...]:
     platforms = ", ".join(pinned.pin.platforms) or "all"
     since = moment(pinned.since)
     return (str(pinned.pin.images), platforms, size(kept), size(here), since, origin(pinned))
+
+
+def note_excess(config: Config) -> None:
+    """Say whether pins need more than there is room for: a mirror bears that, and `pin` would refuse it."""
+    with suppress(StoreError), translated("pins"):
+        if not config.cache.pins or not (config.cache.dir / "books").is_dir():
+            return
+        with closing(Folder(config.cache.dir, config.cache)) as folder:
+            commanded = (each.pin for each in folder.pins.all() if not each.configured)
+            kept = sum(folder.pins.closure([*config.pins(), *commanded]).values())
+            allowed = folder.allowed()
+        if kept > allowed:
+            tell(
+                f"Note: pins need {size(kept)}, and {size(allowed)} are allowed. The mirror keeps them all "
+                "the same, and hardly anything else.\n"
+                "Raise cache.max_size (or lower cache.min_free), or take something out of cache.pins."
+            )
 
 
 def _too_large(pin: Pin, error: PinTooLarge) -> str:

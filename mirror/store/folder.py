@@ -283,13 +283,17 @@ class Folder:
         return 0
 
     def _warn_of_pins(self) -> None:
-        """Once: what a pattern matches may have become more than there is room for."""
+        """Once: what a pattern matches, or the configuration pins, may be more than there is room for.
+
+        That is borne. A mirror that did not start because of it would serve nobody, and keep nothing.
+        """
         now, (judged, too_much) = self.generation.pinned(), self._judged
         if judged == now:
             return
         pinned, allowed = sum(self.pins.kept().values()), self.allowed()
         if pinned > allowed and not too_much:
-            log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed)
+            to_do = "raise cache.max_size, lower cache.min_free, or pin less"
+            log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed, to_do=to_do)
         self._judged = (now, pinned > allowed)
 
     def _evict(self, before: float, excess: int | None, kept: Kept) -> list[Gone]:

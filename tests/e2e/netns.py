@@ -15,15 +15,13 @@ NETWORKS = ip_address("198.18.0.0")
 
 @dataclass(frozen=True)
 class Namespace:
-    """`here` is the address of this end of the cable, `there` that of the end in the namespace.
-
-    `cable` is the device at this end, `device` that in the namespace.
+    """`here` is the address of this end of the cable, `there` that of the end in the namespace;
+    `device` is what the cable is plugged into there.
     """
 
     name: str
     here: str
     there: str
-    cable: str
     device: str
 
     @property
@@ -41,8 +39,8 @@ class Namespace:
         self._filter("OUTPUT", "-o", self.device, "-j", "DROP")
 
     def unplug(self) -> None:
-        """Take out the cable, at this end: from now on there is no way to the namespace."""
-        run([program("ip"), "link", "set", self.cable, "down"])
+        """Take out the cable, at its other end: here it still is the way to there, and leads nowhere."""
+        run([program("ip"), "-n", self.name, "link", "set", self.device, "down"])
 
     def heal(self) -> None:
         run([*self.enter, program("iptables"), "--wait", "--flush"])
@@ -57,14 +55,13 @@ def namespace() -> Iterator[Namespace]:
     pid = os.getpid()
     base = NETWORKS + 4 * (pid % 16384)
     name, device = f"e2e-{pid}", f"o{pid}"
-    cable = f"m{pid}"
-    net = Namespace(name, str(base + 1), str(base + 2), cable, device)
+    net = Namespace(name, str(base + 1), str(base + 2), device)
     ip = program("ip")
     run([ip, "netns", "add", name])
     try:
-        run([ip, "link", "add", cable, "type", "veth", "peer", "name", device, "netns", name])
-        run([ip, "address", "add", f"{net.here}/30", "dev", cable])
-        run([ip, "link", "set", cable, "up"])
+        run([ip, "link", "add", f"m{pid}", "type", "veth", "peer", "name", device, "netns", name])
+        run([ip, "address", "add", f"{net.here}/30", "dev", f"m{pid}"])
+        run([ip, "link", "set", f"m{pid}", "up"])
         run([ip, "-n", name, "address", "add", f"{net.there}/30", "dev", device])
         run([ip, "-n", name, "link", "set", device, "up"])
         run([ip, "-n", name, "link", "set", "lo", "up"])

@@ -10,12 +10,15 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+from mirror.config import load
 from mirror.oci.digest import Digest
 from mirror.store.blobs import Row
+from mirror.store.folder import Folder
 from mirror.store.fsck import HARMLESS
+from mirror.store.pinfile import PinFile
 from mirror.store.trouble import ERRORS
 from tests.disks import fill_up, mount, unmount
 from tests.e2e.processes import await_end
@@ -294,9 +297,9 @@ class Mix:
         await asyncio.to_thread(self.world.empty_quarantine)
 
     async def _judge_pins(self) -> None:
-        listed = json.loads((await self.world.command("pins", "--json")).stdout)
+        listed = await asyncio.to_thread(PinFile(self.world.mirror.cache / "pins").read)
         known = {f"docker.io/{_name(image)}": image for image in self.world.images}
-        found = {known[each["pattern"]] for each in listed}
+        found = {known[str(each.pin.images)] for each in listed}
         assert found == self.world.pinned or self.world.now.trouble, f"{found}, not {self.world.pinned}"
         self.world.pinned = found
 
@@ -324,9 +327,15 @@ class Mix:
     async def _judge_room(self) -> None:
         """What nobody uses makes room for what is used, and what nobody uses is all of it now."""
         await self._age()
-        await self._collect()
+        await asyncio.to_thread(self._evict)
         size = sum((await asyncio.to_thread(self.world.here)).values())
         assert size <= QUOTA, f"{size} bytes in a quota of {QUOTA}"
+
+    def _evict(self) -> None:
+        """As housekeeping does it now and then."""
+        settings = load(self.world.mirror.config, {}, {}).config.cache
+        with closing(Folder(self.world.mirror.cache, settings)) as folder:
+            self.world.now.collected += sum(gone.size for gone in folder.evict())
 
 
 def _name(image: FakeImage) -> str:

@@ -128,6 +128,20 @@ def test_a_pattern_that_comes_to_match_too_much(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_pins_of_the_configuration_that_are_too_much(tmp_path: Path) -> None:
+    """Are kept, and told with the numbers when house is kept; one by command is refused on top of them."""
+    folder = open_folder(tmp_path / "cache", max_size=5000)
+    images = [put_image(folder, X, str(number), [bytes([number]) * 3000]) for number in range(2)]
+    age(folder, *images[0], *images[1])
+    folder.configure_pins([Pin.parse("x:*")])
+    with structlog.testing.capture_logs() as logs:
+        assert folder.evict() == []
+    assert [(each["pinned"] > 6000, each["allowed"]) for each in logs] == [(True, 5000)]
+    with pytest.raises(PinTooLarge):
+        folder.pin(Pin.parse("x:1"))
+    folder.close()
+
+
 def test_a_pin_added_by_another_process_counts_at_once(tmp_path: Path) -> None:
     """Eviction is not fooled by what it knew a moment ago."""
     folder, other = (open_folder(tmp_path / "cache", max_size=1) for _ in range(2))
