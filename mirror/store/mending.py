@@ -15,6 +15,7 @@ from mirror.log import get_logger
 from mirror.store.database import Database
 from mirror.store.disk import replace_file, try_room
 from mirror.store.errors import StoreError, translated
+from mirror.store.known import BOOKS_LOST
 from mirror.store.threads import named
 from mirror.store.trouble import ERRORS, Kind, Side, Troubles, kind_of
 
@@ -29,8 +30,9 @@ VERSION = 1
 # While this file is there, the blobs have files that their database does not know: see `store.fsck`.
 REBUILD = "rebuild"
 
-# What goes with the books; upstreams know it.
-BOOKS_LOST = "what belongs to which image, which is asked again"
+# What goes with a database.
+BLOBS_GONE = "the entries of the blobs, which are made anew too"
+BOOKS_GONE = "what belongs to which image, which is asked again; what is pinned stays"
 
 # What a disk must have room for before it counts as well again.
 PROBE_BYTES = 1024 * 1024
@@ -152,6 +154,8 @@ class Mending:
                 moved = [each for each in (self._blobs, self._books) if not each.is_there()]
                 for database in moved:
                     database.reopen()
+                if self._books in moved:
+                    (self._path / BOOKS_LOST).touch(mode=0o600)
                 mended = [self._mended(database) for database in suspects]
                 anew = bool(made or moved or any(mended))
             if anew:
@@ -176,11 +180,11 @@ class Mending:
         return self._made_anew(database)
 
     def _made_anew(self, database: Database) -> bool:
-        lost = "the entries of the blobs, which are made anew too" if database is self._blobs else BOOKS_LOST
+        lost, mark = (BLOBS_GONE, REBUILD) if database is self._blobs else (BOOKS_GONE, BOOKS_LOST)
         log.error("database corrupt, made anew", database=str(database.folder), lost=lost)
+        # The mark first: what comes after a crash here must know.
+        (self._path / mark).touch(mode=0o600)
         database.set_aside(self._path / "quarantine")
-        if database is self._blobs:
-            (self._path / REBUILD).touch(mode=0o600)
         _ = database.cache
         return True
 

@@ -15,7 +15,7 @@ from mirror.oci.reference import Repository
 from mirror.store.closure import Closures, Named, Part, parsed
 from mirror.store.generation import Generation
 from mirror.store.index import Index
-from mirror.store.known import read_known, write_known
+from mirror.store.known import BOOKS_LOST, read_known, sizes_of, write_known
 from mirror.store.pinfile import PinFile, Pinned
 from mirror.store.walk import repositories, tags
 
@@ -38,6 +38,7 @@ class Pins:
     ) -> None:
         self._file = PinFile(folder / "pins")
         self._path = folder / "kept"
+        self._lost = folder / BOOKS_LOST
         self._index = index
         self._read = read
         self._generation = generation
@@ -60,9 +61,21 @@ class Pins:
         now = self._generation.pinned()
         seen, kept = self._kept
         if seen != now:
-            walk = self._walk()
-            kept = self._closure(walk, (each.pin for each in self.all()))
-            self._kept, self._known = (now, kept), walk.met
+            kept = self._kept_now()
+            self._kept = (now, kept)
+        return kept
+
+    def _kept_now(self) -> dict[str, int]:
+        walk, pins = self._walk(), self.all()
+        before = self._known or {}
+        kept = self._closure(walk, (each.pin for each in pins))
+        self._known = walk.met
+        if self._lost.exists():
+            if not pins or before.keys() <= walk.met.keys():
+                self._lost.unlink(missing_ok=True)
+            else:  # nobody knows what tags pointed to: until all is asked for again, what was kept stays
+                self._known = {**before, **walk.met}
+                kept = {**sizes_of(before), **kept}
         return kept
 
     def write_kept(self) -> None:

@@ -88,6 +88,7 @@ async def test_a_full_disk(hub: FakeRegistry, small_disk: Path) -> None:
         told = [line for line in lines if "trouble with the cache folder" in line["event"]]
         assert len(told) == 1
         assert "make room" in told[0]["to_do"]
+        assert not [line for line in lines if line["event"] == "task failed"]
         label = 'registry_mirror_cache_trouble{kind="full",what="writing"}'
         await get(mirror.address, "/metrics")
         assert await mirror.metric(label) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.store.closure import Named, Part
-from mirror.store.known import read_known, write_known
+from mirror.store.known import read_known, sizes_of, write_known
 
 LAYER, IMAGE, INDEX = (Digest.of(each) for each in (b"layer", b"image", b"index"))
 NAMED: Named = {
@@ -29,3 +29,8 @@ def test_lines_that_cannot_be_read_are_not_known(tmp_path: Path) -> None:
     with (tmp_path / "kept").open("a") as file:
         file.write(f'no json\n[]\n["x"]\n["{IMAGE}", 1]\n["{IMAGE}", ["x", 1]]\n{{}}\n')
     assert read_known(tmp_path / "kept") == NAMED
+
+
+def test_all_of_it_with_its_size(tmp_path: Path) -> None:
+    """As far as somebody tells it."""
+    assert sizes_of(NAMED) == {str(INDEX): 0, str(IMAGE): 5, str(LAYER): 6}

@@ -9,6 +9,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Tag
 from mirror.store.folder import Folder
+from mirror.store.known import BOOKS_LOST
 from tests.fakes.cached import (
     X,
     Y,
@@ -137,3 +138,41 @@ def test_a_manifest_that_is_lost_does_not_unpin_what_it_named(folder: Folder, tm
     age(other, *image)
     assert other.evict() == []
     other.close()
+
+
+def test_what_was_pinned_stays_when_the_books_are_lost(folder: Folder, tmp_path: Path) -> None:
+    """Though nobody knows what tags pointed to; until it is known again, or the pin goes."""
+    image, other = put_image(folder, X, "1", [b"a"]), put_image(folder, Y, "v1", [b"b"])
+    for each in ("x:1", "quay.io/org/y:v1"):
+        folder.pin(Pin.parse(each))
+    folder.evict()
+    (tmp_path / "cache" / "books" / "cache.db").write_bytes(b"no database" * 1000)
+    for name in ("cache.db-wal", "cache.db-shm"):
+        (tmp_path / "cache" / "books" / name).unlink(missing_ok=True)
+    anew = open_folder(tmp_path / "cache", max_size=1)
+    assert [str(each.pin) for each in anew.pins.all()] == ["docker.io/library/x:1", "quay.io/org/y:v1"]
+    age(anew, *image, *other)
+    for _ in range(2):
+        assert anew.evict() == []
+        put_image(anew, X, "1", [b"a"])
+    assert kept(anew) == {*image, *other}
+    put_image(anew, Y, "v1", [b"b"])
+    anew.evict()
+    assert not (tmp_path / "cache" / BOOKS_LOST).exists()
+    anew.drop_tag(X, Tag("1"))
+    assert kept(anew) == set(other)
+    anew.close()
+
+
+def test_a_pin_that_goes_after_the_books_were_lost(folder: Folder) -> None:
+    """Nothing is kept for it any more."""
+    put_image(folder, X, "1", [b"a"])
+    folder.pin(Pin.parse("x:1"))
+    folder.evict()
+    folder.drop_tag(X, Tag("1"))
+    (folder.path / BOOKS_LOST).touch()
+    folder.generation.note_pinned()
+    assert kept(folder)
+    folder.unpin(Images.parse("x:1"))
+    assert kept(folder) == set()
+    assert not (folder.path / BOOKS_LOST).exists()
