@@ -79,7 +79,7 @@ class Mending:
             try:
                 return work(*args, **kwargs)
             except ERRORS as error:
-                self._drop_connections()
+                self.drop_connections()
                 if not self._after(error):
                     raise
             return work(*args, **kwargs)
@@ -97,7 +97,7 @@ class Mending:
         try:
             work()
         except ERRORS as error:
-            self._drop_connections()
+            self.drop_connections()
             self._troubles.note(side, error)
         else:
             self._troubles.well(side)
@@ -106,11 +106,19 @@ class Mending:
         """All the kinds of writing there are: a file with some room, and both databases."""
         try_room(self._path / "partial", PROBE_BYTES)
         for database in (self._blobs, self._books):
-            database.reopen()  # whatever thread has opened it on a disk that was read-only can only read it
             with database.cache.transact():
                 database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
 
-    def _drop_connections(self) -> None:
+    def is_writable(self) -> bool:
+        """Whether files can be written."""
+        try:
+            try_room(self._path / "partial", PROBE_BYTES)
+        except OSError:
+            return False
+        return True
+
+    def drop_connections(self) -> None:
+        """Have this thread begin anew with both databases."""
         for database in (self._blobs, self._books):
             database.drop_connection()
 

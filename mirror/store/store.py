@@ -28,7 +28,6 @@ from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link, ReferrersEntry, TagEntry
 from mirror.store.memory import Content, Memory
 from mirror.store.threads import DiskThreads
-from mirror.store.trouble import Kind
 from mirror.tasks import to_the_end
 
 log = get_logger(__name__)
@@ -90,9 +89,7 @@ class Store:
 
     async def recover(self) -> None:
         """See whether what was in trouble works again, and whether the folder is still there."""
-        if any(each.kind is Kind.FULL for each in self.troubles.all()):
-            await self.make_room()  # to the last byte, it had no room for the notes that an eviction takes
-        await self.threads.run(self.folder.mending.probe)
+        await self._attempts.recover()
         if (self.folder.anew or not self._pinned) and self.keeps:
             self.folder.anew = False
             await self.configure_pins(self._pins)

@@ -1,8 +1,6 @@
 """The folder's layout: stamped, refused when it is newer, and made anew where it is gone."""
 
-import errno
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,18 +80,4 @@ def test_what_cannot_be_mended_is_trouble(tmp_path: Path) -> None:
     (tmp_path / "cache" / "partial").unlink()
     folder.mending.probe()
     assert folder.troubles.all() == []
-    folder.close()
-
-
-def test_when_the_disk_is_well_all_threads_can_write(tmp_path: Path) -> None:
-    """A connection that was opened while the disk was read-only would stay so."""
-    folder = Folder(tmp_path / "cache")
-    with ThreadPoolExecutor(1) as other:
-        for each in (folder.blobs.database, folder.index.database):
-            other.submit(lambda each=each: each.cache._sql("PRAGMA query_only = ON")).result()  # type: ignore[misc]
-        folder.troubles.note(Side.WRITING, OSError(errno.EROFS, "read-only"))
-        folder.mending.probe()
-        assert folder.troubles.all() == []
-        other.submit(folder.put_small, Digest.of(b"small"), b"small").result()
-        other.submit(folder.close).result()
     folder.close()
