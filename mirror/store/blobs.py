@@ -56,10 +56,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A blob that was evicted. `size` in bytes."""
+    """A blob that was evicted. `size` in bytes; `old`: for its age, and not to make room."""
 
     digest: Digest
     size: int
+    old: bool = False
 
 
 # A place in the order of last use: the moment, and what tells those of one moment apart.

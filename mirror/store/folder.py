@@ -263,7 +263,8 @@ class Folder:
         with self.changing():
             now, kept = time.time(), Kept(keep, self.pins)
             if self._quota.max_age < math.inf:
-                gone += self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
+                old = self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
+                gone += (replace(each, old=True) for each in old)
             if (excess := max(self.excess(), self._lacking(need))) > 0:
                 gone += self._evict(now - IN_USE, excess, kept)
             self._warn_of_pins()

@@ -65,7 +65,7 @@ async def test_what_was_not_used_for_long_makes_room(hub: FakeRegistry, rationed
             await store.recover()
             assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "after")
-        assert await mirror.metric("registry_mirror_evicted_blobs_total") > 0
+        assert await mirror.metric('registry_mirror_evicted_blobs_total{reason="room"}') > 0
         assert await store.check() == []
 
 
