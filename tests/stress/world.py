@@ -82,7 +82,7 @@ class World:
             self.data[image.manifest] = image.manifest_data
             self.data |= zip(image.blobs, (image.config_data, *image.layers_data), strict=True)
         self.tags = {f"/v2/{each.repository}/manifests/{each.tag}": each.manifest for each in self.images}
-        self.flipped: set[Digest] = set()  # whose file may have a wrong byte that only `verify` finds
+        self.flipped: set[Digest] = set()  # whose file was changed: what is sent of it may be wrong
         self.corrupted: set[Digest] = set()  # what `verify` may find
         self.pinned: set[FakeImage] = set()
         self.promised: set[Digest] = set()  # what was pinned and here when the last round ended
