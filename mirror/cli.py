@@ -115,8 +115,9 @@ app.command(help=cli_verify.HELP)(cli_verify.verify)
 @config_app.command("check")
 def config_check(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
     """Say whether FILE can be used, and if not, what is wrong with it."""
-    _load(file, {})
+    config = _load(file, {}).config
     typer.echo(f"{file}: ok")
+    cli_pins.note_excess(config)
 
 
 @config_app.command("show")

@@ -1,5 +1,6 @@
 """The commands about pins: `pin`, `unpin`, `pins`."""
 
+from contextlib import closing, suppress
 from typing import Annotated
 
 import typer
@@ -19,9 +20,9 @@ from mirror.cli_common import (
 )
 from mirror.config import Config
 from mirror.oci.pattern import Pin
-from mirror.store.errors import PinTooLarge
+from mirror.store.errors import PinTooLarge, StoreError, translated
 from mirror.store.folder import Folder
-from mirror.store.pins import Pinned
+from mirror.store.pinfile import Pinned, origin
 
 PIN_HELP = """Keep images, whatever the quota and their age.
 
@@ -90,7 +91,7 @@ def pin(
 def unpin(reference: Pattern, config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
     with opened(config, cache_dir) as (folder, settings):
         images = pattern(reference, settings)
-        if folder.pins.remove(images):
+        if folder.unpin(images):
             typer.echo(f"unpinned {images}")
         elif any(each.pin.images == images for each in folder.pins.all()):
             fail(f"{images} is pinned by the configuration: take it out of cache.pins, and restart", 1)
@@ -132,18 +133,31 @@ def _as_json(pinned: Pinned, kept: int, here: int) -> dict[str, object]:
         "size": kept,
         "here": here,
         "since": pinned.since,
-        "from": _origin(pinned),
+        "from": origin(pinned),
     }
 
 
 def _as_row(pinned: Pinned, kept: int, here: int) -> tuple[str, ...]:
     platforms = ", ".join(pinned.pin.platforms) or "all"
     since = moment(pinned.since)
-    return (str(pinned.pin.images), platforms, size(kept), size(here), since, _origin(pinned))
+    return (str(pinned.pin.images), platforms, size(kept), size(here), since, origin(pinned))
 
 
-def _origin(pinned: Pinned) -> str:
-    return "configuration" if pinned.configured else "command"
+def note_excess(config: Config) -> None:
+    """Say whether pins need more than there is room for: a mirror bears that, and `pin` would refuse it."""
+    with suppress(StoreError), translated("pins"):
+        if not config.cache.pins or not (config.cache.dir / "books").is_dir():
+            return
+        with closing(Folder(config.cache.dir, config.cache)) as folder:
+            commanded = (each.pin for each in folder.pins.all() if not each.configured)
+            kept = sum(folder.pins.closure([*config.pins(), *commanded]).values())
+            allowed = folder.allowed()
+        if kept > allowed:
+            tell(
+                f"Note: pins need {size(kept)}, and {size(allowed)} are allowed. The mirror keeps them all "
+                "the same, and hardly anything else.\n"
+                "Raise cache.max_size (or lower cache.min_free), or take something out of cache.pins."
+            )
 
 
 def _too_large(pin: Pin, error: PinTooLarge) -> str:

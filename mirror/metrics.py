@@ -81,9 +81,9 @@ class Metrics:
             "source",
         )
         self.evicted_blobs = self._counter(
-            "evicted_blobs_total", "Blobs removed to make room, or for their age."
+            "evicted_blobs_total", "Blobs removed to make room, or for their age.", "reason"
         )
-        self.evicted_bytes = self._counter("evicted_bytes_total", "Their bytes.")
+        self.evicted_bytes = self._counter("evicted_bytes_total", "Their bytes.", "reason")
         self.ratelimit_limit = self._gauge(
             "ratelimit_limit", "Requests that the upstream allows the account.", *ACCOUNT
         )

@@ -27,6 +27,12 @@ log = get_logger(__name__)
 # Last-use times are written this often, in seconds: a crash loses that much of the eviction order.
 HOUSEKEEPING_SECONDS = 10.0
 
+# What is said of what was evicted, by the reason.
+EVICTIONS = {
+    "room": "evicted to make room, least recently used first",
+    "age": "evicted because nobody has used it for longer than cache.max_age",
+}
+
 
 class Service:
     """One running mirror, without its network face. Make it with `open`."""
@@ -115,10 +121,15 @@ class Service:
         await self._store.close()
 
     def _evicted(self, gone: Sequence[Gone]) -> None:
-        size = sum(each.size for each in gone)
-        self.metrics.evicted_blobs.inc(len(gone))
-        self.metrics.evicted_bytes.inc(size)
-        log.info("evicted to make room, least recently used first", blobs=len(gone), bytes=size)
+        for reason, told in EVICTIONS.items():
+            some = [each for each in gone if each.old == (reason == "age")]
+            size = sum(each.size for each in some)
+            self.metrics.evicted_blobs.labels(reason).inc(len(some))
+            self.metrics.evicted_bytes.labels(reason).inc(size)
+            for each in some:
+                log.debug("evicted", digest=str(each.digest), bytes=each.size, reason=reason)
+            if some:
+                log.info(told, blobs=len(some), bytes=size)
 
     def _scrubbed(self, step: Step) -> None:
         self.metrics.scrubbed_bytes.inc(step.read)

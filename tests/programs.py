@@ -12,6 +12,7 @@ import pytest
 
 # Program -> the Debian package that has it.
 PACKAGES = {
+    "btrfs": "btrfs-progs",
     "busybox": "busybox-static",
     "containerd": "containerd",
     "ctr": "containerd",
@@ -22,6 +23,7 @@ PACKAGES = {
     "faketime": "faketime",
     "ip": "iproute2",
     "iptables": "iptables",
+    "mkfs.btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
     "nginx": "nginx-light",
     "podman": "podman",

@@ -21,6 +21,7 @@ from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
+from mirror.store.errors import StoreError
 from mirror.store.growing import GrowingFile
 from mirror.tasks import Tasks
 from mirror.upstream.body import BlobBody
@@ -71,7 +72,7 @@ class Download:
         self._order = order
         self._grow = grow
         self._growing: GrowingFile | None = None
-        self._lanes: dict[Lane[Source], asyncio.Task[UpstreamError | None]] = {}
+        self._lanes: dict[Lane[Source], asyncio.Task[UpstreamError | StoreError | None]] = {}
         self._ramp: Ramp | None = None
         self._effort = Effort()
         self._done = 0  # bytes of lanes that have ended
@@ -259,8 +260,8 @@ class Download:
         task.add_done_callback(lambda _: self._changed.set())
         self._lanes[lane] = task
 
-    async def _bring(self, lane: Lane[Source]) -> UpstreamError | None:
-        """One request; its bytes into the growing file. What the source did wrong is a value."""
+    async def _bring(self, lane: Lane[Source]) -> UpstreamError | StoreError | None:
+        """One request; its bytes into the growing file. What source or disk did wrong is a value."""
         order = self._order
         size = self._growing.size if self._growing else order.size
         # To the end without a bound: of the whole it is then the plainest request there is.
@@ -278,6 +279,8 @@ class Download:
             except UpstreamError as error:
                 if not self._refuses_range(error):
                     return error
+            except StoreError as error:
+                return error
         return None
 
     def _refuses_range(self, error: UpstreamError) -> bool:
@@ -352,6 +355,8 @@ class Download:
             if task.cancelled():
                 continue
             error = task.result()
+            if isinstance(error, StoreError):
+                raise error
             if error is not None:
                 self._failed(lane, error)
             elif lane.offset == lane.start and self._growing is not None:

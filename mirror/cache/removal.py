@@ -1,7 +1,7 @@
 """Removing images: their tag entries, the links to what only they need, the blobs that nothing else needs."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mirror.cache.inventory import Found, Inventory
@@ -95,12 +95,16 @@ class Removals:
         )
 
     def _freed(self, repository: Repository, digests: list[Digest]) -> tuple[tuple[Digest, ...], int]:
-        """Which of them are here, and linked by none but this repository and those that went before."""
+        """Which of them are here, and linked by none but this repository and those that went before.
+
+        Nor pinned: a link that could not be written, when the disk was full, must not cost what was promised.
+        """
         index = self._folder.index
         here = self._folder.blobs.known(map(str, digests))
         links = self._usage.links(here)
         self._given_up.update(text for text in here if index.link(repository, Digest.parse(text)))
-        gone = [text for text in here if links.get(text, 0) <= self._given_up[text]]
+        kept: Mapping[str, int] = {} if self._forced else self._folder.pins.kept()
+        gone = [text for text in here if links.get(text, 0) <= self._given_up[text] and text not in kept]
         for text in gone:
             del self._given_up[text]
         return tuple(map(Digest.parse, gone)), sum(here[text][0] for text in gone)

@@ -11,8 +11,9 @@ from mirror.cache.following import POLL_SECONDS
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.store.claim import Claim
 from mirror.store.errors import StoreError
-from mirror.store.folder import SMALL_BYTES, Claim
+from mirror.store.folder import SMALL_BYTES
 from mirror.store.index import Link
 from mirror.store.memory import Content
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -57,10 +57,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A blob that was evicted. `size` in bytes."""
+    """A blob that was evicted. `size` in bytes; `old`: for its age, and not to make room."""
 
     digest: Digest
     size: int
+    old: bool = False
 
 
 # A place in the order of last use: the moment, and what tells those of one moment apart.
@@ -82,6 +83,7 @@ class Blobs:
     def __init__(self, folder: Path, quarantine: Path) -> None:
         self.folder = folder
         self._quarantine = quarantine
+        self.on_forgotten: Callable[[], object] = bool  # called when what was thought to be here is not
         self.database = Database(
             folder,
             timeout=BUSY_SECONDS,
@@ -108,6 +110,7 @@ class Blobs:
             file = open(path, "rb")  # noqa: SIM115  # handed to the caller
         except FileNotFoundError:
             self._cache.delete(str(digest))
+            self.on_forgotten()
             return None
         except OSError as error:
             self._unreadable(digest, error)
@@ -189,8 +192,12 @@ class Blobs:
         return None if found is None else Row(str(found[0]), str(found[1]), int(found[2]))
 
     def forget(self, row: Row) -> None:
-        """Remove an entry whose file is wrong or gone, unless it has got another since; the file stays."""
+        """Remove an entry whose file is wrong or gone, unless it has got another since; the file stays.
+
+        What is in memory of it may well be right, and would keep it from being fetched anew.
+        """
         self._cache._sql("DELETE FROM Cache WHERE key = ? AND filename = ?", (row.digest, row.name))
+        self.on_forgotten()
 
     def enter(self, row: Row) -> None:
         """An entry for a file that is in its place and was verified."""

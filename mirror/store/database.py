@@ -97,7 +97,22 @@ class Database:
     def _open(self) -> diskcache.Cache:
         with self._lock:
             if self._opened is None:
-                cache = diskcache.Cache(str(self.folder), **SQLITE, **self._options)
+                cache = self._made()
                 self._file = os.stat(self.folder / DBNAME)
                 self._opened = cache
             return self._opened
+
+    def _made(self) -> diskcache.Cache:
+        """Opened; where that fails half-way, closed again.
+
+        As long as a process has one connection that was opened on a disk that was read-only, all that it
+        opens later are read-only too: they share memory.
+        """
+        cache = diskcache.Cache.__new__(diskcache.Cache)
+        try:
+            cache.__init__(str(self.folder), **SQLITE, **self._options)
+        except BaseException:
+            with suppress(AttributeError, sqlite3.Error):  # it did not even come to have one
+                cache.close()
+            raise
+        return cache

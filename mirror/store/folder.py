@@ -5,6 +5,7 @@
     books/                links, tag entries, referrers, repositories; locked by the one that keeps house
     partial/              fills that are running, or were interrupted
     quarantine/           files that were found wrong
+    pins, kept            what is to be kept (pinfile.py), and what that is made of (known.py)
     version               of this layout
     generation            what tells all processes that something was removed, or is pinned (generation.py)
     evicting              locked by who makes room, or changes what may go
@@ -24,18 +25,19 @@ from mirror.config import CacheSettings
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
-from mirror.oci.pattern import Pin
+from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import START, Blobs, Gone, OpenBlob
 from mirror.store.chunkmap import ChunkMap
-from mirror.store.disk import Verified
+from mirror.store.claim import Claim, claimed
+from mirror.store.disk import Verified, try_room
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.followed import Followed
 from mirror.store.generation import Generation
 from mirror.store.growing import Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.litter import old_partials
-from mirror.store.lock import lock_path, locked, try_folder, try_lock
+from mirror.store.lock import locked, try_folder
 from mirror.store.memory import Content
 from mirror.store.mending import Mending
 from mirror.store.pins import Kept, Pins
@@ -51,8 +53,6 @@ SMALL_BYTES = 256 * 1024
 # A fill that was broken off is resumed for a week, in seconds; then what it takes is better used otherwise.
 RESUMED_SECONDS = 7 * 24 * 3600.0
 
-# What a disk must have room for before it counts as well again.
-PROBE_BYTES = 1024 * 1024
 # For how long eviction trusts that nothing has come in front of what it has passed, in seconds: nothing does,
 # but for a clock that was set back.
 PASSED_SECONDS = 60.0
@@ -79,25 +79,6 @@ class Held:
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right of this process to fill a digest; `present` says that nothing is left to be filled."""
-
-    digest: Digest
-    path: Path
-    lock: int
-    present: bool
-
-    def release(self) -> None:
-        """In this order: whoever locks the file after that sees that it has no name.
-
-        A fill that did not know the size may have left data, with which nobody will go on.
-        """
-        self.path.with_suffix(".data").unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
-        os.close(self.lock)
-
-
 class Folder:
     """Every method may be called from any thread; all of them block."""
 
@@ -112,9 +93,10 @@ class Folder:
         self.mending = Mending(path, (self.blobs.database, self.index.database), self.troubles)
         self.mending.open()
         self.generation = Generation(path / "generation")
+        self.blobs.on_forgotten = self.generation.note_removed
         self.anew = False  # something was made anew, and what the configuration wants in it is not there
         self.mending.on_mended = self._mended
-        self.pins = Pins(self.index, self.read, self.generation)
+        self.pins = Pins(path, self.index, self.read, self.generation)
         # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
         self.generation.note_pinned()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
@@ -207,18 +189,25 @@ class Folder:
             self.pins.add(pin)
             return sum(asked.values())
 
+    def unpin(self, images: Images) -> bool:
+        """Whether there was such a pin; those of the configuration stay."""
+        with self.changing():
+            return self.pins.remove(images)
+
+    def configure_pins(self, pins: Sequence[Pin]) -> None:
+        """Have those of the configuration be these. Where they are, nothing is written."""
+        if self.pins.configured(pins):
+            return
+        with self.changing():
+            self.pins.configure(pins)
+
     def changing(self) -> AbstractContextManager[None]:
         """While this is held nothing is evicted, in no process, and nobody else changes what may go."""
         return locked(self._evicting)
 
     def claim(self, digests: Sequence[Digest]) -> list[Claim | None]:
         """For each the lock for filling it; None where another has it."""
-        claims: list[Claim | None] = []
-        for digest in digests:
-            path = lock_path(digest, self.partials)
-            lock = try_lock(path)
-            claims.append(None if lock is None else Claim(digest, path, lock, self.has(digest)))
-        return claims
+        return claimed(digests, self.partials, self.has)
 
     def keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[int]:
         """Store small blobs, and give up their locks; each is told the `excess` after that."""
@@ -276,21 +265,38 @@ class Folder:
         with self.changing():
             now, kept = time.time(), Kept(keep, self.pins)
             if self._quota.max_age < math.inf:
-                gone += self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
-            lacking = need - shutil.disk_usage(self.path).free if need else 0
-            if (excess := max(self.excess(), lacking)) > 0:
+                old = self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
+                gone += (replace(each, old=True) for each in old)
+            if (excess := max(self.excess(), self._lacking(need))) > 0:
                 gone += self._evict(now - IN_USE, excess, kept)
-                self._warn_of_pins()
+            self._warn_of_pins()
+            with suppress(OSError):  # a full disk takes no notes
+                self.pins.write_kept()
         return gone
 
+    def _lacking(self, need: int) -> int:
+        """How many bytes have to go for `need` to be free. That there is a quota shows when it is tried."""
+        free = shutil.disk_usage(self.path).free
+        if need > free or not need:
+            return max(0, need - free)
+        try:
+            try_room(self.partials, need)
+        except OSError:
+            return need
+        return 0
+
     def _warn_of_pins(self) -> None:
-        """Once: what a pattern matches may have become more than there is room for."""
+        """Once: what a pattern matches, or the configuration pins, may be more than there is room for.
+
+        That is borne. A mirror that did not start because of it would serve nobody, and keep nothing.
+        """
         now, (judged, too_much) = self.generation.pinned(), self._judged
         if judged == now:
             return
         pinned, allowed = sum(self.pins.kept().values()), self.allowed()
         if pinned > allowed and not too_much:
-            log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed)
+            to_do = "raise cache.max_size, lower cache.min_free, or pin less"
+            log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed, to_do=to_do)
         self._judged = (now, pinned > allowed)
 
     def _evict(self, before: float, excess: int | None, kept: Kept) -> list[Gone]:

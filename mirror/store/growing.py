@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,13 +49,23 @@ class Partial:
         self.descriptor = os.open(
             self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
-        self.chunks = self._load()
+        try:
+            self.chunks = self._load()
+        except BaseException:
+            os.close(self.descriptor)
+            raise
 
     @classmethod
     def lock(cls, digest: Digest, folder: Path) -> "Partial | None":
         """The partial of `digest`, new or left by an earlier fill; None while another process fills it."""
         lock = try_lock(lock_path(digest, folder))
-        return None if lock is None else cls(digest, folder, lock)
+        if lock is None:
+            return None
+        try:
+            return cls(digest, folder, lock)
+        except BaseException:
+            os.close(lock)
+            raise
 
     def allocate(self, size: int, chunk_size: int) -> ChunkMap:
         """Start from nothing, with the size known."""
@@ -127,10 +138,12 @@ class Partial:
         """Close everything and give up the lock; what was received stays for the next fill.
 
         Where nothing was, nothing stays: names that nobody has, asked for at random, must not fill the disk.
+        If it does not let go of them, the lock is given up all the same: others wait for it.
         """
         # Once only: as soon as the names are gone, they may be those of another process's files.
         if not self._discarded and (self.chunks is None or not self.chunks.received()):
-            self.discard()
+            with suppress(OSError):
+                self.discard()
         self._drop_map()
         os.close(self.descriptor)
         os.close(self._lock)

@@ -6,8 +6,6 @@ Synchronous: everything here runs in a disk thread. Keys sort so that a prefix i
     tag:<upstream>/<repository>:<tag>            -> TagEntry
     referrers:<upstream>/<repository>@<digest>   -> ReferrersEntry
     repository:<upstream>/<repository>           -> ""
-    pin:<pattern>                                -> PinEntry, asked for by somebody
-    configured:<pattern>                         -> PinEntry, as the configuration has it
 """
 
 import json
@@ -70,15 +68,7 @@ class ReferrersEntry:
     confirmed: float
 
 
-@dataclass(frozen=True, slots=True)
-class PinEntry:
-    """What is to be kept of the images of a pattern (`oci.pattern`), and since when, in epoch seconds."""
-
-    platforms: list[str]
-    since: float
-
-
-Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry, PinEntry)
+Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry)
 
 # How many rows are read or removed at a time: no transaction is long, and no list is.
 ROWS = 500
@@ -148,19 +138,6 @@ class Index:
                 found.append((Digest.parse(key.removeprefix(kind)), Link(**json.loads(value)), noted))
         return found
 
-    def pins(self, kind: str = "pin") -> dict[str, PinEntry]:
-        """By pattern; `kind` is `pin` or `configured`."""
-        patterns = self._names(f"{kind}:", "", "", -1)
-        entries = ((each, self._read(f"{kind}:{each}", PinEntry)) for each in patterns)
-        return {pattern: entry for pattern, entry in entries if entry is not None}
-
-    def put_pin(self, pattern: str, entry: PinEntry, kind: str = "pin") -> None:
-        self._write(f"{kind}:{pattern}", entry)
-
-    def drop_pin(self, pattern: str, kind: str = "pin") -> bool:
-        """Whether there was one."""
-        return bool(self._cache.delete(f"{kind}:{pattern}"))
-
     def drop(self, repository: Repository, tags: Iterable[str], digests: Iterable[Digest]) -> None:
         """Forget tags, and links with what refers to them; and the repository with the last one."""
         keys = [
@@ -208,5 +185,5 @@ class Index:
         except (ValueError, TypeError):
             return None
 
-    def _write(self, key: str, entry: Link | TagEntry | ReferrersEntry | PinEntry) -> None:
+    def _write(self, key: str, entry: Link | TagEntry | ReferrersEntry) -> None:
         self._cache.set(key, json.dumps(asdict(entry), separators=(",", ":")))

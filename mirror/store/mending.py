@@ -13,7 +13,9 @@ from typing import ParamSpec, TypeVar
 
 from mirror.log import get_logger
 from mirror.store.database import Database
+from mirror.store.disk import replace_file, try_room
 from mirror.store.errors import StoreError, translated
+from mirror.store.known import BOOKS_LOST
 from mirror.store.threads import named
 from mirror.store.trouble import ERRORS, Kind, Side, Troubles, kind_of
 
@@ -28,8 +30,9 @@ VERSION = 1
 # While this file is there, the blobs have files that their database does not know: see `store.fsck`.
 REBUILD = "rebuild"
 
-# What goes with the books: all but the last is had again from upstreams and from the configuration.
-BOOKS_LOST = "what belongs to which image, which is asked again, and what `registry-mirror pin` has pinned"
+# What goes with a database.
+BLOBS_GONE = "the entries of the blobs, which are made anew too"
+BOOKS_GONE = "what belongs to which image, which is asked again; what is pinned stays"
 
 # What a disk must have room for before it counts as well again.
 PROBE_BYTES = 1024 * 1024
@@ -76,7 +79,7 @@ class Mending:
             try:
                 return work(*args, **kwargs)
             except ERRORS as error:
-                self._drop_connections()
+                self.drop_connections()
                 if not self._after(error):
                     raise
             return work(*args, **kwargs)
@@ -94,24 +97,28 @@ class Mending:
         try:
             work()
         except ERRORS as error:
-            self._drop_connections()
+            self.drop_connections()
             self._troubles.note(side, error)
         else:
             self._troubles.well(side)
 
     def _write_something(self) -> None:
         """All the kinds of writing there are: a file with some room, and both databases."""
-        path = self._path / "partial" / f"small-probe-{os.getpid()}-{threading.get_ident()}"
-        try:
-            with open(path, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
-        finally:
-            path.unlink(missing_ok=True)
+        try_room(self._path / "partial", PROBE_BYTES)
         for database in (self._blobs, self._books):
             with database.cache.transact():
                 database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
 
-    def _drop_connections(self) -> None:
+    def is_writable(self) -> bool:
+        """Whether files can be written."""
+        try:
+            try_room(self._path / "partial", PROBE_BYTES)
+        except OSError:
+            return False
+        return True
+
+    def drop_connections(self) -> None:
+        """Have this thread begin anew with both databases."""
         for database in (self._blobs, self._books):
             database.drop_connection()
 
@@ -155,6 +162,8 @@ class Mending:
                 moved = [each for each in (self._blobs, self._books) if not each.is_there()]
                 for database in moved:
                     database.reopen()
+                if self._books in moved:
+                    (self._path / BOOKS_LOST).touch(mode=0o600)
                 mended = [self._mended(database) for database in suspects]
                 anew = bool(made or moved or any(mended))
             if anew:
@@ -179,11 +188,11 @@ class Mending:
         return self._made_anew(database)
 
     def _made_anew(self, database: Database) -> bool:
-        lost = "the entries of the blobs, which are made anew too" if database is self._blobs else BOOKS_LOST
+        lost, mark = (BLOBS_GONE, REBUILD) if database is self._blobs else (BOOKS_GONE, BOOKS_LOST)
         log.error("database corrupt, made anew", database=str(database.folder), lost=lost)
+        # The mark first: what comes after a crash here must know.
+        (self._path / mark).touch(mode=0o600)
         database.set_aside(self._path / "quarantine")
-        if database is self._blobs:
-            (self._path / REBUILD).touch(mode=0o600)
         _ = database.cache
         return True
 
@@ -235,10 +244,4 @@ def check_version(path: Path) -> None:
             )
         if found is not None:
             return
-    # By rename, so that there is never half of it.
-    fresh = path / f"version.{os.getpid()}"
-    with open(fresh, "w") as file:
-        file.write(f"{VERSION}\n")
-        file.flush()
-        os.fdatasync(file.fileno())
-    os.rename(fresh, stamp)
+    replace_file(stamp, f"{VERSION}\n")

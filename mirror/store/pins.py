@@ -1,55 +1,58 @@
 """Pins: what they keep, worked out from books and manifests, and remembered until something of it changes.
 
-A pin is kept in the books as its pattern; which blobs that means is never written down. So a tag that is
+A pin is written down as its pattern (`store.pinfile`), and never which blobs that means. So a tag that is
 new or has moved, a platform that is pulled for the first time, and a signature that turns up later are
 pinned without anybody doing anything, and a tag that has moved on leaves nothing behind.
 """
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository
 from mirror.store.closure import Closures, Named, Part, parsed
 from mirror.store.generation import Generation
-from mirror.store.index import Index, PinEntry
+from mirror.store.index import Index
+from mirror.store.known import BOOKS_LOST, read_known, sizes_of, write_known
+from mirror.store.pinfile import PinFile, Pinned
 from mirror.store.walk import repositories, tags
 
 # A number that no generation has: nothing was looked at yet.
 NEVER = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """A pin in the books. `configured`: it is there because the configuration says so."""
-
-    pin: Pin
-    since: float
-    configured: bool
-
-
 class Pins:
-    """Any thread may call. `read` as in Closures."""
+    """Of one cache folder. Any thread may call; who changes something holds `Folder.changing`.
+
+    `read` as in Closures.
+    """
 
     def __init__(
-        self, index: Index, read: Callable[[Digest, int], bytes | None], generation: Generation
+        self,
+        folder: Path,
+        index: Index,
+        read: Callable[[Digest, int], bytes | None],
+        generation: Generation,
     ) -> None:
+        self._file = PinFile(folder / "pins")
+        self._path = folder / "kept"
+        self._lost = folder / BOOKS_LOST
         self._index = index
         self._read = read
         self._generation = generation
         self._all: tuple[int, list[Pinned]] = (NEVER, [])
         self._kept: tuple[int, Mapping[str, int]] = (NEVER, {})
-        self._known: Named = {}
+        self._known: Named | None = None
+        self._written: Named | None = None
 
     def all(self) -> list[Pinned]:
         """Every pin, in the order of the patterns, those of the configuration first."""
         now = self._generation.pinned()
         seen, pins = self._all
         if seen != now:
-            pins = [*self._noted("configured"), *self._noted("pin")]
+            pins = self._file.read()
             self._all = (now, pins)
         return pins
 
@@ -58,14 +61,38 @@ class Pins:
         now = self._generation.pinned()
         seen, kept = self._kept
         if seen != now:
-            walk = Closures(self._index, self._read, self._known)
-            kept = self._closure(walk, (each.pin for each in self.all()))
-            self._kept, self._known = (now, kept), walk.met
+            kept = self._kept_now()
+            self._kept = (now, kept)
         return kept
+
+    def _kept_now(self) -> dict[str, int]:
+        walk, pins = self._walk(), self.all()
+        before = self._known or {}
+        kept = self._closure(walk, (each.pin for each in pins))
+        self._known = walk.met
+        if self._lost.exists():
+            if not pins or before.keys() <= walk.met.keys():
+                self._lost.unlink(missing_ok=True)
+            else:  # nobody knows what tags pointed to: until all is asked for again, what was kept stays
+                self._known = {**before, **walk.met}
+                kept = {**sizes_of(before), **kept}
+        return kept
+
+    def write_kept(self) -> None:
+        """Have what is pinned known to those who come later, when manifests may not be here any more."""
+        self.kept()
+        if self._known != self._written:
+            write_known(self._path, self._known or {})
+            self._written = self._known
+
+    def _walk(self) -> Closures:
+        if self._known is None:
+            self._known = self._written = read_known(self._path)
+        return Closures(self._index, self._read, self._known)
 
     def closure(self, pins: Iterable[Pin]) -> dict[str, int]:
         """What these pins keep, as `kept`."""
-        return self._closure(Closures(self._index, self._read, self._known), pins)
+        return self._closure(self._walk(), pins)
 
     def _closure(self, walk: Closures, pins: Iterable[Pin]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -86,32 +113,30 @@ class Pins:
 
     def add(self, pin: Pin) -> None:
         """Or replace the one with this pattern, with all its platforms."""
-        self._index.put_pin(str(pin.images), PinEntry(list(pin.platforms), time.time()))
-        self._generation.note_pinned()
+        others = [each for each in self._file.read() if each.configured or each.pin.images != pin.images]
+        self._write([*others, Pinned(pin, time.time(), configured=False)])
 
     def remove(self, images: Images) -> bool:
         """Whether there was such a pin; those of the configuration stay."""
-        found = self._index.drop_pin(str(images))
-        self._generation.note_pinned()
-        return found
+        known = self._file.read()
+        left = [each for each in known if each.configured or each.pin.images != images]
+        self._write(left)
+        return len(left) < len(known)
 
     def configure(self, pins: Iterable[Pin]) -> None:
         """Make those of the configuration these, for all processes on the folder to know."""
-        wanted = {str(pin.images): pin for pin in pins}
-        noted = self._index.pins("configured")
-        for pattern in noted.keys() - wanted.keys():
-            self._index.drop_pin(pattern, "configured")
-        for pattern, pin in wanted.items():
-            known = noted.get(pattern)
-            if known is None or tuple(known.platforms) != pin.platforms:
-                self._index.put_pin(pattern, PinEntry(list(pin.platforms), time.time()), "configured")
-        self._generation.note_pinned()
+        known = self._file.read()
+        since = {each.pin: each.since for each in known if each.configured}
+        wanted = [Pinned(pin, since.get(pin, time.time()), configured=True) for pin in pins]
+        self._write([*wanted, *(each for each in known if not each.configured)])
 
-    def _noted(self, kind: str) -> Iterator[Pinned]:
-        for pattern, entry in self._index.pins(kind).items():
-            with suppress(ValueError):  # a later version's, perhaps
-                pin = Pin(Images.printed(pattern), tuple(entry.platforms))
-                yield Pinned(pin, entry.since, kind == "configured")
+    def configured(self, pins: Iterable[Pin]) -> bool:
+        """Whether those of the configuration are these."""
+        return {each.pin for each in self._file.read() if each.configured} == set(pins)
+
+    def _write(self, pins: Iterable[Pinned]) -> None:
+        self._file.write(pins)
+        self._generation.note_pinned()
 
     def _roots(self, images: Images) -> Iterator[tuple[Repository, Part]]:
         for repository in repositories(self._index, images):

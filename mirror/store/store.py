@@ -18,10 +18,11 @@ from mirror.oci.pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.attempts import Attempts
 from mirror.store.blobs import Gone
+from mirror.store.claim import Claim
 from mirror.store.combine import Combined
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError
-from mirror.store.folder import Claim, Folder, Held, StoredManifest
+from mirror.store.folder import Folder, Held, StoredManifest
 from mirror.store.followed import Followed
 from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link, ReferrersEntry, TagEntry
@@ -53,7 +54,7 @@ class Store:
         self.troubles = folder.troubles
         self._memory = Memory(memory, folder.generation.removed)
         self._pins: Sequence[Pin] = ()  # of the configuration
-        self._pinned = True  # they are in the books
+        self._pinned = True  # they are written down
         self._swept = -SWEEP_SECONDS
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
@@ -88,7 +89,7 @@ class Store:
 
     async def recover(self) -> None:
         """See whether what was in trouble works again, and whether the folder is still there."""
-        await self.threads.run(self.folder.mending.probe)
+        await self._attempts.recover()
         if (self.folder.anew or not self._pinned) and self.keeps:
             self.folder.anew = False
             await self.configure_pins(self._pins)
@@ -312,7 +313,7 @@ class Store:
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Pin what the configuration says, and no longer what it said before; later, where that cannot be."""
         self._pins = pins
-        self._pinned = await self._attempts.note(self.folder.pins.configure, pins)
+        self._pinned = await self._attempts.note(self.folder.configure_pins, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""

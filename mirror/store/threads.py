@@ -56,15 +56,20 @@ class DiskThreads:
         """Call `function` in a thread. Raises StoreError for what the disk or SQLite says."""
         return await self.start(function, *args, **kwargs)
 
-    async def close(self, last: Callable[[], Any]) -> None:
-        """Call `last` once in every thread (it closes that thread's connections), then end them."""
+    async def everywhere(self, work: Callable[[], Any]) -> None:
+        """Call `work` once in every thread, when all of them have come to it; not in those that are stuck."""
         meeting = threading.Barrier(self._count)
 
-        def leave() -> None:
-            meeting.wait(CLOSING_SECONDS)
-            last()
+        def meet() -> None:
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(CLOSING_SECONDS)
+            work()
 
         loop = asyncio.get_running_loop()
-        goodbyes = [loop.run_in_executor(self.executor, leave) for _ in range(self._count)]
-        await asyncio.gather(*goodbyes, return_exceptions=True)
+        calls = [loop.run_in_executor(self.executor, meet) for _ in range(self._count)]
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    async def close(self, last: Callable[[], Any]) -> None:
+        """Call `last` once in every thread (it closes that thread's connections), then end them."""
+        await self.everywhere(last)
         self.executor.shutdown(wait=False)

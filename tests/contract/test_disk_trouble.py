@@ -13,7 +13,6 @@ import sqlite3
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,13 @@ from structlog.testing import capture_logs
 
 from mirror.oci.digest import Digest
 from mirror.store.memory import Memory
+from tests.disks import MIB, fill_up, formatted, mount, tmpfs
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault, Gate, flipped
 from tests.fakes.registry import FakeRegistry
-from tests.programs import program
 from tests.running import LARGE, Running, configured, mirror_of, serving
 from tests.wire import Reply, Wire, get, head
 
-MIB = 1024 * 1024
 BIG = os.urandom(LARGE)
 
 
@@ -41,17 +39,8 @@ async def hub() -> AsyncIterator[FakeRegistry]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 12 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount("-t", "tmpfs", "-o", "size=12m", "none", str(place))
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True)
+    with tmpfs(tmp_path / "disk", 12 * MIB) as disk:
+        yield disk
 
 
 async def pulled(mirror: Running, image: FakeImage) -> None:
@@ -99,6 +88,7 @@ async def test_a_full_disk(hub: FakeRegistry, small_disk: Path) -> None:
         told = [line for line in lines if "trouble with the cache folder" in line["event"]]
         assert len(told) == 1
         assert "make room" in told[0]["to_do"]
+        assert not [line for line in lines if line["event"] == "task failed"]
         label = 'registry_mirror_cache_trouble{kind="full",what="writing"}'
         await get(mirror.address, "/metrics")
         assert await mirror.metric(label) == 1
@@ -108,12 +98,6 @@ async def test_a_full_disk(hub: FakeRegistry, small_disk: Path) -> None:
         assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "after")
         assert await mirror.service._store.check() == []
-
-
-def fill_up(path: Path) -> None:
-    with suppress(OSError), path.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
 
 
 @pytest.mark.needs("unshare", root=True)
@@ -217,16 +201,8 @@ async def test_a_disk_that_becomes_read_only(hub: FakeRegistry, small_disk: Path
 @pytest.fixture
 def failing_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system whose disk can be made to fail: see `fail`."""
-    place, image = tmp_path / "disk", tmp_path / "image"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(48 * MIB)
-    subprocess.run([program("mkfs.ext4"), "-q", "-F", str(image)], check=True)
-    mount("-o", "loop", str(image), str(place))
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+    with formatted(tmp_path / "disk", "ext4", 48 * MIB) as disk:
+        yield disk
 
 
 def fail(place: Path) -> None:

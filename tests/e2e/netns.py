@@ -15,7 +15,9 @@ NETWORKS = ip_address("198.18.0.0")
 
 @dataclass(frozen=True)
 class Namespace:
-    """`here` is the address of this end of the cable, `there` that of the end in the namespace."""
+    """`here` is the address of this end of the cable, `there` that of the end in the namespace;
+    `device` is what the cable is plugged into there.
+    """
 
     name: str
     here: str
@@ -35,6 +37,10 @@ class Namespace:
         """A black hole: whatever comes, and whatever is to leave, is dropped."""
         self._filter("INPUT", "-i", self.device, "-j", "DROP")
         self._filter("OUTPUT", "-o", self.device, "-j", "DROP")
+
+    def unplug(self) -> None:
+        """Take out the cable, at its other end: here it still is the way to there, and leads nowhere."""
+        run([program("ip"), "-n", self.name, "link", "set", self.device, "down"])
 
     def heal(self) -> None:
         run([*self.enter, program("iptables"), "--wait", "--flush"])

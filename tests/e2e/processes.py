@@ -1,6 +1,7 @@
 """Programs that run beside a test: started, waited for, ended by their own pid."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -33,6 +34,18 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
+
+
+def await_end(pid: int) -> None:
+    """Wait for the end of a process that need not be a child. AssertionError when it stays."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], PATIENCE)[0], f"process {pid} stays"
+    finally:
+        os.close(descriptor)
 
 
 def run(

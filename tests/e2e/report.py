@@ -1,6 +1,6 @@
 """What the fault suite saw, as a table in Markdown: in the terminal, and in a file. A pytest plugin.
 
-Also the options of the soak.
+Also the options of what goes on for as long as it is told to: the soak, and the stress.
 """
 
 from collections.abc import Iterator
@@ -50,6 +50,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--soak", type=float, default=0.65, metavar="MINUTES", help="how long the soak goes on (0.65)"
     )
     parser.addoption("--soak-seed", type=int, metavar="NUMBER", help="repeat the soak that had this seed")
+    parser.addoption(
+        "--stress", type=float, default=0.4, metavar="MINUTES", help="how long the stress goes on (0.4)"
+    )
+    parser.addoption("--stress-seed", type=int, metavar="NUMBER", help="repeat the stress that had this seed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import select
 import signal
 import socket
 import ssl
@@ -15,6 +14,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from tests.e2e.fleet import Fleet, fleet
+from tests.e2e.processes import await_end
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
 from tests.running import CHUNK, LARGE
@@ -219,20 +219,9 @@ async def test_workers_do_not_outlive_their_parent(hub: FakeRegistry, tmp_path: 
         mirror.signal(signal.SIGKILL)
         await mirror.ended()
         for worker in workers:
-            await asyncio.to_thread(_await_end, worker)
+            await asyncio.to_thread(await_end, worker)
         await mirror.start()
         await mirror.told("READY=1")
-
-
-def _await_end(pid: int) -> None:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([descriptor], [], [], 60)[0], "a worker without a parent stays"
-    finally:
-        os.close(descriptor)
 
 
 async def test_what_keeps_workers_from_starting_is_said_once_and_ends_it(

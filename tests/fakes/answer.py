@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from tests.fakes.faults import Fault
-from tests.fakes.site import hang_up
+from tests.fakes.site import ANSWERED, hang_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ async def _body(
     for stop in _stops(len(data), fault, piece):
         await response.write(data[offset:stop])
         offset = stop
+        ANSWERED.get().sent = offset
         if fault.drip:
             await asyncio.sleep(fault.drip)
         if fault.hold is not None and offset == fault.after:

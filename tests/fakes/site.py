@@ -5,6 +5,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Never
@@ -17,7 +18,7 @@ from multidict import CIMultiDictProxy
 class Seen:
     """One request; `peer` is the same for all of one connection.
 
-    `finished` is set when its handler ended; `aborted`: the connection did before.
+    `finished` is set when its handler ended; `aborted`: the connection did before. `sent`: bytes of the body.
     """
 
     method: str
@@ -27,8 +28,12 @@ class Seen:
     peer: object = None
     status: int = 0
     aborted: bool = False
+    sent: int = 0
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
+
+# What is being answered in this task.
+ANSWERED: ContextVar[Seen] = ContextVar("answered")
 
 Handler = Callable[[web.BaseRequest, Seen], Awaitable[web.StreamResponse]]
 
@@ -63,6 +68,7 @@ class Site:
         seen = Seen(request.method, url.raw_path, url.raw_query_string, request.headers)
         seen.peer = request.get_extra_info("peername")
         self.log.append(seen)
+        ANSWERED.set(seen)
         try:
             response = await self._handler(request, seen)
             seen.status = response.status

@@ -75,7 +75,7 @@ def test_more_than_there_is_room_for(cache: str) -> None:
 def test_pins_of_the_configuration(cache: str) -> None:
     """Listed as such, and taken out where they were put in."""
     folder = open_folder(Path(cache))
-    folder.pins.configure([Pin.parse("x:1")])
+    folder.configure_pins([Pin.parse("x:1")])
     folder.close()
     (pin,) = json.loads(run("pins", "--cache-dir", cache, "--json").stdout)
     assert pin["from"] == "configuration"
@@ -95,3 +95,14 @@ def test_what_cannot_be_pinned(cache: str) -> None:
 def test_nothing_is_pinned(cache: str) -> None:
     """It says how to."""
     assert "registry-mirror pin" in run("pins", "--cache-dir", cache).stderr
+
+
+def test_a_configuration_that_pins_more_than_there_is_room_for(cache: str, tmp_path: Path) -> None:
+    """Can be used, and `config check` says that, with the numbers; without a cache nobody knows."""
+    file = tmp_path / "mirror.toml"
+    for folder, noted in ((cache, True), (str(tmp_path / "none"), False)):
+        file.write_text(f'[cache]\ndir = "{folder}"\nmax_size = 1000\npins = ["x:1"]\n')
+        done = run("config", "check", str(file))
+        assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
+        assert ("pins need 2." in done.stderr) == noted
+        assert ("cache.max_size" in done.stderr) == noted

@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from mirror import service
+from mirror.oci.digest import Digest
 from mirror.service import Service
+from mirror.store.blobs import Gone
 from mirror.store.errors import StoreError
 from tests.fakes.registry import FakeRegistry
 from tests.running import configured, mirror_of
@@ -68,3 +71,20 @@ async def test_opening_and_closing_leaves_nothing_open(tmp_path: Path) -> None:
     await asyncio.to_thread(gc.collect)  # what other tests left must not disappear while we count
     first = await once()
     assert [await once() for _ in range(3)] == [first] * 3
+
+
+async def test_what_was_evicted_is_told_with_the_reason(tmp_path: Path) -> None:
+    """How much, and why, in the log and as a metric; and each blob for who wants to know."""
+    gone = [Gone(Digest.of(b"a"), 5), Gone(Digest.of(b"b"), 6), Gone(Digest.of(b"c"), 7, old=True)]
+    async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
+        with capture_logs() as logs:
+            mirror.service._store.on_evicted(gone)
+        for reason, count, size in (("room", 2, 11), ("age", 1, 7)):
+            name = f'{{reason="{reason}"}}'
+            assert await mirror.metric(f"registry_mirror_evicted_blobs_total{name}") == count
+            assert await mirror.metric(f"registry_mirror_evicted_bytes_total{name}") == size
+            lines = [line for line in logs if line["log_level"] == "info" and line["blobs"] == count]
+            assert [line["bytes"] for line in lines] == [size]
+    assert [line["digest"] for line in logs if line["event"] == "evicted"] == [
+        str(each.digest) for each in gone
+    ]

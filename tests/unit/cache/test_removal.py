@@ -108,3 +108,13 @@ def test_nothing_matches(folder: Folder) -> None:
     """No step."""
     put_image(folder, X, "1", [b"a"])
     assert remove(folder, "x:2") == remove(folder, "quay.io/*") == []
+
+
+def test_what_a_pinned_image_needs_stays_without_a_link(folder: Folder) -> None:
+    """It could not be written when the blob came, because the disk was full, say."""
+    image = put_image(folder, X, "1", [b"shared"])
+    put_image(folder, Y, "v1", [b"shared"])
+    folder.pin(Pin.parse("x:1"))
+    folder.index.drop_link(X, image[2])
+    remove(folder, "quay.io/org/y:v1")
+    assert all(here(folder, image))

@@ -1,5 +1,6 @@
 """A database that is opened again, or made anew, under those who use it."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -96,3 +97,15 @@ def test_what_was_removed_or_spoilt_is_noticed(database: Database, tmp_path: Pat
     database.close()
     (tmp_path / "books" / "cache.db").write_bytes(b"no database" * 1000)
     assert not database.is_sound()
+
+
+def test_what_cannot_be_opened_is_not_held_open(tmp_path: Path) -> None:
+    """Not even by the error: what was opened on a disk that was read-only would make all that follows so."""
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "cache.db").write_bytes(b"no database" * 1000)
+    database = Database(tmp_path / "books")
+    with pytest.raises(sqlite3.DatabaseError) as error:
+        _ = database.cache
+    held = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert [each for each in held if str(tmp_path) in each] == []
+    assert error.value.__traceback__ is not None

@@ -221,3 +221,19 @@ async def test_a_full_disk_is_a_store_error(grow: Grow, monkeypatch: pytest.Monk
     os.close(partial.descriptor)
     monkeypatch.undo()
     assert growing.received() == 0
+
+
+def test_a_disk_that_does_not_let_go_of_names(tmp_path: Path) -> None:
+    """The lock is given up all the same, or nobody could ever fill it again."""
+    digest = Digest.of(b"never")
+    partial = Partial.lock(digest, tmp_path)
+    assert partial is not None
+    partial.data_path.unlink()
+    partial.data_path.mkdir()  # which no unlink removes
+    partial.release()
+    with pytest.raises(OSError, match="Is a directory"):  # nor is it kept by who cannot open the file
+        Partial.lock(digest, tmp_path)
+    partial.data_path.rmdir()
+    again = Partial.lock(digest, tmp_path)
+    assert again is not None
+    again.release()

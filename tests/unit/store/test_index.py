@@ -8,7 +8,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.index import Index, Link, PinEntry, ReferrersEntry, TagEntry
+from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
 
 X, Y = Repository("docker.io", "library/x"), Repository("quay.io", "org/y")
 D = Digest.of(b"d")
@@ -96,16 +96,6 @@ def test_links_are_listed_and_dropped(index: Index) -> None:
     assert index.repositories("", "", 10) == [str(X)]
     index.drop(X, [], [other])
     assert index.repositories("", "", 10) == []
-
-
-def test_pins_are_noted_by_pattern(index: Index) -> None:
-    """Apart from those of the configuration."""
-    index.put_pin("b:*", PinEntry(["linux/amd64"], 1.0))
-    index.put_pin("a:*", PinEntry([], 2.0))
-    index.put_pin("c:*", PinEntry([], 3.0), "configured")
-    assert list(index.pins().items()) == [("a:*", PinEntry([], 2.0)), ("b:*", PinEntry(["linux/amd64"], 1.0))]
-    assert index.pins("configured") == {"c:*": PinEntry([], 3.0)}
-    assert (index.drop_pin("a:*"), index.drop_pin("a:*")) == (True, False)
 
 
 def test_names_may_begin_like_others(index: Index) -> None:

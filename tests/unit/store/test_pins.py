@@ -9,10 +9,11 @@ from mirror.oci.digest import Digest
 from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Tag
 from mirror.store.folder import Folder
-from mirror.store.index import PinEntry
+from mirror.store.known import BOOKS_LOST
 from tests.fakes.cached import (
     X,
     Y,
+    age,
     open_folder,
     put_image,
     put_index,
@@ -40,8 +41,8 @@ def test_a_pin_keeps_all_of_an_image(folder: Folder) -> None:
     signature = put_signature(folder, X, image[0])
     folder.pin(Pin.parse("x:1"))
     assert kept(folder) == {*image, *signature}
-    assert folder.pins.remove(Images.parse("x:1"))
-    assert not folder.pins.remove(Images.parse("x:1"))
+    assert folder.unpin(Images.parse("x:1"))
+    assert not folder.unpin(Images.parse("x:1"))
     assert kept(folder) == set()
 
 
@@ -76,7 +77,7 @@ def test_a_pin_by_digest(folder: Folder) -> None:
     image = put_image(folder, X, None, [b"a"])
     folder.pin(Pin.parse(f"x@{image[0]}"))
     assert kept(folder) == set(image)
-    folder.pins.remove(Images.parse(f"x@{image[0]}"))
+    folder.unpin(Images.parse(f"x@{image[0]}"))
     folder.pin(Pin.parse(f"@{image[0]}"))
     assert kept(folder) == set(image)
 
@@ -93,7 +94,7 @@ def test_it_is_worked_out_again_only_when_it_has_changed(folder: Folder, tmp_pat
     folder.pins.kept()
     changed = put_image(other, X, "2", [b"c"])
     assert set(changed) <= kept(folder)
-    other.pins.remove(Images.parse("x:*"))
+    other.unpin(Images.parse("x:*"))
     assert kept(folder) == set()
     assert known
     other.close()
@@ -102,16 +103,21 @@ def test_it_is_worked_out_again_only_when_it_has_changed(folder: Folder, tmp_pat
 def test_pins_of_the_configuration(folder: Folder) -> None:
     """Are what it says, whatever it said before; those that were asked for stay."""
     folder.pin(Pin.parse("x:1"))
-    folder.pins.configure([Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")])
-    folder.pins.configure([Pin.parse("x:3 linux/arm64")])
+    folder.configure_pins([Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")])
+    folder.configure_pins([Pin.parse("x:3 linux/arm64")])
     pins = [(str(each.pin), each.configured) for each in folder.pins.all()]
     assert pins == [("docker.io/library/x:3 linux/arm64", True), ("docker.io/library/x:1", False)]
 
 
-def test_a_pin_that_cannot_be_read_pins_nothing(folder: Folder) -> None:
-    """And does not stop an eviction."""
-    folder.index.put_pin("nonsense", PinEntry([], 1.0))
-    assert folder.pins.all() == []
+def test_pins_that_are_those_of_the_configuration_are_not_written_again(folder: Folder) -> None:
+    """So that a mirror starts on a disk that is read-only as it does on another."""
+    pins = [Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")]
+    folder.configure_pins(pins)
+    written = (folder.path / "pins").stat().st_ino
+    folder.configure_pins(pins)
+    assert (folder.path / "pins").stat().st_ino == written
+    folder.configure_pins(pins[:1])
+    assert [each.pin for each in folder.pins.all()] == pins[:1]
 
 
 def test_who_pins_an_image(folder: Folder) -> None:
@@ -119,3 +125,54 @@ def test_who_pins_an_image(folder: Folder) -> None:
     folder.pin(Pin.parse("x:1"))
     assert [str(each.pin) for each in folder.pins.pinning(X, "1", "d")] == ["docker.io/library/x:1"]
     assert folder.pins.pinning(X, "2", "d") == []
+
+
+def test_a_manifest_that_is_lost_does_not_unpin_what_it_named(folder: Folder, tmp_path: Path) -> None:
+    """It was corrupt, say, and set aside: until it is fetched anew its layers stay, whoever evicts."""
+    image = put_image(folder, X, "1", [b"a"])
+    folder.pin(Pin.parse("x:1"))
+    folder.evict()
+    folder.blobs.remove(image[0])
+    other = open_folder(tmp_path / "cache", max_size=1)
+    assert kept(other) == set(image)
+    age(other, *image)
+    assert other.evict() == []
+    other.close()
+
+
+def test_what_was_pinned_stays_when_the_books_are_lost(folder: Folder, tmp_path: Path) -> None:
+    """Though nobody knows what tags pointed to; until it is known again, or the pin goes."""
+    image, other = put_image(folder, X, "1", [b"a"]), put_image(folder, Y, "v1", [b"b"])
+    for each in ("x:1", "quay.io/org/y:v1"):
+        folder.pin(Pin.parse(each))
+    folder.evict()
+    (tmp_path / "cache" / "books" / "cache.db").write_bytes(b"no database" * 1000)
+    for name in ("cache.db-wal", "cache.db-shm"):
+        (tmp_path / "cache" / "books" / name).unlink(missing_ok=True)
+    anew = open_folder(tmp_path / "cache", max_size=1)
+    assert [str(each.pin) for each in anew.pins.all()] == ["docker.io/library/x:1", "quay.io/org/y:v1"]
+    age(anew, *image, *other)
+    for _ in range(2):
+        assert anew.evict() == []
+        put_image(anew, X, "1", [b"a"])
+    assert kept(anew) == {*image, *other}
+    put_image(anew, Y, "v1", [b"b"])
+    anew.evict()
+    assert not (tmp_path / "cache" / BOOKS_LOST).exists()
+    anew.drop_tag(X, Tag("1"))
+    assert kept(anew) == set(other)
+    anew.close()
+
+
+def test_a_pin_that_goes_after_the_books_were_lost(folder: Folder) -> None:
+    """Nothing is kept for it any more."""
+    put_image(folder, X, "1", [b"a"])
+    folder.pin(Pin.parse("x:1"))
+    folder.evict()
+    folder.drop_tag(X, Tag("1"))
+    (folder.path / BOOKS_LOST).touch()
+    folder.generation.note_pinned()
+    assert kept(folder)
+    folder.unpin(Images.parse("x:1"))
+    assert kept(folder) == set()
+    assert not (folder.path / BOOKS_LOST).exists()

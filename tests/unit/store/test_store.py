@@ -16,6 +16,8 @@ from mirror.store.folder import SMALL_BYTES, StoredManifest
 from mirror.store.index import Link, TagEntry
 from mirror.store.memory import Content
 from mirror.store.store import Store
+from mirror.store.threads import THREADS
+from mirror.store.trouble import Side
 
 X, Y = Repository("docker.io", "library/x"), Repository("docker.io", "library/y")
 MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")
@@ -316,3 +318,36 @@ async def test_one_of_several_keeps_house(tmp_path: Path, monkeypatch: pytest.Mo
     await second.keep_house()
     assert tidied == ["first", "first", "second"]
     await second.close()
+
+
+async def test_what_was_set_aside_is_not_answered_from_memory(tmp_path: Path) -> None:
+    """It is right there; but it would never be fetched anew, and be gone with the next start."""
+    store = await Store.open(tmp_path / "cache", CacheSettings(dir=tmp_path / "cache"))
+    other = await Store.open(tmp_path / "cache")
+    for _ in range(2):
+        await store.put_manifest(X, MANIFEST, {})
+        assert await store.manifest(X, MANIFEST.digest) == MANIFEST
+        await other.threads.run(other.folder.blobs.set_aside, MANIFEST.digest)
+        assert await store.manifest(X, MANIFEST.digest) is None
+    await other.close()
+    await store.close()
+
+
+async def test_when_the_disk_is_well_all_threads_can_write(store: Store) -> None:
+    """A connection that was opened while it was read-only would stay so, and make others so."""
+    databases = [store.folder.blobs.database, store.folder.index.database]
+    found: list[int] = []
+
+    def spoil() -> None:
+        for each in databases:
+            each.cache._sql("PRAGMA query_only = ON")
+
+    def look() -> None:
+        found.extend(each.cache._sql("PRAGMA query_only").fetchone()[0] for each in databases)
+
+    await store.threads.everywhere(spoil)
+    store.troubles.note(Side.WRITING, OSError(errno.EROFS, "read-only"))
+    await store.recover()
+    await store.threads.everywhere(look)
+    assert store.troubles.all() == []
+    assert found == [0] * 2 * THREADS

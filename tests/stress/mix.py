@@ -1,0 +1,358 @@
+"""Rounds in which clients pull, somebody gives commands, and things go wrong, all at once and at random.
+
+Everything is drawn from one seed; when what happens is up to the machine. So what is judged after each round
+is what must hold whatever came first.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from mirror.config import load
+from mirror.oci.digest import Digest
+from mirror.store.blobs import Row
+from mirror.store.folder import Folder
+from mirror.store.fsck import HARMLESS
+from mirror.store.pinfile import PinFile
+from mirror.store.trouble import ERRORS
+from tests.disks import fill_up, mount, unmount
+from tests.e2e.processes import await_end
+from tests.fakes.content import FakeImage
+from tests.stress.world import KIB, MANY, QUOTA, World
+from tests.wire import Reply, Wire, get
+
+CLIENTS = 6
+MOST_PINS = 2
+
+# Longer than any answer takes, in seconds.
+PATIENCE = 60.0
+
+Act = Callable[[], Awaitable[None]]
+
+
+class Mix:
+    """`rounds` is how many there were."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world = world
+        self.chance = random.Random(seed)
+        self.rounds = 0
+        self._over = asyncio.Event()
+        self._deck: list[Act] = []
+        self._bound = False  # the cache is mounted once more, read-only
+
+    async def round(self) -> None:
+        """Two things go wrong, and afterwards all is as it should be; then in peace, the stricter for it."""
+        await self.world.begin()
+        acts = self._dealt()
+        self.world.now.trouble = any(each in (self._full, self._read_only) for each in acts)
+        self.world.now.kills = sum(each in (self._kill_one, self._kill_all) for each in acts)
+        self._over.clear()
+        async with asyncio.TaskGroup() as group:
+            for number in range(CLIENTS):
+                group.create_task(self._client(random.Random(self.chance.random() + number)))
+            group.create_task(self._operate())
+            group.create_task(self._upset(acts))
+        await self._judge()
+        await self.world.begin()
+        for image in self.world.pinned:
+            await self._pull(image, by_tag=True)
+        await self._judge()
+        here = set(await asyncio.to_thread(self.world.here))
+        self.world.promised = self._kept()
+        assert {str(each) for each in self.world.promised} <= here, "what was pulled just now is not here"
+        self.rounds += 1
+
+    def _dealt(self) -> list[Act]:
+        """Like cards: at random, but all of it comes. Trouble with the disk first, the rest during it."""
+        if len(self._deck) < 2:
+            often = [self._corrupt, self._age, self._kill_one]
+            self._deck = [*often, *often, self._full, self._read_only, self._kill_all, self._reload]
+            self.chance.shuffle(self._deck)
+        acts = [self._deck.pop(), self._deck.pop()]
+        return sorted(acts, key=lambda act: act not in (self._full, self._read_only))
+
+    async def _upset(self, acts: list[Act]) -> None:
+        for act in acts:
+            await asyncio.sleep(self.chance.uniform(0, 0.4))
+            self.world.met[act.__name__.strip("_")] += 1
+            await act()
+        await asyncio.sleep(self.chance.uniform(0, 0.4))
+        await asyncio.to_thread(self._heal)
+        if self.world.now.trouble and self.chance.random() < 0.8:
+            await self._reload()  # or all have to wait until housekeeping has found out
+        self._over.set()
+
+    # Clients.
+
+    async def _client(self, chance: random.Random) -> None:
+        while True:
+            image = chance.choice(self.world.images)
+            what = chance.random()
+            if what < 0.5:
+                await self._pull(image, by_tag=what < 0.3)
+            elif what < 0.8:
+                await self._range(image, chance)
+            else:
+                await self._leave(image, chance)
+            if self._over.is_set():
+                return
+
+    async def _pull(self, image: FakeImage, *, by_tag: bool) -> None:
+        reference = image.tag if by_tag else image.manifest
+        await self._whole(f"/v2/{image.repository}/manifests/{reference}", image.manifest)
+        for digest in image.blobs:
+            await self._whole(f"/v2/{image.repository}/blobs/{digest}", digest)
+        self.world.met["pulls"] += 1
+
+    async def _whole(self, path: str, digest: Digest) -> None:
+        reply = await self._answered(path, digest)
+        assert reply.status == 200, f"{path}: {reply.status} {reply.body[:200]!r}"
+        assert reply.body == self.world.data[digest] or digest in self.world.flipped, (
+            f"{path}: wrong bytes; destroyed {self.world.now.destroyed[digest]} times in this round"
+        )
+
+    async def _range(self, image: FakeImage, chance: random.Random) -> None:
+        digest = chance.choice(image.blobs)
+        data = self.world.data[digest]
+        start = chance.randrange(len(data))
+        stop = min(len(data), start + chance.randrange(1, 500 * KIB))
+        path, span = f"/v2/{image.repository}/blobs/{digest}", f"Range: bytes={start}-{stop - 1}"
+        reply = await self._answered(path, digest, span)
+        assert reply.status == 206, f"{path}, {span}: {reply.status} {reply.body[:200]!r}"
+        assert reply.body == data[start:stop] or digest in self.world.flipped, f"{path}, {span}: wrong bytes"
+
+    async def _answered(self, path: str, digest: Digest, *headers: str) -> Reply:
+        """The whole answer: at the first attempt, unless a process that gave it was killed."""
+        while True:
+            self.world.now.asked[digest] += 1
+            said = "no answer"
+            with suppress(OSError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(PATIENCE):
+                    reply = await get(self.world.mirror.address, path, *headers)
+                if reply.complete:
+                    return reply
+                said = f"{len(reply.body)} bytes of {reply.headers.get('content-length')}"
+            assert self.world.now.kills, f"{path} {headers}: {said}, and nobody was killed"
+            await asyncio.sleep(0.05)
+
+    async def _leave(self, image: FakeImage, chance: random.Random) -> None:
+        """In the middle of the largest blob."""
+        digest = max(image.blobs, key=lambda each: len(self.world.data[each]))
+        self.world.now.asked[digest] += 1
+        with suppress(OSError, asyncio.IncompleteReadError):
+            async with await Wire.open(self.world.mirror.address) as wire:
+                wire.send("GET", f"/v2/{image.repository}/blobs/{digest}")
+                async with asyncio.timeout(PATIENCE):
+                    await wire.head()
+                    await wire.reader.read(chance.randrange(1, 300 * KIB))
+
+    # Commands.
+
+    async def _operate(self) -> None:
+        while True:
+            await self.chance.choice([self._pin, self._unpin, self._remove, self._collect, self._list])()
+            if self._over.is_set():
+                return
+
+    async def _pin(self) -> None:
+        free = [each for each in self.world.images if each not in self.world.pinned]
+        if len(self.world.pinned) < MOST_PINS:
+            image = self.chance.choice(free)
+            self.world.pinned.add(image)
+            await self.world.command("pin", _name(image))
+
+    async def _unpin(self) -> None:
+        if self.world.pinned:
+            image = self.chance.choice(sorted(self.world.pinned, key=_name))
+            self.world.pinned.discard(image)
+            self.world.promised &= self._kept()
+            await self.world.command("unpin", _name(image))
+
+    async def _remove(self) -> None:
+        """Where it is pinned, it is refused."""
+        image = self.chance.choice(self.world.images)
+        if image not in self.world.pinned:
+            self.world.now.destroyed.update(self.world.pull_of(image))
+        done = await self.world.command("rm", _name(image), "--yes")
+        assert image not in self.world.pinned or done.returncode == 1 or self.world.now.trouble
+
+    async def _collect(self) -> None:
+        done = await self.world.command("gc", "--json")
+        if done.returncode == 0:
+            removed = json.loads(done.stdout)["removed"]
+            self.world.now.collected += removed.get("over the quota", {"size": 0})["size"]
+
+    async def _list(self) -> None:
+        await self.world.command(self.chance.choice(["ls", "du", "pins"]), "--json")
+
+    def _kept(self) -> set[Digest]:
+        return {digest for image in self.world.pinned for digest in self.world.pull_of(image)}
+
+    # What goes wrong.
+
+    async def _kill_one(self) -> None:
+        workers = await self.world.mirror.workers()
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(self.chance.choice(workers), signal.SIGKILL)
+
+    async def _kill_all(self) -> None:
+        """And start it again."""
+        mirror, workers = self.world.mirror, await self.world.mirror.workers()
+        mirror.signal(signal.SIGKILL)
+        for pid in workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await mirror.ended()
+        for pid in workers:
+            await asyncio.to_thread(await_end, pid)
+        await mirror.start()
+        await mirror.told("READY=1")
+
+    async def _reload(self) -> None:
+        self.world.mirror.signal(signal.SIGHUP)
+        await self.world.mirror.told("RELOADING=1", "READY=1")
+
+    async def _age(self) -> None:
+        """As if nobody had used anything for long."""
+        self.world.now.aged += 1
+        await asyncio.to_thread(self._make_old)
+
+    def _make_old(self) -> None:
+        with suppress(*ERRORS), self.world.blobs() as blobs:
+            digests = [Digest.parse(row.digest) for row in blobs.rows("", MANY)]
+            blobs.touch(dict.fromkeys(digests, 1.0))
+
+    async def _corrupt(self) -> None:
+        """A file of the blob store: one with a wrong byte, one too short, one gone."""
+        await asyncio.to_thread(self._spoil)
+
+    def _spoil(self) -> None:
+        rows: list[Row] = []
+        with suppress(*ERRORS), self.world.blobs() as blobs:
+            rows = blobs.rows("", MANY)
+        chosen = self.chance.sample(rows, min(3, len(rows)))
+        for spoil, row in zip((_flip, _shorten, os.unlink), chosen, strict=False):
+            digest = Digest.parse(row.digest)
+            self.world.now.destroyed[digest] += 1
+            self.world.corrupted.add(digest)
+            if spoil is not os.unlink:  # who is being sent it has the very pages that are changed here
+                self.world.flipped.add(digest)
+            with suppress(OSError):  # evicted meanwhile, or on a disk that is read-only
+                spoil(self.world.mirror.cache / "blobs" / row.name)
+
+    async def _full(self) -> None:
+        """But for some pages, or to the last byte."""
+        left = self.chance.choice([0, 0, 64 * KIB, 1024 * KIB])
+        await asyncio.to_thread(fill_up, self.world.disk / "ballast", left)
+
+    async def _read_only(self) -> None:
+        """What is open stays writable, as it is with a disk that fails by and by; all else is not."""
+        await asyncio.to_thread(self._mount_read_only)
+
+    def _mount_read_only(self) -> None:
+        """In one go, so that nothing is opened for writing in between: made elsewhere, and put in front."""
+        cache, elsewhere = self.world.mirror.cache, self.world.disk / "read-only"
+        elsewhere.mkdir(exist_ok=True)
+        mount("--bind", cache, elsewhere)
+        mount("-o", "remount,bind,ro", elsewhere)
+        mount("--bind", elsewhere, cache)
+        self._bound = True
+
+    def _heal(self) -> None:
+        (self.world.disk / "ballast").unlink(missing_ok=True)
+        if self._bound:
+            for each in (self.world.mirror.cache, self.world.disk / "read-only"):
+                unmount(each)
+            self._bound = False
+
+    # What must hold.
+
+    async def _judge(self) -> None:
+        """After everything that was begun has ended."""
+        world = self.world
+        await world.settle()
+        if world.corrupted:
+            await self._repair()
+        here = await asyncio.to_thread(world.here)
+        missing = {str(each) for each in world.promised if not world.now.destroyed[each]} - here.keys()
+        assert not missing, f"pinned, and gone: {missing}"
+        await self._judge_pins()
+        await self._judge_traffic()
+        await self._judge_room()
+
+    async def _repair(self) -> None:
+        """Only what was spoilt here is wrong."""
+        findings = json.loads((await self.world.command("verify", "--repair", "--json")).stdout)["findings"]
+        spoilt = {str(each) for each in self.world.corrupted}
+        wrong = [each for each in findings if each["wrong"] not in HARMLESS]
+        unknown = [each for each in wrong if each["what"] not in spoilt]
+        assert not unknown, f"{unknown}, and not spoilt by us"
+        self.world.flipped.clear()
+        self.world.corrupted.clear()
+        await asyncio.to_thread(self.world.empty_quarantine)
+
+    async def _judge_pins(self) -> None:
+        listed = await asyncio.to_thread(PinFile(self.world.mirror.cache / "pins").read)
+        known = {f"docker.io/{_name(image)}": image for image in self.world.images}
+        found = {known[str(each.pin.images)] for each in listed}
+        assert found == self.world.pinned or self.world.now.trouble, f"{found}, not {self.world.pinned}"
+        self.world.pinned = found
+
+    async def _judge_traffic(self) -> None:
+        """A blob comes once, and again only for what has destroyed it; each of them, and all together."""
+        now, sent, data = self.world.now, self.world.sent(), self.world.data
+        manifests = set(self.world.tags.values())
+        for digest, count in sent.items():
+            excuses = now.destroyed[digest] + now.kills + now.aged + now.trouble * now.asked[digest]
+            excuses += digest in manifests  # nobody knows that what comes by tag is what comes by digest
+            assert count <= (1 + excuses) * len(data[digest]), (
+                f"{digest} of {len(data[digest])} bytes: {count} bytes came, with {excuses} excuses"
+            )
+        if now.trouble or now.kills:
+            return
+        for digest in manifests:
+            del sent[digest]
+        new = sum(len(data[each]) for each in sent if str(each) not in now.before)
+        destroyed = sum(count * len(data[each]) for each, count in now.destroyed.items())
+        evicted = await asyncio.to_thread(self.world.evicted)
+        assert sent.total() <= new + destroyed + evicted, (
+            f"{sent.total()} bytes came: {new} were new, {destroyed} destroyed, {evicted} evicted"
+        )
+
+    async def _judge_room(self) -> None:
+        """What nobody uses makes room for what is used, and what nobody uses is all of it now."""
+        await self._age()
+        await asyncio.to_thread(self._evict)
+        size = sum((await asyncio.to_thread(self.world.here)).values())
+        assert size <= QUOTA, f"{size} bytes in a quota of {QUOTA}"
+
+    def _evict(self) -> None:
+        """As housekeeping does it now and then."""
+        settings = load(self.world.mirror.config, {}, {}).config.cache
+        with closing(Folder(self.world.mirror.cache, settings)) as folder:
+            self.world.now.collected += sum(gone.size for gone in folder.evict())
+
+
+def _name(image: FakeImage) -> str:
+    return f"{image.repository}:{image.tag}"
+
+
+def _flip(path: Path) -> None:
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0xFF]))
+
+
+def _shorten(path: Path) -> None:
+    path.chmod(0o600)
+    os.truncate(path, path.stat().st_size // 2)
