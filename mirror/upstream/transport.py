@@ -82,12 +82,18 @@ class Transport:
         return response
 
     async def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
-        """The pieces of a body as they come in."""
+        """The pieces of a body as they come in; all of them, also where it breaks in the end."""
         counter = self._metrics.upstream_bytes.labels(self.name)
         with self.translated(response.url):
-            async for piece in response.content.iter_any():
-                counter.inc(len(piece))
-                yield piece
+            try:
+                async for piece in response.content.iter_any():
+                    counter.inc(len(piece))
+                    yield piece
+            except (aiohttp.ClientError, OSError):
+                if left := _left(response.content):
+                    counter.inc(len(left))
+                    yield left
+                raise
 
     async def read(self, response: Response, limit: int) -> bytes:
         """The whole body; the connection is free afterwards.
@@ -189,6 +195,22 @@ def _timely(seconds: float) -> type[Response]:
                 return await super().start(connection)
 
     return Timely
+
+
+def _left(content: aiohttp.StreamReader) -> bytes:
+    """What had come when the body broke, and was not read yet.
+
+    Up to twice `_READ_BUFFER`, that aiohttp keeps to itself once there is an error, and that would have to be
+    asked for again.
+    """
+    error = content.exception()
+    if error is None:
+        return b""
+    content.set_exception(None)  # type: ignore[arg-type]  # it has no other way to say "read on"
+    try:
+        return content.read_nowait()
+    finally:
+        content.set_exception(error)
 
 
 def _place(url: URL) -> str:
