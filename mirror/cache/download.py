@@ -314,7 +314,9 @@ class Download:
                     raise UpstreamError(Failure.INVALID, f"{self._order.digest}: more bytes than announced")
                 if length > lane.left:
                     parts, length = clipped(parts, lane.left), lane.left
+                lane.writing = True
                 await growing.write(lane.offset, parts)
+                lane.writing = False
                 lane.moved(time.monotonic(), length)
         finally:
             await stop_task(collecting)
