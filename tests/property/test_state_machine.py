@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from mirror.cache import download
+from mirror.cache import download, plan
 from mirror.oci.digest import Digest
 from tests.fakes.faults import Fault, Gate, flipped
 from tests.fakes.registry import FakeRegistry
@@ -39,8 +39,10 @@ SMALL = b"a small layer"
 BIG = bytes(range(256)) * (LARGE // 256)
 HOLDBACK = CHUNK  # of BIG; of everything smaller it is the whole
 FRESH = 60.0
-# Longer than anything takes that is not stuck, in seconds.
-PATIENCE = 10.0
+# Longer than anything takes that is not stuck, in seconds, on the slowest machine.
+PATIENCE = 60.0
+# Nor is the mirror to lose patience: an upstream is held for as long as it takes.
+LONG = 3600.0
 
 # Who has what. The first two share an upstream, all of them blobs, two of them a manifest.
 HAS = {
@@ -113,7 +115,7 @@ class World:
         self.asked = 0
         self.gates: list[tuple[str, Gate]] = []
         self.data: dict[str, bytes] = {}
-        self.names = {"tag": "t"}
+        self.names = {"tag": "moving"}  # not a part of any other path
         self.pointed: list[tuple[float, str]] = []  # since when the tag has pointed where
         self.faults: Counter[str] = Counter()  # that were planned, by content
         self.restarts = 0
@@ -137,8 +139,9 @@ class World:
             self.folder,
             {name: fake.url for name, fake in self.fakes.items()},
             fill={"prefetch": self.prefetch},
-            tags={"fresh": FRESH, "fallback_after": 60},
-            server={"shutdown_timeout": 0},
+            tags={"fresh": FRESH, "fallback_after": LONG},
+            server={"shutdown_timeout": 0, "header_timeout": LONG},
+            upstream={"connect_timeout": LONG, "read_timeout": LONG},
         )
         self.mirror = await self.life.enter_async_context(serving(config, lambda: self.now))
 
@@ -155,7 +158,7 @@ class World:
         await self.upstreams.aclose()
 
     def point(self, to: str) -> None:
-        self.fakes["docker.io"].repository("library/a").tags["t"] = self.names[to]
+        self.fakes["docker.io"].repository("library/a").tags[self.names["tag"]] = self.names[to]
         self.pointed.append((self.now, to))
 
     def ask(self, repository: str, content: str, span: tuple[int, int] | None = None) -> Client:
@@ -203,7 +206,7 @@ class World:
 
     def held(self, content: str) -> bool:
         """Whether an upstream keeps its answer back."""
-        return any(gate.reached.is_set() and each in means(content) for each, gate in self.gates)
+        return any(gate.waiting and each in means(content) for each, gate in self.gates)
 
     def transfers(self, content: str) -> int:
         """How many answers with this content are on their way from upstreams now."""
@@ -404,6 +407,8 @@ def rightful(world: World, client: Client) -> list[bytes]:
 def test_whatever_happens_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """The invariants hold after every step; nobody is stuck; in the end everything is there."""
     monkeypatch.setattr(download, "PAUSES", (0.0,))
+    monkeypatch.setattr(plan, "GRACE", LONG)
+    monkeypatch.setattr(plan, "STALLED", LONG)
     run_state_machine_as_test(
         Machine,
         settings=settings(
