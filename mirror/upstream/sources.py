@@ -103,7 +103,8 @@ class Source:
                 self._answers(began)
                 yield body
         except UpstreamError as error:
-            self.failed(error)
+            if self._is_news(error, began):
+                self.failed(error)
             raise
 
     async def head_manifest(self, repository: str, reference: Tag | Digest) -> ManifestInfo:
@@ -126,8 +127,7 @@ class Source:
         try:
             answer = await question(self.registry)
         except UpstreamError as error:
-            # Silence from before it last answered says nothing about now.
-            if not error.silent or began > self._answered:
+            if self._is_news(error, began):
                 # Tried several times already: the next one who asks is not kept waiting for the same.
                 self.failed(error, FAILURES if error.silent else 1)
             raise
@@ -137,6 +137,10 @@ class Source:
     def _answers(self, began: float) -> None:
         self._answered = time.monotonic()
         self.health.answered(self._answered - began)
+
+    def _is_news(self, error: UpstreamError, began: float) -> bool:
+        """Silence from before it last answered says nothing about now."""
+        return not error.silent or began > self._answered
 
     def _refuse_while_silent(self, now: float) -> None:
         """A source that gave no answer at all is not waited for by one client after the other."""
@@ -155,6 +159,7 @@ class Source:
         if error.temporary:
             self.health.failed(now, times)
         else:
+            self._answered = now
             self.health.answered(self.health.latency)  # it refuses, so it is well
 
     def state(self, now: float) -> dict[str, Any]:
