@@ -118,7 +118,7 @@ class World:
         self.names = {"tag": "moving"}  # not a part of any other path
         self.pointed: list[tuple[float, str]] = []  # since when the tag has pointed where
         self.faults: Counter[str] = Counter()  # that were planned, by content
-        self.restarts = 0
+        self.interrupted: Counter[str] = Counter()  # transfers that a stop has ended, by content
 
     async def begin(self) -> None:
         for name in ("docker.io", "quay.io"):
@@ -148,7 +148,7 @@ class World:
     async def stop(self) -> None:
         for client in self.clients:
             client.excused = True
-        self.restarts += 1
+        self.interrupted.update({content: self.transfers(content) for content in self.names})
         await self.life.aclose()
 
     async def end(self) -> None:
@@ -211,6 +211,13 @@ class World:
     def transfers(self, content: str) -> int:
         """How many answers with this content are on their way from upstreams now."""
         return sum(not seen.finished.is_set() for seen in self.requests(content))
+
+    def fetched(self, content: str) -> float:
+        """How often it was asked for in all; a range counts for what it is of the whole."""
+        size = len(self.data.get(content, b"-"))  # what a tag points to counts under its own name
+        ranges = [seen.headers.get("Range", "bytes=0-") for seen in self.requests(content)]
+        spans = [each.removeprefix("bytes=").partition("-") for each in ranges]
+        return sum(min(size, int(last or size) + 1) - int(first) for first, _, last in spans) / size
 
     def requests(self, content: str) -> list[Any]:
         log = [seen for fake in self.fakes.values() for seen in fake.log]
@@ -338,8 +345,8 @@ class Machine(RuleBasedStateMachine):
             encoded = path.parent.name + path.name.partition(".")[0]
             assert Digest.of(path.read_bytes()).encoded == encoded  # invariant 1
         for content in self.world.names:
-            allowed = 1 + self.world.faults[content] + self.world.restarts
-            assert len(self.world.requests(content)) <= allowed, f"{content} was fetched too often"
+            allowed = 1 + self.world.faults[content] + self.world.interrupted[content]
+            assert self.world.fetched(content) <= allowed, f"{content} was fetched too often"
             assert self.world.transfers(content) <= 1  # invariant 2
         for client in list(self.world.clients):
             if client.over:
