@@ -78,7 +78,13 @@ class Health:
             self.speed = _average(self.speed, speed) if self.speed else speed
 
     def failed(self, now: float, times: int = 1) -> None:
-        """A request failed for a reason that may pass, `times` in a row."""
+        """A request failed for a reason that may pass, `times` in a row.
+
+        While the breaker is open it began before that, or was sent in spite of it. However many do, it is the
+        same trouble, and the pause is not longer for it.
+        """
+        if self.breaker(now) is State.OPEN:
+            return
         self._failures += times
         if self._open or self._failures >= FAILURES:
             self._open, self._open_until = True, now + self._pause

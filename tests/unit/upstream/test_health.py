@@ -44,7 +44,18 @@ def test_half_open_lets_one_through() -> None:
 
 def test_the_pause_has_an_end() -> None:
     """However often it failed."""
-    assert failing(50).state(LONGEST_PAUSE) is State.HALF_OPEN
+    health, now = failing(FAILURES), 0.0
+    for _ in range(50):
+        now += LONGEST_PAUSE
+        health.failed(now)
+    assert health.state(now + LONGEST_PAUSE) is State.HALF_OPEN
+
+
+def test_what_fails_together_counts_once() -> None:
+    """A hiccup under the feet of a hundred clients is one hiccup: the pause is the first one."""
+    health = failing(100)
+    health.failed(FIRST_PAUSE / 2, FAILURES)
+    assert health.state(FIRST_PAUSE) is State.HALF_OPEN
 
 
 def test_a_success_forgives() -> None:
