@@ -411,6 +411,7 @@ def rightful(world: World, client: Client) -> list[bytes]:
     return [world.data[to] for to in {*used, world.pointed[-1][1]}]
 
 
+@pytest.mark.timeout(0)  # what is stuck is found by `settle`
 def test_whatever_happens_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """The invariants hold after every step; nobody is stuck; in the end everything is there."""
     monkeypatch.setattr(download, "PAUSES", (0.0,))
