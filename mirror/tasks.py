@@ -71,3 +71,10 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+async def stop_task(task: "asyncio.Task[None] | None") -> None:
+    """Cancel and wait until it has ended."""
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task])

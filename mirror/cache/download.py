@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mirror.cache import plan
 from mirror.cache.effort import Effort
-from mirror.cache.pieces import Pieces, clipped, skipping
+from mirror.cache.pieces import arriving, clipped
 from mirror.cache.plan import Lane, Ramp
 from mirror.config import Fill as FillSettings
 from mirror.log import get_logger
@@ -304,22 +304,21 @@ class Download:
         return False
 
     async def _receive(self, lane: Lane[Source], body: BlobBody, growing: GrowingFile) -> None:
-        # A source that ignores Range sends everything from the beginning: read past what is here.
-        pieces = Pieces(skipping(body.chunks(), lane.start - body.start))
-        collecting = self._tasks.spawn(pieces.collect(), name=f"collect {self._order.digest}")
         try:
-            while lane.left and (parts := await pieces.next()):
-                length = sum(len(part) for part in parts)
-                if lane.offset + length > growing.size:
-                    raise UpstreamError(Failure.INVALID, f"{self._order.digest}: more bytes than announced")
-                if length > lane.left:
-                    parts, length = clipped(parts, lane.left), lane.left
-                lane.writing = True
-                await growing.write(lane.offset, parts)
-                lane.writing = False
-                lane.moved(time.monotonic(), length)
+            # A source that ignores Range sends everything from the beginning: read past what is here.
+            async with arriving(body, lane.start - body.start, self._tasks) as next_parts:
+                while lane.left and (parts := await next_parts()):
+                    length = sum(len(part) for part in parts)
+                    if lane.offset + length > growing.size:
+                        message = f"{self._order.digest}: more bytes than announced"
+                        raise UpstreamError(Failure.INVALID, message)
+                    if length > lane.left:
+                        parts, length = clipped(parts, lane.left), lane.left
+                    lane.writing = True
+                    await growing.write(lane.offset, parts)
+                    lane.writing = False
+                    lane.moved(time.monotonic(), length)
         finally:
-            await stop_task(collecting)
             lane.source.health.brought(lane.offset - lane.start, lane.last - lane.began)
             if lane.offset > lane.start:
                 self.parts[lane.source].append(Span(lane.start, lane.offset))
@@ -384,10 +383,3 @@ class Download:
 
     def _about(self) -> dict[str, object]:
         return {"repository": str(self._order.repository), "digest": str(self._order.digest)}
-
-
-async def stop_task(task: "asyncio.Task[None] | None") -> None:
-    """Cancel and wait until it has ended."""
-    if task is not None and not task.done():
-        task.cancel()
-        await asyncio.wait([task])

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mirror.cache.doubts import Doubts, Parts, proven
-from mirror.cache.download import Download, Order, stop_task
+from mirror.cache.download import Download, Order
 from mirror.cache.following import Following
 from mirror.config import Fill as FillSettings
 from mirror.log import get_logger
@@ -28,7 +28,7 @@ from mirror.store.growing import GrowingFile, Partial
 from mirror.store.index import Link
 from mirror.store.store import Store
 from mirror.store.trouble import Kind, kind_of
-from mirror.tasks import Tasks, to_the_end
+from mirror.tasks import Tasks, stop_task, to_the_end
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import Source, Upstream
 

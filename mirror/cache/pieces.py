@@ -2,13 +2,18 @@
 
 So pieces are large where the network is fast, and never wait where it is slow or stalls. Only the first one
 is small, and nothing is collected while it is written: a client waits for it, and a fast network would keep
-this process from getting it there.
+this process from getting it there. Large bodies are taken straight from the socket, in the same way
+(`upstream.intake`); `Pieces` is for all others.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
+from mirror.tasks import Tasks, stop_task
+from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import UpstreamError
+from mirror.upstream.transport import Arriving
 
 # How far the network may be ahead of the disk, in bytes per connection.
 AHEAD = 4 * 1024 * 1024
@@ -60,6 +65,21 @@ class Pieces:
         return parts
 
 
+@asynccontextmanager
+async def arriving(body: BlobBody, skip: int, tasks: Tasks) -> AsyncIterator[Arriving]:
+    """What comes of a body, without its first `skip` bytes; UpstreamError after all before it."""
+    straight = None if skip else body.arriving()
+    if straight is not None:
+        yield straight
+        return
+    pieces = Pieces(skipping(body.chunks(), skip))
+    collecting = tasks.spawn(pieces.collect(), name="collect")
+    try:
+        yield pieces.next
+    finally:
+        await stop_task(collecting)
+
+
 async def skipping(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[bytes]:
     """`chunks` without their first `count` bytes."""
     async for chunk in chunks:
@@ -70,9 +90,9 @@ async def skipping(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[by
         count = 0
 
 
-def clipped(parts: list[bytes], length: int) -> list[bytes]:
+def clipped(parts: Sequence[bytes | memoryview], length: int) -> list[bytes | memoryview]:
     """The first `length` bytes of `parts`."""
-    kept: list[bytes] = []
+    kept: list[bytes | memoryview] = []
     for part in parts:
         if length <= 0:
             break

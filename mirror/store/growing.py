@@ -80,7 +80,7 @@ class Partial:
         """
         return os.fdopen(os.dup(self.descriptor), "rb", buffering=0)
 
-    def write(self, offset: int, parts: Sequence[bytes], hasher: "Hasher | None") -> None:
+    def write(self, offset: int, parts: Sequence[bytes | memoryview], hasher: "Hasher | None") -> None:
         """Write consecutive bytes; hash them too while they are in the processor's cache."""
         view = deque(parts)
         while view:
@@ -156,7 +156,7 @@ class Hasher:
         self._hash = digest.hasher()
         self.offset = 0
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
         self.offset += len(data)
 
@@ -302,7 +302,7 @@ class GrowingFile:
             raise AssertionError("another process fills it")
         return self._files
 
-    async def write(self, offset: int, parts: Sequence[bytes]) -> None:
+    async def write(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write consecutive bytes, off the loop. Raises StoreError, for instance when the disk is full."""
         inline = not self._hashing and self._hasher.offset == offset
         self._hashing = self._hashing or inline
@@ -314,7 +314,7 @@ class GrowingFile:
         self._chunks.record(offset, sum(len(part) for part in parts))
         self._wake()
 
-    async def _write(self, offset: int, parts: Sequence[bytes], hasher: Hasher | None) -> None:
+    async def _write(self, offset: int, parts: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
         try:
             with translated("write the growing file"):
                 await _write_at(self._partial, offset, parts, hasher, executor=self._threads.executor)

@@ -2,12 +2,22 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 
 from mirror.oci.ranges import Span, parse_content_range
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.transport import Response
+from mirror.upstream.transport import Arriving, Response
 
-Pieces = Callable[[], AsyncGenerator[bytes, None]]
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The two ways to the bytes of a body, of which one is taken, once.
+
+    As they come in; or, where that is possible and pays, straight from the socket.
+    """
+
+    chunks: Callable[[], AsyncGenerator[bytes, None]]
+    arriving: Callable[[], Arriving | None]
 
 
 class BlobBody:
@@ -17,14 +27,14 @@ class BlobBody:
     """
 
     def __init__(
-        self, name: str, pieces: Pieces, span: tuple[int, int | None], total: int | None, *, whole: bool
+        self, name: str, reading: Reading, span: tuple[int, int | None], total: int | None, *, whole: bool
     ) -> None:
         start, stop = span
         self.start = start
         self.total = total
         self.whole = whole
         self._name = name
-        self._pieces = pieces
+        self._reading = reading
         self._length = None if stop is None else stop - start
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -34,7 +44,7 @@ class BlobBody:
         INVALID when it is longer than announced.
         """
         received = 0
-        async with contextlib.aclosing(self._pieces()) as pieces:
+        async with contextlib.aclosing(self._reading.chunks()) as pieces:
             async for piece in pieces:
                 received += len(piece)
                 if self._length is not None and received > self._length:
@@ -44,19 +54,26 @@ class BlobBody:
             message = f"{self._name}: the body ended after {received} of {self._length} bytes"
             raise UpstreamError(Failure.UNREACHABLE, message)
 
+    def arriving(self) -> Arriving | None:
+        """The bytes straight from the socket, once, instead of by `chunks`; None where that has to do.
 
-def blob_body(name: str, response: Response, asked: Span | None, pieces: Pieces) -> BlobBody:
+        UpstreamError as there, but not when less was sent than was asked for: who takes it counts.
+        """
+        return self._reading.arriving()
+
+
+def blob_body(name: str, response: Response, asked: Span | None, reading: Reading) -> BlobBody:
     """The body of a 200 or 206 answer. `asked`: the range asked for, None for everything."""
     if response.status == 200:
         total = response.content_length
-        return BlobBody(name, pieces, (0, total), total, whole=True)
+        return BlobBody(name, reading, (0, total), total, whole=True)
     span, total = _answered(name, response)
     if asked is None or span.start != asked.start or span.stop > asked.stop:
         message = f"{name}: asked for {_words(asked)}, sent {_words(span)}"
         raise UpstreamError(Failure.INVALID, message, status=206)
     # Less than asked for and than there is: chunks() then ends as a broken body, to be continued.
     stop = min(asked.stop, total) if total is not None else span.stop
-    return BlobBody(name, pieces, (span.start, stop), total, whole=False)
+    return BlobBody(name, reading, (span.start, stop), total, whole=False)
 
 
 def _answered(name: str, response: Response) -> tuple[Span, int | None]:

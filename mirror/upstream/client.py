@@ -18,7 +18,7 @@ from mirror.upstream.auth import Demand
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.redirect import STATUSES, RedirectRefused, Rules, next_hop, origin
 from mirror.upstream.retry import parse_retry_after
-from mirror.upstream.transport import Response, Transport
+from mirror.upstream.transport import Arriving, Response, Transport
 
 # What stores answer to a signed URL that is too old, or that was signed for another method.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
@@ -80,6 +80,10 @@ class Client:
     def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
         """The pieces of the body as they come in."""
         return self._transport.chunks(response)
+
+    def arriving(self, response: Response) -> Arriving | None:
+        """The body straight from the socket, instead of by `chunks`, where that pays."""
+        return self._transport.arriving(response)
 
     async def _short(self, ask: Ask, shortcut: Shortcut) -> Response | None:
         """The answer of where the last redirect led to; None when that is no longer good."""

@@ -22,7 +22,7 @@ from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestI
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
 from mirror.upstream.accounts import Accounts
-from mirror.upstream.body import BlobBody, blob_body
+from mirror.upstream.body import BlobBody, Reading, blob_body
 from mirror.upstream.client import Ask, Client, HeadRefused, Shortcut
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.links import next_query
@@ -136,7 +136,9 @@ class Registry:
         ask = Ask("GET", f"{path}/blobs/{digest}", path, _range(start, stop) if asked else {})
         async with contextlib.AsyncExitStack() as stack:
             response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask, shortcut)))
-            yield blob_body(self.name, response, asked, partial(self._client.chunks, response))
+            client = self._client
+            reading = Reading(partial(client.chunks, response), partial(client.arriving, response))
+            yield blob_body(self.name, response, asked, reading)
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         """A small blob, whole; INVALID when it is larger than `limit` or is not what the digest names."""

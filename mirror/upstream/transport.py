@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -18,6 +18,7 @@ from mirror.config import UpstreamSettings
 from mirror.heap import keep_buffers
 from mirror.metrics import Metrics
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.intake import Intake
 from mirror.upstream.proxy import Proxies
 from mirror.upstream.redirect import is_private_host, origin
 from mirror.upstream.resolver import GuardedResolver, PrivateAddress
@@ -31,6 +32,9 @@ _READ_BUFFER = 256 * 1024
 _SLOWEST = 1024
 
 Response = aiohttp.ClientResponse
+
+# Gives what has come of a body since it was last called, good until it is called again; nothing at the end.
+Arriving = Callable[[], Awaitable[Sequence[bytes | memoryview]]]
 
 
 class Transport:
@@ -94,6 +98,22 @@ class Transport:
                     counter.inc(len(left))
                     yield left
                 raise
+
+    def arriving(self, response: Response) -> Arriving | None:
+        """A large body straight from the socket; None when `chunks` has to do."""
+        counter = self._metrics.upstream_bytes.labels(self.name)
+        with self.translated(response.url):
+            intake = Intake.of(response, self._settings.read_timeout)
+        if intake is None:
+            return None
+
+        async def next_parts() -> Sequence[bytes | memoryview]:
+            with self.translated(response.url):
+                parts = await intake.next()
+            counter.inc(sum(len(part) for part in parts))
+            return parts
+
+        return next_parts
 
     async def read(self, response: Response, limit: int) -> bytes:
         """The whole body; the connection is free afterwards.
