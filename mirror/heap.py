@@ -8,13 +8,15 @@ back nothing by itself. So it is taught to keep them while they are used, and to
 
 import ctypes
 from contextlib import suppress
+from functools import cache
 
 # The most that glibc can be taught to keep for reuse instead of giving it back (DEFAULT_MMAP_THRESHOLD_MAX).
 MOST_KEPT = 32 * 1024 * 1024 - 64 * 1024
 
 
+@cache
 def keep_buffers() -> None:
-    """Make what bodies are received into be used again."""
+    """Make what bodies are received into be used again. Once: a second block of that size would be kept."""
     bytearray(MOST_KEPT)
 
 

@@ -5,8 +5,7 @@ blobs can be had neither here nor upstream would be a pull that fails, and no ma
 the next place.
 """
 
-import time
-
+from mirror.cache.lately import Lately
 from mirror.cache.manifests import Manifests
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest, ManifestInvalid, parse_manifest
@@ -29,7 +28,7 @@ class Completeness:
         self._upstreams = upstreams
         self._manifests = manifests
         self._enforced = enforced
-        self._found: dict[tuple[Repository, Digest], tuple[float, int]] = {}
+        self._found: Lately[tuple[Repository, Digest], int] = Lately(REMEMBERED_SECONDS, REMEMBERED)
 
     async def ensure(self, repository: Repository, digest: Digest) -> None:
         """Raises UpstreamError when blobs are missing that cannot be had. Costs nothing in good times."""
@@ -44,13 +43,10 @@ class Completeness:
             raise UpstreamError(failure, f"{lacks}, and this mirror {what}")
 
     async def _missing(self, repository: Repository, digest: Digest) -> int:
-        now, key = time.monotonic(), (repository, digest)
-        moment, found = self._found.get(key, (-REMEMBERED_SECONDS, 0))
-        if now - moment >= REMEMBERED_SECONDS:
+        found = self._found.get((repository, digest))
+        if found is None:
             found = await self._count(repository, digest)
-            if len(self._found) >= REMEMBERED:
-                self._found.clear()
-            self._found[key] = (now, found)
+            self._found.put((repository, digest), found)
         return found
 
     async def _count(self, repository: Repository, digest: Digest) -> int:

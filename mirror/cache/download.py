@@ -26,6 +26,7 @@ from mirror.upstream.body import BlobBody
 from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.sources import LONGEST_REST, Source, Upstream
+from mirror.upstream.transport import Arriving
 
 log = get_logger(__name__)
 
@@ -260,7 +261,10 @@ class Download:
             try:
                 async with lane.source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
                     lane.answered = True
-                    await self._take(lane, body, ranged=span != (0, None))
+                    # At once: while a file is made for it, no more is read than came with the head. A source
+                    # that ignores Range sends everything from the beginning: what is here is read past.
+                    async with arriving(body, lane.start - body.start, self._tasks) as next_parts:
+                        await self._take(lane, body, next_parts, ranged=span != (0, None))
             except UpstreamError as error:
                 if not self._refuses_range(error):
                     return error
@@ -272,14 +276,14 @@ class Download:
         self._whole = self._whole or (blind and error.status in (206, 416))
         return blind and self._whole
 
-    async def _take(self, lane: Lane[Source], body: BlobBody, *, ranged: bool) -> None:
+    async def _take(self, lane: Lane[Source], body: BlobBody, next_parts: Arriving, *, ranged: bool) -> None:
         """What is of use of an answer."""
         growing = self._growing or await self._open(lane, body)
         if body.total not in (None, growing.size):
             message = f"{self._order.digest} is {growing.size} bytes, not {body.total}"
             raise UpstreamError(Failure.INVALID, message)
         if self._of_use(lane, body, growing, ranged=ranged):
-            await self._receive(lane, body, growing)
+            await self._receive(lane, next_parts, growing)
 
     async def _open(self, lane: Lane[Source], body: BlobBody) -> GrowingFile:
         """The source has confirmed the blob: from now on readers may follow."""
@@ -303,21 +307,18 @@ class Download:
                 return lane.start == gap.start or lane.start % growing.chunk_size == 0
         return False
 
-    async def _receive(self, lane: Lane[Source], body: BlobBody, growing: GrowingFile) -> None:
+    async def _receive(self, lane: Lane[Source], next_parts: Arriving, growing: GrowingFile) -> None:
         try:
-            # A source that ignores Range sends everything from the beginning: read past what is here.
-            async with arriving(body, lane.start - body.start, self._tasks) as next_parts:
-                while lane.left and (parts := await next_parts()):
-                    length = sum(len(part) for part in parts)
-                    if lane.offset + length > growing.size:
-                        message = f"{self._order.digest}: more bytes than announced"
-                        raise UpstreamError(Failure.INVALID, message)
-                    if length > lane.left:
-                        parts, length = clipped(parts, lane.left), lane.left
-                    lane.writing = True
-                    await growing.write(lane.offset, parts)
-                    lane.writing = False
-                    lane.moved(time.monotonic(), length)
+            while lane.left and (parts := await next_parts()):
+                length = sum(len(part) for part in parts)
+                if lane.offset + length > growing.size:
+                    raise UpstreamError(Failure.INVALID, f"{self._order.digest}: more bytes than announced")
+                if length > lane.left:
+                    parts, length = clipped(parts, lane.left), lane.left
+                lane.writing = True
+                await growing.write(lane.offset, parts)
+                lane.writing = False
+                lane.moved(time.monotonic(), length)
         finally:
             lane.source.health.brought(lane.offset - lane.start, lane.last - lane.began)
             if lane.offset > lane.start:

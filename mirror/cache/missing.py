@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from mirror.cache.lately import Lately
 from mirror.upstream.errors import Failure, UpstreamError
 
 K = TypeVar("K", bound=Hashable)
@@ -21,26 +22,18 @@ class Missing(Generic[K]):
     """Errors by key, each for `seconds`."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
-        self._clock = clock
-        self._known: dict[K, tuple[float, UpstreamError]] = {}
+        self._known: Lately[K, UpstreamError] = Lately(seconds, MOST, clock)
 
     @contextmanager
     def remembering(self, key: K) -> Iterator[None]:
         """Raise what was raised here for `key` not long ago; else remember it, should it be raised now."""
-        until, error = self._known.get(key, (0.0, None))
-        if error is not None and self._clock() < until:
+        error = self._known.get(key)
+        if error is not None:
             # A new one: an exception that is raised again and again collects the traces of all times.
             raise UpstreamError(error.failure, error.message, status=error.status)
         try:
             yield
         except UpstreamError as failed:
             if failed.failure is Failure.NOT_FOUND:
-                self._remember(key, failed)
+                self._known.put(key, failed)
             raise
-
-    def _remember(self, key: K, error: UpstreamError) -> None:
-        self._known.pop(key, None)
-        while len(self._known) >= MOST:
-            del self._known[next(iter(self._known))]  # the oldest: dictionaries keep the order of insertion
-        self._known[key] = (self._clock() + self._seconds, error)

@@ -16,6 +16,7 @@ from mirror.cache.answers import ManifestAnswer, Outcome
 from mirror.cache.blobs import Blobs
 from mirror.cache.fill import Tools
 from mirror.cache.flight import Flight
+from mirror.cache.lately import Lately
 from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, parse_manifest
@@ -54,7 +55,7 @@ class Prefetch:
         self._ahead: set[Flight] = set()
         self._workers = 0
         self._starting = asyncio.Lock()
-        self._next_look: dict[tuple[Repository, Digest], float] = {}
+        self._looked_at: Lately[tuple[Repository, Digest], bool] = Lately(REMEMBERED_SECONDS, REMEMBERED)
         self._rest_until = 0.0
         blobs.on_disk_trouble(lambda: self._give_way(DISK_REST))
 
@@ -63,11 +64,10 @@ class Prefetch:
         # Stale: the upstream has not answered, so it is not asked for what nobody waits for.
         if not self._most or answer.outcome is Outcome.STALE:
             return
-        now = time.monotonic()
         key = (repository, answer.digest)
-        if now < self._next_look.get(key, 0.0) or not self._allowed(repository, now):
+        if self._looked_at.get(key) or not self._allowed(repository, time.monotonic()):
             return
-        self._remember(key, now)
+        self._looked_at.put(key, True)
         for digest in blobs_of(answer):
             if len(self._queue) < QUEUE or digest in self._queue:
                 self._queue.setdefault(digest, repository)
@@ -155,12 +155,6 @@ class Prefetch:
             return False
         calm = bool(well) and not any(source.resting(now) for source in well)
         return calm and now >= self._rest_until
-
-    def _remember(self, key: tuple[Repository, Digest], now: float) -> None:
-        self._next_look.pop(key, None)  # so that the order is that of time
-        if len(self._next_look) >= REMEMBERED:
-            del self._next_look[next(iter(self._next_look))]
-        self._next_look[key] = now + REMEMBERED_SECONDS
 
     def _count(self, outcome: str, count: int = 1) -> None:
         self._tools.metrics.prefetched.labels(outcome).inc(count)

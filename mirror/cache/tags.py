@@ -51,11 +51,13 @@ class Tags:
 
     async def get(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """The manifest a tag points to. Raises UpstreamError or StoreError."""
+        asked = self._tools.clock()
         entry = await self._store.tag(repository, tag)
         if entry is None:
             # What is here by its digest costs no GET when a HEAD tells the digest first, but one more trip.
             spare = self._upstreams[repository.upstream].pressure(repository.path) is not PLENTY
-            find = partial(self._renewed if spare else self._first, repository, tag)
+            first = partial(self._first, repository, tag, asked)
+            find = partial(self._renewed, repository, tag) if spare else first
             with self._missing.remembering((repository, tag)):
                 return await self._getting.once((repository, tag), find)
         left = self._left(repository, tag, entry)
@@ -154,6 +156,7 @@ class Tags:
 
     async def _ask(self, repository: Repository, tag: Tag) -> TagEntry:
         """HEAD: free of the rate limit at Docker Hub. Only an upstream that tells too little costs a GET."""
+        asked = self._tools.clock()
         try:
             info = await self._upstreams[repository.upstream].head_manifest(repository.path, tag)
         except UpstreamError as error:
@@ -161,7 +164,7 @@ class Tags:
                 await self._store.drop_tag(repository, tag)
             raise
         if info.digest is None or info.size is None:
-            found = await self._first(repository, tag)
+            found = await self._first(repository, tag, asked)
             return TagEntry(str(found.digest), found.media_type, len(found.data), self._tools.clock())
         entry = TagEntry(str(info.digest), info.media_type, info.size, self._tools.clock())
         await self._store.add_link(repository, info.digest, Link(info.media_type, info.size))
@@ -173,9 +176,11 @@ class Tags:
             await self._store.put_tag(repository, tag, entry)
         return entry
 
-    async def _first(self, repository: Repository, tag: Tag) -> ManifestAnswer:
-        """GET by tag: one round trip for digest and manifest; by one process at a time, because it counts."""
-        asked = self._tools.clock()
+    async def _first(self, repository: Repository, tag: Tag, asked: float) -> ManifestAnswer:
+        """GET by tag: one round trip for digest and manifest; by one process at a time, because it counts.
+
+        What another one was told since `asked` will do.
+        """
         async with alone(self._store, Digest.of(f"{repository}:{tag}".encode())):
             entry = await self._store.tag(repository, tag)
             if entry is None or entry.confirmed < asked:

@@ -16,6 +16,8 @@ from aiohttp.client_proto import ResponseHandler
 # Each of the two buffers, in bytes: much for one write, and still in the processor's cache when it is hashed.
 # Of a body that is shorter, much has come with its head: it is left to aiohttp.
 BUFFER = 1024 * 1024
+# What of a body is given first: little, because a client waits for it to be written.
+FIRST = 64 * 1024
 
 
 class Intake(asyncio.BufferedProtocol):
@@ -29,8 +31,9 @@ class Intake(asyncio.BufferedProtocol):
         # aiohttp's timer would take a body that it does not see for silence.
         handler.read_timeout = None
         handler.start_timeout()
-        self._early = self._drained()
-        self._left = (response.content_length or 0) - len(self._early)
+        early = self._drained()
+        self._early = [part for part in (early[:FIRST], early[FIRST:]) if part]
+        self._left = (response.content_length or 0) - len(early)
         self._filling = memoryview(bytearray(min(BUFFER, self._left)))
         self._spare = memoryview(bytearray(min(BUFFER, self._left)))
         self._filled = 0
@@ -61,8 +64,7 @@ class Intake(asyncio.BufferedProtocol):
         Raises TimeoutError, and aiohttp.ClientPayloadError when it ends too early, after all before it.
         """
         if self._early:
-            early, self._early = self._early, b""
-            return [early]
+            return [self._early.pop(0)]
         self._resume()
         while not self._filled and self._left:
             await self._wait()

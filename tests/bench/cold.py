@@ -6,7 +6,7 @@ from statistics import median
 from tests.bench.bench import Bench, check
 from tests.bench.client import fetch, fetch_all
 from tests.bench.contestants import DIRECT, DISTRIBUTION, MIRROR, PROXY, Running
-from tests.bench.machine import cpu_seconds
+from tests.bench.machine import back_memory, cpu_seconds
 from tests.bench.origin import Origin
 from tests.bench.throttle import Line
 
@@ -14,6 +14,9 @@ ALL = (MIRROR, DISTRIBUTION, PROXY, DIRECT)
 
 HERD_LINE = Line(rate=20e6, rtt=0, stall_after=0)
 WAN_LINE = Line(rate=4e6, rtt=0.15, stall_after=0)
+
+# What a server takes of memory besides the blob, in bytes: buffers, here and in the kernel.
+BESIDES = 256 * 1024 * 1024
 
 
 def cold_gib(bench: Bench) -> None:
@@ -29,6 +32,7 @@ def cold_gib(bench: Bench) -> None:
 def _one_cold(bench: Bench, server: Running, origin: Origin) -> None:
     blob = bench.site.giant.layers[0]
     origin.forget()
+    back_memory(blob.size + BESIDES)
     before = cpu_seconds(server.pid) if server.process else 0.0
     found = fetch(server, blob.path)
     sent = origin.sent(blob)  # waits until it is over, the server's part too
@@ -48,6 +52,7 @@ def herd(bench: Bench) -> None:
         for name in bench.turns(*ALL):
             with bench.attempt("herd", name), bench.cold(name, origin) as server:
                 origin.forget()
+                back_memory(blob.size + BESIDES)
                 clients = 1 if name == DIRECT else 50
                 found = fetch_all(server, [blob.path] * clients, clients)
                 bench.add("herd-last", name, max(each.whole for each in found))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.cache.lately import Lately
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from tests.fakes.content import FakeImage, descriptor
 from tests.fakes.registry import FakeRegistry
@@ -81,7 +82,7 @@ async def test_one_whole_platform_is_enough(hub: FakeRegistry, mirror: Running, 
     for image in (whole, half):
         await get(mirror.address, f"{X}/manifests/{image.manifest}")
     await fetch(mirror, whole)
-    offline.service.cache._complete._found.clear()
+    offline.service.cache._complete._found = Lately(0.0, 1)
     assert (await get(offline.address, f"{X}/manifests/one")).status == 200
     assert (await get(offline.address, f"{X}/manifests/none")).status == 404
 

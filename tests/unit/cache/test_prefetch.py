@@ -11,6 +11,7 @@ import pytest
 
 from mirror.cache import download, plan, prefetch
 from mirror.cache.answers import ManifestAnswer, Outcome
+from mirror.cache.lately import Lately
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository
@@ -275,9 +276,7 @@ async def test_what_is_here_is_not_fetched_again(hub: FakeRegistry, one: Running
     assert fetched(hub) == names(*old.blobs, new.config, new.layers[1])
 
 
-async def test_a_hot_manifest_asks_the_disk_nothing(
-    hub: FakeRegistry, one: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_hot_manifest_asks_the_disk_nothing(hub: FakeRegistry, one: Running) -> None:
     """A second time within ten minutes is a lookup; later the blobs are looked for again."""
     image = hub.add_image("library/x", "t", some_layers(2))
     await pull(one)
@@ -285,25 +284,12 @@ async def test_a_hot_manifest_asks_the_disk_nothing(
     cache = one.service.cache
     await cache.get_manifest(X, image.manifest)
     assert workers(one) == []
-    monkeypatch.setattr(prefetch, "REMEMBERED_SECONDS", 0.0)
-    cache._prefetch._next_look.clear()
+    cache._prefetch._looked_at = Lately(0.0, 1)
     for _ in range(2):
         await cache.get_manifest(X, image.manifest)
         assert len(workers(one)) == 1
         await quiet(one)
     assert fetched(hub) == names(*image.blobs)
-
-
-async def test_few_manifests_are_remembered(
-    hub: FakeRegistry, one: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The oldest is forgotten first."""
-    monkeypatch.setattr(prefetch, "REMEMBERED", 2)
-    images = [hub.add_image("library/x", tag, [tag.encode()]) for tag in "abc"]
-    for tag in "abc":
-        await pull(one, tag)
-        await quiet(one)
-    assert list(one.service.cache._prefetch._next_look) == [(X, image.manifest) for image in images[1:]]
 
 
 async def test_the_queue_is_bounded(hub: FakeRegistry, one: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,17 +30,16 @@ async def arriving(registry: Registry, digest: Digest, start: int = 0) -> AsyncI
         yield straight
 
 
-async def collect(next_parts: Arriving, received: bytearray) -> None:
-    """Everything to the end, or to an error."""
-    while parts := await next_parts():
-        received += b"".join(parts)
-
-
 async def rest(next_parts: Arriving) -> bytes:
     """Everything to the end."""
     received = bytearray()
-    await collect(next_parts, received)
+    await read_on(next_parts, received)
     return bytes(received)
+
+
+async def read_on(next_parts: Arriving, received: bytearray) -> None:
+    while parts := await next_parts():
+        received += b"".join(parts)
 
 
 @pytest.mark.parametrize("start", [0, 5])
@@ -91,7 +90,7 @@ async def test_a_body_that_ends_too_early(cut: int) -> None:
         received = bytearray()
         async with arriving(registry, digest) as next_parts:
             with pytest.raises(UpstreamError) as raised:
-                await collect(next_parts, received)
+                await read_on(next_parts, received)
         assert raised.value.failure is Failure.UNREACHABLE
         assert received == DATA[:cut]
 
@@ -104,7 +103,7 @@ async def test_a_body_that_stops() -> None:
         received = bytearray()
         async with arriving(registry, digest) as next_parts:
             with pytest.raises(UpstreamError) as raised:
-                await collect(next_parts, received)
+                await read_on(next_parts, received)
         assert raised.value.failure is Failure.TIMEOUT
         assert received == DATA[:BUFFER]
 
