@@ -299,7 +299,7 @@ def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
     assert after.has_not_grown_from(before), f"{before} to {after}"
     for each in (stage.mirror, tight):
         assert wrong_files(each.cache) == []
-        assert disorder(each.cache) == []
+        assert disorder(each.cache, killed=each is stage.mirror) == []
     # A hundredth: a connection that is slow, on a busy machine, is given up with what is on its way.
     assert once.size <= once.sent <= 1.01 * once.size + once.lost, once.journeys
     # Each kill and each wrong byte may have cost all that had come of a blob until then.
