@@ -1,12 +1,14 @@
 """What every test stands on: an event loop in which nothing may block, and programs that are looked for."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from mirror.cache import download
+from tests.fakes.registry import FakeRegistry
 from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_addoption,
     pytest_configure,
@@ -42,3 +44,16 @@ def own_logging() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(download, "PAUSES", (0.0,))
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeRegistry]:
+    """An upstream."""
+    async with FakeRegistry() as fake:
+        yield fake

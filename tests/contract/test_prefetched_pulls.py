@@ -16,12 +16,6 @@ ACCEPT = f"Accept: {', '.join((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_I
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as fake:
-        yield fake
-
-
-@pytest.fixture
 async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
     async with mirror_of(fake, tmp_path / "cache", fill={"prefetch": 3}) as mirror:
         yield mirror

@@ -6,28 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cache import download
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, mirror_of
 from tests.wire import Reply, get, head
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 BIG = bytes(range(256)) * (LARGE // 256)
 ROOT = "/v2/library/x"
 NS = "?ns=docker.io"
 PREFIX = "/v2/docker.io/library/x"
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once."""
-    monkeypatch.setattr(download, "PAUSES", (0.0,))
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as fake:
-        yield fake
 
 
 @pytest.fixture

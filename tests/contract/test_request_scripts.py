@@ -27,12 +27,6 @@ BIG = bytes(range(256)) * (LARGE // 256)
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as fake:
-        yield fake
-
-
-@pytest.fixture
 async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
     async with mirror_of(fake, tmp_path / "cache") as mirror:
         yield mirror

@@ -20,15 +20,11 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
 from tests.wire import Reply, Wire, get
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 BIG = bytes(range(256)) * (LARGE // 256)
 CHUNKS = LARGE // CHUNK
 PARALLEL = {"chunk_size": CHUNK, "attempts": 3, "parallel": 4, "parallel_above": 0, "prefetch": 0}
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once."""
-    monkeypatch.setattr(download, "PAUSES", (0.0,))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cache import download, following
+from mirror.cache import following
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.growing import Partial
@@ -18,21 +18,11 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
 from tests.wire import Wire, get
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 BIG = bytes(range(256)) * (LARGE // 256)
 SMALL = b"a small layer"
 HELD = LARGE - CHUNK  # the last chunk of BIG is the holdback
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once."""
-    monkeypatch.setattr(download, "PAUSES", (0.0,))
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as fake:
-        yield fake
 
 
 @pytest.fixture

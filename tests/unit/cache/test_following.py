@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cache import download
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from tests.fakes.faults import Fault, flipped
@@ -18,20 +17,10 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
 from tests.wire import Wire, get
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 BIG = bytes(range(256)) * (LARGE // 256)
 HALF = LARGE // 2
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once."""
-    monkeypatch.setattr(download, "PAUSES", (0.0,))
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeRegistry]:
-    async with FakeRegistry() as fake:
-        yield fake
 
 
 @pytest.fixture
