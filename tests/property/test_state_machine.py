@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from mirror.cache import download, plan
+from mirror.cache import plan
 from mirror.oci.digest import Digest
 from tests.fakes.faults import Fault, Gate, flipped
 from tests.fakes.registry import FakeRegistry
@@ -411,10 +411,10 @@ def rightful(world: World, client: Client) -> list[bytes]:
     return [world.data[to] for to in {*used, world.pointed[-1][1]}]
 
 
+@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.timeout(0)  # what is stuck is found by `settle`
 def test_whatever_happens_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """The invariants hold after every step; nobody is stuck; in the end everything is there."""
-    monkeypatch.setattr(download, "PAUSES", (0.0,))
     monkeypatch.setattr(plan, "GRACE", LONG)
     monkeypatch.setattr(plan, "STALLED", LONG)
     run_state_machine_as_test(
