@@ -45,7 +45,11 @@ class Running:
 
 
 def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Config:
-    """A configuration with these upstreams, NAME -> URL; the first is the default."""
+    """A configuration with these upstreams, NAME -> URL; the first is the default.
+
+    `sections` are those of the file; `upstream` is that of each of them.
+    """
+    each = sections.pop("upstream", {})
     settings = tuple(
         UpstreamSettings(
             name=name,
@@ -53,7 +57,7 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
             aliases=("registry-1.docker.io", "index.docker.io") if name == "docker.io" else (),
             hosts=(f"{name}.mirror.test",),
             attempts=1,
-            **sections.pop("upstream", {}),
+            **each,
         )
         for name, url in upstreams.items()
     )

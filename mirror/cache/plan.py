@@ -149,12 +149,12 @@ def to_steal(
     """The lane whose rest a fresh connection would bring much sooner; None if there is none.
 
     `speed` and `latency` are what a fresh connection can be expected to have; `patience` grows with what
-    was stolen in vain.
+    was stolen in vain. What a lane that is writing has brought besides would come twice.
     """
     if speed <= 0:
         return None
     worst, longest = None, 0.0
-    for lane in lanes:
+    for lane in (each for each in lanes if not each.writing):
         fresh = latency + lane.left / speed
         rest = _expected(lane, now, fresh)
         if rest > patience * (HOPELESS * fresh + GRACE + latency) and rest > longest:
@@ -173,7 +173,7 @@ def stalled(lanes: Sequence[Lane[S]], now: float, latency: float, patience: floa
     return [
         lane
         for lane in lanes
-        if now - lane.last > patience * STALLED + (begin if lane.first is None else 0.0)
+        if not lane.writing and now - lane.last > patience * STALLED + (begin if lane.first is None else 0.0)
     ]
 
 

@@ -32,6 +32,10 @@ Stale = Callable[[Unconfirmed], Awaitable[T | None]]
 FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
 
 
+class Late(UpstreamError):
+    """The upstream has not answered as soon as it should where there is something to fall back on."""
+
+
 class Tags:
     """Tag entries, and what they point to."""
 
@@ -124,9 +128,12 @@ class Tags:
         except UpstreamError as error:
             fallback = error.failure not in FINAL and terms.at_worst(age)
             found = await stale(Unconfirmed(age, str(error))) if fallback else None
-            if found is None:
-                raise
-            return found
+            if found is not None:
+                return found
+            # Only our patience has ended, and what that was for has been evicted: it is still being asked.
+            if isinstance(error, Late) and upstream.answers:
+                return await ask()
+            raise
 
     async def _stale(
         self, repository: Repository, entry: TagEntry, unconfirmed: Unconfirmed
@@ -151,7 +158,7 @@ class Tags:
                 return await asking
         except TimeoutError:
             message = f"{repository.upstream} did not answer within {self._fallback_after:g} s"
-            raise UpstreamError(Failure.TIMEOUT, message) from None
+            raise Late(Failure.TIMEOUT, message) from None
 
     async def _renewed(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         entry = await self._confirm(repository, tag)

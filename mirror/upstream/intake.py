@@ -54,6 +54,8 @@ class Intake(asyncio.BufferedProtocol):
         handler = None if connection is None else connection.protocol
         if handler is None or "Transfer-Encoding" in response.headers or told < BUFFER:
             return None
+        if response.content.exception() is not None:  # broken already: what had come is still to be had
+            return None
         return cls(response, handler, patience)
 
     async def next(self) -> Sequence[bytes | memoryview]:

@@ -86,16 +86,17 @@ class Source:
     ) -> AsyncIterator[BlobBody]:
         """As `Registry.open_blob`, in a `turn`; what it costs and whether it works is remembered."""
         start, stop = span
-        try:
-            with self._asked() as began:
+        with self._asked() as began:
+            try:
                 async with self.registry.open_blob(
                     self.path(repository), digest, start, stop, shortcut=shortcut
                 ) as body:
                     self._answers(began)
                     yield body
-        except UpstreamError as error:
-            self.failed(error)
-            raise
+            except UpstreamError as error:
+                if self._is_news(error, began):
+                    self.failed(error)
+                raise
 
     async def head_manifest(self, repository: str, reference: Tag | Digest) -> ManifestInfo:
         return await self.ask(lambda registry: registry.head_manifest(self.path(repository), reference))
@@ -115,8 +116,7 @@ class Source:
             try:
                 answer = await question(self.registry)
             except UpstreamError as error:
-                # Silence from before it last answered says nothing about now.
-                if not error.silent or began > self._answered:
+                if self._is_news(error, began):
                     # Tried several times already: the next one who asks is not kept waiting for the same.
                     self.failed(error, FAILURES if error.silent else 1)
                 raise
@@ -152,6 +152,10 @@ class Source:
         self._answered = time.monotonic()
         self.health.answered(self._answered - began)
 
+    def _is_news(self, error: UpstreamError, began: float) -> bool:
+        """Silence from before it last answered says nothing about now."""
+        return not error.silent or began > self._answered
+
     @property
     def silent(self) -> bool:
         """Whether it gave no answer at all the last time, and has given none since."""
@@ -175,6 +179,7 @@ class Source:
         if error.temporary:
             self.health.failed(now, times)
         else:
+            self._answered = now
             self.health.answered(self.health.latency)  # it refuses, so it is well
 
     def state(self, now: float) -> dict[str, Any]:

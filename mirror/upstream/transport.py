@@ -85,13 +85,19 @@ class Transport:
         return response
 
     async def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
-        """The pieces of a body as they come in. TIMEOUT when it drips."""
+        """The pieces of a body as they come in, also the last ones where it breaks. TIMEOUT when it drips."""
         came, began = self._watched(response), time.monotonic()
         with self.translated(response.url):
-            async for piece in response.content.iter_any():
-                came(len(piece), began)
-                yield piece
-                began = time.monotonic()
+            try:
+                async for piece in response.content.iter_any():
+                    came(len(piece), began)
+                    yield piece
+                    began = time.monotonic()
+            except (aiohttp.ClientError, OSError):
+                if left := _left(response.content):
+                    came(len(left), began)
+                    yield left
+                raise
 
     def arriving(self, response: Response) -> Arriving | None:
         """A large body straight from the socket; None when `chunks` has to do. TIMEOUT as there."""
@@ -210,6 +216,22 @@ def _timely(seconds: float) -> type[Response]:
                 return await super().start(connection)
 
     return Timely
+
+
+def _left(content: aiohttp.StreamReader) -> bytes:
+    """What had come when the body broke, and was not read yet.
+
+    Up to twice `_READ_BUFFER`, that aiohttp keeps to itself once there is an error, and that would have to be
+    asked for again.
+    """
+    error = content.exception()
+    if error is None:
+        return b""
+    content.set_exception(None)  # type: ignore[arg-type]  # it has no other way to say "read on"
+    try:
+        return content.read_nowait()
+    finally:
+        content.set_exception(error)
 
 
 def _place(url: URL) -> str:

@@ -76,7 +76,7 @@ def debian(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Image:
         capture_output=True,
         timeout=280,
     )
-    subprocess.run(["tar", "-C", folder / "root", "-cf", folder / "layer.tar", "."], check=True, timeout=60)
+    subprocess.run(["tar", "-C", folder / "root", "-cf", folder / "layer.tar", "."], check=True, timeout=280)
     with unprotected(library.storage, folder) as url:
         return push_image(Pusher(url), "library/debian:1", [(folder / "layer.tar").read_bytes()])
 

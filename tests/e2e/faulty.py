@@ -26,12 +26,15 @@ from typing import Any, cast
 # Small, so that what was sent is what was received, but for a few pieces.
 BUFFER = 64 * 1024
 PIECE = 16 * 1024
+# What a reset can destroy of that at most: the system takes SO_SNDBUF for half of what is meant (socket(7)).
+ON_ITS_WAY = 2 * BUFFER + 2 * PIECE
 BEFORE = -1  # not a byte is sent, not even of the head
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 LOCATION = re.compile(rb"(?i)(\r\nlocation: *[^\r\n]+)")
 TOKEN = re.compile(rb"(?i)(\r\nauthorization: *)([^\r\n]+)")
 KEEP_ALIVE = re.compile(rb"(?i)\r\n(connection|keep-alive):[^\r\n]*")
+RANGE = re.compile(rb"(?i)\r\nrange: *bytes=([^\r\n]+)")
 SIGNATURE = re.compile(r"[?&]signature=(\d+)")
 
 EXPIRED_URL = (
@@ -83,11 +86,12 @@ class Hurt(Exception):
 
 @dataclass
 class Passage:
-    """One request, and what became of it; `sent` counts bytes of the body."""
+    """One request, and what became of it; `sent` counts bytes of the body, `asked` is its range."""
 
     door: str
     method: str
     target: str
+    asked: str = ""
     status: int = 0
     sent: int = 0
     faults: list[str] = field(default_factory=list)
@@ -164,7 +168,8 @@ class Proxy:
         """One request and its answer; whether there can be another one on this connection."""
         head = await reader.readuntil(b"\r\n\r\n")
         method, target = head.split(b" ", 2)[:2]
-        passage = Passage(door, method.decode(), target.decode())
+        asked = RANGE.search(head)
+        passage = Passage(door, method.decode(), target.decode(), asked[1].decode() if asked else "")
         self._passages.append(passage)
         if (fault := self._faults.take(passage)) is not None:
             await self._early(fault, passage, head, reader, writer)

@@ -67,7 +67,7 @@ class Lab:
 
     def _tell(self, **order: object) -> list[dict[str, Any]]:
         with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rwb") as file:
-            connection.settimeout(10)
+            connection.settimeout(60)
             connection.connect(str(self.control))
             file.write(json.dumps({"since": 10**9, **order}).encode() + b"\n")
             file.flush()

@@ -21,6 +21,7 @@ import pytest
 
 from tests.e2e.bench import Client, Pull, pull
 from tests.e2e.clients import Skopeo
+from tests.e2e.faulty import ON_ITS_WAY, Passage
 from tests.e2e.fsck import disorder, wrong_files
 from tests.e2e.images import Image
 from tests.e2e.lab import NAME, REGISTRY
@@ -224,19 +225,31 @@ def _each(orders: Sequence[Order]) -> list[Image]:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Of some blobs, in bytes: what they have, what the CDN sent of them, what a reset may have destroyed."""
+    """Of some blobs, in bytes: what they have, what the CDN sent of them, what resets may have destroyed.
+
+    `journeys` tells how those came of which something came twice.
+    """
 
     size: int
     sent: int
     lost: int
+    journeys: str
 
     @classmethod
     def of(cls, made: Scene, digests: Iterable[str]) -> "Traffic":
-        unique = {digest.removeprefix("sha256:") for digest in digests}
-        passages = [each for each in made.lab.passages() if each.door == "cdn"]
-        own = [each for each in passages if each.target.split("/")[-2] in unique]
-        lost = sum(each.sent for each in own if "reset" in each.faults)
-        return cls(sum(made.next.size(digest) for digest in unique), sum(each.sent for each in own), lost)
+        sizes = {each: made.next.size(each) for each in (each.removeprefix("sha256:") for each in digests)}
+        passages: dict[str, list[Passage]] = {digest: [] for digest in sizes}
+        for each in made.lab.passages():
+            if each.door == "cdn" and (digest := each.target.split("/")[-2]) in passages:
+                passages[digest].append(each)
+        own = [each for some in passages.values() for each in some]
+        lost = sum(min(each.sent, ON_ITS_WAY) for each in own if "reset" in each.faults)
+        journeys = [
+            "\n  ".join([f"{digest}, {size} bytes:", *map(str, passages[digest])])
+            for digest, size in sizes.items()
+            if sum(each.sent for each in passages[digest]) > size
+        ]
+        return cls(sum(sizes.values()), sum(each.sent for each in own), lost, "\n".join(journeys))
 
     def __str__(self) -> str:
         ratio = self.sent / max(self.size, 1)
@@ -286,8 +299,9 @@ def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
     assert after.has_not_grown_from(before), f"{before} to {after}"
     for each in (stage.mirror, tight):
         assert wrong_files(each.cache) == []
-        assert disorder(each.cache) == []
-    assert once.size <= once.sent <= 1.01 * once.size + once.lost
+        assert disorder(each.cache, killed=each is stage.mirror) == []
+    # A hundredth: a connection that is slow, on a busy machine, is given up with what is on its way.
+    assert once.size <= once.sent <= 1.01 * once.size + once.lost, once.journeys
     # Each kill and each wrong byte may have cost all that had come of a blob until then.
     destroyed = sum(count for fault, count in soak.met.items() if fault in ("kill -9", "a wrong byte"))
-    assert twice.size <= twice.sent <= (1.01 + destroyed) * twice.size + twice.lost
+    assert twice.size <= twice.sent <= (1.01 + destroyed) * twice.size + twice.lost, twice.journeys

@@ -10,6 +10,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
+        self.waiting = 0  # how many answers do now: one whose connection ends waits no longer
         self._open = asyncio.Event()
 
     def release(self) -> None:
@@ -17,7 +18,11 @@ class Gate:
 
     async def wait(self) -> None:
         self.reached.set()
-        await self._open.wait()
+        self.waiting += 1
+        try:
+            await self._open.wait()
+        finally:
+            self.waiting -= 1
 
 
 @dataclass(frozen=True, slots=True)

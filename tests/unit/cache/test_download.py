@@ -1,6 +1,7 @@
 """Downloads over several connections and from several sources, and ranges of what is not here yet."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -84,6 +85,29 @@ async def test_several_connections_bring_each_byte_once(fake: FakeRegistry, mirr
     assert len(asked) > 4
     assert [start for start, _ in asked] == [0, *(stop for _, stop in asked[:-1])]
     assert asked[-1][1] == LARGE
+
+
+async def test_a_slow_disk_is_no_slow_line(
+    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits to be written is not asked for again, however long that takes."""
+    monkeypatch.setattr(plan, "STALLED", 0.1)
+    monkeypatch.setattr(plan, "HEARD", 60.0)
+    digest = Digest.of(BIG)
+    fake.hold(digest, after=CHUNK)  # of a lane that has brought something, and then nothing
+    write = os.pwritev
+    slow: list[int] = []
+
+    def wait_and_write(descriptor: int, parts: Sequence[bytes], offset: int) -> int:
+        if not slow and offset > CHUNK and offset not in dict(spans(fake, digest)):
+            slow.append(offset)
+            time.sleep(0.5)
+        return write(descriptor, parts, offset)
+
+    monkeypatch.setattr(os, "pwritev", wait_and_write)
+    _, reply = await pull(mirror, fake)
+    assert reply.body == BIG
+    assert sum(start <= slow[0] < stop for start, stop in spans(fake, digest)) == 1
 
 
 async def test_what_broke_in_the_middle_of_a_chunk_goes_on_over_several(

@@ -160,6 +160,15 @@ def test_a_slow_line_does_not_drip(lanes: int) -> None:
     assert LITTLE < MIB
 
 
+def test_a_lane_that_waits_for_the_disk_is_kept() -> None:
+    """However long: the line may be fast, and what it has brought meanwhile would be asked for again."""
+    silent = lane(0, 100, arrived=50, first=0.1, last=0.5)
+    moving = lane(100, 200, arrived=50, first=0.1, last=1.9)
+    silent.writing = True
+    assert to_steal([silent], 2.0, 100.0, 0.1) is None
+    assert stalled([silent, moving], 2.0, 0.1) == []
+
+
 def climb(ramp: Ramp, rate_of: dict[int, float], seconds: float) -> int:
     """The level after so many seconds in which `level` connections bring `rate_of[level]` bytes a second."""
     received, now = 0.0, 0.0

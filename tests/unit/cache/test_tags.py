@@ -1,6 +1,7 @@
 """Tags: fresh, confirmed with a HEAD, stale when the upstream fails, gone when it says so."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -90,6 +91,22 @@ async def test_a_hanging_upstream_is_not_waited_for(hub: FakeRegistry, forgetful
     assert hub.requests("HEAD") == 1
     gate.release()
     assert (await get(forgetful.address, TAG)).body == image.manifest_data
+
+
+@pytest.mark.parametrize("method", [get, head])
+async def test_a_slow_upstream_is_waited_for_without_anything_to_fall_back_on(
+    hub: FakeRegistry, forgetful: Running, method: Callable[[str, str], Awaitable[Reply]]
+) -> None:
+    """What the tag pointed to is known, and not here: as long as if nothing were known; and asked once."""
+    hub.add_image("library/x", "t", [b"a"])
+    await head(forgetful.address, TAG)
+    gate = hub.hold("manifests/t", after=-1, method="HEAD")
+    asking = asyncio.ensure_future(method(forgetful.address, TAG))
+    await gate.reached.wait()
+    over, _ = await asyncio.wait([asking], timeout=0.3)
+    assert not over
+    gate.release()
+    assert ((await asking).status, hub.requests("HEAD")) == (200, 2)
 
 
 async def test_a_deleted_tag_is_gone(hub: FakeRegistry, forgetful: Running) -> None:

@@ -22,7 +22,7 @@ from mirror.upstream.registry import Registry
 from mirror.upstream.source import Source
 from mirror.upstream.sources import Upstream, Upstreams
 from tests.fakes.access import BasicAuth
-from tests.fakes.faults import Fault
+from tests.fakes.faults import Fault, Gate
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import settings
 
@@ -42,10 +42,11 @@ class Two:
         mirrored.update(self.own.repository("library/a").manifests)
         return digest
 
-    def prefer_other(self) -> Source:
-        """Make the mirror the fastest one known."""
+    def prefer_other(self, usually: float = 60.0) -> Source:
+        """Make the mirror the fastest one known; `usually`: seconds after which it is late."""
         for _ in range(20):
-            self.upstream.sources[1].health.answered(0.0)
+            self.upstream.sources[0].health.answered(600.0)
+            self.upstream.sources[1].health.answered(usually)
         return self.upstream.sources[1]
 
 
@@ -211,7 +212,7 @@ async def test_a_mirror_that_lies_is_left_alone(two: Two) -> None:
 async def test_a_late_source_is_not_waited_for(two: Two) -> None:
     """Later than it usually is: the next one is asked too, and the first answer is taken."""
     digest = two.image_in_both()
-    two.prefer_other()
+    two.prefer_other(usually=0.0)
     gate = two.other.hold(digest, after=-1)
     assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
     assert gate.reached.is_set()
@@ -268,8 +269,11 @@ async def test_the_metrics_tell_how_the_sources_are(tmp_path: Path, tasks: Tasks
     await upstreams.close()
 
 
-async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks) -> None:
-    """A request that began before another one was answered, and has no answer itself, closes no door."""
+@pytest.mark.parametrize("known", [True, False])
+async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks, known: bool) -> None:
+    """A request that began before another one was answered, be it with 404, and has no answer itself, closes
+    no door.
+    """
     two.image_in_both()
     begun, over = asyncio.Event(), asyncio.Event()
 
@@ -286,10 +290,42 @@ async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks
 
     waiting = tasks.spawn(old(), name="old")
     await begun.wait()
-    assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size
+    if known:
+        assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size
+    else:
+        with pytest.raises(UpstreamError, match="404"):
+            await two.upstream.head_blob("library/a", Digest.of(b"nowhere"))
     over.set()
     await waiting
     assert two.upstream.answers
+
+
+async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: Tasks) -> None:
+    """However many blobs were asked for in vain before another request was answered."""
+    async with FakeRegistry() as fake:
+        config = Config(cache=CacheSettings(dir=tmp_path), upstreams=(settings(fake.url, attempts=1),))
+        upstreams = Upstreams(config, Metrics(), tasks)
+        source = upstreams["docker.io"].own
+        digest = fake.add_blob("library/a", b"x")
+        gates = [Gate() for _ in range(FAILURES)]
+        for gate in gates:
+            fake.fault(Fault(hold=gate, after=-1, raw=b""), digest, "GET")
+        fake.fault(Fault(raw=b""), digest, "GET", times=FAILURES)  # aiohttp asks once more
+
+        async def hang() -> None:
+            with pytest.raises(UpstreamError, match="without an answer"):
+                async with source.open_blob("library/a", digest, (0, None), Shortcut()):
+                    raise AssertionError("answered")
+
+        hanging = [tasks.spawn(hang(), name="hang") for _ in gates]
+        for gate in gates:
+            await gate.reached.wait()
+        assert await source.head_blob("library/a", digest) == 1
+        for gate in gates:
+            gate.release()
+        await asyncio.gather(*hanging)
+        assert upstreams["docker.io"].answers
+        await upstreams.close()
 
 
 async def test_an_upstream_that_lied_is_still_asked_for_tags(two: Two) -> None:

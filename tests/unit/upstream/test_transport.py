@@ -1,6 +1,7 @@
 """Connections, TLS, timeouts, and what foreign exceptions become."""
 
 import asyncio
+import random
 import ssl
 from pathlib import Path
 
@@ -133,6 +134,33 @@ async def test_slow_lines_have_their_time() -> None:
         fake.piece = 1000
         fake.fault(Fault(drip=0.05, status=200, body=b'{"tags":[]}' + b" " * 3989))
         assert len((await registry.tags("a", "")).data) == 4000
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_came_before_a_break_is_had(chunked: bool) -> None:
+    """When a body breaks before anybody has read it, all that had come comes first, and then the error."""
+    data = random.Random(1).randbytes(2_000_000)
+    async with FakeRegistry() as fake:
+        digest = fake.add_blob("a", data)
+        fake.fault(Fault(cut_at=300_000, chunked=chunked))
+        transport = Transport(settings(fake.url), metrics := Metrics())
+        response = await transport.send("GET", URL(f"{fake.url}/v2/a/blobs/{digest}"), {})
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.content.wait_eof()  # for the break
+        assert transport.arriving(response) is None
+        came = bytearray()
+
+        async def read() -> None:
+            async for piece in transport.chunks(response):
+                came.extend(piece)
+
+        with pytest.raises(UpstreamError, match="broke in the middle"):
+            await read()
+        response.close()
+        assert came == data[:300_000]
+        body, _ = await asyncio.to_thread(metrics.render)
+        assert b'upstream_bytes_total{upstream="docker.io"} 300000.0' in body
+        await transport.close()
 
 
 async def test_garbage_is_not_http() -> None:
