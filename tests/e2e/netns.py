@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from tests.e2e.processes import run
+from tests.e2e.processes import attempt, run
 from tests.programs import program
 
 # For tests of networks (RFC 2544), so in nobody's way; four addresses for each process that tests.
@@ -67,4 +67,6 @@ def namespace() -> Iterator[Namespace]:
         run([ip, "-n", name, "link", "set", "lo", "up"])
         yield net
     finally:
+        # At once, and the next cable can have the name: with the namespace it would go some time later.
+        attempt([ip, "link", "delete", f"m{pid}"])
         run([ip, "netns", "delete", name])
