@@ -6,7 +6,7 @@ from statistics import median
 from tests.bench.bench import Bench, check
 from tests.bench.client import fetch, fetch_all
 from tests.bench.contestants import DIRECT, DISTRIBUTION, MIRROR, PROXY, Running
-from tests.bench.machine import back_memory, cpu_seconds
+from tests.bench.machine import backed_memory, cpu_seconds, until_idle
 from tests.bench.origin import Origin
 from tests.bench.throttle import Line
 
@@ -32,16 +32,16 @@ def cold_gib(bench: Bench) -> None:
 def _one_cold(bench: Bench, server: Running, origin: Origin) -> None:
     blob = bench.site.giant.layers[0]
     origin.forget()
-    back_memory(blob.size + BESIDES)
     before = cpu_seconds(server.pid) if server.process else 0.0
-    found = fetch(server, blob.path)
-    sent = origin.sent(blob)  # waits until it is over, the server's part too
+    with backed_memory(blob.size + BESIDES):
+        found = fetch(server, blob.path)
     bench.add("cold-gib-wall", server.name, found.whole)
     bench.add("cold-gib-first", server.name, found.first * 1000)
     if server.process is None:
         return
+    until_idle(server.pid)  # distribution fetches all of it a second time, to keep it
     bench.add("cold-gib-cpu", server.name, (cpu_seconds(server.pid) - before) / (blob.size / 1e9))
-    bench.add("cold-gib-upstream", server.name, sent / blob.size)
+    bench.add("cold-gib-upstream", server.name, origin.sent(blob) / blob.size)
     check(server, blob.path)
 
 
@@ -52,12 +52,13 @@ def herd(bench: Bench) -> None:
         for name in bench.turns(*ALL):
             with bench.attempt("herd", name), bench.cold(name, origin) as server:
                 origin.forget()
-                back_memory(blob.size + BESIDES)
                 clients = 1 if name == DIRECT else 50
-                found = fetch_all(server, [blob.path] * clients, clients)
+                with backed_memory(blob.size + BESIDES):
+                    found = fetch_all(server, [blob.path] * clients, clients)
                 bench.add("herd-last", name, max(each.whole for each in found))
                 bench.add("herd-first", name, median(each.first for each in found))
                 if name != DIRECT:
+                    until_idle(server.pid)
                     bench.add("herd-upstream", name, origin.sent(blob) / blob.size)
                     check(server, blob.path)
 

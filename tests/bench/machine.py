@@ -1,6 +1,5 @@
 """The machine that is measured on: its cores, its versions, and what a server takes of it."""
 
-import mmap
 import os
 import platform
 import re
@@ -8,9 +7,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from mmap import mmap
 from pathlib import Path
+from threading import Event
 
 from mirror import __version__
 from tests.programs import PACKAGES, SYSTEM_PATH
@@ -23,6 +25,13 @@ SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+# A process that takes no more than this share of a core for so many seconds is idle.
+IDLE, QUIET = 0.05, 1.0
+
+# How `backed_memory` is freed, in bytes: as fast as the fastest uses it.
+PART = 64 * 1024 * 1024
+FREED_PER_SECOND = 512 * 1024 * 1024
 
 
 def missing() -> list[str]:
@@ -56,6 +65,14 @@ def cpu_seconds(pid: int) -> float:
     """Processor time that the process and its children have used so far."""
     fields = (_stat(each) for each in tree(pid))
     return sum(int(ticks) for each in fields for ticks in each[11:13]) / TICKS
+
+
+def until_idle(pid: int) -> None:
+    """Until the process has nothing to do any more. Some go on when their client has everything."""
+    before, now = -1.0, cpu_seconds(pid)
+    while now - before > QUIET * IDLE:
+        time.sleep(QUIET)
+        before, now = now, cpu_seconds(pid)
 
 
 def rss_bytes(pid: int) -> int:
@@ -99,16 +116,37 @@ def settle() -> None:
     time.sleep(0.1)
 
 
-def back_memory(size: int) -> None:
-    """Have `size` bytes of free memory that is there when it is used.
+@contextmanager
+def backed_memory(size: int) -> Iterator[None]:
+    """While the block runs, have `size` bytes of free memory that is there when it is used.
 
-    A virtual machine gives memory that is free back to its host, some seconds after it became so. Its first
-    use then costs 2 s per GB, as much as all the rest of a cold blob, and who comes just after somebody who
-    has freed some is spared it.
+    A virtual machine gives memory that has been free for two seconds back to its host. Its first use then
+    costs 2 s per GB, as much as all the rest of a cold blob, and who comes just after somebody who has freed
+    some, or is done soon, is spared it. So memory is used here first, and becomes free by and by.
     """
-    with mmap.mmap(-1, size) as memory:
-        for start in range(0, size, PAGE):
-            memory[start] = 1
+    parts = [_touched(PART) for _ in range(0, size, PART)]
+    over = Event()
+
+    def free() -> None:
+        while parts and not over.wait(0 if len(parts) * PART > size / 2 else PART / FREED_PER_SECOND):
+            parts.pop().close()
+
+    with ThreadPoolExecutor(1) as pool:
+        freeing = pool.submit(free)
+        try:
+            yield
+        finally:
+            over.set()
+            freeing.result()
+    for part in parts:
+        part.close()
+
+
+def _touched(size: int) -> mmap:
+    memory = mmap(-1, size)
+    for start in range(0, size, PAGE):
+        memory[start] = 1
+    return memory
 
 
 def describe() -> dict[str, str]:
