@@ -34,8 +34,7 @@ class Intake(asyncio.BufferedProtocol):
         early = self._drained()
         self._early = [part for part in (early[:FIRST], early[FIRST:]) if part]
         self._left = (response.content_length or 0) - len(early)
-        self._filling = memoryview(bytearray(min(BUFFER, self._left)))
-        self._spare = memoryview(bytearray(min(BUFFER, self._left)))
+        self._filling = self._spare = memoryview(b"")  # made when they are needed, which is not at first
         self._filled = 0
         self._arrived = asyncio.Event()
         self._paused = False
@@ -71,7 +70,7 @@ class Intake(asyncio.BufferedProtocol):
         if not self._filled:
             return []
         arrived, self._filled = self._filling[: self._filled], 0
-        self._filling, self._spare = self._spare, self._filling
+        self._filling, self._spare = self._spare, self._filling  # its bytes are used until the next call
         self._resume()
         return [arrived]
 
@@ -85,6 +84,8 @@ class Intake(asyncio.BufferedProtocol):
     # What the transport calls.
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        if not self._filling:
+            self._filling = memoryview(bytearray(min(BUFFER, self._left)))
         return self._filling[self._filled : self._filled + self._left]
 
     def buffer_updated(self, nbytes: int) -> None:
