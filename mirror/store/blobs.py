@@ -23,7 +23,6 @@ from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.store.database import Database
 from mirror.store.disk import POLICY, AdoptingDisk, Verified
-from mirror.store.lock import is_shared, share
 
 log = get_logger(__name__)
 
@@ -116,7 +115,6 @@ class Blobs:
         except OSError as error:
             self._unreadable(digest, error)
             return None
-        share(file.fileno())
         if os.fstat(file.fileno()).st_size != int(size):
             file.close()
             self.set_aside(digest)
@@ -233,16 +231,6 @@ class Blobs:
                 left -= size
         return Eviction(gone, passed)
 
-    def evict_used(self, since: float, excess: int, keep: Container[str], least: int) -> list[Gone]:
-        """As `evict`, of what was used since a moment: what has more than `least` bytes, and nobody reads."""
-        return self.evict(math.inf, excess, _Busy(self, keep, least), (since, 0)).gone
-
-    def is_idle(self, digest: str, least: int) -> bool:
-        """Whether it has more than `least` bytes, and nobody reads it."""
-        asked = "SELECT filename FROM Cache WHERE key = ? AND size > ?"
-        rows = self._cache._sql(asked, (digest, least)).fetchall()
-        return any(not is_shared(self.folder / name) for (name,) in rows)
-
     def _oldest(self, before: float, last: Position) -> Iterator[tuple[float, int, str, int]]:
         """Positions, digests and sizes of what was last used before a moment, in order, a few at a time."""
         while True:
@@ -336,15 +324,3 @@ class Blobs:
         if error.errno not in BAD:
             raise error
         self.set_aside(digest)
-
-
-class _Busy(Container[str]):
-    """What is to be kept, and what is small or being read."""
-
-    def __init__(self, blobs: Blobs, keep: Container[str], least: int) -> None:
-        self._blobs = blobs
-        self._keep = keep
-        self._least = least
-
-    def __contains__(self, digest: object) -> bool:
-        return digest in self._keep or not self._blobs.is_idle(str(digest), self._least)

@@ -259,8 +259,7 @@ class Folder:
         """Remove what is too old, and then, least recently used first, what is too much.
 
         And as much as it takes for `need` bytes to be free, whatever the quota allows. But nothing of `keep`,
-        nor what is pinned or being read. What was used a moment ago (quota.IN_USE) goes last, and of that
-        nothing small: it would make little room, and be asked for again.
+        nor what is pinned, nor what somebody is using (quota.IN_USE).
         """
         gone: list[Gone] = []
         with self.changing():
@@ -269,10 +268,7 @@ class Folder:
                 old = self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
                 gone += (replace(each, old=True) for each in old)
             if (excess := max(self.excess(), self._lacking(need))) > 0:
-                unused = self._evict(now - IN_USE, excess, kept)
-                excess -= sum(each.size for each in unused)
-                used = self.blobs.evict_used(now - IN_USE, excess, kept, SMALL_BYTES) if excess > 0 else []
-                gone += [*unused, *used]
+                gone += self._evict(now - IN_USE, excess, kept)
             self._warn_of_pins()
             with suppress(OSError):  # a full disk takes no notes
                 self.pins.write_kept()

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.oci.digest import Digest
@@ -47,30 +47,6 @@ def try_folder(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def share(descriptor: int) -> None:
-    """Say that a file is being read, until this descriptor and all copies of it are closed.
-
-    Where that cannot be said, on some network file system, it is not.
-    """
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-
-
-def is_shared(path: Path) -> bool:
-    """Whether somebody reads the file, in whatever process."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def is_at(path: Path, descriptor: int) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mirror.config import CacheSettings
 
-# What was used this short a time ago counts as in use, in seconds: it is evicted last, and not for its age.
+# What was used this short a time ago is in use, by some process or other: it is not evicted, in seconds.
 # Longer than the pauses between two writings of last-use times.
 IN_USE = 30.0
 

@@ -67,38 +67,6 @@ def test_only_what_is_not_proven_at_each_read_is_waited_for(
     folder.close()
 
 
-def test_what_was_used_a_moment_ago_goes_last(tmp_path: Path) -> None:
-    """But it goes, so that no burst fills the disk; not what somebody reads, and never what has just come."""
-    folder = folder_with(tmp_path, max_size=2 * SMALL_BYTES)
-    data = [bytes([number]) * (SMALL_BYTES + 1) for number in range(4)]
-    old, read, idle, last = (put(folder, tmp_path, each)[0] for each in data)
-    folder.blobs.touch({old: LONG_AGO})
-    reader = folder.blobs.open(read)
-    assert reader is not None
-    with reader.file:
-        assert [each.digest for each in folder.evict([last])] == [old, idle]
-        assert folder.excess() == 2
-    assert [each.digest for each in folder.evict([last])] == [read]
-    folder.close()
-
-
-def test_what_a_growing_file_has_had_is_read_to_its_end(tmp_path: Path) -> None:
-    """Whoever reads what was being downloaded reads a blob, when that is over."""
-    folder = folder_with(tmp_path, max_size=SMALL_BYTES)
-    data = bytes(SMALL_BYTES + 1)
-    digest = Digest.of(data)
-    partial, _ = folder.lock_partial(Repository("docker.io", "library/x"), digest)
-    assert partial is not None
-    folder.allocate(partial, len(data), SMALL_BYTES)
-    with partial.open_reader():
-        partial.write(0, [data], None)
-        folder.adopt(partial.verified())
-        partial.release()
-        assert (folder.excess(), folder.evict()) == (1, [])
-    assert [each.digest for each in folder.evict()] == [digest]
-    folder.close()
-
-
 def test_what_is_in_use_stays(small: Folder, tmp_path: Path) -> None:
     """Though it is too much: until it has not been used for a while, or something else can go."""
     first, _ = put(small, tmp_path, b"1" * 800)
