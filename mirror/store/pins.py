@@ -115,6 +115,8 @@ class Pins:
         """Or replace the one with this pattern, with all its platforms."""
         others = [each for each in self._file.read() if each.configured or each.pin.images != pin.images]
         self._write([*others, Pinned(pin, time.time(), configured=False)])
+        # Of what was evicted memory may have a copy, and a pull that is served from that keeps nothing.
+        self._generation.note_removed()
 
     def remove(self, images: Images) -> bool:
         """Whether there was such a pin; those of the configuration stay."""

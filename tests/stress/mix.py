@@ -65,7 +65,8 @@ class Mix:
         await self._judge()
         here = set(await asyncio.to_thread(self.world.here))
         self.world.promised = self._kept()
-        assert {str(each) for each in self.world.promised} <= here, "what was pulled just now is not here"
+        gone = {str(each) for each in self.world.promised} - here
+        assert not gone, f"pulled just now, and not here: {gone}"
         self.rounds += 1
 
     def _dealt(self) -> list[Act]:

@@ -62,6 +62,13 @@ def test_what_comes_later_is_pinned_too(folder: Folder) -> None:
     assert not set(second[:1]) & kept(folder)
 
 
+def test_what_is_pinned_ends_the_copies_in_memory(folder: Folder) -> None:
+    """They may be of what was evicted; a pull that is served from them would leave nothing to keep."""
+    before = folder.generation.removed()
+    folder.pin(Pin.parse("x:1"))
+    assert folder.generation.removed() != before
+
+
 def test_only_some_platforms(folder: Folder) -> None:
     """Of an index; the others may go."""
     put_index(folder, X, "t", [[b"0"], [b"1"]])
