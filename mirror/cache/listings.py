@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 from mirror.cache.answers import CatalogAnswer, Outcome, ReferrersAnswer, TagsAnswer, Unconfirmed
 from mirror.cache.fill import Tools
 from mirror.cache.single import Single
-from mirror.cache.tags import FINAL, Tags
+from mirror.cache.tags import FINAL, Tags, spared_words
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
     ManifestInvalid,
@@ -53,7 +53,7 @@ class Listings:
         """
         known = await self._store.known_tags(repository, "", 1)
         if known and self._tags.spares(repository, 0.0):
-            return await self._known_tags(repository, query, self._spared(repository))
+            return await self._known_tags(repository, query, spared_words(repository.upstream))
         listing = self._listing.once((repository, query), partial(self._list_tags, repository, query))
         if not known:
             return await listing
@@ -103,7 +103,9 @@ class Listings:
         if entry is not None and self._tags.is_fresh(repository, entry.confirmed):
             return _Referrers(entry.manifests, Outcome.HIT)
         if entry is not None and self._tags.spares(repository, age := self._tools.clock() - entry.confirmed):
-            return _Referrers(entry.manifests, Outcome.STALE, Unconfirmed(age, self._spared(repository)))
+            return _Referrers(
+                entry.manifests, Outcome.STALE, Unconfirmed(age, spared_words(repository.upstream))
+            )
         asking = self._referring.once((repository, digest), partial(self._ask, repository, digest))
         if entry is None:
             return _Referrers(await asking, Outcome.MISS)
@@ -114,9 +116,6 @@ class Listings:
                 raise
             age = self._tools.clock() - entry.confirmed
             return _Referrers(entry.manifests, Outcome.STALE, Unconfirmed(age, str(error)))
-
-    def _spared(self, repository: Repository) -> str:
-        return f"the rate limit of {repository.upstream} is spared"
 
     async def _ask(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
         try:

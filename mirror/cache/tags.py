@@ -214,7 +214,12 @@ def _why(upstream: Upstream, *, spared: bool) -> str:
     """What is told about a stale answer that nobody waited for."""
     if not upstream.answers:
         return f"{upstream.name} has not answered lately"
-    return f"the rate limit of {upstream.name} is spared" if spared else "being asked about"
+    return spared_words(upstream.name) if spared else "being asked about"
+
+
+def spared_words(upstream: str) -> str:
+    """Why an upstream that answers was not asked."""
+    return f"the rate limit of {upstream} is spared"
 
 
 def _info(entry: TagEntry, outcome: Outcome, lasts: float = 0.0) -> ManifestInfo:

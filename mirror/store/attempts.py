@@ -67,10 +67,8 @@ class Attempts:
     async def recover(self) -> None:
         """See whether what was in trouble works again."""
         kinds = {each.kind for each in self._troubles.all()}
-        if Kind.FULL in kinds:
-            await self._make_room(
-                0
-            )  # when it was full, there was no room for the notes that an eviction takes
+        if Kind.FULL in kinds:  # then there was no room for the notes that an eviction takes
+            await self._make_room(0)
         if Kind.READ_ONLY in kinds and await self._threads.run(self._mending.is_writable):
             # What was opened meanwhile can only read, and so can what is opened beside it: all of it at once.
             await self._threads.everywhere(self._mending.drop_connections)

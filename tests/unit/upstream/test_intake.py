@@ -42,6 +42,15 @@ async def read_on(next_parts: Arriving, received: bytearray) -> None:
         received += b"".join(parts)
 
 
+async def broken(registry: Registry, digest: Digest) -> tuple[bytes, Failure]:
+    """What came before the body broke, and how it did."""
+    received = bytearray()
+    async with arriving(registry, digest) as next_parts:
+        with pytest.raises(UpstreamError) as raised:
+            await read_on(next_parts, received)
+    return bytes(received), raised.value.failure
+
+
 @pytest.mark.parametrize("start", [0, 5])
 @pytest.mark.parametrize("piece", [None, 100_000])
 async def test_the_bytes_are_those_of_the_body(piece: int | None, start: int) -> None:
@@ -87,12 +96,7 @@ async def test_a_body_that_ends_too_early(cut: int) -> None:
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fake.fault(Fault(cut_at=cut), times=9)
-        received = bytearray()
-        async with arriving(registry, digest) as next_parts:
-            with pytest.raises(UpstreamError) as raised:
-                await read_on(next_parts, received)
-        assert raised.value.failure is Failure.UNREACHABLE
-        assert received == DATA[:cut]
+        assert await broken(registry, digest) == (DATA[:cut], Failure.UNREACHABLE)
 
 
 async def test_a_body_that_stops() -> None:
@@ -100,12 +104,7 @@ async def test_a_body_that_stops() -> None:
     async with FakeRegistry() as fake, registry_at(fake.url, read_timeout=0.2) as registry:
         digest = fake.add_blob("a", DATA)
         fake.hold(digest, after=BUFFER)
-        received = bytearray()
-        async with arriving(registry, digest) as next_parts:
-            with pytest.raises(UpstreamError) as raised:
-                await read_on(next_parts, received)
-        assert raised.value.failure is Failure.TIMEOUT
-        assert received == DATA[:BUFFER]
+        assert await broken(registry, digest) == (DATA[:BUFFER], Failure.TIMEOUT)
 
 
 async def test_leaving_closes_the_connection() -> None:
