@@ -230,6 +230,8 @@ class Fill:
         )
         self._start_verifying()
         opened(self._growing)
+        # Nobody waits for it: what comes is not yet there.
+        self._tools.tasks.spawn(self._tools.store.fit(), name=f"make room for {self._digest}")
         return self._growing
 
     async def _size(self, announced: int | None) -> int:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +23,7 @@ from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.store.database import Database
 from mirror.store.disk import POLICY, AdoptingDisk, Verified
+from mirror.store.lock import share, unread
 
 log = get_logger(__name__)
 
@@ -47,6 +48,15 @@ class OpenBlob:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """A blob that was evicted. `size` in bytes; `old`: for its age, and not to make room."""
+
+    digest: Digest
+    size: int
+    old: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """An entry: the digest as text, the file's name below the blobs, its size in bytes."""
 
@@ -54,14 +64,9 @@ class Row:
     name: str
     size: int
 
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A blob that was evicted. `size` in bytes; `old`: for its age, and not to make room."""
-
-    digest: Digest
-    size: int
-    old: bool = False
+    @property
+    def gone(self) -> Gone:
+        return Gone(Digest.parse(self.digest), self.size)
 
 
 # A place in the order of last use: the moment, and what tells those of one moment apart.
@@ -109,12 +114,12 @@ class Blobs:
         try:
             file = open(path, "rb")  # noqa: SIM115  # handed to the caller
         except FileNotFoundError:
-            self._cache.delete(str(digest))
-            self.on_forgotten()
+            self.forget(Row(str(digest), str(path.relative_to(self.database.folder)), int(size)))
             return None
         except OSError as error:
             self._unreadable(digest, error)
             return None
+        share(file.fileno())
         if os.fstat(file.fileno()).st_size != int(size):
             file.close()
             self.set_aside(digest)
@@ -196,8 +201,8 @@ class Blobs:
 
         What is in memory of it may well be right, and would keep it from being fetched anew.
         """
-        self._cache._sql("DELETE FROM Cache WHERE key = ? AND filename = ?", (row.digest, row.name))
-        self.on_forgotten()
+        if self._removed(row):
+            self.on_forgotten()
 
     def enter(self, row: Row) -> None:
         """An entry for a file that is in its place and was verified."""
@@ -213,34 +218,67 @@ class Blobs:
     ) -> Eviction:
         """Remove what was last used before a moment (seconds since the epoch), oldest first.
 
-        Until `excess` bytes are gone, None for all of it; never what is in `keep`, by its digest as text.
-        Begins behind `after`.
+        Until `excess` bytes are gone, None for all of it; never what is in `keep`, by its digest as text, nor
+        what somebody reads. Begins behind `after`.
         """
         gone: list[Gone] = []
         left = math.inf if excess is None else excess
-        passed = after
-        for moment, row, key, size in self._oldest(before, after):
+        passed, passing = after, True
+        for position, row in self._oldest(before, after):
             if left <= 0:
                 break
-            if key in keep:
-                passed = passed if gone else (moment, row)
+            if row.digest in keep:
+                passed = position if passing else passed
                 continue
-            # Entry first, file second (invariant 8): diskcache does it so.
-            if self._cache.delete(key):
-                gone.append(Gone(Digest.parse(key), size))
-                left -= size
+            passing = False
+            if self._evicted(row, used=False):
+                gone.append(row.gone)
+                left -= row.size
         return Eviction(gone, passed)
 
-    def _oldest(self, before: float, last: Position) -> Iterator[tuple[float, int, str, int]]:
-        """Positions, digests and sizes of what was last used before a moment, in order, a few at a time."""
+    def evict_used(self, since: float, excess: int, keep: Container[str], small: int) -> list[Gone]:
+        """As `evict`, of what was used since a moment; of the first ROWS what is above `small` first."""
+        gone: list[Gone] = []
+        rows = (row for _, row in self._oldest(math.inf, (since, 0)))
+        few = sorted(islice(rows, ROWS), key=lambda row: row.size <= small)
+        for row in chain(few, rows):
+            if excess <= 0:
+                break
+            if row.digest not in keep and self._evicted(row, used=True):
+                gone.append(row.gone)
+                excess -= row.size
+        return gone
+
+    def _evicted(self, row: Row, *, used: bool) -> bool:
+        """Remove it, unless somebody reads it; what was `used` only if it is certain that nobody does.
+
+        Who has looked it up by now, and not opened it, does not find it; who has opened it can read it.
+        """
+        with unread(self.folder / row.name) as idle:
+            if idle is False or (used and not idle):
+                return False
+            # Entry first, file second (invariant 8).
+            if not self._removed(row):
+                return False
+            self._disk().remove(row.name)
+            return True
+
+    def _removed(self, row: Row) -> bool:
+        """Whether there was this entry, gone now. One with another file has come since, and stays."""
+        asked = "DELETE FROM Cache WHERE key = ? AND filename = ?"
+        return bool(self._cache._sql(asked, (row.digest, row.name)).rowcount)
+
+    def _oldest(self, before: float, last: Position) -> Iterator[tuple[Position, Row]]:
+        """What was last used before a moment, in order, read a few at a time."""
         while True:
             rows = self._cache._sql(
-                "SELECT access_time, rowid, key, size FROM Cache"
+                "SELECT access_time, rowid, key, filename, size FROM Cache"
                 " WHERE (access_time, rowid) > (?, ?) AND access_time < ?"
                 " ORDER BY access_time, rowid LIMIT ?",
                 (*last, before, ROWS),
             ).fetchall()
-            yield from rows
+            for moment, number, key, name, size in rows:
+                yield (moment, number), Row(key, name, size)
             if len(rows) < ROWS:
                 return
             last = rows[-1][:2]

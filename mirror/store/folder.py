@@ -259,7 +259,8 @@ class Folder:
         """Remove what is too old, and then, least recently used first, what is too much.
 
         And as much as it takes for `need` bytes to be free, whatever the quota allows. But nothing of `keep`,
-        nor what is pinned, nor what somebody is using (quota.IN_USE).
+        nor what is pinned or being read. What was used a moment ago (quota.IN_USE) goes last, what is
+        small last of all: it makes little room, and is soon asked for again.
         """
         gone: list[Gone] = []
         with self.changing():
@@ -268,7 +269,10 @@ class Folder:
                 old = self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
                 gone += (replace(each, old=True) for each in old)
             if (excess := max(self.excess(), self._lacking(need))) > 0:
-                gone += self._evict(now - IN_USE, excess, kept)
+                unused = self._evict(now - IN_USE, excess, kept)
+                gone += unused
+                if (left := excess - sum(each.size for each in unused)) > 0:
+                    gone += self.blobs.evict_used(now - IN_USE, left, kept, SMALL_BYTES)
             self._warn_of_pins()
             with suppress(OSError):  # a full disk takes no notes
                 self.pins.write_kept()

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from mirror.oci.digest import Digest
 from mirror.store.chunkmap import COUNT, WISHED_AT, WISHES, ChunkMap
-from mirror.store.lock import data_path, is_at, lock_path
+from mirror.store.lock import data_path, is_at, lock_path, share
 
 
 class Followed:
@@ -35,6 +35,7 @@ class Followed:
                 opened.callback(os.close, map_)
                 data = os.open(data_path(digest, folder), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 opened.callback(os.close, data)
+                share(data)
             except FileNotFoundError:
                 return None
             chunks = ChunkMap.seen(map_)

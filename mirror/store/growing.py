@@ -21,7 +21,7 @@ from mirror.store.chunkmap import ChunkMap
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError, translated
 from mirror.store.followed import Followed
-from mirror.store.lock import data_path, lock_path, try_lock
+from mirror.store.lock import data_path, lock_path, share, try_lock
 from mirror.store.threads import DiskThreads
 from mirror.store.trouble import Kind, kind_of
 from mirror.tasks import to_the_end
@@ -49,6 +49,7 @@ class Partial:
         self.descriptor = os.open(
             self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
+        share(self.descriptor)  # for its readers, who stay when the fill is over
         try:
             self.chunks = self._load()
         except BaseException:

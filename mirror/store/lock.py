@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mirror.oci.digest import Digest
@@ -47,6 +47,44 @@ def try_folder(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def share(descriptor: int) -> None:
+    """Say that a file is being read, until this descriptor and all copies of it are closed.
+
+    Not where that cannot be said, as on some network file systems, or somebody is removing it (`unread`):
+    what is open can be read all the same.
+    """
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+@contextmanager
+def unread(path: Path) -> Iterator[bool | None]:
+    """Whether nobody reads the file, in whatever process; None where that cannot be told.
+
+    Whoever opens it while this is held does not count any more.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        yield True if isinstance(error, FileNotFoundError) else None
+        return
+    try:
+        yield _is_free(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_free(descriptor: int) -> bool | None:
+    """Lock the open file, if nobody else has; None where files of this kind cannot be locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def is_at(path: Path, descriptor: int) -> bool:

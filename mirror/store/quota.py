@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from mirror.config import CacheSettings
 
-# What was used this short a time ago is in use, by some process or other: it is not evicted, in seconds.
-# Longer than the pauses between two writings of last-use times.
+# What was used this short a time ago is in use: it is evicted last, and never for its age, in seconds. Longer
+# than the pauses between two writings of last-use times.
 IN_USE = 30.0
 
 

@@ -166,6 +166,8 @@ class Store:
         await self._link(repository, links, self.folder.put_manifest, repository, manifest, children)
         self._memory.forget(repository, links)
         self._memory.keep_content(repository, manifest.digest, content, self._memory.writes)
+        if self.keeps:
+            await self.fit([manifest.digest])
 
     async def add_link(self, repository: Repository, digest: Digest, link: Link) -> None:
         links = {digest: link}
@@ -179,8 +181,8 @@ class Store:
 
     async def adopt(self, verified: Verified) -> None:
         """Move a verified file into the blob store, and make room for it."""
-        if await self._attempts.write(self.folder.adopt, verified) > 0:
-            await self._tidied([verified.digest])
+        excess = await self._attempts.write(self.folder.adopt, verified)
+        await self.fit([verified.digest], excess)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         known = self._memory.tag(repository, tag)
@@ -229,8 +231,7 @@ class Store:
         except StoreError as error:
             self.failed(error)
         else:
-            if excess > 0:
-                await self._tidied([claim.digest])
+            await self.fit([claim.digest], excess)
 
     async def give_up(self, claim: Claim) -> None:
         """Nothing came of it."""
@@ -288,6 +289,13 @@ class Store:
             gone = await self.threads.run(self.folder.evict, keep, need)
         if gone:
             self.on_evicted(gone)
+
+    async def fit(self, keep: Sequence[Digest] = (), excess: int | None = None) -> None:
+        """As `tidy`, if there is an `excess`. That it fails is a matter of housekeeping."""
+        with suppress(StoreError):
+            found = await self.threads.run(self.folder.excess) if excess is None else excess
+            if found > 0:
+                await self.tidy(keep)
 
     async def make_room(self, need: int = 0) -> None:
         """The disk is full: evict until `need` bytes and some more are free, whatever comes of it."""
@@ -357,11 +365,6 @@ class Store:
         with suppress(StoreError):
             return await self._keeps.do((claim, data))
         return await self._attempts.write(self.folder.put_small, claim.digest, data)
-
-    async def _tidied(self, keep: Sequence[Digest]) -> None:
-        """As `tidy`: that it fails is housekeeping's matter, not that of who has stored something."""
-        with suppress(StoreError):
-            await self.tidy(keep)
 
     async def _link(
         self,

@@ -188,6 +188,7 @@ class Mix:
         if done.returncode == 0:
             removed = json.loads(done.stdout)["removed"]
             self.world.now.collected += removed.get("over the quota", {"size": 0})["size"]
+            self.world.now.collections += "over the quota" in removed
 
     async def _list(self) -> None:
         await self.world.command(self.chance.choice(["ls", "du", "pins"]), "--json")
@@ -309,9 +310,11 @@ class Mix:
     async def _judge_traffic(self) -> None:
         """A blob comes once, and again only for what has destroyed it; each of them, and all together."""
         now, sent, data = self.world.now, self.world.sent(), self.world.data
+        evicted = await asyncio.to_thread(self.world.evicted)
         manifests = set(self.world.tags.values())
         for digest, count in sent.items():
             excuses = now.destroyed[digest] + now.kills + now.aged + now.trouble * now.asked[digest]
+            excuses += len(evicted[digest]) + now.collections
             excuses += digest in manifests  # nobody knows that what comes by tag is what comes by digest
             assert count <= (1 + excuses) * len(data[digest]), (
                 f"{digest} of {len(data[digest])} bytes: {count} bytes came, with {excuses} excuses"
@@ -322,14 +325,13 @@ class Mix:
             del sent[digest]
         new = sum(len(data[each]) for each in sent if str(each) not in now.before)
         destroyed = sum(count * len(data[each]) for each, count in now.destroyed.items())
-        evicted = await asyncio.to_thread(self.world.evicted)
-        assert sent.total() <= new + destroyed + evicted, (
-            f"{sent.total()} bytes came: {new} were new, {destroyed} destroyed, {evicted} evicted"
+        gone = sum(map(sum, evicted.values())) + now.collected
+        assert sent.total() <= new + destroyed + gone, (
+            f"{sent.total()} bytes came: {new} were new, {destroyed} destroyed, {gone} evicted"
         )
 
     async def _judge_room(self) -> None:
-        """What nobody uses makes room for what is used, and what nobody uses is all of it now."""
-        await self._age()
+        """Nobody reads anything: what is too much goes when house is kept, though it was just used."""
         await asyncio.to_thread(self._evict)
         size = sum((await asyncio.to_thread(self.world.here)).values())
         assert size <= QUOTA, f"{size} bytes in a quota of {QUOTA}"
@@ -338,7 +340,9 @@ class Mix:
         """As housekeeping does it now and then."""
         settings = load(self.world.mirror.config, {}, {}).config.cache
         with closing(Folder(self.world.mirror.cache, settings)) as folder:
-            self.world.now.collected += sum(gone.size for gone in folder.evict())
+            gone = folder.evict()
+            self.world.now.collected += sum(each.size for each in gone)
+            self.world.now.collections += bool(gone)
 
 
 def _name(image: FakeImage) -> str:

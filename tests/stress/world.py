@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +48,8 @@ min_free = "0"
 memory = "128KiB"
 [tags]
 fresh = 1
+[log]
+level = "debug"
 """
 
 ROOT = {"blobs", "books", "partial", "quarantine", "version", "generation", "evicting", "pins", "kept"}
@@ -65,7 +67,8 @@ class Round:
     aged: int = 0
     asked: Counter[Digest] = field(default_factory=Counter)
     destroyed: Counter[Digest] = field(default_factory=Counter)  # corrupted or removed
-    collected: int = 0  # bytes that `gc` has evicted
+    collected: int = 0  # bytes that `gc` has evicted, and
+    collections: int = 0  # how often it has
 
 
 class World:
@@ -160,12 +163,16 @@ class World:
         last = seen.path.rpartition("/")[2]
         return Digest.parse(last) if last.startswith("sha256:") and seen.status in (200, 206) else None
 
-    def evicted(self) -> int:
-        """Bytes that the mirror says it has evicted in this round."""
+    def evicted(self) -> dict[Digest, list[int]]:
+        """What the mirror says it has evicted in this round: a size for each time."""
+        found = defaultdict[Digest, list[int]](list)
         with self.mirror.log.open("rb") as log:
             log.seek(self.now.log)
-            lines = [json.loads(line) for line in log if b'"evicted to make room' in line]
-        return sum(int(line["bytes"]) for line in lines) + self.now.collected
+            for line in log:
+                if b'"event": "evicted"' in line:
+                    told = json.loads(line)
+                    found[Digest.parse(told["digest"])].append(int(told["bytes"]))
+        return found
 
     def _log_size(self) -> int:
         return self.mirror.log.stat().st_size if self.mirror.log.exists() else 0
