@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirror.config import CacheSettings, Config, UpstreamSettings
+from mirror.config import Amount, CacheSettings, Config, UpstreamSettings
 from mirror.oci.digest import Digest
 from mirror.service import Service
 from mirror.tasks import Tasks
@@ -63,7 +63,9 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
     )
     # Without prefetch the upstream is asked for what the test asks for, and nothing else.
     sections["fill"] = {"chunk_size": CHUNK, "attempts": 3, "prefetch": 0, **sections.get("fill", {})}
-    return Config(cache=CacheSettings(dir=cache), upstreams=settings, **sections)
+    # However little the disk has left that the test runs on, nothing is evicted for it.
+    kept = CacheSettings(dir=cache, min_free=Amount())
+    return Config(cache=kept, upstreams=settings, **sections)
 
 
 @asynccontextmanager

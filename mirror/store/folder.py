@@ -319,7 +319,8 @@ class Folder:
 
     def room(self) -> Room:
         """What there is and what is used; fills count with their whole size."""
-        usage = shutil.disk_usage(self.path)
+        # In this order: what is adopted meanwhile is missed, and not counted twice; its fill looks again.
+        usage, kept = shutil.disk_usage(self.path), self.blobs.size()
         reserved, written = 0, 0
         with os.scandir(self.partials) as entries:
             for entry in entries:
@@ -328,7 +329,7 @@ class Folder:
                     reserved += status.st_size
                     written += 512 * status.st_blocks
         free = usage.free - max(0, reserved - written)
-        return Room(usage.total, free, self.blobs.size() + reserved)
+        return Room(usage.total, free, kept + reserved)
 
     def keeps_house(self) -> bool:
         """Whether this process is the one, among those on this folder, that does what needs doing once.

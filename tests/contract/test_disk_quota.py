@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import Amount
 from mirror.oci.digest import Digest
 from mirror.store.blobs import Blobs
 from tests.contract.test_disk_trouble import an_image, is_kept, pulled, troubles
@@ -54,9 +53,7 @@ async def test_what_was_not_used_for_long_makes_room(hub: FakeRegistry, rationed
 
     At once, or where not even the notes that this takes have room, when it is next looked at.
     """
-    config = configured(rationed / "cache", {"docker.io": hub.url})
-    nothing = config.cache.model_copy(update={"min_free": Amount()})  # of room is left on the file system
-    async with serving(config.model_copy(update={"cache": nothing})) as mirror:
+    async with mirror_of(hub, rationed / "cache") as mirror:
         store = mirror.service._store
         for tag in "abcdefg":
             await pulled(mirror, an_image(hub, tag))
@@ -70,8 +67,10 @@ async def test_what_was_not_used_for_long_makes_room(hub: FakeRegistry, rationed
 
 
 async def test_a_quota_that_is_used_up(hub: FakeRegistry, rationed: Path) -> None:
-    """By what is in use: pulls go on, it is told as a full disk is; caching resumes when there is more."""
-    async with mirror_of(hub, rationed / "cache") as mirror:
+    """By what is pinned: pulls go on, it is told as a full disk is; caching resumes when there is more."""
+    config = configured(rationed / "cache", {"docker.io": hub.url})
+    pinned = config.cache.model_copy(update={"pins": ("x:*",)})
+    async with serving(config.model_copy(update={"cache": pinned})) as mirror:
         for tag in "abcdefg":
             await pulled(mirror, an_image(hub, tag))
         assert await troubles(mirror) == {"full"}

@@ -1,8 +1,12 @@
 """The blob store: files by digest, misses for what is wrong, and a quota."""
 
+import errno
+import fcntl
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,13 +99,9 @@ def test_the_least_recently_used_goes_first(blobs: Blobs, tmp_path: Path) -> Non
     """As much as has to, oldest first; what is kept, or was used since, stays."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(6)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
-    held = blobs.open(digests[5])
-    assert held is not None
     gone = blobs.evict(1004.5, 150, keep=[str(digests[4])]).gone
     assert gone == [Gone(digests[5], 100), Gone(digests[3], 100)]
     assert [blobs.has(digest) for digest in digests] == [True, True, True, False, True, False]
-    with held.file:  # evicted while it is being read: the reader does not notice
-        assert held.file.read() == bytes([5]) * 100
     assert blobs.evict(1004.5, None, keep=[]).gone == [
         Gone(digests[4], 100),
         Gone(digests[2], 100),
@@ -109,6 +109,85 @@ def test_the_least_recently_used_goes_first(blobs: Blobs, tmp_path: Path) -> Non
     ]
     assert blobs.stats() == (100, 1)
     assert blobs.check() == []
+
+
+def test_what_is_being_read_stays(blobs: Blobs, tmp_path: Path) -> None:
+    """However long ago that began. It is looked at again next time: it is not passed by for good."""
+    digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(3)]
+    blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
+    held = blobs.open(digests[1])
+    assert held is not None
+    with held.file:
+        first = blobs.evict(2000.0, None, keep=[str(digests[0])])
+        assert [each.digest for each in first.gone] == digests[2:]
+    assert first.passed[0] == 1000.0
+    assert [each.digest for each in blobs.evict(2000.0, None, [], first.passed).gone] == [digests[1]]
+
+
+def test_what_was_used_goes_by_size_and_then_by_age(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small things last, of as many as are looked at together: what that costs does not grow with them."""
+    monkeypatch.setattr("mirror.store.blobs.ROWS", 4)
+    sizes = [1, 300, 2, 200, 3, 100, 4]
+    digests = [put(blobs, tmp_path, bytes([number]) * size) for number, size in enumerate(sizes)]
+    blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
+    assert blobs.evict_used(1000.5, 1, [], 50) == [Gone(digests[1], 300)]
+    held = blobs.open(digests[3])
+    assert held is not None
+    with held.file:
+        gone = blobs.evict_used(1000.5, 1000, [str(digests[6])], 50)
+    assert [each.size for each in gone] == [100, 2, 3]
+    assert [each.size for each in blobs.evict_used(0.0, 1000, [], 50)] == [200, 1, 4]
+    assert blobs.check() == []
+
+
+def test_where_readers_cannot_be_seen_only_what_nobody_used_goes(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some network file systems."""
+    digest = put(blobs, tmp_path, b"data")
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    blobs.touch({digest: 1000.0})
+    assert blobs.evict_used(999.0, 4, [], 0) == []
+    assert blobs.evict(1001.0, 4, []).gone == [Gone(digest, 4)]
+
+
+def test_what_has_come_anew_is_another_blob(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has looked it up, and then finds no file, does not take away the one that came since."""
+    digest = put(blobs, tmp_path, b"data")
+    replacing, real = iter([digest]), open
+
+    def opened(*arguments: Any, **options: Any) -> Any:
+        for each in replacing:
+            blobs.remove(each)
+            put(blobs, tmp_path, b"data")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("builtins.open", opened)
+    assert blobs.open(digest) is None
+    assert blobs.read(digest, 4) == b"data"
+
+
+def test_an_eviction_beside_others_takes_only_what_it_has_seen(blobs: Blobs, tmp_path: Path) -> None:
+    """What was removed and fetched anew since it was listed stays."""
+    digest = put(blobs, tmp_path, b"data")
+    blobs.touch({digest: 1000.0})
+
+    class Replacing(list[str]):
+        def __contains__(self, key: object) -> bool:
+            blobs.remove(digest)
+            put(blobs, tmp_path, b"data")
+            return False
+
+    assert blobs.evict(2000.0, None, Replacing()).gone == []
+    assert blobs.read(digest, 4) == b"data"
 
 
 def test_adopting_the_same_blob_from_many_threads(blobs: Blobs, tmp_path: Path) -> None:

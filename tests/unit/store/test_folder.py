@@ -67,13 +67,63 @@ def test_only_what_is_not_proven_at_each_read_is_waited_for(
     folder.close()
 
 
-def test_what_is_in_use_stays(small: Folder, tmp_path: Path) -> None:
-    """Though it is too much: until it has not been used for a while, or something else can go."""
-    first, _ = put(small, tmp_path, b"1" * 800)
-    second, excess = put(small, tmp_path, b"2" * 800)
-    assert (excess, small.evict()) == (600, [])
-    small.blobs.touch({first: LONG_AGO, second: LONG_AGO})
-    assert [each.digest for each in small.evict(keep=[first])] == [second]
+def test_what_was_used_a_moment_ago_goes_last(tmp_path: Path) -> None:
+    """But it goes, so that no burst fills the disk; not what somebody reads, and never what has just come."""
+    folder = folder_with(tmp_path, max_size=2 * SMALL_BYTES)
+    data = [bytes([number]) * (SMALL_BYTES + 1) for number in range(4)]
+    old, read, idle, last = (put(folder, tmp_path, each)[0] for each in data)
+    folder.blobs.touch({old: LONG_AGO})
+    reader = folder.blobs.open(read)
+    assert reader is not None
+    with reader.file:
+        assert [each.digest for each in folder.evict([last])] == [old, idle]
+        assert folder.excess() == 2
+    assert [each.digest for each in folder.evict([last])] == [read]
+    folder.close()
+
+
+def test_what_is_small_and_was_used_goes_last_of_all(tmp_path: Path) -> None:
+    """Manifests and configs of what is being pulled; but even they do not fill the disk."""
+    folder = folder_with(tmp_path, max_size=SMALL_BYTES)
+    small = [put(folder, tmp_path, bytes([number]) * 100_000)[0] for number in range(3)]
+    large, excess = put(folder, tmp_path, bytes(SMALL_BYTES + 1))
+    assert excess > SMALL_BYTES
+    assert [each.digest for each in folder.evict()] == [large, small[0]]
+    assert folder.excess() == 0
+    folder.close()
+
+
+def test_what_a_growing_file_has_had_is_read_to_its_end(tmp_path: Path) -> None:
+    """Whoever reads what was being downloaded, here or in another process, reads a blob when that is over."""
+    folder, other = (folder_with(tmp_path, max_size=SMALL_BYTES) for _ in range(2))
+    data = bytes(SMALL_BYTES + 1)
+    digest = Digest.of(data)
+    partial, _ = folder.lock_partial(X, digest)
+    assert partial is not None
+    folder.allocate(partial, len(data), SMALL_BYTES)
+    followed = other.follow(digest)
+    assert followed is not None
+    readers = [partial.open_reader(), followed.open_reader()]
+    followed.close()
+    partial.write(0, [data], None)
+    folder.adopt(partial.verified())
+    partial.discard()
+    partial.release()
+    for each in readers:
+        with each:
+            assert (folder.excess(), folder.evict(), other.evict()) == (1, [], [])
+    assert [each.digest for each in folder.evict()] == [digest]
+    folder.close()
+    other.close()
+
+
+def test_what_is_used_is_not_too_old(tmp_path: Path) -> None:
+    """Age takes nothing that was used a moment ago, however short a time it allows."""
+    folder = folder_with(tmp_path, max_age=1)
+    digest, _ = put(folder, tmp_path, b"data")
+    folder.blobs.touch({digest: time.time() - IN_USE / 2})
+    assert folder.evict() == []
+    folder.close()
 
 
 def test_a_fill_counts_with_all_that_is_to_come(small: Folder, tmp_path: Path) -> None:
@@ -101,7 +151,6 @@ def test_room_is_left_free(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, min_free=2 * free)
     digest, excess = put(folder, tmp_path, b"data")
     assert excess > 0
-    folder.blobs.touch({digest: LONG_AGO})
     assert [each.digest for each in folder.evict()] == [digest]
     folder.close()
 

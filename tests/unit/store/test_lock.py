@@ -1,5 +1,6 @@
 """The lock: one holder among all processes, freed by any death."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.lock import locked, try_folder, try_lock
+from mirror.store.lock import locked, share, try_folder, try_lock, unread
 
 HOLD = """
 import sys
@@ -20,6 +21,20 @@ assert try_lock(Path(sys.argv[1])) is not None
 print("locked", flush=True)
 sys.stdin.read()
 """
+
+READ = """
+import sys
+from mirror.store.lock import share
+file = open(sys.argv[1], "rb")
+share(file.fileno())
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+
+def is_unread(path: Path) -> bool | None:
+    with unread(path) as idle:
+        return idle
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -107,3 +122,65 @@ def test_one_after_the_other(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert most == [1] * 8
+
+
+def test_whether_somebody_reads_a_file(tmp_path: Path) -> None:
+    """Until the last copy of a descriptor is closed, however many readers there are. A lost file has none."""
+    path = tmp_path / "blob"
+    path.write_bytes(b"data")
+    assert is_unread(path) is True
+    readers = [path.open("rb") for _ in range(2)]
+    for each in readers:
+        share(each.fileno())
+    copy = os.dup(readers[0].fileno())
+    for each in readers:
+        assert is_unread(path) is False
+        each.close()
+    assert is_unread(path) is False
+    os.close(copy)
+    assert is_unread(path) is True
+    path.unlink()
+    assert is_unread(path) is True
+
+
+def test_whoever_reads_in_another_process_counts_until_it_dies(tmp_path: Path) -> None:
+    """kill -9, and nobody reads it any more."""
+    path = tmp_path / "blob"
+    path.write_bytes(b"data")
+    command = [sys.executable, "-c", READ, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "reading\n"
+        assert is_unread(path) is False
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    assert is_unread(path) is True
+
+
+def test_who_opens_what_is_being_removed_can_read_it(tmp_path: Path) -> None:
+    """Nobody waits for anybody; and it is no reader of what may come by that name."""
+    path = tmp_path / "blob"
+    path.write_bytes(b"data")
+    with unread(path) as idle, path.open("rb") as late:
+        assert idle is True
+        share(late.fileno())
+        path.unlink()
+        assert late.read() == b"data"
+        path.write_bytes(b"another")
+        assert is_unread(path) is True
+
+
+@pytest.mark.parametrize("said", [errno.EBADF, errno.ENOLCK, errno.ENOTSUP])
+def test_where_readers_cannot_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int) -> None:
+    """As on some network file systems: reading goes on, and it is said that it cannot be told."""
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(said, os.strerror(said))
+
+    path = tmp_path / "blob"
+    path.write_bytes(b"data")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with path.open("rb") as reader:
+        share(reader.fileno())
+        assert is_unread(path) is None
+    assert is_unread(tmp_path) is None
