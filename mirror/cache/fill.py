@@ -110,7 +110,8 @@ class Fill:
                 await self._discard(partial)
             raise
         finally:
-            await self._release(partial)
+            # However often it is cancelled meanwhile: others wait for the lock.
+            await to_the_end(self._release(partial))
 
     async def _fill(self, partial: Partial, opened: Opened) -> None:
         if self._growing is not None:

@@ -142,7 +142,7 @@ class Following:
                 return partial, held
             if not growing.verified:
                 raise Lost(f"{self._digest}: another process could not keep it")
-        except Lost:
+        except BaseException:
             await self._leave(partial)
             raise
         await self._leave(partial)
@@ -151,5 +151,10 @@ class Following:
     async def _leave(self, partial: Partial | None) -> None:
         """Nothing is left to be filled, or not for these readers."""
         if partial is not None:
+            await to_the_end(self._give_up(partial))
+
+    async def _give_up(self, partial: Partial) -> None:
+        """Also where the disk does not let go of the names: others wait for the lock."""
+        with suppress(StoreError):
             await self._store.discard(partial)
-            await self._store.release(partial)
+        await self._store.release(partial)

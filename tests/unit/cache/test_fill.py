@@ -355,3 +355,25 @@ async def test_leftovers_that_are_wrong_are_found_out(fake: FakeRegistry, mirror
 
     await asyncio.to_thread(leave_zeros)
     assert (await get(mirror.address, path_of(digest))).body == SMALL
+
+
+@pytest.mark.parametrize("later", range(12))
+async def test_a_fill_that_is_cancelled_twice_gives_up_its_lock(
+    fake: FakeRegistry, mirror: Running, later: int
+) -> None:
+    """By trouble with the disk, and by the end of the mirror, whatever it is doing by then."""
+    digest = fake.add_blob("library/x", BIG)
+    gate = fake.hold(digest, after=LARGE // 2)
+    ahead = mirror.service.cache._blobs.fetch_ahead(Repository("docker.io", "library/x"), digest, None)
+    assert ahead is not None
+    await gate.reached.wait()
+    for _ in range(2):
+        ahead.stop()
+        for _ in range(later):
+            await asyncio.sleep(0)
+    await ahead.landed()
+    gate.release()
+    store = mirror.service._store
+    partial, _ = await store.lock_partial(Repository("docker.io", "library/x"), digest)
+    assert partial is not None
+    await store.release(partial)

@@ -4,14 +4,18 @@ Each has locks and maps of its own, as two processes have; tests/e2e/test_worker
 """
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from mirror.cache import following
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.store.lock import lock_path, try_lock
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
@@ -208,3 +212,30 @@ async def test_a_manifest_is_asked_for_once(fake: FakeRegistry, first: Running, 
             assert (await one.reply()).body == (await two.reply()).body
         assert fake.requests("GET", name) == 1
     assert fake.requests("GET", str(image.manifest)) == 0
+
+
+async def test_the_lock_is_given_up_though_the_disk_keeps_the_names(
+    fake: FakeRegistry, first: Running, second: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has followed locks what is done, to see that; on a disk that became read-only, to be gone again."""
+    monkeypatch.setattr(following, "LOCK_SECONDS", 0.3)  # not while the other one has it
+    digest = fake.add_blob("library/x", BIG)
+    gate, real = fake.hold(digest, after=HALF), os.unlink
+
+    def unlink(path: str | os.PathLike[str], **options: int) -> None:
+        if Path(path).parent.name == "partial":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        real(path, **options)
+
+    async with asking(first, digest) as one, asking(second, digest) as two:
+        await gate.reached.wait()
+        await two.reader.readexactly(CHUNK)
+        monkeypatch.setattr(os, "unlink", unlink)
+        gate.release()
+        assert await one.reader.readexactly(LARGE) == BIG
+        assert await two.reader.readexactly(LARGE - CHUNK) == BIG[CHUNK:]
+    await first.landed(digest)
+    await second.landed(digest)
+    lock = await asyncio.to_thread(try_lock, lock_path(digest, first.config.cache.dir / "partial"))
+    assert lock is not None
+    await asyncio.to_thread(os.close, lock)
