@@ -14,7 +14,7 @@ from mirror.ledger import Ledger
 from mirror.log import get_logger
 from mirror.metrics import Family, Metrics, rendered
 from mirror.oci.digest import Digest
-from mirror.store.blobs import Gone
+from mirror.store.blobs import Gone, Why
 from mirror.store.errors import StoreError
 from mirror.store.fsck import HARMLESS, Step
 from mirror.store.scrub import Scrub
@@ -29,8 +29,9 @@ HOUSEKEEPING_SECONDS = 10.0
 
 # What is said of what was evicted, by the reason.
 EVICTIONS = {
-    "room": "evicted to make room, least recently used first",
-    "age": "evicted because nobody has used it for longer than cache.max_age",
+    Why.ROOM: "evicted to make room, least recently used first",
+    Why.USED: "evicted a moment after it was used: there is less room than is pulled at a time",
+    Why.AGE: "evicted because nobody has used it for longer than cache.max_age",
 }
 
 
@@ -121,13 +122,13 @@ class Service:
         await self._store.close()
 
     def _evicted(self, gone: Sequence[Gone]) -> None:
-        for reason, told in EVICTIONS.items():
-            some = [each for each in gone if each.old == (reason == "age")]
+        for why, told in EVICTIONS.items():
+            some = [each for each in gone if each.why is why]
             size = sum(each.size for each in some)
-            self.metrics.evicted_blobs.labels(reason).inc(len(some))
-            self.metrics.evicted_bytes.labels(reason).inc(size)
+            self.metrics.evicted_blobs.labels(why.value).inc(len(some))
+            self.metrics.evicted_bytes.labels(why.value).inc(size)
             for each in some:
-                log.debug("evicted", digest=str(each.digest), bytes=each.size, reason=reason)
+                log.debug("evicted", digest=str(each.digest), bytes=each.size, reason=why.value)
             if some:
                 log.info(told, blobs=len(some), bytes=size)
 

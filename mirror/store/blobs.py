@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
@@ -47,13 +48,21 @@ class OpenBlob:
     size: int
 
 
+class Why(StrEnum):
+    """Blobs are evicted to make room, even those in use where there is too little of it, or for their age."""
+
+    ROOM = "room"
+    USED = "used"
+    AGE = "age"
+
+
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A blob that was evicted. `size` in bytes; `old`: for its age, and not to make room."""
+    """A blob that was evicted. `size` in bytes."""
 
     digest: Digest
     size: int
-    old: bool = False
+    why: Why = Why.ROOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +73,8 @@ class Row:
     name: str
     size: int
 
-    @property
-    def gone(self) -> Gone:
-        return Gone(Digest.parse(self.digest), self.size)
+    def gone(self, why: Why) -> Gone:
+        return Gone(Digest.parse(self.digest), self.size, why)
 
 
 # A place in the order of last use: the moment, and what tells those of one moment apart.
@@ -232,7 +240,7 @@ class Blobs:
                 continue
             passing = False
             if self._evicted(row, used=False):
-                gone.append(row.gone)
+                gone.append(row.gone(Why.ROOM))
                 left -= row.size
         return Eviction(gone, passed)
 
@@ -245,7 +253,7 @@ class Blobs:
             if excess <= 0:
                 break
             if row.digest not in keep and self._evicted(row, used=True):
-                gone.append(row.gone)
+                gone.append(row.gone(Why.USED))
                 excess -= row.size
         return gone
 

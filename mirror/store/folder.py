@@ -27,7 +27,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository, Tag
-from mirror.store.blobs import START, Blobs, Gone, OpenBlob
+from mirror.store.blobs import START, Blobs, Gone, OpenBlob, Why
 from mirror.store.chunkmap import ChunkMap
 from mirror.store.claim import Claim, claimed
 from mirror.store.disk import Verified, try_room
@@ -267,7 +267,7 @@ class Folder:
             now, kept = time.time(), Kept(keep, self.pins)
             if self._quota.max_age < math.inf:
                 old = self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
-                gone += (replace(each, old=True) for each in old)
+                gone += (replace(each, why=Why.AGE) for each in old)
             if (excess := max(self.excess(), self._lacking(need))) > 0:
                 unused = self._evict(now - IN_USE, excess, kept)
                 gone += unused

@@ -99,7 +99,7 @@ async def test_a_burst_through_two_workers(hub: FakeRegistry, tmp_path: Path) ->
             for number in range(CLIENTS):
                 group.create_task(client(mirror, watch, image, random.Random(number)))
         await watch.look()
-        evicted = await mirror.metric('registry_mirror_evicted_bytes_total{reason="room"}')
+        evicted = await mirror.metric('registry_mirror_evicted_bytes_total{reason="used"}')
         assert evicted >= (BLOBS - CLIENTS - 1) * SIZE
         await asyncio.to_thread(watch.blobs.close)
 

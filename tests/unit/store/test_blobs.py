@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs import Blobs, Gone
+from mirror.store.blobs import Blobs, Gone, Why
 from mirror.store.disk import Verified
 
 
@@ -132,7 +132,7 @@ def test_what_was_used_goes_by_size_and_then_by_age(
     sizes = [1, 300, 2, 200, 3, 100, 4]
     digests = [put(blobs, tmp_path, bytes([number]) * size) for number, size in enumerate(sizes)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
-    assert blobs.evict_used(1000.5, 1, [], 50) == [Gone(digests[1], 300)]
+    assert blobs.evict_used(1000.5, 1, [], 50) == [Gone(digests[1], 300, Why.USED)]
     held = blobs.open(digests[3])
     assert held is not None
     with held.file:

@@ -12,7 +12,7 @@ from mirror.config import Amount, CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.pattern import Images, Pin
 from mirror.oci.reference import Repository
-from mirror.store.blobs import Gone
+from mirror.store.blobs import Gone, Why
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
 from mirror.store.folder import SMALL_BYTES, Folder
@@ -141,7 +141,7 @@ def test_what_nobody_uses_goes_by_age(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, max_age=3600)
     old, young = (put(folder, tmp_path, data)[0] for data in (b"old", b"young"))
     folder.blobs.touch({old: time.time() - 3700, young: time.time() - 3500})
-    assert folder.evict() == [Gone(old, 3, old=True)]
+    assert folder.evict() == [Gone(old, 3, Why.AGE)]
     folder.close()
 
 
