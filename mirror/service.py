@@ -131,6 +131,8 @@ class Service:
                 log.debug("evicted", digest=str(each.digest), bytes=each.size, reason=why.value)
             if some:
                 log.info(told, blobs=len(some), bytes=size)
+            if some and why is Why.USED:
+                self.cache.spare_room()
 
     def _scrubbed(self, step: Step) -> None:
         self.metrics.scrubbed_bytes.inc(step.read)

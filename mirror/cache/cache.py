@@ -86,6 +86,10 @@ class Cache:
         """A client was kept waiting for so long. Whether it was the upstream that it waited for."""
         return self._upstreams[repository.upstream].waited_in_vain(seconds)
 
+    def spare_room(self) -> None:
+        """What was just used had to be evicted: fetch nothing ahead for a while."""
+        self._prefetch.spare_room()
+
     def stop_prefetch(self) -> None:
         """Fetch nothing ahead any more, and end what nobody has asked for."""
         self._prefetch.stop()

@@ -3,7 +3,8 @@
 Config first, then the layers in the order of the manifest, a few at a time, each over one connection. A
 client's own request joins the fill, which is then one like any other. What nobody has asked for gives way:
 it starts only where a connection is left for a client, never at an upstream that asked for less, allows
-little more or does not answer, and it ends, to be resumed, when the disk is in trouble or the mirror stops.
+little more or does not answer, nor where there is too little room for what is in use, and it ends, to be
+resumed, when the disk is in trouble or the mirror stops.
 
 An index fetches nothing: which of its platforms is wanted, the client's next request tells.
 """
@@ -22,6 +23,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, parse_manifest
 from mirror.oci.reference import Repository
 from mirror.store.errors import StoreError
+from mirror.store.quota import IN_USE
 from mirror.upstream.health import State
 from mirror.upstream.sources import Upstream, Upstreams
 
@@ -38,6 +40,10 @@ REMEMBERED = 4096
 
 # After a fill failed for the disk's sake nothing is fetched ahead for this long, in seconds.
 DISK_REST = 60.0
+
+# After something was evicted that was just used nothing is fetched ahead for this long, in seconds: it would
+# be evicted before anybody asks for it, or be what something else is evicted for.
+ROOM_REST = IN_USE
 
 # How often it is looked whether a connection has become free, in seconds.
 HOLD_SECONDS = 0.2
@@ -80,6 +86,10 @@ class Prefetch:
     def stop(self) -> None:
         """Fetch nothing ahead any more, and end what nobody has asked for."""
         self._give_way(math.inf)
+
+    def spare_room(self) -> None:
+        """There is less room than is used: begin nothing for a while."""
+        self._rest_until = max(self._rest_until, time.monotonic() + ROOM_REST)
 
     def _give_way(self, seconds: float) -> None:
         """Forget the queue, end what nobody has asked for, and rest for so long."""

@@ -259,8 +259,8 @@ class Folder:
         """Remove what is too old, and then, least recently used first, what is too much.
 
         And as much as it takes for `need` bytes to be free, whatever the quota allows. But nothing of `keep`,
-        nor what is pinned or being read. What was used a moment ago (quota.IN_USE) goes last, what is
-        small last of all: it makes little room, and is soon asked for again.
+        nor what is pinned or being read. What was used a moment ago (quota.IN_USE) goes last, after what
+        interrupted fills have left, and what is small last of all: it makes little room, and is soon missed.
         """
         gone: list[Gone] = []
         with self.changing():
@@ -272,11 +272,19 @@ class Folder:
                 unused = self._evict(now - IN_USE, excess, kept)
                 gone += unused
                 if (left := excess - sum(each.size for each in unused)) > 0:
+                    left = self._give_up_partials(now - IN_USE, left)
                     gone += self.blobs.evict_used(now - IN_USE, left, kept, SMALL_BYTES)
             self._warn_of_pins()
             with suppress(OSError):  # a full disk takes no notes
                 self.pins.write_kept()
         return gone
+
+    def _give_up_partials(self, before: float, excess: int) -> int:
+        """Remove what interrupted fills have left, which counts as if they went on; what is left to go."""
+        partials, least = old_partials(self.partials, before, remove=True), self.room().held - excess
+        while (held := self.room().held) > least and next(partials, None) is not None:
+            pass
+        return held - least
 
     def _lacking(self, need: int) -> int:
         """How many bytes have to go for `need` to be free. That there is a quota shows when it is tried."""

@@ -12,6 +12,7 @@ import pytest
 from mirror.cache import download, plan, prefetch
 from mirror.cache.answers import ManifestAnswer, Outcome
 from mirror.cache.lately import Lately
+from mirror.config import Amount
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository
@@ -432,6 +433,23 @@ async def test_a_disk_in_trouble_is_spared(hub: FakeRegistry, one: Running) -> N
     hub.add_image("library/x", "other", [b"layer"])
     await pull(one, "other")
     assert workers(one) == []
+
+
+async def test_where_there_is_too_little_room_nothing_is_fetched_ahead(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """It would be evicted before anybody asks for it; so would what is evicted for it."""
+    config = configured(tmp_path / "cache", {"docker.io": hub.url}, fill={"prefetch": 1})
+    room = config.cache.model_copy(update={"max_size": Amount(800_000)})
+    image = hub.add_image("library/x", "t", some_layers(5, 300_000))
+    async with serving(config.model_copy(update={"cache": room})) as mirror:
+        await pull(mirror)
+        await quiet(mirror)
+        asked = [hub.requests("GET", layer) for layer in image.layers]
+        assert asked == [1, 1, 1, 0, 0]
+        assert await mirror.metric('registry_mirror_prefetched_blobs_total{outcome="dropped"}') == 2
+        for layer, data in zip(image.layers, image.layers_data, strict=True):
+            assert (await get(mirror.address, blob(layer))).body == data
 
 
 async def test_what_was_fetched_ahead_opens_nothing(hub: FakeRegistry, one: Running) -> None:

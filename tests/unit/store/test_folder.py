@@ -16,6 +16,7 @@ from mirror.store.blobs import Gone, Why
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
 from mirror.store.folder import SMALL_BYTES, Folder
+from mirror.store.growing import Partial
 from mirror.store.quota import IN_USE
 from tests.fakes.cached import age, open_folder, put_image
 
@@ -115,6 +116,33 @@ def test_what_a_growing_file_has_had_is_read_to_its_end(tmp_path: Path) -> None:
     assert [each.digest for each in folder.evict()] == [digest]
     folder.close()
     other.close()
+
+
+def interrupted(folder: Folder, number: int) -> Partial:
+    """A fill of 100 kB that has had a byte, long ago; its lock is held."""
+    partial, _ = folder.lock_partial(X, Digest.of(bytes([number])))
+    assert partial is not None
+    folder.allocate(partial, 100_000, 65536).record(0, 1)
+    os.utime(partial.data_path, (LONG_AGO, LONG_AGO))
+    return partial
+
+
+def test_what_was_interrupted_goes_before_what_was_just_used(tmp_path: Path) -> None:
+    """As much as has to; not what is being filled, or was a moment ago and may be gone on with."""
+    folder = folder_with(tmp_path, max_size=420_000)
+    running, young, *old = (interrupted(folder, number) for number in range(4))
+    os.utime(young.data_path)
+    for each in (young, *old):
+        each.release()
+    first, _ = put(folder, tmp_path, b"1" * 100_000)
+    assert folder.evict() == []
+    assert sum(each.data_path.exists() for each in old) == 1
+    for data in (b"2" * 100_000, b"3" * 100_000):
+        put(folder, tmp_path, data)
+    assert [each.digest for each in folder.evict()] == [first]
+    assert [each.data_path.exists() for each in (running, young, *old)] == [True, True, False, False]
+    running.release()
+    folder.close()
 
 
 def test_what_is_used_is_not_too_old(tmp_path: Path) -> None:
