@@ -13,7 +13,6 @@ from mirror.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
 from mirror.web import respond
 from mirror.web.exchange import Exchange
-from mirror.web.idle import Idle
 from mirror.web.replay import Replay
 
 # A head with one of these is not all there is to its request, or changes what becomes of the connection.
@@ -23,17 +22,12 @@ BODIES = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\
 class Connection(web.RequestHandler):
     """What is known is answered here; everything else goes on to aiohttp's parser."""
 
-    __slots__ = ("_client", "_idle", "_metrics", "_replay", "_socket", "_watched", "_whole", "head")
+    __slots__ = ("_client", "_metrics", "_replay", "_whole", "head")
 
-    def __init__(
-        self, replay: Replay, metrics: Metrics, idle: Idle, manager: web.Server, **options: Any
-    ) -> None:
+    def __init__(self, replay: Replay, metrics: Metrics, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._replay = replay
         self._metrics = metrics
-        self._idle = idle
-        self._watched = False  # there, and not by the loop
-        self._socket = -1  # of a plain connection
         self._client = ""
         self._whole = True  # each request so far was one head and nothing more, and found the connection idle
         self.head: bytes | None = None  # of the request that runs, if it is all there is to it
@@ -42,56 +36,17 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
-        if transport.get_extra_info("ssl_object") is None:
-            self._socket = transport.get_extra_info("socket").fileno()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._leave()
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._answered(data):
-            self._watch()
+        waiter = self._waiter
+        idle = waiter is not None and not waiter.done()
+        transport: Any = self.transport
+        if idle and self._whole and self._replay.answer(data, transport, self._client):
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             return
-        self._whole = self._whole and self._is_idle() and _is_one_head(data)
+        self._whole = self._whole and idle and _is_one_head(data)
         self.head = data if self._whole else None
         super().data_received(data)
-
-    def arrived(self, data: bytes) -> None:
-        """As `data_received`, while the loop does not read; what is not known makes it read again."""
-        if not self._answered(data):
-            self._leave()
-            if data:
-                self.data_received(data)
-
-    def _answered(self, data: bytes) -> bool:
-        transport: Any = self.transport  # None as soon as it is being closed
-        if transport is None or not self._whole or not self._is_idle():
-            return False
-        if self._replay.answer(data, transport, self._client):
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            return True
-        return False
-
-    def _is_idle(self) -> bool:
-        waiter = self._waiter
-        return waiter is not None and not waiter.done()
-
-    def _watch(self) -> None:
-        """Look out for more of the same."""
-        transport: Any = self.transport
-        if not self._watched and self._socket >= 0:
-            self._watched = True
-            transport.pause_reading()
-            self._idle.watch(self._socket, self)
-
-    def _leave(self) -> None:
-        transport: Any = self.transport
-        if self._watched:
-            self._watched = False
-            self._idle.leave(self._socket)
-            if transport is not None:
-                transport.resume_reading()
 
     def handle_error(
         self,
@@ -126,17 +81,10 @@ class Server(web.Server):
         self._share: Share | None = None
         self.deserted = asyncio.Event()  # set while there is no connection
         self.deserted.set()
-        self._idle = Idle(self._loop)
-        self._connect = partial(
-            Connection, replay, metrics, self._idle, self, loop=self._loop, **self._kwargs
-        )
+        self._connect = partial(Connection, replay, metrics, self, loop=self._loop, **self._kwargs)
 
     def __call__(self) -> web.RequestHandler:
         return self._connect()
-
-    async def shutdown(self, timeout: float | None = None) -> None:
-        await super().shutdown(timeout)
-        self._idle.close()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -62,8 +62,8 @@ class Full:
 
 
 @asynccontextmanager
-async def running(full: Full, keepalive_timeout: float = 60) -> AsyncIterator[Wire]:
-    full.server = Server(full.replay, full.metrics, full, keepalive_timeout=keepalive_timeout)
+async def running(full: Full) -> AsyncIterator[Wire]:
+    full.server = Server(full.replay, full.metrics, full, keepalive_timeout=60)
     runner = web.ServerRunner(full.server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
