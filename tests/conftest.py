@@ -8,6 +8,7 @@ import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from mirror.cache import download
+from mirror.tasks import Tasks
 from tests.fakes.registry import FakeRegistry
 from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_addoption,
@@ -50,6 +51,14 @@ def own_logging() -> Iterator[None]:
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other at once."""
     monkeypatch.setattr(download, "PAUSES", (0.0,))
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    """Tasks that are cancelled at the end of the test."""
+    tasks = Tasks()
+    yield tasks
+    await tasks.close()
 
 
 @pytest.fixture

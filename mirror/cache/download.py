@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mirror.cache import plan
+from mirror.cache.choice import Choice
 from mirror.cache.effort import Effort
 from mirror.cache.failures import Failures
 from mirror.cache.pieces import arriving, clipped
@@ -68,7 +69,6 @@ class Download:
 
     def __init__(self, tasks: Tasks, upstream: Upstream, order: Order, grow: Grow) -> None:
         self._tasks = tasks
-        self._upstream = upstream
         self._order = order
         self._grow = grow
         self._growing: GrowingFile | None = None
@@ -77,9 +77,7 @@ class Download:
         self._effort = Effort()
         self._done = 0  # bytes of lanes that have ended
         self._shortcuts: dict[Source, Shortcut] = {}
-        self._refused: dict[Source, UpstreamError] = {}
-        self._silent: Counter[Source] = Counter()  # how often it was given up
-        self._shunned: dict[Source, float] = {}  # until when others are asked instead
+        self._choice = Choice(upstream, linked=order.linked, alone=order.alone)
         self._changed = asyncio.Event()
         self._urgent = True
         self._whole = False  # ask for no range though the size is not known
@@ -91,6 +89,7 @@ class Download:
         """Raises UpstreamError or StoreError, with what was received in the growing file."""
         self._growing = growing
         if growing is not None:
+            self._choice.confirmed = True
             growing.on_wait = self._changed.set
         try:
             while self._growing is None or self._growing.missing():
@@ -136,19 +135,20 @@ class Download:
     def _begin(self, now: float) -> None:
         """Nothing has come yet: one source is asked; another one where that is late by its own measure."""
         if not self._lanes:
-            self._start(self._pick(), self._first_span(), now)
+            source = self._choice.pick({})
+            self._start(source, self._first_span(source), now)
             return
         lane = next(iter(self._lanes))
-        patience = lane.source.health.patience() * (1 + self._silent[lane.source])
+        patience = lane.source.health.patience() * (1 + self._choice.silences(lane.source))
         late = lane.asked and not lane.answered and now - lane.began > patience
-        if late and len(self._candidates()) > 1:
+        if late and len(self._choice.candidates()) > 1:
             self._give_up(lane, "source does not answer, asking another")
 
     def _level(self, growing: GrowingFile, now: float) -> int:
         """How many lanes to have now."""
         if not self._urgent or not self._divisible(growing):
             return 1
-        candidates = self._candidates()
+        candidates = self._choice.candidates()
         if self._ramp is None:
             learnt = max(source.level for source in candidates)
             self._ramp = Ramp(self._order.settings.parallel, learnt)
@@ -159,21 +159,24 @@ class Download:
 
     def _divisible(self, growing: GrowingFile) -> bool:
         large = growing.size > self._order.settings.parallel_above
-        return large and any(source.ranges for source in self._candidates())
+        return large and any(source.ranges for source in self._choice.candidates())
 
     def _start_next(
         self, growing: GrowingFile, gaps: tuple[Sequence[Span], Sequence[int]], level: int, now: float
     ) -> bool:
         """Start one lane; False when there is nothing to bring, or nowhere to bring it from."""
         missing, wanted = gaps
-        source = self._pick()
+        source = self._choice.pick(Counter(lane.source for lane in self._lanes))
         if self._lanes and (not source.ranges or source.full or source.resting(now)):
             return False
         if not self._divisible(growing):
             length = growing.size
         else:
             left = sum(gap.length for gap in missing) - sum(lane.left for lane in self._lanes)
-            length = plan.span_length(max(left, 1), level, source.health.speed, growing.chunk_size)
+            sharers = level
+            if self._ramp is not None and not source.resting(now):
+                sharers = max(level, self._ramp.likely(now))  # a long span would be the last one to end
+            length = plan.span_length(max(left, 1), sharers, source.health.speed, growing.chunk_size)
         span = plan.next_span(missing, self._lanes, wanted, length, growing.chunk_size)
         if span is None:
             return False
@@ -182,16 +185,16 @@ class Download:
 
     def _steal(self, lanes: Sequence[Lane[Source]], now: float) -> None:
         """End the lanes that are as good as dead; what they had to bring is then missing again."""
-        candidates = self._candidates()
+        candidates = self._choice.candidates()
         latency = max(source.health.latency for source in candidates)
         everybody = [lane for lane in self._lanes if lane.asked]
-        for lane in plan.stalled(everybody, now, latency, 1.0 + self._silent.total() / 8):
+        for lane in plan.stalled(everybody, now, latency, 1.0 + self._choice.silences() / 8):
             self._give_up(lane, "connection stalled, asking another")
-        for lane in plan.dripping(everybody, now, 2.0 ** min(self._silent.total(), 10)):
+        for lane in plan.dripping(everybody, now, 2.0 ** min(self._choice.silences(), 10)):
             self._give_up(lane, "connection brings next to nothing, asking another")
         best = max(candidates, key=lambda source: source.health.speed)
         speed = max([best.health.speed, *(lane.speed() for lane in self._lanes)])
-        patience = 1.0 + self._silent.total()
+        patience = 1.0 + self._choice.silences()
         if len(self._lanes) == len(candidates) == 1:
             patience *= plan.ALONE
         asked = [lane for lane in lanes if lane.asked]
@@ -202,47 +205,11 @@ class Download:
     def _give_up(self, lane: Lane[Source], why: str) -> None:
         if not self._lanes[lane].done():
             log.info(why, source=lane.source.name, **self._about())
-            self._shun(lane.source, time.monotonic())
+            self._choice.shun(lane.source)
             self._lanes[lane].cancel()
 
-    def _shun(self, source: Source, now: float) -> None:
-        """Have others asked for a while, longer each time."""
-        self._silent[source] += 1
-        self._shunned[source] = now + 2.0 ** min(self._silent[source], 6)
-
-    def _candidates(self) -> list[Source]:
-        """The sources that may have it, best first. Raises the error of the last one that could not help."""
-        own = self._upstream.own
-        if not self._order.linked and self._growing is None and own not in self._refused:
-            return [own]
-        if alone := [source for source in self._order.alone if source not in self._refused]:
-            return alone[:1]
-        candidates = [source for source in self._upstream.usable() if source not in self._refused]
-        if not candidates:
-            candidates = [source for source in self._upstream.sources if source not in self._refused]
-        if not candidates:
-            raise self._refused.get(own) or next(iter(self._refused.values()))
-        return candidates
-
-    def _pick(self) -> Source:
-        """Where the next lane goes: each source as many as its speed is worth."""
-        now = time.monotonic()
-        candidates = self._candidates()
-        candidates = [source for source in candidates if not source.resting(now)] or candidates
-        candidates = [each for each in candidates if self._shunned.get(each, now) <= now] or candidates
-        busy = Counter(lane.source for lane in self._lanes)
-        fastest = max(source.health.speed for source in candidates) or 1.0
-
-        def share(source: Source) -> float:
-            speed = source.weight * (source.health.speed or fastest) / (1 + 9 * self._silent[source])
-            usable = not self._lanes or (source.ranges and not source.full)
-            return speed / (1 + busy[source]) if usable else 0.0
-
-        return max(candidates, key=share)
-
-    def _first_span(self) -> Span:
+    def _first_span(self, source: Source) -> Span:
         order = self._order
-        source = self._pick()
         if order.missing is None and order.size is None:
             # The answer to a range tells the size too, and others can bring the rest, if that is worth it.
             ranged = order.settings.parallel > 1 and source.ranges and not self._whole
@@ -301,6 +268,7 @@ class Download:
     async def _open(self, lane: Lane[Source], body: BlobBody) -> GrowingFile:
         """The source has confirmed the blob: from now on readers may follow."""
         growing = self._growing = await self._grow(body.total)
+        self._choice.confirmed = True
         growing.on_wait = self._changed.set
         lane.stop = min(lane.stop, growing.size)
         self._changed.set()
@@ -311,7 +279,9 @@ class Download:
         if ranged:
             lane.source.ranges = not body.whole
         if body.whole and ranged:
-            if len(self._lanes) > 1 or (lane.start and any(each.ranges for each in self._candidates())):
+            if len(self._lanes) > 1 or (
+                lane.start and any(each.ranges for each in self._choice.candidates())
+            ):
                 return False  # others bring it, without reading all that is here once more
             lane.stop = growing.size
         # If what an earlier fill left was of another size, the gaps are others now.
@@ -341,10 +311,14 @@ class Download:
 
     async def _pause(self) -> None:
         """Until a lane ends, a reader jumps ahead, or it is time to look again."""
+        began = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(TICK):
                 await self._changed.wait()
         self._changed.clear()
+        late = time.monotonic() - began - TICK
+        for lane in self._lanes if late > 0 else ():
+            lane.excuse(late)
 
     def _reap(self) -> None:
         for lane, task in list(self._lanes.items()):
@@ -369,16 +343,15 @@ class Download:
         self._failures.happened(lane.began, self._growing.received() if self._growing else 0, now)
         # Before the first byte the registry client has retried already: fail fast.
         if not error.temporary or self._growing is None:
-            self._refused[lane.source] = error
-            self._candidates()  # raises when that was the last one
+            self._choice.refused(lane.source, error)
             return
         if self._failures.too_many:
             raise error
         if error.failure is Failure.TIMEOUT:
-            self._shun(lane.source, now)
+            self._choice.shun(lane.source)
         log.info("transfer broke, resuming", reason=str(error), source=lane.source.name, **self._about())
         pause = self._failures.pause(PAUSES)
-        if all(source.resting(now) for source in self._candidates()):
+        if all(source.resting(now) for source in self._choice.candidates()):
             pause = max(pause, min(error.retry_after or 0.0, LONGEST_REST))
         self._not_before = now + pause
 

@@ -28,6 +28,9 @@ LONGEST_SPAN = 64 * 1024 * 1024
 
 # How much of its share each added connection must bring: twice the connections, a quarter more bytes.
 WORTH = 0.25
+# From one connection to so many at once: one is what all begin with, however slow it is, and a client that
+# goes to the registry itself has three or more.
+FIRST_STEP = 4
 # What arrives is compared over windows of this length, in seconds. Shorter ones measure the scheduler.
 WINDOW = 0.15
 # After connections turned out not to pay, this long passes before it is tried again, in seconds.
@@ -89,6 +92,14 @@ class Lane(Generic[S]):
         if self.first is None or self.last <= self.first:
             return 0.0
         return (self.offset - self.start) / (self.last - self.first)
+
+    def excuse(self, seconds: float) -> None:
+        """For so long nobody looked: what it may have brought meanwhile was not taken."""
+        self.began += seconds
+        self.last += seconds
+        self.marked += seconds
+        if self.first is not None:
+            self.first += seconds
 
     def moved(self, now: float, length: int) -> None:
         """`length` bytes more are here."""
@@ -188,15 +199,14 @@ def dripping(lanes: Iterable[Lane[S]], now: float, patience: float = 1.0) -> lis
 
 
 class Ramp:
-    """How many connections to have: `level` is doubled while that pays, and taken back when it does not."""
+    """How many connections to have: `level` grows while that pays, and is taken back when it does not."""
 
     def __init__(self, most: int, level: int = 1) -> None:
         self.most = max(1, most)
         self.level = max(1, min(level, self.most))
-        self._since: float | None = None
-        self._received = 0
-        self._worked = 0.0
-        self._rate = 0.0  # at half the level
+        self._seen: tuple[float, int, float] | None = None  # time, bytes and work, at the last look
+        self._seconds = self._bytes = self._worked = 0.0  # while all of them brought bytes
+        self._rate = 0.0  # at the level before
         self._base = 0  # the level that `_rate` was measured at; 0 for none
         self._quiet_until = 0.0
 
@@ -207,32 +217,45 @@ class Ramp:
         """
         if self.level >= self.most and not self._base:
             return
+        before, self._seen = self._seen, (now, received, worked)
         if flowing < self.level or now < self._quiet_until:
-            self._since = None
-        elif self._since is None:
-            self._since, self._received, self._worked = now, received, worked
-        elif now - self._since >= WINDOW:
-            seconds = now - self._since
-            rate = (received - self._received) / seconds
-            busy = worked - self._worked > BUSY * seconds
-            self._judge(now, rate, rate > self.level * (FAST if busy else ENOUGH))
-            self._since = None
+            self._seen = None  # one has ended, and the next one has not begun: that is no time to measure
+        elif before is not None:
+            self._seconds += now - before[0]
+            self._bytes += received - before[1]
+            self._worked += worked - before[2]
+            if self._seconds >= WINDOW:
+                self._judge(now)
 
     @property
     def settled(self) -> int:
         """The level that has been seen to pay."""
         return self._base or self.level
 
-    def _judge(self, now: float, rate: float, enough: bool) -> None:
+    def likely(self, now: float) -> int:
+        """How many connections there may soon be."""
+        return self.level if now < self._quiet_until else self.most
+
+    def _judge(self, now: float) -> None:
+        rate = self._bytes / self._seconds
+        busy = self._worked > BUSY * self._seconds
+        enough = rate > self.level * (FAST if busy else ENOUGH)
         paid = not self._base or rate >= self._rate * (1 + WORTH * (self.level / self._base - 1))
-        if enough or not paid:
-            self.level, self._base = self.level if paid else self._base, 0
-            self._quiet_until = now + SETTLED
-            return
-        self._base, self._rate = self.level, rate
-        self.level = min(2 * self.level, self.most)
+        if paid and not enough:
+            self._base, self._rate = self.level, rate
+            self._go(self.level * (FIRST_STEP if self.level == 1 else 2))
+        elif not paid and self.level // 2 > self._base:
+            self._go(self.level // 2)  # so many were too many at once
+        else:
+            self._go(self.level if paid else self._base)
+            self._base, self._quiet_until = 0, now + SETTLED
+
+    def _go(self, level: int) -> None:
+        self.level = min(level, self.most)
         if self.level == self._base:
             self._base = 0
+        self._seen = None
+        self._seconds = self._bytes = self._worked = 0.0
 
 
 def _expected(lane: Lane[S], now: float, fresh: float) -> float:

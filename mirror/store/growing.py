@@ -217,7 +217,8 @@ class GrowingFile:
         self._verified = False
         self._failure: Exception | None = None
         self._spoilt = False
-        self._changed = asyncio.Event()
+        self._changed = asyncio.Event()  # for readers
+        self._written = asyncio.Event()  # for the verifier
         self._closed = False
 
     def readable(self, offset: int = 0) -> int:
@@ -329,7 +330,10 @@ class GrowingFile:
             if inline:
                 self._hashing = False
         self._chunks.record(offset, sum(len(part) for part in parts))
-        self._wake()
+        self._written.set()
+        # Most of what several connections bring is not what is waited for: a herd would look for nothing.
+        if any(self.readable(each) > each for each in set(self._waiting.values())):
+            self._wake()
 
     async def _write(self, offset: int, parts: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
         try:
@@ -346,7 +350,8 @@ class GrowingFile:
         """Hash what `write` has not, as it becomes contiguous, until all is; runs beside it. StoreError."""
         while self._hasher.offset < self.size:
             if self._hashing or self._chunks.contiguous() <= self._hasher.offset:
-                await self._changed.wait()
+                self._written.clear()
+                await self._written.wait()
                 continue
             self._hashing = True
             try:

@@ -28,13 +28,6 @@ REPOSITORY = Repository("docker.io", "library/x")
 
 
 @pytest.fixture
-async def tasks() -> AsyncIterator[Tasks]:
-    tasks = Tasks()
-    yield tasks
-    await tasks.close()
-
-
-@pytest.fixture
 async def sources(tmp_path: Path, tasks: Tasks) -> AsyncIterator[tuple[Source, ...]]:
     """An upstream's own endpoint and two mirrors."""
     mirrors = tuple(SourceSettings(url=f"http://127.0.0.1:{port}") for port in (2, 3))

@@ -18,13 +18,6 @@ async def chunks(*given: bytes | UpstreamError) -> AsyncIterator[bytes]:
         yield each
 
 
-@pytest.fixture
-async def tasks() -> AsyncIterator[Tasks]:
-    tasks = Tasks()
-    yield tasks
-    await tasks.close()
-
-
 def collecting(tasks: Tasks, *given: bytes | UpstreamError) -> tuple[Pieces, "asyncio.Task[None]"]:
     collected = Pieces(chunks(*given))
     return collected, tasks.spawn(collected.collect(), name="collect")

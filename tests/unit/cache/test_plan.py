@@ -169,6 +169,17 @@ def test_a_lane_that_waits_for_the_disk_is_kept() -> None:
     assert stalled([silent, moving], 2.0, 0.1) == []
 
 
+def test_a_lane_that_nobody_looked_at_is_not_silent() -> None:
+    """While this process had other things to do: its speed is what it was, too."""
+    late = lane(0, 100, arrived=50, first=0.1, last=0.6)
+    moving = lane(100, 200, arrived=50, first=0.1, last=3.0)
+    speed = late.speed()
+    assert stalled([late, moving], 3.1, 0.1) == [late]
+    late.excuse(2.4)
+    assert stalled([late, moving], 3.1, 0.1) == []
+    assert late.speed() == pytest.approx(speed)
+
+
 def climb(ramp: Ramp, rate_of: dict[int, float], seconds: float) -> int:
     """The level after so many seconds in which `level` connections bring `rate_of[level]` bytes a second."""
     received, now = 0.0, 0.0
@@ -188,6 +199,27 @@ def test_connections_that_do_not_pay_are_dropped() -> None:
     """A line that one connection fills gets one; one that four fill gets four."""
     assert climb(Ramp(8), dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
     assert climb(Ramp(8), {1: 1e6, 2: 2e6, 4: 4e6, 8: 4e6}, WINDOW * 16) == 4
+
+
+def test_what_was_too_many_at_once_is_halved_first() -> None:
+    """A line that two connections fill gets two, though four were tried before two."""
+    assert climb(Ramp(8), {1: 1e6, 2: 1.5e6, 4: 1.5e6, 8: 1.5e6}, WINDOW * 16) == 2
+
+
+def test_a_span_that_ends_does_not_stop_the_clock() -> None:
+    """While the next one has not begun nothing is measured; what was, counts."""
+    ramp = Ramp(8)
+    for step in range(12):
+        ramp.observe(step * 0.05, step * 50_000, 0 if step % 3 == 2 else 1)
+    assert ramp.level == 4
+
+
+def test_how_many_there_may_soon_be() -> None:
+    """Until it is known what pays: as many as are allowed."""
+    ramp = Ramp(8)
+    assert ramp.likely(0.0) == 8
+    assert climb(ramp, dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
+    assert (ramp.likely(WINDOW * 6), ramp.likely(SETTLED + WINDOW * 8)) == (1, 8)
 
 
 def test_it_is_tried_again_later() -> None:
