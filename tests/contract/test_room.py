@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,8 +72,11 @@ class Watch:
 
     def _held(self) -> int:
         """Not as of one moment: what is adopted meanwhile is missed, and nothing counts twice."""
-        kept = self.blobs.size()
-        return kept + sum(path.stat().st_size for path in self._partials.glob("*.data") if path.exists())
+        held = self.blobs.size()
+        for path in self._partials.glob("*.data"):
+            with suppress(FileNotFoundError):
+                held += path.stat().st_size
+        return held
 
 
 async def client(mirror: Fleet, watch: Watch, image: FakeImage, chance: random.Random) -> None:
