@@ -244,7 +244,7 @@ class Store:
     async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
         locking = self.threads.start(self._locked, repository, digest)
-        return await self._had(locking, _unlock)
+        return await self._had(locking, lambda had: _give_up(had[0]))
 
     def _locked(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
         return self.folder.mending.written(self.folder.lock_partial, repository, digest)
@@ -295,7 +295,7 @@ class Store:
         with suppress(StoreError):
             found = await self.threads.run(self.folder.excess) if excess is None else excess
             if found > 0:
-                await self.tidy(keep)
+                await to_the_end(self.tidy(keep))  # or what is gone would not be told when the mirror stops
 
     async def make_room(self, need: int = 0) -> None:
         """The disk is full: evict until `need` bytes and some more are free, whatever comes of it."""
@@ -379,14 +379,9 @@ class Store:
         self._memory.keep_links(repository, links, written=noted)
 
 
-def _give_up(claim: Claim | None) -> None:
-    if claim is not None:
-        claim.release()
-
-
-def _unlock(had: tuple[Partial | None, Held]) -> None:
-    if had[0] is not None:
-        had[0].release()
+def _give_up(had: Claim | Partial | None) -> None:
+    if had is not None:
+        had.release()
 
 
 def _unfollow(had: Followed | None) -> None:
