@@ -1,12 +1,12 @@
 """Logs: human lines on a terminal, JSON otherwise, and no secret in either."""
 
-import asyncio
 import logging
 import secrets
 import select
 import sys
 import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 # Never printed, whatever was passed by mistake.
 SECRET_WORDS = ("authorization", "password", "token", "secret", "cookie")
-
-
-# Lines that are gathered are written this often, in seconds: soon enough to be watched.
-FLUSH_SECONDS = 0.05
 
 
 def get_logger(name: str) -> Any:
@@ -72,7 +68,12 @@ def configure(settings: "Log", stream: TextIO = sys.stderr) -> None:
 def timestamp(now: float) -> str:
     """`now`, in seconds since the epoch, as log lines have it: 2026-01-31T23:59:59.000000Z."""
     second = int(now)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{int((now - second) * 1e6):06d}Z"
+    return f"{_to_the_second(second)}.{int((now - second) * 1e6):06d}Z"
+
+
+@lru_cache(2)
+def _to_the_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def stamp(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -115,19 +116,9 @@ def _mark(value: object) -> object:
     return secrets.token_hex(16) if isinstance(value, str) else 10**17 + secrets.randbelow(10**18)
 
 
-class Gathered:
-    """Finished lines that are written many at a time, because each write is a system call."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        if not self._lines:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        self._lines.append(line)
-
-    def flush(self) -> None:
-        lines, self._lines = self._lines, []
+def write_lines(lines: Sequence[str]) -> None:
+    """Write finished lines, many at a time, because each write is a system call."""
+    if lines:
         logger = structlog.get_config()["logger_factory"]()
         for together in _portions(lines):
             logger.msg(together)

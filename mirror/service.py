@@ -84,6 +84,7 @@ class Service:
 
     async def refresh_stats(self) -> None:
         """Bring the gauges about the cache up to date, and what else is asked for only here."""
+        self.metrics.requests.settle()
         self.metrics.tasks.set(self._tasks.running)
         self._upstreams.report(self.metrics)
         self.metrics.cache_trouble.clear()

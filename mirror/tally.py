@@ -4,6 +4,7 @@
 """
 
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 # From a hit in memory to a layer over a slow line, in seconds.
@@ -46,13 +47,15 @@ class Tally:
         self.first_byte.observe(first_byte)
         self.whole.observe(whole)
 
-    def add_at_once(self, length: int, seconds: float) -> None:
-        """The same for one whose head and end went out together."""
-        self.requests += 1
-        self.bytes += length
-        index = bisect_left(BUCKETS, seconds)
+    def add_at_once(self, length: int, durations: Sequence[float]) -> None:
+        """The same for several, each of one length, whose head and end went out together."""
+        self.requests += len(durations)
+        self.bytes += length * len(durations)
+        indexes = [bisect_left(BUCKETS, seconds) for seconds in durations]
+        seconds = sum(durations)
         for latency in (self.first_byte, self.whole):
-            latency.counts[index] += 1
+            for index in indexes:
+                latency.counts[index] += 1
             latency.seconds += seconds
 
 
@@ -60,6 +63,7 @@ class Tallies:
     """A Tally for each (kind, outcome) there has been; both come from enumerations, so there are few."""
 
     def __init__(self) -> None:
+        self.settle: Callable[[], object] = bool  # called to have added what somebody is still to add
         self._tallies: dict[tuple[str, str], Tally] = {}
 
     def of(self, kind: str, outcome: str) -> Tally:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.source import Source
@@ -38,15 +38,17 @@ class Choice:
             raise self._refused.get(own) or next(iter(self._refused.values()))
         return candidates
 
-    def pick(self, busy: Mapping[Source, int]) -> Source:
+    def pick(self, busy: Mapping[Source, int], beginning: Collection[Source] = ()) -> Source:
         """Where the next connection goes: to each source as many as its speed is worth.
 
-        `busy`: how many each of them has. Raises as `candidates`.
+        `busy`: how many each of them has; `beginning`: who has one already, and is still to show what it is
+        worth. Raises as `candidates`.
         """
         now = time.monotonic()
         candidates = self.candidates()
         candidates = [source for source in candidates if not source.resting(now)] or candidates
         candidates = [each for each in candidates if self._shunned.get(each, now) <= now] or candidates
+        candidates = [source for source in candidates if source not in beginning] or candidates
         fastest = max(source.health.speed for source in candidates) or 1.0
 
         def share(source: Source) -> float:

@@ -121,7 +121,7 @@ class Download:
         level = self._level(growing, now)
         # What readers wait for is watched, and towards the end, when all is on its way, everything.
         watched = [lane for lane in self._lanes if any(lane.start <= each < lane.stop for each in wanted)]
-        while len(self._lanes) < level:
+        while sum(lane.source not in self._beginning() for lane in self._lanes) < level:
             if not self._start_next(growing, (missing, wanted), level, now):
                 watched = list(self._lanes)
                 break
@@ -157,6 +157,12 @@ class Download:
         self._ramp.observe(now, received, flowing, self._effort.seconds())
         return 1 if all(source.resting(now) for source in candidates) else self._ramp.level
 
+    def _beginning(self) -> set[Source]:
+        """Sources that are new, and have brought nothing yet while others do: nobody waits for them."""
+        flowing = {lane.source for lane in self._lanes if lane.first is not None}
+        asked = {lane.source for lane in self._lanes if not lane.source.health.speed}
+        return asked - flowing if flowing else set()
+
     def _divisible(self, growing: GrowingFile) -> bool:
         large = growing.size > self._order.settings.parallel_above
         return large and any(source.ranges for source in self._choice.candidates())
@@ -166,7 +172,7 @@ class Download:
     ) -> bool:
         """Start one lane; False when there is nothing to bring, or nowhere to bring it from."""
         missing, wanted = gaps
-        source = self._choice.pick(Counter(lane.source for lane in self._lanes))
+        source = self._choice.pick(Counter(lane.source for lane in self._lanes), self._beginning())
         if self._lanes and (not source.ranges or source.full or source.resting(now)):
             return False
         if not self._divisible(growing):

@@ -11,6 +11,7 @@ A *lane* is one connection that brings one span. The rules:
    asked for again, whether anything better is known or not (`dripping`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -51,6 +52,8 @@ SILENCE = 2.0
 # A lane that has been silent for this long is given up while another one is not, in seconds: that is longer
 # than a lost packet mostly takes, and asking for the rest elsewhere costs a round trip or two.
 STALLED = 0.75
+# And so long while all of a source's are silent at once, if there are several: that is no lost packet.
+TOGETHER = 0.4
 # What was heard of within this time is not silent, in seconds.
 HEARD = 0.5
 # How long a lane has to bring as much as is worth waiting for (mirror.upstream.progress), in seconds, and how
@@ -181,10 +184,14 @@ def stalled(lanes: Sequence[Lane[S]], now: float, latency: float, patience: floa
     if not any(lane.first is not None and now - lane.last < HEARD for lane in lanes):
         return []
     begin = 2 * latency  # an answer needs a round trip, and a new connection some
+    together = _silent_together(lanes, now - patience * TOGETHER, latency)
     return [
         lane
         for lane in lanes
-        if not lane.writing and now - lane.last > patience * STALLED + (begin if lane.first is None else 0.0)
+        if not lane.writing
+        and (
+            lane in together or now - lane.last > patience * STALLED + (begin if lane.first is None else 0.0)
+        )
     ]
 
 
@@ -256,6 +263,23 @@ class Ramp:
             self._base = 0
         self._seen = None
         self._seconds = self._bytes = self._worked = 0.0
+
+
+def _silent_together(lanes: Sequence[Lane[S]], since: float, latency: float) -> set[Lane[S]]:
+    """The lanes of sources that have brought something, and nothing on any of several lanes since then."""
+    lanes_of: dict[S, list[Lane[S]]] = defaultdict(list)
+    for lane in lanes:
+        lanes_of[lane.source].append(lane)
+
+    def silent(lane: Lane[S]) -> bool:
+        return not lane.writing and lane.last < since - (latency if lane.first is None else 0.0)
+
+    return {
+        lane
+        for each in lanes_of.values()
+        if len(each) > 1 and any(lane.first is not None for lane in each) and all(map(silent, each))
+        for lane in each
+    }
 
 
 def _expected(lane: Lane[S], now: float, fresh: float) -> float:

@@ -12,6 +12,7 @@ What is left behind is the same on both ways: metrics, access line, last use.
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -19,7 +20,7 @@ from email.utils import formatdate
 import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
-from mirror.log import Gathered, LineTemplate, timestamp
+from mirror.log import LineTemplate, timestamp, write_lines
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.store.recent import Recent
@@ -29,6 +30,11 @@ from mirror.web.exchange import Exchange, new_id
 # However long an answer lasts, now and then the full path has a look at it, in seconds.
 LONGEST = 30.0
 
+# What was given is noted so long later, in seconds, and no more than so much at a time: many cost less than
+# one by one. Soon enough for a log that is watched.
+NOTING = 0.05
+MOST_GIVEN = 250
+
 # How many heads that were seen once are waited for to be seen again.
 MOST_SEEN = 8192
 
@@ -36,7 +42,7 @@ MOST_SEEN = 8192
 VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Known:
     """An answer but for its Date, and what is noted when it is given. `until` is of the clock.
 
@@ -74,10 +80,11 @@ class Replay:
         self._metrics = metrics
         self._seen: set[int] = set()
         self._used = used
-        self._lines = Gathered()
+        metrics.requests.settle = self.settle
+        self._given: list[tuple[Known, str, float, float]] = []  # to whom, when, in how many seconds
+        self._timed = False
         self._second = 0
         self._date = b""
-        self._time = ""
 
     async def remember(self, head: bytes, exchange: Exchange, response: web.StreamResponse) -> None:
         """Keep what was answered to `head`, if it comes more than once and can be given again as it is."""
@@ -115,33 +122,44 @@ class Replay:
             return False
         now = time.time()
         if int(now) != self._second:
-            self._tick(now)
+            self._second, self._date = int(now), formatdate(now, usegmt=True).encode()
         transport.write(b"".join((known.before_date, self._date, known.after_date)))
         self._note(known, client, now, self._clock() - started)
         return True
 
     def close(self) -> None:
-        """Answer nothing any more, and write the access lines that are still to be written."""
+        """Answer nothing any more, and note what was given."""
         self._known = Recent(0)
-        self.flush()
+        self.settle()
 
-    def flush(self) -> None:
-        """Write the access lines that are still to be written."""
-        self._lines.flush()
+    def settle(self) -> None:
+        """Note what was given: in metrics, in the access log, and as used."""
+        given, self._given = self._given, []
+        durations: dict[Known, list[float]] = defaultdict(list)
+        lines = []
+        for known, client, now, took in given:
+            durations[known].append(took)
+            if known.line is not None:
+                milliseconds = round(took * 1000, 2)
+                values = (new_id(), client, milliseconds, milliseconds, timestamp(now))
+                lines.append(known.line.filled(values))
+        for known, each in durations.items():
+            known.tally.add_at_once(known.length, each)
+            if known.digest is not None:
+                self._used(known.digest)
+        write_lines(lines)
 
     def _note(self, known: Known, client: str, now: float, took: float) -> None:
-        known.tally.add_at_once(known.length, took)
-        if known.digest is not None:
-            self._used(known.digest)
-        if known.line is not None:
-            milliseconds = round(took * 1000, 2)
-            moment = f"{self._time}{int(now % 1 * 1e6):06d}Z"
-            self._lines.add(known.line.filled((new_id(), client, milliseconds, milliseconds, moment)))
+        self._given.append((known, client, now, took))
+        if len(self._given) >= MOST_GIVEN:
+            self.settle()
+        elif not self._timed:
+            self._timed = True
+            asyncio.get_running_loop().call_later(NOTING, self._settle_in_time)
 
-    def _tick(self, now: float) -> None:
-        self._second = int(now)
-        self._date = formatdate(now, usegmt=True).encode()
-        self._time = timestamp(self._second).removesuffix("000000Z")
+    def _settle_in_time(self) -> None:
+        self._timed = False
+        self.settle()
 
     def _seen_before(self, head: bytes) -> bool:
         mark = hash(head)

@@ -1,6 +1,5 @@
 """Logs: lines for people, JSON for machines, secrets for nobody."""
 
-import asyncio
 import io
 import json
 import logging
@@ -9,7 +8,7 @@ import pytest
 import structlog
 
 from mirror.config import Log
-from mirror.log import Gathered, LineTemplate, about, configure, get_logger, redact_url, timestamp
+from mirror.log import LineTemplate, about, configure, get_logger, redact_url, timestamp, write_lines
 
 
 class Terminal(io.StringIO):
@@ -123,23 +122,7 @@ def test_no_template_for_lines_that_are_not_wanted() -> None:
         LineTemplate("access", "request", fields(7), ["id"])
 
 
-async def test_gathered_lines_are_written_soon() -> None:
-    """In one piece and in order, without anybody asking; and at once when asked."""
-    stream = io.StringIO()
-    configure(Log(), stream)
-    gathered = Gathered()
-    gathered.add("one")
-    gathered.add("two")
-    assert stream.getvalue() == ""
-    gathered.flush()
-    assert stream.getvalue() == "one\ntwo\n"
-    gathered.add("three")
-    async with asyncio.timeout(5):
-        while not stream.getvalue().endswith("three\n"):  # noqa: ASYNC110  # a stream says nothing
-            await asyncio.sleep(0)
-
-
-async def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
+def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
     """So that those of several processes do not end up inside each other; a longer one is what it is."""
     writes: list[str] = []
 
@@ -149,11 +132,9 @@ async def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
             return len(text)
 
     configure(Log(), Pipe())
-    gathered = Gathered()
+    write_lines([])
     lines = ["x" * 1000] * 9 + ["y" * 5000, "z"]
-    for line in lines:
-        gathered.add(line)
-    gathered.flush()
+    write_lines(lines)
     assert "".join(writes) == "\n".join([*lines, ""])
     assert [len(each) for each in writes] == [4004, 4004, 1001, 5001, 2]
 

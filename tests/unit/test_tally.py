@@ -27,9 +27,10 @@ def test_a_tally_for_each_kind_and_outcome() -> None:
 
 
 def test_at_once_is_the_same() -> None:
-    """As a head and an end at one moment."""
+    """As a head and an end at one moment, one by one."""
     one, other = Tally(), Tally()
-    for seconds in (0.0001, 0.001, 0.3):
+    durations = (0.0001, 0.001, 0.3)
+    for seconds in durations:
         one.add(5, seconds, seconds)
-        other.add_at_once(5, seconds)
+    other.add_at_once(5, durations)
     assert one == other

@@ -51,6 +51,15 @@ async def test_each_has_what_its_speed_is_worth(upstream: Upstream) -> None:
     assert choice.pick({other: 10}) is own
 
 
+async def test_who_is_still_to_show_what_it_is_worth(upstream: Upstream) -> None:
+    """Has one connection, and no second one unless there is nobody else."""
+    own, other = upstream.sources
+    own.ranges = other.ranges = True
+    choice = Choice(upstream, linked=True)
+    assert choice.pick({own: 1, other: 1}, {other}) is own
+    assert choice.pick({own: 1, other: 1}, {own, other}) is other
+
+
 async def test_who_fell_silent_is_left_alone_for_a_while(upstream: Upstream) -> None:
     """And comes last afterwards; but who is all there is, is asked."""
     own, other = upstream.sources

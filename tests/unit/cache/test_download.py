@@ -337,6 +337,20 @@ async def test_a_stalled_source_does_not_keep_the_blob(
             gate.release()
 
 
+async def test_a_new_source_is_asked_once_until_it_brings_something(
+    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
+) -> None:
+    """However many connections there may be: what it takes to begin keeps nobody."""
+    other.add_blob("hub/library/x", BIG)
+    async with with_sources(fake, [other], tmp_path) as mirror:
+        gates = [other.hold("blobs", after=-1) for _ in range(4)]
+        _, reply = await pull(mirror, fake)
+        assert reply.body == BIG
+        assert sum(gate.reached.is_set() for gate in gates) == 1
+        for gate in gates:
+            gate.release()
+
+
 async def test_a_source_that_lies_is_found_out(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:

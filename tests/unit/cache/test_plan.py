@@ -11,6 +11,7 @@ from mirror.cache.plan import (
     LONGEST_SPAN,
     SETTLED,
     SPAN_SECONDS,
+    TOGETHER,
     WINDOW,
     Lane,
     Ramp,
@@ -117,6 +118,24 @@ def test_a_lane_that_stalls_while_another_flows() -> None:
     assert stalled([silent, moving], 1.2, 0.1) == []
     assert stalled([silent, moving], 2.0, 0.1, patience=3.0) == []
     assert stalled([silent, waiting], 2.0, 0.1) == []
+
+
+def test_a_source_all_of_whose_lanes_are_silent() -> None:
+    """Is given up sooner than one lane would be; not while one of its lanes moves, or waits for the disk."""
+    silent = [lane(start, start + 100, arrived=50, first=0.1, last=1.4) for start in (0, 100)]
+    for each in silent:
+        each.source = "bad"
+    moving = lane(200, 300, arrived=50, first=0.1, last=1.9)
+    assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1) == silent
+    assert stalled([*silent, moving], 1.3 + TOGETHER, 0.1) == []
+    assert stalled([silent[0], moving], 1.5 + TOGETHER, 0.1) == []
+    assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1, patience=2.0) == []
+    waiting = lane(300, 400)
+    waiting.source, waiting.began, waiting.last = "bad", 1.3, 1.3
+    assert stalled([*silent, moving, waiting], 1.5 + TOGETHER, 0.1) == [*silent, waiting]
+    assert stalled([*silent, moving, waiting], 1.5 + TOGETHER, 0.3) == []
+    silent[1].writing = True
+    assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1) == []
 
 
 def drip(lane: Lane[str], size: int, every: float, until: float) -> None:

@@ -14,7 +14,7 @@ from mirror.config import Log
 from mirror.log import configure
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
-from mirror.web import respond
+from mirror.web import replay, respond
 from mirror.web.connection import Connection, Server
 from mirror.web.exchange import Exchange
 from mirror.web.replay import LONGEST, Replay
@@ -80,8 +80,34 @@ async def test_the_third_time_it_is_known() -> None:
         assert await full.ask(wire, times=5) == [b"content"] * 5
         assert await full.ask(other) == [b"content"]
     assert full.gone == 2
+    full.replay.settle()
     assert full.metrics.requests.of("other", "hit").bytes == 4 * len(b"content")
-    assert full.used == [DIGEST] * 4
+    assert full.used == [DIGEST]
+
+
+async def test_what_was_given_is_noted_soon() -> None:
+    """Without anybody asking; and at once when there is much of it, or somebody wants to know."""
+    full = Full()
+    tally = full.metrics.requests.of("other", "hit")
+    async with running(full) as wire:
+        await full.ask(wire, times=5)
+        async with asyncio.timeout(10):
+            while tally.requests < 3:  # noqa: ASYNC110  # a number says nothing
+                await asyncio.sleep(0)
+        await full.ask(wire)
+        assert tally.requests == 3
+        full.metrics.requests.settle()
+        assert tally.requests == 4
+
+
+async def test_not_much_is_left_to_be_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are answered in a moment."""
+    monkeypatch.setattr(replay, "MOST_GIVEN", 2)
+    monkeypatch.setattr(replay, "NOTING", 3600.0)
+    full = Full()
+    async with running(full) as wire:
+        await full.ask(wire, times=2 + 5)
+        assert full.metrics.requests.of("other", "hit").requests == 4
 
 
 async def test_another_head_is_another_question() -> None:
@@ -211,7 +237,7 @@ async def test_the_access_line_is_like_any_other() -> None:
     full = Full()
     async with running(full) as wire:
         await full.ask(wire, times=4)
-    full.replay.flush()
+    full.replay.settle()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 2
     assert len({line["id"] for line in lines}) == 2
@@ -226,5 +252,5 @@ async def test_no_line_where_none_is_wanted() -> None:
     full = Full()
     async with running(full) as wire:
         await full.ask(wire, times=4)
-    full.replay.flush()
+    full.replay.settle()
     assert (stream.getvalue(), full.gone) == ("", 2)
