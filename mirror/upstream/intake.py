@@ -84,8 +84,12 @@ class Intake(asyncio.BufferedProtocol):
     # What the transport calls.
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if not self._filling:
-            self._filling = memoryview(bytearray(min(BUFFER, self._left)))
+        if self._filled == len(self._filling):
+            # At first. And when aiohttp has the connection read on, though it is paused: it does so for an
+            # answer that came before this one, and was read to its end only now.
+            larger = memoryview(bytearray(self._filled + min(BUFFER, self._left)))
+            larger[: self._filled] = self._filling
+            self._filling = larger
         return self._filling[self._filled : self._filled + self._left]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -122,10 +126,11 @@ class Intake(asyncio.BufferedProtocol):
         """The body is over; for aiohttp too, which then has the connection free."""
         if self._transport is not None:
             self._transport.set_protocol(self._handler)
+            self._transport = None  # it may be another answer's in a moment
             self._content.feed_eof()
 
     def _pause(self) -> None:
-        if self._transport is not None and not self._paused:
+        if self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 

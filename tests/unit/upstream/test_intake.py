@@ -5,13 +5,14 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mirror.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.intake import BUFFER
+from mirror.upstream.intake import BUFFER, Intake
 from mirror.upstream.registry import Registry
 from mirror.upstream.transport import Arriving
 from tests.fakes.faults import Fault
@@ -126,3 +127,31 @@ async def test_what_is_left_to_the_parser(fault: Fault) -> None:
         fake.fault(fault)
         async with registry.open_blob("a", digest) as body:
             assert body.arriving() is None
+
+
+async def test_an_answer_before_it_on_the_connection_is_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp then has the connection read on, though nobody has taken what came: nothing of that is lost."""
+    made: list[Intake] = []
+    real = Intake.__init__
+
+    def noted(self: Intake, *arguments: Any) -> None:
+        made.append(self)
+        real(self, *arguments)
+
+    monkeypatch.setattr(Intake, "__init__", noted)
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        small, large = fake.add_blob("a", b"small"), fake.add_blob("a", DATA)
+        async with registry.open_blob("a", small) as before, arriving(registry, large) as next_parts:
+            received = bytearray().join(await next_parts())
+            received += b"".join(await next_parts())
+            transport = made[0]._transport
+            assert transport is not None
+            while transport.is_reading():  # noqa: ASYNC110  # nothing else tells
+                await asyncio.sleep(0)
+            assert [piece async for piece in before.chunks()] == [b"small"]
+            assert transport.is_reading()
+            while transport.is_reading():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await read_on(next_parts, received)
+        assert received == DATA
+        assert len({seen.peer for seen in fake.log}) == 1
