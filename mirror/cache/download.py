@@ -158,10 +158,10 @@ class Download:
         return 1 if all(source.resting(now) for source in candidates) else self._ramp.level
 
     def _beginning(self) -> set[Source]:
-        """Sources that are new, and have not answered yet while others have: nobody waits for them."""
-        answered = {lane.source for lane in self._lanes if lane.answered}
+        """Sources that are new, and have not answered yet, if there are others: nobody waits for them."""
         new = {lane.source for lane in self._lanes if not lane.source.health.speed}
-        return new - answered if answered else set()
+        new -= {lane.source for lane in self._lanes if lane.answered}
+        return new if set(self._choice.candidates()) - new else set()
 
     def _divisible(self, growing: GrowingFile) -> bool:
         large = growing.size > self._order.settings.parallel_above
