@@ -193,14 +193,15 @@ class Download:
         """End the lanes that are as good as dead; what they had to bring is then missing again."""
         candidates = self._choice.candidates()
         latency = max(source.health.latency for source in candidates)
+        strain = plan.STRAINED if self._effort.strained() else 1.0
         everybody = [lane for lane in self._lanes if lane.asked]
-        for lane in plan.stalled(everybody, now, latency, 1.0 + self._choice.silences() / 8):
+        for lane in plan.stalled(everybody, now, latency, strain * (1.0 + self._choice.silences() / 8)):
             self._give_up(lane, "connection stalled, asking another")
         for lane in plan.dripping(everybody, now, 2.0 ** min(self._choice.silences(), 10)):
             self._give_up(lane, "connection brings next to nothing, asking another")
         best = max(candidates, key=lambda source: source.health.speed)
         speed = max([best.health.speed, *(lane.speed() for lane in self._lanes)])
-        patience = 1.0 + self._choice.silences()
+        patience = strain * (1.0 + self._choice.silences())
         if len(self._lanes) == len(candidates) == 1:
             patience *= plan.ALONE
         asked = [lane for lane in lanes if lane.asked]

@@ -3,6 +3,11 @@
 import os
 import time
 
+from mirror.cache.plan import BUSY
+
+# Over how long, at least, it is looked at how busy this process is, in seconds.
+WHILE = 0.2
+
 
 class Effort:
     """Seconds of work, of the event loop's thread or of all threads on all processors, whichever is nearer
@@ -13,6 +18,8 @@ class Effort:
         self._processors = len(os.sched_getaffinity(0))
         self._thread, self._process = time.thread_time(), time.process_time()
         self._seconds = 0.0
+        self._looked = (time.monotonic(), 0.0)
+        self._strained = False
 
     def seconds(self) -> float:
         """In all since it was made; grows as fast as time where nothing more can be done."""
@@ -20,3 +27,12 @@ class Effort:
         self._seconds += max(thread - self._thread, (process - self._process) / self._processors)
         self._thread, self._process = thread, process
         return self._seconds
+
+    def strained(self) -> bool:
+        """Whether it could hardly have done more of late: what comes late may have waited here."""
+        now, worked = time.monotonic(), self.seconds()
+        since, before = self._looked
+        if now - since >= WHILE:
+            self._strained = worked - before > BUSY * (now - since)
+            self._looked = now, worked
+        return self._strained

@@ -63,6 +63,8 @@ DRIP = 10.0
 LITTLE = int(SLOWEST * DRIP)
 # How much more patient to be with a lane that is all there is: nothing shows that another would do better.
 ALONE = 8.0
+# And with all of them while this process is busy: what they have brought may wait here to be taken.
+STRAINED = 4.0
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +97,10 @@ class Lane(Generic[S]):
         if self.first is None or self.last <= self.first:
             return 0.0
         return (self.offset - self.start) / (self.last - self.first)
+
+    def is_new(self, now: float) -> bool:
+        """Whether it began to bring bytes too short a time ago to say how fast."""
+        return self.first is not None and now - self.first < GRACE
 
     def excuse(self, seconds: float) -> None:
         """For so long nobody looked: what it may have brought meanwhile was not taken."""
@@ -163,12 +169,13 @@ def to_steal(
     """The lane whose rest a fresh connection would bring much sooner; None if there is none.
 
     `speed` and `latency` are what a fresh connection can be expected to have; `patience` grows with what
-    was stolen in vain. What a lane that is writing has brought besides would come twice.
+    was stolen in vain. What a lane that is writing has brought besides would come twice, and what one that
+    has just begun brings says nothing yet.
     """
     if speed <= 0:
         return None
     worst, longest = None, 0.0
-    for lane in (each for each in lanes if not each.writing):
+    for lane in (each for each in lanes if not each.writing and not each.is_new(now)):
         fresh = latency + lane.left / speed
         rest = _expected(lane, now, fresh)
         if rest > patience * (HOPELESS * fresh + GRACE + latency) and rest > longest:

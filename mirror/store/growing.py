@@ -33,6 +33,10 @@ HELD_WHOLE = 4 * 1024 * 1024
 # One read of the verifier, in bytes: large enough that hashing is the cost, not the calls.
 HASH_STEP = 1024 * 1024
 
+# What readers are woken for at once, in bytes, and how long they wait for less, in seconds.
+ENOUGH = 1024 * 1024
+SOON = 0.02
+
 # The most buffers of one system call (IOV_MAX of Linux).
 IOV_MOST = 1024
 
@@ -218,6 +222,7 @@ class GrowingFile:
         self._failure: Exception | None = None
         self._spoilt = False
         self._changed = asyncio.Event()  # for readers
+        self._waking: asyncio.TimerHandle | None = None
         self._written = asyncio.Event()  # for the verifier
         self._closed = False
 
@@ -331,9 +336,7 @@ class GrowingFile:
                 self._hashing = False
         self._chunks.record(offset, sum(len(part) for part in parts))
         self._written.set()
-        # Most of what several connections bring is not what is waited for: a herd would look for nothing.
-        if any(self.readable(each) > each for each in set(self._waiting.values())):
-            self._wake()
+        self._tell()
 
     async def _write(self, offset: int, parts: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
         try:
@@ -393,6 +396,24 @@ class GrowingFile:
         """The fill is over: no new readers. Those there are keep what they have open."""
         self._closed = True
 
+    def _tell(self) -> None:
+        """Wake the readers for whom there is enough, or at least something before long.
+
+        Most of what several connections bring is not what is waited for, and what is, comes in small pieces:
+        a herd that wakes for each of them does little else.
+        """
+        found = [(self.readable(offset), offset) for offset in set(self._waiting.values())]
+        ahead = max((readable - offset for readable, offset in found), default=0)
+        if ahead <= 0:
+            return
+        if ahead >= ENOUGH or self.untouched or max(found)[0] >= self._last_chunk:
+            self._wake()
+        elif self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(SOON, self._wake)
+
     def _wake(self) -> None:
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -4,13 +4,14 @@ import time
 
 import pytest
 
-from mirror.cache.effort import Effort
+from mirror.cache.effort import WHILE, Effort
 
 
 class Clock:
     """What `time` tells of this process."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.thread = 100.0
         self.process = 900.0
 
@@ -18,6 +19,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     monkeypatch.setattr(time, "thread_time", lambda: clock.thread)
     monkeypatch.setattr(time, "process_time", lambda: clock.process)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
@@ -40,3 +42,15 @@ def test_so_can_all_processors_together(clock: Clock) -> None:
     assert effort.seconds() == 1.0
     clock.thread = 101.5
     assert effort.seconds() == 2.0
+
+
+def test_strained_is_who_could_hardly_do_more(clock: Clock) -> None:
+    """Over a while, of which most was work; until the next while is over."""
+    effort = Effort()
+    assert not effort.strained()
+    clock.now, clock.thread = WHILE, 100.0 + 0.9 * WHILE
+    assert effort.strained()
+    clock.now += WHILE / 2
+    assert effort.strained()
+    clock.now += WHILE / 2
+    assert not effort.strained()

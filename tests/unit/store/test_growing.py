@@ -102,6 +102,38 @@ async def test_readers_wait_and_wake(grow: Grow) -> None:
     assert await growing.wait_readable(10) == 100  # what is here may still be read
 
 
+async def test_readers_are_not_woken_for_every_bit(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the first byte at once; then for as much as is worth it, or after a moment for less."""
+    monkeypatch.setattr("mirror.store.growing.ENOUGH", 100)
+    monkeypatch.setattr("mirror.store.growing.SOON", 3600.0)
+    growing, _ = await grow(LARGE)
+    waiting = asyncio.ensure_future(growing.wait_readable(0))
+    await write(growing, LARGE, 0, 10)
+    assert await waiting == 10
+    waiting = asyncio.ensure_future(growing.wait_readable(10))
+    await write(growing, LARGE, 10, 109)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await write(growing, LARGE, 109, 110)
+    assert await waiting == 110
+    monkeypatch.setattr("mirror.store.growing.SOON", 0.01)
+    waiting = asyncio.ensure_future(growing.wait_readable(110))
+    await write(growing, LARGE, 110, 111)
+    assert await waiting == 111
+
+
+async def test_readers_do_not_wait_where_no_more_comes(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the holdback, that is: the rest is sent when all is verified."""
+    monkeypatch.setattr("mirror.store.growing.ENOUGH", 2 * len(LARGE))
+    monkeypatch.setattr("mirror.store.growing.SOON", 3600.0)
+    growing, _ = await grow(LARGE)
+    await write(growing, LARGE, 0, 10)
+    assert await growing.wait_readable(0) == 10
+    waiting = asyncio.ensure_future(growing.wait_readable(10))
+    await write(growing, LARGE, 10, len(LARGE))
+    assert await waiting == growing.readable()
+
+
 async def test_out_of_order_writes_are_readable_in_order(grow: Grow) -> None:
     """A later chunk alone is not readable; with the one before, both are."""
     growing, _ = await grow(LARGE)
