@@ -24,8 +24,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.disk import Verified
 from mirror.store.errors import StoreError
-from mirror.store.growing import GrowingFile, Partial
+from mirror.store.growing import GrowingFile
 from mirror.store.index import Link
+from mirror.store.partial import Partial
 from mirror.store.store import Store
 from mirror.store.trouble import Kind, kind_of
 from mirror.tasks import Tasks, stop_task, to_the_end

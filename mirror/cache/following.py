@@ -16,8 +16,9 @@ from mirror.oci.reference import Repository
 from mirror.store.errors import Lost, StoreError
 from mirror.store.folder import Held
 from mirror.store.followed import Followed
-from mirror.store.growing import GrowingFile, Partial
+from mirror.store.growing import GrowingFile
 from mirror.store.index import Link
+from mirror.store.partial import Partial
 from mirror.store.store import Store
 from mirror.tasks import to_the_end
 from mirror.upstream.sources import Upstream

@@ -34,12 +34,12 @@ from mirror.store.disk import Verified, try_room
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.followed import Followed
 from mirror.store.generation import Generation
-from mirror.store.growing import Partial
 from mirror.store.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.litter import old_partials
 from mirror.store.lock import locked, try_folder
 from mirror.store.memory import Content
 from mirror.store.mending import Mending
+from mirror.store.partial import Partial
 from mirror.store.pins import Kept, Pins
 from mirror.store.quota import IN_USE, Quota, Room
 from mirror.store.trouble import Side, Troubles

@@ -13,8 +13,8 @@ from pathlib import Path
 from mirror.oci.digest import Digest
 from mirror.store.blobs import ROWS, Blobs
 from mirror.store.closure import parsed
-from mirror.store.growing import Partial
 from mirror.store.lock import try_lock
+from mirror.store.partial import Partial
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from mirror.store.disk import Verified
 from mirror.store.errors import StoreError
 from mirror.store.folder import Folder, Held, StoredManifest
 from mirror.store.followed import Followed
-from mirror.store.growing import GrowingFile, Partial
+from mirror.store.growing import GrowingFile
 from mirror.store.index import Link, ReferrersEntry, TagEntry
 from mirror.store.memory import Content, Memory
+from mirror.store.partial import Partial
 from mirror.store.threads import DiskThreads
 from mirror.tasks import to_the_end
 

@@ -13,8 +13,8 @@ from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from mirror.store.disk import Verified
 from mirror.store.folder import Folder, StoredManifest
-from mirror.store.growing import Partial
 from mirror.store.index import TagEntry
+from mirror.store.partial import Partial
 from mirror.store.quota import IN_USE
 from tests.fakes.content import descriptor, image_index, image_manifest
 

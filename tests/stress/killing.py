@@ -22,9 +22,9 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store import fsck
 from mirror.store.folder import Folder, StoredManifest
 from mirror.store.fsck import HARMLESS, Cursor, Fsck
-from mirror.store.growing import Hasher
 from mirror.store.index import Link, TagEntry
 from mirror.store.litter import old_partials
+from mirror.store.partial import Hasher
 
 X = Repository("docker.io", "library/x")
 LARGE = os.urandom(300_000)

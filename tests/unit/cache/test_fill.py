@@ -11,7 +11,7 @@ import pytest
 from mirror.cache import following
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.growing import Partial
+from mirror.store.partial import Partial
 from mirror.store.store import Store
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry

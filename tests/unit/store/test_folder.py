@@ -16,7 +16,7 @@ from mirror.store.blobs import Gone, Why
 from mirror.store.disk import Verified
 from mirror.store.errors import PinTooLarge
 from mirror.store.folder import SMALL_BYTES, Folder
-from mirror.store.growing import Partial
+from mirror.store.partial import Partial
 from mirror.store.quota import IN_USE
 from tests.fakes.cached import age, open_folder, put_image
 

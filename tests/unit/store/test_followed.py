@@ -8,7 +8,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.followed import Followed
-from mirror.store.growing import Partial
+from mirror.store.partial import Partial
 from tests.fakes.cached import interrupt
 
 DIGEST = Digest.of(b"x")
