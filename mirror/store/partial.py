@@ -1,4 +1,4 @@
-"""A partial: what the folder `partial/` has of one digest: a data file, its chunk map, the lock on the map."""
+"""A partial: what the folder `partial/` has of one digest: a data file, its chunk map, the lock on that."""
 
 import os
 from collections import deque
