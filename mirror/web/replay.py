@@ -33,7 +33,7 @@ LONGEST = 30.0
 # What was given is noted so long later, in seconds, and no more than so much at a time: many cost less than
 # one by one. Soon enough for a log that is watched.
 NOTING = 0.05
-MOST_GIVEN = 250
+MOST_GIVEN = 50
 
 # How many heads that were seen once are waited for to be seen again.
 MOST_SEEN = 8192
