@@ -158,7 +158,11 @@ class Download:
         return 1 if all(source.resting(now) for source in candidates) else self._ramp.level
 
     def _beginning(self) -> set[Source]:
-        """Sources that are new, and have not answered yet, if there are others: nobody waits for them."""
+        """Sources that are new, and have not answered yet, if there are others: who is in a hurry does not
+        wait for them.
+        """
+        if not self._urgent:
+            return set()
         new = {lane.source for lane in self._lanes if not lane.source.health.speed}
         new -= {lane.source for lane in self._lanes if lane.answered}
         return new if set(self._choice.candidates()) - new else set()
@@ -172,7 +176,10 @@ class Download:
     ) -> bool:
         """Start one lane; False when there is nothing to bring, or nowhere to bring it from."""
         missing, wanted = gaps
-        source = self._choice.pick(Counter(lane.source for lane in self._lanes), self._beginning())
+        beginning = self._beginning()
+        source = self._choice.pick(Counter(lane.source for lane in self._lanes), beginning)
+        if source in beginning:  # the others rest
+            return False
         if self._lanes and (not source.ranges or source.full or source.resting(now)):
             return False
         if not self._divisible(growing):
