@@ -20,6 +20,9 @@ from tests.e2e.images import OCI_CONFIG, OCI_LAYER, digest_of
 MIB = 1024 * 1024
 SMALL, MEDIUM = 2048, 512 * 1024
 
+# Of an image of small layers.
+LAYERS = 20
+
 # Layers of the image for the slow line, in MiB: uneven, as real ones are, 226 together.
 WAN_LAYERS = (128, 48, 24, 16, 8, 2)
 
@@ -33,6 +36,13 @@ class Blob:
     @property
     def path(self) -> str:
         return f"/v2/{self.repository}/blobs/{self.digest}"
+
+
+@dataclass(frozen=True)
+class Manifest(Blob):
+    @property
+    def path(self) -> str:
+        return f"/v2/{self.repository}/manifests/{self.digest}"
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,19 @@ class Site:
             data = random.Random(f"small {number}").randbytes(SMALL)
             self._small.append(self._blob("library/small", [data]))
         return self._small[:count]
+
+    def small_pulls(self, count: int) -> list[Blob]:
+        """What clients ask for that pull so many layers of 2 KiB: the manifest of each image, then the image.
+
+        One manifest ahead, so that a layer is never asked for before its manifest has come.
+        """
+        layers, asked, named = self.small(count), list[Blob](), list[Blob]()
+        for start in range(0, count, LAYERS):
+            image = self._tagged("library/small", str(start), layers[start : start + LAYERS])
+            size = (self.root / image.by_digest[1:]).stat().st_size
+            asked += [Manifest(image.repository, image.digest, size), *named]
+            named = [image.config, *image.layers]
+        return asked + named
 
     def medium(self, count: int) -> list[Blob]:
         """So many of 512 KiB, which are not kept in memory as a whole."""

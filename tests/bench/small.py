@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from tests.bench.bench import Bench
-from tests.bench.client import Trouble, fetch
+from tests.bench.client import ACCEPT, Trouble, fetch
 from tests.bench.content import Blob
 from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC, Running
 
@@ -18,8 +18,11 @@ MOST_FOR_DISTRIBUTION = 2000
 
 
 def small_fills(bench: Bench) -> None:
-    """Each blob once, over 32 connections, every digest checked; static is what this load can do."""
-    blobs = bench.site.small(1000 if bench.options.quick else bench.options.small)
+    """Each blob once, over 32 connections, every digest checked; static is what this load can do.
+
+    As clients do, who ask for the manifest of an image first.
+    """
+    blobs = bench.site.small_pulls(1000 if bench.options.quick else bench.options.small)
     with bench.origin() as origin:
         for name in bench.turns(MIRROR, DISTRIBUTION, PROXY, STATIC):
             with bench.attempt("small-fills", name), bench.cold(name, origin) as server:
@@ -46,7 +49,7 @@ class _Client(asyncio.Protocol):
     """One connection: the next blob as soon as the one before is here."""
 
     def __init__(self, host: str, left: deque[Blob]) -> None:
-        self._host = host
+        self._headers = f"Host: {host}\r\nAccept: {ACCEPT}"
         self._left = left
         self._data = b""
         self._wanted = left[0]
@@ -76,7 +79,7 @@ class _Client(asyncio.Protocol):
             self._end(None)
             return
         self._wanted = self._left.popleft()
-        self._transport.write(f"GET {self._wanted.path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        self._transport.write(f"GET {self._wanted.path} HTTP/1.1\r\n{self._headers}\r\n\r\n".encode())
 
     def _end(self, trouble: Trouble | None) -> None:
         if self.done.done():
