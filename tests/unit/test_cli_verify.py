@@ -82,7 +82,9 @@ def test_interrupted_it_goes_on(cache: Path, tmp_path: Path) -> None:
         digests = [put(folder, tmp_path, data)[0] for data in blobs]
     first = file_of(cache, min([*digests, TWO, Digest.of(b"one")], key=str))
     first.unlink()
-    command = [*COMMAND, "verify", "--cache-dir", str(cache), "--rate", "1MiB"]
+    # Whoever runs the tests in the background ignores SIGINT, and so would what they start.
+    command = ["env", "--default-signal=INT", *COMMAND]
+    command += ["verify", "--cache-dir", str(cache), "--rate", "1MiB"]
     # Without coverage, which holds a lock that a signal may leave held for ever.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
