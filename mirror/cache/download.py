@@ -121,7 +121,7 @@ class Download:
         level = self._level(growing, now)
         # What readers wait for is watched, and towards the end, when all is on its way, everything.
         watched = [lane for lane in self._lanes if any(lane.start <= each < lane.stop for each in wanted)]
-        while sum(lane.source not in self._beginning() for lane in self._lanes) < level:
+        while self._counted() < level:
             if not self._start_next(growing, (missing, wanted), level, now):
                 watched = list(self._lanes)
                 break
@@ -156,6 +156,11 @@ class Download:
         flowing = sum(lane.first is not None for lane in self._lanes)
         self._ramp.observe(now, received, flowing, self._effort.seconds())
         return 1 if all(source.resting(now) for source in candidates) else self._ramp.level
+
+    def _counted(self) -> int:
+        """How many of the lanes there are count as such."""
+        beginning = self._beginning()
+        return sum(lane.source not in beginning for lane in self._lanes)
 
     def _beginning(self) -> set[Source]:
         """Sources that are new, and have not answered yet, if there are others: who is in a hurry does not
