@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,18 @@ sys.stdin.read()
 """
 
 
+@contextmanager
+def killed_at_last(program: str, path: Path, says: str) -> Iterator[None]:
+    """Another process that has done something with the file, until it dies by kill -9."""
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == f"{says}\n"
+        yield
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+
+
 def is_unread(path: Path) -> bool | None:
     with unread(path) as idle:
         return idle
@@ -52,13 +66,8 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
 def test_the_kernel_frees_it_when_the_holder_is_killed(tmp_path: Path) -> None:
     """Another process has it; kill -9, and it is ours."""
     path = tmp_path / "x.map"
-    command = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"
+    with killed_at_last(HOLD, path, "locked"):
         assert try_lock(path) is None
-        other.send_signal(signal.SIGKILL)
-        other.wait()
     descriptor = try_lock(path)
     assert descriptor is not None
     os.close(descriptor)
@@ -147,13 +156,8 @@ def test_whoever_reads_in_another_process_counts_until_it_dies(tmp_path: Path) -
     """kill -9, and nobody reads it any more."""
     path = tmp_path / "blob"
     path.write_bytes(b"data")
-    command = [sys.executable, "-c", READ, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "reading\n"
+    with killed_at_last(READ, path, "reading"):
         assert is_unread(path) is False
-        other.send_signal(signal.SIGKILL)
-        other.wait()
     assert is_unread(path) is True
 
 
