@@ -66,32 +66,8 @@ class Metrics:
             "Blobs to be fetched ahead, by how that ended (stored, joined, failed, cancelled, dropped).",
             "outcome",
         )
-        self.source_up = self._gauge(
-            "source_up", "1 while the source is used, 0 while it is left alone.", *SOURCE
-        )
-        self.source_latency = self._gauge("source_latency_seconds", "To the first byte, averaged.", *SOURCE)
-        self.source_speed = self._gauge("source_bytes_per_second", "Of one connection, averaged.", *SOURCE)
-        self.source_connections = self._gauge(
-            "source_connections", "Connections that bring blobs now.", *SOURCE
-        )
-        self.source_lies = self._counter(
-            "source_wrong_bytes_total",
-            "Downloads that did not match their digest because of what the source sent.",
-            "upstream",
-            "source",
-        )
-        self.evicted_blobs = self._counter(
-            "evicted_blobs_total", "Blobs removed to make room, or for their age.", "reason"
-        )
-        self.evicted_bytes = self._counter("evicted_bytes_total", "Their bytes.", "reason")
-        self.ratelimit_limit = self._gauge(
-            "ratelimit_limit", "Requests that the upstream allows the account.", *ACCOUNT
-        )
-        self.ratelimit_remaining = self._gauge(
-            "ratelimit_remaining", "Requests that it has left of them.", *ACCOUNT
-        )
-        self.cache_bytes = self._gauge("cache_bytes", "Bytes of blobs cached.")
-        self.cache_entries = self._gauge("cache_entries", "Blobs cached.")
+        self._about_sources()
+        self._about_room()
 
     def render(self) -> tuple[bytes, str]:
         """Body and Content-Type for a Prometheus scrape."""
@@ -108,6 +84,36 @@ class Metrics:
             )
             for each in self._registry.collect()
         ]
+
+    def _about_sources(self) -> None:
+        self.source_up = self._gauge(
+            "source_up", "1 while the source is used, 0 while it is left alone.", *SOURCE
+        )
+        self.source_latency = self._gauge("source_latency_seconds", "To the first byte, averaged.", *SOURCE)
+        self.source_speed = self._gauge("source_bytes_per_second", "Of one connection, averaged.", *SOURCE)
+        self.source_connections = self._gauge(
+            "source_connections", "Connections that bring blobs now.", *SOURCE
+        )
+        self.source_lies = self._counter(
+            "source_wrong_bytes_total",
+            "Downloads that did not match their digest because of what the source sent.",
+            "upstream",
+            "source",
+        )
+        self.ratelimit_limit = self._gauge(
+            "ratelimit_limit", "Requests that the upstream allows the account.", *ACCOUNT
+        )
+        self.ratelimit_remaining = self._gauge(
+            "ratelimit_remaining", "Requests that it has left of them.", *ACCOUNT
+        )
+
+    def _about_room(self) -> None:
+        self.evicted_blobs = self._counter(
+            "evicted_blobs_total", "Blobs removed to make room, or for their age.", "reason"
+        )
+        self.evicted_bytes = self._counter("evicted_bytes_total", "Their bytes.", "reason")
+        self.cache_bytes = self._gauge("cache_bytes", "Bytes of blobs cached.")
+        self.cache_entries = self._gauge("cache_entries", "Blobs cached.")
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"registry_mirror_{name}", documentation, labels, registry=self._registry)
