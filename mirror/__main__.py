@@ -1,6 +1,6 @@
 """`python -m mirror`."""
 
-from mirror.cli import main
+from mirror.cli.app import main
 
 if __name__ == "__main__":
     main()

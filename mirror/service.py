@@ -7,20 +7,20 @@ from contextlib import suppress
 from typing import Any
 
 from mirror.cache.cache import Cache
-from mirror.cache.fill import Tools
-from mirror.config import Config
-from mirror.heap import give_back
-from mirror.ledger import Ledger
-from mirror.log import get_logger
-from mirror.metrics import Family, Metrics, rendered
+from mirror.config.loader import Config
+from mirror.metrics.metrics import Family, Metrics, rendered
+from mirror.metrics.multiprocess import Ledger
 from mirror.oci.digest import Digest
-from mirror.store.blobs import Gone, Why
+from mirror.store.blobs.blobs import Gone, Why
+from mirror.store.blobs.fsck import HARMLESS, Step
 from mirror.store.errors import StoreError
-from mirror.store.fsck import HARMLESS, Step
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store
-from mirror.tasks import Tasks
-from mirror.upstream.sources import Upstreams
+from mirror.system.malloc import give_back
+from mirror.transfer.context import Tools
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.log import get_logger
+from mirror.util.tasks import Tasks
 
 log = get_logger(__name__)
 

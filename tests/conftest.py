@@ -7,8 +7,8 @@ import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from mirror.cache import download
-from mirror.tasks import Tasks
+from mirror.transfer import download
+from mirror.util.tasks import Tasks
 from tests.fakes.registry import FakeRegistry
 from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_addoption,
@@ -33,7 +33,7 @@ def blockbuster() -> Iterator[BlockBuster]:
     """A blocking call inside a running event loop raises BlockingError instead of stalling every client."""
     with blockbuster_ctx() as active:
         # To a socket that does not block, from pages that were looked at first.
-        active.functions["os.sendfile"].can_block_in("mirror/web/sending.py", {"_step"})
+        active.functions["os.sendfile"].can_block_in("mirror/web/sendfile.py", {"_step"})
         yield active
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirror.config import Amount, CacheSettings, Config, UpstreamSettings
+from mirror.config.loader import Amount, CacheSettings, Config, UpstreamSettings
 from mirror.oci.digest import Digest
 from mirror.service import Service
-from mirror.tasks import Tasks
+from mirror.util.tasks import Tasks
 from mirror.web.app import serve
 from tests.fakes.registry import FakeRegistry
 

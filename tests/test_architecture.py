@@ -2,46 +2,36 @@
 
 import ast
 import gc
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mirror"
 
-# Lower layers first. A module may import from its own layer and from those below.
+# Lower layers first. A module may import from its own package and from packages of lower layers.
 LAYERS = [
     {"oci"},
-    {
-        "config",
-        "fields",
-        "heap",
-        "settings",
-        "log",
-        "metrics",
-        "tally",
-        "tasks",
-        "tls",
-        "listening",
-        "ledger",
-    },
+    {"util", "metrics"},
+    {"config"},
+    {"system"},
     {"store", "upstream"},
-    {"cache"},
+    {"transfer"},
+    {"cache", "manage"},
     {"service"},
     {"web"},
-    {
-        "notify",
-        "workers",
-        "serving",
-        "cli",
-        "cli_cache",
-        "cli_common",
-        "cli_pins",
-        "cli_verify",
-        "__main__",
-    },
+    {"server"},
+    {"cli"},
+    {"__main__"},
 ]
+
+# How many modules one folder may hold before it needs wings, and the folders that hold more: none. A folder
+# may leave this table, and its number may only shrink.
+MOST_MODULES = 16
+CROWDED: dict[str, int] = {}
 
 # What may be imported, or used, only where; paths are relative to the package.
 DOORS = {
@@ -50,16 +40,17 @@ DOORS = {
     "aiofiles": ("store/",),
     "aiohttp.web": ("web/",),
     "aiohttp": ("upstream/", "web/"),
-    "prometheus_client": ("metrics.py", "web/probes.py"),
-    "tomllib": ("config.py",),
-    "os.environ": ("config.py",),
-    "os.getenv": ("config.py",),
-    "asyncio.create_task": ("tasks.py",),
-    "asyncio.ensure_future": ("tasks.py",),
+    "prometheus_client": ("metrics/metrics.py", "web/probes.py"),
+    "tomllib": ("config/",),
+    "os.environ": ("config/",),
+    "os.getenv": ("config/",),
+    "asyncio.create_task": ("util/tasks.py",),
+    "asyncio.ensure_future": ("util/tasks.py",),
     "pickle": (),
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
+NAMES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES}
 
 
 @cache
@@ -72,12 +63,37 @@ def parsed(path: Path) -> ast.Module:
         gc.enable()
 
 
-def layer_of(path: Path) -> int:
-    """The index in LAYERS of a file of the package; the package's own __init__ is below all."""
-    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if first == "__init__":
+def package_of(name: str) -> str:
+    """The package, or the module beside the packages, of a dotted name below `mirror`."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def layer_of(package: str) -> int:
+    """The index in LAYERS; `mirror` itself, which holds the version, is below all."""
+    if not package:
         return -1
-    return next(index for index, names in enumerate(LAYERS) if first in names)
+    found = next((index for index, names in enumerate(LAYERS) if package in names), None)
+    assert found is not None, f"{package} is in no layer"
+    return found
+
+
+def wing_of(module: str) -> str:
+    """A module that stands for itself, or the wing (`mirror.store.blobs`) that it belongs to."""
+    return ".".join(module.split(".")[:3])
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a file of the package."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of the package that this file imports, at its head and in its functions."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom) and node.module and within(node.module, "mirror"):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in NAMES else node.module
 
 
 def used(tree: ast.AST) -> Iterator[str]:
@@ -97,16 +113,29 @@ def within(name: str, door: str) -> bool:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down_only(path: Path) -> None:
-    """A module imports from its own layer or below, and `store` and `upstream` never meet."""
-    here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for name in used(parsed(path)):
-        if not within(name, "mirror") or name == "mirror.__version__":
-            continue
-        there = name.split(".")[1]
-        target = next((index for index, names in enumerate(LAYERS) if there in names), None)
-        assert target is not None, f"{name} is in no layer"
-        assert target <= layer_of(path), f"{here} imports {name}, which is above it"
-        assert {here, there} != {"store", "upstream"}, f"{here} imports {name}"
+    """A module imports from its own package or from lower layers, never from a package beside its own."""
+    here = package_of(name_of(path))
+    for name in imported(path):
+        there = package_of(name)
+        if there != here:
+            assert layer_of(there) < layer_of(here), f"{here} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("node_of", [str, wing_of, package_of], ids=["modules", "wings", "packages"])
+def test_imports_make_no_cycle(node_of: Callable[[str], str]) -> None:
+    """Modules, wings and packages can each be put in an order in which every import points backwards."""
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        here = node_of(name_of(path))
+        graph.setdefault(here, set()).update({node_of(name) for name in imported(path)} - {here})
+    TopologicalSorter(graph).prepare()
+
+
+def test_no_folder_is_crowded() -> None:
+    """A folder holds at most MOST_MODULES modules, or as many as CROWDED allows it for now."""
+    folders = Counter(str(p.parent.relative_to(PACKAGE)) for p in MODULES if p.name != "__init__.py")
+    crowded = {folder: count for folder, count in folders.items() if count > MOST_MODULES}
+    assert crowded == CROWDED
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -3,28 +3,21 @@
 from collections.abc import Callable
 from functools import partial
 
-from mirror.cache.answers import (
-    BlobAnswer,
-    BlobInfo,
-    GrowingReader,
-    Outcome,
-    Rescue,
-    SmallBlob,
-    StoredReader,
-)
-from mirror.cache.fill import Fill, Tools
-from mirror.cache.flight import Filling, Flight, Flights
-from mirror.cache.passing import PassedBlob
-from mirror.cache.single import Single
-from mirror.cache.small import SmallFill, is_small
-from mirror.log import get_logger
+from mirror.cache.results import BlobAnswer, BlobInfo, GrowingReader, Outcome, Rescue, SmallBlob, StoredReader
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import ShuttingDown, StoreError
-from mirror.store.growing import HELD_WHOLE
-from mirror.store.index import Link
+from mirror.store.metadata.index import Link
+from mirror.store.partial.growing import HELD_WHOLE
+from mirror.transfer.context import Tools
+from mirror.transfer.fill import Fill
+from mirror.transfer.flight import Filling, Flight, Flights
+from mirror.transfer.passthrough import PassedBlob
+from mirror.transfer.small_fill import SmallFill, is_small
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
-from mirror.upstream.sources import Upstreams
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.log import get_logger
+from mirror.util.single_flight import Single
 
 log = get_logger(__name__)
 

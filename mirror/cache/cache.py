@@ -2,7 +2,12 @@
 
 from collections.abc import Collection
 
-from mirror.cache.answers import (
+from mirror.cache.blobs import Blobs
+from mirror.cache.completeness import Completeness
+from mirror.cache.listings import Listings
+from mirror.cache.manifests import Manifests
+from mirror.cache.prefetch import Prefetch
+from mirror.cache.results import (
     BlobAnswer,
     BlobInfo,
     CatalogAnswer,
@@ -11,17 +16,12 @@ from mirror.cache.answers import (
     ReferrersAnswer,
     TagsAnswer,
 )
-from mirror.cache.blobs import Blobs
-from mirror.cache.complete import Completeness
-from mirror.cache.fill import Tools
-from mirror.cache.listings import Listings
-from mirror.cache.manifests import Manifests
-from mirror.cache.prefetch import Prefetch
 from mirror.cache.tags import Tags
-from mirror.config import Tags as TagSettings
+from mirror.config.loader import Tags as TagSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.upstream.sources import Upstreams
+from mirror.transfer.context import Tools
+from mirror.upstream.upstream_set import Upstreams
 
 
 class Cache:

@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from mirror.config import TagRule
-from mirror.config import Tags as TagSettings
+from mirror.config.loader import TagRule
+from mirror.config.loader import Tags as TagSettings
 from mirror.oci.reference import Repository, Tag
-from mirror.upstream.budget import Pressure
+from mirror.upstream.rate_limit import Pressure
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from mirror.cache.answers import CatalogAnswer, Outcome, ReferrersAnswer, TagsAnswer, Unconfirmed
-from mirror.cache.fill import Tools
-from mirror.cache.single import Single
+from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, TagsAnswer, Unconfirmed
 from mirror.cache.tags import FINAL, Tags, spared_words
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
@@ -20,9 +18,11 @@ from mirror.oci.manifest import (
     referrers_tag,
 )
 from mirror.oci.reference import Repository
-from mirror.store.index import ReferrersEntry
+from mirror.store.metadata.index import ReferrersEntry
+from mirror.transfer.context import Tools
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.sources import Upstreams
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.single_flight import Single
 
 # The most tags on a page of those that are known here.
 MOST_TAGS = 10_000

@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from functools import partial
 
-from mirror.cache.answers import FOR_EVER, ManifestAnswer, ManifestInfo, Outcome
-from mirror.cache.fill import Tools
-from mirror.cache.following import alone
-from mirror.cache.missing import Missing
-from mirror.cache.single import Single
+from mirror.cache.negative_cache import Missing
+from mirror.cache.results import FOR_EVER, ManifestAnswer, ManifestInfo, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
     DOCKER_LIST,
@@ -19,11 +16,14 @@ from mirror.oci.manifest import (
     parse_manifest,
 )
 from mirror.oci.reference import Repository
-from mirror.store.folder import StoredManifest
-from mirror.store.index import Link
+from mirror.store.cache_dir import StoredManifest
+from mirror.store.metadata.index import Link
+from mirror.transfer.context import Tools
+from mirror.transfer.exclusive import alone
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry import ManifestBody
-from mirror.upstream.sources import Upstreams
+from mirror.upstream.registry_client import ManifestBody
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.single_flight import Single
 
 MANIFEST_TYPES = frozenset({DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST})
 

@@ -13,19 +13,20 @@ import asyncio
 import math
 import time
 
-from mirror.cache.answers import ManifestAnswer, Outcome
 from mirror.cache.blobs import Blobs
-from mirror.cache.fill import Tools
-from mirror.cache.flight import Flight
-from mirror.cache.lately import Lately
-from mirror.log import get_logger
+from mirror.cache.results import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, parse_manifest
 from mirror.oci.reference import Repository
+from mirror.store.blobs.quota import IN_USE
 from mirror.store.errors import StoreError
-from mirror.store.quota import IN_USE
+from mirror.transfer.context import Tools
+from mirror.transfer.flight import Flight
 from mirror.upstream.health import State
-from mirror.upstream.sources import Upstream, Upstreams
+from mirror.upstream.upstream import Upstream
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.log import get_logger
+from mirror.util.ttl_cache import Lately
 
 log = get_logger(__name__)
 

@@ -7,21 +7,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from mirror.cache.answers import ManifestAnswer, ManifestInfo, Outcome, Unconfirmed
-from mirror.cache.fill import Tools
-from mirror.cache.following import alone
 from mirror.cache.freshness import Freshness
 from mirror.cache.manifests import Manifests, answer
-from mirror.cache.missing import Missing
-from mirror.cache.single import Single
-from mirror.config import Tags as TagSettings
+from mirror.cache.negative_cache import Missing
+from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Unconfirmed
+from mirror.config.loader import Tags as TagSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.errors import StoreError
-from mirror.store.index import Link, TagEntry
-from mirror.upstream.budget import PLENTY
+from mirror.store.metadata.index import Link, TagEntry
+from mirror.transfer.context import Tools
+from mirror.transfer.exclusive import alone
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.sources import Upstream, Upstreams
+from mirror.upstream.rate_limit import PLENTY
+from mirror.upstream.upstream import Upstream
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.single_flight import Single
 
 T = TypeVar("T")
 

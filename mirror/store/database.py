@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import diskcache
-from diskcache.core import DBNAME
+from diskcache.core import DBNAME, MODE_PICKLE
+
+# How long a write waits for another process's write before it is an error (StoreError), in seconds.
+BUSY_SECONDS = 5.0
+
 
 # SQLite's own files: the database, what was written last, and the memory its users share.
 FILES = (DBNAME, f"{DBNAME}-wal", f"{DBNAME}-shm")
@@ -25,6 +29,35 @@ SQLITE = {
     # somebody reads for long, a backup for instance, and shrinks to this after that.
     "sqlite_journal_size_limit": 16 * 1024 * 1024,
 }
+
+
+class ForeignRow(OSError):
+    """A row that this program did not write; an OSError, because diskcache reads that as `gone`."""
+
+
+class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
+    """Keys and values are str; anything else is refused, on the way in and on the way out."""
+
+    def put(self, key: object) -> tuple[str, bool]:
+        if not isinstance(key, str):
+            raise TypeError(f"keys are str, not {type(key).__name__}")
+        return key, True
+
+    def get(self, key: object, raw: bool) -> str:
+        if not raw or not isinstance(key, str):
+            raise ForeignRow("a key that is not text")
+        return key
+
+    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, str | None, Any]:
+        if not isinstance(value, str):
+            raise TypeError(f"values are str, not {type(value).__name__}")
+        stored: tuple[int, int, str | None, Any] = super().store(value, False, key=key)
+        return stored
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Any:
+        if mode == MODE_PICKLE:
+            raise ForeignRow("a pickled value")
+        return super().fetch(mode, filename, value, read)
 
 
 class Database:

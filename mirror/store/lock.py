@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.store.generation import open_shared
+from mirror.store.invalidation import open_shared
 
 
 def lock_path(digest: Digest, folder: Path) -> Path:

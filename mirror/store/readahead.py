@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from mirror.store.errors import translated
-from mirror.store.threads import DiskThreads
+from mirror.store.executor import DiskThreads
 
 # What is looked at, and then sent, at a time.
 STRETCH = 2 * 1024 * 1024

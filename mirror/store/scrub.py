@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mirror.log import get_logger
+from mirror.store.blobs.fsck import HARMLESS, Cursor, Fsck, Step
+from mirror.store.cache_dir import Folder
 from mirror.store.errors import StoreError
-from mirror.store.folder import Folder
-from mirror.store.fsck import HARMLESS, Cursor, Fsck, Step
+from mirror.store.executor import DiskThreads
 from mirror.store.lock import try_lock
-from mirror.store.pace import Pace
-from mirror.store.threads import DiskThreads
+from mirror.util.log import get_logger
+from mirror.util.rate_limiter import Pace
 
 log = get_logger(__name__)
 

@@ -11,25 +11,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mirror.config import CacheSettings
-from mirror.log import get_logger
+from mirror.config.loader import CacheSettings
 from mirror.oci.digest import Digest
-from mirror.oci.pattern import Pin
+from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository, Tag
-from mirror.store.attempts import Attempts
-from mirror.store.blobs import Gone
-from mirror.store.claim import Claim
-from mirror.store.combine import Combined
-from mirror.store.disk import Verified
+from mirror.store.batch import Combined
+from mirror.store.blobs.blobs import Gone
+from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.cache_dir import Folder, Held, StoredManifest
 from mirror.store.errors import StoreError
-from mirror.store.folder import Folder, Held, StoredManifest
-from mirror.store.followed import Followed
-from mirror.store.growing import GrowingFile
-from mirror.store.index import Link, ReferrersEntry, TagEntry
-from mirror.store.memory import Content, Memory
-from mirror.store.partial import Partial
-from mirror.store.threads import DiskThreads
-from mirror.tasks import to_the_end
+from mirror.store.executor import DiskThreads
+from mirror.store.memory_cache import Content, Memory
+from mirror.store.metadata.index import Link, ReferrersEntry, TagEntry
+from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.lease import Claim
+from mirror.store.partial.partial import Partial
+from mirror.store.partial.remote_partial import Followed
+from mirror.store.retrying import Attempts
+from mirror.util.log import get_logger
+from mirror.util.tasks import to_the_end
 
 log = get_logger(__name__)
 

@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mirror.config import Login, UpstreamSettings
-from mirror.log import get_logger
-from mirror.metrics import Metrics
+from mirror.config.loader import Login, UpstreamSettings
+from mirror.metrics.metrics import Metrics
 from mirror.upstream.auth import Authorizer
-from mirror.upstream.budget import OUT, PLENTY, Budget, Pressure
-from mirror.upstream.transport import Transport
+from mirror.upstream.http.transport import Transport
+from mirror.upstream.rate_limit import OUT, PLENTY, Budget, Pressure
+from mirror.util.log import get_logger
 
 log = get_logger(__name__)
 

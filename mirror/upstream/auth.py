@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 
 from yarl import URL
 
-from mirror.config import UpstreamSettings
-from mirror.log import redact_url
+from mirror.config.loader import UpstreamSettings
 from mirror.oci.challenge import Challenge
-from mirror.upstream.answers import excerpt
+from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.redirect import Rules, origin, parse_url, refusal
+from mirror.upstream.http.redirect import Rules, origin, parse_url, refusal
+from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.retry import parse_retry_after
-from mirror.upstream.transport import Response, Transport
+from mirror.util.log import redact_url
 
 MAX_TOKEN_BYTES = 1024 * 1024
 # The specification's default, for the many servers that leave expires_in out.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mirror.oci.ranges import Span, parse_content_range
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.transport import Arriving, Response
+from mirror.upstream.http.transport import Arriving, Response
 
 
 @dataclass(frozen=True, slots=True)

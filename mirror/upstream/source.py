@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mirror.log import get_logger
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.body import BlobBody
-from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.health import FAILURES, Health, State
-from mirror.upstream.registry import ManifestBody, ManifestInfo, Registry
+from mirror.upstream.http_client import Shortcut
+from mirror.upstream.registry_client import ManifestBody, ManifestInfo, Registry
+from mirror.util.log import get_logger
 
 T = TypeVar("T")
 

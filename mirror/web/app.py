@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from mirror.config import Config
-from mirror.listening import Listening, Share, bound, printed
-from mirror.log import get_logger
+from mirror.config.loader import Config
 from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
-from mirror.tasks import first_of
-from mirror.web import respond
-from mirror.web.connection import Connection, Server
-from mirror.web.exchange import Exchange
+from mirror.system.sockets import Listening, Share, bound, printed
+from mirror.util.log import get_logger
+from mirror.util.tasks import first_of
+from mirror.web import responses
 from mirror.web.probes import Probes
-from mirror.web.registry import RegistryApi
-from mirror.web.replay import Replay
+from mirror.web.protocol import Connection, Server
+from mirror.web.registry_api import RegistryApi
+from mirror.web.request_log import Exchange
+from mirror.web.response_cache import Replay
 
 log = get_logger(__name__)
 
@@ -115,11 +115,11 @@ class App:
         except Exception:
             log.exception("unexpected error", id=exchange.id)
             if exchange.streaming:  # an error document would be taken for the rest of the blob
-                return respond.cut_short(exchange)
+                return responses.cut_short(exchange)
             failure = RegistryError(
                 Code.UNKNOWN, f"unexpected error in this mirror; its log says more under id {exchange.id}"
             )
-            return respond.error(exchange, failure)
+            return responses.error(exchange, failure)
 
 
 async def serve(

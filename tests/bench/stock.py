@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path
 
 from mirror.cache.manifests import links_of
-from mirror.config import CacheSettings
+from mirror.config.loader import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
-from mirror.store.folder import Folder, StoredManifest
-from mirror.store.index import Link, TagEntry
+from mirror.store.cache_dir import Folder, StoredManifest
+from mirror.store.metadata.index import Link, TagEntry
 from tests.e2e.images import OCI_CONFIG, OCI_LAYER
 
 # Of an image: its manifest, its config, and layers.

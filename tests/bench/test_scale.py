@@ -3,9 +3,9 @@
 from contextlib import closing
 from pathlib import Path
 
-from mirror.cache.inventory import Inventory
-from mirror.oci.pattern import Images
-from mirror.store.folder import Folder
+from mirror.manage.inventory import Inventory
+from mirror.oci.image_pattern import Images
+from mirror.store.cache_dir import Folder
 from tests.bench.report import Results
 from tests.bench.scale import table
 from tests.bench.stock import BLOBS, image, make

@@ -1,6 +1,6 @@
 """A warm blob over TLS, where no sendfile helps."""
 
-from mirror.settings import Server
+from mirror.config.schema import Server
 from tests.bench.bench import Bench, check
 from tests.bench.client import throughput
 from tests.bench.contestants import MIRROR, STATIC

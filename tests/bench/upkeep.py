@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from mirror.config import CacheSettings
-from mirror.fields import Amount
+from mirror.config.loader import CacheSettings
+from mirror.config.types import Amount
 from mirror.oci.digest import Digest
-from mirror.store.folder import Folder
+from mirror.store.cache_dir import Folder
 from tests.bench.machine import settle
 from tests.bench.stock import BLOBS, MONTH, image, put_blobs, put_images
 from tests.bench.visits import Add

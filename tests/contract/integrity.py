@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirror.config import SourceSettings
+from mirror.config.loader import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.store.lock import try_lock
-from mirror.web.respond import BLOB_TYPE
+from mirror.web.responses import BLOB_TYPE
 from tests.fakes.content import FakeImage
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, mirror_of

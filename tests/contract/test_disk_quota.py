@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs import Blobs
+from mirror.store.blobs.blobs import Blobs
 from tests.contract.test_disk_trouble import an_image, is_kept, pulled, troubles
 from tests.disks import MIB, formatted
 from tests.fakes.registry import FakeRegistry

@@ -19,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mirror.oci.digest import Digest
-from mirror.store.memory import Memory
+from mirror.store.memory_cache import Memory
 from tests.disks import MIB, fill_up, formatted, mount, tmpfs
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault, Gate, flipped
@@ -309,8 +309,8 @@ async def test_a_database_that_somebody_holds(
     hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waited for once, not by every client; and used again when it is free."""
-    monkeypatch.setattr("mirror.store.index.BUSY_SECONDS", 0.05)
-    monkeypatch.setattr("mirror.store.blobs.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("mirror.store.metadata.index.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("mirror.store.database.BUSY_SECONDS", 0.05)
     async with mirror_of(hub, tmp_path / "cache") as mirror:
         holder = await asyncio.to_thread(hold, tmp_path / "cache" / "books" / "cache.db")
         await pulled(mirror, an_image(hub, "t"))

@@ -1,8 +1,8 @@
 """Upstreams that answer wrongly: what the client sees, what is kept (nothing wrong), and that it passes.
 
 Each scenario is one way of being wrong, for a manifest by tag and by digest, a small blob (filled in one
-piece, `cache/small.py`) and a large one (`cache/fill.py`): first from an upstream that has no other source,
-then with another source beside it, which gives the right bytes without the client noticing.
+piece, `transfer/small_fill.py`) and a large one (`transfer/fill.py`): first from an upstream that has no
+other source, then with another source beside it, which gives the right bytes without the client noticing.
 """
 
 import time

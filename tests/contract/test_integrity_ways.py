@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from mirror.cache import plan
 from mirror.oci.manifest import OCI_MANIFEST
-from mirror.upstream.transport import Transport
+from mirror.transfer import plan
+from mirror.upstream.http.transport import Transport
 from tests.contract.integrity import (
     ERROR,
     KINDS,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cache.removal import Removals
-from mirror.oci.pattern import Images, Pin
-from mirror.store.folder import Folder
-from mirror.store.quota import IN_USE
+from mirror.manage.removal import Removals
+from mirror.oci.image_pattern import Images, Pin
+from mirror.store.blobs.quota import IN_USE
+from mirror.store.cache_dir import Folder
 from tests.fakes.content import FakeImage, some_layers
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, mirror_of, serving

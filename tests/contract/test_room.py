@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs import Blobs
+from mirror.store.blobs.blobs import Blobs
 from mirror.store.lock import lock_path
 from tests.contract.test_keeping import LAYER, images_of, limited, pull
 from tests.e2e.fleet import Fleet, fleet

@@ -12,7 +12,7 @@ from aiohttp import web
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry import Registry
+from mirror.upstream.registry_client import Registry
 from tests.fakes.access import BasicAuth, TokenAuth, basic_login
 from tests.fakes.faults import Fault, oci_error
 from tests.fakes.registry import FakeRegistry

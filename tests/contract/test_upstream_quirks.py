@@ -14,7 +14,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry import Registry
+from mirror.upstream.registry_client import Registry
 from tests.fakes.content import image_index
 from tests.fakes.faults import Fault, oci_error
 from tests.fakes.registry import FakeRegistry

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from mirror.store.blobs import Blobs
+from mirror.store.blobs.blobs import Blobs
 
 
 def wrong_files(cache: Path) -> list[str]:

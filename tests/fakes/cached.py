@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mirror.cache.manifests import links_of
-from mirror.config import CacheSettings
+from mirror.config.loader import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
-from mirror.store.disk import Verified
-from mirror.store.folder import Folder, StoredManifest
-from mirror.store.index import TagEntry
-from mirror.store.partial import Partial
-from mirror.store.quota import IN_USE
+from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.blobs.quota import IN_USE
+from mirror.store.cache_dir import Folder, StoredManifest
+from mirror.store.metadata.index import TagEntry
+from mirror.store.partial.partial import Partial
 from tests.fakes.content import descriptor, image_index, image_manifest
 
 X, Y = Repository("docker.io", "library/x"), Repository("quay.io", "org/y")

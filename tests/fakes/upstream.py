@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mirror.config import UpstreamSettings
-from mirror.metrics import Metrics
-from mirror.upstream.registry import Registry
+from mirror.config.loader import UpstreamSettings
+from mirror.metrics.metrics import Metrics
+from mirror.upstream.registry_client import Registry
 
 
 class FakeTime:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.oci.ranges import Span
-from mirror.store.chunkmap import HEADER, MAGIC, ChunkMap
+from mirror.store.partial.chunk_map import HEADER, MAGIC, ChunkMap
 
 
 @given(st.integers(0, 60), st.integers(1, 13), st.data())

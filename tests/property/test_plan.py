@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.cache.plan import Lane, next_span, span_length, to_steal, uncovered
 from mirror.oci.ranges import Span
+from mirror.transfer.plan import Lane, next_span, span_length, to_steal, uncovered
 
 # Small numbers: a unit may be a byte or a megabyte.
 CHUNK = 7

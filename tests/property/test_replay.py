@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.config import Log
-from mirror.log import configure
+from mirror.config.loader import Log
+from mirror.util.log import configure
 from mirror.web.app import App
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, serving

@@ -26,8 +26,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from mirror.cache import plan
 from mirror.oci.digest import Digest
+from mirror.transfer import plan
 from tests.fakes.faults import Fault, Gate, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, configured, serving

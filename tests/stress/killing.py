@@ -15,16 +15,16 @@ from typing import Any
 
 import diskcache
 
-from mirror.config import CacheSettings, Log
-from mirror.log import configure
+from mirror.config.loader import CacheSettings, Log
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store import fsck
-from mirror.store.folder import Folder, StoredManifest
-from mirror.store.fsck import HARMLESS, Cursor, Fsck
-from mirror.store.index import Link, TagEntry
-from mirror.store.litter import old_partials
-from mirror.store.partial import Hasher
+from mirror.store.blobs import fsck
+from mirror.store.blobs.fsck import HARMLESS, Cursor, Fsck
+from mirror.store.cache_dir import Folder, StoredManifest
+from mirror.store.metadata.index import Link, TagEntry
+from mirror.store.orphans import old_partials
+from mirror.store.partial.partial import Hasher
+from mirror.util.log import configure
 
 X = Repository("docker.io", "library/x")
 LARGE = os.urandom(300_000)

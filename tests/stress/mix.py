@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from mirror.config import load
+from mirror.config.loader import load
 from mirror.oci.digest import Digest
-from mirror.store.blobs import Row
-from mirror.store.folder import Folder
-from mirror.store.fsck import HARMLESS
-from mirror.store.pinfile import PinFile
-from mirror.store.trouble import ERRORS
+from mirror.store.blobs.blobs import Row
+from mirror.store.blobs.fsck import HARMLESS
+from mirror.store.cache_dir import Folder
+from mirror.store.health import ERRORS
+from mirror.store.pins.pin_file import PinFile
 from tests.disks import fill_up, mount, unmount
 from tests.e2e.processes import await_end
 from tests.fakes.content import FakeImage

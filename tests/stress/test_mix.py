@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store import fsck
-from mirror.store.folder import Folder
-from mirror.store.fsck import HARMLESS, Cursor, Fsck
-from mirror.store.litter import old_partials
+from mirror.store.blobs import fsck
+from mirror.store.blobs.fsck import HARMLESS, Cursor, Fsck
+from mirror.store.cache_dir import Folder
+from mirror.store.orphans import old_partials
 from tests.disks import tmpfs
 from tests.e2e.report import REPORT, Report
 from tests.fakes.registry import FakeRegistry

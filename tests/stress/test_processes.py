@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.fsck import Cursor, Fsck
+from mirror.store.blobs.fsck import Cursor, Fsck
 from tests.stress.worker import opened
-from tests.unit.test_cli import run
+from tests.unit.cli.test_app import run
 
 PROCESSES = 3
 # Rounds, however slow the machine is.

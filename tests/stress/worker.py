@@ -8,12 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from mirror.config import CacheSettings
+from mirror.config.loader import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.folder import Folder
-from mirror.store.index import Link, TagEntry
-from mirror.store.partial import Hasher
+from mirror.store.cache_dir import Folder
+from mirror.store.metadata.index import Link, TagEntry
+from mirror.store.partial.partial import Hasher
 
 # What the cache may take: less than all the blobs there are, so that something is always evicted.
 ROOM = 2_000_000

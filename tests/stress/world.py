@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs import Blobs
+from mirror.store.blobs.blobs import Blobs
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import attempt, wait_until
 from tests.fakes.content import FakeImage
@@ -21,7 +21,7 @@ from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.site import Seen
 from tests.running import LARGE
-from tests.unit.test_cli import COMMAND
+from tests.unit.cli.test_app import COMMAND
 from tests.wire import get
 
 KIB, MIB = 1024, 1024 * 1024

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mirror.config import PRECONFIGURED, SECTIONS, UpstreamSettings, load
-from mirror.metrics import Metrics
+from mirror.config.loader import PRECONFIGURED, SECTIONS, UpstreamSettings, load
+from mirror.metrics.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 OPTIONS = (ROOT / "config" / "mirror.toml").read_text()

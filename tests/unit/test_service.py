@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from mirror import service
 from mirror.oci.digest import Digest
 from mirror.service import Service
-from mirror.store.blobs import Gone, Why
+from mirror.store.blobs.blobs import Gone, Why
 from mirror.store.errors import StoreError
 from tests.fakes.registry import FakeRegistry
 from tests.running import configured, mirror_of

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import Server
-from mirror.listening import BACKLOG
+from mirror.config.loader import Server
+from mirror.system.sockets import BACKLOG
 from tests.programs import program
 
 FOLDER = Path(__file__).parent.parent.parent / "systemd"

@@ -1,6 +1,6 @@
 """The flow: each kind of content through its own part, by name and by digest."""
 
-from mirror.cache.answers import Outcome, SmallBlob
+from mirror.cache.results import Outcome, SmallBlob
 from mirror.oci.reference import Repository, Tag
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from mirror.cache.freshness import Freshness, Terms
-from mirror.config import TagRule, Tags
+from mirror.config.loader import TagRule, Tags
 from mirror.oci.reference import Repository, Tag
-from mirror.upstream.budget import LOW, OUT, PLENTY, SPARE, Pressure
+from mirror.upstream.rate_limit import LOW, OUT, PLENTY, SPARE, Pressure
 
 X = Repository("docker.io", "library/x")
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from mirror.cache import download, plan, prefetch
-from mirror.cache.answers import ManifestAnswer, Outcome
-from mirror.cache.lately import Lately
-from mirror.config import Amount
+from mirror.cache import prefetch
+from mirror.cache.results import ManifestAnswer, Outcome
+from mirror.config.loader import Amount
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository
-from mirror.store.growing import GrowingFile
+from mirror.store.partial.growing import GrowingFile
+from mirror.transfer import download, plan
+from mirror.util.ttl_cache import Lately
 from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, descriptor, image_index, image_manifest, some_layers
 from tests.fakes.faults import Fault, Gate

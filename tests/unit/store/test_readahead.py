@@ -10,8 +10,8 @@ from typing import BinaryIO
 import pytest
 
 from mirror.store.errors import StoreError
+from mirror.store.executor import DiskThreads
 from mirror.store.readahead import READ, STRETCH, ReadAhead, resident
-from mirror.store.threads import DiskThreads
 from tests.cold import drop, there
 
 SIZE = 2 * STRETCH + READ + 5000

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store import fsck
-from mirror.store.folder import Folder
-from mirror.store.fsck import Step, Wrong
+from mirror.store.blobs import fsck
+from mirror.store.blobs.fsck import Step, Wrong
+from mirror.store.cache_dir import Folder
 from mirror.store.lock import try_lock
 from mirror.store.scrub import Scrub, cost
-from tests.unit.store.test_blobs import file_of
-from tests.unit.store.test_folder import put
+from tests.unit.store.blobs.test_blobs import file_of
+from tests.unit.store.test_cache_dir import put
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import CacheSettings
+from mirror.config.loader import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
+from mirror.store.cache_dir import SMALL_BYTES, StoredManifest
 from mirror.store.errors import StoreError
-from mirror.store.folder import SMALL_BYTES, StoredManifest
-from mirror.store.index import Link, TagEntry
-from mirror.store.memory import Content
+from mirror.store.executor import THREADS
+from mirror.store.health import Side
+from mirror.store.memory_cache import Content
+from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.store import Store
-from mirror.store.threads import THREADS
-from mirror.store.trouble import Side
 
 X, Y = Repository("docker.io", "library/x"), Repository("docker.io", "library/y")
 MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")

@@ -10,9 +10,9 @@ import pytest
 from mirror.oci.reference import Tag
 from mirror.upstream import accounts
 from mirror.upstream.accounts import CLAIMED_FOR, PRIVATE_FOR, PUBLIC_FOR
-from mirror.upstream.budget import LOW, OUT, PLENTY, SPARE
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry import Registry
+from mirror.upstream.rate_limit import LOW, OUT, PLENTY, SPARE
+from mirror.upstream.registry_client import Registry
 from tests.fakes.access import TokenAuth
 from tests.fakes.faults import Fault
 from tests.fakes.limit import RateLimit

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from mirror.oci.reference import Tag
-from mirror.tasks import Tasks
 from mirror.upstream.auth import MAX_TOKEN_BYTES
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.util.tasks import Tasks
 from tests.fakes.access import BasicAuth, TokenAuth, basic_login
 from tests.fakes.faults import Fault, Gate, oci_error
 from tests.fakes.registry import FakeRegistry

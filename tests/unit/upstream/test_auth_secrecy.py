@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from mirror.metrics import Metrics
+from mirror.metrics.metrics import Metrics
 from mirror.oci.challenge import Challenge
 from mirror.oci.reference import Tag
 from mirror.upstream.auth import Authorizer, Demand
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.transport import Transport
+from mirror.upstream.http.transport import Transport
 from tests.fakes.access import BasicAuth, TokenAuth, basic_login
 from tests.fakes.faults import Fault, oci_error
 from tests.fakes.registry import FakeRegistry

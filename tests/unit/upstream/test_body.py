@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from mirror.metrics import Metrics
+from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry import Registry
+from mirror.upstream.registry_client import Registry
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import registry_at

@@ -2,15 +2,7 @@
 
 import pytest
 
-from mirror.upstream.health import (
-    FAILURES,
-    FIRST_PAUSE,
-    JITTER,
-    LONGEST_PAUSE,
-    OUT_FOR_LIES,
-    Health,
-    State,
-)
+from mirror.upstream.health import FAILURES, FIRST_PAUSE, JITTER, LONGEST_PAUSE, OUT_FOR_LIES, Health, State
 
 
 def failing(times: int, now: float = 0.0) -> Health:

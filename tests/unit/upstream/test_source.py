@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import CacheSettings, Config
-from mirror.metrics import Metrics
+from mirror.config.loader import CacheSettings, Config
+from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
-from mirror.tasks import Tasks
-from mirror.upstream.client import Shortcut
 from mirror.upstream.errors import UpstreamError
+from mirror.upstream.http_client import Shortcut
 from mirror.upstream.source import Source
-from mirror.upstream.sources import Upstreams
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.tasks import Tasks
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import settings
 

@@ -1,0 +1,1 @@
+"""The configuration: flags over environment over file over defaults."""

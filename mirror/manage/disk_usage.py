@@ -1,0 +1,68 @@
+"""Who uses how much of the disk: each repository, and each upstream."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mirror.oci.image_pattern import Images
+from mirror.oci.reference import Repository
+from mirror.store.cache_dir import Folder
+from mirror.store.metadata.index import ROWS
+from mirror.store.metadata.query import repositories
+from mirror.store.metadata.refcount import Usage
+
+
+@dataclass(slots=True)
+class Share:
+    """`size`: bytes of blobs here, each once; `own`: those that nobody else has, and would be freed."""
+
+    name: str
+    size: int = 0
+    own: int = 0
+    blobs: int = 0
+
+    @property
+    def shared(self) -> int:
+        return self.size - self.own
+
+    def add(self, size: int, *, own: bool) -> None:
+        self.size += size
+        self.own += size if own else 0
+        self.blobs += 1
+
+
+@dataclass(slots=True)
+class UpstreamShare(Share):
+    """An upstream's; `own` is what no other upstream has."""
+
+
+class Shares:
+    """For one thread."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._usage = Usage(folder.index, once=True)
+
+    def all(self) -> Iterator[Share]:
+        """Each repository in order, and behind those of an upstream the upstream itself."""
+        upstream: UpstreamShare | None = None
+        for repository in repositories(self._folder.index, Images("*")):
+            if upstream is not None and upstream.name != repository.upstream:
+                yield upstream
+                upstream = None
+            upstream = upstream or UpstreamShare(repository.upstream)
+            yield self._of(repository, upstream)
+        if upstream is not None:
+            yield upstream
+
+    def _of(self, repository: Repository, upstream: UpstreamShare) -> Share:
+        share, after = Share(str(repository)), ""
+        while links := self._folder.index.links(repository, after, ROWS):
+            after = str(links[-1][0])
+            here = self._folder.blobs.known(str(digest) for digest, _, _ in links)
+            for digest, uses in self._usage.of(here).items():
+                size = here[digest][0]
+                share.add(size, own=sum(use.links for use in uses) == 1)
+                # A blob that several repositories of an upstream have counts there once: with the first.
+                if any(use.first == str(repository) for use in uses):
+                    upstream.add(size, own=len(uses) == 1)
+        return share

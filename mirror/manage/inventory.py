@@ -1,0 +1,175 @@
+"""What is here, by image: tags, and manifests known by their digest only, each with all it is made of.
+
+Synchronous, and one repository at a time: however many there are, no more than one is in memory.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from mirror.oci.digest import Digest
+from mirror.oci.image_pattern import Images
+from mirror.oci.manifest import platform_of
+from mirror.oci.reference import Repository
+from mirror.store.cache_dir import SMALL_BYTES, Folder
+from mirror.store.metadata.closure import Closures, Part, parsed
+from mirror.store.metadata.index import ROWS
+from mirror.store.metadata.query import repositories, tags
+from mirror.store.metadata.refcount import Usage
+
+# Tags that are made of a digest: what they point to belongs to the image with that digest, if that is here.
+REFERRING = re.compile(r"(sha256|sha512)-[0-9a-f]{64}(\.[a-z]+)?")
+
+EVERY_TAG = Images("*")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image of some repository; `tag` is "" for none. `parts` are all it is made of, the root first."""
+
+    tag: str
+    parts: tuple[Part, ...]
+
+    @property
+    def root(self) -> Digest:
+        return self.parts[0].digest
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What is told of an image. `size` are the bytes that are here, `shared` those that others need too.
+
+    `missing`: what would have to be downloaded for the platforms that are here; `last_used` in seconds since
+    the epoch, None when nothing of it is here.
+    """
+
+    repository: Repository
+    tag: str
+    digest: Digest
+    platforms: tuple[str, ...]
+    size: int
+    shared: int
+    last_used: float | None
+    missing: tuple[str, ...]
+    pinned: bool
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}:{self.tag}" if self.tag else f"{self.repository}@{self.digest}"
+
+
+class Inventory:
+    """For one thread."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._closures = Closures(folder.index, folder.read)
+        self._usage = Usage(folder.index, once=True)
+
+    def images(self, wanted: Images) -> Iterator[Image]:
+        """Those that match, by repository and tag."""
+        for repository in repositories(self._folder.index, wanted):
+            found = self.of(repository)
+            needed = Counter(part.digest for each in found for part in each.parts)
+            for each in found:
+                if wanted.match(repository, each.tag, str(each.root)):
+                    yield self._described(repository, each, needed)
+
+    def of(self, repository: Repository) -> list[Found]:
+        """All images of a repository.
+
+        1. every tag, but for those of signatures and the like
+        2. of these, those whose image is not here
+        3. manifests that are here, and lead from none of the above, nor from another of them
+        """
+        # What its manifests name is asked for more than once, and remembered for as long.
+        self._closures = Closures(self._folder.index, self._folder.read, {})
+        found: list[tuple[str, Part]] = []
+        about: list[tuple[str, Part]] = []
+        for tag, entry in tags(self._folder.index, repository, EVERY_TAG):
+            if (digest := parsed(entry.digest)) is None:
+                continue
+            root = Part(digest, entry.size, True)
+            (about if REFERRING.fullmatch(tag) else found).append((tag, root))
+        walked = [self._walk(repository, tag, root) for tag, root in found]
+        seen = _manifests(walked)
+        walked += [self._walk(repository, tag, root) for tag, root in about if root.digest not in seen]
+        return walked + self._untagged(repository, _manifests(walked))
+
+    def _walk(self, repository: Repository, tag: str, root: Part) -> Found:
+        return Found(tag, tuple(self._closures.parts(repository, root)))
+
+    def _untagged(self, repository: Repository, seen: set[Digest]) -> list[Found]:
+        walked = [self._walk(repository, "", root) for root in self._manifests(repository, seen)]
+        below = {part.digest for each in walked for part in each.parts[1:]}
+        return [each for each in walked if each.root not in below]
+
+    def _manifests(self, repository: Repository, seen: set[Digest]) -> Iterator[Part]:
+        """Manifests of the repository that are here and not among `seen`."""
+        after = ""
+        while links := self._folder.index.links(repository, after, ROWS):
+            after = str(links[-1][0])
+            new = {
+                str(digest): link
+                for digest, link, _ in links
+                if link.media_type is not None and digest not in seen
+            }
+            for text in self._folder.blobs.known(new):
+                yield Part(Digest.parse(text), new[text].size or 0, is_manifest=True)
+
+    def _described(self, repository: Repository, found: Found, needed: Counter[Digest]) -> Image:
+        here = self._folder.blobs.known(str(part.digest) for part in found.parts)
+        links = self._usage.links(here)
+        shared = sum(
+            size
+            for text, (size, _) in here.items()
+            if links.get(text, 0) > 1 or needed[Digest.parse(text)] > 1
+        )
+        own = [part for part in found.parts if not part.refers]
+        used = [here[str(part.digest)][1] for part in own if part.is_manifest and str(part.digest) in here]
+        return Image(
+            repository,
+            found.tag,
+            found.root,
+            platforms=self._platforms(found, here),
+            size=sum(size for size, _ in here.values()),
+            shared=shared,
+            last_used=max(used, default=None),
+            missing=self._missing(found, here),
+            pinned=bool(self._folder.pins.pinning(repository, found.tag, str(found.root))),
+        )
+
+    def _platforms(self, found: Found, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
+        """Those whose manifest is here; of an image without an index, what its config says."""
+        named = self._closures.named(found.root)
+        entries = [part for part in named if part.is_manifest and not part.refers]
+        if not entries and named:
+            platform = self._of_config(named[0].digest)
+            return () if platform is None else (platform,)
+        listed = (part.platform for part in entries if str(part.digest) in here)
+        return tuple(dict.fromkeys(each for each in listed if each is not None))
+
+    def _of_config(self, digest: Digest) -> str | None:
+        data = self._folder.read(digest, SMALL_BYTES)
+        try:
+            return None if data is None else platform_of(json.loads(data))
+        except (ValueError, RecursionError):
+            return None
+
+    def _missing(self, found: Found, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
+        """The root, blobs of manifests that are here, and, with no platform at all, their manifests."""
+        own = [part for part in found.parts if not part.refers]
+        lacking = [part for part in own if str(part.digest) not in here]
+        entries = [part for part in own[1:] if part.is_manifest]
+        nothing = bool(entries) and all(part in lacking for part in entries)
+        return tuple(
+            str(part.digest)
+            for part in lacking
+            if nothing or not part.is_manifest or part.digest == found.root
+        )
+
+
+def _manifests(walked: Iterable[Found]) -> set[Digest]:
+    return {part.digest for each in walked for part in each.parts if part.is_manifest}

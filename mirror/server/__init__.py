@@ -1,0 +1,1 @@
+"""The `serve` command: one process, or several and their supervisor."""

@@ -1,0 +1,1 @@
+"""Verified blobs on the disk, and the quota they keep to."""

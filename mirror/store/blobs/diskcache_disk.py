@@ -1,0 +1,97 @@
+"""diskcache's view of this disk: adopts verified files, stores plain values, never unpickles.
+
+A writable cache folder must not mean code execution (CVE-2025-69872: diskcache unpickles whatever a row
+says is pickled), so every way in and out of pickle is closed here.
+"""
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diskcache.core import EVICTION_POLICY, MODE_BINARY
+
+from mirror.oci.digest import Digest
+from mirror.store.database import ForeignRow, PlainDisk
+from mirror.store.durable import sync_folder
+
+# diskcache's own least-recently-used writes a row on every get, and culls ten rows whatever their size.
+# Here last use is written in batches by Blobs.touch, and Blobs.evict chooses what goes.
+POLICY = "least-recently-served"
+EVICTION_POLICY[POLICY] = {
+    "init": "CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)",
+    "get": None,
+    "cull": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A file on the same file system that is known to hash to `digest`; adopted by rename.
+
+    `durable`: its bytes must be on the disk before its name is. Not for what is proven at each read.
+    """
+
+    digest: Digest
+    path: Path
+    size: int
+    durable: bool = True
+
+
+class AdoptingDisk(PlainDisk):
+    """Values are Verified files. What comes out is the path: opening it is the caller's."""
+
+    def __init__(self, directory: str, **options: Any) -> None:
+        super().__init__(directory, **options)
+        self._moved = threading.local()
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Put back what this thread adopts in here, if that ends in an error: no entry, no file."""
+        moved: list[tuple[Path, Path]] = []
+        self._moved.files = moved
+        try:
+            yield
+        except BaseException:
+            for source, target in moved:
+                with suppress(OSError):
+                    os.rename(target, source)
+            raise
+
+    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, str | None, Any]:
+        """Move the file in under a name of its own.
+
+        diskcache unlinks, by name, the file of an entry that is replaced and the file of an `add` that
+        came second, so two adoptions of one digest must never have one name: digest plus nonce.
+        """
+        if not isinstance(value, Verified):
+            raise TypeError(f"only verified files are adopted, not {type(value).__name__}")
+        encoded = value.digest.encoded
+        name = os.path.join(value.digest.algorithm, encoded[:2], f"{encoded[2:]}.{secrets.token_hex(4)}")
+        target = Path(self._directory, name)
+        try:
+            os.rename(value.path, target)
+        except FileNotFoundError:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.rename(value.path, target)
+            if value.durable:  # the new folders' own names
+                for folder in (target.parent.parent, Path(self._directory)):
+                    sync_folder(folder)
+        getattr(self._moved, "files", []).append((value.path, target))
+        if value.durable:
+            sync_folder(target.parent)
+        return value.size, MODE_BINARY, name, None
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Path:
+        if mode != MODE_BINARY or filename is None:
+            raise ForeignRow("not an adopted file")
+        return Path(self._directory, filename)
+
+    def remove(self, file_path: str) -> None:
+        """Unlink only: diskcache also removes empty folders, under the feet of an adoption beside it."""
+        with suppress(OSError):
+            os.unlink(os.path.join(self._directory, file_path))

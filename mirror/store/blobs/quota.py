@@ -1,0 +1,46 @@
+"""How much room the cache may take; pure."""
+
+import math
+from dataclasses import dataclass
+
+from mirror.config.loader import CacheSettings
+
+# What was used this short a time ago is in use: it is evicted last, and never for its age, in seconds. Longer
+# than the pauses between two writings of last-use times.
+IN_USE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The state of the disk, in bytes: of the file system, and what the cache holds, fills included."""
+
+    total: int
+    free: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """`max_size` and `min_free` in bytes for a file system of some size; `max_age` in seconds since last use.
+
+    0 is no limit of size, `math.inf` none of age.
+    """
+
+    max_size: int = 0
+    min_free: int = 0
+    max_age: float = math.inf
+
+    @classmethod
+    def of(cls, settings: CacheSettings, total: int) -> "Quota":
+        """What the settings mean on a file system of `total` bytes."""
+        return cls(settings.max_size.of(total), settings.min_free.of(total), settings.max_age)
+
+    def excess(self, room: Room) -> int:
+        """How many bytes must go."""
+        over = room.held - self.max_size if self.max_size else 0
+        return max(over, self.min_free - room.free, 0)
+
+    def allows(self, room: Room) -> int:
+        """How many bytes the cache may hold, others on the file system left as they are."""
+        free = max(0, room.held + room.free - self.min_free)
+        return min(self.max_size, free) if self.max_size else free

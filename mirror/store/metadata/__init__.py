@@ -1,0 +1,1 @@
+"""The index: links, tags, referrers, and queries over them."""

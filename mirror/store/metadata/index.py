@@ -1,0 +1,187 @@
+"""The books: which repository has which digest, what tags pointed to, what referrers were listed.
+
+Synchronous: everything here runs in a disk thread. Keys sort so that a prefix is a listing:
+
+    link:<upstream>/<repository>@<digest>        -> Link
+    tag:<upstream>/<repository>:<tag>            -> TagEntry
+    referrers:<upstream>/<repository>@<digest>   -> ReferrersEntry
+    repository:<upstream>/<repository>           -> ""
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diskcache
+from diskcache.core import EVICTION_POLICY
+
+from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
+from mirror.oci.reference import Repository, Tag
+from mirror.store.database import BUSY_SECONDS, Database, PlainDisk
+
+# Values up to this many bytes live in SQLite itself; a long referrers list goes to a file beside it.
+INLINE_BYTES = 32 * 1024
+
+# In SQL: the keys of links, and the digest in such a key. In SQLite characters are counted from 1.
+LINKS = "key >= 'link:' AND key < 'link;'"
+LINKED = "substr(key, instr(key, '@') + 1)"
+
+# Nothing is ever culled. What a policy begins with is diskcache's only place for an index of ours: without
+# this one, finding out who else has a blob would be reading all links there are.
+POLICY = "kept"
+EVICTION_POLICY[POLICY] = {
+    "init": f"CREATE INDEX IF NOT EXISTS Cache_linked ON Cache ({LINKED}) WHERE {LINKS}",
+    "get": None,
+    "cull": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The fact that a repository contains a digest. `media_type` is set for manifests only."""
+
+    media_type: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagEntry:
+    """What a tag pointed to when the upstream was last asked; `confirmed` in seconds since the epoch."""
+
+    digest: str
+    media_type: str
+    size: int
+    confirmed: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersEntry:
+    """The descriptors that refer to a digest, unfiltered; `confirmed` in seconds since the epoch."""
+
+    manifests: list[dict[str, Any]]
+    confirmed: float
+
+
+Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry)
+
+# How many rows are read or removed at a time: no transaction is long, and no list is.
+ROWS = 500
+
+
+class Index:
+    """`folder/cache.db`. Never culled: the quota is about blobs, and these are small."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(
+            folder,
+            timeout=BUSY_SECONDS,
+            disk=PlainDisk,
+            disk_min_file_size=INLINE_BYTES,
+            eviction_policy=POLICY,
+            cull_limit=0,
+        )
+
+    @property
+    def _cache(self) -> diskcache.Cache:
+        return self.database.cache
+
+    def link(self, repository: Repository, digest: Digest) -> Link | None:
+        return self._read(f"link:{repository}@{digest}", Link)
+
+    def add_links(self, repository: Repository, links: Mapping[Digest, Link]) -> None:
+        """Record links, in one transaction; a manifest's link is not forgotten for a blob's."""
+        with self._cache.transact():
+            for digest, link in links.items():
+                known = self.link(repository, digest)
+                if known is None or known.media_type is None or link.media_type is not None:
+                    self._write(f"link:{repository}@{digest}", link)
+            self._cache.add(f"repository:{repository}", "")
+
+    def drop_link(self, repository: Repository, digest: Digest) -> None:
+        self._cache.delete(f"link:{repository}@{digest}")
+
+    def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        return self._read(f"tag:{repository}:{tag}", TagEntry)
+
+    def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        self._write(f"tag:{repository}:{tag}", entry)
+
+    def drop_tag(self, repository: Repository, tag: Tag) -> None:
+        self._cache.delete(f"tag:{repository}:{tag}")
+
+    def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
+        return self._read(f"referrers:{repository}@{digest}", ReferrersEntry)
+
+    def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
+        self._write(f"referrers:{repository}@{digest}", entry)
+
+    def tags(self, repository: Repository, after: str, limit: int, prefix: str = "") -> list[str]:
+        """Up to `limit` of its tags that have an entry, start with `prefix` and sort after `after`."""
+        return self._names(f"tag:{repository}:", prefix, after, limit)
+
+    def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Up to `limit` names `<upstream>/<repository>` that start with `prefix` and sort after `after`."""
+        return self._names("repository:", prefix, after, limit)
+
+    def links(self, repository: Repository, after: str, limit: int) -> list[tuple[Digest, Link, float]]:
+        """Up to `limit` of its links whose digests sort after `after`, with the time each was noted."""
+        found = []
+        kind = f"link:{repository}@"
+        for key, value, noted in self._rows("key, value, store_time", kind, "", after, limit):
+            with suppress(ValueError, TypeError, RegistryError):
+                found.append((Digest.parse(key.removeprefix(kind)), Link(**json.loads(value)), noted))
+        return found
+
+    def drop(self, repository: Repository, tags: Iterable[str], digests: Iterable[Digest]) -> None:
+        """Forget tags, and links with what refers to them; and the repository with the last one."""
+        keys = [
+            *(f"tag:{repository}:{tag}" for tag in tags),
+            *(f"{kind}:{repository}@{digest}" for digest in digests for kind in ("link", "referrers")),
+        ]
+        for start in range(0, len(keys), ROWS):
+            with self._cache.transact():
+                for key in keys[start : start + ROWS]:
+                    self._cache.delete(key)
+        with self._cache.transact():
+            if not self.tags(repository, "", 1) and not self.links(repository, "", 1):
+                self._cache.delete(f"repository:{repository}")
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """What a statement of SQL yields, for what looks at the links of all repositories (`store.usage`)."""
+        found: list[tuple[Any, ...]] = self._cache._sql(statement, values).fetchall()
+        return found
+
+    def _names(self, kind: str, prefix: str, after: str, limit: int) -> list[str]:
+        """What follows `kind` in the keys that begin with it and `prefix`, in order."""
+        return [key.removeprefix(kind) for (key,) in self._rows("key", kind, prefix, after, limit)]
+
+    def _rows(self, columns: str, kind: str, prefix: str, after: str, limit: int) -> list[tuple[Any, ...]]:
+        """Of the rows whose keys begin with `kind` and `prefix` and sort after `kind` and `after`."""
+        later, first = f"{kind}{after}", f"{kind}{prefix}"
+        bound = "key > ?" if later >= first and after else "key >= ?"
+        return self.rows(
+            f"SELECT {columns} FROM Cache WHERE {bound} AND key < ? ORDER BY key LIMIT ?",  # noqa: S608  # ours
+            # U+10FFFF sorts after every character a name can have.
+            (max(later, first), f"{first}\U0010ffff", limit),
+        )
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        self.database.close()
+
+    def _read(self, key: str, kind: type[Entry]) -> Entry | None:
+        """The entry, or None: what cannot be read is asked of the upstream again, never trusted."""
+        text = self._cache.get(key)
+        if not isinstance(text, str):
+            return None
+        try:
+            return kind(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+    def _write(self, key: str, entry: Link | TagEntry | ReferrersEntry) -> None:
+        self._cache.set(key, json.dumps(asdict(entry), separators=(",", ":")))

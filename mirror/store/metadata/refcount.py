@@ -1,0 +1,69 @@
+"""Who else has a blob: its links, whatever repository they belong to.
+
+What one repository alone has a link to, nobody needs any more when that repository lets go of it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mirror.store.metadata.index import LINKED, LINKS, ROWS, Index
+
+# link:<upstream>/<repository>@<digest>; in SQLite characters are counted from 1.
+COUNT = f"""
+SELECT {LINKED},
+       substr(key, 6, instr(key, '/') - 6) AS upstream,
+       count(*),
+       min(substr(key, 6, instr(key, '@') - 6))
+FROM Cache WHERE {LINKED} IN (%s) AND {LINKS}
+GROUP BY 1, 2
+"""  # noqa: S608  # ours
+
+# What more repositories than this link is counted once by who goes through all of them: base images.
+MANY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How many repositories of one upstream link a digest; `first` is the first of them in order."""
+
+    upstream: str
+    links: int
+    first: str
+
+
+class Usage:
+    """`once`: what many link is not counted again; for who changes nothing and goes through everything."""
+
+    def __init__(self, index: Index, *, once: bool = False) -> None:
+        self._index = index
+        self._once = once
+        self._many: dict[str, list[Use]] = {}
+
+    def of(self, digests: Iterable[str]) -> dict[str, list[Use]]:
+        """By digest; nothing for what nobody links."""
+        found: dict[str, list[Use]] = {}
+        asked: list[str] = []
+        for digest in digests:
+            if digest in self._many:
+                found[digest] = self._many[digest]
+            else:
+                asked.append(digest)
+        for start in range(0, len(asked), ROWS):
+            found |= self._count(asked[start : start + ROWS])
+        return found
+
+    def _count(self, digests: list[str]) -> dict[str, list[Use]]:
+        found: dict[str, list[Use]] = {}
+        for digest, upstream, links, first in self._index.rows(COUNT % ",".join("?" * len(digests)), digests):
+            found.setdefault(digest, []).append(Use(upstream, links, first))
+        if self._once:
+            self._many |= {digest: uses for digest, uses in found.items() if _sum(uses) > MANY}
+        return found
+
+    def links(self, digests: Iterable[str]) -> dict[str, int]:
+        """How many repositories link each."""
+        return {digest: _sum(uses) for digest, uses in self.of(digests).items()}
+
+
+def _sum(uses: Iterable[Use]) -> int:
+    return sum(use.links for use in uses)

@@ -1,0 +1,1 @@
+"""What the operating system offers: sockets, systemd's notifications, malloc."""

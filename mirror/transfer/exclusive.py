@@ -1,0 +1,33 @@
+"""A section of code that one process of this mirror enters at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from mirror.oci.digest import Digest
+from mirror.store.errors import StoreError
+from mirror.store.store import Store
+from mirror.util.tasks import to_the_end
+
+# Poll interval, in seconds, for another process's progress while a reader waits: processes send each other
+# no notice (`store.partial.remote_partial`). 5 ms is a sixth of what the first byte of a layer takes to come
+# from a nearby registry.
+POLL_SECONDS = 0.005
+
+
+@asynccontextmanager
+async def alone(store: Store, digest: Digest) -> AsyncIterator[None]:
+    """No other process fetches what has this digest, or this name for a lock, at the same time.
+
+    Whoever waited looks whether it is here now. Where the disk allows no lock, everybody fetches for himself.
+    """
+    claim = None
+    with suppress(StoreError):
+        while (claim := await store.claim(digest)) is None:  # noqa: ASYNC110  # a file lock
+            await asyncio.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if claim is not None:
+            with suppress(StoreError):
+                await to_the_end(store.give_up(claim))

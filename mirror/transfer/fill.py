@@ -1,0 +1,259 @@
+"""The fill: the one download of a digest that is not here yet. It belongs to no client.
+
+1. lock the partial; while another process has it, readers follow that one's fill (`cache.following`)
+2. look in the store again, inside the lock
+3. download what is missing (`cache.download`); the first answer confirms the link and tells the size,
+   and from then on readers follow the growing file
+4. a transfer that breaks goes on from where it stopped, or from another source
+5. verify size and digest; adopt into the store; link
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.errors import StoreError
+from mirror.store.health import Kind, kind_of
+from mirror.store.metadata.index import Link
+from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.partial import Partial
+from mirror.transfer.context import Tools
+from mirror.transfer.corruption import Parts, proven
+from mirror.transfer.download import Download, Order
+from mirror.transfer.follow import Following
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.source import Source
+from mirror.upstream.upstream import Upstream
+from mirror.util.log import get_logger
+from mirror.util.tasks import stop_task, to_the_end
+
+log = get_logger(__name__)
+
+# Called when readers can follow: with the growing file, with all the bytes, or with None for the store.
+Opened = Callable[[GrowingFile | bytes | None], None]
+
+
+class Fill:
+    """Run once; `opened` is called once too."""
+
+    def __init__(
+        self, tools: Tools, upstream: Upstream, repository: Repository, digest: Digest, *, urgent: bool = True
+    ) -> None:
+        self._tools = tools
+        self._upstream = upstream
+        self._urgent = urgent
+        self._running: Download | None = None
+        self._repository = repository
+        self._digest = digest
+        self._link: Link | None = None
+        self._growing: GrowingFile | None = None
+        self._preparing: asyncio.Task[None] | None = None
+        self._verifying: asyncio.Task[None] | None = None
+
+    async def run(self, opened: Opened) -> None:
+        """Raises UpstreamError or StoreError, with what was received kept for the next fill."""
+        settings = self._tools.settings
+        following = Following(
+            self._tools.store,
+            self._upstream,
+            self._repository,
+            self._digest,
+            verify_first=settings.verify_first,
+        )
+        try:
+            partial, held = await following.lock(opened)
+            self._growing = following.growing
+            if partial is not None:
+                self._link = held.link
+                await self._run(partial, opened, present=held.present)
+            elif self._growing is None:
+                opened(None)
+        except StoreError as error:
+            self._tools.store.failed(error)
+            raise
+        finally:
+            if following.growing is not None:
+                following.growing.close()
+            following.close()
+
+    async def _run(self, partial: Partial, opened: Opened, *, present: bool) -> None:
+        try:
+            if present:
+                opened(None)
+                await self._tools.store.discard(partial)  # what locking it has made
+            else:
+                with self._tools.metrics.fills_running.track_inprogress():
+                    await self._fill(partial, opened)
+        except StoreError as error:
+            if kind_of(error) is Kind.FULL:  # what it takes is better used for something that fits
+                await self._discard(partial)
+            raise
+        finally:
+            # However often it is cancelled meanwhile: others wait for the lock.
+            await to_the_end(self._release(partial))
+
+    async def _fill(self, partial: Partial, opened: Opened) -> None:
+        if self._growing is not None:
+            self._start_verifying()
+        parts = await self._download(partial, opened)
+        verified, again = await self._verify(), False
+        while verified is None:
+            await self._blame(parts)
+            elsewhere = bool(self._uncaught())
+            # While nobody has had a byte of it, it can be asked for again without anybody noticing.
+            if not self._growing_file().untouched or (again and not elsewhere):
+                await self._discard(partial)
+                raise self._wrong(elsewhere)
+            log.warning("wrong bytes from upstream, asking again", **self._about())
+            self._tools.metrics.fill_failures.labels("digest").inc()
+            await self._growing_file().restart()
+            self._start_verifying()
+            parts = await self._download(partial, opened)
+            verified, again = await self._verify(), True
+        await self._judge()
+        # In one go, even when the mirror is stopping: in between there would be files that nobody needs.
+        await to_the_end(self._keep(partial, verified))
+
+    async def _keep(self, partial: Partial, verified: Verified) -> None:
+        await self._tools.store.adopt(verified)
+        await self._tools.store.add_link(self._repository, self._digest, Link(size=verified.size))
+        await self._discard(partial)
+
+    async def _discard(self, partial: Partial) -> None:
+        """That it cannot be is found out by the next fill, and no matter of this one."""
+        with suppress(StoreError):
+            await self._tools.store.discard(partial)
+
+    async def _download(self, partial: Partial, opened: Opened) -> Parts:
+        """Until nothing is missing; which source brought what."""
+        left = partial.chunks.missing() if partial.chunks else None
+        if left == [] and self._growing is None:
+            # All was here, left by a fill that was killed before its last step.
+            await self._grow(
+                partial, await self._upstream.head_blob(self._repository.path, self._digest), opened
+            )
+        size = self._link.size if self._link else None
+        if size is not None and partial.chunks is None:
+            # Done while the upstream has not answered yet.
+            preparing = self._tools.store.prepare(partial, size, self._tools.settings.chunk_size)
+            self._preparing = self._tools.tasks.spawn(preparing, name=f"prepare {self._digest}")
+        order = Order(
+            self._repository,
+            self._digest,
+            size=size,
+            missing=left,
+            linked=self._link is not None,
+            settings=self._tools.settings,
+            alone=self._uncaught(),
+        )
+        self._running = Download(
+            self._tools.tasks, self._upstream, order, lambda size: self._grow(partial, size, opened)
+        )
+        if not self._urgent:
+            self._running.wait()
+        await self._running.run(self._growing)
+        return self._running.parts
+
+    def hurry(self) -> None:
+        """Somebody waits for what was fetched ahead of need."""
+        self._urgent = True
+        if self._running is not None:
+            self._running.hurry()
+
+    async def _blame(self, parts: Parts) -> None:
+        """Leave alone who sent wrong bytes; while that is not known, all mirrors that had a part."""
+        doubts = self._tools.doubts
+        liar = proven(parts, self._growing_file().size)
+        if liar is not None:
+            for source in doubts.caught(self._digest, liar):
+                source.health.cleared()
+            self._lied(liar)
+            return
+        suspects = [source for source in parts if source is not self._upstream.own]
+        names = ", ".join(source.name for source in suspects)
+        log.error("wrong bytes from one of several sources", sources=names, **self._about())
+        for source in suspects:
+            source.suspected()
+        await doubts.keep(self._growing_file(), parts)
+
+    def _uncaught(self) -> list[Source]:
+        """Whom to ask for it one after another, if it was wrong before."""
+        return self._tools.doubts.order(self._digest, self._upstream.sources)
+
+    def _wrong(self, elsewhere: bool) -> WrongBytes:
+        error = WrongBytes(
+            Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
+        )
+        error.elsewhere = elsewhere
+        return error
+
+    async def _judge(self) -> None:
+        """The right blob is here. If it was wrong before, that tells who it was."""
+        for source, lied in (await self._tools.doubts.settle(self._growing_file())).items():
+            if lied:
+                self._lied(source)
+            else:
+                source.health.cleared()
+
+    def _lied(self, source: Source) -> None:
+        source.lied(str(self._digest))
+        self._tools.metrics.source_lies.labels(self._upstream.name, source.name).inc()
+
+    async def _grow(self, partial: Partial, announced: int | None, opened: Opened) -> GrowingFile:
+        """The upstream has confirmed the blob: from now on readers may follow."""
+        size = await self._size(announced)
+        settings = self._tools.settings
+        if self._preparing is not None:
+            await self._preparing
+        self._growing = await self._tools.store.grow(
+            partial, size, settings.chunk_size, verify_first=settings.verify_first
+        )
+        self._start_verifying()
+        opened(self._growing)
+        # Nobody waits for it: what comes is not yet there.
+        self._tools.tasks.spawn(self._tools.store.fit(), name=f"make room for {self._digest}")
+        return self._growing
+
+    async def _size(self, announced: int | None) -> int:
+        """The blob's size: as announced, as a manifest has it, or as a HEAD tells; they must not disagree."""
+        known = self._link.size if self._link else None
+        size = known if announced is None else announced
+        if size is None:
+            size = await self._upstream.head_blob(self._repository.path, self._digest)
+        upstream = self._repository.upstream
+        if size is None:
+            raise UpstreamError(Failure.INVALID, f"{upstream} does not tell the size of {self._digest}")
+        if known not in (None, size):
+            raise UpstreamError(
+                Failure.INVALID, f"{upstream} announces {size} bytes, not {known}: {self._digest}"
+            )
+        return size
+
+    def _start_verifying(self) -> None:
+        self._verifying = self._tools.tasks.spawn(
+            self._growing_file().verify_on(), name=f"verify {self._digest}"
+        )
+
+    async def _verify(self) -> Verified | None:
+        """The finished file, released to its readers; None when it is not what its name says."""
+        if self._verifying is not None:
+            await self._verifying
+        return self._growing_file().settle()
+
+    def _growing_file(self) -> GrowingFile:
+        if self._growing is None:
+            raise AssertionError("no growing file yet")
+        return self._growing
+
+    async def _release(self, partial: Partial) -> None:
+        await stop_task(self._preparing)
+        await stop_task(self._verifying)
+        if self._growing is not None:
+            self._growing.close()
+        await self._tools.store.release(partial)
+
+    def _about(self) -> dict[str, object]:
+        return {"repository": str(self._repository), "digest": str(self._digest)}

@@ -1,0 +1,90 @@
+"""The fill of a small blob: whole in memory, verified there, given to who waits, and then written.
+
+For what a manifest has named, so that its size is known before anybody asks. It needs no chunk map and no
+growing file, and costs a third of what these cost: an image has more small blobs than large ones.
+"""
+
+import asyncio
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.cache_dir import SMALL_BYTES
+from mirror.store.errors import StoreError
+from mirror.store.memory_cache import Content
+from mirror.store.metadata.index import Link
+from mirror.store.partial.lease import Claim
+from mirror.transfer.context import Tools
+from mirror.transfer.exclusive import POLL_SECONDS
+from mirror.transfer.fill import Opened
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.upstream import Upstream
+from mirror.util.log import get_logger
+
+log = get_logger(__name__)
+
+
+def is_small(link: Link | None) -> bool:
+    """Whether a manifest says that the blob is small."""
+    return link is not None and link.size is not None and link.size <= SMALL_BYTES
+
+
+class SmallFill:
+    """Run once. `opened` is called with the bytes, or with None when they are in the store."""
+
+    def __init__(
+        self, tools: Tools, upstream: Upstream, repository: Repository, digest: Digest, link: Link
+    ) -> None:
+        self._tools = tools
+        self._upstream = upstream
+        self._repository = repository
+        self._digest = digest
+        self._link = link
+
+    async def run(self, opened: Opened) -> None:
+        """Raises UpstreamError or StoreError."""
+        try:
+            claim = await self._claim()
+        except StoreError as error:
+            self._tools.store.failed(error)
+            raise
+        if claim.present:
+            await self._tools.store.give_up(claim)
+            opened(None)
+            return
+        with self._tools.metrics.fills_running.track_inprogress():
+            await self._fill(claim, opened)
+
+    def hurry(self) -> None:
+        """It takes one request: nothing of it can be left for later."""
+
+    async def _claim(self) -> Claim:
+        while (claim := await self._tools.store.claim(self._digest)) is None:  # noqa: ASYNC110  # a file lock
+            await asyncio.sleep(POLL_SECONDS)
+        return claim
+
+    async def _fill(self, claim: Claim, opened: Opened) -> None:
+        try:
+            data = await self._download()
+        except BaseException:
+            await self._tools.store.give_up(claim)
+            raise
+        opened(data)
+        await self._tools.store.keep(self._repository, claim, Content(self._link, data))
+
+    async def _download(self) -> bytes:
+        size = self._link.size
+        for last in (False, True):
+            try:
+                data = await self._upstream.get_blob(self._repository.path, self._digest, SMALL_BYTES)
+            except WrongBytes as error:
+                self._tools.metrics.fill_failures.labels("digest").inc()
+                if last:
+                    raise
+                log.warning("wrong bytes from upstream, asking once more", reason=str(error))
+                continue
+            if len(data) != size:
+                upstream = self._repository.upstream
+                message = f"{upstream} sent {len(data)} bytes, not {size}: {self._digest}"
+                raise UpstreamError(Failure.INVALID, message)
+            return data
+        raise AssertionError("left by return or raise")

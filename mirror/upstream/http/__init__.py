@@ -1,0 +1,1 @@
+"""HTTP below authentication: connections, redirects, proxies, names, slow bodies."""

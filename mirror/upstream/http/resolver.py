@@ -1,0 +1,59 @@
+"""DNS for one upstream: names that a redirect brought in must not resolve to private addresses.
+
+The check sits where the connection takes its addresses from, so that a name cannot resolve to a public
+address when it is checked and to a private one when it is dialled (DNS rebinding).
+"""
+
+import asyncio
+import socket
+from collections.abc import Collection
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from mirror.upstream.http.redirect import is_private_address
+
+
+class PrivateAddress(OSError):
+    """A name that only the network gave us resolves to private addresses."""
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves `upstream` and `trusted` hosts freely, any other host to its public addresses only.
+
+    When the upstream itself is in a private network, so may its stores be: then `private` turns true,
+    and everything is allowed.
+    """
+
+    def __init__(
+        self,
+        inner: AbstractResolver,
+        upstream: str,
+        trusted: Collection[str] = (),
+        *,
+        private: bool = False,
+        timeout: float = 10.0,
+    ) -> None:
+        self.private = private
+        self._inner = inner
+        self._upstream = upstream
+        self._trusted = frozenset(trusted)
+        self._timeout = timeout
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        async with asyncio.timeout(self._timeout):
+            results = await self._inner.resolve(host, port, family)
+        if host == self._upstream:
+            self.private = self.private or all(is_private_address(result["host"]) for result in results)
+        if self.private or host == self._upstream or host in self._trusted:
+            return results
+        public = [result for result in results if not is_private_address(result["host"])]
+        if not public:
+            raise PrivateAddress(
+                f"{host} resolves to private addresses; private_redirects = true would allow it"
+            )
+        return public
+
+    async def close(self) -> None:
+        await self._inner.close()

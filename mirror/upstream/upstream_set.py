@@ -1,0 +1,98 @@
+"""All configured upstreams."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mirror.config.loader import Config, UpstreamSettings
+from mirror.metrics.metrics import Metrics
+from mirror.upstream.errors import UpstreamError
+from mirror.upstream.health import State
+from mirror.upstream.registry_client import Registry
+from mirror.upstream.source import Source, Terms
+from mirror.upstream.upstream import Upstream
+from mirror.util.tasks import Tasks
+
+
+class Upstreams(Mapping[str, Upstream]):
+    """All configured upstreams by canonical name, in the order of the configuration.
+
+    None is made later because a client named it (invariant 7).
+    """
+
+    def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
+        offline, total = config.server.offline, asyncio.Semaphore(config.fill.connections)
+        self._upstreams = {
+            each.name: Upstream(
+                each.name, _sources(each, metrics, total, offline), tasks, metrics, offline=offline
+            )
+            for each in config.upstreams
+        }
+
+    def __getitem__(self, name: str) -> Upstream:
+        return self._upstreams[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._upstreams)
+
+    def __len__(self) -> int:
+        return len(self._upstreams)
+
+    def state(self) -> dict[str, Any]:
+        """How each is doing, for people."""
+        now = time.monotonic()
+        return {
+            upstream.name: {
+                "offline": upstream.offline,
+                "sources": [source.state(now) for source in upstream.sources],
+            }
+            for upstream in self._upstreams.values()
+        }
+
+    def report(self, metrics: Metrics) -> None:
+        """Bring the gauges about the sources up to date."""
+        now = time.monotonic()
+        # What is not known any more has no value: an old one would be taken for what is left now.
+        metrics.ratelimit_limit.clear()
+        metrics.ratelimit_remaining.clear()
+        for upstream in self._upstreams.values():
+            for account in upstream.own.registry.accounts.all:
+                account.report(metrics, upstream.name)
+            for source in upstream.sources:
+                labels = (upstream.name, source.name)
+                metrics.source_up.labels(*labels).set(source.health.state(now) is State.CLOSED)
+                metrics.source_latency.labels(*labels).set(source.health.latency)
+                metrics.source_speed.labels(*labels).set(source.health.speed)
+                metrics.source_connections.labels(*labels).set(source.lanes)
+
+    async def warm_up(self) -> None:
+        """Be ready for the first question. Nothing is dialled; what is wrong is told to who asks."""
+        for upstream in self._upstreams.values():
+            for source in upstream.sources:
+                with contextlib.suppress(UpstreamError):
+                    await source.registry.warm_up()
+
+    async def close(self) -> None:
+        """Close the connections of all of them."""
+        await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
+
+
+def _sources(
+    settings: UpstreamSettings, metrics: Metrics, total: asyncio.Semaphore, offline: bool
+) -> list[Source]:
+    """The upstream's own endpoint, then its mirrors."""
+    sources = [Source(_label(settings.url), Registry(settings, metrics, offline=offline), Terms(), total)]
+    for each in settings.sources:
+        # A mirror is asked with its own credentials only: nothing of the upstream's goes there.
+        endpoint = UpstreamSettings(name=settings.name, **each.endpoint())
+        registry = Registry(endpoint, metrics, offline=offline)
+        terms = Terms(each.prefix, each.weight, each.tags)
+        sources.append(Source(_label(each.url), registry, terms, total))
+    return sources
+
+
+def _label(url: str) -> str:
+    """A source by its host and path, for logs and metrics."""
+    return url.partition("://")[2]

@@ -1,0 +1,162 @@
+"""Logs: human lines on a terminal, JSON otherwise, and no secret in either."""
+
+import logging
+import secrets
+import select
+import sys
+import time
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol, TextIO
+from urllib.parse import urlsplit, urlunsplit
+
+import structlog
+
+# Never printed, whatever was passed by mistake.
+SECRET_WORDS = ("authorization", "password", "token", "secret", "cookie")
+
+
+class LogOptions(Protocol):
+    """The `log` section of the configuration, as far as `configure` reads it."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+
+
+def get_logger(name: str) -> Any:
+    """A structlog logger: `log.info("event", key=value)`."""
+    return structlog.get_logger(component=name.removeprefix("mirror."))
+
+
+def about(**values: object) -> None:
+    """Have these in every line of this process from now on."""
+    structlog.contextvars.bind_contextvars(**values)
+
+
+def configure(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
+    """Send everything, the libraries' own logging included, to `stream`."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    human = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        stamp,
+        mask_secrets,
+    ]
+    last: list[Any] = (
+        [
+            # Plain: the pretty one prints local variables, and with them whatever secret they hold.
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+        if human
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def timestamp(now: float) -> str:
+    """`now`, in seconds since the epoch, as log lines have it: 2026-01-31T23:59:59.000000Z."""
+    second = int(now)
+    return f"{_to_the_second(second)}.{int((now - second) * 1e6):06d}Z"
+
+
+@lru_cache(2)
+def _to_the_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def stamp(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: when it happened, unless the event says so itself."""
+    event.setdefault("timestamp", timestamp(time.time()))
+    return event
+
+
+class LineTemplate:
+    """A line that is written again and again: rendered once, like any other, then only filled in.
+
+    `fields` are those of one such line; `varying` names those of them (strings without anything to escape,
+    and numbers) that differ from line to line; the last one is `timestamp`.
+    """
+
+    def __init__(self, name: str, event: str, fields: Mapping[str, object], varying: Sequence[str]) -> None:
+        """Raises structlog.DropEvent when such a line would not be written."""
+        marks = {key: _mark(fields.get(key, "")) for key in varying}
+        line: Any = {"component": name, **fields, **marks, "event": event}
+        if not structlog.get_logger().is_enabled_for(logging.INFO):
+            raise structlog.DropEvent
+        for processor in structlog.get_config()["processors"]:
+            line = processor(None, "info", line)
+        text = str(line).replace("%", "%%")
+        found = {text.find(str(mark)): index for index, mark in enumerate(marks.values())}
+        for mark in marks.values():
+            text = text.replace(str(mark), "%s")
+        self._text = text
+        # In JSON they come in the order of `fields`; on a terminal the time comes first.
+        self._order = [found[place] for place in sorted(found) if place >= 0]
+        self._in_order = self._order == list(range(len(varying)))
+
+    def filled(self, values: tuple[object, ...]) -> str:
+        """The line with these values of the varying fields."""
+        return self._text % (values if self._in_order else tuple(values[index] for index in self._order))
+
+
+def _mark(value: object) -> object:
+    """Something of the type of `value` that is in no line by chance, or because somebody guessed it."""
+    return secrets.token_hex(16) if isinstance(value, str) else 10**17 + secrets.randbelow(10**18)
+
+
+def write_lines(lines: Sequence[str]) -> None:
+    """Write finished lines, many at a time, because each write is a system call."""
+    if lines:
+        logger = structlog.get_config()["logger_factory"]()
+        for together in _portions(lines):
+            logger.msg(together)
+
+
+def _portions(lines: Sequence[str]) -> Iterator[str]:
+    """Lines joined while a pipe takes them in one piece: between those of other workers, not into them."""
+    portion: list[str] = []
+    length = 0
+    for line in lines:
+        if portion and length + len(line) + 1 > select.PIPE_BUF:
+            yield "\n".join(portion)
+            portion, length = [], 0
+        portion.append(line)
+        length += len(line) + 1
+    if portion:
+        yield "\n".join(portion)
+
+
+def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: values of keys that sound like secrets are not printed."""
+    for key in event:
+        if any(word in key.lower() for word in SECRET_WORDS):
+            event[key] = "***"
+    return event
+
+
+def redact_url(url: str) -> str:
+    """The URL without user, password and the values of its query (a signed URL is a credential)."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    query = (
+        "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&")) if parts.query else ""
+    )
+    return urlunsplit((parts.scheme, host, parts.path, query, ""))

@@ -1,0 +1,302 @@
+"""The registry API: a request becomes a target, and the cache's answer becomes HTTP."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlencode
+
+from aiohttp import web
+
+from mirror.cache.cache import Cache
+from mirror.cache.results import FOR_EVER, BlobReader, Outcome, SmallBlob, Unconfirmed
+from mirror.config.loader import Config
+from mirror.oci.digest import Digest
+from mirror.oci.errors import Code, RegistryError
+from mirror.oci.manifest import OCI_INDEX
+from mirror.oci.ranges import Span
+from mirror.oci.reference import Kind, Repository, Tag, Target, parse_target
+from mirror.store.errors import ShuttingDown, StoreError
+from mirror.transfer.passthrough import PassedBlob
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.web import responses
+from mirror.web.client_errors import client_error
+from mirror.web.request_log import Exchange
+
+T = TypeVar("T")
+
+Handler = Callable[[Exchange, Target], Awaitable[web.StreamResponse]]
+
+# Page sizes of the catalog: what a client gets that asks for none, and the most it can ask for.
+CATALOG_PAGE = 100
+CATALOG_MOST = 10_000
+
+# A request target that is a whole URL, as for a proxy: a server must take it (RFC 9112 3.2.2).
+ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
+
+# The bytes of a query that are passed to an upstream; its own next-page tokens are well below.
+QUERY_BYTES = 4096
+
+
+class RegistryApi:
+    """Answers everything under /v2/, and /<prefix>/v2/."""
+
+    def __init__(self, cache: Cache, config: Config) -> None:
+        self._cache = cache
+        self._names = config.names()
+        self._header_timeout = config.server.header_timeout
+        self._when_unavailable = config.server.when_unavailable
+        self._handlers: dict[Kind, Handler] = {
+            Kind.BASE: self._base,
+            Kind.MANIFEST: self._manifest,
+            Kind.BLOB: self._blob,
+            Kind.TAGS: self._tags,
+            Kind.REFERRERS: self._referrers,
+            Kind.CATALOG: self._catalog,
+        }
+
+    async def answer(self, exchange: Exchange) -> web.StreamResponse:
+        """The response, sent or ready to be; never raises but for cancellation and a client that left."""
+        try:
+            return await self._answer(exchange)
+        except RegistryError as failure:
+            exchange.outcome = Outcome.ERROR
+            return responses.error(exchange, failure)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        if request.method not in ("GET", "HEAD"):
+            raise _read_only(request.method)
+        path, host = _asked(request)
+        target = parse_target(self._names, path, request.query.get("ns"), host)
+        exchange.target = target
+        try:
+            return await self._handlers[target.kind](exchange, target)
+        except (UpstreamError, StoreError) as failure:
+            raise client_error(failure, target, self._when_unavailable) from failure
+
+    async def _base(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        exchange.outcome, exchange.lasts = Outcome.HIT, FOR_EVER
+        return responses.json_body(exchange, b"{}")
+
+    async def _manifest(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        repository, reference = _content(target)
+        if exchange.request.method == "HEAD":
+            info = await self._in_time(target, self._cache.head_manifest(repository, reference))
+            digest, media_type, size, data = info.digest, info.media_type, info.size, None
+            exchange.outcome, exchange.lasts, unconfirmed = info.outcome, info.lasts, info.unconfirmed
+        else:
+            found = await self._in_time(target, self._cache.get_manifest(repository, reference))
+            digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
+            exchange.outcome, exchange.lasts, unconfirmed = found.outcome, found.lasts, found.unconfirmed
+        exchange.digest = digest
+        if responses.matches(exchange.request.headers.get("If-None-Match"), digest):
+            return responses.not_modified(exchange, digest)
+        headers = {
+            "Content-Type": media_type,
+            **responses.content_headers(digest),
+            **_stale(exchange, unconfirmed),
+        }
+        if data is None:
+            return responses.head(exchange, headers, size)
+        return responses.whole(exchange, 200, headers, data)
+
+    async def _blob(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        repository, digest = _digested(target)
+        request = exchange.request
+        exchange.digest = digest
+        headers = {
+            "Content-Type": responses.BLOB_TYPE,
+            "Accept-Ranges": "bytes",
+            **responses.content_headers(digest),
+        }
+        if request.method == "HEAD":
+            info = await self._in_time(target, self._cache.head_blob(repository, digest))
+            exchange.outcome = info.outcome
+            if responses.matches(request.headers.get("If-None-Match"), digest):
+                return responses.not_modified(exchange, digest)
+            return responses.head(exchange, headers, info.size)
+        deadline = asyncio.get_running_loop().time() + self._header_timeout
+        answer = await self._in_time(target, self._cache.get_blob(repository, digest))
+        exchange.outcome = answer.outcome
+        reader = answer.content
+        if isinstance(reader, SmallBlob):
+            exchange.lasts = FOR_EVER if answer.outcome is Outcome.HIT else 0.0
+            if responses.matches(request.headers.get("If-None-Match"), digest):
+                return responses.not_modified(exchange, digest)
+            return responses.small_blob(exchange, digest, reader.data)
+        if isinstance(reader, PassedBlob):
+            exchange.note = "passed through: the cache folder is in trouble"
+            if responses.matches(request.headers.get("If-None-Match"), digest):
+                return responses.not_modified(exchange, digest)
+            return await _deliver(
+                exchange, digest, reader, responses.spans_asked(request, digest, reader.size)
+            )
+        try:
+            if responses.matches(request.headers.get("If-None-Match"), digest):
+                return responses.not_modified(exchange, digest)
+            spans = responses.spans_asked(request, digest, reader.size)
+            await self._first_readable(reader, spans, deadline)
+            return await _deliver(exchange, digest, reader, spans)
+        finally:
+            reader.close()
+
+    async def _tags(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        repository = _repository(target)
+        asked = parse_qsl(exchange.request.rel_url.raw_query_string, keep_blank_values=True)
+        entries = _positive(dict(asked).get("n"))
+        query = urlencode([(key, value) for key, value in asked if key != "ns"])
+        if len(query) > QUERY_BYTES:
+            raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
+        page = await self._in_time(target, self._cache.tags(repository, query))
+        exchange.outcome = page.outcome
+        # After a page of nothing there is none, even where the upstream says so.
+        following = None if entries == 0 else page.next_query
+        headers = {**_next_page(exchange.request, following), **_stale(exchange, page.unconfirmed)}
+        return responses.json_body(exchange, page.data, headers)
+
+    async def _referrers(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        repository, digest = _digested(target)
+        artifact_types = [each for each in exchange.request.query.getall("artifactType", []) if each]
+        found = await self._in_time(target, self._cache.referrers(repository, digest, artifact_types))
+        exchange.outcome = found.outcome
+        headers = {"Content-Type": OCI_INDEX, **_stale(exchange, found.unconfirmed)}
+        if found.filtered:
+            headers["OCI-Filters-Applied"] = "artifactType"
+        return responses.whole(exchange, 200, headers, found.data)
+
+    async def _catalog(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+        query = exchange.request.query
+        asked = _positive(query.get("n"))
+        limit = CATALOG_PAGE if asked is None else min(asked, CATALOG_MOST)
+        page = await self._cache.catalog(target.upstream, query.get("last", ""), limit)
+        exchange.outcome = Outcome.HIT
+        more = page.more and page.repositories
+        following = urlencode({"n": limit, "last": page.repositories[-1]}) if more else None
+        body = json.dumps({"repositories": page.repositories}, separators=(",", ":")).encode()
+        return responses.json_body(exchange, body, _next_page(exchange.request, following))
+
+    async def _in_time(self, target: Target, answer: Awaitable[T]) -> T:
+        """Headers are sent within the limit, or an error is: some clients wait for ever, others 30 s."""
+        repository, seconds = _repository(target), self._header_timeout
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                with self._hurried(repository, limit):
+                    return await answer
+        except TimeoutError:
+            self._cache.waited_in_vain(repository, seconds)
+            raise UpstreamError(Failure.TIMEOUT, "no answer from the upstream in time") from None
+
+    @contextmanager
+    def _hurried(self, repository: Repository, limit: asyncio.Timeout) -> Iterator[None]:
+        """End it early where it is for an upstream that gave no answer the last time; not for the disk."""
+        seconds = self._cache.patience(repository, self._header_timeout)
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            if self._cache.waited_in_vain(repository, seconds):
+                limit.reschedule(loop.time())
+
+        looking = loop.call_later(seconds, look)
+        try:
+            yield
+        finally:
+            looking.cancel()
+
+    async def _first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
+        """Wait for the first byte that will be sent, so that a fill that fails at once is an error status.
+
+        A fill that is merely slow is not: then the head goes out in time, and the body as it comes.
+        """
+        start = spans[0].start if spans else 0
+        if reader.size == 0:
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await reader.wait_readable(start)
+        except ShuttingDown:
+            raise
+        except WrongBytes as error:
+            if not error.elsewhere:
+                raise
+        except (TimeoutError, StoreError):
+            pass  # a disk that fails is no failure yet: what it does not give is passed through
+
+
+async def _deliver(
+    exchange: Exchange, digest: Digest, reader: BlobReader | PassedBlob, spans: list[Span]
+) -> web.StreamResponse:
+    """Send the blob. What goes wrong from here on can only be told by ending early."""
+    try:
+        return await responses.send_blob(exchange, digest, reader, spans)
+    except (UpstreamError, StoreError) as failure:
+        exchange.outcome, exchange.note = Outcome.ERROR, f"cut short: {failure}"
+    except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's word for a closing transport
+        exchange.note = f"client left: {left}"
+    return responses.cut_short(exchange)
+
+
+def _asked(request: web.BaseRequest) -> tuple[str, str | None]:
+    """The undecoded path, and the host; both from a request target in absolute form if it is one."""
+    target = request.raw_path.partition("?")[0]
+    if absolute := ABSOLUTE.match(target):
+        return target[absolute.end() :], absolute[1]
+    return target, request.headers.get("Host")
+
+
+def _read_only(method: str) -> RegistryError:
+    return RegistryError(
+        Code.UNSUPPORTED,
+        f"this is a pull-through mirror, {method} is not for it: push to the registry itself",
+        status=405,
+        headers={"Allow": "GET, HEAD"},
+    )
+
+
+def _repository(target: Target) -> Repository:
+    if target.repository is None:
+        raise AssertionError(f"{target.kind} without a repository")
+    return target.repository
+
+
+def _content(target: Target) -> tuple[Repository, Tag | Digest]:
+    if target.reference is None:
+        raise AssertionError(f"{target.kind} without a reference")
+    return _repository(target), target.reference
+
+
+def _digested(target: Target) -> tuple[Repository, Digest]:
+    if not isinstance(target.reference, Digest):
+        raise AssertionError(f"{target.kind} without a digest")
+    return _repository(target), target.reference
+
+
+def _positive(text: str | None) -> int | None:
+    """The `n` of a listing. RegistryError 400 when it is no number."""
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise RegistryError(
+            Code.PAGINATION_NUMBER_INVALID, f"n is a number of entries, not {text[:40]!r}", status=400
+        )
+    return int(text)
+
+
+def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
+    """A Link to the next page on this mirror: relative, because clients refuse another origin."""
+    if query is None:
+        return {}
+    if (ns := request.query.get("ns")) is not None:
+        query = f"{query}&{urlencode({'ns': ns})}"
+    path, _ = _asked(request)
+    return {"Link": f'<{path}?{query}>; rel="next"'}
+
+
+def _stale(exchange: Exchange, unconfirmed: Unconfirmed | None) -> dict[str, str]:
+    """What is said about an answer that was not confirmed, to the client and to the log."""
+    if unconfirmed is None:
+        return {}
+    exchange.note = f"not confirmed: {unconfirmed.why}"
+    return responses.stale_headers(unconfirmed.age)

@@ -1,0 +1,186 @@
+"""Answers to requests that are, byte for byte, requests that were answered before.
+
+The clients of a mirror ask for the same few manifests and configs all the time, with the same head each.
+A head that the full path has answered twice from what is here is remembered whole, with the bytes of the
+answer; when it comes again on an idle connection it is compared, not parsed, and answered at once. Identity
+of the bytes (method, path, every header, credentials included) is identity of the answer, for as long as
+the answer lasts. Anything else takes the full path: other heads, heads in several segments, pipelined ones,
+and those of clients that do not read.
+
+What is left behind is the same on both ways: metrics, access line, last use.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+
+import structlog
+from aiohttp import HttpVersion11, hdrs, web
+
+from mirror.metrics.metrics import Metrics
+from mirror.metrics.request_stats import Tally
+from mirror.oci.digest import Digest
+from mirror.util.log import LineTemplate, timestamp, write_lines
+from mirror.util.lru import Recent
+from mirror.web.request_log import Exchange, new_id
+
+# However long an answer lasts, now and then the full path has a look at it, in seconds.
+LONGEST = 30.0
+
+# What was given is noted so long later, in seconds, and no more than so much at a time: many cost less than
+# one by one. Soon enough for a log that is watched.
+NOTING = 0.05
+MOST_GIVEN = 50
+
+# How many heads that were seen once are waited for to be seen again.
+MOST_SEEN = 8192
+
+# What differs between the access lines of identical requests.
+VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """An answer but for its Date, and what is noted when it is given. `until` is of the clock.
+
+    `removed`: what the cache's removals were at when it was looked for; once more was removed it is over.
+    `length`: bytes of the body; `digest`: whose use is recorded; `line`: of the access log, None for none.
+    """
+
+    before_date: bytes
+    after_date: bytes
+    until: float
+    removed: int
+    length: int
+    digest: Digest | None
+    tally: Tally
+    line: LineTemplate | None
+
+
+class Replay:
+    """The memory of answered heads. `limit` in bytes; `used` is told which content was given away.
+
+    `removed`: as of `store.generation`; looked at each time, because an answer ends with its content.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        metrics: Metrics,
+        used: Callable[[Digest], None],
+        clock: Callable[[], float] = time.perf_counter,
+        removed: Callable[[], int] = int,
+    ) -> None:
+        self._clock = clock
+        self.removed = removed
+        self._known: Recent[bytes, Known] = Recent(limit)
+        self._metrics = metrics
+        self._seen: set[int] = set()
+        self._used = used
+        metrics.requests.settle = self.settle
+        self._given: list[tuple[Known, str, float, float]] = []  # to whom, when, in how many seconds
+        self._timed = False
+        self._second = 0
+        self._date = b""
+
+    async def remember(self, head: bytes, exchange: Exchange, response: web.StreamResponse) -> None:
+        """Keep what was answered to `head`, if it comes more than once and can be given again as it is."""
+        if exchange.lasts <= 0 or not isinstance(response, web.Response) or not self._seen_before(head):
+            return
+        await response.prepare(exchange.request)
+        if not response.keep_alive or exchange.request.version != HttpVersion11:
+            return
+        body = response.body if exchange.request.method == "GET" else b""
+        if not isinstance(body, bytes):
+            return
+        before, after = _split_at_date(response)
+        known = Known(
+            before,
+            after + body,
+            until=self._clock() + min(exchange.lasts, LONGEST),
+            removed=exchange.removed,
+            length=exchange.bytes,
+            digest=exchange.digest if exchange.request.method == "GET" else None,
+            tally=self._metrics.requests.of(exchange.kind, exchange.outcome.value),
+            line=_line(exchange),
+        )
+        self._known.put(head, known, len(head) + len(before) + len(known.after_date))
+
+    def answer(self, head: bytes, transport: asyncio.WriteTransport, client: str) -> bool:
+        """Answer `head` if it is known; False, and nothing done, if not."""
+        known = self._known.get(head)
+        if known is None:
+            return False
+        started = self._clock()
+        if started >= known.until or self.removed() != known.removed:
+            self._known.drop(head)
+            return False
+        if transport.get_write_buffer_size():
+            return False
+        now = time.time()
+        if int(now) != self._second:
+            self._second, self._date = int(now), formatdate(now, usegmt=True).encode()
+        transport.write(b"".join((known.before_date, self._date, known.after_date)))
+        self._note(known, client, now, self._clock() - started)
+        return True
+
+    def close(self) -> None:
+        """Answer nothing any more, and note what was given."""
+        self._known = Recent(0)
+        self.settle()
+
+    def settle(self) -> None:
+        """Note what was given: in metrics, in the access log, and as used."""
+        given, self._given = self._given, []
+        durations: dict[Known, list[float]] = defaultdict(list)
+        lines = []
+        for known, client, now, took in given:
+            durations[known].append(took)
+            if known.line is not None:
+                milliseconds = round(took * 1000, 2)
+                values = (new_id(), client, milliseconds, milliseconds, timestamp(now))
+                lines.append(known.line.filled(values))
+        for known, each in durations.items():
+            known.tally.add_at_once(known.length, each)
+            if known.digest is not None:
+                self._used(known.digest)
+        write_lines(lines)
+
+    def _note(self, known: Known, client: str, now: float, took: float) -> None:
+        self._given.append((known, client, now, took))
+        if len(self._given) >= MOST_GIVEN:
+            self.settle()
+        elif not self._timed:
+            self._timed = True
+            asyncio.get_running_loop().call_later(NOTING, self._settle_in_time)
+
+    def _settle_in_time(self) -> None:
+        self._timed = False
+        self.settle()
+
+    def _seen_before(self, head: bytes) -> bool:
+        mark = hash(head)
+        if mark in self._seen:
+            return True
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False
+
+
+def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:
+    """The head of a prepared response as aiohttp writes it, before and after the value of Date."""
+    headers = [f"{name}: {value}" for name, value in response.headers.items()]
+    at = list(response.headers).index(hdrs.DATE)
+    before = [f"HTTP/1.1 {response.status} {response.reason}", *headers[:at], f"{hdrs.DATE}: "]
+    return "\r\n".join(before).encode(), "\r\n".join(["", *headers[at + 1 :], "", ""]).encode()
+
+
+def _line(exchange: Exchange) -> LineTemplate | None:
+    try:
+        return LineTemplate("access", "request", exchange.fields(), VARYING)
+    except structlog.DropEvent:
+        return None

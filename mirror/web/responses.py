@@ -1,0 +1,134 @@
+"""Answers as clients check them: headers, conditions, ranges, and bodies by `sendfile`."""
+
+import secrets
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from mirror.cache.results import BlobReader
+from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
+from mirror.oci.ranges import Span, multipart, parse_range, total_length
+from mirror.transfer.passthrough import PassedBlob
+from mirror.web.request_log import Exchange
+from mirror.web.sendfile import Sending
+
+BLOB_TYPE = "application/octet-stream"
+COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "registry-mirror"}
+
+
+def whole(exchange: Exchange, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
+    """A small answer. For HEAD the same head, Content-Length included, and no body."""
+    exchange.status = status
+    exchange.bytes = 0 if exchange.request.method == "HEAD" else len(body)
+    exchange.first_byte()
+    return web.Response(
+        status=status, body=body, headers={**COMMON, "Content-Length": str(len(body)), **headers}
+    )
+
+
+def json_body(
+    exchange: Exchange, body: bytes, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    return whole(exchange, 200, {"Content-Type": "application/json", **(headers or {})}, body)
+
+
+def head(exchange: Exchange, headers: Mapping[str, str], size: int) -> web.StreamResponse:
+    """The head of an answer whose body of `size` bytes is not sent."""
+    exchange.status = 200
+    exchange.first_byte()
+    return web.Response(headers={**COMMON, **headers, "Content-Length": str(size)})
+
+
+def error(exchange: Exchange, failure: RegistryError) -> web.StreamResponse:
+    exchange.note = failure.message
+    headers = {"Content-Type": "application/json", **failure.headers}
+    return whole(exchange, failure.status, headers, failure.body())
+
+
+def not_modified(exchange: Exchange, digest: Digest) -> web.StreamResponse:
+    exchange.status = 304
+    exchange.first_byte()
+    return web.Response(status=304, headers={**COMMON, **content_headers(digest)})
+
+
+def stale_headers(age: float | None) -> dict[str, str]:
+    """Of what is served though it was not confirmed; `age` in seconds.
+
+    Warning is obsolete since RFC 9111 (5.5), but it is what proxies and people still look for.
+    """
+    headers = {"Warning": '110 registry-mirror "Response is Stale"'}
+    return headers if age is None else {**headers, "Age": str(max(0, round(age)))}
+
+
+def content_headers(digest: Digest) -> dict[str, str]:
+    return {"Docker-Content-Digest": str(digest), "ETag": f'"{digest}"'}
+
+
+def matches(condition: str | None, digest: Digest) -> bool:
+    """Whether an If-None-Match names the digest (RFC 9110 13.1.2: weak comparison)."""
+    if condition is None:
+        return False
+    tags = [each.strip().removeprefix("W/") for each in condition.split(",")]
+    return "*" in tags or f'"{digest}"' in tags
+
+
+def spans_asked(request: web.BaseRequest, digest: Digest, size: int) -> list[Span]:
+    """What of the blob is asked for; empty for all of it. RegistryError 416 for one range beyond it."""
+    header = request.headers.get("Range")
+    condition = request.headers.get("If-Range")
+    if header is None or (condition is not None and condition.strip() != f'"{digest}"'):
+        return []
+    return parse_range(header, size)
+
+
+def small_blob(exchange: Exchange, digest: Digest, data: bytes) -> web.StreamResponse:
+    """A blob that is in memory, or ranges of it."""
+    status, headers, parts = _plan(digest, len(data), spans_asked(exchange.request, digest, len(data)))
+    body = b"".join(part if isinstance(part, bytes) else data[part.start : part.stop] for part in parts)
+    return whole(exchange, status, headers, body)
+
+
+async def send_blob(
+    exchange: Exchange, digest: Digest, reader: BlobReader | PassedBlob, spans: list[Span]
+) -> web.StreamResponse:
+    """Stream the blob, or ranges of it; cut short, with FIN, when the rest cannot come (invariant 4)."""
+    status, headers, parts = _plan(digest, reader.size, spans)
+    response = web.StreamResponse(status=status, headers=headers)
+    exchange.status = status
+    exchange.streaming = True
+    writer = await response.prepare(exchange.request)
+    exchange.first_byte()
+    with Sending(exchange, writer) as sending:
+        for part in parts:
+            if isinstance(part, bytes):
+                await response.write(part)
+                exchange.bytes += len(part)
+            else:
+                await sending.send(reader, part)
+    await response.write_eof()
+    return response
+
+
+def cut_short(exchange: Exchange) -> web.StreamResponse:
+    """Close after what was sent: the client sees a short body, which it resumes or retries."""
+    if exchange.request.transport is not None:
+        exchange.request.transport.close()
+    return web.Response(status=exchange.status)
+
+
+def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[int, dict[str, str], list[bytes | Span]]:
+    """Status and headers of the answer, and the parts of its body."""
+    headers = {**COMMON, **content_headers(digest), "Accept-Ranges": "bytes", "Content-Type": BLOB_TYPE}
+    parts: list[bytes | Span]
+    if not spans:
+        status, parts = 200, [Span(0, size)]
+    elif len(spans) == 1:
+        status, parts = 206, [spans[0]]
+        headers["Content-Range"] = spans[0].content_range(size)
+    else:
+        boundary = secrets.token_hex(16)
+        status, parts = 206, multipart(spans, size, BLOB_TYPE, boundary)
+        headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
+    headers["Content-Length"] = str(total_length(parts))
+    return status, headers, parts

@@ -1,0 +1,94 @@
+"""Images of which something is missing, while nobody can be asked for it."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.util.ttl_cache import Lately
+from tests.fakes.content import FakeImage, descriptor
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running, configured, serving
+from tests.wire import get, head
+
+X = "/v2/docker.io/library/x"
+
+
+@pytest.fixture
+async def image(hub: FakeRegistry, mirror: Running) -> FakeImage:
+    """Its manifest is cached, its blobs are not."""
+    image = hub.add_image("library/x", "t", [b"a", b"b"])
+    await get(mirror.address, f"{X}/manifests/t")
+    return image
+
+
+@pytest.fixture
+async def offline(mirror: Running, tmp_path: Path) -> AsyncIterator[Running]:
+    """A second mirror on the same cache, which asks nobody."""
+    config = configured(tmp_path / "cache", {"docker.io": "http://127.0.0.1:9"}, server={"offline": True})
+    async with serving(config) as running:
+        yield running
+
+
+async def fetch(mirror: Running, image: FakeImage) -> None:
+    for digest in (image.config, *image.layers):
+        await get(mirror.address, f"{X}/blobs/{digest}")
+        await mirror.landed(digest)
+
+
+async def test_what_is_not_whole_is_not_found(mirror: Running, offline: Running, image: FakeImage) -> None:
+    """By tag and digest, GET and HEAD: so that a client which has no way back from here goes elsewhere."""
+    for reference in ("t", image.manifest):
+        assert (await head(offline.address, f"{X}/manifests/{reference}")).status == 404
+        reply = await get(offline.address, f"{X}/manifests/{reference}")
+        message = json.loads(reply.body)["errors"][0]["message"]
+        assert (reply.status, "3 blobs" in message, "offline" in message) == (404, True, True)
+    assert (await get(mirror.address, f"{X}/manifests/t")).status == 200
+
+
+async def test_what_is_whole_is_served(mirror: Running, offline: Running, image: FakeImage) -> None:
+    """As soon as the last blob is here."""
+    await fetch(mirror, image)
+    for reference in ("t", image.manifest):
+        assert (await get(offline.address, f"{X}/manifests/{reference}")).body == image.manifest_data
+
+
+async def test_incomplete_if_so_wished(mirror: Running, tmp_path: Path, image: FakeImage) -> None:
+    """With tags.serve_incomplete whoever only wants to look gets the manifest."""
+    config = configured(
+        tmp_path / "cache",
+        {"docker.io": "http://127.0.0.1:9"},
+        server={"offline": True},
+        tags={"serve_incomplete": True},
+    )
+    async with serving(config) as running:
+        assert (await get(running.address, f"{X}/manifests/t")).body == image.manifest_data
+
+
+async def test_one_whole_platform_is_enough(hub: FakeRegistry, mirror: Running, offline: Running) -> None:
+    """An index is served when something can be pulled by it, and not when nothing can."""
+    whole, half = (hub.add_image("library/x", None, [name]) for name in (b"whole", b"half"))
+    for name, images in (("one", [half, whole]), ("none", [half])):
+        index = {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [descriptor(OCI_MANIFEST, image.manifest_data) for image in images],
+        }
+        hub.add_manifest("library/x", json.dumps(index).encode(), OCI_INDEX, name)
+        await get(mirror.address, f"{X}/manifests/{name}")
+    assert (await get(offline.address, f"{X}/manifests/one")).status == 404
+    for image in (whole, half):
+        await get(mirror.address, f"{X}/manifests/{image.manifest}")
+    await fetch(mirror, whole)
+    offline.service.cache._complete._found = Lately(0.0, 1)
+    assert (await get(offline.address, f"{X}/manifests/one")).status == 200
+    assert (await get(offline.address, f"{X}/manifests/none")).status == 404
+
+
+async def test_what_names_nothing_is_whole(hub: FakeRegistry, mirror: Running, offline: Running) -> None:
+    """An artifact without blobs, or a manifest of a kind that nobody knows."""
+    hub.add_manifest("library/x", b'{"config":7}', "application/vnd.odd", "odd")
+    await get(mirror.address, f"{X}/manifests/odd")
+    assert (await get(offline.address, f"{X}/manifests/odd")).body == b'{"config":7}'

@@ -1,0 +1,36 @@
+"""Who uses how much of the disk."""
+
+from pathlib import Path
+
+from mirror.manage.disk_usage import Shares
+from mirror.oci.reference import Repository
+from tests.fakes.cached import X, open_folder, put_image
+
+Z = Repository("docker.io", "library/z")
+Q = Repository("quay.io", "q")
+
+
+def test_shares(tmp_path: Path) -> None:
+    """A blob counts once for each who has it, and as own where nobody else does; upstreams likewise."""
+    folder = open_folder(tmp_path / "cache")
+    here, there = b"1" * 1000, b"2" * 10_000
+    put_image(folder, X, "1", [here, there])
+    put_image(folder, X, "2", [here])
+    put_image(folder, Z, "1", [here])
+    put_image(folder, Q, "1", [there])
+    shares = {each.name: each for each in Shares(folder).all()}
+    assert list(shares) == [str(X), str(Z), "docker.io", str(Q), "quay.io"]
+    assert shares[str(X)].shared == 11_000
+    assert shares[str(Z)].shared == 1000
+    assert shares["docker.io"].shared == shares["quay.io"].shared == 10_000
+    assert shares[str(X)].own + shares[str(Z)].own + 1000 == shares["docker.io"].own
+    assert shares["docker.io"].own + shares["quay.io"].own + 10_000 == folder.blobs.size()
+    assert shares["docker.io"].blobs == 7
+    folder.close()
+
+
+def test_nothing(tmp_path: Path) -> None:
+    """Of an empty cache."""
+    folder = open_folder(tmp_path / "cache")
+    assert list(Shares(folder).all()) == []
+    folder.close()

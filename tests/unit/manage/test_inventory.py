@@ -1,0 +1,128 @@
+"""What is here, by image."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.manage.inventory import Image, Inventory
+from mirror.oci.digest import Digest
+from mirror.oci.image_pattern import Images, Pin
+from mirror.oci.reference import Repository
+from mirror.store.cache_dir import Folder
+from mirror.store.metadata.index import Link
+from tests.fakes.cached import (
+    LONG_AGO,
+    X,
+    Y,
+    age,
+    open_folder,
+    put_blob,
+    put_image,
+    put_index,
+    put_manifest,
+    put_signature,
+)
+from tests.fakes.content import image_manifest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    opened = open_folder(tmp_path / "cache")
+    yield opened
+    opened.close()
+
+
+def listed(folder: Folder, pattern: str = "*") -> dict[str, Image]:
+    found = Inventory(folder).images(Images.parse(pattern, any_tag=True))
+    return {each.reference: each for each in found}
+
+
+def test_an_image_that_is_whole(folder: Folder) -> None:
+    """Its platform from the config, its size, when it was used, and nothing missing."""
+    image = put_image(folder, X, "1", [b"a" * 1000])
+    age(folder, *image)
+    (found,) = listed(folder).values()
+    assert (found.reference, found.digest) == ("docker.io/library/x:1", image[0])
+    assert (found.platforms, found.missing, found.pinned) == (("linux/amd64",), (), False)
+    assert found.size == folder.blobs.size()
+    assert found.shared == 0
+    assert found.last_used == pytest.approx(LONG_AGO)
+
+
+def test_what_is_missing(folder: Folder) -> None:
+    """Blobs by their digests; the root itself."""
+    image = put_image(folder, X, "1", [b"a", b"b"])
+    folder.blobs.remove(image[2])
+    assert listed(folder)["docker.io/library/x:1"].missing == (str(image[2]),)
+    folder.blobs.remove(image[0])
+    found = listed(folder)["docker.io/library/x:1"]
+    assert (found.missing, found.last_used) == ((str(image[0]),), None)
+
+
+def test_platforms_of_an_index(folder: Folder) -> None:
+    """Those whose manifest is here; the others are not missed, unless none is here."""
+    put_index(folder, X, "1", [[b"0"], [b"1"]])
+    found = listed(folder)["docker.io/library/x:1"]
+    assert (found.platforms, len(found.missing)) == ((), 2)
+    put_manifest(folder, X, image_manifest(b"config1", [b"1"]))
+    found = listed(folder)["docker.io/library/x:1"]
+    blobs = {str(Digest.of(each)) for each in (b"config1", b"1")}
+    assert (found.platforms, set(found.missing)) == (("linux/arch1",), blobs)
+    for each in (b"config1", b"1"):
+        put_blob(folder, each)
+    assert listed(folder)["docker.io/library/x:1"].missing == ()
+    assert list(listed(folder)) == ["docker.io/library/x:1"]
+
+
+def test_shared_with_other_images(folder: Folder) -> None:
+    """Of the same repository, or of another."""
+    put_image(folder, X, "1", [b"a" * 100, b"b" * 1000])
+    put_image(folder, X, "2", [b"b" * 1000])
+    put_image(folder, Y, "1", [b"a" * 100])
+    found = listed(folder)
+    config = len(b'{"os": "linux", "architecture": "amd64", "name": "docker.io/library/x"}')
+    assert found["docker.io/library/x:1"].shared == 1100 + config
+    assert found["docker.io/library/x:2"].shared == 1000 + config
+    assert found["quay.io/org/y:1"].shared == 100
+
+
+def test_without_a_tag(folder: Folder) -> None:
+    """What was pulled by digest, or left by its tag; not what another image leads to."""
+    (old, *_) = put_image(folder, X, "1", [b"old"])
+    put_image(folder, X, "1", [b"new"])
+    (child, *_) = put_image(folder, X, None, [b"0"])
+    put_manifest(
+        folder, X, b'{"manifests": [{"mediaType": "", "size": 1, "digest": "%s"}]}' % str(child).encode()
+    )
+    folder.index.add_links(X, {Digest.of(b"never pulled"): Link("type", 5)})
+    found = listed(folder)
+    assert f"docker.io/library/x@{old}" in found
+    assert f"docker.io/library/x@{child}" not in found
+    assert len(found) == 3
+    assert list(listed(folder, f"x@{old}")) == [f"docker.io/library/x@{old}"]
+    assert list(listed(folder, "x:1")) == ["docker.io/library/x:1"]
+
+
+def test_signatures_are_of_their_image(folder: Folder) -> None:
+    """And images of their own where that is not here."""
+    (root, *_) = put_image(folder, X, "1", [b"a"])
+    signature = put_signature(folder, X, root)
+    (found,) = listed(folder).values()
+    assert found.size == folder.blobs.size()
+    folder.blobs.remove(signature[2])
+    assert listed(folder)["docker.io/library/x:1"].missing == ()
+    put_signature(folder, Y, root)
+    assert f"quay.io/org/y:sha256-{root.encoded}.sig" in listed(folder)
+
+
+def test_only_what_matches(folder: Folder) -> None:
+    """By repository and tag, in order; and whether it is pinned."""
+    for name in ("b", "a"):
+        for tag in ("2", "1"):
+            put_image(folder, Repository("docker.io", f"org/{name}"), tag, [tag.encode()])
+    folder.pin(Pin.parse("org/a:1"))
+    assert list(listed(folder, "org/*:1")) == ["docker.io/org/a:1", "docker.io/org/b:1"]
+    assert list(listed(folder, "org/b")) == ["docker.io/org/b:1", "docker.io/org/b:2"]
+    assert [each.reference for each in listed(folder).values() if each.pinned] == ["docker.io/org/a:1"]
+    assert listed(folder, "quay.io/*") == {}

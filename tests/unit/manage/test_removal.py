@@ -1,0 +1,120 @@
+"""Removing images: what goes, and what stays because something else needs it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.manage.removal import Removals, Step
+from mirror.oci.digest import Digest
+from mirror.oci.image_pattern import Images, Pin
+from mirror.oci.reference import Tag
+from mirror.store.cache_dir import Folder
+from tests.fakes.cached import X, Y, open_folder, put_image, put_signature
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    opened = open_folder(tmp_path / "cache")
+    yield opened
+    assert opened.blobs.check() == []
+    opened.close()
+
+
+def remove(folder: Folder, pattern: str, *, forced: bool = False) -> list[Step]:
+    """What was said beforehand is what is done."""
+    images = Images.parse(pattern)
+    said, before = list(Removals(folder, images, forced=forced).steps()), folder.blobs.size()
+    done = list(Removals(folder, images, forced=forced).carry_out())
+    assert done == said
+    assert sum(step.freed for step in done) == before - folder.blobs.size()
+    return done
+
+
+def here(folder: Folder, digests: list[Digest]) -> list[bool]:
+    return [folder.blobs.has(each) for each in digests]
+
+
+def test_an_image_goes_whole(folder: Folder) -> None:
+    """Tag, links, blobs, signature; and the repository with the last of them."""
+    image = put_image(folder, X, "1", [b"a"])
+    signature = put_signature(folder, X, image[0])
+    generation = folder.generation.removed()
+    (step,) = remove(folder, "x:1")
+    assert step.images == ("docker.io/library/x:1",)
+    assert not any(here(folder, [*image, *signature]))
+    assert all(folder.index.link(X, each) is None for each in (*image, *signature))
+    assert (folder.index.repositories("", "", 1), folder.index.tags(X, "", 1)) == ([], [])
+    assert folder.generation.removed() != generation
+
+
+def test_what_a_neighbour_needs_stays(folder: Folder) -> None:
+    """Blob and link, for the repository that has it by another tag."""
+    first = put_image(folder, X, "1", [b"shared", b"own"])
+    second = put_image(folder, X, "2", [b"shared"])
+    remove(folder, "x:1")
+    assert all(here(folder, second))
+    assert here(folder, first) == [False, True, True, False]
+    assert folder.index.link(X, Digest.of(b"shared")) is not None
+    assert folder.index.link(X, Digest.of(b"own")) is None
+
+
+def test_what_another_repository_needs_stays(folder: Folder) -> None:
+    """The blob, not the link (invariant 5)."""
+    put_image(folder, X, "1", [b"shared"])
+    put_image(folder, Y, "1", [b"shared"])
+    remove(folder, "x:1")
+    assert folder.blobs.has(Digest.of(b"shared"))
+    assert folder.index.link(X, Digest.of(b"shared")) is None
+    remove(folder, "quay.io/org/y:1")
+    assert folder.blobs.stats() == (0, 0)
+
+
+def test_all_at_once(folder: Folder) -> None:
+    """What several need that all go, goes with the last."""
+    put_image(folder, X, "1", [b"shared"])
+    put_image(folder, Y, "1", [b"shared"])
+    put_image(folder, Y, None, [b"by digest"])
+    steps = remove(folder, "*")
+    assert [len(step.images) for step in steps] == [1, 2]
+    assert folder.blobs.stats() == (0, 0)
+    assert folder.index.repositories("", "", 1) == []
+
+
+def test_one_tag_of_two_for_one_image(folder: Folder) -> None:
+    """Only the tag."""
+    image = put_image(folder, X, "1", [b"a"])
+    put_image(folder, X, "2", [b"a"])
+    (step,) = remove(folder, "x:1")
+    assert (step.tags, step.links, step.freed) == (("1",), (), 0)
+    assert all(here(folder, image))
+    assert folder.index.tag(X, Tag("1")) is None
+
+
+def test_pinned_images_are_refused(folder: Folder) -> None:
+    """And named; unless it is forced."""
+    image = put_image(folder, X, "1", [b"a"])
+    put_image(folder, X, "2", [b"b"])
+    folder.pin(Pin.parse("x:1"))
+    (step,) = remove(folder, "x:*")
+    assert (step.images, step.pinned) == (("docker.io/library/x:2",), ("docker.io/library/x:1",))
+    assert all(here(folder, image))
+    (step,) = remove(folder, "x:1", forced=True)
+    assert step.images == ("docker.io/library/x:1",)
+    assert not any(here(folder, image))
+
+
+def test_nothing_matches(folder: Folder) -> None:
+    """No step."""
+    put_image(folder, X, "1", [b"a"])
+    assert remove(folder, "x:2") == remove(folder, "quay.io/*") == []
+
+
+def test_what_a_pinned_image_needs_stays_without_a_link(folder: Folder) -> None:
+    """It could not be written when the blob came, because the disk was full, say."""
+    image = put_image(folder, X, "1", [b"shared"])
+    put_image(folder, Y, "v1", [b"shared"])
+    folder.pin(Pin.parse("x:1"))
+    folder.index.drop_link(X, image[2])
+    remove(folder, "quay.io/org/y:v1")
+    assert all(here(folder, image))

@@ -1,0 +1,64 @@
+"""Who else has a blob."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.metadata.index import Index, Link
+from mirror.store.metadata.refcount import COUNT, Usage, Use
+
+A, B, C = (Digest.of(each) for each in (b"a", b"b", b"c"))
+FIRST, SECOND, OTHER = (
+    Repository(*each) for each in (("docker.io", "x/1"), ("docker.io", "x/2"), ("q.io:1", "y"))
+)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    opened = Index(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_links_are_counted_by_digest(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each upstream, with the first repository there; however many are asked for at a time."""
+    monkeypatch.setattr("mirror.store.metadata.refcount.ROWS", 1)
+    index.add_links(SECOND, {A: Link(), B: Link()})
+    index.add_links(FIRST, {A: Link()})
+    index.add_links(OTHER, {A: Link()})
+    usage = Usage(index)
+    found = usage.of([str(A), str(B), str(C)])
+    assert sorted(found[str(A)], key=str) == [
+        Use("docker.io", 2, "docker.io/x/1"),
+        Use("q.io:1", 1, "q.io:1/y"),
+    ]
+    assert found[str(B)] == [Use("docker.io", 1, "docker.io/x/2")]
+    assert usage.links([str(A), str(B), str(C)]) == {str(A): 3, str(B): 1}
+
+
+def test_counted_anew(index: Index) -> None:
+    """Each time as things stand."""
+    assert Usage(index).links([str(A)]) == {}
+    index.add_links(FIRST, {A: Link()})
+    assert Usage(index).links([str(A)]) == {str(A): 1}
+
+
+def test_found_without_reading_all_links(index: Index) -> None:
+    """By an index of ours: with a million links it takes no longer."""
+    plan = index.rows(f"EXPLAIN QUERY PLAN {COUNT % '?'}", [str(A)])
+    assert plan[0][-1] == "SEARCH Cache USING INDEX Cache_linked (<expr>=?)"
+
+
+def test_base_images_are_counted_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who says that nothing changes; others see what has."""
+    monkeypatch.setattr("mirror.store.metadata.refcount.MANY", 1)
+    for repository in (FIRST, SECOND):
+        index.add_links(repository, {A: Link()})
+    once, live = Usage(index, once=True), Usage(index)
+    assert [each.links([str(A)]) for each in (once, live)] == [{str(A): 2}, {str(A): 2}]
+    index.add_links(OTHER, {A: Link(), B: Link()})
+    assert once.links([str(A), str(B)]) == {str(A): 2, str(B): 1}
+    assert live.links([str(A), str(B)]) == {str(A): 3, str(B): 1}

@@ -1,0 +1,232 @@
+"""The growing file: how far readers may go, and when."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.store.errors import StoreError
+from mirror.store.executor import DiskThreads
+from mirror.store.partial.growing import HELD_WHOLE, GrowingFile
+from mirror.store.partial.partial import Partial
+
+CHUNK = 64 * 1024
+LARGE = os.urandom(HELD_WHOLE + 3 * CHUNK)
+
+Grow = Callable[[bytes], Awaitable[tuple[GrowingFile, Partial]]]
+
+
+@pytest.fixture
+async def grow(tmp_path: Path) -> AsyncIterator[Grow]:
+    """Makes growing files of a content that is still to be written."""
+    threads = DiskThreads(2)
+    partials: list[Partial] = []
+
+    async def make(content: bytes) -> tuple[GrowingFile, Partial]:
+        partial = await threads.run(Partial.lock, Digest.of(content), tmp_path)
+        assert partial is not None
+        partials.append(partial)
+        chunks = await threads.run(partial.allocate, len(content), CHUNK)
+        return GrowingFile(partial, chunks, threads), partial
+
+    yield make
+    for partial in partials:
+        await threads.run(partial.release)
+    await threads.close(lambda: None)
+
+
+async def write(growing: GrowingFile, content: bytes, start: int, stop: int) -> None:
+    await growing.write(start, [content[start:stop]])
+
+
+@pytest.mark.parametrize(
+    ("size", "written", "readable"),
+    [
+        (1, 1, 0),
+        (HELD_WHOLE, HELD_WHOLE, 0),
+        (HELD_WHOLE + 1, HELD_WHOLE + 1, HELD_WHOLE),
+        (HELD_WHOLE + CHUNK, HELD_WHOLE + CHUNK, HELD_WHOLE),
+        (HELD_WHOLE + CHUNK, HELD_WHOLE, HELD_WHOLE),
+        (HELD_WHOLE + CHUNK, 100, 100),
+        (HELD_WHOLE + 2 * CHUNK, HELD_WHOLE + CHUNK + 5, HELD_WHOLE + CHUNK),
+    ],
+)
+async def test_the_holdback(grow: Grow, size: int, written: int, readable: int) -> None:
+    """Nothing of up to 4 MiB, else all but the last chunk, until the whole is verified (invariant 4)."""
+    content = os.urandom(size)
+    growing, _ = await grow(content)
+    await write(growing, content, 0, written)
+    assert growing.readable() == readable
+
+
+async def test_verified_content_is_released(grow: Grow) -> None:
+    """Hashed as it comes, and then readable to its end."""
+    growing, partial = await grow(LARGE)
+    verifying = asyncio.ensure_future(growing.verify_on())
+    await write(growing, LARGE, 0, len(LARGE))
+    await verifying
+    verified = growing.settle()
+    assert verified is not None
+    assert (verified.size, verified.path) == (len(LARGE), partial.data_path)
+    assert await growing.wait_readable(len(LARGE) - 1) == len(LARGE)
+    reader = growing.open_reader()
+    assert reader is not None
+    with reader:
+        assert os.pread(reader.fileno(), len(LARGE), 0) == LARGE
+
+
+async def test_wrong_content_is_never_released(grow: Grow) -> None:
+    """One byte is enough; and what is not whole is not verified either."""
+    growing, _ = await grow(LARGE)
+    assert growing.settle() is None
+    verifying = asyncio.ensure_future(growing.verify_on())
+    await write(growing, LARGE[:-1] + bytes([LARGE[-1] ^ 1]), 0, len(LARGE))
+    await verifying
+    assert growing.settle() is None
+    assert growing.readable() < len(LARGE)
+
+
+async def test_readers_wait_and_wake(grow: Grow) -> None:
+    """As soon as their byte is there; or with the error, when it will not come."""
+    growing, _ = await grow(LARGE)
+    waiting = asyncio.ensure_future(growing.wait_readable(10))
+    late = asyncio.ensure_future(growing.wait_readable(len(LARGE) - 1))
+    await write(growing, LARGE, 0, 100)
+    assert await waiting == 100
+    assert not late.done()
+    growing.fail(StoreError("the disk is gone"))
+    with pytest.raises(StoreError, match="the disk is gone"):
+        await late
+    assert await growing.wait_readable(10) == 100  # what is here may still be read
+
+
+async def test_readers_are_not_woken_for_every_bit(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the first byte at once; then for as much as is worth it, or after a moment for less."""
+    monkeypatch.setattr("mirror.store.partial.growing.ENOUGH", 100)
+    monkeypatch.setattr("mirror.store.partial.growing.SOON", 3600.0)
+    growing, _ = await grow(LARGE)
+    waiting = asyncio.ensure_future(growing.wait_readable(0))
+    await write(growing, LARGE, 0, 10)
+    assert await waiting == 10
+    waiting = asyncio.ensure_future(growing.wait_readable(10))
+    await write(growing, LARGE, 10, 109)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await write(growing, LARGE, 109, 110)
+    assert await waiting == 110
+    monkeypatch.setattr("mirror.store.partial.growing.SOON", 0.01)
+    waiting = asyncio.ensure_future(growing.wait_readable(110))
+    await write(growing, LARGE, 110, 111)
+    assert await waiting == 111
+
+
+async def test_readers_do_not_wait_where_no_more_comes(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the holdback, that is: the rest is sent when all is verified."""
+    monkeypatch.setattr("mirror.store.partial.growing.ENOUGH", 2 * len(LARGE))
+    monkeypatch.setattr("mirror.store.partial.growing.SOON", 3600.0)
+    growing, _ = await grow(LARGE)
+    await write(growing, LARGE, 0, 10)
+    assert await growing.wait_readable(0) == 10
+    waiting = asyncio.ensure_future(growing.wait_readable(10))
+    await write(growing, LARGE, 10, len(LARGE))
+    assert await waiting == growing.readable()
+
+
+async def test_out_of_order_writes_are_readable_in_order(grow: Grow) -> None:
+    """A later chunk alone is not readable; with the one before, both are."""
+    growing, _ = await grow(LARGE)
+    await write(growing, LARGE, CHUNK, 2 * CHUNK)
+    assert growing.readable() == 0
+    assert growing.readable(CHUNK + 5) == 2 * CHUNK  # for who asked for that range
+    await write(growing, LARGE, 0, CHUNK)
+    assert growing.readable() == 2 * CHUNK
+    assert growing.received() == 2 * CHUNK
+
+
+async def test_a_restart_forgets_everything(grow: Grow) -> None:
+    """Wrong bytes that nobody had are replaced by right ones, for the same readers."""
+    content = b"x" * 100
+    growing, _ = await grow(content)
+    waiting = asyncio.ensure_future(growing.wait_readable(0))
+    for data in (b"y" * 100, content):
+        verifying = asyncio.ensure_future(growing.verify_on())
+        await write(growing, data, 0, 100)
+        await verifying
+        if growing.settle() is None:
+            await growing.restart()
+    assert await waiting == 100
+
+
+async def test_who_comes_during_a_restart_gets_nothing_of_what_is_thrown_away(grow: Grow) -> None:
+    """The disk takes its time; meanwhile nothing may be sent, and then what is new."""
+    growing, _ = await grow(LARGE)
+    await write(growing, bytes(len(LARGE)), 0, len(LARGE))
+    await growing.verify_on()
+    assert growing.settle() is None
+    restarting = asyncio.ensure_future(growing.restart())
+    await asyncio.sleep(0)
+    assert growing.readable() == 0
+    await restarting
+    assert growing.readable() == 0
+    await write(growing, LARGE, 0, CHUNK)
+    assert await growing.wait_readable(0) == CHUNK
+
+
+async def test_after_the_fill_there_are_no_new_readers(grow: Grow) -> None:
+    """The blob is in the store by then; those that are reading go on, adopted or not."""
+    growing, partial = await grow(b"x" * 100)
+    await write(growing, b"x" * 100, 0, 100)
+    reader = growing.open_reader()
+    growing.close()
+    assert growing.open_reader() is None
+    assert reader is not None
+    await asyncio.to_thread(partial.discard)
+    with reader:
+        assert os.pread(reader.fileno(), 100, 0) == b"x" * 100
+
+
+async def test_a_reader_outlives_the_chunk_map(grow: Grow) -> None:
+    """A fill that failed gives its files back while readers still send what they were allowed to."""
+    growing, partial = await grow(LARGE)
+    await write(growing, LARGE, 0, 1000)
+    growing.close()
+    assert partial.chunks is not None
+    partial.chunks.close()
+    assert await growing.wait_readable(0) == 1000
+    growing.fail(StoreError("the disk is full"))
+    with pytest.raises(StoreError, match="full"):
+        await growing.wait_readable(1000)
+
+
+async def test_what_an_earlier_process_left_is_there(tmp_path: Path) -> None:
+    """Released and locked again: the same bytes, the same map."""
+    threads = DiskThreads(1)
+    digest = Digest.of(LARGE)
+    for expected in (0, CHUNK + 7):
+        partial = await threads.run(Partial.lock, digest, tmp_path)
+        assert partial is not None
+        chunks = partial.chunks
+        if chunks is None:
+            chunks = await threads.run(partial.allocate, len(LARGE), CHUNK)
+        growing = GrowingFile(partial, chunks, threads)
+        assert growing.received() == expected
+        if not expected:
+            await write(growing, LARGE, 0, CHUNK + 7)
+        await threads.run(partial.release)
+    await threads.close(lambda: None)
+
+
+async def test_a_full_disk_is_a_store_error(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full stands for the disk."""
+    growing, partial = await grow(b"x" * 100)
+    full = os.open("/dev/full", os.O_RDWR)
+    monkeypatch.setattr(partial, "descriptor", os.dup2(full, os.dup(partial.descriptor)))
+    os.close(full)
+    with pytest.raises(StoreError, match="No space left"):
+        await write(growing, b"x" * 100, 0, 100)
+    os.close(partial.descriptor)
+    monkeypatch.undo()
+    assert growing.received() == 0

@@ -1,0 +1,138 @@
+"""A partial that another process fills: looked at without its lock, and never with a wrong look."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.store.partial.partial import Partial
+from mirror.store.partial.remote_partial import Followed
+from tests.fakes.cached import interrupt
+
+DIGEST = Digest.of(b"x")
+SIZE, CHUNK = 100, 10
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Partial:
+    """As it is while a fill writes it."""
+    locked = Partial.lock(DIGEST, tmp_path)
+    assert locked is not None
+    locked.allocate(SIZE, CHUNK)
+    return locked
+
+
+@pytest.fixture
+def followed(partial: Partial, tmp_path: Path) -> Iterator[Followed]:
+    found = Followed.open(DIGEST, tmp_path)
+    assert found is not None
+    yield found
+    found.close()
+
+
+def record(partial: Partial, offset: int, length: int) -> None:
+    assert partial.chunks is not None
+    partial.chunks.record(offset, length)
+
+
+def test_a_look_shows_what_has_come(partial: Partial, followed: Followed) -> None:
+    """Counts as they are now; the same object while nothing has changed."""
+    record(partial, 0, 15)
+    seen = followed.look()
+    assert (seen.contiguous(), seen.received(), seen.verified) == (15, 15, False)
+    assert followed.look() is seen
+    assert partial.chunks is not None
+    partial.chunks.set_verified()
+    assert followed.look().verified
+
+
+def test_a_blob_that_is_begun_anew_is_another_generation(partial: Partial, followed: Followed) -> None:
+    """And truncating the map under a follower does not kill it."""
+    record(partial, 0, 15)
+    before = followed.look()
+    os.ftruncate(followed.map, 0)
+    assert followed.look() is before
+    partial.allocate(SIZE, CHUNK)
+    assert followed.look().contiguous() == 0
+
+
+def test_generations_differ(partial: Partial, followed: Followed) -> None:
+    """Each allocation is told from the one before it."""
+    before = followed.look().generation
+    partial.allocate(SIZE, CHUNK)
+    assert followed.look().generation == before + 1
+
+
+def test_wishes_are_for_what_is_not_here(partial: Partial, followed: Followed) -> None:
+    """Where the chunk goes on that somebody waits for; nothing when it has come, or nobody waits."""
+    assert partial.chunks is not None
+    record(partial, 50, 3)
+    followed.wish(57)
+    assert partial.chunks.wished() == [53]
+    record(partial, 53, 7)
+    assert partial.chunks.wished() == []
+    followed.wish(99)
+    assert partial.chunks.wished() == [90]
+    followed.wish(None)
+    assert partial.chunks.wished() == []
+
+
+def test_a_wish_that_was_overwritten_is_made_again(
+    partial: Partial, followed: Followed, tmp_path: Path
+) -> None:
+    """More processes than places take turns."""
+    other = Followed.open(DIGEST, tmp_path)
+    assert other is not None
+    assert partial.chunks is not None
+    followed.wish(20)
+    other.wish(30)
+    assert partial.chunks.wished() == [30]
+    followed.look()
+    followed.wish(20)
+    assert partial.chunks.wished() == [20]
+    other.close()
+
+
+def test_nothing_to_follow(partial: Partial, tmp_path: Path) -> None:
+    """No partial, a partial without a size, and one that was verified by somebody who may be dead."""
+    assert Followed.open(Digest.of(b"y"), tmp_path) is None
+    empty = Partial.lock(Digest.of(b"z"), tmp_path)
+    assert empty is not None
+    assert Followed.open(Digest.of(b"z"), tmp_path) is None
+    empty.release()
+    assert partial.chunks is not None
+    partial.chunks.set_verified()
+    assert Followed.open(DIGEST, tmp_path) is None
+
+
+def test_data_of_another_size_is_no_pair(partial: Partial, tmp_path: Path) -> None:
+    """A map that is older than its data says nothing about it."""
+    os.ftruncate(partial.descriptor, SIZE - 1)
+    assert Followed.open(DIGEST, tmp_path) is None
+
+
+def test_the_word_of_who_is_dead_is_not_kept(partial: Partial, followed: Followed, tmp_path: Path) -> None:
+    """Whoever takes the lock verifies for himself: a power failure may have taken the bytes."""
+    record(partial, 0, 1)
+    assert partial.chunks is not None
+    partial.chunks.set_verified()
+    interrupt(partial)
+    next_one = Partial.lock(DIGEST, tmp_path)
+    assert next_one is not None
+    assert next_one.continues(followed)
+    assert not followed.look().verified
+    next_one.release()
+
+
+def test_what_was_thrown_away_is_not_continued(partial: Partial, followed: Followed, tmp_path: Path) -> None:
+    """Its names are gone, and the same names are other files."""
+    assert not followed.gone
+    partial.discard()
+    assert followed.gone
+    other = Partial.lock(DIGEST, tmp_path)
+    assert other is not None
+    other.allocate(SIZE, CHUNK)
+    assert not other.continues(followed)
+    other.release()

@@ -1,0 +1,36 @@
+"""What manifests name, written down and read again."""
+
+import os
+from pathlib import Path
+
+from mirror.oci.digest import Digest
+from mirror.store.metadata.closure import Named, Part
+from mirror.store.pins.manifest_journal import read_known, sizes_of, write_known
+
+LAYER, IMAGE, INDEX = (Digest.of(each) for each in (b"layer", b"image", b"index"))
+NAMED: Named = {
+    INDEX: (Part(IMAGE, 5, True, "linux/amd64"), Part(LAYER, 7, True, refers=True, about=str(IMAGE))),
+    IMAGE: (Part(LAYER, 6),),
+    LAYER: (),
+}
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """And nothing is left beside it."""
+    assert read_known(tmp_path / "kept") == {}
+    write_known(tmp_path / "kept", NAMED)
+    assert read_known(tmp_path / "kept") == NAMED
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_lines_that_cannot_be_read_are_not_known(tmp_path: Path) -> None:
+    """The others are."""
+    write_known(tmp_path / "kept", NAMED)
+    with (tmp_path / "kept").open("a") as file:
+        file.write(f'no json\n[]\n["x"]\n["{IMAGE}", 1]\n["{IMAGE}", ["x", 1]]\n{{}}\n')
+    assert read_known(tmp_path / "kept") == NAMED
+
+
+def test_all_of_it_with_its_size(tmp_path: Path) -> None:
+    """As far as somebody tells it."""
+    assert sizes_of(NAMED) == {str(INDEX): 0, str(IMAGE): 5, str(LAYER): 6}

@@ -1,0 +1,60 @@
+"""The file of pins: what is written is read, whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from mirror.oci.image_pattern import Pin
+from mirror.store.pins.pin_file import PinFile, Pinned
+
+ONE = Pinned(Pin.parse("x:1"), 1.0, configured=False)
+TWO = Pinned(Pin.parse("a:* linux/amd64 linux/arm64"), 2.5, configured=False)
+OURS = Pinned(Pin.parse(f"z@sha256:{'0' * 64}"), 3.0, configured=True)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """In an order of its own; and nothing is left beside it, nor for others to read."""
+    file = PinFile(tmp_path / "pins")
+    assert file.read() == []
+    file.write([ONE, TWO, OURS])
+    assert file.read() == [OURS, TWO, ONE]
+    assert os.listdir(tmp_path) == ["pins"]
+    assert (tmp_path / "pins").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "no json",
+        "[]",
+        "{}",
+        '{"pattern": "x", "platforms": [], "since": 1, "from": "command"}',
+        "\0\udcff",
+    ],
+)
+def test_a_line_that_cannot_be_read(tmp_path: Path, line: str) -> None:
+    """Costs no other, and is told."""
+    file = PinFile(tmp_path / "pins")
+    file.write([ONE])
+    with (tmp_path / "pins").open("ab") as raw:
+        raw.write(line.encode(errors="surrogateescape") + b"\n")
+    file_of_two = (tmp_path / "pins").read_bytes() + json.dumps({"pattern": "docker.io/library/y:2"}).encode()
+    (tmp_path / "pins").write_bytes(file_of_two)
+    with capture_logs() as told:
+        assert file.read() == [ONE]
+    assert len(told) == 2
+
+
+def test_one_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    """And what was to take its place is gone: on a full disk it would be in the way."""
+    file = PinFile(tmp_path / "pins")
+    (tmp_path / "pins").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        file.write([ONE])
+    assert os.listdir(tmp_path) == ["pins"]
+    with pytest.raises(OSError, match="Is a directory"):
+        file.read()

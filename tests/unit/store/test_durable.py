@@ -1,0 +1,34 @@
+"""Files that are whole after a crash, and the probe for room."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mirror.store.durable import replace_file, try_room
+
+
+def test_replace_file_leaves_one_private_file(tmp_path: Path) -> None:
+    """The text replaces the old one, only the owner may read it, and no temporary file stays."""
+    path = tmp_path / "pins"
+    path.write_text("old")
+    replace_file(path, "new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["pins"]
+
+
+def test_replace_file_that_fails_keeps_the_old_text(tmp_path: Path) -> None:
+    """A target that cannot be replaced is an OSError, and the temporary file is removed."""
+    (tmp_path / "pins").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_file(tmp_path / "pins", "new")
+    assert os.listdir(tmp_path) == ["pins"]
+
+
+def test_try_room_leaves_nothing(tmp_path: Path) -> None:
+    """The probe succeeds where there is room, fails where there is no folder, and leaves no file."""
+    try_room(tmp_path, 4096)
+    with pytest.raises(FileNotFoundError):
+        try_room(tmp_path / "gone", 4096)
+    assert os.listdir(tmp_path) == []

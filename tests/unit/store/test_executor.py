@@ -1,0 +1,48 @@
+"""Disk threads: work off the loop, and connections closed in each of them."""
+
+import asyncio
+import threading
+
+import pytest
+
+from mirror.store.errors import StoreError
+from mirror.store.executor import DiskThreads
+
+
+async def test_work_is_done_elsewhere() -> None:
+    """In another thread, with its arguments, its result and its errors."""
+    threads = DiskThreads(2)
+    assert await threads.run(threading.get_ident) != threading.get_ident()
+    assert await threads.run(int, "ff", base=16) == 255
+
+    def read_settings() -> None:
+        raise FileNotFoundError(2, "No such file")
+
+    with pytest.raises(StoreError, match=r"read settings: .*No such file"):
+        await threads.run(read_settings)
+    await threads.close(lambda: None)
+
+
+async def test_closing_visits_every_thread_once() -> None:
+    """Connections belong to threads: each has to close its own."""
+    threads = DiskThreads(4)
+    seen: list[int] = []
+    await asyncio.gather(*(threads.run(threading.get_ident) for _ in range(8)))
+    await threads.close(lambda: seen.append(threading.get_ident()))
+    assert len(seen) == len(set(seen)) == 4
+
+
+async def test_each_thread_is_prepared_once() -> None:
+    """Before anything else, and a preparation that fails spoils nothing."""
+    prepared: list[int] = []
+
+    def prepare() -> None:
+        prepared.append(threading.get_ident())
+        raise OSError("not now")
+
+    threads = DiskThreads(3, prepare)
+    await threads.warm_up()
+    used = {await threads.run(threading.get_ident) for _ in range(20)}
+    assert used <= set(prepared)
+    assert len(prepared) == len(set(prepared)) <= 3
+    await threads.close(lambda: None)

@@ -1,0 +1,43 @@
+"""What tells other processes that something has changed."""
+
+import os
+from pathlib import Path
+
+from mirror.store.invalidation import Generation, open_shared
+
+
+def test_a_change_is_seen_by_everybody(tmp_path: Path) -> None:
+    """And only by those who look for that kind of change."""
+    one, other = Generation(tmp_path / "generation"), Generation(tmp_path / "generation")
+    removed, pinned = other.removed(), other.pinned()
+    one.note_removed()
+    assert (other.removed() == one.removed() != removed, other.pinned() == pinned) == (True, True)
+    one.note_pinned()
+    assert other.pinned() == one.pinned() != pinned
+
+
+def test_it_outlives_the_process(tmp_path: Path) -> None:
+    """A number that was drawn stays."""
+    one = Generation(tmp_path / "generation")
+    one.note_removed()
+    assert Generation(tmp_path / "generation").removed() == one.removed()
+    assert (tmp_path / "generation").stat().st_size == 16
+
+
+def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """And that is the owner of the folder, whoever made it."""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 1234, 1234)
+    os.close(open_shared(tmp_path / "shared"))
+    status = (tmp_path / "shared").stat()
+    assert (status.st_mode & 0o777, status.st_uid) == (0o600, tmp_path.stat().st_uid)
+
+
+def test_closed_nothing_changes_any_more(tmp_path: Path) -> None:
+    """And nobody who still looks is hurt."""
+    one, other = Generation(tmp_path / "generation"), Generation(tmp_path / "generation")
+    before = one.removed()
+    one.close()
+    one.close()
+    other.note_removed()
+    assert one.removed() == before

@@ -1,0 +1,34 @@
+"""Memory: kept while it is used, given back when it is not."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+from mirror.system.malloc import give_back, keep_buffers
+
+def resident() -> int:
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+before = resident()
+for _ in range(3):
+    keep_buffers()
+assert resident() - before < 1024, "what is asked for again costs memory"
+pinned = []
+for _ in range(20):  # small blocks between large ones, so that the heap cannot simply shrink
+    large = bytearray(4 * 1024 * 1024)
+    pinned.append(bytearray(200_000))
+    del large
+blocks = [bytearray(1024 * 1024) for _ in range(64)]
+last = bytearray(1000)
+del blocks
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+def test_what_is_free_goes_back_to_the_system() -> None:
+    """In a process of its own: some ten MiB of what was used and is free."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 10 * 1024

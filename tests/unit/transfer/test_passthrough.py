@@ -1,0 +1,67 @@
+"""Passing through: from whichever source works, hashed on its way."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from mirror.config.loader import SourceSettings
+from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
+from mirror.oci.reference import Repository
+from mirror.transfer.context import Tools
+from mirror.transfer.passthrough import PassedBlob
+from mirror.upstream.errors import WrongBytes
+from tests.fakes.faults import Fault, flipped
+from tests.fakes.registry import FakeRegistry
+from tests.running import LARGE, Running, configured, serving
+
+DATA = os.urandom(LARGE)
+DIGEST = Digest.of(DATA)
+X = Repository("docker.io", "library/x")
+
+
+@pytest.fixture
+async def both(hub: FakeRegistry, quay: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
+    """docker.io with a mirror of it, which is asked first; both have the blob."""
+    for each in (hub, quay):
+        each.add_blob("library/x", DATA)
+    source = SourceSettings(url=quay.url, attempts=1, weight=1000)
+    config = configured(tmp_path / "cache", {"docker.io": hub.url}, upstream={"sources": (source,)})
+    async with serving(config) as running:
+        yield running
+
+
+async def passed(mirror: Running, span: Span) -> bytes:
+    tools: Tools = mirror.service.cache._blobs._tools
+    blob = PassedBlob(tools, mirror.service._upstreams["docker.io"], X, DIGEST, len(DATA))
+    async with aclosing(blob.stream(span)) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+async def test_any_span(both: Running) -> None:
+    """To its last byte, from the middle, of the held back end, and of nothing."""
+    size = len(DATA)
+    for start, stop in [(0, size), (0, 10), (5, size - 1), (size - 3, size), (size // 2, size), (7, 7)]:
+        assert await passed(both, Span(start, stop)) == DATA[start:stop]
+
+
+async def test_another_source_goes_on(hub: FakeRegistry, quay: FakeRegistry, both: Running) -> None:
+    """Where the first one broke off, or has it not."""
+    quay.fault(Fault(cut_at=LARGE // 2), DIGEST, "GET")
+    assert await passed(both, Span(0, len(DATA))) == DATA
+    assert (quay.requests("GET", DIGEST), hub.requests("GET", DIGEST)) == (1, 1)
+    quay.fault(Fault(status=404), DIGEST, "GET")
+    assert await passed(both, Span(0, len(DATA))) == DATA
+
+
+async def test_a_source_that_sends_wrong_bytes_is_named(quay: FakeRegistry, both: Running) -> None:
+    """And left alone: the next transfer comes from elsewhere."""
+    quay.fault(Fault(data=flipped(DATA)), DIGEST, "GET", times=9)
+    with pytest.raises(WrongBytes):
+        await passed(both, Span(0, len(DATA)))
+    label = f'registry_mirror_source_wrong_bytes_total{{source="{quay.url[7:]}",upstream="docker.io"}}'
+    assert await both.metric(label) == 1
+    assert await passed(both, Span(0, len(DATA))) == DATA

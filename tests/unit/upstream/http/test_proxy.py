@@ -1,0 +1,100 @@
+"""Proxies of the environment."""
+
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.http.proxy import Proxies
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.site import Seen, Site
+from tests.fakes.upstream import registry_at
+
+ALL = {"http": "http://proxy:3128", "https": "http://secure:3128"}
+
+
+def test_by_scheme() -> None:
+    """Each scheme has its proxy; ALL_PROXY stands in where there is none."""
+    assert Proxies(ALL).choose(URL("https://a.test/")) == URL("http://secure:3128")
+    assert Proxies(ALL).choose(URL("http://a.test/")) == URL("http://proxy:3128")
+    assert Proxies({"all": "one:1"}).choose(URL("http://a.test/")) == URL("http://one:1")
+    assert Proxies({}).choose(URL("http://a.test/")) is None
+
+
+def test_other_protocols() -> None:
+    """A SOCKS proxy, which we cannot speak to, is as if it were not set."""
+    proxies = Proxies({"all": "socks5://proxy:1080", "http": "proxy:3128", "no": "x"})
+    assert proxies.choose(URL("https://a.test/")) is None
+    assert proxies.hosts() == ["proxy"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "url", "bypassed"),
+    [
+        ("*", "http://a.test", True),
+        ("a.test", "http://a.test", True),
+        ("a.test", "http://sub.a.test", True),
+        (".a.test", "http://sub.a.test", True),
+        ("*.a.test", "http://sub.a.test", True),
+        ("a.test", "http://nota.test", False),
+        ("a.test:5000", "http://a.test:5000", True),
+        ("a.test:5000", "http://a.test", False),
+        ("10.0.0.0/8", "http://10.1.2.3", True),
+        ("10.0.0.0/8", "http://a.test", False),
+        ("127.0.0.1", "http://127.0.0.1:5000", True),
+        ("::1", "http://[::1]:5000", True),
+        ("[::1]:5000", "http://[::1]:5000", True),
+        ("fd00::/8", "http://[fd00::1]", True),
+        (" , b.test , a.test", "http://A.test", True),
+        ("", "http://a.test", False),
+    ],
+)
+def test_no_proxy(entry: str, url: str, bypassed: bool) -> None:
+    """NO_PROXY takes domains, ports, addresses and networks, as curl and Go read it."""
+    assert (Proxies({**ALL, "no": entry}).choose(URL(url)) is None) is bypassed
+
+
+def test_no_password_in_repr() -> None:
+    """A proxy's password is not shown."""
+    assert "geheim" not in repr(Proxies({"http": "http://user:geheim@proxy"}))
+
+
+async def test_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With HTTP_PROXY the proxy is asked, with its password, for a host that only it needs to know."""
+
+    async def proxy(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response(body=b'{"name":"a","tags":["x"]}', headers={"Content-Type": "application/json"})
+
+    async with Site(proxy) as site:
+        monkeypatch.setenv("http_proxy", site.url.replace("//", "//user:geheim@"))
+        monkeypatch.setenv("no_proxy", "")
+        async with registry_at("http://registry.invalid:5000") as registry:
+            assert (await registry.tags("a", "")).data == b'{"name":"a","tags":["x"]}'
+        assert site.log[0].headers["Host"] == "registry.invalid:5000"
+        assert site.log[0].headers["Proxy-Authorization"].startswith("Basic ")
+
+
+async def test_no_proxy_goes_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NO_PROXY for the upstream the proxy is not asked."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.add_image("a", "latest", [])
+        assert b"latest" in (await registry.tags("a", "")).data
+
+
+async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the proxy will not tunnel to an https upstream, the message says that it was the proxy."""
+
+    async def proxy(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response(status=403)
+
+    async with Site(proxy) as site:
+        # By name: a proxy may well be in a private network, whatever the upstream is.
+        monkeypatch.setenv("https_proxy", site.url.replace("127.0.0.1", "localhost"))
+        monkeypatch.setenv("no_proxy", "")
+        async with registry_at("https://registry.invalid", attempts=1) as registry:
+            with pytest.raises(UpstreamError, match="proxy refused with status 403") as raised:
+                await registry.tags("a", "")
+        assert raised.value.failure is Failure.UNREACHABLE
+        assert site.log[0].method == "CONNECT"

@@ -1,0 +1,157 @@
+"""Where redirects may lead."""
+
+import pytest
+from yarl import URL
+
+from mirror.upstream.http.redirect import (
+    MAX_HOPS,
+    RedirectRefused,
+    Rules,
+    is_private_address,
+    is_private_host,
+    next_hop,
+    origin,
+    refusal,
+)
+
+START = URL("https://registry.test/v2/a/blobs/sha256:1")
+PUBLIC = Rules(URL("https://registry.test"))
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("https://cdn.test/x", "https://cdn.test/x"),
+        ("/artifacts-downloads/x", "https://registry.test/artifacts-downloads/x"),
+        ("//cdn.test/x", "https://cdn.test/x"),
+        ("other", "https://registry.test/v2/a/blobs/other"),
+        ("https://cdn.test/x#fragment", "https://cdn.test/x"),
+        ("https://user:secret@cdn.test/x", "https://cdn.test/x"),
+    ],
+)
+def test_target(location: str, expected: str) -> None:
+    """Absolute and relative Locations are understood; user information and fragments are dropped."""
+    assert str(next_hop(PUBLIC, [START], location)) == expected
+
+
+def test_signed_url_is_kept_to_the_byte() -> None:
+    """Escapes in a signed URL are neither decoded nor normalised, or the signature would no longer fit."""
+    location = "https://cdn.test/a%2Fb%7Ec?X-Sig=a%2Bb+c%252F&k=%C3%A9&empty="
+    assert str(next_hop(PUBLIC, [START], location)) == location
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://cdn.test/x",
+        "ftp://cdn.test/x",
+        "file:///etc/passwd",
+        "https://[::1/x",
+        "https://cdn.test:99999/x",
+    ],
+)
+def test_no_way_out_of_https_and_sense(location: str) -> None:
+    """A redirect out of https, to another protocol, or to what is no URL is refused."""
+    with pytest.raises(RedirectRefused):
+        next_hop(PUBLIC, [START], location)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "169.254.169.254",
+        "[::1]",
+        "[fd00::1]",
+        "localhost",
+        "a.localhost.",
+        "0.0.0.0",
+    ],
+)
+def test_private_targets(host: str) -> None:
+    """A public upstream cannot send us to the machines around us, unless the configuration allows it."""
+    location = f"https://{host}/latest/meta-data"
+    with pytest.raises(RedirectRefused, match="private"):
+        next_hop(PUBLIC, [START], location)
+    assert next_hop(Rules(PUBLIC.upstream, private=True), [START], location)
+
+
+def test_own_private_origin() -> None:
+    """An upstream at a private address may redirect to itself."""
+    own = URL("https://10.0.0.1/v2/a/blobs/x")
+    assert next_hop(Rules(URL("https://10.0.0.1")), [own], "/elsewhere") == URL("https://10.0.0.1/elsewhere")
+
+
+def test_https_once_seen_stays() -> None:
+    """After one https hop there is no way back to http, even for an upstream over http."""
+    visited = [URL("http://registry.test/x"), URL("https://cdn.test/x")]
+    with pytest.raises(RedirectRefused, match="https"):
+        next_hop(Rules(URL("http://registry.test"), private=True), visited, "http://cdn.test/y")
+
+
+def test_circle() -> None:
+    """A URL that was visited is not visited again."""
+    with pytest.raises(RedirectRefused, match="circle"):
+        next_hop(PUBLIC, [START, URL("https://cdn.test/x")], str(START))
+
+
+def test_number_of_hops() -> None:
+    """The number of hops is limited."""
+    visited = [START, *(URL(f"https://cdn.test/{number}") for number in range(MAX_HOPS - 1))]
+    visited.append(next_hop(PUBLIC, visited, "/last"))
+    with pytest.raises(RedirectRefused, match="more than"):
+        next_hop(PUBLIC, visited, "/one-too-many")
+
+
+def test_refusals_tell_no_signature() -> None:
+    """The query of a refused target, which may be a signature, is not in the message."""
+    with pytest.raises(RedirectRefused) as refused:
+        next_hop(PUBLIC, [START], "http://cdn.test/x?X-Amz-Signature=geheim")
+    assert "cdn.test" in str(refused.value)
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://A.test", ("https", "a.test", 443)),
+        ("https://a.test:443/x", ("https", "a.test", 443)),
+        ("http://a.test.", ("http", "a.test", 80)),
+        ("http://a.test:5000", ("http", "a.test", 5000)),
+    ],
+)
+def test_origin(url: str, expected: tuple[str, str, int]) -> None:
+    """An origin is scheme, host and port, however they are written."""
+    assert origin(URL(url)) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "private"),
+    [
+        ("8.8.8.8", False),
+        ("2606:4700::1", False),
+        ("192.168.0.1", True),
+        ("100.64.0.1", True),
+        ("224.0.0.1", True),
+        ("::ffff:10.0.0.1", True),
+        ("::ffff:8.8.8.8", False),
+        ("fe80::1%eth0", True),
+        ("::", True),
+    ],
+)
+def test_private_addresses(address: str, private: bool) -> None:
+    """Everything that is not on the public internet counts as private, in both families."""
+    assert is_private_address(address) is private
+
+
+def test_names_are_not_addresses() -> None:
+    """A name other than localhost is not judged here; the resolver does that."""
+    assert not is_private_host("registry.test")
+
+
+def test_refusal_names_the_setting() -> None:
+    """The reason for refusing a private address says how to allow it."""
+    reason = refusal(PUBLIC, URL("https://10.0.0.1/"), secure=True)
+    assert reason is not None
+    assert "private_redirects" in reason

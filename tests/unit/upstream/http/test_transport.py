@@ -1,0 +1,230 @@
+"""Connections, TLS, timeouts, and what foreign exceptions become."""
+
+import asyncio
+import random
+import ssl
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from yarl import URL
+
+from mirror.metrics.metrics import Metrics
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.http.resolver import PrivateAddress
+from mirror.upstream.http.transport import Transport
+from tests.fakes.faults import Fault
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.tls import Authority
+from tests.fakes.upstream import registry_at, settings
+
+KEY = ConnectionKey("registry.test", 443, True, True, None, None, None)
+SIGNED = URL("https://registry.test/x?sig=geheim")
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "words"),
+    [
+        (aiohttp.ConnectionTimeoutError(f"to {SIGNED}"), Failure.TIMEOUT, "connecting"),
+        (aiohttp.SocketTimeoutError(), Failure.TIMEOUT, "too long"),
+        (TimeoutError(), Failure.TIMEOUT, "too long"),
+        (aiohttp.ClientConnectorDNSError(KEY, PrivateAddress("no")), Failure.INVALID, "no"),
+        (
+            aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name or service not known")),
+            Failure.UNREACHABLE,
+            "not known",
+        ),
+        (aiohttp.ClientProxyConnectionError(KEY, OSError(111, "refused")), Failure.UNREACHABLE, "proxy"),
+        (aiohttp.ClientPayloadError("x"), Failure.UNREACHABLE, "middle"),
+        (aiohttp.ServerDisconnectedError(), Failure.UNREACHABLE, "without an answer"),
+        (aiohttp.ClientOSError(104, "Connection reset by peer"), Failure.UNREACHABLE, "reset"),
+        (
+            aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "[SSL] wrong version number")),
+            Failure.UNREACHABLE,
+            "wrong version",
+        ),
+        (ConnectionResetError(), Failure.UNREACHABLE, "connection failed"),
+        (aiohttp.InvalidURL(SIGNED), Failure.INVALID, "not a URL"),
+        (aiohttp.ClientConnectionError(f"at {SIGNED}"), Failure.UNREACHABLE, "ClientConnectionError"),
+    ],
+)
+def test_translation(error: Exception, failure: Failure, words: str) -> None:
+    """Each foreign exception becomes one of our failures, without the URL it may quote."""
+    transport = Transport(settings("https://registry.test"), Metrics())
+    with pytest.raises(UpstreamError, match=words) as raised, transport.translated(SIGNED):
+        raise error
+    assert raised.value.failure is failure
+    assert "geheim" not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
+def test_private_before_the_first_connection() -> None:
+    """Redirects to private addresses are for upstreams that are private, http, or configured so."""
+    assert Transport(settings("http://registry.test"), Metrics()).private
+    assert Transport(settings("https://10.0.0.1"), Metrics()).private
+    assert Transport(settings("https://registry.test", private_redirects=True), Metrics()).private
+    assert not Transport(settings("https://registry.test"), Metrics()).private
+
+
+async def test_headers_of_a_request() -> None:
+    """We say who we are, ask for no encoding, and keep no cookie."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.add_image("a", "latest", [])
+        fake.fault(Fault(headers={"Set-Cookie": "session=1"}))
+        await registry.tags("a", "")
+        await registry.tags("a", "")
+        for seen in fake.log:
+            assert seen.headers["User-Agent"].startswith("registry-mirror/")
+            assert seen.headers["Accept-Encoding"] == "identity"
+            assert "Cookie" not in seen.headers
+
+
+async def test_netrc_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Passwords in a netrc file of whoever runs the mirror are not sent to upstreams (invariant 6)."""
+    netrc = tmp_path / "netrc"
+    await asyncio.to_thread(netrc.write_text, "machine 127.0.0.1 login me password geheim\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.add_image("a", "latest", [])
+        await registry.tags("a", "")
+        assert "Authorization" not in fake.log[0].headers
+
+
+async def test_nobody_listens() -> None:
+    """A refused connection is UNREACHABLE, counted under that name, and tried as often as configured."""
+    metrics = Metrics()
+    async with registry_at("http://127.0.0.1:1", metrics=metrics, attempts=2) as registry:
+        with pytest.raises(UpstreamError) as raised:
+            await registry.tags("a", "")
+    assert raised.value.failure is Failure.UNREACHABLE
+    assert raised.value.message == "docker.io: http://127.0.0.1:1: Connection refused"
+    body, _ = await asyncio.to_thread(metrics.render)
+    assert b'upstream_requests_total{status="unreachable",upstream="docker.io"} 2.0' in body
+
+
+async def test_silence_times_out() -> None:
+    """An upstream that accepts and then says nothing is given up on after read_timeout."""
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.05) as registry:
+        fake.hold("/v2/", after=-1)
+        with pytest.raises(UpstreamError) as raised:
+            await registry.tags("a", "")
+        assert raised.value.failure is Failure.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(raw=b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000, drip=0.02),
+        Fault(drip=0.02, status=200, body=b'{"tags":[]}' + b" " * 1000),
+    ],
+)
+async def test_drips_time_out(fault: Fault) -> None:
+    """An upstream whose every byte comes in time is given up on too when the whole does not."""
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.1) as registry:
+        fake.fault(fault)
+        with pytest.raises(UpstreamError) as raised:
+            await registry.tags("a", "")
+        assert raised.value.failure is Failure.TIMEOUT
+
+
+async def test_slow_lines_have_their_time() -> None:
+    """What comes at 1 KiB a second or more is waited for, beyond read_timeout."""
+    async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.1) as registry:
+        fake.piece = 1000
+        fake.fault(Fault(drip=0.05, status=200, body=b'{"tags":[]}' + b" " * 3989))
+        assert len((await registry.tags("a", "")).data) == 4000
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_came_before_a_break_is_had(chunked: bool) -> None:
+    """When a body breaks before anybody has read it, all that had come comes first, and then the error."""
+    data = random.Random(1).randbytes(2_000_000)
+    async with FakeRegistry() as fake:
+        digest = fake.add_blob("a", data)
+        fake.fault(Fault(cut_at=300_000, chunked=chunked))
+        transport = Transport(settings(fake.url), metrics := Metrics())
+        response = await transport.send("GET", URL(f"{fake.url}/v2/a/blobs/{digest}"), {})
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.content.wait_eof()  # for the break
+        assert transport.arriving(response) is None
+        came = bytearray()
+
+        async def read() -> None:
+            async for piece in transport.chunks(response):
+                came.extend(piece)
+
+        with pytest.raises(UpstreamError, match="broke in the middle"):
+            await read()
+        response.close()
+        assert came == data[:300_000]
+        body, _ = await asyncio.to_thread(metrics.render)
+        assert b'upstream_bytes_total{upstream="docker.io"} 300000.0' in body
+        await transport.close()
+
+
+async def test_garbage_is_not_http() -> None:
+    """What is not HTTP is INVALID, and not asked again."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.fault(Fault(raw=b"220 mail.test ESMTP\r\n"))
+        with pytest.raises(UpstreamError, match="not HTTP") as raised:
+            await registry.tags("a", "")
+        assert raised.value.failure is Failure.INVALID
+        assert len(fake.log) == 1
+
+
+async def test_long_headers_are_read() -> None:
+    """A header line of 60 KiB, as signed Locations and security policies can be, is no error."""
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        fake.add_image("a", "latest", [])
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-Long: " + b"x" * 60_000
+        fake.fault(Fault(raw=head + b'\r\n\r\n{"tags":[]}'))
+        assert (await registry.tags("a", "")).data == b'{"tags":[]}'
+
+
+async def test_custom_ca(tmp_path: Path) -> None:
+    """With its CA configured a private registry is trusted; without, the failure names the certificate."""
+    authority = await asyncio.to_thread(Authority, tmp_path)
+    async with FakeRegistry(tls=authority.server_context()) as fake:
+        fake.add_image("a", "latest", [])
+        async with registry_at(fake.url, ca_file=authority.ca_file) as registry:
+            assert b"latest" in (await registry.tags("a", "")).data
+        async with registry_at(fake.url, attempts=1) as registry:
+            with pytest.raises(UpstreamError, match="certificate is not trusted") as raised:
+                await registry.tags("a", "")
+            assert raised.value.failure is Failure.UNREACHABLE
+
+
+async def test_a_ca_file_without_certificates(tmp_path: Path) -> None:
+    """A ca_file that holds none says so when it is needed, with its name."""
+    empty = tmp_path / "ca.pem"
+    await asyncio.to_thread(empty.write_text, "nothing\n")
+    async with registry_at("https://127.0.0.1:1", ca_file=empty) as registry:
+        with pytest.raises(UpstreamError, match=r"ca\.pem") as raised:
+            await registry.tags("a", "")
+        assert raised.value.failure is Failure.INVALID
+
+
+async def test_tls_spoken_to_a_plain_server() -> None:
+    """https to a server that speaks http is an error of ours, not of the library's."""
+    async with FakeRegistry() as fake:
+        url = fake.url.replace("http:", "https:")
+        async with registry_at(url, attempts=1) as registry:
+            with pytest.raises(UpstreamError) as raised:
+                await registry.tags("a", "")
+            assert raised.value.failure is Failure.UNREACHABLE
+
+
+async def test_close_before_use_and_twice() -> None:
+    """Closing is harmless at any time."""
+    transport = Transport(settings("http://127.0.0.1:1"), Metrics())
+    await transport.close()
+    await transport.close()
+
+
+async def test_first_requests_share_a_session() -> None:
+    """Requests that start together open one set of connections."""
+    async with FakeRegistry() as fake, registry_at(fake.url, max_connections=1) as registry:
+        fake.add_image("a", "latest", [])
+        pages = await asyncio.gather(*(registry.tags("a", "") for _ in range(3)))
+        assert len(pages) == 3

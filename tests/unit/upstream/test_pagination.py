@@ -1,0 +1,26 @@
+"""Link headers."""
+
+import pytest
+
+from mirror.upstream.pagination import next_query
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], None),
+        (['</v2/a/tags/list?n=1&last=b>; rel="next"'], "n=1&last=b"),
+        (["</v2/a/tags/list?last=b>; rel=next"], "last=b"),
+        (['<https://internal:8443/v2/a/tags/list?n=1>; rel="next"'], "n=1"),
+        (['</x?a=1>; rel="prev", </x?b=2>; rel="next"'], "b=2"),
+        (['</x?a=1>; rel="prev"', '</x?b=2>; title="a, b; c" ; rel="last NEXT"'], "b=2"),
+        (['</x?next_page=gAAA%3D%3D#f>;rel="next"'], "next_page=gAAA%3D%3D"),
+        (['</x>; rel="next"'], None),
+        (["</x?a=1>"], None),
+        (['</x?a=1>; rel="nextish"'], None),
+        (["nonsense; rel=next"], None),
+    ],
+)
+def test_next_query(headers: list[str], expected: str | None) -> None:
+    """The query of the next page is found, to the byte, and nothing but a next page counts."""
+    assert next_query(headers) == expected

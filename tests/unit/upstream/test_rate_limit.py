@@ -1,0 +1,175 @@
+"""What is left of a rate limit: read from whatever comes, forgotten in time, never the cause of an error."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from mirror.upstream.rate_limit import (
+    LONGEST,
+    LOW,
+    OUT,
+    PLENTY,
+    PRESSURES,
+    SHORT,
+    SPARE,
+    Budget,
+    Pressure,
+    Told,
+)
+from tests.fakes.upstream import FakeTime
+
+
+def observed(time: FakeTime, status: int = 200, **headers: str) -> Budget:
+    """A budget after one answer; underscores stand for hyphens."""
+    budget = Budget(time)
+    budget.observe(CIMultiDict({name.replace("_", "-"): text for name, text in headers.items()}), status)
+    return budget
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "told"),
+    [
+        ("100;w=21600", "20;w=21600", Told(20, 100, 21600)),
+        ("100;w=21600", "20", Told(20, 100, 21600)),
+        ("100", "20;w=60", Told(20, 100, 60)),
+        ("100", "20", Told(20, 100)),
+        (" 100 ; w=60", " 20 ", Told(20, 100, 60)),
+        ("10, 10;w=1, 50;w=60", "9", Told(9, 10, 1)),
+        ("100;w=0", "20", Told(20, 100)),
+        (None, "20", Told(20)),
+        ("many", "20", Told(20)),
+        ("100", None, None),
+        ("100", "", None),
+        ("100", "-1", None),
+        ("100", "1.5", None),
+        ("100", "few", None),
+        ("100", "\u0663", None),
+        ("100", "9" * 40, None),
+    ],
+)
+def test_headers(limit: str | None, remaining: str | None, told: Told | None) -> None:
+    """As Docker Hub sends them, as others do, and as nobody should."""
+    given = {"RateLimit-Limit": limit, "RateLimit-Remaining": remaining}
+    budget = Budget(FakeTime())
+    budget.observe(CIMultiDict({name: text for name, text in given.items() if text is not None}), 200)
+    # A window of 0 would be forgotten at once: it is as good as none.
+    assert (budget.told and (budget.told.remaining, budget.told.limit, budget.told.window or None)) == (
+        told and (told.remaining, told.limit, told.window)
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "pressure"),
+    [
+        ("100", "100", PLENTY),
+        ("100", "51", PLENTY),
+        ("100", "50", SPARE),
+        ("100", "26", SPARE),
+        ("100", "25", LOW),
+        ("100", "11", LOW),
+        ("100", "10", OUT),
+        ("100", "0", OUT),
+        ("100", "500", PLENTY),
+        ("0", "5", PLENTY),
+        ("0", "0", OUT),
+        ("1", "1", PLENTY),
+    ],
+)
+def test_the_less_is_left_the_more_it_is_spared(limit: str, remaining: str, pressure: Pressure) -> None:
+    """By the share of the limit; where no limit is known, by whether anything is left."""
+    assert observed(FakeTime(), ratelimit_limit=limit, ratelimit_remaining=remaining).pressure is pressure
+
+
+def test_each_step_is_more_sparing_than_the_one_before() -> None:
+    """The table is in order."""
+    assert [each.share for each in PRESSURES] == sorted(each.share for each in PRESSURES)
+    assert [each.stretch for each in PRESSURES] == sorted((each.stretch for each in PRESSURES), reverse=True)
+    assert [each.ahead for each in PRESSURES] == sorted(each.ahead for each in PRESSURES)
+    assert (PLENTY.stretch, OUT.stretch) == (1, math.inf)
+
+
+def test_without_headers_nothing_is_limited() -> None:
+    """Paid accounts and most registries say nothing; what was known before stays known."""
+    time = FakeTime()
+    budget = observed(time)
+    assert (budget.told, budget.pressure, budget.refused) == (None, PLENTY, False)
+    budget = observed(time, ratelimit_limit="10", ratelimit_remaining="1")
+    budget.observe(CIMultiDict(), 200)
+    assert budget.pressure is OUT
+
+
+@pytest.mark.parametrize(("window", "seconds"), [("21600", LONGEST), ("30", 30), ("0", SHORT), ("x", SHORT)])
+def test_knowledge_grows_old(window: str, seconds: float) -> None:
+    """With its window, and before a long one has ended: else nobody would see that there is more again."""
+    time = FakeTime()
+    budget = observed(time, ratelimit_limit=f"100;w={window}", ratelimit_remaining=f"0;w={window}")
+    time.now += seconds - 1
+    assert budget.pressure is OUT
+    time.now += 1
+    assert (budget.pressure, budget.told) == (PLENTY, None)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("retry_after", "seconds"), [("20", 20), ("86400", LONGEST)])
+def test_who_asks_for_a_pause_gets_it(status: int, retry_after: str, seconds: float) -> None:
+    """Up to the time after which it is seen whether that is still so."""
+    time = FakeTime()
+    budget = observed(time, status, Retry_After=retry_after)
+    time.now += seconds - 1
+    assert (budget.pressure, budget.refused) == (OUT, status == 429)
+    time.now += 1
+    assert (budget.pressure, budget.refused) == (PLENTY, False)
+
+
+def test_a_429_that_says_nothing_else() -> None:
+    """The account rests for a while where there is another; whether the budget is out it does not tell."""
+    time = FakeTime()
+    budget = observed(time, 429)
+    assert (budget.pressure, budget.refused) == (PLENTY, True)
+    time.now += SHORT
+    assert not budget.refused
+
+
+def test_a_success_that_names_a_time_is_no_pause() -> None:
+    """Retry-After means something with 429 and 503 only."""
+    assert observed(FakeTime(), 200, Retry_After="60").pressure is PLENTY
+
+
+def test_whom_the_upstream_counts() -> None:
+    """Printable and short, whatever it sends."""
+    told = observed(FakeTime(), ratelimit_remaining="1", docker_ratelimit_source="203.0.113.7").told
+    assert told is not None
+    assert told.source == "203.0.113.7"
+    told = observed(
+        FakeTime(), ratelimit_remaining="1", docker_ratelimit_source="a\x1b[2J\n" + "x" * 999
+    ).told
+    assert told is not None
+    assert told.source is not None
+    assert told.source.isprintable()
+    assert len(told.source) <= 100
+
+
+DATES = st.builds(
+    "Thu, {} Jan {} {}:00:00 {}".format,
+    st.integers(-1, 10**25),
+    st.integers(-1, 10**25),
+    st.integers(0, 10**12),
+    st.sampled_from(["GMT", "-0000", "+9999", "+99999999999"]),
+)
+LIMITS = st.builds("{}{}{}".format, st.integers(0, 10**20), st.sampled_from([";w=", ", 5;w="]), st.integers())
+VALUES = st.one_of(st.binary(max_size=40).map(lambda data: data.decode("latin-1")), DATES, LIMITS)
+NAMES = ("ratelimit-limit", "ratelimit-remaining", "docker-ratelimit-source", "retry-after")
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES), st.integers(100, 599))
+def test_nothing_that_is_sent_raises(headers: dict[str, str], status: int) -> None:
+    """And whatever it is, it is forgotten in time."""
+    time = FakeTime()
+    budget = Budget(time)
+    budget.observe(CIMultiDict(headers), status)
+    assert budget.pressure in PRESSURES
+    time.now += LONGEST
+    assert (budget.told, budget.refused, budget.pressure) == (None, False, PLENTY)

@@ -1,0 +1,261 @@
+"""The sources of one upstream."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mirror.config.loader import CacheSettings, Config, Fill, SourceSettings
+from mirror.metrics.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Tag
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.health import FAILURES
+from mirror.upstream.http_client import Shortcut
+from mirror.upstream.registry_client import Registry
+from mirror.upstream.source import Source
+from mirror.upstream.upstream import Upstream
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.tasks import Tasks
+from tests.fakes.faults import Fault, Gate
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.upstream import settings
+
+
+@dataclass
+class Two:
+    """The upstream's own endpoint, and a mirror of it that has everything under docker.io/."""
+
+    own: FakeRegistry
+    other: FakeRegistry
+    upstream: Upstream
+
+    def image_in_both(self) -> Digest:
+        self.other.add_image("docker.io/library/a", "latest", [])
+        digest = self.own.add_image("library/a", "latest", []).manifest
+        mirrored = self.other.repository("docker.io/library/a").manifests
+        mirrored.update(self.own.repository("library/a").manifests)
+        return digest
+
+    def prefer_other(self, usually: float = 60.0) -> Source:
+        """Make the mirror the fastest one known; `usually`: seconds after which it is late."""
+        for _ in range(20):
+            self.upstream.sources[0].health.answered(600.0)
+            self.upstream.sources[1].health.answered(usually)
+        return self.upstream.sources[1]
+
+
+@pytest.fixture
+async def two(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Two]:
+    async with AsyncExitStack() as stack:
+        own = await stack.enter_async_context(FakeRegistry())
+        other = await stack.enter_async_context(FakeRegistry())
+        source = SourceSettings(url=other.url, prefix="docker.io", attempts=1)
+        config = Config(
+            cache=CacheSettings(dir=tmp_path),
+            fill=Fill(connections=3),
+            upstreams=(settings(own.url, sources=(source,), attempts=1, max_connections=2),),
+        )
+        upstreams = Upstreams(config, Metrics(), tasks)
+        yield Two(own, other, upstreams["docker.io"])
+        await upstreams.close()
+
+
+async def test_tags_come_from_the_upstream_itself(two: Two) -> None:
+    """A mirror may be days behind, or lie: only a digest proves itself."""
+    digest = two.image_in_both()
+    two.prefer_other()
+    assert (await two.upstream.get_manifest("library/a", Tag("latest"))).digest == digest
+    assert (await two.upstream.head_manifest("library/a", Tag("latest"))).digest == digest
+    assert two.other.requests() == 0
+
+
+async def test_tags_come_from_a_mirror_that_is_trusted_with_them(two: Two) -> None:
+    """If the configuration says so, its word counts as much as the upstream's."""
+    two.image_in_both()
+    digest = two.other.repository("docker.io/library/a").tags["latest"]
+    two.prefer_other().tags = True
+    assert str((await two.upstream.get_manifest("library/a", Tag("latest"))).digest) == digest
+    assert str((await two.upstream.head_manifest("library/a", Tag("latest"))).digest) == digest
+    assert two.own.requests() == 0
+    with pytest.raises(UpstreamError, match="404"):
+        await two.upstream.head_manifest("library/a", Tag("other"))
+
+
+async def test_an_upstream_that_is_down_is_not_replaced_for_tags(two: Two) -> None:
+    """Unless the configuration says so, nobody else is asked for them."""
+    two.image_in_both()
+    two.own.fault(Fault(status=503), times=99)
+    for _ in range(FAILURES + 1):
+        with pytest.raises(UpstreamError, match="503"):
+            await two.upstream.head_manifest("library/a", Tag("latest"))
+    assert two.other.requests() == 0
+
+
+async def test_small_requests_pass_long_transfers(two: Two, tasks: Tasks) -> None:
+    """However many blobs are being fetched, a tag can still be confirmed."""
+    two.image_in_both()
+    digest = two.own.add_blob("library/a", b"blob")
+    gates = [two.own.hold(digest, after=1) for _ in range(3)]
+    own = two.upstream.own
+
+    async def fetch() -> int:
+        async with own.turn(), own.open_blob("library/a", digest, (0, None), Shortcut()) as body:
+            return sum([len(piece) async for piece in body.chunks()])
+
+    fetching = [tasks.spawn(fetch(), name="fetch") for _ in gates]
+    await gates[0].reached.wait()
+    assert (own.full, own.lanes) == (True, 1)
+    assert await two.upstream.head_manifest("library/a", Tag("latest"))
+    for gate in gates:
+        gate.release()
+    assert await asyncio.gather(*fetching) == [4, 4, 4]
+
+
+async def test_manifests_by_digest_come_from_the_fastest(two: Two) -> None:
+    """Under the mirror's own prefix."""
+    digest = two.image_in_both()
+    two.prefer_other()
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    assert two.own.requests() == 0
+    assert two.other.requests("GET", f"/v2/docker.io/library/a/manifests/{digest}") == 1
+
+
+async def test_what_one_source_lacks_another_has(two: Two) -> None:
+    """And what none has is told in the words of the upstream itself."""
+    digest = two.own.add_image("library/a", "latest", []).manifest
+    two.prefer_other()
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    with pytest.raises(UpstreamError) as caught:
+        await two.upstream.get_manifest("library/a", Digest.of(b"nowhere"))
+    assert caught.value.failure is Failure.NOT_FOUND
+
+
+async def test_a_mirror_that_lies_is_left_alone(two: Two) -> None:
+    """About a manifest or a small blob alike; the upstream itself is asked again, whatever it sent."""
+    digest = two.image_in_both()
+    other = two.prefer_other()
+    two.other.fault(Fault(data=b"{}"), times=9)
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    assert not other.health.usable(time.monotonic())
+
+    blob = two.own.add_blob("library/a", b"blob")
+    two.own.fault(Fault(data=b"bloB"))
+    with pytest.raises(WrongBytes):
+        await two.upstream.get_blob("library/a", blob, 100)
+    assert two.other.requests("GET", blob) == 0
+    assert await two.upstream.get_blob("library/a", blob, 100) == b"blob"
+
+
+async def test_a_late_source_is_not_waited_for(two: Two) -> None:
+    """Later than it usually is: the next one is asked too, and the first answer is taken."""
+    digest = two.image_in_both()
+    two.prefer_other(usually=0.0)
+    gate = two.other.hold(digest, after=-1)
+    assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
+    assert gate.reached.is_set()
+    assert (two.own.requests("GET", digest), two.other.requests("GET", digest)) == (1, 1)
+    gate.release()
+
+
+async def test_a_mirror_vouches_while_the_upstream_is_silent(two: Two) -> None:
+    """The upstream's 404 counts, its failure does not."""
+    digest = two.other.add_blob("docker.io/library/a", b"x")
+    with pytest.raises(UpstreamError, match="404"):
+        await two.upstream.head_blob("library/a", digest)
+    two.own.fault(Fault(status=503), times=9)
+    assert await two.upstream.head_blob("library/a", digest) == 1
+    with pytest.raises(UpstreamError, match="503"):
+        await two.upstream.head_blob("library/a", Digest.of(b"nowhere"))
+
+
+async def test_a_source_that_fails_is_left_alone(two: Two) -> None:
+    """After a few failures in a row only the others are asked; when all fail, all are."""
+    two.other.fault(Fault(status=503), times=FAILURES)
+    for _ in range(FAILURES):
+        with pytest.raises(UpstreamError):
+            await two.upstream.sources[1].head_blob("library/a", Digest.of(b"x"))
+    assert two.upstream.usable() == [two.upstream.own]
+    for _ in range(FAILURES):
+        two.upstream.own.failed(UpstreamError(Failure.TIMEOUT, "late"))
+    assert set(two.upstream.usable()) == set(two.upstream.sources)
+
+
+async def test_who_asks_for_less_gets_less(two: Two) -> None:
+    """A 429 halves the connections and keeps a second one away for as long as it says."""
+    source = two.upstream.own
+    source.level = 8
+    source.failed(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=10))
+    now = time.monotonic()
+    assert (source.level, source.resting(now + 5), source.resting(now + 11)) == (4, True, False)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks, known: bool) -> None:
+    """A request that began before another one was answered, be it with 404, and has no answer itself, closes
+    no door.
+    """
+    two.image_in_both()
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def in_vain(_: Registry) -> None:
+        begun.set()
+        await over.wait()
+        error = UpstreamError(Failure.TIMEOUT, "no byte came for too long")
+        error.silent = True
+        raise error
+
+    async def old() -> None:
+        with pytest.raises(UpstreamError):
+            await two.upstream.own.ask(in_vain)
+
+    waiting = tasks.spawn(old(), name="old")
+    await begun.wait()
+    if known:
+        assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size
+    else:
+        with pytest.raises(UpstreamError, match="404"):
+            await two.upstream.head_blob("library/a", Digest.of(b"nowhere"))
+    over.set()
+    await waiting
+    assert two.upstream.answers
+
+
+async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: Tasks) -> None:
+    """However many blobs were asked for in vain before another request was answered."""
+    async with FakeRegistry() as fake:
+        config = Config(cache=CacheSettings(dir=tmp_path), upstreams=(settings(fake.url, attempts=1),))
+        upstreams = Upstreams(config, Metrics(), tasks)
+        source = upstreams["docker.io"].own
+        digest = fake.add_blob("library/a", b"x")
+        gates = [Gate() for _ in range(FAILURES)]
+        for gate in gates:
+            fake.fault(Fault(hold=gate, after=-1, raw=b""), digest, "GET")
+        fake.fault(Fault(raw=b""), digest, "GET", times=FAILURES)  # aiohttp asks once more
+
+        async def hang() -> None:
+            with pytest.raises(UpstreamError, match="without an answer"):
+                async with source.open_blob("library/a", digest, (0, None), Shortcut()):
+                    raise AssertionError("answered")
+
+        hanging = [tasks.spawn(hang(), name="hang") for _ in gates]
+        for gate in gates:
+            await gate.reached.wait()
+        assert await source.head_blob("library/a", digest) == 1
+        for gate in gates:
+            gate.release()
+        await asyncio.gather(*hanging)
+        assert upstreams["docker.io"].answers
+        await upstreams.close()
+
+
+async def test_an_upstream_that_lied_is_still_asked_for_tags(two: Two) -> None:
+    """There is nobody else to ask, and whatever has a digest is proven."""
+    two.image_in_both()
+    two.upstream.own.lied("sha256:...")
+    assert (two.upstream.answers, two.upstream.may_be_asked) == (True, True)
+    assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size

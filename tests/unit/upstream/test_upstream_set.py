@@ -1,0 +1,90 @@
+"""All configured upstreams together."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from mirror.config.loader import CacheSettings, Config, Fill, SourceSettings
+from mirror.metrics.metrics import Metrics
+from mirror.oci.reference import Tag
+from mirror.upstream.upstream_set import Upstreams
+from mirror.util.tasks import Tasks
+from tests.fakes.access import BasicAuth
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.upstream import settings
+
+
+async def test_by_canonical_name_in_order(tmp_path: Path, tasks: Tasks) -> None:
+    """Upstreams are found by canonical name, listed as configured, and closed together."""
+    async with FakeRegistry() as fake:
+        image = fake.add_image("a", "latest", [])
+        config = Config(
+            cache=CacheSettings(dir=tmp_path),
+            upstreams=(
+                settings("http://127.0.0.1:1", name="quay.io"),
+                settings(fake.url, aliases=("hub",)),
+            ),
+        )
+        upstreams = Upstreams(config, Metrics(), tasks)
+        assert (list(upstreams), len(upstreams)) == (["quay.io", "docker.io"], 2)
+        info = await upstreams["docker.io"].head_manifest("a", Tag("latest"))
+        assert info.digest == image.manifest
+        with pytest.raises(KeyError):
+            upstreams["hub"]
+        await upstreams.close()
+
+
+async def test_all_sources_share_a_limit(tmp_path: Path, tasks: Tasks) -> None:
+    """A source with connections of its own left has none when all together have none."""
+    config = Config(
+        cache=CacheSettings(dir=tmp_path),
+        fill=Fill(connections=2),
+        upstreams=(settings("http://127.0.0.1:1"), settings("http://127.0.0.1:2", name="quay.io")),
+    )
+    upstreams = Upstreams(config, Metrics(), tasks)
+    hub, quay = upstreams["docker.io"].own, upstreams["quay.io"].own
+    async with hub.turn():
+        assert not quay.full
+        async with quay.turn():
+            assert (hub.full, quay.full) == (True, True)
+    assert not quay.full
+    await upstreams.close()
+
+
+async def test_a_source_sees_its_own_credentials_only(tmp_path: Path, tasks: Tasks) -> None:
+    """Those of the upstream go to the upstream, those of a mirror to that mirror."""
+    async with FakeRegistry() as own, FakeRegistry() as other:
+        own.auth, other.auth = BasicAuth("me", "mine"), BasicAuth("you", "yours")
+        digest = own.add_image("library/a", "latest", []).manifest
+        other.repository("library/a").manifests.update(own.repository("library/a").manifests)
+        source = SourceSettings(url=other.url, username="you", password=SecretStr("yours"), attempts=1)
+        mine = {"username": "me", "password": "mine", "attempts": 1}
+        config = Config(
+            cache=CacheSettings(dir=tmp_path), upstreams=(settings(own.url, sources=(source,), **mine),)
+        )
+        upstreams = Upstreams(config, Metrics(), tasks)
+        for each in upstreams["docker.io"].sources:
+            assert (await each.get_manifest("library/a", digest)).digest == digest
+        sent = {seen.headers["Authorization"] for seen in own.log if "Authorization" in seen.headers}
+        got = {seen.headers["Authorization"] for seen in other.log if "Authorization" in seen.headers}
+        assert (len(sent), len(got), sent & got) == (1, 1, set())
+        await upstreams.close()
+
+
+async def test_the_metrics_tell_how_the_sources_are(tmp_path: Path, tasks: Tasks) -> None:
+    """Each by host and path, with its state."""
+    metrics = Metrics()
+    source = SourceSettings(url="http://127.0.0.1:2/x")
+    config = Config(
+        cache=CacheSettings(dir=tmp_path), upstreams=(settings("http://127.0.0.1:1", sources=(source,)),)
+    )
+    upstreams = Upstreams(config, metrics, tasks)
+    upstreams["docker.io"].sources[1].lied("sha256:...")
+    upstreams.report(metrics)
+    text = (await asyncio.to_thread(metrics.render))[0].decode()
+    assert 'source_up{source="127.0.0.1:1",upstream="docker.io"} 1.0' in text
+    assert 'source_up{source="127.0.0.1:2/x",upstream="docker.io"} 0.0' in text
+    assert repr(upstreams["docker.io"].sources[1]) == "Source('127.0.0.1:2/x')"
+    await upstreams.close()

@@ -1,0 +1,156 @@
+"""Logs: lines for people, JSON for machines, secrets for nobody."""
+
+import io
+import json
+import logging
+
+import pytest
+import structlog
+
+from mirror.config.loader import Log
+from mirror.util.log import LineTemplate, about, configure, get_logger, redact_url, timestamp, write_lines
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+pytestmark = pytest.mark.usefixtures("own_logging")
+
+
+def test_json_where_nobody_looks() -> None:
+    """One object per line, with time, level, event and where it came from."""
+    stream = io.StringIO()
+    configure(Log(), stream)
+    get_logger("mirror.web").info("request", status=200)
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["status"], line["level"], line["component"]) == (
+        "request",
+        200,
+        "info",
+        "web",
+    )
+    assert line["timestamp"].endswith("Z")
+
+
+def test_lines_on_a_terminal() -> None:
+    """Words, not braces; an exception with its trace, and without the values of its variables."""
+    stream = Terminal()
+    configure(Log(), stream)
+    password_in_a_variable = "hunter2"
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        get_logger("x").exception("failed")
+    text = stream.getvalue()
+    assert "failed" in text
+    assert "ValueError" in text
+    assert password_in_a_variable not in text
+
+
+@pytest.mark.parametrize(("format_", "is_json"), [("json", True), ("console", False)])
+def test_the_format_can_be_chosen(format_: str, is_json: bool) -> None:
+    """Whatever the stream is."""
+    stream = Terminal() if is_json else io.StringIO()
+    configure(Log.model_validate({"format": format_}), stream)
+    get_logger("x").info("event")
+    assert stream.getvalue().startswith("{") is is_json
+
+
+def test_levels_filter() -> None:
+    """Below the level nothing is written."""
+    stream = io.StringIO()
+    configure(Log(level="warning"), stream)
+    get_logger("x").info("quiet")
+    get_logger("x").warning("loud")
+    assert "quiet" not in stream.getvalue()
+    assert "loud" in stream.getvalue()
+
+
+def test_secrets_are_masked() -> None:
+    """By the name of the key, in whatever case."""
+    stream = io.StringIO()
+    configure(Log(), stream)
+    get_logger("x").info("event", Authorization="Basic abc", api_token="abc", user="me")
+    line = json.loads(stream.getvalue())
+    assert (line["Authorization"], line["api_token"], line["user"]) == ("***", "***", "me")
+
+
+def test_what_libraries_log_comes_the_same_way() -> None:
+    """Warnings of the standard library's logging are lines like ours."""
+    stream = io.StringIO()
+    configure(Log(level="debug"), stream)
+    logging.getLogger("aiohttp.server").warning("odd")
+    logging.getLogger("aiohttp.server").info("chatter")
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["event"] == "odd"
+
+
+@pytest.mark.parametrize(
+    ("url", "redacted"),
+    [
+        ("https://a.test/path", "https://a.test/path"),
+        ("https://me:pw@a.test:5000/x", "https://a.test:5000/x"),
+        ("https://a.test/x?sig=abc&exp=1&flag", "https://a.test/x?sig=***&exp=***&flag=***"),
+        ("https://a.test/x#frag", "https://a.test/x"),
+    ],
+)
+def test_urls_lose_what_is_secret(url: str, redacted: str) -> None:
+    """User and password, and every value of the query: a signed URL is a credential."""
+    assert redact_url(url) == redacted
+
+
+def fields(number: int) -> dict[str, object]:
+    return {"id": f"{number:04x}", "kind": "100% blob", "took": number / 4, "note": None}
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["json", "console"])
+def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
+    """Rendered once and filled in, or rendered each time: but for the moment nobody can tell."""
+    configure(Log(), stream)
+    template = LineTemplate("access", "request", fields(7), ["id", "took", "timestamp"])
+    get_logger("mirror.access").info("request", **fields(9), timestamp="now")
+    filled = template.filled(("0009", 2.25, "now"))
+    assert filled == stream.getvalue().rstrip("\n")
+
+
+def test_no_template_for_lines_that_are_not_wanted() -> None:
+    """Below the level there is nothing to fill in."""
+    configure(Log(level="error"), io.StringIO())
+    with pytest.raises(structlog.DropEvent):
+        LineTemplate("access", "request", fields(7), ["id"])
+
+
+def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
+    """So that those of several processes do not end up inside each other; a longer one is what it is."""
+    writes: list[str] = []
+
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return len(text)
+
+    configure(Log(), Pipe())
+    write_lines([])
+    lines = ["x" * 1000] * 9 + ["y" * 5000, "z"]
+    write_lines(lines)
+    assert "".join(writes) == "\n".join([*lines, ""])
+    assert [len(each) for each in writes] == [4004, 4004, 1001, 5001, 2]
+
+
+def test_every_line_has_what_all_are_about() -> None:
+    """The number of the worker, for instance."""
+    stream = io.StringIO()
+    configure(Log(), stream)
+    with structlog.contextvars.bound_contextvars():
+        about(worker=1)
+        get_logger("mirror.web").info("request")
+        structlog.contextvars.unbind_contextvars("worker")
+    assert json.loads(stream.getvalue())["worker"] == 1
+
+
+def test_timestamps_are_in_utc() -> None:
+    """To the microsecond, and always as long."""
+    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
+    assert timestamp(1_700_000_000.25) == "2023-11-14T22:13:20.250000Z"

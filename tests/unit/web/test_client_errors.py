@@ -1,0 +1,74 @@
+"""What a client is told: the failure table of the design, for every way a client can come."""
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.errors import Code
+from mirror.oci.reference import Kind, Repository, Tag, Target, Via
+from mirror.store.errors import StoreError
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.web.client_errors import DEFAULT_RETRY_AFTER, WhenUnavailable, client_error
+
+
+def target(via: Via, kind: Kind = Kind.MANIFEST) -> Target:
+    reference = Digest.of(b"x") if kind is Kind.BLOB else Tag("t")
+    return Target(kind, via, "docker.io", Repository("docker.io", "library/x"), reference)
+
+
+HONEST = {
+    Failure.NOT_FOUND: 404,
+    Failure.DENIED: 404,
+    Failure.OFFLINE: 404,
+    Failure.RATE_LIMITED: 429,
+    Failure.UNREACHABLE: 502,
+    Failure.SERVER_ERROR: 502,
+    Failure.INVALID: 502,
+    Failure.TIMEOUT: 504,
+}
+
+
+@pytest.mark.parametrize("failure", Failure)
+@pytest.mark.parametrize("via", Via)
+@pytest.mark.parametrize("when", ["auto", "next", "honest"])
+def test_next_place_or_the_truth(failure: Failure, via: Via, when: WhenUnavailable) -> None:
+    """404 for whoever has another place to go; the status for whoever came by name. Never a challenge."""
+    error = client_error(UpstreamError(failure, "what happened"), target(via), when)
+    honest = when == "honest" or (when == "auto" and via is Via.PREFIX)
+    assert error.status == (HONEST[failure] if honest else 404)
+    assert error.message == "what happened"
+    assert error.status not in (401, 403)
+    assert ("Retry-After" in error.headers) == (error.status == 429)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (Kind.MANIFEST, Code.MANIFEST_UNKNOWN),
+        (Kind.BLOB, Code.BLOB_UNKNOWN),
+        (Kind.TAGS, Code.NAME_UNKNOWN),
+        (Kind.REFERRERS, Code.MANIFEST_UNKNOWN),
+    ],
+)
+def test_what_is_missing_has_its_code(kind: Kind, code: Code) -> None:
+    """Final codes: with UNKNOWN or UNAVAILABLE some clients would ask the same again.
+
+    Referrers are not NAME_UNKNOWN: oras then gives up, where it should look for the referrers tag.
+    """
+    error = client_error(UpstreamError(Failure.UNREACHABLE, "x"), target(Via.ROOT, kind), "auto")
+    assert (error.code, error.status) == (code, 404)
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(7.4, "8"), (0.2, "1"), (None, str(DEFAULT_RETRY_AFTER))])
+def test_rate_limits_say_what_to_wait_for(seconds: float | None, header: str) -> None:
+    """The upstream's own word, or something that makes sense."""
+    limited = UpstreamError(Failure.RATE_LIMITED, "x", retry_after=seconds)
+    error = client_error(limited, target(Via.PREFIX), "auto")
+    assert error.headers == {"Retry-After": header}
+
+
+def test_a_bad_disk_is_ours() -> None:
+    """By name 503; as a mirror 404, so that the pull goes on elsewhere."""
+    for via, status in ((Via.PREFIX, 503), (Via.NS, 404)):
+        error = client_error(StoreError("disk full"), target(via), "auto")
+        assert error.status == status
+        assert "cache" in error.message
