@@ -7,18 +7,18 @@ from contextlib import suppress
 from typing import Any
 
 from mirror.cache.cache import Cache
-from mirror.config.loader import Config
+from mirror.config.schema import Config
 from mirror.metrics.metrics import Family, Metrics, rendered
-from mirror.metrics.multiprocess import Ledger
+from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import Gone, Why
-from mirror.store.blobs.fsck import HARMLESS, Step
+from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
+from mirror.store.blobs.fsck import HARMLESS, FsckStep
 from mirror.store.errors import StoreError
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.system.malloc import give_back
-from mirror.transfer.context import Tools
-from mirror.upstream.upstream_set import Upstreams
+from mirror.transfer.context import TransferContext
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 
@@ -29,9 +29,9 @@ HOUSEKEEPING_SECONDS = 10.0
 
 # What is said of what was evicted, by the reason.
 EVICTIONS = {
-    Why.ROOM: "evicted to make room, least recently used first",
-    Why.USED: "evicted a moment after it was used: there is less room than is pulled at a time",
-    Why.AGE: "evicted because nobody has used it for longer than cache.max_age",
+    EvictionReason.ROOM: "evicted to make room, least recently used first",
+    EvictionReason.USED: "evicted a moment after it was used: there is less room than is pulled at a time",
+    EvictionReason.AGE: "evicted because nobody has used it for longer than cache.max_age",
 }
 
 
@@ -40,14 +40,14 @@ class Service:
 
     def __init__(self, config: Config, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.metrics = Metrics()
-        self.ledger: Ledger | None = None  # of several workers
+        self.multiprocess: MultiprocessMetrics | None = None  # of several workers
         self._tasks = Tasks()
         self._store = store
         store.on_evicted = self._evicted
-        self.removed = store.folder.generation.removed
-        self._upstreams = Upstreams(config, self.metrics, self._tasks)
-        tools = Tools(store, self._tasks, self.metrics, config.fill, clock=clock)
-        self.cache = Cache(tools, self._upstreams, config.tags)
+        self.removed = store.folder.epoch.removed
+        self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
+        context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock)
+        self.cache = Cache(context, self._upstreams, config.tags)
 
     @classmethod
     async def open(cls, config: Config, clock: Callable[[], float] = time.time) -> "Service":
@@ -104,25 +104,25 @@ class Service:
 
     async def exposition(self) -> tuple[bytes, str]:
         """Body and Content-Type for a Prometheus scrape, of all workers together."""
-        counted = await (self.counted() if self.ledger is None else self.ledger.sum())
+        counted = await (self.counted() if self.multiprocess is None else self.multiprocess.sum())
         return await asyncio.to_thread(rendered, counted)
 
-    async def join(self, ledger: Ledger) -> None:
+    async def join(self, multiprocess: MultiprocessMetrics) -> None:
         """Be one of several workers. OSError."""
-        await ledger.open()
-        self.ledger = ledger
-        self._tasks.spawn(ledger.keep(), name="ledger")
+        await multiprocess.open()
+        self.multiprocess = multiprocess
+        self._tasks.spawn(multiprocess.keep(), name="ledger")
 
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""
         self.cache.stop_prefetch()
         await self._tasks.close()
-        if self.ledger is not None:
-            await self.ledger.close()
+        if self.multiprocess is not None:
+            await self.multiprocess.close()
         await self._upstreams.close()
         await self._store.close()
 
-    def _evicted(self, gone: Sequence[Gone]) -> None:
+    def _evicted(self, gone: Sequence[EvictedBlob]) -> None:
         for why, told in EVICTIONS.items():
             some = [each for each in gone if each.why is why]
             size = sum(each.size for each in some)
@@ -132,10 +132,10 @@ class Service:
                 log.debug("evicted", digest=str(each.digest), bytes=each.size, reason=why.value)
             if some:
                 log.info(told, blobs=len(some), bytes=size)
-            if some and why is Why.USED:
+            if some and why is EvictionReason.USED:
                 self.cache.spare_room()
 
-    def _scrubbed(self, step: Step) -> None:
+    def _scrubbed(self, step: FsckStep) -> None:
         self.metrics.scrubbed_bytes.inc(step.read)
         if step.finding is not None and step.finding.wrong not in HARMLESS:
             self.metrics.scrub_wrong.inc()

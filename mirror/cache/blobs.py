@@ -3,21 +3,29 @@
 from collections.abc import Callable
 from functools import partial
 
-from mirror.cache.results import BlobAnswer, BlobInfo, GrowingReader, Outcome, Rescue, SmallBlob, StoredReader
+from mirror.cache.results import (
+    BlobAnswer,
+    BlobInfo,
+    Fallback,
+    GrowingReader,
+    Outcome,
+    SmallBlob,
+    StoredReader,
+)
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.metadata.index import Link
 from mirror.store.partial.growing import HELD_WHOLE
-from mirror.transfer.context import Tools
+from mirror.transfer.context import TransferContext
 from mirror.transfer.fill import Fill
-from mirror.transfer.flight import Filling, Flight, Flights
-from mirror.transfer.passthrough import PassedBlob
+from mirror.transfer.flight import Flight, FlightTable, RunningFill
+from mirror.transfer.passthrough import PassThroughBlob
 from mirror.transfer.small_fill import SmallFill, is_small
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
-from mirror.upstream.upstream_set import Upstreams
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
-from mirror.util.single_flight import Single
+from mirror.util.single_flight import SingleFlight
 
 log = get_logger(__name__)
 
@@ -26,15 +34,15 @@ log = get_logger(__name__)
 ROUNDS = 4
 
 
-class Blobs:
+class BlobCache:
     """Content by digest for repositories that are known to have it (invariant 5)."""
 
-    def __init__(self, tools: Tools, upstreams: Upstreams) -> None:
-        self._tools = tools
+    def __init__(self, context: TransferContext, upstreams: UpstreamSet) -> None:
+        self._context = context
         self._upstreams = upstreams
-        self._flights = Flights(tools.tasks, tools.metrics)
-        self._passing: Single[tuple[Repository, Digest], bytes] = Single(tools.tasks)
-        self._confirming: Single[tuple[Repository, Digest], int | None] = Single(tools.tasks)
+        self._flights = FlightTable(context.tasks, context.metrics)
+        self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(context.tasks)
+        self._confirming: SingleFlight[tuple[Repository, Digest], int | None] = SingleFlight(context.tasks)
 
     async def get(self, repository: Repository, digest: Digest) -> BlobAnswer:
         """The blob, open for reading. Raises UpstreamError or, when the mirror stops, StoreError."""
@@ -49,7 +57,7 @@ class Blobs:
 
     async def _kept(self, repository: Repository, digest: Digest) -> BlobAnswer | None:
         """From the disk, or by way of it; None when that is of no use."""
-        store, outcome = self._tools.store, Outcome.HIT
+        store, outcome = self._context.store, Outcome.HIT
         for _ in range(ROUNDS):
             held = await store.open_blob(repository, digest)
             if held.data is not None:
@@ -84,32 +92,32 @@ class Blobs:
         if size > HELD_WHOLE:
             return BlobAnswer(self._passed(repository, digest, size), Outcome.PASSED)
         # Nothing of it may be sent before all is verified: then it is one transfer for all who ask meanwhile.
-        data = await self._passing.once((repository, digest), partial(self._fetch, repository, digest))
+        data = await self._passing.do((repository, digest), partial(self._fetch, repository, digest))
         return BlobAnswer(SmallBlob(data), Outcome.PASSED)
 
     async def _fetch(self, repository: Repository, digest: Digest) -> bytes:
-        self._tools.metrics.passed_through.inc()
+        self._context.metrics.passed_through.inc()
         upstream = self._upstreams[repository.upstream]
         try:
             return await upstream.get_blob(repository.path, digest, HELD_WHOLE)
         except WrongBytes as error:
-            self._tools.metrics.fill_failures.labels("digest").inc()
+            self._context.metrics.fill_failures.labels("digest").inc()
             log.warning("wrong bytes from upstream, asking once more", reason=str(error))
             return await upstream.get_blob(repository.path, digest, HELD_WHOLE)
 
-    def _passed(self, repository: Repository, digest: Digest, size: int) -> PassedBlob:
-        return PassedBlob(self._tools, self._upstreams[repository.upstream], repository, digest, size)
+    def _passed(self, repository: Repository, digest: Digest, size: int) -> PassThroughBlob:
+        return PassThroughBlob(self._context, self._upstreams[repository.upstream], repository, digest, size)
 
-    def _rescue(self, repository: Repository, digest: Digest, size: int) -> Rescue:
+    def _rescue(self, repository: Repository, digest: Digest, size: int) -> Fallback:
         """For a blob that is in the store."""
-        tasks, doubt = self._tools.tasks, self._tools.store.doubt
-        return Rescue(
+        tasks, doubt = self._context.tasks, self._context.store.doubt
+        return Fallback(
             self._passed(repository, digest, size), lambda: tasks.spawn(doubt(digest), name=f"doubt {digest}")
         )
 
     async def head(self, repository: Repository, digest: Digest) -> BlobInfo:
         """The blob's size, without a byte of it being fetched."""
-        held = await self._tools.store.held(repository, digest)
+        held = await self._context.store.held(repository, digest)
         outcome = Outcome.HIT if held.present else Outcome.MISS
         if held.link is not None and held.link.size is not None:
             return BlobInfo(held.link.size, outcome)
@@ -137,18 +145,18 @@ class Blobs:
     ) -> Flight:
         flight = Flight(digest, repository, ahead=ahead)
         upstream = self._upstreams[repository.upstream]
-        fill: Filling
+        fill: RunningFill
         if link is not None and is_small(link):
-            fill = SmallFill(self._tools, upstream, repository, digest, link)
+            fill = SmallFill(self._context, upstream, repository, digest, link)
         else:
-            fill = Fill(self._tools, upstream, repository, digest, urgent=not ahead)
+            fill = Fill(self._context, upstream, repository, digest, urgent=not ahead)
         self._flights.start(flight, fill)
         return flight
 
     async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | SmallBlob | None:
         """What the flight brings, to be read; None when it is worth looking again from the start."""
         flight.want()
-        store = self._tools.store
+        store = self._context.store
         try:
             brought = await flight.board()
         except UpstreamError:
@@ -162,16 +170,16 @@ class Blobs:
             await flight.landed()
             return None
         again = partial(self.get, repository, flight.digest)
-        rescue = Rescue(self._passed(repository, flight.digest, brought.size), again=again)
+        rescue = Fallback(self._passed(repository, flight.digest, brought.size), again=again)
         return GrowingReader(brought, file, store.readers, rescue, store.begin_reading(flight.digest))
 
     async def _confirm(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream whether the repository has the digest (a HEAD), and remember that it has."""
-        return await self._confirming.once(
+        return await self._confirming.do(
             (repository, digest), partial(self._ask_for_link, repository, digest)
         )
 
     async def _ask_for_link(self, repository: Repository, digest: Digest) -> int | None:
         size = await self._upstreams[repository.upstream].head_blob(repository.path, digest)
-        await self._tools.store.add_link(repository, digest, Link(size=size))
+        await self._context.store.add_link(repository, digest, Link(size=size))
         return size

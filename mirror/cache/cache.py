@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from mirror.cache.blobs import Blobs
+from mirror.cache.blobs import BlobCache
 from mirror.cache.completeness import Completeness
-from mirror.cache.listings import Listings
-from mirror.cache.manifests import Manifests
+from mirror.cache.listings import ListingCache
+from mirror.cache.manifests import ManifestCache
 from mirror.cache.prefetch import Prefetch
 from mirror.cache.results import (
     BlobAnswer,
@@ -16,27 +16,27 @@ from mirror.cache.results import (
     ReferrersAnswer,
     TagsAnswer,
 )
-from mirror.cache.tags import Tags
-from mirror.config.loader import Tags as TagSettings
+from mirror.cache.tags import TagCache
+from mirror.config.schema import TagSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.transfer.context import Tools
-from mirror.upstream.upstream_set import Upstreams
+from mirror.transfer.context import TransferContext
+from mirror.upstream.upstream_set import UpstreamSet
 
 
 class Cache:
     """Every method raises UpstreamError or StoreError; `cache.policy` says what a client is told."""
 
-    def __init__(self, tools: Tools, upstreams: Upstreams, tags: TagSettings) -> None:
+    def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagSettings) -> None:
         self._upstreams = upstreams
         self._fallback_after = tags.fallback_after
-        self._blobs = Blobs(tools, upstreams)
-        self._manifests = Manifests(tools, upstreams, tags.missing)
-        self._tags = Tags(tools, upstreams, self._manifests, tags)
-        self._listings = Listings(tools, upstreams, self._tags)
-        self._prefetch = Prefetch(tools, upstreams, self._blobs)
+        self._blobs = BlobCache(context, upstreams)
+        self._manifests = ManifestCache(context, upstreams, tags.missing)
+        self._tags = TagCache(context, upstreams, self._manifests, tags)
+        self._listings = ListingCache(context, upstreams, self._tags)
+        self._prefetch = Prefetch(context, upstreams, self._blobs)
         self._complete = Completeness(
-            tools.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
+            context.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
         )
 
     async def get_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestAnswer:

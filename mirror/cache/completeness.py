@@ -5,15 +5,15 @@ blobs can be had neither here nor upstream would be a pull that fails, and no ma
 the next place.
 """
 
-from mirror.cache.manifests import Manifests
+from mirror.cache.manifests import ManifestCache
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest, ManifestInvalid, parse_manifest
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import StoredManifest
 from mirror.store.store import Store
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.upstream_set import Upstreams
-from mirror.util.ttl_cache import Lately
+from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.ttl_cache import TTLCache
 
 # A finding is used again for this long, in seconds: a popular image is not counted through at every request.
 REMEMBERED_SECONDS = 10.0
@@ -23,12 +23,14 @@ REMEMBERED = 1024
 class Completeness:
     """Asked before a manifest is given away. `enforced`: whether anything is ever refused."""
 
-    def __init__(self, store: Store, upstreams: Upstreams, manifests: Manifests, *, enforced: bool) -> None:
+    def __init__(
+        self, store: Store, upstreams: UpstreamSet, manifests: ManifestCache, *, enforced: bool
+    ) -> None:
         self._store = store
         self._upstreams = upstreams
         self._manifests = manifests
         self._enforced = enforced
-        self._found: Lately[tuple[Repository, Digest], int] = Lately(REMEMBERED_SECONDS, REMEMBERED)
+        self._found: TTLCache[tuple[Repository, Digest], int] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
 
     async def ensure(self, repository: Repository, digest: Digest) -> None:
         """Raises UpstreamError when blobs are missing that cannot be had. Costs nothing in good times."""

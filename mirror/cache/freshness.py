@@ -11,14 +11,13 @@ import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from mirror.config.loader import TagRule
-from mirror.config.loader import Tags as TagSettings
+from mirror.config.schema import TagRuleSettings, TagSettings
 from mirror.oci.reference import Repository, Tag
 from mirror.upstream.rate_limit import Pressure
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class FreshnessTerms:
     """Of one tag, all in seconds, `math.inf` for without limit."""
 
     fresh: float
@@ -52,22 +51,22 @@ class Freshness:
     def __init__(self, settings: TagSettings) -> None:
         self._settings = settings
 
-    def of(self, repository: Repository, tag: Tag | None = None) -> Terms:
+    def of(self, repository: Repository, tag: Tag | None = None) -> FreshnessTerms:
         """`tag` is None for what is asked about a repository otherwise."""
         settings = self._settings
         rule = self._rule(repository)
         if tag is not None and _matches(tag, (*settings.immutable, *rule.immutable)):
-            return Terms(float("inf"), 0.0, 0.0)
-        return Terms(
+            return FreshnessTerms(float("inf"), 0.0, 0.0)
+        return FreshnessTerms(
             _first(rule.fresh, settings.fresh),
             _first(rule.stale_while_revalidate, settings.stale_while_revalidate),
             _first(rule.stale_if_error, settings.stale_if_error),
         )
 
-    def _rule(self, repository: Repository) -> TagRule:
+    def _rule(self, repository: Repository) -> TagRuleSettings:
         name = str(repository)
         found = (rule for rule in self._settings.rules if fnmatchcase(name, rule.repositories))
-        return next(found, TagRule(repositories="*"))
+        return next(found, TagRuleSettings(repositories="*"))
 
 
 def _matches(tag: Tag, patterns: tuple[str, ...]) -> bool:

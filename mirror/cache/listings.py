@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, TagsAnswer, Unconfirmed
-from mirror.cache.tags import FINAL, Tags, spared_words
+from mirror.cache.tags import FINAL, TagCache, spared_words
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
     ManifestInvalid,
@@ -19,10 +19,10 @@ from mirror.oci.manifest import (
 )
 from mirror.oci.reference import Repository
 from mirror.store.metadata.index import ReferrersEntry
-from mirror.transfer.context import Tools
+from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.upstream_set import Upstreams
-from mirror.util.single_flight import Single
+from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.single_flight import SingleFlight
 
 # The most tags on a page of those that are known here.
 MOST_TAGS = 10_000
@@ -35,16 +35,18 @@ class _Referrers:
     unconfirmed: Unconfirmed | None = None
 
 
-class Listings:
+class ListingCache:
     """Small answers that change: asked of the upstream, coalesced, and referrers kept for a while."""
 
-    def __init__(self, tools: Tools, upstreams: Upstreams, tags: Tags) -> None:
-        self._tools = tools
-        self._store = tools.store
+    def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagCache) -> None:
+        self._context = context
+        self._store = context.store
         self._upstreams = upstreams
         self._tags = tags
-        self._listing: Single[tuple[Repository, str], TagsAnswer] = Single(tools.tasks)
-        self._referring: Single[tuple[Repository, Digest], list[dict[str, Any]]] = Single(tools.tasks)
+        self._listing: SingleFlight[tuple[Repository, str], TagsAnswer] = SingleFlight(context.tasks)
+        self._referring: SingleFlight[tuple[Repository, Digest], list[dict[str, Any]]] = SingleFlight(
+            context.tasks
+        )
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
         """One page of the upstream's own listing; when it cannot be asked, of the tags that are known here.
@@ -54,7 +56,7 @@ class Listings:
         known = await self._store.known_tags(repository, "", 1)
         if known and self._tags.spares(repository, 0.0):
             return await self._known_tags(repository, query, spared_words(repository.upstream))
-        listing = self._listing.once((repository, query), partial(self._list_tags, repository, query))
+        listing = self._listing.do((repository, query), partial(self._list_tags, repository, query))
         if not known:
             return await listing
         try:
@@ -102,11 +104,13 @@ class Listings:
         entry = await self._store.referrers(repository, digest)
         if entry is not None and self._tags.is_fresh(repository, entry.confirmed):
             return _Referrers(entry.manifests, Outcome.HIT)
-        if entry is not None and self._tags.spares(repository, age := self._tools.clock() - entry.confirmed):
+        if entry is not None and self._tags.spares(
+            repository, age := self._context.clock() - entry.confirmed
+        ):
             return _Referrers(
                 entry.manifests, Outcome.STALE, Unconfirmed(age, spared_words(repository.upstream))
             )
-        asking = self._referring.once((repository, digest), partial(self._ask, repository, digest))
+        asking = self._referring.do((repository, digest), partial(self._ask, repository, digest))
         if entry is None:
             return _Referrers(await asking, Outcome.MISS)
         try:
@@ -114,7 +118,7 @@ class Listings:
         except UpstreamError as error:
             if error.failure in FINAL:
                 raise
-            age = self._tools.clock() - entry.confirmed
+            age = self._context.clock() - entry.confirmed
             return _Referrers(entry.manifests, Outcome.STALE, Unconfirmed(age, str(error)))
 
     async def _ask(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
@@ -124,7 +128,7 @@ class Listings:
             if error.failure is not Failure.NOT_FOUND:
                 raise
             manifests = await self._by_tag(repository, digest)
-        await self._store.put_referrers(repository, digest, ReferrersEntry(manifests, self._tools.clock()))
+        await self._store.put_referrers(repository, digest, ReferrersEntry(manifests, self._context.clock()))
         return manifests
 
     async def _by_tag(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:

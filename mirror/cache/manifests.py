@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from mirror.cache.negative_cache import Missing
+from mirror.cache.negative_cache import NegativeCache
 from mirror.cache.results import FOR_EVER, ManifestAnswer, ManifestInfo, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
@@ -18,33 +18,33 @@ from mirror.oci.manifest import (
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import StoredManifest
 from mirror.store.metadata.index import Link
-from mirror.transfer.context import Tools
-from mirror.transfer.exclusive import alone
+from mirror.transfer.context import TransferContext
+from mirror.transfer.exclusive import exclusive
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.registry_client import ManifestBody
-from mirror.upstream.upstream_set import Upstreams
-from mirror.util.single_flight import Single
+from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.single_flight import SingleFlight
 
 MANIFEST_TYPES = frozenset({DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST})
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedManifest:
     """What came of asking for one repository."""
 
     found: StoredManifest | UpstreamError
     repository: Repository
 
 
-class Manifests:
+class ManifestCache:
     """One fetch per digest, whichever repositories ask for it at the same time (invariant 2)."""
 
-    def __init__(self, tools: Tools, upstreams: Upstreams, missing: float = 0.0) -> None:
+    def __init__(self, context: TransferContext, upstreams: UpstreamSet, missing: float = 0.0) -> None:
         """`missing`: seconds for which what a repository has not is not asked for again."""
-        self._store = tools.store
+        self._store = context.store
         self._upstreams = upstreams
-        self._fetching: Single[Digest, Fetched] = Single(tools.tasks)
-        self._missing: Missing[tuple[Repository, Digest]] = Missing(missing)
+        self._fetching: SingleFlight[Digest, FetchedManifest] = SingleFlight(context.tasks)
+        self._missing: NegativeCache[tuple[Repository, Digest]] = NegativeCache(missing)
 
     async def get(self, repository: Repository, digest: Digest) -> ManifestAnswer:
         """Raises UpstreamError or StoreError."""
@@ -83,21 +83,21 @@ class Manifests:
         # What another repository is refused says nothing about ours: then until it is ours that is asked.
         while True:
             self._upstreams[repository.upstream].refuse_while_silent(digest)
-            fetched = await self._fetching.once(digest, partial(self._ask, repository, digest))
+            fetched = await self._fetching.do(digest, partial(self._ask, repository, digest))
             found, ours = fetched.found, fetched.repository == repository
             if isinstance(found, StoredManifest):
                 return found if ours else await self._confirm(repository, digest, found.data)
             if ours:
                 raise found.with_traceback(None)
 
-    async def _ask(self, repository: Repository, digest: Digest) -> Fetched:
+    async def _ask(self, repository: Repository, digest: Digest) -> FetchedManifest:
         try:
-            return Fetched(await self._fill(repository, digest), repository)
+            return FetchedManifest(await self._fill(repository, digest), repository)
         except UpstreamError as error:
-            return Fetched(error, repository)
+            return FetchedManifest(error, repository)
 
     async def _fill(self, repository: Repository, digest: Digest) -> StoredManifest:
-        async with alone(self._store, digest):
+        async with exclusive(self._store, digest):
             data = await self._store.small_blob(digest, MAX_MANIFEST_BYTES)
             if data is None:
                 body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)

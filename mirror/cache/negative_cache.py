@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.util.ttl_cache import Lately
+from mirror.util.ttl_cache import TTLCache
 
 K = TypeVar("K", bound=Hashable)
 
@@ -18,11 +18,11 @@ K = TypeVar("K", bound=Hashable)
 MOST = 10_000
 
 
-class Missing(Generic[K]):
+class NegativeCache(Generic[K]):
     """Errors by key, each for `seconds`."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._known: Lately[K, UpstreamError] = Lately(seconds, MOST, clock)
+        self._known: TTLCache[K, UpstreamError] = TTLCache(seconds, MOST, clock)
 
     @contextmanager
     def remembering(self, key: K) -> Iterator[None]:

@@ -13,20 +13,20 @@ import asyncio
 import math
 import time
 
-from mirror.cache.blobs import Blobs
+from mirror.cache.blobs import BlobCache
 from mirror.cache.results import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, parse_manifest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.quota import IN_USE
 from mirror.store.errors import StoreError
-from mirror.transfer.context import Tools
+from mirror.transfer.context import TransferContext
 from mirror.transfer.flight import Flight
-from mirror.upstream.health import State
+from mirror.upstream.health import BreakerState
 from mirror.upstream.upstream import Upstream
-from mirror.upstream.upstream_set import Upstreams
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
-from mirror.util.ttl_cache import Lately
+from mirror.util.ttl_cache import TTLCache
 
 log = get_logger(__name__)
 
@@ -53,16 +53,16 @@ HOLD_SECONDS = 0.2
 class Prefetch:
     """A queue of blobs, and up to `fill.prefetch` workers, each with a fill that nobody has joined yet."""
 
-    def __init__(self, tools: Tools, upstreams: Upstreams, blobs: Blobs) -> None:
-        self._tools = tools
+    def __init__(self, context: TransferContext, upstreams: UpstreamSet, blobs: BlobCache) -> None:
+        self._context = context
         self._upstreams = upstreams
         self._blobs = blobs
-        self._most = tools.settings.prefetch
+        self._most = context.settings.prefetch
         self._queue: dict[Digest, Repository] = {}
         self._ahead: set[Flight] = set()
         self._workers = 0
         self._starting = asyncio.Lock()
-        self._looked_at: Lately[tuple[Repository, Digest], bool] = Lately(REMEMBERED_SECONDS, REMEMBERED)
+        self._looked_at: TTLCache[tuple[Repository, Digest], bool] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
         self._rest_until = 0.0
         blobs.on_disk_trouble(lambda: self._give_way(DISK_REST))
 
@@ -82,7 +82,7 @@ class Prefetch:
                 self._count("dropped")
         for _ in range(min(self._most - self._workers, len(self._queue))):
             self._workers += 1
-            self._tools.tasks.spawn(self._work(), name="prefetch")
+            self._context.tasks.spawn(self._work(), name="prefetch")
 
     def stop(self) -> None:
         """Fetch nothing ahead any more, and end what nobody has asked for."""
@@ -130,7 +130,7 @@ class Prefetch:
     async def _start(self, repository: Repository, digest: Digest) -> Flight | None:
         """None when it is here, on its way, or not to be asked for now."""
         try:
-            held = await self._tools.store.held(repository, digest)
+            held = await self._context.store.held(repository, digest)
         except StoreError as error:
             log.debug("fetching ahead failed", digest=str(digest), reason=str(error))
             return None
@@ -160,15 +160,15 @@ class Prefetch:
             source
             for source in upstream.sources
             # A single connection is for clients.
-            if source.health.state(now) is State.CLOSED and source.registry.most_bodies > 1
+            if source.health.state(now) is BreakerState.CLOSED and source.registry.most_bodies > 1
         ]
-        if not self._tools.store.keeps:
+        if not self._context.store.keeps:
             return False
         calm = bool(well) and not any(source.resting(now) for source in well)
         return calm and now >= self._rest_until
 
     def _count(self, outcome: str, count: int = 1) -> None:
-        self._tools.metrics.prefetched.labels(outcome).inc(count)
+        self._context.metrics.prefetched.labels(outcome).inc(count)
 
 
 def blobs_of(answer: ManifestAnswer) -> list[Digest]:

@@ -11,10 +11,10 @@ from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.store.blobs.blobs import OpenBlob
 from mirror.store.errors import ShuttingDown, StoreError
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.readahead import ReadAhead
-from mirror.transfer.passthrough import PassedBlob, Sent
+from mirror.transfer.passthrough import PassThroughBlob, SentPart
 from mirror.upstream.errors import WrongBytes
 
 
@@ -90,11 +90,13 @@ class BlobReader(Protocol):
         """
         ...
 
-    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
+    def continue_from_upstream(
+        self, error: StoreError, span: Span, offset: int
+    ) -> AsyncGenerator[bytes, None]:
         """The disk does not give a span from `offset` on: the rest, from elsewhere. Or raises `error`."""
         ...
 
-    async def anew(self, error: WrongBytes, sent: Span) -> "BlobReader":
+    async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> "BlobReader":
         """What comes is wrong, and this much of it was sent: a reader of the same blob from another source.
 
         Only if that part is the same there; else, or where there is no other source, raises `error`.
@@ -109,14 +111,14 @@ class BlobReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rescue:
+class Fallback:
     """What becomes of a reader whose disk fails: `doubt` is called then; `again` asks for the blob anew."""
 
-    passed: PassedBlob
+    passed: PassThroughBlob
     doubt: Callable[[], object] = bool
     again: "Callable[[], Awaitable[BlobAnswer]] | None" = None
 
-    def instead(self, error: StoreError) -> PassedBlob:
+    def continue_from_upstream(self, error: StoreError) -> PassThroughBlob:
         """Raises `error` where the mirror stops."""
         if isinstance(error, ShuttingDown):
             raise error
@@ -133,7 +135,7 @@ class SmallBlob:
 
 @dataclass(frozen=True, slots=True)
 class BlobAnswer:
-    content: BlobReader | SmallBlob | PassedBlob
+    content: BlobReader | SmallBlob | PassThroughBlob
     outcome: Outcome
 
 
@@ -143,27 +145,29 @@ class StoredReader:
     def __init__(
         self,
         blob: OpenBlob,
-        threads: DiskThreads,
-        rescue: Rescue,
+        executor: DiskExecutor,
+        rescue: Fallback,
         closed: Callable[[], object] = bool,
     ) -> None:
-        """`threads` are those that read ahead; `closed` is called when the reader is."""
+        """`executor` are those that read ahead; `closed` is called when the reader is."""
         self._rescue = rescue
         self.file = blob.file
         self.size = blob.size
-        self._threads = threads
+        self._executor = executor
         self._closed = closed
 
     async def wait_readable(self, offset: int) -> int:
         return self.size
 
     def ahead(self, stop: int) -> ReadAhead:
-        return ReadAhead(self._threads, self.file, stop)
+        return ReadAhead(self._executor, self.file, stop)
 
-    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
-        return self._rescue.instead(error).stream(Span(offset, span.stop))
+    def continue_from_upstream(
+        self, error: StoreError, span: Span, offset: int
+    ) -> AsyncGenerator[bytes, None]:
+        return self._rescue.continue_from_upstream(error).stream(Span(offset, span.stop))
 
-    async def anew(self, error: WrongBytes, sent: Span) -> BlobReader:
+    async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> BlobReader:
         raise error  # what is in the store was right
 
     def close(self) -> None:
@@ -178,29 +182,29 @@ class GrowingReader:
         self,
         growing: GrowingFile,
         file: BinaryIO,
-        threads: DiskThreads,
-        rescue: Rescue,
+        executor: DiskExecutor,
+        rescue: Fallback,
         closed: Callable[[], object] = bool,
     ) -> None:
-        """`threads` are those that read ahead: what was resumed or lies far back may be on the disk only."""
+        """`executor` are those that read ahead: what was resumed or lies far back may be on the disk only."""
         self.file = file
         self.size = growing.size
         self._rescue = rescue
         self._growing = growing
-        self._threads = threads
+        self._executor = executor
         self._closed = closed
 
     async def wait_readable(self, offset: int) -> int:
         return await self._growing.wait_readable(offset)
 
     def ahead(self, stop: int) -> ReadAhead:
-        return ReadAhead(self._threads, self.file, stop, self._growing.is_spoilt)
+        return ReadAhead(self._executor, self.file, stop, self._growing.is_spoilt)
 
-    async def anew(self, error: WrongBytes, sent: Span) -> BlobReader:
-        before = Sent(self.file, sent, self._threads)
+    async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> BlobReader:
+        before = SentPart(self.file, sent, self._executor)
         while error.elsewhere and self._rescue.again is not None:
             fresh = (await self._rescue.again()).content
-            if isinstance(fresh, SmallBlob | PassedBlob):
+            if isinstance(fresh, SmallBlob | PassThroughBlob):
                 break
             with ExitStack() as opened:
                 opened.callback(fresh.close)
@@ -214,9 +218,11 @@ class GrowingReader:
                 return fresh
         raise error
 
-    def instead(self, error: StoreError, span: Span, offset: int) -> AsyncGenerator[bytes, None]:
-        sent = Sent(self.file, Span(span.start, offset), self._threads)
-        return self._rescue.instead(error).stream(Span(offset, span.stop), sent)
+    def continue_from_upstream(
+        self, error: StoreError, span: Span, offset: int
+    ) -> AsyncGenerator[bytes, None]:
+        sent = SentPart(self.file, Span(span.start, offset), self._executor)
+        return self._rescue.continue_from_upstream(error).stream(Span(offset, span.stop), sent)
 
     def close(self) -> None:
         self.file.close()

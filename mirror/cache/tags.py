@@ -8,21 +8,21 @@ from functools import partial
 from typing import TypeVar
 
 from mirror.cache.freshness import Freshness
-from mirror.cache.manifests import Manifests, answer
-from mirror.cache.negative_cache import Missing
+from mirror.cache.manifests import ManifestCache, answer
+from mirror.cache.negative_cache import NegativeCache
 from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Unconfirmed
-from mirror.config.loader import Tags as TagSettings
+from mirror.config.schema import TagSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.errors import StoreError
 from mirror.store.metadata.index import Link, TagEntry
-from mirror.transfer.context import Tools
-from mirror.transfer.exclusive import alone
+from mirror.transfer.context import TransferContext
+from mirror.transfer.exclusive import exclusive
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.rate_limit import PLENTY
 from mirror.upstream.upstream import Upstream
-from mirror.upstream.upstream_set import Upstreams
-from mirror.util.single_flight import Single
+from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.single_flight import SingleFlight
 
 T = TypeVar("T")
 
@@ -33,30 +33,34 @@ Stale = Callable[[Unconfirmed], Awaitable[T | None]]
 FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
 
 
-class Late(UpstreamError):
+class LateAnswer(UpstreamError):
     """The upstream has not answered as soon as it should where there is something to fall back on."""
 
 
-class Tags:
+class TagCache:
     """Tag entries, and what they point to."""
 
     def __init__(
-        self, tools: Tools, upstreams: Upstreams, manifests: Manifests, settings: TagSettings
+        self,
+        context: TransferContext,
+        upstreams: UpstreamSet,
+        manifests: ManifestCache,
+        settings: TagSettings,
     ) -> None:
-        self._tools = tools
-        self._store = tools.store
+        self._context = context
+        self._store = context.store
         self._upstreams = upstreams
         self._manifests = manifests
         self._fallback_after = settings.fallback_after
         self._freshness = Freshness(settings)
-        self._missing: Missing[tuple[Repository, Tag]] = Missing(settings.missing)
-        self._confirming: Single[tuple[Repository, Tag], TagEntry] = Single(tools.tasks)
-        self._getting: Single[tuple[Repository, Tag], ManifestAnswer] = Single(tools.tasks)
-        self._renewing: Single[tuple[Repository, Tag], ManifestAnswer] = Single(tools.tasks)
+        self._missing: NegativeCache[tuple[Repository, Tag]] = NegativeCache(settings.missing)
+        self._confirming: SingleFlight[tuple[Repository, Tag], TagEntry] = SingleFlight(context.tasks)
+        self._getting: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(context.tasks)
+        self._renewing: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(context.tasks)
 
     async def get(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """The manifest a tag points to. Raises UpstreamError or StoreError."""
-        asked = self._tools.clock()
+        asked = self._context.clock()
         entry = await self._store.tag(repository, tag)
         if entry is None:
             # What is here by its digest costs no GET when a HEAD tells the digest first, but one more trip.
@@ -65,7 +69,7 @@ class Tags:
             find = partial(self._renewed, repository, tag) if spare else first
             with self._missing.remembering((repository, tag)):
                 self._upstreams[repository.upstream].refuse_while_silent(tag)
-                return await self._getting.once((repository, tag), find)
+                return await self._getting.do((repository, tag), find)
         left = self._left(repository, tag, entry)
         if left > 0:
             found = await self._manifests.get(repository, Digest.parse(entry.digest))
@@ -95,7 +99,7 @@ class Tags:
 
     def is_fresh(self, repository: Repository, confirmed: float) -> bool:
         """Whether what was said of the repository then (seconds since the epoch) is used without asking."""
-        return self._freshness.of(repository).left(self._tools.clock() - confirmed) > 0
+        return self._freshness.of(repository).left(self._context.clock() - confirmed) > 0
 
     def spares(self, repository: Repository, age: float) -> bool:
         """Whether what was said of the repository so long ago is used because asking is dear now."""
@@ -113,7 +117,7 @@ class Tags:
         2. else the upstream is asked, and has `fallback_after` seconds if there is something to fall back on
         """
         ask, stale = ways
-        age = self._tools.clock() - entry.confirmed
+        age = self._context.clock() - entry.confirmed
         terms, upstream = self._freshness.of(repository, tag), self._upstreams[repository.upstream]
         spared = terms.spared(age, upstream.pressure(repository.path))
         if spared or terms.at_once(age) or (terms.at_worst(age) and not upstream.answers):
@@ -122,7 +126,7 @@ class Tags:
                 wanted = not (spared and upstream.answers) and upstream.may_be_asked
                 if wanted and not self._renewing.running((repository, tag)):
                     renewing = self._renew_quietly(repository, tag)
-                    self._tools.tasks.spawn(renewing, name=f"renew {repository}:{tag}")
+                    self._context.tasks.spawn(renewing, name=f"renew {repository}:{tag}")
                 return found
         try:
             return await (self.in_time(repository, ask()) if terms.at_worst(age) else ask())
@@ -132,7 +136,7 @@ class Tags:
             if found is not None:
                 return found
             # Only our patience has ended, and what that was for has been evicted: it is still being asked.
-            if isinstance(error, Late) and upstream.answers:
+            if isinstance(error, LateAnswer) and upstream.answers:
                 return await ask()
             raise
 
@@ -145,11 +149,11 @@ class Tags:
     async def _renew_quietly(self, repository: Repository, tag: Tag) -> None:
         """For nobody in particular: the next one who asks sees what came of it."""
         with contextlib.suppress(UpstreamError, StoreError):
-            await self._renewing.once((repository, tag), partial(self._renewed, repository, tag))
+            await self._renewing.do((repository, tag), partial(self._renewed, repository, tag))
 
     def _left(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
         """How much longer an entry is used without asking, in seconds."""
-        return self._freshness.of(repository, tag).left(self._tools.clock() - entry.confirmed)
+        return self._freshness.of(repository, tag).left(self._context.clock() - entry.confirmed)
 
     async def in_time(self, repository: Repository, asking: Awaitable[T]) -> T:
         """With an answer to fall back on, nobody waits long for an upstream; it goes on being asked."""
@@ -159,7 +163,7 @@ class Tags:
                 return await asking
         except TimeoutError:
             message = f"{repository.upstream} did not answer within {self._fallback_after:g} s"
-            raise Late(Failure.TIMEOUT, message) from None
+            raise LateAnswer(Failure.TIMEOUT, message) from None
 
     async def _renewed(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         entry = await self._confirm(repository, tag)
@@ -168,11 +172,11 @@ class Tags:
         return manifest
 
     async def _confirm(self, repository: Repository, tag: Tag) -> TagEntry:
-        return await self._confirming.once((repository, tag), partial(self._ask, repository, tag))
+        return await self._confirming.do((repository, tag), partial(self._ask, repository, tag))
 
     async def _ask(self, repository: Repository, tag: Tag) -> TagEntry:
         """HEAD: free of the rate limit at Docker Hub. Only an upstream that tells too little costs a GET."""
-        asked = self._tools.clock()
+        asked = self._context.clock()
         try:
             info = await self._upstreams[repository.upstream].head_manifest(repository.path, tag)
         except UpstreamError as error:
@@ -181,8 +185,8 @@ class Tags:
             raise
         if info.digest is None or info.size is None:
             found = await self._first(repository, tag, asked)
-            return TagEntry(str(found.digest), found.media_type, len(found.data), self._tools.clock())
-        entry = TagEntry(str(info.digest), info.media_type, info.size, self._tools.clock())
+            return TagEntry(str(found.digest), found.media_type, len(found.data), self._context.clock())
+        entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
         await self._store.add_link(repository, info.digest, Link(info.media_type, info.size))
         # A tag that moved keeps its old entry until the new manifest is here: if that cannot be had (a HEAD
         # is free at Docker Hub, a GET is limited), the image that can be served is the old one.
@@ -197,7 +201,7 @@ class Tags:
 
         What another one was told since `asked` will do.
         """
-        async with alone(self._store, Digest.of(f"{repository}:{tag}".encode())):
+        async with exclusive(self._store, Digest.of(f"{repository}:{tag}".encode())):
             entry = await self._store.tag(repository, tag)
             if entry is None or entry.confirmed < asked:
                 return await self._fetch(repository, tag)
@@ -206,7 +210,7 @@ class Tags:
     async def _fetch(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag)
         manifest = await self._manifests.keep(repository, body)
-        entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._tools.clock())
+        entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
         await self._store.put_tag(repository, tag, entry)
         return answer(manifest, Outcome.MISS)
 

@@ -13,7 +13,8 @@ from mirror.cli import cache, pins, verify
 from mirror.cli.common import AsJson, CacheDir, ConfigFile
 from mirror.cli.common import fail as _fail
 from mirror.cli.common import loaded as _load
-from mirror.config.loader import Config, Loaded, environment, load
+from mirror.config.loader import Loaded, environment, load
+from mirror.config.schema import Config
 from mirror.server.run import run
 from mirror.store.errors import StoreError
 from mirror.util.log import configure

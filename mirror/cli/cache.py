@@ -21,11 +21,11 @@ from mirror.cli.common import (
     table,
     tell,
 )
-from mirror.manage.disk_usage import Share, Shares, UpstreamShare
-from mirror.manage.garbage_collector import Collection
-from mirror.manage.inventory import Image, Inventory
-from mirror.manage.removal import Removals, Step
-from mirror.store.cache_dir import Folder
+from mirror.manage.disk_usage import DiskUsage, RepositoryUsage, UpstreamUsage
+from mirror.manage.garbage_collector import GarbageCollector
+from mirror.manage.inventory import ImageSummary, Inventory
+from mirror.manage.removal import ImageRemoval, RemovalStep
+from mirror.store.cache_dir import CacheDirectory
 
 LS_HELP = """List images: tags, and what was pulled by digest.
 
@@ -107,16 +107,16 @@ def remove_images(
     with opened(config, cache_dir) as (folder, settings):
         images = pattern(wanted, settings)
         if dry_run or not yes:
-            _summarise("would remove", Removals(folder, images, forced=force).steps())
+            _summarise("would remove", ImageRemoval(folder, images, forced=force).steps())
             if dry_run:
                 return
             _confirm()
-        _summarise("removed", Removals(folder, images, forced=force).carry_out())
+        _summarise("removed", ImageRemoval(folder, images, forced=force).carry_out())
 
 
 def disk_usage(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     with opened(config, cache_dir) as (folder, _):
-        total, room = _totals(folder), Shares(folder)
+        total, room = _totals(folder), DiskUsage(folder)
         if as_json:
             typer.echo(json.dumps({**total, "shares": [_share(each) for each in room.all()]}, indent=2))
             return
@@ -134,7 +134,7 @@ def collect_garbage(
     with opened(config, cache_dir) as (folder, _):
         counts: Counter[str] = Counter()
         freed: Counter[str] = Counter()
-        for each in Collection(folder, dry_run=dry_run).items():
+        for each in GarbageCollector(folder, dry_run=dry_run).items():
             counts[each.kind] += 1
             freed[each.kind] += each.size
         if as_json:
@@ -148,7 +148,7 @@ def collect_garbage(
         tell(f"{size(freed.total())} {done}." if counts else "There is no garbage.")
 
 
-def _as_json(image: Image) -> dict[str, Any]:
+def _as_json(image: ImageSummary) -> dict[str, Any]:
     return {
         "image": image.reference,
         "upstream": image.repository.upstream,
@@ -165,7 +165,7 @@ def _as_json(image: Image) -> dict[str, Any]:
     }
 
 
-def _as_row(image: Image) -> tuple[str, ...]:
+def _as_row(image: ImageSummary) -> tuple[str, ...]:
     state = f"{len(image.missing)} missing" if image.missing else "complete"
     return (
         image.reference,
@@ -177,12 +177,12 @@ def _as_row(image: Image) -> tuple[str, ...]:
     )
 
 
-def _with(first: Image, others: Iterable[Image]) -> Iterator[Image]:
+def _with(first: ImageSummary, others: Iterable[ImageSummary]) -> Iterator[ImageSummary]:
     yield first
     yield from others
 
 
-def _summarise(doing: str, steps: Iterable[Step]) -> None:
+def _summarise(doing: str, steps: Iterable[RemovalStep]) -> None:
     """Say what goes, and what does not. Ends with 1 where nothing matches, or something pinned is refused."""
     freed, images, pinned = 0, 0, 0
     for step in steps:
@@ -209,8 +209,8 @@ def _confirm() -> None:
         fail("nothing was removed", 1)
 
 
-def _share(share: Share) -> dict[str, object]:
-    kind = "upstream" if isinstance(share, UpstreamShare) else "repository"
+def _share(share: RepositoryUsage) -> dict[str, object]:
+    kind = "upstream" if isinstance(share, UpstreamUsage) else "repository"
     return {
         kind: share.name,
         "size": share.size,
@@ -220,12 +220,12 @@ def _share(share: Share) -> dict[str, object]:
     }
 
 
-def _share_row(share: Share) -> tuple[str, ...]:
-    name = f"{share.name}/*" if isinstance(share, UpstreamShare) else share.name
+def _share_row(share: RepositoryUsage) -> tuple[str, ...]:
+    name = f"{share.name}/*" if isinstance(share, UpstreamUsage) else share.name
     return name, size(share.size), size(share.own), size(share.shared), str(share.blobs)
 
 
-def _totals(folder: Folder) -> dict[str, int]:
+def _totals(folder: CacheDirectory) -> dict[str, int]:
     held, count = folder.blobs.stats()
     return {
         "blobs": held,

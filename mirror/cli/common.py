@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mirror.config.loader import Config, ConfigError, Loaded, environment, load
-from mirror.oci.image_pattern import Images
-from mirror.store.cache_dir import Folder
+from mirror.config.loader import ConfigError, Loaded, environment, load
+from mirror.config.schema import Config
+from mirror.oci.image_pattern import ImagePattern
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError, translated
 from mirror.util.log import configure
 
@@ -53,7 +54,7 @@ def tell(message: str) -> None:
 
 
 @contextmanager
-def opened(file: Path | None, cache_dir: Path | None) -> Iterator[tuple[Folder, Config]]:
+def opened(file: Path | None, cache_dir: Path | None) -> Iterator[tuple[CacheDirectory, Config]]:
     """The cache folder, whether a mirror runs on it or not; the command ends with 1 where there is none."""
     config = loaded(file, {"cache_dir": cache_dir}).config
     configure(config.log, sys.stderr)
@@ -66,7 +67,7 @@ def opened(file: Path | None, cache_dir: Path | None) -> Iterator[tuple[Folder, 
                     "or start the mirror, which makes it: registry-mirror serve",
                     1,
                 )
-            folder = Folder(path, config.cache)
+            folder = CacheDirectory(path, config.cache)
             try:
                 yield folder, config
             finally:
@@ -75,10 +76,10 @@ def opened(file: Path | None, cache_dir: Path | None) -> Iterator[tuple[Folder, 
         fail(str(error), 1)
 
 
-def pattern(text: str, config: Config, *, any_tag: bool = False) -> Images:
+def pattern(text: str, config: Config, *, any_tag: bool = False) -> ImagePattern:
     """The images that are meant; the command ends with 2 where none can be."""
     try:
-        return Images.parse(text, config.names().names, any_tag=any_tag)
+        return ImagePattern.parse(text, config.names().names, any_tag=any_tag)
     except ValueError as error:
         fail(str(error), 2)
 

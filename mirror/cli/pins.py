@@ -18,9 +18,9 @@ from mirror.cli.common import (
     table,
     tell,
 )
-from mirror.config.loader import Config
+from mirror.config.schema import Config
 from mirror.oci.image_pattern import Pin
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import PinTooLarge, StoreError, translated
 from mirror.store.pins.pin_file import Pinned, origin
 
@@ -120,7 +120,7 @@ def _pin(reference: str, platforms: list[str], config: Config) -> Pin:
         fail(str(error), 2)
 
 
-def _sizes(folder: Folder, pin: Pin) -> tuple[int, int]:
+def _sizes(folder: CacheDirectory, pin: Pin) -> tuple[int, int]:
     """Bytes of all that it keeps, as far as that is known, and of what of it is here."""
     kept = folder.pins.closure([pin])
     return sum(kept.values()), sum(count for count, _ in folder.blobs.known(kept).values())
@@ -148,7 +148,7 @@ def note_excess(config: Config) -> None:
     with suppress(StoreError), translated("pins"):
         if not config.cache.pins or not (config.cache.dir / "books").is_dir():
             return
-        with closing(Folder(config.cache.dir, config.cache)) as folder:
+        with closing(CacheDirectory(config.cache.dir, config.cache)) as folder:
             commanded = (each.pin for each in folder.pins.all() if not each.configured)
             kept = sum(folder.pins.closure([*config.pins(), *commanded]).values())
             allowed = folder.allowed()

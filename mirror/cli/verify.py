@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mirror.cli.common import AsJson, CacheDir, ConfigFile, fail
 from mirror.config.loader import ConfigError, environment, load
-from mirror.store.blobs.fsck import Cursor, Finding, Fsck
-from mirror.store.cache_dir import Folder
+from mirror.store.blobs.fsck import Finding, Fsck, FsckCursor
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError, translated
-from mirror.util.rate_limiter import Pace
+from mirror.util.rate_limiter import RateLimiter
 
 HELP = """Check the cache: every entry has its file, every file its entry, and every file hashes to its name.
 
@@ -39,7 +39,7 @@ SAVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class VerifyRun:
     """One check: what it has found, and what it goes through in the unit that its progress is shown in."""
 
     fsck: Fsck
@@ -61,7 +61,7 @@ def verify(
 ) -> None:
     try:
         path = load(config, environment(), {"cache_dir": cache_dir}).config.cache.dir
-        pace = Pace(TypeAdapter(ByteSize).validate_python(rate))
+        pace = RateLimiter(TypeAdapter(ByteSize).validate_python(rate))
         run = _run(path, pace, quick=quick, repair=repair, show=not as_json)
     except ValidationError:
         fail(f"--rate: must be a size, for instance 50MiB, not {rate!r}", 2)
@@ -77,25 +77,27 @@ def verify(
     raise typer.Exit(1 if cursor.wrong else 0)
 
 
-def _run(path: Path, pace: Pace, *, quick: bool, repair: bool, show: bool) -> Run:
+def _run(path: Path, pace: RateLimiter, *, quick: bool, repair: bool, show: bool) -> VerifyRun:
     """Raises StoreError or OSError."""
     if not (path / "blobs").is_dir():
         raise StoreError(f"{path} is no cache folder: there is no folder named blobs in it")
     place = path / "verify.cursor"
-    with translated("verify"), closing(Folder(path)) as folder:
-        cursor = Cursor.load(place, quick=quick)
+    with translated("verify"), closing(CacheDirectory(path)) as folder:
+        cursor = FsckCursor.load(place, quick=quick)
         size, count = folder.blobs.stats()
         fsck = Fsck(path / "blobs", folder.blobs, cursor, repair=repair)
-        run = Run(fsck, [], count if quick else size)
+        run = VerifyRun(fsck, [], count if quick else size)
         with _shown(run, show=show) as progress:
             _go_through(run, pace, place, progress)
         if repair:
-            folder.mending.rebuilt()
+            folder.recovery.rebuilt()
     place.unlink(missing_ok=True)
     return run
 
 
-def _go_through(run: Run, pace: Pace, place: Path, progress: Callable[[Finding | None], None]) -> None:
+def _go_through(
+    run: VerifyRun, pace: RateLimiter, place: Path, progress: Callable[[Finding | None], None]
+) -> None:
     cursor, saved = run.fsck.cursor, time.monotonic()
     try:
         for step in run.fsck.steps():
@@ -112,7 +114,7 @@ def _go_through(run: Run, pace: Pace, place: Path, progress: Callable[[Finding |
 
 
 @contextmanager
-def _shown(run: Run, *, show: bool) -> Iterator[Callable[[Finding | None], None]]:
+def _shown(run: VerifyRun, *, show: bool) -> Iterator[Callable[[Finding | None], None]]:
     """Findings as they come, and on a terminal how far it is."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -133,7 +135,7 @@ def _line(finding: Finding) -> str:
     return f"{finding.what}: {finding.wrong}{done}"
 
 
-def _summary(cursor: Cursor, *, repair: bool) -> str:
+def _summary(cursor: FsckCursor, *, repair: bool) -> str:
     what = f"{cursor.checked} blobs checked" + ("" if cursor.quick else f", {cursor.bytes} bytes read")
     found = f"{cursor.wrong} wrong" if cursor.wrong else "nothing wrong"
     left = f", {cursor.leftovers} files that a crash or a lost database left" if cursor.leftovers else ""

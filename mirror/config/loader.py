@@ -23,36 +23,15 @@ from mirror.config.schema import (
     AccountSettings,
     CacheSettings,
     Config,
-    Fill,
-    Log,
-    Login,
-    Section,
-    Server,
+    FillSettings,
+    LogSettings,
+    ServerSettings,
+    Settings,
     SourceSettings,
-    TagRule,
-    Tags,
+    TagSettings,
     UpstreamSettings,
 )
-from mirror.config.types import Amount, reason
-
-__all__ = [
-    "AccountSettings",
-    "Amount",
-    "CacheSettings",
-    "Config",
-    "ConfigError",
-    "Fill",
-    "Loaded",
-    "Log",
-    "Login",
-    "Server",
-    "SourceSettings",
-    "TagRule",
-    "Tags",
-    "UpstreamSettings",
-    "environment",
-    "load",
-]
+from mirror.config.types import reason
 
 PREFIX = "REGISTRY_MIRROR_"
 
@@ -78,16 +57,16 @@ PRECONFIGURED: dict[str, dict[str, Any]] = {
 
 CANONICAL = {alias: name for name, keys in PRECONFIGURED.items() for alias in keys.get("aliases", ())}
 
-SECTIONS: dict[str, type[Section]] = {
-    "server": Server,
+SECTIONS: dict[str, type[Settings]] = {
+    "server": ServerSettings,
     "cache": CacheSettings,
-    "tags": Tags,
-    "fill": Fill,
-    "log": Log,
+    "tags": TagSettings,
+    "fill": FillSettings,
+    "log": LogSettings,
 }
 
 # Lists of tables within an upstream.
-TABLES: dict[str, type[Section]] = {"sources": SourceSettings, "accounts": AccountSettings}
+TABLES: dict[str, type[Settings]] = {"sources": SourceSettings, "accounts": AccountSettings}
 
 
 class ConfigError(Exception):
@@ -284,10 +263,10 @@ def _explain(layers: _Layers, error: ErrorDetails) -> str:
     return f"{layers.origins.get(dotted) or _origin(layers, name)}: {dotted}: {said}"
 
 
-def _within(location: list[str]) -> tuple[list[str], type[Section]]:
+def _within(location: list[str]) -> tuple[list[str], type[Settings]]:
     """The keys that lead to a value of an upstream, and the table it is in."""
     keys: list[str] = []
-    model: type[Section] = UpstreamSettings
+    model: type[Settings] = UpstreamSettings
     while len(location) > 1 and location[0] in TABLES:
         # Counted from 1, as people do.
         keys += [location[0], str(int(location[1]) + 1)]

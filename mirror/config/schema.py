@@ -41,17 +41,17 @@ from mirror.config.types import (
     Words,
 )
 from mirror.oci.image_pattern import Pin
-from mirror.oci.reference import Names
+from mirror.oci.reference import UpstreamNames
 from mirror.util.tls import server_context
 
 
-class Section(BaseModel):
+class Settings(BaseModel):
     """Frozen, and a key that is not known is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Server(Section):
+class ServerSettings(Settings):
     listen: Words = ("127.0.0.1:5000",)
     workers: Processes = 1
     header_timeout: Timeout = 20
@@ -98,7 +98,7 @@ class Server(Section):
         return server_context(self.tls_certificate, self.tls_key)
 
 
-class CacheSettings(Section):
+class CacheSettings(Settings):
     dir: Folder
     max_size: Room = Amount()
     min_free: Room = Amount(1024**3)
@@ -119,7 +119,7 @@ class CacheSettings(Section):
         return value
 
 
-class TagRule(Section):
+class TagRuleSettings(Settings):
     """What is different for repositories that match; what it does not say is as in [tags]."""
 
     repositories: str
@@ -129,18 +129,18 @@ class TagRule(Section):
     immutable: Words = ()
 
 
-class Tags(Section):
+class TagSettings(Settings):
     fresh: Span = 60
     stale_while_revalidate: Span = 0
     stale_if_error: Span = float("inf")
     immutable: Words = ()
-    rules: tuple[TagRule, ...] = ()
+    rules: tuple[TagRuleSettings, ...] = ()
     missing: Seconds = 5
     fallback_after: Seconds = 2
     serve_incomplete: bool = False
 
 
-class Fill(Section):
+class FillSettings(Settings):
     chunk_size: Size = ByteSize(4 * 1024 * 1024)
     attempts: Attempts = 5
     parallel: Annotated[int, Number, Field(ge=1, le=64)] = 8
@@ -157,12 +157,12 @@ class Fill(Section):
         return value
 
 
-class Log(Section):
+class LogSettings(Settings):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
 
 
-class Login(Section):
+class LoginSettings(Settings):
     """An account: user and password, the latter best in a file of its own."""
 
     username: str | None = None
@@ -195,13 +195,13 @@ class Login(Section):
         return self
 
 
-class AccountSettings(Login):
+class AccountSettings(LoginSettings):
     """One more account at an upstream."""
 
     username: str
 
 
-class Endpoint(Login):
+class EndpointSettings(LoginSettings):
     """Where something is, and how to behave towards it."""
 
     url: str
@@ -247,13 +247,17 @@ class Endpoint(Login):
             raise ValueError(f"has {twice!r} twice, with username counted: keep one of them")
         return value
 
-    def logins(self) -> tuple[Login, ...]:
+    def logins(self) -> tuple[LoginSettings, ...]:
         """The accounts in the order in which they are used."""
-        own = (Login(username=self.username, password=self.password),) if self.username is not None else ()
+        own = (
+            (LoginSettings(username=self.username, password=self.password),)
+            if self.username is not None
+            else ()
+        )
         return (*own, *self.accounts)
 
 
-class SourceSettings(Endpoint):
+class SourceSettings(EndpointSettings):
     """Another mirror of an upstream. `prefix` goes in front of every repository there.
 
     `tags`: its word on what a tag points to counts as much as the upstream's.
@@ -265,10 +269,12 @@ class SourceSettings(Endpoint):
 
     def endpoint(self) -> dict[str, Any]:
         """The values that it has in common with an upstream."""
-        return {name: getattr(self, name) for name in Endpoint.model_fields if name != "password_file"}
+        return {
+            name: getattr(self, name) for name in EndpointSettings.model_fields if name != "password_file"
+        }
 
 
-class UpstreamSettings(Endpoint):
+class UpstreamSettings(EndpointSettings):
     """One upstream: its canonical name, its own endpoint, and other mirrors of it."""
 
     name: HostName
@@ -277,14 +283,14 @@ class UpstreamSettings(Endpoint):
     sources: tuple[SourceSettings, ...] = ()
 
 
-class Config(Section):
+class Config(Settings):
     """Everything, validated."""
 
-    server: Server = Server()
+    server: ServerSettings = ServerSettings()
     cache: CacheSettings
-    tags: Tags = Tags()
-    fill: Fill = Fill()
-    log: Log = Log()
+    tags: TagSettings = TagSettings()
+    fill: FillSettings = FillSettings()
+    log: LogSettings = LogSettings()
     upstreams: tuple[UpstreamSettings, ...]
 
     @model_validator(mode="after")
@@ -297,9 +303,9 @@ class Config(Section):
         """What is to be kept in any case."""
         return tuple(Pin.parse(each, self.names().names) for each in self.cache.pins)
 
-    def names(self) -> Names:
+    def names(self) -> UpstreamNames:
         """How clients may call the upstreams; the first one is the default."""
-        return Names(
+        return UpstreamNames(
             default=self.upstreams[0].name,
             names={name: each.name for each in self.upstreams for name in (each.name, *each.aliases)},
             hosts={host: each.name for each in self.upstreams for host in each.hosts},

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mirror.oci.image_pattern import Images
+from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories
-from mirror.store.metadata.refcount import Usage
+from mirror.store.metadata.refcount import ReferenceCounts
 
 
 @dataclass(slots=True)
-class Share:
+class RepositoryUsage:
     """`size`: bytes of blobs here, each once; `own`: those that nobody else has, and would be freed."""
 
     name: str
@@ -31,31 +31,31 @@ class Share:
 
 
 @dataclass(slots=True)
-class UpstreamShare(Share):
+class UpstreamUsage(RepositoryUsage):
     """An upstream's; `own` is what no other upstream has."""
 
 
-class Shares:
+class DiskUsage:
     """For one thread."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: CacheDirectory) -> None:
         self._folder = folder
-        self._usage = Usage(folder.index, once=True)
+        self._usage = ReferenceCounts(folder.index, once=True)
 
-    def all(self) -> Iterator[Share]:
+    def all(self) -> Iterator[RepositoryUsage]:
         """Each repository in order, and behind those of an upstream the upstream itself."""
-        upstream: UpstreamShare | None = None
-        for repository in repositories(self._folder.index, Images("*")):
+        upstream: UpstreamUsage | None = None
+        for repository in repositories(self._folder.index, ImagePattern("*")):
             if upstream is not None and upstream.name != repository.upstream:
                 yield upstream
                 upstream = None
-            upstream = upstream or UpstreamShare(repository.upstream)
+            upstream = upstream or UpstreamUsage(repository.upstream)
             yield self._of(repository, upstream)
         if upstream is not None:
             yield upstream
 
-    def _of(self, repository: Repository, upstream: UpstreamShare) -> Share:
-        share, after = Share(str(repository)), ""
+    def _of(self, repository: Repository, upstream: UpstreamUsage) -> RepositoryUsage:
+        share, after = RepositoryUsage(str(repository)), ""
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
             here = self._folder.blobs.known(str(digest) for digest, _, _ in links)

@@ -10,12 +10,12 @@ from itertools import islice
 
 from mirror.manage.inventory import Inventory
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images
+from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories, tags
-from mirror.store.metadata.refcount import Usage
+from mirror.store.metadata.refcount import ReferenceCounts
 from mirror.store.orphans import entries_without_file, files_without_entry, old_partials
 
 # What is younger may be about to become useful: a file without its entry yet, a link before its manifest.
@@ -34,7 +34,7 @@ QUOTA = "over the quota"
 
 
 @dataclass(frozen=True, slots=True)
-class Garbage:
+class GarbageItem:
     """One thing that goes: its kind, name, and the bytes that are freed."""
 
     kind: str
@@ -42,15 +42,15 @@ class Garbage:
     size: int = 0
 
 
-class Collection:
+class GarbageCollector:
     """Of one cache folder; with `dry_run` nothing is removed."""
 
-    def __init__(self, folder: Folder, *, dry_run: bool, now: float | None = None) -> None:
+    def __init__(self, folder: CacheDirectory, *, dry_run: bool, now: float | None = None) -> None:
         self._folder = folder
         self._remove = not dry_run
         self._now = time.time() if now is None else now
 
-    def items(self) -> Iterator[Garbage]:
+    def items(self) -> Iterator[GarbageItem]:
         """What goes, in an order in which one thing makes the next one garbage."""
         yield from self._partials()
         yield from self._files()
@@ -58,29 +58,29 @@ class Collection:
         yield from self._blobs()
         if self._remove:
             for gone in self._folder.evict():
-                yield Garbage(QUOTA, str(gone.digest), gone.size)
+                yield GarbageItem(QUOTA, str(gone.digest), gone.size)
         elif (excess := self._folder.excess()) > 0:
-            yield Garbage(QUOTA, "least recently used", excess)
+            yield GarbageItem(QUOTA, "least recently used", excess)
 
-    def _partials(self) -> Iterator[Garbage]:
+    def _partials(self) -> Iterator[GarbageItem]:
         before = self._now - RESUMABLE
         for stray in old_partials(self._folder.partials, before, remove=self._remove):
-            yield Garbage(PARTIAL, stray.path.name, stray.size)
+            yield GarbageItem(PARTIAL, stray.path.name, stray.size)
 
-    def _files(self) -> Iterator[Garbage]:
+    def _files(self) -> Iterator[GarbageItem]:
         for digest in entries_without_file(self._folder.blobs):
             if self._remove:
                 self._folder.blobs.remove(digest)
-            yield Garbage(ENTRY, str(digest))
+            yield GarbageItem(ENTRY, str(digest))
         for stray in files_without_entry(self._folder.blobs, self._now - YOUNG):
             if self._remove:
                 stray.path.unlink(missing_ok=True)
-            yield Garbage(FILE, stray.path.name, stray.size)
+            yield GarbageItem(FILE, stray.path.name, stray.size)
 
-    def _books(self) -> Iterator[Garbage]:
+    def _books(self) -> Iterator[GarbageItem]:
         inventory = Inventory(self._folder)
         dropped = False
-        for repository in repositories(self._folder.index, Images("*")):
+        for repository in repositories(self._folder.index, ImagePattern("*")):
             found = [each for each in inventory.of(repository) if self._folder.blobs.has(each.root)]
             named = {part.digest for each in found for part in each.parts}
             old_tags = list(self._tags(repository))
@@ -88,14 +88,14 @@ class Collection:
             if self._remove and (old_tags or old_links):
                 dropped = True
                 self._folder.index.drop(repository, old_tags, old_links)
-            yield from (Garbage(TAG, f"{repository}:{tag}") for tag in old_tags)
-            yield from (Garbage(LINK, f"{repository}@{digest}") for digest in old_links)
+            yield from (GarbageItem(TAG, f"{repository}:{tag}") for tag in old_tags)
+            yield from (GarbageItem(LINK, f"{repository}@{digest}") for digest in old_links)
         if dropped:
-            self._folder.generation.note_removed()
-            self._folder.generation.note_pinned()
+            self._folder.epoch.note_removed()
+            self._folder.epoch.note_pinned()
 
     def _tags(self, repository: Repository) -> Iterator[str]:
-        for tag, entry in tags(self._folder.index, repository, Images("*")):
+        for tag, entry in tags(self._folder.index, repository, ImagePattern("*")):
             gone = not self._folder.blobs.known([entry.digest])
             pinned = self._folder.pins.pinning(repository, tag, entry.digest)
             if gone and not pinned and entry.confirmed < self._now - YOUNG:
@@ -109,8 +109,8 @@ class Collection:
             here = self._folder.blobs.known(map(str, old))
             yield from (digest for digest in old if str(digest) not in here)
 
-    def _blobs(self) -> Iterator[Garbage]:
-        usage, pinned = Usage(self._folder.index), self._folder.pins.kept()
+    def _blobs(self) -> Iterator[GarbageItem]:
+        usage, pinned = ReferenceCounts(self._folder.index), self._folder.pins.kept()
         entries = self._folder.blobs.entries(self._now - YOUNG)
         while some := list(islice(entries, ROWS)):
             linked = usage.links(text for text, _, _ in some)
@@ -119,4 +119,4 @@ class Collection:
                     continue
                 if self._remove:
                     self._folder.blobs.remove(Digest.parse(text))
-                yield Garbage(BLOB, text, size)
+                yield GarbageItem(BLOB, text, size)

@@ -10,23 +10,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images
+from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.manifest import platform_of
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import SMALL_BYTES, Folder
+from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
 from mirror.store.metadata.closure import Closures, Part, parsed
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories, tags
-from mirror.store.metadata.refcount import Usage
+from mirror.store.metadata.refcount import ReferenceCounts
 
 # Tags that are made of a digest: what they point to belongs to the image with that digest, if that is here.
 REFERRING = re.compile(r"(sha256|sha512)-[0-9a-f]{64}(\.[a-z]+)?")
 
-EVERY_TAG = Images("*")
+EVERY_TAG = ImagePattern("*")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredImage:
     """An image of some repository; `tag` is "" for none. `parts` are all it is made of, the root first."""
 
     tag: str
@@ -38,7 +38,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class ImageSummary:
     """What is told of an image. `size` are the bytes that are here, `shared` those that others need too.
 
     `missing`: what would have to be downloaded for the platforms that are here; `last_used` in seconds since
@@ -63,12 +63,12 @@ class Image:
 class Inventory:
     """For one thread."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: CacheDirectory) -> None:
         self._folder = folder
         self._closures = Closures(folder.index, folder.read)
-        self._usage = Usage(folder.index, once=True)
+        self._usage = ReferenceCounts(folder.index, once=True)
 
-    def images(self, wanted: Images) -> Iterator[Image]:
+    def images(self, wanted: ImagePattern) -> Iterator[ImageSummary]:
         """Those that match, by repository and tag."""
         for repository in repositories(self._folder.index, wanted):
             found = self.of(repository)
@@ -77,7 +77,7 @@ class Inventory:
                 if wanted.match(repository, each.tag, str(each.root)):
                     yield self._described(repository, each, needed)
 
-    def of(self, repository: Repository) -> list[Found]:
+    def of(self, repository: Repository) -> list[StoredImage]:
         """All images of a repository.
 
         1. every tag, but for those of signatures and the like
@@ -98,10 +98,10 @@ class Inventory:
         walked += [self._walk(repository, tag, root) for tag, root in about if root.digest not in seen]
         return walked + self._untagged(repository, _manifests(walked))
 
-    def _walk(self, repository: Repository, tag: str, root: Part) -> Found:
-        return Found(tag, tuple(self._closures.parts(repository, root)))
+    def _walk(self, repository: Repository, tag: str, root: Part) -> StoredImage:
+        return StoredImage(tag, tuple(self._closures.parts(repository, root)))
 
-    def _untagged(self, repository: Repository, seen: set[Digest]) -> list[Found]:
+    def _untagged(self, repository: Repository, seen: set[Digest]) -> list[StoredImage]:
         walked = [self._walk(repository, "", root) for root in self._manifests(repository, seen)]
         below = {part.digest for each in walked for part in each.parts[1:]}
         return [each for each in walked if each.root not in below]
@@ -119,7 +119,7 @@ class Inventory:
             for text in self._folder.blobs.known(new):
                 yield Part(Digest.parse(text), new[text].size or 0, is_manifest=True)
 
-    def _described(self, repository: Repository, found: Found, needed: Counter[Digest]) -> Image:
+    def _described(self, repository: Repository, found: StoredImage, needed: Counter[Digest]) -> ImageSummary:
         here = self._folder.blobs.known(str(part.digest) for part in found.parts)
         links = self._usage.links(here)
         shared = sum(
@@ -129,7 +129,7 @@ class Inventory:
         )
         own = [part for part in found.parts if not part.refers]
         used = [here[str(part.digest)][1] for part in own if part.is_manifest and str(part.digest) in here]
-        return Image(
+        return ImageSummary(
             repository,
             found.tag,
             found.root,
@@ -141,7 +141,7 @@ class Inventory:
             pinned=bool(self._folder.pins.pinning(repository, found.tag, str(found.root))),
         )
 
-    def _platforms(self, found: Found, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
+    def _platforms(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
         """Those whose manifest is here; of an image without an index, what its config says."""
         named = self._closures.named(found.root)
         entries = [part for part in named if part.is_manifest and not part.refers]
@@ -158,7 +158,7 @@ class Inventory:
         except (ValueError, RecursionError):
             return None
 
-    def _missing(self, found: Found, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
+    def _missing(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
         """The root, blobs of manifests that are here, and, with no platform at all, their manifests."""
         own = [part for part in found.parts if not part.refers]
         lacking = [part for part in own if str(part.digest) not in here]
@@ -171,5 +171,5 @@ class Inventory:
         )
 
 
-def _manifests(walked: Iterable[Found]) -> set[Digest]:
+def _manifests(walked: Iterable[StoredImage]) -> set[Digest]:
     return {part.digest for each in walked for part in each.parts if part.is_manifest}

@@ -4,18 +4,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mirror.manage.inventory import Found, Inventory
+from mirror.manage.inventory import Inventory, StoredImage
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images
+from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.closure import Closures
 from mirror.store.metadata.query import repositories
-from mirror.store.metadata.refcount import Usage
+from mirror.store.metadata.refcount import ReferenceCounts
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RemovalStep:
     """What goes of one repository. `images` and `pinned` (which stay) as references, `freed` in bytes."""
 
     repository: Repository
@@ -27,19 +27,19 @@ class Step:
     freed: int
 
 
-class Removals:
+class ImageRemoval:
     """Of the images that match; pinned ones only when `forced`."""
 
-    def __init__(self, folder: Folder, wanted: Images, *, forced: bool = False) -> None:
+    def __init__(self, folder: CacheDirectory, wanted: ImagePattern, *, forced: bool = False) -> None:
         self._folder = folder
         self._wanted = wanted
         self._forced = forced
         self._inventory = Inventory(folder)
-        self._usage = Usage(folder.index)
+        self._usage = ReferenceCounts(folder.index)
         self._closures = Closures(folder.index, folder.read)
         self._given_up: Counter[str] = Counter()
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[RemovalStep]:
         """One for each repository with an image that matches; nothing is changed."""
         for repository in repositories(self._folder.index, self._wanted):
             found = self._inventory.of(repository)
@@ -49,7 +49,7 @@ class Removals:
                 goes = [each for each in chosen if each not in pinned]
                 yield self._step(repository, goes, pinned, [each for each in found if each not in goes])
 
-    def carry_out(self) -> Iterator[Step]:
+    def carry_out(self) -> Iterator[RemovalStep]:
         """The same, done. Links before blobs, so that no repository has what is not here any more."""
         steps = self.steps()
         while True:
@@ -62,19 +62,23 @@ class Removals:
                 self._given_up.clear()  # what is gone is not counted any more
             yield step
 
-    def _remove(self, step: Step) -> None:
+    def _remove(self, step: RemovalStep) -> None:
         try:
             self._folder.index.drop(step.repository, step.tags, step.links)
         finally:
             # However far it came, what is in memory of it ends.
-            self._folder.generation.note_removed()
-            self._folder.generation.note_pinned()
+            self._folder.epoch.note_removed()
+            self._folder.epoch.note_pinned()
         for digest in step.blobs:
             self._folder.blobs.remove(digest)
 
     def _step(
-        self, repository: Repository, goes: list[Found], pinned: list[Found], stays: list[Found]
-    ) -> Step:
+        self,
+        repository: Repository,
+        goes: list[StoredImage],
+        pinned: list[StoredImage],
+        stays: list[StoredImage],
+    ) -> RemovalStep:
         needed = {part.digest for each in stays for part in each.parts}
         parts = {part.digest: part for each in goes for part in each.parts if part.digest not in needed}
         about = [
@@ -84,7 +88,7 @@ class Removals:
             for tag in self._closures.referring_tags(repository, part.digest)
         ]
         blobs, freed = self._freed(repository, list(parts))
-        return Step(
+        return RemovalStep(
             repository,
             images=tuple(_reference(repository, each) for each in goes),
             pinned=tuple(_reference(repository, each) for each in pinned),
@@ -109,12 +113,12 @@ class Removals:
             del self._given_up[text]
         return tuple(map(Digest.parse, gone)), sum(here[text][0] for text in gone)
 
-    def _matches(self, repository: Repository, found: Found) -> bool:
+    def _matches(self, repository: Repository, found: StoredImage) -> bool:
         return self._wanted.match(repository, found.tag, str(found.root))
 
-    def _pinned(self, repository: Repository, found: Found) -> bool:
+    def _pinned(self, repository: Repository, found: StoredImage) -> bool:
         return bool(self._folder.pins.pinning(repository, found.tag, str(found.root)))
 
 
-def _reference(repository: Repository, found: Found) -> str:
+def _reference(repository: Repository, found: StoredImage) -> str:
     return f"{repository}:{found.tag}" if found.tag else f"{repository}@{found.root}"

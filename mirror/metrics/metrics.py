@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 
 from mirror import __version__
-from mirror.metrics.request_stats import Tallies
+from mirror.metrics.request_stats import RequestStatsTable
 
 LABELS = ("kind", "outcome")
 SOURCE = ("upstream", "source")
@@ -33,7 +33,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._gauge("info", "Always 1.", "version").labels(__version__).set(1)
-        self.requests = Tallies()
+        self.requests = RequestStatsTable()
         registry.register(RequestCollector(self.requests))
         self.upstream_bytes = self._counter(
             "upstream_bytes_total", "Body bytes received from upstreams.", "upstream"
@@ -184,11 +184,11 @@ def added(first: Iterable[Family], second: Iterable[Family]) -> list[Family]:
 def rendered(families: Iterable[Family]) -> tuple[bytes, str]:
     """As `Metrics.render`."""
     registry = CollectorRegistry()
-    registry.register(_Given(families))
+    registry.register(_FixedCollector(families))
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-class _Given(Collector):
+class _FixedCollector(Collector):
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = families
 
@@ -203,7 +203,7 @@ class _Given(Collector):
 class RequestCollector(Collector):
     """The tallies of requests as Prometheus knows such things."""
 
-    def __init__(self, tallies: Tallies) -> None:
+    def __init__(self, tallies: RequestStatsTable) -> None:
         self._tallies = tallies
 
     def collect(self) -> Iterator[Metric]:

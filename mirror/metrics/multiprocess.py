@@ -22,7 +22,7 @@ PATIENCE = 2.0
 WRITE_SECONDS = 5.0
 
 
-class Ledger:
+class MultiprocessMetrics:
     """One worker's page, and the way to the others'. `snapshot`: what this process has counted."""
 
     def __init__(self, folder: Path, number: int, snapshot: Callable[[], Awaitable[list[Family]]]) -> None:

@@ -32,7 +32,7 @@ class Latency:
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestStats:
     """The requests for one kind of content that had one outcome. `bytes`: of bodies, sent to clients."""
 
     requests: int = 0
@@ -59,16 +59,16 @@ class Tally:
             latency.seconds += seconds
 
 
-class Tallies:
+class RequestStatsTable:
     """A Tally for each (kind, outcome) there has been; both come from enumerations, so there are few."""
 
     def __init__(self) -> None:
         self.settle: Callable[[], object] = bool  # called to have added what somebody is still to add
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str], RequestStats] = {}
 
-    def of(self, kind: str, outcome: str) -> Tally:
-        return self._tallies.setdefault((kind, outcome), Tally())
+    def of(self, kind: str, outcome: str) -> RequestStats:
+        return self._tallies.setdefault((kind, outcome), RequestStats())
 
-    def rows(self) -> list[tuple[tuple[str, str], Tally]]:
+    def rows(self) -> list[tuple[tuple[str, str], RequestStats]]:
         """By kind and outcome, in that order. A copy: requests are counted while metrics are rendered."""
         return sorted(self._tallies.items(), key=lambda row: row[0])

@@ -27,7 +27,7 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Images:
+class ImagePattern:
     """The images of `<upstream>/<repository>`s that match `name`: of tags that match `tag`, or one digest.
 
     What has no tag has the tag "", and so is among `*` only.
@@ -38,7 +38,9 @@ class Images:
     digest: Digest | None = None
 
     @classmethod
-    def parse(cls, text: str, names: Mapping[str, str] = NO_NAMES, *, any_tag: bool = False) -> "Images":
+    def parse(
+        cls, text: str, names: Mapping[str, str] = NO_NAMES, *, any_tag: bool = False
+    ) -> "ImagePattern":
         """`names` maps what a registry is called to its canonical name. ValueError says what is wrong.
 
         `any_tag`: no tag means every tag, and not `latest`.
@@ -57,7 +59,7 @@ class Images:
         return cls(name, tag)
 
     @classmethod
-    def printed(cls, text: str) -> "Images":
+    def printed(cls, text: str) -> "ImagePattern":
         """What `str` gave, whatever upstreams are called. ValueError when it is not that."""
         name, at, encoded = text.partition("@")
         if at:
@@ -83,9 +85,9 @@ class Images:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pin:
-    """Images to be kept, all of each, or of an index only these platforms, `linux/arm64` for instance."""
+    """ImagePattern to be kept, all of each, or of an index only these platforms, `linux/arm64` for instance."""
 
-    images: Images
+    images: ImagePattern
     platforms: tuple[str, ...] = ()
 
     @classmethod
@@ -100,7 +102,7 @@ class Pin:
         for each in platforms:
             if PLATFORM.fullmatch(each) is None:
                 raise ValueError(f"{each!r} is not a platform, for instance linux/amd64 or linux/arm/v7")
-        return cls(Images.parse(pattern, names), tuple(dict.fromkeys(platforms)))
+        return cls(ImagePattern.parse(pattern, names), tuple(dict.fromkeys(platforms)))
 
     def __str__(self) -> str:
         return " ".join((str(self.images), *self.platforms))

@@ -68,7 +68,7 @@ class Tag:
         return self.name
 
 
-class Kind(StrEnum):
+class TargetKind(StrEnum):
     """What is asked for."""
 
     BASE = "base"
@@ -89,7 +89,7 @@ class Via(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class UpstreamNames:
     """The configured upstreams, by every name a client may use for them (all in lower case)."""
 
     default: str
@@ -111,7 +111,7 @@ class Names:
 class Target:
     """What a request asks for. `repository` is None for BASE and CATALOG; `upstream` None for all."""
 
-    kind: Kind
+    kind: TargetKind
     via: Via
     upstream: str | None
     repository: Repository | None = None
@@ -120,18 +120,18 @@ class Target:
     def path(self) -> str:
         """The canonical path of this target; it parses back to the same target by way of the prefix."""
         prefix = f"/{API}/" if self.upstream is None else f"/{API}/{self.upstream}/"
-        if self.kind is Kind.BASE:
+        if self.kind is TargetKind.BASE:
             return prefix
-        if self.kind is Kind.CATALOG:
+        if self.kind is TargetKind.CATALOG:
             return f"{prefix}_catalog"
         name = "" if self.repository is None else self.repository.path
-        if self.kind is Kind.TAGS:
+        if self.kind is TargetKind.TAGS:
             return f"{prefix}{name}/tags/list"
         return f"{prefix}{name}/{WORDS[self.kind]}/{self.reference}"
 
 
 # The path component before the reference.
-WORDS = {Kind.MANIFEST: "manifests", Kind.BLOB: "blobs", Kind.REFERRERS: "referrers"}
+WORDS = {TargetKind.MANIFEST: "manifests", TargetKind.BLOB: "blobs", TargetKind.REFERRERS: "referrers"}
 KINDS = {word: kind for kind, word in WORDS.items()}
 
 
@@ -143,7 +143,7 @@ class _Origin:
     via: Via
 
 
-def parse_target(names: Names, raw_path: str, ns: str | None, host: str | None) -> Target:
+def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str | None) -> Target:
     """What a request for `raw_path` (undecoded, without the query) asks for.
 
     Raises RegistryError: NAME_INVALID, TAG_INVALID, DIGEST_INVALID (400), NAME_UNKNOWN (404).
@@ -152,10 +152,10 @@ def parse_target(names: Names, raw_path: str, ns: str | None, host: str | None) 
     prefix, rest = _prefix(names, components)
     origin = _choose(names, prefix, ns, host)
     if not rest:
-        return Target(Kind.BASE, origin.via, origin.upstream)
+        return Target(TargetKind.BASE, origin.via, origin.upstream)
     if rest == ["_catalog"]:
         everything = origin.via is Via.ROOT
-        return Target(Kind.CATALOG, origin.via, None if everything else origin.upstream)
+        return Target(TargetKind.CATALOG, origin.via, None if everything else origin.upstream)
     return _content(origin, rest)
 
 
@@ -175,7 +175,7 @@ def _split(raw_path: str) -> list[str]:
     return components
 
 
-def _prefix(names: Names, components: list[str]) -> tuple[str | None, list[str]]:
+def _prefix(names: UpstreamNames, components: list[str]) -> tuple[str | None, list[str]]:
     """The canonical upstream that the path names, if any, and the path behind it and behind /v2."""
     if components[0] == API:
         found = names.find(components[1]) if len(components) > 1 else None
@@ -193,7 +193,7 @@ def _prefix(names: Names, components: list[str]) -> tuple[str | None, list[str]]
     )
 
 
-def _choose(names: Names, prefix: str | None, ns: str | None, host: str | None) -> _Origin:
+def _choose(names: UpstreamNames, prefix: str | None, ns: str | None, host: str | None) -> _Origin:
     if prefix is not None:
         # A client that sends ns has been set up as for a mirror, and can go on to the next one.
         return _Origin(prefix, Via.PREFIX if ns is None else Via.NS)
@@ -212,7 +212,7 @@ def _content(origin: _Origin, rest: list[str]) -> Target:
     """Routed from the right: a repository may have components called `blobs`, `manifests` or `tags`."""
     if rest[-2:] == ["tags", "list"]:
         repository = _repository(origin, rest[:-2])
-        return Target(Kind.TAGS, origin.via, origin.upstream, repository)
+        return Target(TargetKind.TAGS, origin.via, origin.upstream, repository)
     kind = KINDS.get(rest[-2]) if len(rest) > 1 else None
     if kind is None:
         raise RegistryError(
@@ -225,8 +225,8 @@ def _content(origin: _Origin, rest: list[str]) -> Target:
     return Target(kind, origin.via, origin.upstream, repository, _reference(kind, rest[-1]))
 
 
-def _reference(kind: Kind, text: str) -> Tag | Digest:
-    if kind is Kind.MANIFEST and ":" not in text:
+def _reference(kind: TargetKind, text: str) -> Tag | Digest:
+    if kind is TargetKind.MANIFEST and ":" not in text:
         return Tag.parse(text)
     return Digest.parse(text)
 
@@ -259,7 +259,7 @@ def _looks_like_host(component: str) -> bool:
     return marked and HOST.fullmatch(component) is not None
 
 
-def _unknown_upstream(names: Names, name: str) -> RegistryError:
+def _unknown_upstream(names: UpstreamNames, name: str) -> RegistryError:
     known = ", ".join(sorted(set(names.names.values())))
     message = f"{name[:100]!r} is not configured here; this mirror serves {known}"
     if HOST.fullmatch(name) is not None:

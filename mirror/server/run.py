@@ -11,17 +11,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from mirror.config.loader import Config, ConfigError, environment
-from mirror.metrics.multiprocess import Ledger
-from mirror.server.supervisor import RETIRE, STOP, Birth, Means, Workers
+from mirror.config.loader import ConfigError, environment
+from mirror.config.schema import Config
+from mirror.metrics.multiprocess import MultiprocessMetrics
+from mirror.server.supervisor import RETIRE, STOP, Hooks, Supervisor, WorkerSpec
 from mirror.service import Service
 from mirror.store.errors import StoreError
 from mirror.system.sd_notify import notify
-from mirror.system.sockets import Listening, Share, bound, inherited
+from mirror.system.sockets import AcceptBalancer, ListeningSocket, bound, inherited
 from mirror.util.log import about, configure, get_logger
 from mirror.util.tasks import Tasks
 from mirror.util.tls import renew
-from mirror.web.app import Place, serve
+from mirror.web.app import Listeners, serve
 
 log = get_logger(__name__)
 
@@ -40,16 +41,16 @@ def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
         return 0
     folder = environment().get("RUNTIME_DIRECTORY") or None
     with tempfile.TemporaryDirectory(prefix="registry-mirror-", dir=folder) as private:
-        return Workers(config, Means(load, _work, announce), sockets, Path(private)).run()
+        return Supervisor(config, Hooks(load, _work, announce), sockets, Path(private)).run()
 
 
 async def _alone(
     config: Config,
-    sockets: Sequence[Listening],
+    sockets: Sequence[ListeningSocket],
     load: Callable[[], Config],
     announce: Announce,
 ) -> None:
-    place = Place(sockets, config.server.tls())
+    place = Listeners(sockets, config.server.tls())
     stop, tasks, loop = asyncio.Event(), Tasks(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_stop, number, stop)
@@ -103,30 +104,30 @@ async def _reload(config: Config, load: Callable[[], Config], tls: ssl.SSLContex
         log.warning("what else has changed needs a restart, or server.workers of 2 or more from the start")
 
 
-def _work(config: Config, birth: Birth) -> int:
+def _work(config: Config, spec: WorkerSpec) -> int:
     """A worker's life."""
     configure(config.log, sys.stderr)
-    about(worker=birth.number)
+    about(worker=spec.number)
     try:
-        asyncio.run(_serve(config, birth))
+        asyncio.run(_serve(config, spec))
     except (StoreError, OSError, ValueError) as error:
         print(f"registry-mirror: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(config: Config, birth: Birth) -> None:
+async def _serve(config: Config, spec: WorkerSpec) -> None:
     loop = asyncio.get_running_loop()
-    place = Place(birth.sockets, config.server.tls(), Share(birth.crowd, birth.number))
+    place = Listeners(spec.sockets, config.server.tls(), AcceptBalancer(spec.counts, spec.number))
     stop = asyncio.Event()
     loop.add_signal_handler(STOP, stop.set)
     loop.add_signal_handler(RETIRE, place.retire.set)
-    loop.add_reader(birth.parent, partial(_orphaned, birth.parent, stop))
+    loop.add_reader(spec.parent, partial(_orphaned, spec.parent, stop))
     service = await Service.open(config)
     _collect_less()
     try:
-        await service.join(Ledger(birth.folder, birth.number, service.counted))
-        await serve(service, config, lambda _: _tell(birth.ready), stop, place)
+        await service.join(MultiprocessMetrics(spec.folder, spec.number, service.counted))
+        await serve(service, config, lambda _: _tell(spec.ready), stop, place)
     finally:
         await service.close()
 

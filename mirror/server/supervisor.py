@@ -22,9 +22,10 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NoReturn
 
-from mirror.config.loader import Config, ConfigError
+from mirror.config.loader import ConfigError
+from mirror.config.schema import Config
 from mirror.system.sd_notify import notify
-from mirror.system.sockets import Crowd, Listening, bound, printed
+from mirror.system.sockets import ConnectionCounts, ListeningSocket, bound, printed
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -42,15 +43,15 @@ STOP, RETIRE = signal.SIGTERM, signal.SIGUSR1
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
+class WorkerSpec:
     """What a worker is given. `number`: no other that lives has it; one that died may have had it.
 
     `ready`: a descriptor to write a byte to when it answers; `parent`: one that ends with the parent.
     """
 
     number: int
-    sockets: Sequence[Listening]
-    crowd: Crowd
+    sockets: Sequence[ListeningSocket]
+    counts: ConnectionCounts
     folder: Path
     ready: int
     parent: int
@@ -74,7 +75,7 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Hooks:
     """How things are done of which this module knows nothing.
 
     `load` reads the configuration again, ConfigError; `work` is a worker's life, and returns its exit status;
@@ -82,20 +83,22 @@ class Means:
     """
 
     load: Callable[[], Config]
-    work: Callable[[Config, Birth], int]
+    work: Callable[[Config, WorkerSpec], int]
     announce: Callable[[Config, Sequence[str]], None]
 
 
-class Workers:
+class Supervisor:
     """Run once. `sockets` by HOST:PORT as configured; those of a service manager under the name ""."""
 
-    def __init__(self, config: Config, means: Means, inherited: Sequence[Listening], folder: Path) -> None:
+    def __init__(
+        self, config: Config, hooks: Hooks, inherited: Sequence[ListeningSocket], folder: Path
+    ) -> None:
         """`folder`: private, where workers find each other. OSError when an address cannot be bound."""
         self._config = config
-        self._means = means
+        self._hooks = hooks
         self._folder = folder
-        self._sockets: dict[str, list[Listening]] = {"": list(inherited)} if inherited else {}
-        self._crowd = Crowd()
+        self._sockets: dict[str, list[ListeningSocket]] = {"": list(inherited)} if inherited else {}
+        self._counts = ConnectionCounts()
         self._workers: list[Worker] = []
         self._next: Config | None = None  # while the workers of a new configuration are coming
         self._reload_again = False
@@ -148,12 +151,12 @@ class Workers:
         number = next(each for each in range(len(taken) + 1) if each not in taken)
         ready, tell = os.pipe2(os.O_CLOEXEC)
         parent, lifeline = os.pipe2(os.O_CLOEXEC)
-        birth = Birth(number, self._of(config), self._crowd, self._folder, tell, parent)
+        spec = WorkerSpec(number, self._of(config), self._counts, self._folder, tell, parent)
         # A signal that the child has before it handles its own would be taken for one of the parent's.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()
         if pid == 0:
-            self._live(config, birth, (ready, lifeline))
+            self._live(config, spec, (ready, lifeline))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         os.close(tell)
         os.close(parent)
@@ -161,7 +164,7 @@ class Workers:
         self._workers.append(worker)
         self._selector.register(ready, selectors.EVENT_READ, worker)
 
-    def _live(self, config: Config, birth: Birth, parents: tuple[int, int]) -> NoReturn:
+    def _live(self, config: Config, spec: WorkerSpec, parents: tuple[int, int]) -> NoReturn:
         """In the new process. Nothing of the parent's may be done by it, not even at its end."""
         status = 1
         try:
@@ -176,12 +179,12 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             self._selector.close()
             for each in self._all_sockets():
-                if each not in birth.sockets:  # or it would be open when nobody accepts there any more
+                if each not in spec.sockets:  # or it would be open when nobody accepts there any more
                     each.close()
             for other in self._workers:  # or they would not see the parent's end
                 os.close(other.lifeline)
                 os.close(other.ready)
-            status = self._means.work(config, birth)
+            status = self._hooks.work(config, spec)
         except BaseException:  # there is nothing above but the parent's code
             traceback.print_exc()
         finally:
@@ -197,7 +200,7 @@ class Workers:
             self._switch(self._next)
         elif not self._announced and not self._coming(self._config):
             self._announced = True
-            self._means.announce(self._config, [printed(each) for each in self._all_sockets()])
+            self._hooks.announce(self._config, [printed(each) for each in self._all_sockets()])
             self._reloaded()
 
     def _reap(self) -> None:
@@ -207,7 +210,7 @@ class Workers:
                 return
             for worker in [each for each in self._workers if each.pid == pid]:
                 self._workers.remove(worker)
-                self._crowd.leave(worker.number)
+                self._counts.leave(worker.number)
                 with suppress(KeyError):
                     self._selector.unregister(worker.ready)
                 os.close(worker.ready)
@@ -264,7 +267,7 @@ class Workers:
             return
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            config = self._means.load()
+            config = self._hooks.load()
             self._bind(config)
         except (ConfigError, OSError) as error:
             log.error("the new configuration cannot be used, going on with the old one", reason=str(error))
@@ -313,12 +316,12 @@ class Workers:
     def _serves(self, config: Config, name: str) -> bool:
         return not name or name in config.server.listen
 
-    def _of(self, config: Config) -> list[Listening]:
+    def _of(self, config: Config) -> list[ListeningSocket]:
         return [
             each for name, sockets in self._sockets.items() if self._serves(config, name) for each in sockets
         ]
 
-    def _all_sockets(self) -> list[Listening]:
+    def _all_sockets(self) -> list[ListeningSocket]:
         return [each for sockets in self._sockets.values() for each in sockets]
 
     def _coming(self, config: Config) -> list[Worker]:

@@ -5,21 +5,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 
 I = TypeVar("I")  # noqa: E741  # item
 O = TypeVar("O")  # noqa: E741  # outcome
 
 
-class Combined(Generic[I, O]):
+class Batcher(Generic[I, O]):
     """`work` is given items in the order they came, and returns as many outcomes; one call at a time.
 
     What comes while a call is running waits for the next one: alone an item is not delayed, in a crowd the
     crowd pays once. An error of `work` is everybody's.
     """
 
-    def __init__(self, threads: DiskThreads, work: Callable[[Sequence[I]], Sequence[O]]) -> None:
-        self._threads = threads
+    def __init__(self, executor: DiskExecutor, work: Callable[[Sequence[I]], Sequence[O]]) -> None:
+        self._executor = executor
         self._work = work
         self._waiting: list[tuple[I, asyncio.Future[O]]] = []
         self._running = False
@@ -41,7 +41,7 @@ class Combined(Generic[I, O]):
     def _begin(self) -> None:
         items, self._waiting = self._waiting, []
         self._running = True
-        running = self._threads.start(self._work, [item for item, _ in items])
+        running = self._executor.start(self._work, [item for item, _ in items])
         running.add_done_callback(partial(self._end, [outcome for _, outcome in items]))
 
     def _end(self, waiting: Sequence["asyncio.Future[O]"], done: "asyncio.Future[Sequence[O]]") -> None:

@@ -21,28 +21,28 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mirror.config.loader import CacheSettings
+from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images, Pin
+from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.reference import Repository, Tag
-from mirror.store.blobs.blobs import START, Blobs, Gone, OpenBlob, Why
-from mirror.store.blobs.diskcache_disk import Verified
-from mirror.store.blobs.quota import IN_USE, Quota, Room
+from mirror.store.blobs.blobs import START, BlobStore, EvictedBlob, EvictionReason, OpenBlob
+from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
 from mirror.store.durable import try_room
 from mirror.store.errors import NoRoom, PinTooLarge
-from mirror.store.health import Side, Troubles
-from mirror.store.invalidation import Generation
+from mirror.store.health import Capability, StoreHealth
+from mirror.store.invalidation import Epoch
 from mirror.store.lock import locked, try_folder
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.orphans import old_partials
 from mirror.store.partial.chunk_map import ChunkMap
-from mirror.store.partial.lease import Claim, claimed
+from mirror.store.partial.lease import Lease, acquire
 from mirror.store.partial.partial import Partial
-from mirror.store.partial.remote_partial import Followed
-from mirror.store.pins.pins import Kept, Pins
-from mirror.store.recovery import Mending
+from mirror.store.partial.remote_partial import RemotePartial
+from mirror.store.pins.pins import EvictionGuard, Pins
+from mirror.store.recovery import Recovery
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -67,7 +67,7 @@ class StoredManifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LocalContent:
     """What is here for one repository and digest.
 
     `present` says that the bytes are here, be it for other repositories. They come only with a link
@@ -80,26 +80,26 @@ class Held:
     data: bytes | None = None
 
 
-class Folder:
+class CacheDirectory:
     """Every method may be called from any thread; all of them block."""
 
     def __init__(self, path: Path, settings: CacheSettings | None = None) -> None:
         """Opens or creates everything. `settings` for the quota, None for none."""
         self.path = path
         self.partials = path / "partial"
-        self.troubles = Troubles()
+        self.troubles = StoreHealth()
         self.durable = settings is None or settings.durability == "safe"
-        self.blobs = Blobs(path / "blobs", path / "quarantine")
+        self.blobs = BlobStore(path / "blobs", path / "quarantine")
         self.index = Index(path / "books")
-        self.mending = Mending(path, (self.blobs.database, self.index.database), self.troubles)
-        self.mending.open()
-        self.generation = Generation(path / "generation")
-        self.blobs.on_forgotten = self.generation.note_removed
+        self.recovery = Recovery(path, (self.blobs.database, self.index.database), self.troubles)
+        self.recovery.open()
+        self.epoch = Epoch(path / "generation")
+        self.blobs.on_forgotten = self.epoch.note_removed
         self.anew = False  # something was made anew, and what the configuration wants in it is not there
-        self.mending.on_mended = self._mended
-        self.pins = Pins(path, self.index, self.read, self.generation)
+        self.recovery.on_repaired = self._repaired
+        self.pins = Pins(path, self.index, self.read, self.epoch)
         # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
-        self.generation.note_pinned()
+        self.epoch.note_pinned()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
         self._quota = Quota() if settings is None else Quota.of(settings, total)
         self._housekeeping: int | None = None
@@ -109,26 +109,26 @@ class Folder:
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """As the books have it, if they can be read."""
-        return self.mending.looked_up(Side.BOOKS, None, lambda: self.index.link(repository, digest))
+        return self.recovery.read_or(Capability.BOOKS, None, lambda: self.index.link(repository, digest))
 
     def has(self, digest: Digest) -> bool:
-        return self.mending.looked_up(Side.BLOBS, False, lambda: self.blobs.has(digest))
+        return self.recovery.read_or(Capability.BLOBS, False, lambda: self.blobs.has(digest))
 
-    def held(self, repository: Repository, digest: Digest, link: Link | None = None) -> Held:
+    def held(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
         """`link`: where it is known without the books, here and below."""
-        return Held(link or self.link(repository, digest), self.has(digest))
+        return LocalContent(link or self.link(repository, digest), self.has(digest))
 
-    def open_blob(self, repository: Repository, digest: Digest, link: Link | None = None) -> Held:
+    def open_blob(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
         """As `held`, and the content where the repository may have it; the caller closes it."""
         link = link or self.link(repository, digest)
         if link is None:
-            return Held(None, self.has(digest))
-        blob = self.mending.looked_up(Side.BLOBS, None, lambda: self.blobs.open(digest))
+            return LocalContent(None, self.has(digest))
+        blob = self.recovery.read_or(Capability.BLOBS, None, lambda: self.blobs.open(digest))
         if blob is None or blob.size > SMALL_BYTES:
-            return Held(link, blob is not None, blob)
+            return LocalContent(link, blob is not None, blob)
         blob.file.close()
         data = self.read(digest, SMALL_BYTES)
-        return Held(link, data is not None, data=data)
+        return LocalContent(link, data is not None, data=data)
 
     def manifest(self, repository: Repository, digest: Digest, link: Link | None = None) -> Content | None:
         """The manifest, if it is here and linked to the repository as a manifest."""
@@ -140,7 +140,7 @@ class Folder:
 
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
-        return self.mending.looked_up(Side.BLOBS, None, lambda: self._read(digest, limit))
+        return self.recovery.read_or(Capability.BLOBS, None, lambda: self._read(digest, limit))
 
     def _read(self, digest: Digest, limit: int) -> bytes | None:
         data = self.blobs.read(digest, limit)
@@ -190,7 +190,7 @@ class Folder:
             self.pins.add(pin)
             return sum(asked.values())
 
-    def unpin(self, images: Images) -> bool:
+    def unpin(self, images: ImagePattern) -> bool:
         """Whether there was such a pin; those of the configuration stay."""
         with self.changing():
             return self.pins.remove(images)
@@ -206,17 +206,17 @@ class Folder:
         """While this is held nothing is evicted, in no process, and nobody else changes what may go."""
         return locked(self._evicting)
 
-    def claim(self, digests: Sequence[Digest]) -> list[Claim | None]:
+    def lease(self, digests: Sequence[Digest]) -> list[Lease | None]:
         """For each the lock for filling it; None where another has it."""
-        return claimed(digests, self.partials, self.has)
+        return acquire(digests, self.partials, self.has)
 
-    def keep(self, kept: Sequence[tuple[Claim, bytes]]) -> list[int]:
+    def keep(self, kept: Sequence[tuple[Lease, bytes]]) -> list[int]:
         """Store small blobs, and give up their locks; each is told the `excess` after that."""
         try:
-            self._add({claim.digest: data for claim, data in kept})
+            self._add({lease.digest: data for lease, data in kept})
         finally:
-            for claim, _ in kept:
-                claim.release()
+            for lease, _ in kept:
+                lease.release()
         return [self.excess()] * len(kept)
 
     def put_small(self, digest: Digest, data: bytes) -> int:
@@ -224,14 +224,14 @@ class Folder:
         self._add({digest: data})
         return self.excess()
 
-    def adopt(self, verified: Verified) -> int:
+    def adopt(self, verified: VerifiedFile) -> int:
         """Move a verified file into the blob store; the `excess` after that."""
         # What is small is proven at each read, and need not be waited for.
         durable = verified.durable and self.durable and verified.size > SMALL_BYTES
         self.blobs.add(replace(verified, durable=durable))
         return self.excess()
 
-    def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+    def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, LocalContent]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
         partial = Partial.lock(digest, self.partials)
         try:
@@ -241,9 +241,9 @@ class Folder:
                 partial.release()
             raise
 
-    def follow(self, digest: Digest) -> Followed | None:
+    def follow(self, digest: Digest) -> RemotePartial | None:
         """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
-        return Followed.open(digest, self.partials)
+        return RemotePartial.open(digest, self.partials)
 
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
         """Start a partial from nothing, with room for `size` bytes. NoRoom where there cannot be as much."""
@@ -256,19 +256,19 @@ class Folder:
         """How many bytes are too many. Fills count with their whole size: what is to come needs room too."""
         return self._quota.excess(self.room())
 
-    def evict(self, keep: Collection[Digest] = (), need: int = 0) -> list[Gone]:
+    def evict(self, keep: Collection[Digest] = (), need: int = 0) -> list[EvictedBlob]:
         """Remove what is too old, and then, least recently used first, what is too much.
 
         And as much as it takes for `need` bytes to be free, whatever the quota allows. But nothing of `keep`,
         nor what is pinned or being read. What was used a moment ago (quota.IN_USE) goes last, after what
         interrupted fills have left, and what is small last of all: it makes little room, and is soon missed.
         """
-        gone: list[Gone] = []
+        gone: list[EvictedBlob] = []
         with self.changing():
-            now, kept = time.time(), Kept(keep, self.pins)
+            now, kept = time.time(), EvictionGuard(keep, self.pins)
             if self._quota.max_age < math.inf:
                 old = self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
-                gone += (replace(each, why=Why.AGE) for each in old)
+                gone += (replace(each, why=EvictionReason.AGE) for each in old)
             if (excess := max(self.excess(), self._lacking(need))) > 0:
                 unused = self._evict(now - IN_USE, excess, kept)
                 gone += unused
@@ -303,7 +303,7 @@ class Folder:
 
         That is borne. A mirror that did not start because of it would serve nobody, and keep nothing.
         """
-        now, (judged, too_much) = self.generation.pinned(), self._judged
+        now, (judged, too_much) = self.epoch.pinned(), self._judged
         if judged == now:
             return
         pinned, allowed = sum(self.pins.kept().values()), self.allowed()
@@ -312,12 +312,12 @@ class Folder:
             log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed, to_do=to_do)
         self._judged = (now, pinned > allowed)
 
-    def _evict(self, before: float, excess: int | None, kept: Kept) -> list[Gone]:
+    def _evict(self, before: float, excess: int | None, kept: EvictionGuard) -> list[EvictedBlob]:
         """What is pinned and not used is what is oldest: it is not gone through again each time."""
         pinned, until, passed = self._passed
         now = time.monotonic()
-        if pinned != self.generation.pinned() or now >= until:
-            pinned, until, passed = self.generation.pinned(), now + PASSED_SECONDS, START
+        if pinned != self.epoch.pinned() or now >= until:
+            pinned, until, passed = self.epoch.pinned(), now + PASSED_SECONDS, START
         eviction = self.blobs.evict(before, excess, kept, passed)
         self._passed = (pinned, until, eviction.passed)
         return eviction.gone
@@ -326,7 +326,7 @@ class Folder:
         """How many bytes the cache may hold."""
         return self._quota.allows(self.room())
 
-    def room(self) -> Room:
+    def room(self) -> DiskRoom:
         """What there is and what is used; fills count with their whole size."""
         # In this order: what is adopted meanwhile is missed, and not counted twice; its fill looks again.
         usage, kept = shutil.disk_usage(self.path), self.blobs.size()
@@ -338,7 +338,7 @@ class Folder:
                     reserved += status.st_size
                     written += 512 * status.st_blocks
         free = usage.free - max(0, reserved - written)
-        return Room(usage.total, free, kept + reserved)
+        return DiskRoom(usage.total, free, kept + reserved)
 
     def keeps_house(self) -> bool:
         """Whether this process is the one, among those on this folder, that does what needs doing once.
@@ -360,8 +360,8 @@ class Folder:
         self.blobs.size()
         self.index.repositories("", "", 1)
 
-    def _mended(self) -> None:
-        self.generation.reopen()
+    def _repaired(self) -> None:
+        self.epoch.reopen()
         self.anew = True
 
     def sweep(self) -> list[str]:
@@ -371,7 +371,7 @@ class Folder:
 
     def close(self) -> None:
         """Close this thread's connections; nothing is asked of the folder any more."""
-        self.generation.close()
+        self.epoch.close()
         self.blobs.close()
         self.index.close()
 
@@ -384,14 +384,14 @@ class Folder:
                 self._small_path(digest).unlink(missing_ok=True)
             raise
 
-    def _written(self, digest: Digest, data: bytes) -> Verified:
+    def _written(self, digest: Digest, data: bytes) -> VerifiedFile:
         if Digest.of(data, digest.algorithm) != digest:
             raise ValueError(f"these bytes do not hash to {digest}")
         path = self._small_path(digest)
         with open(path, "wb") as file:
             file.write(data)
         # Not durable: `read` proves it each time, and what a power failure has spoilt is fetched anew.
-        return Verified(digest, path, len(data), durable=False)
+        return VerifiedFile(digest, path, len(data), durable=False)
 
     def _small_path(self, digest: Digest) -> Path:
         """Where this thread, and no other, writes it."""

@@ -19,7 +19,7 @@ class NoRoom(StoreError):
         self.size = size
 
 
-class Lost(StoreError):
+class PartialLost(StoreError):
     """What another process was filling went away; nothing is known to be wrong with the disk."""
 
 

@@ -24,7 +24,7 @@ def named(function: Callable[..., object]) -> str:
     return getattr(function, "__name__", "disk").strip("_").replace("_", " ")
 
 
-class DiskThreads:
+class DiskExecutor:
     """A fixed pool; SQLite connections are per thread, so the pool must not grow and shrink."""
 
     def __init__(self, count: int = THREADS, first: Callable[[], Any] | None = None) -> None:

@@ -27,7 +27,7 @@ log = get_logger(__name__)
 TOLD_SECONDS = 600.0
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What is wrong, as far as the operator has to do something else for each."""
 
     FULL = "full"
@@ -40,7 +40,7 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-class Side(StrEnum):
+class Capability(StrEnum):
     """What is not done while there is trouble with it."""
 
     BOOKS = "reading the books"
@@ -49,43 +49,43 @@ class Side(StrEnum):
 
 
 ADVICE = {
-    Kind.FULL: "make room on its file system, or set cache.max_size or cache.min_free so that some is left",
-    Kind.READ_ONLY: "mount its file system for writing; see the kernel's log for why it is not",
-    Kind.DENIED: "give the folder and all in it to the user this mirror runs as",
-    Kind.BROKEN: "see the kernel's log: the disk fails; replace it, or put cache.dir on another",
-    Kind.GONE: "nothing, if it was removed on purpose: it is made anew; else mount its file system",
-    Kind.BUSY: "find out what else holds its databases, a backup for instance, or why the disk is so slow",
-    Kind.CORRUPT: "nothing: the database is made anew; if it happens again, check disk and memory",
-    Kind.OTHER: "see the reason",
+    FaultKind.FULL: "make room on its file system, or set cache.max_size or cache.min_free so that some is left",
+    FaultKind.READ_ONLY: "mount its file system for writing; see the kernel's log for why it is not",
+    FaultKind.DENIED: "give the folder and all in it to the user this mirror runs as",
+    FaultKind.BROKEN: "see the kernel's log: the disk fails; replace it, or put cache.dir on another",
+    FaultKind.GONE: "nothing, if it was removed on purpose: it is made anew; else mount its file system",
+    FaultKind.BUSY: "find out what else holds its databases, a backup for instance, or why the disk is so slow",
+    FaultKind.CORRUPT: "nothing: the database is made anew; if it happens again, check disk and memory",
+    FaultKind.OTHER: "see the reason",
 }
 
 _ERRNO = {
-    errno.ENOSPC: Kind.FULL,
-    errno.EDQUOT: Kind.FULL,
-    errno.EROFS: Kind.READ_ONLY,
-    errno.EACCES: Kind.DENIED,
-    errno.EPERM: Kind.DENIED,
-    errno.EIO: Kind.BROKEN,
-    errno.EUCLEAN: Kind.BROKEN,
-    errno.ENOENT: Kind.GONE,
-    errno.ESTALE: Kind.GONE,
-    errno.ENOTDIR: Kind.GONE,
+    errno.ENOSPC: FaultKind.FULL,
+    errno.EDQUOT: FaultKind.FULL,
+    errno.EROFS: FaultKind.READ_ONLY,
+    errno.EACCES: FaultKind.DENIED,
+    errno.EPERM: FaultKind.DENIED,
+    errno.EIO: FaultKind.BROKEN,
+    errno.EUCLEAN: FaultKind.BROKEN,
+    errno.ENOENT: FaultKind.GONE,
+    errno.ESTALE: FaultKind.GONE,
+    errno.ENOTDIR: FaultKind.GONE,
 }
 
 # By the beginning of SQLite's names; the first that fits counts.
 _SQLITE = {
-    "SQLITE_FULL": Kind.FULL,
-    "SQLITE_READONLY_DBMOVED": Kind.GONE,
-    "SQLITE_READONLY": Kind.READ_ONLY,
-    "SQLITE_PERM": Kind.DENIED,
-    "SQLITE_AUTH": Kind.DENIED,
-    "SQLITE_CANTOPEN": Kind.GONE,
-    "SQLITE_IOERR": Kind.BROKEN,
-    "SQLITE_BUSY": Kind.BUSY,
-    "SQLITE_LOCKED": Kind.BUSY,
-    "SQLITE_CORRUPT": Kind.CORRUPT,
-    "SQLITE_NOTADB": Kind.CORRUPT,
-    "SQLITE_ERROR": Kind.CORRUPT,  # "no such table": somebody emptied it
+    "SQLITE_FULL": FaultKind.FULL,
+    "SQLITE_READONLY_DBMOVED": FaultKind.GONE,
+    "SQLITE_READONLY": FaultKind.READ_ONLY,
+    "SQLITE_PERM": FaultKind.DENIED,
+    "SQLITE_AUTH": FaultKind.DENIED,
+    "SQLITE_CANTOPEN": FaultKind.GONE,
+    "SQLITE_IOERR": FaultKind.BROKEN,
+    "SQLITE_BUSY": FaultKind.BUSY,
+    "SQLITE_LOCKED": FaultKind.BUSY,
+    "SQLITE_CORRUPT": FaultKind.CORRUPT,
+    "SQLITE_NOTADB": FaultKind.CORRUPT,
+    "SQLITE_ERROR": FaultKind.CORRUPT,  # "no such table": somebody emptied it
 }
 
 # What the disk can say.
@@ -93,11 +93,11 @@ ERRORS = (OSError, sqlite3.Error, diskcache.Timeout)
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Fault:
     """`since`: seconds since the epoch."""
 
-    side: Side
-    kind: Kind
+    side: Capability
+    kind: FaultKind
     reason: str
     since: float
 
@@ -106,24 +106,24 @@ class Trouble:
         return ADVICE[self.kind]
 
 
-class Troubles:
+class StoreHealth:
     """Used from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """`clock`: seconds since the epoch."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._now: dict[Side, Trouble] = {}
-        self._told: dict[tuple[Side, Kind], float] = {}
+        self._now: dict[Capability, Fault] = {}
+        self._told: dict[tuple[Capability, FaultKind], float] = {}
 
-    def off(self, side: Side) -> bool:
+    def is_down(self, side: Capability) -> bool:
         """Whether it is to be left alone."""
         return side in self._now
 
-    def all(self) -> list[Trouble]:
+    def all(self) -> list[Fault]:
         return list(self._now.values())
 
-    def note(self, side: Side, error: BaseException) -> Kind:
+    def note(self, side: Capability, error: BaseException) -> FaultKind:
         """It failed. One blob that is too large for the disk is no trouble with the disk."""
         kind = kind_of(error)
         if isinstance(error, NoRoom):
@@ -133,7 +133,7 @@ class Troubles:
             if known is not None and known.kind is kind:
                 return kind
             now = self._clock()
-            trouble = self._now[side] = Trouble(side, kind, str(root_of(error)), now)
+            trouble = self._now[side] = Fault(side, kind, str(root_of(error)), now)
             told = self._told.get((side, kind))
             if told is not None and now - told < TOLD_SECONDS:
                 return kind
@@ -147,7 +147,7 @@ class Troubles:
         )
         return kind
 
-    def well(self, side: Side) -> None:
+    def recovered(self, side: Capability) -> None:
         """It works."""
         if side not in self._now:
             return
@@ -157,9 +157,9 @@ class Troubles:
             seconds = round(self._clock() - trouble.since, 1)
             log.info("cache folder works again", what=side.value, kind=trouble.kind.value, seconds=seconds)
 
-    def tried(self, side: Side, otherwise: T, work: Callable[[], T]) -> T:
+    def attempt(self, side: Capability, otherwise: T, work: Callable[[], T]) -> T:
         """What `work` returns; `otherwise` when the disk does not let it, or is left alone."""
-        if self.off(side):
+        if self.is_down(side):
             return otherwise
         try:
             return work()
@@ -168,18 +168,22 @@ class Troubles:
             return otherwise
 
 
-def kind_of(error: BaseException) -> Kind:
+def kind_of(error: BaseException) -> FaultKind:
     """Of the first of the errors that led to this one that tells."""
     for each in _chain(error):
         if isinstance(each, sqlite3.Error):
             name = getattr(each, "sqlite_errorname", None) or ""
-            kind = next((kind for start, kind in _SQLITE.items() if name.startswith(start)), Kind.OTHER)
+            kind = next((kind for start, kind in _SQLITE.items() if name.startswith(start)), FaultKind.OTHER)
             # After a failure SQLite has ended the transaction, and diskcache's own ROLLBACK fails: no news.
-            if "no transaction is active" not in str(each) and kind is not Kind.OTHER:
+            if "no transaction is active" not in str(each) and kind is not FaultKind.OTHER:
                 return kind
         elif isinstance(each, OSError) and each.errno in _ERRNO:
             return _ERRNO[each.errno]
-    return Kind.BUSY if any(isinstance(each, diskcache.Timeout) for each in _chain(error)) else Kind.OTHER
+    return (
+        FaultKind.BUSY
+        if any(isinstance(each, diskcache.Timeout) for each in _chain(error))
+        else FaultKind.OTHER
+    )
 
 
 def root_of(error: BaseException) -> BaseException:

@@ -21,7 +21,7 @@ from pathlib import Path
 LAYOUT = struct.Struct("=QQ")
 
 
-class Generation:
+class Epoch:
     """Any thread may call."""
 
     def __init__(self, path: Path) -> None:

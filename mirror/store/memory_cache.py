@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata.index import Link, TagEntry
-from mirror.util.lru import Recent
+from mirror.util.lru import LRUCache
 
 # What may be remembered of links that could not be written down, in bytes: some ten thousand.
 LINKS = 8 * 1024 * 1024
@@ -27,17 +27,17 @@ class Content:
     data: bytes
 
 
-class Memory:
+class MemoryCache:
     """`size` in bytes, 0 for none. Used in the event loop only.
 
-    `removed`: what changes when something was removed from the folder, by whatever process (`generation`);
+    `removed`: what changes when something was removed from the folder, by whatever process (`epoch`);
     it is looked at each time, and then nothing is known any more.
     """
 
     def __init__(self, size: int, removed: Callable[[], int] = int) -> None:
-        self._tags: Recent[tuple[Repository, Tag], TagEntry] = Recent(size // TAG_SHARE)
-        self._contents: Recent[tuple[Repository, Digest], Content] = Recent(size - size // TAG_SHARE)
-        self._links: Recent[tuple[Repository, Digest], Link] = Recent(LINKS)
+        self._tags: LRUCache[tuple[Repository, Tag], TagEntry] = LRUCache(size // TAG_SHARE)
+        self._contents: LRUCache[tuple[Repository, Digest], Content] = LRUCache(size - size // TAG_SHARE)
+        self._links: LRUCache[tuple[Repository, Digest], Link] = LRUCache(LINKS)
         self._writes = 0
         self._removed = removed
         self._seen = removed()

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import ROWS, Blobs
+from mirror.store.blobs.blobs import ROWS, BlobStore
 from mirror.store.lock import try_lock
 from mirror.store.metadata.closure import parsed
 from mirror.store.partial.partial import Partial
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class Orphan:
     """A file, and the bytes it takes."""
 
     path: Path
     size: int
 
 
-def files_without_entry(blobs: Blobs, before: float) -> Iterator[Stray]:
+def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
     """Files of the blob store that no entry names, changed last before a moment (seconds since the epoch)."""
     for folder in sorted(blobs.folder.glob("sha*/*")):
         files = [each for each in os.scandir(folder) if each.is_file(follow_symlinks=False)]
@@ -36,17 +36,17 @@ def files_without_entry(blobs: Blobs, before: float) -> Iterator[Stray]:
             for each in some:
                 status = each.stat(follow_symlinks=False)
                 if names[each.path] not in known and status.st_ctime < before:
-                    yield Stray(Path(each.path), 512 * status.st_blocks)
+                    yield Orphan(Path(each.path), 512 * status.st_blocks)
 
 
-def entries_without_file(blobs: Blobs) -> Iterator[Digest]:
+def entries_without_file(blobs: BlobStore) -> Iterator[Digest]:
     """Blobs whose file is gone."""
     for key, _, name in blobs.entries(math.inf):
         if not (blobs.folder / name).exists():
             yield Digest.parse(key)
 
 
-def old_partials(folder: Path, before: float, *, remove: bool) -> Iterator[Stray]:
+def old_partials(folder: Path, before: float, *, remove: bool) -> Iterator[Orphan]:
     """What interrupted fills have left, that nobody fills now and nobody has touched since a moment."""
     with os.scandir(folder) as entries:
         names = sorted(each.name for each in entries)
@@ -59,7 +59,7 @@ def old_partials(folder: Path, before: float, *, remove: bool) -> Iterator[Stray
         # A map and its data are one partial.
         paired = path.suffix == ".map" and path.with_suffix(".data").exists()
         if status.st_mtime < before and not paired and _is_free(path) and (not remove or _discard(path)):
-            yield Stray(path, 512 * status.st_blocks)
+            yield Orphan(path, 512 * status.st_blocks)
 
 
 def _is_free(path: Path) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from mirror.store.errors import translated
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 
 # What is looked at, and then sent, at a time.
 STRETCH = 2 * 1024 * 1024
@@ -27,13 +27,13 @@ class ReadAhead:
     """One reader's way through a file, up to `stop`. The file stays the caller's."""
 
     def __init__(
-        self, threads: DiskThreads, file: BinaryIO, stop: int, halted: Callable[[], bool] = bool
+        self, executor: DiskExecutor, file: BinaryIO, stop: int, halted: Callable[[], bool] = bool
     ) -> None:
         """`halted`: whether nothing more is to be sent."""
         self.halted = halted
         self.file = file
         self.stop = stop
-        self._threads = threads
+        self._executor = executor
         self._reached = 0
         self._reading: asyncio.Future[int] | None = None
 
@@ -65,7 +65,7 @@ class ReadAhead:
         # A descriptor of the thread's own: the reader may leave, and close its file, in the meantime.
         with translated("read ahead"):
             descriptor = os.dup(self.file.fileno())
-        reading = self._threads.start(_read_through, descriptor, offset, min(offset + READ, self.stop))
+        reading = self._executor.start(_read_through, descriptor, offset, min(offset + READ, self.stop))
         reading.add_done_callback(_seen)
         return reading
 

@@ -15,7 +15,7 @@ from mirror.store.database import Database
 from mirror.store.durable import replace_file, try_room
 from mirror.store.errors import StoreError, translated
 from mirror.store.executor import named
-from mirror.store.health import ERRORS, Kind, Side, Troubles, kind_of
+from mirror.store.health import ERRORS, Capability, FaultKind, StoreHealth, kind_of
 from mirror.store.pins.manifest_journal import BOOKS_LOST
 from mirror.util.log import get_logger
 
@@ -38,18 +38,20 @@ BOOKS_GONE = "what belongs to which image, which is asked again; what is pinned 
 PROBE_BYTES = 1024 * 1024
 
 # With these the mirror starts all the same, and passes through; the others are mistakes that want to be told.
-BEARABLE = frozenset({Kind.FULL, Kind.READ_ONLY, Kind.BROKEN, Kind.BUSY, Kind.CORRUPT})
+BEARABLE = frozenset(
+    {FaultKind.FULL, FaultKind.READ_ONLY, FaultKind.BROKEN, FaultKind.BUSY, FaultKind.CORRUPT}
+)
 
 
-class Mending:
+class Recovery:
     """Of one folder with its databases, that of the blobs first."""
 
-    def __init__(self, path: Path, databases: Sequence[Database], troubles: Troubles) -> None:
+    def __init__(self, path: Path, databases: Sequence[Database], troubles: StoreHealth) -> None:
         self._path = path
         self._blobs, self._books = databases
-        self._troubles = troubles
+        self._health = troubles
         self._lock = threading.Lock()
-        self.on_mended: Callable[[], object] = bool  # called when something was made anew
+        self.on_repaired: Callable[[], object] = bool  # called when something was made anew
 
     def open(self) -> None:
         """Open or create everything. Whatever else fails than it may at other times ends the start."""
@@ -57,23 +59,23 @@ class Mending:
             self._make_folders()
             check_version(self._path)
         except OSError as error:
-            self._bear(Side.WRITING, error)
-        for side, database in ((Side.BLOBS, self._blobs), (Side.BOOKS, self._books)):
+            self._bear(Capability.WRITING, error)
+        for side, database in ((Capability.BLOBS, self._blobs), (Capability.BOOKS, self._books)):
             try:
-                if self._mended(database) is None:
+                if self._repaired(database) is None:
                     _ = database.cache
             except ERRORS as error:
                 self._bear(side, error)
-                self._troubles.note(Side.WRITING, error)
+                self._health.note(Capability.WRITING, error)
 
-    def looked_up(self, side: Side, otherwise: T, work: Callable[[], T]) -> T:
-        """As `Troubles.tried`; once more where what was wrong could be mended."""
-        found = self._troubles.tried(side, otherwise, work)
-        if self._troubles.off(side) and self._at_once(side):
-            return self._troubles.tried(side, otherwise, work)
+    def read_or(self, side: Capability, otherwise: T, work: Callable[[], T]) -> T:
+        """As `StoreHealth.attempt`; once more where what was wrong could be mended."""
+        found = self._health.attempt(side, otherwise, work)
+        if self._health.is_down(side) and self._at_once(side):
+            return self._health.attempt(side, otherwise, work)
         return found
 
-    def written(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `work` returns, which writes; once more where what was wrong could be mended. StoreError."""
         with translated(named(work)):
             try:
@@ -87,20 +89,20 @@ class Mending:
     def probe(self) -> None:
         """Try what is in trouble. Whatever works again is used again."""
         self.check()
-        self._try(Side.BOOKS, lambda: _read_something(self._books))
-        self._try(Side.BLOBS, lambda: _read_something(self._blobs))
-        self._try(Side.WRITING, self._write_something)
+        self._try(Capability.BOOKS, lambda: _read_something(self._books))
+        self._try(Capability.BLOBS, lambda: _read_something(self._blobs))
+        self._try(Capability.WRITING, self._write_something)
 
-    def _try(self, side: Side, work: Callable[[], object]) -> None:
-        if not self._troubles.off(side):
+    def _try(self, side: Capability, work: Callable[[], object]) -> None:
+        if not self._health.is_down(side):
             return
         try:
             work()
         except ERRORS as error:
             self.drop_connections()
-            self._troubles.note(side, error)
+            self._health.note(side, error)
         else:
-            self._troubles.well(side)
+            self._health.recovered(side)
 
     def _write_something(self) -> None:
         """All the kinds of writing there are: a file with some room, and both databases."""
@@ -122,18 +124,18 @@ class Mending:
         for database in (self._blobs, self._books):
             database.drop_connection()
 
-    def _at_once(self, side: Side) -> bool:
+    def _at_once(self, side: Capability) -> bool:
         """Whether what is wrong with reading was put right."""
-        wrong = [each.kind for each in self._troubles.all() if each.side is side]
-        database = self._books if side is Side.BOOKS else self._blobs
-        if not set(wrong) & {Kind.GONE, Kind.CORRUPT} or not self._put_right([database]):
+        wrong = [each.kind for each in self._health.all() if each.side is side]
+        database = self._books if side is Capability.BOOKS else self._blobs
+        if not set(wrong) & {FaultKind.GONE, FaultKind.CORRUPT} or not self._put_right([database]):
             return False
-        self._troubles.well(side)
+        self._health.recovered(side)
         return True
 
     def _after(self, error: BaseException) -> bool:
         """Whether what made writing fail was put right."""
-        if kind_of(error) not in (Kind.GONE, Kind.CORRUPT):
+        if kind_of(error) not in (FaultKind.GONE, FaultKind.CORRUPT):
             return False
         return self._put_right([self._blobs, self._books])
 
@@ -164,24 +166,24 @@ class Mending:
                     database.reopen()
                 if self._books in moved:
                     (self._path / BOOKS_LOST).touch(mode=0o600)
-                mended = [self._mended(database) for database in suspects]
+                mended = [self._repaired(database) for database in suspects]
                 anew = bool(made or moved or any(mended))
             if anew:
-                self.on_mended()
+                self.on_repaired()
             return anew
         except ERRORS as error:
-            self._troubles.note(Side.WRITING, error)
+            self._health.note(Capability.WRITING, error)
             return False
 
-    def _mended(self, database: Database) -> bool | None:
+    def _repaired(self, database: Database) -> bool | None:
         """Set aside and made anew if it is corrupt; None when it could be opened, and was not looked at."""
         try:
             _ = database.cache
         except ERRORS as error:
-            if kind_of(error) is not Kind.CORRUPT:
+            if kind_of(error) is not FaultKind.CORRUPT:
                 raise
         else:
-            if not self._troubles.all():
+            if not self._health.all():
                 return None
             if database.is_sound():
                 return False
@@ -220,11 +222,11 @@ class Mending:
             finally:
                 os.close(descriptor)
 
-    def _bear(self, side: Side, error: Exception) -> None:
+    def _bear(self, side: Capability, error: Exception) -> None:
         """Go on without. Raises `error` where that would hide a mistake."""
         if kind_of(error) not in BEARABLE:
             raise error
-        self._troubles.note(side, error)
+        self._health.note(side, error)
 
 
 def _read_something(database: Database) -> None:

@@ -3,55 +3,55 @@
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-from mirror.store.errors import Lost, NoRoom, ShuttingDown, StoreError
-from mirror.store.executor import DiskThreads
-from mirror.store.health import Kind, Side, Troubles, kind_of
-from mirror.store.recovery import Mending
+from mirror.store.errors import NoRoom, PartialLost, ShuttingDown, StoreError
+from mirror.store.executor import DiskExecutor
+from mirror.store.health import Capability, FaultKind, StoreHealth, kind_of
+from mirror.store.recovery import Recovery
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Attempts:
+class RetryingDisk:
     """`make_room` is called with the bytes that are wanted when the disk is full."""
 
     def __init__(
         self,
-        threads: DiskThreads,
-        mending: Mending,
-        troubles: Troubles,
+        executor: DiskExecutor,
+        recovery: Recovery,
+        troubles: StoreHealth,
         make_room: Callable[[int], Awaitable[object]],
     ) -> None:
-        self._threads = threads
-        self._mending = mending
-        self._troubles = troubles
+        self._executor = executor
+        self._recovery = recovery
+        self._health = troubles
         self._make_room = make_room
 
     @property
     def keeps(self) -> bool:
         """Whether what is fetched can be kept: not while there is trouble with writing."""
-        return not self._troubles.off(Side.WRITING)
+        return not self._health.is_down(Capability.WRITING)
 
     def failed(self, error: StoreError) -> None:
-        """Something could not be written, and nothing is until `Mending.probe` finds that it can."""
-        if not isinstance(error, ShuttingDown | Lost):
-            self._troubles.note(Side.WRITING, error)
+        """Something could not be written, and nothing is until `Recovery.probe` finds that it can."""
+        if not isinstance(error, ShuttingDown | PartialLost):
+            self._health.note(Capability.WRITING, error)
 
     async def read(self, otherwise: T, work: Callable[[], T]) -> T:
         """From the books, if they can be read; what they do not have is asked of the upstream."""
-        return await self._threads.run(self._mending.looked_up, Side.BOOKS, otherwise, work)
+        return await self._executor.run(self._recovery.read_or, Capability.BOOKS, otherwise, work)
 
     async def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `work` returns; once more with more room where there was too little. StoreError."""
         try:
-            return await self._threads.run(lambda: self._mending.written(work, *args, **kwargs))
+            return await self._executor.run(lambda: self._recovery.write(work, *args, **kwargs))
         except NoRoom as error:
             await self._make_room(error.size)
         except StoreError as error:
-            if kind_of(error) is not Kind.FULL:
+            if kind_of(error) is not FaultKind.FULL:
                 raise
             await self._make_room(0)
-        return await self._threads.run(lambda: self._mending.written(work, *args, **kwargs))
+        return await self._executor.run(lambda: self._recovery.write(work, *args, **kwargs))
 
     async def note(self, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
         """Write into the books, if that can be; whether it could."""
@@ -66,10 +66,10 @@ class Attempts:
 
     async def recover(self) -> None:
         """See whether what was in trouble works again."""
-        kinds = {each.kind for each in self._troubles.all()}
-        if Kind.FULL in kinds:  # then there was no room for the notes that an eviction takes
+        kinds = {each.kind for each in self._health.all()}
+        if FaultKind.FULL in kinds:  # then there was no room for the notes that an eviction takes
             await self._make_room(0)
-        if Kind.READ_ONLY in kinds and await self._threads.run(self._mending.is_writable):
+        if FaultKind.READ_ONLY in kinds and await self._executor.run(self._recovery.is_writable):
             # What was opened meanwhile can only read, and so can what is opened beside it: all of it at once.
-            await self._threads.everywhere(self._mending.drop_connections)
-        await self._threads.run(self._mending.probe)
+            await self._executor.everywhere(self._recovery.drop_connections)
+        await self._executor.run(self._recovery.probe)

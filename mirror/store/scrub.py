@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mirror.store.blobs.fsck import HARMLESS, Cursor, Fsck, Step
-from mirror.store.cache_dir import Folder
+from mirror.store.blobs.fsck import HARMLESS, Fsck, FsckCursor, FsckStep
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 from mirror.store.lock import try_lock
 from mirror.util.log import get_logger
-from mirror.util.rate_limiter import Pace
+from mirror.util.rate_limiter import RateLimiter
 
 log = get_logger(__name__)
 
@@ -40,12 +40,14 @@ REBUILD_RATE = 100 * 1024 * 1024
 class Scrub:
     """`rate` in bytes per second, 0 for not at all. `passed` is told of each step."""
 
-    def __init__(self, folder: Folder, rate: int, passed: Callable[[Step], object] = bool) -> None:
+    def __init__(
+        self, folder: CacheDirectory, rate: int, passed: Callable[[FsckStep], object] = bool
+    ) -> None:
         self._folder = folder
         self._rate = rate
         self._passed = passed
         self._next = 0.0
-        self._threads = DiskThreads(1)
+        self._executor = DiskExecutor(1)
 
     async def run(self) -> None:
         """For ever."""
@@ -57,45 +59,45 @@ class Scrub:
                     log.warning("scrub failed", reason=str(error))
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            await self._threads.close(self._folder.close)
+            await self._executor.close(self._folder.close)
 
     async def once(self) -> None:
         """What there is to do now. One process at a time. StoreError."""
-        rebuilding = await self._threads.run(lambda: self._folder.mending.unknown_files)
+        rebuilding = await self._executor.run(lambda: self._folder.recovery.unknown_files)
         if not rebuilding and (not self._rate or time.time() < self._next):
             return
-        lock = await self._threads.run(try_lock, self._folder.path / "scrub.lock")
+        lock = await self._executor.run(try_lock, self._folder.path / "scrub.lock")
         if lock is None:
             return
         try:
             if rebuilding:
                 log.info("making the entries of the blobs anew")
-                await self._go_through(Cursor(files=True), REBUILD_RATE, None)
-                await self._threads.run(self._folder.mending.rebuilt)
+                await self._go_through(FsckCursor(files=True), REBUILD_RATE, None)
+                await self._executor.run(self._folder.recovery.rebuilt)
             else:
                 place = self._folder.path / "scrub.cursor"
-                cursor = await self._threads.run(lambda: Cursor.load(place, quick=False))
+                cursor = await self._executor.run(lambda: FsckCursor.load(place, quick=False))
                 await self._go_through(cursor, self._rate, place)
                 self._next = cursor.began + PASS_SECONDS
-                await self._threads.run(place.unlink, missing_ok=True)
+                await self._executor.run(place.unlink, missing_ok=True)
         finally:
             os.close(lock)
 
-    async def _go_through(self, cursor: Cursor, rate: int, place: Path | None) -> None:
-        pace, saved = Pace(rate), time.monotonic()
+    async def _go_through(self, cursor: FsckCursor, rate: int, place: Path | None) -> None:
+        pace, saved = RateLimiter(rate), time.monotonic()
         steps = Fsck(self._folder.path / "blobs", self._folder.blobs, cursor, repair=True).steps()
-        while (step := await self._threads.run(next, steps, None)) is not None:
+        while (step := await self._executor.run(next, steps, None)) is not None:
             self._passed(step)
             if step.finding is not None:
                 tell = log.info if step.finding.wrong in HARMLESS else log.error
                 tell("scrub", what=step.finding.what, wrong=step.finding.wrong.value, done=step.finding.done)
             await asyncio.sleep(pace.pause(cost(step)))
             if place is not None and time.monotonic() - saved > SAVE_SECONDS:
-                await self._threads.run(cursor.save, place)
+                await self._executor.run(cursor.save, place)
                 saved = time.monotonic()
         log.info("scrub done", blobs=cursor.checked, bytes=cursor.bytes, wrong=cursor.wrong)
 
 
-def cost(step: Step) -> int:
+def cost(step: FsckStep) -> int:
     """What a step counts for by the rate, in bytes."""
     return step.read + (FILE_BYTES if step.last else 0)

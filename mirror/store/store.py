@@ -11,23 +11,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mirror.config.loader import CacheSettings
+from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository, Tag
-from mirror.store.batch import Combined
-from mirror.store.blobs.blobs import Gone
-from mirror.store.blobs.diskcache_disk import Verified
-from mirror.store.cache_dir import Folder, Held, StoredManifest
+from mirror.store.batch import Batcher
+from mirror.store.blobs.blobs import EvictedBlob
+from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.cache_dir import CacheDirectory, LocalContent, StoredManifest
 from mirror.store.errors import StoreError
-from mirror.store.executor import DiskThreads
-from mirror.store.memory_cache import Content, Memory
+from mirror.store.executor import DiskExecutor
+from mirror.store.memory_cache import Content, MemoryCache
 from mirror.store.metadata.index import Link, ReferrersEntry, TagEntry
 from mirror.store.partial.growing import GrowingFile
-from mirror.store.partial.lease import Claim
+from mirror.store.partial.lease import Lease
 from mirror.store.partial.partial import Partial
-from mirror.store.partial.remote_partial import Followed
-from mirror.store.retrying import Attempts
+from mirror.store.partial.remote_partial import RemotePartial
+from mirror.store.retrying import RetryingDisk
 from mirror.util.log import get_logger
 from mirror.util.tasks import to_the_end
 
@@ -49,30 +49,30 @@ SWEEP_SECONDS = 3600.0
 class Store:
     """Blobs, books and partials of one cache folder."""
 
-    def __init__(self, folder: Folder, memory: int) -> None:
+    def __init__(self, folder: CacheDirectory, memory: int) -> None:
         self.folder = folder
-        self.on_evicted: Callable[[Sequence[Gone]], object] = bool  # told what the quota has cost
+        self.on_evicted: Callable[[Sequence[EvictedBlob]], object] = bool  # told what the quota has cost
         self.troubles = folder.troubles
-        self._memory = Memory(memory, folder.generation.removed)
+        self._memory = MemoryCache(memory, folder.epoch.removed)
         self._pins: Sequence[Pin] = ()  # of the configuration
         self._pinned = True  # they are written down
         self._swept = -SWEEP_SECONDS
         self._used: dict[Digest, float] = {}
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
-        self.threads = DiskThreads(first=folder.open_connections)
-        self._claims: Combined[Digest, Claim | None] = Combined(self.threads, folder.claim)
-        self._keeps: Combined[tuple[Claim, bytes], int] = Combined(self.threads, folder.keep)
-        self._attempts = Attempts(self.threads, folder.mending, folder.troubles, self.make_room)
+        self.executor = DiskExecutor(first=folder.open_connections)
+        self._claims: Batcher[Digest, Lease | None] = Batcher(self.executor, folder.lease)
+        self._keeps: Batcher[tuple[Lease, bytes], int] = Batcher(self.executor, folder.keep)
+        self._disk = RetryingDisk(self.executor, folder.recovery, folder.troubles, self.make_room)
         # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
-        self.readers = DiskThreads(READERS)
+        self.readers = DiskExecutor(READERS)
 
     @classmethod
     async def open(cls, path: Path, settings: CacheSettings | None = None) -> "Store":
         """`settings` for quota and memory, None for neither. StoreError names the folder and the reason."""
-        opener = DiskThreads(1)
+        opener = DiskExecutor(1)
         try:
-            folder = await opener.run(Folder, path, settings)
+            folder = await opener.run(CacheDirectory, path, settings)
         except StoreError as error:
             raise StoreError(f"cannot use the cache folder {path}: {error.__cause__ or error}") from error
         finally:
@@ -82,37 +82,37 @@ class Store:
     @property
     def keeps(self) -> bool:
         """Whether what is fetched can be kept: not while there is trouble with writing."""
-        return self._attempts.keeps
+        return self._disk.keeps
 
     def failed(self, error: StoreError) -> None:
         """Something could not be written, and nothing is until `recover` finds that it can."""
-        self._attempts.failed(error)
+        self._disk.failed(error)
 
     async def recover(self) -> None:
         """See whether what was in trouble works again, and whether the folder is still there."""
-        await self._attempts.recover()
+        await self._disk.recover()
         if (self.folder.anew or not self._pinned) and self.keeps:
             self.folder.anew = False
             await self.configure_pins(self._pins)
 
     async def warm_up(self) -> None:
         """Open each thread's connections to the books before somebody waits for them."""
-        await self.threads.warm_up()
+        await self.executor.warm_up()
 
-    async def held(self, repository: Repository, digest: Digest) -> Held:
+    async def held(self, repository: Repository, digest: Digest) -> LocalContent:
         if (known := self._memory.content(repository, digest)) is not None:
-            return Held(known.link, True)
+            return LocalContent(known.link, True)
         link = self._memory.link(repository, digest)
-        return await self.threads.run(self.folder.held, repository, digest, link)
+        return await self.executor.run(self.folder.held, repository, digest, link)
 
-    async def open_blob(self, repository: Repository, digest: Digest) -> Held:
+    async def open_blob(self, repository: Repository, digest: Digest) -> LocalContent:
         """As `held`, and the blob opened where the repository may have it; the caller closes it."""
         if (known := self._memory.content(repository, digest)) is not None:
             self.touch(digest)
-            return Held(known.link, True, data=known.data)
+            return LocalContent(known.link, True, data=known.data)
         writes = self._memory.writes
         link = self._memory.link(repository, digest)
-        opening = self.threads.start(self.folder.open_blob, repository, digest, link)
+        opening = self.executor.start(self.folder.open_blob, repository, digest, link)
         try:
             held = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -130,7 +130,7 @@ class Store:
         if content is None:
             writes = self._memory.writes
             link = self._memory.link(repository, digest)
-            content = await self.threads.run(self.folder.manifest, repository, digest, link)
+            content = await self.executor.run(self.folder.manifest, repository, digest, link)
             if content is None:
                 return None
             self._memory.keep_content(repository, digest, content, writes)
@@ -156,7 +156,7 @@ class Store:
 
     async def small_blob(self, digest: Digest, limit: int) -> bytes | None:
         """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
-        return await self.threads.run(self.folder.read, digest, limit)
+        return await self.executor.run(self.folder.read, digest, limit)
 
     async def put_manifest(
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
@@ -178,11 +178,11 @@ class Store:
     async def doubt(self, digest: Digest) -> None:
         """It broke off while it was being sent: the next one who asks is to get another."""
         with suppress(StoreError):
-            await self.threads.run(self.folder.blobs.doubt, digest)
+            await self.executor.run(self.folder.blobs.doubt, digest)
 
-    async def adopt(self, verified: Verified) -> None:
+    async def adopt(self, verified: VerifiedFile) -> None:
         """Move a verified file into the blob store, and make room for it."""
-        excess = await self._attempts.write(self.folder.adopt, verified)
+        excess = await self._disk.write(self.folder.adopt, verified)
         await self.fit([verified.digest], excess)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
@@ -190,78 +190,80 @@ class Store:
         if known is not None:
             return known
         writes = self._memory.writes
-        entry = await self._attempts.read(None, lambda: self.folder.index.tag(repository, tag))
+        entry = await self._disk.read(None, lambda: self.folder.index.tag(repository, tag))
         if entry is not None:
             self._memory.keep_tag(repository, tag, entry, writes)
         return entry
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
-        await self._attempts.note(self.folder.put_tag, repository, tag, entry)
+        await self._disk.note(self.folder.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.keep_tag(repository, tag, entry, self._memory.writes)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
-        await self._attempts.note(self.folder.drop_tag, repository, tag)
+        await self._disk.note(self.folder.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
         """Up to `limit` tags with an entry, after `after` in order."""
         none: list[str] = []
-        return await self._attempts.read(none, lambda: self.folder.index.tags(repository, after, limit))
+        return await self._disk.read(none, lambda: self.folder.index.tags(repository, after, limit))
 
     async def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
-        return await self._attempts.read(None, lambda: self.folder.index.referrers(repository, digest))
+        return await self._disk.read(None, lambda: self.folder.index.referrers(repository, digest))
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
-        await self._attempts.note(self.folder.put_referrers, repository, digest, entry)
+        await self._disk.note(self.folder.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
-        return await self.threads.run(self.folder.index.repositories, prefix, after, limit)
+        return await self.executor.run(self.folder.index.repositories, prefix, after, limit)
 
-    async def claim(self, digest: Digest) -> Claim | None:
+    async def lease(self, digest: Digest) -> Lease | None:
         """The lock for filling a small blob, and whether it is here by now; None while another has it."""
         return await self._had(self._claims.start(digest), _give_up)
 
-    async def keep(self, repository: Repository, claim: Claim, content: Content) -> None:
+    async def keep(self, repository: Repository, lease: Lease, content: Content) -> None:
         """Store a small blob, which was verified, if that can be, and give up its lock."""
-        self._memory.keep_content(repository, claim.digest, content, self._memory.writes)
+        self._memory.keep_content(repository, lease.digest, content, self._memory.writes)
         try:
-            excess = await self._kept(claim, content.data)
+            excess = await self._kept(lease, content.data)
         except StoreError as error:
             self.failed(error)
         else:
-            await self.fit([claim.digest], excess)
+            await self.fit([lease.digest], excess)
 
-    async def give_up(self, claim: Claim) -> None:
+    async def give_up(self, lease: Lease) -> None:
         """Nothing came of it."""
-        await self.threads.run(claim.release)
+        await self.executor.run(lease.release)
 
     async def lacking(self, digests: Sequence[Digest]) -> list[Digest]:
         """Which of them are not here."""
-        return await self.threads.run(lambda: [each for each in digests if not self.folder.has(each)])
+        return await self.executor.run(lambda: [each for each in digests if not self.folder.has(each)])
 
-    async def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
+    async def lock_partial(
+        self, repository: Repository, digest: Digest
+    ) -> tuple[Partial | None, LocalContent]:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
-        locking = self.threads.start(self._locked, repository, digest)
+        locking = self.executor.start(self._locked, repository, digest)
         return await self._had(locking, lambda had: _give_up(had[0]))
 
-    def _locked(self, repository: Repository, digest: Digest) -> tuple[Partial | None, Held]:
-        return self.folder.mending.written(self.folder.lock_partial, repository, digest)
+    def _locked(self, repository: Repository, digest: Digest) -> tuple[Partial | None, LocalContent]:
+        return self.folder.recovery.write(self.folder.lock_partial, repository, digest)
 
-    async def follow(self, digest: Digest) -> Followed | None:
+    async def follow(self, digest: Digest) -> RemotePartial | None:
         """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
-        return await self._had(self.threads.start(self.folder.follow, digest), _unfollow)
+        return await self._had(self.executor.start(self.folder.follow, digest), _unfollow)
 
-    def follower(self, followed: Followed, *, verify_first: bool) -> GrowingFile:
+    def follower(self, followed: RemotePartial, *, verify_first: bool) -> GrowingFile:
         """What another process fills, for readers of this one."""
-        return GrowingFile(followed, followed.chunks, self.threads, verify_first=verify_first)
+        return GrowingFile(followed, followed.chunks, self.executor, verify_first=verify_first)
 
     async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
         """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
         with suppress(StoreError):
-            await to_the_end(self.threads.run(self.folder.allocate, partial, size, chunk_size))
+            await to_the_end(self.executor.run(self.folder.allocate, partial, size, chunk_size))
 
     async def grow(
         self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
@@ -269,32 +271,32 @@ class Store:
         """The partial as a growing file of `size` bytes: resumed if it was that size, else from nothing."""
         chunks = partial.chunks
         if chunks is None or chunks.size != size:
-            chunks = await self._attempts.write(self.folder.allocate, partial, size, chunk_size)
-        growing = GrowingFile(partial, chunks, self.threads, verify_first=verify_first)
+            chunks = await self._disk.write(self.folder.allocate, partial, size, chunk_size)
+        growing = GrowingFile(partial, chunks, self.executor, verify_first=verify_first)
         growing.make_room = self.make_room
         return growing
 
     async def discard(self, partial: Partial) -> None:
         """Remove the partial's files: they were adopted, or are worthless."""
-        await self.threads.run(partial.discard)
+        await self.executor.run(partial.discard)
 
     async def release(self, partial: Partial) -> None:
         """Close the partial and give up its lock; what it holds stays for the next fill."""
-        await self.threads.run(partial.release)
+        await self.executor.run(partial.release)
 
     async def tidy(self, keep: Sequence[Digest] = (), need: int = 0) -> None:
         """Bring the cache within its quota, and have `need` bytes free; `keep` stays in any case."""
         async with self._tidying:
             with suppress(StoreError):  # a full disk takes no notes, and is to be made less full all the same
                 await self.flush_used()  # so that what is in use is known to be
-            gone = await self.threads.run(self.folder.evict, keep, need)
+            gone = await self.executor.run(self.folder.evict, keep, need)
         if gone:
             self.on_evicted(gone)
 
     async def fit(self, keep: Sequence[Digest] = (), excess: int | None = None) -> None:
         """As `tidy`, if there is an `excess`. That it fails is a matter of housekeeping."""
         with suppress(StoreError):
-            found = await self.threads.run(self.folder.excess) if excess is None else excess
+            found = await self.executor.run(self.folder.excess) if excess is None else excess
             if found > 0:
                 await to_the_end(self.tidy(keep))  # or what is gone would not be told when the mirror stops
 
@@ -306,7 +308,7 @@ class Store:
     async def keep_house(self) -> None:
         """What is to be done now and then; of what concerns all processes, one of them does it."""
         await self.recover()
-        if not await self.threads.run(self.folder.keeps_house):
+        if not await self.executor.run(self.folder.keeps_house):
             await self.flush_used()
             return
         if time.monotonic() - self._swept >= SWEEP_SECONDS:
@@ -316,35 +318,35 @@ class Store:
 
     async def sweep(self) -> None:
         """Remove what crashes have left."""
-        if gone := await self.threads.run(self.folder.sweep):
+        if gone := await self.executor.run(self.folder.sweep):
             log.info("removed what a fill that nobody resumed had left", files=len(gone))
 
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Pin what the configuration says, and no longer what it said before; later, where that cannot be."""
         self._pins = pins
-        self._pinned = await self._attempts.note(self.folder.configure_pins, pins)
+        self._pinned = await self._disk.note(self.folder.configure_pins, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
-        return await self.threads.run(self.folder.blobs.stats)
+        return await self.executor.run(self.folder.blobs.stats)
 
     async def check(self) -> list[str]:
         """What is inconsistent in the blob store, as sentences."""
-        return await self.threads.run(self.folder.blobs.check)
+        return await self.executor.run(self.folder.blobs.check)
 
     async def flush_used(self) -> None:
         """Write the last-use times gathered since the last call; what is being read is used now."""
         used, self._used = self._used, {}
         used.update(dict.fromkeys(self._open, time.time()))
         if used:
-            await self.threads.run(self.folder.blobs.touch, used)
+            await self.executor.run(self.folder.blobs.touch, used)
 
     async def close(self) -> None:
         with suppress(StoreError):
             await self.flush_used()
-        await self.threads.run(self.folder.leave_house)
+        await self.executor.run(self.folder.leave_house)
         self.readers.executor.shutdown(wait=False)
-        await self.threads.close(self.folder.close)
+        await self.executor.close(self.folder.close)
 
     async def _had(self, having: "asyncio.Future[T]", unwanted: Callable[[T], object]) -> T:
         """What a thread brings. Whoever waits may leave: `unwanted` is then called with it, in a thread.
@@ -359,13 +361,13 @@ class Store:
 
     async def _let_go(self, having: "asyncio.Future[T]", unwanted: Callable[[T], object]) -> None:
         with suppress(StoreError):
-            await self.threads.run(unwanted, await having)
+            await self.executor.run(unwanted, await having)
 
-    async def _kept(self, claim: Claim, data: bytes) -> int:
+    async def _kept(self, lease: Lease, data: bytes) -> int:
         """The excess after storing it, with more room or in a mended folder where that was wanting."""
         with suppress(StoreError):
-            return await self._keeps.do((claim, data))
-        return await self._attempts.write(self.folder.put_small, claim.digest, data)
+            return await self._keeps.do((lease, data))
+        return await self._disk.write(self.folder.put_small, lease.digest, data)
 
     async def _link(
         self,
@@ -376,21 +378,21 @@ class Store:
         **kwargs: P.kwargs,
     ) -> None:
         """As `_note`; what cannot be written down is remembered, so that it need not be asked each time."""
-        noted = await self._attempts.note(work, *args, **kwargs)
+        noted = await self._disk.note(work, *args, **kwargs)
         self._memory.keep_links(repository, links, written=noted)
 
 
-def _give_up(had: Claim | Partial | None) -> None:
+def _give_up(had: Lease | Partial | None) -> None:
     if had is not None:
         had.release()
 
 
-def _unfollow(had: Followed | None) -> None:
+def _unfollow(had: RemotePartial | None) -> None:
     if had is not None:
         had.close()
 
 
-def _close_unwanted(opening: "asyncio.Future[Held]") -> None:
+def _close_unwanted(opening: "asyncio.Future[LocalContent]") -> None:
     """Whoever asked for a blob has left while it was being opened."""
     if not opening.cancelled() and opening.exception() is None and (blob := opening.result().blob):
         blob.file.close()

@@ -26,7 +26,7 @@ COURTESY = 0.001
 FIRST = 3
 
 
-class Crowd:
+class ConnectionCounts:
     """How many connections each of several processes has, in memory that they share; made before the fork."""
 
     def __init__(self) -> None:
@@ -49,15 +49,17 @@ class Crowd:
         return min(counts)
 
 
-class Share:
+class AcceptBalancer:
     """One process's part of what comes: who has more connections than another lets that one go first.
 
     Of a burst of 32 connections each of two processes has 14 to 18 then; without this, now and then one had
     them all. It lets others go first for a moment only: they may be busy, and nobody waits for them.
     """
 
-    def __init__(self, crowd: Crowd, number: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._crowd = crowd
+    def __init__(
+        self, counts: ConnectionCounts, number: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._counts = counts
         self._number = number
         self._clock = clock
         self._connections = 0
@@ -65,15 +67,15 @@ class Share:
 
     def have(self, connections: int) -> None:
         self._connections = connections
-        self._crowd.set(self._number, connections)
+        self._counts.set(self._number, connections)
 
     def leave(self) -> None:
         """Others accept alone."""
-        self._crowd.leave(self._number)
+        self._counts.leave(self._number)
 
-    def lets_go_first(self) -> bool:
+    def should_defer(self) -> bool:
         """Whether what waits now is left to others."""
-        if self._connections <= self._crowd.fewest():
+        if self._connections <= self._counts.fewest():
             self._since = None
             return False
         now = self._clock()
@@ -85,31 +87,31 @@ class Share:
         return False
 
 
-class Listening(socket.socket):
+class ListeningSocket(socket.socket):
     """A listening socket that may be shared with other processes.
 
     asyncio accepts, at each wake-up, as many connections as the backlog it was told: with 1, a burst can be
     shared. But it tells the kernel the same number, for which this is in the way.
     """
 
-    share: Share | None = None
+    balancer: AcceptBalancer | None = None
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
         super().listen(BACKLOG)
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Raises BlockingIOError, as if there were nothing, when another process is to have it."""
-        if self.share is not None and self.share.lets_go_first():
+        if self.balancer is not None and self.balancer.should_defer():
             raise BlockingIOError
         return super().accept()
 
 
-def inherited() -> list[Listening]:
+def inherited() -> list[ListeningSocket]:
     """What a service manager has bound for us; empty when none has. OSError when that is of no use."""
     env = environment()
     if env.get("LISTEN_PID") != str(os.getpid()):
         return []
-    sockets = [Listening(fileno=FIRST + number) for number in range(int(env.get("LISTEN_FDS", "0")))]
+    sockets = [ListeningSocket(fileno=FIRST + number) for number in range(int(env.get("LISTEN_FDS", "0")))]
     for each in sockets:
         if each.family not in (socket.AF_INET, socket.AF_INET6) or each.type != socket.SOCK_STREAM:
             raise OSError(f"the service manager passed a socket that is not TCP: {each.getsockname()}")
@@ -118,9 +120,9 @@ def inherited() -> list[Listening]:
     return sockets
 
 
-def bound(addresses: Sequence[str]) -> list[Listening]:
+def bound(addresses: Sequence[str]) -> list[ListeningSocket]:
     """A socket, or several where a name has several addresses, for each HOST:PORT. OSError names it."""
-    sockets: list[Listening] = []
+    sockets: list[ListeningSocket] = []
     try:
         for address in addresses:
             sockets += _bound(address)
@@ -137,9 +139,9 @@ def printed(each: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _bound(address: str) -> list[Listening]:
+def _bound(address: str) -> list[ListeningSocket]:
     host, _, port = address.rpartition(":")
-    sockets: list[Listening] = []
+    sockets: list[ListeningSocket] = []
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         for family, where in dict.fromkeys((family, where) for family, _, _, _, where in found):
@@ -158,8 +160,8 @@ def _bound(address: str) -> list[Listening]:
     return sockets
 
 
-def _listening(family: int, where: tuple[Any, ...]) -> Listening:
-    each = Listening(family, socket.SOCK_STREAM)
+def _listening(family: int, where: tuple[Any, ...]) -> ListeningSocket:
+    each = ListeningSocket(family, socket.SOCK_STREAM)
     try:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -3,7 +3,7 @@
 So pieces are large where the network is fast, and never wait where it is slow or stalls. Only the first one
 is small, and nothing is collected while it is written: a client waits for it, and a fast network would keep
 this process from getting it there. Large bodies are taken straight from the socket, in the same way
-(`upstream.intake`); `Pieces` is for all others.
+(`upstream.intake`); `BodyBuffer` is for all others.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from mirror.util.tasks import Tasks, stop_task
 AHEAD = 4 * 1024 * 1024
 
 
-class Pieces:
+class BodyBuffer:
     """`collect` runs in a task of its own; `next` gives what it has collected."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
@@ -72,7 +72,7 @@ async def arriving(body: BlobBody, skip: int, tasks: Tasks) -> AsyncIterator[Arr
     if straight is not None:
         yield straight
         return
-    pieces = Pieces(skipping(body.chunks(), skip))
+    pieces = BodyBuffer(skipping(body.chunks(), skip))
     collecting = tasks.spawn(pieces.collect(), name="collect")
     try:
         yield pieces.next

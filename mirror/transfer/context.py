@@ -4,15 +4,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mirror.config.loader import Fill as FillSettings
+from mirror.config.schema import FillSettings
 from mirror.metrics.metrics import Metrics
 from mirror.store.store import Store
-from mirror.transfer.corruption import Doubts
+from mirror.transfer.corruption import CorruptionTracker
 from mirror.util.tasks import Tasks
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class TransferContext:
     """What every part of the cache needs, made once by the composition root.
 
     `clock` is the wall clock, in seconds since the epoch.
@@ -22,5 +22,5 @@ class Tools:
     tasks: Tasks
     metrics: Metrics
     settings: FillSettings
-    doubts: Doubts = field(default_factory=Doubts)
+    corruption: CorruptionTracker = field(default_factory=CorruptionTracker)
     clock: Callable[[], float] = time.time

@@ -22,7 +22,7 @@ MOST = 64
 
 
 @dataclass(slots=True)
-class _Doubt:
+class _SuspectBlob:
     """A blob that was wrong: what it consisted of, who alone was wrong about it, and how often it was."""
 
     parts: dict[tuple[Source, Span], bytes] = field(default_factory=dict)
@@ -30,16 +30,16 @@ class _Doubt:
     times: int = 0
 
 
-class Doubts:
+class CorruptionTracker:
     """The parts of blobs that were wrong, until they have been fetched again."""
 
     def __init__(self) -> None:
-        self._open: dict[Digest, _Doubt] = {}
+        self._open: dict[Digest, _SuspectBlob] = {}
 
-    def caught(self, digest: Digest, liar: Source) -> list[Source]:
+    def caught(self, digest: Digest, culprit: Source) -> list[Source]:
         """All that was wrong came from one source. Returns who was suspected because of the same blob."""
         doubt = self._doubt(digest)
-        doubt.caught.add(liar)
+        doubt.caught.add(culprit)
         doubt.times += 1
         return list({source for source, _ in doubt.parts} - doubt.caught)
 
@@ -65,21 +65,21 @@ class Doubts:
 
     async def settle(self, growing: GrowingFile) -> dict[Source, bool]:
         """The right blob is here: of each source that was suspected, whether it lied."""
-        doubt = self._open.pop(growing.digest, _Doubt())
+        doubt = self._open.pop(growing.digest, _SuspectBlob())
         kept = {key: wrong for key, wrong in doubt.parts.items() if key[0] not in doubt.caught}
         hashes = await growing.hashes([span for _, span in kept])
-        lied: dict[Source, bool] = {}
+        report_corruption: dict[Source, bool] = {}
         for ((source, _), wrong), right in zip(kept.items(), hashes, strict=True):
-            lied[source] = lied.get(source, False) or wrong != right
-        return lied
+            report_corruption[source] = report_corruption.get(source, False) or wrong != right
+        return report_corruption
 
-    def _doubt(self, digest: Digest) -> _Doubt:
+    def _doubt(self, digest: Digest) -> _SuspectBlob:
         while len(self._open) >= MOST and digest not in self._open:
             del self._open[next(iter(self._open))]
-        return self._open.setdefault(digest, _Doubt())
+        return self._open.setdefault(digest, _SuspectBlob())
 
 
-def proven(parts: Parts, size: int) -> Source | None:
+def sole_supplier(parts: Parts, size: int) -> Source | None:
     """The source that brought all of a blob; None where others, or an earlier process, had a part."""
     if len(parts) != 1:
         return None

@@ -9,7 +9,7 @@ from mirror.transfer.plan import BUSY
 WHILE = 0.2
 
 
-class Effort:
+class CpuLoad:
     """Seconds of work, of the event loop's thread or of all threads on all processors, whichever is nearer
     to its limit. Made and asked in the event loop's thread.
     """
@@ -28,7 +28,7 @@ class Effort:
         self._thread, self._process = thread, process
         return self._seconds
 
-    def strained(self) -> bool:
+    def saturated(self) -> bool:
         """Whether it could hardly have done more of late: what comes late may have waited here."""
         now, worked = time.monotonic(), self.seconds()
         since, before = self._looked

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mirror.config.loader import Fill as FillSettings
+from mirror.config.schema import FillSettings
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
@@ -19,14 +19,14 @@ from mirror.store.errors import StoreError
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import plan
 from mirror.transfer.body_buffer import arriving, clipped
-from mirror.transfer.cpu_load import Effort
-from mirror.transfer.failure_count import Failures
+from mirror.transfer.cpu_load import CpuLoad
+from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.plan import Lane, Ramp
-from mirror.transfer.source_selector import Choice
+from mirror.transfer.source_selector import SourceSelector
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.transport import Arriving
-from mirror.upstream.http_client import Shortcut
+from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import LONGEST_REST, Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
@@ -47,7 +47,7 @@ Grow = Callable[[int | None], Awaitable[GrowingFile]]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class DownloadOrder:
     """What to download, and how.
 
     `size` in bytes, where a manifest has told it; `missing`: the gaps an earlier fill left, None for all.
@@ -67,21 +67,21 @@ class Order:
 class Download:
     """Run once. `grow` is called with the size that the first answer announces, and gives the file."""
 
-    def __init__(self, tasks: Tasks, upstream: Upstream, order: Order, grow: Grow) -> None:
+    def __init__(self, tasks: Tasks, upstream: Upstream, order: DownloadOrder, grow: Grow) -> None:
         self._tasks = tasks
         self._order = order
         self._grow = grow
         self._growing: GrowingFile | None = None
         self._lanes: dict[Lane[Source], asyncio.Task[UpstreamError | StoreError | None]] = {}
         self._ramp: Ramp | None = None
-        self._effort = Effort()
+        self._effort = CpuLoad()
         self._done = 0  # bytes of lanes that have ended
-        self._shortcuts: dict[Source, Shortcut] = {}
-        self._choice = Choice(upstream, linked=order.linked, alone=order.alone)
+        self._shortcuts: dict[Source, DirectLocation] = {}
+        self._choice = SourceSelector(upstream, linked=order.linked, alone=order.alone)
         self._changed = asyncio.Event()
         self._urgent = True
         self._whole = False  # ask for no range though the size is not known
-        self._failures = Failures(order.settings.attempts)
+        self._failures = ConsecutiveFailures(order.settings.attempts)
         self._not_before = 0.0
         self.parts: dict[Source, list[Span]] = defaultdict(list)  # who brought what
 
@@ -205,7 +205,7 @@ class Download:
         """End the lanes that are as good as dead; what they had to bring is then missing again."""
         candidates = self._choice.candidates()
         latency = max(source.health.latency for source in candidates)
-        strain = plan.STRAINED if self._effort.strained() else 1.0
+        strain = plan.STRAINED if self._effort.saturated() else 1.0
         everybody = [lane for lane in self._lanes if lane.asked]
         for lane in plan.stalled(everybody, now, latency, strain * (1.0 + self._choice.silences() / 8)):
             self._give_up(lane, "connection stalled, asking another")
@@ -224,7 +224,7 @@ class Download:
     def _give_up(self, lane: Lane[Source], why: str) -> None:
         if not self._lanes[lane].done():
             log.info(why, source=lane.source.name, **self._about())
-            self._choice.shun(lane.source)
+            self._choice.back_off(lane.source)
             self._lanes[lane].cancel()
 
     def _first_span(self, source: Source) -> Span:
@@ -252,7 +252,7 @@ class Download:
         size = self._growing.size if self._growing else order.size
         # To the end without a bound: of the whole it is then the plainest request there is.
         span = (lane.start, None if lane.stop in (size, ENDLESS) else lane.stop)
-        shortcut = self._shortcuts.setdefault(lane.source, Shortcut())
+        shortcut = self._shortcuts.setdefault(lane.source, DirectLocation())
         async with lane.source.turn():
             lane.asked, lane.began, lane.last = True, (now := time.monotonic()), now
             try:
@@ -367,7 +367,7 @@ class Download:
         if self._failures.too_many:
             raise error
         if error.failure is Failure.TIMEOUT:
-            self._choice.shun(lane.source)
+            self._choice.back_off(lane.source)
         log.info("transfer broke, resuming", reason=str(error), source=lane.source.name, **self._about())
         pause = self._failures.pause(PAUSES)
         if all(source.resting(now) for source in self._choice.candidates()):

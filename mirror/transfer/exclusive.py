@@ -16,18 +16,18 @@ POLL_SECONDS = 0.005
 
 
 @asynccontextmanager
-async def alone(store: Store, digest: Digest) -> AsyncIterator[None]:
+async def exclusive(store: Store, digest: Digest) -> AsyncIterator[None]:
     """No other process fetches what has this digest, or this name for a lock, at the same time.
 
     Whoever waited looks whether it is here now. Where the disk allows no lock, everybody fetches for himself.
     """
-    claim = None
+    lease = None
     with suppress(StoreError):
-        while (claim := await store.claim(digest)) is None:  # noqa: ASYNC110  # a file lock
+        while (lease := await store.lease(digest)) is None:  # noqa: ASYNC110  # a file lock
             await asyncio.sleep(POLL_SECONDS)
     try:
         yield
     finally:
-        if claim is not None:
+        if lease is not None:
             with suppress(StoreError):
-                await to_the_end(store.give_up(claim))
+                await to_the_end(store.give_up(lease))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mirror.upstream.http.low_speed import worthwhile
 
 
-class Failures:
+class ConsecutiveFailures:
     """A failure after which much had come is the first one again, a break costs nothing then.
 
     What came in the meantime over all connections counts. Those that broke together, because what they led to

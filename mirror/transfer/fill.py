@@ -14,16 +14,16 @@ from contextlib import suppress
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError
-from mirror.store.health import Kind, kind_of
+from mirror.store.health import FaultKind, kind_of
 from mirror.store.metadata.index import Link
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.partial import Partial
-from mirror.transfer.context import Tools
-from mirror.transfer.corruption import Parts, proven
-from mirror.transfer.download import Download, Order
-from mirror.transfer.follow import Following
+from mirror.transfer.context import TransferContext
+from mirror.transfer.corruption import Parts, sole_supplier
+from mirror.transfer.download import Download, DownloadOrder
+from mirror.transfer.follow import FillFollower
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
@@ -40,9 +40,15 @@ class Fill:
     """Run once; `opened` is called once too."""
 
     def __init__(
-        self, tools: Tools, upstream: Upstream, repository: Repository, digest: Digest, *, urgent: bool = True
+        self,
+        context: TransferContext,
+        upstream: Upstream,
+        repository: Repository,
+        digest: Digest,
+        *,
+        urgent: bool = True,
     ) -> None:
-        self._tools = tools
+        self._context = context
         self._upstream = upstream
         self._urgent = urgent
         self._running: Download | None = None
@@ -55,9 +61,9 @@ class Fill:
 
     async def run(self, opened: Opened) -> None:
         """Raises UpstreamError or StoreError, with what was received kept for the next fill."""
-        settings = self._tools.settings
-        following = Following(
-            self._tools.store,
+        settings = self._context.settings
+        following = FillFollower(
+            self._context.store,
             self._upstream,
             self._repository,
             self._digest,
@@ -72,7 +78,7 @@ class Fill:
             elif self._growing is None:
                 opened(None)
         except StoreError as error:
-            self._tools.store.failed(error)
+            self._context.store.failed(error)
             raise
         finally:
             if following.growing is not None:
@@ -83,12 +89,12 @@ class Fill:
         try:
             if present:
                 opened(None)
-                await self._tools.store.discard(partial)  # what locking it has made
+                await self._context.store.discard(partial)  # what locking it has made
             else:
-                with self._tools.metrics.fills_running.track_inprogress():
+                with self._context.metrics.fills_running.track_inprogress():
                     await self._fill(partial, opened)
         except StoreError as error:
-            if kind_of(error) is Kind.FULL:  # what it takes is better used for something that fits
+            if kind_of(error) is FaultKind.FULL:  # what it takes is better used for something that fits
                 await self._discard(partial)
             raise
         finally:
@@ -108,7 +114,7 @@ class Fill:
                 await self._discard(partial)
                 raise self._wrong(elsewhere)
             log.warning("wrong bytes from upstream, asking again", **self._about())
-            self._tools.metrics.fill_failures.labels("digest").inc()
+            self._context.metrics.fill_failures.labels("digest").inc()
             await self._growing_file().restart()
             self._start_verifying()
             parts = await self._download(partial, opened)
@@ -117,15 +123,15 @@ class Fill:
         # In one go, even when the mirror is stopping: in between there would be files that nobody needs.
         await to_the_end(self._keep(partial, verified))
 
-    async def _keep(self, partial: Partial, verified: Verified) -> None:
-        await self._tools.store.adopt(verified)
-        await self._tools.store.add_link(self._repository, self._digest, Link(size=verified.size))
+    async def _keep(self, partial: Partial, verified: VerifiedFile) -> None:
+        await self._context.store.adopt(verified)
+        await self._context.store.add_link(self._repository, self._digest, Link(size=verified.size))
         await self._discard(partial)
 
     async def _discard(self, partial: Partial) -> None:
         """That it cannot be is found out by the next fill, and no matter of this one."""
         with suppress(StoreError):
-            await self._tools.store.discard(partial)
+            await self._context.store.discard(partial)
 
     async def _download(self, partial: Partial, opened: Opened) -> Parts:
         """Until nothing is missing; which source brought what."""
@@ -138,19 +144,19 @@ class Fill:
         size = self._link.size if self._link else None
         if size is not None and partial.chunks is None:
             # Done while the upstream has not answered yet.
-            preparing = self._tools.store.prepare(partial, size, self._tools.settings.chunk_size)
-            self._preparing = self._tools.tasks.spawn(preparing, name=f"prepare {self._digest}")
-        order = Order(
+            preparing = self._context.store.prepare(partial, size, self._context.settings.chunk_size)
+            self._preparing = self._context.tasks.spawn(preparing, name=f"prepare {self._digest}")
+        order = DownloadOrder(
             self._repository,
             self._digest,
             size=size,
             missing=left,
             linked=self._link is not None,
-            settings=self._tools.settings,
+            settings=self._context.settings,
             alone=self._uncaught(),
         )
         self._running = Download(
-            self._tools.tasks, self._upstream, order, lambda size: self._grow(partial, size, opened)
+            self._context.tasks, self._upstream, order, lambda size: self._grow(partial, size, opened)
         )
         if not self._urgent:
             self._running.wait()
@@ -165,23 +171,23 @@ class Fill:
 
     async def _blame(self, parts: Parts) -> None:
         """Leave alone who sent wrong bytes; while that is not known, all mirrors that had a part."""
-        doubts = self._tools.doubts
-        liar = proven(parts, self._growing_file().size)
-        if liar is not None:
-            for source in doubts.caught(self._digest, liar):
-                source.health.cleared()
-            self._lied(liar)
+        corruption = self._context.corruption
+        culprit = sole_supplier(parts, self._growing_file().size)
+        if culprit is not None:
+            for source in corruption.caught(self._digest, culprit):
+                source.health.clear_suspicion()
+            self._lied(culprit)
             return
         suspects = [source for source in parts if source is not self._upstream.own]
         names = ", ".join(source.name for source in suspects)
         log.error("wrong bytes from one of several sources", sources=names, **self._about())
         for source in suspects:
-            source.suspected()
-        await doubts.keep(self._growing_file(), parts)
+            source.suspect()
+        await corruption.keep(self._growing_file(), parts)
 
     def _uncaught(self) -> list[Source]:
         """Whom to ask for it one after another, if it was wrong before."""
-        return self._tools.doubts.order(self._digest, self._upstream.sources)
+        return self._context.corruption.order(self._digest, self._upstream.sources)
 
     def _wrong(self, elsewhere: bool) -> WrongBytes:
         error = WrongBytes(
@@ -192,29 +198,31 @@ class Fill:
 
     async def _judge(self) -> None:
         """The right blob is here. If it was wrong before, that tells who it was."""
-        for source, lied in (await self._tools.doubts.settle(self._growing_file())).items():
-            if lied:
+        for source, report_corruption in (
+            await self._context.corruption.settle(self._growing_file())
+        ).items():
+            if report_corruption:
                 self._lied(source)
             else:
-                source.health.cleared()
+                source.health.clear_suspicion()
 
     def _lied(self, source: Source) -> None:
-        source.lied(str(self._digest))
-        self._tools.metrics.source_lies.labels(self._upstream.name, source.name).inc()
+        source.report_corruption(str(self._digest))
+        self._context.metrics.source_lies.labels(self._upstream.name, source.name).inc()
 
     async def _grow(self, partial: Partial, announced: int | None, opened: Opened) -> GrowingFile:
         """The upstream has confirmed the blob: from now on readers may follow."""
         size = await self._size(announced)
-        settings = self._tools.settings
+        settings = self._context.settings
         if self._preparing is not None:
             await self._preparing
-        self._growing = await self._tools.store.grow(
+        self._growing = await self._context.store.grow(
             partial, size, settings.chunk_size, verify_first=settings.verify_first
         )
         self._start_verifying()
         opened(self._growing)
         # Nobody waits for it: what comes is not yet there.
-        self._tools.tasks.spawn(self._tools.store.fit(), name=f"make room for {self._digest}")
+        self._context.tasks.spawn(self._context.store.fit(), name=f"make room for {self._digest}")
         return self._growing
 
     async def _size(self, announced: int | None) -> int:
@@ -233,11 +241,11 @@ class Fill:
         return size
 
     def _start_verifying(self) -> None:
-        self._verifying = self._tools.tasks.spawn(
+        self._verifying = self._context.tasks.spawn(
             self._growing_file().verify_on(), name=f"verify {self._digest}"
         )
 
-    async def _verify(self) -> Verified | None:
+    async def _verify(self) -> VerifiedFile | None:
         """The finished file, released to its readers; None when it is not what its name says."""
         if self._verifying is not None:
             await self._verifying
@@ -253,7 +261,7 @@ class Fill:
         await stop_task(self._verifying)
         if self._growing is not None:
             self._growing.close()
-        await self._tools.store.release(partial)
+        await self._context.store.release(partial)
 
     def _about(self) -> dict[str, object]:
         return {"repository": str(self._repository), "digest": str(self._digest)}

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.errors import Lost, ShuttingDown, StoreError
+from mirror.store.errors import PartialLost, ShuttingDown, StoreError
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer.fill import Opened
 from mirror.upstream.errors import UpstreamError, WrongBytes
@@ -21,7 +21,7 @@ Error = TypeVar("Error", UpstreamError, StoreError)
 SHUTTING_DOWN = ShuttingDown("the mirror is shutting down")
 
 
-class Filling(Protocol):
+class RunningFill(Protocol):
     """What brings a blob: a Fill, or a SmallFill."""
 
     async def run(self, opened: Opened) -> None: ...
@@ -88,7 +88,7 @@ class Flight:
         self.land(None)
 
 
-class Flights:
+class FlightTable:
     """At most one flight per digest (invariant 2), owned by no client (invariant 3)."""
 
     def __init__(self, tasks: Tasks, metrics: Metrics) -> None:
@@ -100,7 +100,7 @@ class Flights:
     def get(self, digest: Digest) -> Flight | None:
         return self._running.get(digest)
 
-    def start(self, flight: Flight, fill: Filling) -> None:
+    def start(self, flight: Flight, fill: RunningFill) -> None:
         self._running[flight.digest] = flight
         flight.hurry = fill.hurry
         task = self._tasks.spawn(self._fly(flight, fill), name=f"fill {flight.digest}")
@@ -117,7 +117,7 @@ class Flights:
         flight.stop()
         return True
 
-    async def _fly(self, flight: Flight, fill: Filling) -> None:
+    async def _fly(self, flight: Flight, fill: RunningFill) -> None:
         error: UpstreamError | StoreError | None = SHUTTING_DOWN
         try:
             await fill.run(flight.open)
@@ -125,7 +125,7 @@ class Flights:
         except UpstreamError as failed:
             error = self._failed(flight, failed, failed.failure.value)
         except StoreError as failed:
-            error = self._failed(flight, failed, "lost" if isinstance(failed, Lost) else "disk")
+            error = self._failed(flight, failed, "lost" if isinstance(failed, PartialLost) else "disk")
         finally:
             self._land(flight, error)
 
@@ -134,7 +134,7 @@ class Flights:
         if self._running.get(flight.digest) is flight:
             del self._running[flight.digest]
             flight.land(error)
-            if isinstance(error, StoreError) and not isinstance(error, Lost):
+            if isinstance(error, StoreError) and not isinstance(error, PartialLost):
                 self.on_disk_trouble()
 
     def _failed(self, flight: Flight, error: Error, reason: str) -> Error:

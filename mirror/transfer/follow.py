@@ -12,12 +12,12 @@ from contextlib import suppress
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import Held
-from mirror.store.errors import Lost, StoreError
+from mirror.store.cache_dir import LocalContent
+from mirror.store.errors import PartialLost, StoreError
 from mirror.store.metadata.index import Link
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.partial import Partial
-from mirror.store.partial.remote_partial import Followed
+from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.store import Store
 from mirror.transfer.exclusive import POLL_SECONDS
 from mirror.upstream.upstream import Upstream
@@ -31,7 +31,7 @@ log = get_logger(__name__)
 LOCK_SECONDS = 0.05
 
 
-class Following:
+class FillFollower:
     """Run `lock` once, `close` at the end. `growing`: what readers here were given, None for nothing."""
 
     def __init__(
@@ -43,9 +43,9 @@ class Following:
         self._repository = repository
         self._digest = digest
         self._verify_first = verify_first
-        self._followed: Followed | None = None
+        self._followed: RemotePartial | None = None
 
-    async def lock(self, opened: Callable[[GrowingFile], None]) -> tuple[Partial | None, Held]:
+    async def lock(self, opened: Callable[[GrowingFile], None]) -> tuple[Partial | None, LocalContent]:
         """The locked partial, of `growing` if that is one; None when the blob is in the store.
 
         `opened` is called when readers can follow. Raises UpstreamError when this repository may not have it,
@@ -86,7 +86,7 @@ class Following:
         gone = followed.gone
         if not growing.observe(followed.look()) or (gone and not growing.verified):
             # It was wrong, or there was no room for it: that cannot be told here.
-            raise Lost(f"{self._digest}: what another process has downloaded was thrown away")
+            raise PartialLost(f"{self._digest}: what another process has downloaded was thrown away")
         wish = growing.wish()
         followed.wish(wish)
         return wish
@@ -110,7 +110,7 @@ class Following:
         self.growing = self._store.follower(self._followed, verify_first=self._verify_first)
         opened(self.growing)
 
-    async def _over(self, partial: Partial | None, held: Held) -> tuple[Partial | None, Held]:
+    async def _over(self, partial: Partial | None, held: LocalContent) -> tuple[Partial | None, LocalContent]:
         """The other process does not fill it any more: it is done, has failed, or is dead."""
         growing, followed = self.growing, self._followed
         if growing is None or followed is None:
@@ -122,7 +122,7 @@ class Following:
                 growing.take_over(partial)
                 return partial, held
             if not growing.verified:
-                raise Lost(f"{self._digest}: another process could not keep it")
+                raise PartialLost(f"{self._digest}: another process could not keep it")
         except BaseException:
             await self._leave(partial)
             raise

@@ -16,13 +16,13 @@ from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
 from mirror.store.errors import translated
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 from mirror.store.partial.growing import HELD_WHOLE
 from mirror.transfer.body_buffer import clipped, skipping
-from mirror.transfer.context import Tools
-from mirror.transfer.failure_count import Failures
+from mirror.transfer.context import TransferContext
+from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
-from mirror.upstream.http_client import Shortcut
+from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
@@ -34,7 +34,7 @@ log = get_logger(__name__)
 COMPARED = 1024 * 1024
 
 
-class Reader(Protocol):
+class ComparableReader(Protocol):
     """As much as a comparison needs of a `BlobReader`."""
 
     file: BinaryIO
@@ -43,7 +43,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentPart:
     """What a client was sent of a growing file before that failed: a part that nobody has verified.
 
     With a right end behind it a wrong part would be a complete wrong blob (invariant 4): so it is compared.
@@ -51,7 +51,7 @@ class Sent:
 
     file: BinaryIO
     span: Span
-    threads: DiskThreads
+    executor: DiskExecutor
 
     async def agrees(self, piece: bytes, offset: int) -> bool:
         """Whether what was sent of this piece of the blob is what is in it. StoreError."""
@@ -61,17 +61,17 @@ class Sent:
         # A descriptor of the thread's own: the reader may leave, and close its file, in the meantime.
         with translated("compare"):
             descriptor = os.dup(self.file.fileno())
-        read = await self.threads.run(_read_once, descriptor, stop - start, start)
+        read = await self.executor.run(_read_once, descriptor, stop - start, start)
         return read == piece[start - offset : stop - offset]
 
-    async def agrees_with(self, reader: "Reader") -> bool:
+    async def agrees_with(self, reader: "ComparableReader") -> bool:
         """The same of another reader of the blob, as it may be read. Raises what `wait_readable` does."""
         offset = self.span.start
         while offset < self.span.stop:
             stop = min(await reader.wait_readable(offset), self.span.stop, offset + COMPARED)
             with translated("compare"):
                 descriptor = os.dup(reader.file.fileno())
-            piece = await self.threads.run(_read_once, descriptor, stop - offset, offset)
+            piece = await self.executor.run(_read_once, descriptor, stop - offset, offset)
             if not piece or not await self.agrees(piece, offset):
                 return False
             offset += len(piece)
@@ -85,34 +85,34 @@ def _read_once(descriptor: int, size: int, offset: int) -> bytes:
         os.close(descriptor)
 
 
-class PassedBlob:
+class PassThroughBlob:
     """A blob of a known size that the repository is known to have."""
 
     def __init__(
-        self, tools: Tools, upstream: Upstream, repository: Repository, digest: Digest, size: int
+        self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest, size: int
     ) -> None:
         self.size = size
-        self._tools = tools
+        self._context = context
         self._upstream = upstream
         self._repository = repository
         self._digest = digest
-        self._shortcut: dict[Source, Shortcut] = {}
+        self._shortcut: dict[Source, DirectLocation] = {}
         self._served: set[Source] = set()
         self._failed: set[Source] = set()
 
-    async def stream(self, span: Span, sent: "Sent | None" = None) -> AsyncGenerator[bytes, None]:
+    async def stream(self, span: Span, sent: "SentPart | None" = None) -> AsyncGenerator[bytes, None]:
         """The bytes of a span, once. UpstreamError when the rest will not come, or the whole is wrong.
 
         `sent`: what the client was given before, of which nobody knows yet whether it was right.
         """
-        self._tools.metrics.passed_through.inc()
+        self._context.metrics.passed_through.inc()
         held = self.size - min(self.size, HELD_WHOLE)
         source = self._bytes(span) if span.stop <= held else self._proven(span, held, sent)
         async with aclosing(source) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _proven(self, span: Span, held: int, sent: "Sent | None") -> AsyncGenerator[bytes, None]:
+    async def _proven(self, span: Span, held: int, sent: "SentPart | None") -> AsyncGenerator[bytes, None]:
         """A span with what lies behind `held` in it: that is given when all of the blob was right."""
         hasher, offset, end = self._digest.hasher(), 0, bytearray()
         async with aclosing(self._bytes(Span(0, self.size))) as pieces:
@@ -131,7 +131,7 @@ class PassedBlob:
 
     async def _bytes(self, span: Span) -> AsyncGenerator[bytes, None]:
         """From one source after the other, each going on where the last one broke off."""
-        offset, failures = span.start, Failures(self._tools.settings.attempts)
+        offset, failures = span.start, ConsecutiveFailures(self._context.settings.attempts)
         while offset < span.stop:
             source, began = self._pick(), time.monotonic()
             try:
@@ -149,7 +149,7 @@ class PassedBlob:
 
     async def _from(self, source: Source, span: Span) -> AsyncGenerator[bytes, None]:
         """A span from one source: all of it, or UpstreamError."""
-        shortcut = self._shortcut.setdefault(source, Shortcut())
+        shortcut = self._shortcut.setdefault(source, DirectLocation())
         asked = (span.start, None if span.stop == self.size else span.stop)
         path, began, left = self._repository.path, time.monotonic(), span.length
         async with source.turn(), source.open_blob(path, self._digest, asked, shortcut) as body:
@@ -175,10 +175,10 @@ class PassedBlob:
 
     def _wrong(self) -> UpstreamError:
         """What came is not what it should be. A mirror that brought all of it is left alone for that."""
-        self._tools.metrics.fill_failures.labels("digest").inc()
+        self._context.metrics.fill_failures.labels("digest").inc()
         if len(self._served) == 1 and (source := next(iter(self._served))) is not self._upstream.own:
-            source.lied(str(self._digest))
-            self._tools.metrics.source_lies.labels(self._upstream.name, source.name).inc()
+            source.report_corruption(str(self._digest))
+            self._context.metrics.source_lies.labels(self._upstream.name, source.name).inc()
         return WrongBytes(Failure.INVALID, f"{self._upstream.name} sent bytes that are not {self._digest}")
 
 

@@ -12,8 +12,8 @@ from mirror.store.cache_dir import SMALL_BYTES
 from mirror.store.errors import StoreError
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link
-from mirror.store.partial.lease import Claim
-from mirror.transfer.context import Tools
+from mirror.store.partial.lease import Lease
+from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import POLL_SECONDS
 from mirror.transfer.fill import Opened
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
@@ -32,9 +32,9 @@ class SmallFill:
     """Run once. `opened` is called with the bytes, or with None when they are in the store."""
 
     def __init__(
-        self, tools: Tools, upstream: Upstream, repository: Repository, digest: Digest, link: Link
+        self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest, link: Link
     ) -> None:
-        self._tools = tools
+        self._context = context
         self._upstream = upstream
         self._repository = repository
         self._digest = digest
@@ -43,33 +43,33 @@ class SmallFill:
     async def run(self, opened: Opened) -> None:
         """Raises UpstreamError or StoreError."""
         try:
-            claim = await self._claim()
+            lease = await self._lease()
         except StoreError as error:
-            self._tools.store.failed(error)
+            self._context.store.failed(error)
             raise
-        if claim.present:
-            await self._tools.store.give_up(claim)
+        if lease.present:
+            await self._context.store.give_up(lease)
             opened(None)
             return
-        with self._tools.metrics.fills_running.track_inprogress():
-            await self._fill(claim, opened)
+        with self._context.metrics.fills_running.track_inprogress():
+            await self._fill(lease, opened)
 
     def hurry(self) -> None:
         """It takes one request: nothing of it can be left for later."""
 
-    async def _claim(self) -> Claim:
-        while (claim := await self._tools.store.claim(self._digest)) is None:  # noqa: ASYNC110  # a file lock
+    async def _lease(self) -> Lease:
+        while (lease := await self._context.store.lease(self._digest)) is None:  # noqa: ASYNC110  # a file lock
             await asyncio.sleep(POLL_SECONDS)
-        return claim
+        return lease
 
-    async def _fill(self, claim: Claim, opened: Opened) -> None:
+    async def _fill(self, lease: Lease, opened: Opened) -> None:
         try:
             data = await self._download()
         except BaseException:
-            await self._tools.store.give_up(claim)
+            await self._context.store.give_up(lease)
             raise
         opened(data)
-        await self._tools.store.keep(self._repository, claim, Content(self._link, data))
+        await self._context.store.keep(self._repository, lease, Content(self._link, data))
 
     async def _download(self) -> bytes:
         size = self._link.size
@@ -77,7 +77,7 @@ class SmallFill:
             try:
                 data = await self._upstream.get_blob(self._repository.path, self._digest, SMALL_BYTES)
             except WrongBytes as error:
-                self._tools.metrics.fill_failures.labels("digest").inc()
+                self._context.metrics.fill_failures.labels("digest").inc()
                 if last:
                     raise
                 log.warning("wrong bytes from upstream, asking once more", reason=str(error))

@@ -9,7 +9,7 @@ from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
 
 
-class Choice:
+class SourceSelector:
     """The sources of one upstream, as one download has found them.
 
     `linked`: the repository is known to have the blob, so any source may be asked; else its own endpoint
@@ -63,7 +63,7 @@ class Choice:
         self._refused[source] = error
         self.candidates()
 
-    def shun(self, source: Source) -> None:
+    def back_off(self, source: Source) -> None:
         """Have others asked for a while, longer each time: it fell silent, or was too slow."""
         self._silent[source] += 1
         self._shunned[source] = time.monotonic() + 2.0 ** min(self._silent[source], 6)

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mirror.config.loader import Login, UpstreamSettings
+from mirror.config.schema import LoginSettings, UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.auth import Authorizer
 from mirror.upstream.http.transport import Transport
-from mirror.upstream.rate_limit import OUT, PLENTY, Budget, Pressure
+from mirror.upstream.rate_limit import OUT, PLENTY, Pressure, RateLimit
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -39,10 +39,10 @@ CLAIMED_FOR = 3600.0
 class Account:
     """One account, or none: then what is known about anonymous requests."""
 
-    def __init__(self, name: str, auth: Authorizer, budget: Budget) -> None:
+    def __init__(self, name: str, auth: Authorizer, rate_limit: RateLimit) -> None:
         self.name = name
         self.auth = auth
-        self.budget = budget
+        self.rate_limit = rate_limit
 
     def __repr__(self) -> str:
         return f"Account({self.name!r})"
@@ -50,37 +50,37 @@ class Account:
     @property
     def turn(self) -> tuple[bool, bool, bool]:
         """Less is better; equal ones are used in the order of the configuration."""
-        return (self.auth.refused, self.budget.refused, self.budget.pressure is OUT)
+        return (self.auth.refused, self.rate_limit.refused, self.rate_limit.pressure is OUT)
 
     def observe(self, headers: Mapping[str, str], status: int, upstream: str) -> None:
         """An answer of the upstream itself came to a request with this account."""
-        before = self.budget.pressure
-        self.budget.observe(headers, status)
-        now = self.budget.pressure
+        before = self.rate_limit.pressure
+        self.rate_limit.observe(headers, status)
+        now = self.rate_limit.pressure
         if now is not before:
-            told = self.budget.told
-            values = {"remaining": told.remaining, "limit": told.limit} if told is not None else {}
+            reading = self.rate_limit.reading
+            values = {"remaining": reading.remaining, "limit": reading.limit} if reading is not None else {}
             tell = log.info if now is PLENTY else log.warning
-            tell("rate limit", upstream=upstream, account=self.name, budget=now.name, **values)
+            tell("rate limit", upstream=upstream, account=self.name, rate_limit=now.name, **values)
 
     def report(self, metrics: Metrics, upstream: str) -> None:
         """Set the gauges to what is known."""
-        told = self.budget.told
-        if told is not None:
-            metrics.ratelimit_remaining.labels(upstream, self.name).set(told.remaining)
-        if told is not None and told.limit is not None:
-            metrics.ratelimit_limit.labels(upstream, self.name).set(told.limit)
+        reading = self.rate_limit.reading
+        if reading is not None:
+            metrics.ratelimit_remaining.labels(upstream, self.name).set(reading.remaining)
+        if reading is not None and reading.limit is not None:
+            metrics.ratelimit_limit.labels(upstream, self.name).set(reading.limit)
 
     def state(self) -> dict[str, Any]:
         """For people. The numbers are None where the upstream has not said anything lately."""
-        told = self.budget.told
+        reading = self.rate_limit.reading
         return {
             "account": self.name,
-            "budget": self.budget.pressure.name,
-            "limit": told and told.limit,
-            "remaining": told and told.remaining,
-            "window": told and told.window,
-            "source": told and told.source,
+            "budget": self.rate_limit.pressure.name,
+            "limit": reading and reading.limit,
+            "remaining": reading and reading.remaining,
+            "window": reading and reading.window,
+            "source": reading and reading.source,
         }
 
 
@@ -105,13 +105,13 @@ class Accounts:
     """Chooses. `public` of the methods asks the upstream whether anybody may read the repository."""
 
     def __init__(self, settings: UpstreamSettings, transport: Transport, clock: Callable[[], float]) -> None:
-        def account(name: str, login: Login) -> Account:
+        def account(name: str, login: LoginSettings) -> Account:
             values = {"username": login.username, "password": login.password}
             return Account(
-                name, Authorizer(settings.model_copy(update=values), transport, clock), Budget(clock)
+                name, Authorizer(settings.model_copy(update=values), transport, clock), RateLimit(clock)
             )
 
-        self.anonymous = account(ANONYMOUS, Login())
+        self.anonymous = account(ANONYMOUS, LoginSettings())
         named = tuple(account(login.username or "", login) for login in settings.logins())
         self.all = named or (self.anonymous,)
         self._clock = clock
@@ -149,9 +149,9 @@ class Accounts:
         """How sparing to be with requests for the repository: as the account allows that has most left."""
         claim, known = self._claims.get(repository), self._openness.get(repository)
         if claim is not None and known is not None and not known.public and self._clock() < known.until:
-            return claim.account.budget.pressure
+            return claim.account.rate_limit.pressure
         usable = [account for account in self.all if not account.auth.refused] or self.all
-        return min((account.budget.pressure for account in usable), key=lambda pressure: pressure.stretch)
+        return min((account.rate_limit.pressure for account in usable), key=lambda pressure: pressure.stretch)
 
     def scrubbed(self, text: str) -> str:
         """`text` without any of the passwords, should an upstream echo one."""

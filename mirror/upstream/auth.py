@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 
 from yarl import URL
 
-from mirror.config.loader import UpstreamSettings
+from mirror.config.schema import UpstreamSettings
 from mirror.oci.challenge import Challenge
 from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.redirect import Rules, origin, parse_url, refusal
+from mirror.upstream.http.redirect import RedirectRules, origin, parse_url, refusal
 from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.retry import parse_retry_after
 from mirror.util.log import redact_url
@@ -41,7 +41,7 @@ _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class TokenScope:
     """A 401 to be answered: its challenges, and the Authorization header it did not accept.
 
     `own`: it came from the upstream's own origin, not from where a redirect led.
@@ -96,9 +96,9 @@ class Authorizer:
         """The Authorization header the upstream will want, by its last challenge; None before the first."""
         if self._last is None:
             return None
-        return await self.answer(Demand((self._last,), repository, own=True))
+        return await self.answer(TokenScope((self._last,), repository, own=True))
 
-    async def answer(self, demand: Demand) -> str:
+    async def answer(self, demand: TokenScope) -> str:
         """The Authorization header that answers a 401; UpstreamError(DENIED) when there is none."""
         refusals = []
         for challenge in self._in_order(demand.challenges):
@@ -122,7 +122,7 @@ class Authorizer:
         usable = [challenge for challenge in challenges if challenge.scheme in ("bearer", "basic")]
         return sorted(usable, key=lambda challenge: challenge.scheme != "bearer")
 
-    def _basic(self, demand: Demand) -> str:
+    def _basic(self, demand: TokenScope) -> str:
         if not demand.own:
             raise _Unusable("no password is sent to where a redirect leads")
         header = self._password()
@@ -132,7 +132,7 @@ class Authorizer:
             raise _Unusable("it does not accept the configured user and password")
         return header
 
-    async def _bearer(self, challenge: Challenge, demand: Demand) -> str:
+    async def _bearer(self, challenge: Challenge, demand: TokenScope) -> str:
         realm = self._realm(challenge, demand)
         personal = demand.own and self._settings.username is not None and self._may_see_password(realm)
         wanted = _Wanted(
@@ -143,7 +143,7 @@ class Authorizer:
         )
         return await self._token(wanted, demand.rejected)
 
-    def _scope(self, challenge: Challenge, demand: Demand) -> str:
+    def _scope(self, challenge: Challenge, demand: TokenScope) -> str:
         # The upstream's own challenge may carry a placeholder (ghcr.io); at the target of a redirect the
         # repository may have another name, which only the challenge knows.
         foreign = None if demand.own else challenge.parameters.get("scope")
@@ -152,14 +152,14 @@ class Authorizer:
     def _may_see_password(self, realm: URL) -> bool:
         return origin(realm) == self._origin or origin(realm) in self._realms
 
-    def _realm(self, challenge: Challenge, demand: Demand) -> URL:
+    def _realm(self, challenge: Challenge, demand: TokenScope) -> URL:
         """The realm's URL if it may be asked at all."""
         try:
             realm = parse_url(challenge.parameters.get("realm", ""))
         except ValueError:
             raise _Unusable("its realm is not a URL") from None
         trusted = origin(realm) in self._realms
-        rules = Rules(self._transport.url, private=self._transport.private or trusted)
+        rules = RedirectRules(self._transport.url, private=self._transport.private or trusted)
         secure = self._transport.url.scheme == "https"
         if realm.raw_user is not None or (reason := refusal(rules, realm, secure=secure)):
             why = "it names a user" if realm.raw_user is not None else reason

@@ -10,7 +10,7 @@ from mirror.upstream.http.transport import Arriving, Response
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadOptions:
     """The two ways to the bytes of a body, of which one is taken, once.
 
     As they come in; or, where that is possible and pays, straight from the socket.
@@ -27,7 +27,7 @@ class BlobBody:
     """
 
     def __init__(
-        self, name: str, reading: Reading, span: tuple[int, int | None], total: int | None, *, whole: bool
+        self, name: str, reading: ReadOptions, span: tuple[int, int | None], total: int | None, *, whole: bool
     ) -> None:
         start, stop = span
         self.start = start
@@ -62,7 +62,7 @@ class BlobBody:
         return self._reading.arriving()
 
 
-def blob_body(name: str, response: Response, asked: Span | None, reading: Reading) -> BlobBody:
+def blob_body(name: str, response: Response, asked: Span | None, reading: ReadOptions) -> BlobBody:
     """The body of a 200 or 206 answer. `asked`: the range asked for, None for everything."""
     if response.status == 200:
         total = response.content_length

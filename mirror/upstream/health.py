@@ -27,13 +27,13 @@ UNKNOWN_LATENCY = 0.2
 REMEMBERED = 32
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
 
 
-class Health:
+class SourceHealth:
     """Averages, and a breaker."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
@@ -50,14 +50,14 @@ class Health:
         self._out_until = 0.0
         self._suspected_until = 0.0
 
-    def state(self, now: float) -> State:
-        return self.breaker(now) if self.trusted(now) else State.OPEN
+    def state(self, now: float) -> BreakerState:
+        return self.breaker(now) if self.trusted(now) else BreakerState.OPEN
 
-    def breaker(self, now: float) -> State:
+    def breaker(self, now: float) -> BreakerState:
         """Whether it answers at all, be it with wrong bytes."""
         if not self._open:
-            return State.CLOSED
-        return State.OPEN if now < self._open_until else State.HALF_OPEN
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if now < self._open_until else BreakerState.HALF_OPEN
 
     def usable(self, now: float) -> bool:
         """Whether a request may be sent, and what comes may be believed."""
@@ -70,7 +70,9 @@ class Health:
     def may_be_asked(self, now: float) -> bool:
         """Whether a request may be sent: while half-open, one at a time."""
         state = self.breaker(now)
-        return state is State.CLOSED or (state is State.HALF_OPEN and now >= self._probing_until)
+        return state is BreakerState.CLOSED or (
+            state is BreakerState.HALF_OPEN and now >= self._probing_until
+        )
 
     def asked(self, now: float) -> None:
         """A request is sent. While half-open it is the probe, and nobody else's for a while."""
@@ -102,15 +104,15 @@ class Health:
             self._probing_until = 0.0
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
-    def lied(self, now: float) -> None:
+    def report_corruption(self, now: float) -> None:
         """It sent bytes that are not what their digest says: nothing makes up for that."""
         self._out_until = now + OUT_FOR_LIES
 
-    def suspected(self, now: float) -> None:
+    def suspect(self, now: float) -> None:
         """It, or another one, sent wrong bytes."""
         self._suspected_until = now + OUT_FOR_LIES
 
-    def cleared(self) -> None:
+    def clear_suspicion(self) -> None:
         """It was not the one."""
         self._suspected_until = 0.0
 

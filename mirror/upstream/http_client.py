@@ -13,10 +13,10 @@ from yarl import URL
 
 from mirror.oci.challenge import Challenge, parse_challenges
 from mirror.upstream.accounts import Account, Accounts
-from mirror.upstream.auth import Demand
+from mirror.upstream.auth import TokenScope
 from mirror.upstream.error_body import MAX_ERROR_BYTES, errors_in, excerpt, failure_of
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.redirect import STATUSES, RedirectRefused, Rules, next_hop, origin
+from mirror.upstream.http.redirect import STATUSES, RedirectRefused, RedirectRules, next_hop, origin
 from mirror.upstream.http.transport import Arriving, Response, Transport
 from mirror.upstream.retry import parse_retry_after
 
@@ -29,7 +29,7 @@ class HeadRefused(UpstreamError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class OutgoingRequest:
     """A request. `path` follows `/v2/` and may have a query; `repository` is what a token is asked for."""
 
     method: str
@@ -41,13 +41,13 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Shortcut:
+class DirectLocation:
     """Where redirects led to for one blob: its next range is asked there at once, as long as that works."""
 
     url: URL | None = field(default=None, repr=False)  # signed
 
 
-class Client:
+class HTTPClient:
     """Sends requests to one upstream."""
 
     def __init__(self, transport: Transport, accounts: Accounts) -> None:
@@ -55,12 +55,14 @@ class Client:
         self._accounts = accounts
 
     @contextlib.asynccontextmanager
-    async def open(self, ask: Ask, shortcut: Shortcut | None = None) -> AsyncIterator[Response]:
+    async def open(
+        self, ask: OutgoingRequest, shortcut: DirectLocation | None = None
+    ) -> AsyncIterator[Response]:
         """A successful answer, its body unread. UpstreamError for everything else.
 
         A body that is not read to its end costs the connection: what is left is not waited for.
         """
-        shortcut = shortcut or Shortcut()
+        shortcut = shortcut or DirectLocation()
         response = await self._short(ask, shortcut) or await self._follow(ask)
         if ask.method == "GET" and self._expired(response):
             response.close()
@@ -85,7 +87,7 @@ class Client:
         """The body straight from the socket, instead of by `chunks`, where that pays."""
         return self._transport.arriving(response)
 
-    async def _short(self, ask: Ask, shortcut: Shortcut) -> Response | None:
+    async def _short(self, ask: OutgoingRequest, shortcut: DirectLocation) -> Response | None:
         """The answer of where the last redirect led to; None when that is no longer good."""
         if shortcut.url is None:
             return None
@@ -110,7 +112,7 @@ class Client:
     def _own(self, url: URL) -> bool:
         return origin(url) == origin(self._transport.url)
 
-    async def _follow(self, ask: Ask) -> Response:
+    async def _follow(self, ask: OutgoingRequest) -> Response:
         """The answer to the account whose turn it is; if that one has to rest, to the next."""
         public = partial(self._is_public, ask)
         account = await self._accounts.choose(ask.repository, public)
@@ -129,7 +131,7 @@ class Client:
             raise answer
         return answer
 
-    async def _answer_to(self, account: Account, ask: Ask) -> Response | UpstreamError:
+    async def _answer_to(self, account: Account, ask: OutgoingRequest) -> Response | UpstreamError:
         """What one account is answered, or why it could not ask."""
         try:
             response = await self._walk(ask, account)
@@ -141,9 +143,9 @@ class Client:
             self._accounts.read(ask.repository, account)
         return response
 
-    async def _is_public(self, ask: Ask) -> bool:
+    async def _is_public(self, ask: OutgoingRequest) -> bool:
         """Whether anybody may read what is asked for. By HEAD, which Docker Hub does not count."""
-        head = Ask("HEAD", ask.path, ask.repository, ask.headers)
+        head = OutgoingRequest("HEAD", ask.path, ask.repository, ask.headers)
         try:
             response = await self._authorized(head, self._url(head), self._accounts.anonymous)
         except UpstreamError:
@@ -151,7 +153,7 @@ class Client:
         response.release()
         return response.status < 400
 
-    async def _walk(self, ask: Ask, account: Account) -> Response:
+    async def _walk(self, ask: OutgoingRequest, account: Account) -> Response:
         """The answer at the end of all redirects."""
         visited = [self._url(ask)]
         while True:
@@ -163,31 +165,33 @@ class Client:
             if response.status == 303 and not ask.follow_see_other:
                 return response
             response.release()
-            rules = Rules(self._transport.url, private=self._transport.private)
+            rules = RedirectRules(self._transport.url, private=self._transport.private)
             try:
                 visited.append(next_hop(rules, visited, location))
             except RedirectRefused as reason:
                 message = f"{self._transport.name}: {reason}"
                 raise UpstreamError(Failure.INVALID, message, status=response.status) from None
 
-    def _url(self, ask: Ask) -> URL:
+    def _url(self, ask: OutgoingRequest) -> URL:
         return URL(f"{self._transport.url}/v2/{ask.path}", encoded=True)
 
-    async def _authorized(self, ask: Ask, url: URL, account: Account, *, own: bool = True) -> Response:
+    async def _authorized(
+        self, ask: OutgoingRequest, url: URL, account: Account, *, own: bool = True
+    ) -> Response:
         """The answer, after the one challenge that a request may meet on one host."""
         authorization = await account.auth.known(ask.repository) if own else None
         response = await self._send(ask, url, authorization)
         if response.status == 401 and (own or _challenges(response)):
             challenges = _challenges(response)
             response.release()
-            demand = Demand(challenges or await self._ping(), ask.repository, own, rejected=authorization)
+            demand = TokenScope(challenges or await self._ping(), ask.repository, own, rejected=authorization)
             response = await self._send(ask, url, await account.auth.answer(demand))
         # What stores and other registries say of their limits is not about this account; a 401 is nobody's.
         if own and response.status != 401:
             account.observe(response.headers, response.status, self._transport.name)
         return response
 
-    async def _send(self, ask: Ask, url: URL, authorization: str | None) -> Response:
+    async def _send(self, ask: OutgoingRequest, url: URL, authorization: str | None) -> Response:
         headers = dict(ask.headers)
         if authorization is not None:
             headers["Authorization"] = authorization

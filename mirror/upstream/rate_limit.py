@@ -47,7 +47,7 @@ _MAX_SOURCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RateLimitReading:
     """What answers said last. `window` in seconds; `source` is whom the upstream counts, by its own name."""
 
     remaining: int
@@ -63,13 +63,13 @@ class Told:
         return self.remaining / self.limit
 
 
-class Budget:
+class RateLimit:
     """Nothing that an upstream sends makes this raise."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._told: Told | None = None
-        self._told_until = -math.inf
+        self._reading: RateLimitReading | None = None
+        self._reading_until = -math.inf
         self._refused_until = -math.inf
         self._rest_until = -math.inf
 
@@ -80,8 +80,10 @@ class Budget:
         if remaining is not None:
             limit, of_limit = _parse(headers.get("ratelimit-limit"))
             window = window or of_limit
-            self._told = Told(remaining, limit, window, _source(headers.get("docker-ratelimit-source")))
-            self._told_until = now + min(window or SHORT, LONGEST)
+            self._reading = RateLimitReading(
+                remaining, limit, window, _source(headers.get("docker-ratelimit-source"))
+            )
+            self._reading_until = now + min(window or SHORT, LONGEST)
         pause = parse_retry_after(headers.get("retry-after"))
         if status == 429:
             self._refused_until = now + min(SHORT if pause is None else pause, LONGEST)
@@ -89,9 +91,9 @@ class Budget:
             self._rest_until = now + min(pause, LONGEST)
 
     @property
-    def told(self) -> Told | None:
+    def reading(self) -> RateLimitReading | None:
         """What is known; None when nothing is, or not any more."""
-        return self._told if self._clock() < self._told_until else None
+        return self._reading if self._clock() < self._reading_until else None
 
     @property
     def refused(self) -> bool:
@@ -102,10 +104,10 @@ class Budget:
     def pressure(self) -> Pressure:
         if self._clock() < self._rest_until:
             return OUT
-        told = self.told
-        if told is None:
+        reading = self.reading
+        if reading is None:
             return PLENTY
-        return next(each for each in PRESSURES if told.share <= each.share)
+        return next(each for each in PRESSURES if reading.share <= each.share)
 
 
 def _parse(value: str | None) -> tuple[int | None, int | None]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mirror.config.loader import UpstreamSettings
+from mirror.config.schema import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
@@ -22,13 +22,13 @@ from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestI
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
 from mirror.upstream.accounts import Accounts
-from mirror.upstream.body import BlobBody, Reading, blob_body
+from mirror.upstream.body import BlobBody, ReadOptions, blob_body
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.http.transport import Response, Transport
-from mirror.upstream.http_client import Ask, Client, HeadRefused, Shortcut
+from mirror.upstream.http_client import DirectLocation, HeadRefused, HTTPClient, OutgoingRequest
 from mirror.upstream.media_types import is_page, manifest_type, media_type, says_nothing
 from mirror.upstream.pagination import next_query
-from mirror.upstream.retry import Policy, Retrier
+from mirror.upstream.retry import Retrier, RetryPolicy
 
 # One line with all types, as containerd sends it: with less, Distribution-based registries answer 404 for
 # what they have, and quay.io converts to schema 1 (CLIENTS.md 1.1).
@@ -44,7 +44,7 @@ _QUERY = re.compile(r"[!-~]*")
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestInfo:
+class RemoteManifest:
     """What a HEAD told. `digest` is the upstream's word; None where it said nothing."""
 
     digest: Digest | None
@@ -69,7 +69,7 @@ class TagsPage:
     next_query: str | None
 
 
-class Registry:
+class RegistryClient:
     """One upstream. Repository paths are the upstream's own: `library/alpine`, not `alpine`."""
 
     def __init__(
@@ -84,21 +84,21 @@ class Registry:
         self.name = settings.name
         self._transport = Transport(settings, metrics, offline=offline)
         self.accounts = Accounts(settings, self._transport, clock)
-        self._client = Client(self._transport, self.accounts)
-        self._retry = Retrier(Policy(attempts=settings.attempts), clock, sleep)
+        self._client = HTTPClient(self._transport, self.accounts)
+        self._retry = Retrier(RetryPolicy(attempts=settings.attempts), clock, sleep)
         # Long transfers leave some connections free, so that a tag can be confirmed while layers are fetched.
         self.most_bodies = max(1, settings.max_connections * 7 // 8)
 
     def __repr__(self) -> str:
         return f"Registry({self.name!r})"
 
-    async def head_manifest(self, path: str, reference: Tag | Digest) -> ManifestInfo:
+    async def head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest:
         """What a reference is, without its body where the upstream can do that."""
         info = await self._retry(partial(self._head_manifest, path, reference))
         if info is not None:
             return info
         body = await self.get_manifest(path, reference)
-        return ManifestInfo(body.digest, body.media_type, len(body.data))
+        return RemoteManifest(body.digest, body.media_type, len(body.data))
 
     async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
         """The manifest; INVALID when it is too large, is none, or is not what the digest names."""
@@ -125,7 +125,7 @@ class Registry:
         start: int = 0,
         stop: int | None = None,
         *,
-        shortcut: Shortcut | None = None,
+        shortcut: DirectLocation | None = None,
     ) -> AsyncIterator[BlobBody]:
         """The bytes of a blob from `start` to `stop` (exclusive). See `BlobBody` for what may come instead.
 
@@ -133,11 +133,11 @@ class Registry:
         Leaving the context before the body's end closes the connection.
         """
         asked = Span(start, _END if stop is None else stop) if start or stop is not None else None
-        ask = Ask("GET", f"{path}/blobs/{digest}", path, _range(start, stop) if asked else {})
+        ask = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, _range(start, stop) if asked else {})
         async with contextlib.AsyncExitStack() as stack:
             response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask, shortcut)))
             client = self._client
-            reading = Reading(partial(client.chunks, response), partial(client.arriving, response))
+            reading = ReadOptions(partial(client.chunks, response), partial(client.arriving, response))
             yield blob_body(self.name, response, asked, reading)
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
@@ -171,9 +171,9 @@ class Registry:
         """Close all connections; running transfers break."""
         await self._transport.close()
 
-    async def _head_manifest(self, path: str, reference: Tag | Digest) -> ManifestInfo | None:
+    async def _head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest | None:
         """None when only a GET can tell."""
-        ask = Ask("HEAD", f"{path}/manifests/{reference}", path, _ACCEPT)
+        ask = OutgoingRequest("HEAD", f"{path}/manifests/{reference}", path, _ACCEPT)
         try:
             async with self._client.open(ask) as response:
                 kind = media_type(response.headers.get("Content-Type"))
@@ -181,12 +181,14 @@ class Registry:
                     return None
                 digest = reference if isinstance(reference, Digest) else _digest_header(response)
                 # 0 is what some send for "not known"; no manifest is empty.
-                return ManifestInfo(digest, kind, response.content_length or None)
+                return RemoteManifest(digest, kind, response.content_length or None)
         except HeadRefused:
             return None
 
     async def _get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
-        async with self._client.open(Ask("GET", f"{path}/manifests/{reference}", path, _ACCEPT)) as response:
+        async with self._client.open(
+            OutgoingRequest("GET", f"{path}/manifests/{reference}", path, _ACCEPT)
+        ) as response:
             data = await self._client.read(response, MAX_MANIFEST_BYTES)
             kind = media_type(response.headers.get("Content-Type"))
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
@@ -199,21 +201,21 @@ class Registry:
             raise self._invalid(f"{path}: {error}") from None
 
     async def _head_blob(self, path: str, digest: Digest) -> int | None:
-        async with self._client.open(Ask("HEAD", f"{path}/blobs/{digest}", path)) as response:
+        async with self._client.open(OutgoingRequest("HEAD", f"{path}/blobs/{digest}", path)) as response:
             if is_page(media_type(response.headers.get("Content-Type"))):
                 # Whoever answers everything with a login form does not know what the repository has.
                 raise self._invalid(f"{path}: a web page instead of {digest}")
             return response.content_length
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
-        async with self._client.open(Ask("GET", f"{path}/blobs/{digest}", path)) as response:
+        async with self._client.open(OutgoingRequest("GET", f"{path}/blobs/{digest}", path)) as response:
             data = await self._client.read(response, limit)
         if Digest.of(data, digest.algorithm) != digest:
             raise WrongBytes(Failure.INVALID, f"{self.name} sent bytes that are not {digest}")
         return data
 
     async def _tags(self, path: str, query: str) -> TagsPage:
-        page = await self._page(Ask("GET", f"{path}/tags/list", path), query, MAX_TAGS_BYTES)
+        page = await self._page(OutgoingRequest("GET", f"{path}/tags/list", path), query, MAX_TAGS_BYTES)
         try:
             document = json.loads(page.data)
         except (ValueError, RecursionError):
@@ -223,7 +225,9 @@ class Registry:
         return page
 
     async def _referrers(self, path: str, digest: Digest, query: str) -> TagsPage:
-        ask = Ask("GET", f"{path}/referrers/{digest}", path, {"Accept": OCI_INDEX}, follow_see_other=False)
+        ask = OutgoingRequest(
+            "GET", f"{path}/referrers/{digest}", path, {"Accept": OCI_INDEX}, follow_see_other=False
+        )
         try:
             page = await self._page(ask, query, MAX_REFERRERS_BYTES)
             self._referring(page.data)
@@ -241,11 +245,11 @@ class Registry:
         except ManifestInvalid as error:
             raise self._invalid(f"what answers for referrers is no index: {error}") from None
 
-    async def _page(self, ask: Ask, query: str, limit: int) -> TagsPage:
+    async def _page(self, ask: OutgoingRequest, query: str, limit: int) -> TagsPage:
         if not _QUERY.fullmatch(query) or "#" in query:
             raise self._invalid("a query that cannot be sent")
         path = f"{ask.path}?{query}" if query else ask.path
-        whole = Ask(ask.method, path, ask.repository, ask.headers, ask.follow_see_other)
+        whole = OutgoingRequest(ask.method, path, ask.repository, ask.headers, ask.follow_see_other)
         async with self._client.open(whole) as response:
             data = await self._client.read(response, limit)
             return TagsPage(data, next_query(response.headers.getall("Link", [])))

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetryPolicy:
     """How patient to be; all in seconds.
 
     The sum of waiting stays below `elapsed` because clients must see an answer's headers, or an error,
@@ -43,7 +43,7 @@ class Policy:
 class Retrier:
     """Applies a policy to an operation. Only an UpstreamError that is temporary leads to another attempt."""
 
-    policy: Policy
+    policy: RetryPolicy
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     jitter: Callable[[], float] = random.random

@@ -12,9 +12,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.health import FAILURES, Health, State
-from mirror.upstream.http_client import Shortcut
-from mirror.upstream.registry_client import ManifestBody, ManifestInfo, Registry
+from mirror.upstream.health import FAILURES, BreakerState, SourceHealth
+from mirror.upstream.http_client import DirectLocation
+from mirror.upstream.registry_client import ManifestBody, RegistryClient, RemoteManifest
 from mirror.util.log import get_logger
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ LONGEST_REST = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SourceOptions:
     """How a source is used: see `SourceSettings`. Those of an upstream's own endpoint are the defaults."""
 
     prefix: str = ""
@@ -37,7 +37,9 @@ class Terms:
 class Source:
     """One place to ask, and what is known about it."""
 
-    def __init__(self, name: str, registry: Registry, terms: Terms, total: asyncio.Semaphore) -> None:
+    def __init__(
+        self, name: str, registry: RegistryClient, terms: SourceOptions, total: asyncio.Semaphore
+    ) -> None:
         """`total`: the connections for blobs that all sources of all upstreams have together."""
         self.name = name
         self.prefix = terms.prefix
@@ -46,7 +48,7 @@ class Source:
         self.registry = registry
         self._total = total
         self._turns = asyncio.Semaphore(registry.most_bodies)
-        self.health = Health()
+        self.health = SourceHealth()
         self.ranges = True  # until an answer shows otherwise
         self.level = 1  # how many connections have paid for one blob
         self.lanes = 0  # how many bring blobs now
@@ -82,9 +84,9 @@ class Source:
 
     @contextlib.asynccontextmanager
     async def open_blob(
-        self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: Shortcut
+        self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: DirectLocation
     ) -> AsyncIterator[BlobBody]:
-        """As `Registry.open_blob`, in a `turn`; what it costs and whether it works is remembered."""
+        """As `RegistryClient.open_blob`, in a `turn`; what it costs and whether it works is remembered."""
         start, stop = span
         with self._asked() as began:
             try:
@@ -98,7 +100,7 @@ class Source:
                     self.failed(error)
                 raise
 
-    async def head_manifest(self, repository: str, reference: Tag | Digest) -> ManifestInfo:
+    async def head_manifest(self, repository: str, reference: Tag | Digest) -> RemoteManifest:
         return await self.ask(lambda registry: registry.head_manifest(self.path(repository), reference))
 
     async def get_manifest(self, repository: str, reference: Tag | Digest) -> ManifestBody:
@@ -110,7 +112,7 @@ class Source:
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest))
 
-    async def ask(self, question: Callable[[Registry], Awaitable[T]]) -> T:
+    async def ask(self, question: Callable[[RegistryClient], Awaitable[T]]) -> T:
         """A small request; how long it took and whether it worked is remembered."""
         with self._asked() as began:
             try:
@@ -159,12 +161,12 @@ class Source:
     @property
     def silent(self) -> bool:
         """Whether it gave no answer at all the last time, and has given none since."""
-        return self._silence is not None and self.health.breaker(time.monotonic()) is not State.CLOSED
+        return self._silence is not None and self.health.breaker(time.monotonic()) is not BreakerState.CLOSED
 
     def refuse_while_silent(self) -> None:
         """A source that gave no answer at all is not waited for by one client after the other."""
         silence = self._silence
-        if silence is not None and self.health.breaker(time.monotonic()) is State.OPEN:
+        if silence is not None and self.health.breaker(time.monotonic()) is BreakerState.OPEN:
             raise UpstreamError(silence.failure, f"{silence}, and will be tried again soon")
 
     def failed(self, error: UpstreamError, times: int = 1) -> None:
@@ -187,11 +189,11 @@ class Source:
         accounts = [account.state() for account in self.registry.accounts.all]
         return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
 
-    def suspected(self) -> None:
-        """It sent wrong bytes, or another one did: out for a while, or until it is `cleared`."""
-        self.health.suspected(time.monotonic())
+    def suspect(self) -> None:
+        """It sent wrong bytes, or another one did: out for a while, or until it is `clear_suspicion`."""
+        self.health.suspect(time.monotonic())
 
-    def lied(self, what: str) -> None:
+    def report_corruption(self, what: str) -> None:
         """It sent wrong bytes: out for a while."""
-        self.health.lied(time.monotonic())
+        self.health.report_corruption(time.monotonic())
         log.error("source sent wrong bytes, not used for a while", source=self.name, digest=what)

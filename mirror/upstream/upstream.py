@@ -15,9 +15,9 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import UpstreamError, WrongBytes
-from mirror.upstream.health import State
+from mirror.upstream.health import BreakerState
 from mirror.upstream.rate_limit import Pressure
-from mirror.upstream.registry_client import ManifestBody, ManifestInfo, TagsPage
+from mirror.upstream.registry_client import ManifestBody, RemoteManifest, TagsPage
 from mirror.upstream.source import Source
 from mirror.util.tasks import Tasks
 
@@ -43,7 +43,7 @@ class Upstream:
 
         With wrong bytes even: whatever has a digest is proven, and for tags there is nobody else to ask.
         """
-        return not self.offline and self.own.health.breaker(time.monotonic()) is State.CLOSED
+        return not self.offline and self.own.health.breaker(time.monotonic()) is BreakerState.CLOSED
 
     @property
     def may_be_asked(self) -> bool:
@@ -82,7 +82,7 @@ class Upstream:
         usable = self.usable()
         return usable if self.own in usable else [*usable, self.own]
 
-    async def head_manifest(self, path: str, reference: Tag | Digest) -> ManifestInfo:
+    async def head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest:
         """The word of the upstream itself, or of a source that is trusted with tags."""
         return await self._first(lambda source: source.head_manifest(path, reference), self._trusted())
 
@@ -110,7 +110,7 @@ class Upstream:
             return await answer
         except WrongBytes:
             if source is not self.own:
-                source.lied(str(digest))
+                source.report_corruption(str(digest))
                 self._metrics.source_lies.labels(self.name, source.name).inc()
             raise
 

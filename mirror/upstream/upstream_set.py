@@ -6,17 +6,17 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mirror.config.loader import Config, UpstreamSettings
+from mirror.config.schema import Config, UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.errors import UpstreamError
-from mirror.upstream.health import State
-from mirror.upstream.registry_client import Registry
-from mirror.upstream.source import Source, Terms
+from mirror.upstream.health import BreakerState
+from mirror.upstream.registry_client import RegistryClient
+from mirror.upstream.source import Source, SourceOptions
 from mirror.upstream.upstream import Upstream
 from mirror.util.tasks import Tasks
 
 
-class Upstreams(Mapping[str, Upstream]):
+class UpstreamSet(Mapping[str, Upstream]):
     """All configured upstreams by canonical name, in the order of the configuration.
 
     None is made later because a client named it (invariant 7).
@@ -62,7 +62,7 @@ class Upstreams(Mapping[str, Upstream]):
                 account.report(metrics, upstream.name)
             for source in upstream.sources:
                 labels = (upstream.name, source.name)
-                metrics.source_up.labels(*labels).set(source.health.state(now) is State.CLOSED)
+                metrics.source_up.labels(*labels).set(source.health.state(now) is BreakerState.CLOSED)
                 metrics.source_latency.labels(*labels).set(source.health.latency)
                 metrics.source_speed.labels(*labels).set(source.health.speed)
                 metrics.source_connections.labels(*labels).set(source.lanes)
@@ -83,12 +83,16 @@ def _sources(
     settings: UpstreamSettings, metrics: Metrics, total: asyncio.Semaphore, offline: bool
 ) -> list[Source]:
     """The upstream's own endpoint, then its mirrors."""
-    sources = [Source(_label(settings.url), Registry(settings, metrics, offline=offline), Terms(), total)]
+    sources = [
+        Source(
+            _label(settings.url), RegistryClient(settings, metrics, offline=offline), SourceOptions(), total
+        )
+    ]
     for each in settings.sources:
         # A mirror is asked with its own credentials only: nothing of the upstream's goes there.
         endpoint = UpstreamSettings(name=settings.name, **each.endpoint())
-        registry = Registry(endpoint, metrics, offline=offline)
-        terms = Terms(each.prefix, each.weight, each.tags)
+        registry = RegistryClient(endpoint, metrics, offline=offline)
+        terms = SourceOptions(each.prefix, each.weight, each.tags)
         sources.append(Source(_label(each.url), registry, terms, total))
     return sources
 

@@ -11,7 +11,7 @@ V = TypeVar("V")
 OVERHEAD = 600
 
 
-class Recent(Generic[K, V]):
+class LRUCache(Generic[K, V]):
     """Least recently used goes first. `limit` in bytes, 0 for nothing at all."""
 
     def __init__(self, limit: int) -> None:

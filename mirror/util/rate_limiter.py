@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class RateLimiter:
     """`rate` in bytes per second, 0 for no limit."""
 
     def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:

@@ -11,7 +11,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Single(Generic[K, V]):
+class SingleFlight(Generic[K, V]):
     """The work runs in a task of its own, so nobody who waits can cancel it for the others."""
 
     def __init__(self, tasks: Tasks) -> None:
@@ -21,7 +21,7 @@ class Single(Generic[K, V]):
     def running(self, key: K) -> bool:
         return key in self._running
 
-    async def once(self, key: K, work: Callable[[], Awaitable[V]]) -> V:
+    async def do(self, key: K, work: Callable[[], Awaitable[V]]) -> V:
         """The result of `work`, or of the same work that is already running; raises what it raises."""
         answer = self._running.get(key)
         if answer is None:

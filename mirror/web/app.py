@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from mirror.config.loader import Config
+from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
-from mirror.system.sockets import Listening, Share, bound, printed
+from mirror.system.sockets import AcceptBalancer, ListeningSocket, bound, printed
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
 from mirror.web.probes import Probes
-from mirror.web.protocol import Connection, Server
+from mirror.web.protocol import ProtocolFactory, RequestProtocol
 from mirror.web.registry_api import RegistryApi
-from mirror.web.request_log import Exchange
-from mirror.web.response_cache import Replay
+from mirror.web.request_log import RequestRecord
+from mirror.web.response_cache import ResponseCache
 
 log = get_logger(__name__)
 
@@ -40,15 +40,15 @@ CLOSING_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Listeners:
     """Where to serve: sockets that are bound, and what their connections are encrypted with.
 
-    `share`: other processes accept there too. `retire` is set when they do it alone from now on.
+    `balancer`: other processes accept there too. `retire` is set when they do it alone from now on.
     """
 
-    sockets: Sequence[Listening]
+    sockets: Sequence[ListeningSocket]
     tls: ssl.SSLContext | None
-    share: Share | None = None
+    balancer: AcceptBalancer | None = None
     retire: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -59,7 +59,7 @@ class App:
         self._metrics = service.metrics
         self._registry = RegistryApi(service.cache, config)
         memory = config.cache.memory // REPLAY_SHARE
-        self.replay = Replay(memory, service.metrics, service.used, removed=service.removed)
+        self.response_cache = ResponseCache(memory, service.metrics, service.used, removed=service.removed)
         self.probes = Probes(service)
         self._last = False  # each connection ends with its next answer
         self._running = 0
@@ -67,59 +67,59 @@ class App:
         self._idle.set()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        head = request.protocol.head if isinstance(request.protocol, Connection) else None
+        head = request.protocol.head if isinstance(request.protocol, RequestProtocol) else None
         probed = await self.probes.answer(request)
         if probed is not None:
             if self._last and not self.probes.draining:
                 probed.force_close()
             return probed
-        exchange = Exchange(request, self.replay.removed())
+        record = RequestRecord(request, self.response_cache.removed())
         self._running += 1
         self._idle.clear()
         try:
-            response = await self._answer(exchange)
+            response = await self._answer(record)
             if self._last:  # the next request is for somebody who stays
                 response.force_close()
             elif head is not None:
-                await self.replay.remember(head, exchange, response)
+                await self.response_cache.remember(head, record, response)
             return response
         finally:
-            exchange.report(self._metrics)
+            record.report(self._metrics)
             self._running -= 1
             if not self._running:
                 self._idle.set()
 
-    async def retire(self, server: Server, seconds: float, stop: asyncio.Event) -> None:
+    async def retire(self, server: ProtocolFactory, seconds: float, stop: asyncio.Event) -> None:
         """Until all have left: with their next answer, or because they ask nothing for so long.
 
         What is running is waited for without a limit, because nobody is kept waiting by that.
         """
         self._last = True
-        self.replay.close()
+        self.response_cache.close()
         await first_of(server.deserted.wait(), stop.wait(), seconds=seconds)
         await first_of(self._idle.wait(), stop.wait())
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is running, up to a limit."""
         self._last = self.probes.draining = True
-        self.replay.close()
+        self.response_cache.close()
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
             log.warning("closing connections that did not finish in time", requests=self._running)
 
-    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+    async def _answer(self, record: RequestRecord) -> web.StreamResponse:
         try:
-            return await self._registry.answer(exchange)
+            return await self._registry.answer(record)
         except Exception:
-            log.exception("unexpected error", id=exchange.id)
-            if exchange.streaming:  # an error document would be taken for the rest of the blob
-                return responses.cut_short(exchange)
+            log.exception("unexpected error", id=record.id)
+            if record.streaming:  # an error document would be taken for the rest of the blob
+                return responses.cut_short(record)
             failure = RegistryError(
-                Code.UNKNOWN, f"unexpected error in this mirror; its log says more under id {exchange.id}"
+                Code.UNKNOWN, f"unexpected error in this mirror; its log says more under id {record.id}"
             )
-            return responses.error(exchange, failure)
+            return responses.error(record, failure)
 
 
 async def serve(
@@ -127,7 +127,7 @@ async def serve(
     config: Config,
     ready: Callable[[Sequence[str]], None],
     stop: asyncio.Event,
-    place: Place | None = None,
+    place: Listeners | None = None,
 ) -> None:
     """Tell `ready` the addresses, answer until `stop` is set, or `place.retire`, finish what is running.
 
@@ -135,10 +135,10 @@ async def serve(
     """
     if place is None:
         sockets = await asyncio.to_thread(bound, config.server.listen)
-        place = Place(sockets, config.server.tls())
+        place = Listeners(sockets, config.server.tls())
     app = App(service, config)
-    server = Server(
-        app.replay,
+    server = ProtocolFactory(
+        app.response_cache,
         service.metrics,
         app,
         access_log=None,
@@ -154,15 +154,15 @@ async def serve(
     try:
         for each in place.sockets:
             # Listening says what the backlog is for.
-            each.share = place.share
-            backlog = ACCEPTS if place.share is None else 1
+            each.balancer = place.balancer
+            backlog = ACCEPTS if place.balancer is None else 1
             await web.SockSite(runner, each, ssl_context=place.tls, backlog=backlog).start()
-        server.accept_for(place.share)
+        server.accept_for(place.balancer)
         ready([printed(each) for each in place.sockets])
         await first_of(stop.wait(), place.retire.wait())
         server.accept_for(None)
-        if place.share is not None:
-            place.share.leave()
+        if place.balancer is not None:
+            place.balancer.leave()
         await _accept_no_more(place.sockets)
         for site in runner.sites:
             await site.stop()
@@ -172,10 +172,10 @@ async def serve(
         await app.drain(config.server.shutdown_timeout)
     finally:
         await runner.cleanup()
-        app.replay.close()
+        app.response_cache.close()
 
 
-async def _accept_no_more(sockets: Sequence[Listening]) -> None:
+async def _accept_no_more(sockets: Sequence[ListeningSocket]) -> None:
     """Before the server is closed: asyncio drops what it has accepted in the same turn of the loop."""
     for each in sockets:
         asyncio.get_running_loop().remove_reader(each)

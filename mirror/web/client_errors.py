@@ -9,17 +9,17 @@ import math
 from typing import Literal
 
 from mirror.oci.errors import Code, RegistryError
-from mirror.oci.reference import Kind, Target, Via
+from mirror.oci.reference import Target, TargetKind, Via
 from mirror.store.errors import StoreError
 from mirror.upstream.errors import Failure, UpstreamError
 
 WhenUnavailable = Literal["auto", "next", "honest"]
 
 UNKNOWN = {
-    Kind.MANIFEST: Code.MANIFEST_UNKNOWN,
-    Kind.BLOB: Code.BLOB_UNKNOWN,
+    TargetKind.MANIFEST: Code.MANIFEST_UNKNOWN,
+    TargetKind.BLOB: Code.BLOB_UNKNOWN,
     # At NAME_UNKNOWN oras takes the repository for missing and stops; at any other 404 it looks for the tag.
-    Kind.REFERRERS: Code.MANIFEST_UNKNOWN,
+    TargetKind.REFERRERS: Code.MANIFEST_UNKNOWN,
 }
 
 # There is nothing to wait for, nor anything wrong.

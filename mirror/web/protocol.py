@@ -10,23 +10,25 @@ from aiohttp.http_exceptions import LineTooLong
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
-from mirror.system.sockets import Share
+from mirror.system.sockets import AcceptBalancer
 from mirror.web import responses
-from mirror.web.request_log import Exchange
-from mirror.web.response_cache import Replay
+from mirror.web.request_log import RequestRecord
+from mirror.web.response_cache import ResponseCache
 
 # A head with one of these is not all there is to its request, or changes what becomes of the connection.
 BODIES = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
 
 
-class Connection(web.RequestHandler):
+class RequestProtocol(web.RequestHandler):
     """What is known is answered here; everything else goes on to aiohttp's parser."""
 
-    __slots__ = ("_client", "_metrics", "_replay", "_whole", "head")
+    __slots__ = ("_client", "_metrics", "_response_cache", "_whole", "head")
 
-    def __init__(self, replay: Replay, metrics: Metrics, manager: web.Server, **options: Any) -> None:
+    def __init__(
+        self, response_cache: ResponseCache, metrics: Metrics, manager: web.Server, **options: Any
+    ) -> None:
         super().__init__(manager, **options)
-        self._replay = replay
+        self._response_cache = response_cache
         self._metrics = metrics
         self._client = ""
         self._whole = True  # each request so far was one head and nothing more, and found the connection idle
@@ -41,7 +43,7 @@ class Connection(web.RequestHandler):
         waiter = self._waiter
         idle = waiter is not None and not waiter.done()
         transport: Any = self.transport
-        if idle and self._whole and self._replay.answer(data, transport, self._client):
+        if idle and self._whole and self._response_cache.answer(data, transport, self._client):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             return
         self._whole = self._whole and idle and _is_one_head(data)
@@ -58,30 +60,32 @@ class Connection(web.RequestHandler):
         """What is no HTTP is a client's mistake, told like any other, and not worth a traceback."""
         if status >= 500:
             return super().handle_error(request, status, exc, message)
-        exchange = Exchange(request)
+        record = RequestRecord(request)
         failure = RegistryError(Code.UNSUPPORTED, _reason(exc, message or ""), status=status)
-        response = responses.error(exchange, failure)
+        response = responses.error(record, failure)
         response.force_close()
-        exchange.report(self._metrics)
+        record.report(self._metrics)
         return response
 
 
-class Server(web.Server):
+class ProtocolFactory(web.Server):
     """Makes the connections; `options` are aiohttp's."""
 
     def __init__(
         self,
-        replay: Replay,
+        response_cache: ResponseCache,
         metrics: Metrics,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
         self._here = 0
-        self._share: Share | None = None
+        self._balancer: AcceptBalancer | None = None
         self.deserted = asyncio.Event()  # set while there is no connection
         self.deserted.set()
-        self._connect = partial(Connection, replay, metrics, self, loop=self._loop, **self._kwargs)
+        self._connect = partial(
+            RequestProtocol, response_cache, metrics, self, loop=self._loop, **self._kwargs
+        )
 
     def __call__(self) -> web.RequestHandler:
         return self._connect()
@@ -97,15 +101,15 @@ class Server(web.Server):
         if not self._here:
             self.deserted.set()
 
-    def accept_for(self, share: Share | None) -> None:
-        """Tell `share` how many connections there are, from now on; None: nobody."""
-        self._share = share
+    def accept_for(self, balancer: AcceptBalancer | None) -> None:
+        """Tell `balancer` how many connections there are, from now on; None: nobody."""
+        self._balancer = balancer
         self._count(self._here)
 
     def _count(self, here: int) -> None:
         self._here = here
-        if self._share is not None:
-            self._share.have(here)
+        if self._balancer is not None:
+            self._balancer.have(here)
 
 
 def _reason(error: BaseException | None, message: str) -> str:

@@ -12,22 +12,22 @@ from aiohttp import web
 
 from mirror.cache.cache import Cache
 from mirror.cache.results import FOR_EVER, BlobReader, Outcome, SmallBlob, Unconfirmed
-from mirror.config.loader import Config
+from mirror.config.schema import Config
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.ranges import Span
-from mirror.oci.reference import Kind, Repository, Tag, Target, parse_target
+from mirror.oci.reference import Repository, Tag, Target, TargetKind, parse_target
 from mirror.store.errors import ShuttingDown, StoreError
-from mirror.transfer.passthrough import PassedBlob
+from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.web import responses
 from mirror.web.client_errors import client_error
-from mirror.web.request_log import Exchange
+from mirror.web.request_log import RequestRecord
 
 T = TypeVar("T")
 
-Handler = Callable[[Exchange, Target], Awaitable[web.StreamResponse]]
+Handler = Callable[[RequestRecord, Target], Awaitable[web.StreamResponse]]
 
 # Page sizes of the catalog: what a client gets that asks for none, and the most it can ask for.
 CATALOG_PAGE = 100
@@ -48,65 +48,65 @@ class RegistryApi:
         self._names = config.names()
         self._header_timeout = config.server.header_timeout
         self._when_unavailable = config.server.when_unavailable
-        self._handlers: dict[Kind, Handler] = {
-            Kind.BASE: self._base,
-            Kind.MANIFEST: self._manifest,
-            Kind.BLOB: self._blob,
-            Kind.TAGS: self._tags,
-            Kind.REFERRERS: self._referrers,
-            Kind.CATALOG: self._catalog,
+        self._handlers: dict[TargetKind, Handler] = {
+            TargetKind.BASE: self._base,
+            TargetKind.MANIFEST: self._manifest,
+            TargetKind.BLOB: self._blob,
+            TargetKind.TAGS: self._tags,
+            TargetKind.REFERRERS: self._referrers,
+            TargetKind.CATALOG: self._catalog,
         }
 
-    async def answer(self, exchange: Exchange) -> web.StreamResponse:
+    async def answer(self, record: RequestRecord) -> web.StreamResponse:
         """The response, sent or ready to be; never raises but for cancellation and a client that left."""
         try:
-            return await self._answer(exchange)
+            return await self._answer(record)
         except RegistryError as failure:
-            exchange.outcome = Outcome.ERROR
-            return responses.error(exchange, failure)
+            record.outcome = Outcome.ERROR
+            return responses.error(record, failure)
 
-    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
-        request = exchange.request
+    async def _answer(self, record: RequestRecord) -> web.StreamResponse:
+        request = record.request
         if request.method not in ("GET", "HEAD"):
             raise _read_only(request.method)
         path, host = _asked(request)
         target = parse_target(self._names, path, request.query.get("ns"), host)
-        exchange.target = target
+        record.target = target
         try:
-            return await self._handlers[target.kind](exchange, target)
+            return await self._handlers[target.kind](record, target)
         except (UpstreamError, StoreError) as failure:
             raise client_error(failure, target, self._when_unavailable) from failure
 
-    async def _base(self, exchange: Exchange, target: Target) -> web.StreamResponse:
-        exchange.outcome, exchange.lasts = Outcome.HIT, FOR_EVER
-        return responses.json_body(exchange, b"{}")
+    async def _base(self, record: RequestRecord, target: Target) -> web.StreamResponse:
+        record.outcome, record.lasts = Outcome.HIT, FOR_EVER
+        return responses.json_body(record, b"{}")
 
-    async def _manifest(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+    async def _manifest(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, reference = _content(target)
-        if exchange.request.method == "HEAD":
+        if record.request.method == "HEAD":
             info = await self._in_time(target, self._cache.head_manifest(repository, reference))
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
-            exchange.outcome, exchange.lasts, unconfirmed = info.outcome, info.lasts, info.unconfirmed
+            record.outcome, record.lasts, unconfirmed = info.outcome, info.lasts, info.unconfirmed
         else:
             found = await self._in_time(target, self._cache.get_manifest(repository, reference))
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
-            exchange.outcome, exchange.lasts, unconfirmed = found.outcome, found.lasts, found.unconfirmed
-        exchange.digest = digest
-        if responses.matches(exchange.request.headers.get("If-None-Match"), digest):
-            return responses.not_modified(exchange, digest)
+            record.outcome, record.lasts, unconfirmed = found.outcome, found.lasts, found.unconfirmed
+        record.digest = digest
+        if responses.matches(record.request.headers.get("If-None-Match"), digest):
+            return responses.not_modified(record, digest)
         headers = {
             "Content-Type": media_type,
             **responses.content_headers(digest),
-            **_stale(exchange, unconfirmed),
+            **_stale(record, unconfirmed),
         }
         if data is None:
-            return responses.head(exchange, headers, size)
-        return responses.whole(exchange, 200, headers, data)
+            return responses.head(record, headers, size)
+        return responses.whole(record, 200, headers, data)
 
-    async def _blob(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+    async def _blob(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
-        request = exchange.request
-        exchange.digest = digest
+        request = record.request
+        record.digest = digest
         headers = {
             "Content-Type": responses.BLOB_TYPE,
             "Accept-Ranges": "bytes",
@@ -114,69 +114,67 @@ class RegistryApi:
         }
         if request.method == "HEAD":
             info = await self._in_time(target, self._cache.head_blob(repository, digest))
-            exchange.outcome = info.outcome
+            record.outcome = info.outcome
             if responses.matches(request.headers.get("If-None-Match"), digest):
-                return responses.not_modified(exchange, digest)
-            return responses.head(exchange, headers, info.size)
+                return responses.not_modified(record, digest)
+            return responses.head(record, headers, info.size)
         deadline = asyncio.get_running_loop().time() + self._header_timeout
         answer = await self._in_time(target, self._cache.get_blob(repository, digest))
-        exchange.outcome = answer.outcome
+        record.outcome = answer.outcome
         reader = answer.content
         if isinstance(reader, SmallBlob):
-            exchange.lasts = FOR_EVER if answer.outcome is Outcome.HIT else 0.0
+            record.lasts = FOR_EVER if answer.outcome is Outcome.HIT else 0.0
             if responses.matches(request.headers.get("If-None-Match"), digest):
-                return responses.not_modified(exchange, digest)
-            return responses.small_blob(exchange, digest, reader.data)
-        if isinstance(reader, PassedBlob):
-            exchange.note = "passed through: the cache folder is in trouble"
+                return responses.not_modified(record, digest)
+            return responses.small_blob(record, digest, reader.data)
+        if isinstance(reader, PassThroughBlob):
+            record.note = "passed through: the cache folder is in trouble"
             if responses.matches(request.headers.get("If-None-Match"), digest):
-                return responses.not_modified(exchange, digest)
-            return await _deliver(
-                exchange, digest, reader, responses.spans_asked(request, digest, reader.size)
-            )
+                return responses.not_modified(record, digest)
+            return await _deliver(record, digest, reader, responses.spans_asked(request, digest, reader.size))
         try:
             if responses.matches(request.headers.get("If-None-Match"), digest):
-                return responses.not_modified(exchange, digest)
+                return responses.not_modified(record, digest)
             spans = responses.spans_asked(request, digest, reader.size)
             await self._first_readable(reader, spans, deadline)
-            return await _deliver(exchange, digest, reader, spans)
+            return await _deliver(record, digest, reader, spans)
         finally:
             reader.close()
 
-    async def _tags(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+    async def _tags(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository = _repository(target)
-        asked = parse_qsl(exchange.request.rel_url.raw_query_string, keep_blank_values=True)
+        asked = parse_qsl(record.request.rel_url.raw_query_string, keep_blank_values=True)
         entries = _positive(dict(asked).get("n"))
         query = urlencode([(key, value) for key, value in asked if key != "ns"])
         if len(query) > QUERY_BYTES:
             raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
         page = await self._in_time(target, self._cache.tags(repository, query))
-        exchange.outcome = page.outcome
+        record.outcome = page.outcome
         # After a page of nothing there is none, even where the upstream says so.
         following = None if entries == 0 else page.next_query
-        headers = {**_next_page(exchange.request, following), **_stale(exchange, page.unconfirmed)}
-        return responses.json_body(exchange, page.data, headers)
+        headers = {**_next_page(record.request, following), **_stale(record, page.unconfirmed)}
+        return responses.json_body(record, page.data, headers)
 
-    async def _referrers(self, exchange: Exchange, target: Target) -> web.StreamResponse:
+    async def _referrers(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
-        artifact_types = [each for each in exchange.request.query.getall("artifactType", []) if each]
+        artifact_types = [each for each in record.request.query.getall("artifactType", []) if each]
         found = await self._in_time(target, self._cache.referrers(repository, digest, artifact_types))
-        exchange.outcome = found.outcome
-        headers = {"Content-Type": OCI_INDEX, **_stale(exchange, found.unconfirmed)}
+        record.outcome = found.outcome
+        headers = {"Content-Type": OCI_INDEX, **_stale(record, found.unconfirmed)}
         if found.filtered:
             headers["OCI-Filters-Applied"] = "artifactType"
-        return responses.whole(exchange, 200, headers, found.data)
+        return responses.whole(record, 200, headers, found.data)
 
-    async def _catalog(self, exchange: Exchange, target: Target) -> web.StreamResponse:
-        query = exchange.request.query
+    async def _catalog(self, record: RequestRecord, target: Target) -> web.StreamResponse:
+        query = record.request.query
         asked = _positive(query.get("n"))
         limit = CATALOG_PAGE if asked is None else min(asked, CATALOG_MOST)
         page = await self._cache.catalog(target.upstream, query.get("last", ""), limit)
-        exchange.outcome = Outcome.HIT
+        record.outcome = Outcome.HIT
         more = page.more and page.repositories
         following = urlencode({"n": limit, "last": page.repositories[-1]}) if more else None
         body = json.dumps({"repositories": page.repositories}, separators=(",", ":")).encode()
-        return responses.json_body(exchange, body, _next_page(exchange.request, following))
+        return responses.json_body(record, body, _next_page(record.request, following))
 
     async def _in_time(self, target: Target, answer: Awaitable[T]) -> T:
         """Headers are sent within the limit, or an error is: some clients wait for ever, others 30 s."""
@@ -226,16 +224,16 @@ class RegistryApi:
 
 
 async def _deliver(
-    exchange: Exchange, digest: Digest, reader: BlobReader | PassedBlob, spans: list[Span]
+    record: RequestRecord, digest: Digest, reader: BlobReader | PassThroughBlob, spans: list[Span]
 ) -> web.StreamResponse:
     """Send the blob. What goes wrong from here on can only be told by ending early."""
     try:
-        return await responses.send_blob(exchange, digest, reader, spans)
+        return await responses.send_blob(record, digest, reader, spans)
     except (UpstreamError, StoreError) as failure:
-        exchange.outcome, exchange.note = Outcome.ERROR, f"cut short: {failure}"
+        record.outcome, record.note = Outcome.ERROR, f"cut short: {failure}"
     except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's word for a closing transport
-        exchange.note = f"client left: {left}"
-    return responses.cut_short(exchange)
+        record.note = f"client left: {left}"
+    return responses.cut_short(record)
 
 
 def _asked(request: web.BaseRequest) -> tuple[str, str | None]:
@@ -294,9 +292,9 @@ def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
     return {"Link": f'<{path}?{query}>; rel="next"'}
 
 
-def _stale(exchange: Exchange, unconfirmed: Unconfirmed | None) -> dict[str, str]:
+def _stale(record: RequestRecord, unconfirmed: Unconfirmed | None) -> dict[str, str]:
     """What is said about an answer that was not confirmed, to the client and to the log."""
     if unconfirmed is None:
         return {}
-    exchange.note = f"not confirmed: {unconfirmed.why}"
+    record.note = f"not confirmed: {unconfirmed.why}"
     return responses.stale_headers(unconfirmed.age)

@@ -36,7 +36,7 @@ def new_id() -> str:
     return f"{next(_ids):016x}"
 
 
-class Exchange:
+class RequestRecord:
     """Filled in as the request is understood and answered; reported once, at the end."""
 
     def __init__(self, request: web.BaseRequest, removed: int = 0) -> None:

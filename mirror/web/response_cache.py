@@ -21,11 +21,11 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from mirror.metrics.metrics import Metrics
-from mirror.metrics.request_stats import Tally
+from mirror.metrics.request_stats import RequestStats
 from mirror.oci.digest import Digest
 from mirror.util.log import LineTemplate, timestamp, write_lines
-from mirror.util.lru import Recent
-from mirror.web.request_log import Exchange, new_id
+from mirror.util.lru import LRUCache
+from mirror.web.request_log import RequestRecord, new_id
 
 # However long an answer lasts, now and then the full path has a look at it, in seconds.
 LONGEST = 30.0
@@ -43,7 +43,7 @@ VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Known:
+class CachedResponse:
     """An answer but for its Date, and what is noted when it is given. `until` is of the clock.
 
     `removed`: what the cache's removals were at when it was looked for; once more was removed it is over.
@@ -56,11 +56,11 @@ class Known:
     removed: int
     length: int
     digest: Digest | None
-    tally: Tally
+    tally: RequestStats
     line: LineTemplate | None
 
 
-class Replay:
+class ResponseCache:
     """The memory of answered heads. `limit` in bytes; `used` is told which content was given away.
 
     `removed`: as of `store.generation`; looked at each time, because an answer ends with its content.
@@ -76,36 +76,36 @@ class Replay:
     ) -> None:
         self._clock = clock
         self.removed = removed
-        self._known: Recent[bytes, Known] = Recent(limit)
+        self._known: LRUCache[bytes, CachedResponse] = LRUCache(limit)
         self._metrics = metrics
         self._seen: set[int] = set()
         self._used = used
         metrics.requests.settle = self.settle
-        self._given: list[tuple[Known, str, float, float]] = []  # to whom, when, in how many seconds
+        self._given: list[tuple[CachedResponse, str, float, float]] = []  # to whom, when, in how many seconds
         self._timed = False
         self._second = 0
         self._date = b""
 
-    async def remember(self, head: bytes, exchange: Exchange, response: web.StreamResponse) -> None:
+    async def remember(self, head: bytes, record: RequestRecord, response: web.StreamResponse) -> None:
         """Keep what was answered to `head`, if it comes more than once and can be given again as it is."""
-        if exchange.lasts <= 0 or not isinstance(response, web.Response) or not self._seen_before(head):
+        if record.lasts <= 0 or not isinstance(response, web.Response) or not self._seen_before(head):
             return
-        await response.prepare(exchange.request)
-        if not response.keep_alive or exchange.request.version != HttpVersion11:
+        await response.prepare(record.request)
+        if not response.keep_alive or record.request.version != HttpVersion11:
             return
-        body = response.body if exchange.request.method == "GET" else b""
+        body = response.body if record.request.method == "GET" else b""
         if not isinstance(body, bytes):
             return
         before, after = _split_at_date(response)
-        known = Known(
+        known = CachedResponse(
             before,
             after + body,
-            until=self._clock() + min(exchange.lasts, LONGEST),
-            removed=exchange.removed,
-            length=exchange.bytes,
-            digest=exchange.digest if exchange.request.method == "GET" else None,
-            tally=self._metrics.requests.of(exchange.kind, exchange.outcome.value),
-            line=_line(exchange),
+            until=self._clock() + min(record.lasts, LONGEST),
+            removed=record.removed,
+            length=record.bytes,
+            digest=record.digest if record.request.method == "GET" else None,
+            tally=self._metrics.requests.of(record.kind, record.outcome.value),
+            line=_line(record),
         )
         self._known.put(head, known, len(head) + len(before) + len(known.after_date))
 
@@ -129,13 +129,13 @@ class Replay:
 
     def close(self) -> None:
         """Answer nothing any more, and note what was given."""
-        self._known = Recent(0)
+        self._known = LRUCache(0)
         self.settle()
 
     def settle(self) -> None:
         """Note what was given: in metrics, in the access log, and as used."""
         given, self._given = self._given, []
-        durations: dict[Known, list[float]] = defaultdict(list)
+        durations: dict[CachedResponse, list[float]] = defaultdict(list)
         lines = []
         for known, client, now, took in given:
             durations[known].append(took)
@@ -149,7 +149,7 @@ class Replay:
                 self._used(known.digest)
         write_lines(lines)
 
-    def _note(self, known: Known, client: str, now: float, took: float) -> None:
+    def _note(self, known: CachedResponse, client: str, now: float, took: float) -> None:
         self._given.append((known, client, now, took))
         if len(self._given) >= MOST_GIVEN:
             self.settle()
@@ -179,8 +179,8 @@ def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:
     return "\r\n".join(before).encode(), "\r\n".join(["", *headers[at + 1 :], "", ""]).encode()
 
 
-def _line(exchange: Exchange) -> LineTemplate | None:
+def _line(record: RequestRecord) -> LineTemplate | None:
     try:
-        return LineTemplate("access", "request", exchange.fields(), VARYING)
+        return LineTemplate("access", "request", record.fields(), VARYING)
     except structlog.DropEvent:
         return None

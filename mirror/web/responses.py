@@ -9,46 +9,46 @@ from mirror.cache.results import BlobReader
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.ranges import Span, multipart, parse_range, total_length
-from mirror.transfer.passthrough import PassedBlob
-from mirror.web.request_log import Exchange
-from mirror.web.sendfile import Sending
+from mirror.transfer.passthrough import PassThroughBlob
+from mirror.web.request_log import RequestRecord
+from mirror.web.sendfile import BodySender
 
 BLOB_TYPE = "application/octet-stream"
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "registry-mirror"}
 
 
-def whole(exchange: Exchange, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
+def whole(record: RequestRecord, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
     """A small answer. For HEAD the same head, Content-Length included, and no body."""
-    exchange.status = status
-    exchange.bytes = 0 if exchange.request.method == "HEAD" else len(body)
-    exchange.first_byte()
+    record.status = status
+    record.bytes = 0 if record.request.method == "HEAD" else len(body)
+    record.first_byte()
     return web.Response(
         status=status, body=body, headers={**COMMON, "Content-Length": str(len(body)), **headers}
     )
 
 
 def json_body(
-    exchange: Exchange, body: bytes, headers: Mapping[str, str] | None = None
+    record: RequestRecord, body: bytes, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    return whole(exchange, 200, {"Content-Type": "application/json", **(headers or {})}, body)
+    return whole(record, 200, {"Content-Type": "application/json", **(headers or {})}, body)
 
 
-def head(exchange: Exchange, headers: Mapping[str, str], size: int) -> web.StreamResponse:
+def head(record: RequestRecord, headers: Mapping[str, str], size: int) -> web.StreamResponse:
     """The head of an answer whose body of `size` bytes is not sent."""
-    exchange.status = 200
-    exchange.first_byte()
+    record.status = 200
+    record.first_byte()
     return web.Response(headers={**COMMON, **headers, "Content-Length": str(size)})
 
 
-def error(exchange: Exchange, failure: RegistryError) -> web.StreamResponse:
-    exchange.note = failure.message
+def error(record: RequestRecord, failure: RegistryError) -> web.StreamResponse:
+    record.note = failure.message
     headers = {"Content-Type": "application/json", **failure.headers}
-    return whole(exchange, failure.status, headers, failure.body())
+    return whole(record, failure.status, headers, failure.body())
 
 
-def not_modified(exchange: Exchange, digest: Digest) -> web.StreamResponse:
-    exchange.status = 304
-    exchange.first_byte()
+def not_modified(record: RequestRecord, digest: Digest) -> web.StreamResponse:
+    record.status = 304
+    record.first_byte()
     return web.Response(status=304, headers={**COMMON, **content_headers(digest)})
 
 
@@ -82,39 +82,39 @@ def spans_asked(request: web.BaseRequest, digest: Digest, size: int) -> list[Spa
     return parse_range(header, size)
 
 
-def small_blob(exchange: Exchange, digest: Digest, data: bytes) -> web.StreamResponse:
+def small_blob(record: RequestRecord, digest: Digest, data: bytes) -> web.StreamResponse:
     """A blob that is in memory, or ranges of it."""
-    status, headers, parts = _plan(digest, len(data), spans_asked(exchange.request, digest, len(data)))
+    status, headers, parts = _plan(digest, len(data), spans_asked(record.request, digest, len(data)))
     body = b"".join(part if isinstance(part, bytes) else data[part.start : part.stop] for part in parts)
-    return whole(exchange, status, headers, body)
+    return whole(record, status, headers, body)
 
 
 async def send_blob(
-    exchange: Exchange, digest: Digest, reader: BlobReader | PassedBlob, spans: list[Span]
+    record: RequestRecord, digest: Digest, reader: BlobReader | PassThroughBlob, spans: list[Span]
 ) -> web.StreamResponse:
     """Stream the blob, or ranges of it; cut short, with FIN, when the rest cannot come (invariant 4)."""
     status, headers, parts = _plan(digest, reader.size, spans)
     response = web.StreamResponse(status=status, headers=headers)
-    exchange.status = status
-    exchange.streaming = True
-    writer = await response.prepare(exchange.request)
-    exchange.first_byte()
-    with Sending(exchange, writer) as sending:
+    record.status = status
+    record.streaming = True
+    writer = await response.prepare(record.request)
+    record.first_byte()
+    with BodySender(record, writer) as sending:
         for part in parts:
             if isinstance(part, bytes):
                 await response.write(part)
-                exchange.bytes += len(part)
+                record.bytes += len(part)
             else:
                 await sending.send(reader, part)
     await response.write_eof()
     return response
 
 
-def cut_short(exchange: Exchange) -> web.StreamResponse:
+def cut_short(record: RequestRecord) -> web.StreamResponse:
     """Close after what was sent: the client sees a short body, which it resumes or retries."""
-    if exchange.request.transport is not None:
-        exchange.request.transport.close()
-    return web.Response(status=exchange.status)
+    if record.request.transport is not None:
+        record.request.transport.close()
+    return web.Response(status=record.status)
 
 
 def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[int, dict[str, str], list[bytes | Span]]:

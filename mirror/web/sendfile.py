@@ -19,9 +19,9 @@ from mirror.cache.results import BlobReader
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
 from mirror.store.readahead import ReadAhead
-from mirror.transfer.passthrough import PassedBlob
+from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import WrongBytes
-from mirror.web.request_log import Exchange
+from mirror.web.request_log import RequestRecord
 
 # The most one client is sent before it is the others' turn: half a millisecond at memory speed, and nginx's
 # sendfile_max_chunk. Half of it costs a third more processor time per byte, double saves nothing.
@@ -60,12 +60,12 @@ class Outlet(Protocol):
     def close(self) -> None: ...
 
 
-class Sending:
+class BodySender:
     """The body of one response: counts for the exchange what went out, however it ends."""
 
-    def __init__(self, exchange: Exchange, writer: AbstractStreamWriter | None) -> None:
-        self._exchange = exchange
-        self._outlet = _outlet(exchange.request.transport, writer)
+    def __init__(self, record: RequestRecord, writer: AbstractStreamWriter | None) -> None:
+        self._exchange = record
+        self._outlet = _outlet(record.request.transport, writer)
 
     def __enter__(self) -> Self:
         return self
@@ -76,9 +76,9 @@ class Sending:
         self._exchange.bytes += self._outlet.sent
         self._outlet.close()
 
-    async def send(self, content: BlobReader | PassedBlob, span: Span) -> None:
+    async def send(self, content: BlobReader | PassThroughBlob, span: Span) -> None:
         """Send a span of the blob, as its bytes may be read. Also raises what `wait_readable` does."""
-        if isinstance(content, PassedBlob):
+        if isinstance(content, PassThroughBlob):
             await self._pass(content.stream(span))
             return
         await self._send_from(content, span, span.start)
@@ -90,12 +90,12 @@ class Sending:
             await self._send(content, Span(offset, span.stop))
         except StoreError as error:
             offset = self._outlet.sent - before
-            rest = content.instead(error, span, offset)
+            rest = content.continue_from_upstream(error, span, offset)
             self._exchange.note = f"passed through from byte {offset}: {error}"
             await self._pass(rest)
         except WrongBytes as error:
             offset = self._outlet.sent - before
-            with closing(await content.anew(error, Span(span.start, offset))) as fresh:
+            with closing(await content.reopen_elsewhere(error, Span(span.start, offset))) as fresh:
                 self._exchange.note = f"from another source from byte {offset}: {error}"
                 await self._send_from(fresh, span, offset)
 

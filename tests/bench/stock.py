@@ -13,11 +13,11 @@ from itertools import islice
 from pathlib import Path
 
 from mirror.cache.manifests import links_of
-from mirror.config.loader import CacheSettings
+from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
-from mirror.store.cache_dir import Folder, StoredManifest
+from mirror.store.cache_dir import CacheDirectory, StoredManifest
 from mirror.store.metadata.index import Link, TagEntry
 from tests.e2e.images import OCI_CONFIG, OCI_LAYER
 
@@ -71,12 +71,12 @@ def image(number: int) -> Image:
 def make(path: Path, count: int) -> None:
     """So many blobs, all of them linked, and used some time in the last month."""
     numbers = iter(range(count // BLOBS))
-    with closing(Folder(path, CacheSettings(dir=path, durability="fast"))) as folder:
+    with closing(CacheDirectory(path, CacheSettings(dir=path, durability="fast"))) as folder:
         while batch := list(islice(numbers, BATCH)):
             put_images(folder, [image(number) for number in batch])
 
 
-def put_images(folder: Folder, images: Sequence[Image]) -> None:
+def put_images(folder: CacheDirectory, images: Sequence[Image]) -> None:
     blobs = {digest: data for each in images for digest, data in each.blobs.items()}
     put_blobs(folder, blobs | {each.manifest.digest: each.manifest.data for each in images})
     now = time.time()
@@ -92,9 +92,9 @@ def put_images(folder: Folder, images: Sequence[Image]) -> None:
     folder.blobs.touch({digest: now - 60 - chance.random() * MONTH for digest in every})
 
 
-def put_blobs(folder: Folder, blobs: dict[Digest, bytes]) -> None:
+def put_blobs(folder: CacheDirectory, blobs: dict[Digest, bytes]) -> None:
     """As a fill of small ones ends: each is claimed, all are kept."""
-    claims = folder.claim(list(blobs))
+    claims = folder.lease(list(blobs))
     folder.keep([(claim, blobs[claim.digest]) for claim in claims if claim is not None])
 
 

@@ -4,8 +4,8 @@ from contextlib import closing
 from pathlib import Path
 
 from mirror.manage.inventory import Inventory
-from mirror.oci.image_pattern import Images
-from mirror.store.cache_dir import Folder
+from mirror.oci.image_pattern import ImagePattern
+from mirror.store.cache_dir import CacheDirectory
 from tests.bench.report import Results
 from tests.bench.scale import table
 from tests.bench.stock import BLOBS, image, make
@@ -14,8 +14,8 @@ from tests.bench.stock import BLOBS, image, make
 def test_the_stock_is_whole(tmp_path: Path) -> None:
     """Ten blobs for each tag, all of them linked and there, as the mirror itself would have it."""
     make(tmp_path / "cache", 3 * BLOBS)
-    with closing(Folder(tmp_path / "cache")) as folder:
-        images = list(Inventory(folder).images(Images("*")))
+    with closing(CacheDirectory(tmp_path / "cache")) as folder:
+        images = list(Inventory(folder).images(ImagePattern("*")))
         assert [(each.tag, each.missing) for each in images] == [("v0", ()), ("v1", ()), ("v2", ())]
         assert folder.blobs.stats()[1] == 3 * BLOBS
         assert folder.blobs.check() == []

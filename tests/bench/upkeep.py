@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from mirror.config.loader import CacheSettings
+from mirror.config.schema import CacheSettings
 from mirror.config.types import Amount
 from mirror.oci.digest import Digest
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from tests.bench.machine import settle
 from tests.bench.stock import BLOBS, MONTH, image, put_blobs, put_images
 from tests.bench.visits import Add
@@ -36,7 +36,7 @@ class Upkeep:
         blobs = {Digest.of(each): each for each in contents}
         size = sum(map(len, contents))
         settle()
-        with closing(Folder(self._cache)) as folder:
+        with closing(CacheDirectory(self._cache)) as folder:
             folder.open_connections()
             with self._timed("insert"):
                 for digest, data in blobs.items():
@@ -45,7 +45,7 @@ class Upkeep:
                 folder.blobs.touch(dict.fromkeys(blobs, time.time() - LONG_AGO))
             held = folder.room().held
         settings = CacheSettings(dir=self._cache, max_size=Amount(held - size), min_free=Amount(0))
-        with closing(Folder(self._cache, settings)) as folder:
+        with closing(CacheDirectory(self._cache, settings)) as folder:
             folder.open_connections()
             with self._timed("evict"):
                 gone = folder.evict()
@@ -62,7 +62,7 @@ class Upkeep:
     def commands(self) -> None:
         """One image, and everything."""
         one = image(self._images + self._number)  # besides those that clients ask for
-        with closing(Folder(self._cache)) as folder:
+        with closing(CacheDirectory(self._cache)) as folder:
             put_images(folder, [one])
         name = f"{one.repository}:{one.tag}"
         most = max(

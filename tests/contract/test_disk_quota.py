@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import Blobs
+from mirror.store.blobs.blobs import BlobStore
 from tests.contract.test_disk_trouble import an_image, is_kept, pulled, troubles
 from tests.disks import MIB, formatted
 from tests.fakes.registry import FakeRegistry
@@ -43,7 +43,7 @@ def rationed(tmp_path: Path) -> Iterator[Path]:
         yield disk / "ours"
 
 
-def make_old(blobs: Blobs) -> None:
+def make_old(blobs: BlobStore) -> None:
     """All that is here."""
     blobs.touch({Digest.parse(row.digest): 1.0 for row in blobs.rows("", 100)})
 
@@ -57,7 +57,7 @@ async def test_what_was_not_used_for_long_makes_room(hub: FakeRegistry, rationed
         store = mirror.service._store
         for tag in "abcdefg":
             await pulled(mirror, an_image(hub, tag))
-            await store.threads.run(make_old, store.folder.blobs)
+            await store.executor.run(make_old, store.folder.blobs)
             await asyncio.to_thread(btrfs, "filesystem", "sync", rationed)  # or what is gone still counts
             await store.recover()
             assert await troubles(mirror) == set()

@@ -19,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mirror.oci.digest import Digest
-from mirror.store.memory_cache import Memory
+from mirror.store.memory_cache import MemoryCache
 from tests.disks import MIB, fill_up, formatted, mount, tmpfs
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault, Gate, flipped
@@ -164,7 +164,7 @@ async def test_what_was_not_used_for_long_makes_room(hub: FakeRegistry, small_di
             image = an_image(hub, tag)
             await pulled(mirror, image)
             await store.flush_used()
-            await store.threads.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, 1.0))
+            await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, 1.0))
         assert await troubles(mirror) == set()
         assert hub.requests("GET", image.layers[1]) == 1
         await pulled(mirror, image)
@@ -177,7 +177,7 @@ async def test_a_disk_that_becomes_read_only(hub: FakeRegistry, small_disk: Path
     async with mirror_of(hub, small_disk / "cache") as mirror:
         image = an_image(hub, "here")
         await pulled(mirror, image)
-        mirror.service._store._memory = Memory(0)  # what is read is the disk
+        mirror.service._store._memory = MemoryCache(0)  # what is read is the disk
         # Where files are open for writing nobody can remount: so below the databases only.
         folders = [small_disk / "cache" / name for name in ("partial", "blobs/sha256")]
         for each in folders:
@@ -296,11 +296,11 @@ async def test_configured_pins_outlive_the_books(hub: FakeRegistry, tmp_path: Pa
     pinned = config.cache.model_copy(update={"pins": ("docker.io/library/x:t",)})
     async with serving(config.model_copy(update={"cache": pinned})) as mirror:
         store = mirror.service._store
-        before = await store.threads.run(store.folder.pins.all)
+        before = await store.executor.run(store.folder.pins.all)
         await asyncio.to_thread(overwrite, tmp_path / "cache" / "books" / "cache.db")
         await pulled(mirror, an_image(hub, "t"))
         await store.recover()
-        after = await store.threads.run(store.folder.pins.all)
+        after = await store.executor.run(store.folder.pins.all)
         assert [each.pin for each in before] == [each.pin for each in after]
         assert len(after) == 1
 

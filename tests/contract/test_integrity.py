@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.upstream.health import State
+from mirror.upstream.health import BreakerState
 from mirror.upstream.source import Source
 from tests.contract.integrity import (
     BLOBS,
@@ -161,7 +161,7 @@ async def test_from_the_upstream_instead(
         assert other.requests("GET", what.match)
         await nothing_wrong_is_kept(mirror)
         if wrong.name == "other bytes":
-            assert source.health.state(time.monotonic()) is State.OPEN
+            assert source.health.state(time.monotonic()) is BreakerState.OPEN
             lies = 'registry_mirror_source_wrong_bytes_total{source="%s",upstream="docker.io"}'
             assert await mirror.metric(lies % source.name) == 1
         well_again(other)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.manage.removal import Removals
-from mirror.oci.image_pattern import Images, Pin
+from mirror.manage.removal import ImageRemoval
+from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.store.blobs.quota import IN_USE
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from tests.fakes.content import FakeImage, some_layers
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, mirror_of, serving
@@ -50,11 +50,11 @@ async def pull(address: str, image: FakeImage) -> None:
         assert (blob.status, blob.body) == (200, data)
 
 
-async def elsewhere(mirror: Running, work: Callable[[Folder], object]) -> None:
+async def elsewhere(mirror: Running, work: Callable[[CacheDirectory], object]) -> None:
     """As a command does it: with the same folder, opened anew."""
 
     def call() -> None:
-        folder = Folder(mirror.config.cache.dir, mirror.config.cache)
+        folder = CacheDirectory(mirror.config.cache.dir, mirror.config.cache)
         work(folder)
         folder.close()
 
@@ -115,7 +115,9 @@ async def test_what_was_removed_is_a_miss_at_once(hub: FakeRegistry, tmp_path: P
             wire.writer.write(head)
             await wire.reply()
         assert len(hub.log) == asked
-        await elsewhere(mirror, lambda folder: list(Removals(folder, Images.parse("x:t")).carry_out()))
+        await elsewhere(
+            mirror, lambda folder: list(ImageRemoval(folder, ImagePattern.parse("x:t")).carry_out())
+        )
         hub.repository("library/x").tags.clear()
         wire.writer.write(heads[0])
         assert (await wire.reply()).status == 404
@@ -133,7 +135,9 @@ async def test_a_removal_while_it_is_pulled(hub: FakeRegistry, tmp_path: Path) -
         await mirror.landed(image.layers[0])
         slow.send("GET", layer)
         head = await slow.head()
-        await elsewhere(mirror, lambda folder: list(Removals(folder, Images.parse("x:t")).carry_out()))
+        await elsewhere(
+            mirror, lambda folder: list(ImageRemoval(folder, ImagePattern.parse("x:t")).carry_out())
+        )
         body = await slow.reader.readexactly(int(head.headers["content-length"]))
         assert body == image.layers_data[0]
         before = hub.requests("GET", image.layers[0])

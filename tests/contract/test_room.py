@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import Blobs
+from mirror.store.blobs.blobs import BlobStore
 from mirror.store.lock import lock_path
 from tests.contract.test_keeping import LAYER, images_of, limited, pull
 from tests.e2e.fleet import Fleet, fleet
@@ -45,7 +45,7 @@ class Watch:
     """What is in flight as the clients see it, and what is on the disk."""
 
     def __init__(self, mirror: Fleet) -> None:
-        self.blobs = Blobs(mirror.cache / "blobs", mirror.cache / "quarantine")
+        self.blobs = BlobStore(mirror.cache / "blobs", mirror.cache / "quarantine")
         self._partials = mirror.cache / "partial"
         self._asked: Counter[Digest] = Counter()
         self._began: list[Digest] = []  # all of them, in order
@@ -119,7 +119,7 @@ async def test_a_burst_of_small_things(hub: FakeRegistry, tmp_path: Path) -> Non
         await pull(mirror.address, images[0])
         await mirror.landed(images[0].layers[0])
         assert (await store.stats())[0] <= 3 * ROOM
-        assert await store.threads.run(store.folder.has, images[0].layers[0])
+        assert await store.executor.run(store.folder.has, images[0].layers[0])
 
 
 async def test_manifests_alone(hub: FakeRegistry, tmp_path: Path) -> None:

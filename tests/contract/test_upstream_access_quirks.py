@@ -12,7 +12,7 @@ from aiohttp import web
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry_client import Registry
+from mirror.upstream.registry_client import RegistryClient
 from tests.fakes.access import BasicAuth, TokenAuth, basic_login
 from tests.fakes.faults import Fault, oci_error
 from tests.fakes.registry import FakeRegistry
@@ -23,12 +23,12 @@ LATEST = Tag("latest")
 REPOSITORY = "library/app"
 
 
-async def read(registry: Registry, digest: Digest, start: int = 0, path: str = REPOSITORY) -> bytes:
+async def read(registry: RegistryClient, digest: Digest, start: int = 0, path: str = REPOSITORY) -> bytes:
     async with registry.open_blob(path, digest, start) as body:
         return b"".join([piece async for piece in body.chunks()])
 
 
-async def failure_of_get(registry: Registry, path: str = REPOSITORY) -> UpstreamError:
+async def failure_of_get(registry: RegistryClient, path: str = REPOSITORY) -> UpstreamError:
     with pytest.raises(UpstreamError) as raised:
         await registry.get_manifest(path, LATEST)
     return raised.value

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from mirror.store.blobs.blobs import Blobs
+from mirror.store.blobs.blobs import BlobStore
 
 
 def wrong_files(cache: Path) -> list[str]:
@@ -16,7 +16,7 @@ def disorder(cache: Path, *, killed: bool) -> list[str]:
 
     `killed`: it was, and may have left files without an entry (invariant 10), as long as they are not wrong.
     """
-    blobs = Blobs(cache / "blobs", cache / "quarantine")
+    blobs = BlobStore(cache / "blobs", cache / "quarantine")
     try:
         left = f"unknown file: {cache / 'blobs' / 'sha256'}/"
         return [each for each in blobs.check() if not (killed and each.startswith(left))]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mirror.cache.manifests import links_of
-from mirror.config.loader import CacheSettings
+from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
-from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.quota import IN_USE
-from mirror.store.cache_dir import Folder, StoredManifest
+from mirror.store.cache_dir import CacheDirectory, StoredManifest
 from mirror.store.metadata.index import TagEntry
 from mirror.store.partial.partial import Partial
 from tests.fakes.content import descriptor, image_index, image_manifest
@@ -22,21 +22,21 @@ X, Y = Repository("docker.io", "library/x"), Repository("quay.io", "org/y")
 LONG_AGO = time.time() - 2 * IN_USE
 
 
-def open_folder(path: Path, **settings: object) -> Folder:
+def open_folder(path: Path, **settings: object) -> CacheDirectory:
     given = {"min_free": "0", **settings}
-    return Folder(path, CacheSettings.model_validate({"dir": path, **given}))
+    return CacheDirectory(path, CacheSettings.model_validate({"dir": path, **given}))
 
 
-def put_blob(folder: Folder, data: bytes) -> Digest:
+def put_blob(folder: CacheDirectory, data: bytes) -> Digest:
     digest = Digest.of(data)
     path = folder.partials / f"small-{digest.encoded}"
     path.write_bytes(data)
-    folder.blobs.add(Verified(digest, path, len(data), durable=False))
+    folder.blobs.add(VerifiedFile(digest, path, len(data), durable=False))
     return digest
 
 
 def put_manifest(
-    folder: Folder,
+    folder: CacheDirectory,
     repository: Repository,
     data: bytes,
     tag: str | None = None,
@@ -52,7 +52,11 @@ def put_manifest(
 
 
 def put_image(
-    folder: Folder, repository: Repository, tag: str | None, layers: Sequence[bytes], arch: str = "amd64"
+    folder: CacheDirectory,
+    repository: Repository,
+    tag: str | None,
+    layers: Sequence[bytes],
+    arch: str = "amd64",
 ) -> list[Digest]:
     """Manifest, config and layers; the same for the same repository, architecture and layers."""
     config = json.dumps({"os": "linux", "architecture": arch, "name": str(repository)}).encode()
@@ -60,13 +64,17 @@ def put_image(
     return [put_manifest(folder, repository, image_manifest(config, list(layers)), tag), *digests]
 
 
-def put_index(folder: Folder, repository: Repository, tag: str, images: Sequence[Sequence[bytes]]) -> Digest:
+def put_index(
+    folder: CacheDirectory, repository: Repository, tag: str, images: Sequence[Sequence[bytes]]
+) -> Digest:
     """An index over images of these layers, for linux/arch0, linux/arch1 ...; none of them is put."""
     manifests = [image_manifest(f"config{number}".encode(), list(each)) for number, each in enumerate(images)]
     return put_manifest(folder, repository, image_index(manifests), tag, OCI_INDEX)
 
 
-def put_signature(folder: Folder, repository: Repository, subject: Digest, kind: str = "sig") -> list[Digest]:
+def put_signature(
+    folder: CacheDirectory, repository: Repository, subject: Digest, kind: str = "sig"
+) -> list[Digest]:
     """As cosign does it: an image under a tag that is made of the subject's digest."""
     tag = f"{subject.algorithm}-{subject.encoded}.{kind}"
     return put_image(folder, repository, tag, [f"{kind} of {subject}".encode()], "none")
@@ -85,6 +93,6 @@ def interrupt(partial: Partial | None) -> None:
     os.close(partial._lock)
 
 
-def age(folder: Folder, *digests: Digest) -> None:
+def age(folder: CacheDirectory, *digests: Digest) -> None:
     """Not used for a while, the first one longest."""
     folder.blobs.touch({digest: LONG_AGO + number / 1000 for number, digest in enumerate(digests)})

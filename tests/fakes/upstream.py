@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mirror.config.loader import UpstreamSettings
+from mirror.config.schema import UpstreamSettings
 from mirror.metrics.metrics import Metrics
-from mirror.upstream.registry_client import Registry
+from mirror.upstream.registry_client import RegistryClient
 
 
 class FakeTime:
@@ -33,12 +33,12 @@ def settings(url: str, **values: Any) -> UpstreamSettings:
 @asynccontextmanager
 async def registry_at(
     url: str, time: FakeTime | None = None, metrics: Metrics | None = None, **values: Any
-) -> AsyncIterator[Registry]:
-    """An open `Registry`; `values` are settings of the upstream."""
+) -> AsyncIterator[RegistryClient]:
+    """An open `RegistryClient`; `values` are settings of the upstream."""
     time = time or FakeTime()
     # In a thread: the configuration looks at the files that it names.
     chosen = await asyncio.to_thread(settings, url, **values)
-    registry = Registry(chosen, metrics or Metrics(), time, time.sleep)
+    registry = RegistryClient(chosen, metrics or Metrics(), time, time.sleep)
     try:
         yield registry
     finally:

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.oci.reference import Kind, Names, Via, parse_target
+from mirror.oci.reference import TargetKind, UpstreamNames, Via, parse_target
 
-NAMES = Names(
+NAMES = UpstreamNames(
     default="docker.io",
     names={
         "docker.io": "docker.io",
@@ -83,4 +83,4 @@ def test_traversal_never_parses(parts: list[str], route: str) -> None:
     except RegistryError:
         return
     assert not odd
-    assert target.kind is not Kind.BASE
+    assert target.kind is not TargetKind.BASE

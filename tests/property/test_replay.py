@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.config.loader import Log
+from mirror.config.schema import LogSettings
 from mirror.util.log import configure
 from mirror.web.app import App
 from tests.fakes.registry import FakeRegistry
@@ -53,7 +53,7 @@ class Side:
 
     def books(self) -> tuple[object, ...]:
         """Metrics, access lines and last uses since the last call."""
-        self.app.replay.settle()
+        self.app.response_cache.settle()
         lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
         self.log.seek(0)
         self.log.truncate()
@@ -132,7 +132,7 @@ async def _start(stack: AsyncExitStack, folder: Path, apps: list[App]) -> tuple[
     sides = []
     for name, memory in (("with", 1 << 24), ("without", 0)):
         log = StringIO()
-        configure(Log(format="json"), log)
+        configure(LogSettings(format="json"), log)
         config = configured(folder / name, {"docker.io": hub.url}, tags={"fresh": 3600})
         cache = config.cache.model_copy(update={"memory": memory})
         mirror = await stack.enter_async_context(serving(config.model_copy(update={"cache": cache})))
@@ -165,14 +165,14 @@ def test_nobody_can_tell_the_short_way_from_the_long(
         asks = [each for each, times in script for _ in range(times)]
         seen = []
         for side in both:
-            configure(Log(format="json"), side.log)
+            configure(LogSettings(format="json"), side.log)
             seen.append((runner.run(replies(side, asks)), side.books()))
         assert seen[0] == seen[1]
         answered += len(asks)
 
     for side in both:
-        configure(Log(format="json"), side.log)
+        configure(LogSettings(format="json"), side.log)
         side.books()
     same()
-    assert answered > len(both[0].app.replay._known) > 5
-    assert not len(both[1].app.replay._known)
+    assert answered > len(both[0].app.response_cache._known) > 5
+    assert not len(both[1].app.response_cache._known)

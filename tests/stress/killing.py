@@ -15,12 +15,12 @@ from typing import Any
 
 import diskcache
 
-from mirror.config.loader import CacheSettings, Log
+from mirror.config.schema import CacheSettings, LogSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import fsck
-from mirror.store.blobs.fsck import HARMLESS, Cursor, Fsck
-from mirror.store.cache_dir import Folder, StoredManifest
+from mirror.store.blobs.fsck import HARMLESS, Fsck, FsckCursor
+from mirror.store.cache_dir import CacheDirectory, StoredManifest
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.orphans import old_partials
 from mirror.store.partial.partial import Hasher
@@ -41,7 +41,7 @@ def digest_of(data: bytes) -> Digest:
     return Digest.of(data)
 
 
-def adopt(folder: Folder) -> None:
+def adopt(folder: CacheDirectory) -> None:
     """All that a fill does, from the lock to the link."""
     digest = digest_of(LARGE)
     partial, held = folder.lock_partial(X, digest)
@@ -62,9 +62,9 @@ def adopt(folder: Folder) -> None:
     partial.release()
 
 
-def keep(folder: Folder) -> None:
+def keep(folder: CacheDirectory) -> None:
     """A small blob."""
-    (claim,) = folder.claim([digest_of(SMALL)])
+    (claim,) = folder.lease([digest_of(SMALL)])
     assert claim is not None
     if claim.present:
         claim.release()
@@ -72,13 +72,13 @@ def keep(folder: Folder) -> None:
         folder.keep([(claim, SMALL)])
 
 
-def put_manifest(folder: Folder) -> None:
+def put_manifest(folder: CacheDirectory) -> None:
     """A manifest with its links, and the tag that names it."""
     folder.put_manifest(X, MANIFEST, {digest_of(SMALL): Link(size=len(SMALL))})
     folder.index.put_tag(X, Tag("t"), TagEntry(str(MANIFEST.digest), MANIFEST.media_type, 19, 1.0))
 
 
-def discard(folder: Folder) -> None:
+def discard(folder: CacheDirectory) -> None:
     """A fill that came to nothing."""
     partial, _ = folder.lock_partial(X, digest_of(b"other"))
     assert partial is not None
@@ -87,15 +87,15 @@ def discard(folder: Folder) -> None:
     partial.release()
 
 
-def evict(folder: Folder) -> None:
+def evict(folder: CacheDirectory) -> None:
     folder.blobs.evict(time.time() + 60, None, set())
 
 
-def set_aside(folder: Folder) -> None:
+def set_aside(folder: CacheDirectory) -> None:
     folder.blobs.set_aside(digest_of(HERE))
 
 
-def opening(folder: Folder) -> None:
+def opening(folder: CacheDirectory) -> None:
     """Nothing but opening it."""
 
 
@@ -129,7 +129,7 @@ def counted(step: Callable[[str], None]) -> Iterator[None]:
 def prepared(path: Path) -> None:
     """A folder with one blob in it."""
     shutil.rmtree(path, ignore_errors=True)
-    with closing(Folder(path)) as folder:
+    with closing(CacheDirectory(path)) as folder:
         folder.put_small(digest_of(HERE), HERE)
 
 
@@ -148,7 +148,7 @@ def forked(work: Callable[[], None]) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def dying(path: Path, operation: Callable[[Folder], None], at: int) -> int:
+def dying(path: Path, operation: Callable[[CacheDirectory], None], at: int) -> int:
     """Do it in a child that is killed at its `at`-th step; the signal, 0 when it came to its end before."""
     left = [at]
 
@@ -160,19 +160,19 @@ def dying(path: Path, operation: Callable[[Folder], None], at: int) -> int:
     def work() -> None:
         if operation is opening:
             with counted(step):
-                Folder(path)
+                CacheDirectory(path)
             return
-        folder = Folder(path)
+        folder = CacheDirectory(path)
         with counted(step):
             operation(folder)
 
     return forked(work)
 
 
-def complaints(path: Path, operation: Callable[[Folder], None]) -> list[str]:
+def complaints(path: Path, operation: Callable[[CacheDirectory], None]) -> list[str]:
     """What is not as it should be after a crash: the folder as such, and doing it again."""
     found: list[str] = []
-    with closing(Folder(path)) as folder:
+    with closing(CacheDirectory(path)) as folder:
         found += [f"trouble: {each}" for each in folder.troubles.all()]
         found += wrong(folder)
         for data in (LARGE, SMALL, HERE, MANIFEST.data):
@@ -182,18 +182,18 @@ def complaints(path: Path, operation: Callable[[Folder], None]) -> list[str]:
         found += [f"after doing it again: {each}" for each in wrong(folder)]
         list(old_partials(path / "partial", time.time() + 60, remove=True))
         found += [f"left for ever: {each}" for each in os.listdir(path / "partial")]
-        list(Fsck(path / "blobs", folder.blobs, Cursor(), repair=True).steps())
+        list(Fsck(path / "blobs", folder.blobs, FsckCursor(), repair=True).steps())
         found += [f"after repair: {each}" for each in folder.blobs.check()]
     return found
 
 
-def wrong(folder: Folder) -> list[str]:
-    steps = Fsck(folder.path / "blobs", folder.blobs, Cursor(), repair=False).steps()
+def wrong(folder: CacheDirectory) -> list[str]:
+    steps = Fsck(folder.path / "blobs", folder.blobs, FsckCursor(), repair=False).steps()
     findings = [step.finding for step in steps if step.finding is not None]
     return [f"{each.what}: {each.wrong}" for each in findings if each.wrong not in HARMLESS]
 
 
-def kill_everywhere(path: Path, operation: Callable[[Folder], None]) -> list[str]:
+def kill_everywhere(path: Path, operation: Callable[[CacheDirectory], None]) -> list[str]:
     """Kill it at each of its steps in turn; what went wrong."""
     at, found = 0, list[str]()
     while True:
@@ -224,7 +224,7 @@ def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
         for name in real:
             setattr(os, name, noting)
         settings = CacheSettings.model_validate({"dir": path, "durability": durability})
-        adopt(Folder(path, settings))
+        adopt(CacheDirectory(path, settings))
 
     synced.write_text("")
     forked(work)
@@ -237,7 +237,7 @@ def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
         for name in ("cache.db-wal", "cache.db-shm"):
             (path / "blobs" / name).unlink(missing_ok=True)
     found: list[str] = []
-    with closing(Folder(path)) as folder:
+    with closing(CacheDirectory(path)) as folder:
         blob = folder.blobs.open(digest_of(LARGE))
         if durability == "safe" and books and blob is None:
             found.append("safe: the blob is lost")
@@ -245,7 +245,7 @@ def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
             with blob.file:
                 found += ["wrong bytes"] if blob.file.read() != LARGE else []
         if durability == "safe" and not books:
-            list(Fsck(path / "blobs", folder.blobs, Cursor(), repair=True).steps())
+            list(Fsck(path / "blobs", folder.blobs, FsckCursor(), repair=True).steps())
             found += [] if folder.has(digest_of(LARGE)) else ["safe: the file was not taken in again"]
         adopt(folder)
         found += [] if folder.read(digest_of(LARGE), len(LARGE)) == LARGE else ["not fetched again"]
@@ -253,7 +253,7 @@ def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
 
 
 def main(path: Path) -> None:
-    configure(Log(), sys.stderr)
+    configure(LogSettings(), sys.stderr)
     fsck.GRACE = -1.0
     found: list[str] = []
     for operation in OPERATIONS:

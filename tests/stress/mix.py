@@ -15,9 +15,9 @@ from pathlib import Path
 
 from mirror.config.loader import load
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import Row
+from mirror.store.blobs.blobs import BlobRow
 from mirror.store.blobs.fsck import HARMLESS
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.health import ERRORS
 from mirror.store.pins.pin_file import PinFile
 from tests.disks import fill_up, mount, unmount
@@ -236,7 +236,7 @@ class Mix:
         await asyncio.to_thread(self._spoil)
 
     def _spoil(self) -> None:
-        rows: list[Row] = []
+        rows: list[BlobRow] = []
         with suppress(*ERRORS), self.world.blobs() as blobs:
             rows = blobs.rows("", MANY)
         chosen = self.chance.sample(rows, min(3, len(rows)))
@@ -339,7 +339,7 @@ class Mix:
     def _evict(self) -> None:
         """As housekeeping does it now and then."""
         settings = load(self.world.mirror.config, {}, {}).config.cache
-        with closing(Folder(self.world.mirror.cache, settings)) as folder:
+        with closing(CacheDirectory(self.world.mirror.cache, settings)) as folder:
             gone = folder.evict()
             self.world.now.collected += sum(each.size for each in gone)
             self.world.now.collections += bool(gone)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mirror.store.blobs import fsck
-from mirror.store.blobs.fsck import HARMLESS, Cursor, Fsck
-from mirror.store.cache_dir import Folder
+from mirror.store.blobs.fsck import HARMLESS, Fsck, FsckCursor
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.orphans import old_partials
 from tests.disks import tmpfs
 from tests.e2e.report import REPORT, Report
@@ -70,10 +70,10 @@ async def test_everything_at_once(
 def complaints(cache: Path) -> list[str]:
     """What is not as it should be in the folder of a mirror that is stopped."""
     unknown = [name for name in os.listdir(cache) if name not in ROOT]
-    with closing(Folder(cache)) as folder:
+    with closing(CacheDirectory(cache)) as folder:
         found = [f"trouble: {each}" for each in folder.troubles.all()]
         for repair in (False, True):
-            steps = list(Fsck(cache / "blobs", folder.blobs, Cursor(), repair=repair).steps())
+            steps = list(Fsck(cache / "blobs", folder.blobs, FsckCursor(), repair=repair).steps())
             findings = [step.finding for step in steps if step.finding is not None]
             found += [f"{each.what}: {each.wrong}" for each in findings if each.wrong not in HARMLESS]
         found += [f"after repair: {each}" for each in folder.blobs.check()]

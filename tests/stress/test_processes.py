@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.blobs.fsck import Cursor, Fsck
+from mirror.store.blobs.fsck import Fsck, FsckCursor
 from tests.stress.worker import opened
 from tests.unit.cli.test_app import run
 
@@ -57,5 +57,5 @@ def test_processes_that_are_killed(tmp_path: Path, request: pytest.FixtureReques
         assert folder.blobs.stats()[1] > 10
         folder.evict()
         assert folder.excess() == 0
-        list(Fsck(path / "blobs", folder.blobs, Cursor(), repair=True).steps())
+        list(Fsck(path / "blobs", folder.blobs, FsckCursor(), repair=True).steps())
         assert [each for each in folder.blobs.check() if "unknown file" not in each] == []

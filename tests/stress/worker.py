@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from mirror.config.loader import CacheSettings
+from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.partial.partial import Hasher
 
@@ -22,13 +22,13 @@ LARGE = [random.Random(number).randbytes(300_000 + number) for number in range(1
 DIGESTS = {data: Digest.of(data) for data in (*SMALL, *LARGE)}
 
 
-def opened(path: Path) -> Folder:
+def opened(path: Path) -> CacheDirectory:
     settings = {"dir": path, "max_size": ROOM, "min_free": 0, "durability": "fast"}
-    return Folder(path, CacheSettings.model_validate(settings))
+    return CacheDirectory(path, CacheSettings.model_validate(settings))
 
 
-def keep(folder: Folder, data: bytes) -> None:
-    (claim,) = folder.claim([DIGESTS[data]])
+def keep(folder: CacheDirectory, data: bytes) -> None:
+    (claim,) = folder.lease([DIGESTS[data]])
     if claim is None:
         return
     if claim.present:
@@ -37,7 +37,7 @@ def keep(folder: Folder, data: bytes) -> None:
         folder.keep([(claim, data)])
 
 
-def fill(folder: Folder, repository: Repository, data: bytes) -> None:
+def fill(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
     """From where another one was killed, or from the beginning."""
     digest = DIGESTS[data]
     partial, held = folder.lock_partial(repository, digest)
@@ -57,7 +57,7 @@ def fill(folder: Folder, repository: Repository, data: bytes) -> None:
     partial.release()
 
 
-def read(folder: Folder, repository: Repository, data: bytes) -> None:
+def read(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
     """Whatever is there is right; nothing is there without a link."""
     held = folder.open_blob(repository, DIGESTS[data])
     assert held.link is not None or (held.blob is None and held.data is None), "opened without a link"

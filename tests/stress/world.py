@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import Blobs
+from mirror.store.blobs.blobs import BlobStore
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import attempt, wait_until
 from tests.fakes.content import FakeImage
@@ -104,9 +104,9 @@ class World:
             return {row.digest: row.size for row in rows if (blobs.folder / row.name).exists()}
 
     @contextmanager
-    def blobs(self) -> Iterator[Blobs]:
+    def blobs(self) -> Iterator[BlobStore]:
         """The blob store, beside the mirror."""
-        blobs = Blobs(self.mirror.cache / "blobs", self.mirror.cache / "quarantine")
+        blobs = BlobStore(self.mirror.cache / "blobs", self.mirror.cache / "quarantine")
         with closing(blobs):
             yield blobs
 
@@ -125,7 +125,7 @@ class World:
         """Until no fill is running, and nothing is wrong with the disk."""
         await asyncio.to_thread(wait_until, lambda: not self.filling(), "the end of all fills")
         end = time.monotonic() + HEALED
-        while trouble := await self._troubles():
+        while trouble := await self._health():
             assert time.monotonic() < end, f"still, though the disk is well: {trouble}"
             await asyncio.sleep(0.1)
 
@@ -140,7 +140,7 @@ class World:
     def _partials(self) -> Iterable[Path]:
         return list((self.mirror.cache / "partial").glob("*.map"))
 
-    async def _troubles(self) -> list[str]:
+    async def _health(self) -> list[str]:
         """As all workers together tell it."""
         try:
             lines = (await get(self.mirror.address, "/metrics")).body.decode().splitlines()

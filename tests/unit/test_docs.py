@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mirror.config.loader import PRECONFIGURED, SECTIONS, UpstreamSettings, load
+from mirror.config.loader import PRECONFIGURED, SECTIONS, load
+from mirror.config.schema import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from mirror import service
 from mirror.oci.digest import Digest
 from mirror.service import Service
-from mirror.store.blobs.blobs import Gone, Why
+from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
 from mirror.store.errors import StoreError
 from tests.fakes.registry import FakeRegistry
 from tests.running import configured, mirror_of
@@ -75,8 +75,13 @@ async def test_opening_and_closing_leaves_nothing_open(tmp_path: Path) -> None:
 
 async def test_what_was_evicted_is_told_with_the_reason(tmp_path: Path) -> None:
     """How much, and why, in the log and as a metric; and each blob for who wants to know."""
-    used = [Gone(Digest.of(bytes([number])), 1, Why.USED) for number in range(3)]
-    gone = [Gone(Digest.of(b"a"), 5), Gone(Digest.of(b"b"), 6), *used, Gone(Digest.of(b"c"), 7, Why.AGE)]
+    used = [EvictedBlob(Digest.of(bytes([number])), 1, EvictionReason.USED) for number in range(3)]
+    gone = [
+        EvictedBlob(Digest.of(b"a"), 5),
+        EvictedBlob(Digest.of(b"b"), 6),
+        *used,
+        EvictedBlob(Digest.of(b"c"), 7, EvictionReason.AGE),
+    ]
     async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
         with capture_logs() as logs:
             mirror.service._store.on_evicted(gone)

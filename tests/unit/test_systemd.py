@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import Server
+from mirror.config.schema import ServerSettings
 from mirror.system.sockets import BACKLOG
 from tests.programs import program
 
@@ -42,13 +42,13 @@ def test_the_socket_is_where_the_mirror_listens() -> None:
     """Unless somebody changes one of them."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(FOLDER / "registry-mirror.socket")
-    assert parser["Socket"]["ListenStream"] == Server().listen[0]
+    assert parser["Socket"]["ListenStream"] == ServerSettings().listen[0]
     assert int(parser["Socket"]["Backlog"]) == BACKLOG
 
 
 def test_systemd_waits_longer_than_the_drain(service: dict[str, str]) -> None:
     """Else it kills what is allowed to finish."""
-    assert float(service["TimeoutStopSec"]) > Server().shutdown_timeout
+    assert float(service["TimeoutStopSec"]) > ServerSettings().shutdown_timeout
 
 
 @pytest.mark.needs("systemd-analyze")

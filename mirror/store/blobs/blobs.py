@@ -21,7 +21,7 @@ import diskcache
 from diskcache.core import MODE_BINARY
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.diskcache_disk import POLICY, AdoptingDisk, Verified
+from mirror.store.blobs.diskcache_disk import POLICY, AdoptingDisk, VerifiedFile
 from mirror.store.database import BUSY_SECONDS, Database
 from mirror.store.lock import share, unread
 from mirror.util.log import get_logger
@@ -46,7 +46,7 @@ class OpenBlob:
     size: int
 
 
-class Why(StrEnum):
+class EvictionReason(StrEnum):
     """Blobs are evicted to make room, even those in use where there is too little of it, or for their age."""
 
     ROOM = "room"
@@ -55,24 +55,24 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class EvictedBlob:
     """A blob that was evicted. `size` in bytes."""
 
     digest: Digest
     size: int
-    why: Why = Why.ROOM
+    why: EvictionReason = EvictionReason.ROOM
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BlobRow:
     """An entry: the digest as text, the file's name below the blobs, its size in bytes."""
 
     digest: str
     name: str
     size: int
 
-    def gone(self, why: Why) -> Gone:
-        return Gone(Digest.parse(self.digest), self.size, why)
+    def gone(self, why: EvictionReason) -> EvictedBlob:
+        return EvictedBlob(Digest.parse(self.digest), self.size, why)
 
 
 # A place in the order of last use: the moment, and what tells those of one moment apart.
@@ -84,11 +84,11 @@ START: Position = (-math.inf, 0)
 class Eviction:
     """What is gone; up to and including `passed` there is nothing but what was to be kept."""
 
-    gone: list[Gone]
+    gone: list[EvictedBlob]
     passed: Position
 
 
-class Blobs:
+class BlobStore:
     """`folder/cache.db` and the files it names."""
 
     def __init__(self, folder: Path, quarantine: Path) -> None:
@@ -120,7 +120,7 @@ class Blobs:
         try:
             file = open(path, "rb")  # noqa: SIM115  # handed to the caller
         except FileNotFoundError:
-            self.forget(Row(str(digest), str(path.relative_to(self.database.folder)), int(size)))
+            self.forget(BlobRow(str(digest), str(path.relative_to(self.database.folder)), int(size)))
             return None
         except OSError as error:
             self._unreadable(digest, error)
@@ -176,7 +176,7 @@ class Blobs:
         with suppress(FileNotFoundError):
             os.rename(path, self._quarantine / path.name)
 
-    def add(self, *verified: Verified) -> None:
+    def add(self, *verified: VerifiedFile) -> None:
         """Adopt files that were verified, in one transaction.
 
         Made durable first, where that is asked for, so that a name never outlives its bytes.
@@ -191,18 +191,18 @@ class Blobs:
                 # The size is in the entry's tag too: get() answers with the tag but not with the size.
                 self._cache.add(str(each.digest), each, tag=str(each.size))
 
-    def rows(self, after: str, limit: int) -> list[Row]:
+    def rows(self, after: str, limit: int) -> list[BlobRow]:
         """Up to `limit` entries in the order of their digests, after the one of `after`."""
         found = self._cache._sql(
             "SELECT key, filename, size FROM Cache WHERE key > ? ORDER BY key LIMIT ?", (after, limit)
         ).fetchall()
-        return [Row(str(key), str(name), int(size)) for key, name, size in found]
+        return [BlobRow(str(key), str(name), int(size)) for key, name, size in found]
 
-    def row(self, digest: str) -> Row | None:
+    def row(self, digest: str) -> BlobRow | None:
         found = self._cache._sql("SELECT key, filename, size FROM Cache WHERE key = ?", (digest,)).fetchone()
-        return None if found is None else Row(str(found[0]), str(found[1]), int(found[2]))
+        return None if found is None else BlobRow(str(found[0]), str(found[1]), int(found[2]))
 
-    def forget(self, row: Row) -> None:
+    def forget(self, row: BlobRow) -> None:
         """Remove an entry whose file is wrong or gone, unless it has got another since; the file stays.
 
         What is in memory of it may well be right, and would keep it from being fetched anew.
@@ -210,7 +210,7 @@ class Blobs:
         if self._removed(row):
             self.on_forgotten()
 
-    def enter(self, row: Row) -> None:
+    def enter(self, row: BlobRow) -> None:
         """An entry for a file that is in its place and was verified."""
         self._cache._sql(
             "INSERT OR IGNORE INTO Cache"
@@ -227,7 +227,7 @@ class Blobs:
         Until `excess` bytes are gone, None for all of it; never what is in `keep`, by its digest as text, nor
         what somebody reads. Begins behind `after`.
         """
-        gone: list[Gone] = []
+        gone: list[EvictedBlob] = []
         left = math.inf if excess is None else excess
         passed, passing = after, True
         for position, row in self._oldest(before, after):
@@ -238,24 +238,24 @@ class Blobs:
                 continue
             passing = False
             if self._evicted(row, used=False):
-                gone.append(row.gone(Why.ROOM))
+                gone.append(row.gone(EvictionReason.ROOM))
                 left -= row.size
         return Eviction(gone, passed)
 
-    def evict_used(self, since: float, excess: int, keep: Container[str], small: int) -> list[Gone]:
+    def evict_used(self, since: float, excess: int, keep: Container[str], small: int) -> list[EvictedBlob]:
         """As `evict`, of what was used since a moment; of the first ROWS what is above `small` first."""
-        gone: list[Gone] = []
+        gone: list[EvictedBlob] = []
         rows = (row for _, row in self._oldest(math.inf, (since, 0)))
         few = sorted(islice(rows, ROWS), key=lambda row: row.size <= small)
         for row in chain(few, rows):
             if excess <= 0:
                 break
             if row.digest not in keep and self._evicted(row, used=True):
-                gone.append(row.gone(Why.USED))
+                gone.append(row.gone(EvictionReason.USED))
                 excess -= row.size
         return gone
 
-    def _evicted(self, row: Row, *, used: bool) -> bool:
+    def _evicted(self, row: BlobRow, *, used: bool) -> bool:
         """Remove it, unless somebody reads it; what was `used` only if it is certain that nobody does.
 
         Who has looked it up by now, and not opened it, does not find it; who has opened it can read it.
@@ -269,12 +269,12 @@ class Blobs:
             self._disk().remove(row.name)
             return True
 
-    def _removed(self, row: Row) -> bool:
+    def _removed(self, row: BlobRow) -> bool:
         """Whether there was this entry, gone now. One with another file has come since, and stays."""
         asked = "DELETE FROM Cache WHERE key = ? AND filename = ?"
         return bool(self._cache._sql(asked, (row.digest, row.name)).rowcount)
 
-    def _oldest(self, before: float, last: Position) -> Iterator[tuple[Position, Row]]:
+    def _oldest(self, before: float, last: Position) -> Iterator[tuple[Position, BlobRow]]:
         """What was last used before a moment, in order, read a few at a time."""
         while True:
             rows = self._cache._sql(
@@ -284,7 +284,7 @@ class Blobs:
                 (*last, before, ROWS),
             ).fetchall()
             for moment, number, key, name, size in rows:
-                yield (moment, number), Row(key, name, size)
+                yield (moment, number), BlobRow(key, name, size)
             if len(rows) < ROWS:
                 return
             last = rows[-1][:2]

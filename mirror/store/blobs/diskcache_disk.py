@@ -30,7 +30,7 @@ EVICTION_POLICY[POLICY] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifiedFile:
     """A file on the same file system that is known to hash to `digest`; adopted by rename.
 
     `durable`: its bytes must be on the disk before its name is. Not for what is proven at each read.
@@ -68,7 +68,7 @@ class AdoptingDisk(PlainDisk):
         diskcache unlinks, by name, the file of an entry that is replaced and the file of an `add` that
         came second, so two adoptions of one digest must never have one name: digest plus nonce.
         """
-        if not isinstance(value, Verified):
+        if not isinstance(value, VerifiedFile):
             raise TypeError(f"only verified files are adopted, not {type(value).__name__}")
         encoded = value.digest.encoded
         name = os.path.join(value.digest.algorithm, encoded[:2], f"{encoded[2:]}.{secrets.token_hex(4)}")

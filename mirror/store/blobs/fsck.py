@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.store.blobs.blobs import BAD, Blobs, Row
+from mirror.store.blobs.blobs import BAD, BlobRow, BlobStore
 from mirror.store.readahead import resident
 
 # One read, in bytes; and how many entries are read from the database at a time.
@@ -30,7 +30,7 @@ GRACE = 60.0
 NAME = re.compile(r"([a-z0-9]+)/([0-9a-f]{2})/([0-9a-f]+)\.[0-9a-f]{8}")
 
 
-class Wrong(StrEnum):
+class Damage(StrEnum):
     """What is wrong, in words for people. LEFT and TWICE are what a crash may leave, and harmless."""
 
     MISSING = "the file is missing"
@@ -43,7 +43,7 @@ class Wrong(StrEnum):
     TWICE = "the file is right, and there is another one"
 
 
-HARMLESS = frozenset({Wrong.LEFT, Wrong.TWICE})
+HARMLESS = frozenset({Damage.LEFT, Damage.TWICE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class Finding:
     """`what`: a digest, or a file's name below the blobs; `done`: how it was put right, if it was."""
 
     what: str
-    wrong: Wrong
+    wrong: Damage
     done: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class FsckStep:
     """What one step has read, in bytes, and found; `last` of an entry or a file."""
 
     read: int = 0
@@ -65,7 +65,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Cursor:
+class FsckCursor:
     """Where it stands: `files` says that the entries are done; `after` a digest, or the name of a file."""
 
     quick: bool = False
@@ -78,7 +78,7 @@ class Cursor:
     began: float = field(default_factory=time.time)
 
     @classmethod
-    def load(cls, path: Path, *, quick: bool) -> "Cursor":
+    def load(cls, path: Path, *, quick: bool) -> "FsckCursor":
         """Where the last run stopped, if that did the same; else the beginning."""
         with suppress(OSError, ValueError, TypeError):
             found = cls(**json.loads(path.read_text()))
@@ -95,13 +95,13 @@ class Cursor:
 class Fsck:
     """One run over `folder`, the blobs' own. `repair`: put right what is wrong; nothing wrong is deleted."""
 
-    def __init__(self, folder: Path, blobs: Blobs, cursor: Cursor, *, repair: bool) -> None:
+    def __init__(self, folder: Path, blobs: BlobStore, cursor: FsckCursor, *, repair: bool) -> None:
         self.cursor = cursor
         self._folder = folder
         self._blobs = blobs
         self._repair = repair
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[FsckStep]:
         """To the end, from where the cursor stands. Raises what disk and database say."""
         cursor = self.cursor
         while not cursor.files:
@@ -116,7 +116,7 @@ class Fsck:
                 if name > cursor.after:
                     yield from self._counted(self._file(name), name)
 
-    def _counted(self, steps: Iterator[Step], name: str) -> Iterator[Step]:
+    def _counted(self, steps: Iterator[FsckStep], name: str) -> Iterator[FsckStep]:
         """Noted before anybody hears of it: who stops here goes on with the next one."""
         for step in steps:
             self.cursor.bytes += step.read
@@ -135,27 +135,27 @@ class Fsck:
         found = [f"{each}/{shard}" for each in algorithms for shard in sorted(_listed(self._folder / each))]
         return [name for name in found if name >= self.cursor.after.rpartition("/")[0]]
 
-    def _entry(self, row: Row) -> Iterator[Step]:
+    def _entry(self, row: BlobRow) -> Iterator[FsckStep]:
         digest = _digest_of(row.name)
         if digest is None or str(digest) != row.digest:
-            yield Step(finding=self._forgotten(row, Wrong.FOREIGN, keep_file=True), last=True)
+            yield FsckStep(finding=self._forgotten(row, Damage.FOREIGN, keep_file=True), last=True)
             return
-        wrong: Wrong | None = None
+        wrong: Damage | None = None
         try:
             size = os.stat(self._folder / row.name).st_size
             if size != row.size:
-                wrong = Wrong.SIZE
+                wrong = Damage.SIZE
             elif not self.cursor.quick:
                 wrong = yield from self._hashed(row.name, digest)
         except FileNotFoundError:
-            wrong = Wrong.MISSING
+            wrong = Damage.MISSING
         # What was evicted meanwhile has no entry any more; what was fetched anew has another file.
         if wrong is not None and self._blobs.row(row.digest) == row:
-            yield Step(finding=self._forgotten(row, wrong, keep_file=wrong is Wrong.MISSING), last=True)
+            yield FsckStep(finding=self._forgotten(row, wrong, keep_file=wrong is Damage.MISSING), last=True)
         else:
-            yield Step(last=True)
+            yield FsckStep(last=True)
 
-    def _forgotten(self, row: Row, wrong: Wrong, *, keep_file: bool) -> Finding:
+    def _forgotten(self, row: BlobRow, wrong: Damage, *, keep_file: bool) -> Finding:
         """Entry first, file second (invariant 8)."""
         if not self._repair:
             return Finding(row.digest, wrong)
@@ -165,7 +165,7 @@ class Fsck:
         self._blobs.quarantine(self._folder / row.name)
         return Finding(row.digest, wrong, "entry removed, file set aside")
 
-    def _file(self, name: str) -> Iterator[Step]:
+    def _file(self, name: str) -> Iterator[FsckStep]:
         digest = _digest_of(name)
         row = None if digest is None else self._blobs.row(str(digest))
         if row is not None and row.name == name:
@@ -174,37 +174,37 @@ class Fsck:
             status = os.stat(self._folder / name)
             if time.time() - status.st_ctime < GRACE:
                 return
-            wrong = Wrong.UNKNOWN if digest is None else (yield from self._hashed(name, digest))
+            wrong = Damage.UNKNOWN if digest is None else (yield from self._hashed(name, digest))
         except FileNotFoundError:
             return
         if digest is None or wrong is not None:
-            yield Step(finding=self._set_aside(name, wrong or Wrong.UNKNOWN), last=True)
+            yield FsckStep(finding=self._set_aside(name, wrong or Damage.UNKNOWN), last=True)
         elif row is None:
-            yield Step(finding=self._entered(Row(str(digest), name, status.st_size)), last=True)
+            yield FsckStep(finding=self._entered(BlobRow(str(digest), name, status.st_size)), last=True)
         else:
-            yield Step(finding=self._superfluous(name), last=True)
+            yield FsckStep(finding=self._superfluous(name), last=True)
 
-    def _set_aside(self, name: str, wrong: Wrong) -> Finding:
+    def _set_aside(self, name: str, wrong: Damage) -> Finding:
         if not self._repair:
             return Finding(name, wrong)
         self._blobs.quarantine(self._folder / name)
         return Finding(name, wrong, "file set aside")
 
-    def _entered(self, row: Row) -> Finding:
+    def _entered(self, row: BlobRow) -> Finding:
         if not self._repair:
-            return Finding(row.name, Wrong.LEFT)
+            return Finding(row.name, Damage.LEFT)
         os.chmod(self._folder / row.name, 0o400)
         self._blobs.enter(row)
-        return Finding(row.name, Wrong.LEFT, "entry made")
+        return Finding(row.name, Damage.LEFT, "entry made")
 
     def _superfluous(self, name: str) -> Finding:
         """The one thing that is deleted: it is right, and so is the other, which was proven before it."""
         if not self._repair or self.cursor.quick:
-            return Finding(name, Wrong.TWICE)
+            return Finding(name, Damage.TWICE)
         (self._folder / name).unlink(missing_ok=True)
-        return Finding(name, Wrong.TWICE, "removed")
+        return Finding(name, Damage.TWICE, "removed")
 
-    def _hashed(self, name: str, digest: Digest) -> Generator[Step, None, Wrong | None]:
+    def _hashed(self, name: str, digest: Digest) -> Generator[FsckStep, None, Damage | None]:
         """Read all of the file; what is wrong with it, None for nothing. FileNotFoundError."""
         hasher = digest.hasher()
         try:
@@ -213,14 +213,14 @@ class Fsck:
                 cold = size > 0 and resident(file, 0, size) < size
                 while data := file.read(READ):
                     hasher.update(data)
-                    yield Step(len(data))
+                    yield FsckStep(len(data))
                 if cold:  # what nobody asks for is not to push out of memory what is asked for
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as error:
             if error.errno not in BAD:
                 raise
-            return Wrong.UNREADABLE
-        return None if hasher.hexdigest() == digest.encoded else Wrong.DIGEST
+            return Damage.UNREADABLE
+        return None if hasher.hexdigest() == digest.encoded else Damage.DIGEST
 
 
 def _digest_of(name: str) -> Digest | None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from mirror.config.loader import CacheSettings
+from mirror.config.schema import CacheSettings
 
 # What was used this short a time ago is in use: it is evicted last, and never for its age, in seconds. Longer
 # than the pauses between two writings of last-use times.
@@ -11,7 +11,7 @@ IN_USE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DiskRoom:
     """The state of the disk, in bytes: of the file system, and what the cache holds, fills included."""
 
     total: int
@@ -35,12 +35,12 @@ class Quota:
         """What the settings mean on a file system of `total` bytes."""
         return cls(settings.max_size.of(total), settings.min_free.of(total), settings.max_age)
 
-    def excess(self, room: Room) -> int:
+    def excess(self, room: DiskRoom) -> int:
         """How many bytes must go."""
         over = room.held - self.max_size if self.max_size else 0
         return max(over, self.min_free - room.free, 0)
 
-    def allows(self, room: Room) -> int:
+    def allows(self, room: DiskRoom) -> int:
         """How many bytes the cache may hold, others on the file system left as they are."""
         free = max(0, room.held + room.free - self.min_free)
         return min(self.max_size, free) if self.max_size else free

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from mirror.oci.image_pattern import Images, is_literal, literal
+from mirror.oci.image_pattern import ImagePattern, is_literal, literal
 from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata.index import ROWS, Index, TagEntry
 
 
-def repositories(index: Index, images: Images) -> Iterator[Repository]:
+def repositories(index: Index, images: ImagePattern) -> Iterator[Repository]:
     """Those of which images can match, in order; only the part of the books is read where they can be."""
     after, prefix = "", literal(images.name)
     while names := index.repositories(prefix, after, ROWS):
@@ -19,7 +19,7 @@ def repositories(index: Index, images: Images) -> Iterator[Repository]:
         after = names[-1]
 
 
-def tags(index: Index, repository: Repository, images: Images) -> Iterator[tuple[str, TagEntry]]:
+def tags(index: Index, repository: Repository, images: ImagePattern) -> Iterator[tuple[str, TagEntry]]:
     """The tag entries of a repository that match, in order."""
     if images.digest is not None or is_literal(images.tag):
         name = images.tag

@@ -23,7 +23,7 @@ MANY = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class BlobUse:
     """How many repositories of one upstream link a digest; `first` is the first of them in order."""
 
     upstream: str
@@ -31,17 +31,17 @@ class Use:
     first: str
 
 
-class Usage:
+class ReferenceCounts:
     """`once`: what many link is not counted again; for who changes nothing and goes through everything."""
 
     def __init__(self, index: Index, *, once: bool = False) -> None:
         self._index = index
         self._once = once
-        self._many: dict[str, list[Use]] = {}
+        self._many: dict[str, list[BlobUse]] = {}
 
-    def of(self, digests: Iterable[str]) -> dict[str, list[Use]]:
+    def of(self, digests: Iterable[str]) -> dict[str, list[BlobUse]]:
         """By digest; nothing for what nobody links."""
-        found: dict[str, list[Use]] = {}
+        found: dict[str, list[BlobUse]] = {}
         asked: list[str] = []
         for digest in digests:
             if digest in self._many:
@@ -52,10 +52,10 @@ class Usage:
             found |= self._count(asked[start : start + ROWS])
         return found
 
-    def _count(self, digests: list[str]) -> dict[str, list[Use]]:
-        found: dict[str, list[Use]] = {}
+    def _count(self, digests: list[str]) -> dict[str, list[BlobUse]]:
+        found: dict[str, list[BlobUse]] = {}
         for digest, upstream, links, first in self._index.rows(COUNT % ",".join("?" * len(digests)), digests):
-            found.setdefault(digest, []).append(Use(upstream, links, first))
+            found.setdefault(digest, []).append(BlobUse(upstream, links, first))
         if self._once:
             self._many |= {digest: uses for digest, uses in found.items() if _sum(uses) > MANY}
         return found
@@ -65,5 +65,5 @@ class Usage:
         return {digest: _sum(uses) for digest, uses in self.of(digests).items()}
 
 
-def _sum(uses: Iterable[Use]) -> int:
+def _sum(uses: Iterable[BlobUse]) -> int:
     return sum(use.links for use in uses)

@@ -41,8 +41,8 @@ class ChunkMap:
         self._memory = memory
         self.size: int
         self.chunk_size: int
-        self.generation: int
-        _, self.size, self.chunk_size, self.generation, verified = HEADER.unpack_from(memory, 0)
+        self.epoch: int
+        _, self.size, self.chunk_size, self.epoch, verified = HEADER.unpack_from(memory, 0)
         self.verified = verified == 1
         # The same counts for this process, which may ask when the memory is closed already.
         self._counts: list[int] = list(struct.unpack_from(f"<{len(self)}I", memory, HEADER.size))
@@ -53,12 +53,12 @@ class ChunkMap:
     def create(cls, descriptor: int, size: int, chunk_size: int) -> "ChunkMap":
         """An empty map in the (locked) file `descriptor`, whatever that held before."""
         before = os.pread(descriptor, HEADER.size, 0)
-        generation = HEADER.unpack(before)[3] + 1 if before.startswith(MAGIC) else 1
+        epoch = HEADER.unpack(before)[3] + 1 if before.startswith(MAGIC) else 1
         os.ftruncate(descriptor, 0)
         # With its blocks: a page that a full disk cannot back kills the process that writes it (SIGBUS).
         os.posix_fallocate(descriptor, 0, _length(size, chunk_size))
         memory = mmap.mmap(descriptor, 0)
-        HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, generation % 2**32, 0)
+        HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, epoch % 2**32, 0)
         return cls(memory)
 
     @classmethod
@@ -87,7 +87,7 @@ class ChunkMap:
         if not _is_map(memory):
             return None
         chunks = cls(memory)
-        if before is not None and before.generation == chunks.generation:
+        if before is not None and before.epoch == chunks.epoch:
             chunks._first_open = before._first_open
         elif not chunks._makes_sense():
             return None

@@ -11,13 +11,13 @@ from typing import BinaryIO
 from aiofiles.os import wrap
 
 from mirror.oci.ranges import Span
-from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError, translated
-from mirror.store.executor import DiskThreads
-from mirror.store.health import Kind, kind_of
+from mirror.store.executor import DiskExecutor
+from mirror.store.health import FaultKind, kind_of
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.partial import Hasher, Partial
-from mirror.store.partial.remote_partial import Followed
+from mirror.store.partial.remote_partial import RemotePartial
 from mirror.util.tasks import to_the_end
 
 # Invariant 4: of anything up to this size nothing is sent before the whole is verified. 4 MiB costs a
@@ -39,9 +39,9 @@ class GrowingFile:
 
     def __init__(
         self,
-        partial: Partial | Followed,
+        partial: Partial | RemotePartial,
         chunks: ChunkMap,
-        threads: DiskThreads,
+        executor: DiskExecutor,
         *,
         verify_first: bool = False,
     ) -> None:
@@ -59,7 +59,7 @@ class GrowingFile:
         self._last_chunk = (len(chunks) - 1) * chunks.chunk_size
         self._files = partial
         self._chunks = chunks
-        self._threads = threads
+        self._executor = executor
         self._awaited = asyncio.Event()
         self._hasher = Hasher(partial.digest)
         self._hashing = False
@@ -144,7 +144,7 @@ class GrowingFile:
         """
         if chunks is self._chunks:
             return True
-        if chunks.generation != self._chunks.generation:
+        if chunks.epoch != self._chunks.epoch:
             same = (chunks.size, chunks.chunk_size) == (self.size, self.chunk_size)
             if not same or not self.untouched:
                 return False
@@ -187,10 +187,10 @@ class GrowingFile:
     async def _write(self, offset: int, parts: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
         try:
             with translated("write the growing file"):
-                await _write_at(self._partial, offset, parts, hasher, executor=self._threads.executor)
+                await _write_at(self._partial, offset, parts, hasher, executor=self._executor.executor)
         except StoreError as error:
             make_room, self.make_room = self.make_room, None
-            if make_room is None or kind_of(error) is not Kind.FULL:
+            if make_room is None or kind_of(error) is not FaultKind.FULL:
                 raise
             await make_room(self.size - self.received())
             await self._write(offset, parts, hasher)
@@ -205,11 +205,11 @@ class GrowingFile:
             self._hashing = True
             try:
                 stop = self._chunks.contiguous()
-                await to_the_end(self._threads.run(self._partial.hash_on, self._hasher, stop))
+                await to_the_end(self._executor.run(self._partial.hash_on, self._hasher, stop))
             finally:
                 self._hashing = False
 
-    def settle(self) -> Verified | None:
+    def settle(self) -> VerifiedFile | None:
         """The whole is here: release it to the readers if it is what its name says; else None."""
         if self._hasher.offset != self.size or not self._hasher.matches():
             return None
@@ -220,7 +220,7 @@ class GrowingFile:
 
     async def hashes(self, spans: Sequence[Span]) -> list[bytes]:
         """As `Partial.hashes`; once everything is here. StoreError."""
-        return await to_the_end(self._threads.run(self._partial.hashes, spans))
+        return await to_the_end(self._executor.run(self._partial.hashes, spans))
 
     def fail(self, error: Exception, *, spoilt: bool = False) -> None:
         """Tell the readers that no more will come, and why; `spoilt`: nor is what is here to be sent."""
@@ -234,7 +234,7 @@ class GrowingFile:
         """Forget what was written: it is wrong. Only while nothing of it could have been read."""
         # Whoever comes while the disk is busy must not be sent what is being thrown away.
         withheld, self._withheld = self._withheld, True
-        self._chunks = await self._threads.run(self._partial.allocate, self.size, self._chunks.chunk_size)
+        self._chunks = await self._executor.run(self._partial.allocate, self.size, self._chunks.chunk_size)
         self._hasher = Hasher(self.digest)
         self._withheld = withheld
 

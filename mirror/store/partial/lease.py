@@ -11,7 +11,7 @@ from mirror.store.lock import lock_path, try_lock
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Lease:
     """The right of this process to fill a digest; `present` says that nothing is left to be filled."""
 
     digest: Digest
@@ -31,17 +31,17 @@ class Claim:
         os.close(self.lock)
 
 
-def claimed(digests: Sequence[Digest], folder: Path, has: Callable[[Digest], bool]) -> list[Claim | None]:
+def acquire(digests: Sequence[Digest], folder: Path, has: Callable[[Digest], bool]) -> list[Lease | None]:
     """For each the lock for filling it, None where another has it; `has`: what is here. All, or OSError."""
-    claims: list[Claim | None] = []
+    leases: list[Lease | None] = []
     try:
         for digest in digests:
             path = lock_path(digest, folder)
             lock = try_lock(path)
-            claims.append(None if lock is None else Claim(digest, path, lock, has(digest)))
+            leases.append(None if lock is None else Lease(digest, path, lock, has(digest)))
     except BaseException:
-        for claim in claims:
-            if claim is not None:
-                claim.release()
+        for lease in leases:
+            if lease is not None:
+                lease.release()
         raise
-    return claims
+    return leases

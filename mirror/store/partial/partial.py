@@ -9,11 +9,11 @@ from typing import BinaryIO
 
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
-from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError
 from mirror.store.lock import data_path, lock_path, share, try_lock
 from mirror.store.partial.chunk_map import ChunkMap
-from mirror.store.partial.remote_partial import Followed
+from mirror.store.partial.remote_partial import RemotePartial
 
 # One read of the verifier, in bytes: large enough that hashing is the cost, not the calls.
 HASH_STEP = 1024 * 1024
@@ -62,11 +62,11 @@ class Partial:
         os.ftruncate(self.descriptor, size)
         return self.chunks
 
-    def continues(self, followed: Followed) -> bool:
+    def continues(self, followed: RemotePartial) -> bool:
         """Whether this is what was followed, as far as that had come, and its lock is ours now."""
         return (
             self.chunks is not None
-            and self.chunks.generation == followed.chunks.generation
+            and self.chunks.epoch == followed.chunks.epoch
             and followed.is_same(self._lock, self.descriptor)
         )
 
@@ -110,9 +110,9 @@ class Partial:
             found.append(hash_.digest())
         return found
 
-    def verified(self) -> Verified:
+    def verified(self) -> VerifiedFile:
         """The name under which a verified blob is adopted; only GrowingFile.verify may ask."""
-        return Verified(self.digest, self.data_path, os.fstat(self.descriptor).st_size)
+        return VerifiedFile(self.digest, self.data_path, os.fstat(self.descriptor).st_size)
 
     def discard(self) -> None:
         """Remove both files; the caller still releases the lock."""

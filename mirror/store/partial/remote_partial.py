@@ -14,7 +14,7 @@ from mirror.store.lock import data_path, is_at, lock_path, share
 from mirror.store.partial.chunk_map import COUNT, WISHED_AT, WISHES, ChunkMap
 
 
-class Followed:
+class RemotePartial:
     """Both files of a partial, open, without the lock. Stays what it is when their names go."""
 
     def __init__(self, digest: Digest, map_: int, data: int, chunks: ChunkMap) -> None:
@@ -26,7 +26,7 @@ class Followed:
         self._wish = 0
 
     @classmethod
-    def open(cls, digest: Digest, folder: Path) -> "Followed | None":
+    def open(cls, digest: Digest, folder: Path) -> "RemotePartial | None":
         """None when there is nothing to follow, or not yet. Blocks: runs in a disk thread."""
         path = lock_path(digest, folder)
         with ExitStack() as opened:

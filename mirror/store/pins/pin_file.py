@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.oci.image_pattern import Images, Pin
+from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.store.durable import replace_file
 from mirror.util.log import get_logger
 
@@ -54,7 +54,7 @@ def _parsed(lines: Iterable[str]) -> Iterator[Pinned]:
     for line in lines:
         with suppress(ValueError, TypeError, KeyError, AttributeError):
             known = json.loads(line)
-            pin = Pin(Images.printed(known["pattern"]), tuple(map(str, known["platforms"])))
+            pin = Pin(ImagePattern.printed(known["pattern"]), tuple(map(str, known["platforms"])))
             yield Pinned(pin, float(known["since"]), known["from"] == CONFIGURATION)
             continue
         log.error("a line of the file of pins cannot be read, pin it again", line=line)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images, Pin
+from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Repository
-from mirror.store.invalidation import Generation
+from mirror.store.invalidation import Epoch
 from mirror.store.metadata.closure import Closures, Named, Part, parsed
 from mirror.store.metadata.index import Index
 from mirror.store.metadata.query import repositories, tags
@@ -34,14 +34,14 @@ class Pins:
         folder: Path,
         index: Index,
         read: Callable[[Digest, int], bytes | None],
-        generation: Generation,
+        epoch: Epoch,
     ) -> None:
         self._file = PinFile(folder / "pins")
         self._path = folder / "kept"
         self._lost = folder / BOOKS_LOST
         self._index = index
         self._read = read
-        self._generation = generation
+        self._epoch = epoch
         self._all: tuple[int, list[Pinned]] = (NEVER, [])
         self._kept: tuple[int, Mapping[str, int]] = (NEVER, {})
         self._known: Named | None = None
@@ -49,7 +49,7 @@ class Pins:
 
     def all(self) -> list[Pinned]:
         """Every pin, in the order of the patterns, those of the configuration first."""
-        now = self._generation.pinned()
+        now = self._epoch.pinned()
         seen, pins = self._all
         if seen != now:
             pins = self._file.read()
@@ -58,7 +58,7 @@ class Pins:
 
     def kept(self) -> Mapping[str, int]:
         """The digests, as text, of all that is pinned, and their sizes in bytes, be they here or not."""
-        now = self._generation.pinned()
+        now = self._epoch.pinned()
         seen, kept = self._kept
         if seen != now:
             kept = self._kept_now()
@@ -109,16 +109,16 @@ class Pins:
     def changed(self, repository: Repository) -> None:
         """Something was written about the repository: if a pin is for it, what is pinned may be more now."""
         if any(each.pin.images.of(repository) for each in self.all()):
-            self._generation.note_pinned()
+            self._epoch.note_pinned()
 
     def add(self, pin: Pin) -> None:
         """Or replace the one with this pattern, with all its platforms."""
         others = [each for each in self._file.read() if each.configured or each.pin.images != pin.images]
         self._write([*others, Pinned(pin, time.time(), configured=False)])
         # Of what was evicted memory may have a copy, and a pull that is served from that keeps nothing.
-        self._generation.note_removed()
+        self._epoch.note_removed()
 
-    def remove(self, images: Images) -> bool:
+    def remove(self, images: ImagePattern) -> bool:
         """Whether there was such a pin; those of the configuration stay."""
         known = self._file.read()
         left = [each for each in known if each.configured or each.pin.images != images]
@@ -138,9 +138,9 @@ class Pins:
 
     def _write(self, pins: Iterable[Pinned]) -> None:
         self._file.write(pins)
-        self._generation.note_pinned()
+        self._epoch.note_pinned()
 
-    def _roots(self, images: Images) -> Iterator[tuple[Repository, Part]]:
+    def _roots(self, images: ImagePattern) -> Iterator[tuple[Repository, Part]]:
         for repository in repositories(self._index, images):
             if images.digest is not None:
                 link = self._index.link(repository, images.digest)
@@ -152,7 +152,7 @@ class Pins:
                     yield repository, Part(digest, entry.size, True)
 
 
-class Kept(Container[str]):
+class EvictionGuard(Container[str]):
     """What an eviction leaves alone: some digests, and what is pinned at the moment of asking."""
 
     def __init__(self, digests: Iterable[Digest], pins: Pins) -> None:

@@ -20,7 +20,7 @@ BUFFER = 1024 * 1024
 FIRST = 64 * 1024
 
 
-class Intake(asyncio.BufferedProtocol):
+class DirectReader(asyncio.BufferedProtocol):
     """What is still to come of a body; `next` gives what has."""
 
     def __init__(self, response: aiohttp.ClientResponse, handler: ResponseHandler, patience: float) -> None:

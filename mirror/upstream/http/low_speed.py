@@ -11,7 +11,7 @@ connections that share a line of 20 kB/s.
 SLOWEST = 1024
 
 
-class Progress:
+class LowSpeedLimit:
     """Of one body: each `SLOWEST` bytes for each of so many seconds have to come within as many seconds."""
 
     def __init__(self, seconds: float) -> None:

@@ -23,7 +23,7 @@ class RedirectRefused(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RedirectRules:
     """What the redirects of one upstream may do. `private`: they may lead to private addresses."""
 
     upstream: URL
@@ -35,7 +35,7 @@ def origin(url: URL) -> tuple[str, str, int | None]:
     return (url.scheme, (url.host or "").rstrip(".").lower(), url.port)
 
 
-def next_hop(rules: Rules, visited: Sequence[URL], location: str) -> URL:
+def next_hop(rules: RedirectRules, visited: Sequence[URL], location: str) -> URL:
     """The URL to ask next, without user information and fragment. `visited[-1]` answered `location`."""
     target = _resolve(visited[-1], location)
     if len(visited) > MAX_HOPS:
@@ -47,7 +47,7 @@ def next_hop(rules: Rules, visited: Sequence[URL], location: str) -> URL:
     return target
 
 
-def refusal(rules: Rules, target: URL, *, secure: bool) -> str | None:
+def refusal(rules: RedirectRules, target: URL, *, secure: bool) -> str | None:
     """Why `target`, which the network named, may not be asked; None when it may.
 
     `secure`: what named it came over https, so that plain http would be a downgrade.

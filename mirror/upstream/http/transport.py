@@ -15,12 +15,12 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from mirror import __version__
-from mirror.config.loader import UpstreamSettings
+from mirror.config.schema import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.direct_read import Intake
-from mirror.upstream.http.low_speed import Progress
+from mirror.upstream.http.direct_read import DirectReader
+from mirror.upstream.http.low_speed import LowSpeedLimit
 from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
 from mirror.upstream.http.resolver import GuardedResolver, PrivateAddress
@@ -103,7 +103,7 @@ class Transport:
         """A large body straight from the socket; None when `chunks` has to do. TIMEOUT as there."""
         came = self._watched(response)
         with self.translated(response.url):
-            intake = Intake.of(response, self._settings.read_timeout)
+            intake = DirectReader.of(response, self._settings.read_timeout)
         if intake is None:
             return None
 
@@ -119,7 +119,7 @@ class Transport:
     def _watched(self, response: Response) -> Callable[[int, float], None]:
         """To be told how much of a body came, and since when that was waited for; counts it."""
         counter = self._metrics.upstream_bytes.labels(self.name)
-        progress = Progress(self._settings.read_timeout)
+        progress = LowSpeedLimit(self._settings.read_timeout)
 
         def came(length: int, began: float) -> None:
             if not progress.came(length, time.monotonic() - began):

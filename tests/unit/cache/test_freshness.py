@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from mirror.cache.freshness import Freshness, Terms
-from mirror.config.loader import TagRule, Tags
+from mirror.cache.freshness import Freshness, FreshnessTerms
+from mirror.config.schema import TagRuleSettings, TagSettings
 from mirror.oci.reference import Repository, Tag
 from mirror.upstream.rate_limit import LOW, OUT, PLENTY, SPARE, Pressure
 
@@ -29,47 +29,47 @@ def test_each_span_begins_where_the_one_before_ends(
     age: float, left: float, at_once: bool, at_worst: bool
 ) -> None:
     """And what comes from the future, after a clock was set back, is asked about."""
-    terms = Terms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=100.0)
+    terms = FreshnessTerms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=100.0)
     assert (terms.left(age), terms.at_once(age), terms.at_worst(age)) == (left, at_once, at_worst)
 
 
 @pytest.mark.parametrize(("pressure", "until"), [(PLENTY, 60.0), (SPARE, 240.0), (LOW, 960.0), (OUT, 1060.0)])
 def test_the_less_an_upstream_allows_the_longer_it_is_not_asked(pressure: Pressure, until: float) -> None:
     """Within what the terms allow to be served unconfirmed."""
-    terms = Terms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=1000.0)
+    terms = FreshnessTerms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=1000.0)
     assert terms.spared(until - 1, pressure) is (until > 60)
     assert not terms.spared(until, pressure)
-    assert not Terms(fresh=60.0, stale_while_revalidate=0.0, stale_if_error=0.0).spared(60, pressure)
+    assert not FreshnessTerms(fresh=60.0, stale_while_revalidate=0.0, stale_if_error=0.0).spared(60, pressure)
 
 
 def test_what_is_always_asked_about_is_spared_in_the_end() -> None:
     """Nothing times four is nothing; and what comes from the future is asked about as long as possible."""
-    terms = Terms(fresh=0.0, stale_while_revalidate=0.0, stale_if_error=math.inf)
+    terms = FreshnessTerms(fresh=0.0, stale_while_revalidate=0.0, stale_if_error=math.inf)
     assert [terms.spared(1.0, pressure) for pressure in (SPARE, LOW, OUT)] == [False, False, True]
     assert [terms.spared(-1.0, pressure) for pressure in (SPARE, LOW, OUT)] == [False, False, True]
 
 
 def test_without_limit_is_without_limit() -> None:
     """The default: an old image is better than none."""
-    assert Freshness(Tags()).of(X).at_worst(10**9)
+    assert Freshness(TagSettings()).of(X).at_worst(10**9)
 
 
 def test_the_first_rule_that_matches_counts() -> None:
     """By upstream and repository; what it does not say is as in the section."""
     rules = (
-        TagRule(repositories="docker.io/library/*", fresh=3600),
-        TagRule(repositories="docker.io/*", fresh=1, stale_if_error=5),
+        TagRuleSettings(repositories="docker.io/library/*", fresh=3600),
+        TagRuleSettings(repositories="docker.io/*", fresh=1, stale_if_error=5),
     )
-    freshness = Freshness(Tags(fresh=60, stale_if_error=7, rules=rules))
-    assert freshness.of(X) == Terms(3600, 0, 7)
-    assert freshness.of(Repository("docker.io", "me/x")) == Terms(1, 0, 5)
-    assert freshness.of(Repository("quay.io", "library/x")) == Terms(60, 0, 7)
+    freshness = Freshness(TagSettings(fresh=60, stale_if_error=7, rules=rules))
+    assert freshness.of(X) == FreshnessTerms(3600, 0, 7)
+    assert freshness.of(Repository("docker.io", "me/x")) == FreshnessTerms(1, 0, 5)
+    assert freshness.of(Repository("quay.io", "library/x")) == FreshnessTerms(60, 0, 7)
 
 
 def test_immutable_tags_are_fresh_for_ever() -> None:
     """By pattern, everywhere or for some repositories."""
-    rule = TagRule(repositories="docker.io/library/*", immutable=("stable",))
-    freshness = Freshness(Tags(immutable=("v*.*.*",), rules=(rule,)))
+    rule = TagRuleSettings(repositories="docker.io/library/*", immutable=("stable",))
+    freshness = Freshness(TagSettings(immutable=("v*.*.*",), rules=(rule,)))
     assert freshness.of(X, Tag("v1.2.3")).left(10**9) == math.inf
     assert freshness.of(X, Tag("stable")).left(10**9) == math.inf
     assert freshness.of(Repository("quay.io", "x/y"), Tag("stable")).left(61) < 0

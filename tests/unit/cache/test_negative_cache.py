@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mirror.cache import negative_cache
-from mirror.cache.negative_cache import Missing
+from mirror.cache.negative_cache import NegativeCache
 from mirror.upstream.errors import Failure, UpstreamError
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, serving
@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-def asked(known: Missing[str], key: str, failure: Failure = Failure.NOT_FOUND) -> bool:
+def asked(known: NegativeCache[str], key: str, failure: Failure = Failure.NOT_FOUND) -> bool:
     """Whether a question that fails is asked."""
     questions: list[str] = []
 
@@ -38,7 +38,7 @@ def asked(known: Missing[str], key: str, failure: Failure = Failure.NOT_FOUND) -
 def test_not_found_is_said_again_for_a_while() -> None:
     """With the same words; then it is asked again. Other keys are other questions."""
     clock = Clock()
-    known: Missing[str] = Missing(5, clock)
+    known: NegativeCache[str] = NegativeCache(5, clock)
     assert asked(known, "a")
     clock.now += 4.9
     assert not asked(known, "a")
@@ -50,14 +50,14 @@ def test_not_found_is_said_again_for_a_while() -> None:
 @pytest.mark.parametrize("failure", set(Failure) - {Failure.NOT_FOUND})
 def test_other_failures_are_not_remembered(failure: Failure) -> None:
     """They may be over the next moment."""
-    known: Missing[str] = Missing(5, Clock())
+    known: NegativeCache[str] = NegativeCache(5, Clock())
     assert asked(known, "a", failure)
     assert asked(known, "a", failure)
 
 
 def test_nothing_is_remembered_for_no_time() -> None:
     """`missing = 0` turns it off."""
-    known: Missing[str] = Missing(0, Clock())
+    known: NegativeCache[str] = NegativeCache(0, Clock())
     assert asked(known, "a")
     assert asked(known, "a")
 
@@ -65,7 +65,7 @@ def test_nothing_is_remembered_for_no_time() -> None:
 def test_it_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is forgotten first."""
     monkeypatch.setattr(negative_cache, "MOST", 2)
-    known: Missing[str] = Missing(5, Clock())
+    known: NegativeCache[str] = NegativeCache(5, Clock())
     for key in "abc":
         assert asked(known, key)
     assert not asked(known, "c")

@@ -11,13 +11,13 @@ import pytest
 
 from mirror.cache import prefetch
 from mirror.cache.results import ManifestAnswer, Outcome
-from mirror.config.loader import Amount
+from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import download, plan
-from mirror.util.ttl_cache import Lately
+from mirror.util.ttl_cache import TTLCache
 from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, descriptor, image_index, image_manifest, some_layers
 from tests.fakes.faults import Fault, Gate
@@ -286,7 +286,7 @@ async def test_a_hot_manifest_asks_the_disk_nothing(hub: FakeRegistry, one: Runn
     cache = one.service.cache
     await cache.get_manifest(X, image.manifest)
     assert workers(one) == []
-    cache._prefetch._looked_at = Lately(0.0, 1)
+    cache._prefetch._looked_at = TTLCache(0.0, 1)
     for _ in range(2):
         await cache.get_manifest(X, image.manifest)
         assert len(workers(one)) == 1
@@ -348,7 +348,7 @@ async def test_an_upstream_that_limits_is_left_in_peace(hub: FakeRegistry, one: 
     assert await pull(one, "other") == other.manifest_data
     assert workers(one) == []
     own = one.service._upstreams["docker.io"].own
-    own._rest_until = own.registry.accounts.all[0].budget._rest_until = 0.0
+    own._rest_until = own.registry.accounts.all[0].rate_limit._rest_until = 0.0
     await pull(one, "other")
     await quiet(one)
     assert fetched(hub) == names(image.config, *other.blobs)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from tests.unit.cli.test_app import COMMAND, run
 from tests.unit.store.blobs.test_blobs import file_of
 from tests.unit.store.test_cache_dir import put
@@ -22,7 +22,7 @@ TWO = Digest.of(b"two")
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     """With two blobs in it."""
-    with closing(Folder(tmp_path / "cache")) as folder:
+    with closing(CacheDirectory(tmp_path / "cache")) as folder:
         for data in (b"one", b"two"):
             put(folder, tmp_path, data)
     return tmp_path / "cache"
@@ -78,7 +78,7 @@ def test_what_cannot_be_checked(tmp_path: Path) -> None:
 def test_interrupted_it_goes_on(cache: Path, tmp_path: Path) -> None:
     """At the pace it is given; Ctrl-C leaves a cursor, and the end of the next run removes it."""
     blobs = [bytes([number]) * 1024 * 1024 for number in range(6)]
-    with closing(Folder(cache)) as folder:
+    with closing(CacheDirectory(cache)) as folder:
         digests = [put(folder, tmp_path, data)[0] for data in blobs]
     first = file_of(cache, min([*digests, TWO, Digest.of(b"one")], key=str))
     first.unlink()

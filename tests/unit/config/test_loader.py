@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import HUB_ALIASES, PRECONFIGURED, Config, ConfigError, environment, load
+from mirror.config.loader import HUB_ALIASES, PRECONFIGURED, ConfigError, environment, load
+from mirror.config.schema import Config
 
 HOME = {"HOME": "/home/me"}
 

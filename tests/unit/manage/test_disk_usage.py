@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mirror.manage.disk_usage import Shares
+from mirror.manage.disk_usage import DiskUsage
 from mirror.oci.reference import Repository
 from tests.fakes.cached import X, open_folder, put_image
 
@@ -18,7 +18,7 @@ def test_shares(tmp_path: Path) -> None:
     put_image(folder, X, "2", [here])
     put_image(folder, Z, "1", [here])
     put_image(folder, Q, "1", [there])
-    shares = {each.name: each for each in Shares(folder).all()}
+    shares = {each.name: each for each in DiskUsage(folder).all()}
     assert list(shares) == [str(X), str(Z), "docker.io", str(Q), "quay.io"]
     assert shares[str(X)].shared == 11_000
     assert shares[str(Z)].shared == 1000
@@ -32,5 +32,5 @@ def test_shares(tmp_path: Path) -> None:
 def test_nothing(tmp_path: Path) -> None:
     """Of an empty cache."""
     folder = open_folder(tmp_path / "cache")
-    assert list(Shares(folder).all()) == []
+    assert list(DiskUsage(folder).all()) == []
     folder.close()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mirror.manage.inventory import Image, Inventory
+from mirror.manage.inventory import ImageSummary, Inventory
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images, Pin
+from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.index import Link
 from tests.fakes.cached import (
     LONG_AGO,
@@ -27,18 +27,18 @@ from tests.fakes.content import image_manifest
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
+def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
     opened = open_folder(tmp_path / "cache")
     yield opened
     opened.close()
 
 
-def listed(folder: Folder, pattern: str = "*") -> dict[str, Image]:
-    found = Inventory(folder).images(Images.parse(pattern, any_tag=True))
+def listed(folder: CacheDirectory, pattern: str = "*") -> dict[str, ImageSummary]:
+    found = Inventory(folder).images(ImagePattern.parse(pattern, any_tag=True))
     return {each.reference: each for each in found}
 
 
-def test_an_image_that_is_whole(folder: Folder) -> None:
+def test_an_image_that_is_whole(folder: CacheDirectory) -> None:
     """Its platform from the config, its size, when it was used, and nothing missing."""
     image = put_image(folder, X, "1", [b"a" * 1000])
     age(folder, *image)
@@ -50,7 +50,7 @@ def test_an_image_that_is_whole(folder: Folder) -> None:
     assert found.last_used == pytest.approx(LONG_AGO)
 
 
-def test_what_is_missing(folder: Folder) -> None:
+def test_what_is_missing(folder: CacheDirectory) -> None:
     """Blobs by their digests; the root itself."""
     image = put_image(folder, X, "1", [b"a", b"b"])
     folder.blobs.remove(image[2])
@@ -60,7 +60,7 @@ def test_what_is_missing(folder: Folder) -> None:
     assert (found.missing, found.last_used) == ((str(image[0]),), None)
 
 
-def test_platforms_of_an_index(folder: Folder) -> None:
+def test_platforms_of_an_index(folder: CacheDirectory) -> None:
     """Those whose manifest is here; the others are not missed, unless none is here."""
     put_index(folder, X, "1", [[b"0"], [b"1"]])
     found = listed(folder)["docker.io/library/x:1"]
@@ -75,7 +75,7 @@ def test_platforms_of_an_index(folder: Folder) -> None:
     assert list(listed(folder)) == ["docker.io/library/x:1"]
 
 
-def test_shared_with_other_images(folder: Folder) -> None:
+def test_shared_with_other_images(folder: CacheDirectory) -> None:
     """Of the same repository, or of another."""
     put_image(folder, X, "1", [b"a" * 100, b"b" * 1000])
     put_image(folder, X, "2", [b"b" * 1000])
@@ -87,7 +87,7 @@ def test_shared_with_other_images(folder: Folder) -> None:
     assert found["quay.io/org/y:1"].shared == 100
 
 
-def test_without_a_tag(folder: Folder) -> None:
+def test_without_a_tag(folder: CacheDirectory) -> None:
     """What was pulled by digest, or left by its tag; not what another image leads to."""
     (old, *_) = put_image(folder, X, "1", [b"old"])
     put_image(folder, X, "1", [b"new"])
@@ -104,7 +104,7 @@ def test_without_a_tag(folder: Folder) -> None:
     assert list(listed(folder, "x:1")) == ["docker.io/library/x:1"]
 
 
-def test_signatures_are_of_their_image(folder: Folder) -> None:
+def test_signatures_are_of_their_image(folder: CacheDirectory) -> None:
     """And images of their own where that is not here."""
     (root, *_) = put_image(folder, X, "1", [b"a"])
     signature = put_signature(folder, X, root)
@@ -116,7 +116,7 @@ def test_signatures_are_of_their_image(folder: Folder) -> None:
     assert f"quay.io/org/y:sha256-{root.encoded}.sig" in listed(folder)
 
 
-def test_only_what_matches(folder: Folder) -> None:
+def test_only_what_matches(folder: CacheDirectory) -> None:
     """By repository and tag, in order; and whether it is pinned."""
     for name in ("b", "a"):
         for tag in ("2", "1"):

@@ -5,50 +5,50 @@ from pathlib import Path
 
 import pytest
 
-from mirror.manage.removal import Removals, Step
+from mirror.manage.removal import ImageRemoval, RemovalStep
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images, Pin
+from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Tag
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from tests.fakes.cached import X, Y, open_folder, put_image, put_signature
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
+def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
     opened = open_folder(tmp_path / "cache")
     yield opened
     assert opened.blobs.check() == []
     opened.close()
 
 
-def remove(folder: Folder, pattern: str, *, forced: bool = False) -> list[Step]:
+def remove(folder: CacheDirectory, pattern: str, *, forced: bool = False) -> list[RemovalStep]:
     """What was said beforehand is what is done."""
-    images = Images.parse(pattern)
-    said, before = list(Removals(folder, images, forced=forced).steps()), folder.blobs.size()
-    done = list(Removals(folder, images, forced=forced).carry_out())
+    images = ImagePattern.parse(pattern)
+    said, before = list(ImageRemoval(folder, images, forced=forced).steps()), folder.blobs.size()
+    done = list(ImageRemoval(folder, images, forced=forced).carry_out())
     assert done == said
     assert sum(step.freed for step in done) == before - folder.blobs.size()
     return done
 
 
-def here(folder: Folder, digests: list[Digest]) -> list[bool]:
+def here(folder: CacheDirectory, digests: list[Digest]) -> list[bool]:
     return [folder.blobs.has(each) for each in digests]
 
 
-def test_an_image_goes_whole(folder: Folder) -> None:
+def test_an_image_goes_whole(folder: CacheDirectory) -> None:
     """Tag, links, blobs, signature; and the repository with the last of them."""
     image = put_image(folder, X, "1", [b"a"])
     signature = put_signature(folder, X, image[0])
-    generation = folder.generation.removed()
+    generation = folder.epoch.removed()
     (step,) = remove(folder, "x:1")
     assert step.images == ("docker.io/library/x:1",)
     assert not any(here(folder, [*image, *signature]))
     assert all(folder.index.link(X, each) is None for each in (*image, *signature))
     assert (folder.index.repositories("", "", 1), folder.index.tags(X, "", 1)) == ([], [])
-    assert folder.generation.removed() != generation
+    assert folder.epoch.removed() != generation
 
 
-def test_what_a_neighbour_needs_stays(folder: Folder) -> None:
+def test_what_a_neighbour_needs_stays(folder: CacheDirectory) -> None:
     """Blob and link, for the repository that has it by another tag."""
     first = put_image(folder, X, "1", [b"shared", b"own"])
     second = put_image(folder, X, "2", [b"shared"])
@@ -59,7 +59,7 @@ def test_what_a_neighbour_needs_stays(folder: Folder) -> None:
     assert folder.index.link(X, Digest.of(b"own")) is None
 
 
-def test_what_another_repository_needs_stays(folder: Folder) -> None:
+def test_what_another_repository_needs_stays(folder: CacheDirectory) -> None:
     """The blob, not the link (invariant 5)."""
     put_image(folder, X, "1", [b"shared"])
     put_image(folder, Y, "1", [b"shared"])
@@ -70,7 +70,7 @@ def test_what_another_repository_needs_stays(folder: Folder) -> None:
     assert folder.blobs.stats() == (0, 0)
 
 
-def test_all_at_once(folder: Folder) -> None:
+def test_all_at_once(folder: CacheDirectory) -> None:
     """What several need that all go, goes with the last."""
     put_image(folder, X, "1", [b"shared"])
     put_image(folder, Y, "1", [b"shared"])
@@ -81,7 +81,7 @@ def test_all_at_once(folder: Folder) -> None:
     assert folder.index.repositories("", "", 1) == []
 
 
-def test_one_tag_of_two_for_one_image(folder: Folder) -> None:
+def test_one_tag_of_two_for_one_image(folder: CacheDirectory) -> None:
     """Only the tag."""
     image = put_image(folder, X, "1", [b"a"])
     put_image(folder, X, "2", [b"a"])
@@ -91,7 +91,7 @@ def test_one_tag_of_two_for_one_image(folder: Folder) -> None:
     assert folder.index.tag(X, Tag("1")) is None
 
 
-def test_pinned_images_are_refused(folder: Folder) -> None:
+def test_pinned_images_are_refused(folder: CacheDirectory) -> None:
     """And named; unless it is forced."""
     image = put_image(folder, X, "1", [b"a"])
     put_image(folder, X, "2", [b"b"])
@@ -104,13 +104,13 @@ def test_pinned_images_are_refused(folder: Folder) -> None:
     assert not any(here(folder, image))
 
 
-def test_nothing_matches(folder: Folder) -> None:
+def test_nothing_matches(folder: CacheDirectory) -> None:
     """No step."""
     put_image(folder, X, "1", [b"a"])
     assert remove(folder, "x:2") == remove(folder, "quay.io/*") == []
 
 
-def test_what_a_pinned_image_needs_stays_without_a_link(folder: Folder) -> None:
+def test_what_a_pinned_image_needs_stays_without_a_link(folder: CacheDirectory) -> None:
     """It could not be written when the blob came, because the disk was full, say."""
     image = put_image(folder, X, "1", [b"shared"])
     put_image(folder, Y, "v1", [b"shared"])

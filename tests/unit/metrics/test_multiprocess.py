@@ -9,7 +9,7 @@ import pytest
 
 from mirror.metrics import multiprocess
 from mirror.metrics.metrics import Family, Metrics, rendered
-from mirror.metrics.multiprocess import Ledger
+from mirror.metrics.multiprocess import MultiprocessMetrics
 
 
 class Worker:
@@ -17,7 +17,7 @@ class Worker:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.metrics = Metrics()
-        self.ledger = Ledger(folder, number, self._counted)
+        self.ledger = MultiprocessMetrics(folder, number, self._counted)
         self.hangs = asyncio.Event()
         self.hangs.set()
 

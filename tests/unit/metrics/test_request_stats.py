@@ -1,6 +1,6 @@
 """Counts of requests: exact, and cheap."""
 
-from mirror.metrics.request_stats import BUCKETS, Latency, Tallies, Tally
+from mirror.metrics.request_stats import BUCKETS, Latency, RequestStats, RequestStatsTable
 
 
 def test_buckets_add_up() -> None:
@@ -16,7 +16,7 @@ def test_buckets_add_up() -> None:
 
 def test_a_tally_for_each_kind_and_outcome() -> None:
     """One is made at first use, and is the same ever after."""
-    tallies = Tallies()
+    tallies = RequestStatsTable()
     tallies.of("blob", "miss").add(7, 0.1, 0.2)
     tallies.of("blob", "hit").add(1, 0.1, 0.2)
     tallies.of("blob", "hit").add(2, 0.1, 0.2)
@@ -28,7 +28,7 @@ def test_a_tally_for_each_kind_and_outcome() -> None:
 
 def test_at_once_is_the_same() -> None:
     """As a head and an end at one moment, one by one."""
-    one, other = Tally(), Tally()
+    one, other = RequestStats(), RequestStats()
     durations = (0.0001, 0.001, 0.3)
     for seconds in durations:
         one.add(5, seconds, seconds)

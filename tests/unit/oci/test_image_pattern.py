@@ -3,7 +3,7 @@
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images, Pin, is_literal, literal, on_platform
+from mirror.oci.image_pattern import ImagePattern, Pin, is_literal, literal, on_platform
 from mirror.oci.reference import Repository
 
 D = Digest.of(b"d")
@@ -37,22 +37,22 @@ NAMES = {"index.docker.io": "docker.io", "docker.io": "docker.io", "hub": "docke
 )
 def test_names_are_as_docker_has_them(text: str, meant: str) -> None:
     """Short forms, aliases, ports; and what it became means the same again."""
-    assert str(Images.parse(text, NAMES)) == meant
-    assert Images.printed(meant) == Images.parse(meant, NAMES) == Images.parse(text, NAMES)
+    assert str(ImagePattern.parse(text, NAMES)) == meant
+    assert ImagePattern.printed(meant) == ImagePattern.parse(meant, NAMES) == ImagePattern.parse(text, NAMES)
 
 
 def test_an_upstream_may_be_called_anything() -> None:
     """What was printed is read without knowing the upstreams."""
-    images = Images.parse("lab/app:1", {"lab": "lab"})
+    images = ImagePattern.parse("lab/app:1", {"lab": "lab"})
     assert str(images) == "lab/app:1"
-    assert Images.printed("lab/app:1") == images
+    assert ImagePattern.printed("lab/app:1") == images
     with pytest.raises(ValueError, match="not a pattern"):
-        Images.printed("lab/app")
+        ImagePattern.printed("lab/app")
 
 
 def test_for_a_listing_no_tag_is_every_tag() -> None:
     """As `docker images alpine` has it."""
-    assert str(Images.parse("alpine", any_tag=True)) == "docker.io/library/alpine:*"
+    assert str(ImagePattern.parse("alpine", any_tag=True)) == "docker.io/library/alpine:*"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_for_a_listing_no_tag_is_every_tag() -> None:
 def test_what_is_no_name_is_refused(text: str) -> None:
     """With a sentence."""
     with pytest.raises(ValueError, match=r"not a|not the name|neither"):
-        Images.parse(text)
+        ImagePattern.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_what_is_no_name_is_refused(text: str) -> None:
 def test_what_matches(pattern: str, tag: str, expected: bool) -> None:
     """A star is also for slashes; what has no tag is among every tag only."""
     repository = Repository("quay.io", "org/app")
-    assert Images.parse(pattern).match(repository, tag, str(D)) is expected
+    assert ImagePattern.parse(pattern).match(repository, tag, str(D)) is expected
 
 
 def test_a_pin_has_platforms() -> None:

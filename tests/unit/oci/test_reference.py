@@ -4,10 +4,10 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
-from mirror.oci.reference import Kind, Names, Repository, Tag, Target, Via, parse_target
+from mirror.oci.reference import Repository, Tag, Target, TargetKind, UpstreamNames, Via, parse_target
 
 D = Digest.of(b"x")
-NAMES = Names(
+NAMES = UpstreamNames(
     default="docker.io",
     names={
         "docker.io": "docker.io",
@@ -47,20 +47,20 @@ def test_prefix_then_ns_then_host_then_root(
     path: str, ns: str | None, host: str | None, upstream: str, via: Via
 ) -> None:
     """The strongest hint decides; a client that sends ns has another place to go, prefix or not."""
-    assert parse(path, ns, host) == Target(Kind.TAGS, via, upstream, Repository(upstream, "a/b"))
+    assert parse(path, ns, host) == Target(TargetKind.TAGS, via, upstream, Repository(upstream, "a/b"))
 
 
 @pytest.mark.parametrize(
     ("path", "kind", "reference"),
     [
-        ("/v2/a/b/manifests/latest", Kind.MANIFEST, Tag("latest")),
-        (f"/v2/a/b/manifests/{D}", Kind.MANIFEST, D),
-        (f"/v2/a/b/blobs/{D}", Kind.BLOB, D),
-        (f"/v2/a/b/referrers/{D}", Kind.REFERRERS, D),
-        ("/v2/a/b/tags/list", Kind.TAGS, None),
+        ("/v2/a/b/manifests/latest", TargetKind.MANIFEST, Tag("latest")),
+        (f"/v2/a/b/manifests/{D}", TargetKind.MANIFEST, D),
+        (f"/v2/a/b/blobs/{D}", TargetKind.BLOB, D),
+        (f"/v2/a/b/referrers/{D}", TargetKind.REFERRERS, D),
+        ("/v2/a/b/tags/list", TargetKind.TAGS, None),
     ],
 )
-def test_each_kind_of_content(path: str, kind: Kind, reference: Tag | Digest | None) -> None:
+def test_each_kind_of_content(path: str, kind: TargetKind, reference: Tag | Digest | None) -> None:
     """Manifests by tag and digest, the rest by digest."""
     expected = Target(kind, Via.ROOT, "docker.io", Repository("docker.io", "a/b"), reference)
     assert parse(path) == expected
@@ -79,16 +79,16 @@ def test_each_kind_of_content(path: str, kind: Kind, reference: Tag | Digest | N
 )
 def test_the_base(path: str, upstream: str, via: Via) -> None:
     """With and without the slash, at the root and under a prefix."""
-    assert parse(path) == Target(Kind.BASE, via, upstream)
+    assert parse(path) == Target(TargetKind.BASE, via, upstream)
 
 
 def test_the_catalog() -> None:
     """Of everything at the root; of one upstream where one is named."""
-    assert parse("/v2/_catalog") == Target(Kind.CATALOG, Via.ROOT, None)
-    assert parse("/v2/_catalog", "quay.io") == Target(Kind.CATALOG, Via.NS, "quay.io")
-    assert parse("/v2/_catalog", None, "quay.mirror.test") == Target(Kind.CATALOG, Via.HOST, "quay.io")
+    assert parse("/v2/_catalog") == Target(TargetKind.CATALOG, Via.ROOT, None)
+    assert parse("/v2/_catalog", "quay.io") == Target(TargetKind.CATALOG, Via.NS, "quay.io")
+    assert parse("/v2/_catalog", None, "quay.mirror.test") == Target(TargetKind.CATALOG, Via.HOST, "quay.io")
     for path in ("/v2/quay.io/_catalog", "/quay.io/v2/_catalog"):
-        assert parse(path) == Target(Kind.CATALOG, Via.PREFIX, "quay.io")
+        assert parse(path) == Target(TargetKind.CATALOG, Via.PREFIX, "quay.io")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from mirror.config.loader import Config, ConfigError, Server
+from mirror.config.loader import ConfigError
+from mirror.config.schema import Config, ServerSettings
 from mirror.server.run import _reload
 from tests.fakes.tls import Authority
 from tests.running import configured
@@ -14,7 +15,9 @@ from tests.running import configured
 
 def config_of(folder: Path, server_file: Path | None, **server: object) -> Config:
     config = configured(folder / "cache", {"docker.io": "http://127.0.0.1:9"})
-    section = Server.model_validate({"tls_certificate": server_file, "tls_key": server_file, **server})
+    section = ServerSettings.model_validate(
+        {"tls_certificate": server_file, "tls_key": server_file, **server}
+    )
     return config.model_copy(update={"server": section})
 
 

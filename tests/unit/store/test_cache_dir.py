@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from mirror.config.loader import Amount, CacheSettings
+from mirror.config.schema import CacheSettings
+from mirror.config.types import Amount
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images, Pin
+from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Repository
-from mirror.store.blobs.blobs import Gone, Why
-from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
+from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.quota import IN_USE
-from mirror.store.cache_dir import SMALL_BYTES, Folder
+from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
 from mirror.store.errors import PinTooLarge
 from mirror.store.partial.partial import Partial
 from tests.fakes.cached import age, open_folder, put_image
@@ -24,27 +25,27 @@ X = Repository("docker.io", "library/x")
 LONG_AGO = time.time() - 2 * IN_USE
 
 
-def folder_with(tmp_path: Path, **settings: object) -> Folder:
+def folder_with(tmp_path: Path, **settings: object) -> CacheDirectory:
     given = {"min_free": Amount(), **settings}
-    return Folder(tmp_path / "cache", CacheSettings.model_validate({"dir": tmp_path, **given}))
+    return CacheDirectory(tmp_path / "cache", CacheSettings.model_validate({"dir": tmp_path, **given}))
 
 
-def put(folder: Folder, tmp_path: Path, data: bytes) -> tuple[Digest, int]:
+def put(folder: CacheDirectory, tmp_path: Path, data: bytes) -> tuple[Digest, int]:
     digest = Digest.of(data)
     path = tmp_path / digest.encoded
     path.write_bytes(data)
-    return digest, folder.adopt(Verified(digest, path, len(data)))
+    return digest, folder.adopt(VerifiedFile(digest, path, len(data)))
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Folder]:
+def small(tmp_path: Path) -> Iterator[CacheDirectory]:
     """Room for a thousand bytes."""
     folder = folder_with(tmp_path, max_size=1000)
     yield folder
     folder.close()
 
 
-def test_what_is_too_much_goes(small: Folder, tmp_path: Path) -> None:
+def test_what_is_too_much_goes(small: CacheDirectory, tmp_path: Path) -> None:
     """Least recently used first, until it fits; what came last is told what it is too much by."""
     digests = [put(small, tmp_path, bytes([number]) * 300)[0] for number in range(3)]
     small.blobs.touch({digest: LONG_AGO + number for number, digest in enumerate(digests)})
@@ -118,7 +119,7 @@ def test_what_a_growing_file_has_had_is_read_to_its_end(tmp_path: Path) -> None:
     other.close()
 
 
-def interrupted(folder: Folder, number: int) -> Partial:
+def interrupted(folder: CacheDirectory, number: int) -> Partial:
     """A fill of 100 kB that has had a byte, long ago; its lock is held."""
     partial, _ = folder.lock_partial(X, Digest.of(bytes([number])))
     assert partial is not None
@@ -154,7 +155,7 @@ def test_what_is_used_is_not_too_old(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_a_fill_counts_with_all_that_is_to_come(small: Folder, tmp_path: Path) -> None:
+def test_a_fill_counts_with_all_that_is_to_come(small: CacheDirectory, tmp_path: Path) -> None:
     """So that there is room for it when it comes."""
     put(small, tmp_path, b"1" * 500)
     partial, _ = small.lock_partial(X, Digest.of(b"other"))
@@ -169,7 +170,7 @@ def test_what_nobody_uses_goes_by_age(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, max_age=3600)
     old, young = (put(folder, tmp_path, data)[0] for data in (b"old", b"young"))
     folder.blobs.touch({old: time.time() - 3700, young: time.time() - 3500})
-    assert folder.evict() == [Gone(old, 3, Why.AGE)]
+    assert folder.evict() == [EvictedBlob(old, 3, EvictionReason.AGE)]
     folder.close()
 
 
@@ -202,7 +203,7 @@ def test_what_is_unpinned_can_go(tmp_path: Path) -> None:
     age(folder, *image)
     folder.pins.add(Pin.parse("x:1"))
     assert folder.evict() == folder.evict() == []
-    folder.unpin(Images.parse("x:1"))
+    folder.unpin(ImagePattern.parse("x:1"))
     assert [each.digest for each in folder.evict()] == image[:2]
     folder.close()
 

@@ -6,29 +6,29 @@ import threading
 import pytest
 
 from mirror.store.errors import StoreError
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 
 
 async def test_work_is_done_elsewhere() -> None:
     """In another thread, with its arguments, its result and its errors."""
-    threads = DiskThreads(2)
-    assert await threads.run(threading.get_ident) != threading.get_ident()
-    assert await threads.run(int, "ff", base=16) == 255
+    executor = DiskExecutor(2)
+    assert await executor.run(threading.get_ident) != threading.get_ident()
+    assert await executor.run(int, "ff", base=16) == 255
 
     def read_settings() -> None:
         raise FileNotFoundError(2, "No such file")
 
     with pytest.raises(StoreError, match=r"read settings: .*No such file"):
-        await threads.run(read_settings)
-    await threads.close(lambda: None)
+        await executor.run(read_settings)
+    await executor.close(lambda: None)
 
 
 async def test_closing_visits_every_thread_once() -> None:
     """Connections belong to threads: each has to close its own."""
-    threads = DiskThreads(4)
+    executor = DiskExecutor(4)
     seen: list[int] = []
-    await asyncio.gather(*(threads.run(threading.get_ident) for _ in range(8)))
-    await threads.close(lambda: seen.append(threading.get_ident()))
+    await asyncio.gather(*(executor.run(threading.get_ident) for _ in range(8)))
+    await executor.close(lambda: seen.append(threading.get_ident()))
     assert len(seen) == len(set(seen)) == 4
 
 
@@ -40,9 +40,9 @@ async def test_each_thread_is_prepared_once() -> None:
         prepared.append(threading.get_ident())
         raise OSError("not now")
 
-    threads = DiskThreads(3, prepare)
-    await threads.warm_up()
-    used = {await threads.run(threading.get_ident) for _ in range(20)}
+    executor = DiskExecutor(3, prepare)
+    await executor.warm_up()
+    used = {await executor.run(threading.get_ident) for _ in range(20)}
     assert used <= set(prepared)
     assert len(prepared) == len(set(prepared)) <= 3
-    await threads.close(lambda: None)
+    await executor.close(lambda: None)

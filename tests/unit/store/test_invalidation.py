@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from mirror.store.invalidation import Generation, open_shared
+from mirror.store.invalidation import Epoch, open_shared
 
 
 def test_a_change_is_seen_by_everybody(tmp_path: Path) -> None:
     """And only by those who look for that kind of change."""
-    one, other = Generation(tmp_path / "generation"), Generation(tmp_path / "generation")
+    one, other = Epoch(tmp_path / "generation"), Epoch(tmp_path / "generation")
     removed, pinned = other.removed(), other.pinned()
     one.note_removed()
     assert (other.removed() == one.removed() != removed, other.pinned() == pinned) == (True, True)
@@ -18,9 +18,9 @@ def test_a_change_is_seen_by_everybody(tmp_path: Path) -> None:
 
 def test_it_outlives_the_process(tmp_path: Path) -> None:
     """A number that was drawn stays."""
-    one = Generation(tmp_path / "generation")
+    one = Epoch(tmp_path / "generation")
     one.note_removed()
-    assert Generation(tmp_path / "generation").removed() == one.removed()
+    assert Epoch(tmp_path / "generation").removed() == one.removed()
     assert (tmp_path / "generation").stat().st_size == 16
 
 
@@ -35,7 +35,7 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_closed_nothing_changes_any_more(tmp_path: Path) -> None:
     """And nobody who still looks is hurt."""
-    one, other = Generation(tmp_path / "generation"), Generation(tmp_path / "generation")
+    one, other = Epoch(tmp_path / "generation"), Epoch(tmp_path / "generation")
     before = one.removed()
     one.close()
     one.close()

@@ -125,10 +125,10 @@ def test_one_after_the_other(tmp_path: Path) -> None:
             most.append(len(inside))
             inside.pop()
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for each in threads:
+    executor = [threading.Thread(target=work) for _ in range(8)]
+    for each in executor:
         each.start()
-    for each in threads:
+    for each in executor:
         each.join()
     assert most == [1] * 8
 

@@ -2,7 +2,7 @@
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.memory_cache import Content, Memory
+from mirror.store.memory_cache import Content, MemoryCache
 from mirror.store.metadata.index import Link, TagEntry
 
 X, Y = Repository("docker.io", "library/x"), Repository("docker.io", "library/y")
@@ -13,7 +13,7 @@ ENTRY = TagEntry(str(DIGEST), "a", 4, 1.0)
 
 def test_content_is_known_for_its_repository() -> None:
     """The link is part of it (invariant 5)."""
-    memory = Memory(100_000)
+    memory = MemoryCache(100_000)
     memory.keep_content(X, DIGEST, CONTENT, memory.writes)
     assert (memory.content(X, DIGEST), memory.content(Y, DIGEST)) == (CONTENT, None)
     memory.forget(X, [DIGEST])
@@ -22,7 +22,7 @@ def test_content_is_known_for_its_repository() -> None:
 
 def test_what_was_overtaken_by_a_write_is_not_kept() -> None:
     """Read before, arrived after."""
-    memory = Memory(100_000)
+    memory = MemoryCache(100_000)
     before = memory.writes
     memory.forget(Y, [])
     memory.keep_content(X, DIGEST, CONTENT, before)
@@ -32,7 +32,7 @@ def test_what_was_overtaken_by_a_write_is_not_kept() -> None:
 
 def test_tags_come_and_go() -> None:
     """One entry each."""
-    memory = Memory(100_000)
+    memory = MemoryCache(100_000)
     memory.keep_tag(X, Tag("t"), ENTRY, memory.writes)
     assert memory.tag(X, Tag("t")) == ENTRY
     memory.forget_tag(X, Tag("t"))
@@ -41,12 +41,12 @@ def test_tags_come_and_go() -> None:
 
 def test_a_removal_by_anybody_ends_it() -> None:
     """All of it, also what is just being read."""
-    generation = [1]
-    memory = Memory(100_000, lambda: generation[0])
+    epoch = [1]
+    memory = MemoryCache(100_000, lambda: epoch[0])
     before = memory.writes
     memory.keep_tag(X, Tag("t"), ENTRY, before)
     memory.keep_content(X, DIGEST, CONTENT, before)
-    generation[0] = 2
+    epoch[0] = 2
     assert (memory.content(X, DIGEST), memory.tag(X, Tag("t"))) == (None, None)
     memory.keep_content(X, DIGEST, CONTENT, before)
     assert memory.content(X, DIGEST) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.orphans import entries_without_file, files_without_entry, old_partials
 from tests.fakes.cached import X, interrupt, open_folder, put_blob
 
@@ -16,17 +16,17 @@ SOON, NEVER = time.time() + 3600, 0.0
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
+def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
     opened = open_folder(tmp_path / "cache")
     yield opened
     opened.close()
 
 
-def names(folder: Folder, before: float, *, remove: bool = False) -> list[str]:
+def names(folder: CacheDirectory, before: float, *, remove: bool = False) -> list[str]:
     return [each.path.name for each in old_partials(folder.partials, before, remove=remove)]
 
 
-def test_files_that_no_entry_names(folder: Folder) -> None:
+def test_files_that_no_entry_names(folder: CacheDirectory) -> None:
     """Another copy of a blob that is here, and what is no blob at all; once they are old enough."""
     digest = put_blob(folder, b"data")
     (path,) = (
@@ -42,7 +42,7 @@ def test_files_that_no_entry_names(folder: Folder) -> None:
     assert folder.blobs.has(digest)
 
 
-def test_entries_whose_file_is_gone(folder: Folder) -> None:
+def test_entries_whose_file_is_gone(folder: CacheDirectory) -> None:
     """Found without anything being opened."""
     gone, here = put_blob(folder, b"gone"), put_blob(folder, b"here")
     (path,) = folder.blobs.folder.rglob(f"{gone.encoded[2:]}.*")
@@ -51,7 +51,7 @@ def test_entries_whose_file_is_gone(folder: Folder) -> None:
     assert folder.blobs.has(here)
 
 
-def test_partials_that_nobody_goes_on_with(folder: Folder) -> None:
+def test_partials_that_nobody_goes_on_with(folder: CacheDirectory) -> None:
     """Old ones, with map and data; not those that are being filled, nor young ones."""
     old, busy = (Digest.of(each) for each in (b"old", b"busy"))
     for digest in (old, busy):
@@ -60,11 +60,11 @@ def test_partials_that_nobody_goes_on_with(folder: Folder) -> None:
         folder.allocate(partial, 1000, 65536)
         if digest == old:
             interrupt(partial)
-    (claim,) = folder.claim([Digest.of(b"small")])
-    assert claim is not None
-    os.close(claim.lock)
+    (lease,) = folder.lease([Digest.of(b"small")])
+    assert lease is not None
+    os.close(lease.lock)
     (folder.partials / "small-x-1-2").write_bytes(b"x")
-    expected = [f"sha256-{old.encoded}.data", f"sha256-{claim.digest.encoded}.map", "small-x-1-2"]
+    expected = [f"sha256-{old.encoded}.data", f"sha256-{lease.digest.encoded}.map", "small-x-1-2"]
     assert sorted(names(folder, SOON)) == sorted(expected)
     assert names(folder, NEVER, remove=True) == []
     assert sorted(names(folder, SOON, remove=True)) == sorted(expected)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from mirror.store.errors import StoreError
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 from mirror.store.readahead import READ, STRETCH, ReadAhead, resident
 from tests.cold import drop, there
 
@@ -18,8 +18,8 @@ SIZE = 2 * STRETCH + READ + 5000
 
 
 @pytest.fixture
-def threads() -> Iterator[DiskThreads]:
-    pool = DiskThreads(1)
+def executor() -> Iterator[DiskExecutor]:
+    pool = DiskExecutor(1)
     yield pool
     pool.executor.shutdown()
 
@@ -56,9 +56,9 @@ def gate() -> Iterator[Event]:
     event.set()
 
 
-def used(threads: DiskThreads) -> bool:
+def used(executor: DiskExecutor) -> bool:
     """Whether a thread was ever needed: the first is started by the first work."""
-    return bool(threads.executor._threads)
+    return bool(executor.executor._threads)
 
 
 async def walk(ahead: ReadAhead) -> list[tuple[int, int]]:
@@ -73,18 +73,18 @@ async def walk(ahead: ReadAhead) -> list[tuple[int, int]]:
     return taken
 
 
-async def test_what_is_there_costs_no_thread(threads: DiskThreads, warm: BinaryIO) -> None:
+async def test_what_is_there_costs_no_thread(executor: DiskExecutor, warm: BinaryIO) -> None:
     """A warm file is taken in whole stretches, at once."""
     if resident(warm, 0, SIZE) != SIZE:
         pytest.skip("this file system does not tell what is in the page cache")
     stretches = [(0, STRETCH), (STRETCH, 2 * STRETCH), (2 * STRETCH, SIZE)]
-    assert await walk(ReadAhead(threads, warm, SIZE)) == stretches
-    assert not used(threads)
+    assert await walk(ReadAhead(executor, warm, SIZE)) == stretches
+    assert not used(executor)
 
 
-async def test_what_is_not_there_is_read_first(threads: DiskThreads, cold: BinaryIO) -> None:
+async def test_what_is_not_there_is_read_first(executor: DiskExecutor, cold: BinaryIO) -> None:
     """No stretch is handed out before every page of it is there."""
-    ahead, offset = ReadAhead(threads, cold, SIZE), 0
+    ahead, offset = ReadAhead(executor, cold, SIZE), 0
     assert ahead.look(0) == 0
     while offset < SIZE:
         await ahead.wait(offset)
@@ -92,24 +92,24 @@ async def test_what_is_not_there_is_read_first(threads: DiskThreads, cold: Binar
         assert reached > offset
         assert there(cold.fileno(), offset, reached)
         offset = reached
-    assert used(threads)
+    assert used(executor)
 
 
-async def test_a_file_system_that_does_not_tell(threads: DiskThreads, untold: BinaryIO) -> None:
+async def test_a_file_system_that_does_not_tell(executor: DiskExecutor, untold: BinaryIO) -> None:
     """Its bytes come through a thread: nobody knows whether they would have to be waited for."""
-    assert await walk(ReadAhead(threads, untold, SIZE)) == [
+    assert await walk(ReadAhead(executor, untold, SIZE)) == [
         (start, min(start + READ, SIZE)) for start in range(0, SIZE, READ)
     ]
-    assert used(threads)
+    assert used(executor)
 
 
 async def test_the_next_is_read_while_this_is_sent(
-    threads: DiskThreads, untold: BinaryIO, gate: Event
+    executor: DiskExecutor, untold: BinaryIO, gate: Event
 ) -> None:
     """It is asked for as soon as there is something to send; until it is here it is not handed out."""
-    ahead = ReadAhead(threads, untold, SIZE)
+    ahead = ReadAhead(executor, untold, SIZE)
     await ahead.wait(0)
-    threads.executor.submit(gate.wait)
+    executor.executor.submit(gate.wait)
     assert ahead.look(0) == READ
     assert ahead.look(READ) == READ
     gate.set()
@@ -117,9 +117,9 @@ async def test_the_next_is_read_while_this_is_sent(
     assert ahead.look(READ) == 2 * READ
 
 
-async def test_a_disk_that_fails_is_told(threads: DiskThreads, warm: BinaryIO) -> None:
+async def test_a_disk_that_fails_is_told(executor: DiskExecutor, warm: BinaryIO) -> None:
     """To whoever waits, as a StoreError; the descriptor here refuses every read."""
-    ahead = ReadAhead(threads, unreadable(Path(warm.name)), SIZE)
+    ahead = ReadAhead(executor, unreadable(Path(warm.name)), SIZE)
     with pytest.raises(StoreError, match="read through"):
         await ahead.wait(0)
     with pytest.raises(StoreError, match="read through"):
@@ -128,16 +128,16 @@ async def test_a_disk_that_fails_is_told(threads: DiskThreads, warm: BinaryIO) -
 
 
 async def test_a_reader_that_leaves_takes_its_file_along(
-    threads: DiskThreads, cold: BinaryIO, gate: Event
+    executor: DiskExecutor, cold: BinaryIO, gate: Event
 ) -> None:
     """A read that was begun for it has a descriptor of its own, and gives it back."""
-    threads.executor.submit(gate.wait)
+    executor.executor.submit(gate.wait)
     before = await asyncio.to_thread(opened, cold.name)
     file = await asyncio.to_thread(open, cold.name, "rb")
-    assert ReadAhead(threads, file, SIZE).look(0) == 0
+    assert ReadAhead(executor, file, SIZE).look(0) == 0
     file.close()
     gate.set()
-    await threads.run(int)
+    await executor.run(int)
     assert await asyncio.to_thread(opened, cold.name) == before
     assert there(cold.fileno(), 0, READ)
 

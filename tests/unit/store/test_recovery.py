@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError
-from mirror.store.health import Side
+from mirror.store.health import Capability
 from mirror.store.recovery import REBUILD, VERSION, check_version
 from tests.unit.store.test_cache_dir import put
 
@@ -25,7 +25,7 @@ def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
     """With both versions, and what to do; what is no version is stamped anew."""
     (tmp_path / "version").write_text("7\n")
     with pytest.raises(StoreError, match=f"version 7, and this mirror knows {VERSION}.*--cache-dir"):
-        Folder(tmp_path)
+        CacheDirectory(tmp_path)
     assert not (tmp_path / "books").is_dir() or not (tmp_path / "books" / "cache.db").exists()
     (tmp_path / "version").write_text("")
     check_version(tmp_path)
@@ -34,35 +34,35 @@ def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
 
 def test_an_older_folder_without_a_stamp_is_taken(tmp_path: Path) -> None:
     """What version 0.1 left has the same layout."""
-    folder = Folder(tmp_path / "cache")
+    folder = CacheDirectory(tmp_path / "cache")
     digest, _ = put(folder, tmp_path, b"data")
     folder.close()
     (tmp_path / "cache" / "version").unlink()
-    folder = Folder(tmp_path / "cache")
+    folder = CacheDirectory(tmp_path / "cache")
     assert folder.has(digest)
     folder.close()
 
 
 def test_what_is_gone_is_made_anew_when_it_is_missed(tmp_path: Path) -> None:
     """In the call that finds out; a folder that is well costs a look."""
-    folder = Folder(tmp_path / "cache")
-    assert not folder.mending.check()
+    folder = CacheDirectory(tmp_path / "cache")
+    assert not folder.recovery.check()
     os.rename(tmp_path / "cache", tmp_path / "elsewhere")
     digest = Digest.of(b"small")
-    folder.mending.written(folder.put_small, digest, b"small")
+    folder.recovery.write(folder.put_small, digest, b"small")
     assert folder.read(digest, 10) == b"small"
-    assert not folder.mending.check()
+    assert not folder.recovery.check()
     folder.close()
 
 
 def test_a_corrupt_database_is_made_anew_when_it_is_read(tmp_path: Path) -> None:
     """Its blobs are then found by `store.fsck`: a mark says so."""
-    folder = Folder(tmp_path / "cache")
+    folder = CacheDirectory(tmp_path / "cache")
     digest, _ = put(folder, tmp_path, b"data")
     folder.close()
     database = tmp_path / "cache" / "blobs" / "cache.db"
     database.write_bytes(b"no database" * 1000)
-    folder = Folder(tmp_path / "cache")
+    folder = CacheDirectory(tmp_path / "cache")
     assert not folder.has(digest)
     assert (tmp_path / "cache" / REBUILD).exists()
     assert folder.troubles.all() == []
@@ -71,13 +71,13 @@ def test_a_corrupt_database_is_made_anew_when_it_is_read(tmp_path: Path) -> None
 
 def test_what_cannot_be_mended_is_trouble(tmp_path: Path) -> None:
     """A file where a folder should be."""
-    folder = Folder(tmp_path / "cache")
+    folder = CacheDirectory(tmp_path / "cache")
     os.rename(tmp_path / "cache" / "partial", tmp_path / "elsewhere")
     (tmp_path / "cache" / "partial").write_text("a file")
     with pytest.raises(StoreError):
-        folder.mending.written(folder.put_small, Digest.of(b"small"), b"small")
-    assert folder.troubles.off(Side.WRITING)
+        folder.recovery.write(folder.put_small, Digest.of(b"small"), b"small")
+    assert folder.troubles.is_down(Capability.WRITING)
     (tmp_path / "cache" / "partial").unlink()
-    folder.mending.probe()
+    folder.recovery.probe()
     assert folder.troubles.all() == []
     folder.close()

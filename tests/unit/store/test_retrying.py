@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.cache_dir import Folder
-from mirror.store.errors import Lost, NoRoom, ShuttingDown, StoreError
-from mirror.store.executor import DiskThreads
-from mirror.store.health import Side
-from mirror.store.retrying import Attempts
+from mirror.store.cache_dir import CacheDirectory
+from mirror.store.errors import NoRoom, PartialLost, ShuttingDown, StoreError
+from mirror.store.executor import DiskExecutor
+from mirror.store.health import Capability
+from mirror.store.retrying import RetryingDisk
 
 
 class Disk:
@@ -34,56 +34,56 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.fixture
-async def threads() -> AsyncIterator[DiskThreads]:
-    threads = DiskThreads(1)
-    yield threads
-    await threads.close(bool)
+async def executor() -> AsyncIterator[DiskExecutor]:
+    executor = DiskExecutor(1)
+    yield executor
+    await executor.close(bool)
 
 
-async def attempts(threads: DiskThreads, tmp_path: Path, disk: Disk) -> Attempts:
-    def opened() -> Folder:
-        with closing(Folder(tmp_path / "cache")) as folder:
+async def attempts(executor: DiskExecutor, tmp_path: Path, disk: Disk) -> RetryingDisk:
+    def opened() -> CacheDirectory:
+        with closing(CacheDirectory(tmp_path / "cache")) as folder:
             return folder
 
-    folder = await threads.run(opened)
-    return Attempts(threads, folder.mending, folder.troubles, disk.make_room)
+    folder = await executor.run(opened)
+    return RetryingDisk(executor, folder.recovery, folder.troubles, disk.make_room)
 
 
-async def test_a_full_disk_is_tried_again_with_more_room(threads: DiskThreads, tmp_path: Path) -> None:
+async def test_a_full_disk_is_tried_again_with_more_room(executor: DiskExecutor, tmp_path: Path) -> None:
     """Once; for a blob that is too large, with as much as it takes."""
     disk = Disk(FULL, NoRoom("large", 77))
-    tried = await attempts(threads, tmp_path, disk)
+    attempt = await attempts(executor, tmp_path, disk)
     with pytest.raises(NoRoom):
-        await tried.write(disk.work)
+        await attempt.write(disk.work)
     assert disk.asked == [0]
     disk.errors = [NoRoom("large", 77)]
-    assert (await tried.write(disk.work), disk.asked) == ("done", [0, 77])
+    assert (await attempt.write(disk.work), disk.asked) == ("done", [0, 77])
 
 
-async def test_other_errors_are_not(threads: DiskThreads, tmp_path: Path) -> None:
+async def test_other_errors_are_not(executor: DiskExecutor, tmp_path: Path) -> None:
     """A note that cannot be taken is not tried again until the disk is well."""
     disk = Disk(OSError(errno.EROFS, "read-only"))
-    tried = await attempts(threads, tmp_path, disk)
-    assert not await tried.note(disk.work)
-    assert (disk.asked, tried.keeps) == ([], False)
-    assert not await tried.note(disk.work)
-    tried._troubles.well(Side.WRITING)
-    assert await tried.note(disk.work)
+    attempt = await attempts(executor, tmp_path, disk)
+    assert not await attempt.note(disk.work)
+    assert (disk.asked, attempt.keeps) == ([], False)
+    assert not await attempt.note(disk.work)
+    attempt._health.recovered(Capability.WRITING)
+    assert await attempt.note(disk.work)
 
 
-async def test_what_cannot_be_read_is_not_there(threads: DiskThreads, tmp_path: Path) -> None:
+async def test_what_cannot_be_read_is_not_there(executor: DiskExecutor, tmp_path: Path) -> None:
     """And is looked for upstream."""
     disk = Disk(OSError(errno.EIO, "io"))
-    tried = await attempts(threads, tmp_path, disk)
-    assert await tried.read("nothing", disk.work) == "nothing"
-    assert tried.keeps
+    attempt = await attempts(executor, tmp_path, disk)
+    assert await attempt.read("nothing", disk.work) == "nothing"
+    assert attempt.keeps
 
 
-async def test_what_is_no_trouble_with_the_disk(threads: DiskThreads, tmp_path: Path) -> None:
+async def test_what_is_no_trouble_with_the_disk(executor: DiskExecutor, tmp_path: Path) -> None:
     """The mirror stops, or another process gave up."""
-    tried = await attempts(threads, tmp_path, Disk())
-    for error in (ShuttingDown("bye"), Lost("gone")):
-        tried.failed(error)
-    assert tried.keeps
-    tried.failed(StoreError("really"))
-    assert not tried.keeps
+    attempt = await attempts(executor, tmp_path, Disk())
+    for error in (ShuttingDown("bye"), PartialLost("gone")):
+        attempt.failed(error)
+    assert attempt.keeps
+    attempt.failed(StoreError("really"))
+    assert not attempt.keeps

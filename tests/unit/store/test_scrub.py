@@ -8,8 +8,8 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs import fsck
-from mirror.store.blobs.fsck import Step, Wrong
-from mirror.store.cache_dir import Folder
+from mirror.store.blobs.fsck import Damage, FsckStep
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.lock import try_lock
 from mirror.store.scrub import Scrub, cost
 from tests.unit.store.blobs.test_blobs import file_of
@@ -17,11 +17,11 @@ from tests.unit.store.test_cache_dir import put
 
 
 @pytest.fixture
-async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Folder]:
+async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CacheDirectory]:
     monkeypatch.setattr(fsck, "GRACE", -1.0)
 
-    def opened() -> Folder:
-        made = Folder(tmp_path / "cache")
+    def opened() -> CacheDirectory:
+        made = CacheDirectory(tmp_path / "cache")
         for data in (b"one", b"two", b"three"):
             put(made, tmp_path, data)
         made.close()
@@ -32,36 +32,40 @@ async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     made.close()
 
 
-def spoil(folder: Folder) -> None:
+def spoil(folder: CacheDirectory) -> None:
     path = file_of(folder.path, Digest.of(b"two"))
     path.chmod(0o600)
     path.write_bytes(b"owt")
 
 
-async def scrubbed(folder: Folder, rate: int) -> list[Step]:
-    steps: list[Step] = []
+async def scrubbed(folder: CacheDirectory, rate: int) -> list[FsckStep]:
+    steps: list[FsckStep] = []
     scrub = Scrub(folder, rate, steps.append)
     await scrub.once()
     await scrub.once()  # there is nothing to do again today
-    await scrub._threads.close(folder.close)
+    await scrub._executor.close(folder.close)
     return steps
 
 
-async def test_what_is_wrong_is_found(folder: Folder) -> None:
+async def test_what_is_wrong_is_found(folder: CacheDirectory) -> None:
     """And set aside; once a day."""
     await asyncio.to_thread(spoil, folder)
     steps = await scrubbed(folder, 10**9)
-    assert [step.finding.wrong for step in steps if step.finding] == [Wrong.DIGEST]
+    assert [step.finding.wrong for step in steps if step.finding] == [Damage.DIGEST]
     assert sum(step.read for step in steps) == 11
     assert await asyncio.to_thread(lambda: len(list((folder.path / "quarantine").iterdir()))) == 1
 
 
 def test_a_small_file_is_not_read_for_nothing() -> None:
     """A million of them are a million seeks: by the rate each counts for some more than its bytes."""
-    assert [cost(Step(100)), cost(Step(100, last=True)), cost(Step(last=True))] == [100, 65_636, 65_536]
+    assert [cost(FsckStep(100)), cost(FsckStep(100, last=True)), cost(FsckStep(last=True))] == [
+        100,
+        65_636,
+        65_536,
+    ]
 
 
-async def test_it_is_off_by_default(folder: Folder) -> None:
+async def test_it_is_off_by_default(folder: CacheDirectory) -> None:
     """And one process does it, where several could."""
     assert await scrubbed(folder, 0) == []
     lock = await asyncio.to_thread(try_lock, folder.path / "scrub.lock")
@@ -69,20 +73,20 @@ async def test_it_is_off_by_default(folder: Folder) -> None:
     assert lock is not None
 
 
-async def test_a_lost_database_is_made_good(folder: Folder, tmp_path: Path) -> None:
+async def test_a_lost_database_is_made_good(folder: CacheDirectory, tmp_path: Path) -> None:
     """The files were there all the time; what is spoilt among them is not taken."""
     await asyncio.to_thread(spoil, folder)
 
-    def lose() -> Folder:
+    def lose() -> CacheDirectory:
         (folder.path / "blobs" / "cache.db").write_bytes(b"no database" * 1000)
-        again = Folder(folder.path)
+        again = CacheDirectory(folder.path)
         again.close()
         return again
 
     again = await asyncio.to_thread(lose)
     steps = await scrubbed(again, 0)
     found = sorted(step.finding.wrong for step in steps if step.finding)
-    assert found == [Wrong.DIGEST, Wrong.LEFT, Wrong.LEFT]
+    assert found == [Damage.DIGEST, Damage.LEFT, Damage.LEFT]
     assert await asyncio.to_thread(again.read, Digest.of(b"three"), 9) == b"three"
-    assert not await asyncio.to_thread(lambda: again.mending.unknown_files)
+    assert not await asyncio.to_thread(lambda: again.recovery.unknown_files)
     await asyncio.get_running_loop().run_in_executor(None, again.close)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import CacheSettings
+from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import SMALL_BYTES, StoredManifest
 from mirror.store.errors import StoreError
 from mirror.store.executor import THREADS
-from mirror.store.health import Side
+from mirror.store.health import Capability
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.store import Store
@@ -62,12 +62,12 @@ async def test_one_claim_at_a_time(store: Store, tmp_path: Path) -> None:
     """Who has it fills; what was kept is there for the next one, and no file of the claim is left."""
     content = Content(Link(size=5), b"layer")
     await store.put_manifest(X, MANIFEST, {LAYER: content.link})
-    claim = await store.claim(LAYER)
-    assert claim is not None
-    assert not claim.present
-    assert await store.claim(LAYER) is None
-    await store.keep(X, claim, content)
-    again = await store.claim(LAYER)
+    lease = await store.lease(LAYER)
+    assert lease is not None
+    assert not lease.present
+    assert await store.lease(LAYER) is None
+    await store.keep(X, lease, content)
+    again = await store.lease(LAYER)
     assert again is not None
     assert again.present
     await store.give_up(again)
@@ -78,42 +78,42 @@ async def test_one_claim_at_a_time(store: Store, tmp_path: Path) -> None:
 
 async def test_a_claim_that_nobody_wants_any_more_is_released(store: Store) -> None:
     """Else nobody could ever fill that blob while this process lives."""
-    claiming = asyncio.ensure_future(store.claim(LAYER))
+    claiming = asyncio.ensure_future(store.lease(LAYER))
     await asyncio.sleep(0)
     claiming.cancel()
     with pytest.raises(asyncio.CancelledError):
         await claiming
     async with asyncio.timeout(5):
-        while await store.claim(LAYER) is None:
+        while await store.lease(LAYER) is None:
             pass
 
 
 async def test_claims_and_adoptions_of_many(store: Store) -> None:
     """Done together, each on its own: the wrong one is refused, and its lock is free again (invariant 1)."""
     digests = [Digest.of(bytes([number])) for number in range(20)]
-    claims = await asyncio.gather(*(store.claim(digest) for digest in digests))
+    leases = await asyncio.gather(*(store.lease(digest) for digest in digests))
     kept = [
-        store.keep(X, claim, Content(Link(size=1), bytes([number])))
-        for number, claim in enumerate(claims)
-        if claim is not None
+        store.keep(X, lease, Content(Link(size=1), bytes([number])))
+        for number, lease in enumerate(leases)
+        if lease is not None
     ]
     await asyncio.gather(*kept)
     assert await store.stats() == (20, 20)
-    claim = await store.claim(LAYER)
-    assert claim is not None
+    lease = await store.lease(LAYER)
+    assert lease is not None
     with pytest.raises(ValueError, match="do not hash"):
-        await store.keep(X, claim, Content(Link(size=5), b"wrong"))
-    assert await store.claim(LAYER) is not None
+        await store.keep(X, lease, Content(Link(size=5), b"wrong"))
+    assert await store.lease(LAYER) is not None
     assert await store.check() == []
 
 
 async def test_a_full_disk_is_not_made_fuller(store: Store, tmp_path: Path) -> None:
     """What could not be adopted is not left lying about, nor its lock; what was confirmed is remembered."""
-    claim = await store.claim(LAYER)
-    assert claim is not None
+    lease = await store.lease(LAYER)
+    assert lease is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store.folder.blobs, "add", _no_space)
-        await store.keep(X, claim, Content(Link(size=5), b"layer"))
+        await store.keep(X, lease, Content(Link(size=5), b"layer"))
         assert not store.keeps
         await store.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     assert (await store.held(X, LAYER)).link == Link(size=5)
@@ -157,9 +157,9 @@ async def test_a_small_fill_tidies_up_after_a_large_one(store: Store, tmp_path: 
     growing = await store.grow(partial, 5, 64 * 1024)
     await growing.write(0, [b"la"])
     await store.release(partial)
-    claim = await store.claim(LAYER)
-    assert claim is not None
-    await store.keep(X, claim, Content(Link(size=5), b"layer"))
+    lease = await store.lease(LAYER)
+    assert lease is not None
+    await store.keep(X, lease, Content(Link(size=5), b"layer"))
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
 
 
@@ -235,7 +235,7 @@ def forbid_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*_: object) -> None:
         raise LookupError("the disk was asked")
 
-    monkeypatch.setattr(store.threads, "start", start)
+    monkeypatch.setattr(store.executor, "start", start)
 
 
 async def test_what_is_small_and_in_use_is_in_memory(quick: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +327,7 @@ async def test_what_was_set_aside_is_not_answered_from_memory(tmp_path: Path) ->
     for _ in range(2):
         await store.put_manifest(X, MANIFEST, {})
         assert await store.manifest(X, MANIFEST.digest) == MANIFEST
-        await other.threads.run(other.folder.blobs.set_aside, MANIFEST.digest)
+        await other.executor.run(other.folder.blobs.set_aside, MANIFEST.digest)
         assert await store.manifest(X, MANIFEST.digest) is None
     await other.close()
     await store.close()
@@ -345,9 +345,9 @@ async def test_when_the_disk_is_well_all_threads_can_write(store: Store) -> None
     def look() -> None:
         found.extend(each.cache._sql("PRAGMA query_only").fetchone()[0] for each in databases)
 
-    await store.threads.everywhere(spoil)
-    store.troubles.note(Side.WRITING, OSError(errno.EROFS, "read-only"))
+    await store.executor.everywhere(spoil)
+    store.troubles.note(Capability.WRITING, OSError(errno.EROFS, "read-only"))
     await store.recover()
-    await store.threads.everywhere(look)
+    await store.executor.everywhere(look)
     assert store.troubles.all() == []
     assert found == [0] * 2 * THREADS

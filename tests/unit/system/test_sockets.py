@@ -7,7 +7,15 @@ import sys
 
 import pytest
 
-from mirror.system.sockets import COURTESY, Crowd, Listening, Share, bound, inherited, printed
+from mirror.system.sockets import (
+    COURTESY,
+    AcceptBalancer,
+    ConnectionCounts,
+    ListeningSocket,
+    bound,
+    inherited,
+    printed,
+)
 
 INHERIT = """
 import os, sys
@@ -65,7 +73,7 @@ def test_what_is_no_tcp_socket_is_refused() -> None:
 
 def test_the_backlog_is_ours() -> None:
     """Whatever asyncio says it is: with one, a second client would not get through."""
-    with Listening() as listening:
+    with ListeningSocket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(1)
         clients = [socket.create_connection(listening.getsockname(), timeout=30) for _ in range(10)]
@@ -76,34 +84,34 @@ def test_the_backlog_is_ours() -> None:
 def test_who_has_fewer_connections_goes_first() -> None:
     """Who has more leaves what comes to others for a moment, and then takes it all the same."""
     now = [0.0]
-    crowd = Crowd()
-    one, two = Share(crowd, 0, lambda: now[0]), Share(crowd, 1, lambda: now[0])
+    counts = ConnectionCounts()
+    one, two = AcceptBalancer(counts, 0, lambda: now[0]), AcceptBalancer(counts, 1, lambda: now[0])
     one.have(3)
-    assert not one.lets_go_first()  # there is nobody else
+    assert not one.should_defer()  # there is nobody else
     two.have(3)
-    assert not one.lets_go_first()
+    assert not one.should_defer()
     two.have(2)
-    assert not two.lets_go_first()
-    assert one.lets_go_first()
+    assert not two.should_defer()
+    assert one.should_defer()
     now[0] = COURTESY
-    assert not one.lets_go_first()
-    assert one.lets_go_first()
+    assert not one.should_defer()
+    assert one.should_defer()
     two.leave()
-    assert not one.lets_go_first()
-    Share(crowd, 1000).have(1)  # after many reloads with long answers
-    assert not one.lets_go_first()
+    assert not one.should_defer()
+    AcceptBalancer(counts, 1000).have(1)  # after many reloads with long answers
+    assert not one.should_defer()
 
 
 def test_what_is_left_to_others_looks_like_nothing() -> None:
     """asyncio asks again when it is woken again, which is at once."""
-    crowd = Crowd()
+    counts = ConnectionCounts()
     (listening,) = bound(["127.0.0.1:0"])
-    listening.share = Share(crowd, 0)
-    listening.share.have(1)
-    crowd.set(1, 0)
+    listening.balancer = AcceptBalancer(counts, 0)
+    listening.balancer.have(1)
+    counts.set(1, 0)
     with listening, socket.create_connection(listening.getsockname(), timeout=30):
         with pytest.raises(BlockingIOError):
             listening.accept()
-        crowd.set(1, 1)
+        counts.set(1, 1)
         listening.setblocking(True)
         listening.accept()[0].close()

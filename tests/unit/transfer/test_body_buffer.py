@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mirror.transfer import body_buffer
-from mirror.transfer.body_buffer import Pieces, clipped, skipping
+from mirror.transfer.body_buffer import BodyBuffer, clipped, skipping
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.util.tasks import Tasks
 
@@ -18,8 +18,8 @@ async def chunks(*given: bytes | UpstreamError) -> AsyncIterator[bytes]:
         yield each
 
 
-def collecting(tasks: Tasks, *given: bytes | UpstreamError) -> tuple[Pieces, "asyncio.Task[None]"]:
-    collected = Pieces(chunks(*given))
+def collecting(tasks: Tasks, *given: bytes | UpstreamError) -> tuple[BodyBuffer, "asyncio.Task[None]"]:
+    collected = BodyBuffer(chunks(*given))
     return collected, tasks.spawn(collected.collect(), name="collect")
 
 

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from mirror.config.loader import Fill
+from mirror.config.schema import FillSettings
 from mirror.metrics.metrics import Metrics
 from mirror.store.store import Store
-from mirror.transfer.context import Tools
+from mirror.transfer.context import TransferContext
 from mirror.util.tasks import Tasks
 
 
 async def test_contexts_share_no_corruption_tracker(tmp_path: Path, tasks: Tasks) -> None:
     """Two services in one process do not take each other's sources for corrupt."""
     store = await Store.open(tmp_path / "cache")
-    first, second = (Tools(store, tasks, Metrics(), Fill()) for _ in range(2))
-    assert first.doubts is not second.doubts
+    first, second = (TransferContext(store, tasks, Metrics(), FillSettings()) for _ in range(2))
+    assert first.corruption is not second.corruption
     await store.close()

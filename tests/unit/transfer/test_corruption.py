@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import CacheSettings, Config, SourceSettings
+from mirror.config.schema import CacheSettings, Config, SourceSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
@@ -13,11 +13,11 @@ from mirror.oci.reference import Repository
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.store import Store
 from mirror.transfer import corruption
-from mirror.transfer.corruption import Doubts, proven
+from mirror.transfer.corruption import CorruptionTracker, sole_supplier
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.health import FAILURES
 from mirror.upstream.source import Source
-from mirror.upstream.upstream_set import Upstreams
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.tasks import Tasks
 from tests.fakes.faults import flipped
 from tests.fakes.upstream import settings
@@ -32,7 +32,9 @@ async def sources(tmp_path: Path, tasks: Tasks) -> AsyncIterator[tuple[Source, .
     """An upstream's own endpoint and two mirrors."""
     mirrors = tuple(SourceSettings(url=f"http://127.0.0.1:{port}") for port in (2, 3))
     upstream = settings("http://127.0.0.1:1", sources=mirrors)
-    upstreams = Upstreams(Config(cache=CacheSettings(dir=tmp_path), upstreams=(upstream,)), Metrics(), tasks)
+    upstreams = UpstreamSet(
+        Config(cache=CacheSettings(dir=tmp_path), upstreams=(upstream,)), Metrics(), tasks
+    )
     yield upstreams["docker.io"].sources
     await upstreams.close()
 
@@ -52,7 +54,7 @@ async def test_the_liar_is_told_from_the_others(sources: tuple[Source, ...], gro
     """By the part that is other in the right blob; those that are the same clear who brought them."""
     own, first, second = sources
     parts = {own: [Span(0, THIRD)], first: [Span(THIRD, 2 * THIRD)], second: [Span(2 * THIRD, len(RIGHT))]}
-    kept = Doubts()
+    kept = CorruptionTracker()
     await growing.write(0, [flipped(RIGHT, THIRD + 7)])
     await kept.keep(growing, parts)
     await growing.restart()
@@ -65,7 +67,7 @@ async def test_only_so_many_are_remembered(
     sources: tuple[Source, ...], growing: GrowingFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest doubt is given up first."""
-    kept = Doubts()
+    kept = CorruptionTracker()
     await growing.write(0, [RIGHT])
     monkeypatch.setattr(corruption, "MOST", 1)
     await kept.keep(growing, {sources[0]: [Span(0, 1)]})
@@ -79,7 +81,7 @@ async def test_those_who_were_not_wrong_are_asked_alone(
 ) -> None:
     """One after another, until it is right, or all were wrong; of what was right nobody is doubted."""
     own, first, second = sources
-    kept = Doubts()
+    kept = CorruptionTracker()
     assert kept.order(growing.digest, sources) == []
     await growing.write(0, [flipped(RIGHT)])
     await kept.keep(growing, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
@@ -97,7 +99,7 @@ async def test_those_who_were_not_wrong_are_asked_alone(
 
 def test_nobody_is_asked_for_ever(sources: tuple[Source, ...]) -> None:
     """Once all have had their turn it is as if nothing were known."""
-    kept, digest = Doubts(), Digest.of(b"wrong")
+    kept, digest = CorruptionTracker(), Digest.of(b"wrong")
     for source in sources:
         kept.caught(digest, source)
     assert kept.order(digest, sources) == []
@@ -106,6 +108,6 @@ def test_nobody_is_asked_for_ever(sources: tuple[Source, ...]) -> None:
 def test_who_brought_everything_needs_no_comparison(sources: tuple[Source, ...]) -> None:
     """Unless something was here before: an earlier process may have had it from anybody."""
     own, first, _ = sources
-    assert proven({own: [Span(0, 60), Span(60, 100)]}, 100) is own
-    assert proven({own: [Span(60, 100)]}, 100) is None
-    assert proven({own: [Span(0, 60)], first: [Span(60, 100)]}, 100) is None
+    assert sole_supplier({own: [Span(0, 60), Span(60, 100)]}, 100) is own
+    assert sole_supplier({own: [Span(60, 100)]}, 100) is None
+    assert sole_supplier({own: [Span(0, 60)], first: [Span(60, 100)]}, 100) is None

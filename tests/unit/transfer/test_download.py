@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mirror.config.loader import SourceSettings
+from mirror.config.schema import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import download, plan
-from mirror.upstream.health import Health
+from mirror.upstream.health import SourceHealth
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
@@ -416,7 +416,7 @@ async def test_a_source_that_does_not_answer_is_not_waited_for(
 ) -> None:
     """Later than it usually is: another one is asked, and the client has its blob."""
     async with with_sources(fake, [other], tmp_path) as mirror:
-        monkeypatch.setattr(Health, "patience", lambda _: 0.05)
+        monkeypatch.setattr(SourceHealth, "patience", lambda _: 0.05)
         other.add_blob("hub/library/x", BIG)
         mirror.service._upstreams["docker.io"].sources[1].weight = 100
         gate = other.hold("blobs", after=-1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.store.store import Store
-from mirror.transfer.exclusive import alone
+from mirror.transfer.exclusive import exclusive
 from mirror.util.tasks import Tasks
 
 KEY = Digest.of(b"library/a:latest")
@@ -19,7 +19,7 @@ async def test_second_process_waits_until_first_is_done(tmp_path: Path, tasks: T
     inside, leave = asyncio.Event(), asyncio.Event()
 
     async def section(store: Store, name: str, until: asyncio.Event) -> None:
-        async with alone(store, KEY):
+        async with exclusive(store, KEY):
             told.append(f"{name} in")
             inside.set()
             await until.wait()
@@ -29,7 +29,7 @@ async def test_second_process_waits_until_first_is_done(tmp_path: Path, tasks: T
     await inside.wait()
     two = tasks.spawn(section(second, "second", leave), name="second")
     # A claim that the second process asks for itself is refused meanwhile.
-    assert await second.claim(KEY) is None
+    assert await second.lease(KEY) is None
     leave.set()
     await asyncio.gather(one, two)
     assert told == ["first in", "first out", "second in", "second out"]
@@ -42,6 +42,6 @@ async def test_a_disk_without_locks_keeps_nobody_out(tmp_path: Path) -> None:
     """Where the folder for locks is gone, the section is entered all the same."""
     store = await Store.open(tmp_path / "cache")
     await asyncio.to_thread(os.rmdir, tmp_path / "cache" / "partial")
-    async with alone(store, KEY):
+    async with exclusive(store, KEY):
         pass
     await store.close()

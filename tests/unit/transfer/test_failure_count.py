@@ -1,6 +1,6 @@
 """Failures in a row: what counts as one more, and when it is enough."""
 
-from mirror.transfer.failure_count import Failures
+from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.upstream.http.low_speed import SLOWEST
 
 PAUSES = (0.2, 0.5)
@@ -8,7 +8,7 @@ PAUSES = (0.2, 0.5)
 
 def test_attempts_that_bring_nothing() -> None:
     """One more than is bearable is too many; the pauses between them grow, up to a point."""
-    failures, pauses = Failures(3), []
+    failures, pauses = ConsecutiveFailures(3), []
     for second in range(3):
         failures.happened(second, 0, second + 0.5)
         pauses.append(failures.pause(PAUSES))
@@ -20,7 +20,7 @@ def test_attempts_that_bring_nothing() -> None:
 
 def test_attempts_that_bring_something() -> None:
     """As often as it breaks, it goes on at once."""
-    failures = Failures(1)
+    failures = ConsecutiveFailures(1)
     for second in range(100):
         failures.happened(second, (second + 1) * SLOWEST, second + 0.5)
         assert (failures.too_many, failures.pause(PAUSES)) == (False, 0.0)
@@ -29,7 +29,7 @@ def test_attempts_that_bring_something() -> None:
 def test_attempts_that_drip() -> None:
     """A few bytes each time, soon or after long, are nothing."""
     for seconds in (0.01, 30.0):
-        failures = Failures(1)
+        failures = ConsecutiveFailures(1)
         for number in range(1, 3):
             began = number * 100.0
             failures.happened(began, number * 100, began + seconds)
@@ -38,7 +38,7 @@ def test_attempts_that_drip() -> None:
 
 def test_connections_that_break_together() -> None:
     """One cause is one failure, however many notice it; and those asked after it are another one."""
-    failures = Failures(1)
+    failures = ConsecutiveFailures(1)
     for began in (0.0, 0.1, 0.2, 0.3):
         failures.happened(began, 10 * SLOWEST, 5.0 + began / 100)
     assert not failures.too_many

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import SourceSettings
+from mirror.config.schema import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
-from mirror.transfer.context import Tools
-from mirror.transfer.passthrough import PassedBlob
+from mirror.transfer.context import TransferContext
+from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import WrongBytes
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
@@ -35,8 +35,8 @@ async def both(hub: FakeRegistry, quay: FakeRegistry, tmp_path: Path) -> AsyncIt
 
 
 async def passed(mirror: Running, span: Span) -> bytes:
-    tools: Tools = mirror.service.cache._blobs._tools
-    blob = PassedBlob(tools, mirror.service._upstreams["docker.io"], X, DIGEST, len(DATA))
+    context: TransferContext = mirror.service.cache._blobs._context
+    blob = PassThroughBlob(context, mirror.service._upstreams["docker.io"], X, DIGEST, len(DATA))
     async with aclosing(blob.stream(span)) as pieces:
         return b"".join([piece async for piece in pieces])
 

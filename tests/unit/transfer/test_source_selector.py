@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import CacheSettings, Config, SourceSettings
+from mirror.config.schema import CacheSettings, Config, SourceSettings
 from mirror.metrics.metrics import Metrics
-from mirror.transfer.source_selector import Choice
+from mirror.transfer.source_selector import SourceSelector
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.upstream import Upstream
-from mirror.upstream.upstream_set import Upstreams
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.tasks import Tasks
 from tests.fakes.upstream import settings
 
@@ -25,7 +25,7 @@ async def upstream(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Upstream]:
         cache=CacheSettings(dir=tmp_path),
         upstreams=(settings("http://127.0.0.1:1", sources=(source,)),),
     )
-    upstreams = Upstreams(config, Metrics(), tasks)
+    upstreams = UpstreamSet(config, Metrics(), tasks)
     own, other = upstreams["docker.io"].sources
     for _ in range(20):
         own.health.brought(10_000_000, 1.0)
@@ -37,7 +37,7 @@ async def upstream(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Upstream]:
 async def test_what_is_not_known_to_be_there_is_asked_of_the_upstream_itself(upstream: Upstream) -> None:
     """Invariant 5: it confirms the blob; from then on, the fastest one is asked."""
     own, other = upstream.sources
-    choice = Choice(upstream, linked=False)
+    choice = SourceSelector(upstream, linked=False)
     assert choice.pick({}) is own
     choice.confirmed = True
     assert choice.pick({}) is other
@@ -46,7 +46,7 @@ async def test_what_is_not_known_to_be_there_is_asked_of_the_upstream_itself(ups
 async def test_each_has_what_its_speed_is_worth(upstream: Upstream) -> None:
     """Ten connections to the one that is ten times as fast, then one to the other."""
     own, other = upstream.sources
-    choice = Choice(upstream, linked=True)
+    choice = SourceSelector(upstream, linked=True)
     own.ranges = other.ranges = True
     assert choice.pick({other: 8}) is other
     assert choice.pick({other: 10}) is own
@@ -56,7 +56,7 @@ async def test_who_is_still_to_show_what_it_is_worth(upstream: Upstream) -> None
     """Has one connection, and no second one unless there is nobody else."""
     own, other = upstream.sources
     own.ranges = other.ranges = True
-    choice = Choice(upstream, linked=True)
+    choice = SourceSelector(upstream, linked=True)
     assert choice.pick({own: 1, other: 1}, {other}) is own
     assert choice.pick({own: 1, other: 1}, {own, other}) is other
 
@@ -64,18 +64,18 @@ async def test_who_is_still_to_show_what_it_is_worth(upstream: Upstream) -> None
 async def test_who_fell_silent_is_left_alone_for_a_while(upstream: Upstream) -> None:
     """And comes last afterwards; but who is all there is, is asked."""
     own, other = upstream.sources
-    choice = Choice(upstream, linked=True)
-    choice.shun(other)
+    choice = SourceSelector(upstream, linked=True)
+    choice.back_off(other)
     assert choice.pick({}) is own
     assert (choice.silences(), choice.silences(other), choice.silences(own)) == (1, 1, 0)
-    choice.shun(own)
+    choice.back_off(own)
     assert choice.pick({}) is other
 
 
 async def test_who_refuses_is_not_asked_again(upstream: Upstream) -> None:
     """The last one's refusal is the upstream's own, which knows best."""
     own, other = upstream.sources
-    choice = Choice(upstream, linked=True)
+    choice = SourceSelector(upstream, linked=True)
     choice.refused(own, BROKEN)
     assert choice.candidates() == [other]
     with pytest.raises(UpstreamError, match="broken"):
@@ -85,7 +85,7 @@ async def test_who_refuses_is_not_asked_again(upstream: Upstream) -> None:
 async def test_alone_one_after_another(upstream: Upstream) -> None:
     """So that it is known who sent what was wrong."""
     own, other = upstream.sources
-    choice = Choice(upstream, linked=True, alone=[other, own])
+    choice = SourceSelector(upstream, linked=True, alone=[other, own])
     assert choice.candidates() == [other]
     choice.refused(other, BROKEN)
     assert choice.candidates() == [own]

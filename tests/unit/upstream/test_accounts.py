@@ -12,7 +12,7 @@ from mirror.upstream import accounts
 from mirror.upstream.accounts import CLAIMED_FOR, PRIVATE_FOR, PUBLIC_FOR
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.rate_limit import LOW, OUT, PLENTY, SPARE
-from mirror.upstream.registry_client import Registry
+from mirror.upstream.registry_client import RegistryClient
 from tests.fakes.access import TokenAuth
 from tests.fakes.faults import Fault
 from tests.fakes.limit import RateLimit
@@ -36,7 +36,7 @@ class Hub:
     fake: FakeRegistry
     auth: TokenAuth
     limit: RateLimit
-    registry: Registry
+    registry: RegistryClient
     time: FakeTime
 
     async def pull(self, repository: str, times: int = 1) -> None:
@@ -192,7 +192,7 @@ async def test_whether_it_is_public_is_asked_again(hub: Hub) -> None:
         hub.time.now += seconds
         hub.auth.private.clear()
         hub.limit.used["ann"] = 20
-        hub.registry.accounts.all[0].budget.observe({"ratelimit-remaining": "0;w=900"}, 200)
+        hub.registry.accounts.all[0].rate_limit.observe({"ratelimit-remaining": "0;w=900"}, 200)
         if probes:
             await hub.pull(CLOSED)
         else:
@@ -261,21 +261,25 @@ async def test_without_accounts_it_is_anonymous() -> None:
             await registry.get_manifest(OPEN, LATEST)
         (account,) = registry.accounts.all
         assert (account.name, fake.requests("HEAD")) == ("anonymous", 0)
-        assert account.budget.told is not None
-        assert account.budget.told.source == "203.0.113.7"
+        assert account.rate_limit.reading is not None
+        assert account.rate_limit.reading.source == "203.0.113.7"
 
 
 async def test_only_the_upstream_itself_tells_of_its_limits() -> None:
     """Not where blobs are redirected to, and not the token server."""
-    told = {"ratelimit-limit": "100", "ratelimit-remaining": "0"}
+    reading = {"ratelimit-limit": "100", "ratelimit-remaining": "0"}
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
         digest = fake.add_blob(OPEN, b"blob")
         fake.auth, fake.cdn = TokenAuth(), True
-        fake.fault(Fault(headers=told, cdn=True))
+        fake.fault(Fault(headers=reading, cdn=True))
         assert await registry.get_blob(OPEN, digest, 10) == b"blob"
         fake.auth.issued.clear()
-        fake.fault(Fault(status=429, headers={**told, "Retry-After": "60"}), "/token")
+        fake.fault(Fault(status=429, headers={**reading, "Retry-After": "60"}), "/token")
         with pytest.raises(UpstreamError, match="429"):
             await registry.get_blob(OPEN, digest, 10)
         (account,) = registry.accounts.all
-        assert (account.budget.told, account.budget.pressure, account.budget.refused) == (None, PLENTY, False)
+        assert (account.rate_limit.reading, account.rate_limit.pressure, account.rate_limit.refused) == (
+            None,
+            PLENTY,
+            False,
+        )

@@ -8,7 +8,7 @@ import pytest
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry_client import Registry
+from mirror.upstream.registry_client import RegistryClient
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import registry_at
@@ -16,14 +16,14 @@ from tests.fakes.upstream import registry_at
 DATA = random.Random(1).randbytes(2000)
 
 
-async def fetch(registry: Registry, digest: Digest, start: int = 0, stop: int | None = None) -> bytes:
+async def fetch(registry: RegistryClient, digest: Digest, start: int = 0, stop: int | None = None) -> bytes:
     async with registry.open_blob("a", digest, start, stop) as body:
         assert body.total in (len(DATA), None)
         received = b"".join([piece async for piece in body.chunks()])
         return received if body.start == start else received[start - body.start :]
 
 
-async def fetch_broken(registry: Registry, digest: Digest) -> tuple[bytes, UpstreamError]:
+async def fetch_broken(registry: RegistryClient, digest: Digest) -> tuple[bytes, UpstreamError]:
     """What came before the body broke, and the error with which it did."""
     received = b""
     try:

@@ -2,11 +2,19 @@
 
 import pytest
 
-from mirror.upstream.health import FAILURES, FIRST_PAUSE, JITTER, LONGEST_PAUSE, OUT_FOR_LIES, Health, State
+from mirror.upstream.health import (
+    FAILURES,
+    FIRST_PAUSE,
+    JITTER,
+    LONGEST_PAUSE,
+    OUT_FOR_LIES,
+    BreakerState,
+    SourceHealth,
+)
 
 
-def failing(times: int, now: float = 0.0) -> Health:
-    health = Health()
+def failing(times: int, now: float = 0.0) -> SourceHealth:
+    health = SourceHealth()
     for _ in range(times):
         health.failed(now)
     return health
@@ -14,16 +22,16 @@ def failing(times: int, now: float = 0.0) -> Health:
 
 def test_a_few_failures_open_the_breaker() -> None:
     """One is an accident; after some in a row it is left alone for a while."""
-    assert failing(FAILURES - 1).state(0.0) is State.CLOSED
+    assert failing(FAILURES - 1).state(0.0) is BreakerState.CLOSED
     broken = failing(FAILURES)
-    assert (broken.state(0.0), broken.usable(0.0)) == (State.OPEN, False)
+    assert (broken.state(0.0), broken.usable(0.0)) == (BreakerState.OPEN, False)
 
 
 def test_half_open_lets_one_through() -> None:
     """Whose failure opens it for twice as long, and whose success closes it."""
     health = failing(FAILURES)
     now = FIRST_PAUSE
-    assert (health.state(now), health.usable(now)) == (State.HALF_OPEN, True)
+    assert (health.state(now), health.usable(now)) == (BreakerState.HALF_OPEN, True)
     health.asked(now)
     assert not health.usable(now)
     health.failed(now)
@@ -32,32 +40,32 @@ def test_half_open_lets_one_through() -> None:
     assert health.usable(now)
     health.asked(now)
     health.answered(0.1)
-    assert health.state(now) is State.CLOSED
+    assert health.state(now) is BreakerState.CLOSED
 
 
 def test_the_pause_has_an_end() -> None:
     """However often it failed."""
-    health, now = Health(), 0.0
+    health, now = SourceHealth(), 0.0
     for _ in range(FAILURES + 20):
         health.failed(now)
-        while health.breaker(now) is State.OPEN:
+        while health.breaker(now) is BreakerState.OPEN:
             now += 0.5
     health.failed(now)
-    assert health.state(now + LONGEST_PAUSE / 2) is State.OPEN
-    assert health.state(now + LONGEST_PAUSE) is State.HALF_OPEN
+    assert health.state(now + LONGEST_PAUSE / 2) is BreakerState.OPEN
+    assert health.state(now + LONGEST_PAUSE) is BreakerState.HALF_OPEN
 
 
 def test_those_who_noticed_together_do_not_come_back_together() -> None:
     """The pause is shorter by chance, and never by much."""
-    health = Health(lambda: 0.5)
+    health = SourceHealth(lambda: 0.5)
     health.failed(0.0, FAILURES)
     early = FIRST_PAUSE * (1 - JITTER / 2)
-    assert (health.state(early - 0.01), health.state(early)) == (State.OPEN, State.HALF_OPEN)
+    assert (health.state(early - 0.01), health.state(early)) == (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
 def test_those_who_fail_together_open_it_once() -> None:
     """A dozen requests into the same black hole keep it shut no longer than one."""
-    assert failing(12).state(FIRST_PAUSE) is State.HALF_OPEN
+    assert failing(12).state(FIRST_PAUSE) is BreakerState.HALF_OPEN
 
 
 def test_a_success_forgives() -> None:
@@ -65,13 +73,13 @@ def test_a_success_forgives() -> None:
     health = failing(FAILURES - 1)
     health.answered(0.1)
     health.failed(0.0)
-    assert health.state(0.0) is State.CLOSED
+    assert health.state(0.0) is BreakerState.CLOSED
 
 
 def test_wrong_bytes_are_not_forgiven_soon() -> None:
     """One is enough."""
-    health = Health()
-    health.lied(0.0)
+    health = SourceHealth()
+    health.report_corruption(0.0)
     health.answered(0.1)
     assert not health.usable(OUT_FOR_LIES - 1)
     assert health.usable(OUT_FOR_LIES)
@@ -79,20 +87,20 @@ def test_wrong_bytes_are_not_forgiven_soon() -> None:
 
 def test_who_was_suspected_wrongly_is_back() -> None:
     """At once; but not from what it did otherwise."""
-    health = Health()
-    health.suspected(0.0)
+    health = SourceHealth()
+    health.suspect(0.0)
     assert not health.usable(OUT_FOR_LIES - 1)
-    health.cleared()
-    assert health.state(0.0) is State.CLOSED
-    health.lied(0.0)
-    health.suspected(0.0)
-    health.cleared()
-    assert health.state(0.0) is State.OPEN
+    health.clear_suspicion()
+    assert health.state(0.0) is BreakerState.CLOSED
+    health.report_corruption(0.0)
+    health.suspect(0.0)
+    health.clear_suspicion()
+    assert health.state(0.0) is BreakerState.OPEN
 
 
 def test_averages_follow() -> None:
     """The first measurement counts whole, later ones in part; nothing is learnt from nothing."""
-    health = Health()
+    health = SourceHealth()
     health.answered(1.0)
     health.brought(100, 1.0)
     assert (health.latency, health.speed) == (1.0, 100.0)
@@ -105,7 +113,7 @@ def test_averages_follow() -> None:
 
 def test_patience_is_its_own_ninetieth_percentile() -> None:
     """Once there are enough answers to tell; before, a second or more."""
-    health = Health()
+    health = SourceHealth()
     assert health.patience() == 1.0
     for step in range(1, 11):
         health.answered(step / 10)
@@ -117,12 +125,12 @@ def test_patience_is_its_own_ninetieth_percentile() -> None:
 
 def test_a_liar_answers_all_the_same() -> None:
     """Its bytes are not believed for a while; that it can be asked, for tags or a HEAD, is another matter."""
-    health = Health()
-    health.lied(0.0)
-    assert (health.state(1.0), health.usable(1.0)) == (State.OPEN, False)
-    assert (health.breaker(1.0), health.may_be_asked(1.0)) == (State.CLOSED, True)
+    health = SourceHealth()
+    health.report_corruption(0.0)
+    assert (health.state(1.0), health.usable(1.0)) == (BreakerState.OPEN, False)
+    assert (health.breaker(1.0), health.may_be_asked(1.0)) == (BreakerState.CLOSED, True)
     for _ in range(FAILURES):
         health.failed(1.0)
-    assert (health.breaker(1.0), health.may_be_asked(1.0)) == (State.OPEN, False)
+    assert (health.breaker(1.0), health.may_be_asked(1.0)) == (BreakerState.OPEN, False)
     now = OUT_FOR_LIES
-    assert (health.state(now), health.usable(now)) == (State.HALF_OPEN, True)
+    assert (health.state(now), health.usable(now)) == (BreakerState.HALF_OPEN, True)

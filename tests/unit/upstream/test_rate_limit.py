@@ -15,32 +15,32 @@ from mirror.upstream.rate_limit import (
     PRESSURES,
     SHORT,
     SPARE,
-    Budget,
     Pressure,
-    Told,
+    RateLimit,
+    RateLimitReading,
 )
 from tests.fakes.upstream import FakeTime
 
 
-def observed(time: FakeTime, status: int = 200, **headers: str) -> Budget:
+def observed(time: FakeTime, status: int = 200, **headers: str) -> RateLimit:
     """A budget after one answer; underscores stand for hyphens."""
-    budget = Budget(time)
-    budget.observe(CIMultiDict({name.replace("_", "-"): text for name, text in headers.items()}), status)
-    return budget
+    rate_limit = RateLimit(time)
+    rate_limit.observe(CIMultiDict({name.replace("_", "-"): text for name, text in headers.items()}), status)
+    return rate_limit
 
 
 @pytest.mark.parametrize(
-    ("limit", "remaining", "told"),
+    ("limit", "remaining", "reading"),
     [
-        ("100;w=21600", "20;w=21600", Told(20, 100, 21600)),
-        ("100;w=21600", "20", Told(20, 100, 21600)),
-        ("100", "20;w=60", Told(20, 100, 60)),
-        ("100", "20", Told(20, 100)),
-        (" 100 ; w=60", " 20 ", Told(20, 100, 60)),
-        ("10, 10;w=1, 50;w=60", "9", Told(9, 10, 1)),
-        ("100;w=0", "20", Told(20, 100)),
-        (None, "20", Told(20)),
-        ("many", "20", Told(20)),
+        ("100;w=21600", "20;w=21600", RateLimitReading(20, 100, 21600)),
+        ("100;w=21600", "20", RateLimitReading(20, 100, 21600)),
+        ("100", "20;w=60", RateLimitReading(20, 100, 60)),
+        ("100", "20", RateLimitReading(20, 100)),
+        (" 100 ; w=60", " 20 ", RateLimitReading(20, 100, 60)),
+        ("10, 10;w=1, 50;w=60", "9", RateLimitReading(9, 10, 1)),
+        ("100;w=0", "20", RateLimitReading(20, 100)),
+        (None, "20", RateLimitReading(20)),
+        ("many", "20", RateLimitReading(20)),
         ("100", None, None),
         ("100", "", None),
         ("100", "-1", None),
@@ -50,15 +50,16 @@ def observed(time: FakeTime, status: int = 200, **headers: str) -> Budget:
         ("100", "9" * 40, None),
     ],
 )
-def test_headers(limit: str | None, remaining: str | None, told: Told | None) -> None:
+def test_headers(limit: str | None, remaining: str | None, reading: RateLimitReading | None) -> None:
     """As Docker Hub sends them, as others do, and as nobody should."""
     given = {"RateLimit-Limit": limit, "RateLimit-Remaining": remaining}
-    budget = Budget(FakeTime())
-    budget.observe(CIMultiDict({name: text for name, text in given.items() if text is not None}), 200)
+    rate_limit = RateLimit(FakeTime())
+    rate_limit.observe(CIMultiDict({name: text for name, text in given.items() if text is not None}), 200)
     # A window of 0 would be forgotten at once: it is as good as none.
-    assert (budget.told and (budget.told.remaining, budget.told.limit, budget.told.window or None)) == (
-        told and (told.remaining, told.limit, told.window)
-    )
+    assert (
+        rate_limit.reading
+        and (rate_limit.reading.remaining, rate_limit.reading.limit, rate_limit.reading.window or None)
+    ) == (reading and (reading.remaining, reading.limit, reading.window))
 
 
 @pytest.mark.parametrize(
@@ -94,22 +95,22 @@ def test_each_step_is_more_sparing_than_the_one_before() -> None:
 def test_without_headers_nothing_is_limited() -> None:
     """Paid accounts and most registries say nothing; what was known before stays known."""
     time = FakeTime()
-    budget = observed(time)
-    assert (budget.told, budget.pressure, budget.refused) == (None, PLENTY, False)
-    budget = observed(time, ratelimit_limit="10", ratelimit_remaining="1")
-    budget.observe(CIMultiDict(), 200)
-    assert budget.pressure is OUT
+    rate_limit = observed(time)
+    assert (rate_limit.reading, rate_limit.pressure, rate_limit.refused) == (None, PLENTY, False)
+    rate_limit = observed(time, ratelimit_limit="10", ratelimit_remaining="1")
+    rate_limit.observe(CIMultiDict(), 200)
+    assert rate_limit.pressure is OUT
 
 
 @pytest.mark.parametrize(("window", "seconds"), [("21600", LONGEST), ("30", 30), ("0", SHORT), ("x", SHORT)])
 def test_knowledge_grows_old(window: str, seconds: float) -> None:
     """With its window, and before a long one has ended: else nobody would see that there is more again."""
     time = FakeTime()
-    budget = observed(time, ratelimit_limit=f"100;w={window}", ratelimit_remaining=f"0;w={window}")
+    rate_limit = observed(time, ratelimit_limit=f"100;w={window}", ratelimit_remaining=f"0;w={window}")
     time.now += seconds - 1
-    assert budget.pressure is OUT
+    assert rate_limit.pressure is OUT
     time.now += 1
-    assert (budget.pressure, budget.told) == (PLENTY, None)
+    assert (rate_limit.pressure, rate_limit.reading) == (PLENTY, None)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -117,20 +118,20 @@ def test_knowledge_grows_old(window: str, seconds: float) -> None:
 def test_who_asks_for_a_pause_gets_it(status: int, retry_after: str, seconds: float) -> None:
     """Up to the time after which it is seen whether that is still so."""
     time = FakeTime()
-    budget = observed(time, status, Retry_After=retry_after)
+    rate_limit = observed(time, status, Retry_After=retry_after)
     time.now += seconds - 1
-    assert (budget.pressure, budget.refused) == (OUT, status == 429)
+    assert (rate_limit.pressure, rate_limit.refused) == (OUT, status == 429)
     time.now += 1
-    assert (budget.pressure, budget.refused) == (PLENTY, False)
+    assert (rate_limit.pressure, rate_limit.refused) == (PLENTY, False)
 
 
 def test_a_429_that_says_nothing_else() -> None:
     """The account rests for a while where there is another; whether the budget is out it does not tell."""
     time = FakeTime()
-    budget = observed(time, 429)
-    assert (budget.pressure, budget.refused) == (PLENTY, True)
+    rate_limit = observed(time, 429)
+    assert (rate_limit.pressure, rate_limit.refused) == (PLENTY, True)
     time.now += SHORT
-    assert not budget.refused
+    assert not rate_limit.refused
 
 
 def test_a_success_that_names_a_time_is_no_pause() -> None:
@@ -140,16 +141,16 @@ def test_a_success_that_names_a_time_is_no_pause() -> None:
 
 def test_whom_the_upstream_counts() -> None:
     """Printable and short, whatever it sends."""
-    told = observed(FakeTime(), ratelimit_remaining="1", docker_ratelimit_source="203.0.113.7").told
-    assert told is not None
-    assert told.source == "203.0.113.7"
-    told = observed(
+    reading = observed(FakeTime(), ratelimit_remaining="1", docker_ratelimit_source="203.0.113.7").reading
+    assert reading is not None
+    assert reading.source == "203.0.113.7"
+    reading = observed(
         FakeTime(), ratelimit_remaining="1", docker_ratelimit_source="a\x1b[2J\n" + "x" * 999
-    ).told
-    assert told is not None
-    assert told.source is not None
-    assert told.source.isprintable()
-    assert len(told.source) <= 100
+    ).reading
+    assert reading is not None
+    assert reading.source is not None
+    assert reading.source.isprintable()
+    assert len(reading.source) <= 100
 
 
 DATES = st.builds(
@@ -168,8 +169,8 @@ NAMES = ("ratelimit-limit", "ratelimit-remaining", "docker-ratelimit-source", "r
 def test_nothing_that_is_sent_raises(headers: dict[str, str], status: int) -> None:
     """And whatever it is, it is forgotten in time."""
     time = FakeTime()
-    budget = Budget(time)
-    budget.observe(CIMultiDict(headers), status)
-    assert budget.pressure in PRESSURES
+    rate_limit = RateLimit(time)
+    rate_limit.observe(CIMultiDict(headers), status)
+    assert rate_limit.pressure in PRESSURES
     time.now += LONGEST
-    assert (budget.told, budget.refused, budget.pressure) == (None, False, PLENTY)
+    assert (rate_limit.reading, rate_limit.refused, rate_limit.pressure) == (None, False, PLENTY)

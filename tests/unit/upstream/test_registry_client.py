@@ -10,7 +10,7 @@ from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST_BYTES
 from mirror.oci.reference import Tag
 from mirror.upstream import registry_client as module
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry_client import ManifestInfo
+from mirror.upstream.registry_client import RemoteManifest
 from tests.fakes.content import StoredManifest, descriptor, image_manifest
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
@@ -26,7 +26,7 @@ async def test_head_manifest() -> None:
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         image = fake.add_image("a", "latest", [])
         info = await registry.head_manifest("a", LATEST)
-        assert info == ManifestInfo(image.manifest, OCI_MANIFEST, len(image.manifest_data))
+        assert info == RemoteManifest(image.manifest, OCI_MANIFEST, len(image.manifest_data))
         assert [seen.method for seen in fake.log] == ["HEAD"]
 
 
@@ -66,7 +66,7 @@ async def test_head_falls_back_to_get(fault: Fault) -> None:
         image = fake.add_image("a", "latest", [])
         fake.fault(fault, method="HEAD")
         info = await registry.head_manifest("a", LATEST)
-        assert info == ManifestInfo(image.manifest, OCI_MANIFEST, len(image.manifest_data))
+        assert info == RemoteManifest(image.manifest, OCI_MANIFEST, len(image.manifest_data))
         assert [seen.method for seen in fake.log] == ["HEAD", "GET"]
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.retry import Policy, Retrier, parse_retry_after
+from mirror.upstream.retry import Retrier, RetryPolicy, parse_retry_after
 from tests.fakes.upstream import FakeTime
 
 RESET = UpstreamError(Failure.UNREACHABLE, "reset")
@@ -25,8 +25,8 @@ class Flaky:
         return "done"
 
 
-def retrier(time: FakeTime, policy: Policy | None = None, jitter: float = 0.999999) -> Retrier:
-    return Retrier(policy or Policy(), time, time.sleep, lambda: jitter)
+def retrier(time: FakeTime, policy: RetryPolicy | None = None, jitter: float = 0.999999) -> Retrier:
+    return Retrier(policy or RetryPolicy(), time, time.sleep, lambda: jitter)
 
 
 async def test_temporary_failures_are_retried_with_growing_pauses() -> None:
@@ -88,7 +88,7 @@ async def test_elapsed_time_is_bounded() -> None:
 
 def test_jitter_halves_at_most() -> None:
     """The pause lies between half of the computed one and all of it, and never above the longest."""
-    policy = Policy(attempts=100)
+    policy = RetryPolicy(attempts=100)
     assert policy.delay(1, RESET, 0.0) == pytest.approx(0.125)
     assert policy.delay(1, RESET, 1.0) == pytest.approx(0.25)
     assert policy.delay(50, RESET, 1.0) == pytest.approx(5.0)

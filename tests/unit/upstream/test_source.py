@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import CacheSettings, Config
+from mirror.config.schema import CacheSettings, Config
 from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import UpstreamError
-from mirror.upstream.http_client import Shortcut
+from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import Source
-from mirror.upstream.upstream_set import Upstreams
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.tasks import Tasks
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import settings
@@ -33,7 +33,7 @@ async def source(
     """The own endpoint of docker.io, which is `fake`; left alone for longer than a test takes."""
     monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 60.0)
     config = Config(cache=CacheSettings(dir=tmp_path), upstreams=(settings(fake.url, attempts=1),))
-    upstreams = Upstreams(config, Metrics(), tasks)
+    upstreams = UpstreamSet(config, Metrics(), tasks)
     yield upstreams["docker.io"].own
     await upstreams.close()
 
@@ -70,7 +70,7 @@ async def test_it_is_not_silent_that_answers_others(fake: FakeRegistry, source: 
     gate = fake.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(ask(source))
     await gate.reached.wait()
-    async with source.open_blob("x", image.layers[0], (0, None), Shortcut()):
+    async with source.open_blob("x", image.layers[0], (0, None), DirectLocation()):
         source.waited_in_vain(0.0)
     assert await ask(source) == "answered"
     gate.release()

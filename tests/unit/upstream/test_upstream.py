@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import CacheSettings, Config, Fill, SourceSettings
+from mirror.config.schema import CacheSettings, Config, FillSettings, SourceSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.health import FAILURES
-from mirror.upstream.http_client import Shortcut
-from mirror.upstream.registry_client import Registry
+from mirror.upstream.http_client import DirectLocation
+from mirror.upstream.registry_client import RegistryClient
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
-from mirror.upstream.upstream_set import Upstreams
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.tasks import Tasks
 from tests.fakes.faults import Fault, Gate
 from tests.fakes.registry import FakeRegistry
@@ -57,10 +57,10 @@ async def two(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Two]:
         source = SourceSettings(url=other.url, prefix="docker.io", attempts=1)
         config = Config(
             cache=CacheSettings(dir=tmp_path),
-            fill=Fill(connections=3),
+            fill=FillSettings(connections=3),
             upstreams=(settings(own.url, sources=(source,), attempts=1, max_connections=2),),
         )
-        upstreams = Upstreams(config, Metrics(), tasks)
+        upstreams = UpstreamSet(config, Metrics(), tasks)
         yield Two(own, other, upstreams["docker.io"])
         await upstreams.close()
 
@@ -104,7 +104,7 @@ async def test_small_requests_pass_long_transfers(two: Two, tasks: Tasks) -> Non
     own = two.upstream.own
 
     async def fetch() -> int:
-        async with own.turn(), own.open_blob("library/a", digest, (0, None), Shortcut()) as body:
+        async with own.turn(), own.open_blob("library/a", digest, (0, None), DirectLocation()) as body:
             return sum([len(piece) async for piece in body.chunks()])
 
     fetching = [tasks.spawn(fetch(), name="fetch") for _ in gates]
@@ -202,7 +202,7 @@ async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks
     two.image_in_both()
     begun, over = asyncio.Event(), asyncio.Event()
 
-    async def in_vain(_: Registry) -> None:
+    async def in_vain(_: RegistryClient) -> None:
         begun.set()
         await over.wait()
         error = UpstreamError(Failure.TIMEOUT, "no byte came for too long")
@@ -229,7 +229,7 @@ async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: 
     """However many blobs were asked for in vain before another request was answered."""
     async with FakeRegistry() as fake:
         config = Config(cache=CacheSettings(dir=tmp_path), upstreams=(settings(fake.url, attempts=1),))
-        upstreams = Upstreams(config, Metrics(), tasks)
+        upstreams = UpstreamSet(config, Metrics(), tasks)
         source = upstreams["docker.io"].own
         digest = fake.add_blob("library/a", b"x")
         gates = [Gate() for _ in range(FAILURES)]
@@ -239,7 +239,7 @@ async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: 
 
         async def hang() -> None:
             with pytest.raises(UpstreamError, match="without an answer"):
-                async with source.open_blob("library/a", digest, (0, None), Shortcut()):
+                async with source.open_blob("library/a", digest, (0, None), DirectLocation()):
                     raise AssertionError("answered")
 
         hanging = [tasks.spawn(hang(), name="hang") for _ in gates]
@@ -256,6 +256,6 @@ async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: 
 async def test_an_upstream_that_lied_is_still_asked_for_tags(two: Two) -> None:
     """There is nobody else to ask, and whatever has a digest is proven."""
     two.image_in_both()
-    two.upstream.own.lied("sha256:...")
+    two.upstream.own.report_corruption("sha256:...")
     assert (two.upstream.answers, two.upstream.may_be_asked) == (True, True)
     assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size

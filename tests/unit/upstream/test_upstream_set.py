@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from mirror.config.loader import CacheSettings, Config, Fill, SourceSettings
+from mirror.config.schema import CacheSettings, Config, FillSettings, SourceSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
-from mirror.upstream.upstream_set import Upstreams
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.tasks import Tasks
 from tests.fakes.access import BasicAuth
 from tests.fakes.registry import FakeRegistry
@@ -27,7 +27,7 @@ async def test_by_canonical_name_in_order(tmp_path: Path, tasks: Tasks) -> None:
                 settings(fake.url, aliases=("hub",)),
             ),
         )
-        upstreams = Upstreams(config, Metrics(), tasks)
+        upstreams = UpstreamSet(config, Metrics(), tasks)
         assert (list(upstreams), len(upstreams)) == (["quay.io", "docker.io"], 2)
         info = await upstreams["docker.io"].head_manifest("a", Tag("latest"))
         assert info.digest == image.manifest
@@ -40,10 +40,10 @@ async def test_all_sources_share_a_limit(tmp_path: Path, tasks: Tasks) -> None:
     """A source with connections of its own left has none when all together have none."""
     config = Config(
         cache=CacheSettings(dir=tmp_path),
-        fill=Fill(connections=2),
+        fill=FillSettings(connections=2),
         upstreams=(settings("http://127.0.0.1:1"), settings("http://127.0.0.1:2", name="quay.io")),
     )
-    upstreams = Upstreams(config, Metrics(), tasks)
+    upstreams = UpstreamSet(config, Metrics(), tasks)
     hub, quay = upstreams["docker.io"].own, upstreams["quay.io"].own
     async with hub.turn():
         assert not quay.full
@@ -64,7 +64,7 @@ async def test_a_source_sees_its_own_credentials_only(tmp_path: Path, tasks: Tas
         config = Config(
             cache=CacheSettings(dir=tmp_path), upstreams=(settings(own.url, sources=(source,), **mine),)
         )
-        upstreams = Upstreams(config, Metrics(), tasks)
+        upstreams = UpstreamSet(config, Metrics(), tasks)
         for each in upstreams["docker.io"].sources:
             assert (await each.get_manifest("library/a", digest)).digest == digest
         sent = {seen.headers["Authorization"] for seen in own.log if "Authorization" in seen.headers}
@@ -80,8 +80,8 @@ async def test_the_metrics_tell_how_the_sources_are(tmp_path: Path, tasks: Tasks
     config = Config(
         cache=CacheSettings(dir=tmp_path), upstreams=(settings("http://127.0.0.1:1", sources=(source,)),)
     )
-    upstreams = Upstreams(config, metrics, tasks)
-    upstreams["docker.io"].sources[1].lied("sha256:...")
+    upstreams = UpstreamSet(config, metrics, tasks)
+    upstreams["docker.io"].sources[1].report_corruption("sha256:...")
     upstreams.report(metrics)
     text = (await asyncio.to_thread(metrics.render))[0].decode()
     assert 'source_up{source="127.0.0.1:1",upstream="docker.io"} 1.0' in text

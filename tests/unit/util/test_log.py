@@ -7,7 +7,7 @@ import logging
 import pytest
 import structlog
 
-from mirror.config.loader import Log
+from mirror.config.schema import LogSettings
 from mirror.util.log import LineTemplate, about, configure, get_logger, redact_url, timestamp, write_lines
 
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("own_logging")
 def test_json_where_nobody_looks() -> None:
     """One object per line, with time, level, event and where it came from."""
     stream = io.StringIO()
-    configure(Log(), stream)
+    configure(LogSettings(), stream)
     get_logger("mirror.web").info("request", status=200)
     line = json.loads(stream.getvalue())
     assert (line["event"], line["status"], line["level"], line["component"]) == (
@@ -37,7 +37,7 @@ def test_json_where_nobody_looks() -> None:
 def test_lines_on_a_terminal() -> None:
     """Words, not braces; an exception with its trace, and without the values of its variables."""
     stream = Terminal()
-    configure(Log(), stream)
+    configure(LogSettings(), stream)
     password_in_a_variable = "hunter2"
     try:
         raise ValueError("wrong")
@@ -53,7 +53,7 @@ def test_lines_on_a_terminal() -> None:
 def test_the_format_can_be_chosen(format_: str, is_json: bool) -> None:
     """Whatever the stream is."""
     stream = Terminal() if is_json else io.StringIO()
-    configure(Log.model_validate({"format": format_}), stream)
+    configure(LogSettings.model_validate({"format": format_}), stream)
     get_logger("x").info("event")
     assert stream.getvalue().startswith("{") is is_json
 
@@ -61,7 +61,7 @@ def test_the_format_can_be_chosen(format_: str, is_json: bool) -> None:
 def test_levels_filter() -> None:
     """Below the level nothing is written."""
     stream = io.StringIO()
-    configure(Log(level="warning"), stream)
+    configure(LogSettings(level="warning"), stream)
     get_logger("x").info("quiet")
     get_logger("x").warning("loud")
     assert "quiet" not in stream.getvalue()
@@ -71,7 +71,7 @@ def test_levels_filter() -> None:
 def test_secrets_are_masked() -> None:
     """By the name of the key, in whatever case."""
     stream = io.StringIO()
-    configure(Log(), stream)
+    configure(LogSettings(), stream)
     get_logger("x").info("event", Authorization="Basic abc", api_token="abc", user="me")
     line = json.loads(stream.getvalue())
     assert (line["Authorization"], line["api_token"], line["user"]) == ("***", "***", "me")
@@ -80,7 +80,7 @@ def test_secrets_are_masked() -> None:
 def test_what_libraries_log_comes_the_same_way() -> None:
     """Warnings of the standard library's logging are lines like ours."""
     stream = io.StringIO()
-    configure(Log(level="debug"), stream)
+    configure(LogSettings(level="debug"), stream)
     logging.getLogger("aiohttp.server").warning("odd")
     logging.getLogger("aiohttp.server").info("chatter")
     (line,) = stream.getvalue().splitlines()
@@ -108,7 +108,7 @@ def fields(number: int) -> dict[str, object]:
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["json", "console"])
 def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
     """Rendered once and filled in, or rendered each time: but for the moment nobody can tell."""
-    configure(Log(), stream)
+    configure(LogSettings(), stream)
     template = LineTemplate("access", "request", fields(7), ["id", "took", "timestamp"])
     get_logger("mirror.access").info("request", **fields(9), timestamp="now")
     filled = template.filled(("0009", 2.25, "now"))
@@ -117,7 +117,7 @@ def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
 
 def test_no_template_for_lines_that_are_not_wanted() -> None:
     """Below the level there is nothing to fill in."""
-    configure(Log(level="error"), io.StringIO())
+    configure(LogSettings(level="error"), io.StringIO())
     with pytest.raises(structlog.DropEvent):
         LineTemplate("access", "request", fields(7), ["id"])
 
@@ -131,7 +131,7 @@ def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
             writes.append(text)
             return len(text)
 
-    configure(Log(), Pipe())
+    configure(LogSettings(), Pipe())
     write_lines([])
     lines = ["x" * 1000] * 9 + ["y" * 5000, "z"]
     write_lines(lines)
@@ -142,7 +142,7 @@ def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
 def test_every_line_has_what_all_are_about() -> None:
     """The number of the worker, for instance."""
     stream = io.StringIO()
-    configure(Log(), stream)
+    configure(LogSettings(), stream)
     with structlog.contextvars.bound_contextvars():
         about(worker=1)
         get_logger("mirror.web").info("request")

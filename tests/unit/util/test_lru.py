@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.util.lru import OVERHEAD, Recent
+from mirror.util.lru import OVERHEAD, LRUCache
 
 
 def test_the_least_recently_used_goes_first() -> None:
     """A look counts as use."""
-    recent: Recent[str, str] = Recent(2 * (OVERHEAD + 1))
+    recent: LRUCache[str, str] = LRUCache(2 * (OVERHEAD + 1))
     recent.put("a", "A", 1)
     recent.put("b", "B", 1)
     assert recent.get("a") == "A"
@@ -18,7 +18,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 def test_what_is_too_large_drives_nothing_out() -> None:
     """And an older value under its key is gone: it is no longer true."""
-    recent: Recent[str, str] = Recent(2 * (OVERHEAD + 1))
+    recent: LRUCache[str, str] = LRUCache(2 * (OVERHEAD + 1))
     recent.put("a", "A", 1)
     recent.put("b", "B", 1)
     recent.put("b", "much", 10_000)
@@ -27,7 +27,7 @@ def test_what_is_too_large_drives_nothing_out() -> None:
 
 def test_none_at_all() -> None:
     """With a limit of 0 nothing is kept."""
-    recent: Recent[str, str] = Recent(0)
+    recent: LRUCache[str, str] = LRUCache(0)
     recent.put("a", "A", 0)
     assert (recent.get("a"), len(recent)) == (None, 0)
 
@@ -35,7 +35,7 @@ def test_none_at_all() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3000), st.booleans()), max_size=50))
 def test_it_never_holds_more_than_its_limit(steps: list[tuple[str, int, bool]]) -> None:
     """Whatever is put and dropped, the sum is right and within the limit."""
-    recent: Recent[str, int] = Recent(6000)
+    recent: LRUCache[str, int] = LRUCache(6000)
     for key, length, put in steps:
         if put:
             recent.put(key, length, length)
@@ -47,7 +47,7 @@ def test_it_never_holds_more_than_its_limit(steps: list[tuple[str, int, bool]]) 
 
 def test_cleared() -> None:
     """Nothing is left, and there is room again."""
-    recent: Recent[str, str] = Recent(OVERHEAD + 1)
+    recent: LRUCache[str, str] = LRUCache(OVERHEAD + 1)
     recent.put("a", "A", 1)
     recent.clear()
     assert (recent.get("a"), recent.size) == (None, 0)

@@ -37,7 +37,7 @@ async def test_an_unexpected_error_in_a_body_ends_it(
     async def broken(*_: object) -> None:
         raise LookupError("a bug")
 
-    monkeypatch.setattr("mirror.web.responses.Sending.send", broken)
+    monkeypatch.setattr("mirror.web.responses.BodySender.send", broken)
     reply = await get(mirror.address, f"/v2/library/x/blobs/{digest}")
     assert (reply.status, reply.body, reply.complete) == (200, b"", False)
 

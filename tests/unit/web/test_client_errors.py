@@ -4,14 +4,14 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code
-from mirror.oci.reference import Kind, Repository, Tag, Target, Via
+from mirror.oci.reference import Repository, Tag, Target, TargetKind, Via
 from mirror.store.errors import StoreError
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.web.client_errors import DEFAULT_RETRY_AFTER, WhenUnavailable, client_error
 
 
-def target(via: Via, kind: Kind = Kind.MANIFEST) -> Target:
-    reference = Digest.of(b"x") if kind is Kind.BLOB else Tag("t")
+def target(via: Via, kind: TargetKind = TargetKind.MANIFEST) -> Target:
+    reference = Digest.of(b"x") if kind is TargetKind.BLOB else Tag("t")
     return Target(kind, via, "docker.io", Repository("docker.io", "library/x"), reference)
 
 
@@ -43,13 +43,13 @@ def test_next_place_or_the_truth(failure: Failure, via: Via, when: WhenUnavailab
 @pytest.mark.parametrize(
     ("kind", "code"),
     [
-        (Kind.MANIFEST, Code.MANIFEST_UNKNOWN),
-        (Kind.BLOB, Code.BLOB_UNKNOWN),
-        (Kind.TAGS, Code.NAME_UNKNOWN),
-        (Kind.REFERRERS, Code.MANIFEST_UNKNOWN),
+        (TargetKind.MANIFEST, Code.MANIFEST_UNKNOWN),
+        (TargetKind.BLOB, Code.BLOB_UNKNOWN),
+        (TargetKind.TAGS, Code.NAME_UNKNOWN),
+        (TargetKind.REFERRERS, Code.MANIFEST_UNKNOWN),
     ],
 )
-def test_what_is_missing_has_its_code(kind: Kind, code: Code) -> None:
+def test_what_is_missing_has_its_code(kind: TargetKind, code: Code) -> None:
     """Final codes: with UNKNOWN or UNAVAILABLE some clients would ask the same again.
 
     Referrers are not NAME_UNKNOWN: oras then gives up, where it should look for the referrers tag.

@@ -82,7 +82,7 @@ async def test_metrics_tell_what_is_left(mirror: Running, image: FakeImage, hub:
     assert f"registry_mirror_ratelimit_remaining{labels} 19.0" in body
     assert 'registry_mirror_ratelimit_limit{account="anonymous",upstream="quay.io"}' not in body
     (account,) = mirror.service._upstreams["docker.io"].own.registry.accounts.all
-    account.budget._told_until = 0.0  # some time later
+    account.rate_limit._reading_until = 0.0  # some time later
     assert "registry_mirror_ratelimit_limit{" not in (await get(mirror.address, "/metrics")).body.decode()
 
 

@@ -10,14 +10,14 @@ import pytest
 from aiohttp import web
 
 from mirror.cache.results import Outcome
-from mirror.config.loader import Log
+from mirror.config.schema import LogSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.util.log import configure
 from mirror.web import response_cache, responses
-from mirror.web.protocol import Connection, Server
-from mirror.web.request_log import Exchange
-from mirror.web.response_cache import LONGEST, Replay
+from mirror.web.protocol import ProtocolFactory, RequestProtocol
+from mirror.web.request_log import RequestRecord
+from mirror.web.response_cache import LONGEST, ResponseCache
 from tests.wire import Wire, request_head
 
 DIGEST = Digest.of(b"content")
@@ -31,27 +31,29 @@ class Full:
         self.used: list[Digest] = []
         self.metrics = Metrics()
         self.removed = 0
-        self.replay = Replay(limit, self.metrics, self.used.append, lambda: self.now, lambda: self.removed)
+        self.response_cache = ResponseCache(
+            limit, self.metrics, self.used.append, lambda: self.now, lambda: self.removed
+        )
         self.lasts = 5.0
         self.removing = 0
         self.gone = 0
         self.address = ""
-        self.server: Server
+        self.server: ProtocolFactory
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        assert isinstance(request.protocol, Connection)
+        assert isinstance(request.protocol, RequestProtocol)
         head = request.protocol.head
         self.gone += 1
-        exchange = Exchange(request, self.replay.removed())
+        record = RequestRecord(request, self.response_cache.removed())
         self.removed += self.removing
-        exchange.outcome, exchange.lasts, exchange.digest = Outcome.HIT, self.lasts, DIGEST
-        response = responses.whole(exchange, 200, {"Content-Type": "text/x"}, b"content")
+        record.outcome, record.lasts, record.digest = Outcome.HIT, self.lasts, DIGEST
+        response = responses.whole(record, 200, {"Content-Type": "text/x"}, b"content")
         if head is not None:
-            await self.replay.remember(head, exchange, response)
+            await self.response_cache.remember(head, record, response)
         return response
 
-    def connections(self) -> list[Connection]:
-        return [each for each in self.server.connections if isinstance(each, Connection)]
+    def connections(self) -> list[RequestProtocol]:
+        return [each for each in self.server.connections if isinstance(each, RequestProtocol)]
 
     async def ask(self, wire: Wire, *headers: str, times: int = 1) -> list[bytes]:
         bodies = []
@@ -63,7 +65,7 @@ class Full:
 
 @asynccontextmanager
 async def running(full: Full) -> AsyncIterator[Wire]:
-    full.server = Server(full.replay, full.metrics, full, keepalive_timeout=60)
+    full.server = ProtocolFactory(full.response_cache, full.metrics, full, keepalive_timeout=60)
     runner = web.ServerRunner(full.server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -80,7 +82,7 @@ async def test_the_third_time_it_is_known() -> None:
         assert await full.ask(wire, times=5) == [b"content"] * 5
         assert await full.ask(other) == [b"content"]
     assert full.gone == 2
-    full.replay.settle()
+    full.response_cache.settle()
     assert full.metrics.requests.of("other", "hit").bytes == 4 * len(b"content")
     assert full.used == [DIGEST]
 
@@ -233,11 +235,11 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 async def test_the_access_line_is_like_any_other() -> None:
     """The same fields in the same order, with a time and an id of its own."""
     stream = StringIO()
-    configure(Log(format="json"), stream)
+    configure(LogSettings(format="json"), stream)
     full = Full()
     async with running(full) as wire:
         await full.ask(wire, times=4)
-    full.replay.settle()
+    full.response_cache.settle()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 2
     assert len({line["id"] for line in lines}) == 2
@@ -248,9 +250,9 @@ async def test_the_access_line_is_like_any_other() -> None:
 async def test_no_line_where_none_is_wanted() -> None:
     """With a higher level the answer is known all the same."""
     stream = StringIO()
-    configure(Log(level="warning"), stream)
+    configure(LogSettings(level="warning"), stream)
     full = Full()
     async with running(full) as wire:
         await full.ask(wire, times=4)
-    full.replay.settle()
+    full.response_cache.settle()
     assert (stream.getvalue(), full.gone) == ("", 2)

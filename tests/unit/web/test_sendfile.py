@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 from tests.cold import drop
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
@@ -44,7 +44,7 @@ def url(digest: Digest) -> str:
     return f"/v2/library/x/blobs/{digest}"
 
 
-def readers(mirror: Running) -> DiskThreads:
+def readers(mirror: Running) -> DiskExecutor:
     return mirror.service._store.readers
 
 

@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import Blobs, Gone, Why
-from mirror.store.blobs.diskcache_disk import Verified
+from mirror.store.blobs.blobs import BlobStore, EvictedBlob, EvictionReason
+from mirror.store.blobs.diskcache_disk import VerifiedFile
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Iterator[Blobs]:
-    opened = Blobs(tmp_path / "blobs", tmp_path / "quarantine")
+def blobs(tmp_path: Path) -> Iterator[BlobStore]:
+    opened = BlobStore(tmp_path / "blobs", tmp_path / "quarantine")
     yield opened
     opened.close()
 
 
-def put(blobs: Blobs, folder: Path, data: bytes) -> Digest:
+def put(blobs: BlobStore, folder: Path, data: bytes) -> Digest:
     digest = Digest.of(data)
     path = folder / f"incoming-{threading.get_ident()}-{digest.encoded}"
     path.write_bytes(data)
-    blobs.add(Verified(digest, path, len(data)))
+    blobs.add(VerifiedFile(digest, path, len(data)))
     return digest
 
 
@@ -35,7 +35,7 @@ def file_of(folder: Path, digest: Digest) -> Path:
     return path
 
 
-def test_what_went_in_comes_out(blobs: Blobs, tmp_path: Path) -> None:
+def test_what_went_in_comes_out(blobs: BlobStore, tmp_path: Path) -> None:
     """Open for reading, with its size; and read-only on the disk."""
     digest = put(blobs, tmp_path, b"data")
     found = blobs.open(digest)
@@ -50,13 +50,13 @@ def test_what_went_in_comes_out(blobs: Blobs, tmp_path: Path) -> None:
     assert blobs.check() == []
 
 
-def test_what_is_not_there_is_none(blobs: Blobs) -> None:
+def test_what_is_not_there_is_none(blobs: BlobStore) -> None:
     """No entry, no file, no error."""
     digest = Digest.of(b"nothing")
     assert (blobs.has(digest), blobs.open(digest), blobs.read(digest, 10)) == (False, None, None)
 
 
-def test_a_file_that_vanished_is_a_miss(blobs: Blobs, tmp_path: Path) -> None:
+def test_a_file_that_vanished_is_a_miss(blobs: BlobStore, tmp_path: Path) -> None:
     """The entry goes too, so that a new file can come (invariant 8)."""
     digest = put(blobs, tmp_path, b"data")
     file_of(tmp_path, digest).unlink()
@@ -66,7 +66,7 @@ def test_a_file_that_vanished_is_a_miss(blobs: Blobs, tmp_path: Path) -> None:
     assert blobs.read(digest, 4) == b"data"
 
 
-def test_a_file_of_the_wrong_size_is_set_aside(blobs: Blobs, tmp_path: Path) -> None:
+def test_a_file_of_the_wrong_size_is_set_aside(blobs: BlobStore, tmp_path: Path) -> None:
     """Quarantined, not deleted: somebody may want to see it."""
     digest = put(blobs, tmp_path, b"data")
     path = file_of(tmp_path, digest)
@@ -77,13 +77,13 @@ def test_a_file_of_the_wrong_size_is_set_aside(blobs: Blobs, tmp_path: Path) -> 
     assert [each.read_bytes() for each in (tmp_path / "quarantine").iterdir()] == [b"longer than it was"]
 
 
-def test_setting_aside_what_is_gone_is_no_error(blobs: Blobs) -> None:
+def test_setting_aside_what_is_gone_is_no_error(blobs: BlobStore) -> None:
     """Two readers may find the same thing wrong."""
     blobs.set_aside(Digest.of(b"gone"))
 
 
 def test_last_uses_are_noted_a_few_at_a_time(
-    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other writers get their turn in between, however many there are."""
     monkeypatch.setattr("mirror.store.blobs.blobs.ROWS", 2)
@@ -95,23 +95,23 @@ def test_last_uses_are_noted_a_few_at_a_time(
     assert {used for _, used in blobs.known(map(str, digests)).values()} == {7.0}
 
 
-def test_the_least_recently_used_goes_first(blobs: Blobs, tmp_path: Path) -> None:
+def test_the_least_recently_used_goes_first(blobs: BlobStore, tmp_path: Path) -> None:
     """As much as has to, oldest first; what is kept, or was used since, stays."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(6)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
     gone = blobs.evict(1004.5, 150, keep=[str(digests[4])]).gone
-    assert gone == [Gone(digests[5], 100), Gone(digests[3], 100)]
+    assert gone == [EvictedBlob(digests[5], 100), EvictedBlob(digests[3], 100)]
     assert [blobs.has(digest) for digest in digests] == [True, True, True, False, True, False]
     assert blobs.evict(1004.5, None, keep=[]).gone == [
-        Gone(digests[4], 100),
-        Gone(digests[2], 100),
-        Gone(digests[1], 100),
+        EvictedBlob(digests[4], 100),
+        EvictedBlob(digests[2], 100),
+        EvictedBlob(digests[1], 100),
     ]
     assert blobs.stats() == (100, 1)
     assert blobs.check() == []
 
 
-def test_what_is_being_read_stays(blobs: Blobs, tmp_path: Path) -> None:
+def test_what_is_being_read_stays(blobs: BlobStore, tmp_path: Path) -> None:
     """However long ago that began. It is looked at again next time: it is not passed by for good."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(3)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
@@ -125,14 +125,14 @@ def test_what_is_being_read_stays(blobs: Blobs, tmp_path: Path) -> None:
 
 
 def test_what_was_used_goes_by_size_and_then_by_age(
-    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small things last, of as many as are looked at together: what that costs does not grow with them."""
     monkeypatch.setattr("mirror.store.blobs.blobs.ROWS", 4)
     sizes = [1, 300, 2, 200, 3, 100, 4]
     digests = [put(blobs, tmp_path, bytes([number]) * size) for number, size in enumerate(sizes)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
-    assert blobs.evict_used(1000.5, 1, [], 50) == [Gone(digests[1], 300, Why.USED)]
+    assert blobs.evict_used(1000.5, 1, [], 50) == [EvictedBlob(digests[1], 300, EvictionReason.USED)]
     held = blobs.open(digests[3])
     assert held is not None
     with held.file:
@@ -143,7 +143,7 @@ def test_what_was_used_goes_by_size_and_then_by_age(
 
 
 def test_where_readers_cannot_be_seen_only_what_nobody_used_goes(
-    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on some network file systems."""
     digest = put(blobs, tmp_path, b"data")
@@ -154,11 +154,11 @@ def test_where_readers_cannot_be_seen_only_what_nobody_used_goes(
     monkeypatch.setattr(fcntl, "flock", flock)
     blobs.touch({digest: 1000.0})
     assert blobs.evict_used(999.0, 4, [], 0) == []
-    assert blobs.evict(1001.0, 4, []).gone == [Gone(digest, 4)]
+    assert blobs.evict(1001.0, 4, []).gone == [EvictedBlob(digest, 4)]
 
 
 def test_what_has_come_anew_is_another_blob(
-    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has looked it up, and then finds no file, does not take away the one that came since."""
     digest = put(blobs, tmp_path, b"data")
@@ -175,7 +175,7 @@ def test_what_has_come_anew_is_another_blob(
     assert blobs.read(digest, 4) == b"data"
 
 
-def test_an_eviction_beside_others_takes_only_what_it_has_seen(blobs: Blobs, tmp_path: Path) -> None:
+def test_an_eviction_beside_others_takes_only_what_it_has_seen(blobs: BlobStore, tmp_path: Path) -> None:
     """What was removed and fetched anew since it was listed stays."""
     digest = put(blobs, tmp_path, b"data")
     blobs.touch({digest: 1000.0})
@@ -190,7 +190,7 @@ def test_an_eviction_beside_others_takes_only_what_it_has_seen(blobs: Blobs, tmp
     assert blobs.read(digest, 4) == b"data"
 
 
-def test_adopting_the_same_blob_from_many_threads(blobs: Blobs, tmp_path: Path) -> None:
+def test_adopting_the_same_blob_from_many_threads(blobs: BlobStore, tmp_path: Path) -> None:
     """One entry, one file, and nothing inconsistent."""
     failures: list[Exception] = []
 
@@ -203,17 +203,17 @@ def test_adopting_the_same_blob_from_many_threads(blobs: Blobs, tmp_path: Path) 
         finally:
             blobs.close()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for each in threads:
+    executor = [threading.Thread(target=work) for _ in range(4)]
+    for each in executor:
         each.start()
-    for each in threads:
+    for each in executor:
         each.join()
     assert failures == []
     assert blobs.stats() == (2000, 20)
     assert blobs.check() == []
 
 
-def test_what_is_known_of_blobs(blobs: Blobs, tmp_path: Path) -> None:
+def test_what_is_known_of_blobs(blobs: BlobStore, tmp_path: Path) -> None:
     """Size and last use of those that are here; removed, entry and file are gone."""
     digest = put(blobs, tmp_path, b"data")
     blobs.touch({digest: 1000.0})
@@ -223,7 +223,7 @@ def test_what_is_known_of_blobs(blobs: Blobs, tmp_path: Path) -> None:
 
 
 def test_eviction_reads_a_few_rows_at_a_time(
-    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And misses none, though they were used at the same moment."""
     monkeypatch.setattr("mirror.store.blobs.blobs.ROWS", 2)
@@ -233,7 +233,7 @@ def test_eviction_reads_a_few_rows_at_a_time(
     assert {each.digest for each in gone} == {*digests} - {digests[3]}
 
 
-def test_eviction_says_how_far_there_is_nothing_to_evict(blobs: Blobs, tmp_path: Path) -> None:
+def test_eviction_says_how_far_there_is_nothing_to_evict(blobs: BlobStore, tmp_path: Path) -> None:
     """So that the next one can begin there; not beyond the first that went."""
     digests = [put(blobs, tmp_path, bytes([number])) for number in range(4)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})

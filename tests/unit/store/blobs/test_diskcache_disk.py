@@ -10,7 +10,7 @@ import pytest
 from diskcache.core import MODE_PICKLE
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.diskcache_disk import AdoptingDisk, Verified
+from mirror.store.blobs.diskcache_disk import AdoptingDisk, VerifiedFile
 from mirror.store.database import PlainDisk
 
 TRAP: list[str] = []
@@ -85,7 +85,7 @@ def test_adoption_is_a_rename_to_a_name_of_its_own(tmp_path: Path) -> None:
         path = tmp_path / f"file{number}"
         path.write_bytes(b"data")
         inodes.append(path.stat().st_ino)
-        cache.add(str(digest), Verified(digest, path, 4))
+        cache.add(str(digest), VerifiedFile(digest, path, 4))
         assert not path.exists()
     kept: Path = cache.get(str(digest))
     assert kept.stat().st_ino == inodes[0]

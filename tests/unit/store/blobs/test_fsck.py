@@ -9,80 +9,80 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs import fsck
-from mirror.store.blobs.blobs import Row
-from mirror.store.blobs.fsck import Cursor, Finding, Fsck, Wrong
-from mirror.store.cache_dir import Folder
+from mirror.store.blobs.blobs import BlobRow
+from mirror.store.blobs.fsck import Damage, Finding, Fsck, FsckCursor
+from mirror.store.cache_dir import CacheDirectory
 from tests.unit.store.blobs.test_blobs import file_of
 from tests.unit.store.test_cache_dir import put
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CacheDirectory]:
     """With three blobs in it, and nothing too young to be looked at."""
     monkeypatch.setattr(fsck, "GRACE", -1.0)
-    opened = Folder(tmp_path / "cache")
+    opened = CacheDirectory(tmp_path / "cache")
     for data in (b"one", b"two", b"three"):
         put(opened, tmp_path, data)
     yield opened
     opened.close()
 
 
-def run(folder: Folder, cursor: Cursor | None = None, *, repair: bool = False) -> list[Finding]:
-    checked = Fsck(folder.path / "blobs", folder.blobs, cursor or Cursor(), repair=repair)
+def run(folder: CacheDirectory, cursor: FsckCursor | None = None, *, repair: bool = False) -> list[Finding]:
+    checked = Fsck(folder.path / "blobs", folder.blobs, cursor or FsckCursor(), repair=repair)
     return [step.finding for step in checked.steps() if step.finding is not None]
 
 
-def spoil(folder: Folder, data: bytes, wrong: bytes) -> Path:
+def spoil(folder: CacheDirectory, data: bytes, wrong: bytes) -> Path:
     path = file_of(folder.path, Digest.of(data))
     path.chmod(0o600)
     path.write_bytes(wrong)
     return path
 
 
-def quarantined(folder: Folder) -> list[bytes]:
+def quarantined(folder: CacheDirectory) -> list[bytes]:
     place = folder.path / "quarantine"
     return [each.read_bytes() for each in place.iterdir()] if place.exists() else []
 
 
-def test_a_sound_store_is_silent(folder: Folder) -> None:
+def test_a_sound_store_is_silent(folder: CacheDirectory) -> None:
     """Every byte was read, every blob counted."""
-    cursor = Cursor()
+    cursor = FsckCursor()
     assert run(folder, cursor) == []
     assert (cursor.checked, cursor.bytes, cursor.wrong, cursor.leftovers) == (3, 11, 0, 0)
-    quick = Cursor(quick=True)
+    quick = FsckCursor(quick=True)
     assert (run(folder, quick), quick.bytes) == ([], 0)
 
 
 @pytest.mark.parametrize(("wrong", "quick", "kind"), [
-    (b"four", True, Wrong.SIZE),
-    (b"four", False, Wrong.SIZE),
-    (b"owt", False, Wrong.DIGEST),
+    (b"four", True, Damage.SIZE),
+    (b"four", False, Damage.SIZE),
+    (b"owt", False, Damage.DIGEST),
     (b"owt", True, None),
 ])  # fmt: skip
-def test_a_spoilt_file(folder: Folder, wrong: bytes, quick: bool, kind: Wrong | None) -> None:
+def test_a_spoilt_file(folder: CacheDirectory, wrong: bytes, quick: bool, kind: Damage | None) -> None:
     """Told each time; set aside with --repair, and from then on a miss. Quick looks at sizes only."""
     spoil(folder, b"two", wrong)
     digest = Digest.of(b"two")
     found = [Finding(str(digest), kind)] if kind else []
     for _ in range(2):
-        assert run(folder, Cursor(quick=quick)) == found
+        assert run(folder, FsckCursor(quick=quick)) == found
     done = [Finding(str(digest), kind, "entry removed, file set aside")] if kind else []
-    assert run(folder, Cursor(quick=quick), repair=True) == done
+    assert run(folder, FsckCursor(quick=quick), repair=True) == done
     assert folder.has(digest) == (kind is None)
     assert quarantined(folder) == ([wrong] if kind else [])
-    assert run(folder, Cursor(quick=quick)) == []
+    assert run(folder, FsckCursor(quick=quick)) == []
 
 
-def test_a_missing_file(folder: Folder) -> None:
+def test_a_missing_file(folder: CacheDirectory) -> None:
     """Its entry goes."""
     digest = Digest.of(b"two")
     file_of(folder.path, digest).unlink()
-    assert run(folder) == [Finding(str(digest), Wrong.MISSING)]
-    assert run(folder, repair=True) == [Finding(str(digest), Wrong.MISSING, "entry removed")]
+    assert run(folder) == [Finding(str(digest), Damage.MISSING)]
+    assert run(folder, repair=True) == [Finding(str(digest), Damage.MISSING, "entry removed")]
     assert (run(folder), folder.has(digest)) == ([], False)
 
 
-def test_a_file_without_an_entry(folder: Folder) -> None:
+def test_a_file_without_an_entry(folder: CacheDirectory) -> None:
     """Is taken in when it is right, and set aside when it is not; too young a one is left alone."""
     digest, other = Digest.of(b"two"), Digest.of(b"one")
     for each in (digest, other):
@@ -90,10 +90,10 @@ def test_a_file_without_an_entry(folder: Folder) -> None:
         folder.blobs.forget(row)
     wrong = spoil(folder, b"one", b"eno")
     names = {each.relative_to(folder.path / "blobs") for each in (wrong, file_of(folder.path, digest))}
-    cursor = Cursor()
+    cursor = FsckCursor()
     assert {(each.what, each.wrong) for each in run(folder, cursor)} == {
-        (str(wrong.relative_to(folder.path / "blobs")), Wrong.DIGEST),
-        (str(file_of(folder.path, digest).relative_to(folder.path / "blobs")), Wrong.LEFT),
+        (str(wrong.relative_to(folder.path / "blobs")), Damage.DIGEST),
+        (str(file_of(folder.path, digest).relative_to(folder.path / "blobs")), Damage.LEFT),
     }
     assert (len(names), cursor.wrong, cursor.leftovers) == (2, 1, 1)
     run(folder, repair=True)
@@ -102,7 +102,7 @@ def test_a_file_without_an_entry(folder: Folder) -> None:
     assert folder.blobs.stats() == (8, 2)
 
 
-def test_what_is_young_is_left_alone(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_young_is_left_alone(folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file comes before its entry (invariant 8)."""
     monkeypatch.setattr(fsck, "GRACE", 60.0)
     for row in folder.blobs.rows("", 9):
@@ -110,56 +110,56 @@ def test_what_is_young_is_left_alone(folder: Folder, monkeypatch: pytest.MonkeyP
     assert run(folder, repair=True) == []
 
 
-def test_the_same_blob_twice(folder: Folder) -> None:
+def test_the_same_blob_twice(folder: CacheDirectory) -> None:
     """What has no entry goes; not in a hurry, when neither was proven."""
     path = file_of(folder.path, Digest.of(b"two"))
     twin = path.with_name(f"{path.name.partition('.')[0]}.00000000")
     twin.write_bytes(b"two")
     name = str(twin.relative_to(folder.path / "blobs"))
-    assert run(folder, Cursor(quick=True), repair=True) == [Finding(name, Wrong.TWICE)]
-    assert run(folder, repair=True) == [Finding(name, Wrong.TWICE, "removed")]
+    assert run(folder, FsckCursor(quick=True), repair=True) == [Finding(name, Damage.TWICE)]
+    assert run(folder, repair=True) == [Finding(name, Damage.TWICE, "removed")]
     assert (run(folder), path.exists(), twin.exists()) == ([], True, False)
 
 
-def test_what_is_none_of_ours(folder: Folder, tmp_path: Path) -> None:
+def test_what_is_none_of_ours(folder: CacheDirectory, tmp_path: Path) -> None:
     """A stranger's file is set aside; a row that names something elsewhere is removed, and nothing else."""
     stranger = folder.path / "blobs" / "sha256" / "zz"
     stranger.mkdir()
     (stranger / "notes").write_text("hello")
     (tmp_path / "precious").write_text("precious")
-    folder.blobs.enter(Row("sha256:" + "0" * 64, "../../precious", 8))
+    folder.blobs.enter(BlobRow("sha256:" + "0" * 64, "../../precious", 8))
     assert [(each.what, each.wrong) for each in run(folder, repair=True)] == [
-        ("sha256:" + "0" * 64, Wrong.FOREIGN),
-        ("sha256/zz/notes", Wrong.UNKNOWN),
+        ("sha256:" + "0" * 64, Damage.FOREIGN),
+        ("sha256/zz/notes", Damage.UNKNOWN),
     ]
     assert (tmp_path / "precious").read_text() == "precious"
     assert (quarantined(folder), run(folder)) == ([b"hello"], [])
 
 
-def test_what_is_evicted_meanwhile_is_not_missing(folder: Folder) -> None:
+def test_what_is_evicted_meanwhile_is_not_missing(folder: CacheDirectory) -> None:
     """Nor is what was fetched anew: what looks wrong is looked at again."""
-    checked = Fsck(folder.path / "blobs", folder.blobs, Cursor(), repair=True)
+    checked = Fsck(folder.path / "blobs", folder.blobs, FsckCursor(), repair=True)
     steps = checked.steps()
     next(steps)
     folder.blobs.evict(time.time() + 1, None, [])
     assert [step.finding for step in steps if step.finding] == []
 
 
-def test_it_goes_on_where_it_stopped(folder: Folder, tmp_path: Path) -> None:
+def test_it_goes_on_where_it_stopped(folder: CacheDirectory, tmp_path: Path) -> None:
     """In any phase, with what it had found; another kind of run begins anew."""
     spoil(folder, b"two", b"owt")
-    whole, place = Cursor(), tmp_path / "cursor"
+    whole, place = FsckCursor(), tmp_path / "cursor"
     run(folder, whole)
     for stop in range(12):
-        cursor = Cursor()
+        cursor = FsckCursor()
         steps = Fsck(folder.path / "blobs", folder.blobs, cursor, repair=False).steps()
         for _ in range(stop):
             next(steps, None)
         cursor.save(place)
-        again = Cursor.load(place, quick=False)
+        again = FsckCursor.load(place, quick=False)
         run(folder, again)
         assert (again.checked, again.wrong) == (whole.checked, 1)
-    assert Cursor.load(place, quick=True).checked == 0
+    assert FsckCursor.load(place, quick=True).checked == 0
     place.write_text("{")
-    assert Cursor.load(place, quick=False).checked == 0
+    assert FsckCursor.load(place, quick=False).checked == 0
     assert os.listdir(tmp_path / "cache" / "blobs")

@@ -2,23 +2,24 @@
 
 import pytest
 
-from mirror.config.loader import Amount, CacheSettings
-from mirror.store.blobs.quota import Quota, Room
+from mirror.config.schema import CacheSettings
+from mirror.config.types import Amount
+from mirror.store.blobs.quota import DiskRoom, Quota
 
 
 @pytest.mark.parametrize(
     ("quota", "room", "excess"),
     [
-        (Quota(), Room(1000, 0, 1000), 0),
-        (Quota(max_size=100), Room(1000, 500, 130), 30),
-        (Quota(max_size=100), Room(1000, 500, 100), 0),
-        (Quota(min_free=50), Room(1000, 20, 900), 30),
-        (Quota(min_free=50), Room(1000, 50, 900), 0),
-        (Quota(max_size=100, min_free=50), Room(1000, 20, 110), 30),
-        (Quota(max_size=100, min_free=50), Room(1000, 45, 140), 40),
+        (Quota(), DiskRoom(1000, 0, 1000), 0),
+        (Quota(max_size=100), DiskRoom(1000, 500, 130), 30),
+        (Quota(max_size=100), DiskRoom(1000, 500, 100), 0),
+        (Quota(min_free=50), DiskRoom(1000, 20, 900), 30),
+        (Quota(min_free=50), DiskRoom(1000, 50, 900), 0),
+        (Quota(max_size=100, min_free=50), DiskRoom(1000, 20, 110), 30),
+        (Quota(max_size=100, min_free=50), DiskRoom(1000, 45, 140), 40),
     ],
 )
-def test_excess(quota: Quota, room: Room, excess: int) -> None:
+def test_excess(quota: Quota, room: DiskRoom, excess: int) -> None:
     """Whichever limit asks for more."""
     assert quota.excess(room) == excess
 
@@ -34,12 +35,12 @@ def test_shares_are_of_the_file_system(tmp_path: object) -> None:
 @pytest.mark.parametrize(
     ("quota", "room", "allowed"),
     [
-        (Quota(max_size=100), Room(1000, 500, 30), 100),
-        (Quota(min_free=50), Room(1000, 500, 30), 480),
-        (Quota(max_size=600, min_free=50), Room(1000, 500, 30), 480),
-        (Quota(max_size=600, min_free=900), Room(1000, 500, 30), 0),
+        (Quota(max_size=100), DiskRoom(1000, 500, 30), 100),
+        (Quota(min_free=50), DiskRoom(1000, 500, 30), 480),
+        (Quota(max_size=600, min_free=50), DiskRoom(1000, 500, 30), 480),
+        (Quota(max_size=600, min_free=900), DiskRoom(1000, 500, 30), 0),
     ],
 )
-def test_what_is_allowed(quota: Quota, room: Room, allowed: int) -> None:
+def test_what_is_allowed(quota: Quota, room: DiskRoom, allowed: int) -> None:
     """All that the cache may ever hold, as things stand."""
     assert quota.allows(room) == allowed

@@ -9,7 +9,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Tag
-from mirror.store.cache_dir import Folder
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.closure import Closures, Part
 from mirror.store.metadata.index import ReferrersEntry, TagEntry
 from tests.fakes.cached import X, Y, listed, open_folder, put_image, put_index, put_manifest, put_signature
@@ -17,18 +17,18 @@ from tests.fakes.content import descriptor, image_manifest
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
+def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
     opened = open_folder(tmp_path / "cache")
     yield opened
     opened.close()
 
 
-def closure(folder: Folder, root: Digest, *platforms: str) -> dict[Digest, Part]:
+def closure(folder: CacheDirectory, root: Digest, *platforms: str) -> dict[Digest, Part]:
     walk = Closures(folder.index, folder.read)
     return {part.digest: part for part in walk.parts(X, Part(root, 0, True), platforms)}
 
 
-def test_an_image(folder: Folder) -> None:
+def test_an_image(folder: CacheDirectory) -> None:
     """Its manifest, config and layers, with their sizes; each once."""
     digests = put_image(folder, X, "t", [b"layer", b"other", b"layer"])
     found = closure(folder, digests[0])
@@ -36,7 +36,7 @@ def test_an_image(folder: Folder) -> None:
     assert found[Digest.of(b"layer")] == Part(Digest.of(b"layer"), 5)
 
 
-def test_what_is_not_here_leads_nowhere(folder: Folder) -> None:
+def test_what_is_not_here_leads_nowhere(folder: CacheDirectory) -> None:
     """Nor does what is no manifest."""
     index = put_index(folder, X, "t", [[b"one"], [b"two"]])
     assert len(closure(folder, index)) == 3
@@ -44,7 +44,7 @@ def test_what_is_not_here_leads_nowhere(folder: Folder) -> None:
     assert set(closure(folder, nonsense)) == {nonsense}
 
 
-def test_an_index_and_its_platforms(folder: Folder) -> None:
+def test_an_index_and_its_platforms(folder: CacheDirectory) -> None:
     """All, or those that are named."""
     index = put_index(folder, X, "t", [[b"one"], [b"two"]])
     for number, layer in enumerate((b"one", b"two")):
@@ -56,7 +56,7 @@ def test_an_index_and_its_platforms(folder: Folder) -> None:
     assert len(found) == 4
 
 
-def test_attestations_go_with_their_platform(folder: Folder) -> None:
+def test_attestations_go_with_their_platform(folder: CacheDirectory) -> None:
     """BuildKit puts them into the index."""
     first, second = image_manifest(b"c1", [b"1"]), image_manifest(b"c2", [b"2"])
     entries = []
@@ -73,7 +73,7 @@ def test_attestations_go_with_their_platform(folder: Folder) -> None:
     assert len(closure(folder, index)) == 5
 
 
-def test_what_refers_to_it(folder: Folder) -> None:
+def test_what_refers_to_it(folder: CacheDirectory) -> None:
     """Signatures by tag, and what the referrers API listed; of this repository, and to any depth."""
     (root, *_) = put_image(folder, X, "t", [b"layer"])
     signature = put_signature(folder, X, root)
@@ -88,7 +88,7 @@ def test_what_refers_to_it(folder: Folder) -> None:
     assert not set(elsewhere) & set(found) - {Digest.of(b"{}")}
 
 
-def test_a_circle_ends(folder: Folder) -> None:
+def test_a_circle_ends(folder: CacheDirectory) -> None:
     """Two that refer to each other, as nobody could make them, but a list can say."""
     (root, *_) = put_image(folder, X, "t", [b"layer"])
     folder.put_referrers(X, root, ReferrersEntry([{**descriptor(OCI_MANIFEST, b"", str(root))}], 1.0))
@@ -96,7 +96,7 @@ def test_a_circle_ends(folder: Folder) -> None:
     assert len(closure(folder, root)) == 3
 
 
-def test_what_is_known_is_not_read_again(folder: Folder) -> None:
+def test_what_is_known_is_not_read_again(folder: CacheDirectory) -> None:
     """Manifests never change; but one that was not here may be by now."""
     index = put_index(folder, X, "t", [[b"one"]])
     first = Closures(folder.index, folder.read, {})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import Images
+from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata import index as books
 from mirror.store.metadata.index import Index, Link, TagEntry
@@ -45,7 +45,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 )
 def test_repositories(index: Index, pattern: str, found: tuple[str, ...]) -> None:
     """The one that is named, and all that match; in order."""
-    assert [each.path for each in repositories(index, Images.parse(pattern))] == list(found)
+    assert [each.path for each in repositories(index, ImagePattern.parse(pattern))] == list(found)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,6 @@ def test_repositories(index: Index, pattern: str, found: tuple[str, ...]) -> Non
 def test_tags(index: Index, pattern: str, found: list[str]) -> None:
     """With what they point to."""
     repository = Repository("docker.io", "library/alpine")
-    listed = list(tags(index, repository, Images.parse(pattern)))
+    listed = list(tags(index, repository, ImagePattern.parse(pattern)))
     assert [name for name, _ in listed] == found
     assert all(entry.digest == str(D) for _, entry in listed)

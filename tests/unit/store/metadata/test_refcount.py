@@ -8,7 +8,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.metadata.index import Index, Link
-from mirror.store.metadata.refcount import COUNT, Usage, Use
+from mirror.store.metadata.refcount import COUNT, BlobUse, ReferenceCounts
 
 A, B, C = (Digest.of(each) for each in (b"a", b"b", b"c"))
 FIRST, SECOND, OTHER = (
@@ -29,21 +29,21 @@ def test_links_are_counted_by_digest(index: Index, monkeypatch: pytest.MonkeyPat
     index.add_links(SECOND, {A: Link(), B: Link()})
     index.add_links(FIRST, {A: Link()})
     index.add_links(OTHER, {A: Link()})
-    usage = Usage(index)
+    usage = ReferenceCounts(index)
     found = usage.of([str(A), str(B), str(C)])
     assert sorted(found[str(A)], key=str) == [
-        Use("docker.io", 2, "docker.io/x/1"),
-        Use("q.io:1", 1, "q.io:1/y"),
+        BlobUse("docker.io", 2, "docker.io/x/1"),
+        BlobUse("q.io:1", 1, "q.io:1/y"),
     ]
-    assert found[str(B)] == [Use("docker.io", 1, "docker.io/x/2")]
+    assert found[str(B)] == [BlobUse("docker.io", 1, "docker.io/x/2")]
     assert usage.links([str(A), str(B), str(C)]) == {str(A): 3, str(B): 1}
 
 
 def test_counted_anew(index: Index) -> None:
     """Each time as things stand."""
-    assert Usage(index).links([str(A)]) == {}
+    assert ReferenceCounts(index).links([str(A)]) == {}
     index.add_links(FIRST, {A: Link()})
-    assert Usage(index).links([str(A)]) == {str(A): 1}
+    assert ReferenceCounts(index).links([str(A)]) == {str(A): 1}
 
 
 def test_found_without_reading_all_links(index: Index) -> None:
@@ -57,7 +57,7 @@ def test_base_images_are_counted_once(index: Index, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("mirror.store.metadata.refcount.MANY", 1)
     for repository in (FIRST, SECOND):
         index.add_links(repository, {A: Link()})
-    once, live = Usage(index, once=True), Usage(index)
+    once, live = ReferenceCounts(index, once=True), ReferenceCounts(index)
     assert [each.links([str(A)]) for each in (once, live)] == [{str(A): 2}, {str(A): 2}]
     index.add_links(OTHER, {A: Link(), B: Link()})
     assert once.links([str(A), str(B)]) == {str(A): 2, str(B): 1}

@@ -9,7 +9,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.errors import StoreError
-from mirror.store.executor import DiskThreads
+from mirror.store.executor import DiskExecutor
 from mirror.store.partial.growing import HELD_WHOLE, GrowingFile
 from mirror.store.partial.partial import Partial
 
@@ -22,20 +22,20 @@ Grow = Callable[[bytes], Awaitable[tuple[GrowingFile, Partial]]]
 @pytest.fixture
 async def grow(tmp_path: Path) -> AsyncIterator[Grow]:
     """Makes growing files of a content that is still to be written."""
-    threads = DiskThreads(2)
+    executor = DiskExecutor(2)
     partials: list[Partial] = []
 
     async def make(content: bytes) -> tuple[GrowingFile, Partial]:
-        partial = await threads.run(Partial.lock, Digest.of(content), tmp_path)
+        partial = await executor.run(Partial.lock, Digest.of(content), tmp_path)
         assert partial is not None
         partials.append(partial)
-        chunks = await threads.run(partial.allocate, len(content), CHUNK)
-        return GrowingFile(partial, chunks, threads), partial
+        chunks = await executor.run(partial.allocate, len(content), CHUNK)
+        return GrowingFile(partial, chunks, executor), partial
 
     yield make
     for partial in partials:
-        await threads.run(partial.release)
-    await threads.close(lambda: None)
+        await executor.run(partial.release)
+    await executor.close(lambda: None)
 
 
 async def write(growing: GrowingFile, content: bytes, start: int, stop: int) -> None:
@@ -203,20 +203,20 @@ async def test_a_reader_outlives_the_chunk_map(grow: Grow) -> None:
 
 async def test_what_an_earlier_process_left_is_there(tmp_path: Path) -> None:
     """Released and locked again: the same bytes, the same map."""
-    threads = DiskThreads(1)
+    executor = DiskExecutor(1)
     digest = Digest.of(LARGE)
     for expected in (0, CHUNK + 7):
-        partial = await threads.run(Partial.lock, digest, tmp_path)
+        partial = await executor.run(Partial.lock, digest, tmp_path)
         assert partial is not None
         chunks = partial.chunks
         if chunks is None:
-            chunks = await threads.run(partial.allocate, len(LARGE), CHUNK)
-        growing = GrowingFile(partial, chunks, threads)
+            chunks = await executor.run(partial.allocate, len(LARGE), CHUNK)
+        growing = GrowingFile(partial, chunks, executor)
         assert growing.received() == expected
         if not expected:
             await write(growing, LARGE, 0, CHUNK + 7)
-        await threads.run(partial.release)
-    await threads.close(lambda: None)
+        await executor.run(partial.release)
+    await executor.close(lambda: None)
 
 
 async def test_a_full_disk_is_a_store_error(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.partial.partial import Partial
-from mirror.store.partial.remote_partial import Followed
+from mirror.store.partial.remote_partial import RemotePartial
 from tests.fakes.cached import interrupt
 
 DIGEST = Digest.of(b"x")
@@ -25,8 +25,8 @@ def partial(tmp_path: Path) -> Partial:
 
 
 @pytest.fixture
-def followed(partial: Partial, tmp_path: Path) -> Iterator[Followed]:
-    found = Followed.open(DIGEST, tmp_path)
+def followed(partial: Partial, tmp_path: Path) -> Iterator[RemotePartial]:
+    found = RemotePartial.open(DIGEST, tmp_path)
     assert found is not None
     yield found
     found.close()
@@ -37,7 +37,7 @@ def record(partial: Partial, offset: int, length: int) -> None:
     partial.chunks.record(offset, length)
 
 
-def test_a_look_shows_what_has_come(partial: Partial, followed: Followed) -> None:
+def test_a_look_shows_what_has_come(partial: Partial, followed: RemotePartial) -> None:
     """Counts as they are now; the same object while nothing has changed."""
     record(partial, 0, 15)
     seen = followed.look()
@@ -48,7 +48,7 @@ def test_a_look_shows_what_has_come(partial: Partial, followed: Followed) -> Non
     assert followed.look().verified
 
 
-def test_a_blob_that_is_begun_anew_is_another_generation(partial: Partial, followed: Followed) -> None:
+def test_a_blob_that_is_begun_anew_is_another_generation(partial: Partial, followed: RemotePartial) -> None:
     """And truncating the map under a follower does not kill it."""
     record(partial, 0, 15)
     before = followed.look()
@@ -58,14 +58,14 @@ def test_a_blob_that_is_begun_anew_is_another_generation(partial: Partial, follo
     assert followed.look().contiguous() == 0
 
 
-def test_generations_differ(partial: Partial, followed: Followed) -> None:
+def test_generations_differ(partial: Partial, followed: RemotePartial) -> None:
     """Each allocation is told from the one before it."""
-    before = followed.look().generation
+    before = followed.look().epoch
     partial.allocate(SIZE, CHUNK)
-    assert followed.look().generation == before + 1
+    assert followed.look().epoch == before + 1
 
 
-def test_wishes_are_for_what_is_not_here(partial: Partial, followed: Followed) -> None:
+def test_wishes_are_for_what_is_not_here(partial: Partial, followed: RemotePartial) -> None:
     """Where the chunk goes on that somebody waits for; nothing when it has come, or nobody waits."""
     assert partial.chunks is not None
     record(partial, 50, 3)
@@ -80,10 +80,10 @@ def test_wishes_are_for_what_is_not_here(partial: Partial, followed: Followed) -
 
 
 def test_a_wish_that_was_overwritten_is_made_again(
-    partial: Partial, followed: Followed, tmp_path: Path
+    partial: Partial, followed: RemotePartial, tmp_path: Path
 ) -> None:
     """More processes than places take turns."""
-    other = Followed.open(DIGEST, tmp_path)
+    other = RemotePartial.open(DIGEST, tmp_path)
     assert other is not None
     assert partial.chunks is not None
     followed.wish(20)
@@ -97,23 +97,25 @@ def test_a_wish_that_was_overwritten_is_made_again(
 
 def test_nothing_to_follow(partial: Partial, tmp_path: Path) -> None:
     """No partial, a partial without a size, and one that was verified by somebody who may be dead."""
-    assert Followed.open(Digest.of(b"y"), tmp_path) is None
+    assert RemotePartial.open(Digest.of(b"y"), tmp_path) is None
     empty = Partial.lock(Digest.of(b"z"), tmp_path)
     assert empty is not None
-    assert Followed.open(Digest.of(b"z"), tmp_path) is None
+    assert RemotePartial.open(Digest.of(b"z"), tmp_path) is None
     empty.release()
     assert partial.chunks is not None
     partial.chunks.set_verified()
-    assert Followed.open(DIGEST, tmp_path) is None
+    assert RemotePartial.open(DIGEST, tmp_path) is None
 
 
 def test_data_of_another_size_is_no_pair(partial: Partial, tmp_path: Path) -> None:
     """A map that is older than its data says nothing about it."""
     os.ftruncate(partial.descriptor, SIZE - 1)
-    assert Followed.open(DIGEST, tmp_path) is None
+    assert RemotePartial.open(DIGEST, tmp_path) is None
 
 
-def test_the_word_of_who_is_dead_is_not_kept(partial: Partial, followed: Followed, tmp_path: Path) -> None:
+def test_the_word_of_who_is_dead_is_not_kept(
+    partial: Partial, followed: RemotePartial, tmp_path: Path
+) -> None:
     """Whoever takes the lock verifies for himself: a power failure may have taken the bytes."""
     record(partial, 0, 1)
     assert partial.chunks is not None
@@ -126,7 +128,9 @@ def test_the_word_of_who_is_dead_is_not_kept(partial: Partial, followed: Followe
     next_one.release()
 
 
-def test_what_was_thrown_away_is_not_continued(partial: Partial, followed: Followed, tmp_path: Path) -> None:
+def test_what_was_thrown_away_is_not_continued(
+    partial: Partial, followed: RemotePartial, tmp_path: Path
+) -> None:
     """Its names are gone, and the same names are other files."""
     assert not followed.gone
     partial.discard()

@@ -12,9 +12,9 @@ import pytest
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.direct_read import BUFFER, Intake
+from mirror.upstream.http.direct_read import BUFFER, DirectReader
 from mirror.upstream.http.transport import Arriving
-from mirror.upstream.registry_client import Registry
+from mirror.upstream.registry_client import RegistryClient
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
@@ -24,7 +24,7 @@ DATA = random.Random(1).randbytes(3 * BUFFER + 17)
 
 
 @asynccontextmanager
-async def arriving(registry: Registry, digest: Digest, start: int = 0) -> AsyncIterator[Arriving]:
+async def arriving(registry: RegistryClient, digest: Digest, start: int = 0) -> AsyncIterator[Arriving]:
     async with registry.open_blob("a", digest, start) as body:
         straight = body.arriving()
         assert straight is not None
@@ -43,7 +43,7 @@ async def read_on(next_parts: Arriving, received: bytearray) -> None:
         received += b"".join(parts)
 
 
-async def broken(registry: Registry, digest: Digest) -> tuple[bytes, Failure]:
+async def broken(registry: RegistryClient, digest: Digest) -> tuple[bytes, Failure]:
     """What came before the body broke, and how it did."""
     received = bytearray()
     async with arriving(registry, digest) as next_parts:
@@ -131,14 +131,14 @@ async def test_what_is_left_to_the_parser(fault: Fault) -> None:
 
 async def test_an_answer_before_it_on_the_connection_is_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """aiohttp then has the connection read on, though nobody has taken what came: nothing of that is lost."""
-    made: list[Intake] = []
-    real = Intake.__init__
+    made: list[DirectReader] = []
+    real = DirectReader.__init__
 
-    def noted(self: Intake, *arguments: Any) -> None:
+    def noted(self: DirectReader, *arguments: Any) -> None:
         made.append(self)
         real(self, *arguments)
 
-    monkeypatch.setattr(Intake, "__init__", noted)
+    monkeypatch.setattr(DirectReader, "__init__", noted)
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         small, large = fake.add_blob("a", b"small"), fake.add_blob("a", DATA)
         async with registry.open_blob("a", small) as before, arriving(registry, large) as next_parts:

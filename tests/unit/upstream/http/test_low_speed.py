@@ -2,12 +2,12 @@
 
 import pytest
 
-from mirror.upstream.http.low_speed import SLOWEST, Progress, worthwhile
+from mirror.upstream.http.low_speed import SLOWEST, LowSpeedLimit, worthwhile
 
 
 def enough(pieces: list[tuple[int, float]], seconds: float = 30.0) -> bool:
     """Whether all of these pieces, each after so many seconds of waiting, came fast enough."""
-    progress = Progress(seconds)
+    progress = LowSpeedLimit(seconds)
     return all(progress.came(*piece) for piece in pieces)
 
 

@@ -6,7 +6,7 @@ from yarl import URL
 from mirror.upstream.http.redirect import (
     MAX_HOPS,
     RedirectRefused,
-    Rules,
+    RedirectRules,
     is_private_address,
     is_private_host,
     next_hop,
@@ -15,7 +15,7 @@ from mirror.upstream.http.redirect import (
 )
 
 START = URL("https://registry.test/v2/a/blobs/sha256:1")
-PUBLIC = Rules(URL("https://registry.test"))
+PUBLIC = RedirectRules(URL("https://registry.test"))
 
 
 @pytest.mark.parametrize(
@@ -74,20 +74,22 @@ def test_private_targets(host: str) -> None:
     location = f"https://{host}/latest/meta-data"
     with pytest.raises(RedirectRefused, match="private"):
         next_hop(PUBLIC, [START], location)
-    assert next_hop(Rules(PUBLIC.upstream, private=True), [START], location)
+    assert next_hop(RedirectRules(PUBLIC.upstream, private=True), [START], location)
 
 
 def test_own_private_origin() -> None:
     """An upstream at a private address may redirect to itself."""
     own = URL("https://10.0.0.1/v2/a/blobs/x")
-    assert next_hop(Rules(URL("https://10.0.0.1")), [own], "/elsewhere") == URL("https://10.0.0.1/elsewhere")
+    assert next_hop(RedirectRules(URL("https://10.0.0.1")), [own], "/elsewhere") == URL(
+        "https://10.0.0.1/elsewhere"
+    )
 
 
 def test_https_once_seen_stays() -> None:
     """After one https hop there is no way back to http, even for an upstream over http."""
     visited = [URL("http://registry.test/x"), URL("https://cdn.test/x")]
     with pytest.raises(RedirectRefused, match="https"):
-        next_hop(Rules(URL("http://registry.test"), private=True), visited, "http://cdn.test/y")
+        next_hop(RedirectRules(URL("http://registry.test"), private=True), visited, "http://cdn.test/y")
 
 
 def test_circle() -> None:
