@@ -1,0 +1,112 @@
+"""Rules of prose that a machine can hold: openings of docstrings, names of tests, turns to avoid, HELP texts.
+
+CONTRIBUTING.md has the rules that only a reader can hold.
+"""
+
+import ast
+import gc
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from mirror.metrics.metrics import Metrics
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted([*(ROOT / "mirror").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+
+# A docstring opens with a verb in the imperative, or with a noun phrase that has its noun in it.
+OPENING = re.compile(
+    r"(What|Who|Whom|Whose|Whoever|Whatever|Of|Those|As|For|So|That|How|It|Its|They|Their|Them|Which|Whether"
+    r"|If|Be|Until|Where|When|Then|Also|But|And|Nor|Or|By|With|Without|To|In|On|From|This|These)\b"
+)
+
+# A test's name begins with the feature: a reader greps for it.
+NAME = re.compile(r"test_(what|who|whoever|whatever|of|those|as|for|it|its|that|how|so|they|whose|which)_")
+
+# Turns for which the field has a word, and the word.
+TURNS = {
+    r"\bthe books\b": "the index, the metadata",
+    r"\bkeeps? house\b|\bhouse was kept\b|\bkeeping house\b": "housekeeping",
+    r"\banew\b": "again, recreated",
+    r"\bby and by\b": "gradually, in the background",
+    r"\bby heart\b": "cached",
+    r"\bbe it (for|of|in|that|by|on|a|an|with)\b": "even if",
+    r"\b(has|had|who|it|source|upstream|that) lied\b|\bliars?\b": "sent wrong bytes, corrupt source",
+    r"\bleft alone\b": "its breaker is open, not used",
+    r"\bis looked\b": "the subject that looks",
+    r"\bso (many|much) (seconds|bytes|times|of)\b": "the name of the parameter",
+    r"\bwhoever\b|\bfor himself\b|\bfor ever\b": "the client, the worker, the caller; forever",
+    r"\bin vain\b": "without an answer",
+    r"\bfor whom\b|\bby whom\b|\bof whom\b": "the noun",
+    r"\bis told of\b|\bare told of\b": "receives, is called with",
+    r"\bin a row bearable\b|\bmeans to be told\b": "plain words",
+}
+BANNED = {re.compile(turn, re.IGNORECASE): word for turn, word in TURNS.items()}
+
+HERE = Path(__file__)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Parse once, without the collector, which Python 3.11 may not survive meanwhile (CPython gh-106905)."""
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        gc.enable()
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines and texts of the docstrings of a module, its classes and its functions."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield getattr(node, "lineno", 1), text
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_docstrings_open_with_a_verb_or_a_noun(path: Path) -> None:
+    """No docstring opens with a pronoun, a conjunction or a preposition."""
+    assert [f"{line}: {text.splitlines()[0]}" for line, text in docstrings(path) if OPENING.match(text)] == []
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if "tests" in path.parts], ids=short)
+def test_names_of_tests_begin_with_the_feature(path: Path) -> None:
+    """No test is named by a relative clause."""
+    names = [
+        node.name
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and NAME.match(node.name)
+    ]
+    assert names == []
+
+
+@pytest.mark.parametrize("path", [p for p in [*MODULES, *PAGES] if p != HERE], ids=short)
+def test_prose_uses_the_fields_words(path: Path) -> None:
+    """No code, comment or page has a turn of TURNS; the message names the better word."""
+    found = [
+        f"{number}: {line.strip()} -> {word}"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for turn, word in BANNED.items()
+        if turn.search(line)
+    ]
+    assert found == []
+
+
+def test_help_of_metrics_is_a_sentence_with_a_subject() -> None:
+    """Each HELP opens with a capital or a digit, ends with a full stop, and has three words at least."""
+    for family in Metrics().families():
+        if not family.name.startswith("registry_mirror_"):
+            continue  # prometheus_client's own
+        assert re.fullmatch(r"[A-Z0-9].*\.", family.documentation), family.name
+        assert not OPENING.match(family.documentation), f"{family.name}: {family.documentation}"
+        assert len(family.documentation.split()) >= 3, f"{family.name}: {family.documentation}"
