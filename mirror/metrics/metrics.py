@@ -32,7 +32,9 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._gauge("info", "Version of this mirror; the value is always 1.", "version").labels(__version__).set(1)
+        self._gauge("info", "Version of this mirror; the value is always 1.", "version").labels(
+            __version__
+        ).set(1)
         self.requests = RequestStatsTable()
         registry.register(RequestCollector(self.requests))
         self.upstream_bytes = self._counter(
