@@ -44,7 +44,7 @@ class Service:
         self._tasks = Tasks()
         self._store = store
         store.on_evicted = self._evicted
-        self.removed = store.folder.epoch.removed
+        self.removal_count = store.folder.epoch.removed
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(context, self._upstreams, config.tags)
@@ -56,12 +56,12 @@ class Service:
         await store.configure_pins(config.pins())
         service = cls(config, store, clock)
         service._tasks.spawn(service._warm_up(), name="warm up")
-        service._tasks.spawn(service._keep_house(), name="housekeeping")
+        service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
         scrub = Scrub(store.folder, config.cache.scrub, service._scrubbed)
         service._tasks.spawn(scrub.run(), name="scrub")
         return service
 
-    def used(self, digest: Digest) -> None:
+    def record_use(self, digest: Digest) -> None:
         """It was given to a client by somebody who did not have to ask the cache."""
         self._store.touch(digest)
 
@@ -84,7 +84,7 @@ class Service:
 
     async def refresh_stats(self) -> None:
         """Bring the gauges about the cache up to date, and what else is asked for only here."""
-        self.metrics.requests.settle()
+        self.metrics.requests.flush_pending()
         self.metrics.tasks.set(self._tasks.running)
         self._upstreams.report(self.metrics)
         self.metrics.cache_trouble.clear()
@@ -94,7 +94,7 @@ class Service:
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)
 
-    async def counted(self) -> list[Family]:
+    async def metric_families(self) -> list[Family]:
         """What this process has counted."""
         # With a bad disk the other metrics are what tells the operator.
         with suppress(StoreError):
@@ -104,10 +104,10 @@ class Service:
 
     async def exposition(self) -> tuple[bytes, str]:
         """Body and Content-Type for a Prometheus scrape, of all workers together."""
-        counted = await (self.counted() if self.multiprocess is None else self.multiprocess.sum())
+        counted = await (self.metric_families() if self.multiprocess is None else self.multiprocess.sum())
         return await asyncio.to_thread(rendered, counted)
 
-    async def join(self, multiprocess: MultiprocessMetrics) -> None:
+    async def join_workers(self, multiprocess: MultiprocessMetrics) -> None:
         """Be one of several workers. OSError."""
         await multiprocess.open()
         self.multiprocess = multiprocess
@@ -146,7 +146,7 @@ class Service:
         with suppress(StoreError):
             await self._store.warm_up()
 
-    async def _keep_house(self) -> None:
+    async def _run_housekeeping(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:

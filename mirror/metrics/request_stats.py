@@ -63,7 +63,7 @@ class RequestStatsTable:
     """A Tally for each (kind, outcome) there has been; both come from enumerations, so there are few."""
 
     def __init__(self) -> None:
-        self.settle: Callable[[], object] = bool  # called to have added what somebody is still to add
+        self.flush_pending: Callable[[], object] = bool  # called to have added what somebody is still to add
         self._tallies: dict[tuple[str, str], RequestStats] = {}
 
     def of(self, kind: str, outcome: str) -> RequestStats:

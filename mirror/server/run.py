@@ -19,7 +19,7 @@ from mirror.service import Service
 from mirror.store.errors import StoreError
 from mirror.system.sd_notify import notify
 from mirror.system.sockets import AcceptBalancer, ListeningSocket, bound, inherited
-from mirror.util.log import about, configure, get_logger
+from mirror.util.log import bind_context, configure, get_logger
 from mirror.util.tasks import Tasks
 from mirror.util.tls import renew
 from mirror.web.app import Listeners, serve
@@ -50,12 +50,12 @@ async def _alone(
     load: Callable[[], Config],
     announce: Announce,
 ) -> None:
-    place = Listeners(sockets, config.server.tls())
+    listeners = Listeners(sockets, config.server.tls())
     stop, tasks, loop = asyncio.Event(), Tasks(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_stop, number, stop)
     loop.add_signal_handler(
-        signal.SIGHUP, lambda: tasks.spawn(_reload(config, load, place.tls), name="reload")
+        signal.SIGHUP, lambda: tasks.spawn(_reload(config, load, listeners.tls), name="reload")
     )
 
     def ready(addresses: Sequence[str]) -> None:
@@ -63,15 +63,15 @@ async def _alone(
         notify("READY=1")
 
     service = await Service.open(config)
-    _collect_less()
+    _tune_garbage_collector()
     try:
-        await serve(service, config, ready, stop, place)
+        await serve(service, config, ready, stop, listeners)
     finally:
         await tasks.close()
         await service.close()
 
 
-def _collect_less() -> None:
+def _tune_garbage_collector() -> None:
     """What is here now stays, so the collector need not look at it again; and it comes less often.
 
     At Python's own threshold (700 new objects) it takes an eighth of the processor time of small fills.
@@ -90,7 +90,7 @@ def _on_stop(number: int, stop: asyncio.Event) -> None:
 
 
 async def _reload(config: Config, load: Callable[[], Config], tls: ssl.SSLContext | None) -> None:
-    """The certificate in place, for the connections to come. Everything else is made once, at the start."""
+    """Renew the certificate for the connections to come. Everything else is made once, at the start."""
     try:
         new = await asyncio.to_thread(load)
         key = new.server.tls_key
@@ -107,7 +107,7 @@ async def _reload(config: Config, load: Callable[[], Config], tls: ssl.SSLContex
 def _work(config: Config, spec: WorkerSpec) -> int:
     """A worker's life."""
     configure(config.log, sys.stderr)
-    about(worker=spec.number)
+    bind_context(worker=spec.number)
     try:
         asyncio.run(_serve(config, spec))
     except (StoreError, OSError, ValueError) as error:
@@ -118,16 +118,16 @@ def _work(config: Config, spec: WorkerSpec) -> int:
 
 async def _serve(config: Config, spec: WorkerSpec) -> None:
     loop = asyncio.get_running_loop()
-    place = Listeners(spec.sockets, config.server.tls(), AcceptBalancer(spec.counts, spec.number))
+    listeners = Listeners(spec.sockets, config.server.tls(), AcceptBalancer(spec.counts, spec.number))
     stop = asyncio.Event()
     loop.add_signal_handler(STOP, stop.set)
-    loop.add_signal_handler(RETIRE, place.retire.set)
+    loop.add_signal_handler(RETIRE, listeners.retire_requested.set)
     loop.add_reader(spec.parent, partial(_orphaned, spec.parent, stop))
     service = await Service.open(config)
-    _collect_less()
+    _tune_garbage_collector()
     try:
-        await service.join(MultiprocessMetrics(spec.folder, spec.number, service.counted))
-        await serve(service, config, lambda _: _tell(spec.ready), stop, place)
+        await service.join_workers(MultiprocessMetrics(spec.folder, spec.number, service.metric_families))
+        await serve(service, config, lambda _: _tell(spec.ready), stop, listeners)
     finally:
         await service.close()
 
@@ -138,6 +138,6 @@ def _tell(ready: int) -> None:
 
 
 def _orphaned(parent: int, stop: asyncio.Event) -> None:
-    """The parent is gone without a word; whoever starts the next one wants our place."""
+    """The parent is gone without a word; the next one needs the listening sockets."""
     asyncio.get_running_loop().remove_reader(parent)
     stop.set()

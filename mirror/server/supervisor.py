@@ -31,7 +31,7 @@ from mirror.util.log import get_logger
 log = get_logger(__name__)
 
 # A worker that lived for less did not get far: the next one has to wait, in seconds.
-SHORT_LIFE = 10.0
+SHORT_LIFE_SECONDS = 10.0
 
 # How long, in seconds: from the second such death on, and doubled with each, up to the last.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -115,7 +115,7 @@ class Supervisor:
         """Until told to stop, or no worker could be started; returns the exit status."""
         signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)
         for number in HANDLED:
-            signal.signal(number, _noted)
+            signal.signal(number, _ignore)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
         for _ in range(self._config.server.processes()):
             self._start(self._config)
@@ -228,9 +228,9 @@ class Supervisor:
             self._status = status if status > 0 else 1
             self._end()
             return
-        short = time.monotonic() - worker.born < SHORT_LIFE
+        short = time.monotonic() - worker.born < SHORT_LIFE_SECONDS
         self._short_lives = self._short_lives + 1 if short else 0
-        pause = pause_after(self._short_lives)
+        pause = restart_delay(self._short_lives)
         log.error("worker died, starting another", worker=worker.number, status=status, pause_seconds=pause)
         self._due.append(time.monotonic() + pause)
 
@@ -328,10 +328,10 @@ class Supervisor:
         return [each for each in self._workers if each.config is config and each.stage is Stage.COMING]
 
 
-def pause_after(short_lives: int) -> float:
+def restart_delay(short_lives: int) -> float:
     """Seconds until a dead worker's place is taken, after so many short lives in a row."""
     return 0.0 if short_lives < 2 else min(FIRST_PAUSE * 2.0 ** (min(short_lives, 10) - 2), LONGEST_PAUSE)
 
 
-def _noted(_number: int, _frame: object) -> None:
+def _ignore(_number: int, _frame: object) -> None:
     """A handler, so that the signal does not end the process; the wakeup descriptor tells which it was."""

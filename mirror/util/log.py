@@ -30,7 +30,7 @@ def get_logger(name: str) -> Any:
     return structlog.get_logger(component=name.removeprefix("mirror."))
 
 
-def about(**values: object) -> None:
+def bind_context(**values: object) -> None:
     """Have these in every line of this process from now on."""
     structlog.contextvars.bind_contextvars(**values)
 
@@ -42,7 +42,7 @@ def configure(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        stamp,
+        add_timestamp,
         mask_secrets,
     ]
     last: list[Any] = (
@@ -82,7 +82,7 @@ def _to_the_second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
-def stamp(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def add_timestamp(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: when it happened, unless the event says so itself."""
     event.setdefault("timestamp", timestamp(time.time()))
     return event
@@ -112,7 +112,7 @@ class LineTemplate:
         self._order = [found[place] for place in sorted(found) if place >= 0]
         self._in_order = self._order == list(range(len(varying)))
 
-    def filled(self, values: tuple[object, ...]) -> str:
+    def fill(self, values: tuple[object, ...]) -> str:
         """The line with these values of the varying fields."""
         return self._text % (values if self._in_order else tuple(values[index] for index in self._order))
 

@@ -33,7 +33,7 @@ KEEPALIVE_SECONDS = 300.0
 ACCEPTS = 128
 
 # The part of the memory that is for request heads and the answers to them.
-REPLAY_SHARE = 4
+RESPONSE_CACHE_DIVISOR = 4
 
 # What is left of a drain for connections that were told to close but have not.
 CLOSING_SECONDS = 1.0
@@ -43,13 +43,13 @@ CLOSING_SECONDS = 1.0
 class Listeners:
     """Where to serve: sockets that are bound, and what their connections are encrypted with.
 
-    `balancer`: other processes accept there too. `retire` is set when they do it alone from now on.
+    `balancer`: other processes accept there too. `retire_requested` is set when they do it alone from now on.
     """
 
     sockets: Sequence[ListeningSocket]
     tls: ssl.SSLContext | None
     balancer: AcceptBalancer | None = None
-    retire: asyncio.Event = field(default_factory=asyncio.Event)
+    retire_requested: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class App:
@@ -58,8 +58,10 @@ class App:
     def __init__(self, service: Service, config: Config) -> None:
         self._metrics = service.metrics
         self._registry = RegistryApi(service.cache, config)
-        memory = config.cache.memory // REPLAY_SHARE
-        self.response_cache = ResponseCache(memory, service.metrics, service.used, removed=service.removed)
+        memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
+        self.response_cache = ResponseCache(
+            memory, service.metrics, service.record_use, removed=service.removal_count
+        )
         self.probes = Probes(service)
         self._last = False  # each connection ends with its next answer
         self._running = 0
@@ -96,7 +98,7 @@ class App:
         """
         self._last = True
         self.response_cache.close()
-        await first_of(server.deserted.wait(), stop.wait(), seconds=seconds)
+        await first_of(server.no_connections.wait(), stop.wait(), seconds=seconds)
         await first_of(self._idle.wait(), stop.wait())
 
     async def drain(self, seconds: float) -> None:
@@ -127,15 +129,15 @@ async def serve(
     config: Config,
     ready: Callable[[Sequence[str]], None],
     stop: asyncio.Event,
-    place: Listeners | None = None,
+    listeners: Listeners | None = None,
 ) -> None:
-    """Tell `ready` the addresses, answer until `stop` is set, or `place.retire`, finish what is running.
+    """Tell `ready` the addresses; answer until `stop` or `retire_requested` is set; finish what is running.
 
-    Without a place, binds what is configured; raises OSError naming the address that cannot be bound.
+    Without listeners, bind what is configured; raises OSError naming the address that cannot be bound.
     """
-    if place is None:
+    if listeners is None:
         sockets = await asyncio.to_thread(bound, config.server.listen)
-        place = Listeners(sockets, config.server.tls())
+        listeners = Listeners(sockets, config.server.tls())
     app = App(service, config)
     server = ProtocolFactory(
         app.response_cache,
@@ -152,18 +154,18 @@ async def serve(
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
     try:
-        for each in place.sockets:
+        for each in listeners.sockets:
             # Listening says what the backlog is for.
-            each.balancer = place.balancer
-            backlog = ACCEPTS if place.balancer is None else 1
-            await web.SockSite(runner, each, ssl_context=place.tls, backlog=backlog).start()
-        server.accept_for(place.balancer)
-        ready([printed(each) for each in place.sockets])
-        await first_of(stop.wait(), place.retire.wait())
-        server.accept_for(None)
-        if place.balancer is not None:
-            place.balancer.leave()
-        await _accept_no_more(place.sockets)
+            each.balancer = listeners.balancer
+            backlog = ACCEPTS if listeners.balancer is None else 1
+            await web.SockSite(runner, each, ssl_context=listeners.tls, backlog=backlog).start()
+        server.report_to(listeners.balancer)
+        ready([printed(each) for each in listeners.sockets])
+        await first_of(stop.wait(), listeners.retire_requested.wait())
+        server.report_to(None)
+        if listeners.balancer is not None:
+            listeners.balancer.leave()
+        await _accept_no_more(listeners.sockets)
         for site in runner.sites:
             await site.stop()
         service.cache.stop_prefetch()

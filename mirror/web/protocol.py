@@ -81,8 +81,8 @@ class ProtocolFactory(web.Server):
         super().__init__(handler, **options)
         self._here = 0
         self._balancer: AcceptBalancer | None = None
-        self.deserted = asyncio.Event()  # set while there is no connection
-        self.deserted.set()
+        self.no_connections = asyncio.Event()  # set while there is no connection
+        self.no_connections.set()
         self._connect = partial(
             RequestProtocol, response_cache, metrics, self, loop=self._loop, **self._kwargs
         )
@@ -93,15 +93,15 @@ class ProtocolFactory(web.Server):
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         self._count(self._here + 1)
-        self.deserted.clear()
+        self.no_connections.clear()
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         self._count(self._here - 1)
         if not self._here:
-            self.deserted.set()
+            self.no_connections.set()
 
-    def accept_for(self, balancer: AcceptBalancer | None) -> None:
+    def report_to(self, balancer: AcceptBalancer | None) -> None:
         """Tell `balancer` how many connections there are, from now on; None: nobody."""
         self._balancer = balancer
         self._count(self._here)

@@ -101,7 +101,7 @@ class RegistryApi:
         }
         if data is None:
             return responses.head(record, headers, size)
-        return responses.whole(record, 200, headers, data)
+        return responses.buffered(record, 200, headers, data)
 
     async def _blob(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _digested(target)
@@ -131,11 +131,13 @@ class RegistryApi:
             record.note = "passed through: the cache folder is in trouble"
             if responses.matches(request.headers.get("If-None-Match"), digest):
                 return responses.not_modified(record, digest)
-            return await _deliver(record, digest, reader, responses.spans_asked(request, digest, reader.size))
+            return await _deliver(
+                record, digest, reader, responses.requested_spans(request, digest, reader.size)
+            )
         try:
             if responses.matches(request.headers.get("If-None-Match"), digest):
                 return responses.not_modified(record, digest)
-            spans = responses.spans_asked(request, digest, reader.size)
+            spans = responses.requested_spans(request, digest, reader.size)
             await self._first_readable(reader, spans, deadline)
             return await _deliver(record, digest, reader, spans)
         finally:
@@ -163,7 +165,7 @@ class RegistryApi:
         headers = {"Content-Type": OCI_INDEX, **_stale(record, found.unconfirmed)}
         if found.filtered:
             headers["OCI-Filters-Applied"] = "artifactType"
-        return responses.whole(record, 200, headers, found.data)
+        return responses.buffered(record, 200, headers, found.data)
 
     async def _catalog(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         query = record.request.query

@@ -28,15 +28,15 @@ from mirror.util.lru import LRUCache
 from mirror.web.request_log import RequestRecord, new_id
 
 # However long an answer lasts, now and then the full path has a look at it, in seconds.
-LONGEST = 30.0
+LONGEST_LIFE_SECONDS = 30.0
 
 # What was given is noted so long later, in seconds, and no more than so much at a time: many cost less than
 # one by one. Soon enough for a log that is watched.
-NOTING = 0.05
-MOST_GIVEN = 50
+FLUSH_SECONDS = 0.05
+MAX_PENDING = 50
 
 # How many heads that were seen once are waited for to be seen again.
-MOST_SEEN = 8192
+MAX_SEEN_ONCE = 8192
 
 # What differs between the access lines of identical requests.
 VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
@@ -80,7 +80,7 @@ class ResponseCache:
         self._metrics = metrics
         self._seen: set[int] = set()
         self._used = used
-        metrics.requests.settle = self.settle
+        metrics.requests.flush_pending = self.flush
         self._given: list[tuple[CachedResponse, str, float, float]] = []  # to whom, when, in how many seconds
         self._timed = False
         self._second = 0
@@ -100,7 +100,7 @@ class ResponseCache:
         known = CachedResponse(
             before,
             after + body,
-            until=self._clock() + min(record.lasts, LONGEST),
+            until=self._clock() + min(record.lasts, LONGEST_LIFE_SECONDS),
             removed=record.removed,
             length=record.bytes,
             digest=record.digest if record.request.method == "GET" else None,
@@ -130,9 +130,9 @@ class ResponseCache:
     def close(self) -> None:
         """Answer nothing any more, and note what was given."""
         self._known = LRUCache(0)
-        self.settle()
+        self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Note what was given: in metrics, in the access log, and as used."""
         given, self._given = self._given, []
         durations: dict[CachedResponse, list[float]] = defaultdict(list)
@@ -142,7 +142,7 @@ class ResponseCache:
             if known.line is not None:
                 milliseconds = round(took * 1000, 2)
                 values = (new_id(), client, milliseconds, milliseconds, timestamp(now))
-                lines.append(known.line.filled(values))
+                lines.append(known.line.fill(values))
         for known, each in durations.items():
             known.tally.add_at_once(known.length, each)
             if known.digest is not None:
@@ -151,21 +151,21 @@ class ResponseCache:
 
     def _note(self, known: CachedResponse, client: str, now: float, took: float) -> None:
         self._given.append((known, client, now, took))
-        if len(self._given) >= MOST_GIVEN:
-            self.settle()
+        if len(self._given) >= MAX_PENDING:
+            self.flush()
         elif not self._timed:
             self._timed = True
-            asyncio.get_running_loop().call_later(NOTING, self._settle_in_time)
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_on_timer)
 
-    def _settle_in_time(self) -> None:
+    def _flush_on_timer(self) -> None:
         self._timed = False
-        self.settle()
+        self.flush()
 
     def _seen_before(self, head: bytes) -> bool:
         mark = hash(head)
         if mark in self._seen:
             return True
-        if len(self._seen) >= MOST_SEEN:
+        if len(self._seen) >= MAX_SEEN_ONCE:
             self._seen.clear()
         self._seen.add(mark)
         return False

@@ -17,7 +17,9 @@ BLOB_TYPE = "application/octet-stream"
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "registry-mirror"}
 
 
-def whole(record: RequestRecord, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
+def buffered(
+    record: RequestRecord, status: int, headers: Mapping[str, str], body: bytes
+) -> web.StreamResponse:
     """A small answer. For HEAD the same head, Content-Length included, and no body."""
     record.status = status
     record.bytes = 0 if record.request.method == "HEAD" else len(body)
@@ -30,7 +32,7 @@ def whole(record: RequestRecord, status: int, headers: Mapping[str, str], body: 
 def json_body(
     record: RequestRecord, body: bytes, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    return whole(record, 200, {"Content-Type": "application/json", **(headers or {})}, body)
+    return buffered(record, 200, {"Content-Type": "application/json", **(headers or {})}, body)
 
 
 def head(record: RequestRecord, headers: Mapping[str, str], size: int) -> web.StreamResponse:
@@ -43,7 +45,7 @@ def head(record: RequestRecord, headers: Mapping[str, str], size: int) -> web.St
 def error(record: RequestRecord, failure: RegistryError) -> web.StreamResponse:
     record.note = failure.message
     headers = {"Content-Type": "application/json", **failure.headers}
-    return whole(record, failure.status, headers, failure.body())
+    return buffered(record, failure.status, headers, failure.body())
 
 
 def not_modified(record: RequestRecord, digest: Digest) -> web.StreamResponse:
@@ -73,7 +75,7 @@ def matches(condition: str | None, digest: Digest) -> bool:
     return "*" in tags or f'"{digest}"' in tags
 
 
-def spans_asked(request: web.BaseRequest, digest: Digest, size: int) -> list[Span]:
+def requested_spans(request: web.BaseRequest, digest: Digest, size: int) -> list[Span]:
     """What of the blob is asked for; empty for all of it. RegistryError 416 for one range beyond it."""
     header = request.headers.get("Range")
     condition = request.headers.get("If-Range")
@@ -84,9 +86,9 @@ def spans_asked(request: web.BaseRequest, digest: Digest, size: int) -> list[Spa
 
 def small_blob(record: RequestRecord, digest: Digest, data: bytes) -> web.StreamResponse:
     """A blob that is in memory, or ranges of it."""
-    status, headers, parts = _plan(digest, len(data), spans_asked(record.request, digest, len(data)))
+    status, headers, parts = _plan(digest, len(data), requested_spans(record.request, digest, len(data)))
     body = b"".join(part if isinstance(part, bytes) else data[part.start : part.stop] for part in parts)
-    return whole(record, status, headers, body)
+    return buffered(record, status, headers, body)
 
 
 async def send_blob(

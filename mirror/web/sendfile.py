@@ -25,11 +25,11 @@ from mirror.web.request_log import RequestRecord
 
 # The most one client is sent before it is the others' turn: half a millisecond at memory speed, and nginx's
 # sendfile_max_chunk. Half of it costs a third more processor time per byte, double saves nothing.
-STEP = 2 * 1024 * 1024
+TURN_BYTES = 2 * 1024 * 1024
 
 # One read for a TLS connection. Encrypted, it waits for the client in buffers that keep their size: that is
 # what a slow one costs in memory. Four times as much saves less than a tenth of the processor time.
-PIECE = 64 * 1024
+TLS_READ_BYTES = 64 * 1024
 
 # How long a client may take nothing at all before it counts as gone, in seconds. The kernel keeps the time,
 # for the one whose machine vanished (else a quarter of an hour of retransmissions) and for the one that is
@@ -41,7 +41,7 @@ STALLED_SECONDS = 300.0
 PROBE_SECONDS = 60
 
 
-class Outlet(Protocol):
+class ClientWriter(Protocol):
     """One client's connection, for one response. `sent`: body bytes that went out."""
 
     sent: int
@@ -117,7 +117,7 @@ class BodySender:
                     await asyncio.sleep(0)  # the others' turn, even if nothing above had to wait
 
 
-def _outlet(transport: asyncio.Transport | None, writer: AbstractStreamWriter | None) -> Outlet:
+def _outlet(transport: asyncio.Transport | None, writer: AbstractStreamWriter | None) -> ClientWriter:
     if transport is None or writer is None or transport.is_closing():
         raise ConnectionResetError("client left")
     _watch(transport.get_extra_info("socket"))
@@ -189,9 +189,9 @@ class _Plain:
             self._done.set_exception(error)
 
     def _step(self) -> bool:
-        """Send what the socket takes, up to STEP; whether nothing more can be sent now."""
+        """Send what the socket takes, up to TURN_BYTES; whether nothing more can be sent now."""
         ahead, offset = self._ahead, self._offset
-        size = min(STEP, ahead.look(offset) - offset)
+        size = min(TURN_BYTES, ahead.look(offset) - offset)
         if size == 0:
             return True
         try:
@@ -219,7 +219,7 @@ class _Encrypted:
         self._writer = writer
 
     async def send(self, ahead: ReadAhead, offset: int) -> int:
-        while size := min(PIECE, ahead.look(offset) - offset):
+        while size := min(TLS_READ_BYTES, ahead.look(offset) - offset):
             piece = _pread(ahead.file.fileno(), size, offset)
             await self._writer.write(piece)
             self.sent += len(piece)

@@ -8,7 +8,15 @@ import pytest
 import structlog
 
 from mirror.config.schema import LogSettings
-from mirror.util.log import LineTemplate, about, configure, get_logger, redact_url, timestamp, write_lines
+from mirror.util.log import (
+    LineTemplate,
+    bind_context,
+    configure,
+    get_logger,
+    redact_url,
+    timestamp,
+    write_lines,
+)
 
 
 class Terminal(io.StringIO):
@@ -111,7 +119,7 @@ def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
     configure(LogSettings(), stream)
     template = LineTemplate("access", "request", fields(7), ["id", "took", "timestamp"])
     get_logger("mirror.access").info("request", **fields(9), timestamp="now")
-    filled = template.filled(("0009", 2.25, "now"))
+    filled = template.fill(("0009", 2.25, "now"))
     assert filled == stream.getvalue().rstrip("\n")
 
 
@@ -144,7 +152,7 @@ def test_every_line_has_what_all_are_about() -> None:
     stream = io.StringIO()
     configure(LogSettings(), stream)
     with structlog.contextvars.bound_contextvars():
-        about(worker=1)
+        bind_context(worker=1)
         get_logger("mirror.web").info("request")
         structlog.contextvars.unbind_contextvars("worker")
     assert json.loads(stream.getvalue())["worker"] == 1

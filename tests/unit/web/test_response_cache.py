@@ -17,7 +17,7 @@ from mirror.util.log import configure
 from mirror.web import response_cache, responses
 from mirror.web.protocol import ProtocolFactory, RequestProtocol
 from mirror.web.request_log import RequestRecord
-from mirror.web.response_cache import LONGEST, ResponseCache
+from mirror.web.response_cache import LONGEST_LIFE_SECONDS, ResponseCache
 from tests.wire import Wire, request_head
 
 DIGEST = Digest.of(b"content")
@@ -47,7 +47,7 @@ class Full:
         record = RequestRecord(request, self.response_cache.removed())
         self.removed += self.removing
         record.outcome, record.lasts, record.digest = Outcome.HIT, self.lasts, DIGEST
-        response = responses.whole(record, 200, {"Content-Type": "text/x"}, b"content")
+        response = responses.buffered(record, 200, {"Content-Type": "text/x"}, b"content")
         if head is not None:
             await self.response_cache.remember(head, record, response)
         return response
@@ -82,7 +82,7 @@ async def test_the_third_time_it_is_known() -> None:
         assert await full.ask(wire, times=5) == [b"content"] * 5
         assert await full.ask(other) == [b"content"]
     assert full.gone == 2
-    full.response_cache.settle()
+    full.response_cache.flush()
     assert full.metrics.requests.of("other", "hit").bytes == 4 * len(b"content")
     assert full.used == [DIGEST]
 
@@ -98,14 +98,14 @@ async def test_what_was_given_is_noted_soon() -> None:
                 await asyncio.sleep(0)
         await full.ask(wire)
         assert tally.requests == 3
-        full.metrics.requests.settle()
+        full.metrics.requests.flush_pending()
         assert tally.requests == 4
 
 
 async def test_not_much_is_left_to_be_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are answered in a moment."""
-    monkeypatch.setattr(response_cache, "MOST_GIVEN", 2)
-    monkeypatch.setattr(response_cache, "NOTING", 3600.0)
+    monkeypatch.setattr(response_cache, "MAX_PENDING", 2)
+    monkeypatch.setattr(response_cache, "FLUSH_SECONDS", 3600.0)
     full = Full()
     async with running(full) as wire:
         await full.ask(wire, times=2 + 5)
@@ -134,7 +134,7 @@ async def test_an_answer_lasts_as_long_as_it_is_true() -> None:
         full.now, full.lasts = 5.0, float("inf")
         await full.ask(wire, times=2)
         assert full.gone == 3
-        full.now += LONGEST
+        full.now += LONGEST_LIFE_SECONDS
         await full.ask(wire)
     assert full.gone == 4
 
@@ -239,7 +239,7 @@ async def test_the_access_line_is_like_any_other() -> None:
     full = Full()
     async with running(full) as wire:
         await full.ask(wire, times=4)
-    full.response_cache.settle()
+    full.response_cache.flush()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 2
     assert len({line["id"] for line in lines}) == 2
@@ -254,5 +254,5 @@ async def test_no_line_where_none_is_wanted() -> None:
     full = Full()
     async with running(full) as wire:
         await full.ask(wire, times=4)
-    full.response_cache.settle()
+    full.response_cache.flush()
     assert (stream.getvalue(), full.gone) == ("", 2)

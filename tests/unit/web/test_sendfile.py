@@ -91,7 +91,7 @@ async def test_one_client_at_a_time_gets_one_step(
     mirror: Running, blob: Digest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two steps of a body the loop turns: a fast client never keeps the others waiting."""
-    monkeypatch.setattr("mirror.web.sendfile.STEP", 64 * 1024)
+    monkeypatch.setattr("mirror.web.sendfile.TURN_BYTES", 64 * 1024)
     turns = 0
 
     async def count() -> None:

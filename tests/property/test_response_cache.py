@@ -53,7 +53,7 @@ class Side:
 
     def books(self) -> tuple[object, ...]:
         """Metrics, access lines and last uses since the last call."""
-        self.app.response_cache.settle()
+        self.app.response_cache.flush()
         lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
         self.log.seek(0)
         self.log.truncate()
