@@ -1,1 +1,1 @@
-"""The words of the OCI specifications as pure values: no I/O, no asyncio."""
+"""Terms of the OCI specifications as pure values: no I/O, no asyncio."""

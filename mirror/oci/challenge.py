@@ -1,27 +1,27 @@
-"""WWW-Authenticate: RFC 9110 section 11.6.1, several challenges in one header included."""
+"""Parser of WWW-Authenticate (RFC 9110 section 11.6.1), including several challenges in one header."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110's word for a word
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # `token` of RFC 9110, not a secret
 PARAMETER = re.compile(rf"({TOKEN})[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|({TOKEN}))")
 SCHEME = re.compile(rf"({TOKEN})(?=[ \t,]|$)[ \t]*")
-# What may stand between a scheme and its parameters instead of them, and is of no use here.
+# A scheme may be followed by a token68 in place of parameters. The parser skips it.
 TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*)*")
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way to authenticate: `scheme` and parameter names are in lower case."""
+    """One authentication challenge. `scheme` and the parameter names are in lower case."""
 
     scheme: str
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
-    """The challenges of all WWW-Authenticate lines, in order. What is not understood is skipped."""
+    """Return the challenges of all WWW-Authenticate lines, in order. Malformed parts are skipped."""
     return [challenge for header in headers for challenge in _parse(header)]
 
 
@@ -40,7 +40,7 @@ def _parse(header: str) -> list[Challenge]:
             if not PARAMETER.match(header, position):
                 position = _end(TOKEN68, header, position)
         else:
-            # Not in the grammar: go on after the next comma.
+            # Malformed: continue after the next comma.
             comma = header.find(",", position)
             position = len(header) if comma < 0 else comma + 1
     return [Challenge(scheme, parameters) for scheme, parameters in found]

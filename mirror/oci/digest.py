@@ -1,4 +1,4 @@
-"""Digests: what content is called. OCI image-spec, "Digests"; the registered algorithms only."""
+"""Digests of content (OCI image-spec, "Digests"), restricted to the registered algorithms."""
 
 import hashlib
 import re
@@ -19,14 +19,14 @@ ENCODED = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """`algorithm` is sha256 or sha512, `encoded` its lower-case hex. Make it with `parse` or `of`."""
+    """A digest: `algorithm` is sha256 or sha512, `encoded` is lower-case hex. Create with `parse` or `of`."""
 
     algorithm: str
     encoded: str
 
     @classmethod
     def parse(cls, text: str) -> "Digest":
-        """Raises RegistryError DIGEST_INVALID (400)."""
+        """Parse `algorithm:encoded`. Raises RegistryError DIGEST_INVALID (400)."""
         algorithm, _, encoded = text.partition(":")
         pattern = ENCODED.get(algorithm)
         if pattern is None or pattern.fullmatch(encoded) is None:
@@ -38,10 +38,11 @@ class Digest:
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> "Digest":
+        """Return the digest of `data`."""
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
     def hasher(self) -> "_Hash":
-        """A new hash object of this digest's algorithm."""
+        """Return a new hash object of this digest's algorithm."""
         return hashlib.new(self.algorithm)
 
     def __str__(self) -> str:

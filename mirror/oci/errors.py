@@ -1,6 +1,7 @@
-"""The one error that a client sees: an OCI error with its HTTP status.
+"""Errors as clients see them: an OCI error body with its HTTP status.
 
-OCI distribution-spec, "Error Codes"; the codes after UNSUPPORTED are Docker's, which clients know too.
+The codes up to UNSUPPORTED are those of the OCI distribution-spec, "Error Codes". The codes after UNSUPPORTED
+are Docker's; clients know them too.
 """
 
 import json
@@ -30,7 +31,7 @@ class Code(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-# The status of a code where the one who raises it says nothing else.
+# Default HTTP status of each code. A code that is not listed has 400.
 STATUS: dict[Code, int] = {
     Code.BLOB_UNKNOWN: 404,
     Code.BLOB_UPLOAD_UNKNOWN: 404,
@@ -48,7 +49,7 @@ STATUS: dict[Code, int] = {
 
 
 class RegistryError(Exception):
-    """A failure as a client sees it. `message` is for people and says what to do next."""
+    """A failure as the client sees it. `message` is for people and says what to do next."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class RegistryError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> bytes:
-        """The error as JSON, in the form the specification has for it."""
+        """Return the error as the JSON document of the distribution-spec."""
         error: dict[str, object] = {"code": self.code.value, "message": self.message}
         if self.detail is not None:
             error["detail"] = self.detail

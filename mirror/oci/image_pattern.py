@@ -1,8 +1,8 @@
-"""Patterns of images, as people write them: `alpine`, `docker.io/library/alpine:3.20`, `quay.io/org/*:v*`.
+"""Image patterns as people write them: `alpine`, `docker.io/library/alpine:3.20`, `quay.io/org/*:v*`.
 
-A star matches slashes too, as everywhere in the configuration. Names are as Docker has them: without a
-registry it is docker.io, without a namespace there `library`, without a tag `latest`, or, if the name has
-a star in it, every tag.
+A star matches slashes too, as everywhere in the configuration. Defaults are Docker's: the registry is
+docker.io, its namespace is `library`, and the tag is `latest`. A name with a star in it defaults to every
+tag.
 """
 
 import re
@@ -15,7 +15,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import DOCKER_HUB, HUB_NAMESPACE, Repository
 
-# What a name or a tag is made of, and what stands for others in a pattern.
+# Characters of a name, a tag and a host, and the wildcards of a pattern.
 NAME = re.compile(r"[a-z0-9._*?\[\]!-]+")
 TAG = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
 HOST = re.compile(r"[a-z0-9.*?\[\]!-]+(:[0-9*]{1,5})?")
@@ -28,9 +28,9 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, order=True)
 class ImagePattern:
-    """The images of `<upstream>/<repository>`s that match `name`: of tags that match `tag`, or one digest.
+    """A pattern of images: `name` matches `<upstream>/<repository>`, and `tag` or `digest` the image.
 
-    What has no tag has the tag "", and so is among `*` only.
+    An image without a tag has the tag "", which only `*` matches.
     """
 
     name: str
@@ -41,9 +41,10 @@ class ImagePattern:
     def parse(
         cls, text: str, names: Mapping[str, str] = NO_NAMES, *, any_tag: bool = False
     ) -> "ImagePattern":
-        """`names` maps what a registry is called to its canonical name. ValueError says what is wrong.
+        """Parse a pattern that a person wrote. Raises ValueError with a message for that person.
 
-        `any_tag`: no tag means every tag, and not `latest`.
+        `names` maps the names and aliases of registries to canonical names. `any_tag`: a pattern without a
+        tag means every tag rather than `latest`.
         """
         rest, at, encoded = text.partition("@")
         name, tag = _split_tag(rest)
@@ -60,7 +61,7 @@ class ImagePattern:
 
     @classmethod
     def printed(cls, text: str) -> "ImagePattern":
-        """What `str` gave, whatever upstreams are called. ValueError when it is not that."""
+        """Parse the output of `str`, which does not depend on the configured upstreams. Raises ValueError."""
         name, at, encoded = text.partition("@")
         if at:
             return cls(name, digest=_digest(encoded))
@@ -70,11 +71,11 @@ class ImagePattern:
         return cls(name, tag)
 
     def of(self, repository: Repository) -> bool:
-        """Whether any image of the repository can match."""
+        """Return whether any image of the repository can match."""
         return fnmatchcase(str(repository), self.name)
 
     def match(self, repository: Repository, tag: str, digest: str) -> bool:
-        """Whether the image with this tag, "" for none, and digest is one of them."""
+        """Return whether the image with this tag ("" for none) and digest matches."""
         if not self.of(repository):
             return False
         return fnmatchcase(tag, self.tag) if self.digest is None else digest == str(self.digest)
@@ -85,20 +86,23 @@ class ImagePattern:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pin:
-    """ImagePattern to be kept, all of each, or of an index only these platforms, `linux/arm64` for instance."""
+    """A pattern of images that eviction spares.
+
+    `platforms` limits the pin of an index to some platforms, such as `linux/arm64`. Empty: all platforms.
+    """
 
     images: ImagePattern
     platforms: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str, names: Mapping[str, str] = NO_NAMES) -> "Pin":
-        """`PATTERN [PLATFORM ...]`. ValueError says what is wrong."""
+        """Parse `PATTERN [PLATFORM ...]`. Raises ValueError with a message for the pin's author."""
         pattern, *platforms = text.split() or [""]
         return cls.of(pattern, platforms, names)
 
     @classmethod
     def of(cls, pattern: str, platforms: list[str], names: Mapping[str, str] = NO_NAMES) -> "Pin":
-        """ValueError says what is wrong."""
+        """Make a pin of its parts. Raises ValueError with a message for the pin's author."""
         for each in platforms:
             if PLATFORM.fullmatch(each) is None:
                 raise ValueError(f"{each!r} is not a platform, for instance linux/amd64 or linux/arm/v7")
@@ -109,22 +113,25 @@ class Pin:
 
 
 def literal(pattern: str) -> str:
-    """What everything that matches begins with."""
+    """Return the part of the pattern before its first wildcard, with which every match begins."""
     return WILD.split(pattern, maxsplit=1)[0]
 
 
 def is_literal(pattern: str) -> bool:
-    """Whether only itself matches."""
+    """Return whether the pattern has no wildcard, so that only the same text matches."""
     return WILD.search(pattern) is None
 
 
 def on_platform(platform: str, wanted: tuple[str, ...]) -> bool:
-    """Whether `os/architecture[/variant]` is wanted; `linux/arm` is any arm, no wish is any platform."""
+    """Return whether `os/architecture[/variant]` is among `wanted`.
+
+    `linux/arm` includes every variant of arm. An empty `wanted` includes every platform.
+    """
     return not wanted or any(platform == each or platform.startswith(f"{each}/") for each in wanted)
 
 
 def _split_tag(text: str) -> tuple[str, str | None]:
-    """A colon before a slash is that of a port."""
+    """Split name and tag. A colon before a slash belongs to a port."""
     name, colon, tag = text.rpartition(":")
     return (name, tag) if colon and "/" not in tag else (text, None)
 
@@ -141,7 +148,7 @@ def _digest(text: str) -> Digest:
 
 
 def _full_name(name: str, names: Mapping[str, str]) -> str:
-    """With upstream and, at Docker Hub, namespace; as distribution/reference does it, stars aside."""
+    """Return the name with its upstream and, at Docker Hub, its namespace, as distribution/reference does."""
     first, slash, rest = name.partition("/")
     host = first.lower()
     if slash and (host in names or any(mark in host for mark in ".:*") or host == "localhost"):

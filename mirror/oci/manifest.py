@@ -1,7 +1,8 @@
-"""Manifests and indexes, read for what they name and never written again (invariant 9).
+"""Reader of manifests and indexes, for the descriptors in them. Manifests are never rewritten (invariant 9).
 
-Lenient by intent: any artifact passes, and a media type that is not known is looked at for the same
-fields. What is nonsense raises ManifestInvalid; such a manifest is still served as it is, and links nothing.
+The reader is lenient by intent: it accepts any artifact, and reads the same fields of an unknown media type.
+A malformed manifest raises ManifestInvalid. The mirror still serves such a manifest as received, without
+links.
 """
 
 import json
@@ -20,21 +21,23 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
-# What is asked of upstreams, always all of it: with less, distribution answers 404 for OCI content and
-# rewrites lists, and quay converts to schema 1. Schema 1 itself is never asked for.
+# Accept header of every manifest request to an upstream. Always send the whole list: with fewer types,
+# distribution answers 404 for OCI content and rewrites lists, and quay converts to schema 1. Schema 1 itself
+# is never requested.
 ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 
-# The size the distribution-spec obliges registries to take ("Pushing Manifests"); clients read no more.
+# The distribution-spec obliges registries to accept manifests of this size ("Pushing Manifests"), and clients
+# read no more.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 
 class ManifestInvalid(ValueError):
-    """The bytes are no manifest that could be understood."""
+    """The bytes are not a manifest that this module can read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """OCI image-spec, "Descriptor". `size` in bytes; `urls` is set for foreign layers."""
+    """A descriptor of the OCI image-spec. `size` is in bytes; `urls` is set for foreign layers."""
 
     media_type: str
     digest: Digest
@@ -44,12 +47,12 @@ class Descriptor:
 
     @property
     def platform(self) -> str | None:
-        """`os/architecture[/variant]`, where an index tells it."""
+        """`os/architecture[/variant]`, if the index states the platform."""
         return platform_of(self.raw.get("platform"))
 
 
 def platform_of(value: object) -> str | None:
-    """Of the object that an index has for it, or of an image's config, which has the same keys."""
+    """Return `os/architecture[/variant]` of an index's platform object or an image's config (same keys)."""
     if not isinstance(value, Mapping):
         return None
     words = [value.get(key) for key in ("os", "architecture", "variant")]
@@ -71,13 +74,13 @@ class Manifest:
         return self.media_type in (OCI_INDEX, DOCKER_LIST)
 
     def children(self) -> tuple[Descriptor, ...]:
-        """What the manifest is made of: config, layers, manifests, each digest once."""
+        """Return config, layers and manifests, each digest once."""
         config = () if self.config is None else (self.config,)
         return tuple({each.digest: each for each in (*config, *self.layers, *self.manifests)}.values())
 
 
 def parse_manifest(data: bytes, media_type: str) -> Manifest:
-    """Raises ManifestInvalid. Schema 1 has none of the fields, and so no children."""
+    """Parse a manifest. Raises ManifestInvalid. Schema 1 has none of the fields, and so no children."""
     fields = _object(data)
     return Manifest(
         media_type=media_type,
@@ -89,13 +92,13 @@ def parse_manifest(data: bytes, media_type: str) -> Manifest:
 
 
 def referrers_index(manifests: Iterable[Mapping[str, Any]]) -> bytes:
-    """An OCI index of descriptors: the answer of the referrers API."""
+    """Return an OCI index of the descriptors: a response of the referrers API."""
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(manifests)}
     return json.dumps(index, separators=(",", ":")).encode()
 
 
 def referrers_of(data: bytes) -> list[dict[str, Any]]:
-    """The descriptors of an OCI index. ManifestInvalid when it is none."""
+    """Return the descriptors of an OCI index. Raises ManifestInvalid if `data` is not an OCI index."""
     fields = _object(data)
     manifests = fields.get("manifests")
     if not isinstance(manifests, list) or fields.get("mediaType", OCI_INDEX) != OCI_INDEX:
@@ -106,7 +109,7 @@ def referrers_of(data: bytes) -> list[dict[str, Any]]:
 
 
 def descriptors_of(manifests: Iterable[Mapping[str, Any]]) -> list[Descriptor]:
-    """Those among them that are descriptors."""
+    """Return the valid descriptors among the objects."""
     found = []
     for each in manifests:
         with suppress(ManifestInvalid):
@@ -117,12 +120,15 @@ def descriptors_of(manifests: Iterable[Mapping[str, Any]]) -> list[Descriptor]:
 def filter_referrers(
     manifests: Iterable[dict[str, Any]], artifact_types: Collection[str]
 ) -> list[dict[str, Any]]:
-    """Those of any of these types."""
+    """Return the descriptors whose artifactType is one of `artifact_types`."""
     return [each for each in manifests if each.get("artifactType") in artifact_types]
 
 
 def referrers_tag(digest: Digest) -> Tag:
-    """OCI distribution-spec, "Referrers Tag Schema": both parts cut, other characters as dashes."""
+    """Return the fallback tag of the OCI distribution-spec, "Referrers Tag Schema".
+
+    The algorithm is cut to 32 characters and the hex to 64; characters that a tag cannot have become dashes.
+    """
     text = f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
     return Tag.parse(re.sub(r"[^a-zA-Z0-9._-]", "-", text))
 
@@ -155,7 +161,7 @@ def _descriptor(value: object) -> Descriptor:
     if not isinstance(value, Mapping):
         raise ManifestInvalid("a descriptor is not a JSON object")
     media_type, size, urls = value.get("mediaType", ""), value.get("size"), value.get("urls") or []
-    # bool is an int in Python, and a size of `true` is nonsense all the same.
+    # bool is an int in Python, and a size of `true` is still invalid.
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63:
         raise ManifestInvalid("a descriptor's size is not a number of bytes")
     if not isinstance(media_type, str) or not isinstance(urls, list):

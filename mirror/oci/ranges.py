@@ -1,4 +1,4 @@
-"""Byte ranges: RFC 9110 section 14, as registry clients use them."""
+"""Byte ranges (RFC 9110 section 14), as registry clients use them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from mirror.oci.errors import Code, RegistryError
 
-ONE = re.compile(r"[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*")
+RANGE = re.compile(r"[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*")
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
-# Podman's zstd:chunked asks for hundreds of ranges in a header of up to 32 KiB, in which no more than
-# this many fit. A request for more is not from any client there is: it gets the whole.
-MOST_RANGES = 8192
+# Podman's zstd:chunked asks for hundreds of ranges in a header of up to 32 KiB, which has room for no more
+# than 8192 ranges. No known client sends more; a request with more ranges gets the whole content.
+MAX_RANGES = 8192
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """Bytes `start` up to, and not with, `stop`."""
+    """A byte range from `start` up to, and excluding, `stop`."""
 
     start: int
     stop: int
@@ -26,27 +26,28 @@ class Span:
         return self.stop - self.start
 
     def content_range(self, size: int) -> str:
-        """The Content-Range of this part of `size` bytes; clients need the number, `/*` fails dockerd."""
+        """Return the Content-Range of this part of `size` bytes. It has the total: dockerd fails on `/*`."""
         return f"bytes {self.start}-{self.stop - 1}/{size}"
 
 
 def parse_range(header: str, size: int) -> list[Span]:
-    """What a Range header asks for, of `size` bytes, in the order asked.
+    """Return the spans that a Range header requests of `size` bytes, in the requested order.
 
-    Empty means: serve the whole with 200. That is for what is not understood, and for several ranges of
-    which one cannot be satisfied or which together exceed the whole (RFC 9110 14.2: overlapping ranges may
-    be an attack). A single range that cannot be satisfied raises RegistryError RANGE_INVALID (416);
-    several never do, because podman gives up the pull at a 416. A range that ends before it begins counts as
-    unsatisfiable: RFC 9110 14.1.1 would have it ignored, the OCI conformance suite wants the 416.
+    An empty list means: serve the whole with 200. The list is empty for a malformed header, for several
+    ranges of which one cannot be satisfied, and for ranges that together exceed the whole (RFC 9110 14.2:
+    overlapping ranges may be an attack). A single unsatisfiable range raises RegistryError RANGE_INVALID
+    (416); several ranges never do, because podman gives up the pull at a 416. A range that ends before it
+    begins counts as unsatisfiable: RFC 9110 14.1.1 would ignore such a range, but the OCI conformance suite
+    expects 416.
     """
     unit, separator, specification = header.partition("=")
     if unit.strip().lower() != "bytes" or not separator:
         return []
-    asked = [ONE.fullmatch(each) for each in specification.split(",")[: MOST_RANGES + 1]]
-    if len(asked) > MOST_RANGES:
+    matches = [RANGE.fullmatch(each) for each in specification.split(",")[: MAX_RANGES + 1]]
+    if len(matches) > MAX_RANGES:
         return []
     spans: list[Span] = []
-    for match in asked:
+    for match in matches:
         if match is None or not (match[1] or match[2]):
             return []
         spans.append(_resolve(match[1], match[2], size))
@@ -58,7 +59,7 @@ def parse_range(header: str, size: int) -> list[Span]:
 
 
 def parse_content_range(header: str) -> tuple[Span, int | None]:
-    """The part and the whole size (None for `*`) that a 206 announces. ValueError when it makes no sense."""
+    """Return the span and the total size (None for `*`) of a 206. Raises ValueError for impossible ones."""
     match = CONTENT_RANGE.fullmatch(header.strip())
     if match is None:
         raise ValueError(f"not a Content-Range: {header[:100]!r}")
@@ -70,7 +71,7 @@ def parse_content_range(header: str) -> tuple[Span, int | None]:
 
 
 def multipart(spans: Sequence[Span], size: int, content_type: str, boundary: str) -> list[bytes | Span]:
-    """A multipart/byteranges body (RFC 9110 14.6): part heads and the tail as bytes, content as Span."""
+    """Return a multipart/byteranges body (RFC 9110 14.6): boundaries as bytes, content as spans."""
     parts: list[bytes | Span] = []
     for index, span in enumerate(spans):
         lead = "" if index == 0 else "\r\n"
@@ -84,12 +85,12 @@ def multipart(spans: Sequence[Span], size: int, content_type: str, boundary: str
 
 
 def total_length(parts: Iterable[bytes | Span]) -> int:
-    """Bytes of a body made of these parts."""
+    """Return the length in bytes of a body made of `parts`."""
     return sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
 
 
 def _resolve(first: str, last: str, size: int) -> Span:
-    """The span, clamped to the size; of no length when nothing of it is there."""
+    """Return the span, clamped to `size`. An unsatisfiable range has no length."""
     if not first:
         return Span(max(size - int(last), 0), size)
     start = min(int(first), size)

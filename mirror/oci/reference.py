@@ -1,17 +1,18 @@
-"""Names: repositories, tags, and what a request path asks for.
+"""Names of repositories and tags, and the parser of request paths.
 
-A path is parsed once, here, into a Target; nothing behind it splits strings. What is not in the grammar is
-refused with a sentence: there is no decoding and no normalising, so there is no second spelling of a name
-by which anything could be reached (a `%`, a `..`, a double slash are errors, not synonyms).
+A path is parsed once, here, into a Target; no later code splits strings. A path outside the grammar is
+refused with a sentence. The parser neither decodes nor normalises, so no name has a second spelling: a `%`, a
+`..` and a double slash are errors, not synonyms.
 
-Which upstream is meant, strongest first:
+A request can name its upstream in four ways, strongest first:
 
     prefix     /v2/quay.io/org/app/...  or  /quay.io/v2/org/app/...
     ns         /v2/org/app/...?ns=quay.io        (containerd, BuildKit, regclient)
     host       the Host header, where the configuration maps it
     root       the default upstream
 
-All four are looked up in Names and never dialled because a client named them (invariant 7).
+All four are looked up in UpstreamNames. The mirror never connects to a host because a client named the host
+(invariant 7).
 """
 
 import re
@@ -29,7 +30,7 @@ TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # A registry as clients write it: a name or an address, with a port or without.
 HOST = re.compile(r"[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*(?::[0-9]{1,5})?")
 
-# Host, slash and name together, as many clients limit it (same place).
+# Many clients limit host, slash and name together to this length (same section).
 NAME_LENGTH = 255
 
 # Docker Hub alone gives one-component names a namespace: distribution/reference, splitDockerDomain.
@@ -41,7 +42,7 @@ API = "v2"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Repository:
-    """`path` as its upstream knows it, `upstream` by its canonical name."""
+    """A repository: `upstream` is its canonical name, `path` the upstream's own name for the repository."""
 
     upstream: str
     path: str
@@ -56,7 +57,7 @@ class Tag:
 
     @classmethod
     def parse(cls, text: str) -> "Tag":
-        """Raises RegistryError TAG_INVALID (400)."""
+        """Parse a tag. Raises RegistryError TAG_INVALID (400)."""
         if TAG.fullmatch(text) is None:
             raise RegistryError(
                 Code.TAG_INVALID,
@@ -69,7 +70,7 @@ class Tag:
 
 
 class TargetKind(StrEnum):
-    """What is asked for."""
+    """The kind of content that a request names."""
 
     BASE = "base"
     MANIFEST = "manifest"
@@ -80,7 +81,7 @@ class TargetKind(StrEnum):
 
 
 class Via(StrEnum):
-    """How the client said which upstream; decides what it is told when that cannot be reached."""
+    """The way in which the client named the upstream; decides which error an unavailable upstream causes."""
 
     ROOT = "root"
     NS = "ns"
@@ -90,7 +91,7 @@ class Via(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamNames:
-    """The configured upstreams, by every name a client may use for them (all in lower case)."""
+    """The configured upstreams by every name that a client may use (all in lower case)."""
 
     default: str
     names: Mapping[str, str]
@@ -100,7 +101,7 @@ class UpstreamNames:
         return self.names.get(name.lower())
 
     def by_host(self, host: str | None) -> str | None:
-        """The upstream a Host header is mapped to, with its port or for every port."""
+        """Return the upstream that a Host header maps to, with its port or for every port."""
         if host is None:
             return None
         host = host.lower()
@@ -109,7 +110,7 @@ class UpstreamNames:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request asks for. `repository` is None for BASE and CATALOG; `upstream` None for all."""
+    """The content that a request names. `repository` is None for BASE and CATALOG, `upstream` for all."""
 
     kind: TargetKind
     via: Via
@@ -118,7 +119,7 @@ class Target:
     reference: Tag | Digest | None = None
 
     def path(self) -> str:
-        """The canonical path of this target; it parses back to the same target by way of the prefix."""
+        """Return the canonical path, which parses back to the same target by way of the prefix."""
         prefix = f"/{API}/" if self.upstream is None else f"/{API}/{self.upstream}/"
         if self.kind is TargetKind.BASE:
             return prefix
@@ -137,14 +138,14 @@ KINDS = {word: kind for kind, word in WORDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """The upstream that was chosen, and by what."""
+    """The chosen upstream, and how the client named it."""
 
     upstream: str
     via: Via
 
 
 def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str | None) -> Target:
-    """What a request for `raw_path` (undecoded, without the query) asks for.
+    """Parse the target of a request for `raw_path` (undecoded, without the query).
 
     Raises RegistryError: NAME_INVALID, TAG_INVALID, DIGEST_INVALID (400), NAME_UNKNOWN (404).
     """
@@ -160,7 +161,7 @@ def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str 
 
 
 def _split(raw_path: str) -> list[str]:
-    """The components of the path. A slash at the end is allowed where there is nothing else: `/v2/`."""
+    """Return the components of the path. A trailing slash is allowed only after the API root: `/v2/`."""
     if not raw_path.startswith("/"):
         raise RegistryError(Code.NAME_INVALID, "the request path does not start with '/'", status=400)
     for character in raw_path:
@@ -176,7 +177,7 @@ def _split(raw_path: str) -> list[str]:
 
 
 def _prefix(names: UpstreamNames, components: list[str]) -> tuple[str | None, list[str]]:
-    """The canonical upstream that the path names, if any, and the path behind it and behind /v2."""
+    """Return the canonical upstream that the path names, if any, and the components behind both prefixes."""
     if components[0] == API:
         found = names.find(components[1]) if len(components) > 1 else None
         if found is None:
@@ -195,7 +196,7 @@ def _prefix(names: UpstreamNames, components: list[str]) -> tuple[str | None, li
 
 def _choose(names: UpstreamNames, prefix: str | None, ns: str | None, host: str | None) -> _Origin:
     if prefix is not None:
-        # A client that sends ns has been set up as for a mirror, and can go on to the next one.
+        # A client that sends ns is configured with mirrors, and can continue with the next one.
         return _Origin(prefix, Via.PREFIX if ns is None else Via.NS)
     if ns is not None:
         found = names.find(ns)
@@ -209,7 +210,7 @@ def _choose(names: UpstreamNames, prefix: str | None, ns: str | None, host: str 
 
 
 def _content(origin: _Origin, rest: list[str]) -> Target:
-    """Routed from the right: a repository may have components called `blobs`, `manifests` or `tags`."""
+    """Route from the right: a repository may have components called `blobs`, `manifests` or `tags`."""
     if rest[-2:] == ["tags", "list"]:
         repository = _repository(origin, rest[:-2])
         return Target(TargetKind.TAGS, origin.via, origin.upstream, repository)
@@ -254,7 +255,7 @@ def _repository(origin: _Origin, components: list[str]) -> Repository:
 
 
 def _looks_like_host(component: str) -> bool:
-    """As Docker tells a registry from a namespace: distribution/reference, splitDockerDomain."""
+    """Return whether Docker takes the component for a registry: distribution/reference, splitDockerDomain."""
     marked = "." in component or ":" in component or component == "localhost"
     return marked and HOST.fullmatch(component) is not None
 

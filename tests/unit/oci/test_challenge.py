@@ -1,4 +1,4 @@
-"""WWW-Authenticate, with all that its grammar allows."""
+"""The parser of WWW-Authenticate, over everything that the grammar allows."""
 
 import pytest
 
@@ -29,6 +29,6 @@ PARAMETERS = {"realm": "https://auth.test/token", "service": "reg.test", "scope"
         (["="], []),
     ],
 )
-def test_challenges_are_told_apart(headers: list[str], expected: list[Challenge]) -> None:
-    """One or many, in one line or many; what is not understood is skipped."""
+def test_parse_challenges(headers: list[str], expected: list[Challenge]) -> None:
+    """One or several challenges in one or several lines are parsed; malformed parts are skipped."""
     assert parse_challenges(headers) == expected

@@ -1,4 +1,4 @@
-"""Digests: one spelling each, and nothing else is one."""
+"""Digests: each has one spelling, and any other text is refused."""
 
 import hashlib
 
@@ -9,8 +9,8 @@ from mirror.oci.errors import Code, RegistryError
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_a_digest_prints_as_it_was_written(algorithm: str) -> None:
-    """Parsed, computed and printed are the same."""
+def test_digest_prints_as_written(algorithm: str) -> None:
+    """A parsed, a computed and a printed digest are equal."""
     text = f"{algorithm}:{hashlib.new(algorithm, b'x').hexdigest()}"
     digest = Digest.parse(text)
     assert str(digest) == text
@@ -38,8 +38,8 @@ def test_a_digest_prints_as_it_was_written(algorithm: str) -> None:
         "sha256:" + "\u0660" * 64,
     ],
 )
-def test_what_is_no_digest_is_refused(text: str) -> None:
-    """DIGEST_INVALID, 400, with what would be right."""
+def test_invalid_digest_is_refused(text: str) -> None:
+    """The error is DIGEST_INVALID, 400, and names the right form."""
     with pytest.raises(RegistryError, match="64") as refused:
         Digest.parse(text)
     assert (refused.value.code, refused.value.status) == (Code.DIGEST_INVALID, 400)

@@ -1,4 +1,4 @@
-"""The one error that a client sees."""
+"""Registry errors: body and status."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from mirror.oci.errors import STATUS, Code, RegistryError
 
 
-def test_the_body_is_an_oci_error() -> None:
-    """Code, message and, where there is one, detail, in the form the specification has."""
+def test_error_body_is_an_oci_error() -> None:
+    """The body has code, message and optional detail in the form of the specification."""
     error = RegistryError(Code.MANIFEST_UNKNOWN, "no such tag", detail={"tag": "t"})
     assert json.loads(error.body()) == {
         "errors": [{"code": "MANIFEST_UNKNOWN", "message": "no such tag", "detail": {"tag": "t"}}]
@@ -19,8 +19,8 @@ def test_the_body_is_an_oci_error() -> None:
 
 
 @pytest.mark.parametrize("code", Code)
-def test_every_code_has_a_status(code: Code) -> None:
-    """By the table, or 400: what is not in it is the client's mistake."""
+def test_error_code_has_a_status(code: Code) -> None:
+    """A code outside the table has status 400: the mistake is the client's."""
     error = RegistryError(code, "x")
     assert error.status == STATUS.get(code, 400)
     assert str(error) == f"{code.value}: x"

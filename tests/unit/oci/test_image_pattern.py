@@ -1,4 +1,4 @@
-"""Patterns of images: as Docker reads names, and with stars."""
+"""Image patterns: names as Docker reads them, with wildcards."""
 
 import pytest
 
@@ -35,14 +35,14 @@ NAMES = {"index.docker.io": "docker.io", "docker.io": "docker.io", "hub": "docke
         (str(D), f"*@{D}"),
     ],
 )
-def test_names_are_as_docker_has_them(text: str, meant: str) -> None:
-    """Short forms, aliases, ports; and what it became means the same again."""
+def test_pattern_names_are_docker_names(text: str, meant: str) -> None:
+    """Short forms, aliases and ports parse as Docker parses them; the printed form parses back."""
     assert str(ImagePattern.parse(text, NAMES)) == meant
     assert ImagePattern.printed(meant) == ImagePattern.parse(meant, NAMES) == ImagePattern.parse(text, NAMES)
 
 
-def test_an_upstream_may_be_called_anything() -> None:
-    """What was printed is read without knowing the upstreams."""
+def test_printed_pattern_needs_no_upstream_names() -> None:
+    """A printed pattern parses back whatever the upstreams are called."""
     images = ImagePattern.parse("lab/app:1", {"lab": "lab"})
     assert str(images) == "lab/app:1"
     assert ImagePattern.printed("lab/app:1") == images
@@ -50,16 +50,16 @@ def test_an_upstream_may_be_called_anything() -> None:
         ImagePattern.printed("lab/app")
 
 
-def test_for_a_listing_no_tag_is_every_tag() -> None:
-    """As `docker images alpine` has it."""
+def test_pattern_without_tag_means_every_tag_in_listings() -> None:
+    """`any_tag` gives the meaning of `docker images alpine`."""
     assert str(ImagePattern.parse("alpine", any_tag=True)) == "docker.io/library/alpine:*"
 
 
 @pytest.mark.parametrize(
     "text", ["", "Alpine", "a//b", "alpine:", "alpine:a b", "a@sha256:1", "quay.io/", "a b"]
 )
-def test_what_is_no_name_is_refused(text: str) -> None:
-    """With a sentence."""
+def test_invalid_pattern_is_refused(text: str) -> None:
+    """The error is a sentence."""
     with pytest.raises(ValueError, match=r"not a|not the name|neither"):
         ImagePattern.parse(text)
 
@@ -78,14 +78,14 @@ def test_what_is_no_name_is_refused(text: str) -> None:
         (f"@{Digest.of(b'other')}", "", False),
     ],
 )
-def test_what_matches(pattern: str, tag: str, expected: bool) -> None:
-    """A star is also for slashes; what has no tag is among every tag only."""
+def test_pattern_matches(pattern: str, tag: str, expected: bool) -> None:
+    """A star matches slashes too; an image without a tag matches only the pattern of every tag."""
     repository = Repository("quay.io", "org/app")
     assert ImagePattern.parse(pattern).match(repository, tag, str(D)) is expected
 
 
-def test_a_pin_has_platforms() -> None:
-    """Behind the pattern; printed as it is read."""
+def test_pin_has_platforms() -> None:
+    """Platforms follow the pattern; the printed pin parses back."""
     pin = Pin.parse("alpine:3 linux/amd64 linux/arm/v7 linux/amd64")
     assert pin.platforms == ("linux/amd64", "linux/arm/v7")
     assert Pin.parse(str(pin)) == pin
@@ -93,14 +93,14 @@ def test_a_pin_has_platforms() -> None:
         Pin.parse("alpine amd64")
 
 
-def test_platforms() -> None:
-    """One without a variant is every variant, and no wish is everything."""
+def test_platform_without_variant_includes_every_variant() -> None:
+    """`linux/arm` includes linux/arm/v7; an empty list includes every platform."""
     assert on_platform("linux/arm/v7", ("linux/arm",))
     assert not on_platform("linux/arm64", ("linux/arm",))
     assert on_platform("linux/arm64", ())
 
 
-def test_the_literal_part() -> None:
-    """By which the books are searched."""
+def test_literal_prefix_of_a_pattern() -> None:
+    """The part before the first wildcard bounds the search of the index."""
     assert (literal("quay.io/org/*:v*"), literal("abc"), literal("[ab]c")) == ("quay.io/org/", "abc", "")
     assert (is_literal("abc"), is_literal("a?c")) == (True, False)

@@ -1,4 +1,4 @@
-"""Manifests, read for what they name."""
+"""The reader of manifests and indexes."""
 
 import json
 from typing import Any
@@ -29,8 +29,8 @@ def parse(document: object) -> Any:
     return parse_manifest(json.dumps(document).encode(), OCI_MANIFEST)
 
 
-def test_an_image_names_config_and_layers() -> None:
-    """In order, each digest once; the subject is not a part."""
+def test_manifest_children_are_config_and_layers() -> None:
+    """Children are in order, each digest once; the subject is not a child."""
     layers = [descriptor("a"), descriptor("b"), descriptor("a", urls=["https://x.test"])]
     manifest = parse({"config": descriptor("c"), "layers": layers, "subject": descriptor("s")})
     assert [each.digest for each in manifest.children()] == [Digest.of(t) for t in (b"c", b"a", b"b")]
@@ -40,8 +40,8 @@ def test_an_image_names_config_and_layers() -> None:
 
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
-def test_an_index_names_manifests(media_type: str) -> None:
-    """Whatever else stands there."""
+def test_index_children_are_manifests(media_type: str) -> None:
+    """Children are the manifests, whatever other fields the index has."""
     data = json.dumps({"manifests": [descriptor("a", platform={"os": "linux"})]}).encode()
     manifest = parse_manifest(data, media_type)
     assert manifest.is_index
@@ -49,7 +49,7 @@ def test_an_index_names_manifests(media_type: str) -> None:
 
 
 def test_schema_1_has_no_children() -> None:
-    """Its fields are others; it passes, and names nothing."""
+    """Schema 1 has other fields: the document is valid and has no children."""
     assert parse({"schemaVersion": 1, "fsLayers": [{"blobSum": "x"}]}).children() == ()
 
 
@@ -73,21 +73,21 @@ def test_schema_1_has_no_children() -> None:
         {"layers": [descriptor("a", urls="x")]},
     ],
 )
-def test_nonsense_is_no_manifest(document: object) -> None:
-    """ManifestInvalid, and nothing else, whatever is in it."""
+def test_malformed_manifest_is_refused(document: object) -> None:
+    """Every malformed document raises ManifestInvalid and no other error."""
     with pytest.raises(ManifestInvalid):
         parse(document)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"<html>"])
-def test_bytes_that_are_not_json(data: bytes) -> None:
-    """Endless nesting included."""
+def test_manifest_that_is_not_json_is_refused(data: bytes) -> None:
+    """Bytes that are not JSON raise ManifestInvalid, and so does very deep nesting."""
     with pytest.raises(ManifestInvalid):
         parse_manifest(data, OCI_MANIFEST)
 
 
-def test_referrers_are_an_index() -> None:
-    """What is written can be read, and be filtered by artifactType."""
+def test_referrers_index_reads_back() -> None:
+    """A written index of referrers parses back, and can be filtered by artifactType."""
     entries = [descriptor("a", artifactType="text/a"), descriptor("b")]
     assert referrers_of(referrers_index(entries)) == entries
     assert filter_referrers(entries, ["text/a", "text/c"]) == entries[:1]
@@ -95,13 +95,13 @@ def test_referrers_are_an_index() -> None:
 
 
 @pytest.mark.parametrize("document", [{}, {"manifests": {}}, {"manifests": [], "mediaType": OCI_MANIFEST}])
-def test_what_is_no_index_has_no_referrers(document: object) -> None:
-    """ManifestInvalid."""
+def test_referrers_of_another_document_are_refused(document: object) -> None:
+    """A document that is not an index raises ManifestInvalid."""
     with pytest.raises(ManifestInvalid):
         referrers_of(json.dumps(document).encode())
 
 
-def test_the_referrers_tag_fits_into_a_tag() -> None:
+def test_referrers_tag_fits_into_a_tag() -> None:
     """Both parts are cut: sha512 is too long for a tag."""
     assert str(referrers_tag(Digest.of(b"x"))) == str(Digest.of(b"x")).replace(":", "-")
     long = Digest.of(b"x", "sha512")
@@ -120,13 +120,13 @@ def test_the_referrers_tag_fits_into_a_tag() -> None:
         (None, None),
     ],
 )
-def test_platforms(value: object, platform: str | None) -> None:
-    """As people write them; what is nonsense is none."""
+def test_platform_of(value: object, platform: str | None) -> None:
+    """A platform prints as people write one; a malformed object has none."""
     assert platform_of(value) == platform
 
 
-def test_descriptors_in_a_list_of_anything() -> None:
-    """Only those that are some."""
+def test_descriptors_of_skips_malformed_ones() -> None:
+    """Only the valid descriptors of a list are returned."""
     good = descriptor("a", platform={"os": "linux", "architecture": "arm64"})
     (found,) = descriptors_of([good, {"digest": "x"}, {}])
     assert (found.digest, found.platform) == (Digest.of(b"a"), "linux/arm64")

@@ -1,11 +1,11 @@
-"""Byte ranges: RFC 9110 section 14, as registry clients use them."""
+"""Byte ranges (RFC 9110 section 14), as registry clients use them."""
 
 import email
 
 import pytest
 
 from mirror.oci.errors import Code, RegistryError
-from mirror.oci.ranges import MOST_RANGES, Span, multipart, parse_content_range, parse_range, total_length
+from mirror.oci.ranges import MAX_RANGES, Span, multipart, parse_content_range, parse_range, total_length
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ from mirror.oci.ranges import MOST_RANGES, Span, multipart, parse_content_range,
         ("bytes=1-2,-3", [Span(1, 3), Span(97, 100)]),
     ],
 )
-def test_ranges_that_can_be_served(header: str, spans: list[Span]) -> None:
-    """Clamped to what there is, in the order asked."""
+def test_range_is_parsed(header: str, spans: list[Span]) -> None:
+    """Spans are clamped to the content and are in the requested order."""
     assert parse_range(header, 100) == spans
 
 
@@ -47,11 +47,11 @@ def test_ranges_that_can_be_served(header: str, spans: list[Span]) -> None:
         "bytes=0-1,100-",
         "bytes=0-1,-0",
         f"bytes={'9' * 30}-",
-        "bytes=" + ",".join(["0-0"] * (MOST_RANGES + 1)),
+        "bytes=" + ",".join(["0-0"] * (MAX_RANGES + 1)),
     ],
 )
-def test_ranges_that_are_ignored(header: str) -> None:
-    """Not understood, abusive, or several with one beyond the end: everything is served instead."""
+def test_range_is_ignored(header: str) -> None:
+    """A malformed or abusive header, or several ranges with one beyond the end, gets the whole content."""
     assert parse_range(header, 100) == []
 
 
@@ -59,24 +59,24 @@ def test_ranges_that_are_ignored(header: str) -> None:
     ("header", "size"),
     [("bytes=100-", 100), ("bytes=500-600", 100), ("bytes=-0", 100), ("bytes=0-", 0), ("bytes=-5", 0)],
 )
-def test_one_range_beyond_the_end_is_an_error(header: str, size: int) -> None:
-    """416, with the size in Content-Range."""
+def test_range_beyond_the_end_is_an_error(header: str, size: int) -> None:
+    """A single range beyond the end is a 416 with the size in Content-Range."""
     with pytest.raises(RegistryError) as refused:
         parse_range(header, size)
     assert (refused.value.code, refused.value.status) == (Code.RANGE_INVALID, 416)
     assert refused.value.headers == {"Content-Range": f"bytes */{size}"}
 
 
-def test_a_range_that_ends_before_it_begins() -> None:
-    """Alone it is 416, as the OCI conformance suite wants it; among several it makes them all ignored."""
+def test_range_that_ends_before_its_beginning() -> None:
+    """A single inverted range is a 416, as the OCI conformance suite expects; several are then ignored."""
     with pytest.raises(RegistryError) as refused:
         parse_range("bytes=500-0", 2048)
     assert refused.value.status == 416
     assert parse_range("bytes=0-1,500-0", 2048) == []
 
 
-def test_a_multipart_body_is_what_parsers_expect() -> None:
-    """Parts in order with type and range, and a length that is exact."""
+def test_multipart_body_parses() -> None:
+    """Parts are in order, with type and range, and the announced length is exact."""
     content = bytes(range(100))
     spans = [Span(50, 60), Span(0, 1), Span(99, 100)]
     parts = multipart(spans, 100, "application/octet-stream", "boundary")
@@ -88,8 +88,8 @@ def test_a_multipart_body_is_what_parsers_expect() -> None:
     assert [each["Content-Range"] for each in messages] == [s.content_range(100) for s in spans]
 
 
-def test_content_range_is_read() -> None:
-    """The part and the size, which may be unknown."""
+def test_content_range_is_parsed() -> None:
+    """The span and the size are returned; the size may be unknown."""
     assert parse_content_range("bytes 0-9/100") == (Span(0, 10), 100)
     assert parse_content_range(" bytes 5-5/* ") == (Span(5, 6), None)
 
@@ -98,7 +98,7 @@ def test_content_range_is_read() -> None:
     "header",
     ["", "bytes */100", "bytes 9-0/100", "bytes 0-100/100", "bytes 0-9", "lines 0-9/100", "bytes a-b/c"],
 )
-def test_a_content_range_that_makes_no_sense(header: str) -> None:
-    """ValueError, for the caller to say whose fault it is."""
+def test_impossible_content_range_is_refused(header: str) -> None:
+    """The error is ValueError: the caller knows whose fault the header is."""
     with pytest.raises(ValueError, match="Content-Range"):
         parse_content_range(header)

@@ -1,4 +1,4 @@
-"""What a path asks for, and of which upstream."""
+"""The parser of request paths: content and upstream."""
 
 import pytest
 
@@ -43,10 +43,10 @@ def parse(path: str, ns: str | None = None, host: str | None = None) -> Target:
         ("/v2/a/b/tags/list", None, "[::1]:5000", "quay.io", Via.HOST),
     ],
 )
-def test_prefix_then_ns_then_host_then_root(
+def test_upstream_by_prefix_then_ns_then_host_then_root(
     path: str, ns: str | None, host: str | None, upstream: str, via: Via
 ) -> None:
-    """The strongest hint decides; a client that sends ns has another place to go, prefix or not."""
+    """The strongest hint decides; a client that sends ns has other mirrors to try, prefix or not."""
     assert parse(path, ns, host) == Target(TargetKind.TAGS, via, upstream, Repository(upstream, "a/b"))
 
 
@@ -60,8 +60,8 @@ def test_prefix_then_ns_then_host_then_root(
         ("/v2/a/b/tags/list", TargetKind.TAGS, None),
     ],
 )
-def test_each_kind_of_content(path: str, kind: TargetKind, reference: Tag | Digest | None) -> None:
-    """Manifests by tag and digest, the rest by digest."""
+def test_target_of_each_kind(path: str, kind: TargetKind, reference: Tag | Digest | None) -> None:
+    """Manifests have a tag or a digest, other content has a digest."""
     expected = Target(kind, Via.ROOT, "docker.io", Repository("docker.io", "a/b"), reference)
     assert parse(path) == expected
 
@@ -77,13 +77,13 @@ def test_each_kind_of_content(path: str, kind: TargetKind, reference: Tag | Dige
         ("/v2/quay.io/", "quay.io", Via.PREFIX),
     ],
 )
-def test_the_base(path: str, upstream: str, via: Via) -> None:
-    """With and without the slash, at the root and under a prefix."""
+def test_target_of_the_api_root(path: str, upstream: str, via: Via) -> None:
+    """The API root parses with and without the slash, at the root and under a prefix."""
     assert parse(path) == Target(TargetKind.BASE, via, upstream)
 
 
-def test_the_catalog() -> None:
-    """Of everything at the root; of one upstream where one is named."""
+def test_target_of_the_catalog() -> None:
+    """The catalog at the root is that of all upstreams; a named upstream has its own."""
     assert parse("/v2/_catalog") == Target(TargetKind.CATALOG, Via.ROOT, None)
     assert parse("/v2/_catalog", "quay.io") == Target(TargetKind.CATALOG, Via.NS, "quay.io")
     assert parse("/v2/_catalog", None, "quay.mirror.test") == Target(TargetKind.CATALOG, Via.HOST, "quay.io")
@@ -100,8 +100,8 @@ def test_the_catalog() -> None:
         ("/v2/library/alpine/tags/list", "library/alpine"),
     ],
 )
-def test_only_docker_hub_has_a_library(path: str, repository: str) -> None:
-    """One component becomes library/ there, and stays what it is elsewhere."""
+def test_docker_hub_alone_has_the_library_namespace(path: str, repository: str) -> None:
+    """A name of one component gets `library/` at Docker Hub and stays as written elsewhere."""
     target = parse(path)
     assert target.repository is not None
     assert target.repository.path == repository
@@ -110,7 +110,7 @@ def test_only_docker_hub_has_a_library(path: str, repository: str) -> None:
 @pytest.mark.parametrize(
     "name", ["blobs/x", "manifests/manifests", "tags/list", "v2/v2", "a/b/c/d/e", "a__b/c---d"]
 )
-def test_paths_are_read_from_the_right(name: str) -> None:
+def test_path_is_parsed_from_the_right(name: str) -> None:
     """A repository may have components that look like parts of a route."""
     target = parse(f"/v2/{name}/manifests/t")
     assert target.repository == Repository("docker.io", name)
@@ -158,16 +158,16 @@ def test_paths_are_read_from_the_right(name: str) -> None:
         ("/v1/a", Code.NAME_UNKNOWN, 404),
     ],
 )
-def test_what_does_not_parse_is_refused(path: str, code: Code, status: int) -> None:
-    """Each with its code, its status and a sentence that helps."""
+def test_invalid_path_is_refused(path: str, code: Code, status: int) -> None:
+    """Each error has its code, its status and a sentence that helps."""
     with pytest.raises(RegistryError) as refused:
         parse(path)
     assert (refused.value.code, refused.value.status) == (code, status)
     assert len(refused.value.message) > 20
 
 
-def test_an_unknown_upstream_is_told_what_there_is() -> None:
-    """By ns and by prefix; control characters are not echoed."""
+def test_unknown_upstream_error_lists_the_configured_ones() -> None:
+    """The error lists the upstreams, for ns and for a prefix, and does not echo control characters."""
     for path, ns in (("/v2/a/tags/list", "evil\r\n.test"), ("/evil.test/v2/a/tags/list", None)):
         with pytest.raises(RegistryError, match=r"serves docker.io, quay.io, reg.test:5000") as refused:
             parse(path, ns)
@@ -175,30 +175,30 @@ def test_an_unknown_upstream_is_told_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["evil.test", "evil.test:5000", "LAN"])
-def test_an_unknown_upstream_can_be_added(name: str) -> None:
-    """The message has the line for the configuration, where the name can be one."""
+def test_unknown_upstream_error_has_the_line_to_add(name: str) -> None:
+    """The message has the line for the configuration if the name is a valid host name."""
     for path, ns in (("/v2/a/tags/list", name), (f"/{name}/v2/a/tags/list", None)):
         with pytest.raises(RegistryError, match=rf"\[\[upstream\]\] name = '{name}'"):
             parse(path, ns)
 
 
 @pytest.mark.parametrize("name", ["", "..", "a b", "http://evil.test", "a\r\nb"])
-def test_what_is_no_name_of_a_registry_is_not_to_be_added(name: str) -> None:
-    """Nobody is told to write nonsense into a configuration."""
+def test_unknown_upstream_error_suggests_no_invalid_name(name: str) -> None:
+    """An invalid name gets no line for the configuration."""
     with pytest.raises(RegistryError, match="is not configured here") as refused:
         parse("/v2/a/tags/list", name)
     assert "To add it" not in refused.value.message
 
 
-def test_values_print_as_they_are_written() -> None:
-    """Repositories with their upstream, targets of every kind as paths."""
+def test_values_print_as_written() -> None:
+    """Repositories print with their upstream, targets of every kind as paths."""
     assert str(Repository("quay.io", "a/b")) == "quay.io/a/b"
     for path in ("/v2/", "/v2/_catalog", "/v2/quay.io/", "/v2/quay.io/_catalog"):
         assert parse(parse(path).path()).kind is parse(path).kind
     assert parse("/v2/_catalog").path() == "/v2/_catalog"
 
 
-def test_a_hosts_own_repositories_may_have_dots() -> None:
-    """A dotted first component is a registry only where nobody said which registry is meant."""
+def test_repository_may_begin_with_a_dotted_component() -> None:
+    """A dotted first component names a registry only if the request names no upstream otherwise."""
     target = parse("/v2/my.org/app/tags/list", "quay.io")
     assert target.repository == Repository("quay.io", "my.org/app")
