@@ -79,12 +79,12 @@ class Cache:
 
         What is asked then goes on being asked, and who comes back after that may find it answered.
         """
-        silent = self._upstreams[repository.upstream].own.silent
+        silent = self._upstreams[repository.upstream].own.unresponsive
         return min(seconds, self._fallback_after) if silent else seconds
 
     def waited_in_vain(self, repository: Repository, seconds: float) -> bool:
         """A client was kept waiting for so long. Whether it was the upstream that it waited for."""
-        return self._upstreams[repository.upstream].waited_in_vain(seconds)
+        return self._upstreams[repository.upstream].report_timeout(seconds)
 
     def spare_room(self) -> None:
         """What was just used had to be evicted: fetch nothing ahead for a while."""

@@ -35,7 +35,7 @@ class Completeness:
     async def ensure(self, repository: Repository, digest: Digest) -> None:
         """Raises UpstreamError when blobs are missing that cannot be had. Costs nothing in good times."""
         upstream = self._upstreams[repository.upstream]
-        if not self._enforced or upstream.answers:
+        if not self._enforced or upstream.available:
             return
         missing = await self._missing(repository, digest)
         if missing:

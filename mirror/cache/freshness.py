@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from mirror.config.schema import TagRuleSettings, TagSettings
 from mirror.oci.reference import Repository, Tag
-from mirror.upstream.rate_limit import Pressure
+from mirror.upstream.rate_limit import BudgetLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class FreshnessTerms:
         """Whether it is used while the upstream is being asked."""
         return 0 <= age < self.fresh + self.stale_while_revalidate
 
-    def spared(self, age: float, pressure: Pressure) -> bool:
+    def spared(self, age: float, pressure: BudgetLevel) -> bool:
         """Whether it is used, as stale, so that the upstream need not be asked: it allows little more."""
-        stretched = math.isinf(pressure.stretch) or self.fresh <= age < self.fresh * pressure.stretch
+        stretched = math.isinf(pressure.ttl_factor) or self.fresh <= age < self.fresh * pressure.ttl_factor
         return stretched and self.at_worst(age)
 
     def at_worst(self, age: float) -> bool:

@@ -82,7 +82,7 @@ class ManifestCache:
     async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
         # What another repository is refused says nothing about ours: then until it is ours that is asked.
         while True:
-            self._upstreams[repository.upstream].refuse_while_silent(digest)
+            self._upstreams[repository.upstream].raise_if_unresponsive(digest)
             fetched = await self._fetching.do(digest, partial(self._ask, repository, digest))
             found, ours = fetched.found, fetched.repository == repository
             if isinstance(found, StoredManifest):

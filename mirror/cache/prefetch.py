@@ -149,22 +149,25 @@ class Prefetch:
     def _has_room(self, upstream: Upstream) -> bool:
         """Whether a connection is left for a client when one more fill has started."""
         ahead = sum(flight.repository.upstream == upstream.name for flight in self._ahead)
-        return any(max(each.lanes, ahead) + 2 <= each.registry.most_bodies for each in upstream.sources)
+        return any(
+            max(each.active_connections, ahead) + 2 <= each.registry.max_blob_connections
+            for each in upstream.sources
+        )
 
     def _allowed(self, repository: Repository, now: float) -> bool:
         """Not while we rest, a rate limit runs out, a source asked for less, or none is well."""
         upstream = self._upstreams[repository.upstream]
-        if not upstream.pressure(repository.path).ahead:
+        if not upstream.budget_level(repository.path).prefetch:
             return False
         well = [
             source
             for source in upstream.sources
             # A single connection is for clients.
-            if source.health.state(now) is BreakerState.CLOSED and source.registry.most_bodies > 1
+            if source.health.state(now) is BreakerState.CLOSED and source.registry.max_blob_connections > 1
         ]
         if not self._context.store.keeps:
             return False
-        calm = bool(well) and not any(source.resting(now) for source in well)
+        calm = bool(well) and not any(source.throttled(now) for source in well)
         return calm and now >= self._rest_until
 
     def _count(self, outcome: str, count: int = 1) -> None:

@@ -202,7 +202,7 @@ class GrowingReader:
 
     async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> BlobReader:
         before = SentPart(self.file, sent, self._executor)
-        while error.elsewhere and self._rescue.again is not None:
+        while error.retry_elsewhere and self._rescue.again is not None:
             fresh = (await self._rescue.again()).content
             if isinstance(fresh, SmallBlob | PassThroughBlob):
                 break

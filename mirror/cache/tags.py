@@ -64,11 +64,11 @@ class TagCache:
         entry = await self._store.tag(repository, tag)
         if entry is None:
             # What is here by its digest costs no GET when a HEAD tells the digest first, but one more trip.
-            spare = self._upstreams[repository.upstream].pressure(repository.path) is not PLENTY
+            spare = self._upstreams[repository.upstream].budget_level(repository.path) is not PLENTY
             first = partial(self._first, repository, tag, asked)
             find = partial(self._renewed, repository, tag) if spare else first
             with self._missing.remembering((repository, tag)):
-                self._upstreams[repository.upstream].refuse_while_silent(tag)
+                self._upstreams[repository.upstream].raise_if_unresponsive(tag)
                 return await self._getting.do((repository, tag), find)
         left = self._left(repository, tag, entry)
         if left > 0:
@@ -82,7 +82,7 @@ class TagCache:
         entry = await self._store.tag(repository, tag)
         if entry is None:
             with self._missing.remembering((repository, tag)):
-                self._upstreams[repository.upstream].refuse_while_silent(tag)
+                self._upstreams[repository.upstream].raise_if_unresponsive(tag)
                 return _info(await self._confirm(repository, tag), Outcome.MISS)
         left = self._left(repository, tag, entry)
         if left > 0:
@@ -104,8 +104,8 @@ class TagCache:
     def spares(self, repository: Repository, age: float) -> bool:
         """Whether what was said of the repository so long ago is used because asking is dear now."""
         upstream = self._upstreams[repository.upstream]
-        pressure = upstream.pressure(repository.path)
-        return upstream.answers and self._freshness.of(repository).spared(age, pressure)
+        pressure = upstream.budget_level(repository.path)
+        return upstream.available and self._freshness.of(repository).spared(age, pressure)
 
     async def _confirmed(
         self, repository: Repository, tag: Tag, entry: TagEntry, ways: tuple[Ask[T], Stale[T]]
@@ -119,11 +119,11 @@ class TagCache:
         ask, stale = ways
         age = self._context.clock() - entry.confirmed
         terms, upstream = self._freshness.of(repository, tag), self._upstreams[repository.upstream]
-        spared = terms.spared(age, upstream.pressure(repository.path))
-        if spared or terms.at_once(age) or (terms.at_worst(age) and not upstream.answers):
+        spared = terms.spared(age, upstream.budget_level(repository.path))
+        if spared or terms.at_once(age) or (terms.at_worst(age) and not upstream.available):
             found = await stale(Unconfirmed(age, _why(upstream, spared=spared)))
             if found is not None:
-                wanted = not (spared and upstream.answers) and upstream.may_be_asked
+                wanted = not (spared and upstream.available) and upstream.allows_request
                 if wanted and not self._renewing.running((repository, tag)):
                     renewing = self._renew_quietly(repository, tag)
                     self._context.tasks.spawn(renewing, name=f"renew {repository}:{tag}")
@@ -136,7 +136,7 @@ class TagCache:
             if found is not None:
                 return found
             # Only our patience has ended, and what that was for has been evicted: it is still being asked.
-            if isinstance(error, LateAnswer) and upstream.answers:
+            if isinstance(error, LateAnswer) and upstream.available:
                 return await ask()
             raise
 
@@ -157,7 +157,7 @@ class TagCache:
 
     async def in_time(self, repository: Repository, asking: Awaitable[T]) -> T:
         """With an answer to fall back on, nobody waits long for an upstream; it goes on being asked."""
-        seconds = self._fallback_after if self._upstreams[repository.upstream].answers else 0.0
+        seconds = self._fallback_after if self._upstreams[repository.upstream].available else 0.0
         try:
             async with asyncio.timeout(seconds):
                 return await asking
@@ -217,7 +217,7 @@ class TagCache:
 
 def _why(upstream: Upstream, *, spared: bool) -> str:
     """What is told about a stale answer that nobody waited for."""
-    if not upstream.answers:
+    if not upstream.available:
         return f"{upstream.name} has not answered lately"
     return spared_words(upstream.name) if spared else "being asked about"
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import UpstreamError
-from mirror.upstream.http.transport import Arriving
+from mirror.upstream.http.transport import PartReader
 from mirror.util.tasks import Tasks, stop_task
 
 # How far the network may be ahead of the disk, in bytes per connection.
@@ -66,9 +66,9 @@ class BodyBuffer:
 
 
 @asynccontextmanager
-async def arriving(body: BlobBody, skip: int, tasks: Tasks) -> AsyncIterator[Arriving]:
+async def arriving(body: BlobBody, skip: int, tasks: Tasks) -> AsyncIterator[PartReader]:
     """What comes of a body, without its first `skip` bytes; UpstreamError after all before it."""
-    straight = None if skip else body.arriving()
+    straight = None if skip else body.direct_reader()
     if straight is not None:
         yield straight
         return

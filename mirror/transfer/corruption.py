@@ -61,7 +61,7 @@ class CorruptionTracker:
             return []
         now = time.monotonic()
         left = [source for source in sources if source not in doubt.caught]
-        return sorted(left, key=lambda source: not source.health.may_be_asked(now))
+        return sorted(left, key=lambda source: not source.health.allows_request(now))
 
     async def settle(self, growing: GrowingFile) -> dict[Source, bool]:
         """The right blob is here: of each source that was suspected, whether it lied."""

@@ -25,7 +25,7 @@ from mirror.transfer.plan import Lane, Ramp
 from mirror.transfer.source_selector import SourceSelector
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.transport import Arriving
+from mirror.upstream.http.transport import PartReader
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import LONGEST_REST, Source
 from mirror.upstream.upstream import Upstream
@@ -139,7 +139,7 @@ class Download:
             self._start(source, self._first_span(source), now)
             return
         lane = next(iter(self._lanes))
-        patience = lane.source.health.patience() * (1 + self._choice.silences(lane.source))
+        patience = lane.source.health.hedge_delay() * (1 + self._choice.silences(lane.source))
         late = lane.asked and not lane.answered and now - lane.began > patience
         if late and len(self._choice.candidates()) > 1:
             self._give_up(lane, "source does not answer, asking another")
@@ -150,12 +150,12 @@ class Download:
             return 1
         candidates = self._choice.candidates()
         if self._ramp is None:
-            learnt = max(source.level for source in candidates)
+            learnt = max(source.concurrency for source in candidates)
             self._ramp = Ramp(self._order.settings.parallel, learnt)
         received = self._done + sum(lane.offset - lane.start for lane in self._lanes)
         flowing = sum(lane.first is not None for lane in self._lanes)
         self._ramp.observe(now, received, flowing, self._effort.seconds())
-        return 1 if all(source.resting(now) for source in candidates) else self._ramp.level
+        return 1 if all(source.throttled(now) for source in candidates) else self._ramp.level
 
     def _counted(self) -> int:
         """How many of the lanes there are count as such."""
@@ -174,7 +174,7 @@ class Download:
 
     def _divisible(self, growing: GrowingFile) -> bool:
         large = growing.size > self._order.settings.parallel_above
-        return large and any(source.ranges for source in self._choice.candidates())
+        return large and any(source.supports_ranges for source in self._choice.candidates())
 
     def _start_next(
         self, growing: GrowingFile, gaps: tuple[Sequence[Span], Sequence[int]], level: int, now: float
@@ -185,14 +185,14 @@ class Download:
         source = self._choice.pick(Counter(lane.source for lane in self._lanes), beginning)
         if source in beginning:  # the others rest
             return False
-        if self._lanes and (not source.ranges or source.full or source.resting(now)):
+        if self._lanes and (not source.supports_ranges or source.saturated or source.throttled(now)):
             return False
         if not self._divisible(growing):
             length = growing.size
         else:
             left = sum(gap.length for gap in missing) - sum(lane.left for lane in self._lanes)
             sharers = level
-            if self._ramp is not None and not source.resting(now):
+            if self._ramp is not None and not source.throttled(now):
                 sharers = max(level, self._ramp.likely(now))  # a long span would be the last one to end
             length = plan.span_length(max(left, 1), sharers, source.health.speed, growing.chunk_size)
         span = plan.next_span(missing, self._lanes, wanted, length, growing.chunk_size)
@@ -231,13 +231,17 @@ class Download:
         order = self._order
         if order.missing is None and order.size is None:
             # The answer to a range tells the size too, and others can bring the rest, if that is worth it.
-            ranged = order.settings.parallel > 1 and source.ranges and not self._whole
+            ranged = order.settings.parallel > 1 and source.supports_ranges and not self._whole
             return Span(0, max(plan.FIRST_SPAN, order.settings.parallel_above) if ranged else ENDLESS)
         gap = order.missing[0] if order.missing else Span(0, order.size or 0)
         left = sum(each.length for each in order.missing or [gap])
-        if order.settings.parallel == 1 or left <= order.settings.parallel_above or not source.ranges:
+        if (
+            order.settings.parallel == 1
+            or left <= order.settings.parallel_above
+            or not source.supports_ranges
+        ):
             return gap
-        length = plan.span_length(left, source.level, source.health.speed, order.settings.chunk_size)
+        length = plan.span_length(left, source.concurrency, source.health.speed, order.settings.chunk_size)
         return plan.bounded(gap.start, gap.stop, length, order.settings.chunk_size)
 
     def _start(self, source: Source, span: Span, now: float) -> None:
@@ -253,7 +257,7 @@ class Download:
         # To the end without a bound: of the whole it is then the plainest request there is.
         span = (lane.start, None if lane.stop in (size, ENDLESS) else lane.stop)
         shortcut = self._shortcuts.setdefault(lane.source, DirectLocation())
-        async with lane.source.turn():
+        async with lane.source.connection_slot():
             lane.asked, lane.began, lane.last = True, (now := time.monotonic()), now
             try:
                 async with lane.source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
@@ -275,7 +279,9 @@ class Download:
         self._whole = self._whole or (blind and error.status in (206, 416))
         return blind and self._whole
 
-    async def _take(self, lane: Lane[Source], body: BlobBody, next_parts: Arriving, *, ranged: bool) -> None:
+    async def _take(
+        self, lane: Lane[Source], body: BlobBody, next_parts: PartReader, *, ranged: bool
+    ) -> None:
         """What is of use of an answer."""
         growing = self._growing or await self._open(lane, body)
         if body.total not in (None, growing.size):
@@ -296,10 +302,10 @@ class Download:
     def _of_use(self, lane: Lane[Source], body: BlobBody, growing: GrowingFile, *, ranged: bool) -> bool:
         """Whether the body has what the lane is for; what it shows about the source is remembered."""
         if ranged:
-            lane.source.ranges = not body.whole
+            lane.source.supports_ranges = not body.whole
         if body.whole and ranged:
             if len(self._lanes) > 1 or (
-                lane.start and any(each.ranges for each in self._choice.candidates())
+                lane.start and any(each.supports_ranges for each in self._choice.candidates())
             ):
                 return False  # others bring it, without reading all that is here once more
             lane.stop = growing.size
@@ -309,7 +315,7 @@ class Download:
                 return lane.start == gap.start or lane.start % growing.chunk_size == 0
         return False
 
-    async def _receive(self, lane: Lane[Source], next_parts: Arriving, growing: GrowingFile) -> None:
+    async def _receive(self, lane: Lane[Source], next_parts: PartReader, growing: GrowingFile) -> None:
         try:
             while lane.left and (parts := await next_parts()):
                 length = sum(len(part) for part in parts)
@@ -322,7 +328,7 @@ class Download:
                 lane.writing = False
                 lane.moved(time.monotonic(), length)
         finally:
-            lane.source.health.brought(lane.offset - lane.start, lane.last - lane.began)
+            lane.source.health.record_transfer(lane.offset - lane.start, lane.last - lane.began)
             if lane.offset > lane.start:
                 self.parts[lane.source].append(Span(lane.start, lane.offset))
         if lane.left:
@@ -370,7 +376,7 @@ class Download:
             self._choice.back_off(lane.source)
         log.info("transfer broke, resuming", reason=str(error), source=lane.source.name, **self._about())
         pause = self._failures.pause(PAUSES)
-        if all(source.resting(now) for source in self._choice.candidates()):
+        if all(source.throttled(now) for source in self._choice.candidates()):
             pause = max(pause, min(error.retry_after or 0.0, LONGEST_REST))
         self._not_before = now + pause
 
@@ -378,7 +384,7 @@ class Download:
         """The next blob begins with as many connections as paid for this one."""
         if self._ramp is not None:
             for source in self.parts:
-                source.level = self._ramp.settled
+                source.concurrency = self._ramp.settled
 
     async def _stop(self) -> None:
         for task in self._lanes.values():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from mirror.upstream.http.low_speed import worthwhile
+from mirror.upstream.http.low_speed import made_progress
 
 
 class ConsecutiveFailures:
@@ -25,7 +25,7 @@ class ConsecutiveFailures:
         if began < self._last:
             return
         seconds = now - max(began, self._last)
-        worth = worthwhile(received - self._received, seconds)
+        worth = made_progress(received - self._received, seconds)
         self._in_a_row = 0 if worth else self._in_a_row + 1
         self._received, self._last = received, now
 

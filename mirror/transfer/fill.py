@@ -193,7 +193,7 @@ class Fill:
         error = WrongBytes(
             Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
         )
-        error.elsewhere = elsewhere
+        error.retry_elsewhere = elsewhere
         return error
 
     async def _judge(self) -> None:

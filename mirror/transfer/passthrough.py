@@ -152,7 +152,7 @@ class PassThroughBlob:
         shortcut = self._shortcut.setdefault(source, DirectLocation())
         asked = (span.start, None if span.stop == self.size else span.stop)
         path, began, left = self._repository.path, time.monotonic(), span.length
-        async with source.turn(), source.open_blob(path, self._digest, asked, shortcut) as body:
+        async with source.connection_slot(), source.open_blob(path, self._digest, asked, shortcut) as body:
             if body.total not in (None, self.size):
                 message = f"{self._digest} is {self.size} bytes, not {body.total}"
                 raise UpstreamError(Failure.INVALID, message)
@@ -164,13 +164,13 @@ class PassThroughBlob:
                     yield wanted
                 if not left:
                     break
-        source.health.brought(span.length - left, time.monotonic() - began)
+        source.health.record_transfer(span.length - left, time.monotonic() - began)
         if left:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._digest}: ended {left} bytes early")
 
     def _pick(self) -> Source:
         """The best that has not failed; of those that have, the upstream's own endpoint."""
-        fresh = [source for source in self._upstream.usable() if source not in self._failed]
+        fresh = [source for source in self._upstream.usable_sources() if source not in self._failed]
         return fresh[0] if fresh else self._upstream.own
 
     def _wrong(self) -> UpstreamError:

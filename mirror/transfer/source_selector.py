@@ -31,7 +31,7 @@ class SourceSelector:
             return [own]
         if alone := [source for source in self._alone if source not in self._refused]:
             return alone[:1]
-        candidates = [source for source in self._upstream.usable() if source not in self._refused]
+        candidates = [source for source in self._upstream.usable_sources() if source not in self._refused]
         if not candidates:
             candidates = [source for source in self._upstream.sources if source not in self._refused]
         if not candidates:
@@ -46,14 +46,14 @@ class SourceSelector:
         """
         now = time.monotonic()
         candidates = self.candidates()
-        candidates = [source for source in candidates if not source.resting(now)] or candidates
+        candidates = [source for source in candidates if not source.throttled(now)] or candidates
         candidates = [each for each in candidates if self._shunned.get(each, now) <= now] or candidates
         candidates = [source for source in candidates if source not in beginning] or candidates
         fastest = max(source.health.speed for source in candidates) or 1.0
 
         def share(source: Source) -> float:
             speed = source.weight * (source.health.speed or fastest) / (1 + 9 * self._silent[source])
-            usable = not busy or (source.ranges and not source.full)
+            usable = not busy or (source.supports_ranges and not source.saturated)
             return speed / (1 + busy.get(source, 0)) if usable else 0.0
 
         return max(candidates, key=share)

@@ -20,7 +20,7 @@ from mirror.config.schema import LoginSettings, UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.auth import Authorizer
 from mirror.upstream.http.transport import Transport
-from mirror.upstream.rate_limit import OUT, PLENTY, Pressure, RateLimit
+from mirror.upstream.rate_limit import OUT, PLENTY, BudgetLevel, RateLimit
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -48,15 +48,15 @@ class Account:
         return f"Account({self.name!r})"
 
     @property
-    def turn(self) -> tuple[bool, bool, bool]:
+    def preference(self) -> tuple[bool, bool, bool]:
         """Less is better; equal ones are used in the order of the configuration."""
-        return (self.auth.refused, self.rate_limit.refused, self.rate_limit.pressure is OUT)
+        return (self.auth.refused, self.rate_limit.refused, self.rate_limit.budget_level is OUT)
 
     def observe(self, headers: Mapping[str, str], status: int, upstream: str) -> None:
         """An answer of the upstream itself came to a request with this account."""
-        before = self.rate_limit.pressure
+        before = self.rate_limit.budget_level
         self.rate_limit.observe(headers, status)
-        now = self.rate_limit.pressure
+        now = self.rate_limit.budget_level
         if now is not before:
             reading = self.rate_limit.reading
             values = {"remaining": reading.remaining, "limit": reading.limit} if reading is not None else {}
@@ -76,7 +76,7 @@ class Account:
         reading = self.rate_limit.reading
         return {
             "account": self.name,
-            "budget": self.rate_limit.pressure.name,
+            "budget": self.rate_limit.budget_level.name,
             "limit": reading and reading.limit,
             "remaining": reading and reading.remaining,
             "window": reading and reading.window,
@@ -122,7 +122,7 @@ class Accounts:
         """The account for the next request."""
         if len(self.all) == 1:
             return self.all[0]
-        best = min(self.all, key=lambda account: account.turn)
+        best = min(self.all, key=lambda account: account.preference)
         mine = self._claim(repository)
         if mine is None:
             self._claims[repository] = _Claim(best, self._clock() + CLAIMED_FOR)
@@ -133,30 +133,32 @@ class Accounts:
             return best
         return mine.account
 
-    def read(self, repository: str, account: Account) -> None:
+    def confirm_claim(self, repository: str, account: Account) -> None:
         """The account was given something of the repository."""
         claim = self._claim(repository)
         if claim is not None and claim.account is account:
             claim.until = math.inf
 
-    def not_asked(self, repository: str, account: Account) -> None:
+    def release_claim(self, repository: str, account: Account) -> None:
         """The upstream was not asked after all: the account got no token."""
         claim = self._claim(repository)
         if claim is not None and claim.account is account and claim.until != math.inf:
             del self._claims[repository]
 
-    def pressure(self, repository: str) -> Pressure:
+    def budget_level(self, repository: str) -> BudgetLevel:
         """How sparing to be with requests for the repository: as the account allows that has most left."""
         claim, known = self._claims.get(repository), self._openness.get(repository)
         if claim is not None and known is not None and not known.public and self._clock() < known.until:
-            return claim.account.rate_limit.pressure
+            return claim.account.rate_limit.budget_level
         usable = [account for account in self.all if not account.auth.refused] or self.all
-        return min((account.rate_limit.pressure for account in usable), key=lambda pressure: pressure.stretch)
+        return min(
+            (account.rate_limit.budget_level for account in usable), key=lambda level: level.ttl_factor
+        )
 
-    def scrubbed(self, text: str) -> str:
+    def redacted(self, text: str) -> str:
         """`text` without any of the passwords, should an upstream echo one."""
         for account in self.all:
-            text = account.auth.scrubbed(text)
+            text = account.auth.redacted(text)
         return text
 
     def _claim(self, repository: str) -> _Claim | None:

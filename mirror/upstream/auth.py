@@ -228,12 +228,12 @@ class Authorizer:
         message = f"{self._transport.name}: {redact_url(wanted.realm)} answered {status} to {who}"
         if self._settings.username is not None and not wanted.personal:
             message += " (the password goes only to origins in realms)"
-        if detail := self.scrubbed(excerpt(body, response.content_type)):
+        if detail := self.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         return UpstreamError(failure, message, status=status, retry_after=retry_after)
 
-    def scrubbed(self, text: str) -> str:
+    def redacted(self, text: str) -> str:
         """`text` without the configured password, should an upstream echo it."""
         password = self._settings.password
         secret = password.get_secret_value() if password is not None else ""

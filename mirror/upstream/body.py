@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mirror.oci.ranges import Span, parse_content_range
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.transport import Arriving, Response
+from mirror.upstream.http.transport import PartReader, Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class ReadOptions:
     """
 
     chunks: Callable[[], AsyncGenerator[bytes, None]]
-    arriving: Callable[[], Arriving | None]
+    direct_reader: Callable[[], PartReader | None]
 
 
 class BlobBody:
@@ -54,12 +54,12 @@ class BlobBody:
             message = f"{self._name}: the body ended after {received} of {self._length} bytes"
             raise UpstreamError(Failure.UNREACHABLE, message)
 
-    def arriving(self) -> Arriving | None:
+    def direct_reader(self) -> PartReader | None:
         """The bytes straight from the socket, once, instead of by `chunks`; None where that has to do.
 
         UpstreamError as there, but not when less was sent than was asked for: who takes it counts.
         """
-        return self._reading.arriving()
+        return self._reading.direct_reader()
 
 
 def blob_body(name: str, response: Response, asked: Span | None, reading: ReadOptions) -> BlobBody:

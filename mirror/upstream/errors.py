@@ -39,7 +39,7 @@ class UpstreamError(Exception):
         self.message = message
         self.status = status
         self.retry_after = retry_after
-        self.silent = False  # there was no answer at all, not even the beginning of one
+        self.unanswered = False  # there was no answer at all, not even the beginning of one
 
     @property
     def temporary(self) -> bool:
@@ -50,4 +50,6 @@ class UpstreamError(Exception):
 class WrongBytes(UpstreamError):
     """What was sent is not what its digest names."""
 
-    elsewhere = False  # whether there is a source that may have the right ones: it was not wrong about these
+    retry_elsewhere = (
+        False  # whether there is a source that may have the right ones: it was not wrong about these
+    )

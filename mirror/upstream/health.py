@@ -18,7 +18,7 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 JITTER = 0.25
 # A source that sent wrong bytes is out for this long, in seconds: nothing about it can be trusted.
-OUT_FOR_LIES = 600.0
+CORRUPT_FOR = 600.0
 # The weight of the newest measurement in the averages.
 NEWEST = 0.3
 # What a source is taken for that has not been asked yet: bytes a second, and seconds.
@@ -61,37 +61,37 @@ class SourceHealth:
 
     def usable(self, now: float) -> bool:
         """Whether a request may be sent, and what comes may be believed."""
-        return self.trusted(now) and self.may_be_asked(now)
+        return self.trusted(now) and self.allows_request(now)
 
     def trusted(self, now: float) -> bool:
         """Whether it has not sent wrong bytes lately, as far as is known."""
         return now >= max(self._out_until, self._suspected_until)
 
-    def may_be_asked(self, now: float) -> bool:
+    def allows_request(self, now: float) -> bool:
         """Whether a request may be sent: while half-open, one at a time."""
         state = self.breaker(now)
         return state is BreakerState.CLOSED or (
             state is BreakerState.HALF_OPEN and now >= self._probing_until
         )
 
-    def asked(self, now: float) -> None:
+    def record_request(self, now: float) -> None:
         """A request is sent. While half-open it is the probe, and nobody else's for a while."""
         if self._open:
             self._probing_until = now + LONGEST_PAUSE
 
-    def answered(self, seconds: float) -> None:
+    def record_success(self, seconds: float) -> None:
         """The first byte of an answer came after `seconds`."""
         self.latency = _average(self.latency, seconds) if self._latencies else seconds
         self._latencies.append(seconds)
         self._failures, self._open, self._pause = 0, False, FIRST_PAUSE
 
-    def brought(self, length: int, seconds: float) -> None:
+    def record_transfer(self, length: int, seconds: float) -> None:
         """`length` bytes came in `seconds` over one connection."""
         if seconds > 0 and length:
             speed = length / seconds
             self.speed = _average(self.speed, speed) if self.speed else speed
 
-    def failed(self, now: float, times: int = 1) -> None:
+    def record_failure(self, now: float, times: int = 1) -> None:
         """A request failed for a reason that may pass, `times` in a row.
 
         Those that fail while it is left alone were asked before that, and for them all it is so once.
@@ -106,17 +106,17 @@ class SourceHealth:
 
     def report_corruption(self, now: float) -> None:
         """It sent bytes that are not what their digest says: nothing makes up for that."""
-        self._out_until = now + OUT_FOR_LIES
+        self._out_until = now + CORRUPT_FOR
 
     def suspect(self, now: float) -> None:
         """It, or another one, sent wrong bytes."""
-        self._suspected_until = now + OUT_FOR_LIES
+        self._suspected_until = now + CORRUPT_FOR
 
     def clear_suspicion(self) -> None:
         """It was not the one."""
         self._suspected_until = 0.0
 
-    def patience(self) -> float:
+    def hedge_delay(self) -> float:
         """Seconds after which an answer is late: its own 90th percentile, and never very short."""
         if len(self._latencies) < REMEMBERED // 4:
             return max(5 * self.latency, 1.0)

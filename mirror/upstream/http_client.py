@@ -17,7 +17,7 @@ from mirror.upstream.auth import TokenScope
 from mirror.upstream.error_body import MAX_ERROR_BYTES, errors_in, excerpt, failure_of
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.redirect import STATUSES, RedirectRefused, RedirectRules, next_hop, origin
-from mirror.upstream.http.transport import Arriving, Response, Transport
+from mirror.upstream.http.transport import PartReader, Response, Transport
 from mirror.upstream.retry import parse_retry_after
 
 # What stores answer to a signed URL that is too old, or that was signed for another method.
@@ -83,9 +83,9 @@ class HTTPClient:
         """The pieces of the body as they come in."""
         return self._transport.chunks(response)
 
-    def arriving(self, response: Response) -> Arriving | None:
+    def direct_reader(self, response: Response) -> PartReader | None:
         """The body straight from the socket, instead of by `chunks`, where that pays."""
-        return self._transport.arriving(response)
+        return self._transport.direct_reader(response)
 
     async def _short(self, ask: OutgoingRequest, shortcut: DirectLocation) -> Response | None:
         """The answer of where the last redirect led to; None when that is no longer good."""
@@ -137,10 +137,10 @@ class HTTPClient:
             response = await self._walk(ask, account)
         except UpstreamError as error:
             if account.auth.refused:
-                self._accounts.not_asked(ask.repository, account)
+                self._accounts.release_claim(ask.repository, account)
             return error
         if response.status < 400:
-            self._accounts.read(ask.repository, account)
+            self._accounts.confirm_claim(ask.repository, account)
         return response
 
     async def _is_public(self, ask: OutgoingRequest) -> bool:
@@ -226,7 +226,7 @@ class HTTPClient:
             # The registry has granted it; that its store does not hand it out is a disorder there.
             failure = Failure.SERVER_ERROR
         message = f"{self._transport.name}: {response.url.host} answered {response.status}"
-        if detail := self._accounts.scrubbed(excerpt(body, response.content_type)):
+        if detail := self._accounts.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         if response.method == "HEAD" and (response.status in (405, 501) or self._expired(response)):

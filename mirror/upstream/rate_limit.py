@@ -14,7 +14,7 @@ from mirror.upstream.retry import parse_retry_after
 
 
 @dataclass(frozen=True, slots=True)
-class Pressure:
+class BudgetLevel:
     """How sparing to be.
 
     share    it begins when this share of the limit is left
@@ -24,16 +24,16 @@ class Pressure:
 
     name: str
     share: float
-    stretch: float
-    ahead: bool
+    ttl_factor: float
+    prefetch: bool
 
 
 # Chosen, not measured. The last tenth is for what is not here at all: only a GET, which counts, can bring it.
-PLENTY = Pressure("plenty", math.inf, 1, ahead=True)
-SPARE = Pressure("spare", 0.50, 4, ahead=True)
-LOW = Pressure("low", 0.25, 16, ahead=False)
-OUT = Pressure("out", 0.10, math.inf, ahead=False)
-PRESSURES = (OUT, LOW, SPARE, PLENTY)
+PLENTY = BudgetLevel("plenty", math.inf, 1, prefetch=True)
+SPARE = BudgetLevel("spare", 0.50, 4, prefetch=True)
+LOW = BudgetLevel("low", 0.25, 16, prefetch=False)
+OUT = BudgetLevel("out", 0.10, math.inf, prefetch=False)
+BUDGET_LEVELS = (OUT, LOW, SPARE, PLENTY)
 
 # What was told counts for its window, and for no longer than this, in seconds: nobody is asked while a budget
 # is out, so nothing else would show that it has been filled up, or that the account was upgraded.
@@ -101,13 +101,13 @@ class RateLimit:
         return self._clock() < self._refused_until
 
     @property
-    def pressure(self) -> Pressure:
+    def budget_level(self) -> BudgetLevel:
         if self._clock() < self._rest_until:
             return OUT
         reading = self.reading
         if reading is None:
             return PLENTY
-        return next(each for each in PRESSURES if reading.share <= each.share)
+        return next(each for each in BUDGET_LEVELS if reading.share <= each.share)
 
 
 def _parse(value: str | None) -> tuple[int | None, int | None]:

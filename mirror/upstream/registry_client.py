@@ -87,7 +87,7 @@ class RegistryClient:
         self._client = HTTPClient(self._transport, self.accounts)
         self._retry = Retrier(RetryPolicy(attempts=settings.attempts), clock, sleep)
         # Long transfers leave some connections free, so that a tag can be confirmed while layers are fetched.
-        self.most_bodies = max(1, settings.max_connections * 7 // 8)
+        self.max_blob_connections = max(1, settings.max_connections * 7 // 8)
 
     def __repr__(self) -> str:
         return f"Registry({self.name!r})"
@@ -137,7 +137,7 @@ class RegistryClient:
         async with contextlib.AsyncExitStack() as stack:
             response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask, shortcut)))
             client = self._client
-            reading = ReadOptions(partial(client.chunks, response), partial(client.arriving, response))
+            reading = ReadOptions(partial(client.chunks, response), partial(client.direct_reader, response))
             yield blob_body(self.name, response, asked, reading)
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:

@@ -44,15 +44,15 @@ class Source:
         self.name = name
         self.prefix = terms.prefix
         self.weight = terms.weight
-        self.tags = terms.tags
+        self.trusted_for_tags = terms.tags
         self.registry = registry
         self._total = total
-        self._turns = asyncio.Semaphore(registry.most_bodies)
+        self._slots = asyncio.Semaphore(registry.max_blob_connections)
         self.health = SourceHealth()
-        self.ranges = True  # until an answer shows otherwise
-        self.level = 1  # how many connections have paid for one blob
-        self.lanes = 0  # how many bring blobs now
-        self._rest_until = 0.0
+        self.supports_ranges = True  # until an answer shows otherwise
+        self.concurrency = 1  # how many connections have paid for one blob
+        self.active_connections = 0  # how many bring blobs now
+        self._throttled_until = 0.0
         self._answered = 0.0  # when it last did
         self._asking: dict[object, float] = {}  # since when each question is asked that is not over
         self._silence: UpstreamError | None = None  # when there was no answer the last time: what there was
@@ -64,29 +64,29 @@ class Source:
         return f"{self.prefix}/{repository}" if self.prefix else repository
 
     @property
-    def full(self) -> bool:
+    def saturated(self) -> bool:
         """Whether one more lane would have to wait for another to end, or would be before one that waits."""
-        return self._turns.locked() or self._total.locked()
+        return self._slots.locked() or self._total.locked()
 
-    def resting(self, now: float) -> bool:
+    def throttled(self, now: float) -> bool:
         """Whether it asked for less: no second connection for a blob."""
-        return now < self._rest_until
+        return now < self._throttled_until
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def connection_slot(self) -> AsyncIterator[None]:
         """Wait until one more connection may bring a blob."""
-        async with self._turns, self._total:
-            self.lanes += 1
+        async with self._slots, self._total:
+            self.active_connections += 1
             try:
                 yield
             finally:
-                self.lanes -= 1
+                self.active_connections -= 1
 
     @contextlib.asynccontextmanager
     async def open_blob(
         self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: DirectLocation
     ) -> AsyncIterator[BlobBody]:
-        """As `RegistryClient.open_blob`, in a `turn`; what it costs and whether it works is remembered."""
+        """As `RegistryClient.open_blob`, in a `connection_slot`; what it costs and whether it works is remembered."""
         start, stop = span
         with self._asked() as began:
             try:
@@ -97,7 +97,7 @@ class Source:
                     yield body
             except UpstreamError as error:
                 if self._is_news(error, began):
-                    self.failed(error)
+                    self.record_failure(error)
                 raise
 
     async def head_manifest(self, repository: str, reference: Tag | Digest) -> RemoteManifest:
@@ -120,7 +120,7 @@ class Source:
             except UpstreamError as error:
                 if self._is_news(error, began):
                     # Tried several times already: the next one who asks is not kept waiting for the same.
-                    self.failed(error, FAILURES if error.silent else 1)
+                    self.record_failure(error, FAILURES if error.unanswered else 1)
                 raise
             self._answers(began)
             return answer
@@ -128,16 +128,16 @@ class Source:
     @contextlib.contextmanager
     def _asked(self) -> Iterator[float]:
         """A question is on its way, since when. Raises while the source is silent."""
-        self.refuse_while_silent()
+        self.raise_if_unresponsive()
         question, began = object(), time.monotonic()
-        self.health.asked(began)
+        self.health.record_request(began)
         self._asking[question] = began
         try:
             yield began
         finally:
             del self._asking[question]
 
-    def waited_in_vain(self, seconds: float) -> bool:
+    def report_timeout(self, seconds: float) -> bool:
         """A client was kept waiting for so long. Whether it was for this source: the next one shall not be.
 
         What is being asked goes on being so: it may still be answered, and then all is well.
@@ -146,43 +146,43 @@ class Source:
         if time.monotonic() - began <= seconds / 2:
             return False
         error = UpstreamError(Failure.TIMEOUT, f"{self.registry.name}: no answer within {seconds:g} s")
-        error.silent = True
-        self.failed(error, FAILURES)
+        error.unanswered = True
+        self.record_failure(error, FAILURES)
         return True
 
     def _answers(self, began: float) -> None:
         self._answered = time.monotonic()
-        self.health.answered(self._answered - began)
+        self.health.record_success(self._answered - began)
 
     def _is_news(self, error: UpstreamError, began: float) -> bool:
         """Silence from before it last answered says nothing about now."""
-        return not error.silent or began > self._answered
+        return not error.unanswered or began > self._answered
 
     @property
-    def silent(self) -> bool:
+    def unresponsive(self) -> bool:
         """Whether it gave no answer at all the last time, and has given none since."""
         return self._silence is not None and self.health.breaker(time.monotonic()) is not BreakerState.CLOSED
 
-    def refuse_while_silent(self) -> None:
+    def raise_if_unresponsive(self) -> None:
         """A source that gave no answer at all is not waited for by one client after the other."""
         silence = self._silence
         if silence is not None and self.health.breaker(time.monotonic()) is BreakerState.OPEN:
             raise UpstreamError(silence.failure, f"{silence}, and will be tried again soon")
 
-    def failed(self, error: UpstreamError, times: int = 1) -> None:
+    def record_failure(self, error: UpstreamError, times: int = 1) -> None:
         """`times`: how many failures it counts for."""
         now = time.monotonic()
-        self._silence = error if error.silent else None
+        self._silence = error if error.unanswered else None
         if error.failure is Failure.RATE_LIMITED:
-            self.level = max(1, self.level // 2)
-            self._rest_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
+            self.concurrency = max(1, self.concurrency // 2)
+            self._throttled_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
         if error.failure is Failure.OFFLINE:
             return
         if error.temporary:
-            self.health.failed(now, times)
+            self.health.record_failure(now, times)
         else:
             self._answered = now
-            self.health.answered(self.health.latency)  # it refuses, so it is well
+            self.health.record_success(self.health.latency)  # it refuses, so it is well
 
     def state(self, now: float) -> dict[str, Any]:
         """For people: whether it is used, and what is left with each account, where that is known."""

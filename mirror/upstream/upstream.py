@@ -16,7 +16,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import UpstreamError, WrongBytes
 from mirror.upstream.health import BreakerState
-from mirror.upstream.rate_limit import Pressure
+from mirror.upstream.rate_limit import BudgetLevel
 from mirror.upstream.registry_client import ManifestBody, RemoteManifest, TagsPage
 from mirror.upstream.source import Source
 from mirror.util.tasks import Tasks
@@ -38,7 +38,7 @@ class Upstream:
         self._tasks = tasks
 
     @property
-    def answers(self) -> bool:
+    def available(self) -> bool:
         """Whether it is worth waiting for: its own endpoint did answer, the last times it was asked.
 
         With wrong bytes even: whatever has a digest is proven, and for tags there is nobody else to ask.
@@ -46,32 +46,32 @@ class Upstream:
         return not self.offline and self.own.health.breaker(time.monotonic()) is BreakerState.CLOSED
 
     @property
-    def may_be_asked(self) -> bool:
+    def allows_request(self) -> bool:
         """Whether a request may be sent, be it to see whether it answers again."""
-        return not self.offline and self.own.health.may_be_asked(time.monotonic())
+        return not self.offline and self.own.health.allows_request(time.monotonic())
 
-    def pressure(self, path: str) -> Pressure:
+    def budget_level(self, path: str) -> BudgetLevel:
         """How sparing to be with requests for a repository, by what its own endpoint says of its limits."""
-        return self.own.registry.accounts.pressure(path)
+        return self.own.registry.accounts.budget_level(path)
 
-    def waited_in_vain(self, seconds: float) -> bool:
+    def report_timeout(self, seconds: float) -> bool:
         """A client has waited so long. Whether it was for one of the sources."""
-        vain = [source.waited_in_vain(seconds) for source in self.sources]
+        vain = [source.report_timeout(seconds) for source in self.sources]
         return any(vain)
 
-    def refuse_while_silent(self, reference: Tag | Digest) -> None:
+    def raise_if_unresponsive(self, reference: Tag | Digest) -> None:
         """For those who would join a question about a manifest: what they were told if they asked it now."""
         errors = []
         for source in self._trusted() if isinstance(reference, Tag) else self._proven():
             try:
-                source.refuse_while_silent()
+                source.raise_if_unresponsive()
             except UpstreamError as error:
                 errors.append(error)
             else:
                 return
         raise errors[-1]
 
-    def usable(self) -> list[Source]:
+    def usable_sources(self) -> list[Source]:
         """The sources to ask, best first; all of them when none is well."""
         now = time.monotonic()
         well = [source for source in self.sources if source.health.usable(now)]
@@ -79,7 +79,7 @@ class Upstream:
 
     def _proven(self) -> list[Source]:
         """The sources to ask for what is proven at once, best first; the last word has the own endpoint."""
-        usable = self.usable()
+        usable = self.usable_sources()
         return usable if self.own in usable else [*usable, self.own]
 
     async def head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest:
@@ -121,7 +121,7 @@ class Upstream:
         except UpstreamError as error:
             if not error.temporary or len(self.sources) == 1:
                 raise
-            for source in self.usable():
+            for source in self.usable_sources():
                 if source is not self.own:
                     with contextlib.suppress(UpstreamError):
                         return await source.head_blob(path, digest)
@@ -138,8 +138,8 @@ class Upstream:
 
     def _trusted(self) -> list[Source]:
         """The sources whose word on a tag counts, best first."""
-        trusted = [source for source in self.sources if source.tags]
-        return [source for source in self.usable() if source in trusted] or trusted
+        trusted = [source for source in self.sources if source.trusted_for_tags]
+        return [source for source in self.usable_sources() if source in trusted] or trusted
 
     async def _first(self, question: Callable[[Source], Awaitable[T]], sources: Sequence[Source]) -> T:
         """The first good answer. The next source is asked when one fails, or is late by its own measure."""
@@ -157,7 +157,7 @@ class Upstream:
                     running[self._tasks.spawn(asking, name=f"ask {source.name}")] = source
                 done, _ = await asyncio.wait(
                     running,
-                    timeout=source.health.patience() if source and waiting else None,
+                    timeout=source.health.hedge_delay() if source and waiting else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in done:

@@ -65,7 +65,7 @@ class UpstreamSet(Mapping[str, Upstream]):
                 metrics.source_up.labels(*labels).set(source.health.state(now) is BreakerState.CLOSED)
                 metrics.source_latency.labels(*labels).set(source.health.latency)
                 metrics.source_speed.labels(*labels).set(source.health.speed)
-                metrics.source_connections.labels(*labels).set(source.lanes)
+                metrics.source_connections.labels(*labels).set(source.active_connections)
 
     async def warm_up(self) -> None:
         """Be ready for the first question. Nothing is dialled; what is wrong is told to who asks."""

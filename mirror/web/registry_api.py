@@ -219,7 +219,7 @@ class RegistryApi:
         except ShuttingDown:
             raise
         except WrongBytes as error:
-            if not error.elsewhere:
+            if not error.retry_elsewhere:
                 raise
         except (TimeoutError, StoreError):
             pass  # a disk that fails is no failure yet: what it does not give is passed through

@@ -115,7 +115,7 @@ def well_again(fake: FakeRegistry) -> None:
 def waited(mirror: Running) -> None:
     """An upstream that gave no answer at all is left alone for a second: that second is over."""
     for source in mirror.service._upstreams["docker.io"].sources:
-        source.health.answered(0.1)
+        source.health.record_success(0.1)
 
 
 @asynccontextmanager

@@ -413,5 +413,5 @@ async def test_a_client_that_leaves_ends_its_transfer(hub: FakeRegistry, without
     asking.cancel()
     gate.release()
     source = without.service._upstreams["docker.io"].own
-    while source.lanes:  # noqa: ASYNC110  # nothing else tells
+    while source.active_connections:  # noqa: ASYNC110  # nothing else tells
         await asyncio.sleep(0)

@@ -172,8 +172,8 @@ async def test_from_the_upstream_instead(
 def preferred(mirror: Running) -> Source:
     """The mirror of docker.io, known as faster than that itself."""
     own, source = mirror.service._upstreams["docker.io"].sources
-    own.health.answered(60.0)
-    source.health.answered(0.1)
+    own.health.record_success(60.0)
+    source.health.record_success(0.1)
     return source
 
 
@@ -190,7 +190,7 @@ async def a_lying_upstream(
         (layer,) = fake.add_image(X, "t", [data]).layers
         other.add_blob(f"hub/{X}", data)
         await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")
-        mirror.service._upstreams["docker.io"].sources[1].health.answered(60.0)
+        mirror.service._upstreams["docker.io"].sources[1].health.record_success(60.0)
         fake.fault(Fault(data=flipped(data, at)), str(layer), "GET", times=99)
         yield mirror, f"/v2/docker.io/{X}/blobs/{layer}", data
 

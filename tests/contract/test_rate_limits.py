@@ -156,11 +156,11 @@ async def test_a_spared_upstream_that_fails_is_still_looked_after(
         await get(mirror.address, TAG)
         clock.now += 61
         upstream = mirror.service._upstreams["docker.io"]
-        upstream.own.health.failed(0.0, 3)
+        upstream.own.health.record_failure(0.0, 3)
         assert is_stale(await get(mirror.address, TAG))
         while is_stale(await get(mirror.address, TAG)):
             pass
-        assert upstream.answers
+        assert upstream.available
 
 
 @pytest.mark.parametrize(("used", "ahead"), [(10, True), (14, False), (18, False)])

@@ -28,6 +28,6 @@ class LowSpeedLimit:
         return self._waited <= self._seconds
 
 
-def worthwhile(length: int, seconds: float) -> bool:
+def made_progress(length: int, seconds: float) -> bool:
     """Whether an attempt that brought so much in so long is one to go on from as if it had not failed."""
     return length >= SLOWEST * max(seconds, 1.0)

@@ -33,7 +33,7 @@ _READ_BUFFER = 256 * 1024
 Response = aiohttp.ClientResponse
 
 # Gives what has come of a body since it was last called, good until it is called again; nothing at the end.
-Arriving = Callable[[], Awaitable[Sequence[bytes | memoryview]]]
+PartReader = Callable[[], Awaitable[Sequence[bytes | memoryview]]]
 
 
 class Transport:
@@ -79,7 +79,7 @@ class Transport:
                 )
         except UpstreamError as error:
             self._metrics.upstream_requests.labels(self.name, str(error.failure)).inc()
-            error.silent = error.temporary
+            error.unanswered = error.temporary
             raise
         self._metrics.upstream_requests.labels(self.name, str(response.status)).inc()
         return response
@@ -99,7 +99,7 @@ class Transport:
                     yield left
                 raise
 
-    def arriving(self, response: Response) -> Arriving | None:
+    def direct_reader(self, response: Response) -> PartReader | None:
         """A large body straight from the socket; None when `chunks` has to do. TIMEOUT as there."""
         came = self._watched(response)
         with self.translated(response.url):

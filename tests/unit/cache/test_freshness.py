@@ -7,7 +7,7 @@ import pytest
 from mirror.cache.freshness import Freshness, FreshnessTerms
 from mirror.config.schema import TagRuleSettings, TagSettings
 from mirror.oci.reference import Repository, Tag
-from mirror.upstream.rate_limit import LOW, OUT, PLENTY, SPARE, Pressure
+from mirror.upstream.rate_limit import LOW, OUT, PLENTY, SPARE, BudgetLevel
 
 X = Repository("docker.io", "library/x")
 
@@ -34,7 +34,7 @@ def test_each_span_begins_where_the_one_before_ends(
 
 
 @pytest.mark.parametrize(("pressure", "until"), [(PLENTY, 60.0), (SPARE, 240.0), (LOW, 960.0), (OUT, 1060.0)])
-def test_the_less_an_upstream_allows_the_longer_it_is_not_asked(pressure: Pressure, until: float) -> None:
+def test_the_less_an_upstream_allows_the_longer_it_is_not_asked(pressure: BudgetLevel, until: float) -> None:
     """Within what the terms allow to be served unconfirmed."""
     terms = FreshnessTerms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=1000.0)
     assert terms.spared(until - 1, pressure) is (until > 60)

@@ -214,7 +214,7 @@ async def test_one_connection_until_somebody_waits(
     hub.piece = CHUNK
     image = hub.add_image("library/x", "t", [BIG])
     async with ahead(hub, tmp_path, 1, parallel=4, parallel_above=0) as mirror:
-        mirror.service._upstreams["docker.io"].own.level = 4
+        mirror.service._upstreams["docker.io"].own.concurrency = 4
         first, second = hub.hold(image.layers[0], after=1), hub.hold(image.layers[0], after=1)
         await pull(mirror)
         await first.reached.wait()
@@ -348,7 +348,7 @@ async def test_an_upstream_that_limits_is_left_in_peace(hub: FakeRegistry, one: 
     assert await pull(one, "other") == other.manifest_data
     assert workers(one) == []
     own = one.service._upstreams["docker.io"].own
-    own._rest_until = own.registry.accounts.all[0].rate_limit._rest_until = 0.0
+    own._throttled_until = own.registry.accounts.all[0].rate_limit._rest_until = 0.0
     await pull(one, "other")
     await quiet(one)
     assert fetched(hub) == names(image.config, *other.blobs)

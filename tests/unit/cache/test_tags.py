@@ -262,7 +262,7 @@ async def test_nobody_waits_for_an_upstream_that_has_not_answered(
         hub.fault(Fault(raw=b""), "manifests/t", times=3)
         assert is_stale(await get(mirror.address, TAG))
         upstream = mirror.service._upstreams["docker.io"]
-        while upstream.answers:
+        while upstream.available:
             assert is_stale(await get(mirror.address, TAG))
         asked = len(hub.log)
         for method in (get, head):

@@ -87,7 +87,7 @@ async def test_those_who_were_not_wrong_are_asked_alone(
     await kept.keep(growing, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
     assert kept.order(growing.digest, sources) == [own, first, second]
     assert kept.caught(growing.digest, own) == [first]
-    first.failed(UpstreamError(Failure.UNREACHABLE, "down"), FAILURES)
+    first.record_failure(UpstreamError(Failure.UNREACHABLE, "down"), FAILURES)
     assert kept.order(growing.digest, sources) == [second, first]
     assert kept.caught(growing.digest, second) == [first]
     assert kept.order(growing.digest, sources) == [first]

@@ -46,7 +46,7 @@ async def other() -> AsyncIterator[FakeRegistry]:
 async def learnt(fake: FakeRegistry, cache: Path, level: int, **fill: Any) -> AsyncIterator[Running]:
     """A mirror that has learnt that so many connections pay."""
     async with mirror_of(fake, cache, fill={**PARALLEL, **fill}) as mirror:
-        mirror.service._upstreams["docker.io"].own.level = level
+        mirror.service._upstreams["docker.io"].own.concurrency = level
         yield mirror
 
 
@@ -248,7 +248,7 @@ async def test_a_range_far_ahead_of_a_blob_of_unknown_size(
 ) -> None:
     """The size comes with the first answer, and the range over a connection of its own."""
     monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
-    mirror.service._upstreams["docker.io"].own.level = 1
+    mirror.service._upstreams["docker.io"].own.concurrency = 1
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=CHUNK)
     start = 40 * CHUNK
@@ -292,7 +292,7 @@ async def with_sources(
     sources = tuple(SourceSettings(url=other.url, prefix="hub", attempts=1) for other in others)
     sections: dict[str, Any] = {"fill": {**PARALLEL, **fill}, "upstream": {"sources": sources}}
     async with mirror_of(fake, cache, **sections) as mirror:
-        mirror.service._upstreams["docker.io"].own.level = 4
+        mirror.service._upstreams["docker.io"].own.concurrency = 4
         yield mirror
 
 
@@ -416,7 +416,7 @@ async def test_a_source_that_does_not_answer_is_not_waited_for(
 ) -> None:
     """Later than it usually is: another one is asked, and the client has its blob."""
     async with with_sources(fake, [other], tmp_path) as mirror:
-        monkeypatch.setattr(SourceHealth, "patience", lambda _: 0.05)
+        monkeypatch.setattr(SourceHealth, "hedge_delay", lambda _: 0.05)
         other.add_blob("hub/library/x", BIG)
         mirror.service._upstreams["docker.io"].sources[1].weight = 100
         gate = other.hold("blobs", after=-1)
@@ -452,7 +452,7 @@ async def test_no_more_connections_than_allowed_in_total(fake: FakeRegistry, tmp
         fetching = [asyncio.create_task(get(mirror.address, path_of(each))) for each in image.layers]
         await asyncio.gather(*(gate.reached.wait() for gate in gates[:2]))
         own = mirror.service._upstreams["docker.io"].own
-        assert (own.lanes, own.full, gates[2].reached.is_set()) == (2, True, False)
+        assert (own.active_connections, own.saturated, gates[2].reached.is_set()) == (2, True, False)
         for gate in gates:
             gate.release()
         assert [reply.body for reply in await asyncio.gather(*fetching)] == [BIG, BIG[::-1]]

@@ -28,8 +28,8 @@ async def upstream(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Upstream]:
     upstreams = UpstreamSet(config, Metrics(), tasks)
     own, other = upstreams["docker.io"].sources
     for _ in range(20):
-        own.health.brought(10_000_000, 1.0)
-        other.health.brought(100_000_000, 1.0)
+        own.health.record_transfer(10_000_000, 1.0)
+        other.health.record_transfer(100_000_000, 1.0)
     yield upstreams["docker.io"]
     await upstreams.close()
 
@@ -47,7 +47,7 @@ async def test_each_has_what_its_speed_is_worth(upstream: Upstream) -> None:
     """Ten connections to the one that is ten times as fast, then one to the other."""
     own, other = upstream.sources
     choice = SourceSelector(upstream, linked=True)
-    own.ranges = other.ranges = True
+    own.supports_ranges = other.supports_ranges = True
     assert choice.pick({other: 8}) is other
     assert choice.pick({other: 10}) is own
 
@@ -55,7 +55,7 @@ async def test_each_has_what_its_speed_is_worth(upstream: Upstream) -> None:
 async def test_who_is_still_to_show_what_it_is_worth(upstream: Upstream) -> None:
     """Has one connection, and no second one unless there is nobody else."""
     own, other = upstream.sources
-    own.ranges = other.ranges = True
+    own.supports_ranges = other.supports_ranges = True
     choice = SourceSelector(upstream, linked=True)
     assert choice.pick({own: 1, other: 1}, {other}) is own
     assert choice.pick({own: 1, other: 1}, {own, other}) is other

@@ -149,7 +149,7 @@ async def test_a_refused_password_leads_to_the_next_account(hub: Hub) -> None:
     del hub.auth.users["ann"]
     await hub.pull(CLOSED)
     assert hub.fake.askers(CLOSED) == {"bob", ""}
-    assert hub.registry.accounts.pressure(CLOSED) is PLENTY
+    assert hub.registry.accounts.budget_level(CLOSED) is PLENTY
 
 
 async def test_all_passwords_refused(hub: Hub) -> None:
@@ -213,7 +213,7 @@ async def test_blobs_are_asked_for_with_the_same_account(hub: Hub) -> None:
 
 async def test_pressure_is_that_of_the_account_with_most_left(hub: Hub) -> None:
     """But for a private repository it is that of its own account."""
-    pressure = hub.registry.accounts.pressure
+    pressure = hub.registry.accounts.budget_level
     await hub.pull(CLOSED, 16)
     assert (pressure(OPEN), pressure(CLOSED)) == (PLENTY, PLENTY)
     await hub.pull(CLOSED, 3)  # out, and known to be private
@@ -247,7 +247,7 @@ async def test_no_secret_in_the_log(hub: Hub, capsys: pytest.CaptureFixture[str]
     assert "ann" in shown
     assert "geheim" not in shown
     assert "token-" not in shown
-    assert hub.registry.accounts.scrubbed("geheim-b, geheim-a") == "***, ***"
+    assert hub.registry.accounts.redacted("geheim-b, geheim-a") == "***, ***"
 
 
 async def test_without_accounts_it_is_anonymous() -> None:
@@ -278,7 +278,7 @@ async def test_only_the_upstream_itself_tells_of_its_limits() -> None:
         with pytest.raises(UpstreamError, match="429"):
             await registry.get_blob(OPEN, digest, 10)
         (account,) = registry.accounts.all
-        assert (account.rate_limit.reading, account.rate_limit.pressure, account.rate_limit.refused) == (
+        assert (account.rate_limit.reading, account.rate_limit.budget_level, account.rate_limit.refused) == (
             None,
             PLENTY,
             False,

@@ -3,11 +3,11 @@
 import pytest
 
 from mirror.upstream.health import (
+    CORRUPT_FOR,
     FAILURES,
     FIRST_PAUSE,
     JITTER,
     LONGEST_PAUSE,
-    OUT_FOR_LIES,
     BreakerState,
     SourceHealth,
 )
@@ -16,7 +16,7 @@ from mirror.upstream.health import (
 def failing(times: int, now: float = 0.0) -> SourceHealth:
     health = SourceHealth()
     for _ in range(times):
-        health.failed(now)
+        health.record_failure(now)
     return health
 
 
@@ -32,14 +32,14 @@ def test_half_open_lets_one_through() -> None:
     health = failing(FAILURES)
     now = FIRST_PAUSE
     assert (health.state(now), health.usable(now)) == (BreakerState.HALF_OPEN, True)
-    health.asked(now)
+    health.record_request(now)
     assert not health.usable(now)
-    health.failed(now)
+    health.record_failure(now)
     assert not health.usable(now + FIRST_PAUSE)
     now += 2 * FIRST_PAUSE
     assert health.usable(now)
-    health.asked(now)
-    health.answered(0.1)
+    health.record_request(now)
+    health.record_success(0.1)
     assert health.state(now) is BreakerState.CLOSED
 
 
@@ -47,10 +47,10 @@ def test_the_pause_has_an_end() -> None:
     """However often it failed."""
     health, now = SourceHealth(), 0.0
     for _ in range(FAILURES + 20):
-        health.failed(now)
+        health.record_failure(now)
         while health.breaker(now) is BreakerState.OPEN:
             now += 0.5
-    health.failed(now)
+    health.record_failure(now)
     assert health.state(now + LONGEST_PAUSE / 2) is BreakerState.OPEN
     assert health.state(now + LONGEST_PAUSE) is BreakerState.HALF_OPEN
 
@@ -58,7 +58,7 @@ def test_the_pause_has_an_end() -> None:
 def test_those_who_noticed_together_do_not_come_back_together() -> None:
     """The pause is shorter by chance, and never by much."""
     health = SourceHealth(lambda: 0.5)
-    health.failed(0.0, FAILURES)
+    health.record_failure(0.0, FAILURES)
     early = FIRST_PAUSE * (1 - JITTER / 2)
     assert (health.state(early - 0.01), health.state(early)) == (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
@@ -71,8 +71,8 @@ def test_those_who_fail_together_open_it_once() -> None:
 def test_a_success_forgives() -> None:
     """Failures must come in a row."""
     health = failing(FAILURES - 1)
-    health.answered(0.1)
-    health.failed(0.0)
+    health.record_success(0.1)
+    health.record_failure(0.0)
     assert health.state(0.0) is BreakerState.CLOSED
 
 
@@ -80,16 +80,16 @@ def test_wrong_bytes_are_not_forgiven_soon() -> None:
     """One is enough."""
     health = SourceHealth()
     health.report_corruption(0.0)
-    health.answered(0.1)
-    assert not health.usable(OUT_FOR_LIES - 1)
-    assert health.usable(OUT_FOR_LIES)
+    health.record_success(0.1)
+    assert not health.usable(CORRUPT_FOR - 1)
+    assert health.usable(CORRUPT_FOR)
 
 
 def test_who_was_suspected_wrongly_is_back() -> None:
     """At once; but not from what it did otherwise."""
     health = SourceHealth()
     health.suspect(0.0)
-    assert not health.usable(OUT_FOR_LIES - 1)
+    assert not health.usable(CORRUPT_FOR - 1)
     health.clear_suspicion()
     assert health.state(0.0) is BreakerState.CLOSED
     health.report_corruption(0.0)
@@ -101,12 +101,12 @@ def test_who_was_suspected_wrongly_is_back() -> None:
 def test_averages_follow() -> None:
     """The first measurement counts whole, later ones in part; nothing is learnt from nothing."""
     health = SourceHealth()
-    health.answered(1.0)
-    health.brought(100, 1.0)
+    health.record_success(1.0)
+    health.record_transfer(100, 1.0)
     assert (health.latency, health.speed) == (1.0, 100.0)
-    health.answered(2.0)
-    health.brought(200, 1.0)
-    health.brought(0, 1.0)
+    health.record_success(2.0)
+    health.record_transfer(200, 1.0)
+    health.record_transfer(0, 1.0)
     assert health.latency == pytest.approx(1.3)
     assert health.speed == pytest.approx(130.0)
 
@@ -114,13 +114,13 @@ def test_averages_follow() -> None:
 def test_patience_is_its_own_ninetieth_percentile() -> None:
     """Once there are enough answers to tell; before, a second or more."""
     health = SourceHealth()
-    assert health.patience() == 1.0
+    assert health.hedge_delay() == 1.0
     for step in range(1, 11):
-        health.answered(step / 10)
-    assert health.patience() == 1.0
+        health.record_success(step / 10)
+    assert health.hedge_delay() == 1.0
     for _ in range(40):
-        health.answered(0.001)
-    assert health.patience() == 0.05
+        health.record_success(0.001)
+    assert health.hedge_delay() == 0.05
 
 
 def test_a_liar_answers_all_the_same() -> None:
@@ -128,9 +128,9 @@ def test_a_liar_answers_all_the_same() -> None:
     health = SourceHealth()
     health.report_corruption(0.0)
     assert (health.state(1.0), health.usable(1.0)) == (BreakerState.OPEN, False)
-    assert (health.breaker(1.0), health.may_be_asked(1.0)) == (BreakerState.CLOSED, True)
+    assert (health.breaker(1.0), health.allows_request(1.0)) == (BreakerState.CLOSED, True)
     for _ in range(FAILURES):
-        health.failed(1.0)
-    assert (health.breaker(1.0), health.may_be_asked(1.0)) == (BreakerState.OPEN, False)
-    now = OUT_FOR_LIES
+        health.record_failure(1.0)
+    assert (health.breaker(1.0), health.allows_request(1.0)) == (BreakerState.OPEN, False)
+    now = CORRUPT_FOR
     assert (health.state(now), health.usable(now)) == (BreakerState.HALF_OPEN, True)

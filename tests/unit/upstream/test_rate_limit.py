@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from mirror.upstream.rate_limit import (
+    BUDGET_LEVELS,
     LONGEST,
     LOW,
     OUT,
     PLENTY,
-    PRESSURES,
     SHORT,
     SPARE,
-    Pressure,
+    BudgetLevel,
     RateLimit,
     RateLimitReading,
 )
@@ -79,27 +79,29 @@ def test_headers(limit: str | None, remaining: str | None, reading: RateLimitRea
         ("1", "1", PLENTY),
     ],
 )
-def test_the_less_is_left_the_more_it_is_spared(limit: str, remaining: str, pressure: Pressure) -> None:
+def test_the_less_is_left_the_more_it_is_spared(limit: str, remaining: str, pressure: BudgetLevel) -> None:
     """By the share of the limit; where no limit is known, by whether anything is left."""
-    assert observed(FakeTime(), ratelimit_limit=limit, ratelimit_remaining=remaining).pressure is pressure
+    assert observed(FakeTime(), ratelimit_limit=limit, ratelimit_remaining=remaining).budget_level is pressure
 
 
 def test_each_step_is_more_sparing_than_the_one_before() -> None:
     """The table is in order."""
-    assert [each.share for each in PRESSURES] == sorted(each.share for each in PRESSURES)
-    assert [each.stretch for each in PRESSURES] == sorted((each.stretch for each in PRESSURES), reverse=True)
-    assert [each.ahead for each in PRESSURES] == sorted(each.ahead for each in PRESSURES)
-    assert (PLENTY.stretch, OUT.stretch) == (1, math.inf)
+    assert [each.share for each in BUDGET_LEVELS] == sorted(each.share for each in BUDGET_LEVELS)
+    assert [each.ttl_factor for each in BUDGET_LEVELS] == sorted(
+        (each.ttl_factor for each in BUDGET_LEVELS), reverse=True
+    )
+    assert [each.prefetch for each in BUDGET_LEVELS] == sorted(each.prefetch for each in BUDGET_LEVELS)
+    assert (PLENTY.ttl_factor, OUT.ttl_factor) == (1, math.inf)
 
 
 def test_without_headers_nothing_is_limited() -> None:
     """Paid accounts and most registries say nothing; what was known before stays known."""
     time = FakeTime()
     rate_limit = observed(time)
-    assert (rate_limit.reading, rate_limit.pressure, rate_limit.refused) == (None, PLENTY, False)
+    assert (rate_limit.reading, rate_limit.budget_level, rate_limit.refused) == (None, PLENTY, False)
     rate_limit = observed(time, ratelimit_limit="10", ratelimit_remaining="1")
     rate_limit.observe(CIMultiDict(), 200)
-    assert rate_limit.pressure is OUT
+    assert rate_limit.budget_level is OUT
 
 
 @pytest.mark.parametrize(("window", "seconds"), [("21600", LONGEST), ("30", 30), ("0", SHORT), ("x", SHORT)])
@@ -108,9 +110,9 @@ def test_knowledge_grows_old(window: str, seconds: float) -> None:
     time = FakeTime()
     rate_limit = observed(time, ratelimit_limit=f"100;w={window}", ratelimit_remaining=f"0;w={window}")
     time.now += seconds - 1
-    assert rate_limit.pressure is OUT
+    assert rate_limit.budget_level is OUT
     time.now += 1
-    assert (rate_limit.pressure, rate_limit.reading) == (PLENTY, None)
+    assert (rate_limit.budget_level, rate_limit.reading) == (PLENTY, None)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -120,23 +122,23 @@ def test_who_asks_for_a_pause_gets_it(status: int, retry_after: str, seconds: fl
     time = FakeTime()
     rate_limit = observed(time, status, Retry_After=retry_after)
     time.now += seconds - 1
-    assert (rate_limit.pressure, rate_limit.refused) == (OUT, status == 429)
+    assert (rate_limit.budget_level, rate_limit.refused) == (OUT, status == 429)
     time.now += 1
-    assert (rate_limit.pressure, rate_limit.refused) == (PLENTY, False)
+    assert (rate_limit.budget_level, rate_limit.refused) == (PLENTY, False)
 
 
 def test_a_429_that_says_nothing_else() -> None:
     """The account rests for a while where there is another; whether the budget is out it does not tell."""
     time = FakeTime()
     rate_limit = observed(time, 429)
-    assert (rate_limit.pressure, rate_limit.refused) == (PLENTY, True)
+    assert (rate_limit.budget_level, rate_limit.refused) == (PLENTY, True)
     time.now += SHORT
     assert not rate_limit.refused
 
 
 def test_a_success_that_names_a_time_is_no_pause() -> None:
     """Retry-After means something with 429 and 503 only."""
-    assert observed(FakeTime(), 200, Retry_After="60").pressure is PLENTY
+    assert observed(FakeTime(), 200, Retry_After="60").budget_level is PLENTY
 
 
 def test_whom_the_upstream_counts() -> None:
@@ -171,6 +173,6 @@ def test_nothing_that_is_sent_raises(headers: dict[str, str], status: int) -> No
     time = FakeTime()
     rate_limit = RateLimit(time)
     rate_limit.observe(CIMultiDict(headers), status)
-    assert rate_limit.pressure in PRESSURES
+    assert rate_limit.budget_level in BUDGET_LEVELS
     time.now += LONGEST
-    assert (rate_limit.reading, rate_limit.refused, rate_limit.pressure) == (None, False, PLENTY)
+    assert (rate_limit.reading, rate_limit.refused, rate_limit.budget_level) == (None, False, PLENTY)

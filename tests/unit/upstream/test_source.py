@@ -55,10 +55,10 @@ async def test_who_comes_after_one_that_waited_in_vain_does_not_wait(
     gate = fake.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(ask(source))
     await gate.reached.wait()
-    source.waited_in_vain(0.0)
+    source.report_timeout(0.0)
     assert await ask(source) == "refused"
     with pytest.raises(UpstreamError, match="tried again soon"):
-        source.refuse_while_silent()
+        source.raise_if_unresponsive()
     gate.release()
     assert await asking == "answered"
     assert await ask(source) == "answered"
@@ -71,7 +71,7 @@ async def test_it_is_not_silent_that_answers_others(fake: FakeRegistry, source: 
     asking = asyncio.ensure_future(ask(source))
     await gate.reached.wait()
     async with source.open_blob("x", image.layers[0], (0, None), DirectLocation()):
-        source.waited_in_vain(0.0)
+        source.report_timeout(0.0)
     assert await ask(source) == "answered"
     gate.release()
     assert await asking == "answered"
@@ -80,11 +80,11 @@ async def test_it_is_not_silent_that_answers_others(fake: FakeRegistry, source: 
 async def test_it_is_not_silent_that_was_not_waited_for(fake: FakeRegistry, source: Source) -> None:
     """A client whose time went elsewhere, or mostly so, does not shut it for others."""
     fake.add_image("x", "t", [])
-    source.waited_in_vain(0.0)
+    source.report_timeout(0.0)
     gate = fake.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(ask(source))
     await gate.reached.wait()
-    source.waited_in_vain(3600.0)
+    source.report_timeout(3600.0)
     assert await ask(source) == "answered"
     gate.release()
     assert await asking == "answered"

@@ -44,8 +44,8 @@ class Two:
     def prefer_other(self, usually: float = 60.0) -> Source:
         """Make the mirror the fastest one known; `usually`: seconds after which it is late."""
         for _ in range(20):
-            self.upstream.sources[0].health.answered(600.0)
-            self.upstream.sources[1].health.answered(usually)
+            self.upstream.sources[0].health.record_success(600.0)
+            self.upstream.sources[1].health.record_success(usually)
         return self.upstream.sources[1]
 
 
@@ -78,7 +78,7 @@ async def test_tags_come_from_a_mirror_that_is_trusted_with_them(two: Two) -> No
     """If the configuration says so, its word counts as much as the upstream's."""
     two.image_in_both()
     digest = two.other.repository("docker.io/library/a").tags["latest"]
-    two.prefer_other().tags = True
+    two.prefer_other().trusted_for_tags = True
     assert str((await two.upstream.get_manifest("library/a", Tag("latest"))).digest) == digest
     assert str((await two.upstream.head_manifest("library/a", Tag("latest"))).digest) == digest
     assert two.own.requests() == 0
@@ -104,12 +104,15 @@ async def test_small_requests_pass_long_transfers(two: Two, tasks: Tasks) -> Non
     own = two.upstream.own
 
     async def fetch() -> int:
-        async with own.turn(), own.open_blob("library/a", digest, (0, None), DirectLocation()) as body:
+        async with (
+            own.connection_slot(),
+            own.open_blob("library/a", digest, (0, None), DirectLocation()) as body,
+        ):
             return sum([len(piece) async for piece in body.chunks()])
 
     fetching = [tasks.spawn(fetch(), name="fetch") for _ in gates]
     await gates[0].reached.wait()
-    assert (own.full, own.lanes) == (True, 1)
+    assert (own.saturated, own.active_connections) == (True, 1)
     assert await two.upstream.head_manifest("library/a", Tag("latest"))
     for gate in gates:
         gate.release()
@@ -179,19 +182,19 @@ async def test_a_source_that_fails_is_left_alone(two: Two) -> None:
     for _ in range(FAILURES):
         with pytest.raises(UpstreamError):
             await two.upstream.sources[1].head_blob("library/a", Digest.of(b"x"))
-    assert two.upstream.usable() == [two.upstream.own]
+    assert two.upstream.usable_sources() == [two.upstream.own]
     for _ in range(FAILURES):
-        two.upstream.own.failed(UpstreamError(Failure.TIMEOUT, "late"))
-    assert set(two.upstream.usable()) == set(two.upstream.sources)
+        two.upstream.own.record_failure(UpstreamError(Failure.TIMEOUT, "late"))
+    assert set(two.upstream.usable_sources()) == set(two.upstream.sources)
 
 
 async def test_who_asks_for_less_gets_less(two: Two) -> None:
     """A 429 halves the connections and keeps a second one away for as long as it says."""
     source = two.upstream.own
-    source.level = 8
-    source.failed(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=10))
+    source.concurrency = 8
+    source.record_failure(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=10))
     now = time.monotonic()
-    assert (source.level, source.resting(now + 5), source.resting(now + 11)) == (4, True, False)
+    assert (source.concurrency, source.throttled(now + 5), source.throttled(now + 11)) == (4, True, False)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -206,7 +209,7 @@ async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks
         begun.set()
         await over.wait()
         error = UpstreamError(Failure.TIMEOUT, "no byte came for too long")
-        error.silent = True
+        error.unanswered = True
         raise error
 
     async def old() -> None:
@@ -222,7 +225,7 @@ async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks
             await two.upstream.head_blob("library/a", Digest.of(b"nowhere"))
     over.set()
     await waiting
-    assert two.upstream.answers
+    assert two.upstream.available
 
 
 async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: Tasks) -> None:
@@ -249,7 +252,7 @@ async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: 
         for gate in gates:
             gate.release()
         await asyncio.gather(*hanging)
-        assert upstreams["docker.io"].answers
+        assert upstreams["docker.io"].available
         await upstreams.close()
 
 
@@ -257,5 +260,5 @@ async def test_an_upstream_that_lied_is_still_asked_for_tags(two: Two) -> None:
     """There is nobody else to ask, and whatever has a digest is proven."""
     two.image_in_both()
     two.upstream.own.report_corruption("sha256:...")
-    assert (two.upstream.answers, two.upstream.may_be_asked) == (True, True)
+    assert (two.upstream.available, two.upstream.allows_request) == (True, True)
     assert (await two.upstream.head_manifest("library/a", Tag("latest"))).size

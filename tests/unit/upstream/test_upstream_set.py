@@ -45,11 +45,11 @@ async def test_all_sources_share_a_limit(tmp_path: Path, tasks: Tasks) -> None:
     )
     upstreams = UpstreamSet(config, Metrics(), tasks)
     hub, quay = upstreams["docker.io"].own, upstreams["quay.io"].own
-    async with hub.turn():
-        assert not quay.full
-        async with quay.turn():
-            assert (hub.full, quay.full) == (True, True)
-    assert not quay.full
+    async with hub.connection_slot():
+        assert not quay.saturated
+        async with quay.connection_slot():
+            assert (hub.saturated, quay.saturated) == (True, True)
+    assert not quay.saturated
     await upstreams.close()
 
 

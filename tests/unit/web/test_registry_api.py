@@ -161,8 +161,8 @@ async def test_whether_an_upstream_is_back_costs_little(
     async with serving(config) as mirror:
         hub.add_image("library/x", "t", [])
         silence = UpstreamError(Failure.TIMEOUT, "no answer")
-        silence.silent = True
-        mirror.service._upstreams["docker.io"].own.failed(silence, FAILURES)
+        silence.unanswered = True
+        mirror.service._upstreams["docker.io"].own.record_failure(silence, FAILURES)
         gate = hub.hold("manifests", after=-1)
         assert (await get(mirror.address, "/v2/docker.io/library/x/manifests/t")).status == 504
         gate.release()

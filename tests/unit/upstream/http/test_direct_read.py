@@ -13,7 +13,7 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.direct_read import BUFFER, DirectReader
-from mirror.upstream.http.transport import Arriving
+from mirror.upstream.http.transport import PartReader
 from mirror.upstream.registry_client import RegistryClient
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
@@ -24,21 +24,21 @@ DATA = random.Random(1).randbytes(3 * BUFFER + 17)
 
 
 @asynccontextmanager
-async def arriving(registry: RegistryClient, digest: Digest, start: int = 0) -> AsyncIterator[Arriving]:
+async def arriving(registry: RegistryClient, digest: Digest, start: int = 0) -> AsyncIterator[PartReader]:
     async with registry.open_blob("a", digest, start) as body:
-        straight = body.arriving()
+        straight = body.direct_reader()
         assert straight is not None
         yield straight
 
 
-async def rest(next_parts: Arriving) -> bytes:
+async def rest(next_parts: PartReader) -> bytes:
     """Everything to the end."""
     received = bytearray()
     await read_on(next_parts, received)
     return bytes(received)
 
 
-async def read_on(next_parts: Arriving, received: bytearray) -> None:
+async def read_on(next_parts: PartReader, received: bytearray) -> None:
     while parts := await next_parts():
         received += b"".join(parts)
 
@@ -126,7 +126,7 @@ async def test_what_is_left_to_the_parser(fault: Fault) -> None:
         digest = fake.add_blob("a", DATA)
         fake.fault(fault)
         async with registry.open_blob("a", digest) as body:
-            assert body.arriving() is None
+            assert body.direct_reader() is None
 
 
 async def test_an_answer_before_it_on_the_connection_is_read_late(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mirror.upstream.http.low_speed import SLOWEST, LowSpeedLimit, worthwhile
+from mirror.upstream.http.low_speed import SLOWEST, LowSpeedLimit, made_progress
 
 
 def enough(pieces: list[tuple[int, float]], seconds: float = 30.0) -> bool:
@@ -33,7 +33,7 @@ def test_what_is_not_waited_for_does_not_count() -> None:
 
 def test_an_attempt_counts_by_what_it_brought() -> None:
     """A cut after megabytes is free, a cut after a few bytes is not, nor are many seconds for little."""
-    assert worthwhile(10**6, 5.0)
-    assert worthwhile(SLOWEST, 0.001)
-    assert not worthwhile(9, 0.001)
-    assert not worthwhile(SLOWEST, 30.0)
+    assert made_progress(10**6, 5.0)
+    assert made_progress(SLOWEST, 0.001)
+    assert not made_progress(9, 0.001)
+    assert not made_progress(SLOWEST, 30.0)

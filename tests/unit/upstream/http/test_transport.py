@@ -147,7 +147,7 @@ async def test_what_came_before_a_break_is_had(chunked: bool) -> None:
         response = await transport.send("GET", URL(f"{fake.url}/v2/a/blobs/{digest}"), {})
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.content.wait_eof()  # for the break
-        assert transport.arriving(response) is None
+        assert transport.direct_reader(response) is None
         came = bytearray()
 
         async def read() -> None:
