@@ -17,7 +17,7 @@ from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_terminal_summary,
 )
 
-pytest_plugins = ["pytester", "tests.e2e.report"]
+pytest_plugins = ["pytester", "tests.e2e.report", "tests.leftovers"]
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -22,6 +21,7 @@ from tests.e2e.images import (
 )
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Origin, origin, unprotected
+from tests.leftovers import short_folder
 from tests.programs import program
 
 GIB = 1024**3
@@ -98,8 +98,8 @@ def giant(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Image:
 @pytest.fixture
 def short() -> Iterator[Path]:
     """A folder with a short name, for what clients put sockets into."""
-    with TemporaryDirectory(prefix="e2e", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class Mirror(Process):
             *("--upstream", f"docker.io={upstream}", *flags),
         ]
         folder.mkdir(exist_ok=True)
-        super().__init__(command, folder / "mirror.util.log", self._is_ready, env)
+        super().__init__(command, folder / "mirror.log", self._is_ready, env)
 
     def metric(self, line: str) -> float:
         """The value of a metric by name and labels; 0 when it was never counted."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from tests.e2e.processes import attempt, run
+from tests.leftovers import RUN
 from tests.programs import program
 
 # For tests of networks (RFC 2544), so in nobody's way; four addresses for each process that tests.
@@ -54,7 +55,7 @@ def namespace() -> Iterator[Namespace]:
     """A namespace that can be reached from here, and is gone afterwards with all that is in it."""
     pid = os.getpid()
     base = NETWORKS + 4 * (pid % 16384)
-    name, device = f"e2e-{pid}", f"o{pid}"
+    name, device = RUN, f"o{pid}"
     net = Namespace(name, str(base + 1), str(base + 2), device)
     ip = program("ip")
     run([ip, "netns", "add", name])

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -71,7 +72,10 @@ def attempt(
 
 
 class Process:
-    """A daemon with its output in a file, used as a context manager. `env` is for its next start."""
+    """A daemon with its output in a file, used as a context manager. `env` is for its next start.
+
+    It leads a process group of its own, so that `kill` ends its children with it.
+    """
 
     def __init__(
         self,
@@ -89,7 +93,12 @@ class Process:
     def start(self) -> None:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self.env
+                self._command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                env=self.env,
+                process_group=0,
             )
         wait_until(lambda: self._ready() or self._ended(), f"start of {self._command[0]}")
         assert not self._ended(), f"{self._command[0]} ended:\n{self.log.read_text(errors='replace')}"
@@ -112,8 +121,9 @@ class Process:
         return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
-        """As a power switch does."""
-        self.signal(signal.SIGKILL)
+        """Kill the daemon and all its children at once, as a power switch does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
-"""What the fault suite saw, as a table in Markdown: in the terminal, and in a file. A pytest plugin.
+"""Table of what the fault suite saw, in Markdown, for those who ask for it. A pytest plugin.
 
-Also the options of what goes on for as long as it is told to: the soak, and the stress.
+It also has the options of the soak and of the stress tests: duration and seed.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ CLIENTS = ("docker", "containerd", "podman")
 
 @dataclass(frozen=True)
 class Seen:
-    """What one client saw of one fault, and how long that took in seconds."""
+    """Outcome of one fault for one client, and the seconds until then."""
 
     outcome: str
     seconds: float
@@ -25,7 +25,10 @@ class Seen:
 
 @dataclass
 class Report:
-    """Rows by fault, state of the cache and next endpoint; a cell for each client."""
+    """Table with a row for each fault, state of the cache and next endpoint, and a cell for each client.
+
+    `notes` are lines for the end of the run.
+    """
 
     rows: dict[tuple[str, str, str], dict[str, Seen]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -45,15 +48,19 @@ REPORT = pytest.StashKey[Report]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults-table", type=Path, metavar="FILE", help="write what clients saw of each fault")
     parser.addoption(
-        "--soak", type=float, default=0.65, metavar="MINUTES", help="how long the soak goes on (0.65)"
+        "--faults-table", metavar="FILE", help="write what clients saw of each fault; - for the terminal"
     )
-    parser.addoption("--soak-seed", type=int, metavar="NUMBER", help="repeat the soak that had this seed")
     parser.addoption(
-        "--stress", type=float, default=0.4, metavar="MINUTES", help="how long the stress goes on (0.4)"
+        "--soak", type=float, default=0.65, metavar="MINUTES", help="duration of the soak (0.65)"
     )
-    parser.addoption("--stress-seed", type=int, metavar="NUMBER", help="repeat the stress that had this seed")
+    parser.addoption("--soak-seed", type=int, metavar="NUMBER", help="repeat the soak with this seed")
+    parser.addoption(
+        "--stress", type=float, default=0.4, metavar="MINUTES", help="duration of the stress tests (0.4)"
+    )
+    parser.addoption(
+        "--stress-seed", type=int, metavar="NUMBER", help="repeat the stress test with this seed"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,11 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     report = config.stash[REPORT]
-    if report.rows:
-        table = "\n".join(report.table())
-        terminalreporter.section("faults, and what clients see of them")
+    target, table = config.getoption("--faults-table"), "\n".join(report.table())
+    if target == "-":
+        terminalreporter.section("faults, and what clients saw of them")
         terminalreporter.line(table)
-        if (path := config.getoption("--faults-table")) is not None:
-            path.write_text(f"{table}\n")
+    elif target:
+        Path(target).write_text(f"{table}\n")
     for note in report.notes:
         terminalreporter.line(note)

@@ -1,6 +1,6 @@
 """Every fault of an origin, and what Docker, containerd and Podman see of it: DESIGN.md's failure table.
 
-The table that was measured is at the end of the run, and in the file that `--faults-table` names.
+`--faults-table FILE` writes the table as this run has measured it; `-` is the terminal.
 """
 
 import time
@@ -9,7 +9,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -22,8 +21,10 @@ from tests.e2e.processes import wait_until
 from tests.e2e.report import REPORT, Report, Seen
 from tests.e2e.scene import CONNECT, FALLBACK, HEADERS, Scene, scene
 from tests.e2e.troubles import DEAD, HEALED, MIDDLE, corrupt_once
+from tests.leftovers import short_folder
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.needs("docker-registry", "nginx", "ip", "iptables", "unshare", "skopeo", "podman", root=True),
     pytest.mark.needs("dockerd", "docker", "containerd", "ctr"),
     pytest.mark.timeout(300),
@@ -112,7 +113,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Scene]:
     """Origins and clients, started once. When all is over, nothing in the cache is wrong."""
-    with TemporaryDirectory(prefix="e2e", ignore_cleanup_errors=True) as folder, scene(Path(folder)) as made:
+    with short_folder() as folder, scene(folder) as made:
         yield made
         assert wrong_files(made.mirror.cache) == []
         assert disorder(made.mirror.cache, killed=True) == []

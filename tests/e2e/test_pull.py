@@ -17,6 +17,7 @@ from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Origin
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.needs("docker-registry", "nginx", "busybox"),
     pytest.mark.timeout(300),
 ]

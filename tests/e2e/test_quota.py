@@ -18,6 +18,7 @@ from tests.e2e.processes import run, wait_until
 KIB = 1024
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.needs("docker-registry", "nginx", "ip", "dockerd", "docker", "containerd", root=True),
     pytest.mark.timeout(300),
 ]

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -30,8 +29,10 @@ from tests.e2e.processes import wait_until
 from tests.e2e.report import REPORT, Report
 from tests.e2e.scene import Scene, scene
 from tests.e2e.troubles import DEAD, HEALED, corrupt_once
+from tests.leftovers import short_folder
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.needs("docker-registry", "nginx", "ip", "iptables", "unshare", "skopeo", "podman", root=True),
     pytest.mark.needs("dockerd", "docker", "containerd", "ctr"),
     pytest.mark.timeout(0),  # as long as it is told to
@@ -259,7 +260,7 @@ class Traffic:
 @pytest.fixture
 def stage() -> Iterator[Scene]:
     """Nowhere else to go: what succeeds, succeeds by the mirror."""
-    with TemporaryDirectory(prefix="e2e", ignore_cleanup_errors=True) as folder, scene(Path(folder)) as made:
+    with short_folder() as folder, scene(folder) as made:
         made.configure(fresh=0)
         made.resolve(known=True)
         made.open_next(False)

@@ -17,6 +17,7 @@ from tests.e2e.processes import wait_until
 MIB = 1024 * 1024
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.needs("docker-registry", "nginx", "busybox", "skopeo"),
     pytest.mark.timeout(300),
 ]

@@ -20,6 +20,8 @@ from tests.fakes.tls import Authority
 from tests.running import CHUNK, LARGE
 from tests.wire import Wire, get
 
+pytestmark = pytest.mark.slow
+
 BIG = bytes(range(256)) * (LARGE // 256)
 HALF = LARGE // 2
 MANIFEST = len(FakeRegistry().add_image("library/x", "t", [BIG]).manifest_data)

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_killed_at_every_step(tmp_path: Path) -> None:
     """Adopting, keeping, discarding, evicting, setting aside, opening: killed before each thing that is asked

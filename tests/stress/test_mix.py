@@ -24,6 +24,7 @@ from tests.stress.mix import Mix
 from tests.stress.world import DISK, ROOT, World
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.needs("unshare", root=True),
     pytest.mark.timeout(0),  # as long as it is told to
 ]

@@ -35,6 +35,7 @@ def killed(process: "subprocess.Popen[str]") -> int:
     return out.count("round")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0)  # as long as it is told to
 def test_processes_that_are_killed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """They read, keep, fill, evict and tag; each in turn is killed and another takes its place."""

@@ -1,0 +1,101 @@
+"""A run that leaves a process, a mount or a network namespace behind fails and names it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import leftovers
+from tests.disks import unmount
+from tests.programs import program
+
+CONFTEST = 'pytest_plugins = ["tests.leftovers"]'
+
+INI = "[pytest]\nasyncio_default_fixture_loop_scope = function"
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setattr(leftovers, "GRACE", 0.0)
+    monkeypatch.setattr(leftovers, "RUN", f"e2e-{os.getpid()}-nested")
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini(INI)
+    return pytester
+
+
+def run(suite: pytest.Pytester, test: str) -> pytest.RunResult:
+    suite.makepyfile(test)
+    return suite.runpytest_inprocess("-p", "no:cacheprovider")
+
+
+def test_leftovers_of_a_clean_run_are_none(suite: pytest.Pytester) -> None:
+    """Programs that have ended, and zombies, are not left behind."""
+    result = run(
+        suite,
+        """
+        import subprocess
+        def test_clean(): subprocess.run(["true"])
+        def test_orphan(): subprocess.run(["sh", "-c", "true &"])
+        """,
+    )
+    assert result.ret == pytest.ExitCode.OK
+    assert "left behind" not in result.stdout.str()
+
+
+def test_leftover_process_fails_the_run(suite: pytest.Pytester) -> None:
+    """An orphan that outlives the run is named with its test, and killed."""
+    result = run(
+        suite,
+        """
+        import subprocess
+        def test_before(): pass
+        def test_orphan(): subprocess.run(["sh", "-c", "sleep 1000 & echo $! > pid"])
+        """,
+    )
+    pid = int((suite.path / "pid").read_text())
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "*left behind by this run*",
+            f"process {pid} (sleep 1000), started by *::test_orphan (call)",
+            "The run fails for it.*",
+        ]
+    )
+    os.waitpid(pid, 0)  # adopted by this process, and killed
+
+
+@pytest.mark.needs(root=True)
+def test_leftover_mount_fails_the_run(suite: pytest.Pytester, tmp_path: Path) -> None:
+    """A mount below the run's temporary folder is named."""
+    result = run(
+        suite,
+        f"""
+        import subprocess
+        from pathlib import Path
+        def test_mount(tmp_path):
+            Path({str(tmp_path)!r}, "place").write_text(str(tmp_path))
+            subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+        """,
+    )
+    place = Path((tmp_path / "place").read_text())
+    unmount(place)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*left behind by this run*", f"mount {place}"])
+
+
+@pytest.mark.needs("ip", root=True)
+def test_leftover_namespace_fails_the_run(suite: pytest.Pytester) -> None:
+    """A network namespace with the run's name is named."""
+    result = run(
+        suite,
+        """
+        import subprocess
+        from tests import leftovers, programs
+        def test_namespace():
+            subprocess.run([programs.program("ip"), "netns", "add", leftovers.RUN], check=True)
+        """,
+    )
+    subprocess.run([program("ip"), "netns", "delete", leftovers.RUN], check=True)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*left behind by this run*", f"network namespace {leftovers.RUN}"])
