@@ -133,7 +133,7 @@ class Service:
             if some:
                 log.info(told, blobs=len(some), bytes=size)
             if some and why is EvictionReason.USED:
-                self.cache.spare_room()
+                self.cache.pause_prefetch()
 
     def _scrubbed(self, step: FsckStep) -> None:
         self.metrics.scrubbed_bytes.inc(step.read)

@@ -3,15 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
-from mirror.cache.results import (
-    BlobAnswer,
-    BlobInfo,
-    Fallback,
-    GrowingReader,
-    Outcome,
-    SmallBlob,
-    StoredReader,
-)
+from mirror.cache.readers import BlobAnswer, Fallback, GrowingReader, SmallBlob, StoredReader
+from mirror.cache.results import BlobInfo, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import ShuttingDown, StoreError
@@ -63,9 +56,9 @@ class BlobCache:
             if held.data is not None:
                 return BlobAnswer(SmallBlob(held.data), outcome)
             if held.blob is not None:
-                rescue = self._rescue(repository, digest, held.blob.size)
+                fallback = self._fallback(repository, digest, held.blob.size)
                 reading = store.begin_reading(digest)
-                return BlobAnswer(StoredReader(held.blob, store.readers, rescue, reading), outcome)
+                return BlobAnswer(StoredReader(held.blob, store.readers, fallback, reading), outcome)
             flight = self._flights.get(digest)
             if flight is None and held.present:
                 await self._confirm(repository, digest)
@@ -108,7 +101,7 @@ class BlobCache:
     def _passed(self, repository: Repository, digest: Digest, size: int) -> PassThroughBlob:
         return PassThroughBlob(self._context, self._upstreams[repository.upstream], repository, digest, size)
 
-    def _rescue(self, repository: Repository, digest: Digest, size: int) -> Fallback:
+    def _fallback(self, repository: Repository, digest: Digest, size: int) -> Fallback:
         """For a blob that is in the store."""
         tasks, doubt = self._context.tasks, self._context.store.doubt
         return Fallback(
@@ -169,9 +162,9 @@ class BlobCache:
         if brought is None or file is None:
             await flight.landed()
             return None
-        again = partial(self.get, repository, flight.digest)
-        rescue = Fallback(self._passed(repository, flight.digest, brought.size), again=again)
-        return GrowingReader(brought, file, store.readers, rescue, store.begin_reading(flight.digest))
+        reopen = partial(self.get, repository, flight.digest)
+        fallback = Fallback(self._passed(repository, flight.digest, brought.size), reopen=reopen)
+        return GrowingReader(brought, file, store.readers, fallback, store.begin_reading(flight.digest))
 
     async def _confirm(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream whether the repository has the digest (a HEAD), and remember that it has."""

@@ -7,8 +7,8 @@ from mirror.cache.completeness import Completeness
 from mirror.cache.listings import ListingCache
 from mirror.cache.manifests import ManifestCache
 from mirror.cache.prefetch import Prefetch
+from mirror.cache.readers import BlobAnswer
 from mirror.cache.results import (
-    BlobAnswer,
     BlobInfo,
     CatalogAnswer,
     ManifestAnswer,
@@ -74,7 +74,7 @@ class Cache:
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)
 
-    def patience(self, repository: Repository, seconds: float) -> float:
+    def time_limit(self, repository: Repository, seconds: float) -> float:
         """How much of so many seconds to wait for an answer: little, if there was none the last time.
 
         What is asked then goes on being asked, and who comes back after that may find it answered.
@@ -82,13 +82,13 @@ class Cache:
         silent = self._upstreams[repository.upstream].own.unresponsive
         return min(seconds, self._fallback_after) if silent else seconds
 
-    def waited_in_vain(self, repository: Repository, seconds: float) -> bool:
+    def note_timeout(self, repository: Repository, seconds: float) -> bool:
         """A client was kept waiting for so long. Whether it was the upstream that it waited for."""
         return self._upstreams[repository.upstream].report_timeout(seconds)
 
-    def spare_room(self) -> None:
+    def pause_prefetch(self) -> None:
         """What was just used had to be evicted: fetch nothing ahead for a while."""
-        self._prefetch.spare_room()
+        self._prefetch.pause()
 
     def stop_prefetch(self) -> None:
         """Fetch nothing ahead any more, and end what nobody has asked for."""

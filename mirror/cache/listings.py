@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, TagsAnswer, Unconfirmed
+from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
 from mirror.cache.tags import FINAL, TagCache, spared_words
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
@@ -32,7 +32,7 @@ MOST_TAGS = 10_000
 class _Referrers:
     manifests: list[dict[str, Any]]
     outcome: Outcome
-    unconfirmed: Unconfirmed | None = None
+    staleness: Staleness | None = None
 
 
 class ListingCache:
@@ -75,9 +75,7 @@ class ListingCache:
         """
         found = await self._referrers(repository, digest)
         chosen = filter_referrers(found.manifests, artifact_types) if artifact_types else found.manifests
-        return ReferrersAnswer(
-            referrers_index(chosen), bool(artifact_types), found.outcome, found.unconfirmed
-        )
+        return ReferrersAnswer(referrers_index(chosen), bool(artifact_types), found.outcome, found.staleness)
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         """Repositories of which something is cached: of one upstream, or all, with its name in front."""
@@ -98,7 +96,7 @@ class ListingCache:
         page, more = names[:limit], len(names) > limit > 0
         data = json.dumps({"name": repository.path, "tags": page}, separators=(",", ":")).encode()
         following = urlencode({"n": limit, "last": page[-1]}) if more else None
-        return TagsAnswer(data, following, Outcome.STALE, Unconfirmed(None, why))
+        return TagsAnswer(data, following, Outcome.STALE, Staleness(None, why))
 
     async def _referrers(self, repository: Repository, digest: Digest) -> _Referrers:
         entry = await self._store.referrers(repository, digest)
@@ -108,7 +106,7 @@ class ListingCache:
             repository, age := self._context.clock() - entry.confirmed
         ):
             return _Referrers(
-                entry.manifests, Outcome.STALE, Unconfirmed(age, spared_words(repository.upstream))
+                entry.manifests, Outcome.STALE, Staleness(age, spared_words(repository.upstream))
             )
         asking = self._referring.do((repository, digest), partial(self._ask, repository, digest))
         if entry is None:
@@ -119,7 +117,7 @@ class ListingCache:
             if error.failure in FINAL:
                 raise
             age = self._context.clock() - entry.confirmed
-            return _Referrers(entry.manifests, Outcome.STALE, Unconfirmed(age, str(error)))
+            return _Referrers(entry.manifests, Outcome.STALE, Staleness(age, str(error)))
 
     async def _ask(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
         try:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mirror.cache.negative_cache import NegativeCache
-from mirror.cache.results import FOR_EVER, ManifestAnswer, ManifestInfo, Outcome
+from mirror.cache.results import FOREVER, ManifestAnswer, ManifestInfo, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
     DOCKER_LIST,
@@ -50,7 +50,7 @@ class ManifestCache:
         """Raises UpstreamError or StoreError."""
         held = await self._store.manifest(repository, digest)
         if held is not None:
-            return answer(held, Outcome.HIT, FOR_EVER)
+            return answer(held, Outcome.HIT, FOREVER)
         outcome = Outcome.JOIN if self._fetching.running(digest) else Outcome.MISS
         with self._missing.remembering((repository, digest)):
             return answer(await self._fetch(repository, digest), outcome)
@@ -59,8 +59,8 @@ class ManifestCache:
         held = await self._store.held(repository, digest)
         link = held.link
         if link is not None and link.media_type is not None and link.size is not None:
-            outcome, lasts = (Outcome.HIT, FOR_EVER) if held.present else (Outcome.MISS, 0.0)
-            return ManifestInfo(digest, link.media_type, link.size, outcome, lasts)
+            outcome, ttl = (Outcome.HIT, FOREVER) if held.present else (Outcome.MISS, 0.0)
+            return ManifestInfo(digest, link.media_type, link.size, outcome, ttl)
         with self._missing.remembering((repository, digest)):
             info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
         if info.size is None:
@@ -112,8 +112,8 @@ class ManifestCache:
         return await self.keep(repository, ManifestBody(data, info.media_type, digest))
 
 
-def answer(manifest: StoredManifest, outcome: Outcome, lasts: float = 0.0) -> ManifestAnswer:
-    return ManifestAnswer(manifest.data, manifest.digest, manifest.media_type, outcome, lasts)
+def answer(manifest: StoredManifest, outcome: Outcome, ttl: float = 0.0) -> ManifestAnswer:
+    return ManifestAnswer(manifest.data, manifest.digest, manifest.media_type, outcome, ttl)
 
 
 def links_of(manifest: StoredManifest) -> dict[Digest, Link]:

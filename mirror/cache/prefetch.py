@@ -59,7 +59,7 @@ class Prefetch:
         self._blobs = blobs
         self._most = context.settings.prefetch
         self._queue: dict[Digest, Repository] = {}
-        self._ahead: set[Flight] = set()
+        self._unjoined: set[Flight] = set()
         self._workers = 0
         self._starting = asyncio.Lock()
         self._looked_at: TTLCache[tuple[Repository, Digest], bool] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
@@ -88,7 +88,7 @@ class Prefetch:
         """Fetch nothing ahead any more, and end what nobody has asked for."""
         self._give_way(math.inf)
 
-    def spare_room(self) -> None:
+    def pause(self) -> None:
         """There is less room than is used: begin nothing for a while."""
         self._rest_until = max(self._rest_until, time.monotonic() + ROOM_REST)
 
@@ -97,9 +97,9 @@ class Prefetch:
         self._rest_until = max(self._rest_until, time.monotonic() + seconds)
         self._count("dropped", len(self._queue))
         self._queue.clear()
-        for flight in list(self._ahead):
+        for flight in list(self._unjoined):
             if self._blobs.cancel(flight):
-                self._ahead.discard(flight)
+                self._unjoined.discard(flight)
                 self._count("cancelled")
 
     async def _work(self) -> None:
@@ -107,8 +107,8 @@ class Prefetch:
         try:
             while (flight := await self._start_next()) is not None:
                 await flight.settled()
-                if flight in self._ahead:
-                    self._ahead.discard(flight)
+                if flight in self._unjoined:
+                    self._unjoined.discard(flight)
                     self._count(_outcome(flight))
         finally:
             self._workers -= 1
@@ -123,7 +123,7 @@ class Prefetch:
                     continue
                 flight = await self._start(self._queue.pop(digest), digest)
                 if flight is not None:
-                    self._ahead.add(flight)
+                    self._unjoined.add(flight)
                     return flight
         return None
 
@@ -148,7 +148,7 @@ class Prefetch:
 
     def _has_room(self, upstream: Upstream) -> bool:
         """Whether a connection is left for a client when one more fill has started."""
-        ahead = sum(flight.repository.upstream == upstream.name for flight in self._ahead)
+        ahead = sum(flight.repository.upstream == upstream.name for flight in self._unjoined)
         return any(
             max(each.active_connections, ahead) + 2 <= each.registry.max_blob_connections
             for each in upstream.sources

@@ -10,7 +10,7 @@ from typing import TypeVar
 from mirror.cache.freshness import Freshness
 from mirror.cache.manifests import ManifestCache, answer
 from mirror.cache.negative_cache import NegativeCache
-from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Unconfirmed
+from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Staleness
 from mirror.config.schema import TagSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
@@ -27,7 +27,7 @@ from mirror.util.single_flight import SingleFlight
 T = TypeVar("T")
 
 Ask = Callable[[], Awaitable[T]]
-Stale = Callable[[Unconfirmed], Awaitable[T | None]]
+Stale = Callable[[Staleness], Awaitable[T | None]]
 
 # With these the upstream has spoken: a tag that was deleted, or made private, is not served from memory.
 FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
@@ -73,7 +73,7 @@ class TagCache:
         left = self._left(repository, tag, entry)
         if left > 0:
             found = await self._manifests.get(repository, Digest.parse(entry.digest))
-            return replace(found, lasts=min(found.lasts, left))
+            return replace(found, ttl=min(found.ttl, left))
         ask = partial(self._renewed, repository, tag)
         return await self._confirmed(repository, tag, entry, (ask, partial(self._stale, repository, entry)))
 
@@ -91,9 +91,9 @@ class TagCache:
         async def ask() -> ManifestInfo:
             return _info(await self._confirm(repository, tag), Outcome.HIT)
 
-        async def stale(unconfirmed: Unconfirmed) -> ManifestInfo | None:
+        async def stale(staleness: Staleness) -> ManifestInfo | None:
             held = await self._store.held(repository, Digest.parse(entry.digest))
-            return replace(_info(entry, Outcome.STALE), unconfirmed=unconfirmed) if held.present else None
+            return replace(_info(entry, Outcome.STALE), staleness=staleness) if held.present else None
 
         return await self._confirmed(repository, tag, entry, (ask, stale))
 
@@ -121,7 +121,7 @@ class TagCache:
         terms, upstream = self._freshness.of(repository, tag), self._upstreams[repository.upstream]
         spared = terms.spared(age, upstream.budget_level(repository.path))
         if spared or terms.at_once(age) or (terms.at_worst(age) and not upstream.available):
-            found = await stale(Unconfirmed(age, _why(upstream, spared=spared)))
+            found = await stale(Staleness(age, _why(upstream, spared=spared)))
             if found is not None:
                 wanted = not (spared and upstream.available) and upstream.allows_request
                 if wanted and not self._renewing.running((repository, tag)):
@@ -132,7 +132,7 @@ class TagCache:
             return await (self.in_time(repository, ask()) if terms.at_worst(age) else ask())
         except UpstreamError as error:
             fallback = error.failure not in FINAL and terms.at_worst(age)
-            found = await stale(Unconfirmed(age, str(error))) if fallback else None
+            found = await stale(Staleness(age, str(error))) if fallback else None
             if found is not None:
                 return found
             # Only our patience has ended, and what that was for has been evicted: it is still being asked.
@@ -141,10 +141,10 @@ class TagCache:
             raise
 
     async def _stale(
-        self, repository: Repository, entry: TagEntry, unconfirmed: Unconfirmed
+        self, repository: Repository, entry: TagEntry, staleness: Staleness
     ) -> ManifestAnswer | None:
         held = await self._manifests.held(repository, Digest.parse(entry.digest))
-        return None if held is None else replace(answer(held, Outcome.STALE), unconfirmed=unconfirmed)
+        return None if held is None else replace(answer(held, Outcome.STALE), staleness=staleness)
 
     async def _renew_quietly(self, repository: Repository, tag: Tag) -> None:
         """For nobody in particular: the next one who asks sees what came of it."""
@@ -227,5 +227,5 @@ def spared_words(upstream: str) -> str:
     return f"the rate limit of {upstream} is spared"
 
 
-def _info(entry: TagEntry, outcome: Outcome, lasts: float = 0.0) -> ManifestInfo:
-    return ManifestInfo(Digest.parse(entry.digest), entry.media_type, entry.size, outcome, lasts)
+def _info(entry: TagEntry, outcome: Outcome, ttl: float = 0.0) -> ManifestInfo:
+    return ManifestInfo(Digest.parse(entry.digest), entry.media_type, entry.size, outcome, ttl)

@@ -68,7 +68,7 @@ STRAINED = 4.0
 
 
 @dataclass(eq=False, slots=True)
-class Lane(Generic[S]):
+class Segment(Generic[S]):
     """One connection to `source` for the bytes from `start` to `stop`; times in seconds of one clock."""
 
     source: S
@@ -121,13 +121,17 @@ class Lane(Generic[S]):
 
 
 def next_span(
-    missing: Sequence[Span], lanes: Iterable[Lane[S]], wanted: Iterable[int], length: int, chunk_size: int
+    missing: Sequence[Span],
+    segments: Iterable[Segment[S]],
+    wanted: Iterable[int],
+    length: int,
+    chunk_size: int,
 ) -> Span | None:
     """What a free connection should bring; None when all that is missing is on its way.
 
     `missing` are the gaps in order, `wanted` the offsets readers wait at, `length` how much to ask for.
     """
-    free = list(_without(missing, sorted((lane.start, lane.stop) for lane in lanes)))
+    free = list(_without(missing, sorted((segment.start, segment.stop) for segment in segments)))
     if not free:
         return None
     start, gap = min(
@@ -144,11 +148,11 @@ def bounded(start: int, stop: int, length: int, chunk_size: int) -> Span:
     return Span(start, stop if end >= stop else end - end % chunk_size)
 
 
-def uncovered(offset: int, missing: Sequence[Span], lanes: Iterable[Lane[S]]) -> bool:
+def uncovered(offset: int, missing: Sequence[Span], segments: Iterable[Segment[S]]) -> bool:
     """Whether a reader waits at `offset` for what no lane is about to bring."""
     if not any(gap.start <= offset < gap.stop for gap in missing):
         return False
-    return not any(lane.start <= offset < lane.stop for lane in lanes)
+    return not any(segment.start <= offset < segment.stop for segment in segments)
 
 
 def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:
@@ -163,9 +167,9 @@ def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:
     return max(1, chunks) * chunk_size
 
 
-def to_steal(
-    lanes: Iterable[Lane[S]], now: float, speed: float, latency: float, patience: float = 1.0
-) -> Lane[S] | None:
+def to_reassign(
+    segments: Iterable[Segment[S]], now: float, speed: float, latency: float, patience: float = 1.0
+) -> Segment[S] | None:
     """The lane whose rest a fresh connection would bring much sooner; None if there is none.
 
     `speed` and `latency` are what a fresh connection can be expected to have; `patience` grows with what
@@ -175,44 +179,49 @@ def to_steal(
     if speed <= 0:
         return None
     worst, longest = None, 0.0
-    for lane in (each for each in lanes if not each.writing and not each.is_new(now)):
-        fresh = latency + lane.left / speed
-        rest = _expected(lane, now, fresh)
+    for segment in (each for each in segments if not each.writing and not each.is_new(now)):
+        fresh = latency + segment.left / speed
+        rest = _expected(segment, now, fresh)
         if rest > patience * (HOPELESS * fresh + GRACE + latency) and rest > longest:
-            worst, longest = lane, rest
+            worst, longest = segment, rest
     return worst
 
 
-def stalled(lanes: Sequence[Lane[S]], now: float, latency: float, patience: float = 1.0) -> list[Lane[S]]:
+def stalled(
+    segments: Sequence[Segment[S]], now: float, latency: float, patience: float = 1.0
+) -> list[Segment[S]]:
     """The lanes that have been silent for long, while others show that it is not the line.
 
     `latency` and `patience` as for `to_steal`.
     """
-    if not any(lane.first is not None and now - lane.last < HEARD for lane in lanes):
+    if not any(segment.first is not None and now - segment.last < HEARD for segment in segments):
         return []
     begin = 2 * latency  # an answer needs a round trip, and a new connection some
-    together = _silent_together(lanes, now - patience * TOGETHER, latency)
+    together = _silent_together(segments, now - patience * TOGETHER, latency)
     return [
-        lane
-        for lane in lanes
-        if not lane.writing
+        segment
+        for segment in segments
+        if not segment.writing
         and (
-            lane in together or now - lane.last > patience * STALLED + (begin if lane.first is None else 0.0)
+            segment in together
+            or now - segment.last > patience * STALLED + (begin if segment.first is None else 0.0)
         )
     ]
 
 
-def dripping(lanes: Iterable[Lane[S]], now: float, patience: float = 1.0) -> list[Lane[S]]:
+def dripping(segments: Iterable[Segment[S]], now: float, patience: float = 1.0) -> list[Segment[S]]:
     """The lanes that have brought next to nothing for long, whatever others do.
 
     `patience` as for `to_steal`.
     """
     return [
-        lane for lane in lanes if lane.answered and not lane.writing and now - lane.marked > patience * DRIP
+        segment
+        for segment in segments
+        if segment.answered and not segment.writing and now - segment.marked > patience * DRIP
     ]
 
 
-class Ramp:
+class ConcurrencyLimit:
     """How many connections to have: `level` grows while that pays, and is taken back when it does not."""
 
     def __init__(self, most: int, level: int = 1) -> None:
@@ -272,27 +281,27 @@ class Ramp:
         self._seconds = self._bytes = self._worked = 0.0
 
 
-def _silent_together(lanes: Sequence[Lane[S]], since: float, latency: float) -> set[Lane[S]]:
+def _silent_together(segments: Sequence[Segment[S]], since: float, latency: float) -> set[Segment[S]]:
     """The lanes of sources that have brought something, and nothing on any of several lanes since then."""
-    lanes_of: dict[S, list[Lane[S]]] = defaultdict(list)
-    for lane in lanes:
-        lanes_of[lane.source].append(lane)
+    segments_of: dict[S, list[Segment[S]]] = defaultdict(list)
+    for segment in segments:
+        segments_of[segment.source].append(segment)
 
-    def silent(lane: Lane[S]) -> bool:
-        return not lane.writing and lane.last < since - (latency if lane.first is None else 0.0)
+    def silent(segment: Segment[S]) -> bool:
+        return not segment.writing and segment.last < since - (latency if segment.first is None else 0.0)
 
     return {
-        lane
-        for each in lanes_of.values()
-        if len(each) > 1 and any(lane.first is not None for lane in each) and all(map(silent, each))
-        for lane in each
+        segment
+        for each in segments_of.values()
+        if len(each) > 1 and any(segment.first is not None for segment in each) and all(map(silent, each))
+        for segment in each
     }
 
 
-def _expected(lane: Lane[S], now: float, fresh: float) -> float:
+def _expected(segment: Segment[S], now: float, fresh: float) -> float:
     """How long the rest of a lane will take, in seconds; `fresh`: on a connection that is as it should be."""
-    silent, speed = now - lane.last, lane.speed()
-    return lane.left / speed + SILENCE * silent if speed else fresh + silent
+    silent, speed = now - segment.last, segment.speed()
+    return segment.left / speed + SILENCE * silent if speed else fresh + silent
 
 
 def _without(missing: Sequence[Span], taken: Sequence[tuple[int, int]]) -> Iterable[Span]:

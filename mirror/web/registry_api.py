@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, urlencode
 from aiohttp import web
 
 from mirror.cache.cache import Cache
-from mirror.cache.results import FOR_EVER, BlobReader, Outcome, SmallBlob, Unconfirmed
+from mirror.cache.readers import BlobReader, SmallBlob
+from mirror.cache.results import FOREVER, Outcome, Staleness
 from mirror.config.schema import Config
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
@@ -78,7 +79,7 @@ class RegistryApi:
             raise client_error(failure, target, self._when_unavailable) from failure
 
     async def _base(self, record: RequestRecord, target: Target) -> web.StreamResponse:
-        record.outcome, record.lasts = Outcome.HIT, FOR_EVER
+        record.outcome, record.lasts = Outcome.HIT, FOREVER
         return responses.json_body(record, b"{}")
 
     async def _manifest(self, record: RequestRecord, target: Target) -> web.StreamResponse:
@@ -86,18 +87,18 @@ class RegistryApi:
         if record.request.method == "HEAD":
             info = await self._in_time(target, self._cache.head_manifest(repository, reference))
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
-            record.outcome, record.lasts, unconfirmed = info.outcome, info.lasts, info.unconfirmed
+            record.outcome, record.lasts, staleness = info.outcome, info.ttl, info.staleness
         else:
             found = await self._in_time(target, self._cache.get_manifest(repository, reference))
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
-            record.outcome, record.lasts, unconfirmed = found.outcome, found.lasts, found.unconfirmed
+            record.outcome, record.lasts, staleness = found.outcome, found.ttl, found.staleness
         record.digest = digest
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
             return responses.not_modified(record, digest)
         headers = {
             "Content-Type": media_type,
             **responses.content_headers(digest),
-            **_stale(record, unconfirmed),
+            **_stale(record, staleness),
         }
         if data is None:
             return responses.head(record, headers, size)
@@ -123,7 +124,7 @@ class RegistryApi:
         record.outcome = answer.outcome
         reader = answer.content
         if isinstance(reader, SmallBlob):
-            record.lasts = FOR_EVER if answer.outcome is Outcome.HIT else 0.0
+            record.lasts = FOREVER if answer.outcome is Outcome.HIT else 0.0
             if responses.matches(request.headers.get("If-None-Match"), digest):
                 return responses.not_modified(record, digest)
             return responses.small_blob(record, digest, reader.data)
@@ -154,7 +155,7 @@ class RegistryApi:
         record.outcome = page.outcome
         # After a page of nothing there is none, even where the upstream says so.
         following = None if entries == 0 else page.next_query
-        headers = {**_next_page(record.request, following), **_stale(record, page.unconfirmed)}
+        headers = {**_next_page(record.request, following), **_stale(record, page.staleness)}
         return responses.json_body(record, page.data, headers)
 
     async def _referrers(self, record: RequestRecord, target: Target) -> web.StreamResponse:
@@ -162,7 +163,7 @@ class RegistryApi:
         artifact_types = [each for each in record.request.query.getall("artifactType", []) if each]
         found = await self._in_time(target, self._cache.referrers(repository, digest, artifact_types))
         record.outcome = found.outcome
-        headers = {"Content-Type": OCI_INDEX, **_stale(record, found.unconfirmed)}
+        headers = {"Content-Type": OCI_INDEX, **_stale(record, found.staleness)}
         if found.filtered:
             headers["OCI-Filters-Applied"] = "artifactType"
         return responses.buffered(record, 200, headers, found.data)
@@ -186,17 +187,17 @@ class RegistryApi:
                 with self._hurried(repository, limit):
                     return await answer
         except TimeoutError:
-            self._cache.waited_in_vain(repository, seconds)
+            self._cache.note_timeout(repository, seconds)
             raise UpstreamError(Failure.TIMEOUT, "no answer from the upstream in time") from None
 
     @contextmanager
     def _hurried(self, repository: Repository, limit: asyncio.Timeout) -> Iterator[None]:
         """End it early where it is for an upstream that gave no answer the last time; not for the disk."""
-        seconds = self._cache.patience(repository, self._header_timeout)
+        seconds = self._cache.time_limit(repository, self._header_timeout)
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            if self._cache.waited_in_vain(repository, seconds):
+            if self._cache.note_timeout(repository, seconds):
                 limit.reschedule(loop.time())
 
         looking = loop.call_later(seconds, look)
@@ -294,9 +295,9 @@ def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
     return {"Link": f'<{path}?{query}>; rel="next"'}
 
 
-def _stale(record: RequestRecord, unconfirmed: Unconfirmed | None) -> dict[str, str]:
+def _stale(record: RequestRecord, staleness: Staleness | None) -> dict[str, str]:
     """What is said about an answer that was not confirmed, to the client and to the log."""
-    if unconfirmed is None:
+    if staleness is None:
         return {}
-    record.note = f"not confirmed: {unconfirmed.why}"
-    return responses.stale_headers(unconfirmed.age)
+    record.note = f"not confirmed: {staleness.reason}"
+    return responses.stale_headers(staleness.age)

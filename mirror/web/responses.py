@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from mirror.cache.results import BlobReader
+from mirror.cache.readers import BlobReader
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.ranges import Span, multipart, parse_range, total_length

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 from aiohttp.abc import AbstractStreamWriter
 
-from mirror.cache.results import BlobReader
+from mirror.cache.readers import BlobReader
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
 from mirror.store.readahead import ReadAhead
@@ -109,7 +109,7 @@ class BodySender:
         offset = span.start
         while offset < span.stop:
             stop = min(await reader.wait_readable(offset), span.stop)
-            ahead = reader.ahead(stop)
+            ahead = reader.read_ahead(stop)
             while offset < stop and not ahead.halted():
                 await ahead.wait(offset)
                 offset = await self._outlet.send(ahead, offset)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.oci.ranges import Span
-from mirror.transfer.plan import Lane, next_span, span_length, to_steal, uncovered
+from mirror.transfer.plan import Segment, next_span, span_length, to_reassign, uncovered
 
 # Small numbers: a unit may be a byte or a megabyte.
 CHUNK = 7
@@ -27,11 +27,11 @@ def without(missing: list[Span], taken: Span) -> list[Span]:
     return sorted([each for each in missing if each != gap] + [each for each in rest if each.length])
 
 
-def needed(offset: int, missing: list[Span], lanes: list[Lane[str]]) -> int | None:
+def needed(offset: int, missing: list[Span], segments: list[Segment[str]]) -> int | None:
     """The first byte that a reader at `offset` will come to and that nobody brings."""
     for unit in range(offset, 121):
         inside = any(gap.start <= unit < gap.stop for gap in missing)
-        if inside and not any(lane.start <= unit < lane.stop for lane in lanes):
+        if inside and not any(segment.start <= unit < segment.stop for segment in segments):
             return unit
     return None
 
@@ -45,49 +45,49 @@ class Download:
     level: int
     now: float = 0.0
     arrived: list[int] = field(default_factory=list)
-    lanes: list[Lane[str]] = field(default_factory=list)
-    given: dict[Lane[str], int] = field(default_factory=dict)
+    segments: list[Segment[str]] = field(default_factory=list)
+    given: dict[Segment[str], int] = field(default_factory=dict)
 
     def assign(self) -> None:
-        while len(self.lanes) < self.level:
-            left = sum(gap.length for gap in self.missing) - sum(lane.left for lane in self.lanes)
+        while len(self.segments) < self.level:
+            left = sum(gap.length for gap in self.missing) - sum(segment.left for segment in self.segments)
             length = span_length(max(left, 1), self.level, 0, CHUNK)
-            span = next_span(self.missing, self.lanes, self.wanted, length, CHUNK)
+            span = next_span(self.missing, self.segments, self.wanted, length, CHUNK)
             if span is None:
                 break
             self.check(span, left)
-            self.lanes.append(Lane("source", span.start, span.stop, self.now))
+            self.segments.append(Segment("source", span.start, span.stop, self.now))
 
     def check(self, span: Span, left: int) -> None:
         assert span.length > 0
         assert any(gap.start <= span.start and span.stop <= gap.stop for gap in self.missing)
-        assert not any(span.start < lane.stop and lane.start < span.stop for lane in self.lanes)
+        assert not any(span.start < segment.stop and segment.start < span.stop for segment in self.segments)
         # A chunk fills from its start, or goes on where it was left.
         assert span.start % CHUNK == 0 or any(gap.start == span.start for gap in self.missing)
         assert span.stop % CHUNK == 0 or any(gap.stop == span.stop for gap in self.missing)
         # Never more than a fair share of what is left, so that the end is shared too.
         assert self.level == 1 or span.length <= left / (2 * self.level) + 2 * CHUNK
-        ends = {gap.stop for gap in self.missing} | {lane.start for lane in self.lanes}
+        ends = {gap.stop for gap in self.missing} | {segment.start for segment in self.segments}
         assert span.stop % CHUNK == 0 or span.stop in ends, "the next one would begin within a chunk"
-        needs = [(needed(each, self.missing, self.lanes), each) for each in self.wanted]
+        needs = [(needed(each, self.missing, self.segments), each) for each in self.wanted]
         found = [(unit - offset, unit) for unit, offset in needs if unit is not None]
         nearest = min(found, default=None)
         assert nearest is None or any(
             span.start <= unit < span.stop for distance, unit in found if distance == nearest[0]
         ), f"{span} is not what the nearest of {self.wanted} needs"
 
-    def move(self, lane: Lane[str], units: int) -> None:
-        units = min(units, lane.left)
+    def move(self, segment: Segment[str], units: int) -> None:
+        units = min(units, segment.left)
         if not units:
             return
-        self.arrived.extend(range(lane.offset, lane.offset + units))
-        self.missing = without(self.missing, Span(lane.offset, lane.offset + units))
-        lane.moved(self.now, units)
+        self.arrived.extend(range(segment.offset, segment.offset + units))
+        self.missing = without(self.missing, Span(segment.offset, segment.offset + units))
+        segment.moved(self.now, units)
 
     def steal(self) -> None:
-        hopeless = to_steal(self.lanes, self.now, 20 / STEP, 0.1)
+        hopeless = to_reassign(self.segments, self.now, 20 / STEP, 0.1)
         if hopeless is not None:
-            self.lanes.remove(hopeless)
+            self.segments.remove(hopeless)
 
 
 @given(gaps, offsets, st.integers(1, 4), st.data())
@@ -100,14 +100,14 @@ def test_every_byte_comes_once(
     steps = 0
     while download.missing:
         download.assign()
-        assert download.lanes, "bytes are missing and nobody brings them"
+        assert download.segments, "bytes are missing and nobody brings them"
         download.now += STEP
-        for lane in list(download.lanes):
+        for segment in list(download.segments):
             # After a while all connections work again.
-            speed = download.given.setdefault(lane, data.draw(speeds) if steps < 200 else 20)
-            download.move(lane, speed)
-            if not lane.left:
-                download.lanes.remove(lane)
+            speed = download.given.setdefault(segment, data.draw(speeds) if steps < 200 else 20)
+            download.move(segment, speed)
+            if not segment.left:
+                download.segments.remove(segment)
         download.steal()
         steps += 1
         assert steps < 1000, "it does not end"
@@ -121,7 +121,7 @@ def test_no_reader_is_left_waiting_while_lanes_are_free(
     """With a lane for each reader, all of them wait only for what is on its way."""
     download = Download(missing, wanted, len(wanted) + more)
     download.assign()
-    assert not any(uncovered(each, missing, download.lanes) for each in wanted)
+    assert not any(uncovered(each, missing, download.segments) for each in wanted)
 
 
 @given(st.integers(1, 10_000), st.integers(1, 16), st.floats(0, 1e4), st.integers(1, 64))

@@ -1,6 +1,7 @@
 """The flow: each kind of content through its own part, by name and by digest."""
 
-from mirror.cache.results import Outcome, SmallBlob
+from mirror.cache.readers import SmallBlob
+from mirror.cache.results import Outcome
 from mirror.oci.reference import Repository, Tag
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running

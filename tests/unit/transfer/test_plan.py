@@ -14,13 +14,13 @@ from mirror.transfer.plan import (
     SPAN_SECONDS,
     TOGETHER,
     WINDOW,
-    Lane,
-    Ramp,
+    ConcurrencyLimit,
+    Segment,
     dripping,
     next_span,
     span_length,
     stalled,
-    to_steal,
+    to_reassign,
     uncovered,
 )
 
@@ -28,9 +28,9 @@ MIB = 1024 * 1024
 CHUNK = 10
 
 
-def lane(start: int, stop: int, arrived: int = 0, first: float = 0.0, last: float = 0.0) -> Lane[str]:
+def segment(start: int, stop: int, arrived: int = 0, first: float = 0.0, last: float = 0.0) -> Segment[str]:
     """A lane that began at 0 and had `arrived` bytes at `last`."""
-    made = Lane("source", start, stop, 0.0)
+    made = Segment("source", start, stop, 0.0)
     if arrived:
         made.first, made.last, made.offset = first, last, start + arrived
     return made
@@ -58,14 +58,14 @@ def test_next_span(
     missing: list[Span], taken: list[tuple[int, int]], wanted: list[int], expected: Span | None
 ) -> None:
     """The reader nearest to running dry first, from the chunk it is in; never what a lane brings."""
-    assert next_span(missing, [lane(*each) for each in taken], wanted, 20, CHUNK) == expected
+    assert next_span(missing, [segment(*each) for each in taken], wanted, 20, CHUNK) == expected
 
 
 def test_uncovered() -> None:
     """A reader is left waiting only by bytes that are missing and that nobody brings."""
     missing = [Span(10, 100)]
-    assert uncovered(50, missing, [lane(10, 50)])
-    assert not uncovered(49, missing, [lane(10, 50)])
+    assert uncovered(50, missing, [segment(10, 50)])
+    assert not uncovered(49, missing, [segment(10, 50)])
     assert not uncovered(5, missing, [])
 
 
@@ -87,32 +87,32 @@ def test_span_length(left: int, level: int, speed: float, expected: int) -> None
 
 def test_a_silent_lane_is_robbed() -> None:
     """What a fresh connection brings in a fraction of a second is not waited for."""
-    silent = lane(0, 100, arrived=50, first=0.1, last=0.5)
-    moving = lane(100, 200, arrived=50, first=0.1, last=1.9)
-    assert to_steal([silent, moving], 2.0, 100.0, 0.1) is silent
-    assert to_steal([moving], 2.0, 30.0, 0.1) is None
+    silent = segment(0, 100, arrived=50, first=0.1, last=0.5)
+    moving = segment(100, 200, arrived=50, first=0.1, last=1.9)
+    assert to_reassign([silent, moving], 2.0, 100.0, 0.1) is silent
+    assert to_reassign([moving], 2.0, 30.0, 0.1) is None
 
 
 def test_a_slow_lane_is_robbed() -> None:
     """Bytes that trickle are worse than a new round trip; with nothing known, nothing is done."""
-    slow = lane(0, 1000, arrived=10, first=0.0, last=1.0)
-    assert to_steal([slow], 1.0, 1000.0, 0.1) is slow
-    assert to_steal([slow], 1.0, 0.0, 0.1) is None
-    assert to_steal([slow], 1.0, 1000.0, 0.1, patience=1000.0) is None
+    slow = segment(0, 1000, arrived=10, first=0.0, last=1.0)
+    assert to_reassign([slow], 1.0, 1000.0, 0.1) is slow
+    assert to_reassign([slow], 1.0, 0.0, 0.1) is None
+    assert to_reassign([slow], 1.0, 1000.0, 0.1, patience=1000.0) is None
 
 
 def test_a_lane_that_has_not_begun_is_given_time() -> None:
     """A round trip, and some."""
-    waiting = lane(0, 100)
-    assert to_steal([waiting], 0.2, 1000.0, 0.1) is None
-    assert to_steal([waiting], 5.0, 1000.0, 0.1) is waiting
+    waiting = segment(0, 100)
+    assert to_reassign([waiting], 0.2, 1000.0, 0.1) is None
+    assert to_reassign([waiting], 5.0, 1000.0, 0.1) is waiting
 
 
 def test_a_lane_that_stalls_while_another_flows() -> None:
     """It is given up whatever it had left; when all are silent the line is, and all are kept."""
-    silent = lane(0, 100, arrived=50, first=0.1, last=0.5)
-    waiting = lane(200, 300)
-    moving = lane(100, 200, arrived=50, first=0.1, last=1.9)
+    silent = segment(0, 100, arrived=50, first=0.1, last=0.5)
+    waiting = segment(200, 300)
+    moving = segment(100, 200, arrived=50, first=0.1, last=1.9)
     assert stalled([silent, waiting, moving], 2.0, 0.1) == [silent, waiting]
     assert stalled([silent, waiting, moving], 2.0, 0.7) == [silent]
     assert stalled([silent, moving], 1.2, 0.1) == []
@@ -122,15 +122,15 @@ def test_a_lane_that_stalls_while_another_flows() -> None:
 
 def test_a_source_all_of_whose_lanes_are_silent() -> None:
     """Is given up sooner than one lane would be; not while one of its lanes moves, or waits for the disk."""
-    silent = [lane(start, start + 100, arrived=50, first=0.1, last=1.4) for start in (0, 100)]
+    silent = [segment(start, start + 100, arrived=50, first=0.1, last=1.4) for start in (0, 100)]
     for each in silent:
         each.source = "bad"
-    moving = lane(200, 300, arrived=50, first=0.1, last=1.9)
+    moving = segment(200, 300, arrived=50, first=0.1, last=1.9)
     assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1) == silent
     assert stalled([*silent, moving], 1.3 + TOGETHER, 0.1) == []
     assert stalled([silent[0], moving], 1.5 + TOGETHER, 0.1) == []
     assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1, patience=2.0) == []
-    waiting = lane(300, 400)
+    waiting = segment(300, 400)
     waiting.source, waiting.began, waiting.last = "bad", 1.3, 1.3
     assert stalled([*silent, moving, waiting], 1.5 + TOGETHER, 0.1) == [*silent, waiting]
     assert stalled([*silent, moving, waiting], 1.5 + TOGETHER, 0.3) == []
@@ -138,17 +138,17 @@ def test_a_source_all_of_whose_lanes_are_silent() -> None:
     assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1) == []
 
 
-def drip(lane: Lane[str], size: int, every: float, until: float) -> None:
+def drip(segment: Segment[str], size: int, every: float, until: float) -> None:
     """Pieces of this size arrive on the lane, one every so many seconds."""
-    lane.answered = True
-    now = lane.last
-    while (now := now + every) <= until and lane.left >= size:
-        lane.moved(now, size)
+    segment.answered = True
+    now = segment.last
+    while (now := now + every) <= until and segment.left >= size:
+        segment.moved(now, size)
 
 
 def test_a_lane_that_drips_is_given_up() -> None:
     """Though nothing faster is known; but not before it had its time, and then longer each time."""
-    slow = lane(0, 8 * MIB)
+    slow = segment(0, 8 * MIB)
     drip(slow, 1, 0.1, DRIP)
     assert dripping([slow], DRIP) == []
     drip(slow, 1, 0.1, DRIP + 0.2)
@@ -159,21 +159,21 @@ def test_a_lane_that_drips_is_given_up() -> None:
 
 def test_a_lane_that_begins_to_drip_is_given_up() -> None:
     """However much it has brought before."""
-    slow = lane(0, 8 * MIB)
+    slow = segment(0, 8 * MIB)
     drip(slow, MIB, 0.1, 0.5)
     drip(slow, 1, 0.1, 0.5 + DRIP)
     assert dripping([slow], 0.4 + DRIP) == []
     assert dripping([slow], 0.6 + DRIP) == [slow]
 
 
-@pytest.mark.parametrize("lanes", [1, 8])
-def test_a_slow_line_does_not_drip(lanes: int) -> None:
+@pytest.mark.parametrize("segments", [1, 8])
+def test_a_slow_line_does_not_drip(segments: int) -> None:
     """20 kB/s, shared by several lanes; nor does a lane that waits for its answer or for the disk."""
-    slow = lane(0, 8 * MIB)
+    slow = segment(0, 8 * MIB)
     for second in range(1, 100):
-        drip(slow, 1400, 1400 / (20_000 / lanes), second)
+        drip(slow, 1400, 1400 / (20_000 / segments), second)
         assert dripping([slow], second) == []
-    asked, writing = lane(0, MIB), lane(0, MIB)
+    asked, writing = segment(0, MIB), segment(0, MIB)
     writing.answered = writing.writing = True
     assert dripping([asked, writing], 100.0) == []
     assert LITTLE < MIB
@@ -181,17 +181,17 @@ def test_a_slow_line_does_not_drip(lanes: int) -> None:
 
 def test_a_lane_that_waits_for_the_disk_is_kept() -> None:
     """However long: the line may be fast, and what it has brought meanwhile would be asked for again."""
-    silent = lane(0, 100, arrived=50, first=0.1, last=0.5)
-    moving = lane(100, 200, arrived=50, first=0.1, last=1.9)
+    silent = segment(0, 100, arrived=50, first=0.1, last=0.5)
+    moving = segment(100, 200, arrived=50, first=0.1, last=1.9)
     silent.writing = True
-    assert to_steal([silent], 2.0, 100.0, 0.1) is None
+    assert to_reassign([silent], 2.0, 100.0, 0.1) is None
     assert stalled([silent, moving], 2.0, 0.1) == []
 
 
 def test_a_lane_that_nobody_looked_at_is_not_silent() -> None:
     """While this process had other things to do: its speed is what it was, too."""
-    late = lane(0, 100, arrived=50, first=0.1, last=0.6)
-    moving = lane(100, 200, arrived=50, first=0.1, last=3.0)
+    late = segment(0, 100, arrived=50, first=0.1, last=0.6)
+    moving = segment(100, 200, arrived=50, first=0.1, last=3.0)
     speed = late.speed()
     assert stalled([late, moving], 3.1, 0.1) == [late]
     late.excuse(2.4)
@@ -199,69 +199,69 @@ def test_a_lane_that_nobody_looked_at_is_not_silent() -> None:
     assert late.speed() == pytest.approx(speed)
 
 
-def climb(ramp: Ramp, rate_of: dict[int, float], seconds: float) -> int:
+def climb(limit: ConcurrencyLimit, rate_of: dict[int, float], seconds: float) -> int:
     """The level after so many seconds in which `level` connections bring `rate_of[level]` bytes a second."""
     received, now = 0.0, 0.0
     for _ in range(int(seconds / 0.05)):
         now += 0.05
-        received += 0.05 * rate_of[ramp.level]
-        ramp.observe(now, int(received), ramp.level)
-    return ramp.level
+        received += 0.05 * rate_of[limit.level]
+        limit.observe(now, int(received), limit.level)
+    return limit.level
 
 
 def test_connections_are_added_while_they_pay() -> None:
     """Each one limited by itself: up to the most."""
-    assert climb(Ramp(8), {level: level * 1e6 for level in (1, 2, 4, 8)}, 5) == 8
+    assert climb(ConcurrencyLimit(8), {level: level * 1e6 for level in (1, 2, 4, 8)}, 5) == 8
 
 
 def test_connections_that_do_not_pay_are_dropped() -> None:
     """A line that one connection fills gets one; one that four fill gets four."""
-    assert climb(Ramp(8), dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
-    assert climb(Ramp(8), {1: 1e6, 2: 2e6, 4: 4e6, 8: 4e6}, WINDOW * 16) == 4
+    assert climb(ConcurrencyLimit(8), dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
+    assert climb(ConcurrencyLimit(8), {1: 1e6, 2: 2e6, 4: 4e6, 8: 4e6}, WINDOW * 16) == 4
 
 
 def test_what_was_too_many_at_once_is_halved_first() -> None:
     """A line that two connections fill gets two, though four were tried before two."""
-    assert climb(Ramp(8), {1: 1e6, 2: 1.5e6, 4: 1.5e6, 8: 1.5e6}, WINDOW * 16) == 2
+    assert climb(ConcurrencyLimit(8), {1: 1e6, 2: 1.5e6, 4: 1.5e6, 8: 1.5e6}, WINDOW * 16) == 2
 
 
 def test_a_span_that_ends_does_not_stop_the_clock() -> None:
     """While the next one has not begun nothing is measured; what was, counts."""
-    ramp = Ramp(8)
+    limit = ConcurrencyLimit(8)
     for step in range(12):
-        ramp.observe(step * 0.05, step * 50_000, 0 if step % 3 == 2 else 1)
-    assert ramp.level == 4
+        limit.observe(step * 0.05, step * 50_000, 0 if step % 3 == 2 else 1)
+    assert limit.level == 4
 
 
 def test_how_many_there_may_soon_be() -> None:
     """Until it is known what pays: as many as are allowed."""
-    ramp = Ramp(8)
-    assert ramp.likely(0.0) == 8
-    assert climb(ramp, dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
-    assert (ramp.likely(WINDOW * 6), ramp.likely(SETTLED + WINDOW * 8)) == (1, 8)
+    limit = ConcurrencyLimit(8)
+    assert limit.likely(0.0) == 8
+    assert climb(limit, dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
+    assert (limit.likely(WINDOW * 6), limit.likely(SETTLED + WINDOW * 8)) == (1, 8)
 
 
 def test_it_is_tried_again_later() -> None:
     """A line that was busy may be free a moment later."""
-    ramp = Ramp(2)
-    assert climb(ramp, {1: 1e6, 2: 1e6}, 1.0) == 1
+    limit = ConcurrencyLimit(2)
+    assert climb(limit, {1: 1e6, 2: 1e6}, 1.0) == 1
     received, now = 10_000_000.0, 1.0 + SETTLED
     for _ in range(40):
         now += 0.05
-        received += 0.05 * ramp.level * 1e6
-        ramp.observe(now, int(received), ramp.level)
-    assert (ramp.level, ramp.settled) == (2, 2)
+        received += 0.05 * limit.level * 1e6
+        limit.observe(now, int(received), limit.level)
+    assert (limit.level, limit.settled) == (2, 2)
 
 
 def test_nothing_is_added_while_the_work_is_the_limit() -> None:
     """Where this process has no time left more connections cannot pay; what did pay stays."""
 
     def level(begin: int, speed: float, free: float) -> int:
-        ramp, received = Ramp(8, begin), 0.0
+        limit, received = ConcurrencyLimit(8, begin), 0.0
         for step in range(100):
-            received += ramp.level * speed * 0.05
-            ramp.observe(step * 0.05, int(received), ramp.level, worked=0.9 * max(0.0, step * 0.05 - free))
-        return ramp.level
+            received += limit.level * speed * 0.05
+            limit.observe(step * 0.05, int(received), limit.level, worked=0.9 * max(0.0, step * 0.05 - free))
+        return limit.level
 
     assert level(1, 2 * FAST, 0.0) == 1
     assert level(2, 2 * FAST, 0.2) == 4
@@ -271,7 +271,7 @@ def test_nothing_is_added_while_the_work_is_the_limit() -> None:
 
 def test_connections_that_have_not_begun_are_not_judged() -> None:
     """A new connection needs a round trip before it can bring anything."""
-    ramp = Ramp(8)
+    limit = ConcurrencyLimit(8)
     for step in range(100):
-        ramp.observe(step * 0.05, 1000 * step, 0)
-    assert ramp.level == 1
+        limit.observe(step * 0.05, 1000 * step, 0)
+    assert limit.level == 1

@@ -1,0 +1,181 @@
+"""Blob content: readers of stored and of growing files, blobs in memory, and the fallback of a reader."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from mirror.cache.results import Outcome
+from mirror.oci.ranges import Span
+from mirror.store.blobs.blobs import OpenBlob
+from mirror.store.errors import ShuttingDown, StoreError
+from mirror.store.executor import DiskExecutor
+from mirror.store.partial.growing import GrowingFile
+from mirror.store.readahead import ReadAhead
+from mirror.transfer.passthrough import PassThroughBlob, SentPart
+from mirror.upstream.errors import WrongBytes
+
+
+class BlobReader(Protocol):
+    """A blob that `sendfile` can send: complete, or growing."""
+
+    file: BinaryIO
+    size: int
+
+    async def wait_readable(self, offset: int) -> int:
+        """Wait until the byte at `offset` may be sent; return the number of bytes from the start that may be.
+
+        Raises UpstreamError or StoreError when the rest will not come.
+        """
+        ...
+
+    def continue_from_upstream(
+        self, error: StoreError, span: Span, offset: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Return the rest of `span`, from `offset` on, from the upstream when the disk fails with `error`.
+
+        Raises `error` where the rest cannot be had.
+        """
+        ...
+
+    async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> "BlobReader":
+        """Return a reader of the same blob from another source, after this one received wrong bytes.
+
+        `sent`: the part that the client has received. Raises `error` if that part is different at the other
+        source, or where there is no other source.
+        """
+        ...
+
+    def read_ahead(self, stop: int) -> ReadAhead:
+        """Return the read-ahead that loads the file's bytes up to `stop` from the disk before they are sent."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SmallBlob:
+    """A blob that is in memory as a whole."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobAnswer:
+    """The answer to a GET on a blob: its content, open for reading."""
+
+    content: BlobReader | SmallBlob | PassThroughBlob
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Other ways to the content of a reader whose file fails.
+
+    `passed`: the same blob from the upstream, past the disk. `on_disk_error` is called when the disk fails;
+    `reopen` requests the blob from the cache again.
+    """
+
+    passed: PassThroughBlob
+    on_disk_error: Callable[[], object] = bool
+    reopen: Callable[[], Awaitable[BlobAnswer]] | None = None
+
+    def continue_from_upstream(self, error: StoreError) -> PassThroughBlob:
+        """Return the blob that passes the disk by; raise `error` when the mirror is stopping."""
+        if isinstance(error, ShuttingDown):
+            raise error
+        self.on_disk_error()
+        return self.passed
+
+
+class StoredReader:
+    """Reader of a blob in the store."""
+
+    def __init__(
+        self,
+        blob: OpenBlob,
+        executor: DiskExecutor,
+        fallback: Fallback,
+        on_close: Callable[[], object] = bool,
+    ) -> None:
+        """`executor`: the threads that read ahead; `on_close` is called when the reader is closed."""
+        self._fallback = fallback
+        self.file = blob.file
+        self.size = blob.size
+        self._executor = executor
+        self._on_close = on_close
+
+    async def wait_readable(self, offset: int) -> int:
+        return self.size
+
+    def read_ahead(self, stop: int) -> ReadAhead:
+        return ReadAhead(self._executor, self.file, stop)
+
+    def continue_from_upstream(
+        self, error: StoreError, span: Span, offset: int
+    ) -> AsyncGenerator[bytes, None]:
+        return self._fallback.continue_from_upstream(error).stream(Span(offset, span.stop))
+
+    async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> BlobReader:
+        raise error  # a stored blob was verified: no other source has better bytes
+
+    def close(self) -> None:
+        self.file.close()
+        self._on_close()
+
+
+class GrowingReader:
+    """Reader of a blob whose fill is running."""
+
+    def __init__(
+        self,
+        growing: GrowingFile,
+        file: BinaryIO,
+        executor: DiskExecutor,
+        fallback: Fallback,
+        on_close: Callable[[], object] = bool,
+    ) -> None:
+        """Arguments as for StoredReader.
+
+        Read-ahead is needed here too: bytes that were resumed, or lie far back, may be on the disk only.
+        """
+        self.file = file
+        self.size = growing.size
+        self._fallback = fallback
+        self._growing = growing
+        self._executor = executor
+        self._on_close = on_close
+
+    async def wait_readable(self, offset: int) -> int:
+        return await self._growing.wait_readable(offset)
+
+    def read_ahead(self, stop: int) -> ReadAhead:
+        return ReadAhead(self._executor, self.file, stop, self._growing.is_spoilt)
+
+    async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> BlobReader:
+        sent_part = SentPart(self.file, sent, self._executor)
+        while error.retry_elsewhere and self._fallback.reopen is not None:
+            fresh = (await self._fallback.reopen()).content
+            if isinstance(fresh, SmallBlob | PassThroughBlob):
+                break
+            with ExitStack() as opened:
+                opened.callback(fresh.close)
+                try:
+                    if not await sent_part.agrees_with(fresh):
+                        break
+                except WrongBytes as also_wrong:
+                    error = also_wrong
+                    continue
+                opened.pop_all()
+                return fresh
+        raise error
+
+    def continue_from_upstream(
+        self, error: StoreError, span: Span, offset: int
+    ) -> AsyncGenerator[bytes, None]:
+        sent_part = SentPart(self.file, Span(span.start, offset), self._executor)
+        return self._fallback.continue_from_upstream(error).stream(Span(offset, span.stop), sent_part)
+
+    def close(self) -> None:
+        self.file.close()
+        self._on_close()
