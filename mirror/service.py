@@ -8,7 +8,7 @@ from typing import Any
 
 from mirror.cache.cache import Cache
 from mirror.config.schema import Config
-from mirror.metrics.metrics import Family, Metrics, rendered
+from mirror.metrics.metrics import Family, Metrics, render
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
@@ -16,7 +16,7 @@ from mirror.store.blobs.fsck import HARMLESS, FsckStep
 from mirror.store.errors import StoreError
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store
-from mirror.system.malloc import give_back
+from mirror.system.malloc import trim_heap
 from mirror.transfer.context import TransferContext
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
@@ -105,13 +105,13 @@ class Service:
     async def exposition(self) -> tuple[bytes, str]:
         """Body and Content-Type for a Prometheus scrape, of all workers together."""
         counted = await (self.metric_families() if self.multiprocess is None else self.multiprocess.sum())
-        return await asyncio.to_thread(rendered, counted)
+        return await asyncio.to_thread(render, counted)
 
     async def join_workers(self, multiprocess: MultiprocessMetrics) -> None:
         """Be one of several workers. OSError."""
         await multiprocess.open()
         self.multiprocess = multiprocess
-        self._tasks.spawn(multiprocess.keep(), name="ledger")
+        self._tasks.spawn(multiprocess.write_periodically(), name="ledger")
 
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""
@@ -153,4 +153,4 @@ class Service:
                 await self._store.keep_house()
             except StoreError as error:
                 log.warning("housekeeping failed", reason=str(error))
-            await asyncio.to_thread(give_back)
+            await asyncio.to_thread(trim_heap)

@@ -183,7 +183,7 @@ def added(first: Iterable[Family], second: Iterable[Family]) -> list[Family]:
     return list(families.values())
 
 
-def rendered(families: Iterable[Family]) -> tuple[bytes, str]:
+def render(families: Iterable[Family]) -> tuple[bytes, str]:
     """As `Metrics.render`."""
     registry = CollectorRegistry()
     registry.register(_FixedCollector(families))

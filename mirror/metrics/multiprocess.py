@@ -41,7 +41,7 @@ class MultiprocessMetrics:
         await asyncio.to_thread(path.unlink, missing_ok=True)
         self._server = await asyncio.start_unix_server(self._asked, path)
 
-    async def keep(self) -> None:
+    async def write_periodically(self) -> None:
         """Write the page now and then, until cancelled."""
         while True:
             await asyncio.sleep(WRITE_SECONDS)

@@ -47,7 +47,7 @@ class RequestStats:
         self.first_byte.observe(first_byte)
         self.whole.observe(whole)
 
-    def add_at_once(self, length: int, durations: Sequence[float]) -> None:
+    def add_batch(self, length: int, durations: Sequence[float]) -> None:
         """The same for several, each of one length, whose head and end went out together."""
         self.requests += len(durations)
         self.bytes += length * len(durations)

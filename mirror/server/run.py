@@ -18,7 +18,7 @@ from mirror.server.supervisor import RETIRE, STOP, Hooks, Supervisor, WorkerSpec
 from mirror.service import Service
 from mirror.store.errors import StoreError
 from mirror.system.sd_notify import notify
-from mirror.system.sockets import AcceptBalancer, ListeningSocket, bound, inherited
+from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, inherited_sockets
 from mirror.util.log import bind_context, configure, get_logger
 from mirror.util.tasks import Tasks
 from mirror.util.tls import renew
@@ -34,9 +34,9 @@ def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
 
     `load` reads the configuration again, ConfigError; `announce` is told the addresses when it is ready.
     """
-    sockets = inherited()
+    sockets = inherited_sockets()
     if config.server.processes() == 1:
-        sockets = sockets or bound(config.server.listen)
+        sockets = sockets or bind_all(config.server.listen)
         asyncio.run(_alone(config, sockets, load, announce))
         return 0
     folder = environment().get("RUNTIME_DIRECTORY") or None

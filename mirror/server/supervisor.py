@@ -25,7 +25,7 @@ from typing import NoReturn
 from mirror.config.loader import ConfigError
 from mirror.config.schema import Config
 from mirror.system.sd_notify import notify
-from mirror.system.sockets import ConnectionCounts, ListeningSocket, bound, printed
+from mirror.system.sockets import ConnectionCounts, ListeningSocket, bind_all, format_address
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -200,7 +200,7 @@ class Supervisor:
             self._switch(self._next)
         elif not self._announced and not self._coming(self._config):
             self._announced = True
-            self._hooks.announce(self._config, [printed(each) for each in self._all_sockets()])
+            self._hooks.announce(self._config, [format_address(each) for each in self._all_sockets()])
             self._reloaded()
 
     def _reap(self) -> None:
@@ -306,7 +306,7 @@ class Supervisor:
         """Have all that `config` listens on. A service manager's sockets are instead of any."""
         if "" not in self._sockets:
             new = [each for each in config.server.listen if each not in self._sockets]
-            self._sockets.update({each: bound([each]) for each in new})
+            self._sockets.update({each: bind_all([each]) for each in new})
 
     def _unbind(self) -> None:
         for name in [each for each in self._sockets if not self._serves(self._config, each)]:

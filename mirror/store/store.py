@@ -29,7 +29,7 @@ from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.retrying import RetryingDisk
 from mirror.util.log import get_logger
-from mirror.util.tasks import to_the_end
+from mirror.util.tasks import run_to_completion
 
 log = get_logger(__name__)
 
@@ -263,7 +263,7 @@ class Store:
     async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
         """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
         with suppress(StoreError):
-            await to_the_end(self.executor.run(self.folder.allocate, partial, size, chunk_size))
+            await run_to_completion(self.executor.run(self.folder.allocate, partial, size, chunk_size))
 
     async def grow(
         self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
@@ -298,7 +298,9 @@ class Store:
         with suppress(StoreError):
             found = await self.executor.run(self.folder.excess) if excess is None else excess
             if found > 0:
-                await to_the_end(self.tidy(keep))  # or what is gone would not be told when the mirror stops
+                await run_to_completion(
+                    self.tidy(keep)
+                )  # or what is gone would not be told when the mirror stops
 
     async def make_room(self, need: int = 0) -> None:
         """The disk is full: evict until `need` bytes and some more are free, whatever comes of it."""
@@ -356,7 +358,7 @@ class Store:
         try:
             return await asyncio.shield(having)
         except asyncio.CancelledError:
-            await to_the_end(self._let_go(having, unwanted))
+            await run_to_completion(self._let_go(having, unwanted))
             raise
 
     async def _let_go(self, having: "asyncio.Future[T]", unwanted: Callable[[T], object]) -> None:

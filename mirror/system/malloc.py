@@ -20,7 +20,7 @@ def keep_buffers() -> None:
     bytearray(MOST_KEPT)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Give the system what is free; takes some milliseconds. Other C libraries do it by themselves."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

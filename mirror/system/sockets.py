@@ -20,7 +20,7 @@ COUNTS = struct.Struct(f"={MOST}I")
 ABSENT = 2**32 - 1
 
 # How long who has more lets others go first, in seconds: time enough to be woken.
-COURTESY = 0.001
+DEFER_SECONDS = 0.001
 
 # The first descriptor that a service manager passes.
 FIRST = 3
@@ -65,7 +65,7 @@ class AcceptBalancer:
         self._connections = 0
         self._since: float | None = None
 
-    def have(self, connections: int) -> None:
+    def set_connections(self, connections: int) -> None:
         self._connections = connections
         self._counts.set(self._number, connections)
 
@@ -81,7 +81,7 @@ class AcceptBalancer:
         now = self._clock()
         if self._since is None:
             self._since = now
-        if now - self._since < COURTESY:
+        if now - self._since < DEFER_SECONDS:
             return True
         self._since = None
         return False
@@ -106,7 +106,7 @@ class ListeningSocket(socket.socket):
         return super().accept()
 
 
-def inherited() -> list[ListeningSocket]:
+def inherited_sockets() -> list[ListeningSocket]:
     """What a service manager has bound for us; empty when none has. OSError when that is of no use."""
     env = environment()
     if env.get("LISTEN_PID") != str(os.getpid()):
@@ -120,12 +120,12 @@ def inherited() -> list[ListeningSocket]:
     return sockets
 
 
-def bound(addresses: Sequence[str]) -> list[ListeningSocket]:
+def bind_all(addresses: Sequence[str]) -> list[ListeningSocket]:
     """A socket, or several where a name has several addresses, for each HOST:PORT. OSError names it."""
     sockets: list[ListeningSocket] = []
     try:
         for address in addresses:
-            sockets += _bound(address)
+            sockets += _bind(address)
     except BaseException:
         for each in sockets:
             each.close()
@@ -133,20 +133,20 @@ def bound(addresses: Sequence[str]) -> list[ListeningSocket]:
     return sockets
 
 
-def printed(each: socket.socket) -> str:
+def format_address(each: socket.socket) -> str:
     """HOST:PORT of a socket."""
     host, port = each.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _bound(address: str) -> list[ListeningSocket]:
+def _bind(address: str) -> list[ListeningSocket]:
     host, _, port = address.rpartition(":")
     sockets: list[ListeningSocket] = []
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         for family, where in dict.fromkeys((family, where) for family, _, _, _, where in found):
             try:
-                sockets.append(_listening(family, where))
+                sockets.append(_listen(family, where))
             except OSError as error:
                 # A name may have an IPv6 address on a machine that has no IPv6.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) or (
@@ -160,7 +160,7 @@ def _bound(address: str) -> list[ListeningSocket]:
     return sockets
 
 
-def _listening(family: int, where: tuple[Any, ...]) -> ListeningSocket:
+def _listen(family: int, where: tuple[Any, ...]) -> ListeningSocket:
     each = ListeningSocket(family, socket.SOCK_STREAM)
     try:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

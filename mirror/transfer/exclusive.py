@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from mirror.oci.digest import Digest
 from mirror.store.errors import StoreError
 from mirror.store.store import Store
-from mirror.util.tasks import to_the_end
+from mirror.util.tasks import run_to_completion
 
 # Poll interval, in seconds, for another process's progress while a reader waits: processes send each other
 # no notice (`store.partial.remote_partial`). 5 ms is a sixth of what the first byte of a layer takes to come
@@ -30,4 +30,4 @@ async def exclusive(store: Store, digest: Digest) -> AsyncIterator[None]:
     finally:
         if lease is not None:
             with suppress(StoreError):
-                await to_the_end(store.give_up(lease))
+                await run_to_completion(store.give_up(lease))

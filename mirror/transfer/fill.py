@@ -28,7 +28,7 @@ from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
-from mirror.util.tasks import stop_task, to_the_end
+from mirror.util.tasks import run_to_completion, stop_task
 
 log = get_logger(__name__)
 
@@ -99,7 +99,7 @@ class Fill:
             raise
         finally:
             # However often it is cancelled meanwhile: others wait for the lock.
-            await to_the_end(self._release(partial))
+            await run_to_completion(self._release(partial))
 
     async def _fill(self, partial: Partial, opened: Opened) -> None:
         if self._growing is not None:
@@ -121,7 +121,7 @@ class Fill:
             verified, again = await self._verify(), True
         await self._judge()
         # In one go, even when the mirror is stopping: in between there would be files that nobody needs.
-        await to_the_end(self._keep(partial, verified))
+        await run_to_completion(self._keep(partial, verified))
 
     async def _keep(self, partial: Partial, verified: VerifiedFile) -> None:
         await self._context.store.adopt(verified)

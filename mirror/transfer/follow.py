@@ -22,7 +22,7 @@ from mirror.store.store import Store
 from mirror.transfer.exclusive import POLL_SECONDS
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
-from mirror.util.tasks import to_the_end
+from mirror.util.tasks import run_to_completion
 
 log = get_logger(__name__)
 
@@ -132,7 +132,7 @@ class FillFollower:
     async def _leave(self, partial: Partial | None) -> None:
         """Nothing is left to be filled, or not for these readers."""
         if partial is not None:
-            await to_the_end(self._give_up(partial))
+            await run_to_completion(self._give_up(partial))
 
     async def _give_up(self, partial: Partial) -> None:
         """Also where the disk does not let go of the names: others wait for the lock."""

@@ -60,7 +60,7 @@ async def first_of(*work: Coroutine[Any, Any, object], seconds: float | None = N
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
     """Await what a thread is doing. When cancelled, wait for it all the same, and only then leave.
 
     A thread cannot be called back: leaving at once would close files under its hands.

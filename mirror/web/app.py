@@ -11,7 +11,7 @@ from aiohttp import web
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
-from mirror.system.sockets import AcceptBalancer, ListeningSocket, bound, printed
+from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, format_address
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
@@ -136,7 +136,7 @@ async def serve(
     Without listeners, bind what is configured; raises OSError naming the address that cannot be bound.
     """
     if listeners is None:
-        sockets = await asyncio.to_thread(bound, config.server.listen)
+        sockets = await asyncio.to_thread(bind_all, config.server.listen)
         listeners = Listeners(sockets, config.server.tls())
     app = App(service, config)
     server = ProtocolFactory(
@@ -160,7 +160,7 @@ async def serve(
             backlog = ACCEPTS if listeners.balancer is None else 1
             await web.SockSite(runner, each, ssl_context=listeners.tls, backlog=backlog).start()
         server.report_to(listeners.balancer)
-        ready([printed(each) for each in listeners.sockets])
+        ready([format_address(each) for each in listeners.sockets])
         await first_of(stop.wait(), listeners.retire_requested.wait())
         server.report_to(None)
         if listeners.balancer is not None:

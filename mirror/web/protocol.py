@@ -109,7 +109,7 @@ class ProtocolFactory(web.Server):
     def _count(self, here: int) -> None:
         self._here = here
         if self._balancer is not None:
-            self._balancer.have(here)
+            self._balancer.set_connections(here)
 
 
 def _reason(error: BaseException | None, message: str) -> str:

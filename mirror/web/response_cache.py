@@ -144,7 +144,7 @@ class ResponseCache:
                 values = (new_id(), client, milliseconds, milliseconds, timestamp(now))
                 lines.append(known.line.fill(values))
         for known, each in durations.items():
-            known.tally.add_at_once(known.length, each)
+            known.tally.add_batch(known.length, each)
             if known.digest is not None:
                 self._used(known.digest)
         write_lines(lines)

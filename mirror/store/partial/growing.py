@@ -18,7 +18,7 @@ from mirror.store.health import FaultKind, kind_of
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.partial import Hasher, Partial
 from mirror.store.partial.remote_partial import RemotePartial
-from mirror.util.tasks import to_the_end
+from mirror.util.tasks import run_to_completion
 
 # Invariant 4: of anything up to this size nothing is sent before the whole is verified. 4 MiB costs a
 # client a few milliseconds on any line, and covers every manifest and config.
@@ -176,7 +176,7 @@ class GrowingFile:
         inline = not self._hashing and self._hasher.offset == offset
         self._hashing = self._hashing or inline
         try:
-            await to_the_end(self._write(offset, parts, self._hasher if inline else None))
+            await run_to_completion(self._write(offset, parts, self._hasher if inline else None))
         finally:
             if inline:
                 self._hashing = False
@@ -205,7 +205,7 @@ class GrowingFile:
             self._hashing = True
             try:
                 stop = self._chunks.contiguous()
-                await to_the_end(self._executor.run(self._partial.hash_on, self._hasher, stop))
+                await run_to_completion(self._executor.run(self._partial.hash_on, self._hasher, stop))
             finally:
                 self._hashing = False
 
@@ -220,7 +220,7 @@ class GrowingFile:
 
     async def hashes(self, spans: Sequence[Span]) -> list[bytes]:
         """As `Partial.hashes`; once everything is here. StoreError."""
-        return await to_the_end(self._executor.run(self._partial.hashes, spans))
+        return await run_to_completion(self._executor.run(self._partial.hashes, spans))
 
     def fail(self, error: Exception, *, spoilt: bool = False) -> None:
         """Tell the readers that no more will come, and why; `spoilt`: nor is what is here to be sent."""

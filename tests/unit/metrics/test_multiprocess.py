@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mirror.metrics import multiprocess
-from mirror.metrics.metrics import Family, Metrics, rendered
+from mirror.metrics.metrics import Family, Metrics, render
 from mirror.metrics.multiprocess import MultiprocessMetrics
 
 
@@ -38,7 +38,7 @@ class Worker:
         self.ledger._server.close()
 
     async def value(self, line: str) -> float:
-        body, _ = rendered(await self.ledger.sum())
+        body, _ = render(await self.ledger.sum())
         found = [each for each in body.decode().splitlines() if each.startswith(f"{line} ")]
         return float(found[0].rpartition(" ")[2])
 
@@ -127,7 +127,7 @@ async def test_pages_are_written_though_nobody_asks(tmp_path: Path, monkeypatch:
         count(one, 3)
         written = asyncio.Event()
         one.ledger._snapshot = _telling(one.ledger._snapshot, written)
-        keeping = asyncio.ensure_future(one.ledger.keep())
+        keeping = asyncio.ensure_future(one.ledger.write_periodically())
         await written.wait()
         keeping.cancel()
 

@@ -32,5 +32,5 @@ def test_at_once_is_the_same() -> None:
     durations = (0.0001, 0.001, 0.3)
     for seconds in durations:
         one.add(5, seconds, seconds)
-    other.add_at_once(5, durations)
+    other.add_batch(5, durations)
     assert one == other

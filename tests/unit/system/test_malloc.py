@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-from mirror.system.malloc import give_back, keep_buffers
+from mirror.system.malloc import trim_heap, keep_buffers
 
 def resident() -> int:
     with open("/proc/self/status") as status:
@@ -23,7 +23,7 @@ blocks = [bytearray(1024 * 1024) for _ in range(64)]
 last = bytearray(1000)
 del blocks
 before = resident()
-give_back()
+trim_heap()
 print(before - resident())
 """
 

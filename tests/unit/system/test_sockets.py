@@ -8,21 +8,21 @@ import sys
 import pytest
 
 from mirror.system.sockets import (
-    COURTESY,
+    DEFER_SECONDS,
     AcceptBalancer,
     ConnectionCounts,
     ListeningSocket,
-    bound,
-    inherited,
-    printed,
+    bind_all,
+    format_address,
+    inherited_sockets,
 )
 
 INHERIT = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
-from mirror.system.sockets import inherited, printed
-print(*map(printed, inherited()))
+from mirror.system.sockets import format_address, inherited_sockets
+print(*map(format_address, inherited_sockets()))
 """
 
 
@@ -35,9 +35,9 @@ def inheriting(listening: socket.socket) -> subprocess.CompletedProcess[str]:
 
 def test_each_address_is_bound() -> None:
     """And printed as it is written in a URL."""
-    sockets = bound(["127.0.0.1:0", "[::1]:0"])
+    sockets = bind_all(["127.0.0.1:0", "[::1]:0"])
     for each, host in zip(sockets, ("127.0.0.1", "[::1]"), strict=True):
-        assert printed(each) == f"{host}:{each.getsockname()[1]}"
+        assert format_address(each) == f"{host}:{each.getsockname()[1]}"
         with socket.create_connection(each.getsockname()[:2], timeout=30):
             each.close()
 
@@ -49,11 +49,11 @@ def test_what_cannot_be_bound_is_named() -> None:
         free.close()
         wrong = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(OSError, match=f"cannot listen on {wrong}: .*in use"):
-            bound([address, wrong])
-        for each in bound([address]):
+            bind_all([address, wrong])
+        for each in bind_all([address]):
             each.close()
     with pytest.raises(OSError, match=r"cannot listen on 192.0.2.1:0: "):
-        bound(["192.0.2.1:0"])
+        bind_all(["192.0.2.1:0"])
 
 
 def test_what_a_service_manager_passes() -> None:
@@ -61,7 +61,7 @@ def test_what_a_service_manager_passes() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         assert inheriting(listening).stdout == f"127.0.0.1:{port}\n"
-    assert inherited() == []
+    assert inherited_sockets() == []
 
 
 def test_what_is_no_tcp_socket_is_refused() -> None:
@@ -86,28 +86,28 @@ def test_who_has_fewer_connections_goes_first() -> None:
     now = [0.0]
     counts = ConnectionCounts()
     one, two = AcceptBalancer(counts, 0, lambda: now[0]), AcceptBalancer(counts, 1, lambda: now[0])
-    one.have(3)
+    one.set_connections(3)
     assert not one.should_defer()  # there is nobody else
-    two.have(3)
+    two.set_connections(3)
     assert not one.should_defer()
-    two.have(2)
+    two.set_connections(2)
     assert not two.should_defer()
     assert one.should_defer()
-    now[0] = COURTESY
+    now[0] = DEFER_SECONDS
     assert not one.should_defer()
     assert one.should_defer()
     two.leave()
     assert not one.should_defer()
-    AcceptBalancer(counts, 1000).have(1)  # after many reloads with long answers
+    AcceptBalancer(counts, 1000).set_connections(1)  # after many reloads with long answers
     assert not one.should_defer()
 
 
 def test_what_is_left_to_others_looks_like_nothing() -> None:
     """asyncio asks again when it is woken again, which is at once."""
     counts = ConnectionCounts()
-    (listening,) = bound(["127.0.0.1:0"])
+    (listening,) = bind_all(["127.0.0.1:0"])
     listening.balancer = AcceptBalancer(counts, 0)
-    listening.balancer.have(1)
+    listening.balancer.set_connections(1)
     counts.set(1, 0)
     with listening, socket.create_connection(listening.getsockname(), timeout=30):
         with pytest.raises(BlockingIOError):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from mirror.util.tasks import Tasks, first_of, to_the_end
+from mirror.util.tasks import Tasks, first_of, run_to_completion
 
 
 async def test_what_a_task_raises_is_logged() -> None:
@@ -52,7 +52,7 @@ async def test_to_the_end_waits_for_the_work_when_cancelled() -> None:
         await release.wait()
         finished.append(True)
 
-    waiting = asyncio.ensure_future(to_the_end(work()))
+    waiting = asyncio.ensure_future(run_to_completion(work()))
     await began.wait()
     waiting.cancel()
     await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def test_to_the_end_waits_for_the_work_when_cancelled() -> None:
 
 async def test_to_the_end_gives_the_result() -> None:
     """Undisturbed, it is the work itself."""
-    assert await to_the_end(asyncio.sleep(0, "result")) == "result"
+    assert await run_to_completion(asyncio.sleep(0, "result")) == "result"
 
 
 async def test_the_first_of_several_ends_the_waiting() -> None:
