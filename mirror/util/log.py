@@ -5,12 +5,10 @@ import secrets
 import select
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from functools import cache, lru_cache
 from typing import Any, Protocol, TextIO
 from urllib.parse import urlsplit, urlunsplit
-
-import structlog
 
 # Never printed, whatever was passed by mistake.
 SECRET_WORDS = ("authorization", "password", "token", "secret", "cookie")
@@ -25,18 +23,67 @@ class LogOptions(Protocol):
     def format(self) -> str: ...
 
 
-def get_logger(name: str) -> Any:
-    """A structlog logger: `log.info("event", key=value)`."""
-    return structlog.get_logger(component=name.removeprefix("mirror."))
+@cache
+def _structlog() -> Any:
+    """Import structlog at the first use, and without rich.
+
+    A command that logs nothing does without structlog (60 ms). structlog.dev imports rich, if rich is
+    installed, for tracebacks that are never printed here: another 60 ms, and 6 MB in each server.
+    """
+    hidden = "rich" not in sys.modules
+    if hidden:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # the import system's mark for "not installed"
+    try:
+        import structlog
+
+        return structlog
+    finally:
+        if hidden:
+            del sys.modules["rich"]
+
+
+class Logger:
+    """A structlog logger that is created by its first line: `log.info("event", key=value)`."""
+
+    def __init__(self, component: str) -> None:
+        self._component = component
+        self._bound: Any = None
+
+    def __getattr__(self, method: str) -> Any:
+        if method.startswith("__"):
+            raise AttributeError(method)
+        if self._bound is None:
+            _configure_pending()
+            self._bound = _structlog().get_logger(component=self._component)
+        return getattr(self._bound, method)
+
+
+def get_logger(name: str) -> Logger:
+    """Return the logger of the module `name`."""
+    return Logger(name.removeprefix("mirror."))
 
 
 def bind_context(**values: object) -> None:
-    """Have these in every line of this process from now on."""
-    structlog.contextvars.bind_contextvars(**values)
+    """Add these keys and values to every later line of this process."""
+    _structlog().contextvars.bind_contextvars(**values)
+
+
+_pending: list[Callable[[], None]] = []
+
+
+def configure_later(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
+    """Configure before the first line is logged: most commands log none."""
+    _pending[:] = [lambda: configure(settings, stream)]
+
+
+def _configure_pending() -> None:
+    while _pending:
+        _pending.pop()()
 
 
 def configure(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
     """Send everything, the libraries' own logging included, to `stream`."""
+    structlog = _structlog()
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     human = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     shared: list[Any] = [
@@ -88,6 +135,10 @@ def add_timestamp(_logger: object, _method: str, event: MutableMapping[str, Any]
     return event
 
 
+class LineFiltered(Exception):
+    """The level, or a processor, keeps such a line out of the log."""
+
+
 class LineTemplate:
     """A line that is written again and again: rendered once, like any other, then only filled in.
 
@@ -96,13 +147,9 @@ class LineTemplate:
     """
 
     def __init__(self, name: str, event: str, fields: Mapping[str, object], varying: Sequence[str]) -> None:
-        """Raises structlog.DropEvent when such a line would not be written."""
+        """Raises LineFiltered when such a line would not be written."""
         marks = {key: _mark(fields.get(key, "")) for key in varying}
-        line: Any = {"component": name, **fields, **marks, "event": event}
-        if not structlog.get_logger().is_enabled_for(logging.INFO):
-            raise structlog.DropEvent
-        for processor in structlog.get_config()["processors"]:
-            line = processor(None, "info", line)
+        line = _rendered({"component": name, **fields, **marks, "event": event})
         text = str(line).replace("%", "%%")
         found = {text.find(str(mark)): index for index, mark in enumerate(marks.values())}
         for mark in marks.values():
@@ -117,6 +164,19 @@ class LineTemplate:
         return self._text % (values if self._in_order else tuple(values[index] for index in self._order))
 
 
+def _rendered(event: dict[str, object]) -> object:
+    structlog = _structlog()
+    if not structlog.get_logger().is_enabled_for(logging.INFO):
+        raise LineFiltered
+    line: Any = event
+    try:
+        for processor in structlog.get_config()["processors"]:
+            line = processor(None, "info", line)
+    except structlog.DropEvent as dropped:
+        raise LineFiltered from dropped
+    return line
+
+
 def _mark(value: object) -> object:
     """Something of the type of `value` that is in no line by chance, or because somebody guessed it."""
     return secrets.token_hex(16) if isinstance(value, str) else 10**17 + secrets.randbelow(10**18)
@@ -125,7 +185,7 @@ def _mark(value: object) -> object:
 def write_lines(lines: Sequence[str]) -> None:
     """Write finished lines, many at a time, because each write is a system call."""
     if lines:
-        logger = structlog.get_config()["logger_factory"]()
+        logger = _structlog().get_config()["logger_factory"]()
         for together in _portions(lines):
             logger.msg(together)
 

@@ -17,13 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 
-import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from mirror.metrics.metrics import Metrics
 from mirror.metrics.request_stats import RequestStats
 from mirror.oci.digest import Digest
-from mirror.util.log import LineTemplate, timestamp, write_lines
+from mirror.util.log import LineFiltered, LineTemplate, timestamp, write_lines
 from mirror.util.lru import LRUCache
 from mirror.web.request_log import RequestRecord, new_id
 
@@ -182,5 +181,5 @@ def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:
 def _line(record: RequestRecord) -> LineTemplate | None:
     try:
         return LineTemplate("access", "request", record.fields(), VARYING)
-    except structlog.DropEvent:
+    except LineFiltered:
         return None

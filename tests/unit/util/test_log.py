@@ -3,12 +3,15 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 import structlog
 
 from mirror.config.schema import LogSettings
 from mirror.util.log import (
+    LineFiltered,
     LineTemplate,
     bind_context,
     configure,
@@ -126,7 +129,7 @@ def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
 def test_no_template_for_lines_that_are_not_wanted() -> None:
     """Below the level there is nothing to fill in."""
     configure(LogSettings(level="error"), io.StringIO())
-    with pytest.raises(structlog.DropEvent):
+    with pytest.raises(LineFiltered):
         LineTemplate("access", "request", fields(7), ["id"])
 
 
@@ -162,3 +165,20 @@ def test_timestamps_are_in_utc() -> None:
     """To the microsecond, and always as long."""
     assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
     assert timestamp(1_700_000_000.25) == "2023-11-14T22:13:20.250000Z"
+
+
+def test_structlog_is_imported_by_the_first_line_and_without_rich() -> None:
+    """A command that logs nothing pays for neither; settings that were kept for later apply to that line."""
+    program = """
+import sys
+from types import SimpleNamespace
+from mirror.util.log import configure_later, get_logger
+configure_later(SimpleNamespace(level="info", format="json"))
+log = get_logger("mirror.cli")
+assert "structlog" not in sys.modules
+log.info("event")
+assert "structlog" in sys.modules
+assert not [name for name in sys.modules if name.partition(".")[0] == "rich"]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(done.stderr)["event"] == "event"
