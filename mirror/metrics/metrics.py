@@ -108,6 +108,11 @@ class Metrics:
         self.ratelimit_remaining = self._gauge(
             "ratelimit_remaining", "Requests that it has left of them.", *ACCOUNT
         )
+        self.account_refused = self._gauge(
+            "account_refused",
+            "1 after the upstream refused the password of the account, 0 otherwise.",
+            *ACCOUNT,
+        )
 
     def _about_room(self) -> None:
         self.evicted_blobs = self._counter(
@@ -128,7 +133,7 @@ class Metrics:
 COUNTED = ("counter", "histogram")
 
 # Gauges of which the largest counts: what is wrong for one process is wrong.
-LARGEST = ("registry_mirror_cache_trouble",)
+LARGEST = ("registry_mirror_account_refused", "registry_mirror_cache_trouble")
 
 # Gauges that are added up over the living. Of others one process' word is as good as another's.
 ADDED = (
