@@ -44,7 +44,7 @@ class Service:
         self._tasks = Tasks()
         self._store = store
         store.on_evicted = self._evicted
-        self.removal_count = store.folder.epoch.removed
+        self.removal_epoch = store.folder.epoch.removed
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(context, self._upstreams, config.tags)

@@ -1,4 +1,4 @@
-"""The server: binds, answers, drains."""
+"""The HTTP server: bind, answer, retire, drain."""
 
 import asyncio
 import logging
@@ -23,27 +23,28 @@ from mirror.web.response_cache import ResponseCache
 
 log = get_logger(__name__)
 
-# Podman's zstd:chunked asks for hundreds of ranges in one header line (CLIENTS: over 8 KiB).
+# Podman's zstd:chunked asks for hundreds of ranges in one header line (docs/clients.md: over 8 KiB).
 HEADER_LINE_BYTES = 64 * 1024
 
-# Longer than any client keeps a connection for reuse (BuildKit 120 s), so that none races a closing one.
+# Longer than any client keeps a connection for reuse (BuildKit 120 s), so that no client races a closing one.
 KEEPALIVE_SECONDS = 300.0
 
-# The most connections that are accepted before those there are have their turn.
+# Connections accepted in one turn of the event loop, at most, before the existing ones have their turn.
 ACCEPTS = 128
 
-# The part of the memory that is for request heads and the answers to them.
+# The response cache gets one part in this many of `cache.memory`.
 RESPONSE_CACHE_DIVISOR = 4
 
-# What is left of a drain for connections that were told to close but have not.
+# Time, in seconds, after the drain for connections that were asked to close but have not.
 CLOSING_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Where to serve: sockets that are bound, and what their connections are encrypted with.
+    """Bound sockets, and the TLS context of their connections (None for plain HTTP).
 
-    `balancer`: other processes accept there too. `retire_requested` is set when they do it alone from now on.
+    `balancer`: shares new connections with other processes on the same sockets. `retire_requested`: set when
+    the other processes take over.
     """
 
     sockets: Sequence[ListeningSocket]
@@ -53,34 +54,34 @@ class Listeners:
 
 
 class App:
-    """One request in, one response out; counts what is running, for the drain."""
+    """The request handler; counts running requests, for the drain."""
 
     def __init__(self, service: Service, config: Config) -> None:
         self._metrics = service.metrics
         self._registry = RegistryApi(service.cache, config)
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
-            memory, service.metrics, service.record_use, removed=service.removal_count
+            memory, service.metrics, service.record_use, removal_epoch=service.removal_epoch
         )
         self.probes = Probes(service)
-        self._last = False  # each connection ends with its next answer
+        self._closing = False  # each connection ends after its next response
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         head = request.protocol.head if isinstance(request.protocol, RequestProtocol) else None
-        probed = await self.probes.answer(request)
-        if probed is not None:
-            if self._last and not self.probes.draining:
-                probed.force_close()
-            return probed
-        record = RequestRecord(request, self.response_cache.removed())
+        probe_response = await self.probes.answer(request)
+        if probe_response is not None:
+            if self._closing and not self.probes.draining:
+                probe_response.force_close()
+            return probe_response
+        record = RequestRecord(request, self.response_cache.removal_epoch())
         self._running += 1
         self._idle.clear()
         try:
-            response = await self._answer(record)
-            if self._last:  # the next request is for somebody who stays
+            response = await self._respond(record)
+            if self._closing:  # the client reconnects to a worker that stays
                 response.force_close()
             elif head is not None:
                 await self.response_cache.remember(head, record, response)
@@ -92,18 +93,18 @@ class App:
                 self._idle.set()
 
     async def retire(self, server: ProtocolFactory, seconds: float, stop: asyncio.Event) -> None:
-        """Until all have left: with their next answer, or because they ask nothing for so long.
+        """Wait until all clients have left: after their next response, or after `seconds` of idling.
 
-        What is running is waited for without a limit, because nobody is kept waiting by that.
+        Running responses are waited for without a limit: other workers serve new requests meanwhile.
         """
-        self._last = True
+        self._closing = True
         self.response_cache.close()
         await first_of(server.no_connections.wait(), stop.wait(), seconds=seconds)
         await first_of(self._idle.wait(), stop.wait())
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what is running, up to a limit."""
-        self._last = self.probes.draining = True
+        """Wait for running requests, at most `seconds`."""
+        self._closing = self.probes.draining = True
         self.response_cache.close()
         try:
             async with asyncio.timeout(seconds):
@@ -111,15 +112,15 @@ class App:
         except TimeoutError:
             log.warning("closing connections that did not finish in time", requests=self._running)
 
-    async def _answer(self, record: RequestRecord) -> web.StreamResponse:
+    async def _respond(self, record: RequestRecord) -> web.StreamResponse:
         try:
             return await self._registry.answer(record)
         except Exception:
             log.exception("unexpected error", id=record.id)
-            if record.streaming:  # an error document would be taken for the rest of the blob
+            if record.streaming:  # the client would take an error document for the rest of the blob
                 return responses.cut_short(record)
             failure = RegistryError(
-                Code.UNKNOWN, f"unexpected error in this mirror; its log says more under id {record.id}"
+                Code.UNKNOWN, f"unexpected error in this mirror; see id {record.id} in its log"
             )
             return responses.error(record, failure)
 
@@ -131,41 +132,26 @@ async def serve(
     stop: asyncio.Event,
     listeners: Listeners | None = None,
 ) -> None:
-    """Tell `ready` the addresses; answer until `stop` or `retire_requested` is set; finish what is running.
+    """Call `ready` with the addresses, answer until `stop` or `retire_requested` is set, finish what runs.
 
-    Without listeners, bind what is configured; raises OSError naming the address that cannot be bound.
+    Without `listeners`, bind the configured addresses. Raises OSError naming an address that cannot be bound.
     """
     if listeners is None:
         sockets = await asyncio.to_thread(bind_all, config.server.listen)
         listeners = Listeners(sockets, config.server.tls())
     app = App(service, config)
-    server = ProtocolFactory(
-        app.response_cache,
-        service.metrics,
-        app,
-        access_log=None,
-        logger=logging.getLogger("aiohttp.server"),
-        # A client that leaves ends its handler, and nothing else: fills are tasks of their own (invariant 3).
-        handler_cancellation=True,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        max_line_size=HEADER_LINE_BYTES,
-        max_field_size=HEADER_LINE_BYTES,
-    )
+    server = _protocol_factory(app, service)
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
     try:
-        for each in listeners.sockets:
-            # Listening says what the backlog is for.
-            each.balancer = listeners.balancer
-            backlog = ACCEPTS if listeners.balancer is None else 1
-            await web.SockSite(runner, each, ssl_context=listeners.tls, backlog=backlog).start()
+        await _listen(runner, listeners)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])
         await first_of(stop.wait(), listeners.retire_requested.wait())
         server.report_to(None)
         if listeners.balancer is not None:
             listeners.balancer.leave()
-        await _accept_no_more(listeners.sockets)
+        await _stop_accepting(listeners.sockets)
         for site in runner.sites:
             await site.stop()
         service.cache.stop_prefetch()
@@ -177,8 +163,34 @@ async def serve(
         app.response_cache.close()
 
 
-async def _accept_no_more(sockets: Sequence[ListeningSocket]) -> None:
-    """Before the server is closed: asyncio drops what it has accepted in the same turn of the loop."""
+def _protocol_factory(app: App, service: Service) -> ProtocolFactory:
+    return ProtocolFactory(
+        app.response_cache,
+        service.metrics,
+        app,
+        access_log=None,
+        logger=logging.getLogger("aiohttp.server"),
+        # A client that leaves ends its handler and nothing else: fills are tasks of their own (invariant 3).
+        handler_cancellation=True,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        max_line_size=HEADER_LINE_BYTES,
+        max_field_size=HEADER_LINE_BYTES,
+    )
+
+
+async def _listen(runner: web.ServerRunner, listeners: Listeners) -> None:
+    # asyncio accepts up to `backlog` connections per wake-up; ListeningSocket.listen explains the number.
+    backlog = ACCEPTS if listeners.balancer is None else 1
+    for listener in listeners.sockets:
+        listener.balancer = listeners.balancer
+        await web.SockSite(runner, listener, ssl_context=listeners.tls, backlog=backlog).start()
+
+
+async def _stop_accepting(sockets: Sequence[ListeningSocket]) -> None:
+    """Stop accepting one turn before the server closes.
+
+    asyncio drops connections that were accepted in the turn of the loop in which the server is closed.
+    """
     for each in sockets:
         asyncio.get_running_loop().remove_reader(each)
     await asyncio.sleep(0)

@@ -1,8 +1,9 @@
-"""What a client is told when the upstream could not give what it asked for (DESIGN.md, failure table).
+"""Client-facing errors for upstream and store failures (the failure table of docs/architecture.md).
 
-*Unavailable* depends on how the client came. By root, `ns` or Host it has another place to go, and 404 is
-the one status at which every client goes there at once. By an explicit prefix there is nowhere else, so it
-gets the truth as a status, and what to wait for. Never a challenge: that would draw credentials out.
+The status of an *unavailable* upstream depends on how the request named the upstream. A client that came by
+the root path, `ns` or Host has another registry to try, and 404 is the one status at which every client goes
+there at once. A client that came by an explicit prefix has no other registry, so the mirror sends the honest
+status, with Retry-After where a wait helps. Never a challenge: a challenge would draw out credentials.
 """
 
 import math
@@ -18,11 +19,11 @@ WhenUnavailable = Literal["auto", "next", "honest"]
 UNKNOWN = {
     TargetKind.MANIFEST: Code.MANIFEST_UNKNOWN,
     TargetKind.BLOB: Code.BLOB_UNKNOWN,
-    # At NAME_UNKNOWN oras takes the repository for missing and stops; at any other 404 it looks for the tag.
+    # NAME_UNKNOWN makes oras give up the repository; after any other 404 oras looks for the referrers tag.
     TargetKind.REFERRERS: Code.MANIFEST_UNKNOWN,
 }
 
-# There is nothing to wait for, nor anything wrong.
+# Failures that are final and not a fault: a retry does not help.
 NOT_HERE = frozenset({Failure.NOT_FOUND, Failure.DENIED, Failure.OFFLINE})
 
 HONEST: dict[Failure, tuple[int, Code]] = {
@@ -33,19 +34,20 @@ HONEST: dict[Failure, tuple[int, Code]] = {
     Failure.INVALID: (502, Code.UNAVAILABLE),
 }
 
-# When an upstream limits without saying for how long, in seconds: Docker Hub's limits are by the hour, and
-# shorter would only make clients ask again for nothing.
+# Retry-After, in seconds, for a rate limit without a duration: Docker Hub's limits are per hour, and a
+# shorter wait would only bring useless retries.
 DEFAULT_RETRY_AFTER = 60
 
 
 def client_error(error: UpstreamError | StoreError, target: Target, when: WhenUnavailable) -> RegistryError:
-    """The error as this client is to see it."""
+    """Return the error that the client of `target` gets."""
     missing = UNKNOWN.get(target.kind, Code.NAME_UNKNOWN)
     if isinstance(error, StoreError):
-        if _goes_on(target, when):
-            return RegistryError(missing, f"this mirror cannot use its cache: {error}", status=404)
-        return RegistryError(Code.UNAVAILABLE, f"this mirror cannot use its cache: {error}", status=503)
-    if error.failure in NOT_HERE or _goes_on(target, when):
+        message = f"this mirror cannot use its cache: {error}"
+        if _tries_elsewhere(target, when):
+            return RegistryError(missing, message, status=404)
+        return RegistryError(Code.UNAVAILABLE, message, status=503)
+    if error.failure in NOT_HERE or _tries_elsewhere(target, when):
         return RegistryError(missing, str(error), status=404)
     status, code = HONEST[error.failure]
     headers = {}
@@ -54,7 +56,8 @@ def client_error(error: UpstreamError | StoreError, target: Target, when: WhenUn
     return RegistryError(code, str(error), status=status, headers=headers)
 
 
-def _goes_on(target: Target, when: WhenUnavailable) -> bool:
+def _tries_elsewhere(target: Target, when: WhenUnavailable) -> bool:
+    """Whether the client has another registry to try after a 404."""
     if when == "auto":
         return target.via is not Via.PREFIX
     return when == "next"

@@ -1,4 +1,4 @@
-"""For operators and their machines: /healthz, /readyz, /metrics."""
+"""Endpoints for operators and their tools: /healthz, /readyz, /metrics."""
 
 import json
 
@@ -8,27 +8,29 @@ from mirror.service import Service
 
 
 class Probes:
+    """Handler of the three endpoints. `draining` makes /readyz answer 503."""
+
     def __init__(self, service: Service) -> None:
         self._service = service
         self.draining = False
         self._paths = {"/healthz": self._health, "/readyz": self._ready, "/metrics": self._metrics}
 
     async def answer(self, request: web.BaseRequest) -> web.Response | None:
-        """The probe's answer; None when the request is for something else."""
+        """Return the probe's response; None when the request is for something else."""
         probe = self._paths.get(request.path)
         if probe is None or request.method not in ("GET", "HEAD"):
             return None
         return await probe()
 
     async def _health(self) -> web.Response:
-        """The process is alive and its event loop turns."""
+        """Answer 200: the process is alive and its event loop turns."""
         return web.Response(text="ok\n")
 
     async def _ready(self) -> web.Response:
-        """Whether to send requests here: not while the last ones are finishing.
+        """Answer 200 while requests may be sent here, 503 during the drain.
 
-        An upstream that fails or limits does not change that: there is a cache to serve from. Nor does
-        trouble with the cache: there are upstreams to pass through from.
+        A failing or limiting upstream does not change the status: the cache still serves. Nor does trouble
+        with the cache: the mirror still passes requests through.
         """
         state = {
             "ready": not self.draining,

@@ -1,4 +1,4 @@
-"""A client's connection: aiohttp's, but for requests that are known by heart, and for those that are none."""
+"""aiohttp's request handler with a fast path for cached responses, and OCI errors for malformed requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,14 +15,14 @@ from mirror.web import responses
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
 
-# A head with one of these is not all there is to its request, or changes what becomes of the connection.
-BODIES = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
+# Headers of requests that have more than a head, or that change the connection.
+BODY_HEADERS = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
 
 
 class RequestProtocol(web.RequestHandler):
-    """What is known is answered here; everything else goes on to aiohttp's parser."""
+    """A client's connection: the response cache answers known heads, aiohttp's parser takes the rest."""
 
-    __slots__ = ("_client", "_metrics", "_response_cache", "_whole", "head")
+    __slots__ = ("_client", "_metrics", "_only_heads", "_response_cache", "head")
 
     def __init__(
         self, response_cache: ResponseCache, metrics: Metrics, manager: web.Server, **options: Any
@@ -31,8 +31,9 @@ class RequestProtocol(web.RequestHandler):
         self._response_cache = response_cache
         self._metrics = metrics
         self._client = ""
-        self._whole = True  # each request so far was one head and nothing more, and found the connection idle
-        self.head: bytes | None = None  # of the request that runs, if it is all there is to it
+        # Each request so far was one head and nothing more, and found the connection idle.
+        self._only_heads = True
+        self.head: bytes | None = None  # the running request's head, if the request is nothing but a head
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -43,11 +44,11 @@ class RequestProtocol(web.RequestHandler):
         waiter = self._waiter
         idle = waiter is not None and not waiter.done()
         transport: Any = self.transport
-        if idle and self._whole and self._response_cache.answer(data, transport, self._client):
+        if idle and self._only_heads and self._response_cache.answer(data, transport, self._client):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             return
-        self._whole = self._whole and idle and _is_one_head(data)
-        self.head = data if self._whole else None
+        self._only_heads = self._only_heads and idle and _is_one_head(data)
+        self.head = data if self._only_heads else None
         super().data_received(data)
 
     def handle_error(
@@ -57,7 +58,7 @@ class RequestProtocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is no HTTP is a client's mistake, told like any other, and not worth a traceback."""
+        """Answer a request that is not HTTP with an OCI error, without a traceback: the client erred."""
         if status >= 500:
             return super().handle_error(request, status, exc, message)
         record = RequestRecord(request)
@@ -69,7 +70,7 @@ class RequestProtocol(web.RequestHandler):
 
 
 class ProtocolFactory(web.Server):
-    """Makes the connections; `options` are aiohttp's."""
+    """Maker and counter of the connections; `options` are aiohttp's."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class ProtocolFactory(web.Server):
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
-        self._here = 0
+        self._connections_open = 0
         self._balancer: AcceptBalancer | None = None
         self.no_connections = asyncio.Event()  # set while there is no connection
         self.no_connections.set()
@@ -92,28 +93,28 @@ class ProtocolFactory(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self._count(self._here + 1)
+        self._set_count(self._connections_open + 1)
         self.no_connections.clear()
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        self._count(self._here - 1)
-        if not self._here:
+        self._set_count(self._connections_open - 1)
+        if not self._connections_open:
             self.no_connections.set()
 
     def report_to(self, balancer: AcceptBalancer | None) -> None:
-        """Tell `balancer` how many connections there are, from now on; None: nobody."""
+        """Report the number of connections to `balancer` from now on; to nothing with None."""
         self._balancer = balancer
-        self._count(self._here)
+        self._set_count(self._connections_open)
 
-    def _count(self, here: int) -> None:
-        self._here = here
+    def _set_count(self, connections: int) -> None:
+        self._connections_open = connections
         if self._balancer is not None:
-            self._balancer.set_connections(here)
+            self._balancer.set_connections(connections)
 
 
 def _reason(error: BaseException | None, message: str) -> str:
-    """Why a request cannot be read, without a word of it: aiohttp quotes lines, and secrets with them."""
+    """Explain why a request cannot be read. aiohttp's own message quotes lines, and secrets with them."""
     if isinstance(error, LineTooLong):
         return "a line of the request's head is too long"
     if "HTTPS" in message:
@@ -124,8 +125,8 @@ def _reason(error: BaseException | None, message: str) -> str:
 
 
 def _is_one_head(data: bytes) -> bool:
-    """Whether this is one request without a body, from its first byte to its last."""
+    """Whether `data` is exactly one request without a body."""
     if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\n\r\n") != len(data) - 3 or b"\n\n" in data:
         return False
     lower = data.lower()
-    return not any(name in lower for name in BODIES)
+    return not any(name in lower for name in BODY_HEADERS)

@@ -1,10 +1,10 @@
-"""The registry API: a request becomes a target, and the cache's answer becomes HTTP."""
+"""The registry API: parse a request into a target, ask the cache, answer in HTTP."""
 
 import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -30,19 +30,19 @@ T = TypeVar("T")
 
 Handler = Callable[[RequestRecord, Target], Awaitable[web.StreamResponse]]
 
-# Page sizes of the catalog: what a client gets that asks for none, and the most it can ask for.
+# Page sizes of the catalog: the default for a request without `n`, and the maximum.
 CATALOG_PAGE = 100
-CATALOG_MOST = 10_000
+CATALOG_MAX = 10_000
 
-# A request target that is a whole URL, as for a proxy: a server must take it (RFC 9112 3.2.2).
+# A request target in absolute form, as for a proxy, which a server must accept (RFC 9112 3.2.2).
 ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
 
-# The bytes of a query that are passed to an upstream; its own next-page tokens are well below.
+# Longest query, in bytes, that is passed to an upstream; an upstream's next-page tokens are much shorter.
 QUERY_BYTES = 4096
 
 
 class RegistryApi:
-    """Answers everything under /v2/, and /<prefix>/v2/."""
+    """The handlers of everything under /v2/ and /<prefix>/v2/."""
 
     def __init__(self, cache: Cache, config: Config) -> None:
         self._cache = cache
@@ -59,18 +59,21 @@ class RegistryApi:
         }
 
     async def answer(self, record: RequestRecord) -> web.StreamResponse:
-        """The response, sent or ready to be; never raises but for cancellation and a client that left."""
+        """Return the response, sent already or ready to send.
+
+        Raises only when cancelled, or when the client left.
+        """
         try:
-            return await self._answer(record)
+            return await self._dispatch(record)
         except RegistryError as failure:
             record.outcome = Outcome.ERROR
             return responses.error(record, failure)
 
-    async def _answer(self, record: RequestRecord) -> web.StreamResponse:
+    async def _dispatch(self, record: RequestRecord) -> web.StreamResponse:
         request = record.request
         if request.method not in ("GET", "HEAD"):
             raise _read_only(request.method)
-        path, host = _asked(request)
+        path, host = _path_and_host(request)
         target = parse_target(self._names, path, request.query.get("ns"), host)
         record.target = target
         try:
@@ -79,137 +82,145 @@ class RegistryApi:
             raise client_error(failure, target, self._when_unavailable) from failure
 
     async def _base(self, record: RequestRecord, target: Target) -> web.StreamResponse:
-        record.outcome, record.lasts = Outcome.HIT, FOREVER
+        record.outcome, record.ttl = Outcome.HIT, FOREVER
         return responses.json_body(record, b"{}")
 
     async def _manifest(self, record: RequestRecord, target: Target) -> web.StreamResponse:
-        repository, reference = _content(target)
+        repository, reference = _repository_and_reference(target)
         if record.request.method == "HEAD":
-            info = await self._in_time(target, self._cache.head_manifest(repository, reference))
+            info = await self._within_header_timeout(target, self._cache.head_manifest(repository, reference))
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
-            record.outcome, record.lasts, staleness = info.outcome, info.ttl, info.staleness
+            record.outcome, record.ttl, staleness = info.outcome, info.ttl, info.staleness
         else:
-            found = await self._in_time(target, self._cache.get_manifest(repository, reference))
+            found = await self._within_header_timeout(target, self._cache.get_manifest(repository, reference))
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
-            record.outcome, record.lasts, staleness = found.outcome, found.ttl, found.staleness
+            record.outcome, record.ttl, staleness = found.outcome, found.ttl, found.staleness
         record.digest = digest
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
             return responses.not_modified(record, digest)
         headers = {
             "Content-Type": media_type,
             **responses.content_headers(digest),
-            **_stale(record, staleness),
+            **_stale_headers(record, staleness),
         }
         if data is None:
             return responses.head(record, headers, size)
         return responses.buffered(record, 200, headers, data)
 
     async def _blob(self, record: RequestRecord, target: Target) -> web.StreamResponse:
-        repository, digest = _digested(target)
-        request = record.request
+        repository, digest = _repository_and_digest(target)
         record.digest = digest
+        if record.request.method == "HEAD":
+            return await self._blob_head(record, target)
+        deadline = asyncio.get_running_loop().time() + self._header_timeout
+        answer = await self._within_header_timeout(target, self._cache.get_blob(repository, digest))
+        record.outcome, content = answer.outcome, answer.content
+        if not isinstance(content, SmallBlob | PassThroughBlob):
+            with closing(content):
+                return await self._read_blob(record, digest, content, deadline)
+        if isinstance(content, SmallBlob):
+            record.ttl = FOREVER if answer.outcome is Outcome.HIT else 0.0
+        else:
+            record.note = "passed through: the cache folder is in trouble"
+        if responses.matches(record.request.headers.get("If-None-Match"), digest):
+            return responses.not_modified(record, digest)
+        if isinstance(content, SmallBlob):
+            return responses.small_blob(record, digest, content.data)
+        spans = responses.requested_spans(record.request, digest, content.size)
+        return await _deliver(record, digest, content, spans)
+
+    async def _blob_head(self, record: RequestRecord, target: Target) -> web.StreamResponse:
+        repository, digest = _repository_and_digest(target)
+        info = await self._within_header_timeout(target, self._cache.head_blob(repository, digest))
+        record.outcome = info.outcome
+        if responses.matches(record.request.headers.get("If-None-Match"), digest):
+            return responses.not_modified(record, digest)
         headers = {
             "Content-Type": responses.BLOB_TYPE,
             "Accept-Ranges": "bytes",
             **responses.content_headers(digest),
         }
-        if request.method == "HEAD":
-            info = await self._in_time(target, self._cache.head_blob(repository, digest))
-            record.outcome = info.outcome
-            if responses.matches(request.headers.get("If-None-Match"), digest):
-                return responses.not_modified(record, digest)
-            return responses.head(record, headers, info.size)
-        deadline = asyncio.get_running_loop().time() + self._header_timeout
-        answer = await self._in_time(target, self._cache.get_blob(repository, digest))
-        record.outcome = answer.outcome
-        reader = answer.content
-        if isinstance(reader, SmallBlob):
-            record.lasts = FOREVER if answer.outcome is Outcome.HIT else 0.0
-            if responses.matches(request.headers.get("If-None-Match"), digest):
-                return responses.not_modified(record, digest)
-            return responses.small_blob(record, digest, reader.data)
-        if isinstance(reader, PassThroughBlob):
-            record.note = "passed through: the cache folder is in trouble"
-            if responses.matches(request.headers.get("If-None-Match"), digest):
-                return responses.not_modified(record, digest)
-            return await _deliver(
-                record, digest, reader, responses.requested_spans(request, digest, reader.size)
-            )
-        try:
-            if responses.matches(request.headers.get("If-None-Match"), digest):
-                return responses.not_modified(record, digest)
-            spans = responses.requested_spans(request, digest, reader.size)
-            await self._first_readable(reader, spans, deadline)
-            return await _deliver(record, digest, reader, spans)
-        finally:
-            reader.close()
+        return responses.head(record, headers, info.size)
+
+    async def _read_blob(
+        self, record: RequestRecord, digest: Digest, reader: BlobReader, deadline: float
+    ) -> web.StreamResponse:
+        if responses.matches(record.request.headers.get("If-None-Match"), digest):
+            return responses.not_modified(record, digest)
+        spans = responses.requested_spans(record.request, digest, reader.size)
+        await self._first_readable(reader, spans, deadline)
+        return await _deliver(record, digest, reader, spans)
 
     async def _tags(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository = _repository(target)
-        asked = parse_qsl(record.request.rel_url.raw_query_string, keep_blank_values=True)
-        entries = _positive(dict(asked).get("n"))
-        query = urlencode([(key, value) for key, value in asked if key != "ns"])
+        parameters = parse_qsl(record.request.rel_url.raw_query_string, keep_blank_values=True)
+        entries = _entry_count(dict(parameters).get("n"))
+        query = urlencode([(key, value) for key, value in parameters if key != "ns"])
         if len(query) > QUERY_BYTES:
             raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
-        page = await self._in_time(target, self._cache.tags(repository, query))
+        page = await self._within_header_timeout(target, self._cache.tags(repository, query))
         record.outcome = page.outcome
-        # After a page of nothing there is none, even where the upstream says so.
-        following = None if entries == 0 else page.next_query
-        headers = {**_next_page(record.request, following), **_stale(record, page.staleness)}
+        # An empty page is the last one, even where the upstream links to another.
+        next_query = None if entries == 0 else page.next_query
+        headers = {**_next_page(record.request, next_query), **_stale_headers(record, page.staleness)}
         return responses.json_body(record, page.data, headers)
 
     async def _referrers(self, record: RequestRecord, target: Target) -> web.StreamResponse:
-        repository, digest = _digested(target)
+        repository, digest = _repository_and_digest(target)
         artifact_types = [each for each in record.request.query.getall("artifactType", []) if each]
-        found = await self._in_time(target, self._cache.referrers(repository, digest, artifact_types))
+        found = await self._within_header_timeout(
+            target, self._cache.referrers(repository, digest, artifact_types)
+        )
         record.outcome = found.outcome
-        headers = {"Content-Type": OCI_INDEX, **_stale(record, found.staleness)}
+        headers = {"Content-Type": OCI_INDEX, **_stale_headers(record, found.staleness)}
         if found.filtered:
             headers["OCI-Filters-Applied"] = "artifactType"
         return responses.buffered(record, 200, headers, found.data)
 
     async def _catalog(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         query = record.request.query
-        asked = _positive(query.get("n"))
-        limit = CATALOG_PAGE if asked is None else min(asked, CATALOG_MOST)
+        entries = _entry_count(query.get("n"))
+        limit = CATALOG_PAGE if entries is None else min(entries, CATALOG_MAX)
         page = await self._cache.catalog(target.upstream, query.get("last", ""), limit)
         record.outcome = Outcome.HIT
         more = page.more and page.repositories
-        following = urlencode({"n": limit, "last": page.repositories[-1]}) if more else None
+        next_query = urlencode({"n": limit, "last": page.repositories[-1]}) if more else None
         body = json.dumps({"repositories": page.repositories}, separators=(",", ":")).encode()
-        return responses.json_body(record, body, _next_page(record.request, following))
+        return responses.json_body(record, body, _next_page(record.request, next_query))
 
-    async def _in_time(self, target: Target, answer: Awaitable[T]) -> T:
-        """Headers are sent within the limit, or an error is: some clients wait for ever, others 30 s."""
+    async def _within_header_timeout(self, target: Target, answer: Awaitable[T]) -> T:
+        """Await `answer`; past the limit raise UpstreamError: some clients wait forever, others 30 s."""
         repository, seconds = _repository(target), self._header_timeout
         try:
             async with asyncio.timeout(seconds) as limit:
-                with self._hurried(repository, limit):
+                with self._less_patient_with_a_silent_upstream(repository, limit):
                     return await answer
         except TimeoutError:
             self._cache.note_timeout(repository, seconds)
             raise UpstreamError(Failure.TIMEOUT, "no answer from the upstream in time") from None
 
     @contextmanager
-    def _hurried(self, repository: Repository, limit: asyncio.Timeout) -> Iterator[None]:
-        """End it early where it is for an upstream that gave no answer the last time; not for the disk."""
+    def _less_patient_with_a_silent_upstream(
+        self, repository: Repository, limit: asyncio.Timeout
+    ) -> Iterator[None]:
+        """Shorten the limit while waiting for an upstream that gave no answer last time; not for the disk."""
         seconds = self._cache.time_limit(repository, self._header_timeout)
         loop = asyncio.get_running_loop()
 
-        def look() -> None:
+        def check() -> None:
             if self._cache.note_timeout(repository, seconds):
                 limit.reschedule(loop.time())
 
-        looking = loop.call_later(seconds, look)
+        timer = loop.call_later(seconds, check)
         try:
             yield
         finally:
-            looking.cancel()
+            timer.cancel()
 
     async def _first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
-        """Wait for the first byte that will be sent, so that a fill that fails at once is an error status.
+        """Wait for the first byte to send, so that a fill that fails at once gives an error status.
 
-        A fill that is merely slow is not: then the head goes out in time, and the body as it comes.
+        A fill that is merely slow gives none: the head goes out in time, and the body as it arrives.
         """
         start = spans[0].start if spans else 0
         if reader.size == 0:
@@ -223,24 +234,24 @@ class RegistryApi:
             if not error.retry_elsewhere:
                 raise
         except (TimeoutError, StoreError):
-            pass  # a disk that fails is no failure yet: what it does not give is passed through
+            pass  # a failing disk is no failure yet: the missing bytes are passed through
 
 
 async def _deliver(
     record: RequestRecord, digest: Digest, reader: BlobReader | PassThroughBlob, spans: list[Span]
 ) -> web.StreamResponse:
-    """Send the blob. What goes wrong from here on can only be told by ending early."""
+    """Send the blob. From here on, only an early end can report an error."""
     try:
         return await responses.send_blob(record, digest, reader, spans)
     except (UpstreamError, StoreError) as failure:
         record.outcome, record.note = Outcome.ERROR, f"cut short: {failure}"
-    except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's word for a closing transport
+    except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's for a closing transport
         record.note = f"client left: {left}"
     return responses.cut_short(record)
 
 
-def _asked(request: web.BaseRequest) -> tuple[str, str | None]:
-    """The undecoded path, and the host; both from a request target in absolute form if it is one."""
+def _path_and_host(request: web.BaseRequest) -> tuple[str, str | None]:
+    """Return the undecoded path, and the host; both from the request target if it has absolute form."""
     target = request.raw_path.partition("?")[0]
     if absolute := ABSOLUTE.match(target):
         return target[absolute.end() :], absolute[1]
@@ -262,20 +273,20 @@ def _repository(target: Target) -> Repository:
     return target.repository
 
 
-def _content(target: Target) -> tuple[Repository, Tag | Digest]:
+def _repository_and_reference(target: Target) -> tuple[Repository, Tag | Digest]:
     if target.reference is None:
         raise AssertionError(f"{target.kind} without a reference")
     return _repository(target), target.reference
 
 
-def _digested(target: Target) -> tuple[Repository, Digest]:
+def _repository_and_digest(target: Target) -> tuple[Repository, Digest]:
     if not isinstance(target.reference, Digest):
         raise AssertionError(f"{target.kind} without a digest")
     return _repository(target), target.reference
 
 
-def _positive(text: str | None) -> int | None:
-    """The `n` of a listing. RegistryError 400 when it is no number."""
+def _entry_count(text: str | None) -> int | None:
+    """Parse the `n` of a listing. RegistryError 400 when `n` is not a number."""
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 9:
@@ -286,17 +297,17 @@ def _positive(text: str | None) -> int | None:
 
 
 def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
-    """A Link to the next page on this mirror: relative, because clients refuse another origin."""
+    """Return a Link to the next page on this mirror: relative, because clients refuse another origin."""
     if query is None:
         return {}
     if (ns := request.query.get("ns")) is not None:
         query = f"{query}&{urlencode({'ns': ns})}"
-    path, _ = _asked(request)
+    path, _ = _path_and_host(request)
     return {"Link": f'<{path}?{query}>; rel="next"'}
 
 
-def _stale(record: RequestRecord, staleness: Staleness | None) -> dict[str, str]:
-    """What is said about an answer that was not confirmed, to the client and to the log."""
+def _stale_headers(record: RequestRecord, staleness: Staleness | None) -> dict[str, str]:
+    """Return the headers of a stale response, and note the reason in the access line."""
     if staleness is None:
         return {}
     record.note = f"not confirmed: {staleness.reason}"

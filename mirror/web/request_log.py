@@ -1,4 +1,4 @@
-"""One request and what became of it: the access line and the metrics."""
+"""The record of one request and its outcome: the access line and the metrics."""
 
 import itertools
 import os
@@ -16,32 +16,35 @@ from mirror.util.log import get_logger
 
 log = get_logger("access")
 
-# What a request target in absolute form may have in front of the host: user and password.
+# The user and password that a request target in absolute form may have in front of the host.
 USER = re.compile(r"(?<=://)[^/]*@")
 
 _ids = itertools.count(secrets.randbits(62))
 
 
-def _begin_elsewhere() -> None:
-    """Workers are forked, and must not count on from the same number."""
+def _restart_ids() -> None:
+    """Give a forked worker a random start, so that two workers never count from the same number."""
     global _ids  # noqa: PLW0603  # of this process
     _ids = itertools.count(secrets.randbits(62))
 
 
-os.register_at_fork(after_in_child=_begin_elsewhere)
+os.register_at_fork(after_in_child=_restart_ids)
 
 
 def new_id() -> str:
-    """Of a request: 16 hex digits, none twice while this process lives."""
+    """Return a request's id: 16 hex digits, unique in this process."""
     return f"{next(_ids):016x}"
 
 
 class RequestRecord:
-    """Filled in as the request is understood and answered; reported once, at the end."""
+    """What is known of a request, filled in while it is answered and reported once, at the end.
 
-    def __init__(self, request: web.BaseRequest, removed: int = 0) -> None:
+    `removal_epoch`: the store's (`mirror.store.invalidation`) when the request came.
+    """
+
+    def __init__(self, request: web.BaseRequest, removal_epoch: int = 0) -> None:
         self.request = request
-        self.removed = removed  # what the cache's removals were at (store.generation) when it came
+        self.removal_epoch = removal_epoch
         self.id = new_id()
         self.target: Target | None = None
         self.digest: Digest | None = None
@@ -49,13 +52,13 @@ class RequestRecord:
         self.status = 0
         self.bytes = 0
         self.note: str | None = None
-        self.lasts = 0.0  # for how many seconds the same request has the same answer
-        self.streaming = False  # a head was sent: what goes wrong now can only be told by ending early
+        self.ttl = 0.0  # seconds for which the same request has the same response
+        self.streaming = False  # the head was sent: only an early end can report an error from now on
         self._started = time.perf_counter()
         self._first_byte: float | None = None
 
     def first_byte(self) -> None:
-        """The head of the answer is ready to go."""
+        """Note the time at which the head of the response is ready to go."""
         if self._first_byte is None:
             self._first_byte = time.perf_counter() - self._started
 
@@ -64,13 +67,14 @@ class RequestRecord:
         return self.target.kind.value if self.target else "other"
 
     def report(self, metrics: Metrics) -> None:
+        """Count the request and write its access line."""
         total = time.perf_counter() - self._started
         first = total if self._first_byte is None else self._first_byte
         metrics.requests.of(self.kind, self.outcome.value).add(self.bytes, first, total)
         log.info("request", **self.fields(first, total))
 
     def fields(self, first: float = 0.0, total: float = 0.0) -> dict[str, object]:
-        """Of the access line. `first` and `total`: seconds to the head of the answer, and to its end."""
+        """Return the access line's fields. `first`, `total`: seconds to the response's head and end."""
         fields: dict[str, object] = {
             "id": self.id,
             "client": self.request.remote,

@@ -1,13 +1,13 @@
-"""Answers to requests that are, byte for byte, requests that were answered before.
+"""A cache of whole responses, keyed by the exact bytes of the request's head.
 
-The clients of a mirror ask for the same few manifests and configs all the time, with the same head each.
-A head that the full path has answered twice from what is here is remembered whole, with the bytes of the
-answer; when it comes again on an idle connection it is compared, not parsed, and answered at once. Identity
-of the bytes (method, path, every header, credentials included) is identity of the answer, for as long as
-the answer lasts. Anything else takes the full path: other heads, heads in several segments, pipelined ones,
-and those of clients that do not read.
+The clients of a mirror ask for the same few manifests and configs all the time, each client with the same
+head. A head that the full path has answered twice from the local cache is stored whole, with the bytes of the
+response; when the head comes again on an idle connection it is compared, not parsed, and answered at once.
+Identical request bytes (method, path, every header, credentials included) have an identical response for as
+long as the response lasts. All other requests take the full path: other heads, heads in several segments,
+pipelined heads, and requests of clients that do not read.
 
-What is left behind is the same on both ways: metrics, access line, last use.
+Both paths leave the same traces: metrics, access line, last use.
 """
 
 import asyncio
@@ -26,68 +26,71 @@ from mirror.util.log import LineFiltered, LineTemplate, timestamp, write_lines
 from mirror.util.lru import LRUCache
 from mirror.web.request_log import RequestRecord, new_id
 
-# However long an answer lasts, now and then the full path has a look at it, in seconds.
+# Maximum age of an entry, in seconds: the full path looks at each response now and then.
 LONGEST_LIFE_SECONDS = 30.0
 
-# What was given is noted so long later, in seconds, and no more than so much at a time: many cost less than
-# one by one. Soon enough for a log that is watched.
+# Served responses are recorded together, after this many seconds or when this many are pending: many cost
+# less than one by one. Soon enough for an operator who watches the log.
 FLUSH_SECONDS = 0.05
 MAX_PENDING = 50
 
-# How many heads that were seen once are waited for to be seen again.
+# Hashes of heads seen once, waiting for the second time; all are forgotten at this number.
 MAX_SEEN_ONCE = 8192
 
-# What differs between the access lines of identical requests.
+# Fields that differ between the access lines of identical requests.
 VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedResponse:
-    """An answer but for its Date, and what is noted when it is given. `until` is of the clock.
+    """The bytes of a response without its Date, and what to record when the response is served.
 
-    `removed`: what the cache's removals were at when it was looked for; once more was removed it is over.
-    `length`: bytes of the body; `digest`: whose use is recorded; `line`: of the access log, None for none.
+    `expires`: by the cache's clock. `removal_epoch`: the store's at lookup time; the entry is invalid once
+    the epoch has changed. `length`: bytes of the body. `digest`: the blob whose use to record. `line`: of the
+    access log, None when access lines are off.
     """
 
     before_date: bytes
     after_date: bytes
-    until: float
-    removed: int
+    expires: float
+    removal_epoch: int
     length: int
     digest: Digest | None
-    tally: RequestStats
+    stats: RequestStats
     line: LineTemplate | None
 
 
 class ResponseCache:
-    """The memory of answered heads. `limit` in bytes; `used` is told which content was given away.
+    """Bounded cache of responses by request head.
 
-    `removed`: as of `store.generation`; looked at each time, because an answer ends with its content.
+    `limit`: bytes. `record_use`: called with the digest of served content. `removal_epoch`: compared at each
+    hit, because a response ends with its content.
     """
 
     def __init__(
         self,
         limit: int,
         metrics: Metrics,
-        used: Callable[[Digest], None],
+        record_use: Callable[[Digest], None],
         clock: Callable[[], float] = time.perf_counter,
-        removed: Callable[[], int] = int,
+        removal_epoch: Callable[[], int] = int,
     ) -> None:
         self._clock = clock
-        self.removed = removed
-        self._known: LRUCache[bytes, CachedResponse] = LRUCache(limit)
+        self.removal_epoch = removal_epoch
+        self._responses: LRUCache[bytes, CachedResponse] = LRUCache(limit)
         self._metrics = metrics
-        self._seen: set[int] = set()
-        self._used = used
+        self._seen_once: set[int] = set()
+        self._record_use = record_use
         metrics.requests.flush_pending = self.flush
-        self._given: list[tuple[CachedResponse, str, float, float]] = []  # to whom, when, in how many seconds
-        self._timed = False
-        self._second = 0
+        # Served and not recorded yet: response, client, wall-clock time, seconds taken.
+        self._pending: list[tuple[CachedResponse, str, float, float]] = []
+        self._timer_running = False
+        self._date_second = 0
         self._date = b""
 
     async def remember(self, head: bytes, record: RequestRecord, response: web.StreamResponse) -> None:
-        """Keep what was answered to `head`, if it comes more than once and can be given again as it is."""
-        if record.lasts <= 0 or not isinstance(response, web.Response) or not self._seen_before(head):
+        """Store the response to `head` if the head came before and the response can be served again as is."""
+        if record.ttl <= 0 or not isinstance(response, web.Response) or not self._seen_before(head):
             return
         await response.prepare(record.request)
         if not response.keep_alive or record.request.version != HttpVersion11:
@@ -96,82 +99,82 @@ class ResponseCache:
         if not isinstance(body, bytes):
             return
         before, after = _split_at_date(response)
-        known = CachedResponse(
+        cached = CachedResponse(
             before,
             after + body,
-            until=self._clock() + min(record.lasts, LONGEST_LIFE_SECONDS),
-            removed=record.removed,
+            expires=self._clock() + min(record.ttl, LONGEST_LIFE_SECONDS),
+            removal_epoch=record.removal_epoch,
             length=record.bytes,
             digest=record.digest if record.request.method == "GET" else None,
-            tally=self._metrics.requests.of(record.kind, record.outcome.value),
+            stats=self._metrics.requests.of(record.kind, record.outcome.value),
             line=_line(record),
         )
-        self._known.put(head, known, len(head) + len(before) + len(known.after_date))
+        self._responses.put(head, cached, len(head) + len(before) + len(cached.after_date))
 
     def answer(self, head: bytes, transport: asyncio.WriteTransport, client: str) -> bool:
-        """Answer `head` if it is known; False, and nothing done, if not."""
-        known = self._known.get(head)
-        if known is None:
+        """Write the cached response to `head`; return False, with nothing written, if there is none."""
+        cached = self._responses.get(head)
+        if cached is None:
             return False
         started = self._clock()
-        if started >= known.until or self.removed() != known.removed:
-            self._known.drop(head)
+        if started >= cached.expires or self.removal_epoch() != cached.removal_epoch:
+            self._responses.drop(head)
             return False
         if transport.get_write_buffer_size():
             return False
         now = time.time()
-        if int(now) != self._second:
-            self._second, self._date = int(now), formatdate(now, usegmt=True).encode()
-        transport.write(b"".join((known.before_date, self._date, known.after_date)))
-        self._note(known, client, now, self._clock() - started)
+        if int(now) != self._date_second:
+            self._date_second, self._date = int(now), formatdate(now, usegmt=True).encode()
+        transport.write(b"".join((cached.before_date, self._date, cached.after_date)))
+        self._add_pending(cached, client, now, self._clock() - started)
         return True
 
     def close(self) -> None:
-        """Answer nothing any more, and note what was given."""
-        self._known = LRUCache(0)
+        """Stop answering, and record what was served."""
+        self._responses = LRUCache(0)
         self.flush()
 
     def flush(self) -> None:
-        """Note what was given: in metrics, in the access log, and as used."""
-        given, self._given = self._given, []
+        """Record the served responses: metrics, access lines, last use."""
+        pending, self._pending = self._pending, []
         durations: dict[CachedResponse, list[float]] = defaultdict(list)
         lines = []
-        for known, client, now, took in given:
-            durations[known].append(took)
-            if known.line is not None:
-                milliseconds = round(took * 1000, 2)
+        for cached, client, now, seconds in pending:
+            durations[cached].append(seconds)
+            if cached.line is not None:
+                milliseconds = round(seconds * 1000, 2)
                 values = (new_id(), client, milliseconds, milliseconds, timestamp(now))
-                lines.append(known.line.fill(values))
-        for known, each in durations.items():
-            known.tally.add_batch(known.length, each)
-            if known.digest is not None:
-                self._used(known.digest)
+                lines.append(cached.line.fill(values))
+        for cached, each in durations.items():
+            cached.stats.add_batch(cached.length, each)
+            if cached.digest is not None:
+                self._record_use(cached.digest)
         write_lines(lines)
 
-    def _note(self, known: CachedResponse, client: str, now: float, took: float) -> None:
-        self._given.append((known, client, now, took))
-        if len(self._given) >= MAX_PENDING:
+    def _add_pending(self, cached: CachedResponse, client: str, now: float, seconds: float) -> None:
+        self._pending.append((cached, client, now, seconds))
+        if len(self._pending) >= MAX_PENDING:
             self.flush()
-        elif not self._timed:
-            self._timed = True
+        elif not self._timer_running:
+            self._timer_running = True
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_on_timer)
 
     def _flush_on_timer(self) -> None:
-        self._timed = False
+        self._timer_running = False
         self.flush()
 
     def _seen_before(self, head: bytes) -> bool:
         mark = hash(head)
-        if mark in self._seen:
+        if mark in self._seen_once:
             return True
-        if len(self._seen) >= MAX_SEEN_ONCE:
-            self._seen.clear()
-        self._seen.add(mark)
+        if len(self._seen_once) >= MAX_SEEN_ONCE:
+            self._seen_once.clear()
+        self._seen_once.add(mark)
         return False
 
 
 def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:
-    """The head of a prepared response as aiohttp writes it, before and after the value of Date."""
+    """Return the head of a prepared response, as aiohttp writes it, before and after the value of Date."""
     headers = [f"{name}: {value}" for name, value in response.headers.items()]
     at = list(response.headers).index(hdrs.DATE)
     before = [f"HTTP/1.1 {response.status} {response.reason}", *headers[:at], f"{hdrs.DATE}: "]

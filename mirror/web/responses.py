@@ -1,4 +1,4 @@
-"""Answers as clients check them: headers, conditions, ranges, and bodies by `sendfile`."""
+"""HTTP responses as clients check them: headers, conditions, ranges, and bodies sent by `sendfile`."""
 
 import secrets
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "registry
 def buffered(
     record: RequestRecord, status: int, headers: Mapping[str, str], body: bytes
 ) -> web.StreamResponse:
-    """A small answer. For HEAD the same head, Content-Length included, and no body."""
+    """Return a response with a small body. For HEAD: the same head, Content-Length included, and no body."""
     record.status = status
     record.bytes = 0 if record.request.method == "HEAD" else len(body)
     record.first_byte()
@@ -36,7 +36,7 @@ def json_body(
 
 
 def head(record: RequestRecord, headers: Mapping[str, str], size: int) -> web.StreamResponse:
-    """The head of an answer whose body of `size` bytes is not sent."""
+    """Return the head of a response whose body of `size` bytes is not sent."""
     record.status = 200
     record.first_byte()
     return web.Response(headers={**COMMON, **headers, "Content-Length": str(size)})
@@ -55,9 +55,9 @@ def not_modified(record: RequestRecord, digest: Digest) -> web.StreamResponse:
 
 
 def stale_headers(age: float | None) -> dict[str, str]:
-    """Of what is served though it was not confirmed; `age` in seconds.
+    """Return the headers that mark a stale response; `age` in seconds.
 
-    Warning is obsolete since RFC 9111 (5.5), but it is what proxies and people still look for.
+    Warning is obsolete since RFC 9111 (5.5), but proxies and people still look for this header.
     """
     headers = {"Warning": '110 registry-mirror "Response is Stale"'}
     return headers if age is None else {**headers, "Age": str(max(0, round(age)))}
@@ -76,7 +76,7 @@ def matches(condition: str | None, digest: Digest) -> bool:
 
 
 def requested_spans(request: web.BaseRequest, digest: Digest, size: int) -> list[Span]:
-    """What of the blob is asked for; empty for all of it. RegistryError 416 for one range beyond it."""
+    """Return the requested parts of the blob; none means all. RegistryError 416 for a range beyond it."""
     header = request.headers.get("Range")
     condition = request.headers.get("If-Range")
     if header is None or (condition is not None and condition.strip() != f'"{digest}"'):
@@ -85,7 +85,7 @@ def requested_spans(request: web.BaseRequest, digest: Digest, size: int) -> list
 
 
 def small_blob(record: RequestRecord, digest: Digest, data: bytes) -> web.StreamResponse:
-    """A blob that is in memory, or ranges of it."""
+    """Return a response with a blob that is in memory, or with ranges of the blob."""
     status, headers, parts = _plan(digest, len(data), requested_spans(record.request, digest, len(data)))
     body = b"".join(part if isinstance(part, bytes) else data[part.start : part.stop] for part in parts)
     return buffered(record, status, headers, body)
@@ -101,26 +101,26 @@ async def send_blob(
     record.streaming = True
     writer = await response.prepare(record.request)
     record.first_byte()
-    with BodySender(record, writer) as sending:
+    with BodySender(record, writer) as sender:
         for part in parts:
             if isinstance(part, bytes):
                 await response.write(part)
                 record.bytes += len(part)
             else:
-                await sending.send(reader, part)
+                await sender.send(reader, part)
     await response.write_eof()
     return response
 
 
 def cut_short(record: RequestRecord) -> web.StreamResponse:
-    """Close after what was sent: the client sees a short body, which it resumes or retries."""
+    """Close the connection in mid-body: the client sees a short body, and resumes or retries."""
     if record.request.transport is not None:
         record.request.transport.close()
     return web.Response(status=record.status)
 
 
 def _plan(digest: Digest, size: int, spans: list[Span]) -> tuple[int, dict[str, str], list[bytes | Span]]:
-    """Status and headers of the answer, and the parts of its body."""
+    """Return status and headers of the response, and the parts of its body."""
     headers = {**COMMON, **content_headers(digest), "Accept-Ranges": "bytes", "Content-Type": BLOB_TYPE}
     parts: list[bytes | Span]
     if not spans:

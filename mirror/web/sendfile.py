@@ -1,7 +1,7 @@
-"""How the bytes of a blob get from its file into a client's connection.
+"""Transmission of a blob's bytes from the file to a client's connection.
 
-Plain connections by `sendfile`, TLS by large reads; both only of what is in the page cache already, a bounded
-piece at a time, so that one client's gigabytes never make another one wait.
+Plain connections use `sendfile`, TLS connections large reads. Both send only what is in the page cache
+already, a bounded piece at a time, so that one client's gigabytes never delay another client.
 """
 
 import asyncio
@@ -23,49 +23,51 @@ from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import WrongBytes
 from mirror.web.request_log import RequestRecord
 
-# The most one client is sent before it is the others' turn: half a millisecond at memory speed, and nginx's
+# Bytes sent to one client before the other clients' turn: half a millisecond at memory speed, and nginx's
 # sendfile_max_chunk. Half of it costs a third more processor time per byte, double saves nothing.
 TURN_BYTES = 2 * 1024 * 1024
 
-# One read for a TLS connection. Encrypted, it waits for the client in buffers that keep their size: that is
-# what a slow one costs in memory. Four times as much saves less than a tenth of the processor time.
+# One read for a TLS connection. Encrypted, a piece waits for the client in buffers that keep their size:
+# this number is the memory that a slow client costs. Four times as much saves less than a tenth of the
+# processor time.
 TLS_READ_BYTES = 64 * 1024
 
-# How long a client may take nothing at all before it counts as gone, in seconds. The kernel keeps the time,
-# for the one whose machine vanished (else a quarter of an hour of retransmissions) and for the one that is
-# there but does not read (else for ever). nginx, in front of many registries, gives 60; a client that unpacks
-# while it pulls may take a longer breath.
+# Time, in seconds, after which a client that takes no bytes at all counts as gone. The kernel keeps the time,
+# for a machine that vanished (else a quarter of an hour of retransmissions) and for a client that is
+# there but does not read (else no limit). nginx, in front of many registries, gives 60; a client that unpacks
+# while it pulls may pause for longer.
 STALLED_SECONDS = 300.0
 
-# When nothing is being sent, because the fill is slow, only probes find out: after this long, and again.
+# While nothing is being sent, because the fill is slow, only probes find out: first after, and repeated
+# every, this many seconds.
 PROBE_SECONDS = 60
 
 
-class ClientWriter(Protocol):
+class BodyWriter(Protocol):
     """One client's connection, for one response. `sent`: body bytes that went out."""
 
     sent: int
 
     async def send(self, ahead: ReadAhead, offset: int) -> int:
-        """Send from `offset` on what is ahead without waiting for the disk; returns how far that was.
+        """Send what `ahead` has from `offset` on, without waiting for the disk; return the offset reached.
 
         Raises ConnectionError when the client left, StoreError when the disk fails.
         """
         ...
 
     async def write(self, piece: bytes) -> None:
-        """Send what is in memory."""
+        """Send bytes that are in memory."""
         ...
 
     def close(self) -> None: ...
 
 
 class BodySender:
-    """The body of one response: counts for the exchange what went out, however it ends."""
+    """Sender of one response's body; adds the bytes sent to the record, however the response ends."""
 
     def __init__(self, record: RequestRecord, writer: AbstractStreamWriter | None) -> None:
-        self._exchange = record
-        self._outlet = _outlet(record.request.transport, writer)
+        self._record = record
+        self._writer = _body_writer(record.request.transport, writer)
 
     def __enter__(self) -> Self:
         return self
@@ -73,37 +75,37 @@ class BodySender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exchange.bytes += self._outlet.sent
-        self._outlet.close()
+        self._record.bytes += self._writer.sent
+        self._writer.close()
 
     async def send(self, content: BlobReader | PassThroughBlob, span: Span) -> None:
-        """Send a span of the blob, as its bytes may be read. Also raises what `wait_readable` does."""
+        """Send a span of the blob as its bytes become readable. Raises what `wait_readable` raises, too."""
         if isinstance(content, PassThroughBlob):
-            await self._pass(content.stream(span))
+            await self._pass_through(content.stream(span))
             return
-        await self._send_from(content, span, span.start)
+        await self._send_with_fallback(content, span, span.start)
 
-    async def _send_from(self, content: BlobReader, span: Span, offset: int) -> None:
-        """The rest of a span from `offset` on."""
-        before = self._outlet.sent - offset
+    async def _send_with_fallback(self, content: BlobReader, span: Span, offset: int) -> None:
+        """Send the rest of a span from `offset` on; replace a source or disk that fails on the way."""
+        before = self._writer.sent - offset
         try:
             await self._send(content, Span(offset, span.stop))
         except StoreError as error:
-            offset = self._outlet.sent - before
+            offset = self._writer.sent - before
             rest = content.continue_from_upstream(error, span, offset)
-            self._exchange.note = f"passed through from byte {offset}: {error}"
-            await self._pass(rest)
+            self._record.note = f"passed through from byte {offset}: {error}"
+            await self._pass_through(rest)
         except WrongBytes as error:
-            offset = self._outlet.sent - before
+            offset = self._writer.sent - before
             with closing(await content.reopen_elsewhere(error, Span(span.start, offset))) as fresh:
-                self._exchange.note = f"from another source from byte {offset}: {error}"
-                await self._send_from(fresh, span, offset)
+                self._record.note = f"from another source from byte {offset}: {error}"
+                await self._send_with_fallback(fresh, span, offset)
 
-    async def _pass(self, stream: AsyncGenerator[bytes, None]) -> None:
-        """What comes from the upstream, at the pace of the client."""
+    async def _pass_through(self, stream: AsyncGenerator[bytes, None]) -> None:
+        """Send pieces from the upstream, at the client's pace."""
         async with aclosing(stream) as pieces:
             async for piece in pieces:
-                await self._outlet.write(piece)
+                await self._writer.write(piece)
 
     async def _send(self, reader: BlobReader, span: Span) -> None:
         offset = span.start
@@ -112,34 +114,34 @@ class BodySender:
             ahead = reader.read_ahead(stop)
             while offset < stop and not ahead.halted():
                 await ahead.wait(offset)
-                offset = await self._outlet.send(ahead, offset)
+                offset = await self._writer.send(ahead, offset)
                 if offset < span.stop:
-                    await asyncio.sleep(0)  # the others' turn, even if nothing above had to wait
+                    await asyncio.sleep(0)  # the other clients' turn, even if nothing above had to wait
 
 
-def _outlet(transport: asyncio.Transport | None, writer: AbstractStreamWriter | None) -> ClientWriter:
+def _body_writer(transport: asyncio.Transport | None, writer: AbstractStreamWriter | None) -> BodyWriter:
     if transport is None or writer is None or transport.is_closing():
         raise ConnectionResetError("client left")
-    _watch(transport.get_extra_info("socket"))
+    _detect_dead_client(transport.get_extra_info("socket"))
     if transport.get_extra_info("ssl_object") is not None:
-        return _Encrypted(writer)
-    return _Plain(transport, writer)
+        return _TlsWriter(writer)
+    return _SendfileWriter(transport, writer)
 
 
-def _watch(connection: socket.socket) -> None:
-    """Have the kernel find out when the client is gone without a word."""
+def _detect_dead_client(connection: socket.socket) -> None:
+    """Have the kernel find out when the client has vanished without closing the connection."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)
 
 
-class _Plain:
+class _SendfileWriter:
     """`sendfile` on a second descriptor of the client's socket.
 
-    The loop watches that one for writing, while the transport goes on watching its own for the client's
-    leaving. `loop.sendfile` would take the socket from the transport anew for each window of a growing file,
-    stop reading meanwhile, and enter and leave the selector at each step.
+    The loop watches the second descriptor for writing, while the transport goes on watching its own for the
+    client's leaving. `loop.sendfile` would take the socket from the transport again for each window of a
+    growing file, stop reading meanwhile, and enter and leave the selector at each step.
     """
 
     def __init__(self, transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
@@ -148,7 +150,7 @@ class _Plain:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._socket = os.dup(transport.get_extra_info("socket").fileno())
-        # What is written through the transport must be out before we write beside it: wait for all of it.
+        # Bytes written through the transport must be out before `sendfile` writes beside it: wait for all.
         transport.set_write_buffer_limits(high=0)
 
     async def send(self, ahead: ReadAhead, offset: int) -> int:
@@ -157,7 +159,7 @@ class _Plain:
             raise ConnectionResetError("client left")
         self._ahead, self._offset = ahead, offset
         if not self._step():
-            await self._turns()
+            await self._step_when_writable()
         return self._offset
 
     async def write(self, piece: bytes) -> None:
@@ -170,16 +172,16 @@ class _Plain:
     def close(self) -> None:
         os.close(self._socket)
 
-    async def _turns(self) -> None:
-        """A step whenever the socket takes more, until nothing more can be sent now."""
+    async def _step_when_writable(self) -> None:
+        """Take a step whenever the socket is writable, until nothing more can be sent now."""
         self._done = self._loop.create_future()
-        self._loop.add_writer(self._socket, self._turn)
+        self._loop.add_writer(self._socket, self._on_writable)
         try:
             await self._done
         finally:
             self._loop.remove_writer(self._socket)
 
-    def _turn(self) -> None:
+    def _on_writable(self) -> None:
         if self._done.done():  # cancelled, and not yet taken from the selector
             return
         try:
@@ -189,7 +191,7 @@ class _Plain:
             self._done.set_exception(error)
 
     def _step(self) -> bool:
-        """Send what the socket takes, up to TURN_BYTES; whether nothing more can be sent now."""
+        """Send what the socket takes, up to TURN_BYTES; return whether nothing more can be sent now."""
         ahead, offset = self._ahead, self._offset
         size = min(TURN_BYTES, ahead.look(offset) - offset)
         if size == 0:
@@ -199,15 +201,15 @@ class _Plain:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise _told(error) from error
+            raise _classified(error) from error
         if sent == 0:
-            raise _short(offset)
+            raise _file_too_short(offset)
         self.sent += sent
         self._offset += sent
         return self._offset == ahead.stop
 
 
-class _Encrypted:
+class _TlsWriter:
     """Reads of the page cache through the transport, which encrypts them.
 
     `loop.sendfile` would read at the file's position, which growing readers share, in a thread and 256 KiB at
@@ -225,7 +227,7 @@ class _Encrypted:
             self.sent += len(piece)
             offset += len(piece)
             if offset < ahead.stop:
-                await asyncio.sleep(0)  # as in Sending.send: writing waits only while the transport is full
+                await asyncio.sleep(0)  # as in BodySender._send: writing waits only on a full transport
         return offset
 
     async def write(self, piece: bytes) -> None:
@@ -242,12 +244,12 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
     except OSError as error:
         raise StoreError(f"send: {error}") from error
     if not piece:
-        raise _short(offset)
+        raise _file_too_short(offset)
     return piece
 
 
-def _told(error: OSError) -> Exception:
-    """Whether `sendfile` failed because of the disk or, in every other case, the connection."""
+def _classified(error: OSError) -> Exception:
+    """Tell a `sendfile` failure of the disk (EIO) from a failure of the connection (every other errno)."""
     if error.errno == errno.EIO:
         return StoreError(f"send: {error}")
     return (
@@ -255,5 +257,5 @@ def _told(error: OSError) -> Exception:
     )
 
 
-def _short(offset: int) -> StoreError:
+def _file_too_short(offset: int) -> StoreError:
     return StoreError(f"the blob's file ends at {offset}, before it should")

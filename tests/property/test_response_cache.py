@@ -174,5 +174,5 @@ def test_nobody_can_tell_the_short_way_from_the_long(
         configure(LogSettings(format="json"), side.log)
         side.books()
     same()
-    assert answered > len(both[0].app.response_cache._known) > 5
-    assert not len(both[1].app.response_cache._known)
+    assert answered > len(both[0].app.response_cache._responses) > 5
+    assert not len(both[1].app.response_cache._responses)

@@ -1,4 +1,4 @@
-"""Known request heads: answered without being parsed, and nobody can tell but by the clock."""
+"""The response cache: known heads are answered without parsing, and look the same to clients."""
 
 import asyncio
 import json
@@ -23,30 +23,30 @@ from tests.wire import Wire, request_head
 DIGEST = Digest.of(b"content")
 
 
-class Full:
-    """A full path that answers everything with the same content, and counts how often it is gone."""
+class FullPath:
+    """A full path that answers each request with the same content, and counts its requests."""
 
     def __init__(self, limit: int = 1_000_000) -> None:
         self.now = 0.0
         self.used: list[Digest] = []
         self.metrics = Metrics()
-        self.removed = 0
+        self.removal_epoch = 0
         self.response_cache = ResponseCache(
-            limit, self.metrics, self.used.append, lambda: self.now, lambda: self.removed
+            limit, self.metrics, self.used.append, lambda: self.now, lambda: self.removal_epoch
         )
-        self.lasts = 5.0
+        self.ttl = 5.0
         self.removing = 0
-        self.gone = 0
+        self.requests = 0
         self.address = ""
         self.server: ProtocolFactory
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         assert isinstance(request.protocol, RequestProtocol)
         head = request.protocol.head
-        self.gone += 1
-        record = RequestRecord(request, self.response_cache.removed())
-        self.removed += self.removing
-        record.outcome, record.lasts, record.digest = Outcome.HIT, self.lasts, DIGEST
+        self.requests += 1
+        record = RequestRecord(request, self.response_cache.removal_epoch())
+        self.removal_epoch += self.removing
+        record.outcome, record.ttl, record.digest = Outcome.HIT, self.ttl, DIGEST
         response = responses.buffered(record, 200, {"Content-Type": "text/x"}, b"content")
         if head is not None:
             await self.response_cache.remember(head, record, response)
@@ -64,7 +64,7 @@ class Full:
 
 
 @asynccontextmanager
-async def running(full: Full) -> AsyncIterator[Wire]:
+async def running(full: FullPath) -> AsyncIterator[Wire]:
     full.server = ProtocolFactory(full.response_cache, full.metrics, full, keepalive_timeout=60)
     runner = web.ServerRunner(full.server)
     await runner.setup()
@@ -75,26 +75,26 @@ async def running(full: Full) -> AsyncIterator[Wire]:
     await runner.cleanup()
 
 
-async def test_the_third_time_it_is_known() -> None:
-    """Seen twice on the full path, then answered from memory, on every connection."""
-    full = Full()
+async def test_cached_response_from_the_third_request_on() -> None:
+    """A head that the full path has seen twice is answered from memory, on every connection."""
+    full = FullPath()
     async with running(full) as wire, await Wire.open(full.address) as other:
         assert await full.ask(wire, times=5) == [b"content"] * 5
         assert await full.ask(other) == [b"content"]
-    assert full.gone == 2
+    assert full.requests == 2
     full.response_cache.flush()
     assert full.metrics.requests.of("other", "hit").bytes == 4 * len(b"content")
     assert full.used == [DIGEST]
 
 
-async def test_what_was_given_is_noted_soon() -> None:
-    """Without anybody asking; and at once when there is much of it, or somebody wants to know."""
-    full = Full()
+async def test_recording_of_served_responses_is_prompt() -> None:
+    """Served responses are recorded on a timer, when many are pending, and before metrics are read."""
+    full = FullPath()
     tally = full.metrics.requests.of("other", "hit")
     async with running(full) as wire:
         await full.ask(wire, times=5)
         async with asyncio.timeout(10):
-            while tally.requests < 3:  # noqa: ASYNC110  # a number says nothing
+            while tally.requests < 3:  # noqa: ASYNC110  # a counter has no event
                 await asyncio.sleep(0)
         await full.ask(wire)
         assert tally.requests == 3
@@ -102,74 +102,74 @@ async def test_what_was_given_is_noted_soon() -> None:
         assert tally.requests == 4
 
 
-async def test_not_much_is_left_to_be_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many are answered in a moment."""
+async def test_pending_records_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many responses in a moment are recorded before the timer."""
     monkeypatch.setattr(response_cache, "MAX_PENDING", 2)
     monkeypatch.setattr(response_cache, "FLUSH_SECONDS", 3600.0)
-    full = Full()
+    full = FullPath()
     async with running(full) as wire:
         await full.ask(wire, times=2 + 5)
         assert full.metrics.requests.of("other", "hit").requests == 4
 
 
-async def test_another_head_is_another_question() -> None:
-    """One header more, or other credentials: nothing is concluded from what is known."""
-    full = Full()
+async def test_cached_response_is_for_the_identical_head() -> None:
+    """One header more, or other credentials, take the full path."""
+    full = FullPath()
     async with running(full) as wire:
         await full.ask(wire, "Authorization: Basic YTph", times=3)
-        assert full.gone == 2
+        assert full.requests == 2
         await full.ask(wire, "Authorization: Basic YjpiCg==")
         await full.ask(wire, "X-Other: 1")
-    assert full.gone == 4
+    assert full.requests == 4
 
 
-async def test_an_answer_lasts_as_long_as_it_is_true() -> None:
-    """And never longer than the full path may be left out."""
-    full = Full()
+async def test_cached_response_expires() -> None:
+    """A response is served for its lifetime, and for LONGEST_LIFE_SECONDS at most."""
+    full = FullPath()
     async with running(full) as wire:
         await full.ask(wire, times=3)
         full.now = 4.9
         await full.ask(wire)
-        assert full.gone == 2
-        full.now, full.lasts = 5.0, float("inf")
+        assert full.requests == 2
+        full.now, full.ttl = 5.0, float("inf")
         await full.ask(wire, times=2)
-        assert full.gone == 3
+        assert full.requests == 3
         full.now += LONGEST_LIFE_SECONDS
         await full.ask(wire)
-    assert full.gone == 4
+    assert full.requests == 4
 
 
-async def test_a_removal_ends_every_answer() -> None:
-    """Also the one that is being made while it happens."""
-    full = Full()
+async def test_removal_invalidates_every_cached_response() -> None:
+    """A removal also invalidates the response that is in the making meanwhile."""
+    full = FullPath()
     async with running(full) as wire:
         await full.ask(wire, times=3)
-        full.removed = 1
+        full.removal_epoch = 1
         await full.ask(wire)
-        assert full.gone == 3
+        assert full.requests == 3
         await full.ask(wire)
-        assert full.gone == 3
-        full.removed, full.removing = 2, 1
+        assert full.requests == 3
+        full.removal_epoch, full.removing = 2, 1
         await full.ask(wire, times=3)
-    assert full.gone == 6
+    assert full.requests == 6
 
 
-@pytest.mark.parametrize("lasts", [0.0, -1.0])
-async def test_what_may_change_at_once_is_not_kept(lasts: float) -> None:
-    """A miss, a stale answer, an error."""
-    full = Full()
-    full.lasts = lasts
+@pytest.mark.parametrize("ttl", [0.0, -1.0])
+async def test_response_without_lifetime_is_not_cached(ttl: float) -> None:
+    """A miss, a stale response and an error are not cached."""
+    full = FullPath()
+    full.ttl = ttl
     async with running(full) as wire:
         await full.ask(wire, times=4)
-    assert full.gone == 4
+    assert full.requests == 4
 
 
-async def test_memory_is_bounded() -> None:
-    """With no room nothing is kept."""
-    full = Full(limit=0)
+async def test_response_cache_is_bounded() -> None:
+    """With a limit of 0 nothing is cached."""
+    full = FullPath(limit=0)
     async with running(full) as wire:
         await full.ask(wire, times=4)
-    assert full.gone == 4
+    assert full.requests == 4
 
 
 @pytest.mark.parametrize(
@@ -182,61 +182,63 @@ async def test_memory_is_bounded() -> None:
         ("GET", ["Upgrade: h2c", "Connection: Upgrade"]),
     ],
 )
-async def test_what_changes_the_connection_is_not_kept(method: str, headers: list[str]) -> None:
-    """The end of a connection, or a body, is for the parser."""
-    full = Full()
+async def test_request_with_a_body_or_connection_change_is_not_cached(
+    method: str, headers: list[str]
+) -> None:
+    """A request that ends the connection, or has a body, always takes the parser."""
+    full = FullPath()
     async with running(full):
         for _ in range(4):
             async with await Wire.open(full.address) as wire:
                 wire.send(method, "/v2/x", headers)
                 assert (await wire.reply()).body == b"content"
-    assert full.gone == 4
+    assert full.requests == 4
 
 
-async def test_http_1_0_is_not_kept() -> None:
-    """Its answers look different."""
-    full = Full()
+async def test_http_1_0_response_is_not_cached() -> None:
+    """Responses to HTTP/1.0 look different."""
+    full = FullPath()
     async with running(full):
         for _ in range(4):
             async with await Wire.open(full.address) as wire:
                 wire.writer.write(b"GET /v2/x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
                 assert await wire.reader.readuntil(b"content")
-    assert full.gone == 4
+    assert full.requests == 4
 
 
-async def test_a_head_in_two_segments_is_parsed() -> None:
-    """And so is everything after it on that connection, whatever it looks like."""
-    full = Full()
+async def test_head_in_two_segments_takes_the_parser() -> None:
+    """After a head in two segments, each request on that connection takes the parser."""
+    full = FullPath()
     async with running(full) as wire, await Wire.open(full.address) as other:
         await full.ask(wire, times=3)
         other.writer.write(b"GET /v2/x HTTP/1.1\r\n")
         await other.writer.drain()
-        while all(each._whole for each in full.connections()):  # noqa: ASYNC110  # nothing else tells it
+        while all(each._only_heads for each in full.connections()):  # noqa: ASYNC110  # no event for it
             await asyncio.sleep(0)
         other.writer.write(b"Host: mirror.test\r\n\r\n")
         assert (await other.reply()).body == b"content"
         await full.ask(other)
-    assert full.gone == 4
+    assert full.requests == 4
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
-    """A known head behind one that is being worked on waits for its turn."""
-    full = Full()
+    """A known head behind a running request waits for its turn."""
+    full = FullPath()
     async with running(full) as wire, await Wire.open(full.address) as other:
         await full.ask(wire, times=3)
         known = request_head("GET", "/v2/x")
         other.writer.write(known + known)
         for _ in range(2):
             assert (await other.reply()).body == b"content"
-    assert full.gone == 4
+    assert full.requests == 4
 
 
 @pytest.mark.usefixtures("own_logging")
-async def test_the_access_line_is_like_any_other() -> None:
-    """The same fields in the same order, with a time and an id of its own."""
+async def test_access_line_of_a_cached_response() -> None:
+    """The line has the same fields in the same order, with a time and an id of its own."""
     stream = StringIO()
     configure(LogSettings(format="json"), stream)
-    full = Full()
+    full = FullPath()
     async with running(full) as wire:
         await full.ask(wire, times=4)
     full.response_cache.flush()
@@ -247,12 +249,12 @@ async def test_the_access_line_is_like_any_other() -> None:
 
 
 @pytest.mark.usefixtures("own_logging")
-async def test_no_line_where_none_is_wanted() -> None:
-    """With a higher level the answer is known all the same."""
+async def test_no_access_line_above_level_info() -> None:
+    """With a higher log level the response is cached all the same."""
     stream = StringIO()
     configure(LogSettings(level="warning"), stream)
-    full = Full()
+    full = FullPath()
     async with running(full) as wire:
         await full.ask(wire, times=4)
     full.response_cache.flush()
-    assert (stream.getvalue(), full.gone) == ("", 2)
+    assert (stream.getvalue(), full.requests) == ("", 2)
