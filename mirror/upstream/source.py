@@ -14,6 +14,7 @@ from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.health import FAILURES, BreakerState, SourceHealth
 from mirror.upstream.http_client import DirectLocation
+from mirror.upstream.outage import Outage
 from mirror.upstream.registry_client import ManifestBody, RegistryClient, RemoteManifest
 from mirror.util.log import get_logger
 
@@ -49,6 +50,7 @@ class Source:
         self._total = total
         self._slots = asyncio.Semaphore(registry.max_blob_connections)
         self.health = SourceHealth()
+        self._outage = Outage()
         self.supports_ranges = True  # until an answer shows otherwise
         self.concurrency = 1  # how many connections have paid for one blob
         self.active_connections = 0  # how many bring blobs now
@@ -86,7 +88,7 @@ class Source:
     async def open_blob(
         self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: DirectLocation
     ) -> AsyncIterator[BlobBody]:
-        """As `RegistryClient.open_blob`, in a `connection_slot`; what it costs and whether it works is remembered."""
+        """Open a blob as `RegistryClient.open_blob` does, in a `connection_slot`, and note how that went."""
         start, stop = span
         with self._asked() as began:
             try:
@@ -153,6 +155,7 @@ class Source:
     def _answers(self, began: float) -> None:
         self._answered = time.monotonic()
         self.health.record_success(self._answered - began)
+        self._log_end(self._answered)
 
     def _is_news(self, error: UpstreamError, began: float) -> bool:
         """Silence from before it last answered says nothing about now."""
@@ -180,9 +183,32 @@ class Source:
             return
         if error.temporary:
             self.health.record_failure(now, times)
+            self._log_outage(now, str(error))
         else:
             self._answered = now
             self.health.record_success(self.health.latency)  # it refuses, so it is well
+            self._log_end(now)
+
+    def _log_outage(self, now: float, reason: str) -> None:
+        """Warn once when the breaker has opened; not for each request, nor for each time that it flaps."""
+        if self.health.breaker(now) is BreakerState.CLOSED:
+            return
+        count = self._outage.failed(now)
+        if count is not None:
+            flaps = {"outages": count} if count > 1 else {}
+            event = "source fails, not used until it answers again"
+            log.warning(event, upstream=self.registry.name, source=self.name, reason=reason, **flaps)
+
+    def _log_end(self, now: float) -> None:
+        """Log once that the source answers after an outage that was logged."""
+        seconds = self._outage.ended(now)
+        if seconds is not None:
+            log.info(
+                "source answers again",
+                upstream=self.registry.name,
+                source=self.name,
+                seconds=round(seconds, 1),
+            )
 
     def state(self, now: float) -> dict[str, Any]:
         """For people: whether it is used, and what is left with each account, where that is known."""

@@ -17,13 +17,16 @@ class Authority:
     `server_file` has the server's key and its certificate.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lifetime: timedelta = timedelta(days=1)) -> None:
+        """`lifetime`: for how long from now the server's certificate is valid; below zero, it has expired."""
         self.ca_file = folder / "ca.pem"
         key, name = ec.generate_private_key(ec.SECP256R1()), _name("test authority")
         certificate = _certificate(name, name, key.public_key(), key, ca=True)
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         server_key = ec.generate_private_key(ec.SECP256R1())
-        server = _certificate(_name("127.0.0.1"), name, server_key.public_key(), key, ca=False)
+        server = _certificate(
+            _name("127.0.0.1"), name, server_key.public_key(), key, ca=False, lifetime=lifetime
+        )
         self.server_file = folder / "server.pem"
         self.server_file.write_bytes(
             server_key.private_bytes(
@@ -55,6 +58,7 @@ def _certificate(
     issuer_key: ec.EllipticCurvePrivateKey,
     *,
     ca: bool,
+    lifetime: timedelta = timedelta(days=1),
 ) -> x509.Certificate:
     now = datetime.now(UTC)
     alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
@@ -65,7 +69,7 @@ def _certificate(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         .add_extension(alternative, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)

@@ -5,7 +5,6 @@ No redirect is followed here and no credential is known here.
 
 import asyncio
 import contextlib
-import os
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -20,10 +19,11 @@ from mirror.metrics.metrics import Metrics
 from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.direct_read import DirectReader
+from mirror.upstream.http.failures import describe
 from mirror.upstream.http.low_speed import LowSpeedLimit
 from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
-from mirror.upstream.http.resolver import GuardedResolver, PrivateAddress
+from mirror.upstream.http.resolver import GuardedResolver
 
 # aiohttp's 8190 is too short: signed Locations with session tokens pass it, and so do some CSP headers.
 _MAX_HEADER = 128 * 1024
@@ -150,7 +150,7 @@ class Transport:
         try:
             yield
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure, what = _describe(error)
+            failure, what = describe(error, url)
             raise UpstreamError(failure, f"{self.name}: {_place(url)}: {what}") from None
 
     async def close(self) -> None:
@@ -237,41 +237,3 @@ def _left(content: aiohttp.StreamReader) -> bytes:
 def _place(url: URL) -> str:
     scheme, host, port = origin(url)
     return f"{scheme}://{host}:{port}"
-
-
-def _describe(error: Exception) -> tuple[Failure, str]:
-    """The failure and its reason, in words of ours or of the operating system's."""
-    cause = getattr(error, "os_error", None)
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return Failure.TIMEOUT, "connecting took too long"
-        case TimeoutError():
-            return Failure.TIMEOUT, "the answer took too long"
-        case _ if isinstance(cause, PrivateAddress):
-            return Failure.INVALID, str(cause)
-        case aiohttp.ClientConnectorCertificateError():
-            reason = getattr(error.certificate_error, "verify_message", "")
-            return Failure.UNREACHABLE, f"its TLS certificate is not trusted: {reason or 'no reason given'}"
-        case aiohttp.ClientProxyConnectionError():
-            return Failure.UNREACHABLE, "the proxy does not answer"
-        case aiohttp.ClientHttpProxyError():
-            return Failure.UNREACHABLE, f"the proxy refused with status {error.status}"
-        case aiohttp.ClientResponseError():
-            return Failure.INVALID, "the answer is not HTTP"
-        case aiohttp.ClientPayloadError():
-            return Failure.UNREACHABLE, "the connection broke in the middle of the answer"
-        case aiohttp.ServerDisconnectedError():
-            return Failure.UNREACHABLE, "the connection was closed without an answer"
-        case OSError():
-            return Failure.UNREACHABLE, _system_words(cause if isinstance(cause, OSError) else error)
-        case ValueError():
-            return Failure.INVALID, "not a URL that can be asked"
-    return Failure.UNREACHABLE, type(error).__name__
-
-
-def _system_words(error: OSError) -> str:
-    # asyncio puts a sentence and the address in the place of the system's word; what OpenSSL has as its
-    # number means something else, and resolvers count below zero.
-    if error.errno is not None and error.errno > 0 and not isinstance(error, ssl.SSLError):
-        return os.strerror(error.errno)
-    return error.strerror or "connection failed"

@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from mirror.config.schema import CacheSettings, Config
 from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import UpstreamError
+from mirror.upstream.health import FAILURES
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import Source
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.tasks import Tasks
+from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.tls import Authority
 from tests.fakes.upstream import settings
 
 T = Tag("t")
@@ -88,3 +93,106 @@ async def test_it_is_not_silent_that_was_not_waited_for(fake: FakeRegistry, sour
     assert await ask(source) == "answered"
     gate.release()
     assert await asking == "answered"
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A breaker that lets a request through at once."""
+    monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("mirror.upstream.health.LONGEST_PAUSE", 0.0)
+
+
+async def open_source(stack: AsyncExitStack, tmp_path: Path, tasks: Tasks, url: str) -> Source:
+    """The own endpoint of docker.io at `url`."""
+    config = Config(cache=CacheSettings(dir=tmp_path), upstreams=(settings(url, attempts=1),))
+    upstreams = UpstreamSet(config, Metrics(), tasks)
+    stack.push_async_callback(upstreams.close)
+    return upstreams["docker.io"].own
+
+
+async def test_outage_is_logged_once_and_its_end_once(
+    fake: FakeRegistry, tmp_path: Path, tasks: Tasks, no_pause: None
+) -> None:
+    """One warning with the reason when the breaker opens, one line when the source answers again."""
+    fake.add_image("x", "t", [])
+    async with AsyncExitStack() as stack:
+        source = await open_source(stack, tmp_path, tasks, fake.url)
+        with capture_logs() as lines:
+            assert await ask(source) == "answered"
+            fake.fault(Fault(status=503), times=2 * FAILURES)
+            assert [await ask(source) for _ in range(2 * FAILURES)] == ["server_error"] * 2 * FAILURES
+            assert [await ask(source), await ask(source)] == ["answered", "answered"]
+    down, up = lines
+    place = {"upstream": "docker.io", "source": source.name}
+    assert down == {
+        "event": "source fails, not used until it answers again",
+        "log_level": "warning",
+        "component": "upstream.source",
+        "reason": "docker.io: 127.0.0.1 answered 503",
+        **place,
+    }
+    assert isinstance(up.pop("seconds"), float)
+    assert up == {
+        "event": "source answers again",
+        "log_level": "info",
+        "component": "upstream.source",
+        **place,
+    }
+
+
+async def test_outage_of_a_source_that_flaps_is_logged_once(
+    fake: FakeRegistry, tmp_path: Path, tasks: Tasks, no_pause: None
+) -> None:
+    """Nine outages in a row are one warning and one line about its end."""
+    fake.add_image("x", "t", [])
+    async with AsyncExitStack() as stack:
+        source = await open_source(stack, tmp_path, tasks, fake.url)
+        with capture_logs() as lines:
+            for _ in range(9):
+                fake.fault(Fault(status=503), times=FAILURES)
+                for _ in range(FAILURES):
+                    await ask(source)
+                assert await ask(source) == "answered"
+    assert [line["log_level"] for line in lines] == ["warning", "info"]
+
+
+async def test_outage_names_a_port_where_nobody_listens(tmp_path: Path, tasks: Tasks) -> None:
+    """A connection that is refused opens the breaker at once."""
+    async with AsyncExitStack() as stack:
+        source = await open_source(stack, tmp_path, tasks, "http://127.0.0.1:1")
+        with capture_logs() as lines:
+            assert await ask(source) == "unreachable"
+            assert await ask(source) == "refused"
+    assert [line["reason"] for line in lines] == ["docker.io: http://127.0.0.1:1: Connection refused"]
+
+
+async def test_outage_names_a_certificate_that_is_not_trusted(tmp_path: Path, tasks: Tasks) -> None:
+    """The reason says which host, why, and which option to set."""
+    authority = await asyncio.to_thread(Authority, tmp_path)
+    async with FakeRegistry(tls=authority.server_context()) as fake, AsyncExitStack() as stack:
+        source = await open_source(stack, tmp_path, tasks, fake.url)
+        with capture_logs() as lines:
+            assert await ask(source) == "unreachable"
+    (line,) = lines
+    assert "the TLS certificate of 127.0.0.1 is not trusted" in line["reason"]
+    assert "ca_file" in line["reason"]
+
+
+async def test_outage_names_a_client_that_waited_too_long(fake: FakeRegistry, source: Source) -> None:
+    """A source that hangs is logged as one that does not answer in time."""
+    gate = fake.hold("manifests/t", after=-1, method="HEAD")
+    asking = asyncio.ensure_future(ask(source))
+    await gate.reached.wait()
+    with capture_logs() as lines:
+        source.report_timeout(0.0)
+        source.report_timeout(0.0)
+    gate.release()
+    await asking
+    assert [line["reason"] for line in lines] == ["docker.io: no answer within 0 s"]
+
+
+async def test_outage_is_no_matter_of_refusals(fake: FakeRegistry, source: Source) -> None:
+    """A 404 is an answer: no breaker opens, and nothing is logged."""
+    with capture_logs() as lines:
+        assert [await ask(source) for _ in range(2 * FAILURES)] == ["not_found"] * 2 * FAILURES
+    assert lines == []

@@ -2,60 +2,30 @@
 
 import asyncio
 import random
-import ssl
 from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.resolver import PrivateAddress
 from mirror.upstream.http.transport import Transport
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
 from tests.fakes.upstream import registry_at, settings
 
-KEY = ConnectionKey("registry.test", 443, True, True, None, None, None)
 SIGNED = URL("https://registry.test/x?sig=geheim")
 
 
-@pytest.mark.parametrize(
-    ("error", "failure", "words"),
-    [
-        (aiohttp.ConnectionTimeoutError(f"to {SIGNED}"), Failure.TIMEOUT, "connecting"),
-        (aiohttp.SocketTimeoutError(), Failure.TIMEOUT, "too long"),
-        (TimeoutError(), Failure.TIMEOUT, "too long"),
-        (aiohttp.ClientConnectorDNSError(KEY, PrivateAddress("no")), Failure.INVALID, "no"),
-        (
-            aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name or service not known")),
-            Failure.UNREACHABLE,
-            "not known",
-        ),
-        (aiohttp.ClientProxyConnectionError(KEY, OSError(111, "refused")), Failure.UNREACHABLE, "proxy"),
-        (aiohttp.ClientPayloadError("x"), Failure.UNREACHABLE, "middle"),
-        (aiohttp.ServerDisconnectedError(), Failure.UNREACHABLE, "without an answer"),
-        (aiohttp.ClientOSError(104, "Connection reset by peer"), Failure.UNREACHABLE, "reset"),
-        (
-            aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "[SSL] wrong version number")),
-            Failure.UNREACHABLE,
-            "wrong version",
-        ),
-        (ConnectionResetError(), Failure.UNREACHABLE, "connection failed"),
-        (aiohttp.InvalidURL(SIGNED), Failure.INVALID, "not a URL"),
-        (aiohttp.ClientConnectionError(f"at {SIGNED}"), Failure.UNREACHABLE, "ClientConnectionError"),
-    ],
-)
-def test_translation(error: Exception, failure: Failure, words: str) -> None:
-    """Each foreign exception becomes one of our failures, without the URL it may quote."""
+def test_foreign_exceptions_become_ours() -> None:
+    """The message names the upstream and the place, without the URL that the exception may quote."""
     transport = Transport(settings("https://registry.test"), Metrics())
-    with pytest.raises(UpstreamError, match=words) as raised, transport.translated(SIGNED):
-        raise error
-    assert raised.value.failure is failure
-    assert "geheim" not in str(raised.value)
+    with pytest.raises(UpstreamError) as raised, transport.translated(SIGNED):
+        raise aiohttp.InvalidURL(SIGNED)
+    assert raised.value.message == "docker.io: https://registry.test:443: not a URL that can be asked"
+    assert raised.value.failure is Failure.INVALID
     assert raised.value.__suppress_context__
 
 
@@ -190,7 +160,7 @@ async def test_custom_ca(tmp_path: Path) -> None:
         async with registry_at(fake.url, ca_file=authority.ca_file) as registry:
             assert b"latest" in (await registry.tags("a", "")).data
         async with registry_at(fake.url, attempts=1) as registry:
-            with pytest.raises(UpstreamError, match="certificate is not trusted") as raised:
+            with pytest.raises(UpstreamError, match=r"certificate of 127\.0\.0\.1 is not trusted") as raised:
                 await registry.tags("a", "")
             assert raised.value.failure is Failure.UNREACHABLE
 
@@ -203,16 +173,6 @@ async def test_a_ca_file_without_certificates(tmp_path: Path) -> None:
         with pytest.raises(UpstreamError, match=r"ca\.pem") as raised:
             await registry.tags("a", "")
         assert raised.value.failure is Failure.INVALID
-
-
-async def test_tls_spoken_to_a_plain_server() -> None:
-    """https to a server that speaks http is an error of ours, not of the library's."""
-    async with FakeRegistry() as fake:
-        url = fake.url.replace("http:", "https:")
-        async with registry_at(url, attempts=1) as registry:
-            with pytest.raises(UpstreamError) as raised:
-                await registry.tags("a", "")
-            assert raised.value.failure is Failure.UNREACHABLE
 
 
 async def test_close_before_use_and_twice() -> None:

@@ -1,0 +1,88 @@
+"""Exceptions of aiohttp, OpenSSL and the operating system as failures, in words for operators and clients.
+
+No message quotes an exception's own text where it may hold a URL: signatures are in those (invariant 6).
+"""
+
+import os
+import re
+import socket
+import ssl
+
+import aiohttp
+from yarl import URL
+
+from mirror.upstream.errors import Failure
+from mirror.upstream.http.resolver import PrivateAddress
+
+# OpenSSL's reasons when the first bytes of the answer are no TLS record.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL"})
+# X509_V_ERR_* of certificates whose issuer is not known: 2, 20, 21 unable to get it, 18, 19 self-signed.
+_UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
+# What Python puts around OpenSSL's words: "[SSL: REASON] words (_ssl.c:1006)".
+_AROUND_WORDS = re.compile(r"^\[[^]]*\]\s*|\s*\(_ssl\.c:\d+\)$")
+
+
+def describe(error: Exception, url: URL) -> tuple[Failure, str]:
+    """Return the failure that `error`, raised by a request to `url`, stands for, and the reason."""
+    cause = _system_error(error)
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return Failure.TIMEOUT, "connecting took too long"
+        case TimeoutError():
+            return Failure.TIMEOUT, "the answer took too long"
+        case _ if isinstance(cause, PrivateAddress):
+            return Failure.INVALID, str(cause)
+        case aiohttp.ClientConnectorCertificateError():
+            return Failure.UNREACHABLE, _certificate_words(error)
+        case aiohttp.ClientConnectorDNSError():
+            words = cause.strerror if cause is not None else None
+            return (
+                Failure.UNREACHABLE,
+                f"cannot resolve the host name {error.host}: {words or 'no reason given'}",
+            )
+        case aiohttp.ClientProxyConnectionError():
+            return Failure.UNREACHABLE, f"the proxy {error.host} does not answer: {_system_words(cause)}"
+        case aiohttp.ClientHttpProxyError():
+            return Failure.UNREACHABLE, f"the proxy refused with status {error.status}"
+        case aiohttp.ClientResponseError():
+            hint = ": use https:// if this server speaks TLS" if url.scheme == "http" else ""
+            return Failure.INVALID, f"the answer is not HTTP{hint}"
+        case aiohttp.ClientPayloadError():
+            return Failure.UNREACHABLE, "the connection broke in the middle of the answer"
+        case aiohttp.ServerDisconnectedError():
+            return Failure.UNREACHABLE, "the connection was closed without an answer"
+        case OSError():
+            return Failure.UNREACHABLE, _system_words(cause)
+        case ValueError():
+            return Failure.INVALID, "not a URL that can be asked"
+    return Failure.UNREACHABLE, type(error).__name__
+
+
+def _system_error(error: Exception) -> OSError | None:
+    """Return the exception of OpenSSL or of the system that aiohttp wrapped, or `error` if that is one."""
+    for each in (getattr(error, "os_error", None), error.__cause__, error):
+        if isinstance(each, OSError):
+            return each
+    return None
+
+
+def _certificate_words(error: aiohttp.ClientConnectorCertificateError) -> str:
+    reason = getattr(error.certificate_error, "verify_message", "").rstrip(".") or "no reason given"
+    words = f"the TLS certificate of {error.host} is not trusted: {reason}"
+    if getattr(error.certificate_error, "verify_code", None) in _UNKNOWN_ISSUER:
+        words += "; if it is of a private CA, set ca_file to the certificate of that CA"
+    return words
+
+
+def _system_words(error: OSError | None) -> str:
+    """Return the reason without a number in front."""
+    if isinstance(error, ssl.SSLError):
+        if getattr(error, "reason", None) in _NO_TLS:
+            return "this server speaks plain HTTP: use http://"
+        return f"TLS failed: {_AROUND_WORDS.sub('', error.strerror or '') or 'no reason given'}"
+    if error is None:
+        return "connection failed"
+    # asyncio puts a sentence and the address in the place of the system's word; resolvers count below zero.
+    if error.errno is not None and error.errno > 0 and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return error.strerror or "connection failed"
