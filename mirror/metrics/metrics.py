@@ -1,4 +1,4 @@
-"""What is counted. Label values are bounded: a repository or a digest is never a label."""
+"""Prometheus metrics. Label values are bounded: a repository or a digest is never a label."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -42,41 +42,43 @@ class Metrics:
         )
         self.upstream_requests = self._counter(
             "upstream_requests_total",
-            "Requests to upstreams, by status or by what went wrong instead of one.",
+            "Requests to upstreams, by HTTP status or, without a response, by kind of error.",
             "upstream",
             "status",
         )
-        self.fills_running = self._gauge("fills_running", "Blobs being downloaded now.")
+        self.fills_running = self._gauge("fills_running", "Blobs that are being downloaded now.")
         self.fill_failures = self._counter(
             "fill_failures_total", "Downloads that failed, by reason.", "reason"
         )
         self.passed_through = self._counter(
             "passed_through_total",
-            "Blobs sent as they came because they could not be kept, one transfer for each client.",
+            "Transfers that passed a blob through to a client because it could not be cached.",
         )
         self.cache_trouble = self._gauge(
             "cache_trouble",
-            "1 while something is wrong with the cache folder, by what does not work and why.",
+            "1 while the cache folder has a fault, by the operation that fails and the kind of fault.",
             "what",
             "kind",
         )
-        self.scrubbed_bytes = self._counter("scrubbed_bytes_total", "Bytes read to prove what is cached.")
-        self.scrub_wrong = self._counter("scrub_wrong_total", "Blobs found wrong by that.")
-        self.tasks = self._gauge("tasks", "Background tasks running now, downloads included.")
+        self.scrubbed_bytes = self._counter(
+            "scrubbed_bytes_total", "Bytes read and verified by the scrubber."
+        )
+        self.scrub_wrong = self._counter("scrub_wrong_total", "Corrupt blobs found by the scrubber.")
+        self.tasks = self._gauge("tasks", "Background tasks that run now, downloads included.")
         self.prefetched = self._counter(
             "prefetched_blobs_total",
-            "Blobs to be fetched ahead, by how that ended (stored, joined, failed, cancelled, dropped).",
+            "Blobs queued for prefetch, by outcome (stored, joined, failed, cancelled, dropped).",
             "outcome",
         )
-        self._about_sources()
-        self._about_room()
+        self._add_source_metrics()
+        self._add_storage_metrics()
 
     def render(self) -> tuple[bytes, str]:
-        """Body and Content-Type for a Prometheus scrape."""
+        """Return body and Content-Type for a Prometheus scrape of this process alone."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def families(self) -> list["Family"]:
-        """What this process has counted, to be added to what others have. Reads files."""
+        """Return the metrics of this process, for merging with other processes. Reads files in /proc."""
         return [
             Family(
                 each.name,
@@ -87,26 +89,30 @@ class Metrics:
             for each in self._registry.collect()
         ]
 
-    def _about_sources(self) -> None:
+    def _add_source_metrics(self) -> None:
         self.source_up = self._gauge(
-            "source_up", "1 while the source is used, 0 while it is left alone.", *SOURCE
+            "source_up", "1 while the mirror uses the source, 0 while its circuit breaker is open.", *SOURCE
         )
-        self.source_latency = self._gauge("source_latency_seconds", "To the first byte, averaged.", *SOURCE)
-        self.source_speed = self._gauge("source_bytes_per_second", "Of one connection, averaged.", *SOURCE)
+        self.source_latency = self._gauge(
+            "source_latency_seconds", "Average seconds to the first byte of a response.", *SOURCE
+        )
+        self.source_speed = self._gauge(
+            "source_bytes_per_second", "Average throughput of one connection to the source.", *SOURCE
+        )
         self.source_connections = self._gauge(
-            "source_connections", "Connections that bring blobs now.", *SOURCE
+            "source_connections", "Connections that download blobs from the source now.", *SOURCE
         )
-        self.source_lies = self._counter(
+        self.source_wrong_bytes = self._counter(
             "source_wrong_bytes_total",
-            "Downloads that did not match their digest because of what the source sent.",
+            "Downloads that did not match their digest because the source sent wrong bytes.",
             "upstream",
             "source",
         )
         self.ratelimit_limit = self._gauge(
-            "ratelimit_limit", "Requests that the upstream allows the account.", *ACCOUNT
+            "ratelimit_limit", "Requests that the upstream allows the account in one window.", *ACCOUNT
         )
         self.ratelimit_remaining = self._gauge(
-            "ratelimit_remaining", "Requests that it has left of them.", *ACCOUNT
+            "ratelimit_remaining", "Requests remaining in the account's rate-limit window.", *ACCOUNT
         )
         self.account_refused = self._gauge(
             "account_refused",
@@ -114,13 +120,15 @@ class Metrics:
             *ACCOUNT,
         )
 
-    def _about_room(self) -> None:
+    def _add_storage_metrics(self) -> None:
         self.evicted_blobs = self._counter(
-            "evicted_blobs_total", "Blobs removed to make room, or for their age.", "reason"
+            "evicted_blobs_total", "Blobs evicted, by reason (room, used, age).", "reason"
         )
-        self.evicted_bytes = self._counter("evicted_bytes_total", "Their bytes.", "reason")
-        self.cache_bytes = self._gauge("cache_bytes", "Bytes of blobs cached.")
-        self.cache_entries = self._gauge("cache_entries", "Blobs cached.")
+        self.evicted_bytes = self._counter(
+            "evicted_bytes_total", "Bytes of evicted blobs, by reason (room, used, age).", "reason"
+        )
+        self.cache_bytes = self._gauge("cache_bytes", "Bytes of blobs in the cache.")
+        self.cache_entries = self._gauge("cache_entries", "Number of blobs in the cache.")
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"registry_mirror_{name}", documentation, labels, registry=self._registry)
@@ -129,14 +137,14 @@ class Metrics:
         return Gauge(f"registry_mirror_{name}", documentation, labels, registry=self._registry)
 
 
-# Kinds of metrics that are added up, over processes and over those that are dead.
-COUNTED = ("counter", "histogram")
+# Kinds of metrics that are summed over all processes, including dead ones.
+CUMULATIVE = ("counter", "histogram")
 
-# Gauges of which the largest counts: what is wrong for one process is wrong.
-LARGEST = ("registry_mirror_account_refused", "registry_mirror_cache_trouble")
+# Gauges of which the maximum counts: a fault of one process is a fault of the mirror.
+MAXIMUM_GAUGES = ("registry_mirror_account_refused", "registry_mirror_cache_trouble")
 
-# Gauges that are added up over the living. Of others one process' word is as good as another's.
-ADDED = (
+# Gauges that are summed over the live processes. All processes have the same value for any other gauge.
+SUMMED_GAUGES = (
     "registry_mirror_fills_running",
     "registry_mirror_source_connections",
     "registry_mirror_tasks",
@@ -148,54 +156,56 @@ ADDED = (
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric with its samples: (name, labels) -> value."""
+    """A metric family with its samples: (name, labels) -> value."""
 
     name: str
     kind: str
     documentation: str
     samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
-    def plain(self) -> list[Any]:
-        """As JSON has it."""
+    def to_json(self) -> list[Any]:
+        """Return the family as lists and scalars for `json.dumps`."""
         rows = [[name, labels, value] for (name, labels), value in self.samples.items()]
         return [self.name, self.kind, self.documentation, rows]
 
     @classmethod
-    def parsed(cls, plain: list[Any]) -> Self:
-        """From `plain`."""
-        name, kind, documentation, rows = plain
+    def from_json(cls, document: list[Any]) -> Self:
+        """Return the family that `to_json` has written."""
+        name, kind, documentation, rows = document
         samples = {(row[0], tuple((label, value) for label, value in row[1])): float(row[2]) for row in rows}
         return cls(name, kind, documentation, samples)
 
-    def plus(self, other: "Family") -> "Family":
-        """What two processes have counted; of what is not added up what this one says, or else the other."""
+    def merge(self, other: "Family") -> "Family":
+        """Merge two processes' samples: sum counters and SUMMED_GAUGES; for other gauges prefer ours."""
         samples = {**other.samples, **self.samples}
-        if self.kind in COUNTED or self.name in ADDED:
+        if self.kind in CUMULATIVE or self.name in SUMMED_GAUGES:
             for key in self.samples.keys() & other.samples.keys():
                 values = self.samples[key], other.samples[key]
                 samples[key] = min(values) if key[0].endswith("_created") else sum(values)
-        if self.name in LARGEST:
+        if self.name in MAXIMUM_GAUGES:
             for key in self.samples.keys() & other.samples.keys():
                 samples[key] = max(self.samples[key], other.samples[key])
         return Family(self.name, self.kind, self.documentation, samples)
 
 
-def added(first: Iterable[Family], second: Iterable[Family]) -> list[Family]:
-    """Both, those of one name added up."""
+def merge(first: Iterable[Family], second: Iterable[Family]) -> list[Family]:
+    """Merge the families of two processes by name."""
     families = {each.name: each for each in first}
     for each in second:
-        families[each.name] = families[each.name].plus(each) if each.name in families else each
+        families[each.name] = families[each.name].merge(each) if each.name in families else each
     return list(families.values())
 
 
 def render(families: Iterable[Family]) -> tuple[bytes, str]:
-    """As `Metrics.render`."""
+    """Return body and Content-Type for a Prometheus scrape of `families`."""
     registry = CollectorRegistry()
     registry.register(_FixedCollector(families))
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
 class _FixedCollector(Collector):
+    """A collector of families that are complete already."""
+
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = families
 
@@ -208,28 +218,28 @@ class _FixedCollector(Collector):
 
 
 class RequestCollector(Collector):
-    """The tallies of requests as Prometheus knows such things."""
+    """A collector that turns the request statistics into Prometheus families at each scrape."""
 
-    def __init__(self, tallies: RequestStatsTable) -> None:
-        self._tallies = tallies
+    def __init__(self, table: RequestStatsTable) -> None:
+        self._table = table
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "registry_mirror_requests",
-            "Requests answered, by kind of content and outcome (hit, join, miss, stale, error).",
+            "Requests answered, by kind of content and outcome (hit, join, miss, stale, passed, error).",
             labels=LABELS,
         )
         sent = CounterMetricFamily(
             "registry_mirror_client_bytes", "Body bytes sent to clients.", labels=LABELS[:1]
         )
-        first_byte = _seconds("first_byte", "From a request to the head of its answer.")
-        whole = _seconds("request", "From a request to the end of its answer.")
+        first_byte = _seconds("first_byte", "Seconds from a request to the head of its response.")
+        whole = _seconds("request", "Seconds from a request to the end of its response.")
         lengths: dict[str, int] = {}
-        for labels, tally in self._tallies.rows():
-            requests.add_metric(labels, tally.requests)
-            lengths[labels[0]] = lengths.get(labels[0], 0) + tally.bytes
-            first_byte.add_metric(labels, tally.first_byte.buckets(), tally.first_byte.seconds)
-            whole.add_metric(labels, tally.whole.buckets(), tally.whole.seconds)
+        for labels, stats in self._table.rows():
+            requests.add_metric(labels, stats.requests)
+            lengths[labels[0]] = lengths.get(labels[0], 0) + stats.bytes
+            first_byte.add_metric(labels, stats.first_byte.buckets(), stats.first_byte.seconds)
+            whole.add_metric(labels, stats.whole.buckets(), stats.whole.seconds)
         for kind, length in lengths.items():
             sent.add_metric([kind], length)
         yield from (requests, sent, first_byte, whole)

@@ -1,9 +1,9 @@
-"""What all workers have counted, told by any of them.
+"""Metrics of all workers, served by any of them.
 
-Each worker keeps a page of its own, a file in their private folder, and a socket beside it. Whoever is asked
-for the sum connects to the sockets of the others, which makes them write their pages, and adds up the pages.
-So what was told to anybody is on a page, and a worker that is killed after that takes nothing of it along:
-who comes in its place goes on from its page, and no counter ever goes backwards.
+Each worker has a snapshot file in a private folder and a Unix socket beside the file. A worker that is
+scraped connects to the sockets of the others, which makes them write their snapshots, and merges the
+snapshots. Every value that a scrape has returned is therefore in a snapshot: a killed worker loses nothing
+that was reported, its successor continues from the snapshot, and no counter ever goes backwards.
 """
 
 import asyncio
@@ -13,69 +13,69 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from mirror.metrics.metrics import COUNTED, Family, added
+from mirror.metrics.metrics import CUMULATIVE, Family, merge
 
-# How long a worker may take to write its page, in seconds; the sum is then made with what it has there.
-PATIENCE = 2.0
+# Seconds that a worker may take to write its snapshot; after that the sum uses the previous snapshot.
+REPLY_TIMEOUT = 2.0
 
-# How often pages are written though nobody asks: what a kill may cost, in seconds.
+# Seconds between two snapshots without a scrape: the most that a kill can lose.
 WRITE_SECONDS = 5.0
 
 
 class MultiprocessMetrics:
-    """One worker's page, and the way to the others'. `snapshot`: what this process has counted."""
+    """One worker's snapshot file, and access to those of the others. `collect` returns our own metrics."""
 
-    def __init__(self, folder: Path, number: int, snapshot: Callable[[], Awaitable[list[Family]]]) -> None:
+    def __init__(self, folder: Path, number: int, collect: Callable[[], Awaitable[list[Family]]]) -> None:
         self._folder = folder
         self._number = number
-        self._snapshot = snapshot
-        self._before: list[Family] = []
-        self._writing = asyncio.Lock()
+        self._collect = collect
+        self._predecessors: list[Family] = []
+        self._write_lock = asyncio.Lock()
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Go on from the page of who had the number before. OSError."""
-        before = await asyncio.to_thread(_read, self._page(self._number))
-        self._before = [each for each in before if each.kind in COUNTED]
+        """Continue from the snapshot of the previous worker with this number. Raises OSError."""
+        previous = await asyncio.to_thread(_read, self._snapshot_file(self._number))
+        self._predecessors = [each for each in previous if each.kind in CUMULATIVE]
         path = self._folder / f"{self._number}.sock"
         await asyncio.to_thread(path.unlink, missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._asked, path)
+        self._server = await asyncio.start_unix_server(self._serve_request, path)
 
     async def write_periodically(self) -> None:
-        """Write the page now and then, until cancelled."""
+        """Write the snapshot every WRITE_SECONDS until cancelled."""
         while True:
             await asyncio.sleep(WRITE_SECONDS)
             await self.write()
 
     async def write(self) -> list[Family]:
-        """Bring the page up to date; what it says now, even if that cannot be written."""
-        async with self._writing:
-            page = added(await self._snapshot(), self._before)
+        """Write the snapshot and return its content, even if the file cannot be written."""
+        async with self._write_lock:
+            snapshot = merge(await self._collect(), self._predecessors)
             with suppress(OSError):
-                await asyncio.to_thread(_write, self._page(self._number), page)
-            return page
+                await asyncio.to_thread(_write, self._snapshot_file(self._number), snapshot)
+            return snapshot
 
     async def sum(self) -> list[Family]:
-        """What all workers have counted, dead ones too; of what is not counted, what the living have."""
+        """Return the counters of all workers, including dead ones, and the gauges of live ones."""
         numbers = await asyncio.to_thread(_numbers, self._folder)
         numbers.discard(self._number)
-        answered = await asyncio.gather(*map(self._ask, numbers))
+        answered = await asyncio.gather(*map(self._request_snapshot, numbers))
         total = await self.write()
         for number, alive in zip(numbers, answered, strict=True):
-            page = await asyncio.to_thread(_read, self._page(number))
-            total = added(total, [each for each in page if alive or each.kind in COUNTED])
+            snapshot = await asyncio.to_thread(_read, self._snapshot_file(number))
+            total = merge(total, [each for each in snapshot if alive or each.kind in CUMULATIVE])
         return total
 
     async def close(self) -> None:
-        """Write the last of it."""
+        """Write the last snapshot."""
         if self._server is not None:
             self._server.close()
         await self.write()
 
-    async def _ask(self, number: int) -> bool:
-        """Have another worker write its page; whether it lives."""
+    async def _request_snapshot(self, number: int) -> bool:
+        """Make another worker write its snapshot. Return whether the worker is alive."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(REPLY_TIMEOUT):
                 reader, writer = await asyncio.open_unix_connection(self._folder / f"{number}.sock")
                 try:
                     return await reader.read() != b""
@@ -84,12 +84,12 @@ class MultiprocessMetrics:
         except (OSError, TimeoutError):
             return False
 
-    async def _asked(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_request(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self.write()
         writer.write(b"\n")
         writer.close()
 
-    def _page(self, number: int) -> Path:
+    def _snapshot_file(self, number: int) -> Path:
         return self._folder / f"{number}.json"
 
 
@@ -97,16 +97,16 @@ def _numbers(folder: Path) -> set[int]:
     return {int(each.stem) for each in folder.glob("[0-9]*.[js]*") if each.stem.isdecimal()}
 
 
-def _read(page: Path) -> list[Family]:
-    """Empty where there is none yet."""
+def _read(path: Path) -> list[Family]:
+    """Return the families of a snapshot file, or none if there is no file yet."""
     try:
-        return [Family.parsed(each) for each in json.loads(page.read_bytes())]
+        return [Family.from_json(each) for each in json.loads(path.read_bytes())]
     except FileNotFoundError:
         return []
 
 
-def _write(page: Path, families: Iterable[Family]) -> None:
-    """In one step: whoever reads it has the old one or the new one."""
-    new = page.with_suffix(".new")
-    new.write_text(json.dumps([each.plain() for each in families]))
-    os.replace(new, page)
+def _write(path: Path, families: Iterable[Family]) -> None:
+    """Write a snapshot file atomically: a reader gets the old or the new content."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps([each.to_json() for each in families]))
+    os.replace(new, path)

@@ -1,19 +1,19 @@
-"""What is counted for every request, in plain numbers: a hit from memory must not pay for a metrics library.
+"""Statistics of requests in plain numbers: a hit from memory must not pay for a metrics library.
 
-`metrics` turns it into Prometheus' terms when somebody scrapes.
+`metrics` turns the statistics into Prometheus families at each scrape.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-# From a hit in memory to a layer over a slow line, in seconds.
+# Bounds in seconds, from a hit in memory to a layer over a slow line.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
 @dataclass(slots=True)
 class Latency:
-    """A histogram: how many durations fell at or below each of BUCKETS and above the one before it."""
+    """A histogram. `counts[i]` durations are at or below `BUCKETS[i]` and above the previous bound."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
@@ -23,7 +23,7 @@ class Latency:
         self.seconds += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Upper bounds as Prometheus writes them, and the running sums of `counts`."""
+        """Return upper bounds as Prometheus writes them, with the cumulative sums of `counts`."""
         total, rows = 0, []
         for bound, count in zip((*map(float, BUCKETS), "+Inf"), self.counts, strict=True):
             total += count
@@ -33,7 +33,7 @@ class Latency:
 
 @dataclass(slots=True)
 class RequestStats:
-    """The requests for one kind of content that had one outcome. `bytes`: of bodies, sent to clients."""
+    """Statistics of requests for one kind of content with one outcome. `bytes`: body bytes sent."""
 
     requests: int = 0
     bytes: int = 0
@@ -41,14 +41,14 @@ class RequestStats:
     whole: Latency = field(default_factory=Latency)
 
     def add(self, length: int, first_byte: float, whole: float) -> None:
-        """One request: the bytes of its body, seconds to the head of the answer and to its end."""
+        """Count one request: body bytes, and seconds to the head and to the end of the response."""
         self.requests += 1
         self.bytes += length
         self.first_byte.observe(first_byte)
         self.whole.observe(whole)
 
     def add_batch(self, length: int, durations: Sequence[float]) -> None:
-        """The same for several, each of one length, whose head and end went out together."""
+        """Count several requests with bodies of one length, whose head and end were sent together."""
         self.requests += len(durations)
         self.bytes += length * len(durations)
         indexes = [bisect_left(BUCKETS, seconds) for seconds in durations]
@@ -60,15 +60,23 @@ class RequestStats:
 
 
 class RequestStatsTable:
-    """A Tally for each (kind, outcome) there has been; both come from enumerations, so there are few."""
+    """Request statistics by (kind, outcome). Both labels come from enumerations, so there are few rows.
+
+    `flush_pending` is called before a scrape; a component that counts in batches sets it to add its batch.
+    """
 
     def __init__(self) -> None:
-        self.flush_pending: Callable[[], object] = bool  # called to have added what somebody is still to add
-        self._tallies: dict[tuple[str, str], RequestStats] = {}
+        self.flush_pending: Callable[[], object] = _flush_nothing
+        self._stats: dict[tuple[str, str], RequestStats] = {}
 
     def of(self, kind: str, outcome: str) -> RequestStats:
-        return self._tallies.setdefault((kind, outcome), RequestStats())
+        """Return the statistics of these labels, creating them at first use."""
+        return self._stats.setdefault((kind, outcome), RequestStats())
 
     def rows(self) -> list[tuple[tuple[str, str], RequestStats]]:
-        """By kind and outcome, in that order. A copy: requests are counted while metrics are rendered."""
-        return sorted(self._tallies.items(), key=lambda row: row[0])
+        """Return a copy, sorted by kind and outcome: requests are counted while metrics are rendered."""
+        return sorted(self._stats.items(), key=lambda row: row[0])
+
+
+def _flush_nothing() -> None:
+    """Do nothing: every request is counted immediately."""

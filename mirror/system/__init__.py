@@ -1,1 +1,1 @@
-"""What the operating system offers: sockets, systemd's notifications, malloc."""
+"""Services of the operating system: sockets, systemd's notifications, malloc."""

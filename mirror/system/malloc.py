@@ -1,26 +1,28 @@
-"""The memory that the C library holds for this process, beyond what Python knows of.
+"""Tuning of glibc's malloc: keep large buffers for reuse, return free memory now and then.
 
-Large blocks come and go with every piece of a body. glibc gives each of them back to the system at once, at
-the price of a page fault for each page when the next one comes (55,000 for each GiB received), until it has
-seen a block of that size freed (mallopt(3), M_MMAP_THRESHOLD); from then on it keeps them (3,000), and gives
-back nothing by itself. So it is taught to keep them while they are used, and told to let go now and then.
+Every piece of a body needs a large block. By default glibc returns each freed block to the system, and every
+page of the next block costs a page fault (55,000 for each GiB received). After glibc has once seen a block of
+that size freed (mallopt(3), M_MMAP_THRESHOLD), glibc keeps such blocks (3,000 page faults for each GiB) but
+no longer returns free memory on its own. The mirror therefore raises the threshold at the first body and
+trims the heap periodically.
 """
 
 import ctypes
 from contextlib import suppress
 from functools import cache
 
-# The most that glibc can be taught to keep for reuse instead of giving it back (DEFAULT_MMAP_THRESHOLD_MAX).
-MOST_KEPT = 32 * 1024 * 1024 - 64 * 1024
+# Upper limit of glibc's dynamic mmap threshold (DEFAULT_MMAP_THRESHOLD_MAX), less room for malloc's own
+# header.
+MAX_MMAP_THRESHOLD = 32 * 1024 * 1024 - 64 * 1024
 
 
 @cache
 def keep_buffers() -> None:
-    """Make what bodies are received into be used again. Once: a second block of that size would be kept."""
-    bytearray(MOST_KEPT)
+    """Make glibc reuse receive buffers. Runs once: glibc would keep a second block of that size (32 MiB)."""
+    bytearray(MAX_MMAP_THRESHOLD)
 
 
 def trim_heap() -> None:
-    """Give the system what is free; takes some milliseconds. Other C libraries do it by themselves."""
+    """Return free memory to the system, in some milliseconds. Does nothing with other C libraries."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

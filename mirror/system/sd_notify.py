@@ -1,4 +1,4 @@
-"""sd_notify: tells the service manager how far the start has come (systemd's sd_notify(3))."""
+"""Readiness notifications to the service manager (systemd's sd_notify(3))."""
 
 import socket
 
@@ -6,15 +6,15 @@ from mirror.config.loader import environment
 
 
 def notify(state: str) -> None:
-    """Send `state`, for instance `READY=1`; nothing happens where no service manager listens."""
+    """Send `state`, for instance `READY=1`. Without a service manager nothing happens."""
     address = environment().get("NOTIFY_SOCKET")
     if not address:
         return
-    # A leading @ is systemd's spelling of an abstract socket, whose name begins with a zero byte.
+    # A leading @ is systemd's notation for an abstract socket, whose name begins with a zero byte.
     name = f"\0{address[1:]}" if address.startswith("@") else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
         notifier.setblocking(False)
         try:
             notifier.sendto(state.encode(), name)
         except OSError:
-            return  # a manager that is gone must not take the mirror with it
+            return  # the mirror must survive a service manager that has gone away

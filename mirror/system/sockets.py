@@ -1,4 +1,4 @@
-"""The sockets that clients connect to: bound here, or passed by a service manager (sd_listen_fds(3))."""
+"""Listening sockets: bound by the mirror or passed by a service manager (sd_listen_fds(3))."""
 
 import errno
 import mmap
@@ -11,49 +11,49 @@ from typing import Any
 
 from mirror.config.loader import environment
 
-# How many connections may wait to be accepted; the kernel lowers it to net.core.somaxconn.
+# Number of connections that may wait to be accepted; the kernel lowers the number to net.core.somaxconn.
 BACKLOG = 1024
 
-# The most processes on one address: twice as many as there may be workers, for those that retire.
-MOST = 128
-COUNTS = struct.Struct(f"={MOST}I")
+# Maximum number of processes on one address: twice the maximum of workers, because retiring ones still count.
+MAX_PROCESSES = 128
+COUNTS = struct.Struct(f"={MAX_PROCESSES}I")
 ABSENT = 2**32 - 1
 
-# How long who has more lets others go first, in seconds: time enough to be woken.
+# Seconds for which the busier process defers accepting: enough for another process to wake up.
 DEFER_SECONDS = 0.001
 
-# The first descriptor that a service manager passes.
-FIRST = 3
+# The first descriptor that a service manager passes (SD_LISTEN_FDS_START).
+FIRST_DESCRIPTOR = 3
 
 
 class ConnectionCounts:
-    """How many connections each of several processes has, in memory that they share; made before the fork."""
+    """Connection counts of several processes, in memory that they share. Create before the fork."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, COUNTS.size)
-        for number in range(MOST):
+        for number in range(MAX_PROCESSES):
             self.leave(number)
 
     def set(self, number: int, connections: int) -> None:
-        """The process of this number accepts, and has so many. Beyond MOST nobody is counted."""
-        if number < MOST:
+        """Set the count of process `number`, which accepts. Numbers from MAX_PROCESSES on are ignored."""
+        if number < MAX_PROCESSES:
             struct.pack_into("=I", self._memory, number * 4, connections)
 
     def leave(self, number: int) -> None:
-        """It does not accept any more."""
+        """Remove process `number`, which no longer accepts."""
         self.set(number, ABSENT)
 
     def fewest(self) -> int:
-        """Of those who accept."""
+        """Return the smallest count among the processes that accept."""
         counts: tuple[int, ...] = COUNTS.unpack_from(self._memory)
         return min(counts)
 
 
 class AcceptBalancer:
-    """One process's part of what comes: who has more connections than another lets that one go first.
+    """Accept balancing for one process: a process with more connections than another defers accepting.
 
-    Of a burst of 32 connections each of two processes has 14 to 18 then; without this, now and then one had
-    them all. It lets others go first for a moment only: they may be busy, and nobody waits for them.
+    With balancing, two processes take 14 to 18 connections each of a burst of 32; without, one of them
+    sometimes took all 32. A process defers for DEFER_SECONDS only, because the other processes may be busy.
     """
 
     def __init__(
@@ -63,35 +63,37 @@ class AcceptBalancer:
         self._number = number
         self._clock = clock
         self._connections = 0
-        self._since: float | None = None
+        self._deferring_since: float | None = None
 
     def set_connections(self, connections: int) -> None:
+        """Publish the connection count of this process."""
         self._connections = connections
         self._counts.set(self._number, connections)
 
     def leave(self) -> None:
-        """Others accept alone."""
+        """Stop counting this process, which no longer accepts."""
         self._counts.leave(self._number)
 
     def should_defer(self) -> bool:
-        """Whether what waits now is left to others."""
+        """Return whether to leave the waiting connection to another process."""
         if self._connections <= self._counts.fewest():
-            self._since = None
+            self._deferring_since = None
             return False
         now = self._clock()
-        if self._since is None:
-            self._since = now
-        if now - self._since < DEFER_SECONDS:
+        if self._deferring_since is None:
+            self._deferring_since = now
+        if now - self._deferring_since < DEFER_SECONDS:
             return True
-        self._since = None
+        self._deferring_since = None
         return False
 
 
 class ListeningSocket(socket.socket):
     """A listening socket that may be shared with other processes.
 
-    asyncio accepts, at each wake-up, as many connections as the backlog it was told: with 1, a burst can be
-    shared. But it tells the kernel the same number, for which this is in the way.
+    asyncio uses its `backlog` argument for two things: the number of connections to accept at each wake-up,
+    and the kernel's queue. Sharing a burst needs 1 for the former; `listen` therefore ignores the argument
+    for the latter.
     """
 
     balancer: AcceptBalancer | None = None
@@ -100,18 +102,19 @@ class ListeningSocket(socket.socket):
         super().listen(BACKLOG)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Raises BlockingIOError, as if there were nothing, when another process is to have it."""
+        """Accept a connection. Raises BlockingIOError, as for an empty queue, while deferring."""
         if self.balancer is not None and self.balancer.should_defer():
             raise BlockingIOError
         return super().accept()
 
 
 def inherited_sockets() -> list[ListeningSocket]:
-    """What a service manager has bound for us; empty when none has. OSError when that is of no use."""
+    """Return the sockets that a service manager passed to this process. Raises OSError if one is not TCP."""
     env = environment()
     if env.get("LISTEN_PID") != str(os.getpid()):
         return []
-    sockets = [ListeningSocket(fileno=FIRST + number) for number in range(int(env.get("LISTEN_FDS", "0")))]
+    count = int(env.get("LISTEN_FDS", "0"))
+    sockets = [ListeningSocket(fileno=FIRST_DESCRIPTOR + number) for number in range(count)]
     for each in sockets:
         if each.family not in (socket.AF_INET, socket.AF_INET6) or each.type != socket.SOCK_STREAM:
             raise OSError(f"the service manager passed a socket that is not TCP: {each.getsockname()}")
@@ -121,7 +124,7 @@ def inherited_sockets() -> list[ListeningSocket]:
 
 
 def bind_all(addresses: Sequence[str]) -> list[ListeningSocket]:
-    """A socket, or several where a name has several addresses, for each HOST:PORT. OSError names it."""
+    """Bind each HOST:PORT: a socket for each address of the host. Raises OSError that names the address."""
     sockets: list[ListeningSocket] = []
     try:
         for address in addresses:
@@ -134,7 +137,7 @@ def bind_all(addresses: Sequence[str]) -> list[ListeningSocket]:
 
 
 def format_address(each: socket.socket) -> str:
-    """HOST:PORT of a socket."""
+    """Return HOST:PORT of a socket, with brackets around an IPv6 address."""
     host, port = each.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -148,7 +151,7 @@ def _bind(address: str) -> list[ListeningSocket]:
             try:
                 sockets.append(_listen(family, where))
             except OSError as error:
-                # A name may have an IPv6 address on a machine that has no IPv6.
+                # A name may have an IPv6 address on a machine without IPv6.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) or (
                     where == found[-1][4] and not sockets
                 ):

@@ -208,7 +208,7 @@ class Fill:
 
     def _lied(self, source: Source) -> None:
         source.report_corruption(str(self._digest))
-        self._context.metrics.source_lies.labels(self._upstream.name, source.name).inc()
+        self._context.metrics.source_wrong_bytes.labels(self._upstream.name, source.name).inc()
 
     async def _grow(self, partial: Partial, announced: int | None, opened: Opened) -> GrowingFile:
         """The upstream has confirmed the blob: from now on readers may follow."""

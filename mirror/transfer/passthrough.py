@@ -178,7 +178,7 @@ class PassThroughBlob:
         self._context.metrics.fill_failures.labels("digest").inc()
         if len(self._served) == 1 and (source := next(iter(self._served))) is not self._upstream.own:
             source.report_corruption(str(self._digest))
-            self._context.metrics.source_lies.labels(self._upstream.name, source.name).inc()
+            self._context.metrics.source_wrong_bytes.labels(self._upstream.name, source.name).inc()
         return WrongBytes(Failure.INVALID, f"{self._upstream.name} sent bytes that are not {self._digest}")
 
 

@@ -111,7 +111,7 @@ class Upstream:
         except WrongBytes:
             if source is not self.own:
                 source.report_corruption(str(digest))
-                self._metrics.source_lies.labels(self.name, source.name).inc()
+                self._metrics.source_wrong_bytes.labels(self.name, source.name).inc()
             raise
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:

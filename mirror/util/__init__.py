@@ -1,1 +1,1 @@
-"""Helpers that know nothing of registries."""
+"""Helpers that know nothing about registries."""

@@ -1,4 +1,4 @@
-"""What was used lately, in memory: a bounded copy of small things that are on disk too."""
+"""A least-recently-used cache in memory, bounded in bytes."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-# What an entry costs besides its content, in bytes: the key, the objects around it, the slot in the table.
+# Bytes that an entry costs besides its content: the key, the objects around the value, the slot in the table.
 OVERHEAD = 600
 
 
 class LRUCache(Generic[K, V]):
-    """Least recently used goes first. `limit` in bytes, 0 for nothing at all."""
+    """A mapping that evicts the least recently used entries. `limit` is in bytes; 0 keeps nothing."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -30,7 +30,7 @@ class LRUCache(Generic[K, V]):
         return found[0]
 
     def put(self, key: K, value: V, length: int) -> None:
-        """Keep `value`, whose content is `length` bytes, unless it alone is more than all there may be."""
+        """Keep `value`, whose content is `length` bytes, unless its cost alone exceeds the limit."""
         self.drop(key)
         cost = length + OVERHEAD
         if cost > self._limit:

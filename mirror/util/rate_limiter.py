@@ -1,11 +1,11 @@
-"""A limit of bytes per second for work that is in no hurry."""
+"""A limit of bytes per second for background work."""
 
 import time
 from collections.abc import Callable
 
 
 class RateLimiter:
-    """`rate` in bytes per second, 0 for no limit."""
+    """A pacer of work in bytes. `rate` is in bytes per second; 0 means no limit."""
 
     def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
@@ -13,7 +13,10 @@ class RateLimiter:
         self._due = clock()
 
     def pause(self, size: int) -> float:
-        """For how many seconds to pause after `size` bytes. What was not used in time is not saved up."""
+        """Return the seconds to pause after `size` bytes.
+
+        Unused time is saved up for one second only, so that slow work is not followed by a burst.
+        """
         if not self._rate:
             return 0.0
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Single flight for small answers: one question to an upstream at a time, however many ask it."""
+"""Single-flight: concurrent calls with the same key share one execution."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,21 +12,25 @@ V = TypeVar("V")
 
 
 class SingleFlight(Generic[K, V]):
-    """The work runs in a task of its own, so nobody who waits can cancel it for the others."""
+    """Calls by key. The work runs in its own task, so a cancelled caller does not affect the others."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self._running: dict[K, asyncio.Future[V]] = {}
 
     def running(self, key: K) -> bool:
+        """Return whether a call with this key is running."""
         return key in self._running
 
     async def do(self, key: K, work: Callable[[], Awaitable[V]]) -> V:
-        """The result of `work`, or of the same work that is already running; raises what it raises."""
+        """Return the result of `work`, or of the call with the same key that is already running.
+
+        Every caller gets the exception that the work raises.
+        """
         answer = self._running.get(key)
         if answer is None:
             answer = asyncio.get_running_loop().create_future()
-            # An error that everybody has stopped waiting for is no news.
+            # Retrieve the exception: asyncio would report an error whose callers have all left.
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._running[key] = answer
             task = self._tasks.spawn(self._run(key, work, answer), name=f"single {key}")
@@ -41,10 +45,10 @@ class SingleFlight(Generic[K, V]):
         else:
             answer.set_result(value)
         finally:
-            # Before anybody hears of it: whoever asks again then starts anew.
+            # Before the callers resume: a caller that calls again then starts a new execution.
             self._running.pop(key, None)
 
     def _end(self, key: K, answer: "asyncio.Future[V]", _: object) -> None:
-        """A task that was cancelled, perhaps before its first step, leaves nobody waiting."""
+        """Cancel the waiting callers of a task that was cancelled, perhaps before its first step."""
         self._running.pop(key, None)
         answer.cancel()

@@ -1,4 +1,4 @@
-"""Background tasks with an owner: referenced, named, never lost, ended by `close`."""
+"""Background tasks with an owner, which references and names them and ends them in `close`."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -12,7 +12,7 @@ log = get_logger(__name__)
 
 
 class Tasks:
-    """The loop holds only weak references to tasks; this holds strong ones until they are done."""
+    """An owner of tasks. The event loop holds only weak references; the owner holds strong ones."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
@@ -20,11 +20,11 @@ class Tasks:
 
     @property
     def running(self) -> int:
-        """How many there are now."""
+        """Number of tasks that run now."""
         return len(self._running)
 
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Run `work` on its own. What it raises is logged, even when nobody awaits it."""
+        """Run `work` in the background. An exception is logged even if no caller awaits the task."""
         if self._closed:
             work.close()
             raise RuntimeError(f"cannot start {name}: shutting down")
@@ -34,7 +34,7 @@ class Tasks:
         return task
 
     async def close(self) -> None:
-        """Cancel what runs and wait until it has ended. Nothing can be spawned afterwards."""
+        """Cancel the running tasks and wait for their end. `spawn` raises RuntimeError afterwards."""
         self._closed = True
         while self._running:
             tasks = list(self._running)
@@ -50,7 +50,7 @@ class Tasks:
 
 
 async def first_of(*work: Coroutine[Any, Any, object], seconds: float | None = None) -> None:
-    """Wait until one of these is done, but no longer than that; the others are cancelled."""
+    """Wait until the first of `work` is done, for `seconds` at most, and cancel the others."""
     tasks = [asyncio.create_task(each) for each in work]  # noqa: TID251  # none outlives this call
     try:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -61,9 +61,9 @@ async def first_of(*work: Coroutine[Any, Any, object], seconds: float | None = N
 
 
 async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
-    """Await what a thread is doing. When cancelled, wait for it all the same, and only then leave.
+    """Await work that a thread does. When cancelled, wait for the work's end before raising CancelledError.
 
-    A thread cannot be called back: leaving at once would close files under its hands.
+    A thread cannot be cancelled: a caller that left immediately would close files that the thread still uses.
     """
     task = asyncio.create_task(work)  # noqa: TID251  # awaited to its end right here
     try:
@@ -74,7 +74,7 @@ async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def stop_task(task: "asyncio.Task[None] | None") -> None:
-    """Cancel and wait until it has ended."""
+    """Cancel the task, if there is one, and wait for its end."""
     if task is not None and not task.done():
         task.cancel()
         await asyncio.wait([task])

@@ -1,4 +1,4 @@
-"""What was found out a moment ago, so that it is not found out again at once."""
+"""A bounded cache whose entries expire."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -9,21 +9,21 @@ V = TypeVar("V")
 
 
 class TTLCache(Generic[K, V]):
-    """Values by key, each for `seconds`; of more than `most` the oldest are forgotten."""
+    """Values by key, each kept for `seconds`. The oldest entries are dropped beyond `max_entries`."""
 
-    def __init__(self, seconds: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
-        self._most = most
+        self._max_entries = max_entries
         self._clock = clock
-        self._known: dict[K, tuple[float, V]] = {}
+        self._entries: dict[K, tuple[float, V]] = {}
 
     def get(self, key: K) -> V | None:
-        """None when it was not found out lately."""
-        known = self._known.get(key)
-        return None if known is None or self._clock() >= known[0] else known[1]
+        """Return the value, or None if there is none or the entry has expired."""
+        entry = self._entries.get(key)
+        return None if entry is None or self._clock() >= entry[0] else entry[1]
 
     def put(self, key: K, value: V) -> None:
-        self._known.pop(key, None)  # dictionaries keep the order of insertion, which is that of time then
-        while len(self._known) >= self._most:
-            del self._known[next(iter(self._known))]
-        self._known[key] = (self._clock() + self._seconds, value)
+        self._entries.pop(key, None)  # keeps the order of insertion equal to the order of time
+        while len(self._entries) >= self._max_entries:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = (self._clock() + self._seconds, value)

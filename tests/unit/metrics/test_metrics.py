@@ -1,12 +1,12 @@
-"""Metrics: a registry of their own, names as Prometheus wants them."""
+"""Metrics: one registry for each mirror, and names that follow Prometheus' conventions."""
 
 import re
 
 from mirror.metrics.metrics import Metrics
 
 
-def test_names_follow_the_conventions() -> None:
-    """One prefix, base units, counters that end in _total, help for each."""
+def test_metric_names_follow_the_conventions() -> None:
+    """Names have one prefix and base units, counters end in _total, and each family has a help text."""
     metrics = Metrics()
     metrics.requests.of("blob", "hit").add(10, 0.002, 3.0)
     body, content_type = metrics.render()
@@ -28,8 +28,8 @@ def test_names_follow_the_conventions() -> None:
     assert "process_open_fds" in text
 
 
-def test_two_mirrors_do_not_meet() -> None:
-    """Nothing is global: a second instance counts for itself."""
+def test_metrics_of_two_mirrors_are_separate() -> None:
+    """No metric is global: a second instance counts on its own."""
     first, second = Metrics(), Metrics()
     first.fills_running.inc()
     assert b"registry_mirror_fills_running 0.0" in second.render()[0]

@@ -1,4 +1,4 @@
-"""The ledger: the sum of what all workers have counted, which never becomes less."""
+"""Metrics of several workers: their sum, which never decreases."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,32 +13,32 @@ from mirror.metrics.multiprocess import MultiprocessMetrics
 
 
 class Worker:
-    """What has a ledger."""
+    """A worker with metrics of its own. A cleared `responsive` makes the worker hang."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.metrics = Metrics()
-        self.ledger = MultiprocessMetrics(folder, number, self._counted)
-        self.hangs = asyncio.Event()
-        self.hangs.set()
+        self.multiprocess = MultiprocessMetrics(folder, number, self._collect)
+        self.responsive = asyncio.Event()
+        self.responsive.set()
 
-    async def _counted(self) -> list[Family]:
-        await self.hangs.wait()
+    async def _collect(self) -> list[Family]:
+        await self.responsive.wait()
         return await asyncio.to_thread(self.metrics.families)
 
     async def __aenter__(self) -> "Worker":
-        await self.ledger.open()
+        await self.multiprocess.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.ledger.close()
+        await self.multiprocess.close()
 
     def die(self) -> None:
-        """As by kill -9: without a last word."""
-        assert self.ledger._server is not None
-        self.ledger._server.close()
+        """Die as by kill -9, without writing a last snapshot."""
+        assert self.multiprocess._server is not None
+        self.multiprocess._server.close()
 
     async def value(self, line: str) -> float:
-        body, _ = render(await self.ledger.sum())
+        body, _ = render(await self.multiprocess.sum())
         found = [each for each in body.decode().splitlines() if each.startswith(f"{line} ")]
         return float(found[0].rpartition(" ")[2])
 
@@ -50,8 +50,8 @@ def count(worker: Worker, times: int) -> None:
     worker.metrics.fill_failures.labels("disk").inc(times)
 
 
-async def test_each_worker_tells_the_sum(tmp_path: Path) -> None:
-    """Counters and histograms added up, as they are at this moment."""
+async def test_worker_metrics_are_summed(tmp_path: Path) -> None:
+    """Any worker returns the current sum of counters and histograms."""
     async with Worker(tmp_path, 0) as one, Worker(tmp_path, 1) as two:
         count(one, 1)
         count(two, 2)
@@ -67,8 +67,8 @@ async def test_each_worker_tells_the_sum(tmp_path: Path) -> None:
         assert await one.value(FAILURES) == 4
 
 
-async def test_gauges_are_not_all_added(tmp_path: Path) -> None:
-    """Downloads of all are added; the cache is one, and is told by who is asked."""
+async def test_worker_gauges_are_merged_by_their_meaning(tmp_path: Path) -> None:
+    """Running fills are summed; the cache is shared, so the scraped worker's value counts."""
     async with Worker(tmp_path, 0) as one, Worker(tmp_path, 1) as two:
         for each in (one, two):
             each.metrics.fills_running.inc()
@@ -84,14 +84,14 @@ async def test_gauges_are_not_all_added(tmp_path: Path) -> None:
         assert await one.value("registry_mirror_fills_running") == 1
 
 
-async def test_nothing_that_was_told_is_lost(tmp_path: Path) -> None:
-    """A worker that is killed is still counted, and who has its number then goes on from there."""
+async def test_worker_counters_survive_a_kill(tmp_path: Path) -> None:
+    """A killed worker is still counted, and its successor continues from its reported counters."""
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Worker(tmp_path, 0))
         two = await Worker(tmp_path, 1).__aenter__()
         count(two, 5)
         assert await one.value(FAILURES) == 5
-        count(two, 1)  # nobody has heard of it
+        count(two, 1)  # never scraped, and therefore lost
         two.die()
         assert await one.value(FAILURES) == 5
         three = await stack.enter_async_context(Worker(tmp_path, 1))
@@ -100,46 +100,46 @@ async def test_nothing_that_was_told_is_lost(tmp_path: Path) -> None:
         assert await three.value(FAILURES) == await one.value(FAILURES) == 6
 
 
-async def test_the_last_word_of_who_leaves(tmp_path: Path) -> None:
-    """What was counted until its end is told by the others."""
+async def test_worker_counters_survive_a_stop(tmp_path: Path) -> None:
+    """A worker that stops writes a last snapshot, which the others return."""
     async with Worker(tmp_path, 0) as one:
         async with Worker(tmp_path, 1) as two:
             count(two, 2)
         assert await one.value(FAILURES) == 2
 
 
-async def test_who_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its page counts as it is."""
-    monkeypatch.setattr(multiprocess, "PATIENCE", 0.01)
+async def test_worker_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that does not answer counts with its previous snapshot."""
+    monkeypatch.setattr(multiprocess, "REPLY_TIMEOUT", 0.01)
     async with Worker(tmp_path, 0) as one, Worker(tmp_path, 1) as two:
         count(two, 2)
-        await two.ledger.write()
+        await two.multiprocess.write()
         count(two, 2)
-        two.hangs.clear()
+        two.responsive.clear()
         assert await one.value(FAILURES) == 2
-        two.hangs.set()
+        two.responsive.set()
 
 
-async def test_pages_are_written_though_nobody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a kill costs little."""
+async def test_snapshots_are_written_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshots are written even without a scrape, so that a kill costs little."""
     monkeypatch.setattr(multiprocess, "WRITE_SECONDS", 0.001)
     async with Worker(tmp_path, 0) as one:
         count(one, 3)
         written = asyncio.Event()
-        one.ledger._snapshot = _telling(one.ledger._snapshot, written)
-        keeping = asyncio.ensure_future(one.ledger.write_periodically())
+        one.multiprocess._collect = _notifying(one.multiprocess._collect, written)
+        writing = asyncio.ensure_future(one.multiprocess.write_periodically())
         await written.wait()
-        keeping.cancel()
+        writing.cancel()
 
 
-def _telling(
-    snapshot: Callable[[], Awaitable[list[Family]]], written: asyncio.Event
+def _notifying(
+    collect: Callable[[], Awaitable[list[Family]]], written: asyncio.Event
 ) -> Callable[[], Awaitable[list[Family]]]:
-    """`snapshot`, that says when it is taken for the second time: the first page is written then."""
+    """Wrap `collect` to set `written` at the second call, by which time the first snapshot is written."""
     calls = iter([lambda: None, written.set])
 
     async def call() -> list[Family]:
         next(calls, written.set)()
-        return await snapshot()
+        return await collect()
 
     return call

@@ -1,9 +1,9 @@
-"""Counts of requests: exact, and cheap."""
+"""Request statistics: exact and cheap."""
 
 from mirror.metrics.request_stats import BUCKETS, Latency, RequestStats, RequestStatsTable
 
 
-def test_buckets_add_up() -> None:
+def test_latency_buckets_are_cumulative() -> None:
     """Each duration is counted at and above its bound, which is part of its bucket."""
     latency = Latency()
     for seconds in (0.0005, 0.001, 0.3, 5000.0):
@@ -14,20 +14,20 @@ def test_buckets_add_up() -> None:
     assert latency.seconds == 0.0005 + 0.001 + 0.3 + 5000.0
 
 
-def test_a_tally_for_each_kind_and_outcome() -> None:
-    """One is made at first use, and is the same ever after."""
-    tallies = RequestStatsTable()
-    tallies.of("blob", "miss").add(7, 0.1, 0.2)
-    tallies.of("blob", "hit").add(1, 0.1, 0.2)
-    tallies.of("blob", "hit").add(2, 0.1, 0.2)
-    assert [(labels, tally.requests, tally.bytes) for labels, tally in tallies.rows()] == [
+def test_request_stats_by_kind_and_outcome() -> None:
+    """Statistics are created at first use; later calls return the same object."""
+    table = RequestStatsTable()
+    table.of("blob", "miss").add(7, 0.1, 0.2)
+    table.of("blob", "hit").add(1, 0.1, 0.2)
+    table.of("blob", "hit").add(2, 0.1, 0.2)
+    assert [(labels, stats.requests, stats.bytes) for labels, stats in table.rows()] == [
         (("blob", "hit"), 2, 3),
         (("blob", "miss"), 1, 7),
     ]
 
 
-def test_at_once_is_the_same() -> None:
-    """As a head and an end at one moment, one by one."""
+def test_request_stats_batch_equals_single_adds() -> None:
+    """A batch counts the same as single requests whose head and end were sent together."""
     one, other = RequestStats(), RequestStats()
     durations = (0.0001, 0.001, 0.3)
     for seconds in durations:

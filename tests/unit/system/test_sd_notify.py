@@ -15,15 +15,15 @@ def manager() -> Iterator[socket.socket]:
         yield listening
 
 
-def test_the_manager_hears(manager: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a path, and by an abstract name that is written with an @."""
+def test_notify_by_path(manager: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NOTIFY_SOCKET may be a path."""
     manager.bind(str(tmp_path / "notify"))
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     notify("READY=1")
     assert manager.recv(100) == b"READY=1"
 
 
-def test_abstract_names(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notify_by_abstract_name(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A leading @ stands for a zero byte."""
     manager.bind("")  # the kernel chooses an abstract name
     name: bytes = manager.getsockname()
@@ -33,7 +33,7 @@ def test_abstract_names(manager: socket.socket, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/at/all"])
-def test_without_a_manager_nothing_happens(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run by hand, or with a manager that is gone: no error."""
+def test_notify_without_a_manager_does_nothing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start by hand and a manager that has gone away cause no error."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     notify("READY=1")

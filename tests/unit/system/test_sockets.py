@@ -1,4 +1,4 @@
-"""Listening sockets: bound by us, or passed by a service manager."""
+"""Listening sockets: bound by the mirror or passed by a service manager."""
 
 import os
 import socket
@@ -27,14 +27,14 @@ print(*map(format_address, inherited_sockets()))
 
 
 def inheriting(listening: socket.socket) -> subprocess.CompletedProcess[str]:
-    """A process that is passed the socket, and prints what it has."""
+    """Run a process that inherits the socket and prints the address of each inherited socket."""
     number = listening.fileno()
     command = [sys.executable, "-c", INHERIT, str(number)]
     return subprocess.run(command, pass_fds=[number], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_each_address_is_bound() -> None:
-    """And printed as it is written in a URL."""
+def test_bind_every_address() -> None:
+    """Each address is bound and printed as in a URL."""
     sockets = bind_all(["127.0.0.1:0", "[::1]:0"])
     for each, host in zip(sockets, ("127.0.0.1", "[::1]"), strict=True):
         assert format_address(each) == f"{host}:{each.getsockname()[1]}"
@@ -42,8 +42,8 @@ def test_each_address_is_bound() -> None:
             each.close()
 
 
-def test_what_cannot_be_bound_is_named() -> None:
-    """And what was bound before it is given back."""
+def test_bind_error_names_the_address() -> None:
+    """A failure names the address and closes the sockets that were bound before."""
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
         free.close()
@@ -56,23 +56,23 @@ def test_what_cannot_be_bound_is_named() -> None:
         bind_all(["192.0.2.1:0"])
 
 
-def test_what_a_service_manager_passes() -> None:
-    """Is used as it is; and only by the process that it is meant for."""
+def test_inherited_sockets_are_used() -> None:
+    """A passed socket is used as it is, and only by the process of LISTEN_PID."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         assert inheriting(listening).stdout == f"127.0.0.1:{port}\n"
     assert inherited_sockets() == []
 
 
-def test_what_is_no_tcp_socket_is_refused() -> None:
-    """With what it is."""
+def test_inherited_socket_that_is_not_tcp_is_refused() -> None:
+    """The error describes the socket."""
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(f"\0registry-mirror-{os.getpid()}")
         assert "a socket that is not TCP" in inheriting(other).stderr
 
 
-def test_the_backlog_is_ours() -> None:
-    """Whatever asyncio says it is: with one, a second client would not get through."""
+def test_listen_ignores_asyncios_backlog() -> None:
+    """A second client could not connect with asyncio's backlog of 1."""
     with ListeningSocket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(1)
@@ -81,13 +81,13 @@ def test_the_backlog_is_ours() -> None:
             each.close()
 
 
-def test_who_has_fewer_connections_goes_first() -> None:
-    """Who has more leaves what comes to others for a moment, and then takes it all the same."""
+def test_accept_balancer_defers_to_the_less_busy_process() -> None:
+    """The busier process defers accepting for DEFER_SECONDS, and then accepts."""
     now = [0.0]
     counts = ConnectionCounts()
     one, two = AcceptBalancer(counts, 0, lambda: now[0]), AcceptBalancer(counts, 1, lambda: now[0])
     one.set_connections(3)
-    assert not one.should_defer()  # there is nobody else
+    assert not one.should_defer()  # there is no other process
     two.set_connections(3)
     assert not one.should_defer()
     two.set_connections(2)
@@ -102,8 +102,8 @@ def test_who_has_fewer_connections_goes_first() -> None:
     assert not one.should_defer()
 
 
-def test_what_is_left_to_others_looks_like_nothing() -> None:
-    """asyncio asks again when it is woken again, which is at once."""
+def test_accept_balancer_defers_as_an_empty_queue() -> None:
+    """asyncio takes BlockingIOError for an empty queue and accepts again at the next wake-up."""
     counts = ConnectionCounts()
     (listening,) = bind_all(["127.0.0.1:0"])
     listening.balancer = AcceptBalancer(counts, 0)

@@ -1,4 +1,4 @@
-"""Single flight: one question at a time, and nobody can spoil it for the others."""
+"""Single-flight: concurrent callers share one execution, and no caller can break it for the others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from mirror.util.tasks import Tasks
 
 
 class Work:
-    """Counts its runs and waits at a gate."""
+    """Work that counts its runs and waits at a gate."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -38,8 +38,8 @@ async def waiting(single: SingleFlight[str, int], work: Work, count: int) -> lis
     return futures
 
 
-async def test_many_ask_and_one_works(tasks: Tasks) -> None:
-    """All have the one result; afterwards the question may be asked anew."""
+async def test_single_flight_runs_once_for_many_callers(tasks: Tasks) -> None:
+    """All callers get the one result; a later call runs the work again."""
     single: SingleFlight[str, int] = SingleFlight(tasks)
     work = Work()
     futures = await waiting(single, work, 10)
@@ -50,8 +50,8 @@ async def test_many_ask_and_one_works(tasks: Tasks) -> None:
     assert await single.do("key", work) == 2
 
 
-async def test_whoever_leaves_leaves_alone(tasks: Tasks) -> None:
-    """The first one, who began it, is cancelled: the others do not notice."""
+async def test_single_flight_survives_a_cancelled_caller(tasks: Tasks) -> None:
+    """The cancellation of the caller that started the work does not affect the others."""
     single: SingleFlight[str, int] = SingleFlight(tasks)
     work = Work()
     first, second = await waiting(single, work, 2)
@@ -60,8 +60,8 @@ async def test_whoever_leaves_leaves_alone(tasks: Tasks) -> None:
     assert await second == 1
 
 
-async def test_an_error_is_everybodys(tasks: Tasks) -> None:
-    """And forgotten: the next one works again."""
+async def test_single_flight_error_reaches_every_caller(tasks: Tasks) -> None:
+    """An error is not remembered: the next call runs the work again."""
     single: SingleFlight[str, int] = SingleFlight(tasks)
     work = Work()
     work.error = ValueError("no")
@@ -73,8 +73,8 @@ async def test_an_error_is_everybodys(tasks: Tasks) -> None:
     assert await single.do("key", work) == 2
 
 
-async def test_an_error_that_nobody_waits_for_is_no_noise(tasks: Tasks) -> None:
-    """All have left; the failure is not reported as never retrieved."""
+async def test_single_flight_error_without_callers_is_silent(tasks: Tasks) -> None:
+    """asyncio does not report an error whose callers have all left as never retrieved."""
     single: SingleFlight[str, int] = SingleFlight(tasks)
     work = Work()
     work.error = ValueError("no")
@@ -85,8 +85,8 @@ async def test_an_error_that_nobody_waits_for_is_no_noise(tasks: Tasks) -> None:
         await single.do("key", work)
 
 
-async def test_shutting_down_ends_those_who_wait() -> None:
-    """They are cancelled with the work."""
+async def test_single_flight_shutdown_cancels_the_callers() -> None:
+    """The callers are cancelled together with the work."""
     tasks = Tasks()
     single: SingleFlight[str, int] = SingleFlight(tasks)
     (only,) = await waiting(single, Work(), 1)

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 from mirror.util.tasks import Tasks, first_of, run_to_completion
 
 
-async def test_what_a_task_raises_is_logged() -> None:
-    """Even when nobody awaits it."""
+async def test_task_failure_is_logged() -> None:
+    """An exception is logged even if no caller awaits the task."""
     tasks = Tasks()
 
     async def fail() -> None:
@@ -22,8 +22,8 @@ async def test_what_a_task_raises_is_logged() -> None:
     await tasks.close()
 
 
-async def test_close_ends_everything_and_takes_no_more() -> None:
-    """Running tasks are cancelled and waited for, those they start on the way out included."""
+async def test_tasks_close_cancels_everything_and_refuses_new_tasks() -> None:
+    """Running tasks are cancelled and awaited, including tasks that they start while ending."""
     tasks = Tasks()
     ended = []
 
@@ -42,8 +42,8 @@ async def test_close_ends_everything_and_takes_no_more() -> None:
         tasks.spawn(run("c"), name="c")
 
 
-async def test_to_the_end_waits_for_the_work_when_cancelled() -> None:
-    """A thread cannot be called back: the canceller waits until it is through."""
+async def test_run_to_completion_waits_for_the_work_when_cancelled() -> None:
+    """A thread cannot be cancelled: the canceller waits until the work is done."""
     release, began = asyncio.Event(), asyncio.Event()
     finished = []
 
@@ -63,13 +63,13 @@ async def test_to_the_end_waits_for_the_work_when_cancelled() -> None:
     assert finished == [True]
 
 
-async def test_to_the_end_gives_the_result() -> None:
-    """Undisturbed, it is the work itself."""
+async def test_run_to_completion_returns_the_result() -> None:
+    """An undisturbed call is equal to awaiting the work."""
     assert await run_to_completion(asyncio.sleep(0, "result")) == "result"
 
 
-async def test_the_first_of_several_ends_the_waiting() -> None:
-    """The others are cancelled; and nothing is waited for longer than was said."""
+async def test_first_of_cancels_the_others() -> None:
+    """The first result ends the wait and cancels the others; `seconds` bounds the wait."""
     first, second, cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:

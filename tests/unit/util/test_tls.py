@@ -1,4 +1,4 @@
-"""TLS of the listener: what is spoken, and what is said about files that are no certificate and key."""
+"""TLS of the listener: protocol versions, and errors about wrong certificate and key files."""
 
 import ssl
 from pathlib import Path
@@ -17,31 +17,31 @@ def pair(tmp_path: Path) -> Path:
     return Authority(tmp_path).server_file
 
 
-def test_old_versions_are_not_spoken(pair: Path) -> None:
-    """TLS 1.2 is the oldest; clients are asked for no certificate."""
+def test_tls_refuses_old_versions(pair: Path) -> None:
+    """TLS 1.2 is the oldest version; clients need no certificate."""
     context = server_context(pair, pair)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.verify_mode is ssl.CERT_NONE
 
 
-def test_the_key_of_another_certificate(pair: Path, tmp_path: Path) -> None:
-    """Both files are named."""
+def test_tls_key_of_another_certificate_is_refused(pair: Path, tmp_path: Path) -> None:
+    """The error names both files."""
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other").server_file
     with pytest.raises(ValueError, match=f"{other} is not the key of the certificate in {pair}"):
         server_context(pair, other)
 
 
-def test_files_that_are_something_else(pair: Path, tmp_path: Path) -> None:
-    """What each must be."""
+def test_tls_files_of_another_kind_are_refused(pair: Path, tmp_path: Path) -> None:
+    """The error says what each file must be."""
     (tmp_path / "x").write_text("no certificate")
     for certificate, key in ((tmp_path / "x", pair), (pair, tmp_path / "x")):
         with pytest.raises(ValueError, match=r"must have the certificate .* both as PEM"):
             server_context(certificate, key)
 
 
-def test_a_key_with_a_passphrase(pair: Path, tmp_path: Path) -> None:
-    """Refused; never a question on a terminal that nobody sees."""
+def test_tls_key_with_a_passphrase_is_refused(pair: Path, tmp_path: Path) -> None:
+    """The error replaces OpenSSL's question on the terminal of a service."""
     key = ec.generate_private_key(ec.SECP256R1())
     locked = BestAvailableEncryption(b"secret")
     (tmp_path / "locked").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
@@ -49,8 +49,8 @@ def test_a_key_with_a_passphrase(pair: Path, tmp_path: Path) -> None:
         server_context(pair, tmp_path / "locked")
 
 
-def test_a_pair_that_is_refused_replaces_nothing(pair: Path, tmp_path: Path) -> None:
-    """What was served before can be served on."""
+def test_tls_renew_keeps_the_old_pair_if_the_new_one_is_refused(pair: Path, tmp_path: Path) -> None:
+    """A refused pair leaves the context usable."""
     context = server_context(pair, pair)
     (tmp_path / "x").write_text("no certificate")
     with pytest.raises(ValueError, match="both as PEM"):

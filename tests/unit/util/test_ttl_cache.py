@@ -1,4 +1,4 @@
-"""What was found out lately: for its time, and no more of it than there is room for."""
+"""The TTL cache: entries expire, and the oldest are dropped beyond the maximum."""
 
 from mirror.util.ttl_cache import TTLCache
 
@@ -10,24 +10,24 @@ class Clock:
         return self.now
 
 
-def test_for_its_time() -> None:
-    """What is put is there until its seconds are over, and what is put again for as long anew."""
+def test_ttl_cache_forgets_after_ttl() -> None:
+    """An entry expires after its TTL; putting the key again restarts the TTL."""
     clock = Clock()
-    known: TTLCache[str, int] = TTLCache(10, 99, clock)
-    assert known.get("a") is None
-    known.put("a", 1)
+    cache: TTLCache[str, int] = TTLCache(10, 99, clock)
+    assert cache.get("a") is None
+    cache.put("a", 1)
     clock.now = 9.9
-    assert known.get("a") == 1
-    known.put("a", 2)
+    assert cache.get("a") == 1
+    cache.put("a", 2)
     clock.now = 19.8
-    assert known.get("a") == 2
+    assert cache.get("a") == 2
     clock.now = 19.9
-    assert known.get("a") is None
+    assert cache.get("a") is None
 
 
-def test_the_oldest_goes_first() -> None:
-    """Where there is no more room; what was put again is not old."""
-    known: TTLCache[str, int] = TTLCache(10, 2)
+def test_ttl_cache_drops_the_oldest_beyond_its_maximum() -> None:
+    """A full cache drops the oldest entry; an entry that was put again is not old."""
+    cache: TTLCache[str, int] = TTLCache(10, 2)
     for key in "abac":
-        known.put(key, 1)
-    assert [key for key in "abc" if known.get(key)] == ["a", "c"]
+        cache.put(key, 1)
+    assert [key for key in "abc" if cache.get(key)] == ["a", "c"]
