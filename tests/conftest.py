@@ -8,6 +8,7 @@ import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from mirror.transfer import download
+from mirror.util.log import set_debug
 from mirror.util.tasks import Tasks
 from tests.fakes.registry import FakeRegistry
 from tests.programs import (  # noqa: F401  # hooks, found by their names
@@ -44,6 +45,7 @@ def own_logging() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     structlog.reset_defaults()
+    set_debug(enabled=True)
     root.handlers[:], root.level = handlers, level
 
 

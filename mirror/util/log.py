@@ -1,4 +1,4 @@
-"""Logs: human lines on a terminal, JSON otherwise, and no secret in either."""
+"""Logging: short lines on a terminal, JSON otherwise, and secrets in neither."""
 
 import logging
 import secrets
@@ -10,7 +10,9 @@ from functools import cache, lru_cache
 from typing import Any, Protocol, TextIO
 from urllib.parse import urlsplit, urlunsplit
 
-# Never printed, whatever was passed by mistake.
+from mirror.util.terminal_log import TerminalRenderer
+
+# Values of keys that contain one of these words are never printed.
 SECRET_WORDS = ("authorization", "password", "token", "secret", "cookie")
 
 
@@ -49,6 +51,11 @@ class Logger:
         self._component = component
         self._bound: Any = None
 
+    def debug(self, event: str, **values: object) -> None:
+        """Log for an investigation. Costs 0.2 µs when the level is higher."""
+        if debug_enabled():
+            self.__getattr__("debug")(event, **values)
+
     def __getattr__(self, method: str) -> Any:
         if method.startswith("__"):
             raise AttributeError(method)
@@ -56,6 +63,19 @@ class Logger:
             _configure_pending()
             self._bound = _structlog().get_logger(component=self._component)
         return getattr(self._bound, method)
+
+
+_debug = True
+
+
+def debug_enabled() -> bool:
+    """Whether debug lines are written; True until `configure` says otherwise."""
+    return _debug
+
+
+def set_debug(*, enabled: bool) -> None:
+    global _debug  # noqa: PLW0603  # of this process, as the rest of its logging
+    _debug = enabled
 
 
 def get_logger(name: str) -> Logger:
@@ -82,26 +102,18 @@ def _configure_pending() -> None:
 
 
 def configure(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
-    """Send everything, the libraries' own logging included, to `stream`."""
+    """Send all lines, those of libraries included, to `stream`."""
     structlog = _structlog()
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    human = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    set_debug(enabled=level <= logging.DEBUG)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         add_timestamp,
         mask_secrets,
     ]
-    last: list[Any] = (
-        [
-            # Plain: the pretty one prints local variables, and with them whatever secret they hold.
-            structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
-        if human
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
+    # A plain traceback: one with local variables would print the secrets in them.
+    last: list[Any] = [structlog.processors.format_exc_info, _renderer(settings.format, stream)]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -118,8 +130,14 @@ def configure(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
 
 
+def _renderer(format_: str, stream: TextIO) -> Any:
+    if format_ == "console" or (format_ == "auto" and stream.isatty()):
+        return TerminalRenderer(colors=stream.isatty())
+    return _structlog().processors.JSONRenderer()
+
+
 def timestamp(now: float) -> str:
-    """`now`, in seconds since the epoch, as log lines have it: 2026-01-31T23:59:59.000000Z."""
+    """Format `now`, in seconds since the epoch, as in log lines: 2026-01-31T23:59:59.000000Z."""
     second = int(now)
     return f"{_to_the_second(second)}.{int((now - second) * 1e6):06d}Z"
 
@@ -130,7 +148,7 @@ def _to_the_second(second: int) -> str:
 
 
 def add_timestamp(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: when it happened, unless the event says so itself."""
+    """Add the time to an event that has none (a structlog processor)."""
     event.setdefault("timestamp", timestamp(time.time()))
     return event
 
@@ -140,28 +158,43 @@ class LineFiltered(Exception):
 
 
 class LineTemplate:
-    """A line that is written again and again: rendered once, like any other, then only filled in.
+    """A line that is written many times: rendered once, like any other line, and then only filled in.
 
-    `fields` are those of one such line; `varying` names those of them (strings without anything to escape,
-    and numbers) that differ from line to line; the last one is `timestamp`.
+    `fields` are those of one such line. `varying` names the fields that differ from line to line: numbers,
+    and strings without a character to escape; the last one is `timestamp`.
     """
 
     def __init__(self, name: str, event: str, fields: Mapping[str, object], varying: Sequence[str]) -> None:
         """Raises LineFiltered when such a line would not be written."""
-        marks = {key: _mark(fields.get(key, "")) for key in varying}
-        line = _rendered({"component": name, **fields, **marks, "event": event})
-        text = str(line).replace("%", "%%")
+        shown = _shown_by_renderer()
+        marks = {key: _mark("" if shown else fields.get(key, "")) for key in varying}
+        text = str(_rendered({"component": name, **fields, **marks, "event": event})).replace("%", "%%")
         found = {text.find(str(mark)): index for index, mark in enumerate(marks.values())}
         for mark in marks.values():
             text = text.replace(str(mark), "%s")
         self._text = text
-        # In JSON they come in the order of `fields`; on a terminal the time comes first.
-        self._order = [found[place] for place in sorted(found) if place >= 0]
-        self._in_order = self._order == list(range(len(varying)))
+        # JSON has the values in the order of `fields`; a terminal has the time first, and not all of them.
+        order = [found[position] for position in sorted(found) if position >= 0]
+        self._parts = [(index, shown.get(varying[index], _unchanged)) for index in order]
+        self._in_order = not shown and order == list(range(len(varying)))
 
     def fill(self, values: tuple[object, ...]) -> str:
-        """The line with these values of the varying fields."""
-        return self._text % (values if self._in_order else tuple(values[index] for index in self._order))
+        """Return the line with these values of the varying fields."""
+        if self._in_order:
+            return self._text % values
+        return self._text % tuple([show(values[index]) for index, show in self._parts])
+
+
+def _shown_by_renderer() -> Mapping[str, Callable[[Any], object]]:
+    """Return how the configured renderer shows values, by key; empty when it shows them as they are."""
+    shown: Mapping[str, Callable[[Any], object]] = getattr(
+        _structlog().get_config()["processors"][-1], "shown", {}
+    )
+    return shown
+
+
+def _unchanged(value: object) -> object:
+    return value
 
 
 def _rendered(event: dict[str, object]) -> object:
@@ -178,7 +211,7 @@ def _rendered(event: dict[str, object]) -> object:
 
 
 def _mark(value: object) -> object:
-    """Something of the type of `value` that is in no line by chance, or because somebody guessed it."""
+    """Return a placeholder of the type of `value` that is in no line, neither by chance nor by a guess."""
     return secrets.token_hex(16) if isinstance(value, str) else 10**17 + secrets.randbelow(10**18)
 
 
@@ -186,26 +219,26 @@ def write_lines(lines: Sequence[str]) -> None:
     """Write finished lines, many at a time, because each write is a system call."""
     if lines:
         logger = _structlog().get_config()["logger_factory"]()
-        for together in _portions(lines):
-            logger.msg(together)
+        for joined in _joined(lines):
+            logger.msg(joined)
 
 
-def _portions(lines: Sequence[str]) -> Iterator[str]:
-    """Lines joined while a pipe takes them in one piece: between those of other workers, not into them."""
-    portion: list[str] = []
+def _joined(lines: Sequence[str]) -> Iterator[str]:
+    """Join lines up to what a pipe takes atomically, so that those of several workers do not mix."""
+    batch: list[str] = []
     length = 0
     for line in lines:
-        if portion and length + len(line) + 1 > select.PIPE_BUF:
-            yield "\n".join(portion)
-            portion, length = [], 0
-        portion.append(line)
+        if batch and length + len(line) + 1 > select.PIPE_BUF:
+            yield "\n".join(batch)
+            batch, length = [], 0
+        batch.append(line)
         length += len(line) + 1
-    if portion:
-        yield "\n".join(portion)
+    if batch:
+        yield "\n".join(batch)
 
 
 def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: values of keys that sound like secrets are not printed."""
+    """Mask the values of keys that sound like secrets (a structlog processor)."""
     for key in event:
         if any(word in key.lower() for word in SECRET_WORDS):
             event[key] = "***"
@@ -213,7 +246,7 @@ def mask_secrets(_logger: object, _method: str, event: MutableMapping[str, Any])
 
 
 def redact_url(url: str) -> str:
-    """The URL without user, password and the values of its query (a signed URL is a credential)."""
+    """Remove user, password and query values from a URL (a signed URL is a credential)."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     query = (

@@ -1,4 +1,4 @@
-"""Logs: lines for people, JSON for machines, secrets for nobody."""
+"""Logging: lines for people, JSON for machines, secrets in neither."""
 
 import io
 import json
@@ -15,6 +15,7 @@ from mirror.util.log import (
     LineTemplate,
     bind_context,
     configure,
+    debug_enabled,
     get_logger,
     redact_url,
     timestamp,
@@ -30,8 +31,8 @@ class Terminal(io.StringIO):
 pytestmark = pytest.mark.usefixtures("own_logging")
 
 
-def test_json_where_nobody_looks() -> None:
-    """One object per line, with time, level, event and where it came from."""
+def test_json_when_the_stream_is_no_terminal() -> None:
+    """Each line is one object with time, level, event and component."""
     stream = io.StringIO()
     configure(LogSettings(), stream)
     get_logger("mirror.web").info("request", status=200)
@@ -46,7 +47,7 @@ def test_json_where_nobody_looks() -> None:
 
 
 def test_lines_on_a_terminal() -> None:
-    """Words, not braces; an exception with its trace, and without the values of its variables."""
+    """A terminal gets words, and an exception's trace without the values of variables."""
     stream = Terminal()
     configure(LogSettings(), stream)
     password_in_a_variable = "hunter2"
@@ -61,16 +62,16 @@ def test_lines_on_a_terminal() -> None:
 
 
 @pytest.mark.parametrize(("format_", "is_json"), [("json", True), ("console", False)])
-def test_the_format_can_be_chosen(format_: str, is_json: bool) -> None:
-    """Whatever the stream is."""
+def test_log_format_can_be_configured(format_: str, is_json: bool) -> None:
+    """The option wins over the kind of stream."""
     stream = Terminal() if is_json else io.StringIO()
     configure(LogSettings.model_validate({"format": format_}), stream)
     get_logger("x").info("event")
     assert stream.getvalue().startswith("{") is is_json
 
 
-def test_levels_filter() -> None:
-    """Below the level nothing is written."""
+def test_log_level_filters() -> None:
+    """Lines below the level are not written."""
     stream = io.StringIO()
     configure(LogSettings(level="warning"), stream)
     get_logger("x").info("quiet")
@@ -79,8 +80,20 @@ def test_levels_filter() -> None:
     assert "loud" in stream.getvalue()
 
 
+def test_debug_lines_are_dropped_before_structlog() -> None:
+    """At a higher level a debug line does not reach structlog; at debug it is written like any other."""
+    stream = io.StringIO()
+    configure(LogSettings(), stream)
+    get_logger("x").debug("hidden")
+    assert (stream.getvalue(), debug_enabled()) == ("", False)
+    configure(LogSettings(level="debug"), stream)
+    get_logger("x").debug("shown", count=1)
+    assert json.loads(stream.getvalue())["event"] == "shown"
+    assert debug_enabled()
+
+
 def test_secrets_are_masked() -> None:
-    """By the name of the key, in whatever case."""
+    """The name of the key decides, in any case."""
     stream = io.StringIO()
     configure(LogSettings(), stream)
     get_logger("x").info("event", Authorization="Basic abc", api_token="abc", user="me")
@@ -88,8 +101,8 @@ def test_secrets_are_masked() -> None:
     assert (line["Authorization"], line["api_token"], line["user"]) == ("***", "***", "me")
 
 
-def test_what_libraries_log_comes_the_same_way() -> None:
-    """Warnings of the standard library's logging are lines like ours."""
+def test_library_warnings_use_the_same_format() -> None:
+    """Warnings through the standard library's logging are lines like ours."""
     stream = io.StringIO()
     configure(LogSettings(level="debug"), stream)
     logging.getLogger("aiohttp.server").warning("odd")
@@ -107,7 +120,7 @@ def test_what_libraries_log_comes_the_same_way() -> None:
         ("https://a.test/x#frag", "https://a.test/x"),
     ],
 )
-def test_urls_lose_what_is_secret(url: str, redacted: str) -> None:
+def test_redact_url(url: str, redacted: str) -> None:
     """User and password, and every value of the query: a signed URL is a credential."""
     assert redact_url(url) == redacted
 
@@ -117,24 +130,24 @@ def fields(number: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["json", "console"])
-def test_a_template_makes_the_same_lines(stream: io.StringIO) -> None:
-    """Rendered once and filled in, or rendered each time: but for the moment nobody can tell."""
+def test_line_template_makes_the_same_lines(stream: io.StringIO) -> None:
+    """A template that is filled in equals a line that is rendered."""
     configure(LogSettings(), stream)
-    template = LineTemplate("access", "request", fields(7), ["id", "took", "timestamp"])
-    get_logger("mirror.access").info("request", **fields(9), timestamp="now")
+    template = LineTemplate("cache", "answered", fields(7), ["id", "took", "timestamp"])
+    get_logger("mirror.cache").info("answered", **fields(9), timestamp="now")
     filled = template.fill(("0009", 2.25, "now"))
     assert filled == stream.getvalue().rstrip("\n")
 
 
-def test_no_template_for_lines_that_are_not_wanted() -> None:
-    """Below the level there is nothing to fill in."""
+def test_line_template_for_a_filtered_level_raises() -> None:
+    """A template of lines below the level raises LineFiltered."""
     configure(LogSettings(level="error"), io.StringIO())
     with pytest.raises(LineFiltered):
         LineTemplate("access", "request", fields(7), ["id"])
 
 
-def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
-    """So that those of several processes do not end up inside each other; a longer one is what it is."""
+def test_write_lines_in_pieces_that_a_pipe_keeps_together() -> None:
+    """Lines of several processes do not mix; a line longer than PIPE_BUF is written whole."""
     writes: list[str] = []
 
     class Pipe(io.StringIO):
@@ -150,8 +163,8 @@ def test_lines_are_written_in_pieces_that_a_pipe_keeps_together() -> None:
     assert [len(each) for each in writes] == [4004, 4004, 1001, 5001, 2]
 
 
-def test_every_line_has_what_all_are_about() -> None:
-    """The number of the worker, for instance."""
+def test_bind_context_adds_to_every_line() -> None:
+    """Every later line has the key, for instance the worker's number."""
     stream = io.StringIO()
     configure(LogSettings(), stream)
     with structlog.contextvars.bound_contextvars():
@@ -162,7 +175,7 @@ def test_every_line_has_what_all_are_about() -> None:
 
 
 def test_timestamps_are_in_utc() -> None:
-    """To the microsecond, and always as long."""
+    """Timestamps have microseconds, and always the same length."""
     assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
     assert timestamp(1_700_000_000.25) == "2023-11-14T22:13:20.250000Z"
 
