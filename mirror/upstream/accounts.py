@@ -65,6 +65,8 @@ class Account:
 
     def report(self, metrics: Metrics, upstream: str) -> None:
         """Set the gauges to what is known."""
+        if self.name != ANONYMOUS:
+            metrics.account_refused.labels(upstream, self.name).set(self.auth.password_refused)
         reading = self.rate_limit.reading
         if reading is not None:
             metrics.ratelimit_remaining.labels(upstream, self.name).set(reading.remaining)
@@ -76,6 +78,7 @@ class Account:
         reading = self.rate_limit.reading
         return {
             "account": self.name,
+            "refused": self.auth.password_refused,
             "budget": self.rate_limit.budget_level.name,
             "limit": reading and reading.limit,
             "remaining": reading and reading.remaining,

@@ -26,8 +26,11 @@ from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.redirect import RedirectRules, origin, parse_url, refusal
 from mirror.upstream.http.transport import Response, Transport
+from mirror.upstream.outage import Outage
 from mirror.upstream.retry import parse_retry_after
-from mirror.util.log import redact_url
+from mirror.util.log import get_logger, redact_url
+
+log = get_logger(__name__)
 
 MAX_TOKEN_BYTES = 1024 * 1024
 # The specification's default, for the many servers that leave expires_in out.
@@ -86,11 +89,54 @@ class Authorizer:
         self._slots: dict[_Wanted, _Slot] = {}
         self._last: Challenge | None = None
         self._refused_until = float("-inf")
+        self._refused_by = ""
+        self._refusal = Outage()
 
     @property
     def refused(self) -> bool:
-        """Whether the token server refused user and password a moment ago."""
+        """True for a minute after the password was refused."""
         return self._clock() < self._refused_until
+
+    @property
+    def password_refused(self) -> bool:
+        """True from a refusal of the password until it is accepted again."""
+        return self._refusal.active
+
+    def note_answer(self, authorization: str | None, status: int) -> bool:
+        """Learn from an answer of the upstream to `authorization`; return True if it refused the password."""
+        if authorization is None or authorization != self._password():
+            return False
+        if status == 401:
+            self._note_refusal(self._transport.url)
+        elif status < 400:
+            self._note_acceptance()
+        return status == 401
+
+    def refusal(self) -> UpstreamError:
+        """Return the error of a request that failed because the password was refused."""
+        message = (
+            f"{self._transport.name}: {self._refused_by} refused the password of user "
+            f"{self._settings.username}: check username and password_file"
+        )
+        return UpstreamError(Failure.DENIED, message, status=401)
+
+    def _note_refusal(self, server: URL) -> None:
+        """Warn once until the password is accepted again."""
+        now = self._clock()
+        self._refused_until, self._refused_by = now + _REFUSED_FOR, server.host or ""
+        if self._refusal.failed(now) is not None:
+            log.warning(
+                "password refused, check username and password_file",
+                upstream=self._transport.name,
+                account=self._settings.username,
+                server=server.host,
+            )
+
+    def _note_acceptance(self) -> None:
+        self._refused_until = float("-inf")
+        if self._refusal.ended(self._clock()) is not None:
+            upstream, account = self._transport.name, self._settings.username
+            log.info("password accepted again", upstream=upstream, account=account)
 
     async def known(self, repository: str) -> str | None:
         """The Authorization header the upstream will want, by its last challenge; None before the first."""
@@ -113,10 +159,9 @@ class Authorizer:
             if demand.own:
                 self._last = challenge
             return header
-        what = "; ".join(refusals) or "it did not say how to authenticate"
-        raise UpstreamError(
-            Failure.DENIED, f"{self._transport.name}: authentication wanted, but {what}", status=401
-        )
+        reasons = "; ".join(refusals) or "the upstream did not say how"
+        message = f"{self._transport.name}: cannot authenticate: {reasons}"
+        raise UpstreamError(Failure.DENIED, message, status=401)
 
     def _in_order(self, challenges: Iterable[Challenge]) -> list[Challenge]:
         usable = [challenge for challenge in challenges if challenge.scheme in ("bearer", "basic")]
@@ -124,12 +169,15 @@ class Authorizer:
 
     def _basic(self, demand: TokenScope) -> str:
         if not demand.own:
-            raise _Unusable("no password is sent to where a redirect leads")
+            raise _Unusable("no password is sent to the target of a redirect")
         header = self._password()
         if header is None:
-            raise _Unusable("it takes user and password only, and none are configured")
+            host = self._transport.url.host
+            raise _Unusable(
+                f"{host} wants user and password, and none are configured: set username and password_file"
+            )
         if header == demand.rejected:
-            raise _Unusable("it does not accept the configured user and password")
+            raise self.refusal()
         return header
 
     async def _bearer(self, challenge: Challenge, demand: TokenScope) -> str:
@@ -206,6 +254,8 @@ class Authorizer:
             response.close()
         if response.status != 200:
             raise self._failure(wanted, response, body)
+        if wanted.personal:
+            self._note_acceptance()
         return self._parse(body)
 
     def _parse(self, body: bytes) -> tuple[str, float]:
@@ -221,17 +271,23 @@ class Authorizer:
 
     def _failure(self, wanted: _Wanted, response: Response, body: bytes) -> UpstreamError:
         status = response.status
-        if status == 401 and wanted.personal:
-            self._refused_until = self._clock() + _REFUSED_FOR
         failure = _TOKEN_FAILURES.get(status, Failure.SERVER_ERROR if status >= 500 else Failure.INVALID)
-        who = "user and password" if wanted.personal else "an anonymous request"
-        message = f"{self._transport.name}: {redact_url(wanted.realm)} answered {status} to {who}"
-        if self._settings.username is not None and not wanted.personal:
-            message += " (the password goes only to origins in realms)"
+        message = self._failure_words(wanted, status)
         if detail := self.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         return UpstreamError(failure, message, status=status, retry_after=retry_after)
+
+    def _failure_words(self, wanted: _Wanted, status: int) -> str:
+        if status == 401 and wanted.personal:
+            realm = URL(wanted.realm, encoded=True)
+            self._note_refusal(realm)
+            return self.refusal().message
+        client = f"user {self._settings.username}" if wanted.personal else "an anonymous request"
+        words = f"{self._transport.name}: {redact_url(wanted.realm)} answered {status} to {client}"
+        if self._settings.username is not None and not wanted.personal:
+            words += " (the password goes only to origins in realms)"
+        return words
 
     def redacted(self, text: str) -> str:
         """`text` without the configured password, should an upstream echo it."""
@@ -241,8 +297,7 @@ class Authorizer:
 
     def _unlocked_password(self) -> str:
         if self.refused:
-            message = f"{self._transport.name}: user and password were refused less than a minute ago"
-            raise UpstreamError(Failure.DENIED, message, status=401)
+            raise self.refusal()
         return self._password() or ""
 
     def _password(self) -> str | None:

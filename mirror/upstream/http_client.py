@@ -181,14 +181,26 @@ class HTTPClient:
         """The answer, after the one challenge that a request may meet on one host."""
         authorization = await account.auth.known(ask.repository) if own else None
         response = await self._send(ask, url, authorization)
+        account.auth.note_answer(authorization, response.status)
         if response.status == 401 and (own or _challenges(response)):
             challenges = _challenges(response)
             response.release()
             demand = TokenScope(challenges or await self._ping(), ask.repository, own, rejected=authorization)
-            response = await self._send(ask, url, await account.auth.answer(demand))
+            response = await self._answer_challenge(ask, url, account, demand)
         # What stores and other registries say of their limits is not about this account; a 401 is nobody's.
         if own and response.status != 401:
             account.observe(response.headers, response.status, self._transport.name)
+        return response
+
+    async def _answer_challenge(
+        self, ask: OutgoingRequest, url: URL, account: Account, demand: TokenScope
+    ) -> Response:
+        """Repeat a request with the authorization that was demanded; DENIED when the password is refused."""
+        authorization = await account.auth.answer(demand)
+        response = await self._send(ask, url, authorization)
+        if account.auth.note_answer(authorization, response.status):
+            response.release()
+            raise account.auth.refusal()
         return response
 
     async def _send(self, ask: OutgoingRequest, url: URL, authorization: str | None) -> Response:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
 from mirror.upstream import accounts
 from mirror.upstream.accounts import CLAIMED_FOR, PRIVATE_FOR, PUBLIC_FOR
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.rate_limit import LOW, OUT, PLENTY, SPARE
 from mirror.upstream.registry_client import RegistryClient
-from tests.fakes.access import TokenAuth
+from tests.fakes.access import BasicAuth, TokenAuth, basic_login
 from tests.fakes.faults import Fault
 from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
@@ -150,6 +151,32 @@ async def test_a_refused_password_leads_to_the_next_account(hub: Hub) -> None:
     await hub.pull(CLOSED)
     assert hub.fake.askers(CLOSED) == {"bob", ""}
     assert hub.registry.accounts.budget_level(CLOSED) is PLENTY
+
+
+async def test_refused_basic_password_leads_to_the_next_account(hub: Hub) -> None:
+    """A registry without a token server refuses a password as clearly as one that has it."""
+    hub.fake.auth = BasicAuth("bob", "geheim-b")
+    await hub.pull(OPEN)
+    await hub.pull(OPEN)
+    logins = [basic_login(seen.headers.get("Authorization")) for seen in hub.fake.log]
+    assert logins == [None, ("ann", "geheim-a"), None, ("bob", "geheim-b"), ("bob", "geheim-b")]
+    assert [account.state()["refused"] for account in hub.registry.accounts.all] == [True, False]
+
+
+async def test_refused_password_is_in_the_metrics(hub: Hub) -> None:
+    """One gauge for each account that has a password: 1 until it is accepted."""
+    metrics = Metrics()
+    del hub.auth.users["ann"]
+    await hub.pull(OPEN)
+    for account in hub.registry.accounts.all:
+        account.report(metrics, "docker.io")
+    hub.registry.accounts.anonymous.report(metrics, "docker.io")
+    text = (await asyncio.to_thread(metrics.render))[0].decode()
+    gauges = [line for line in text.splitlines() if line.startswith("registry_mirror_account_refused{")]
+    assert gauges == [
+        'registry_mirror_account_refused{account="ann",upstream="docker.io"} 1.0',
+        'registry_mirror_account_refused{account="bob",upstream="docker.io"} 0.0',
+    ]
 
 
 async def test_all_passwords_refused(hub: Hub) -> None:

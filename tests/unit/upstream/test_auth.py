@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mirror.oci.reference import Tag
 from mirror.upstream.auth import MAX_TOKEN_BYTES
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.registry_client import RegistryClient
 from mirror.util.tasks import Tasks
 from tests.fakes.access import BasicAuth, TokenAuth, basic_login
 from tests.fakes.faults import Fault, Gate, oci_error
@@ -17,6 +19,7 @@ from tests.fakes.upstream import FakeTime, registry_at
 
 LOGIN: dict[str, Any] = {"username": "me", "password": "geheim"}
 LATEST = Tag("latest")
+REFUSED = "docker.io: 127.0.0.1 refused the password of user me: check username and password_file"
 
 
 def guarded(fake: FakeRegistry, **values: Any) -> TokenAuth:
@@ -191,8 +194,12 @@ async def test_basic_without_credentials() -> None:
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake)
         fake.auth = BasicAuth("me", "geheim")
-        with pytest.raises(UpstreamError, match="none are configured") as raised:
+        with pytest.raises(UpstreamError) as raised:
             await registry.head_manifest("org/a", LATEST)
+        assert raised.value.message == (
+            "docker.io: cannot authenticate: 127.0.0.1 wants user and password, and none are configured: "
+            "set username and password_file"
+        )
         assert raised.value.failure is Failure.DENIED
         assert len(fake.log) == 1
 
@@ -206,7 +213,7 @@ async def test_basic_with_a_wrong_password() -> None:
             with pytest.raises(UpstreamError) as raised:
                 await registry.head_manifest("org/a", LATEST)
             assert raised.value.failure is Failure.DENIED
-            assert "geheim" not in str(raised.value)
+            assert raised.value.message == REFUSED
             assert len(fake.log) == requests
 
 
@@ -246,7 +253,9 @@ async def test_nothing_to_answer(challenges: list[str]) -> None:
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake)
         fake.challenges = challenges
-        with pytest.raises(UpstreamError, match="did not say how") as raised:
+        with pytest.raises(
+            UpstreamError, match="cannot authenticate: the upstream did not say how"
+        ) as raised:
             await registry.head_manifest("org/a", LATEST)
         assert raised.value.failure is Failure.DENIED
 
@@ -306,6 +315,7 @@ async def test_a_refused_password_is_not_tried_again_at_once() -> None:
             with pytest.raises(UpstreamError) as raised:
                 await registry.head_manifest(path, LATEST)
             assert raised.value.failure is Failure.DENIED
+            assert raised.value.message.startswith(REFUSED)
         assert logins(tokens(fake)) == [("me", "geheim")]
         time.now += 61
         with pytest.raises(UpstreamError):
@@ -324,3 +334,78 @@ async def test_forgotten_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
         time.now += 1000
         await registry.head_manifest("org/b", LATEST)
         assert len(tokens(fake)) == 3
+
+
+def lines_about_passwords(lines: list[Any]) -> list[tuple[str, str]]:
+    """Level and event of each line, all of them with upstream and account."""
+    for line in lines:
+        assert (line["upstream"], line["account"]) == ("docker.io", "me")
+    return [(line["log_level"], line["event"]) for line in lines]
+
+
+WARNED = ("warning", "password refused, check username and password_file")
+ACCEPTED = ("info", "password accepted again")
+
+
+async def pull(registry: RegistryClient, times: int = 1) -> list[str]:
+    """Return what came of so many requests."""
+    outcomes = []
+    for _ in range(times):
+        try:
+            await registry.head_manifest("org/a", LATEST)
+        except UpstreamError as error:
+            outcomes.append(error.failure.value)
+        else:
+            outcomes.append("ok")
+    return outcomes
+
+
+async def test_refused_basic_password_is_logged_once_until_it_works() -> None:
+    """One warning for all requests, one line when the password is accepted; the account says the same."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        guarded(fake)
+        fake.auth = basic = BasicAuth("me", "other")
+        (account,) = registry.accounts.all
+        with capture_logs() as lines:
+            assert await pull(registry, 3) == ["denied"] * 3
+            assert (account.auth.refused, account.state()["refused"]) == (True, True)
+            basic.password = "geheim"
+            assert await pull(registry, 2) == ["ok"] * 2
+        assert (account.auth.refused, account.state()["refused"]) == (False, False)
+    assert lines_about_passwords(lines) == [WARNED, ACCEPTED]
+    assert lines[0]["server"] == "127.0.0.1"
+    assert "geheim" not in str(lines)
+
+
+async def test_refused_password_at_the_token_server_is_logged_once_until_it_works() -> None:
+    """The warning names the host that refused; an hour of refusals is one warning."""
+    time = FakeTime()
+    async with FakeRegistry() as fake, registry_at(fake.url, time, **LOGIN) as registry:
+        auth = guarded(fake, user="me", password="other")
+        (account,) = registry.accounts.all
+        with capture_logs() as lines:
+            for _ in range(60):
+                assert await pull(registry, 2) == ["denied"] * 2
+                time.now += 61
+            assert (account.auth.refused, account.state()["refused"]) == (False, True)
+            auth.password = "geheim"
+            assert await pull(registry, 2) == ["ok"] * 2
+        assert account.state()["refused"] is False
+    assert lines_about_passwords(lines) == [WARNED, ACCEPTED]
+    assert "geheim" not in str(lines)
+
+
+async def test_refused_password_counts_for_the_upstream_only() -> None:
+    """A token that is refused, and a 404 behind the password, do not make the password a wrong one."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        auth = guarded(fake, user="me", password="geheim")
+        (account,) = registry.accounts.all
+        with capture_logs() as lines:
+            challenge = {"WWW-Authenticate": auth.challenges(fake.url, "org/a")[0]}
+            fake.fault(Fault(status=401, headers=challenge), "manifests", times=2)
+            assert await pull(registry) == ["denied"]
+            assert account.state()["refused"] is False
+            fake.auth = BasicAuth("me", "geheim")
+            fake.fault(Fault(status=404), "manifests", times=2)
+            assert await pull(registry) == ["not_found"]
+    assert (account.state()["refused"], lines) == (False, [])

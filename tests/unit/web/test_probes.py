@@ -38,7 +38,7 @@ async def test_ready_tells_how_the_upstreams_are(
             {
                 "source": hub.url.removeprefix("http://"),
                 "breaker": "closed",
-                "accounts": [{"account": "anonymous", "budget": "plenty", **unknown}],
+                "accounts": [{"account": "anonymous", "refused": False, "budget": "plenty", **unknown}],
             }
         ],
     }
@@ -49,6 +49,7 @@ async def test_ready_tells_how_the_upstreams_are(
         {
             "account": "anonymous",
             "budget": "low",
+            "refused": False,
             "limit": 20,
             "remaining": 5,
             "window": 21600,
