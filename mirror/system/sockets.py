@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mirror.config.loader import environment
+from mirror.system.port_owner import port_owner
 
 # Number of connections that may wait to be accepted; the kernel lowers the number to net.core.somaxconn.
 BACKLOG = 1024
@@ -24,6 +25,9 @@ DEFER_SECONDS = 0.001
 
 # The first descriptor that a service manager passes (SD_LISTEN_FDS_START).
 FIRST_DESCRIPTOR = 3
+
+
+ELSEWHERE = "choose another address with --listen HOST:PORT, or with server.listen in the configuration"
 
 
 class ConnectionCounts:
@@ -159,8 +163,23 @@ def _bind(address: str) -> list[ListeningSocket]:
     except OSError as error:
         for each in sockets:
             each.close()
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
+        raise OSError(f"cannot listen on {address}: {_reason(error, host, int(port))}") from error
     return sockets
+
+
+def _reason(error: OSError, host: str, port: int) -> str:
+    """Explain why an address cannot be bound, and say what to do."""
+    if isinstance(error, socket.gaierror):
+        return f"the name {host} has no address on this machine ({error.strerror}); {ELSEWHERE}"
+    if error.errno == errno.EADDRINUSE:
+        owner = port_owner(port)
+        user = f"in use by {owner}" if owner else "in use by another program"
+        return f"the address is {user}; end that program, or {ELSEWHERE}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"this machine does not have that address; use 0.0.0.0 or [::] for all it has, or {ELSEWHERE}"
+    if error.errno == errno.EACCES:
+        return f"a port below 1024 needs root or the capability CAP_NET_BIND_SERVICE; {ELSEWHERE}"
+    return f"{error.strerror or error}; {ELSEWHERE}"
 
 
 def _listen(family: int, where: tuple[Any, ...]) -> ListeningSocket:

@@ -1,5 +1,6 @@
 """Listening sockets: bound by the mirror or passed by a service manager."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -54,6 +55,32 @@ def test_bind_error_names_the_address() -> None:
             each.close()
     with pytest.raises(OSError, match=r"cannot listen on 192.0.2.1:0: "):
         bind_all(["192.0.2.1:0"])
+
+
+def test_bind_error_says_what_to_do() -> None:
+    """Each message begins with the address, not with an errno, and names the option and who is in the way."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        reasons = {
+            f"127.0.0.1:{port}": rf"in use by .* \(pid {os.getpid()}\); end that program, or choose another",
+            "192.0.2.1:0": "this machine does not have that address; use 0.0.0.0",
+        }
+        for address, reason in reasons.items():
+            with pytest.raises(
+                OSError, match=rf"^cannot listen on {address}: .*{reason}.*--listen HOST:PORT"
+            ):
+                bind_all([address])
+
+
+def test_bind_error_of_a_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the right to a port below 1024, the message names the capability."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ListeningSocket, "bind", refuse)
+    with pytest.raises(OSError, match=r"^cannot listen on 127.0.0.1:80: a port below 1024 needs root"):
+        bind_all(["127.0.0.1:80"])
 
 
 def test_inherited_sockets_are_used() -> None:
@@ -115,3 +142,16 @@ def test_accept_balancer_defers_as_an_empty_queue() -> None:
         counts.set(1, 1)
         listening.setblocking(True)
         listening.accept()[0].close()
+
+
+def test_bind_error_of_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without an address is said to be one, in words."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(
+        OSError, match=r"^cannot listen on nowhere.test:80: the name nowhere.test has no address"
+    ):
+        bind_all(["nowhere.test:80"])
