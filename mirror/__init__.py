@@ -1,26 +1,36 @@
 """registry-mirror: a pull-through mirror and accelerator proxy for container registries.
 
-An *upstream* is a registry that is mirrored, by its canonical name (`docker.io`). A client asks for a
-manifest or a blob of a *repository*; the mirror downloads each digest once, keeps it, and serves it
-from disk ever after.
+An *upstream* is a mirrored registry, called by its canonical name (`docker.io`). A client requests a manifest
+or a blob of a *repository*. The mirror downloads each digest once, stores the content, and serves it from
+disk from then on. The packages, upper layers first:
 
-    cli          one function per subcommand
-    workers      several processes on one address, and the one that looks after them
-    web          requests to targets, answers to bytes: sendfile from a blob or from the growing file
-    service      the composition root: a configuration becomes everything below
-    cache        where the two meet: a hit, or a flight that everybody waiting for a digest joins;
-                 the fill that brings it, the planner that says what to fetch next
-    store        what is on this disk: verified blobs, tag entries, links, growing files and their locks
-    upstream     what others have: tokens, redirects, retries, ranges
-    oci          the words: digests, references, ranges, manifests, errors; pure, without I/O
-    config log metrics ledger listening tasks tls     leaves that every layer may use
+    cli          the subcommands
+    server       the `serve` command: one process, or several workers under a supervisor
+    web          HTTP: requests to targets, results to bytes (sendfile), the cache of whole responses
+    service      composition root: builds everything below from a configuration
+    cache        what a client is given: hit, join, miss or stale; tag freshness, negative cache, prefetch
+    manage       what operators do: inventory, removal, garbage collection, disk usage
+    transfer     downloads: flights that clients join, fills, the planner of ranges, pass-through
+    store        this machine's disk, in four wings:
+      metadata     the index of links, tags and referrers, and queries of it
+      blobs        verified blobs and their quota
+      partial      growing files, their chunk maps and leases
+      pins         images that eviction spares
+    upstream     other registries: sources, accounts, tokens, retries, rate limits, circuit breakers
+      http         below authentication: connections, redirects, proxies, name resolution
+    system       sockets, systemd notifications, malloc
+    config       the schema of options, and their loading
+    metrics      Prometheus metrics of one process or of all workers
+    util         tasks, single-flight, TTL cache, LRU, rate limiter, logging, TLS contexts
+    oci          digests, references, ranges, manifests, errors: pure values without I/O
 
-Imports go down only, and each library has one door; `tests/test_architecture.py` holds both.
+Imports go down only, and each library is used in one place; `tests/test_architecture.py` checks both.
 
-Three rules carry the rest. A file in the blob store hashes to its name, because only a verified fill
-can put one there. A fill belongs to no client: slow, leaving and failing readers change nothing. And
-a digest opens nothing by itself: content is served for a repository only with a *link*, the fact,
-confirmed by its upstream or by a manifest of that repository, that the repository contains it.
+Three rules carry the rest. A file in the blob store hashes to its name, because only a verified fill can put
+a file there. A fill belongs to no client: slow, leaving and failing readers do not affect the fill. A digest
+alone opens nothing: content is served for a repository only with a *link*, a fact confirmed by the upstream
+or by a manifest of the repository, that the repository contains the content. docs/architecture.md has the
+whole story.
 """
 
 __version__ = "0.1.0"

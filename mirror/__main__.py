@@ -1,4 +1,4 @@
-"""`python -m mirror`."""
+"""Entry point of `python -m mirror`."""
 
 from mirror.cli.app import main
 

@@ -1,1 +1,1 @@
-"""Prometheus metrics of one process, and of all."""
+"""Prometheus metrics of one process and of all workers."""

@@ -1,4 +1,4 @@
-"""Challenges over any header."""
+"""The parser of challenges, over any header."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +9,8 @@ pieces = st.sampled_from(["Bearer", "Basic", " ", ",", "=", '"', "\\", "realm", 
 
 
 @given(st.lists(st.one_of(st.text(max_size=30), st.lists(pieces, max_size=30).map("".join)), max_size=3))
-def test_any_header_is_read_to_its_end(headers: list[str]) -> None:
-    """No exception, no endless loop, names in lower case."""
+def test_parse_challenges_accepts_any_header(headers: list[str]) -> None:
+    """Parsing ends without an exception, and names are in lower case."""
     for challenge in parse_challenges(headers):
         assert challenge.scheme == challenge.scheme.lower()
         assert all(name == name.lower() for name in challenge.parameters)

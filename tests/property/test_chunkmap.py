@@ -1,4 +1,4 @@
-"""The chunk map against a set of bytes: any legal order of writes, the same answers."""
+"""The chunk map compared with a set of bytes, over any legal order of writes."""
 
 import os
 import tempfile
@@ -11,8 +11,8 @@ from mirror.store.partial.chunk_map import HEADER, MAGIC, ChunkMap
 
 
 @given(st.integers(0, 60), st.integers(1, 13), st.data())
-def test_it_agrees_with_a_set_of_bytes(size: int, chunk_size: int, data: st.DataObject) -> None:
-    """Writes continue some chunk, in whatever order, over as many chunks as they like."""
+def test_chunk_map_agrees_with_a_set_of_bytes(size: int, chunk_size: int, data: st.DataObject) -> None:
+    """Writes continue some chunk, in any order and over any number of chunks."""
     with tempfile.TemporaryFile() as file:
         chunks = ChunkMap.create(file.fileno(), size, chunk_size)
         here: set[int] = set()
@@ -27,7 +27,7 @@ def test_it_agrees_with_a_set_of_bytes(size: int, chunk_size: int, data: st.Data
             length = data.draw(st.integers(1, size - start))
             chunks.record(start, length)
             here |= set(range(start, start + length))
-            # Whole chunks only from their start: what a count cannot say must not be in the model.
+            # Whole chunks only from their start: the model must not have states that a count cannot express.
             assert chunks.received() == len(here)
             contiguous = next((n for n in range(size) if n not in here), size)
             assert chunks.contiguous() == contiguous
@@ -43,8 +43,8 @@ def test_it_agrees_with_a_set_of_bytes(size: int, chunk_size: int, data: st.Data
 
 
 @given(st.one_of(st.binary(max_size=80), st.builds(lambda tail: MAGIC + tail, st.binary(max_size=60))))
-def test_any_file_is_a_map_or_none(content: bytes) -> None:
-    """Never an exception, never a count beyond its chunk."""
+def test_chunk_map_load_accepts_any_file(content: bytes) -> None:
+    """Any content loads as a map or as None, without an exception or a count beyond its chunk."""
     with tempfile.TemporaryFile() as file:
         os.write(file.fileno(), content)
         chunks = ChunkMap.load(file.fileno())

@@ -1,4 +1,4 @@
-"""The planner: whatever is asked, following its advice ends with everything here, each byte once."""
+"""The planner: a download that follows its plan gets every byte exactly once."""
 
 from dataclasses import dataclass, field
 
@@ -16,19 +16,19 @@ gaps = st.lists(st.integers(0, 100), min_size=2, max_size=10, unique=True).map(
     lambda cuts: [Span(a, b) for a, b in zip(sorted(cuts)[::2], sorted(cuts)[1::2], strict=False)]
 )
 offsets = st.lists(st.integers(0, 120), max_size=4)
-# What a connection brings in one step; 0 is one that hangs.
+# Units that a connection receives in one step; 0 is a hanging connection.
 speeds = st.sampled_from([0, 0, 1, 2, 5, 20])
 
 
 def without(missing: list[Span], taken: Span) -> list[Span]:
-    """What is left of the gaps; `taken` must lie in one of them."""
+    """Return the gaps without `taken`, which must lie in one of them."""
     (gap,) = (each for each in missing if each.start <= taken.start and taken.stop <= each.stop)
     rest = [Span(gap.start, taken.start), Span(taken.stop, gap.stop)]
     return sorted([each for each in missing if each != gap] + [each for each in rest if each.length])
 
 
 def needed(offset: int, missing: list[Span], segments: list[Segment[str]]) -> int | None:
-    """The first byte that a reader at `offset` will come to and that nobody brings."""
+    """Return the first byte from `offset` on that is missing and that no segment covers."""
     for unit in range(offset, 121):
         inside = any(gap.start <= unit < gap.stop for gap in missing)
         if inside and not any(segment.start <= unit < segment.stop for segment in segments):
@@ -38,7 +38,7 @@ def needed(offset: int, missing: list[Span], segments: list[Segment[str]]) -> in
 
 @dataclass
 class Download:
-    """What a download does with the plan, in steps of a clock of its own."""
+    """A download that follows the plan, in steps of its own clock."""
 
     missing: list[Span]
     wanted: list[int]
@@ -62,19 +62,19 @@ class Download:
         assert span.length > 0
         assert any(gap.start <= span.start and span.stop <= gap.stop for gap in self.missing)
         assert not any(span.start < segment.stop and segment.start < span.stop for segment in self.segments)
-        # A chunk fills from its start, or goes on where it was left.
+        # A chunk fills from its start, or continues at its gap.
         assert span.start % CHUNK == 0 or any(gap.start == span.start for gap in self.missing)
         assert span.stop % CHUNK == 0 or any(gap.stop == span.stop for gap in self.missing)
-        # Never more than a fair share of what is left, so that the end is shared too.
+        # A span has at most a fair share of the missing bytes, so that the segments share the end too.
         assert self.level == 1 or span.length <= left / (2 * self.level) + 2 * CHUNK
         ends = {gap.stop for gap in self.missing} | {segment.start for segment in self.segments}
-        assert span.stop % CHUNK == 0 or span.stop in ends, "the next one would begin within a chunk"
+        assert span.stop % CHUNK == 0 or span.stop in ends, "the next span would begin within a chunk"
         needs = [(needed(each, self.missing, self.segments), each) for each in self.wanted]
         found = [(unit - offset, unit) for unit, offset in needs if unit is not None]
         nearest = min(found, default=None)
         assert nearest is None or any(
             span.start <= unit < span.stop for distance, unit in found if distance == nearest[0]
-        ), f"{span} is not what the nearest of {self.wanted} needs"
+        ), f"{span} is not needed by the nearest of {self.wanted}"
 
     def move(self, segment: Segment[str], units: int) -> None:
         units = min(units, segment.left)
@@ -91,16 +91,16 @@ class Download:
 
 
 @given(gaps, offsets, st.integers(1, 4), st.data())
-def test_every_byte_comes_once(
+def test_plan_downloads_every_byte_once(
     missing: list[Span], wanted: list[int], level: int, data: st.DataObject
 ) -> None:
-    """Lanes of any speed, some of which hang and are given up; the reader nearest to running dry first."""
+    """Segments have any speed, hanging ones are given up, and the reader nearest to running dry is first."""
     download = Download(missing, wanted, level)
     expected = sorted(unit for gap in missing for unit in range(gap.start, gap.stop))
     steps = 0
     while download.missing:
         download.assign()
-        assert download.segments, "bytes are missing and nobody brings them"
+        assert download.segments, "bytes are missing and no segment covers them"
         download.now += STEP
         for segment in list(download.segments):
             # After a while all connections work again.
@@ -110,23 +110,23 @@ def test_every_byte_comes_once(
                 download.segments.remove(segment)
         download.steal()
         steps += 1
-        assert steps < 1000, "it does not end"
+        assert steps < 1000, "the download does not end"
     assert sorted(download.arrived) == expected
 
 
 @given(gaps, offsets, st.integers(1, 4))
-def test_no_reader_is_left_waiting_while_lanes_are_free(
+def test_plan_serves_every_reader_while_lanes_are_free(
     missing: list[Span], wanted: list[int], more: int
 ) -> None:
-    """With a lane for each reader, all of them wait only for what is on its way."""
+    """Every reader waits only for bytes on their way if there is a segment for each reader."""
     download = Download(missing, wanted, len(wanted) + more)
     download.assign()
     assert not any(uncovered(each, missing, download.segments) for each in wanted)
 
 
 @given(st.integers(1, 10_000), st.integers(1, 16), st.floats(0, 1e4), st.integers(1, 64))
-def test_a_span_is_whole_chunks_and_a_share(left: int, level: int, speed: float, chunk: int) -> None:
-    """At least one chunk, and never so much that the others would have to wait for it at the end."""
+def test_span_length_is_whole_chunks_and_a_share(left: int, level: int, speed: float, chunk: int) -> None:
+    """A span has one chunk at least, and not so much that the other segments would wait at the end."""
     length = span_length(left, level, speed, chunk)
     assert length >= chunk
     assert length % chunk == 0

@@ -1,4 +1,4 @@
-"""Ranges over any header: bounded, inside the content, and never an exception of anybody else's."""
+"""The parser of ranges, over any header: spans are bounded and inside the content."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,12 +14,12 @@ headers = st.builds(
 
 
 @given(st.one_of(st.text(), headers), st.integers(0, 30))
-def test_spans_are_inside_and_not_too_many_bytes(header: str, size: int) -> None:
-    """A range asks for bytes that exist, and never for more than the whole in all."""
+def test_range_spans_are_inside_the_content(header: str, size: int) -> None:
+    """Every span has bytes that exist, and all spans together have at most the whole content."""
     try:
         spans = parse_range(header, size)
     except RegistryError:
-        return  # one range, beyond the end
+        return  # a single range beyond the end
     assert all(0 <= span.start < span.stop <= size for span in spans)
     assert sum(span.length for span in spans) <= size
 
@@ -34,7 +34,7 @@ def test_multipart_lengths_are_exact(pairs: list[tuple[int, int]]) -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 1000), st.integers(0, 1000))
-def test_content_range_reads_what_we_write(start: int, length: int, more: int) -> None:
-    """Both sides of the protocol agree."""
+def test_content_range_parses_back(start: int, length: int, more: int) -> None:
+    """The parser accepts what Span.content_range writes."""
     span, size = Span(start, start + length), start + length + more
     assert parse_content_range(span.content_range(size)) == (span, size)

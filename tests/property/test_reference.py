@@ -1,4 +1,4 @@
-"""Whatever parses prints back; whatever does not parse is refused, and with our own error."""
+"""The parser of request paths: a parsed path prints back, any other is refused with RegistryError."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -37,14 +37,14 @@ hints = st.sampled_from([None, "docker.io", "quay.io", "index.docker.io", "r:500
 
 
 @given(prefixes, repositories, routes, hints, st.sampled_from([None, "h.test", "h.test:80", "other"]))
-def test_what_parses_prints_back(
+def test_target_prints_back(
     prefix: str, repository: list[str], route: str, ns: str | None, host: str | None
 ) -> None:
-    """The canonical path of a target is the same target, asked for by prefix."""
+    """The canonical path of a target parses to the same target, by prefix."""
     try:
         target = parse_target(NAMES, f"{prefix}{'/'.join(repository)}/{route}", ns, host)
     except RegistryError:
-        return  # a first component that looks like a registry nobody configured
+        return  # the first component looks like a registry that is not configured
     again = parse_target(NAMES, target.path(), None, None)
     assert again.via is Via.PREFIX
     assert (again.kind, again.upstream, again.repository, again.reference) == (
@@ -58,8 +58,8 @@ def test_what_parses_prints_back(
 @given(st.text(), st.one_of(st.none(), st.text()), st.one_of(st.none(), st.text()))
 @example("/v2/a/..%2f..%2fb/manifests/t", None, None)
 @example("/v2/\u2025/manifests/t", "docker.io", "h.test")
-def test_any_text_parses_or_is_refused(path: str, ns: str | None, host: str | None) -> None:
-    """Nothing but a target or our own error, and only upstreams that are configured."""
+def test_target_of_any_text_parses_or_is_refused(path: str, ns: str | None, host: str | None) -> None:
+    """Any text gives a target of a configured upstream, or RegistryError."""
     try:
         target = parse_target(NAMES, path, ns, host)
     except RegistryError:
@@ -75,8 +75,8 @@ def test_any_text_parses_or_is_refused(path: str, ns: str | None, host: str | No
     ),
     routes,
 )
-def test_traversal_never_parses(parts: list[str], route: str) -> None:
-    """A path with an odd component in it is an error, wherever it stands."""
+def test_path_traversal_never_parses(parts: list[str], route: str) -> None:
+    """A path with an odd component is an error, at any position."""
     odd = any(part in ("", ".", "..") or not part.isascii() or set(part) & set("%\\\x00") for part in parts)
     try:
         target = parse_target(NAMES, f"/v2/quay.io/{'/'.join(parts)}/{route}", None, None)

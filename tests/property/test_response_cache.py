@@ -1,4 +1,4 @@
-"""The short way and the long way are one: a mirror that remembers request heads beside one that does not."""
+"""The response cache is invisible: a mirror with the cache behaves like a mirror without."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ HEADERS = (
     "Accept: */*",
     "Connection: close",
 )
-# How a request travels: alone, in two segments, or in one with the next.
+# Ways in which a request travels: alone, in two segments, or in one segment with the next request.
 WAYS = ("alone", "split", "joined")
 VARYING = ("id", "timestamp", "first_byte_ms", "total_ms")
 
@@ -45,14 +45,14 @@ class Ask:
 
 @dataclass
 class Side:
-    """One mirror, and what it was seen to do."""
+    """One mirror and its observable behaviour."""
 
     mirror: Running
     app: App
     log: StringIO
 
-    def books(self) -> tuple[object, ...]:
-        """Metrics, access lines and last uses since the last call."""
+    def observations(self) -> tuple[object, ...]:
+        """Return metrics, access lines and last uses since the previous call."""
         self.app.response_cache.flush()
         lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
         self.log.seek(0)
@@ -61,8 +61,8 @@ class Side:
             for name in VARYING:
                 assert line.pop(name) is not None
         counts = {
-            labels: (tally.requests, tally.bytes, sum(tally.whole.counts), sum(tally.first_byte.counts))
-            for labels, tally in self.mirror.service.metrics.requests.rows()
+            labels: (stats.requests, stats.bytes, sum(stats.whole.counts), sum(stats.first_byte.counts))
+            for labels, stats in self.mirror.service.metrics.requests.rows()
         }
         used = set(self.mirror.service._store._used)
         self.mirror.service._store._used.clear()
@@ -70,7 +70,7 @@ class Side:
 
 
 async def replies(side: Side, asks: Sequence[Ask]) -> list[object]:
-    """What a client gets that sends all this; a new connection after each that is closed."""
+    """Return the responses to `asks`, with a new connection after each closed one."""
     seen: list[object] = []
     async with AsyncExitStack() as stack:
         wire: Wire | None = None
@@ -102,16 +102,16 @@ async def replies(side: Side, asks: Sequence[Ask]) -> list[object]:
 
 @pytest.fixture
 def sides(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, list[Side], list[str]]]:
-    """Two mirrors of one registry with everything cached, the second without memory."""
+    """Two mirrors of one registry with everything cached; the second has no memory cache."""
     apps: list[App] = []
     with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
         original = App.__init__
 
-        def kept(self: App, *arguments: object) -> None:
+        def collect(self: App, *arguments: object) -> None:
             original(self, *arguments)  # type: ignore[arg-type]
             apps.append(self)
 
-        patch.setattr(App, "__init__", kept)
+        patch.setattr(App, "__init__", collect)
         stack = AsyncExitStack()
         found = runner.run(_start(stack, tmp_path, apps))
         yield runner, *found
@@ -144,10 +144,10 @@ async def _start(stack: AsyncExitStack, folder: Path, apps: list[App]) -> tuple[
     return sides, paths
 
 
-def test_nobody_can_tell_the_short_way_from_the_long(
+def test_response_cache_is_invisible_to_clients_and_operators(
     sides: tuple[asyncio.Runner, list[Side], list[str]],
 ) -> None:
-    """Answers, metrics, access lines and last uses are the same, however the requests travel."""
+    """Responses, metrics, access lines and last uses are equal, however the requests travel."""
     runner, both, paths = sides
     ask = st.builds(
         Ask,
@@ -166,13 +166,13 @@ def test_nobody_can_tell_the_short_way_from_the_long(
         seen = []
         for side in both:
             configure(LogSettings(format="json"), side.log)
-            seen.append((runner.run(replies(side, asks)), side.books()))
+            seen.append((runner.run(replies(side, asks)), side.observations()))
         assert seen[0] == seen[1]
         answered += len(asks)
 
     for side in both:
         configure(LogSettings(format="json"), side.log)
-        side.books()
+        side.observations()
     same()
     assert answered > len(both[0].app.response_cache._responses) > 5
     assert not len(both[1].app.response_cache._responses)

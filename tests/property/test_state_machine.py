@@ -1,12 +1,12 @@
-"""Clients, upstreams, time and restarts in any order: what must hold holds (invariants 1 to 5, 8, 10).
+"""Invariants 1 to 5, 8 and 10 over clients, upstreams, time and restarts in any order.
 
-A whole mirror with a real store, in front of two fake registries that share blobs. After each step everything
-runs on until nothing can happen by itself any more: whoever still waits then, waits for an upstream that is
-held. Always the same examples; more of them, and others each time, with
+The subject is a whole mirror with a real store, in front of two fake registries that share blobs. After each
+step everything runs until nothing more happens without a further step: a client that still waits then waits
+for a held upstream. The examples are always the same. For more examples, different each time:
 
     STATE_MACHINE_EXAMPLES=500 .venv/bin/pytest tests/property/test_state_machine.py
 
-A failure prints the steps that lead to it.
+A failure prints the steps that lead to the failure.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
 
 SMALL = b"a small layer"
 BIG = bytes(range(256)) * (LARGE // 256)
-HOLDBACK = CHUNK  # of BIG; of everything smaller it is the whole
+HOLDBACK = CHUNK  # holdback of BIG; smaller blobs are held back entirely
 FRESH = 60.0
-# Longer than anything takes that is not stuck, in seconds, on the slowest machine.
-PATIENCE = 60.0
-# Nor is the mirror to lose patience: an upstream is held for as long as it takes.
+# Seconds after which a step counts as stuck; anything else ends earlier on the slowest machine.
+STUCK_SECONDS = 60.0
+# Timeout of the mirror, in seconds, that is never reached: a held upstream must not become a failure.
 LONG = 3600.0
 
-# Who has what. The first two share an upstream, all of them blobs, two of them a manifest.
+# Content of each repository. The first two share an upstream, all share blobs, two share a manifest.
 HAS = {
     "docker.io/library/a": {"tag", "old", "new", "small", "large"},
     "docker.io/library/b": {"large"},
@@ -53,21 +53,21 @@ HAS = {
 BLOBS = ("small", "large")
 MANIFESTS = ("old", "new")
 CONTENTS = ("tag", *MANIFESTS, *BLOBS)
-# Ranges that are asked for, by content: from, and up to and including.
+# Requested ranges by content: first and last byte.
 RANGES = {"small": [(2, 5)], "large": [(0, 99), (CHUNK + 5, 3 * CHUNK), (LARGE - 10, LARGE - 1)]}
-# Where transfers are held, cut or made wrong.
+# Offsets at which transfers are held, cut or corrupted.
 PLACES = {"small": [0, 3], "large": [0, LARGE // 2, LARGE - 1]}
 
 
 @dataclass(eq=False)
 class Client:
-    """One request on a connection of its own, and what has come of it."""
+    """One request on a connection of its own, and its result so far."""
 
     number: int
     repository: str
     content: str
     span: tuple[int, int] | None
-    excused: bool  # something went wrong upstream, or the mirror stopped, while it waited
+    excused: bool  # the upstream failed, or the mirror stopped, while the client waited
     status: int | None = None
     length: int = 0
     body: bytearray = field(default_factory=bytearray)
@@ -80,7 +80,7 @@ class Client:
 
     @property
     def whole(self) -> bool:
-        """All that was announced of what was asked for has come."""
+        """True once the announced length has arrived."""
         return self.status in (200, 206) and len(self.body) == self.length
 
     async def ask(self, address: str, path: str) -> None:
@@ -95,14 +95,14 @@ class Client:
         except ConnectionResetError:
             self.reset = True
         except asyncio.IncompleteReadError:
-            pass  # the mirror stopped before it had an answer
+            pass  # the mirror stopped before it had a response
 
     def __repr__(self) -> str:
         return f"client {self.number}: {self.content} of {self.repository}, {self.status}"
 
 
 class World:
-    """The mirror, its upstreams and its clients, and what is true of them."""
+    """The mirror, its upstreams and its clients, and the expected facts about them."""
 
     def __init__(self, folder: Path, prefetch: int) -> None:
         self.folder = folder
@@ -115,9 +115,9 @@ class World:
         self.asked = 0
         self.gates: list[tuple[str, Gate]] = []
         self.data: dict[str, bytes] = {}
-        self.names = {"tag": "moving"}  # not a part of any other path
-        self.pointed: list[tuple[float, str]] = []  # since when the tag has pointed where
-        self.faults: Counter[str] = Counter()  # that were planned, by content
+        self.names = {"tag": "moving"}  # a name that occurs in no other path
+        self.pointed: list[tuple[float, str]] = []  # history of the tag: time and manifest
+        self.faults: Counter[str] = Counter()  # planned faults by content
         self.interrupted: Counter[str] = Counter()  # transfers that a stop has ended, by content
 
     async def begin(self) -> None:
@@ -177,14 +177,14 @@ class World:
             await asyncio.wait([client.task])
 
     def plan(self, upstream: str, content: str, fault: Fault) -> None:
-        """The upstream's next answer for the content is bent."""
+        """Make the upstream's next response for the content faulty."""
         self.fakes[upstream].fault(fault, self.names[content], "GET")
         if fault.hold is not None:
             self.gates.append((content, fault.hold))
             return
         self.faults[content] += 1
         for client in self.clients:
-            client.excused = client.excused or content in means(client.content)
+            client.excused = client.excused or content in dependencies(client.content)
 
     def release(self) -> None:
         for _, gate in self.gates:
@@ -192,29 +192,29 @@ class World:
         self.gates.clear()
 
     def heal(self) -> None:
-        """Everything that was planned is forgotten."""
+        """Drop all planned faults."""
         self.release()
         for fake in self.fakes.values():
             fake._planned.clear()
 
     def in_trouble(self, content: str) -> bool:
-        """Whether something will go wrong, or is going wrong, with what is to be fetched."""
+        """Return whether a fetch that the content needs is failing or will fail."""
         planned = [plan for fake in self.fakes.values() for plan in fake._planned if plan.times > 0]
         trouble = {plan.match for plan in planned if plan.fault.hold is None}
         waiting = any(client.excused and not client.over for client in self.clients)
-        return waiting or any(self.names[each] in trouble for each in means(content))
+        return waiting or any(self.names[each] in trouble for each in dependencies(content))
 
     def held(self, content: str) -> bool:
-        """Whether an upstream keeps its answer back."""
-        return any(gate.waiting and each in means(content) for each, gate in self.gates)
+        """Return whether an upstream withholds its response."""
+        return any(gate.waiting and each in dependencies(content) for each, gate in self.gates)
 
     def transfers(self, content: str) -> int:
-        """How many answers with this content are on their way from upstreams now."""
+        """Return the number of running responses of upstreams with this content."""
         return sum(not seen.finished.is_set() for seen in self.requests(content))
 
     def fetched(self, content: str) -> float:
-        """How often it was asked for in all; a range counts for what it is of the whole."""
-        size = len(self.data.get(content, b"-"))  # what a tag points to counts under its own name
+        """Return the number of times the content was fetched; a range counts as its share of the whole."""
+        size = len(self.data.get(content, b"-"))  # the manifest of a tag counts under its own name
         ranges = [seen.headers.get("Range", "bytes=0-") for seen in self.requests(content)]
         spans = [each.removeprefix("bytes=").partition("-") for each in ranges]
         return sum(min(size, int(last or size) + 1) - int(first) for first, _, last in spans) / size
@@ -225,35 +225,35 @@ class World:
         return [seen for seen in got if seen.path.endswith(self.names[content])]
 
     def restless(self) -> Iterator[object]:
-        """What is still to happen by itself."""
+        """Yield everything that still happens without a further step."""
         yield from (client for client in self.clients if not client.over and not self.held(client.content))
         cache = self.mirror.service.cache
         flights = cache._blobs._flights._running
         held = {self.names[content] for content in BLOBS if self.held(content)}
         yield from (digest for digest in flights if str(digest) not in held)
-        # A worker has a fill, or is about to start one.
+        # A busy prefetch worker has a fill or is about to start one.
         yield from range(cache._prefetch._workers - len(cache._prefetch._unjoined))
         yield from (content for content in self.names if self.transfers(content) > self.held(content))
 
     async def settle(self) -> None:
-        """Until nothing happens by itself any more; what does not end is stuck."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait until nothing happens without a further step. Fails after STUCK_SECONDS."""
+        deadline = time.monotonic() + STUCK_SECONDS
         while left := list(self.restless()):
             assert time.monotonic() < deadline, f"stuck: {left}"
             await asyncio.sleep(0.001)
-        # What has been sent has arrived, and is looked at.
+        # Let the loop deliver the sent bytes to the clients.
         for _ in range(5):
             await asyncio.sleep(0)
         assert await self.mirror.service._store.check() == []  # invariant 8
 
 
-def means(content: str) -> tuple[str, ...]:
-    """What may have to be fetched for it."""
+def dependencies(content: str) -> tuple[str, ...]:
+    """Return the contents that may have to be fetched for `content`."""
     return ("tag", *MANIFESTS) if content == "tag" else (content,)
 
 
 class Machine(RuleBasedStateMachine):
-    """The steps; after each it is looked at what has come of them."""
+    """The steps. Invariants are checked after each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -326,21 +326,21 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def the_mirror_restarts(self) -> None:
         self.runner.run(self.world.stop())
-        self.look()
+        self.check()
         leftovers = {path.suffix for path in (self.folder / "partial").iterdir()}
         assert leftovers <= {".map", ".data"}  # invariant 10
         self.runner.run(self.world.start())
         self.step()
 
-    def step(self, what: Callable[[], object] = bool) -> None:
-        self.runner.run(self._step(what))
-        self.look()
+    def step(self, action: Callable[[], object] = lambda: None) -> None:
+        self.runner.run(self._step(action))
+        self.check()
 
-    async def _step(self, what: Callable[[], object]) -> None:
-        what()
+    async def _step(self, action: Callable[[], object]) -> None:
+        action()
         await self.world.settle()
 
-    def look(self) -> None:
+    def check(self) -> None:
         for path in (self.folder / "blobs" / "sha256").glob("*/*"):
             encoded = path.parent.name + path.name.partition(".")[0]
             assert Digest.of(path.read_bytes()).encoded == encoded  # invariant 1
@@ -353,19 +353,19 @@ class Machine(RuleBasedStateMachine):
                 self.world.clients.remove(client)
                 judge(self.world, client)
             else:
-                assert len(client.body) <= sendable(client), f"{client} has had the holdback"  # invariant 4
+                assert len(client.body) <= sendable(client), f"{client} got the holdback"  # invariant 4
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
             try:
-                self.afterwards()
+                self.check_recovery()
             finally:
                 self.runner.run(self.world.end())
         self.runner.close()
         shutil.rmtree(self.folder)
 
-    def afterwards(self) -> None:
-        """Whatever happened: with everything well again, everybody gets everything, and nothing is left."""
+    def check_recovery(self) -> None:
+        """Check that healed upstreams serve every client everything, and that no partial file is left."""
         self.step(self.world.heal)
         everything = [(repository, content) for repository in sorted(HAS) for content in CONTENTS]
         self.step(lambda: [self.world.ask(*each) for each in everything])
@@ -373,22 +373,22 @@ class Machine(RuleBasedStateMachine):
 
 
 def sendable(client: Client) -> int:
-    """How much a client may have been sent of what is not verified yet."""
+    """Return the number of unverified bytes that a client may have received."""
     if client.content != "large":
         return 0
     return max(0, LARGE - HOLDBACK - (client.span[0] if client.span else 0))
 
 
 def judge(world: World, client: Client) -> None:
-    """What a client that has been answered may have seen."""
+    """Check the response that a client has received."""
     if client.content not in HAS[client.repository]:
-        assert client.status == 404 or client.excused, f"{client}: it is not there"
-        assert client.status not in (200, 206), f"{client}: it is not there"  # invariant 5
+        assert client.status == 404 or client.excused, f"{client}: the repository has no such content"
+        assert client.status not in (200, 206), f"{client}: the repository has no such content"  # invariant 5
     elif client.status not in (200, 206):
         assert client.excused, f"{client}: nothing went wrong"  # invariant 3
     elif client.whole:
         wrong = bytes(client.body) not in rightful(world, client)
-        # A range that ends before the holdback may be all there and wrong; the whole blob never is.
+        # A range that ends before the holdback may be complete and wrong; the whole blob never is.
         early = client.span is not None and client.content == "large" and client.span[1] < LARGE - HOLDBACK
         assert not wrong or (client.excused and early), f"{client}: wrong bytes"  # invariant 4
     else:
@@ -398,11 +398,11 @@ def judge(world: World, client: Client) -> None:
 
 
 def rightful(world: World, client: Client) -> list[bytes]:
-    """What the client may have been given."""
+    """Return the bodies that are right for the client."""
     if client.content != "tag":
         start, last = client.span or (0, LARGE)
         return [world.data[client.content][start : last + 1]]
-    # Where it pointed to when the oldest answer was given that may still be used; anything, after trouble.
+    # A fresh tag entry may be as old as FRESH. After a failure any earlier manifest is right.
     ends = [since for since, _ in world.pointed[1:]] + [world.now]
     trouble = client.excused or world.faults["tag"] + world.faults["old"] + world.faults["new"]
     used = [
@@ -412,9 +412,9 @@ def rightful(world: World, client: Client) -> list[bytes]:
 
 
 @pytest.mark.usefixtures("no_pauses")
-@pytest.mark.timeout(0)  # what is stuck is found by `settle`
-def test_whatever_happens_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The invariants hold after every step; nobody is stuck; in the end everything is there."""
+@pytest.mark.timeout(0)  # `settle` finds what is stuck
+def test_invariants_hold_after_any_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The invariants hold after every step, no client is stuck, and in the end everything is served."""
     monkeypatch.setattr(plan, "GRACE", LONG)
     monkeypatch.setattr(plan, "STALLED", LONG)
     run_state_machine_as_test(

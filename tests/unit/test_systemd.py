@@ -22,8 +22,8 @@ def service() -> dict[str, str]:
     return dict(parser["Service"])
 
 
-def test_the_unit_runs_what_there_is(service: dict[str, str]) -> None:
-    """A dedicated user, folders by systemd's own directives, readiness by notification."""
+def test_systemd_unit_runs_the_program(service: dict[str, str]) -> None:
+    """The unit has a dedicated user, folders by systemd's directives, and readiness by notification."""
     assert service["Type"] == "notify"
     assert "registry-mirror serve --config /etc/registry-mirror/mirror.toml" in service["ExecStart"]
     assert service["CacheDirectory"] == service["ConfigurationDirectory"] == "registry-mirror"
@@ -32,14 +32,14 @@ def test_the_unit_runs_what_there_is(service: dict[str, str]) -> None:
     assert user[:2] == ["u", service["User"]]
 
 
-def test_a_reload_is_a_sighup(service: dict[str, str]) -> None:
-    """And a stop is told to the parent of workers alone, which tells them."""
+def test_systemd_reload_is_a_sighup(service: dict[str, str]) -> None:
+    """A stop signals the supervisor alone, which tells its workers."""
     assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert service["KillMode"] == "mixed"
 
 
-def test_the_socket_is_where_the_mirror_listens() -> None:
-    """Unless somebody changes one of them."""
+def test_systemd_socket_has_the_default_address() -> None:
+    """The socket unit and server.listen have the same default."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(FOLDER / "registry-mirror.socket")
     assert parser["Socket"]["ListenStream"] == ServerSettings().listen[0]
@@ -47,13 +47,13 @@ def test_the_socket_is_where_the_mirror_listens() -> None:
 
 
 def test_systemd_waits_longer_than_the_drain(service: dict[str, str]) -> None:
-    """Else it kills what is allowed to finish."""
+    """A shorter timeout would kill responses that may still finish."""
     assert float(service["TimeoutStopSec"]) > ServerSettings().shutdown_timeout
 
 
 @pytest.mark.needs("systemd-analyze")
-def test_the_unit_is_hardened() -> None:
-    """`systemd-analyze security` rates it OK or better."""
+def test_systemd_unit_is_hardened() -> None:
+    """`systemd-analyze security` rates the unit OK or better."""
     command = [program("systemd-analyze"), "security", "--offline=true", "--threshold=40", str(UNIT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr
