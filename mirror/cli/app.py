@@ -1,23 +1,18 @@
-"""The command line: one function per subcommand."""
+"""The command line: the program, its subcommands, and `serve`."""
 
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror import __version__
-from mirror.cli import cache, pins, verify
-from mirror.cli.common import AsJson, CacheDir, ConfigFile
-from mirror.cli.common import fail as _fail
-from mirror.cli.common import loaded as _load
-from mirror.config.loader import Loaded, environment, load
-from mirror.config.schema import Config
-from mirror.server.run import run
-from mirror.store.errors import StoreError
-from mirror.util.log import configure
+from mirror.cli import cache, pins, settings, verify
+from mirror.cli.common import fail, loaded
+from mirror.cli.options import CacheDir, Command, ConfigFile, Listen, Offline, Upstream
+
+if TYPE_CHECKING:
+    from mirror.config.schema import Config
 
 SERVE_HELP = """Run the mirror in the foreground.
 
@@ -51,31 +46,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-config_app = typer.Typer(
-    help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(config_app, name="config")
-
-Listen = Annotated[
-    list[str] | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to serve on; repeatable.")
-]
-Upstream = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--upstream", metavar="NAME=URL", help="A registry to mirror; repeatable, the first is the default."
-    ),
-]
-
-Offline = Annotated[
-    bool,
-    typer.Option("--offline", help="Ask no upstream for anything: serve what is here."),
-]
+app.add_typer(settings.app, name="config")
 
 
 def main() -> None:
     """The `registry-mirror` command."""
-    app()
+    app(prog_name="registry-mirror")
 
 
 def _version(asked: bool) -> None:
@@ -93,7 +71,7 @@ def _top(
     pass
 
 
-@app.command(help=SERVE_HELP)
+@app.command(help=SERVE_HELP, cls=Command)
 def serve(
     config: ConfigFile = None,
     listen: Listen = None,
@@ -102,132 +80,26 @@ def serve(
     offline: Offline = False,
 ) -> None:
     flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
-    settings = _load(config, flags).config
-    configure(settings.log, sys.stderr)
+    wanted = loaded(config, flags).config
+    from mirror.config.loader import environment, load
+    from mirror.server.run import run
+    from mirror.store.errors import StoreError
+    from mirror.util.log import configure
+
+    configure(wanted.log, sys.stderr)
     try:
-        status = run(settings, lambda: load(config, environment(), flags).config, _announce)
+        status = run(wanted, lambda: load(config, environment(), flags).config, _announce)
     except (StoreError, OSError) as error:
-        _fail(f"{error}", 1)
+        fail(f"{error}", 1)
     raise typer.Exit(status)
 
 
-app.command(help=verify.HELP)(verify.verify)
+def _announce(config: "Config", addresses: Sequence[str]) -> None:
+    from mirror.cli.banner import banner
+
+    typer.echo(banner(config, addresses), err=True)
 
 
-@config_app.command("check")
-def config_check(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
-    """Say whether FILE can be used, and if not, what is wrong with it."""
-    config = _load(file, {}).config
-    typer.echo(f"{file}: ok")
-    pins.note_excess(config)
-
-
-@config_app.command("show")
-def config_show(
-    config: ConfigFile = None,
-    listen: Listen = None,
-    cache_dir: CacheDir = None,
-    upstream: Upstream = None,
-    offline: Offline = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print the effective values and where each came from. Secrets are masked."""
-    flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
-    loaded = _load(config, flags)
-    rows = list(_rows(loaded))
-    if as_json:
-        typer.echo(
-            json.dumps({key: {"value": value, "from": origin} for key, value, origin in rows}, indent=2)
-        )
-        return
-    # Whole lines, whatever the width of the terminal: these are searched, and compared.
-    keys, values = (max(len(row[column]) for row in rows) for column in (0, 1))
-    for key, value, origin in rows:
-        typer.echo(f"{key:<{keys}}  {value:<{min(values, 40)}}  {origin}")
-
-
+app.command(help=verify.HELP, cls=Command)(verify.verify)
 cache.add_to(app)
 pins.add_to(app)
-
-
-def _rows(loaded: Loaded) -> "Sequence[tuple[str, str, str]]":
-    """Dotted key, value as text, origin; for every option of every section and upstream."""
-    values = loaded.config.model_dump(mode="json", exclude={"upstreams"})
-    values["upstream"] = {each.name: each.model_dump(mode="json") for each in loaded.config.upstreams}
-    return [
-        (dotted, _text(value), loaded.origins.get(dotted, "default"))
-        for dotted, value in _options("", values)
-    ]
-
-
-def _options(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Dotted key and value of every option below `prefix`; tables in a list are counted from 1."""
-    for key, value in values.items():
-        tables = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-        within = {str(number): each for number, each in enumerate(value, 1)} if tables else value
-        if isinstance(within, dict):
-            yield from _options(f"{prefix}{key}.", within)
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _announce(config: Config, addresses: Sequence[str]) -> None:
-    typer.echo(_banner(config, addresses), err=True)
-
-
-def _banner(config: Config, addresses: Sequence[str]) -> str:
-    """What is served where, and what to put into Docker's configuration."""
-    address, encrypted = _reachable(addresses[0]), config.server.tls_certificate is not None
-    base = f"{'https' if encrypted else 'http'}://{address}"
-    width = max(len(each.name) for each in config.upstreams)
-    lines = [
-        f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",
-        "",
-    ]
-    places = [base, *(f"{base}/v2/{each.name}/" for each in config.upstreams[1:])]
-    broad = max(map(len, places))
-    for upstream, place in zip(config.upstreams, places, strict=True):
-        lines.append(f"  {upstream.name:<{width}}  at {place:<{broad}}  from {upstream.url}")
-    if config.server.offline:
-        lines += ["", "Offline: none of them is asked for anything; what is not cached is not found."]
-    lines += [
-        "",
-        "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker):",
-        "",
-        *_for_docker(address, encrypted=encrypted),
-        "",
-    ]
-    if config.upstreams[0].name != "docker.io":
-        lines += ["Docker uses a mirror for docker.io only, and here the default is another upstream.", ""]
-    guarded = [each.name for each in config.upstreams if each.logins()]
-    if guarded:
-        lines += [
-            f"Note: what the accounts at {', '.join(guarded)} can read, everybody who reaches us can.",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def _for_docker(address: str, *, encrypted: bool) -> list[str]:
-    if not encrypted:
-        return [f'  "registry-mirrors": ["http://{address}"],', f'  "insecure-registries": ["{address}"]']
-    return [
-        f'  "registry-mirrors": ["https://{address}"]',
-        "",
-        "Use a name or an address that the certificate has. If it was signed by nobody clients know, the",
-        f"signer's certificate goes into /etc/docker/certs.d/{address}/ca.crt on each of them.",
-    ]
-
-
-def _reachable(address: str) -> str:
-    """An address to show: one that is bound to everything is reached here by the loopback one."""
-    host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104  # compared, not bound

@@ -4,28 +4,19 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mirror.cli.common import (
-    AsJson,
-    CacheDir,
-    ConfigFile,
-    fail,
-    json_list,
-    moment,
-    opened,
-    pattern,
-    size,
-    table,
-    tell,
-)
-from mirror.manage.disk_usage import DiskUsage, RepositoryUsage, UpstreamUsage
-from mirror.manage.garbage_collector import GarbageCollector
-from mirror.manage.inventory import ImageSummary, Inventory
-from mirror.manage.removal import ImageRemoval, RemovalStep
-from mirror.store.cache_dir import CacheDirectory
+from mirror.cli.common import fail, opened, pattern
+from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
+from mirror.cli.output import json_list, moment, size, table, tell
+
+if TYPE_CHECKING:
+    from mirror.manage.disk_usage import RepositoryUsage
+    from mirror.manage.inventory import ImageSummary
+    from mirror.manage.removal import RemovalStep
+    from mirror.store.cache_dir import CacheDirectory
 
 LS_HELP = """List images: tags, and what was pulled by digest.
 
@@ -64,7 +55,7 @@ configuration that is given.
 Wanted = Annotated[
     str,
     typer.Argument(
-        metavar="[PATTERN]", help="An image, or a pattern; no tag is every tag.", show_default=False
+        metavar="PATTERN", help="An image, or a pattern; no tag is every tag.", show_default=False
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")]
@@ -73,15 +64,17 @@ Force = Annotated[bool, typer.Option("--force", help="Pinned images too; their p
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("ls", help=LS_HELP)(list_images)
-    app.command("rm", help=RM_HELP)(remove_images)
-    app.command("du", help=DU_HELP)(disk_usage)
-    app.command("gc", help=GC_HELP)(collect_garbage)
+    app.command("ls", cls=Command, help=LS_HELP)(list_images)
+    app.command("rm", cls=Command, help=RM_HELP)(remove_images)
+    app.command("du", cls=Command, help=DU_HELP)(disk_usage)
+    app.command("gc", cls=Command, help=GC_HELP)(collect_garbage)
 
 
 def list_images(
     wanted: Wanted = "*", config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False
 ) -> None:
+    from mirror.manage.inventory import Inventory
+
     with opened(config, cache_dir) as (folder, settings):
         images = pattern(wanted, settings, any_tag=True)
         found = Inventory(folder).images(images)
@@ -104,6 +97,8 @@ def remove_images(
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
 ) -> None:
+    from mirror.manage.removal import ImageRemoval
+
     with opened(config, cache_dir) as (folder, settings):
         images = pattern(wanted, settings)
         if dry_run or not yes:
@@ -115,6 +110,8 @@ def remove_images(
 
 
 def disk_usage(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
+    from mirror.manage.disk_usage import DiskUsage
+
     with opened(config, cache_dir) as (folder, _):
         total, room = _totals(folder), DiskUsage(folder)
         if as_json:
@@ -131,6 +128,8 @@ def disk_usage(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: A
 def collect_garbage(
     dry_run: DryRun = False, config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False
 ) -> None:
+    from mirror.manage.garbage_collector import GarbageCollector
+
     with opened(config, cache_dir) as (folder, _):
         counts: Counter[str] = Counter()
         freed: Counter[str] = Counter()
@@ -148,7 +147,7 @@ def collect_garbage(
         tell(f"{size(freed.total())} {done}." if counts else "There is no garbage.")
 
 
-def _as_json(image: ImageSummary) -> dict[str, Any]:
+def _as_json(image: "ImageSummary") -> dict[str, Any]:
     return {
         "image": image.reference,
         "upstream": image.repository.upstream,
@@ -165,7 +164,7 @@ def _as_json(image: ImageSummary) -> dict[str, Any]:
     }
 
 
-def _as_row(image: ImageSummary) -> tuple[str, ...]:
+def _as_row(image: "ImageSummary") -> tuple[str, ...]:
     state = f"{len(image.missing)} missing" if image.missing else "complete"
     return (
         image.reference,
@@ -177,12 +176,12 @@ def _as_row(image: ImageSummary) -> tuple[str, ...]:
     )
 
 
-def _with(first: ImageSummary, others: Iterable[ImageSummary]) -> Iterator[ImageSummary]:
+def _with(first: "ImageSummary", others: "Iterable[ImageSummary]") -> "Iterator[ImageSummary]":
     yield first
     yield from others
 
 
-def _summarise(doing: str, steps: Iterable[RemovalStep]) -> None:
+def _summarise(doing: str, steps: "Iterable[RemovalStep]") -> None:
     """Say what goes, and what does not. Ends with 1 where nothing matches, or something pinned is refused."""
     freed, images, pinned = 0, 0, 0
     for step in steps:
@@ -209,8 +208,8 @@ def _confirm() -> None:
         fail("nothing was removed", 1)
 
 
-def _share(share: RepositoryUsage) -> dict[str, object]:
-    kind = "upstream" if isinstance(share, UpstreamUsage) else "repository"
+def _share(share: "RepositoryUsage") -> dict[str, object]:
+    kind = "upstream" if share.is_upstream else "repository"
     return {
         kind: share.name,
         "size": share.size,
@@ -220,12 +219,12 @@ def _share(share: RepositoryUsage) -> dict[str, object]:
     }
 
 
-def _share_row(share: RepositoryUsage) -> tuple[str, ...]:
-    name = f"{share.name}/*" if isinstance(share, UpstreamUsage) else share.name
+def _share_row(share: "RepositoryUsage") -> tuple[str, ...]:
+    name = f"{share.name}/*" if share.is_upstream else share.name
     return name, size(share.size), size(share.own), size(share.shared), str(share.blobs)
 
 
-def _totals(folder: CacheDirectory) -> dict[str, int]:
+def _totals(folder: "CacheDirectory") -> dict[str, int]:
     held, count = folder.blobs.stats()
     return {
         "blobs": held,

@@ -1,28 +1,20 @@
 """The commands about pins: `pin`, `unpin`, `pins`."""
 
 from contextlib import closing, suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.common import (
-    AsJson,
-    CacheDir,
-    ConfigFile,
-    fail,
-    json_list,
-    moment,
-    opened,
-    pattern,
-    size,
-    table,
-    tell,
-)
-from mirror.config.schema import Config
-from mirror.oci.image_pattern import Pin
-from mirror.store.cache_dir import CacheDirectory
-from mirror.store.errors import PinTooLarge, StoreError, translated
-from mirror.store.pins.pin_file import Pinned, origin
+from mirror.cli.common import fail, opened, pattern
+from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
+from mirror.cli.output import json_list, moment, size, table, tell
+
+if TYPE_CHECKING:
+    from mirror.config.schema import Config
+    from mirror.oci.image_pattern import Pin
+    from mirror.store.cache_dir import CacheDirectory
+    from mirror.store.errors import PinTooLarge
+    from mirror.store.pins.pin_file import Pinned
 
 PIN_HELP = """Keep images, whatever the quota and their age.
 
@@ -59,9 +51,9 @@ Pattern = Annotated[str, typer.Argument(metavar="PATTERN")]
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(help=PIN_HELP)(pin)
-    app.command(help=UNPIN_HELP)(unpin)
-    app.command()(pins)
+    app.command(cls=Command, help=PIN_HELP)(pin)
+    app.command(cls=Command, help=UNPIN_HELP)(unpin)
+    app.command(cls=Command)(pins)
 
 
 def pin(
@@ -70,6 +62,8 @@ def pin(
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
 ) -> None:
+    from mirror.store.errors import PinTooLarge
+
     with opened(config, cache_dir) as (folder, settings):
         wanted = _pin(reference, platform or [], settings)
         try:
@@ -113,38 +107,49 @@ def pins(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson 
         table(("PATTERN", "PLATFORMS", "SIZE", "HERE", "SINCE", "FROM"), rows, right=("SIZE", "HERE"))
 
 
-def _pin(reference: str, platforms: list[str], config: Config) -> Pin:
+def _pin(reference: str, platforms: list[str], config: "Config") -> "Pin":
+    from mirror.oci.image_pattern import Pin
+
     try:
         return Pin.of(reference, platforms, config.names().names)
     except ValueError as error:
         fail(str(error), 2)
 
 
-def _sizes(folder: CacheDirectory, pin: Pin) -> tuple[int, int]:
+def _sizes(folder: "CacheDirectory", pin: "Pin") -> tuple[int, int]:
     """Bytes of all that it keeps, as far as that is known, and of what of it is here."""
     kept = folder.pins.closure([pin])
     return sum(kept.values()), sum(count for count, _ in folder.blobs.known(kept).values())
 
 
-def _as_json(pinned: Pinned, kept: int, here: int) -> dict[str, object]:
+def _origin(pinned: "Pinned") -> str:
+    from mirror.store.pins.pin_file import origin
+
+    return origin(pinned)
+
+
+def _as_json(pinned: "Pinned", kept: int, here: int) -> dict[str, object]:
     return {
         "pattern": str(pinned.pin.images),
         "platforms": list(pinned.pin.platforms),
         "size": kept,
         "here": here,
         "since": pinned.since,
-        "from": origin(pinned),
+        "from": _origin(pinned),
     }
 
 
-def _as_row(pinned: Pinned, kept: int, here: int) -> tuple[str, ...]:
+def _as_row(pinned: "Pinned", kept: int, here: int) -> tuple[str, ...]:
     platforms = ", ".join(pinned.pin.platforms) or "all"
     since = moment(pinned.since)
-    return (str(pinned.pin.images), platforms, size(kept), size(here), since, origin(pinned))
+    return (str(pinned.pin.images), platforms, size(kept), size(here), since, _origin(pinned))
 
 
-def note_excess(config: Config) -> None:
+def note_excess(config: "Config") -> None:
     """Say whether pins need more than there is room for: a mirror bears that, and `pin` would refuse it."""
+    from mirror.store.cache_dir import CacheDirectory
+    from mirror.store.errors import StoreError, translated
+
     with suppress(StoreError), translated("pins"):
         if not config.cache.pins or not (config.cache.dir / "books").is_dir():
             return
@@ -160,7 +165,7 @@ def note_excess(config: Config) -> None:
             )
 
 
-def _too_large(pin: Pin, error: PinTooLarge) -> str:
+def _too_large(pin: "Pin", error: "PinTooLarge") -> str:
     return (
         f"{pin} is not pinned: it needs {size(error.asked)} besides the {size(error.used)} that pins use "
         f"already, and {size(error.allowed)} are allowed.\n"

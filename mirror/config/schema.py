@@ -48,7 +48,7 @@ from mirror.util.tls import server_context
 class Settings(BaseModel):
     """Frozen, and a key that is not known is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class ServerSettings(Settings):
@@ -286,11 +286,11 @@ class UpstreamSettings(EndpointSettings):
 class Config(Settings):
     """Everything, validated."""
 
-    server: ServerSettings = ServerSettings()
+    server: ServerSettings = Field(default_factory=ServerSettings)
     cache: CacheSettings
-    tags: TagSettings = TagSettings()
-    fill: FillSettings = FillSettings()
-    log: LogSettings = LogSettings()
+    tags: TagSettings = Field(default_factory=TagSettings)
+    fill: FillSettings = Field(default_factory=FillSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
     upstreams: tuple[UpstreamSettings, ...]
 
     @model_validator(mode="after")

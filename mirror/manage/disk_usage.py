@@ -21,6 +21,10 @@ class RepositoryUsage:
     blobs: int = 0
 
     @property
+    def is_upstream(self) -> bool:
+        return False
+
+    @property
     def shared(self) -> int:
         return self.size - self.own
 
@@ -32,7 +36,11 @@ class RepositoryUsage:
 
 @dataclass(slots=True)
 class UpstreamUsage(RepositoryUsage):
-    """An upstream's; `own` is what no other upstream has."""
+    """The blobs of a whole upstream; `own` are those that no other upstream has."""
+
+    @property
+    def is_upstream(self) -> bool:
+        return True
 
 
 class DiskUsage:

@@ -1,7 +1,7 @@
 """What goes wrong with a disk, translated once at the border of this package."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import diskcache
@@ -49,3 +49,8 @@ def translated(doing: str) -> Iterator[None]:
         raise StoreError(f"{doing}: the index is locked by another process") from error
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"{doing}: {error}") from error
+
+
+def named(function: Callable[..., object]) -> str:
+    """Return the words for what `function` does, as error messages begin with them."""
+    return getattr(function, "__name__", "disk").strip("_").replace("_", " ")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from mirror.store.errors import translated
+from mirror.store.errors import named, translated
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,11 +17,6 @@ THREADS = 8
 
 # A thread that is stuck in a system call must not keep the others from closing their connections.
 CLOSING_SECONDS = 10.0
-
-
-def named(function: Callable[..., object]) -> str:
-    """What is being done, in words."""
-    return getattr(function, "__name__", "disk").strip("_").replace("_", " ")
 
 
 class DiskExecutor:

@@ -13,8 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from mirror.store.database import Database
 from mirror.store.durable import replace_file, try_room
-from mirror.store.errors import StoreError, translated
-from mirror.store.executor import named
+from mirror.store.errors import StoreError, named, translated
 from mirror.store.health import ERRORS, Capability, FaultKind, StoreHealth, kind_of
 from mirror.store.pins.manifest_journal import BOOKS_LOST
 from mirror.util.log import get_logger

@@ -1,6 +1,5 @@
 """The command, as a user runs it: a process, its exit status, what it prints, how it stops."""
 
-import json
 import os
 import re
 import signal
@@ -15,9 +14,6 @@ from pathlib import Path
 import pytest
 
 from mirror import __version__
-from mirror.cli.app import _banner, _reachable
-from mirror.config.loader import load
-from tests.fakes.tls import Authority
 
 COMMAND = [sys.executable, "-m", "mirror"]
 
@@ -122,71 +118,6 @@ def test_a_cache_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert f"cannot use the cache folder {tmp_path / 'file'}" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("[server]\nlissten = []\n", "server.lissten: there is no such key; did you mean listen?"),
-        ("[tags]\nfresh = -1\n", "tags.fresh: must be at least 0"),
-        ("[[upstream]]\nname = 'x.test'\n", "upstream.x.test.url: is missing"),
-        ("not toml", "is not TOML"),
-    ],
-)
-def test_a_wrong_configuration_is_refused(tmp_path: Path, content: str, said: str) -> None:
-    """Exit 2 from `check` and from `serve`, with file, key and what would be right."""
-    file = tmp_path / "mirror.toml"
-    file.write_text(content)
-    for arguments in (["config", "check", str(file)], ["serve", "--config", str(file)]):
-        done = run(*arguments)
-        assert done.returncode == 2
-        assert str(file) in done.stderr
-        assert said in done.stderr
-
-
-def test_a_right_configuration_is_ok(tmp_path: Path) -> None:
-    """`check` says so, on standard output."""
-    file = tmp_path / "mirror.toml"
-    file.write_text("[tags]\nfresh = 5\n")
-    done = run("config", "check", str(file))
-    assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
-
-
-def test_show_says_where_values_come_from(tmp_path: Path) -> None:
-    """Flags over environment over file over defaults, and no secret."""
-    file = tmp_path / "mirror.toml"
-    file.write_text(
-        '[tags]\nfresh = 5\n[log]\nlevel = "error"\n'
-        '[[upstream]]\nname = "quay.io"\nusername = "me"\npassword = "hunter2"\n'
-        '[[upstream.sources]]\nurl = "http://s.test"\nusername = "me"\npassword = "hunter2"\n'
-    )
-    arguments = ["config", "show", "--config", str(file), "--cache-dir", "/srv/cache"]
-    env = {"REGISTRY_MIRROR_LOG_LEVEL": "debug"}
-    done = run(*arguments, env=env)
-    assert done.returncode == 0
-    assert "hunter2" not in done.stdout
-    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
-    assert f"file {file}" in lines["tags.fresh"]
-    assert "environment REGISTRY_MIRROR_LOG_LEVEL" in lines["log.level"]
-    assert "--cache-dir" in lines["cache.dir"]
-    assert "default" in lines["tags.fallback_after"]
-    assert lines["fill.verify_first"].split() == ["fill.verify_first", "false", "default"]
-    assert lines["upstream.quay.io.sources.1.url"].split()[1] == "http://s.test"
-    assert f"file {file}" in lines["upstream.quay.io.sources.1.url"]
-    assert lines["upstream.quay.io.sources.1.weight"].split()[1:] == ["1.0", "default"]
-    assert lines["upstream.quay.io.sources.1.password"].split()[1] == "**********"
-    shown = json.loads(run(*arguments, "--json", env=env).stdout)
-    assert shown["tags.fresh"] == {"value": "5.0", "from": f"file {file}"}
-    assert shown["upstream.quay.io.password"]["value"] == "**********"
-
-
-def test_offline_is_a_flag(tmp_path: Path) -> None:
-    """It wins over the file, and says so."""
-    file = tmp_path / "mirror.toml"
-    file.write_text("[server]\noffline = false\n")
-    shown = run("config", "show", "--config", str(file), "--offline").stdout
-    assert re.search(r"^server.offline +true +--offline$", shown, re.MULTILINE)
-    assert re.search(r"^tags.stale_if_error +forever +default$", shown, re.MULTILINE)
-
-
 def test_help_teaches() -> None:
     """The commands, their options, and examples; and the version."""
     assert "serve" in run("--help").stdout
@@ -201,55 +132,3 @@ def test_help_teaches() -> None:
     ):
         assert each in text
     assert run("--version").stdout == f"registry-mirror {__version__}\n"
-
-
-def banner(*upstreams: str, file: Path | None = None) -> str:
-    loaded = load(file, {"HOME": "/home/me"}, {"upstreams": list(upstreams)})
-    return _banner(loaded.config, ["0.0.0.0:5000", "[::]:5001"])
-
-
-def test_the_banner_says_what_to_do_next() -> None:
-    """Every address and upstream, and the lines for daemon.json with an address that works."""
-    text = banner()
-    assert "0.0.0.0:5000, [::]:5001" in text
-    assert '"registry-mirrors": ["http://127.0.0.1:5000"]' in text
-    assert re.search(r"quay\.io +at http://127\.0\.0\.1:5000/v2/quay\.io/ +from https://quay\.io", text)
-    assert "other upstream" not in text
-    assert len({line.index(" from http") for line in text.splitlines() if " from http" in line}) == 1
-
-
-def test_the_banner_of_a_mirror_with_tls(tmp_path: Path) -> None:
-    """https everywhere, nothing insecure, and where a certificate of one's own goes."""
-    server_file = Authority(tmp_path).server_file
-    file = tmp_path / "mirror.toml"
-    file.write_text(f'[server]\ntls_certificate = "{server_file}"\ntls_key = "{server_file}"\n')
-    text = banner(file=file)
-    assert '"registry-mirrors": ["https://127.0.0.1:5000"]' in text
-    assert "/etc/docker/certs.d/127.0.0.1:5000/ca.crt" in text
-    assert "https://127.0.0.1:5000/v2/quay.io/" in text
-    assert "insecure" not in text
-    assert "http://" not in text
-
-
-def test_the_banner_warns(tmp_path: Path) -> None:
-    """When the default is not what Docker mirrors; when an account makes private things public."""
-    assert "docker.io only" in banner("x.test=http://x.test")
-    file = tmp_path / "mirror.toml"
-    file.write_text('[[upstream]]\nname = "docker.io"\nusername = "me"\npassword = "hunter2"\n')
-    text = banner(file=file)
-    assert "accounts at docker.io" in text
-    assert "hunter2" not in text
-
-
-@pytest.mark.parametrize(
-    ("bound", "shown"),
-    [
-        ("0.0.0.0:5000", "127.0.0.1:5000"),
-        ("[::]:5000", "127.0.0.1:5000"),
-        ("10.0.0.1:5000", "10.0.0.1:5000"),
-        ("[::1]:5000", "[::1]:5000"),
-    ],
-)
-def test_an_address_to_show_can_be_reached(bound: str, shown: str) -> None:
-    """What is bound to everything is shown as loopback."""
-    assert _reachable(bound) == shown

@@ -1,52 +1,53 @@
-"""What the commands have in common."""
+"""What commands import before they do their work: start-up time is import time."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from mirror.cli.common import ago, json_list, moment, size, table
+from tests.fakes.cached import X, open_folder, put_image
+
+# Packages that none of the commands below needs, and what each one costs in milliseconds.
+SERVER_ONLY = {
+    "aiohttp",
+    "prometheus_client",
+    "aiofiles",
+    "rich",
+    "structlog",
+    "asyncio",
+}  # 120 30 20 60 60 50
+
+SCRIPT = """
+import sys
+from mirror.cli.app import main
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code
+print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+def imported(*arguments: str) -> set[str]:
+    """The top-level packages that a command has imported when it ends."""
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["serve", "--help"], ["ls", "-h"]])
+def test_startup_of_help_imports_neither_configuration_nor_store(arguments: list[str]) -> None:
+    """A page of help needs typer."""
+    assert not imported(*arguments) & {*SERVER_ONLY, "diskcache", "tomllib", "sqlite3"}
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "0.977 KiB"),
-        (1024, "1 KiB"),
-        (1_500_000, "1.43 MiB"),
-        (1023 * 1024, "0.999 MiB"),
-        (200 * 1024**3, "200 GiB"),
-        (5000 * 1024**5, "5e+03 PiB"),
-    ],
+    "command", [["ls"], ["du"], ["pins"], ["gc"], ["gc", "--dry-run"], ["config", "show"]]
 )
-def test_sizes(count: int, shown: str) -> None:
-    """Three digits."""
-    assert size(count) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (-5.0, "just now"),
-        (59.0, "just now"),
-        (60.0, "1 minute ago"),
-        (7300.0, "2 hours ago"),
-        (90_000.0, "1 day ago"),
-        (400 * 86400.0, "400 days ago"),
-    ],
-)
-def test_ago(seconds: float, shown: str) -> None:
-    """In the largest unit."""
-    assert ago(seconds) == shown
-
-
-def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    """Tabs, and times that do not depend on when one looks."""
-    table(("A", "B"), [("x", moment(0.0)), ("y", moment(None))])
-    assert capsys.readouterr().out == "A\tB\nx\t1970-01-01T00:00:00Z\ny\t-\n"
-
-
-def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of JSON, empty ones too."""
-    json_list([{"a": 1}, 2])
-    json_list([])
-    assert capsys.readouterr().out == '[\n{"a": 1},\n2\n]\n[]\n'
+def test_startup_of_commands_imports_no_server(command: list[str], tmp_path: Path) -> None:
+    """A look at the cache needs the configuration and the store, and nothing of the server."""
+    folder = open_folder(tmp_path / "cache")
+    put_image(folder, X, "1", [b"a"])
+    folder.close()
+    assert not imported(*command, "--cache-dir", str(tmp_path / "cache")) & SERVER_ONLY
