@@ -56,7 +56,7 @@ class TagCache:
         self._missing: NegativeCache[tuple[Repository, Tag]] = NegativeCache(settings.missing)
         self._confirming: SingleFlight[tuple[Repository, Tag], TagEntry] = SingleFlight(context.tasks)
         self._getting: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(context.tasks)
-        self._renewing: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(context.tasks)
+        self._renewing: SingleFlight[tuple[Repository, Tag], None] = SingleFlight(context.tasks)
 
     async def get(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """The manifest a tag points to. Raises UpstreamError or StoreError."""
@@ -125,7 +125,7 @@ class TagCache:
             if found is not None:
                 wanted = not (spared and upstream.available) and upstream.allows_request
                 if wanted and not self._renewing.running((repository, tag)):
-                    renewing = self._renew_quietly(repository, tag)
+                    renewing = self._renew_quietly(repository, tag, entry)
                     self._context.tasks.spawn(renewing, name=f"renew {repository}:{tag}")
                 return found
         try:
@@ -146,10 +146,15 @@ class TagCache:
         held = await self._manifests.held(repository, Digest.parse(entry.digest))
         return None if held is None else replace(answer(held, Outcome.STALE), staleness=staleness)
 
-    async def _renew_quietly(self, repository: Repository, tag: Tag) -> None:
-        """For nobody in particular: the next one who asks sees what came of it."""
+    async def _renew_quietly(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        """Revalidate a stale entry in the background for the next request; errors are ignored."""
         with contextlib.suppress(UpstreamError, StoreError):
-            await self._renewing.do((repository, tag), partial(self._renewed, repository, tag))
+            await self._renewing.do((repository, tag), partial(self._renew_once, repository, tag, entry))
+
+    async def _renew_once(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        """Revalidate, unless a renewal that has just ended did so: `entry` is then an old one."""
+        if await self._store.tag(repository, tag) == entry:
+            await self._renewed(repository, tag)
 
     def _left(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
         """How much longer an entry is used without asking, in seconds."""

@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from mirror.oci.digest import Digest
@@ -102,6 +102,17 @@ class Fleet:
 
         await asyncio.to_thread(wait_until, met, what)
 
+    async def stop_accepting(self, workers: Sequence[int]) -> None:
+        """Wait until these workers have closed the listening socket: they may do so after READY=1."""
+
+        def accepting() -> bool:
+            rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+            local = f"0100007F:{self.port:04X}"  # 127.0.0.1; state 0A: LISTEN (proc_net(5))
+            listening = {f"socket:[{row[9]}]" for row in rows if (row[1], row[3]) == (local, "0A")}
+            return any(not listening.isdisjoint(_descriptors(worker)) for worker in workers)
+
+        await asyncio.to_thread(wait_until, lambda: not accepting(), "the old workers accept no more")
+
     async def connect(self, worker: int) -> Wire:
         """A connection that this worker has: no other one runs while it is made."""
         others = [each for each in await self.workers() if each != worker]
@@ -145,6 +156,14 @@ class Fleet:
                 self._process.kill()
                 await self.ended()
         self._manager.close()
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    """Targets of the open descriptors of a process; none of a process that has ended."""
+    with suppress(OSError):
+        for descriptor in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                yield os.readlink(descriptor)
 
 
 @asynccontextmanager

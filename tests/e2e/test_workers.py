@@ -170,9 +170,11 @@ async def test_a_renewed_certificate_is_taken_up(hub: FakeRegistry, tmp_path: Pa
         wire = await Wire.open(mirror.address, _trusting(old))
         async with wire:
             await asyncio.to_thread(file.write_bytes, await asyncio.to_thread(new.server_file.read_bytes))
+            before = await mirror.workers()
             mirror.signal(signal.SIGHUP)
             if workers > 1:
                 await mirror.told("RELOADING=1", "READY=1")
+                await mirror.stop_accepting(before)
             while True:
                 try:
                     (await Wire.open(mirror.address, _trusting(new))).writer.close()

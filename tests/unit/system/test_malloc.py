@@ -7,8 +7,9 @@ PROGRAM = """
 from mirror.system.malloc import trim_heap, keep_buffers
 
 def resident() -> int:
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    # Not VmRSS of /proc/self/status: the kernel counts that in batches for each processor.
+    with open("/proc/self/smaps_rollup") as mappings:
+        return next(int(line.split()[1]) for line in mappings if line.startswith("Rss"))
 
 before = resident()
 for _ in range(3):
