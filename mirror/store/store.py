@@ -73,6 +73,7 @@ class Store:
         opener = DiskExecutor(1)
         try:
             folder = await opener.run(CacheDirectory, path, settings)
+            await opener.run(folder.recovery.drop_connections)
         except StoreError as error:
             raise StoreError(f"cannot use the cache folder {path}: {error.__cause__ or error}") from error
         finally:
