@@ -1,7 +1,6 @@
 """All configured upstreams."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +12,10 @@ from mirror.upstream.health import BreakerState
 from mirror.upstream.registry_client import RegistryClient
 from mirror.upstream.source import Source, SourceOptions
 from mirror.upstream.upstream import Upstream
+from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
+
+log = get_logger(__name__)
 
 
 class UpstreamSet(Mapping[str, Upstream]):
@@ -68,11 +70,15 @@ class UpstreamSet(Mapping[str, Upstream]):
                 metrics.source_connections.labels(*labels).set(source.active_connections)
 
     async def warm_up(self) -> None:
-        """Be ready for the first question. Nothing is dialled; what is wrong is told to who asks."""
+        """Prepare for the first requests without dialling; log sources that cannot be used."""
         for upstream in self._upstreams.values():
             for source in upstream.sources:
-                with contextlib.suppress(UpstreamError):
+                try:
                     await source.registry.warm_up()
+                except UpstreamError as error:
+                    log.warning(
+                        "source not usable", upstream=upstream.name, source=source.name, reason=str(error)
+                    )
 
     async def close(self) -> None:
         """Close the connections of all of them."""

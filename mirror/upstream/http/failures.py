@@ -5,7 +5,6 @@ No message quotes an exception's own text where it may hold a URL: signatures ar
 
 import os
 import re
-import socket
 import ssl
 
 import aiohttp
@@ -35,11 +34,7 @@ def describe(error: Exception, url: URL) -> tuple[Failure, str]:
         case aiohttp.ClientConnectorCertificateError():
             return Failure.UNREACHABLE, _certificate_words(error)
         case aiohttp.ClientConnectorDNSError():
-            words = cause.strerror if cause is not None else None
-            return (
-                Failure.UNREACHABLE,
-                f"cannot resolve the host name {error.host}: {words or 'no reason given'}",
-            )
+            return Failure.UNREACHABLE, f"cannot resolve the host name {error.host}: {reason(error.os_error)}"
         case aiohttp.ClientProxyConnectionError():
             return Failure.UNREACHABLE, f"the proxy {error.host} does not answer: {_system_words(cause)}"
         case aiohttp.ClientHttpProxyError():
@@ -67,22 +62,25 @@ def _system_error(error: Exception) -> OSError | None:
 
 
 def _certificate_words(error: aiohttp.ClientConnectorCertificateError) -> str:
-    reason = getattr(error.certificate_error, "verify_message", "").rstrip(".") or "no reason given"
-    words = f"the TLS certificate of {error.host} is not trusted: {reason}"
+    why = getattr(error.certificate_error, "verify_message", "").rstrip(".") or "no reason given"
+    words = f"the TLS certificate of {error.host} is not trusted: {why}"
     if getattr(error.certificate_error, "verify_code", None) in _UNKNOWN_ISSUER:
         words += "; if it is of a private CA, set ca_file to the certificate of that CA"
     return words
 
 
 def _system_words(error: OSError | None) -> str:
-    """Return the reason without a number in front."""
-    if isinstance(error, ssl.SSLError):
-        if getattr(error, "reason", None) in _NO_TLS:
-            return "this server speaks plain HTTP: use http://"
-        return f"TLS failed: {_AROUND_WORDS.sub('', error.strerror or '') or 'no reason given'}"
     if error is None:
         return "connection failed"
-    # asyncio puts a sentence and the address in the place of the system's word; resolvers count below zero.
-    if error.errno is not None and error.errno > 0 and not isinstance(error, socket.gaierror):
+    if isinstance(error, ssl.SSLError):
+        plain = getattr(error, "reason", None) in _NO_TLS
+        return "this server speaks plain HTTP: use http://" if plain else f"TLS failed: {reason(error)}"
+    # asyncio puts a sentence and the address in the place of the system's words; resolvers count below zero.
+    if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or "connection failed"
+
+
+def reason(error: OSError) -> str:
+    """Return the words of the system or of OpenSSL, without the numbers around them."""
+    return _AROUND_WORDS.sub("", error.strerror or "") or "no reason given"

@@ -19,7 +19,7 @@ from mirror.metrics.metrics import Metrics
 from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.direct_read import DirectReader
-from mirror.upstream.http.failures import describe
+from mirror.upstream.http.failures import describe, reason
 from mirror.upstream.http.low_speed import LowSpeedLimit
 from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
@@ -173,9 +173,7 @@ class Transport:
         try:
             context.load_verify_locations(self._settings.ca_file)
         except OSError as error:
-            message = (
-                f"{self.name}: ca_file {self._settings.ca_file}: {error.strerror or 'no certificates in it'}"
-            )
+            message = f"{self.name}: ca_file {self._settings.ca_file}: {reason(error)}"
             raise UpstreamError(Failure.INVALID, message) from None
         return context
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from mirror.config.schema import CacheSettings, Config, FillSettings, SourceSettings
 from mirror.metrics.metrics import Metrics
@@ -87,4 +88,21 @@ async def test_the_metrics_tell_how_the_sources_are(tmp_path: Path, tasks: Tasks
     assert 'source_up{source="127.0.0.1:1",upstream="docker.io"} 1.0' in text
     assert 'source_up{source="127.0.0.1:2/x",upstream="docker.io"} 0.0' in text
     assert repr(upstreams["docker.io"].sources[1]) == "Source('127.0.0.1:2/x')"
+    await upstreams.close()
+
+
+async def test_warm_up_logs_a_ca_file_without_certificates(tmp_path: Path, tasks: Tasks) -> None:
+    """The mirror starts, other upstreams work, and the operator sees which file is wrong."""
+    empty = tmp_path / "ca.pem"
+    await asyncio.to_thread(empty.write_text, "nothing\n")
+    config = await asyncio.to_thread(
+        lambda: Config(
+            cache=CacheSettings(dir=tmp_path), upstreams=(settings("https://127.0.0.1:1", ca_file=empty),)
+        )
+    )
+    upstreams = UpstreamSet(config, Metrics(), tasks)
+    with capture_logs() as lines:
+        await upstreams.warm_up()
+    assert [(line["log_level"], line["event"]) for line in lines] == [("warning", "source not usable")]
+    assert f"ca_file {empty}: no certificate or crl found" in lines[0]["reason"]
     await upstreams.close()
