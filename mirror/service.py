@@ -73,13 +73,13 @@ class Service:
         """What is wrong with the cache folder, for people."""
         return [
             {
-                "what": each.side.value,
+                "what": each.capability.value,
                 "kind": each.kind.value,
                 "reason": each.reason,
                 "to_do": each.advice,
                 "since": each.since,
             }
-            for each in self._store.troubles.all()
+            for each in self._store.health.faults()
         ]
 
     async def refresh_stats(self) -> None:
@@ -88,8 +88,8 @@ class Service:
         self.metrics.tasks.set(self._tasks.running)
         self._upstreams.report(self.metrics)
         self.metrics.cache_trouble.clear()
-        for trouble in self._store.troubles.all():
-            self.metrics.cache_trouble.labels(trouble.side.value, trouble.kind.value).set(1)
+        for trouble in self._store.health.faults():
+            self.metrics.cache_trouble.labels(trouble.capability.value, trouble.kind.value).set(1)
         size, entries = await self._store.stats()
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)
@@ -124,7 +124,7 @@ class Service:
 
     def _evicted(self, gone: Sequence[EvictedBlob]) -> None:
         for why, told in EVICTIONS.items():
-            some = [each for each in gone if each.why is why]
+            some = [each for each in gone if each.reason is why]
             size = sum(each.size for each in some)
             self.metrics.evicted_blobs.labels(why.value).inc(len(some))
             self.metrics.evicted_bytes.labels(why.value).inc(size)
@@ -150,7 +150,7 @@ class Service:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
-                await self._store.keep_house()
+                await self._store.run_housekeeping()
             except StoreError as error:
                 log.warning("housekeeping failed", reason=str(error))
             await asyncio.to_thread(trim_heap)

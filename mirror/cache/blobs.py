@@ -63,7 +63,7 @@ class BlobCache:
             if flight is None and held.present:
                 await self._confirm(repository, digest)
                 continue
-            if flight is None and not store.keeps:
+            if flight is None and not store.is_writable:
                 return None
             if flight is None:
                 flight, joined = self._start(repository, digest, held.link), Outcome.MISS
@@ -103,14 +103,14 @@ class BlobCache:
 
     def _fallback(self, repository: Repository, digest: Digest, size: int) -> Fallback:
         """For a blob that is in the store."""
-        tasks, doubt = self._context.tasks, self._context.store.doubt
+        tasks, doubt = self._context.tasks, self._context.store.quarantine_if_unreadable
         return Fallback(
             self._passed(repository, digest, size), lambda: tasks.spawn(doubt(digest), name=f"doubt {digest}")
         )
 
     async def head(self, repository: Repository, digest: Digest) -> BlobInfo:
         """The blob's size, without a byte of it being fetched."""
-        held = await self._context.store.held(repository, digest)
+        held = await self._context.store.look_up(repository, digest)
         outcome = Outcome.HIT if held.present else Outcome.MISS
         if held.link is not None and held.link.size is not None:
             return BlobInfo(held.link.size, outcome)

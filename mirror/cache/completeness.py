@@ -70,7 +70,9 @@ class Completeness:
         return 0 if manifest is None else await self._lacking(manifest)
 
     async def _lacking(self, manifest: Manifest) -> int:
-        return len(await self._store.lacking([each.digest for each in manifest.children() if not each.urls]))
+        return len(
+            await self._store.missing_blobs([each.digest for each in manifest.children() if not each.urls])
+        )
 
 
 def _parsed(stored: StoredManifest | None) -> Manifest | None:

@@ -56,7 +56,7 @@ class ManifestCache:
             return answer(await self._fetch(repository, digest), outcome)
 
     async def head(self, repository: Repository, digest: Digest) -> ManifestInfo:
-        held = await self._store.held(repository, digest)
+        held = await self._store.look_up(repository, digest)
         link = held.link
         if link is not None and link.media_type is not None and link.size is not None:
             outcome, ttl = (Outcome.HIT, FOREVER) if held.present else (Outcome.MISS, 0.0)
@@ -98,7 +98,7 @@ class ManifestCache:
 
     async def _fill(self, repository: Repository, digest: Digest) -> StoredManifest:
         async with exclusive(self._store, digest):
-            data = await self._store.small_blob(digest, MAX_MANIFEST_BYTES)
+            data = await self._store.read_blob(digest, MAX_MANIFEST_BYTES)
             if data is None:
                 body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
                 return await self.keep(repository, body)

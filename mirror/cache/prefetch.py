@@ -130,7 +130,7 @@ class Prefetch:
     async def _start(self, repository: Repository, digest: Digest) -> Flight | None:
         """None when it is here, on its way, or not to be asked for now."""
         try:
-            held = await self._context.store.held(repository, digest)
+            held = await self._context.store.look_up(repository, digest)
         except StoreError as error:
             log.debug("fetching ahead failed", digest=str(digest), reason=str(error))
             return None
@@ -165,7 +165,7 @@ class Prefetch:
             # A single connection is for clients.
             if source.health.state(now) is BreakerState.CLOSED and source.registry.max_blob_connections > 1
         ]
-        if not self._context.store.keeps:
+        if not self._context.store.is_writable:
             return False
         calm = bool(well) and not any(source.throttled(now) for source in well)
         return calm and now >= self._rest_until

@@ -150,7 +150,7 @@ class GrowingReader:
         return await self._growing.wait_readable(offset)
 
     def read_ahead(self, stop: int) -> ReadAhead:
-        return ReadAhead(self._executor, self.file, stop, self._growing.is_spoilt)
+        return ReadAhead(self._executor, self.file, stop, self._growing.is_corrupt)
 
     async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> BlobReader:
         sent_part = SentPart(self.file, sent, self._executor)

@@ -92,7 +92,7 @@ class TagCache:
             return _info(await self._confirm(repository, tag), Outcome.HIT)
 
         async def stale(staleness: Staleness) -> ManifestInfo | None:
-            held = await self._store.held(repository, Digest.parse(entry.digest))
+            held = await self._store.look_up(repository, Digest.parse(entry.digest))
             return replace(_info(entry, Outcome.STALE), staleness=staleness) if held.present else None
 
         return await self._confirmed(repository, tag, entry, (ask, stale))
@@ -197,7 +197,7 @@ class TagCache:
         # is free at Docker Hub, a GET is limited), the image that can be served is the old one.
         known = await self._store.tag(repository, tag)
         moved = known is not None and known.digest != entry.digest
-        if not moved or (await self._store.held(repository, info.digest)).present:
+        if not moved or (await self._store.look_up(repository, info.digest)).present:
             await self._store.put_tag(repository, tag, entry)
         return entry
 

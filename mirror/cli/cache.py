@@ -229,7 +229,7 @@ def _totals(folder: "CacheDirectory") -> dict[str, int]:
     return {
         "blobs": held,
         "count": count,
-        "downloads": folder.room().held - held,
-        "pinned": sum(folder.pins.kept().values()),
-        "allowed": folder.allowed(),
+        "downloads": folder.room().used - held,
+        "pinned": sum(folder.pins.pinned_sizes().values()),
+        "allowed": folder.size_limit(),
     }

@@ -119,7 +119,7 @@ def _pin(reference: str, platforms: list[str], config: "Config") -> "Pin":
 def _sizes(folder: "CacheDirectory", pin: "Pin") -> tuple[int, int]:
     """Bytes of all that it keeps, as far as that is known, and of what of it is here."""
     kept = folder.pins.closure([pin])
-    return sum(kept.values()), sum(count for count, _ in folder.blobs.known(kept).values())
+    return sum(kept.values()), sum(count for count, _ in folder.blobs.sizes_and_last_use(kept).values())
 
 
 def _origin(pinned: "Pinned") -> str:
@@ -156,7 +156,7 @@ def note_excess(config: "Config") -> None:
         with closing(CacheDirectory(config.cache.dir, config.cache)) as folder:
             commanded = (each.pin for each in folder.pins.all() if not each.configured)
             kept = sum(folder.pins.closure([*config.pins(), *commanded]).values())
-            allowed = folder.allowed()
+            allowed = folder.size_limit()
         if kept > allowed:
             tell(
                 f"Note: pins need {size(kept)}, and {size(allowed)} are allowed. The mirror keeps them all "

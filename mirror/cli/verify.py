@@ -98,7 +98,7 @@ def _run(path: Path, pace: "RateLimiter", *, quick: bool, repair: bool, show: bo
         with _shown(run, show=show) as progress:
             _go_through(run, pace, place, progress)
         if repair:
-            folder.recovery.rebuilt()
+            folder.recovery.finish_rebuild()
     place.unlink(missing_ok=True)
     return run
 

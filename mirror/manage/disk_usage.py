@@ -48,7 +48,7 @@ class DiskUsage:
 
     def __init__(self, folder: CacheDirectory) -> None:
         self._folder = folder
-        self._usage = ReferenceCounts(folder.index, once=True)
+        self._usage = ReferenceCounts(folder.index, memoise=True)
 
     def all(self) -> Iterator[RepositoryUsage]:
         """Each repository in order, and behind those of an upstream the upstream itself."""
@@ -66,8 +66,8 @@ class DiskUsage:
         share, after = RepositoryUsage(str(repository)), ""
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
-            here = self._folder.blobs.known(str(digest) for digest, _, _ in links)
-            for digest, uses in self._usage.of(here).items():
+            here = self._folder.blobs.sizes_and_last_use(str(digest) for digest, _, _ in links)
+            for digest, uses in self._usage.uses(here).items():
                 size = here[digest][0]
                 share.add(size, own=sum(use.links for use in uses) == 1)
                 # A blob that several repositories of an upstream have counts there once: with the first.

@@ -96,8 +96,8 @@ class GarbageCollector:
 
     def _tags(self, repository: Repository) -> Iterator[str]:
         for tag, entry in tags(self._folder.index, repository, ImagePattern("*")):
-            gone = not self._folder.blobs.known([entry.digest])
-            pinned = self._folder.pins.pinning(repository, tag, entry.digest)
+            gone = not self._folder.blobs.sizes_and_last_use([entry.digest])
+            pinned = self._folder.pins.matching(repository, tag, entry.digest)
             if gone and not pinned and entry.confirmed < self._now - YOUNG:
                 yield tag
 
@@ -106,11 +106,11 @@ class GarbageCollector:
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
             old = [digest for digest, _, noted in links if noted < self._now - YOUNG and digest not in named]
-            here = self._folder.blobs.known(map(str, old))
+            here = self._folder.blobs.sizes_and_last_use(map(str, old))
             yield from (digest for digest in old if str(digest) not in here)
 
     def _blobs(self) -> Iterator[GarbageItem]:
-        usage, pinned = ReferenceCounts(self._folder.index), self._folder.pins.kept()
+        usage, pinned = ReferenceCounts(self._folder.index), self._folder.pins.pinned_sizes()
         entries = self._folder.blobs.entries(self._now - YOUNG)
         while some := list(islice(entries, ROWS)):
             linked = usage.links(text for text, _, _ in some)

@@ -14,7 +14,7 @@ from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.manifest import platform_of
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
-from mirror.store.metadata.closure import Closures, Part, parsed
+from mirror.store.metadata.closure import Closures, Part, digest_or_none
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories, tags
 from mirror.store.metadata.refcount import ReferenceCounts
@@ -66,7 +66,7 @@ class Inventory:
     def __init__(self, folder: CacheDirectory) -> None:
         self._folder = folder
         self._closures = Closures(folder.index, folder.read)
-        self._usage = ReferenceCounts(folder.index, once=True)
+        self._usage = ReferenceCounts(folder.index, memoise=True)
 
     def images(self, wanted: ImagePattern) -> Iterator[ImageSummary]:
         """Those that match, by repository and tag."""
@@ -89,7 +89,7 @@ class Inventory:
         found: list[tuple[str, Part]] = []
         about: list[tuple[str, Part]] = []
         for tag, entry in tags(self._folder.index, repository, EVERY_TAG):
-            if (digest := parsed(entry.digest)) is None:
+            if (digest := digest_or_none(entry.digest)) is None:
                 continue
             root = Part(digest, entry.size, True)
             (about if REFERRING.fullmatch(tag) else found).append((tag, root))
@@ -116,11 +116,11 @@ class Inventory:
                 for digest, link, _ in links
                 if link.media_type is not None and digest not in seen
             }
-            for text in self._folder.blobs.known(new):
+            for text in self._folder.blobs.sizes_and_last_use(new):
                 yield Part(Digest.parse(text), new[text].size or 0, is_manifest=True)
 
     def _described(self, repository: Repository, found: StoredImage, needed: Counter[Digest]) -> ImageSummary:
-        here = self._folder.blobs.known(str(part.digest) for part in found.parts)
+        here = self._folder.blobs.sizes_and_last_use(str(part.digest) for part in found.parts)
         links = self._usage.links(here)
         shared = sum(
             size
@@ -138,12 +138,12 @@ class Inventory:
             shared=shared,
             last_used=max(used, default=None),
             missing=self._missing(found, here),
-            pinned=bool(self._folder.pins.pinning(repository, found.tag, str(found.root))),
+            pinned=bool(self._folder.pins.matching(repository, found.tag, str(found.root))),
         )
 
     def _platforms(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
         """Those whose manifest is here; of an image without an index, what its config says."""
-        named = self._closures.named(found.root)
+        named = self._closures.children(found.root)
         entries = [part for part in named if part.is_manifest and not part.refers]
         if not entries and named:
             platform = self._of_config(named[0].digest)

@@ -54,7 +54,7 @@ class ImageRemoval:
         steps = self.steps()
         while True:
             # A repository at a time, so that a running mirror does not wait long for its next eviction.
-            with self._folder.changing():
+            with self._folder.eviction_lock():
                 step = next(steps, None)
                 if step is None:
                     return
@@ -104,10 +104,10 @@ class ImageRemoval:
         Nor pinned: a link that could not be written, when the disk was full, must not cost what was promised.
         """
         index = self._folder.index
-        here = self._folder.blobs.known(map(str, digests))
+        here = self._folder.blobs.sizes_and_last_use(map(str, digests))
         links = self._usage.links(here)
         self._given_up.update(text for text in here if index.link(repository, Digest.parse(text)))
-        kept: Mapping[str, int] = {} if self._forced else self._folder.pins.kept()
+        kept: Mapping[str, int] = {} if self._forced else self._folder.pins.pinned_sizes()
         gone = [text for text in here if links.get(text, 0) <= self._given_up[text] and text not in kept]
         for text in gone:
             del self._given_up[text]
@@ -117,7 +117,7 @@ class ImageRemoval:
         return self._wanted.match(repository, found.tag, str(found.root))
 
     def _pinned(self, repository: Repository, found: StoredImage) -> bool:
-        return bool(self._folder.pins.pinning(repository, found.tag, str(found.root)))
+        return bool(self._folder.pins.matching(repository, found.tag, str(found.root)))
 
 
 def _reference(repository: Repository, found: StoredImage) -> str:

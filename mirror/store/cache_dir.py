@@ -29,11 +29,11 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.blobs import START, BlobStore, EvictedBlob, EvictionReason, OpenBlob
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
-from mirror.store.durable import try_room
+from mirror.store.durable import try_allocate
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.health import Capability, StoreHealth
 from mirror.store.invalidation import Epoch
-from mirror.store.lock import locked, try_folder
+from mirror.store.lock import exclusive_lock, try_lock_folder
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.orphans import old_partials
@@ -87,21 +87,21 @@ class CacheDirectory:
         """Opens or creates everything. `settings` for the quota, None for none."""
         self.path = path
         self.partials = path / "partial"
-        self.troubles = StoreHealth()
+        self.health = StoreHealth()
         self.durable = settings is None or settings.durability == "safe"
         self.blobs = BlobStore(path / "blobs", path / "quarantine")
         self.index = Index(path / "books")
-        self.recovery = Recovery(path, (self.blobs.database, self.index.database), self.troubles)
+        self.recovery = Recovery(path, (self.blobs.database, self.index.database), self.health)
         self.recovery.open()
         self.epoch = Epoch(path / "generation")
-        self.blobs.on_forgotten = self.epoch.note_removed
-        self.anew = False  # something was made anew, and what the configuration wants in it is not there
+        self.blobs.on_entry_dropped = self.epoch.note_removed
+        self.recreated = False  # something was made anew, and what the configuration wants in it is not there
         self.recovery.on_repaired = self._repaired
         self.pins = Pins(path, self.index, self.read, self.epoch)
         # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
         self.epoch.note_pinned()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
-        self._quota = Quota() if settings is None else Quota.of(settings, total)
+        self._quota = Quota() if settings is None else Quota.for_disk(settings, total)
         self._housekeeping: int | None = None
         self._evicting = path / "evicting"
         self._judged = (0, False)  # which pins were looked at, and whether they are too much
@@ -109,12 +109,12 @@ class CacheDirectory:
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """As the books have it, if they can be read."""
-        return self.recovery.read_or(Capability.BOOKS, None, lambda: self.index.link(repository, digest))
+        return self.recovery.read_or(Capability.METADATA, None, lambda: self.index.link(repository, digest))
 
     def has(self, digest: Digest) -> bool:
         return self.recovery.read_or(Capability.BLOBS, False, lambda: self.blobs.has(digest))
 
-    def held(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
+    def look_up(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
         """`link`: where it is known without the books, here and below."""
         return LocalContent(link or self.link(repository, digest), self.has(digest))
 
@@ -146,7 +146,7 @@ class CacheDirectory:
         data = self.blobs.read(digest, limit)
         # Small enough to prove on every read: a flipped bit on disk never reaches a client.
         if data is not None and Digest.of(data, digest.algorithm) != digest:
-            self.blobs.set_aside(digest)
+            self.blobs.quarantine(digest)
             return None
         return data
 
@@ -158,33 +158,33 @@ class CacheDirectory:
             self._add({manifest.digest: manifest.data})
         link = Link(manifest.media_type, len(manifest.data))
         self.index.add_links(repository, {**children, manifest.digest: link})
-        self.pins.changed(repository)
+        self.pins.note_change(repository)
 
     def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         known = self.index.tag(repository, tag)
         self.index.put_tag(repository, tag, entry)
         if known is None or known.digest != entry.digest:
-            self.pins.changed(repository)
+            self.pins.note_change(repository)
 
     def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self.index.drop_tag(repository, tag)
-        self.pins.changed(repository)
+        self.pins.note_change(repository)
 
     def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
         known = self.index.referrers(repository, digest)
         self.index.put_referrers(repository, digest, entry)
         if known is None or known.manifests != entry.manifests:
-            self.pins.changed(repository)
+            self.pins.note_change(repository)
 
     def pin(self, pin: Pin) -> int:
         """Keep what matches from now on; how many bytes that are, as far as they are known.
 
         Raises PinTooLarge, and nothing is changed.
         """
-        with self.changing():
-            kept, asked = self.pins.kept(), self.pins.closure([pin])
+        with self.eviction_lock():
+            kept, asked = self.pins.pinned_sizes(), self.pins.closure([pin])
             used, more = sum(kept.values()), sum(size for key, size in asked.items() if key not in kept)
-            allowed = self.allowed()
+            allowed = self.size_limit()
             if used + more > allowed:
                 raise PinTooLarge(used, more, allowed)
             self.pins.add(pin)
@@ -192,25 +192,25 @@ class CacheDirectory:
 
     def unpin(self, images: ImagePattern) -> bool:
         """Whether there was such a pin; those of the configuration stay."""
-        with self.changing():
+        with self.eviction_lock():
             return self.pins.remove(images)
 
     def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Have those of the configuration be these. Where they are, nothing is written."""
-        if self.pins.configured(pins):
+        if self.pins.has_configured(pins):
             return
-        with self.changing():
+        with self.eviction_lock():
             self.pins.configure(pins)
 
-    def changing(self) -> AbstractContextManager[None]:
+    def eviction_lock(self) -> AbstractContextManager[None]:
         """While this is held nothing is evicted, in no process, and nobody else changes what may go."""
-        return locked(self._evicting)
+        return exclusive_lock(self._evicting)
 
-    def lease(self, digests: Sequence[Digest]) -> list[Lease | None]:
+    def acquire_leases(self, digests: Sequence[Digest]) -> list[Lease | None]:
         """For each the lock for filling it; None where another has it."""
         return acquire(digests, self.partials, self.has)
 
-    def keep(self, kept: Sequence[tuple[Lease, bytes]]) -> list[int]:
+    def put_small_blobs(self, kept: Sequence[tuple[Lease, bytes]]) -> list[int]:
         """Store small blobs, and give up their locks; each is told the `excess` after that."""
         try:
             self._add({lease.digest: data for lease, data in kept})
@@ -219,7 +219,7 @@ class CacheDirectory:
                 lease.release()
         return [self.excess()] * len(kept)
 
-    def put_small(self, digest: Digest, data: bytes) -> int:
+    def put_small_blob(self, digest: Digest, data: bytes) -> int:
         """Store a small blob without a lock; the `excess` after that."""
         self._add({digest: data})
         return self.excess()
@@ -235,13 +235,13 @@ class CacheDirectory:
         """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
         partial = Partial.lock(digest, self.partials)
         try:
-            return partial, self.held(repository, digest)
+            return partial, self.look_up(repository, digest)
         except BaseException:
             if partial is not None:
                 partial.release()
             raise
 
-    def follow(self, digest: Digest) -> RemotePartial | None:
+    def open_remote_partial(self, digest: Digest) -> RemotePartial | None:
         """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
         return RemotePartial.open(digest, self.partials)
 
@@ -264,26 +264,26 @@ class CacheDirectory:
         interrupted fills have left, and what is small last of all: it makes little room, and is soon missed.
         """
         gone: list[EvictedBlob] = []
-        with self.changing():
+        with self.eviction_lock():
             now, kept = time.time(), EvictionGuard(keep, self.pins)
             if self._quota.max_age < math.inf:
                 old = self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
-                gone += (replace(each, why=EvictionReason.AGE) for each in old)
+                gone += (replace(each, reason=EvictionReason.AGE) for each in old)
             if (excess := max(self.excess(), self._lacking(need))) > 0:
                 unused = self._evict(now - IN_USE, excess, kept)
                 gone += unused
                 if (left := excess - sum(each.size for each in unused)) > 0:
                     left = self._give_up_partials(now - IN_USE, left)
-                    gone += self.blobs.evict_used(now - IN_USE, left, kept, SMALL_BYTES)
+                    gone += self.blobs.evict_in_use(now - IN_USE, left, kept, SMALL_BYTES)
             self._warn_of_pins()
             with suppress(OSError):  # a full disk takes no notes
-                self.pins.write_kept()
+                self.pins.write_journal()
         return gone
 
     def _give_up_partials(self, before: float, excess: int) -> int:
         """Remove what interrupted fills have left, which counts as if they went on; what is left to go."""
-        partials, least = old_partials(self.partials, before, remove=True), self.room().held - excess
-        while (held := self.room().held) > least and next(partials, None) is not None:
+        partials, least = old_partials(self.partials, before, remove=True), self.room().used - excess
+        while (held := self.room().used) > least and next(partials, None) is not None:
             pass
         return held - least
 
@@ -293,7 +293,7 @@ class CacheDirectory:
         if need > free or not need:
             return max(0, need - free)
         try:
-            try_room(self.partials, need)
+            try_allocate(self.partials, need)
         except OSError:
             return need
         return 0
@@ -306,7 +306,7 @@ class CacheDirectory:
         now, (judged, too_much) = self.epoch.pinned(), self._judged
         if judged == now:
             return
-        pinned, allowed = sum(self.pins.kept().values()), self.allowed()
+        pinned, allowed = sum(self.pins.pinned_sizes().values()), self.size_limit()
         if pinned > allowed and not too_much:
             to_do = "raise cache.max_size, lower cache.min_free, or pin less"
             log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed, to_do=to_do)
@@ -319,12 +319,12 @@ class CacheDirectory:
         if pinned != self.epoch.pinned() or now >= until:
             pinned, until, passed = self.epoch.pinned(), now + PASSED_SECONDS, START
         eviction = self.blobs.evict(before, excess, kept, passed)
-        self._passed = (pinned, until, eviction.passed)
-        return eviction.gone
+        self._passed = (pinned, until, eviction.resume_after)
+        return eviction.evicted
 
-    def allowed(self) -> int:
+    def size_limit(self) -> int:
         """How many bytes the cache may hold."""
-        return self._quota.allows(self.room())
+        return self._quota.size_limit(self.room())
 
     def room(self) -> DiskRoom:
         """What there is and what is used; fills count with their whole size."""
@@ -340,16 +340,16 @@ class CacheDirectory:
         free = usage.free - max(0, reserved - written)
         return DiskRoom(usage.total, free, kept + reserved)
 
-    def keeps_house(self) -> bool:
+    def claim_housekeeping(self) -> bool:
         """Whether this process is the one, among those on this folder, that does what needs doing once.
 
         Who is, stays it until `leave_house`, or its end.
         """
         if self._housekeeping is None:
-            self._housekeeping = try_folder(self.path / "books")
+            self._housekeeping = try_lock_folder(self.path / "books")
         return self._housekeeping is not None
 
-    def leave_house(self) -> None:
+    def release_housekeeping(self) -> None:
         """Let another process keep it."""
         if self._housekeeping is not None:
             os.close(self._housekeeping)
@@ -362,9 +362,9 @@ class CacheDirectory:
 
     def _repaired(self) -> None:
         self.epoch.reopen()
-        self.anew = True
+        self.recreated = True
 
-    def sweep(self) -> list[str]:
+    def remove_old_partials(self) -> list[str]:
         """Remove what crashes have left; the names of what is gone."""
         before = time.time() - RESUMED_SECONDS
         return [each.path.name for each in old_partials(self.partials, before, remove=True)]

@@ -113,7 +113,7 @@ class Database:
         with self._lock:
             self._opened = None
 
-    def set_aside(self, quarantine: Path) -> None:
+    def quarantine(self, quarantine: Path) -> None:
         """Move it out of the way; the next use makes a new one."""
         quarantine.mkdir(mode=0o700, exist_ok=True)
         suffix = f"{self.folder.name}-{time.time_ns()}"

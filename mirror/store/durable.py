@@ -39,7 +39,7 @@ def replace_file(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-def try_room(folder: Path, size: int) -> None:
+def try_allocate(folder: Path, size: int) -> None:
     """Whether a file of `size` bytes can be written there: OSError if not, and nothing is left of it."""
     path = folder / f"small-probe-{os.getpid()}-{threading.get_ident()}"
     try:

@@ -51,6 +51,6 @@ def translated(doing: str) -> Iterator[None]:
         raise StoreError(f"{doing}: {error}") from error
 
 
-def named(function: Callable[..., object]) -> str:
+def describe(function: Callable[..., object]) -> str:
     """Return the words for what `function` does, as error messages begin with them."""
     return getattr(function, "__name__", "disk").strip("_").replace("_", " ")

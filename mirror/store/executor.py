@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from mirror.store.errors import named, translated
+from mirror.store.errors import describe, translated
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +42,7 @@ class DiskExecutor:
         """Begin a call of `function` in a thread. StoreError for what the disk or SQLite says."""
 
         def call() -> R:
-            with translated(named(function)):
+            with translated(describe(function)):
                 return function(*args, **kwargs)
 
         return asyncio.get_running_loop().run_in_executor(self.executor, call)
@@ -51,7 +51,7 @@ class DiskExecutor:
         """Call `function` in a thread. Raises StoreError for what the disk or SQLite says."""
         return await self.start(function, *args, **kwargs)
 
-    async def everywhere(self, work: Callable[[], Any]) -> None:
+    async def run_in_every_thread(self, work: Callable[[], Any]) -> None:
         """Call `work` once in every thread, when all of them have come to it; not in those that are stuck."""
         meeting = threading.Barrier(self._count)
 
@@ -66,5 +66,5 @@ class DiskExecutor:
 
     async def close(self, last: Callable[[], Any]) -> None:
         """Call `last` once in every thread (it closes that thread's connections), then end them."""
-        await self.everywhere(last)
+        await self.run_in_every_thread(last)
         self.executor.shutdown(wait=False)

@@ -43,7 +43,7 @@ class FaultKind(StrEnum):
 class Capability(StrEnum):
     """What is not done while there is trouble with it."""
 
-    BOOKS = "reading the books"
+    METADATA = "reading the books"
     BLOBS = "looking for blobs"
     WRITING = "writing"
 
@@ -96,7 +96,7 @@ ERRORS = (OSError, sqlite3.Error, diskcache.Timeout)
 class Fault:
     """`since`: seconds since the epoch."""
 
-    side: Capability
+    capability: Capability
     kind: FaultKind
     reason: str
     since: float
@@ -120,10 +120,10 @@ class StoreHealth:
         """Whether it is to be left alone."""
         return side in self._now
 
-    def all(self) -> list[Fault]:
+    def faults(self) -> list[Fault]:
         return list(self._now.values())
 
-    def note(self, side: Capability, error: BaseException) -> FaultKind:
+    def report_fault(self, side: Capability, error: BaseException) -> FaultKind:
         """It failed. One blob that is too large for the disk is no trouble with the disk."""
         kind = kind_of(error)
         if isinstance(error, NoRoom):
@@ -147,7 +147,7 @@ class StoreHealth:
         )
         return kind
 
-    def recovered(self, side: Capability) -> None:
+    def clear_fault(self, side: Capability) -> None:
         """It works."""
         if side not in self._now:
             return
@@ -164,7 +164,7 @@ class StoreHealth:
         try:
             return work()
         except ERRORS as error:
-            self.note(side, error)
+            self.report_fault(side, error)
             return otherwise
 
 

@@ -33,12 +33,12 @@ def try_lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        if is_at(path, descriptor):
+        if is_name_of(path, descriptor):
             return descriptor
         os.close(descriptor)
 
 
-def try_folder(folder: Path) -> int | None:
+def try_lock_folder(folder: Path) -> int | None:
     """Lock a folder, which needs no room on the disk; its descriptor, or None when another process has it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -49,7 +49,7 @@ def try_folder(folder: Path) -> int | None:
     return descriptor
 
 
-def share(descriptor: int) -> None:
+def lock_shared(descriptor: int) -> None:
     """Say that a file is being read, until this descriptor and all copies of it are closed.
 
     Not where that cannot be said, as on some network file systems, or somebody is removing it (`unread`):
@@ -60,7 +60,7 @@ def share(descriptor: int) -> None:
 
 
 @contextmanager
-def unread(path: Path) -> Iterator[bool | None]:
+def lock_if_unread(path: Path) -> Iterator[bool | None]:
     """Whether nobody reads the file, in whatever process; None where that cannot be told.
 
     Whoever opens it while this is held does not count any more.
@@ -87,7 +87,7 @@ def _is_free(descriptor: int) -> bool | None:
     return True
 
 
-def is_at(path: Path, descriptor: int) -> bool:
+def is_name_of(path: Path, descriptor: int) -> bool:
     """Whether `path` still is the name of the open file."""
     try:
         named = os.stat(path)
@@ -97,7 +97,7 @@ def is_at(path: Path, descriptor: int) -> bool:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold `path` alone among all threads and processes; waits for it."""
     descriptor = open_shared(path)
     try:

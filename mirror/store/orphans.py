@@ -13,7 +13,7 @@ from pathlib import Path
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import ROWS, BlobStore
 from mirror.store.lock import try_lock
-from mirror.store.metadata.closure import parsed
+from mirror.store.metadata.closure import digest_or_none
 from mirror.store.partial.partial import Partial
 
 
@@ -76,7 +76,7 @@ def _is_free(path: Path) -> bool:
 
 def _discard(path: Path) -> bool:
     """Remove it, unless somebody has begun to fill it."""
-    digest = parsed(path.stem.replace("-", ":", 1)) if path.suffix in (".map", ".data") else None
+    digest = digest_or_none(path.stem.replace("-", ":", 1)) if path.suffix in (".map", ".data") else None
     if digest is None:
         path.unlink(missing_ok=True)
         return True
@@ -92,5 +92,5 @@ def _key(name: str) -> str | None:
     """The key of the entry that would name a file `sha256/ab/cdef....nonce`."""
     algorithm, _, rest = name.partition("/")
     encoded = rest.replace("/", "", 1).partition(".")[0]
-    digest = parsed(f"{algorithm}:{encoded}")
+    digest = digest_or_none(f"{algorithm}:{encoded}")
     return None if digest is None else str(digest)

@@ -30,19 +30,19 @@ class ReadAhead:
         self, executor: DiskExecutor, file: BinaryIO, stop: int, halted: Callable[[], bool] = bool
     ) -> None:
         """`halted`: whether nothing more is to be sent."""
-        self.halted = halted
+        self.stopped = halted
         self.file = file
         self.stop = stop
         self._executor = executor
         self._reached = 0
         self._reading: asyncio.Future[int] | None = None
 
-    def look(self, offset: int) -> int:
+    def ready_until(self, offset: int) -> int:
         """Where the bytes end that can be sent from `offset` on now; `offset` while they are being read.
 
         Begins to read what follows. Raises StoreError when the disk does not give it.
         """
-        if self.halted():
+        if self.stopped():
             return offset
         if offset < self._reached:
             return self._reached
@@ -58,7 +58,7 @@ class ReadAhead:
 
     async def wait(self, offset: int) -> None:
         """Until `look` has something at `offset`."""
-        if self.look(offset) == offset and self._reading is not None:
+        if self.ready_until(offset) == offset and self._reading is not None:
             await asyncio.shield(self._reading)
 
     def _read(self, offset: int) -> "asyncio.Future[int]":

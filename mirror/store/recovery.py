@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mirror.store.database import Database
-from mirror.store.durable import replace_file, try_room
-from mirror.store.errors import StoreError, named, translated
+from mirror.store.durable import replace_file, try_allocate
+from mirror.store.errors import StoreError, describe, translated
 from mirror.store.health import ERRORS, Capability, FaultKind, StoreHealth, kind_of
 from mirror.store.pins.manifest_journal import BOOKS_LOST
 from mirror.util.log import get_logger
@@ -59,13 +59,13 @@ class Recovery:
             check_version(self._path)
         except OSError as error:
             self._bear(Capability.WRITING, error)
-        for side, database in ((Capability.BLOBS, self._blobs), (Capability.BOOKS, self._books)):
+        for side, database in ((Capability.BLOBS, self._blobs), (Capability.METADATA, self._books)):
             try:
                 if self._repaired(database) is None:
                     _ = database.cache
             except ERRORS as error:
                 self._bear(side, error)
-                self._health.note(Capability.WRITING, error)
+                self._health.report_fault(Capability.WRITING, error)
 
     def read_or(self, side: Capability, otherwise: T, work: Callable[[], T]) -> T:
         """As `StoreHealth.attempt`; once more where what was wrong could be mended."""
@@ -76,7 +76,7 @@ class Recovery:
 
     def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `work` returns, which writes; once more where what was wrong could be mended. StoreError."""
-        with translated(named(work)):
+        with translated(describe(work)):
             try:
                 return work(*args, **kwargs)
             except ERRORS as error:
@@ -87,8 +87,8 @@ class Recovery:
 
     def probe(self) -> None:
         """Try what is in trouble. Whatever works again is used again."""
-        self.check()
-        self._try(Capability.BOOKS, lambda: _read_something(self._books))
+        self.recreate_removed()
+        self._try(Capability.METADATA, lambda: _read_something(self._books))
         self._try(Capability.BLOBS, lambda: _read_something(self._blobs))
         self._try(Capability.WRITING, self._write_something)
 
@@ -99,21 +99,21 @@ class Recovery:
             work()
         except ERRORS as error:
             self.drop_connections()
-            self._health.note(side, error)
+            self._health.report_fault(side, error)
         else:
-            self._health.recovered(side)
+            self._health.clear_fault(side)
 
     def _write_something(self) -> None:
         """All the kinds of writing there are: a file with some room, and both databases."""
-        try_room(self._path / "partial", PROBE_BYTES)
+        try_allocate(self._path / "partial", PROBE_BYTES)
         for database in (self._blobs, self._books):
             with database.cache.transact():
                 database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
 
-    def is_writable(self) -> bool:
+    def can_write_files(self) -> bool:
         """Whether files can be written."""
         try:
-            try_room(self._path / "partial", PROBE_BYTES)
+            try_allocate(self._path / "partial", PROBE_BYTES)
         except OSError:
             return False
         return True
@@ -125,11 +125,11 @@ class Recovery:
 
     def _at_once(self, side: Capability) -> bool:
         """Whether what is wrong with reading was put right."""
-        wrong = [each.kind for each in self._health.all() if each.side is side]
-        database = self._books if side is Capability.BOOKS else self._blobs
+        wrong = [each.kind for each in self._health.faults() if each.capability is side]
+        database = self._books if side is Capability.METADATA else self._blobs
         if not set(wrong) & {FaultKind.GONE, FaultKind.CORRUPT} or not self._put_right([database]):
             return False
-        self._health.recovered(side)
+        self._health.clear_fault(side)
         return True
 
     def _after(self, error: BaseException) -> bool:
@@ -138,18 +138,18 @@ class Recovery:
             return False
         return self._put_right([self._blobs, self._books])
 
-    def check(self) -> bool:
+    def recreate_removed(self) -> bool:
         """Whether something had been removed, and was made anew. Costs a look at each."""
         if self._blobs.is_there() and self._books.is_there() and (self._path / "partial").is_dir():
             return False
         return self._put_right([])
 
     @property
-    def unknown_files(self) -> bool:
+    def needs_rebuild(self) -> bool:
         """Whether the blobs have files that their database does not know."""
         return (self._path / REBUILD).exists()
 
-    def rebuilt(self) -> None:
+    def finish_rebuild(self) -> None:
         """All files have their entries."""
         (self._path / REBUILD).unlink(missing_ok=True)
 
@@ -171,7 +171,7 @@ class Recovery:
                 self.on_repaired()
             return anew
         except ERRORS as error:
-            self._health.note(Capability.WRITING, error)
+            self._health.report_fault(Capability.WRITING, error)
             return False
 
     def _repaired(self, database: Database) -> bool | None:
@@ -182,7 +182,7 @@ class Recovery:
             if kind_of(error) is not FaultKind.CORRUPT:
                 raise
         else:
-            if not self._health.all():
+            if not self._health.faults():
                 return None
             if database.is_sound():
                 return False
@@ -193,7 +193,7 @@ class Recovery:
         log.error("database corrupt, made anew", database=str(database.folder), lost=lost)
         # The mark first: what comes after a crash here must know.
         (self._path / mark).touch(mode=0o600)
-        database.set_aside(self._path / "quarantine")
+        database.quarantine(self._path / "quarantine")
         _ = database.cache
         return True
 
@@ -225,7 +225,7 @@ class Recovery:
         """Go on without. Raises `error` where that would hide a mistake."""
         if kind_of(error) not in BEARABLE:
             raise error
-        self._health.note(side, error)
+        self._health.report_fault(side, error)
 
 
 def _read_something(database: Database) -> None:

@@ -63,7 +63,7 @@ class Scrub:
 
     async def once(self) -> None:
         """What there is to do now. One process at a time. StoreError."""
-        rebuilding = await self._executor.run(lambda: self._folder.recovery.unknown_files)
+        rebuilding = await self._executor.run(lambda: self._folder.recovery.needs_rebuild)
         if not rebuilding and (not self._rate or time.time() < self._next):
             return
         lock = await self._executor.run(try_lock, self._folder.path / "scrub.lock")
@@ -73,7 +73,7 @@ class Scrub:
             if rebuilding:
                 log.info("making the entries of the blobs anew")
                 await self._go_through(FsckCursor(files=True), REBUILD_RATE, None)
-                await self._executor.run(self._folder.recovery.rebuilt)
+                await self._executor.run(self._folder.recovery.finish_rebuild)
             else:
                 place = self._folder.path / "scrub.cursor"
                 cursor = await self._executor.run(lambda: FsckCursor.load(place, quick=False))

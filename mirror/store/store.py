@@ -52,7 +52,7 @@ class Store:
     def __init__(self, folder: CacheDirectory, memory: int) -> None:
         self.folder = folder
         self.on_evicted: Callable[[Sequence[EvictedBlob]], object] = bool  # told what the quota has cost
-        self.troubles = folder.troubles
+        self.health = folder.health
         self._memory = MemoryCache(memory, folder.epoch.removed)
         self._pins: Sequence[Pin] = ()  # of the configuration
         self._pinned = True  # they are written down
@@ -61,9 +61,9 @@ class Store:
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
         self.executor = DiskExecutor(first=folder.open_connections)
-        self._claims: Batcher[Digest, Lease | None] = Batcher(self.executor, folder.lease)
-        self._keeps: Batcher[tuple[Lease, bytes], int] = Batcher(self.executor, folder.keep)
-        self._disk = RetryingDisk(self.executor, folder.recovery, folder.troubles, self.make_room)
+        self._leases: Batcher[Digest, Lease | None] = Batcher(self.executor, folder.acquire_leases)
+        self._small_writes: Batcher[tuple[Lease, bytes], int] = Batcher(self.executor, folder.put_small_blobs)
+        self._disk = RetryingDisk(self.executor, folder.recovery, folder.health, self.make_room)
         # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
         self.readers = DiskExecutor(READERS)
 
@@ -81,30 +81,30 @@ class Store:
         return cls(folder, 0 if settings is None else settings.memory)
 
     @property
-    def keeps(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether what is fetched can be kept: not while there is trouble with writing."""
-        return self._disk.keeps
+        return self._disk.is_writable
 
-    def failed(self, error: StoreError) -> None:
+    def report_write_failure(self, error: StoreError) -> None:
         """Something could not be written, and nothing is until `recover` finds that it can."""
-        self._disk.failed(error)
+        self._disk.report_write_failure(error)
 
     async def recover(self) -> None:
         """See whether what was in trouble works again, and whether the folder is still there."""
         await self._disk.recover()
-        if (self.folder.anew or not self._pinned) and self.keeps:
-            self.folder.anew = False
+        if (self.folder.recreated or not self._pinned) and self.is_writable:
+            self.folder.recreated = False
             await self.configure_pins(self._pins)
 
     async def warm_up(self) -> None:
         """Open each thread's connections to the books before somebody waits for them."""
         await self.executor.warm_up()
 
-    async def held(self, repository: Repository, digest: Digest) -> LocalContent:
+    async def look_up(self, repository: Repository, digest: Digest) -> LocalContent:
         if (known := self._memory.content(repository, digest)) is not None:
             return LocalContent(known.link, True)
         link = self._memory.link(repository, digest)
-        return await self.executor.run(self.folder.held, repository, digest, link)
+        return await self.executor.run(self.folder.look_up, repository, digest, link)
 
     async def open_blob(self, repository: Repository, digest: Digest) -> LocalContent:
         """As `held`, and the blob opened where the repository may have it; the caller closes it."""
@@ -155,7 +155,7 @@ class Store:
 
         return end
 
-    async def small_blob(self, digest: Digest, limit: int) -> bytes | None:
+    async def read_blob(self, digest: Digest, limit: int) -> bytes | None:
         """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
         return await self.executor.run(self.folder.read, digest, limit)
 
@@ -168,78 +168,78 @@ class Store:
         await self._link(repository, links, self.folder.put_manifest, repository, manifest, children)
         self._memory.forget(repository, links)
         self._memory.keep_content(repository, manifest.digest, content, self._memory.writes)
-        if self.keeps:
-            await self.fit([manifest.digest])
+        if self.is_writable:
+            await self.evict_excess([manifest.digest])
 
     async def add_link(self, repository: Repository, digest: Digest, link: Link) -> None:
         links = {digest: link}
         await self._link(repository, links, self.folder.index.add_links, repository, links)
         self._memory.forget(repository, (digest,))
 
-    async def doubt(self, digest: Digest) -> None:
+    async def quarantine_if_unreadable(self, digest: Digest) -> None:
         """It broke off while it was being sent: the next one who asks is to get another."""
         with suppress(StoreError):
-            await self.executor.run(self.folder.blobs.doubt, digest)
+            await self.executor.run(self.folder.blobs.quarantine_if_unreadable, digest)
 
     async def adopt(self, verified: VerifiedFile) -> None:
         """Move a verified file into the blob store, and make room for it."""
         excess = await self._disk.write(self.folder.adopt, verified)
-        await self.fit([verified.digest], excess)
+        await self.evict_excess([verified.digest], excess)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         known = self._memory.tag(repository, tag)
         if known is not None:
             return known
         writes = self._memory.writes
-        entry = await self._disk.read(None, lambda: self.folder.index.tag(repository, tag))
+        entry = await self._disk.read_or(None, lambda: self.folder.index.tag(repository, tag))
         if entry is not None:
             self._memory.keep_tag(repository, tag, entry, writes)
         return entry
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
-        await self._disk.note(self.folder.put_tag, repository, tag, entry)
+        await self._disk.best_effort(self.folder.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
         self._memory.keep_tag(repository, tag, entry, self._memory.writes)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
-        await self._disk.note(self.folder.drop_tag, repository, tag)
+        await self._disk.best_effort(self.folder.drop_tag, repository, tag)
         self._memory.forget_tag(repository, tag)
 
     async def known_tags(self, repository: Repository, after: str, limit: int) -> list[str]:
         """Up to `limit` tags with an entry, after `after` in order."""
         none: list[str] = []
-        return await self._disk.read(none, lambda: self.folder.index.tags(repository, after, limit))
+        return await self._disk.read_or(none, lambda: self.folder.index.tags(repository, after, limit))
 
     async def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
-        return await self._disk.read(None, lambda: self.folder.index.referrers(repository, digest))
+        return await self._disk.read_or(None, lambda: self.folder.index.referrers(repository, digest))
 
     async def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
-        await self._disk.note(self.folder.put_referrers, repository, digest, entry)
+        await self._disk.best_effort(self.folder.put_referrers, repository, digest, entry)
 
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.executor.run(self.folder.index.repositories, prefix, after, limit)
 
-    async def lease(self, digest: Digest) -> Lease | None:
+    async def acquire_lease(self, digest: Digest) -> Lease | None:
         """The lock for filling a small blob, and whether it is here by now; None while another has it."""
-        return await self._had(self._claims.start(digest), _give_up)
+        return await self._had(self._leases.start(digest), _give_up)
 
-    async def keep(self, repository: Repository, lease: Lease, content: Content) -> None:
+    async def put_small_blob(self, repository: Repository, lease: Lease, content: Content) -> None:
         """Store a small blob, which was verified, if that can be, and give up its lock."""
         self._memory.keep_content(repository, lease.digest, content, self._memory.writes)
         try:
             excess = await self._kept(lease, content.data)
         except StoreError as error:
-            self.failed(error)
+            self.report_write_failure(error)
         else:
-            await self.fit([lease.digest], excess)
+            await self.evict_excess([lease.digest], excess)
 
-    async def give_up(self, lease: Lease) -> None:
+    async def release_lease(self, lease: Lease) -> None:
         """Nothing came of it."""
         await self.executor.run(lease.release)
 
-    async def lacking(self, digests: Sequence[Digest]) -> list[Digest]:
+    async def missing_blobs(self, digests: Sequence[Digest]) -> list[Digest]:
         """Which of them are not here."""
         return await self.executor.run(lambda: [each for each in digests if not self.folder.has(each)])
 
@@ -253,20 +253,20 @@ class Store:
     def _locked(self, repository: Repository, digest: Digest) -> tuple[Partial | None, LocalContent]:
         return self.folder.recovery.write(self.folder.lock_partial, repository, digest)
 
-    async def follow(self, digest: Digest) -> RemotePartial | None:
+    async def open_remote_partial(self, digest: Digest) -> RemotePartial | None:
         """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
-        return await self._had(self.executor.start(self.folder.follow, digest), _unfollow)
+        return await self._had(self.executor.start(self.folder.open_remote_partial, digest), _unfollow)
 
-    def follower(self, followed: RemotePartial, *, verify_first: bool) -> GrowingFile:
+    def remote_growing_file(self, followed: RemotePartial, *, verify_first: bool) -> GrowingFile:
         """What another process fills, for readers of this one."""
         return GrowingFile(followed, followed.chunks, self.executor, verify_first=verify_first)
 
-    async def prepare(self, partial: Partial, size: int, chunk_size: int) -> None:
+    async def preallocate(self, partial: Partial, size: int, chunk_size: int) -> None:
         """Make room for `size` bytes beforehand, so that `grow` need not. What fails, fails again there."""
         with suppress(StoreError):
             await run_to_completion(self.executor.run(self.folder.allocate, partial, size, chunk_size))
 
-    async def grow(
+    async def open_growing_file(
         self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
     ) -> GrowingFile:
         """The partial as a growing file of `size` bytes: resumed if it was that size, else from nothing."""
@@ -277,57 +277,57 @@ class Store:
         growing.make_room = self.make_room
         return growing
 
-    async def discard(self, partial: Partial) -> None:
+    async def discard_partial(self, partial: Partial) -> None:
         """Remove the partial's files: they were adopted, or are worthless."""
         await self.executor.run(partial.discard)
 
-    async def release(self, partial: Partial) -> None:
+    async def release_partial(self, partial: Partial) -> None:
         """Close the partial and give up its lock; what it holds stays for the next fill."""
         await self.executor.run(partial.release)
 
-    async def tidy(self, keep: Sequence[Digest] = (), need: int = 0) -> None:
+    async def evict(self, keep: Sequence[Digest] = (), need: int = 0) -> None:
         """Bring the cache within its quota, and have `need` bytes free; `keep` stays in any case."""
         async with self._tidying:
             with suppress(StoreError):  # a full disk takes no notes, and is to be made less full all the same
-                await self.flush_used()  # so that what is in use is known to be
+                await self.flush_last_use()  # so that what is in use is known to be
             gone = await self.executor.run(self.folder.evict, keep, need)
         if gone:
             self.on_evicted(gone)
 
-    async def fit(self, keep: Sequence[Digest] = (), excess: int | None = None) -> None:
+    async def evict_excess(self, keep: Sequence[Digest] = (), excess: int | None = None) -> None:
         """As `tidy`, if there is an `excess`. That it fails is a matter of housekeeping."""
         with suppress(StoreError):
             found = await self.executor.run(self.folder.excess) if excess is None else excess
             if found > 0:
                 await run_to_completion(
-                    self.tidy(keep)
+                    self.evict(keep)
                 )  # or what is gone would not be told when the mirror stops
 
     async def make_room(self, need: int = 0) -> None:
         """The disk is full: evict until `need` bytes and some more are free, whatever comes of it."""
         with suppress(StoreError):
-            await self.tidy(need=need + MORE_ROOM)
+            await self.evict(need=need + MORE_ROOM)
 
-    async def keep_house(self) -> None:
+    async def run_housekeeping(self) -> None:
         """What is to be done now and then; of what concerns all processes, one of them does it."""
         await self.recover()
-        if not await self.executor.run(self.folder.keeps_house):
-            await self.flush_used()
+        if not await self.executor.run(self.folder.claim_housekeeping):
+            await self.flush_last_use()
             return
         if time.monotonic() - self._swept >= SWEEP_SECONDS:
             self._swept = time.monotonic()
-            await self.sweep()
-        await self.tidy()
+            await self.remove_old_partials()
+        await self.evict()
 
-    async def sweep(self) -> None:
+    async def remove_old_partials(self) -> None:
         """Remove what crashes have left."""
-        if gone := await self.executor.run(self.folder.sweep):
+        if gone := await self.executor.run(self.folder.remove_old_partials):
             log.info("removed what a fill that nobody resumed had left", files=len(gone))
 
     async def configure_pins(self, pins: Sequence[Pin]) -> None:
         """Pin what the configuration says, and no longer what it said before; later, where that cannot be."""
         self._pins = pins
-        self._pinned = await self._disk.note(self.folder.configure_pins, pins)
+        self._pinned = await self._disk.best_effort(self.folder.configure_pins, pins)
 
     async def stats(self) -> tuple[int, int]:
         """Bytes and number of blobs."""
@@ -337,7 +337,7 @@ class Store:
         """What is inconsistent in the blob store, as sentences."""
         return await self.executor.run(self.folder.blobs.check)
 
-    async def flush_used(self) -> None:
+    async def flush_last_use(self) -> None:
         """Write the last-use times gathered since the last call; what is being read is used now."""
         used, self._used = self._used, {}
         used.update(dict.fromkeys(self._open, time.time()))
@@ -346,8 +346,8 @@ class Store:
 
     async def close(self) -> None:
         with suppress(StoreError):
-            await self.flush_used()
-        await self.executor.run(self.folder.leave_house)
+            await self.flush_last_use()
+        await self.executor.run(self.folder.release_housekeeping)
         self.readers.executor.shutdown(wait=False)
         await self.executor.close(self.folder.close)
 
@@ -369,8 +369,8 @@ class Store:
     async def _kept(self, lease: Lease, data: bytes) -> int:
         """The excess after storing it, with more room or in a mended folder where that was wanting."""
         with suppress(StoreError):
-            return await self._keeps.do((lease, data))
-        return await self._disk.write(self.folder.put_small, lease.digest, data)
+            return await self._small_writes.do((lease, data))
+        return await self._disk.write(self.folder.put_small_blob, lease.digest, data)
 
     async def _link(
         self,
@@ -381,7 +381,7 @@ class Store:
         **kwargs: P.kwargs,
     ) -> None:
         """As `_note`; what cannot be written down is remembered, so that it need not be asked each time."""
-        noted = await self._disk.note(work, *args, **kwargs)
+        noted = await self._disk.best_effort(work, *args, **kwargs)
         self._memory.keep_links(repository, links, written=noted)
 
 

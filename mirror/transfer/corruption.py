@@ -46,7 +46,7 @@ class CorruptionTracker:
     async def keep(self, growing: GrowingFile, parts: Parts) -> None:
         """Remember what the wrong blob consisted of. StoreError."""
         keys = [(source, span) for source, spans in parts.items() for span in spans]
-        hashes = await growing.hashes([span for _, span in keys])
+        hashes = await growing.span_hashes([span for _, span in keys])
         doubt = self._doubt(growing.digest)
         doubt.parts.update(zip(keys, hashes, strict=True))
         doubt.times += 1
@@ -67,7 +67,7 @@ class CorruptionTracker:
         """The right blob is here: of each source that was suspected, whether it lied."""
         doubt = self._open.pop(growing.digest, _SuspectBlob())
         kept = {key: wrong for key, wrong in doubt.parts.items() if key[0] not in doubt.caught}
-        hashes = await growing.hashes([span for _, span in kept])
+        hashes = await growing.span_hashes([span for _, span in kept])
         report_corruption: dict[Source, bool] = {}
         for ((source, _), wrong), right in zip(kept.items(), hashes, strict=True):
             report_corruption[source] = report_corruption.get(source, False) or wrong != right

@@ -90,7 +90,7 @@ class Download:
         self._growing = growing
         if growing is not None:
             self._choice.confirmed = True
-            growing.on_wait = self._changed.set
+            growing.on_wait_ahead = self._changed.set
         try:
             while self._growing is None or self._growing.missing():
                 self._assign(self._growing, time.monotonic())
@@ -116,7 +116,7 @@ class Download:
         if growing is None:
             self._begin(now)
             return
-        missing, wanted = growing.missing(), growing.wanted()
+        missing, wanted = growing.missing(), growing.awaited_offsets()
         self._urgent = self._urgent or bool(wanted)  # by readers of another process
         level = self._level(growing, now)
         # What readers wait for is watched, and towards the end, when all is on its way, everything.
@@ -302,7 +302,7 @@ class Download:
         """The source has confirmed the blob: from now on readers may follow."""
         growing = self._growing = await self._grow(body.total)
         self._choice.confirmed = True
-        growing.on_wait = self._changed.set
+        growing.on_wait_ahead = self._changed.set
         segment.stop = min(segment.stop, growing.size)
         self._changed.set()
         return growing

@@ -23,11 +23,11 @@ async def exclusive(store: Store, digest: Digest) -> AsyncIterator[None]:
     """
     lease = None
     with suppress(StoreError):
-        while (lease := await store.lease(digest)) is None:  # noqa: ASYNC110  # a file lock
+        while (lease := await store.acquire_lease(digest)) is None:  # noqa: ASYNC110  # a file lock
             await asyncio.sleep(POLL_SECONDS)
     try:
         yield
     finally:
         if lease is not None:
             with suppress(StoreError):
-                await run_to_completion(store.give_up(lease))
+                await run_to_completion(store.release_lease(lease))

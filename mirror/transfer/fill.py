@@ -78,7 +78,7 @@ class Fill:
             elif self._growing is None:
                 opened(None)
         except StoreError as error:
-            self._context.store.failed(error)
+            self._context.store.report_write_failure(error)
             raise
         finally:
             if following.growing is not None:
@@ -89,7 +89,7 @@ class Fill:
         try:
             if present:
                 opened(None)
-                await self._context.store.discard(partial)  # what locking it has made
+                await self._context.store.discard_partial(partial)  # what locking it has made
             else:
                 with self._context.metrics.fills_running.track_inprogress():
                     await self._fill(partial, opened)
@@ -110,7 +110,7 @@ class Fill:
             await self._blame(parts)
             elsewhere = bool(self._uncaught())
             # While nobody has had a byte of it, it can be asked for again without anybody noticing.
-            if not self._growing_file().untouched or (again and not elsewhere):
+            if not self._growing_file().unread or (again and not elsewhere):
                 await self._discard(partial)
                 raise self._wrong(elsewhere)
             log.warning("wrong bytes from upstream, asking again", **self._about())
@@ -131,7 +131,7 @@ class Fill:
     async def _discard(self, partial: Partial) -> None:
         """That it cannot be is found out by the next fill, and no matter of this one."""
         with suppress(StoreError):
-            await self._context.store.discard(partial)
+            await self._context.store.discard_partial(partial)
 
     async def _download(self, partial: Partial, opened: Opened) -> Parts:
         """Until nothing is missing; which source brought what."""
@@ -144,7 +144,7 @@ class Fill:
         size = self._link.size if self._link else None
         if size is not None and partial.chunks is None:
             # Done while the upstream has not answered yet.
-            preparing = self._context.store.prepare(partial, size, self._context.settings.chunk_size)
+            preparing = self._context.store.preallocate(partial, size, self._context.settings.chunk_size)
             self._preparing = self._context.tasks.spawn(preparing, name=f"prepare {self._digest}")
         order = DownloadOrder(
             self._repository,
@@ -216,13 +216,13 @@ class Fill:
         settings = self._context.settings
         if self._preparing is not None:
             await self._preparing
-        self._growing = await self._context.store.grow(
+        self._growing = await self._context.store.open_growing_file(
             partial, size, settings.chunk_size, verify_first=settings.verify_first
         )
         self._start_verifying()
         opened(self._growing)
         # Nobody waits for it: what comes is not yet there.
-        self._context.tasks.spawn(self._context.store.fit(), name=f"make room for {self._digest}")
+        self._context.tasks.spawn(self._context.store.evict_excess(), name=f"make room for {self._digest}")
         return self._growing
 
     async def _size(self, announced: int | None) -> int:
@@ -242,14 +242,14 @@ class Fill:
 
     def _start_verifying(self) -> None:
         self._verifying = self._context.tasks.spawn(
-            self._growing_file().verify_on(), name=f"verify {self._digest}"
+            self._growing_file().hash_contiguous(), name=f"verify {self._digest}"
         )
 
     async def _verify(self) -> VerifiedFile | None:
         """The finished file, released to its readers; None when it is not what its name says."""
         if self._verifying is not None:
             await self._verifying
-        return self._growing_file().settle()
+        return self._growing_file().complete()
 
     def _growing_file(self) -> GrowingFile:
         if self._growing is None:
@@ -261,7 +261,7 @@ class Fill:
         await stop_task(self._verifying)
         if self._growing is not None:
             self._growing.close()
-        await self._context.store.release(partial)
+        await self._context.store.release_partial(partial)
 
     def _about(self) -> dict[str, object]:
         return {"repository": str(self._repository), "digest": str(self._digest)}

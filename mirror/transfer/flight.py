@@ -77,7 +77,7 @@ class Flight:
     def land(self, error: UpstreamError | StoreError | None) -> None:
         self.error = error
         if error is not None and isinstance(self._brought, GrowingFile):
-            self._brought.fail(error, spoilt=isinstance(error, WrongBytes))
+            self._brought.fail(error, corrupt=isinstance(error, WrongBytes))
         self._boarding.set()
         self._landed.set()
         self._settled.set()

@@ -75,7 +75,7 @@ class FillFollower:
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
-                        await self.growing.awaited()
+                        await self.growing.wait_for_reader()
 
     def _look(self) -> int | None:
         """Let readers have what has come; the offset that they wait at for more."""
@@ -83,31 +83,31 @@ class FillFollower:
         if growing is None or followed is None:
             return None
         # In this order: what is verified is marked before it loses its name.
-        gone = followed.gone
-        if not growing.observe(followed.look()) or (gone and not growing.verified):
+        gone = followed.is_unlinked
+        if not growing.update_chunks(followed.refresh()) or (gone and not growing.verified):
             # It was wrong, or there was no room for it: that cannot be told here.
             raise PartialLost(f"{self._digest}: what another process has downloaded was thrown away")
-        wish = growing.wish()
-        followed.wish(wish)
+        wish = growing.priority_offset()
+        followed.request(wish)
         return wish
 
     async def _begin(self, link: Link | None, opened: Callable[[GrowingFile], None]) -> None:
         """Let readers follow, if something has come and the repository may have it (invariant 5)."""
-        if self._followed is not None and self._followed.gone:
+        if self._followed is not None and self._followed.is_unlinked:
             self.close()
         if self._followed is None:
-            self._followed = await self._store.follow(self._digest)
+            self._followed = await self._store.open_remote_partial(self._digest)
         # Before the first byte the upstream of who fills may still say that there is no such blob.
-        if self._followed is None or not self._followed.look().received():
+        if self._followed is None or not self._followed.refresh().received():
             return
         if link is None:
             link = Link(size=await self._upstream.head_blob(self._repository.path, self._digest))
             await self._store.add_link(self._repository, self._digest, link)
-        chunks = self._followed.look()
+        chunks = self._followed.refresh()
         if link.size not in (None, chunks.size) or chunks.verified:
             return  # to be had from the store, in a moment or never
         log.debug("following another process", digest=str(self._digest))
-        self.growing = self._store.follower(self._followed, verify_first=self._verify_first)
+        self.growing = self._store.remote_growing_file(self._followed, verify_first=self._verify_first)
         opened(self.growing)
 
     async def _over(self, partial: Partial | None, held: LocalContent) -> tuple[Partial | None, LocalContent]:
@@ -117,7 +117,7 @@ class FillFollower:
             return partial, held
         try:
             self._look()
-            if partial is not None and not held.present and partial.continues(followed):
+            if partial is not None and not held.present and partial.is_continuation_of(followed):
                 log.info("going on with what another process began", digest=str(self._digest))
                 growing.take_over(partial)
                 return partial, held
@@ -137,5 +137,5 @@ class FillFollower:
     async def _give_up(self, partial: Partial) -> None:
         """Also where the disk does not let go of the names: others wait for the lock."""
         with suppress(StoreError):
-            await self._store.discard(partial)
-        await self._store.release(partial)
+            await self._store.discard_partial(partial)
+        await self._store.release_partial(partial)

@@ -45,10 +45,10 @@ class SmallFill:
         try:
             lease = await self._lease()
         except StoreError as error:
-            self._context.store.failed(error)
+            self._context.store.report_write_failure(error)
             raise
         if lease.present:
-            await self._context.store.give_up(lease)
+            await self._context.store.release_lease(lease)
             opened(None)
             return
         with self._context.metrics.fills_running.track_inprogress():
@@ -58,7 +58,8 @@ class SmallFill:
         """It takes one request: nothing of it can be left for later."""
 
     async def _lease(self) -> Lease:
-        while (lease := await self._context.store.lease(self._digest)) is None:  # noqa: ASYNC110  # a file lock
+        store = self._context.store
+        while (lease := await store.acquire_lease(self._digest)) is None:  # noqa: ASYNC110  # a file lock
             await asyncio.sleep(POLL_SECONDS)
         return lease
 
@@ -66,10 +67,10 @@ class SmallFill:
         try:
             data = await self._download()
         except BaseException:
-            await self._context.store.give_up(lease)
+            await self._context.store.release_lease(lease)
             raise
         opened(data)
-        await self._context.store.keep(self._repository, lease, Content(self._link, data))
+        await self._context.store.put_small_blob(self._repository, lease, Content(self._link, data))
 
     async def _download(self) -> bytes:
         size = self._link.size

@@ -112,7 +112,7 @@ class BodySender:
         while offset < span.stop:
             stop = min(await reader.wait_readable(offset), span.stop)
             ahead = reader.read_ahead(stop)
-            while offset < stop and not ahead.halted():
+            while offset < stop and not ahead.stopped():
                 await ahead.wait(offset)
                 offset = await self._writer.send(ahead, offset)
                 if offset < span.stop:
@@ -193,7 +193,7 @@ class _SendfileWriter:
     def _step(self) -> bool:
         """Send what the socket takes, up to TURN_BYTES; return whether nothing more can be sent now."""
         ahead, offset = self._ahead, self._offset
-        size = min(TURN_BYTES, ahead.look(offset) - offset)
+        size = min(TURN_BYTES, ahead.ready_until(offset) - offset)
         if size == 0:
             return True
         try:
@@ -221,7 +221,7 @@ class _TlsWriter:
         self._writer = writer
 
     async def send(self, ahead: ReadAhead, offset: int) -> int:
-        while size := min(TLS_READ_BYTES, ahead.look(offset) - offset):
+        while size := min(TLS_READ_BYTES, ahead.ready_until(offset) - offset):
             piece = _pread(ahead.file.fileno(), size, offset)
             await self._writer.write(piece)
             self.sent += len(piece)

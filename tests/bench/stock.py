@@ -94,8 +94,8 @@ def put_images(folder: CacheDirectory, images: Sequence[Image]) -> None:
 
 def put_blobs(folder: CacheDirectory, blobs: dict[Digest, bytes]) -> None:
     """As a fill of small ones ends: each is claimed, all are kept."""
-    claims = folder.lease(list(blobs))
-    folder.keep([(claim, blobs[claim.digest]) for claim in claims if claim is not None])
+    claims = folder.acquire_leases(list(blobs))
+    folder.put_small_blobs([(claim, blobs[claim.digest]) for claim in claims if claim is not None])
 
 
 def _descriptor(media_type: str, data: bytes) -> dict[str, object]:

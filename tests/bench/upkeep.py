@@ -43,7 +43,7 @@ class Upkeep:
                     put_blobs(folder, {digest: data})
             with self._timed("touch"):
                 folder.blobs.touch(dict.fromkeys(blobs, time.time() - LONG_AGO))
-            held = folder.room().held
+            held = folder.room().used
         settings = CacheSettings(dir=self._cache, max_size=Amount(held - size), min_free=Amount(0))
         with closing(CacheDirectory(self._cache, settings)) as folder:
             folder.open_connections()

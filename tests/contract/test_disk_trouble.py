@@ -163,7 +163,7 @@ async def test_what_was_not_used_for_long_makes_room(hub: FakeRegistry, small_di
         for tag in ("a", "b", "c", "d"):
             image = an_image(hub, tag)
             await pulled(mirror, image)
-            await store.flush_used()
+            await store.flush_last_use()
             await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, 1.0))
         assert await troubles(mirror) == set()
         assert hub.requests("GET", image.layers[1]) == 1

@@ -63,7 +63,7 @@ async def elsewhere(mirror: Running, work: Callable[[CacheDirectory], object]) -
 
 async def age_everything(mirror: Running) -> None:
     """As if nobody had used anything for a while."""
-    await mirror.service._store.flush_used()
+    await mirror.service._store.flush_last_use()
     shift = "UPDATE Cache SET access_time = access_time - ?"
     await elsewhere(mirror, lambda folder: folder.blobs._cache._sql(shift, (2 * IN_USE,)))
 
@@ -76,7 +76,7 @@ async def test_a_pinned_image_stays_and_everything_is_pulled_right(hub: FakeRegi
         for image in images:
             await pull(mirror.address, image)
             await age_everything(mirror)
-        await mirror.service._store.tidy()
+        await mirror.service._store.evict()
         size, _ = await mirror.service._store.stats()
         assert size <= 3 * (LAYER + 2000)
         asked = len(hub.log)

@@ -54,9 +54,9 @@ def adopt(folder: CacheDirectory) -> None:
             partial.write(gap.start, [LARGE[gap.start : gap.stop]], None)
             chunks.record(gap.start, gap.length)
         hasher = Hasher(digest)
-        partial.hash_on(hasher, len(LARGE))
+        partial.hash_until(hasher, len(LARGE))
         assert hasher.matches()
-        folder.adopt(partial.verified())
+        folder.adopt(partial.verified_file())
     folder.index.add_links(X, {digest: Link(size=len(LARGE))})
     partial.discard()
     partial.release()
@@ -64,12 +64,12 @@ def adopt(folder: CacheDirectory) -> None:
 
 def keep(folder: CacheDirectory) -> None:
     """A small blob."""
-    (claim,) = folder.lease([digest_of(SMALL)])
+    (claim,) = folder.acquire_leases([digest_of(SMALL)])
     assert claim is not None
     if claim.present:
         claim.release()
     else:
-        folder.keep([(claim, SMALL)])
+        folder.put_small_blobs([(claim, SMALL)])
 
 
 def put_manifest(folder: CacheDirectory) -> None:
@@ -92,7 +92,7 @@ def evict(folder: CacheDirectory) -> None:
 
 
 def set_aside(folder: CacheDirectory) -> None:
-    folder.blobs.set_aside(digest_of(HERE))
+    folder.blobs.quarantine(digest_of(HERE))
 
 
 def opening(folder: CacheDirectory) -> None:
@@ -130,7 +130,7 @@ def prepared(path: Path) -> None:
     """A folder with one blob in it."""
     shutil.rmtree(path, ignore_errors=True)
     with closing(CacheDirectory(path)) as folder:
-        folder.put_small(digest_of(HERE), HERE)
+        folder.put_small_blob(digest_of(HERE), HERE)
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -173,7 +173,7 @@ def complaints(path: Path, operation: Callable[[CacheDirectory], None]) -> list[
     """What is not as it should be after a crash: the folder as such, and doing it again."""
     found: list[str] = []
     with closing(CacheDirectory(path)) as folder:
-        found += [f"trouble: {each}" for each in folder.troubles.all()]
+        found += [f"trouble: {each}" for each in folder.health.faults()]
         found += wrong(folder)
         for data in (LARGE, SMALL, HERE, MANIFEST.data):
             read = folder.read(digest_of(data), len(LARGE))

@@ -72,7 +72,7 @@ def complaints(cache: Path) -> list[str]:
     """What is not as it should be in the folder of a mirror that is stopped."""
     unknown = [name for name in os.listdir(cache) if name not in ROOT]
     with closing(CacheDirectory(cache)) as folder:
-        found = [f"trouble: {each}" for each in folder.troubles.all()]
+        found = [f"trouble: {each}" for each in folder.health.faults()]
         for repair in (False, True):
             steps = list(Fsck(cache / "blobs", folder.blobs, FsckCursor(), repair=repair).steps())
             findings = [step.finding for step in steps if step.finding is not None]

@@ -28,13 +28,13 @@ def opened(path: Path) -> CacheDirectory:
 
 
 def keep(folder: CacheDirectory, data: bytes) -> None:
-    (claim,) = folder.lease([DIGESTS[data]])
+    (claim,) = folder.acquire_leases([DIGESTS[data]])
     if claim is None:
         return
     if claim.present:
         claim.release()
     else:
-        folder.keep([(claim, data)])
+        folder.put_small_blobs([(claim, data)])
 
 
 def fill(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
@@ -49,9 +49,9 @@ def fill(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
             partial.write(gap.start, [data[gap.start : gap.stop]], None)
             chunks.record(gap.start, gap.length)
         hasher = Hasher(digest)
-        partial.hash_on(hasher, len(data))
+        partial.hash_until(hasher, len(data))
         assert hasher.matches(), "what was resumed is wrong"
-        folder.adopt(partial.verified())
+        folder.adopt(partial.verified_file())
         folder.index.add_links(repository, {digest: Link(size=len(data))})
     partial.discard()
     partial.release()
@@ -85,7 +85,7 @@ def main(path: Path, seed: int) -> None:
                 folder.index.put_tag(repository, Tag(f"t{chance.randrange(9)}"), entry)
             else:
                 folder.evict()
-        assert not folder.troubles.all(), folder.troubles.all()
+        assert not folder.health.faults(), folder.health.faults()
         print("round", flush=True)
 
 

@@ -42,7 +42,7 @@ async def test_last_use_is_written_in_batches(tmp_path: Path, monkeypatch: pytes
 
     async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
         store = mirror.service._store
-        flush = store.flush_used
+        flush = store.flush_last_use
 
         async def counted() -> None:
             if (failure := next(failures, None)) is not None:
@@ -51,7 +51,7 @@ async def test_last_use_is_written_in_batches(tmp_path: Path, monkeypatch: pytes
             if not store._used:
                 flushed.set()
 
-        monkeypatch.setattr(store, "flush_used", counted)
+        monkeypatch.setattr(store, "flush_last_use", counted)
         digest = hub.add_blob("library/x", b"x")
         await get(mirror.address, f"/v2/library/x/blobs/{digest}")
         await flushed.wait()

@@ -23,7 +23,7 @@ from diskcache.core import MODE_BINARY
 from mirror.oci.digest import Digest
 from mirror.store.blobs.diskcache_disk import POLICY, AdoptingDisk, VerifiedFile
 from mirror.store.database import BUSY_SECONDS, Database
-from mirror.store.lock import share, unread
+from mirror.store.lock import lock_if_unread, lock_shared
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -60,7 +60,7 @@ class EvictedBlob:
 
     digest: Digest
     size: int
-    why: EvictionReason = EvictionReason.ROOM
+    reason: EvictionReason = EvictionReason.ROOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class BlobRow:
     name: str
     size: int
 
-    def gone(self, why: EvictionReason) -> EvictedBlob:
+    def evicted(self, why: EvictionReason) -> EvictedBlob:
         return EvictedBlob(Digest.parse(self.digest), self.size, why)
 
 
@@ -84,8 +84,8 @@ START: Position = (-math.inf, 0)
 class Eviction:
     """What is gone; up to and including `passed` there is nothing but what was to be kept."""
 
-    gone: list[EvictedBlob]
-    passed: Position
+    evicted: list[EvictedBlob]
+    resume_after: Position
 
 
 class BlobStore:
@@ -94,7 +94,7 @@ class BlobStore:
     def __init__(self, folder: Path, quarantine: Path) -> None:
         self.folder = folder
         self._quarantine = quarantine
-        self.on_forgotten: Callable[[], object] = bool  # called when what was thought to be here is not
+        self.on_entry_dropped: Callable[[], object] = bool  # called when what was thought to be here is not
         self.database = Database(
             folder,
             timeout=BUSY_SECONDS,
@@ -120,15 +120,15 @@ class BlobStore:
         try:
             file = open(path, "rb")  # noqa: SIM115  # handed to the caller
         except FileNotFoundError:
-            self.forget(BlobRow(str(digest), str(path.relative_to(self.database.folder)), int(size)))
+            self.drop_entry(BlobRow(str(digest), str(path.relative_to(self.database.folder)), int(size)))
             return None
         except OSError as error:
             self._unreadable(digest, error)
             return None
-        share(file.fileno())
+        lock_shared(file.fileno())
         if os.fstat(file.fileno()).st_size != int(size):
             file.close()
-            self.set_aside(digest)
+            self.quarantine(digest)
             return None
         return OpenBlob(file, int(size))
 
@@ -144,7 +144,7 @@ class BlobStore:
                 self._unreadable(digest, error)
                 return None
 
-    def doubt(self, digest: Digest) -> None:
+    def quarantine_if_unreadable(self, digest: Digest) -> None:
         """It could not be read to its end: set it aside, if that is because of its file."""
         blob = self.open(digest)
         if blob is None:
@@ -156,17 +156,17 @@ class BlobStore:
             except OSError as error:
                 self._unreadable(digest, error)
 
-    def set_aside(self, digest: Digest) -> None:
+    def quarantine(self, digest: Digest) -> None:
         """Quarantine a file that is not what its name says; from now on the blob is a miss."""
         log.error("blob corrupt on disk, set aside", digest=str(digest), quarantine=str(self._quarantine))
         row = self.row(str(digest))
         if row is None:
             return
         # Entry first, file second (invariant 8).
-        self.forget(row)
-        self.quarantine(self.database.folder / row.name)
+        self.drop_entry(row)
+        self.quarantine_file(self.database.folder / row.name)
 
-    def quarantine(self, path: Path) -> None:
+    def quarantine_file(self, path: Path) -> None:
         """Move a file out of the store; whoever wants to can look at it there."""
         if not self._quarantine.is_dir():
             self._quarantine.mkdir(mode=0o700, exist_ok=True)
@@ -202,15 +202,15 @@ class BlobStore:
         found = self._cache._sql("SELECT key, filename, size FROM Cache WHERE key = ?", (digest,)).fetchone()
         return None if found is None else BlobRow(str(found[0]), str(found[1]), int(found[2]))
 
-    def forget(self, row: BlobRow) -> None:
+    def drop_entry(self, row: BlobRow) -> None:
         """Remove an entry whose file is wrong or gone, unless it has got another since; the file stays.
 
         What is in memory of it may well be right, and would keep it from being fetched anew.
         """
         if self._removed(row):
-            self.on_forgotten()
+            self.on_entry_dropped()
 
-    def enter(self, row: BlobRow) -> None:
+    def add_entry(self, row: BlobRow) -> None:
         """An entry for a file that is in its place and was verified."""
         self._cache._sql(
             "INSERT OR IGNORE INTO Cache"
@@ -238,11 +238,11 @@ class BlobStore:
                 continue
             passing = False
             if self._evicted(row, used=False):
-                gone.append(row.gone(EvictionReason.ROOM))
+                gone.append(row.evicted(EvictionReason.ROOM))
                 left -= row.size
         return Eviction(gone, passed)
 
-    def evict_used(self, since: float, excess: int, keep: Container[str], small: int) -> list[EvictedBlob]:
+    def evict_in_use(self, since: float, excess: int, keep: Container[str], small: int) -> list[EvictedBlob]:
         """As `evict`, of what was used since a moment; of the first ROWS what is above `small` first."""
         gone: list[EvictedBlob] = []
         rows = (row for _, row in self._oldest(math.inf, (since, 0)))
@@ -251,7 +251,7 @@ class BlobStore:
             if excess <= 0:
                 break
             if row.digest not in keep and self._evicted(row, used=True):
-                gone.append(row.gone(EvictionReason.USED))
+                gone.append(row.evicted(EvictionReason.USED))
                 excess -= row.size
         return gone
 
@@ -260,7 +260,7 @@ class BlobStore:
 
         Who has looked it up by now, and not opened it, does not find it; who has opened it can read it.
         """
-        with unread(self.folder / row.name) as idle:
+        with lock_if_unread(self.folder / row.name) as idle:
             if idle is False or (used and not idle):
                 return False
             # Entry first, file second (invariant 8).
@@ -293,7 +293,7 @@ class BlobStore:
         """Bytes of all blobs."""
         return int(self._cache.reset("size"))
 
-    def known(self, digests: Iterable[str]) -> dict[str, tuple[int, float]]:
+    def sizes_and_last_use(self, digests: Iterable[str]) -> dict[str, tuple[int, float]]:
         """Size, and when last used (seconds since the epoch), of those that are here."""
         found: dict[str, tuple[int, float]] = {}
         asked = list(digests)
@@ -367,4 +367,4 @@ class BlobStore:
         """Set aside what the disk does not give; raises `error` where that is not the file's fault."""
         if error.errno not in BAD:
             raise error
-        self.set_aside(digest)
+        self.quarantine(digest)

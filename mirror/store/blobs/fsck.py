@@ -159,10 +159,10 @@ class Fsck:
         """Entry first, file second (invariant 8)."""
         if not self._repair:
             return Finding(row.digest, wrong)
-        self._blobs.forget(row)
+        self._blobs.drop_entry(row)
         if keep_file:
             return Finding(row.digest, wrong, "entry removed")
-        self._blobs.quarantine(self._folder / row.name)
+        self._blobs.quarantine_file(self._folder / row.name)
         return Finding(row.digest, wrong, "entry removed, file set aside")
 
     def _file(self, name: str) -> Iterator[FsckStep]:
@@ -187,14 +187,14 @@ class Fsck:
     def _set_aside(self, name: str, wrong: Damage) -> Finding:
         if not self._repair:
             return Finding(name, wrong)
-        self._blobs.quarantine(self._folder / name)
+        self._blobs.quarantine_file(self._folder / name)
         return Finding(name, wrong, "file set aside")
 
     def _entered(self, row: BlobRow) -> Finding:
         if not self._repair:
             return Finding(row.name, Damage.LEFT)
         os.chmod(self._folder / row.name, 0o400)
-        self._blobs.enter(row)
+        self._blobs.add_entry(row)
         return Finding(row.name, Damage.LEFT, "entry made")
 
     def _superfluous(self, name: str) -> Finding:

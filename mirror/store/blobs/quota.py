@@ -16,7 +16,7 @@ class DiskRoom:
 
     total: int
     free: int
-    held: int
+    used: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,16 @@ class Quota:
     max_age: float = math.inf
 
     @classmethod
-    def of(cls, settings: CacheSettings, total: int) -> "Quota":
+    def for_disk(cls, settings: CacheSettings, total: int) -> "Quota":
         """What the settings mean on a file system of `total` bytes."""
         return cls(settings.max_size.of(total), settings.min_free.of(total), settings.max_age)
 
     def excess(self, room: DiskRoom) -> int:
         """How many bytes must go."""
-        over = room.held - self.max_size if self.max_size else 0
+        over = room.used - self.max_size if self.max_size else 0
         return max(over, self.min_free - room.free, 0)
 
-    def allows(self, room: DiskRoom) -> int:
+    def size_limit(self, room: DiskRoom) -> int:
         """How many bytes the cache may hold, others on the file system left as they are."""
-        free = max(0, room.held + room.free - self.min_free)
+        free = max(0, room.used + room.free - self.min_free)
         return min(self.max_size, free) if self.max_size else free

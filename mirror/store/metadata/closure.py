@@ -62,7 +62,7 @@ class Closures:
         self._index = index
         self._read = read
         self._known = known
-        self.met: Named = {}
+        self.visited: Named = {}
 
     def parts(self, repository: Repository, root: Part, platforms: tuple[str, ...] = ()) -> Iterator[Part]:
         """Everything, each digest once, the root first; of an index only these platforms, if any."""
@@ -75,17 +75,17 @@ class Closures:
             seen.add(part.digest)
             yield part
             if part.is_manifest:
-                named = _chosen(self.named(part.digest), platforms)
+                named = _chosen(self.children(part.digest), platforms)
                 todo += (replace(each, refers=True) for each in named) if part.refers else named
                 todo += self._referring(repository, part.digest)
 
-    def named(self, digest: Digest) -> tuple[Part, ...]:
+    def children(self, digest: Digest) -> tuple[Part, ...]:
         """What a manifest names; nothing if it is not here."""
         if self._known is None:
             return self._read_named(digest) or ()
-        found = self.met.get(digest) or self._known.get(digest) or self._read_named(digest)
+        found = self.visited.get(digest) or self._known.get(digest) or self._read_named(digest)
         if found is not None:
-            self.met[digest] = found
+            self.visited[digest] = found
         return found or ()
 
     def _read_named(self, digest: Digest) -> tuple[Part, ...] | None:
@@ -109,7 +109,7 @@ class Closures:
                 yield Part(each.digest, each.size, True, refers=True)
         for name in self.referring_tags(repository, digest):
             entry = self._index.tag(repository, Tag(name))
-            if entry is not None and (found := parsed(entry.digest)) is not None:
+            if entry is not None and (found := digest_or_none(entry.digest)) is not None:
                 yield Part(found, entry.size, True, refers=True)
 
     def referring_tags(self, repository: Repository, digest: Digest) -> list[str]:
@@ -117,7 +117,7 @@ class Closures:
         return self._index.tags(repository, "", MOST_TAGS, str(referrers_tag(digest)))
 
 
-def parsed(text: str) -> Digest | None:
+def digest_or_none(text: str) -> Digest | None:
     """The digest, or None for what is none."""
     try:
         return Digest.parse(text)

@@ -150,7 +150,7 @@ class Index:
             if not self.tags(repository, "", 1) and not self.links(repository, "", 1):
                 self._cache.delete(f"repository:{repository}")
 
-    def rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """What a statement of SQL yields, for what looks at the links of all repositories (`store.usage`)."""
         found: list[tuple[Any, ...]] = self._cache._sql(statement, values).fetchall()
         return found
@@ -163,7 +163,7 @@ class Index:
         """Of the rows whose keys begin with `kind` and `prefix` and sort after `kind` and `after`."""
         later, first = f"{kind}{after}", f"{kind}{prefix}"
         bound = "key > ?" if later >= first and after else "key >= ?"
-        return self.rows(
+        return self.query(
             f"SELECT {columns} FROM Cache WHERE {bound} AND key < ? ORDER BY key LIMIT ?",  # noqa: S608  # ours
             # U+10FFFF sorts after every character a name can have.
             (max(later, first), f"{first}\U0010ffff", limit),

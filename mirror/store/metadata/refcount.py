@@ -32,14 +32,14 @@ class BlobUse:
 
 
 class ReferenceCounts:
-    """`once`: what many link is not counted again; for who changes nothing and goes through everything."""
+    """`memoise`: what many link is not counted again; for who changes nothing and goes through everything."""
 
-    def __init__(self, index: Index, *, once: bool = False) -> None:
+    def __init__(self, index: Index, *, memoise: bool = False) -> None:
         self._index = index
-        self._once = once
+        self._memoise = memoise
         self._many: dict[str, list[BlobUse]] = {}
 
-    def of(self, digests: Iterable[str]) -> dict[str, list[BlobUse]]:
+    def uses(self, digests: Iterable[str]) -> dict[str, list[BlobUse]]:
         """By digest; nothing for what nobody links."""
         found: dict[str, list[BlobUse]] = {}
         asked: list[str] = []
@@ -54,15 +54,17 @@ class ReferenceCounts:
 
     def _count(self, digests: list[str]) -> dict[str, list[BlobUse]]:
         found: dict[str, list[BlobUse]] = {}
-        for digest, upstream, links, first in self._index.rows(COUNT % ",".join("?" * len(digests)), digests):
+        for digest, upstream, links, first in self._index.query(
+            COUNT % ",".join("?" * len(digests)), digests
+        ):
             found.setdefault(digest, []).append(BlobUse(upstream, links, first))
-        if self._once:
+        if self._memoise:
             self._many |= {digest: uses for digest, uses in found.items() if _sum(uses) > MANY}
         return found
 
     def links(self, digests: Iterable[str]) -> dict[str, int]:
         """How many repositories link each."""
-        return {digest: _sum(uses) for digest, uses in self.of(digests).items()}
+        return {digest: _sum(uses) for digest, uses in self.uses(digests).items()}
 
 
 def _sum(uses: Iterable[BlobUse]) -> int:

@@ -76,7 +76,7 @@ class ChunkMap:
         return chunks
 
     @classmethod
-    def seen(cls, descriptor: int, before: "ChunkMap | None" = None) -> "ChunkMap | None":
+    def snapshot(cls, descriptor: int, before: "ChunkMap | None" = None) -> "ChunkMap | None":
         """A copy of the map as it is now, for who does not hold the lock; None while there is none.
 
         `before`: an earlier copy, which is returned if nothing has changed.
@@ -157,14 +157,14 @@ class ChunkMap:
         """Bytes that are here, contiguous or not."""
         return sum(self._counts)
 
-    def wished(self) -> list[int]:
+    def requested_offsets(self) -> list[int]:
         """The offsets, of bytes that are not here, that readers of other processes wait at."""
-        wished = [wish - 1 for wish in self.slots() if 0 < wish <= len(self)]
+        wished = [wish - 1 for wish in self.requests() if 0 < wish <= len(self)]
         return [
             index * self.chunk_size + self.count(index) for index in wished if not self._is_complete(index)
         ]
 
-    def slots(self) -> Sequence[int]:
+    def requests(self) -> Sequence[int]:
         """The wishes as they are written."""
         return WISHED.unpack_from(self._memory, WISHED_AT)
 

@@ -51,9 +51,11 @@ class GrowingFile:
         """
         self.digest = partial.digest
         self.size = chunks.size
-        self.untouched = True  # no reader has had a byte
+        self.unread = True  # no reader has had a byte
         self.chunk_size = chunks.chunk_size
-        self.on_wait: Callable[[], object] = bool  # called when a reader waits ahead of what is contiguous
+        self.on_wait_ahead: Callable[[], object] = (
+            bool  # called when a reader waits ahead of what is contiguous
+        )
         self.make_room: MakeRoom | None = None  # called, once, when the disk is full: how much is to come
         self._withheld = verify_first or chunks.size <= HELD_WHOLE
         self._last_chunk = (len(chunks) - 1) * chunks.chunk_size
@@ -66,7 +68,7 @@ class GrowingFile:
         self._waiting: dict[object, int] = {}
         self._verified = False
         self._failure: Exception | None = None
-        self._spoilt = False
+        self._corrupt = False
         self._changed = asyncio.Event()  # for readers
         self._waking: asyncio.TimerHandle | None = None
         self._written = asyncio.Event()  # for the verifier
@@ -88,12 +90,12 @@ class GrowingFile:
 
         Raises what the fill failed with: no more will come, and the reader must be cut short.
         """
-        if self._spoilt and self._failure is not None:
+        if self._corrupt and self._failure is not None:
             raise self._failure.with_traceback(None)
         readable = self.readable(offset)
         if readable <= offset and not self._verified:
             readable = await self._wait(offset)
-        self.untouched = False
+        self.unread = False
         return readable
 
     async def _wait(self, offset: int) -> int:
@@ -101,7 +103,7 @@ class GrowingFile:
         self._waiting[waiter] = offset
         self._awaited.set()
         if offset > self._chunks.contiguous():
-            self.on_wait()
+            self.on_wait_ahead()
         try:
             while (readable := self.readable(offset)) <= offset and not self._verified:
                 if self._failure is not None:
@@ -113,7 +115,7 @@ class GrowingFile:
             if not self._waiting:
                 self._awaited.clear()
 
-    async def awaited(self) -> None:
+    async def wait_for_reader(self) -> None:
         """Until a reader waits."""
         await self._awaited.wait()
 
@@ -127,17 +129,17 @@ class GrowingFile:
     def received(self) -> int:
         return self._chunks.received()
 
-    def wanted(self) -> list[int]:
+    def awaited_offsets(self) -> list[int]:
         """The offsets that readers wait at, those of other processes too."""
-        return sorted([*self._waiting.values(), *self._chunks.wished()])
+        return sorted([*self._waiting.values(), *self._chunks.requested_offsets()])
 
-    def wish(self) -> int | None:
+    def priority_offset(self) -> int | None:
         """The one offset to tell another process of: where who jumped ahead waits, or else who did not."""
         waiting = self._waiting.values()
         contiguous = self._chunks.contiguous()
         return min((each for each in waiting if each > contiguous), default=min(waiting, default=None))
 
-    def observe(self, chunks: ChunkMap) -> bool:
+    def update_chunks(self, chunks: ChunkMap) -> bool:
         """What the process that fills it has written by now.
 
         False when that threw away what readers here have had: they must be cut short.
@@ -146,7 +148,7 @@ class GrowingFile:
             return True
         if chunks.epoch != self._chunks.epoch:
             same = (chunks.size, chunks.chunk_size) == (self.size, self.chunk_size)
-            if not same or not self.untouched:
+            if not same or not self.unread:
                 return False
         self._chunks = chunks
         self._verified = chunks.verified
@@ -195,7 +197,7 @@ class GrowingFile:
             await make_room(self.size - self.received())
             await self._write(offset, parts, hasher)
 
-    async def verify_on(self) -> None:
+    async def hash_contiguous(self) -> None:
         """Hash what `write` has not, as it becomes contiguous, until all is; runs beside it. StoreError."""
         while self._hasher.offset < self.size:
             if self._hashing or self._chunks.contiguous() <= self._hasher.offset:
@@ -205,30 +207,30 @@ class GrowingFile:
             self._hashing = True
             try:
                 stop = self._chunks.contiguous()
-                await run_to_completion(self._executor.run(self._partial.hash_on, self._hasher, stop))
+                await run_to_completion(self._executor.run(self._partial.hash_until, self._hasher, stop))
             finally:
                 self._hashing = False
 
-    def settle(self) -> VerifiedFile | None:
+    def complete(self) -> VerifiedFile | None:
         """The whole is here: release it to the readers if it is what its name says; else None."""
         if self._hasher.offset != self.size or not self._hasher.matches():
             return None
         self._verified = True
         self._chunks.set_verified()
         self._wake()
-        return self._partial.verified()
+        return self._partial.verified_file()
 
-    async def hashes(self, spans: Sequence[Span]) -> list[bytes]:
+    async def span_hashes(self, spans: Sequence[Span]) -> list[bytes]:
         """As `Partial.hashes`; once everything is here. StoreError."""
-        return await run_to_completion(self._executor.run(self._partial.hashes, spans))
+        return await run_to_completion(self._executor.run(self._partial.span_hashes, spans))
 
-    def fail(self, error: Exception, *, spoilt: bool = False) -> None:
-        """Tell the readers that no more will come, and why; `spoilt`: nor is what is here to be sent."""
-        self._failure, self._spoilt = error, spoilt
+    def fail(self, error: Exception, *, corrupt: bool = False) -> None:
+        """Tell the readers that no more will come, and why; `corrupt`: nor is what is here to be sent."""
+        self._failure, self._corrupt = error, corrupt
         self._wake()
 
-    def is_spoilt(self) -> bool:
-        return self._spoilt
+    def is_corrupt(self) -> bool:
+        return self._corrupt
 
     async def restart(self) -> None:
         """Forget what was written: it is wrong. Only while nothing of it could have been read."""
@@ -252,7 +254,7 @@ class GrowingFile:
         ahead = max((readable - offset for readable, offset in found), default=0)
         if ahead <= 0:
             return
-        if ahead >= ENOUGH or self.untouched or max(found)[0] >= self._last_chunk:
+        if ahead >= ENOUGH or self.unread or max(found)[0] >= self._last_chunk:
             self._wake()
         elif self._waking is None:
             self._waking = asyncio.get_running_loop().call_later(SOON, self._wake)

@@ -16,7 +16,7 @@ class Lease:
 
     digest: Digest
     path: Path
-    lock: int
+    descriptor: int
     present: bool
 
     def release(self) -> None:
@@ -28,7 +28,7 @@ class Lease:
         for path in (self.path.with_suffix(".data"), self.path):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-        os.close(self.lock)
+        os.close(self.descriptor)
 
 
 def acquire(digests: Sequence[Digest], folder: Path, has: Callable[[Digest], bool]) -> list[Lease | None]:

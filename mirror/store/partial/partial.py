@@ -11,7 +11,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError
-from mirror.store.lock import data_path, lock_path, share, try_lock
+from mirror.store.lock import data_path, lock_path, lock_shared, try_lock
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.remote_partial import RemotePartial
 
@@ -34,7 +34,7 @@ class Partial:
         self.descriptor = os.open(
             self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
-        share(self.descriptor)  # for its readers, who stay when the fill is over
+        lock_shared(self.descriptor)  # for its readers, who stay when the fill is over
         try:
             self.chunks = self._load()
         except BaseException:
@@ -62,12 +62,12 @@ class Partial:
         os.ftruncate(self.descriptor, size)
         return self.chunks
 
-    def continues(self, followed: RemotePartial) -> bool:
+    def is_continuation_of(self, followed: RemotePartial) -> bool:
         """Whether this is what was followed, as far as that had come, and its lock is ours now."""
         return (
             self.chunks is not None
             and self.chunks.epoch == followed.chunks.epoch
-            and followed.is_same(self._lock, self.descriptor)
+            and followed.has_files(self._lock, self.descriptor)
         )
 
     def open_reader(self) -> BinaryIO:
@@ -92,7 +92,7 @@ class Partial:
             for part in parts:
                 hasher.update(part)
 
-    def hash_on(self, hasher: "Hasher", stop: int) -> None:
+    def hash_until(self, hasher: "Hasher", stop: int) -> None:
         """Feed what is on disk to the hasher, from where it stopped to `stop`."""
         while hasher.offset < stop:
             data = os.pread(self.descriptor, min(HASH_STEP, stop - hasher.offset), hasher.offset)
@@ -100,7 +100,7 @@ class Partial:
                 raise StoreError(f"{self.data_path.name} is shorter than it was written")
             hasher.update(data)
 
-    def hashes(self, spans: Sequence[Span]) -> list[bytes]:
+    def span_hashes(self, spans: Sequence[Span]) -> list[bytes]:
         """The hash of each of these parts as they are on disk, by the algorithm of the digest."""
         found = []
         for span in spans:
@@ -110,7 +110,7 @@ class Partial:
             found.append(hash_.digest())
         return found
 
-    def verified(self) -> VerifiedFile:
+    def verified_file(self) -> VerifiedFile:
         """The name under which a verified blob is adopted; only GrowingFile.verify may ask."""
         return VerifiedFile(self.digest, self.data_path, os.fstat(self.descriptor).st_size)
 

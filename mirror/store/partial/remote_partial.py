@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mirror.oci.digest import Digest
-from mirror.store.lock import data_path, is_at, lock_path, share
+from mirror.store.lock import data_path, is_name_of, lock_path, lock_shared
 from mirror.store.partial.chunk_map import COUNT, WISHED_AT, WISHES, ChunkMap
 
 
@@ -35,39 +35,39 @@ class RemotePartial:
                 opened.callback(os.close, map_)
                 data = os.open(data_path(digest, folder), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 opened.callback(os.close, data)
-                share(data)
+                lock_shared(data)
             except FileNotFoundError:
                 return None
-            chunks = ChunkMap.seen(map_)
+            chunks = ChunkMap.snapshot(map_)
             # A map of one fill and the data of the next one must not be taken for a pair. What was verified
             # before we came is about to be adopted, or the word of somebody who died: not to be relied on.
             if (
                 chunks is None
                 or chunks.verified
                 or os.fstat(data).st_size != chunks.size
-                or not is_at(path, map_)
+                or not is_name_of(path, map_)
             ):
                 return None
             opened.pop_all()
             return cls(digest, map_, data, chunks)
 
-    def look(self) -> ChunkMap:
+    def refresh(self) -> ChunkMap:
         """The map as it is now; as it was, while its writer begins it anew."""
-        self.chunks = ChunkMap.seen(self.map, self.chunks) or self.chunks
+        self.chunks = ChunkMap.snapshot(self.map, self.chunks) or self.chunks
         return self.chunks
 
     @property
-    def gone(self) -> bool:
+    def is_unlinked(self) -> bool:
         """Whether it was adopted, or thrown away."""
         return os.fstat(self.map).st_nlink == 0
 
-    def wish(self, offset: int | None) -> None:
+    def request(self, offset: int | None) -> None:
         """Readers here wait at `offset`: whoever fills shall bring that first. None: nobody waits.
 
         There are few places for wishes. Two processes that have the same one write in turns.
         """
         wish = 0 if offset is None else offset // self.chunks.chunk_size + 1
-        if wish == self._wish and (not wish or self.chunks.slots()[self._slot] == wish):
+        if wish == self._wish and (not wish or self.chunks.requests()[self._slot] == wish):
             return
         self._wish = wish
         os.pwrite(self.map, COUNT.pack(wish), WISHED_AT + self._slot * COUNT.size)
@@ -76,7 +76,7 @@ class RemotePartial:
         """As `Partial.open_reader`."""
         return os.fdopen(os.dup(self._data), "rb", buffering=0)
 
-    def is_same(self, map_: int, data: int) -> bool:
+    def has_files(self, map_: int, data: int) -> bool:
         """Whether these are the very files that are followed."""
         pairs = ((self.map, map_), (self._data, data))
         return all(os.path.samestat(os.fstat(ours), os.fstat(theirs)) for ours, theirs in pairs)

@@ -20,7 +20,7 @@ from mirror.store.metadata.closure import Named, Part
 BOOKS_LOST = "books-lost"
 
 
-def read_known(path: Path) -> Named:
+def read_journal(path: Path) -> Named:
     """By manifest; what cannot be read is not known."""
     found: Named = {}
     with suppress(OSError):
@@ -38,7 +38,7 @@ def sizes_of(named: Named) -> dict[str, int]:
     return sizes
 
 
-def write_known(path: Path, named: Named) -> None:
+def write_journal(path: Path, named: Named) -> None:
     """OSError."""
     lines = (
         json.dumps([str(digest), *([str(part.digest), *astuple(part)[1:]] for part in parts)])

@@ -13,10 +13,10 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Repository
 from mirror.store.invalidation import Epoch
-from mirror.store.metadata.closure import Closures, Named, Part, parsed
+from mirror.store.metadata.closure import Closures, Named, Part, digest_or_none
 from mirror.store.metadata.index import Index
 from mirror.store.metadata.query import repositories, tags
-from mirror.store.pins.manifest_journal import BOOKS_LOST, read_known, sizes_of, write_known
+from mirror.store.pins.manifest_journal import BOOKS_LOST, read_journal, sizes_of, write_journal
 from mirror.store.pins.pin_file import PinFile, Pinned
 
 # A number that no generation has: nothing was looked at yet.
@@ -56,7 +56,7 @@ class Pins:
             self._all = (now, pins)
         return pins
 
-    def kept(self) -> Mapping[str, int]:
+    def pinned_sizes(self) -> Mapping[str, int]:
         """The digests, as text, of all that is pinned, and their sizes in bytes, be they here or not."""
         now = self._epoch.pinned()
         seen, kept = self._kept
@@ -69,25 +69,25 @@ class Pins:
         walk, pins = self._walk(), self.all()
         before = self._known or {}
         kept = self._closure(walk, (each.pin for each in pins))
-        self._known = walk.met
+        self._known = walk.visited
         if self._lost.exists():
-            if not pins or before.keys() <= walk.met.keys():
+            if not pins or before.keys() <= walk.visited.keys():
                 self._lost.unlink(missing_ok=True)
             else:  # nobody knows what tags pointed to: until all is asked for again, what was kept stays
-                self._known = {**before, **walk.met}
+                self._known = {**before, **walk.visited}
                 kept = {**sizes_of(before), **kept}
         return kept
 
-    def write_kept(self) -> None:
+    def write_journal(self) -> None:
         """Have what is pinned known to those who come later, when manifests may not be here any more."""
-        self.kept()
+        self.pinned_sizes()
         if self._known != self._written:
-            write_known(self._path, self._known or {})
+            write_journal(self._path, self._known or {})
             self._written = self._known
 
     def _walk(self) -> Closures:
         if self._known is None:
-            self._known = self._written = read_known(self._path)
+            self._known = self._written = read_journal(self._path)
         return Closures(self._index, self._read, self._known)
 
     def closure(self, pins: Iterable[Pin]) -> dict[str, int]:
@@ -102,11 +102,11 @@ class Pins:
                 found.update((str(part.digest), part.size) for part in parts)
         return found
 
-    def pinning(self, repository: Repository, tag: str, digest: str) -> list[Pinned]:
+    def matching(self, repository: Repository, tag: str, digest: str) -> list[Pinned]:
         """The pins by which an image stays; `tag` is "" for none."""
         return [each for each in self.all() if each.pin.images.match(repository, tag, digest)]
 
-    def changed(self, repository: Repository) -> None:
+    def note_change(self, repository: Repository) -> None:
         """Something was written about the repository: if a pin is for it, what is pinned may be more now."""
         if any(each.pin.images.of(repository) for each in self.all()):
             self._epoch.note_pinned()
@@ -132,7 +132,7 @@ class Pins:
         wanted = [Pinned(pin, since.get(pin, time.time()), configured=True) for pin in pins]
         self._write([*wanted, *(each for each in known if not each.configured)])
 
-    def configured(self, pins: Iterable[Pin]) -> bool:
+    def has_configured(self, pins: Iterable[Pin]) -> bool:
         """Whether those of the configuration are these."""
         return {each.pin for each in self._file.read() if each.configured} == set(pins)
 
@@ -148,7 +148,7 @@ class Pins:
                     yield repository, Part(images.digest, link.size or 0, link.media_type is not None)
                 continue
             for _, entry in tags(self._index, repository, images):
-                if (digest := parsed(entry.digest)) is not None:
+                if (digest := digest_or_none(entry.digest)) is not None:
                     yield repository, Part(digest, entry.size, True)
 
 
@@ -160,4 +160,4 @@ class EvictionGuard(Container[str]):
         self._pins = pins
 
     def __contains__(self, digest: object) -> bool:
-        return digest in self._digests or digest in self._pins.kept()
+        return digest in self._digests or digest in self._pins.pinned_sizes()

@@ -103,12 +103,12 @@ def test_what_a_growing_file_has_had_is_read_to_its_end(tmp_path: Path) -> None:
     partial, _ = folder.lock_partial(X, digest)
     assert partial is not None
     folder.allocate(partial, len(data), SMALL_BYTES)
-    followed = other.follow(digest)
+    followed = other.open_remote_partial(digest)
     assert followed is not None
     readers = [partial.open_reader(), followed.open_reader()]
     followed.close()
     partial.write(0, [data], None)
-    folder.adopt(partial.verified())
+    folder.adopt(partial.verified_file())
     partial.discard()
     partial.release()
     for each in readers:
@@ -239,7 +239,7 @@ def test_a_pin_added_by_another_process_counts_at_once(tmp_path: Path) -> None:
     folder, other = (open_folder(tmp_path / "cache", max_size=1) for _ in range(2))
     image = put_image(folder, X, "1", [b"a"])
     age(folder, *image)
-    assert folder.pins.kept() == {}
+    assert folder.pins.pinned_sizes() == {}
     other.pins.add(Pin.parse("x:1"))
     assert folder.evict() == []
     folder.close()

@@ -79,7 +79,7 @@ def test_made_anew_for_every_thread(database: Database, tmp_path: Path) -> None:
     thread = threading.Thread(target=other)
     thread.start()
     done.wait(10)
-    database.set_aside(tmp_path / "quarantine")
+    database.quarantine(tmp_path / "quarantine")
     go.set()
     thread.join()
     assert found == [1, None]

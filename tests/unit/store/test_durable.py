@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.durable import replace_file, try_room
+from mirror.store.durable import replace_file, try_allocate
 
 
 def test_replace_file_leaves_one_private_file(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_replace_file_that_fails_keeps_the_old_text(tmp_path: Path) -> None:
 
 def test_try_room_leaves_nothing(tmp_path: Path) -> None:
     """The probe succeeds where there is room, fails where there is no folder, and leaves no file."""
-    try_room(tmp_path, 4096)
+    try_allocate(tmp_path, 4096)
     with pytest.raises(FileNotFoundError):
-        try_room(tmp_path / "gone", 4096)
+        try_allocate(tmp_path / "gone", 4096)
     assert os.listdir(tmp_path) == []

@@ -60,18 +60,18 @@ def test_what_the_disk_said_first_counts() -> None:
 def test_it_is_left_alone_until_it_is_well() -> None:
     """One side does not speak for the others."""
     troubles = StoreHealth(lambda: 5.0)
-    assert troubles.attempt(Capability.BOOKS, "nothing", lambda: "a link") == "a link"
+    assert troubles.attempt(Capability.METADATA, "nothing", lambda: "a link") == "a link"
 
     def broken() -> str:
         raise FULL
 
-    assert troubles.attempt(Capability.BOOKS, "nothing", broken) == "nothing"
-    assert troubles.attempt(Capability.BOOKS, "nothing", lambda: "a link") == "nothing"
+    assert troubles.attempt(Capability.METADATA, "nothing", broken) == "nothing"
+    assert troubles.attempt(Capability.METADATA, "nothing", lambda: "a link") == "nothing"
     assert troubles.attempt(Capability.BLOBS, "nothing", lambda: "a blob") == "a blob"
-    (trouble,) = troubles.all()
+    (trouble,) = troubles.faults()
     assert (trouble.kind, trouble.since, trouble.advice) == (FaultKind.FULL, 5.0, ADVICE[FaultKind.FULL])
-    troubles.recovered(Capability.BOOKS)
-    assert (troubles.all(), troubles.is_down(Capability.BOOKS)) == ([], False)
+    troubles.clear_fault(Capability.METADATA)
+    assert (troubles.faults(), troubles.is_down(Capability.METADATA)) == ([], False)
 
 
 def test_it_is_told_once() -> None:
@@ -80,13 +80,13 @@ def test_it_is_told_once() -> None:
     troubles = StoreHealth(lambda: now[0])
     with capture_logs() as lines:
         for _ in range(3):
-            troubles.note(Capability.WRITING, FULL)
-        troubles.recovered(Capability.WRITING)
-        troubles.recovered(Capability.WRITING)
-        troubles.note(Capability.WRITING, FULL)
-        troubles.recovered(Capability.WRITING)
+            troubles.report_fault(Capability.WRITING, FULL)
+        troubles.clear_fault(Capability.WRITING)
+        troubles.clear_fault(Capability.WRITING)
+        troubles.report_fault(Capability.WRITING, FULL)
+        troubles.clear_fault(Capability.WRITING)
         now[0] += TOLD_SECONDS
-        troubles.note(Capability.WRITING, FULL)
+        troubles.report_fault(Capability.WRITING, FULL)
     assert [line["log_level"] for line in lines] == ["error", "info", "info", "error"]
     assert lines[0]["to_do"] == ADVICE[FaultKind.FULL]
 
@@ -94,5 +94,5 @@ def test_it_is_told_once() -> None:
 def test_one_large_blob_is_no_trouble() -> None:
     """Others fit."""
     troubles = StoreHealth()
-    troubles.note(Capability.WRITING, NoRoom("large", 5))
-    assert troubles.all() == []
+    troubles.report_fault(Capability.WRITING, NoRoom("large", 5))
+    assert troubles.faults() == []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.lock import locked, share, try_folder, try_lock, unread
+from mirror.store.lock import exclusive_lock, lock_if_unread, lock_shared, try_lock, try_lock_folder
 
 HOLD = """
 import sys
@@ -26,9 +26,9 @@ sys.stdin.read()
 
 READ = """
 import sys
-from mirror.store.lock import share
+from mirror.store.lock import lock_shared
 file = open(sys.argv[1], "rb")
-share(file.fileno())
+lock_shared(file.fileno())
 print("reading", flush=True)
 sys.stdin.read()
 """
@@ -47,7 +47,7 @@ def killed_at_last(program: str, path: Path, says: str) -> Iterator[None]:
 
 
 def is_unread(path: Path) -> bool | None:
-    with unread(path) as idle:
+    with lock_if_unread(path) as idle:
         return idle
 
 
@@ -108,9 +108,9 @@ def test_a_file_that_is_replaced_between_opening_and_locking(
 
 def test_a_folder_is_locked_without_a_file(tmp_path: Path) -> None:
     """By one at a time; nothing is made in it."""
-    first = try_folder(tmp_path)
+    first = try_lock_folder(tmp_path)
     assert first is not None
-    assert try_folder(tmp_path) is None
+    assert try_lock_folder(tmp_path) is None
     os.close(first)
     assert os.listdir(tmp_path) == []
 
@@ -120,7 +120,7 @@ def test_one_after_the_other(tmp_path: Path) -> None:
     path, inside, most = tmp_path / "lock", [], []
 
     def work() -> None:
-        with locked(path):
+        with exclusive_lock(path):
             inside.append(1)
             most.append(len(inside))
             inside.pop()
@@ -140,7 +140,7 @@ def test_whether_somebody_reads_a_file(tmp_path: Path) -> None:
     assert is_unread(path) is True
     readers = [path.open("rb") for _ in range(2)]
     for each in readers:
-        share(each.fileno())
+        lock_shared(each.fileno())
     copy = os.dup(readers[0].fileno())
     for each in readers:
         assert is_unread(path) is False
@@ -165,9 +165,9 @@ def test_who_opens_what_is_being_removed_can_read_it(tmp_path: Path) -> None:
     """Nobody waits for anybody; and it is no reader of what may come by that name."""
     path = tmp_path / "blob"
     path.write_bytes(b"data")
-    with unread(path) as idle, path.open("rb") as late:
+    with lock_if_unread(path) as idle, path.open("rb") as late:
         assert idle is True
-        share(late.fileno())
+        lock_shared(late.fileno())
         path.unlink()
         assert late.read() == b"data"
         path.write_bytes(b"another")
@@ -185,6 +185,6 @@ def test_where_readers_cannot_be_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_bytes(b"data")
     monkeypatch.setattr(fcntl, "flock", flock)
     with path.open("rb") as reader:
-        share(reader.fileno())
+        lock_shared(reader.fileno())
         assert is_unread(path) is None
     assert is_unread(tmp_path) is None

@@ -60,9 +60,9 @@ def test_partials_that_nobody_goes_on_with(folder: CacheDirectory) -> None:
         folder.allocate(partial, 1000, 65536)
         if digest == old:
             interrupt(partial)
-    (lease,) = folder.lease([Digest.of(b"small")])
+    (lease,) = folder.acquire_leases([Digest.of(b"small")])
     assert lease is not None
-    os.close(lease.lock)
+    os.close(lease.descriptor)
     (folder.partials / "small-x-1-2").write_bytes(b"x")
     expected = [f"sha256-{old.encoded}.data", f"sha256-{lease.digest.encoded}.map", "small-x-1-2"]
     assert sorted(names(folder, SOON)) == sorted(expected)

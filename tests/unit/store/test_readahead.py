@@ -79,7 +79,7 @@ async def walk(ahead: ReadAhead) -> list[tuple[int, int]]:
     taken, offset = [], 0
     while offset < ahead.stop:
         await ahead.wait(offset)
-        reached = ahead.look(offset)
+        reached = ahead.ready_until(offset)
         assert offset < reached
         taken.append((offset, reached))
         offset = reached
@@ -98,10 +98,10 @@ async def test_what_is_there_costs_no_thread(executor: DiskExecutor, warm: Binar
 async def test_what_is_not_there_is_read_first(executor: DiskExecutor, unread: BinaryIO) -> None:
     """No stretch is handed out before every page of it is there."""
     ahead, offset = ReadAhead(executor, unread, SIZE), 0
-    assert ahead.look(0) == 0
+    assert ahead.ready_until(0) == 0
     while offset < SIZE:
         await ahead.wait(offset)
-        reached = ahead.look(offset)
+        reached = ahead.ready_until(offset)
         assert reached > offset
         assert there(unread.fileno(), offset, reached)
         offset = reached
@@ -123,11 +123,11 @@ async def test_the_next_is_read_while_this_is_sent(
     ahead = ReadAhead(executor, untold, SIZE)
     await ahead.wait(0)
     executor.executor.submit(gate.wait)
-    assert ahead.look(0) == READ
-    assert ahead.look(READ) == READ
+    assert ahead.ready_until(0) == READ
+    assert ahead.ready_until(READ) == READ
     gate.set()
     await ahead.wait(READ)
-    assert ahead.look(READ) == 2 * READ
+    assert ahead.ready_until(READ) == 2 * READ
 
 
 async def test_a_disk_that_fails_is_told(executor: DiskExecutor, warm: BinaryIO) -> None:
@@ -136,7 +136,7 @@ async def test_a_disk_that_fails_is_told(executor: DiskExecutor, warm: BinaryIO)
     with pytest.raises(StoreError, match="read through"):
         await ahead.wait(0)
     with pytest.raises(StoreError, match="read through"):
-        ahead.look(0)
+        ahead.ready_until(0)
     ahead.file.close()
 
 
@@ -147,7 +147,7 @@ async def test_a_reader_that_leaves_takes_its_file_along(
     executor.executor.submit(gate.wait)
     before = await asyncio.to_thread(opened, unread.name)
     file = await asyncio.to_thread(open, unread.name, "rb")
-    assert ReadAhead(executor, file, SIZE).look(0) == 0
+    assert ReadAhead(executor, file, SIZE).ready_until(0) == 0
     file.close()
     gate.set()
     await executor.run(int)

@@ -46,12 +46,12 @@ def test_an_older_folder_without_a_stamp_is_taken(tmp_path: Path) -> None:
 def test_what_is_gone_is_made_anew_when_it_is_missed(tmp_path: Path) -> None:
     """In the call that finds out; a folder that is well costs a look."""
     folder = CacheDirectory(tmp_path / "cache")
-    assert not folder.recovery.check()
+    assert not folder.recovery.recreate_removed()
     os.rename(tmp_path / "cache", tmp_path / "elsewhere")
     digest = Digest.of(b"small")
-    folder.recovery.write(folder.put_small, digest, b"small")
+    folder.recovery.write(folder.put_small_blob, digest, b"small")
     assert folder.read(digest, 10) == b"small"
-    assert not folder.recovery.check()
+    assert not folder.recovery.recreate_removed()
     folder.close()
 
 
@@ -65,7 +65,7 @@ def test_a_corrupt_database_is_made_anew_when_it_is_read(tmp_path: Path) -> None
     folder = CacheDirectory(tmp_path / "cache")
     assert not folder.has(digest)
     assert (tmp_path / "cache" / REBUILD).exists()
-    assert folder.troubles.all() == []
+    assert folder.health.faults() == []
     folder.close()
 
 
@@ -75,9 +75,9 @@ def test_what_cannot_be_mended_is_trouble(tmp_path: Path) -> None:
     os.rename(tmp_path / "cache" / "partial", tmp_path / "elsewhere")
     (tmp_path / "cache" / "partial").write_text("a file")
     with pytest.raises(StoreError):
-        folder.recovery.write(folder.put_small, Digest.of(b"small"), b"small")
-    assert folder.troubles.is_down(Capability.WRITING)
+        folder.recovery.write(folder.put_small_blob, Digest.of(b"small"), b"small")
+    assert folder.health.is_down(Capability.WRITING)
     (tmp_path / "cache" / "partial").unlink()
     folder.recovery.probe()
-    assert folder.troubles.all() == []
+    assert folder.health.faults() == []
     folder.close()

@@ -46,7 +46,7 @@ async def attempts(executor: DiskExecutor, tmp_path: Path, disk: Disk) -> Retryi
             return folder
 
     folder = await executor.run(opened)
-    return RetryingDisk(executor, folder.recovery, folder.troubles, disk.make_room)
+    return RetryingDisk(executor, folder.recovery, folder.health, disk.make_room)
 
 
 async def test_a_full_disk_is_tried_again_with_more_room(executor: DiskExecutor, tmp_path: Path) -> None:
@@ -64,26 +64,26 @@ async def test_other_errors_are_not(executor: DiskExecutor, tmp_path: Path) -> N
     """A note that cannot be taken is not tried again until the disk is well."""
     disk = Disk(OSError(errno.EROFS, "read-only"))
     attempt = await attempts(executor, tmp_path, disk)
-    assert not await attempt.note(disk.work)
-    assert (disk.asked, attempt.keeps) == ([], False)
-    assert not await attempt.note(disk.work)
-    attempt._health.recovered(Capability.WRITING)
-    assert await attempt.note(disk.work)
+    assert not await attempt.best_effort(disk.work)
+    assert (disk.asked, attempt.is_writable) == ([], False)
+    assert not await attempt.best_effort(disk.work)
+    attempt._health.clear_fault(Capability.WRITING)
+    assert await attempt.best_effort(disk.work)
 
 
 async def test_what_cannot_be_read_is_not_there(executor: DiskExecutor, tmp_path: Path) -> None:
     """And is looked for upstream."""
     disk = Disk(OSError(errno.EIO, "io"))
     attempt = await attempts(executor, tmp_path, disk)
-    assert await attempt.read("nothing", disk.work) == "nothing"
-    assert attempt.keeps
+    assert await attempt.read_or("nothing", disk.work) == "nothing"
+    assert attempt.is_writable
 
 
 async def test_what_is_no_trouble_with_the_disk(executor: DiskExecutor, tmp_path: Path) -> None:
     """The mirror stops, or another process gave up."""
     attempt = await attempts(executor, tmp_path, Disk())
     for error in (ShuttingDown("bye"), PartialLost("gone")):
-        attempt.failed(error)
-    assert attempt.keeps
-    attempt.failed(StoreError("really"))
-    assert not attempt.keeps
+        attempt.report_write_failure(error)
+    assert attempt.is_writable
+    attempt.report_write_failure(StoreError("really"))
+    assert not attempt.is_writable

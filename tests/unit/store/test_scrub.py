@@ -88,5 +88,5 @@ async def test_a_lost_database_is_made_good(folder: CacheDirectory, tmp_path: Pa
     found = sorted(step.finding.wrong for step in steps if step.finding)
     assert found == [Damage.DIGEST, Damage.LEFT, Damage.LEFT]
     assert await asyncio.to_thread(again.read, Digest.of(b"three"), 9) == b"three"
-    assert not await asyncio.to_thread(lambda: again.recovery.unknown_files)
+    assert not await asyncio.to_thread(lambda: again.recovery.needs_rebuild)
     await asyncio.get_running_loop().run_in_executor(None, again.close)

@@ -62,15 +62,15 @@ async def test_one_claim_at_a_time(store: Store, tmp_path: Path) -> None:
     """Who has it fills; what was kept is there for the next one, and no file of the claim is left."""
     content = Content(Link(size=5), b"layer")
     await store.put_manifest(X, MANIFEST, {LAYER: content.link})
-    lease = await store.lease(LAYER)
+    lease = await store.acquire_lease(LAYER)
     assert lease is not None
     assert not lease.present
-    assert await store.lease(LAYER) is None
-    await store.keep(X, lease, content)
-    again = await store.lease(LAYER)
+    assert await store.acquire_lease(LAYER) is None
+    await store.put_small_blob(X, lease, content)
+    again = await store.acquire_lease(LAYER)
     assert again is not None
     assert again.present
-    await store.give_up(again)
+    await store.release_lease(again)
     assert (await store.open_blob(X, LAYER)).data == b"layer"
     assert await store.check() == []
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache/partial") == []
@@ -78,48 +78,48 @@ async def test_one_claim_at_a_time(store: Store, tmp_path: Path) -> None:
 
 async def test_a_claim_that_nobody_wants_any_more_is_released(store: Store) -> None:
     """Else nobody could ever fill that blob while this process lives."""
-    claiming = asyncio.ensure_future(store.lease(LAYER))
+    claiming = asyncio.ensure_future(store.acquire_lease(LAYER))
     await asyncio.sleep(0)
     claiming.cancel()
     with pytest.raises(asyncio.CancelledError):
         await claiming
     async with asyncio.timeout(5):
-        while await store.lease(LAYER) is None:
+        while await store.acquire_lease(LAYER) is None:
             pass
 
 
 async def test_claims_and_adoptions_of_many(store: Store) -> None:
     """Done together, each on its own: the wrong one is refused, and its lock is free again (invariant 1)."""
     digests = [Digest.of(bytes([number])) for number in range(20)]
-    leases = await asyncio.gather(*(store.lease(digest) for digest in digests))
+    leases = await asyncio.gather(*(store.acquire_lease(digest) for digest in digests))
     kept = [
-        store.keep(X, lease, Content(Link(size=1), bytes([number])))
+        store.put_small_blob(X, lease, Content(Link(size=1), bytes([number])))
         for number, lease in enumerate(leases)
         if lease is not None
     ]
     await asyncio.gather(*kept)
     assert await store.stats() == (20, 20)
-    lease = await store.lease(LAYER)
+    lease = await store.acquire_lease(LAYER)
     assert lease is not None
     with pytest.raises(ValueError, match="do not hash"):
-        await store.keep(X, lease, Content(Link(size=5), b"wrong"))
-    assert await store.lease(LAYER) is not None
+        await store.put_small_blob(X, lease, Content(Link(size=5), b"wrong"))
+    assert await store.acquire_lease(LAYER) is not None
     assert await store.check() == []
 
 
 async def test_a_full_disk_is_not_made_fuller(store: Store, tmp_path: Path) -> None:
     """What could not be adopted is not left lying about, nor its lock; what was confirmed is remembered."""
-    lease = await store.lease(LAYER)
+    lease = await store.acquire_lease(LAYER)
     assert lease is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store.folder.blobs, "add", _no_space)
-        await store.keep(X, lease, Content(Link(size=5), b"layer"))
-        assert not store.keeps
+        await store.put_small_blob(X, lease, Content(Link(size=5), b"layer"))
+        assert not store.is_writable
         await store.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
-    assert (await store.held(X, LAYER)).link == Link(size=5)
-    assert (await store.held(Y, LAYER)).link is None
+    assert (await store.look_up(X, LAYER)).link == Link(size=5)
+    assert (await store.look_up(Y, LAYER)).link is None
     await store.recover()
-    assert store.keeps
+    assert store.is_writable
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
 
 
@@ -133,8 +133,8 @@ async def test_nothing_is_left_of_what_never_came(store: Store, tmp_path: Path) 
         partial, _ = await store.lock_partial(X, LAYER)
         assert partial is not None
         if allocated:
-            await store.grow(partial, 5, 64 * 1024)
-        await store.release(partial)
+            await store.open_growing_file(partial, 5, 64 * 1024)
+        await store.release_partial(partial)
         assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
 
 
@@ -142,24 +142,24 @@ async def test_what_was_given_up_belongs_to_the_next_one(store: Store, tmp_path:
     """Between `discard` and `release` another may have begun: its files are not ours to remove."""
     first, _ = await store.lock_partial(X, LAYER)
     assert first is not None
-    await store.discard(first)
+    await store.discard_partial(first)
     second, _ = await store.lock_partial(X, LAYER)
     assert second is not None
-    await store.release(first)
+    await store.release_partial(first)
     assert len(await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial")) == 2
-    await store.release(second)
+    await store.release_partial(second)
 
 
 async def test_a_small_fill_tidies_up_after_a_large_one(store: Store, tmp_path: Path) -> None:
     """What was interrupted before its size was known, and is now filled in one piece."""
     partial, _ = await store.lock_partial(X, LAYER)
     assert partial is not None
-    growing = await store.grow(partial, 5, 64 * 1024)
+    growing = await store.open_growing_file(partial, 5, 64 * 1024)
     await growing.write(0, [b"la"])
-    await store.release(partial)
-    lease = await store.lease(LAYER)
+    await store.release_partial(partial)
+    lease = await store.acquire_lease(LAYER)
     assert lease is not None
-    await store.keep(X, lease, Content(Link(size=5), b"layer"))
+    await store.put_small_blob(X, lease, Content(Link(size=5), b"layer"))
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
 
 
@@ -174,7 +174,7 @@ async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None
 
     await asyncio.to_thread(flip)
     assert await store.manifest(X, MANIFEST.digest) is None
-    assert not (await store.held(X, MANIFEST.digest)).present
+    assert not (await store.look_up(X, MANIFEST.digest)).present
     await store.put_manifest(X, MANIFEST, {})
     assert await store.manifest(X, MANIFEST.digest) == MANIFEST
 
@@ -189,10 +189,10 @@ async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store, tmp
     with pytest.raises(asyncio.CancelledError):
         await opening
     # As many calls as there are threads: the one that opens the blob has ended when all of them have.
-    await asyncio.gather(*(store.held(X, LAYER) for _ in range(50)))
+    await asyncio.gather(*(store.look_up(X, LAYER) for _ in range(50)))
     async with asyncio.timeout(5):
         while await asyncio.to_thread(opened, tmp_path / "cache" / "blobs" / "sha256"):
-            await store.held(X, LAYER)
+            await store.look_up(X, LAYER)
 
 
 def opened(folder: Path) -> list[Path]:
@@ -216,7 +216,7 @@ async def test_a_store_is_found_again(tmp_path: Path) -> None:
     await first.close()
     second = await Store.open(tmp_path / "cache")
     assert await second.manifest(X, MANIFEST.digest) == MANIFEST
-    assert (await second.held(X, LAYER)).link == Link(size=5)
+    assert (await second.look_up(X, LAYER)).link == Link(size=5)
     assert await second.repositories("", "", 10) == [str(X)]
     await second.close()
 
@@ -301,21 +301,21 @@ async def test_one_of_several_keeps_house(tmp_path: Path, monkeypatch: pytest.Mo
     tidied: list[str] = []
 
     def watched(name: str, store: Store) -> None:
-        tidy = store.tidy
+        tidy = store.evict
 
         async def called(keep: Sequence[Digest] = ()) -> None:
             tidied.append(name)
             await tidy(keep)
 
-        monkeypatch.setattr(store, "tidy", called)
+        monkeypatch.setattr(store, "evict", called)
 
     watched("first", first)
     watched("second", second)
     for store in (first, second, first):
-        await store.keep_house()
+        await store.run_housekeeping()
     assert tidied == ["first", "first"]
     await first.close()
-    await second.keep_house()
+    await second.run_housekeeping()
     assert tidied == ["first", "first", "second"]
     await second.close()
 
@@ -327,7 +327,7 @@ async def test_what_was_set_aside_is_not_answered_from_memory(tmp_path: Path) ->
     for _ in range(2):
         await store.put_manifest(X, MANIFEST, {})
         assert await store.manifest(X, MANIFEST.digest) == MANIFEST
-        await other.executor.run(other.folder.blobs.set_aside, MANIFEST.digest)
+        await other.executor.run(other.folder.blobs.quarantine, MANIFEST.digest)
         assert await store.manifest(X, MANIFEST.digest) is None
     await other.close()
     await store.close()
@@ -345,9 +345,9 @@ async def test_when_the_disk_is_well_all_threads_can_write(store: Store) -> None
     def look() -> None:
         found.extend(each.cache._sql("PRAGMA query_only").fetchone()[0] for each in databases)
 
-    await store.executor.everywhere(spoil)
-    store.troubles.note(Capability.WRITING, OSError(errno.EROFS, "read-only"))
+    await store.executor.run_in_every_thread(spoil)
+    store.health.report_fault(Capability.WRITING, OSError(errno.EROFS, "read-only"))
     await store.recover()
-    await store.executor.everywhere(look)
-    assert store.troubles.all() == []
+    await store.executor.run_in_every_thread(look)
+    assert store.health.faults() == []
     assert found == [0] * 2 * THREADS

@@ -45,8 +45,8 @@ async def growing(tmp_path: Path) -> AsyncIterator[GrowingFile]:
     store = await Store.open(tmp_path / "store")
     partial, _ = await store.lock_partial(REPOSITORY, Digest.of(RIGHT))
     assert partial is not None
-    yield await store.grow(partial, len(RIGHT), 64 * 1024)
-    await store.release(partial)
+    yield await store.open_growing_file(partial, len(RIGHT), 64 * 1024)
+    await store.release_partial(partial)
     await store.close()
 
 

@@ -29,7 +29,7 @@ async def test_second_process_waits_until_first_is_done(tmp_path: Path, tasks: T
     await inside.wait()
     two = tasks.spawn(section(second, "second", leave), name="second")
     # A claim that the second process asks for itself is refused meanwhile.
-    assert await second.lease(KEY) is None
+    assert await second.acquire_lease(KEY) is None
     leave.set()
     await asyncio.gather(one, two)
     assert told == ["first in", "first out", "second in", "second out"]

@@ -263,14 +263,14 @@ async def test_what_another_process_filled_is_taken_from_the_store(
     assert partial is not None
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", path_of(digest))
-        growing = await other.grow(partial, len(SMALL), CHUNK)
+        growing = await other.open_growing_file(partial, len(SMALL), CHUNK)
         await growing.write(0, [SMALL])
-        await growing.verify_on()
-        verified = growing.settle()
+        await growing.hash_contiguous()
+        verified = growing.complete()
         assert verified is not None
         await other.adopt(verified)
-        await other.discard(partial)
-        await other.release(partial)
+        await other.discard_partial(partial)
+        await other.release_partial(partial)
         assert (await wire.reply()).body == SMALL
     await other.close()
     assert (fake.requests("GET", digest), fake.requests("HEAD", digest)) == (0, 1)
@@ -376,4 +376,4 @@ async def test_a_fill_that_is_cancelled_twice_gives_up_its_lock(
     store = mirror.service._store
     partial, _ = await store.lock_partial(Repository("docker.io", "library/x"), digest)
     assert partial is not None
-    await store.release(partial)
+    await store.release_partial(partial)

@@ -121,7 +121,7 @@ async def test_what_another_process_throws_away_is_passed_through(
         assert len(await one.reader.read(-1)) <= LARGE - CHUNK
         assert await two.reader.readexactly(LARGE - CHUNK) == BIG[CHUNK:]
     assert await second.metric("registry_mirror_passed_through_total") == 1
-    assert second.service._store.keeps
+    assert second.service._store.is_writable
 
 
 async def test_what_is_begun_anew_is_not_sent_as_the_rest_of_the_old(

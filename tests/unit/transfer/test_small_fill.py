@@ -76,7 +76,7 @@ async def test_wrong_bytes_are_never_served(
         hub.fault(Fault(data=data), layer, "GET")
     reply = await get(mirror.address, path_of(layer))
     assert (reply.status, SMALL in reply.body) == (502, False)
-    assert not (await mirror.service._store.held(X, layer)).present
+    assert not (await mirror.service._store.look_up(X, layer)).present
     assert (await get(mirror.address, path_of(layer))).body == SMALL
 
 
@@ -85,7 +85,7 @@ async def test_a_manifest_that_is_wrong_about_the_size(
 ) -> None:
     """Digest and size are one promise: what has only the digest is not served."""
     layer = image.layers[0]
-    link = (await mirror.service._store.held(X, layer)).link
+    link = (await mirror.service._store.look_up(X, layer)).link
     assert link is not None
     await mirror.service._store.add_link(X, layer, type(link)(size=len(SMALL) + 1))
     reply = await get(mirror.address, path_of(layer))
@@ -111,7 +111,7 @@ async def test_a_disk_that_fails_costs_nobody_the_blob(
         raise StoreError("keep: no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._keeps, "do", full)
+        patch.setattr(store._small_writes, "do", full)
         assert (await get(mirror.address, path_of(layer))).body == SMALL
         await mirror.landed(layer)
     assert (await get(mirror.address, path_of(layer))).body == SMALL

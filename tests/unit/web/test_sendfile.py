@@ -138,7 +138,7 @@ async def test_a_file_that_got_shorter_is_made_good(
     line = await line_of(mirror, lines, lambda each: "passed through" in each.get("note", ""))
     assert (line["outcome"], line["bytes"]) == ("hit", len(DATA))
     # What was found bad is fetched anew, and kept.
-    while (await mirror.service._store.held(Repository("docker.io", "library/x"), blob)).present:
+    while (await mirror.service._store.look_up(Repository("docker.io", "library/x"), blob)).present:
         await get(mirror.address, "/healthz")
     assert (await get(mirror.address, url(blob))).body == DATA
     await mirror.landed(blob)

@@ -79,7 +79,7 @@ def test_a_file_of_the_wrong_size_is_set_aside(blobs: BlobStore, tmp_path: Path)
 
 def test_setting_aside_what_is_gone_is_no_error(blobs: BlobStore) -> None:
     """Two readers may find the same thing wrong."""
-    blobs.set_aside(Digest.of(b"gone"))
+    blobs.quarantine(Digest.of(b"gone"))
 
 
 def test_last_uses_are_noted_a_few_at_a_time(
@@ -92,17 +92,17 @@ def test_last_uses_are_noted_a_few_at_a_time(
     blobs.database.cache._con.set_trace_callback(said.append)
     blobs.touch(dict.fromkeys(digests, 7.0))
     assert said.count("COMMIT") == 2
-    assert {used for _, used in blobs.known(map(str, digests)).values()} == {7.0}
+    assert {used for _, used in blobs.sizes_and_last_use(map(str, digests)).values()} == {7.0}
 
 
 def test_the_least_recently_used_goes_first(blobs: BlobStore, tmp_path: Path) -> None:
     """As much as has to, oldest first; what is kept, or was used since, stays."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(6)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
-    gone = blobs.evict(1004.5, 150, keep=[str(digests[4])]).gone
+    gone = blobs.evict(1004.5, 150, keep=[str(digests[4])]).evicted
     assert gone == [EvictedBlob(digests[5], 100), EvictedBlob(digests[3], 100)]
     assert [blobs.has(digest) for digest in digests] == [True, True, True, False, True, False]
-    assert blobs.evict(1004.5, None, keep=[]).gone == [
+    assert blobs.evict(1004.5, None, keep=[]).evicted == [
         EvictedBlob(digests[4], 100),
         EvictedBlob(digests[2], 100),
         EvictedBlob(digests[1], 100),
@@ -119,9 +119,9 @@ def test_what_is_being_read_stays(blobs: BlobStore, tmp_path: Path) -> None:
     assert held is not None
     with held.file:
         first = blobs.evict(2000.0, None, keep=[str(digests[0])])
-        assert [each.digest for each in first.gone] == digests[2:]
-    assert first.passed[0] == 1000.0
-    assert [each.digest for each in blobs.evict(2000.0, None, [], first.passed).gone] == [digests[1]]
+        assert [each.digest for each in first.evicted] == digests[2:]
+    assert first.resume_after[0] == 1000.0
+    assert [each.digest for each in blobs.evict(2000.0, None, [], first.resume_after).evicted] == [digests[1]]
 
 
 def test_what_was_used_goes_by_size_and_then_by_age(
@@ -132,13 +132,13 @@ def test_what_was_used_goes_by_size_and_then_by_age(
     sizes = [1, 300, 2, 200, 3, 100, 4]
     digests = [put(blobs, tmp_path, bytes([number]) * size) for number, size in enumerate(sizes)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
-    assert blobs.evict_used(1000.5, 1, [], 50) == [EvictedBlob(digests[1], 300, EvictionReason.USED)]
+    assert blobs.evict_in_use(1000.5, 1, [], 50) == [EvictedBlob(digests[1], 300, EvictionReason.USED)]
     held = blobs.open(digests[3])
     assert held is not None
     with held.file:
-        gone = blobs.evict_used(1000.5, 1000, [str(digests[6])], 50)
+        gone = blobs.evict_in_use(1000.5, 1000, [str(digests[6])], 50)
     assert [each.size for each in gone] == [100, 2, 3]
-    assert [each.size for each in blobs.evict_used(0.0, 1000, [], 50)] == [200, 1, 4]
+    assert [each.size for each in blobs.evict_in_use(0.0, 1000, [], 50)] == [200, 1, 4]
     assert blobs.check() == []
 
 
@@ -153,8 +153,8 @@ def test_where_readers_cannot_be_seen_only_what_nobody_used_goes(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     blobs.touch({digest: 1000.0})
-    assert blobs.evict_used(999.0, 4, [], 0) == []
-    assert blobs.evict(1001.0, 4, []).gone == [EvictedBlob(digest, 4)]
+    assert blobs.evict_in_use(999.0, 4, [], 0) == []
+    assert blobs.evict(1001.0, 4, []).evicted == [EvictedBlob(digest, 4)]
 
 
 def test_what_has_come_anew_is_another_blob(
@@ -186,7 +186,7 @@ def test_an_eviction_beside_others_takes_only_what_it_has_seen(blobs: BlobStore,
             put(blobs, tmp_path, b"data")
             return False
 
-    assert blobs.evict(2000.0, None, Replacing()).gone == []
+    assert blobs.evict(2000.0, None, Replacing()).evicted == []
     assert blobs.read(digest, 4) == b"data"
 
 
@@ -217,7 +217,7 @@ def test_what_is_known_of_blobs(blobs: BlobStore, tmp_path: Path) -> None:
     """Size and last use of those that are here; removed, entry and file are gone."""
     digest = put(blobs, tmp_path, b"data")
     blobs.touch({digest: 1000.0})
-    assert blobs.known([str(digest), str(Digest.of(b"other"))]) == {str(digest): (4, 1000.0)}
+    assert blobs.sizes_and_last_use([str(digest), str(Digest.of(b"other"))]) == {str(digest): (4, 1000.0)}
     assert (blobs.remove(digest), blobs.remove(digest)) == (True, False)
     assert blobs.check() == []
 
@@ -229,7 +229,7 @@ def test_eviction_reads_a_few_rows_at_a_time(
     monkeypatch.setattr("mirror.store.blobs.blobs.ROWS", 2)
     digests = [put(blobs, tmp_path, bytes([number])) for number in range(7)]
     blobs.touch(dict.fromkeys(digests, 1000.0))
-    gone = blobs.evict(1001.0, None, keep=[str(digests[3])]).gone
+    gone = blobs.evict(1001.0, None, keep=[str(digests[3])]).evicted
     assert {each.digest for each in gone} == {*digests} - {digests[3]}
 
 
@@ -239,7 +239,7 @@ def test_eviction_says_how_far_there_is_nothing_to_evict(blobs: BlobStore, tmp_p
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
     kept = [str(digests[0]), str(digests[1]), str(digests[3])]
     first = blobs.evict(2000.0, None, kept)
-    assert [each.digest for each in first.gone] == digests[2:3]
-    assert first.passed[0] == 1001.0
-    second = blobs.evict(2000.0, None, [], first.passed)
-    assert [each.digest for each in second.gone] == digests[3:]
+    assert [each.digest for each in first.evicted] == digests[2:3]
+    assert first.resume_after[0] == 1001.0
+    second = blobs.evict(2000.0, None, [], first.resume_after)
+    assert [each.digest for each in second.evicted] == digests[3:]

@@ -87,7 +87,7 @@ def test_a_file_without_an_entry(folder: CacheDirectory) -> None:
     digest, other = Digest.of(b"two"), Digest.of(b"one")
     for each in (digest, other):
         (row,) = [row for row in folder.blobs.rows("", 9) if row.digest == str(each)]
-        folder.blobs.forget(row)
+        folder.blobs.drop_entry(row)
     wrong = spoil(folder, b"one", b"eno")
     names = {each.relative_to(folder.path / "blobs") for each in (wrong, file_of(folder.path, digest))}
     cursor = FsckCursor()
@@ -106,7 +106,7 @@ def test_what_is_young_is_left_alone(folder: CacheDirectory, monkeypatch: pytest
     """A file comes before its entry (invariant 8)."""
     monkeypatch.setattr(fsck, "GRACE", 60.0)
     for row in folder.blobs.rows("", 9):
-        folder.blobs.forget(row)
+        folder.blobs.drop_entry(row)
     assert run(folder, repair=True) == []
 
 
@@ -127,7 +127,7 @@ def test_what_is_none_of_ours(folder: CacheDirectory, tmp_path: Path) -> None:
     stranger.mkdir()
     (stranger / "notes").write_text("hello")
     (tmp_path / "precious").write_text("precious")
-    folder.blobs.enter(BlobRow("sha256:" + "0" * 64, "../../precious", 8))
+    folder.blobs.add_entry(BlobRow("sha256:" + "0" * 64, "../../precious", 8))
     assert [(each.what, each.wrong) for each in run(folder, repair=True)] == [
         ("sha256:" + "0" * 64, Damage.FOREIGN),
         ("sha256/zz/notes", Damage.UNKNOWN),

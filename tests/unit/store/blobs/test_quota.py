@@ -27,7 +27,7 @@ def test_excess(quota: Quota, room: DiskRoom, excess: int) -> None:
 def test_shares_are_of_the_file_system(tmp_path: object) -> None:
     """And amounts are what they are."""
     settings = CacheSettings.model_validate({"dir": "/x", "max_size": "80%", "min_free": "1KiB"})
-    assert Quota.of(settings, 1000) == Quota(800, 1024, float("inf"))
+    assert Quota.for_disk(settings, 1000) == Quota(800, 1024, float("inf"))
     assert (str(settings.max_size), str(settings.min_free)) == ("80%", "1024")
     assert Amount(percent=12.5).of(1000) == 125
 
@@ -43,4 +43,4 @@ def test_shares_are_of_the_file_system(tmp_path: object) -> None:
 )
 def test_what_is_allowed(quota: Quota, room: DiskRoom, allowed: int) -> None:
     """All that the cache may ever hold, as things stand."""
-    assert quota.allows(room) == allowed
+    assert quota.size_limit(room) == allowed

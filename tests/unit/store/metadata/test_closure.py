@@ -108,6 +108,6 @@ def test_what_is_known_is_not_read_again(folder: CacheDirectory) -> None:
         asked.append(digest)
         return folder.read(digest, limit)
 
-    second = Closures(folder.index, read, first.met)
+    second = Closures(folder.index, read, first.visited)
     assert len(list(second.parts(X, Part(index, 0, True)))) == 4
     assert asked == [Digest.of(image_manifest(b"config0", [b"one"]))]

@@ -30,7 +30,7 @@ def test_links_are_counted_by_digest(index: Index, monkeypatch: pytest.MonkeyPat
     index.add_links(FIRST, {A: Link()})
     index.add_links(OTHER, {A: Link()})
     usage = ReferenceCounts(index)
-    found = usage.of([str(A), str(B), str(C)])
+    found = usage.uses([str(A), str(B), str(C)])
     assert sorted(found[str(A)], key=str) == [
         BlobUse("docker.io", 2, "docker.io/x/1"),
         BlobUse("q.io:1", 1, "q.io:1/y"),
@@ -48,7 +48,7 @@ def test_counted_anew(index: Index) -> None:
 
 def test_found_without_reading_all_links(index: Index) -> None:
     """By an index of ours: with a million links it takes no longer."""
-    plan = index.rows(f"EXPLAIN QUERY PLAN {COUNT % '?'}", [str(A)])
+    plan = index.query(f"EXPLAIN QUERY PLAN {COUNT % '?'}", [str(A)])
     assert plan[0][-1] == "SEARCH Cache USING INDEX Cache_linked (<expr>=?)"
 
 
@@ -57,7 +57,7 @@ def test_base_images_are_counted_once(index: Index, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("mirror.store.metadata.refcount.MANY", 1)
     for repository in (FIRST, SECOND):
         index.add_links(repository, {A: Link()})
-    once, live = ReferenceCounts(index, once=True), ReferenceCounts(index)
+    once, live = ReferenceCounts(index, memoise=True), ReferenceCounts(index)
     assert [each.links([str(A)]) for each in (once, live)] == [{str(A): 2}, {str(A): 2}]
     index.add_links(OTHER, {A: Link(), B: Link()})
     assert once.links([str(A), str(B)]) == {str(A): 2, str(B): 1}

@@ -65,10 +65,10 @@ async def test_the_holdback(grow: Grow, size: int, written: int, readable: int) 
 async def test_verified_content_is_released(grow: Grow) -> None:
     """Hashed as it comes, and then readable to its end."""
     growing, partial = await grow(LARGE)
-    verifying = asyncio.ensure_future(growing.verify_on())
+    verifying = asyncio.ensure_future(growing.hash_contiguous())
     await write(growing, LARGE, 0, len(LARGE))
     await verifying
-    verified = growing.settle()
+    verified = growing.complete()
     assert verified is not None
     assert (verified.size, verified.path) == (len(LARGE), partial.data_path)
     assert await growing.wait_readable(len(LARGE) - 1) == len(LARGE)
@@ -81,11 +81,11 @@ async def test_verified_content_is_released(grow: Grow) -> None:
 async def test_wrong_content_is_never_released(grow: Grow) -> None:
     """One byte is enough; and what is not whole is not verified either."""
     growing, _ = await grow(LARGE)
-    assert growing.settle() is None
-    verifying = asyncio.ensure_future(growing.verify_on())
+    assert growing.complete() is None
+    verifying = asyncio.ensure_future(growing.hash_contiguous())
     await write(growing, LARGE[:-1] + bytes([LARGE[-1] ^ 1]), 0, len(LARGE))
     await verifying
-    assert growing.settle() is None
+    assert growing.complete() is None
     assert growing.readable() < len(LARGE)
 
 
@@ -152,10 +152,10 @@ async def test_a_restart_forgets_everything(grow: Grow) -> None:
     growing, _ = await grow(content)
     waiting = asyncio.ensure_future(growing.wait_readable(0))
     for data in (b"y" * 100, content):
-        verifying = asyncio.ensure_future(growing.verify_on())
+        verifying = asyncio.ensure_future(growing.hash_contiguous())
         await write(growing, data, 0, 100)
         await verifying
-        if growing.settle() is None:
+        if growing.complete() is None:
             await growing.restart()
     assert await waiting == 100
 
@@ -164,8 +164,8 @@ async def test_who_comes_during_a_restart_gets_nothing_of_what_is_thrown_away(gr
     """The disk takes its time; meanwhile nothing may be sent, and then what is new."""
     growing, _ = await grow(LARGE)
     await write(growing, bytes(len(LARGE)), 0, len(LARGE))
-    await growing.verify_on()
-    assert growing.settle() is None
+    await growing.hash_contiguous()
+    assert growing.complete() is None
     restarting = asyncio.ensure_future(growing.restart())
     await asyncio.sleep(0)
     assert growing.readable() == 0

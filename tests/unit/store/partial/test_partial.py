@@ -32,7 +32,7 @@ def test_a_file_that_lost_its_end_is_noticed(tmp_path: Path) -> None:
     partial.allocate(10, CHUNK)
     os.truncate(partial.data_path, 5)
     with pytest.raises(StoreError, match="shorter"):
-        partial.hash_on(Hasher(Digest.of(b"x")), 10)
+        partial.hash_until(Hasher(Digest.of(b"x")), 10)
     partial.release()
 
 

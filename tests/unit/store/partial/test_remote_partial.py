@@ -40,43 +40,43 @@ def record(partial: Partial, offset: int, length: int) -> None:
 def test_a_look_shows_what_has_come(partial: Partial, followed: RemotePartial) -> None:
     """Counts as they are now; the same object while nothing has changed."""
     record(partial, 0, 15)
-    seen = followed.look()
+    seen = followed.refresh()
     assert (seen.contiguous(), seen.received(), seen.verified) == (15, 15, False)
-    assert followed.look() is seen
+    assert followed.refresh() is seen
     assert partial.chunks is not None
     partial.chunks.set_verified()
-    assert followed.look().verified
+    assert followed.refresh().verified
 
 
 def test_a_blob_that_is_begun_anew_is_another_generation(partial: Partial, followed: RemotePartial) -> None:
     """And truncating the map under a follower does not kill it."""
     record(partial, 0, 15)
-    before = followed.look()
+    before = followed.refresh()
     os.ftruncate(followed.map, 0)
-    assert followed.look() is before
+    assert followed.refresh() is before
     partial.allocate(SIZE, CHUNK)
-    assert followed.look().contiguous() == 0
+    assert followed.refresh().contiguous() == 0
 
 
 def test_generations_differ(partial: Partial, followed: RemotePartial) -> None:
     """Each allocation is told from the one before it."""
-    before = followed.look().epoch
+    before = followed.refresh().epoch
     partial.allocate(SIZE, CHUNK)
-    assert followed.look().epoch == before + 1
+    assert followed.refresh().epoch == before + 1
 
 
 def test_wishes_are_for_what_is_not_here(partial: Partial, followed: RemotePartial) -> None:
     """Where the chunk goes on that somebody waits for; nothing when it has come, or nobody waits."""
     assert partial.chunks is not None
     record(partial, 50, 3)
-    followed.wish(57)
-    assert partial.chunks.wished() == [53]
+    followed.request(57)
+    assert partial.chunks.requested_offsets() == [53]
     record(partial, 53, 7)
-    assert partial.chunks.wished() == []
-    followed.wish(99)
-    assert partial.chunks.wished() == [90]
-    followed.wish(None)
-    assert partial.chunks.wished() == []
+    assert partial.chunks.requested_offsets() == []
+    followed.request(99)
+    assert partial.chunks.requested_offsets() == [90]
+    followed.request(None)
+    assert partial.chunks.requested_offsets() == []
 
 
 def test_a_wish_that_was_overwritten_is_made_again(
@@ -86,12 +86,12 @@ def test_a_wish_that_was_overwritten_is_made_again(
     other = RemotePartial.open(DIGEST, tmp_path)
     assert other is not None
     assert partial.chunks is not None
-    followed.wish(20)
-    other.wish(30)
-    assert partial.chunks.wished() == [30]
-    followed.look()
-    followed.wish(20)
-    assert partial.chunks.wished() == [20]
+    followed.request(20)
+    other.request(30)
+    assert partial.chunks.requested_offsets() == [30]
+    followed.refresh()
+    followed.request(20)
+    assert partial.chunks.requested_offsets() == [20]
     other.close()
 
 
@@ -123,8 +123,8 @@ def test_the_word_of_who_is_dead_is_not_kept(
     interrupt(partial)
     next_one = Partial.lock(DIGEST, tmp_path)
     assert next_one is not None
-    assert next_one.continues(followed)
-    assert not followed.look().verified
+    assert next_one.is_continuation_of(followed)
+    assert not followed.refresh().verified
     next_one.release()
 
 
@@ -132,11 +132,11 @@ def test_what_was_thrown_away_is_not_continued(
     partial: Partial, followed: RemotePartial, tmp_path: Path
 ) -> None:
     """Its names are gone, and the same names are other files."""
-    assert not followed.gone
+    assert not followed.is_unlinked
     partial.discard()
-    assert followed.gone
+    assert followed.is_unlinked
     other = Partial.lock(DIGEST, tmp_path)
     assert other is not None
     other.allocate(SIZE, CHUNK)
-    assert not other.continues(followed)
+    assert not other.is_continuation_of(followed)
     other.release()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.store.metadata.closure import Named, Part
-from mirror.store.pins.manifest_journal import read_known, sizes_of, write_known
+from mirror.store.pins.manifest_journal import read_journal, sizes_of, write_journal
 
 LAYER, IMAGE, INDEX = (Digest.of(each) for each in (b"layer", b"image", b"index"))
 NAMED: Named = {
@@ -17,18 +17,18 @@ NAMED: Named = {
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """And nothing is left beside it."""
-    assert read_known(tmp_path / "kept") == {}
-    write_known(tmp_path / "kept", NAMED)
-    assert read_known(tmp_path / "kept") == NAMED
+    assert read_journal(tmp_path / "kept") == {}
+    write_journal(tmp_path / "kept", NAMED)
+    assert read_journal(tmp_path / "kept") == NAMED
     assert os.listdir(tmp_path) == ["kept"]
 
 
 def test_lines_that_cannot_be_read_are_not_known(tmp_path: Path) -> None:
     """The others are."""
-    write_known(tmp_path / "kept", NAMED)
+    write_journal(tmp_path / "kept", NAMED)
     with (tmp_path / "kept").open("a") as file:
         file.write(f'no json\n[]\n["x"]\n["{IMAGE}", 1]\n["{IMAGE}", ["x", 1]]\n{{}}\n')
-    assert read_known(tmp_path / "kept") == NAMED
+    assert read_journal(tmp_path / "kept") == NAMED
 
 
 def test_all_of_it_with_its_size(tmp_path: Path) -> None:

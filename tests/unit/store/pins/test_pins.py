@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
 
 
 def kept(folder: CacheDirectory) -> set[Digest]:
-    return {Digest.parse(each) for each in folder.pins.kept()}
+    return {Digest.parse(each) for each in folder.pins.pinned_sizes()}
 
 
 def test_a_pin_keeps_all_of_an_image(folder: CacheDirectory) -> None:
@@ -93,12 +93,12 @@ def test_it_is_worked_out_again_only_when_it_has_changed(folder: CacheDirectory,
     """By whatever process; what is pulled elsewhere does not matter."""
     put_image(folder, X, "1", [b"a"])
     folder.pin(Pin.parse("x:*"))
-    known = folder.pins.kept()
+    known = folder.pins.pinned_sizes()
     put_image(folder, Y, "1", [b"b"])
     put_image(folder, X, "1", [b"a"])  # confirmed, as it was
-    folder.pins.kept()
+    folder.pins.pinned_sizes()
     other = open_folder(tmp_path / "cache")
-    folder.pins.kept()
+    folder.pins.pinned_sizes()
     changed = put_image(other, X, "2", [b"c"])
     assert set(changed) <= kept(folder)
     other.unpin(ImagePattern.parse("x:*"))
@@ -130,8 +130,8 @@ def test_pins_that_are_those_of_the_configuration_are_not_written_again(folder: 
 def test_who_pins_an_image(folder: CacheDirectory) -> None:
     """By tag or digest."""
     folder.pin(Pin.parse("x:1"))
-    assert [str(each.pin) for each in folder.pins.pinning(X, "1", "d")] == ["docker.io/library/x:1"]
-    assert folder.pins.pinning(X, "2", "d") == []
+    assert [str(each.pin) for each in folder.pins.matching(X, "1", "d")] == ["docker.io/library/x:1"]
+    assert folder.pins.matching(X, "2", "d") == []
 
 
 def test_a_manifest_that_is_lost_does_not_unpin_what_it_named(folder: CacheDirectory, tmp_path: Path) -> None:
