@@ -7,6 +7,7 @@ import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from mirror.config.schema import Config
 from mirror.transfer import download
 from mirror.util.log import set_debug
 from mirror.util.tasks import Tasks
@@ -17,6 +18,9 @@ from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_runtest_setup,
     pytest_terminal_summary,
 )
+
+# Pydantic looks for plugins, in files, when it builds the first validator (defer_build): not in an event loop.
+Config.model_rebuild()
 
 pytest_plugins = ["pytester", "tests.e2e.report", "tests.leftovers"]
 

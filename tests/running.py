@@ -23,6 +23,10 @@ CHUNK = 64 * 1024
 LARGE = 4 * 1024 * 1024 + 3 * CHUNK
 
 
+# Longer than any test may take, in seconds: an upstream's answer is waited for, however busy the machine is.
+NEVER = 3600.0
+
+
 @dataclass
 class Running:
     address: str

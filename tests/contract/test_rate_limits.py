@@ -11,7 +11,7 @@ from tests.fakes.content import some_layers
 from tests.fakes.faults import Fault
 from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
-from tests.running import Running, configured, serving
+from tests.running import NEVER, Running, configured, serving
 from tests.wire import Reply, get, head
 
 X = "/v2/docker.io/library/x"
@@ -41,7 +41,7 @@ async def hub() -> AsyncIterator[FakeRegistry]:
 
 @asynccontextmanager
 async def with_terms(hub: FakeRegistry, cache: Path, clock: Clock, **terms: object) -> AsyncIterator[Running]:
-    tags = {"fresh": 60, "fallback_after": 5, **terms}
+    tags = {"fresh": 60, "fallback_after": NEVER, **terms}
     async with serving(configured(cache, {"docker.io": hub.url}, tags=tags), clock) as running:
         yield running
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
-from tests.running import LARGE, Running, mirror_of
+from tests.running import LARGE, NEVER, Running, mirror_of
 from tests.wire import Reply, get, head
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -21,7 +21,7 @@ PREFIX = "/v2/docker.io/library/x"
 
 @pytest.fixture
 async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
-    async with mirror_of(fake, tmp_path / "cache", tags={"fresh": 0, "fallback_after": 5}) as mirror:
+    async with mirror_of(fake, tmp_path / "cache", tags={"fresh": 0, "fallback_after": NEVER}) as mirror:
         yield mirror
 
 

@@ -10,7 +10,7 @@ import pytest
 from mirror.oci.manifest import OCI_MANIFEST
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import Running, configured, serving
+from tests.running import NEVER, Running, configured, serving
 from tests.wire import Reply, get, head
 
 TAG = "/v2/docker.io/library/x/manifests/t"
@@ -81,27 +81,27 @@ async def test_a_failing_upstream_leaves_the_stale_entry(
     assert await forgetful.metric('registry_mirror_requests_total{kind="manifest",outcome="stale"}') == 2
 
 
-async def test_a_hanging_upstream_is_not_waited_for(hub: FakeRegistry, forgetful: Running) -> None:
+async def test_a_hanging_upstream_is_not_waited_for(hub: FakeRegistry, impatient: Running) -> None:
     """With something to fall back on, nobody waits longer than `fallback_after`; the asking goes on."""
     image = hub.add_image("library/x", "t", [b"a"])
-    await get(forgetful.address, TAG)
+    await get(impatient.address, TAG)
     gate = hub.hold("manifests/t", after=-1, method="HEAD")
-    assert is_stale(await get(forgetful.address, TAG))
-    assert is_stale(await head(forgetful.address, TAG))
+    assert is_stale(await get(impatient.address, TAG))
+    assert is_stale(await head(impatient.address, TAG))
     assert hub.requests("HEAD") == 1
     gate.release()
-    assert (await get(forgetful.address, TAG)).body == image.manifest_data
+    assert (await get(impatient.address, TAG)).body == image.manifest_data
 
 
 @pytest.mark.parametrize("method", [get, head])
 async def test_a_slow_upstream_is_waited_for_without_anything_to_fall_back_on(
-    hub: FakeRegistry, forgetful: Running, method: Callable[[str, str], Awaitable[Reply]]
+    hub: FakeRegistry, impatient: Running, method: Callable[[str, str], Awaitable[Reply]]
 ) -> None:
     """What the tag pointed to is known, and not here: as long as if nothing were known; and asked once."""
     hub.add_image("library/x", "t", [b"a"])
-    await head(forgetful.address, TAG)
+    await head(impatient.address, TAG)
     gate = hub.hold("manifests/t", after=-1, method="HEAD")
-    asking = asyncio.ensure_future(method(forgetful.address, TAG))
+    asking = asyncio.ensure_future(method(impatient.address, TAG))
     await gate.reached.wait()
     over, _ = await asyncio.wait([asking], timeout=0.3)
     assert not over
@@ -177,7 +177,7 @@ def clock() -> Clock:
 
 @asynccontextmanager
 async def with_terms(hub: FakeRegistry, cache: Path, clock: Clock, **terms: object) -> AsyncIterator[Running]:
-    tags = {"fresh": 60, "fallback_after": 5, **terms}
+    tags = {"fresh": 60, "fallback_after": NEVER, **terms}
     async with serving(configured(cache, {"docker.io": hub.url}, tags=tags), clock) as running:
         yield running
 
