@@ -1,4 +1,4 @@
-"""The composition root: a configuration becomes everything that answers requests."""
+"""The composition root: builds everything that answers requests from a configuration."""
 
 import asyncio
 import time
@@ -13,6 +13,7 @@ from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
 from mirror.store.blobs.fsck import HARMLESS, FsckStep
+from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store
@@ -24,26 +25,28 @@ from mirror.util.tasks import Tasks
 
 log = get_logger(__name__)
 
-# Last-use times are written this often, in seconds: a crash loses that much of the eviction order.
+# Interval of housekeeping, in seconds. Last-use times are written then: a crash loses this much of the
+# eviction order.
 HOUSEKEEPING_SECONDS = 10.0
 
-# What is said of what was evicted, by the reason.
+# Log events of evictions, by reason.
 EVICTIONS = {
     EvictionReason.ROOM: "evicted to make room, least recently used first",
-    EvictionReason.USED: "evicted a moment after it was used: there is less room than is pulled at a time",
-    EvictionReason.AGE: "evicted because nobody has used it for longer than cache.max_age",
+    EvictionReason.USED: "evicted a moment after use: the cache has less room than clients pull at a time",
+    EvictionReason.AGE: "evicted because unused for longer than cache.max_age",
 }
 
 
 class Service:
-    """One running mirror, without its network face. Make it with `open`."""
+    """One running mirror without its HTTP server. Create with `open`."""
 
     def __init__(self, config: Config, store: Store, clock: Callable[[], float] = time.time) -> None:
         self.metrics = Metrics()
-        self.multiprocess: MultiprocessMetrics | None = None  # of several workers
+        self.multiprocess: MultiprocessMetrics | None = None  # with several workers
         self._tasks = Tasks()
         self._store = store
-        store.on_evicted = self._evicted
+        store.on_evicted = self._on_evicted
+        self._room = RoomWatch(store.folder.shortage)
         self.removal_epoch = store.folder.epoch.removed
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock)
@@ -51,27 +54,31 @@ class Service:
 
     @classmethod
     async def open(cls, config: Config, clock: Callable[[], float] = time.time) -> "Service":
-        """`clock`: seconds since the epoch. Raises StoreError when the cache folder cannot be used."""
+        """Open the cache folder and start the background tasks. StoreError when the folder cannot be used.
+
+        `clock`: seconds since the epoch.
+        """
         store = await Store.open(config.cache.dir, config.cache)
         await store.configure_pins(config.pins())
         service = cls(config, store, clock)
+        await service._look_at_room()
         service._tasks.spawn(service._warm_up(), name="warm up")
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
-        scrub = Scrub(store.folder, config.cache.scrub, service._scrubbed)
+        scrub = Scrub(store.folder, config.cache.scrub, service._on_scrubbed)
         service._tasks.spawn(scrub.run(), name="scrub")
         return service
 
     def record_use(self, digest: Digest) -> None:
-        """It was given to a client by somebody who did not have to ask the cache."""
+        """Note that a client got `digest` from the response cache, past the cache."""
         self._store.touch(digest)
 
     def upstreams(self) -> dict[str, Any]:
-        """How each upstream is doing, for people."""
+        """Return the state of each upstream, for /readyz."""
         return self._upstreams.state()
 
     def troubles(self) -> list[dict[str, Any]]:
-        """What is wrong with the cache folder, for people."""
-        return [
+        """Return what is wrong with the cache folder, for /readyz."""
+        faults: list[dict[str, Any]] = [
             {
                 "what": each.capability.value,
                 "kind": each.kind.value,
@@ -81,37 +88,44 @@ class Service:
             }
             for each in self._store.health.faults()
         ]
+        if (shortage := self._room.current) is not None:
+            reason, to_do = shortage.reason, shortage.to_do
+            since = self._room.since
+            faults.append(
+                {"what": "keeping", "kind": "no_room", "reason": reason, "to_do": to_do, "since": since}
+            )
+        return faults
 
     async def refresh_stats(self) -> None:
-        """Bring the gauges about the cache up to date, and what else is asked for only here."""
+        """Bring the gauges up to date; some are computed only for a scrape."""
         self.metrics.requests.flush_pending()
         self.metrics.tasks.set(self._tasks.running)
         self._upstreams.report(self.metrics)
         self.metrics.cache_trouble.clear()
-        for trouble in self._store.health.faults():
-            self.metrics.cache_trouble.labels(trouble.capability.value, trouble.kind.value).set(1)
+        for trouble in self.troubles():
+            self.metrics.cache_trouble.labels(trouble["what"], trouble["kind"]).set(1)
         size, entries = await self._store.stats()
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)
 
     async def metric_families(self) -> list[Family]:
-        """What this process has counted."""
-        # With a bad disk the other metrics are what tells the operator.
+        """Return the metrics of this process."""
+        # With a bad disk, the other metrics tell the operator about it.
         with suppress(StoreError):
             await self.refresh_stats()
-        # In a thread: what is told about the process is read from files.
+        # In a thread: the metrics of the process are read from /proc.
         return await asyncio.to_thread(self.metrics.families)
 
     async def exposition(self) -> tuple[bytes, str]:
-        """Body and Content-Type for a Prometheus scrape, of all workers together."""
-        counted = await (self.metric_families() if self.multiprocess is None else self.multiprocess.sum())
-        return await asyncio.to_thread(render, counted)
+        """Return body and Content-Type for a Prometheus scrape, of all workers together."""
+        families = await (self.metric_families() if self.multiprocess is None else self.multiprocess.sum())
+        return await asyncio.to_thread(render, families)
 
     async def join_workers(self, multiprocess: MultiprocessMetrics) -> None:
-        """Be one of several workers. OSError."""
+        """Share metrics with the other workers. Raises OSError."""
         await multiprocess.open()
         self.multiprocess = multiprocess
-        self._tasks.spawn(multiprocess.write_periodically(), name="ledger")
+        self._tasks.spawn(multiprocess.write_periodically(), name="multiprocess metrics")
 
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""
@@ -122,26 +136,26 @@ class Service:
         await self._upstreams.close()
         await self._store.close()
 
-    def _evicted(self, gone: Sequence[EvictedBlob]) -> None:
-        for why, told in EVICTIONS.items():
-            some = [each for each in gone if each.reason is why]
-            size = sum(each.size for each in some)
-            self.metrics.evicted_blobs.labels(why.value).inc(len(some))
-            self.metrics.evicted_bytes.labels(why.value).inc(size)
-            for each in some:
-                log.debug("evicted", digest=str(each.digest), bytes=each.size, reason=why.value)
-            if some:
-                log.info(told, blobs=len(some), bytes=size)
-            if some and why is EvictionReason.USED:
+    def _on_evicted(self, evicted: Sequence[EvictedBlob]) -> None:
+        for reason, event in EVICTIONS.items():
+            blobs = [each for each in evicted if each.reason is reason]
+            size = sum(each.size for each in blobs)
+            self.metrics.evicted_blobs.labels(reason.value).inc(len(blobs))
+            self.metrics.evicted_bytes.labels(reason.value).inc(size)
+            for each in blobs:
+                log.debug("evicted", digest=str(each.digest), bytes=each.size, reason=reason.value)
+            if blobs:
+                log.info(event, blobs=len(blobs), bytes=size)
+            if blobs and reason is EvictionReason.USED:
                 self.cache.pause_prefetch()
 
-    def _scrubbed(self, step: FsckStep) -> None:
+    def _on_scrubbed(self, step: FsckStep) -> None:
         self.metrics.scrubbed_bytes.inc(step.read)
         if step.finding is not None and step.finding.wrong not in HARMLESS:
             self.metrics.scrub_wrong.inc()
 
     async def _warm_up(self) -> None:
-        """What the first request would wait for, 20 ms of it, while there is none."""
+        """Open connections and TLS contexts before the first request, which saves that request 20 ms."""
         await self._upstreams.warm_up()
         with suppress(StoreError):
             await self._store.warm_up()
@@ -153,4 +167,11 @@ class Service:
                 await self._store.run_housekeeping()
             except StoreError as error:
                 log.warning("housekeeping failed", reason=str(error))
+            await self._look_at_room()
             await asyncio.to_thread(trim_heap)
+
+    async def _look_at_room(self) -> None:
+        """Look whether there is room for the cache; the worker that runs housekeeping says so."""
+        with suppress(StoreError):
+            report = await self._store.executor.run(self._store.folder.claim_housekeeping)
+            await self._store.executor.run(lambda: self._room.look(report=report))

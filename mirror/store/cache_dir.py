@@ -28,7 +28,7 @@ from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.blobs import START, BlobStore, EvictedBlob, EvictionReason, OpenBlob
 from mirror.store.blobs.diskcache_disk import VerifiedFile
-from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
+from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota, Shortage
 from mirror.store.durable import try_allocate
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.health import Capability, StoreHealth
@@ -325,6 +325,10 @@ class CacheDirectory:
     def size_limit(self) -> int:
         """How many bytes the cache may hold."""
         return self._quota.size_limit(self.room())
+
+    def shortage(self, margin: int = 0) -> Shortage | None:
+        """Return what to tell when `min_free` leaves the cache `margin` bytes or less: nothing is kept."""
+        return self._quota.shortage(self.room(), self.path, margin)
 
     def room(self) -> DiskRoom:
         """What there is and what is used; fills count with their whole size."""

@@ -14,6 +14,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from mirror.util.units import duration, size
+
 DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b|\b(sha512:[0-9a-f]{12})[0-9a-f]{116}\b")
 
 RED, YELLOW, DIM, RESET = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
@@ -21,8 +23,6 @@ COLORS = {"critical": RED, "error": RED, "warning": YELLOW, "debug": DIM}
 
 # Keys that a terminal line has in another place, or not at all.
 PLACED = frozenset({"event", "level", "timestamp", "component", "reason", "exception"})
-
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class TerminalRenderer:
@@ -35,7 +35,7 @@ class TerminalRenderer:
 
     def __init__(self, *, colors: bool) -> None:
         self._colors = colors
-        self.shown = {"timestamp": clock_time, "total_ms": duration, "bytes": size}
+        self.shown = {"timestamp": clock_time, "total_ms": _or_text(duration), "bytes": _or_text(size)}
 
     def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
         access = event.get("component") == "access" and event["event"] == "request"
@@ -56,8 +56,8 @@ class TerminalRenderer:
             if event["status"] != 200:
                 words.append(str(event["status"]))
             if event["bytes"]:
-                words.append(size(event["bytes"]))
-        words += [duration(event["total_ms"]), event["client"] or "-"]
+                words.append(self.shown["bytes"](event["bytes"]))
+        words += [self.shown["total_ms"](event["total_ms"]), event["client"] or "-"]
         text = " ".join(words)
         note = event.get("note")
         if note:
@@ -111,25 +111,9 @@ def _local_time(second: str) -> str:
     return datetime.fromisoformat(f"{second}+00:00").astimezone().strftime("%H:%M:%S")
 
 
-def duration(milliseconds: float | str) -> str:
-    """Show a duration with two digits at least; text stays."""
-    if isinstance(milliseconds, str):
-        return milliseconds
-    if milliseconds >= 1000:
-        return f"{milliseconds / 1000:.1f} s"
-    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
-
-
-def size(count: float | str) -> str:
-    """Show a number of bytes in units of 1024, with three digits; text stays."""
-    if isinstance(count, str):
-        return count
-    value, unit = float(count), UNITS[0]
-    for unit in UNITS:
-        if value < 999.5 or unit == UNITS[-1]:
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"
+def _or_text(show: Callable[[float], str]) -> Callable[[Any], str]:
+    """Let text pass: the placeholder of a line that is filled in later."""
+    return lambda value: value if isinstance(value, str) else show(value)
 
 
 def _shortened(digest: re.Match[str]) -> str:

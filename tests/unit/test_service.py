@@ -1,32 +1,36 @@
-"""The composition root: opens, keeps house, closes."""
+"""The composition root: opening, housekeeping, closing."""
 
 import asyncio
 import gc
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from mirror import service
+from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.service import Service
 from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
+from mirror.store.blobs.quota import Quota
 from mirror.store.errors import StoreError
 from tests.fakes.registry import FakeRegistry
-from tests.running import configured, mirror_of
+from tests.running import configured, mirror_of, serving
 from tests.wire import get
 
 
-async def test_a_cache_folder_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+async def test_unusable_cache_folder_stops_the_start(tmp_path: Path) -> None:
     """The error names the folder and the reason."""
     await asyncio.to_thread((tmp_path / "file").write_text, "not a folder")
     with pytest.raises(StoreError, match=r"cannot use the cache folder .*/file"):
         await Service.open(configured(tmp_path / "file", {"docker.io": "http://127.0.0.1:9"}))
 
 
-async def test_the_cache_folder_is_private(tmp_path: Path) -> None:
-    """0700, though it may have existed with more."""
+async def test_cache_folder_is_private(tmp_path: Path) -> None:
+    """The folder's mode is 0700, even if the folder existed with more rights."""
     cache = tmp_path / "cache"
     await asyncio.to_thread(cache.mkdir, 0o755)
     opened = await Service.open(configured(cache, {"docker.io": "http://127.0.0.1:9"}))
@@ -34,8 +38,8 @@ async def test_the_cache_folder_is_private(tmp_path: Path) -> None:
     assert (await asyncio.to_thread(cache.stat)).st_mode & 0o777 == 0o700
 
 
-async def test_last_use_is_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Housekeeping writes what was used, and a failing disk does not end it."""
+async def test_housekeeping_writes_last_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Housekeeping writes last-use times, and goes on after a disk failure."""
     monkeypatch.setattr(service, "HOUSEKEEPING_SECONDS", 0.001)
     flushed = asyncio.Event()
     failures = iter([StoreError("disk"), None])
@@ -44,21 +48,21 @@ async def test_last_use_is_written_in_batches(tmp_path: Path, monkeypatch: pytes
         store = mirror.service._store
         flush = store.flush_last_use
 
-        async def counted() -> None:
+        async def failing_once() -> None:
             if (failure := next(failures, None)) is not None:
                 raise failure
             await flush()
             if not store._used:
                 flushed.set()
 
-        monkeypatch.setattr(store, "flush_last_use", counted)
+        monkeypatch.setattr(store, "flush_last_use", failing_once)
         digest = hub.add_blob("library/x", b"x")
         await get(mirror.address, f"/v2/library/x/blobs/{digest}")
         await flushed.wait()
 
 
-async def test_opening_and_closing_leaves_nothing_open(tmp_path: Path) -> None:
-    """Descriptors and threads are as before, again and again."""
+async def test_close_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    """The number of descriptors is the same after each opening and closing."""
 
     async def once() -> int:
         async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
@@ -68,15 +72,15 @@ async def test_opening_and_closing_leaves_nothing_open(tmp_path: Path) -> None:
             await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}")
         return len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
 
-    await asyncio.to_thread(gc.collect)  # what other tests left must not disappear while we count
+    await asyncio.to_thread(gc.collect)  # garbage of other tests must not disappear between the counts
     first = await once()
     assert [await once() for _ in range(3)] == [first] * 3
 
 
-async def test_what_was_evicted_is_told_with_the_reason(tmp_path: Path) -> None:
-    """How much, and why, in the log and as a metric; and each blob for who wants to know."""
+async def test_eviction_is_reported_with_its_reason(tmp_path: Path) -> None:
+    """The log and the metrics have number, bytes and reason; the debug log has each blob."""
     used = [EvictedBlob(Digest.of(bytes([number])), 1, EvictionReason.USED) for number in range(3)]
-    gone = [
+    evicted = [
         EvictedBlob(Digest.of(b"a"), 5),
         EvictedBlob(Digest.of(b"b"), 6),
         *used,
@@ -84,7 +88,7 @@ async def test_what_was_evicted_is_told_with_the_reason(tmp_path: Path) -> None:
     ]
     async with FakeRegistry() as hub, mirror_of(hub, tmp_path) as mirror:
         with capture_logs() as logs:
-            mirror.service._store.on_evicted(gone)
+            mirror.service._store.on_evicted(evicted)
         for reason, count, size in (("room", 2, 11), ("used", 3, 3), ("age", 1, 7)):
             name = f'{{reason="{reason}"}}'
             assert await mirror.metric(f"registry_mirror_evicted_blobs_total{name}") == count
@@ -92,5 +96,44 @@ async def test_what_was_evicted_is_told_with_the_reason(tmp_path: Path) -> None:
             lines = [line for line in logs if line["log_level"] == "info" and line["blobs"] == count]
             assert [line["bytes"] for line in lines] == [size]
     assert [line["digest"] for line in logs if line["event"] == "evicted"] == [
-        str(each.digest) for each in gone
+        str(each.digest) for each in evicted
     ]
+
+
+async def test_shortage_of_room_is_reported_at_start_and_in_readyz(tmp_path: Path) -> None:
+    """Where min_free leaves nothing: one warning, an entry in /readyz (status 200), and a metric."""
+    config = configured(tmp_path, {"docker.io": "http://127.0.0.1:9"})
+    cache = config.cache.model_copy(update={"min_free": Amount(percent=100)})
+    with capture_logs() as lines:
+        async with serving(config.model_copy(update={"cache": cache})) as mirror:
+            reply = await get(mirror.address, "/readyz")
+            (trouble,) = json.loads(reply.body)["cache"]["trouble"]
+            scrape = await get(mirror.address, "/metrics")
+    (warning,) = [line for line in lines if line["log_level"] == "warning"]
+    assert re.fullmatch(
+        rf".* are free in {tmp_path}, and cache.min_free = .* leaves 0 B for the cache: "
+        "nothing will be kept; free some space, or lower cache.min_free",
+        warning["event"],
+    )
+    assert reply.status == 200
+    assert warning["event"] == f"{trouble['reason']}; {trouble['to_do']}"
+    assert (trouble["what"], trouble["kind"]) == ("keeping", "no_room")
+    assert b'registry_mirror_cache_trouble{kind="no_room",what="keeping"} 1.0' in scrape.body
+
+
+async def test_shortage_of_room_that_begins_while_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Housekeeping finds the shortage, and its end, and logs each once."""
+    monkeypatch.setattr(service, "HOUSEKEEPING_SECONDS", 0.001)
+    with capture_logs() as lines:
+        async with serving(configured(tmp_path, {"docker.io": "http://127.0.0.1:9"})) as mirror:
+            assert mirror.service.troubles() == []
+            folder = mirror.service._store.folder
+            for min_free in (1 << 62, 0):
+                monkeypatch.setattr(folder, "_quota", Quota(min_free=min_free))
+                while bool(mirror.service.troubles()) is not bool(min_free):  # noqa: ASYNC110  # no event
+                    await asyncio.sleep(0.001)
+    events = [line["event"] for line in lines if line["log_level"] in ("warning", "info")]
+    assert len([each for each in events if "nothing will be kept" in each]) == 1
+    assert events.count("there is room for the cache again") == 1

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from mirror.config.schema import CacheSettings
+from mirror.util.units import size
 
 # What was used this short a time ago is in use: it is evicted last, and never for its age, in seconds. Longer
 # than the pauses between two writings of last-use times.
@@ -17,6 +19,29 @@ class DiskRoom:
     total: int
     free: int
     used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A folder on whose file system `min_free` leaves no room for the cache. In bytes."""
+
+    folder: Path
+    free: int
+    min_free: int
+
+    @property
+    def reason(self) -> str:
+        return (
+            f"{size(self.free)} are free in {self.folder}, and cache.min_free = {size(self.min_free)}"
+            " leaves 0 B for the cache: nothing will be kept"
+        )
+
+    @property
+    def to_do(self) -> str:
+        return "free some space, or lower cache.min_free"
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.to_do}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +69,9 @@ class Quota:
         """How many bytes the cache may hold, others on the file system left as they are."""
         free = max(0, room.used + room.free - self.min_free)
         return min(self.max_size, free) if self.max_size else free
+
+    def shortage(self, room: DiskRoom, folder: Path, margin: int = 0) -> Shortage | None:
+        """Return the shortage if `min_free` leaves the cache no more than `margin` bytes; None otherwise."""
+        if not self.min_free or room.used + room.free - self.min_free > margin:
+            return None
+        return Shortage(folder, room.free, self.min_free)

@@ -8,7 +8,7 @@ import pytest
 
 from mirror.config.schema import LogSettings
 from mirror.util.log import LineTemplate, configure, get_logger
-from mirror.util.terminal_log import RED, RESET, YELLOW, clock_time, duration, printable, size
+from mirror.util.terminal_log import RED, RESET, YELLOW, clock_time, printable
 
 pytestmark = pytest.mark.usefixtures("own_logging")
 
@@ -155,20 +155,3 @@ def test_clock_time_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         time.tzset()
     assert clock_time("now") == "now"
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "text"),
-    [(0.04, "0.0 ms"), (9.94, "9.9 ms"), (12.3, "12 ms"), (61_500, "61.5 s"), ("x", "x")],
-)
-def test_duration(milliseconds: float | str, text: str) -> None:
-    """Durations have two digits or more, in ms or s."""
-    assert duration(milliseconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1000, "0.977 KiB"), (1536, "1.5 KiB"), (3 << 40, "3 TiB"), ("x", "x")]
-)
-def test_size(count: int | str, text: str) -> None:
-    """Sizes have three digits, in units of 1024."""
-    assert size(count) == text

@@ -1,5 +1,7 @@
 """How much is too much."""
 
+from pathlib import Path
+
 import pytest
 
 from mirror.config.schema import CacheSettings
@@ -44,3 +46,26 @@ def test_shares_are_of_the_file_system(tmp_path: object) -> None:
 def test_what_is_allowed(quota: Quota, room: DiskRoom, allowed: int) -> None:
     """All that the cache may ever hold, as things stand."""
     assert quota.size_limit(room) == allowed
+
+
+@pytest.mark.parametrize(
+    ("free", "held", "margin", "short"),
+    [(20, 0, 0, True), (60, 40, 0, True), (60, 41, 0, False), (60, 41, 1, True)],
+)
+def test_shortage_when_min_free_leaves_nothing(free: int, held: int, margin: int, short: bool) -> None:
+    """What the cache holds counts as room: only a file system that others have filled leaves nothing."""
+    assert (Quota(min_free=100).shortage(DiskRoom(1000, free, held), Path("/x"), margin) is not None) is short
+
+
+def test_shortage_says_what_to_do() -> None:
+    """The text names the room, the folder, the option and the way out."""
+    shortage = Quota(max_size=5, min_free=1 << 30).shortage(DiskRoom(1 << 40, 20 << 20, 0), Path("/x"))
+    assert str(shortage) == (
+        "20 MiB are free in /x, and cache.min_free = 1 GiB leaves 0 B for the cache: nothing will be kept; "
+        "free some space, or lower cache.min_free"
+    )
+
+
+def test_no_shortage_without_min_free() -> None:
+    """With min_free = 0 even a small file system keeps what fits."""
+    assert Quota().shortage(DiskRoom(1000, 1, 0), Path("/x")) is None
