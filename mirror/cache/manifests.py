@@ -17,6 +17,7 @@ from mirror.oci.manifest import (
 )
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import StoredManifest
+from mirror.store.lock import blob_key
 from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
@@ -97,7 +98,7 @@ class ManifestCache:
             return FetchedManifest(error, repository)
 
     async def _fill(self, repository: Repository, digest: Digest) -> StoredManifest:
-        async with exclusive(self._store, digest):
+        async with exclusive(self._store, blob_key(digest)):
             data = await self._store.read_blob(digest, MAX_MANIFEST_BYTES)
             if data is None:
                 body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)

@@ -15,6 +15,7 @@ from mirror.config.schema import TagSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.errors import StoreError
+from mirror.store.lock import name_key
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
@@ -206,7 +207,7 @@ class TagCache:
 
         What another one was told since `asked` will do.
         """
-        async with exclusive(self._store, Digest.of(f"{repository}:{tag}".encode())):
+        async with exclusive(self._store, name_key(f"{repository}:{tag}")):
             entry = await self._store.tag(repository, tag)
             if entry is None or entry.confirmed < asked:
                 return await self._fetch(repository, tag)

@@ -38,7 +38,7 @@ from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.orphans import old_partials
 from mirror.store.partial.chunk_map import ChunkMap
-from mirror.store.partial.lease import Lease, acquire
+from mirror.store.partial.lease import BlobLease, Lease, acquire, acquire_blobs
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.pins.pins import EvictionGuard, Pins
@@ -206,11 +206,15 @@ class CacheDirectory:
         """While this is held nothing is evicted, in no process, and nobody else changes what may go."""
         return exclusive_lock(self._evicting)
 
-    def acquire_leases(self, digests: Sequence[Digest]) -> list[Lease | None]:
-        """For each the lock for filling it; None where another has it."""
-        return acquire(digests, self.partials, self.has)
+    def acquire_leases(self, digests: Sequence[Digest]) -> list[BlobLease | None]:
+        """Acquire a lease for filling each digest; None where another process holds it."""
+        return acquire_blobs(digests, self.partials, self.has)
 
-    def put_small_blobs(self, kept: Sequence[tuple[Lease, bytes]]) -> list[int]:
+    def acquire_key_leases(self, keys: Sequence[str]) -> list[Lease | None]:
+        """Acquire a lease under each key; None where another process holds it."""
+        return acquire(keys, self.partials)
+
+    def put_small_blobs(self, kept: Sequence[tuple[BlobLease, bytes]]) -> list[int]:
         """Store small blobs, and give up their locks; each is told the `excess` after that."""
         try:
             self._add({lease.digest: data for lease, data in kept})

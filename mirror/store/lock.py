@@ -1,6 +1,10 @@
-"""Who does what among all processes of this machine: `flock`, freed by the kernel on any death."""
+"""File locks: which of this machine's processes fills, evicts or reads a file. The kernel frees them on death.
+
+All of them are `flock`: an exclusive lock for the process that fills or evicts, shared locks for readers.
+"""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,21 +14,40 @@ from mirror.oci.digest import Digest
 from mirror.store.invalidation import open_shared
 
 
+def blob_key(digest: Digest) -> str:
+    """Return the key of the lock for filling `digest`, which is also the stem of its partial's files."""
+    return f"{digest.algorithm}-{digest.encoded}"
+
+
+def name_key(name: str) -> str:
+    """Return the key of a lock for something that is not a blob, a tag for instance.
+
+    The key has the form of a digest's: earlier versions lock the same file, and a file that a crash leaves
+    is found as an orphan.
+    """
+    return f"sha256-{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def key_path(key: str, folder: Path) -> Path:
+    """Return the file that is locked under `key`."""
+    return folder / f"{key}.map"
+
+
 def lock_path(digest: Digest, folder: Path) -> Path:
-    """The file that is locked by who fills `digest`; for a blob of some size it is the chunk map too."""
-    return folder / f"{digest.algorithm}-{digest.encoded}.map"
+    """Return the file that a fill of `digest` locks. A partial keeps its chunk map in it."""
+    return key_path(blob_key(digest), folder)
 
 
 def data_path(digest: Digest, folder: Path) -> Path:
-    """The file that a fill of `digest` writes."""
-    return folder / f"{digest.algorithm}-{digest.encoded}.data"
+    """Return the file that a fill of `digest` writes."""
+    return folder / f"{blob_key(digest)}.data"
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock `path`, creating it, and return its descriptor (read-write); None when another process has it.
+    """Lock `path`, creating it, and return its descriptor (read-write); None if another process has the lock.
 
-    The holder may unlink the file when done. Whoever opened it before and locks it after would hold a
-    lock on a name that is gone, so the name is looked at again once the lock is had.
+    The holder may unlink the file when done. A process that opened the file before and locks it afterwards
+    would hold a lock on a name that is gone, so the name is checked again once the lock is held.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -39,7 +62,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def try_lock_folder(folder: Path) -> int | None:
-    """Lock a folder, which needs no room on the disk; its descriptor, or None when another process has it."""
+    """Lock a folder, which takes no room on the disk. Return as `try_lock`, the descriptor read-only."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,10 +73,10 @@ def try_lock_folder(folder: Path) -> int | None:
 
 
 def lock_shared(descriptor: int) -> None:
-    """Say that a file is being read, until this descriptor and all copies of it are closed.
+    """Mark a file as being read, until this descriptor and all its copies are closed.
 
-    Not where that cannot be said, as on some network file systems, or somebody is removing it (`unread`):
-    what is open can be read all the same.
+    The mark is missing where the file system has no locks (some network file systems), or where an eviction
+    holds the file (`lock_if_unread`): the open file is readable nevertheless.
     """
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -61,9 +84,9 @@ def lock_shared(descriptor: int) -> None:
 
 @contextmanager
 def lock_if_unread(path: Path) -> Iterator[bool | None]:
-    """Whether nobody reads the file, in whatever process; None where that cannot be told.
+    """Lock the file if no process reads it. Yield whether it is unread; None where that cannot be known.
 
-    Whoever opens it while this is held does not count any more.
+    A reader that opens the file while the lock is held is not waited for.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -71,13 +94,13 @@ def lock_if_unread(path: Path) -> Iterator[bool | None]:
         yield True if isinstance(error, FileNotFoundError) else None
         return
     try:
-        yield _is_free(descriptor)
+        yield _try_exclusive(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_free(descriptor: int) -> bool | None:
-    """Lock the open file, if nobody else has; None where files of this kind cannot be locked."""
+def _try_exclusive(descriptor: int) -> bool | None:
+    """Lock the open file if no other process has a lock on it; None where such files cannot be locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -88,7 +111,7 @@ def _is_free(descriptor: int) -> bool | None:
 
 
 def is_name_of(path: Path, descriptor: int) -> bool:
-    """Whether `path` still is the name of the open file."""
+    """Whether `path` is still the name of the open file."""
     try:
         named = os.stat(path)
     except FileNotFoundError:
@@ -98,7 +121,7 @@ def is_name_of(path: Path, descriptor: int) -> bool:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold `path` alone among all threads and processes; waits for it."""
+    """Hold the lock on `path` alone among all threads and processes. Waits for the lock."""
     descriptor = open_shared(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -24,7 +24,7 @@ from mirror.store.executor import DiskExecutor
 from mirror.store.memory_cache import Content, MemoryCache
 from mirror.store.metadata.index import Link, ReferrersEntry, TagEntry
 from mirror.store.partial.growing import GrowingFile
-from mirror.store.partial.lease import Lease
+from mirror.store.partial.lease import BlobLease, Lease
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.retrying import RetryingDisk
@@ -61,8 +61,11 @@ class Store:
         self._open: Counter[Digest] = Counter()
         self._tidying = asyncio.Lock()
         self.executor = DiskExecutor(first=folder.open_connections)
-        self._leases: Batcher[Digest, Lease | None] = Batcher(self.executor, folder.acquire_leases)
-        self._small_writes: Batcher[tuple[Lease, bytes], int] = Batcher(self.executor, folder.put_small_blobs)
+        self._leases: Batcher[Digest, BlobLease | None] = Batcher(self.executor, folder.acquire_leases)
+        self._key_leases: Batcher[str, Lease | None] = Batcher(self.executor, folder.acquire_key_leases)
+        self._small_writes: Batcher[tuple[BlobLease, bytes], int] = Batcher(
+            self.executor, folder.put_small_blobs
+        )
         self._disk = RetryingDisk(self.executor, folder.recovery, folder.health, self.make_room)
         # Apart, so that a crowd reading old blobs from a slow disk does not keep look-ups and fills waiting.
         self.readers = DiskExecutor(READERS)
@@ -221,11 +224,15 @@ class Store:
     async def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         return await self.executor.run(self.folder.index.repositories, prefix, after, limit)
 
-    async def acquire_lease(self, digest: Digest) -> Lease | None:
-        """The lock for filling a small blob, and whether it is here by now; None while another has it."""
+    async def acquire_lease(self, digest: Digest) -> BlobLease | None:
+        """Acquire the lease for filling a small blob; None while another process holds it."""
         return await self._had(self._leases.start(digest), _give_up)
 
-    async def put_small_blob(self, repository: Repository, lease: Lease, content: Content) -> None:
+    async def acquire_key_lease(self, key: str) -> Lease | None:
+        """Acquire the lease under a key (`store.lock`); None while another process holds it."""
+        return await self._had(self._key_leases.start(key), _give_up)
+
+    async def put_small_blob(self, repository: Repository, lease: BlobLease, content: Content) -> None:
         """Store a small blob, which was verified, if that can be, and give up its lock."""
         self._memory.keep_content(repository, lease.digest, content, self._memory.writes)
         try:
@@ -366,7 +373,7 @@ class Store:
         with suppress(StoreError):
             await self.executor.run(unwanted, await having)
 
-    async def _kept(self, lease: Lease, data: bytes) -> int:
+    async def _kept(self, lease: BlobLease, data: bytes) -> int:
         """The excess after storing it, with more room or in a mended folder where that was wanting."""
         with suppress(StoreError):
             return await self._small_writes.do((lease, data))

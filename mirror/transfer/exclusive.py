@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from mirror.oci.digest import Digest
 from mirror.store.errors import StoreError
 from mirror.store.store import Store
 from mirror.util.tasks import run_to_completion
@@ -16,14 +15,14 @@ POLL_SECONDS = 0.005
 
 
 @asynccontextmanager
-async def exclusive(store: Store, digest: Digest) -> AsyncIterator[None]:
+async def exclusive(store: Store, key: str) -> AsyncIterator[None]:
     """No other process fetches what has this digest, or this name for a lock, at the same time.
 
     Whoever waited looks whether it is here now. Where the disk allows no lock, everybody fetches for himself.
     """
     lease = None
     with suppress(StoreError):
-        while (lease := await store.acquire_lease(digest)) is None:  # noqa: ASYNC110  # a file lock
+        while (lease := await store.acquire_key_lease(key)) is None:  # noqa: ASYNC110  # a file lock
             await asyncio.sleep(POLL_SECONDS)
     try:
         yield

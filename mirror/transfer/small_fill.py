@@ -12,7 +12,7 @@ from mirror.store.cache_dir import SMALL_BYTES
 from mirror.store.errors import StoreError
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link
-from mirror.store.partial.lease import Lease
+from mirror.store.partial.lease import BlobLease
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import POLL_SECONDS
 from mirror.transfer.fill import Opened
@@ -57,13 +57,13 @@ class SmallFill:
     def hurry(self) -> None:
         """It takes one request: nothing of it can be left for later."""
 
-    async def _lease(self) -> Lease:
+    async def _lease(self) -> BlobLease:
         store = self._context.store
         while (lease := await store.acquire_lease(self._digest)) is None:  # noqa: ASYNC110  # a file lock
             await asyncio.sleep(POLL_SECONDS)
         return lease
 
-    async def _fill(self, lease: Lease, opened: Opened) -> None:
+    async def _fill(self, lease: BlobLease, opened: Opened) -> None:
         try:
             data = await self._download()
         except BaseException:

@@ -1,4 +1,9 @@
-"""The right to fill a small blob, which needs no file for that: a lock with a name, and no more."""
+"""Leases: the right to fetch a small blob or a manifest, held by one process of this machine at a time.
+
+A lease is a lock on an empty file in `partial/`; the content itself stays in memory until it is verified. A
+blob that needs a file is fetched into a `Partial`, whose lock is on the file of the same name: the two exclude
+each other.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,23 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.store.lock import lock_path, try_lock
+from mirror.store.lock import blob_key, key_path, try_lock
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right of this process to fill a digest; `present` says that nothing is left to be filled."""
+    """A lock under a key, on the file `path`, by its open `descriptor`."""
 
-    digest: Digest
+    key: str
     path: Path
     descriptor: int
-    present: bool
 
     def release(self) -> None:
-        """In this order: whoever locks the file after that sees that it has no name.
+        """Unlink the files, then unlock: a process that locks the file afterwards sees that it has no name.
 
-        A fill that did not know the size may have left data, with which nobody will go on. Where the disk
-        does not let go of the names, the lock is given up all the same: others wait for it.
+        A fill that did not know the size may have left a data file that no fill will resume. Where the disk
+        refuses to unlink, the lock is released nevertheless: other processes wait for it.
         """
         for path in (self.path.with_suffix(".data"), self.path):
             with suppress(OSError):
@@ -31,17 +35,44 @@ class Lease:
         os.close(self.descriptor)
 
 
-def acquire(digests: Sequence[Digest], folder: Path, has: Callable[[Digest], bool]) -> list[Lease | None]:
-    """For each the lock for filling it, None where another has it; `has`: what is here. All, or OSError."""
+@dataclass(frozen=True, slots=True)
+class BlobLease(Lease):
+    """A lease for filling `digest`; `present`: the blob is in the store already, so there is nothing to fill."""
+
+    digest: Digest
+    present: bool
+
+
+def acquire(keys: Sequence[str], folder: Path) -> list[Lease | None]:
+    """Acquire a lease for each key, None where another process holds it. OSError: then none is held."""
     leases: list[Lease | None] = []
     try:
-        for digest in digests:
-            path = lock_path(digest, folder)
-            lock = try_lock(path)
-            leases.append(None if lock is None else Lease(digest, path, lock, has(digest)))
+        for key in keys:
+            path = key_path(key, folder)
+            descriptor = try_lock(path)
+            leases.append(None if descriptor is None else Lease(key, path, descriptor))
     except BaseException:
-        for lease in leases:
-            if lease is not None:
-                lease.release()
+        _release(leases)
         raise
     return leases
+
+
+def acquire_blobs(
+    digests: Sequence[Digest], folder: Path, has: Callable[[Digest], bool]
+) -> list[BlobLease | None]:
+    """Acquire a lease for filling each digest, as `acquire`; `has` tells whether the store has a blob."""
+    leases = acquire([blob_key(digest) for digest in digests], folder)
+    try:
+        return [
+            None if lease is None else BlobLease(lease.key, lease.path, lease.descriptor, digest, has(digest))
+            for digest, lease in zip(digests, leases, strict=True)
+        ]
+    except BaseException:
+        _release(leases)
+        raise
+
+
+def _release(leases: Sequence[Lease | None]) -> None:
+    for lease in leases:
+        if lease is not None:
+            lease.release()

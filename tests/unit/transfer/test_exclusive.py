@@ -4,12 +4,12 @@ import asyncio
 import os
 from pathlib import Path
 
-from mirror.oci.digest import Digest
+from mirror.store.lock import name_key
 from mirror.store.store import Store
 from mirror.transfer.exclusive import exclusive
 from mirror.util.tasks import Tasks
 
-KEY = Digest.of(b"library/a:latest")
+KEY = name_key("library/a:latest")
 
 
 async def test_second_process_waits_until_first_is_done(tmp_path: Path, tasks: Tasks) -> None:
@@ -29,7 +29,7 @@ async def test_second_process_waits_until_first_is_done(tmp_path: Path, tasks: T
     await inside.wait()
     two = tasks.spawn(section(second, "second", leave), name="second")
     # A claim that the second process asks for itself is refused meanwhile.
-    assert await second.acquire_lease(KEY) is None
+    assert await second.acquire_key_lease(KEY) is None
     leave.set()
     await asyncio.gather(one, two)
     assert told == ["first in", "first out", "second in", "second out"]
