@@ -189,6 +189,32 @@ def test_metrics_table_has_the_labels() -> None:
             assert table[name] == list(metric._labelnames), name
 
 
+# Messages
+
+
+@cache
+def messages() -> tuple[str, ...]:
+    """Return all texts of the program, placeholders left out."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "mirror").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return tuple(
+        node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+def quoted_messages() -> list[str]:
+    """Return the texts in the first column of the table of the mirror's messages."""
+    section = (DOCS / "operations.md").read_text().partition("### What the mirror says\n")[2]
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return [each for cell in cells for each in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("text", quoted_messages())
+def test_messages_quoted_in_documents_exist(text: str) -> None:
+    """Each is part of a text of the program."""
+    assert any(text in each for each in messages())
+
+
 # Snippets
 
 
