@@ -19,7 +19,7 @@ from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_terminal_summary,
 )
 
-# Pydantic looks for plugins, in files, when it builds the first validator (defer_build): not in an event loop.
+# Pydantic looks for plugins, in files, when it builds the first validator: not in an event loop, please.
 Config.model_rebuild()
 
 pytest_plugins = ["pytester", "tests.e2e.report", "tests.leftovers"]
