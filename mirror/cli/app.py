@@ -1,5 +1,6 @@
 """The command line: the program, its subcommands, and `serve`."""
 
+import gc
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -52,7 +53,9 @@ app.add_typer(settings.app, name="config")
 
 
 def main() -> None:
-    """The `registry-mirror` command."""
+    """Run the `registry-mirror` command."""
+    # Imports leave no garbage: at Python's own threshold of 700 the collector takes a tenth of the start.
+    gc.set_threshold(50_000, 20, 20)
     app(prog_name="registry-mirror")
 
 

@@ -3,6 +3,8 @@
 Imports are inside the functions: a command imports what it uses, and `--help` nothing of it.
 """
 
+import os
+import pwd
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from mirror.oci.image_pattern import ImagePattern
     from mirror.store.cache_dir import CacheDirectory
 
+# Where the service of systemd/registry-mirror.service keeps its cache.
+SERVICE_FOLDER = Path("/var/cache/registry-mirror")
+
 
 def fail(message: str, code: int) -> NoReturn:
     """End the command with `code`, and say why on standard error."""
@@ -25,7 +30,7 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def loaded(file: Path | None, flags: Mapping[str, object]) -> "Loaded":
+def loaded(file: str | None, flags: Mapping[str, object]) -> "Loaded":
     """Return the configuration; the command ends with 2 if the configuration cannot be used."""
     from mirror.config.loader import ConfigError, environment, load
 
@@ -36,7 +41,7 @@ def loaded(file: Path | None, flags: Mapping[str, object]) -> "Loaded":
 
 
 @contextmanager
-def opened(file: Path | None, cache_dir: Path | None) -> "Iterator[tuple[CacheDirectory, Config]]":
+def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[CacheDirectory, Config]]":
     """Open the cache folder, beside a running mirror or a stopped one; without a cache it ends with 1."""
     config = loaded(file, {"cache_dir": cache_dir}).config
     from mirror.store.cache_dir import CacheDirectory
@@ -45,14 +50,9 @@ def opened(file: Path | None, cache_dir: Path | None) -> "Iterator[tuple[CacheDi
 
     configure_later(config.log, sys.stderr)
     path = config.cache.dir
+    require_cache(path)
     try:
         with translated(f"cannot use the cache folder {path}"):
-            if not (path / "books").is_dir():
-                fail(
-                    f"there is no cache in {path}: name its folder with --cache-dir or --config,\n"
-                    "or start the mirror, which creates it: registry-mirror serve",
-                    1,
-                )
             folder = CacheDirectory(path, config.cache)
             try:
                 yield folder, config
@@ -60,6 +60,34 @@ def opened(file: Path | None, cache_dir: Path | None) -> "Iterator[tuple[CacheDi
                 folder.close()
     except StoreError as error:
         fail(str(error), 1)
+
+
+def require_cache(path: Path) -> None:
+    """End the command with 1, and say what to do, if there is no cache in `path` or it cannot be changed."""
+    require_access(path, 1)
+    if path.exists() and (path / "books").is_dir():
+        return
+    lines = [
+        f"there is no cache in {path}: name its folder with --cache-dir or --config,",
+        "or start the mirror, which creates it: registry-mirror serve",
+    ]
+    if path != SERVICE_FOLDER and SERVICE_FOLDER.exists():
+        lines.append(f"A service's cache is in {SERVICE_FOLDER}: run this with sudo to use it.")
+    fail("\n".join(lines), 1)
+
+
+def require_access(path: Path, code: int) -> None:
+    """End the command with `code` if this user may not read and change the folder `path`."""
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        fail(f"{path} belongs to {_owner(path)}: run this with sudo, or as that user", code)
+
+
+def _owner(path: Path) -> str:
+    number = path.stat().st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # a user of a container, for instance
+        return f"user {number}"
 
 
 def pattern(text: str, config: "Config", *, any_tag: bool = False) -> "ImagePattern":

@@ -1,16 +1,31 @@
 """Options and arguments that several commands share. Imports typer alone: `--help` needs nothing else."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+# Paths are plain strings: typer checks a Path itself, and prints a page of usage where a sentence will do.
 ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="TOML file; config/mirror.toml has every option."),
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file. Default: $REGISTRY_MIRROR_CONFIG, or else /etc/registry-mirror/mirror.toml if it "
+        'exists; "" for no file.',
+        show_default=False,
+    ),
 ]
-CacheDir = Annotated[Path | None, typer.Option("--cache-dir", metavar="DIR", help="Folder of the cache.")]
+CacheDir = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        help="Folder of the cache. Default: cache.dir of the configuration, or else "
+        "/var/cache/registry-mirror as root and ~/.cache/registry-mirror as another user.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Listen = Annotated[
     list[str] | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.common import fail
+from mirror.cli.common import fail, require_access
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def _run(path: Path, pace: "RateLimiter", *, quick: bool, repair: bool, show: bo
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError, translated
 
+    require_access(path, 2)
     if not (path / "blobs").is_dir():
         raise StoreError(f"{path} is no cache folder: there is no folder named blobs in it")
     place = path / "verify.cursor"

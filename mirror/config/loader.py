@@ -35,6 +35,9 @@ from mirror.config.types import reason
 
 PREFIX = "REGISTRY_MIRROR_"
 
+# The service's file. Commands beside the service read it too, so that they use its folder and its quota.
+SYSTEM_FILE = Path("/etc/registry-mirror/mirror.toml")
+
 # Kubernetes sets these in every pod of a namespace that has a Service called registry-mirror.
 SERVICE_LINKS = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 
@@ -128,19 +131,31 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
-def load(file: Path | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
+def config_file(file: Path | str | None, env: Mapping[str, str]) -> Path | None:
+    """Return the file to read: `file`, else REGISTRY_MIRROR_CONFIG, else SYSTEM_FILE if it is readable.
+
+    "" means no file at all.
+    """
+    if file is not None:
+        return Path(file) if str(file) else None
+    if env.get(f"{PREFIX}CONFIG"):
+        return Path(env[f"{PREFIX}CONFIG"])
+    return SYSTEM_FILE if os.access(SYSTEM_FILE, os.R_OK) else None
+
+
+def load(file: Path | str | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
     """Read and check everything. Raises ConfigError, which lists all that is wrong.
 
+    `file` is explained at `config_file`.
     `flags` maps `listen` (list of HOST:PORT), `cache_dir`, `upstreams` (list of NAME=URL) and `offline` to
     values; None and empty ones are as if they were not given, and so are empty variables of `env`.
     """
     layers = _Layers()
     layers.upstreams = {name: {"name": name, **keys} for name, keys in PRECONFIGURED.items()}
     _apply_cache_dir(layers, env)
-    if file is None and env.get(f"{PREFIX}CONFIG"):
-        file = Path(env[f"{PREFIX}CONFIG"])
-    if file is not None:
-        _apply_file(layers, file)
+    found = config_file(file, env)
+    if found is not None:
+        _apply_file(layers, found)
     _apply_environment(layers, env)
     _apply_flags(layers, flags)
     return _validate(layers)

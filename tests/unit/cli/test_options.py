@@ -24,7 +24,7 @@ def test_help_lists_every_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "usage"),
     [
-        (["config", "check"], "registry-mirror config check [OPTIONS] FILE"),
+        (["config", "check"], "registry-mirror config check [OPTIONS] [FILE]"),
         (["ls"], "registry-mirror ls [OPTIONS] [PATTERN]"),
         (["rm"], "registry-mirror rm [OPTIONS] PATTERN"),
         (["pin"], "registry-mirror pin [OPTIONS] REF"),

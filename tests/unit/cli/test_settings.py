@@ -1,11 +1,15 @@
 """`config check` and `config show` as processes."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.cached import X, open_folder, put_image
 from tests.unit.cli.test_app import run
 
 
@@ -72,3 +76,54 @@ def test_offline_is_a_flag(tmp_path: Path) -> None:
     shown = run("config", "show", "--config", str(file), "--offline").stdout
     assert re.search(r"^server.offline +true +--offline$", shown, re.MULTILINE)
     assert re.search(r"^tags.stale_if_error +forever +default$", shown, re.MULTILINE)
+
+
+def with_system_file(file: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command on a machine whose /etc/registry-mirror/mirror.toml is `file`."""
+    script = (
+        "import sys; from pathlib import Path; from mirror.config import loader; "
+        "from mirror.cli.app import main; loader.SYSTEM_FILE = Path(sys.argv.pop(1)); main()"
+    )
+    command = [sys.executable, "-c", script, str(file), *arguments]
+    env = {name: value for name, value in os.environ.items() if name != "REGISTRY_MIRROR_CONFIG"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=env)
+
+
+def test_system_file_is_what_commands_read(tmp_path: Path) -> None:
+    """Commands beside a service go by its folder and its quota; --config names another file, or none."""
+    file, other = tmp_path / "mirror.toml", tmp_path / "other.toml"
+    folder = open_folder(tmp_path / "cache")
+    put_image(folder, X, "1", [b"a" * 2000])
+    folder.close()
+    file.write_text(f'[cache]\ndir = "{tmp_path / "cache"}"\nmax_size = "1000"\n')
+    other.write_text(f'[cache]\ndir = "{tmp_path / "cache"}"\n')
+    assert with_system_file(file, "config", "check").stdout == f"{file}: ok\n"
+    shown = with_system_file(file, "config", "show")
+    assert re.search(rf"^cache.max_size +1000 +file {file}$", shown.stdout, re.MULTILINE)
+    assert f"Configuration file: {file}" in shown.stderr
+    assert json.loads(with_system_file(file, "du", "--json").stdout)["allowed"] == 1000
+    assert with_system_file(file, "pin", "x:1").returncode == 1
+    assert with_system_file(file, "pin", "x:1", "--config", str(other)).returncode == 0
+    shown = with_system_file(file, "config", "show", "--config", "")
+    assert "Configuration file: none" in shown.stderr
+    assert re.search(r"^cache.max_size +0 \(no limit\) +default$", shown.stdout, re.MULTILINE)
+
+
+def test_system_file_that_does_not_exist_is_no_error(tmp_path: Path) -> None:
+    """Defaults and environment are checked then."""
+    done = with_system_file(tmp_path / "none.toml", "config", "check")
+    assert (done.returncode, done.stdout) == (0, "defaults and environment: ok\n")
+
+
+def test_config_show_prints_sizes_in_units(tmp_path: Path) -> None:
+    """As the file may have them; JSON has bytes, and what is not set is a dash."""
+    lines = run("config", "show", "--config", "").stdout.splitlines()
+    values = {line.split()[0]: line.split()[1] for line in lines}
+    assert (values["cache.min_free"], values["cache.memory"], values["fill.chunk_size"]) == (
+        "1GiB",
+        "64MiB",
+        "4MiB",
+    )
+    assert (values["cache.pins"], values["server.tls_key"]) == ("-", "-")
+    shown = json.loads(run("config", "show", "--config", "", "--json").stdout)
+    assert (shown["cache.min_free"]["value"], shown["cache.pins"]["value"]) == (str(1024**3), "")
