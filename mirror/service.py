@@ -47,7 +47,7 @@ class Service:
         self._store = store
         store.on_evicted = self._on_evicted
         self._room = RoomWatch(store.folder.shortage)
-        self.removal_epoch = store.folder.epoch.removed
+        self.removal_epoch = store.folder.epoch.removals
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock)
         self.cache = Cache(context, self._upstreams, config.tags)
@@ -151,7 +151,7 @@ class Service:
 
     def _on_scrubbed(self, step: FsckStep) -> None:
         self.metrics.scrubbed_bytes.inc(step.read)
-        if step.finding is not None and step.finding.wrong not in HARMLESS:
+        if step.finding is not None and step.finding.damage not in HARMLESS:
             self.metrics.scrub_wrong.inc()
 
     async def _warm_up(self) -> None:

@@ -73,7 +73,7 @@ def verify(
         fail(str(error), 2)
     cursor = run.fsck.cursor
     if as_json:
-        found = [{"what": each.what, "wrong": each.wrong, "done": each.done} for each in run.findings]
+        found = [{"what": each.subject, "wrong": each.damage, "done": each.repair} for each in run.findings]
         result = {"checked": cursor.checked, "bytes": cursor.bytes, "wrong": cursor.wrong}
         typer.echo(json.dumps({**result, "leftovers": cursor.leftovers, "findings": found}, indent=2))
     else:
@@ -143,8 +143,8 @@ def _shown(run: VerifyRun, *, show: bool) -> "Iterator[Callable[[Finding | None]
 
 
 def _line(finding: "Finding") -> str:
-    done = f" ({finding.done})" if finding.done else ""
-    return f"{finding.what}: {finding.wrong}{done}"
+    done = f" ({finding.repair})" if finding.repair else ""
+    return f"{finding.subject}: {finding.damage}{done}"
 
 
 def _summary(cursor: "FsckCursor", *, repair: bool) -> str:

@@ -71,6 +71,6 @@ class DiskUsage:
                 size = here[digest][0]
                 share.add(size, own=sum(use.links for use in uses) == 1)
                 # A blob that several repositories of an upstream have counts there once: with the first.
-                if any(use.first == str(repository) for use in uses):
+                if any(use.first_repository == str(repository) for use in uses):
                     upstream.add(size, own=len(uses) == 1)
         return share

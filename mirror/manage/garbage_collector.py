@@ -91,8 +91,8 @@ class GarbageCollector:
             yield from (GarbageItem(TAG, f"{repository}:{tag}") for tag in old_tags)
             yield from (GarbageItem(LINK, f"{repository}@{digest}") for digest in old_links)
         if dropped:
-            self._folder.epoch.note_removed()
-            self._folder.epoch.note_pinned()
+            self._folder.epoch.note_removal()
+            self._folder.epoch.note_pin_change()
 
     def _tags(self, repository: Repository) -> Iterator[str]:
         for tag, entry in tags(self._folder.index, repository, ImagePattern("*")):

@@ -127,7 +127,7 @@ class Inventory:
             for text, (size, _) in here.items()
             if links.get(text, 0) > 1 or needed[Digest.parse(text)] > 1
         )
-        own = [part for part in found.parts if not part.refers]
+        own = [part for part in found.parts if not part.is_referrer]
         used = [here[str(part.digest)][1] for part in own if part.is_manifest and str(part.digest) in here]
         return ImageSummary(
             repository,
@@ -144,7 +144,7 @@ class Inventory:
     def _platforms(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
         """Those whose manifest is here; of an image without an index, what its config says."""
         named = self._closures.children(found.root)
-        entries = [part for part in named if part.is_manifest and not part.refers]
+        entries = [part for part in named if part.is_manifest and not part.is_referrer]
         if not entries and named:
             platform = self._of_config(named[0].digest)
             return () if platform is None else (platform,)
@@ -160,7 +160,7 @@ class Inventory:
 
     def _missing(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
         """The root, blobs of manifests that are here, and, with no platform at all, their manifests."""
-        own = [part for part in found.parts if not part.refers]
+        own = [part for part in found.parts if not part.is_referrer]
         lacking = [part for part in own if str(part.digest) not in here]
         entries = [part for part in own[1:] if part.is_manifest]
         nothing = bool(entries) and all(part in lacking for part in entries)

@@ -67,8 +67,8 @@ class ImageRemoval:
             self._folder.index.drop(step.repository, step.tags, step.links)
         finally:
             # However far it came, what is in memory of it ends.
-            self._folder.epoch.note_removed()
-            self._folder.epoch.note_pinned()
+            self._folder.epoch.note_removal()
+            self._folder.epoch.note_pin_change()
         for digest in step.blobs:
             self._folder.blobs.remove(digest)
 

@@ -94,12 +94,12 @@ class CacheDirectory:
         self.recovery = Recovery(path, (self.blobs.database, self.index.database), self.health)
         self.recovery.open()
         self.epoch = Epoch(path / "generation")
-        self.blobs.on_entry_dropped = self.epoch.note_removed
+        self.blobs.on_entry_dropped = self.epoch.note_removal
         self.recreated = False  # something was made anew, and what the configuration wants in it is not there
         self.recovery.on_repaired = self._repaired
         self.pins = Pins(path, self.index, self.read, self.epoch)
         # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
-        self.epoch.note_pinned()
+        self.epoch.note_pin_change()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
         self._quota = Quota() if settings is None else Quota.for_disk(settings, total)
         self._housekeeping: int | None = None
@@ -307,7 +307,7 @@ class CacheDirectory:
 
         That is borne. A mirror that did not start because of it would serve nobody, and keep nothing.
         """
-        now, (judged, too_much) = self.epoch.pinned(), self._judged
+        now, (judged, too_much) = self.epoch.pin_changes(), self._judged
         if judged == now:
             return
         pinned, allowed = sum(self.pins.pinned_sizes().values()), self.size_limit()
@@ -320,8 +320,8 @@ class CacheDirectory:
         """What is pinned and not used is what is oldest: it is not gone through again each time."""
         pinned, until, passed = self._passed
         now = time.monotonic()
-        if pinned != self.epoch.pinned() or now >= until:
-            pinned, until, passed = self.epoch.pinned(), now + PASSED_SECONDS, START
+        if pinned != self.epoch.pin_changes() or now >= until:
+            pinned, until, passed = self.epoch.pin_changes(), now + PASSED_SECONDS, START
         eviction = self.blobs.evict(before, excess, kept, passed)
         self._passed = (pinned, until, eviction.resume_after)
         return eviction.evicted

@@ -88,7 +88,7 @@ class Database:
             with suppress(sqlite3.Error):
                 mine.close()
 
-    def is_there(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the file of that name is the one that was opened."""
         if self._file is None:
             return False

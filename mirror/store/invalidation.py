@@ -38,18 +38,18 @@ class Epoch:
             # The old one goes with the last thread that looks at it.
             self._numbers = memoryview(self._map).cast("Q")
 
-    def removed(self) -> int:
+    def removals(self) -> int:
         """Equal as long as nothing was removed."""
         return self._numbers[0]
 
-    def pinned(self) -> int:
+    def pin_changes(self) -> int:
         """Equal as long as what is pinned has not changed."""
         return self._numbers[1]
 
-    def note_removed(self) -> None:
+    def note_removal(self) -> None:
         self._numbers[0] = secrets.randbits(64)
 
-    def note_pinned(self) -> None:
+    def note_pin_change(self) -> None:
         self._numbers[1] = secrets.randbits(64)
 
     def close(self) -> None:

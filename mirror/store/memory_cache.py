@@ -43,7 +43,7 @@ class MemoryCache:
         self._seen = removed()
 
     @property
-    def writes(self) -> int:
+    def version(self) -> int:
         """Changes when something is written."""
         self._heed_removals()
         return self._writes
@@ -52,16 +52,16 @@ class MemoryCache:
         self._heed_removals()
         return self._contents.get((repository, digest))
 
-    def keep_content(self, repository: Repository, digest: Digest, content: Content, writes: int) -> None:
+    def put_content(self, repository: Repository, digest: Digest, content: Content, writes: int) -> None:
         """`writes`: what it was when the content was asked for."""
-        if writes == self.writes:
+        if writes == self.version:
             self._contents.put((repository, digest), content, len(content.data))
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """A link that was confirmed but could not be written down."""
         return self._links.get((repository, digest))
 
-    def keep_links(self, repository: Repository, links: Mapping[Digest, Link], *, written: bool) -> None:
+    def put_links(self, repository: Repository, links: Mapping[Digest, Link], *, written: bool) -> None:
         """`written`: they are in the books, and need not be kept; a manifest's is not lost for a blob's."""
         for digest, link in links.items():
             known = self._links.get((repository, digest))
@@ -80,9 +80,9 @@ class MemoryCache:
         self._heed_removals()
         return self._tags.get((repository, tag))
 
-    def keep_tag(self, repository: Repository, tag: Tag, entry: TagEntry, writes: int) -> None:
+    def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry, writes: int) -> None:
         """`writes`: what it was when the entry was asked for."""
-        if writes == self.writes:
+        if writes == self.version:
             self._tags.put((repository, tag), entry, 0)
 
     def forget_tag(self, repository: Repository, tag: Tag) -> None:

@@ -140,7 +140,7 @@ class Recovery:
 
     def recreate_removed(self) -> bool:
         """Whether something had been removed, and was made anew. Costs a look at each."""
-        if self._blobs.is_there() and self._books.is_there() and (self._path / "partial").is_dir():
+        if self._blobs.is_current() and self._books.is_current() and (self._path / "partial").is_dir():
             return False
         return self._put_right([])
 
@@ -160,7 +160,7 @@ class Recovery:
                 made = self._make_folders()
                 if made:
                     check_version(self._path)
-                moved = [each for each in (self._blobs, self._books) if not each.is_there()]
+                moved = [each for each in (self._blobs, self._books) if not each.is_current()]
                 for database in moved:
                     database.reopen()
                 if self._books in moved:

@@ -54,14 +54,14 @@ class Scrub:
         try:
             while True:
                 try:
-                    await self.once()
+                    await self.run_once()
                 except StoreError as error:
                     log.warning("scrub failed", reason=str(error))
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             await self._executor.close(self._folder.close)
 
-    async def once(self) -> None:
+    async def run_once(self) -> None:
         """What there is to do now. One process at a time. StoreError."""
         rebuilding = await self._executor.run(lambda: self._folder.recovery.needs_rebuild)
         if not rebuilding and (not self._rate or time.time() < self._next):
@@ -89,8 +89,13 @@ class Scrub:
         while (step := await self._executor.run(next, steps, None)) is not None:
             self._passed(step)
             if step.finding is not None:
-                tell = log.info if step.finding.wrong in HARMLESS else log.error
-                tell("scrub", what=step.finding.what, wrong=step.finding.wrong.value, done=step.finding.done)
+                tell = log.info if step.finding.damage in HARMLESS else log.error
+                tell(
+                    "scrub",
+                    what=step.finding.subject,
+                    wrong=step.finding.damage.value,
+                    done=step.finding.repair,
+                )
             await asyncio.sleep(pace.pause(cost(step)))
             if place is not None and time.monotonic() - saved > SAVE_SECONDS:
                 await self._executor.run(cursor.save, place)

@@ -53,7 +53,7 @@ class Store:
         self.folder = folder
         self.on_evicted: Callable[[Sequence[EvictedBlob]], object] = bool  # told what the quota has cost
         self.health = folder.health
-        self._memory = MemoryCache(memory, folder.epoch.removed)
+        self._memory = MemoryCache(memory, folder.epoch.removals)
         self._pins: Sequence[Pin] = ()  # of the configuration
         self._pinned = True  # they are written down
         self._swept = -SWEEP_SECONDS
@@ -114,7 +114,7 @@ class Store:
         if (known := self._memory.content(repository, digest)) is not None:
             self.touch(digest)
             return LocalContent(known.link, True, data=known.data)
-        writes = self._memory.writes
+        writes = self._memory.version
         link = self._memory.link(repository, digest)
         opening = self.executor.start(self.folder.open_blob, repository, digest, link)
         try:
@@ -123,7 +123,7 @@ class Store:
             opening.add_done_callback(_close_unwanted)
             raise
         if held.data is not None and held.link is not None:
-            self._memory.keep_content(repository, digest, Content(held.link, held.data), writes)
+            self._memory.put_content(repository, digest, Content(held.link, held.data), writes)
         if held.blob is not None or held.data is not None:
             self.touch(digest)
         return held
@@ -132,12 +132,12 @@ class Store:
         """The manifest, if it is here and linked to the repository as a manifest."""
         content = self._memory.content(repository, digest)
         if content is None:
-            writes = self._memory.writes
+            writes = self._memory.version
             link = self._memory.link(repository, digest)
             content = await self.executor.run(self.folder.manifest, repository, digest, link)
             if content is None:
                 return None
-            self._memory.keep_content(repository, digest, content, writes)
+            self._memory.put_content(repository, digest, content, writes)
         if content.link.media_type is None:
             return None
         self.touch(digest)
@@ -170,7 +170,7 @@ class Store:
         links = {**children, manifest.digest: content.link}
         await self._link(repository, links, self.folder.put_manifest, repository, manifest, children)
         self._memory.forget(repository, links)
-        self._memory.keep_content(repository, manifest.digest, content, self._memory.writes)
+        self._memory.put_content(repository, manifest.digest, content, self._memory.version)
         if self.is_writable:
             await self.evict_excess([manifest.digest])
 
@@ -193,17 +193,17 @@ class Store:
         known = self._memory.tag(repository, tag)
         if known is not None:
             return known
-        writes = self._memory.writes
+        writes = self._memory.version
         entry = await self._disk.read_or(None, lambda: self.folder.index.tag(repository, tag))
         if entry is not None:
-            self._memory.keep_tag(repository, tag, entry, writes)
+            self._memory.put_tag(repository, tag, entry, writes)
         return entry
 
     async def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         self._memory.forget_tag(repository, tag)
         await self._disk.best_effort(self.folder.put_tag, repository, tag, entry)
         self._memory.forget_tag(repository, tag)
-        self._memory.keep_tag(repository, tag, entry, self._memory.writes)
+        self._memory.put_tag(repository, tag, entry, self._memory.version)
 
     async def drop_tag(self, repository: Repository, tag: Tag) -> None:
         self._memory.forget_tag(repository, tag)
@@ -234,7 +234,7 @@ class Store:
 
     async def put_small_blob(self, repository: Repository, lease: BlobLease, content: Content) -> None:
         """Store a small blob, which was verified, if that can be, and give up its lock."""
-        self._memory.keep_content(repository, lease.digest, content, self._memory.writes)
+        self._memory.put_content(repository, lease.digest, content, self._memory.version)
         try:
             excess = await self._kept(lease, content.data)
         except StoreError as error:
@@ -389,7 +389,7 @@ class Store:
     ) -> None:
         """As `_note`; what cannot be written down is remembered, so that it need not be asked each time."""
         noted = await self._disk.best_effort(work, *args, **kwargs)
-        self._memory.keep_links(repository, links, written=noted)
+        self._memory.put_links(repository, links, written=noted)
 
 
 def _give_up(had: Lease | Partial | None) -> None:

@@ -190,7 +190,7 @@ def complaints(path: Path, operation: Callable[[CacheDirectory], None]) -> list[
 def wrong(folder: CacheDirectory) -> list[str]:
     steps = Fsck(folder.path / "blobs", folder.blobs, FsckCursor(), repair=False).steps()
     findings = [step.finding for step in steps if step.finding is not None]
-    return [f"{each.what}: {each.wrong}" for each in findings if each.wrong not in HARMLESS]
+    return [f"{each.subject}: {each.damage}" for each in findings if each.damage not in HARMLESS]
 
 
 def kill_everywhere(path: Path, operation: Callable[[CacheDirectory], None]) -> list[str]:

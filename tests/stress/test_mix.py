@@ -76,7 +76,7 @@ def complaints(cache: Path) -> list[str]:
         for repair in (False, True):
             steps = list(Fsck(cache / "blobs", folder.blobs, FsckCursor(), repair=repair).steps())
             findings = [step.finding for step in steps if step.finding is not None]
-            found += [f"{each.what}: {each.wrong}" for each in findings if each.wrong not in HARMLESS]
+            found += [f"{each.subject}: {each.damage}" for each in findings if each.damage not in HARMLESS]
         found += [f"after repair: {each}" for each in folder.blobs.check()]
         list(old_partials(cache / "partial", time.time() + 60, remove=True))
         found += [f"left for ever: {each}" for each in os.listdir(cache / "partial")]

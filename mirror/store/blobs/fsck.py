@@ -50,9 +50,9 @@ HARMLESS = frozenset({Damage.LEFT, Damage.TWICE})
 class Finding:
     """`what`: a digest, or a file's name below the blobs; `done`: how it was put right, if it was."""
 
-    what: str
-    wrong: Damage
-    done: str | None = None
+    subject: str
+    damage: Damage
+    repair: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Fsck:
             if step.last:
                 self.cursor.after = name
                 self.cursor.checked += not self.cursor.files
-            if step.finding is not None and step.finding.wrong in HARMLESS:
+            if step.finding is not None and step.finding.damage in HARMLESS:
                 self.cursor.leftovers += 1
             elif step.finding is not None:
                 self.cursor.wrong += 1

@@ -42,8 +42,8 @@ class Part:
     size: int
     is_manifest: bool = False
     platform: str | None = None
-    refers: bool = False
-    about: str | None = None
+    is_referrer: bool = False
+    attached_to: str | None = None
 
 
 Named = dict[Digest, tuple[Part, ...]]
@@ -76,7 +76,7 @@ class Closures:
             yield part
             if part.is_manifest:
                 named = _chosen(self.children(part.digest), platforms)
-                todo += (replace(each, refers=True) for each in named) if part.refers else named
+                todo += (replace(each, is_referrer=True) for each in named) if part.is_referrer else named
                 todo += self._referring(repository, part.digest)
 
     def children(self, digest: Digest) -> tuple[Part, ...]:
@@ -106,11 +106,11 @@ class Closures:
         listed = self._index.referrers(repository, digest)
         if listed is not None:
             for each in descriptors_of(listed.manifests):
-                yield Part(each.digest, each.size, True, refers=True)
+                yield Part(each.digest, each.size, True, is_referrer=True)
         for name in self.referring_tags(repository, digest):
             entry = self._index.tag(repository, Tag(name))
             if entry is not None and (found := digest_or_none(entry.digest)) is not None:
-                yield Part(found, entry.size, True, refers=True)
+                yield Part(found, entry.size, True, is_referrer=True)
 
     def referring_tags(self, repository: Repository, digest: Digest) -> list[str]:
         """`sha256-<hex>` and what goes on behind it, as far as they have an entry."""
@@ -131,7 +131,7 @@ def _entry(descriptor: Descriptor) -> Part:
         return Part(descriptor.digest, descriptor.size, True, descriptor.platform)
     annotations = descriptor.raw.get("annotations")
     about = annotations.get(ATTACHED_TO) if isinstance(annotations, dict) else None
-    return Part(descriptor.digest, descriptor.size, True, refers=True, about=str(about))
+    return Part(descriptor.digest, descriptor.size, True, is_referrer=True, attached_to=str(about))
 
 
 def _chosen(named: tuple[Part, ...], platforms: tuple[str, ...]) -> list[Part]:
@@ -139,9 +139,11 @@ def _chosen(named: tuple[Part, ...], platforms: tuple[str, ...]) -> list[Part]:
     wanted = [
         each
         for each in named
-        if each.about is None and (each.platform is None or on_platform(each.platform, platforms))
+        if each.attached_to is None and (each.platform is None or on_platform(each.platform, platforms))
     ]
     digests = {str(each.digest) for each in wanted}
     return wanted + [
-        each for each in named if each.about is not None and (not platforms or each.about in digests)
+        each
+        for each in named
+        if each.attached_to is not None and (not platforms or each.attached_to in digests)
     ]

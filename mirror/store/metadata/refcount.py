@@ -28,7 +28,7 @@ class BlobUse:
 
     upstream: str
     links: int
-    first: str
+    first_repository: str
 
 
 class ReferenceCounts:

@@ -49,7 +49,7 @@ class Pins:
 
     def all(self) -> list[Pinned]:
         """Every pin, in the order of the patterns, those of the configuration first."""
-        now = self._epoch.pinned()
+        now = self._epoch.pin_changes()
         seen, pins = self._all
         if seen != now:
             pins = self._file.read()
@@ -58,7 +58,7 @@ class Pins:
 
     def pinned_sizes(self) -> Mapping[str, int]:
         """The digests, as text, of all that is pinned, and their sizes in bytes, be they here or not."""
-        now = self._epoch.pinned()
+        now = self._epoch.pin_changes()
         seen, kept = self._kept
         if seen != now:
             kept = self._kept_now()
@@ -109,14 +109,14 @@ class Pins:
     def note_change(self, repository: Repository) -> None:
         """Something was written about the repository: if a pin is for it, what is pinned may be more now."""
         if any(each.pin.images.of(repository) for each in self.all()):
-            self._epoch.note_pinned()
+            self._epoch.note_pin_change()
 
     def add(self, pin: Pin) -> None:
         """Or replace the one with this pattern, with all its platforms."""
         others = [each for each in self._file.read() if each.configured or each.pin.images != pin.images]
         self._write([*others, Pinned(pin, time.time(), configured=False)])
         # Of what was evicted memory may have a copy, and a pull that is served from that keeps nothing.
-        self._epoch.note_removed()
+        self._epoch.note_removal()
 
     def remove(self, images: ImagePattern) -> bool:
         """Whether there was such a pin; those of the configuration stay."""
@@ -138,7 +138,7 @@ class Pins:
 
     def _write(self, pins: Iterable[Pinned]) -> None:
         self._file.write(pins)
-        self._epoch.note_pinned()
+        self._epoch.note_pin_change()
 
     def _roots(self, images: ImagePattern) -> Iterator[tuple[Repository, Part]]:
         for repository in repositories(self._index, images):

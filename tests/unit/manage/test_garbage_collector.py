@@ -72,9 +72,9 @@ def test_what_is_known_of_images_that_are_gone(folder: CacheDirectory) -> None:
     for each in (*gone, pinned[0]):
         folder.blobs.remove(each)
     assert collect(folder, time.time()) == {}
-    generation = folder.epoch.removed()
+    generation = folder.epoch.removals()
     assert collect(folder)[garbage_collector.TAG] == 1
-    assert folder.epoch.removed() != generation
+    assert folder.epoch.removals() != generation
     assert folder.index.repositories("", "", 9) == [str(Y)]
     assert folder.index.tag(Y, Tag("1")) is not None
 

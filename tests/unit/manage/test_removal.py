@@ -39,13 +39,13 @@ def test_an_image_goes_whole(folder: CacheDirectory) -> None:
     """Tag, links, blobs, signature; and the repository with the last of them."""
     image = put_image(folder, X, "1", [b"a"])
     signature = put_signature(folder, X, image[0])
-    generation = folder.epoch.removed()
+    generation = folder.epoch.removals()
     (step,) = remove(folder, "x:1")
     assert step.images == ("docker.io/library/x:1",)
     assert not any(here(folder, [*image, *signature]))
     assert all(folder.index.link(X, each) is None for each in (*image, *signature))
     assert (folder.index.repositories("", "", 1), folder.index.tags(X, "", 1)) == ([], [])
-    assert folder.epoch.removed() != generation
+    assert folder.epoch.removals() != generation
 
 
 def test_what_a_neighbour_needs_stays(folder: CacheDirectory) -> None:

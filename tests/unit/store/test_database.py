@@ -23,10 +23,14 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def test_it_is_opened_when_it_is_used(database: Database, tmp_path: Path) -> None:
     """And once; what is wrong with its place is found out then."""
     assert not (tmp_path / "books").exists()
-    assert not database.is_there()
+    assert not database.is_current()
     database.drop_connection()
     database.cache["a"] = 1
-    assert (database.is_there(), database.is_sound(), database.cache is database.cache) == (True, True, True)
+    assert (database.is_current(), database.is_sound(), database.cache is database.cache) == (
+        True,
+        True,
+        True,
+    )
 
 
 def test_finding_it_open_asks_nothing_of_it(database: Database) -> None:
@@ -93,7 +97,7 @@ def test_what_was_removed_or_spoilt_is_noticed(database: Database, tmp_path: Pat
     assert not database.is_sound()
     for each in (tmp_path / "books").iterdir():
         each.unlink()
-    assert not database.is_there()
+    assert not database.is_current()
     database.close()
     (tmp_path / "books" / "cache.db").write_bytes(b"no database" * 1000)
     assert not database.is_sound()

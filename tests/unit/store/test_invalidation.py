@@ -9,18 +9,18 @@ from mirror.store.invalidation import Epoch, open_shared
 def test_a_change_is_seen_by_everybody(tmp_path: Path) -> None:
     """And only by those who look for that kind of change."""
     one, other = Epoch(tmp_path / "generation"), Epoch(tmp_path / "generation")
-    removed, pinned = other.removed(), other.pinned()
-    one.note_removed()
-    assert (other.removed() == one.removed() != removed, other.pinned() == pinned) == (True, True)
-    one.note_pinned()
-    assert other.pinned() == one.pinned() != pinned
+    removed, pinned = other.removals(), other.pin_changes()
+    one.note_removal()
+    assert (other.removals() == one.removals() != removed, other.pin_changes() == pinned) == (True, True)
+    one.note_pin_change()
+    assert other.pin_changes() == one.pin_changes() != pinned
 
 
 def test_it_outlives_the_process(tmp_path: Path) -> None:
     """A number that was drawn stays."""
     one = Epoch(tmp_path / "generation")
-    one.note_removed()
-    assert Epoch(tmp_path / "generation").removed() == one.removed()
+    one.note_removal()
+    assert Epoch(tmp_path / "generation").removals() == one.removals()
     assert (tmp_path / "generation").stat().st_size == 16
 
 
@@ -36,8 +36,8 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 def test_closed_nothing_changes_any_more(tmp_path: Path) -> None:
     """And nobody who still looks is hurt."""
     one, other = Epoch(tmp_path / "generation"), Epoch(tmp_path / "generation")
-    before = one.removed()
+    before = one.removals()
     one.close()
     one.close()
-    other.note_removed()
-    assert one.removed() == before
+    other.note_removal()
+    assert one.removals() == before

@@ -41,8 +41,8 @@ def spoil(folder: CacheDirectory) -> None:
 async def scrubbed(folder: CacheDirectory, rate: int) -> list[FsckStep]:
     steps: list[FsckStep] = []
     scrub = Scrub(folder, rate, steps.append)
-    await scrub.once()
-    await scrub.once()  # there is nothing to do again today
+    await scrub.run_once()
+    await scrub.run_once()  # there is nothing to do again today
     await scrub._executor.close(folder.close)
     return steps
 
@@ -51,7 +51,7 @@ async def test_what_is_wrong_is_found(folder: CacheDirectory) -> None:
     """And set aside; once a day."""
     await asyncio.to_thread(spoil, folder)
     steps = await scrubbed(folder, 10**9)
-    assert [step.finding.wrong for step in steps if step.finding] == [Damage.DIGEST]
+    assert [step.finding.damage for step in steps if step.finding] == [Damage.DIGEST]
     assert sum(step.read for step in steps) == 11
     assert await asyncio.to_thread(lambda: len(list((folder.path / "quarantine").iterdir()))) == 1
 
@@ -85,7 +85,7 @@ async def test_a_lost_database_is_made_good(folder: CacheDirectory, tmp_path: Pa
 
     again = await asyncio.to_thread(lose)
     steps = await scrubbed(again, 0)
-    found = sorted(step.finding.wrong for step in steps if step.finding)
+    found = sorted(step.finding.damage for step in steps if step.finding)
     assert found == [Damage.DIGEST, Damage.LEFT, Damage.LEFT]
     assert await asyncio.to_thread(again.read, Digest.of(b"three"), 9) == b"three"
     assert not await asyncio.to_thread(lambda: again.recovery.needs_rebuild)

@@ -91,7 +91,7 @@ def test_a_file_without_an_entry(folder: CacheDirectory) -> None:
     wrong = spoil(folder, b"one", b"eno")
     names = {each.relative_to(folder.path / "blobs") for each in (wrong, file_of(folder.path, digest))}
     cursor = FsckCursor()
-    assert {(each.what, each.wrong) for each in run(folder, cursor)} == {
+    assert {(each.subject, each.damage) for each in run(folder, cursor)} == {
         (str(wrong.relative_to(folder.path / "blobs")), Damage.DIGEST),
         (str(file_of(folder.path, digest).relative_to(folder.path / "blobs")), Damage.LEFT),
     }
@@ -128,7 +128,7 @@ def test_what_is_none_of_ours(folder: CacheDirectory, tmp_path: Path) -> None:
     (stranger / "notes").write_text("hello")
     (tmp_path / "precious").write_text("precious")
     folder.blobs.add_entry(BlobRow("sha256:" + "0" * 64, "../../precious", 8))
-    assert [(each.what, each.wrong) for each in run(folder, repair=True)] == [
+    assert [(each.subject, each.damage) for each in run(folder, repair=True)] == [
         ("sha256:" + "0" * 64, Damage.FOREIGN),
         ("sha256/zz/notes", Damage.UNKNOWN),
     ]

@@ -69,7 +69,7 @@ def test_attestations_go_with_their_platform(folder: CacheDirectory) -> None:
     index = put_manifest(folder, X, json.dumps({"manifests": entries}).encode(), "t", OCI_INDEX)
     found = closure(folder, index, "linux/arm64")
     assert set(found) == {index, Digest.of(second), Digest.of(b"proof of arm64")}
-    assert found[Digest.of(b"proof of arm64")].refers
+    assert found[Digest.of(b"proof of arm64")].is_referrer
     assert len(closure(folder, index)) == 5
 
 
@@ -84,7 +84,7 @@ def test_what_refers_to_it(folder: CacheDirectory) -> None:
     put_manifest(folder, X, sbom)
     found = closure(folder, root)
     assert {*signature, *of_signature, Digest.of(sbom), Digest.of(b"sbom")} <= set(found)
-    assert all(found[each].refers for each in signature)
+    assert all(found[each].is_referrer for each in signature)
     assert not set(elsewhere) & set(found) - {Digest.of(b"{}")}
 
 

@@ -9,7 +9,10 @@ from mirror.store.pins.manifest_journal import read_journal, sizes_of, write_jou
 
 LAYER, IMAGE, INDEX = (Digest.of(each) for each in (b"layer", b"image", b"index"))
 NAMED: Named = {
-    INDEX: (Part(IMAGE, 5, True, "linux/amd64"), Part(LAYER, 7, True, refers=True, about=str(IMAGE))),
+    INDEX: (
+        Part(IMAGE, 5, True, "linux/amd64"),
+        Part(LAYER, 7, True, is_referrer=True, attached_to=str(IMAGE)),
+    ),
     IMAGE: (Part(LAYER, 6),),
     LAYER: (),
 }

@@ -64,9 +64,9 @@ def test_what_comes_later_is_pinned_too(folder: CacheDirectory) -> None:
 
 def test_what_is_pinned_ends_the_copies_in_memory(folder: CacheDirectory) -> None:
     """They may be of what was evicted; a pull that is served from them would leave nothing to keep."""
-    before = folder.epoch.removed()
+    before = folder.epoch.removals()
     folder.pin(Pin.parse("x:1"))
-    assert folder.epoch.removed() != before
+    assert folder.epoch.removals() != before
 
 
 def test_only_some_platforms(folder: CacheDirectory) -> None:
@@ -181,7 +181,7 @@ def test_a_pin_that_goes_after_the_books_were_lost(folder: CacheDirectory) -> No
     folder.evict()
     folder.drop_tag(X, Tag("1"))
     (folder.path / BOOKS_LOST).touch()
-    folder.epoch.note_pinned()
+    folder.epoch.note_pin_change()
     assert kept(folder)
     folder.unpin(ImagePattern.parse("x:1"))
     assert kept(folder) == set()
