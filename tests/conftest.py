@@ -1,4 +1,4 @@
-"""What every test stands on: an event loop in which nothing may block, and programs that are looked for."""
+"""Foundation of every test: an event loop in which nothing may block, and a check for needed programs."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +19,7 @@ from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_terminal_summary,
 )
 
-# Pydantic looks for plugins, in files, when it builds the first validator: not in an event loop, please.
+# Building the first validator reads files (pydantic looks for plugins): before any event loop runs.
 Config.model_rebuild()
 
 pytest_plugins = ["pytester", "tests.e2e.report", "tests.leftovers"]
@@ -27,7 +27,7 @@ pytest_plugins = ["pytester", "tests.e2e.report", "tests.leftovers"]
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever proxy this machine has, tests speak to loopback."""
+    """Remove the proxies of this machine: tests speak to loopback."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -35,16 +35,16 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def blockbuster() -> Iterator[BlockBuster]:
-    """A blocking call inside a running event loop raises BlockingError instead of stalling every client."""
+    """Raise BlockingError for a blocking call in a running event loop, which would stall every client."""
     with blockbuster_ctx() as active:
-        # To a socket that does not block, from pages that were looked at first.
+        # The socket does not block, and the pages were found in the page cache first.
         active.functions["os.sendfile"].can_block_in("mirror/web/sendfile.py", {"_step"})
         yield active
 
 
 @pytest.fixture
 def own_logging() -> Iterator[None]:
-    """For tests that configure logging, which is global; other tests have theirs as before."""
+    """Restore the logging of other tests: its configuration is global."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -55,7 +55,7 @@ def own_logging() -> Iterator[None]:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once."""
+    """Remove the pauses between attempts."""
     monkeypatch.setattr(download, "PAUSES", (0.0,))
 
 
@@ -69,6 +69,6 @@ async def tasks() -> AsyncIterator[Tasks]:
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeRegistry]:
-    """An upstream."""
+    """An upstream registry."""
     async with FakeRegistry() as fake:
         yield fake

@@ -1,4 +1,4 @@
-"""Small disks of its own for a test, mounted and unmounted; as root."""
+"""Small disks for one test, mounted and unmounted by root."""
 
 import subprocess
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ def mount(*arguments: str | Path) -> None:
 
 
 def unmount(place: Path) -> None:
-    """At once, whoever still uses it."""
+    """Unmount at once, even while the file system is in use."""
     subprocess.run(["umount", "-l", "-R", str(place)], check=True)
 
 
 @contextmanager
 def mounted(place: Path, *arguments: str | Path) -> Iterator[Path]:
-    """With what is to be mounted at `place`, and how."""
+    """Mount at `place`; `arguments` of mount(8) say what, and how."""
     place.mkdir(exist_ok=True)
     mount(*arguments, place)
     try:
@@ -32,14 +32,14 @@ def mounted(place: Path, *arguments: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def tmpfs(place: Path, size: int) -> Iterator[Path]:
-    """`size` in bytes."""
+    """Mount a tmpfs of `size` bytes."""
     with mounted(place, "-t", "tmpfs", "-o", f"size={size}", "none") as disk:
         yield disk
 
 
 @contextmanager
 def formatted(place: Path, kind: str, size: int) -> Iterator[Path]:
-    """A file system of this kind, in a file of `size` bytes beside it."""
+    """Mount a file system of this kind, in a file of `size` bytes beside `place`."""
     image = place.with_name(f"{place.name}.image")
     with image.open("wb") as file:
         file.truncate(size)
@@ -49,7 +49,7 @@ def formatted(place: Path, kind: str, size: int) -> Iterator[Path]:
 
 
 def fill_up(path: Path, left: int = 0) -> None:
-    """Take all the room there is, but for `left` bytes."""
+    """Fill the disk with a file, but for `left` bytes."""
     with suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))

@@ -1,7 +1,7 @@
-"""Programs that end-to-end tests drive: looked for, asked for, never silently missing.
+"""Programs that end-to-end tests drive: a missing one is always reported. A pytest plugin.
 
-`@pytest.mark.needs("dockerd", root=True)` skips a test where the program is not installed, and the end of the
-run says which tests that were and the one line that brings what they need. With `--require-e2e` they fail.
+`@pytest.mark.needs("dockerd", root=True)` skips a test where the program is not installed. The end of the run
+lists the skipped tests and the one command that installs their programs. With `--require-e2e` they fail.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-# Program -> the Debian package that has it.
+# Program -> its Debian package.
 PACKAGES = {
     "btrfs": "btrfs-progs",
     "busybox": "busybox-static",
@@ -32,7 +32,7 @@ PACKAGES = {
     "unshare": "util-linux",
 }
 
-# Where Debian has daemons, which is not on everybody's PATH.
+# With the folders where Debian keeps daemons, which are not on every user's PATH.
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
 MISSING = pytest.StashKey[dict[str, set[str]]]()
@@ -40,7 +40,7 @@ ROOT = "root"
 
 
 def program(name: str) -> str:
-    """The path of an installed program."""
+    """Return the path of an installed program. FileNotFoundError names the package."""
     path = shutil.which(name, path=SYSTEM_PATH)
     if path is None:
         raise FileNotFoundError(f"{name} is not installed: apt-get install {PACKAGES[name]}")
@@ -48,7 +48,7 @@ def program(name: str) -> str:
 
 
 def missing_for(marks: Iterable[pytest.Mark]) -> Iterator[str]:
-    """What the marked test needs and this machine lacks: names of programs, and ROOT."""
+    """Names of the programs that the marked test needs and this machine lacks, and ROOT."""
     for mark in marks:
         yield from (name for name in mark.args if shutil.which(name, path=SYSTEM_PATH) is None)
         if mark.kwargs.get("root") and os.geteuid() != 0:
@@ -63,7 +63,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = {}
-    config.addinivalue_line("markers", "needs(*programs, root=False): an end-to-end test that runs these")
+    config.addinivalue_line(
+        "markers", "needs(*programs, root=False): runs these programs, skipped where one is missing"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -78,13 +80,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lacking = config.stash[MISSING]
-    if not lacking:
+    missing = config.stash[MISSING]
+    if not missing:
         return
     terminalreporter.section("tests that could not run here")
-    for test, names in sorted(lacking.items()):
+    for test, names in sorted(missing.items()):
         terminalreporter.line(f"{test}: needs {', '.join(sorted(names))}")
-    names = set().union(*lacking.values())
+    names = set().union(*missing.values())
     packages = sorted({PACKAGES[name] for name in names - {ROOT}})
     if packages:
         terminalreporter.line(f"To run them: sudo apt-get install -y {' '.join(packages)}")

@@ -1,4 +1,4 @@
-"""A whole mirror in this process: real sockets, real files, in front of fake registries."""
+"""Whole mirror in the test's process: real sockets, real files, in front of fake registries."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from tests.fakes.registry import FakeRegistry
 # Small chunks, so that blobs of a test have several; more than 4 MiB is still needed to pass the holdback.
 CHUNK = 64 * 1024
 
-# The smallest kind of blob of which a part may be sent before it is verified.
+# A blob of which a part may be sent before the whole is verified: larger than the holdback.
 LARGE = 4 * 1024 * 1024 + 3 * CHUNK
 
 
@@ -29,19 +29,21 @@ NEVER = 3600.0
 
 @dataclass
 class Running:
+    """A mirror that serves at `address`; setting `stop` ends it."""
+
     address: str
     service: Service
     config: Config
     stop: asyncio.Event
 
     async def landed(self, digest: Digest) -> None:
-        """Wait until no fill of `digest` is running: a client has its bytes before they are adopted."""
+        """Wait until no fill of `digest` runs: a client has the bytes before the store adopts them."""
         flight = self.service.cache._blobs._flights.get(digest)
         if flight is not None:
             await flight.landed()
 
     async def metric(self, line: str) -> float:
-        """The value of the metric whose name and labels are `line`; 0 when it was never counted."""
+        """Value of the metric with the name and labels `line`; 0 when it was never counted."""
         body, _ = await asyncio.to_thread(self.service.metrics.render)
         for each in body.decode().splitlines():
             if each.startswith(f"{line} "):
@@ -50,9 +52,9 @@ class Running:
 
 
 def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Config:
-    """A configuration with these upstreams, NAME -> URL; the first is the default.
+    """Configuration with these upstreams, NAME -> URL; the first is the default.
 
-    `sections` are those of the file; `upstream` is that of each of them.
+    `sections` are sections of the file; the section `upstream` is that of each upstream.
     """
     each = sections.pop("upstream", {})
     settings = tuple(
@@ -68,14 +70,14 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
     )
     # Without prefetch the upstream is asked for what the test asks for, and nothing else.
     sections["fill"] = {"chunk_size": CHUNK, "attempts": 3, "prefetch": 0, **sections.get("fill", {})}
-    # However little the disk has left that the test runs on, nothing is evicted for it.
+    # Nothing is evicted, even when the disk that the test runs on is nearly full.
     kept = CacheSettings(dir=cache, min_free=Amount())
     return Config(cache=kept, upstreams=settings, **sections)
 
 
 @asynccontextmanager
 async def serving(config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[Running]:
-    """The mirror of `config`, on a free port of loopback; `clock` tells it how old tag entries are."""
+    """Serve `config` on a free port of loopback; `clock` returns the time in seconds since the epoch."""
     config = config.model_copy(
         update={"server": config.server.model_copy(update={"listen": ("127.0.0.1:0",)})}
     )
@@ -96,6 +98,6 @@ async def serving(config: Config, clock: Callable[[], float] = time.time) -> Asy
 
 @asynccontextmanager
 async def mirror_of(fake: FakeRegistry, cache: Path, **sections: Any) -> AsyncIterator[Running]:
-    """A mirror of docker.io, which is `fake`."""
+    """Serve a mirror whose docker.io is `fake`."""
     async with serving(configured(cache, {"docker.io": fake.url}, **sections)) as running:
         yield running

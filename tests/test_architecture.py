@@ -1,4 +1,4 @@
-"""Layers and doors of DESIGN.md, held by machine: imports go down only, each library has one door."""
+"""Layers and doors of docs/architecture.md, held by machine: imports go down only, each library has one door."""
 
 import ast
 import gc
@@ -55,7 +55,7 @@ NAMES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for pa
 
 @cache
 def parsed(path: Path) -> ast.Module:
-    """Once each, without the collector, which Python 3.11 may not survive meanwhile (CPython gh-106905)."""
+    """Parse once, without the collector, which Python 3.11 may not survive meanwhile (CPython gh-106905)."""
     gc.disable()
     try:
         return ast.parse(path.read_text())
@@ -140,7 +140,7 @@ def test_no_folder_is_crowded() -> None:
 
 @pytest.mark.parametrize("door", DOORS)
 def test_each_library_has_one_door(door: str) -> None:
-    """What DOORS names is used nowhere else in the package."""
+    """Each name in DOORS is used nowhere else in the package."""
     for path in MODULES:
         where = str(path.relative_to(PACKAGE))
         if where.startswith(DOORS[door]) if DOORS[door] else False:

@@ -1,4 +1,4 @@
-"""An HTTP client that sends exactly the bytes a test wants and shows exactly what came back."""
+"""HTTP client that sends exactly the bytes a test wants and shows exactly the bytes of the response."""
 
 import asyncio
 import ssl
@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Reply:
-    """One response. `body` is what arrived; `complete` says whether that was all that was announced."""
+    """One response. `body` is what arrived; `complete` says whether it has the announced length.
+
+    `reset`: the connection ended with a reset.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -22,7 +25,7 @@ class Reply:
 
 
 def request_head(method: str, path: str, headers: Iterable[str] = ()) -> bytes:
-    """The bytes of a request without a body."""
+    """Bytes of a request without a body."""
     lines = [f"{method} {path} HTTP/1.1", *headers]
     if not any(line.lower().startswith("host:") for line in headers):
         lines.append("Host: mirror.test")
@@ -30,7 +33,7 @@ def request_head(method: str, path: str, headers: Iterable[str] = ()) -> bytes:
 
 
 class Wire:
-    """A connection to the mirror; usable for several requests."""
+    """Connection to the mirror, for one request after the other."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -48,17 +51,18 @@ class Wire:
         self.writer.close()
 
     def send(self, method: str, path: str, headers: Iterable[str] = ()) -> None:
-        """`headers` are lines as on the wire, in order, repeated ones included."""
+        """Send a request. `headers` are lines as on the wire, in order, repeated ones included."""
         self.writer.write(request_head(method, path, headers))
 
     async def head(self) -> Reply:
-        """The head of the next response; its body is still to be read."""
+        """Read the head of the next response, and leave its body."""
         raw = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = raw.rstrip("\r\n").split("\r\n")
         pairs = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         return Reply(int(status_line.split()[1]), dict(pairs), b"", raw_headers=pairs)
 
     async def reply(self, method: str = "GET") -> Reply:
+        """Read the next response, which answers a request with `method`."""
         head = await self.head()
         if method == "HEAD" or head.status == 304:
             return head
@@ -76,7 +80,7 @@ class Wire:
 
 
 async def ask(address: str, method: str, path: str, headers: Iterable[str] = ()) -> Reply:
-    """One request on a connection of its own."""
+    """Send one request on a connection of its own, and read the response."""
     async with await Wire.open(address) as wire:
         wire.send(method, path, list(headers))
         return await wire.reply(method)

@@ -1,4 +1,4 @@
-"""Missing programs are never silent: skipped with a list and one apt line, or failed on demand."""
+"""Missing programs are always reported: tests are skipped with a list and one apt line, or fail on demand."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 
 def test_missing_programs_skip_and_are_listed(suite: pytest.Pytester) -> None:
-    """What runs, runs; the end says what did not, and the one line that brings it."""
+    """The end of the run lists the skipped tests and the one line that installs their programs."""
     result = suite.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, skipped=2)
     result.stdout.fnmatch_lines(
@@ -53,14 +53,14 @@ def test_missing_programs_skip_and_are_listed(suite: pytest.Pytester) -> None:
 
 
 def test_required_programs_fail(suite: pytest.Pytester) -> None:
-    """With --require-e2e nothing that was meant to run is left out quietly."""
+    """A test fails where its program is missing, with --require-e2e."""
     result = suite.runpytest_inprocess("-p", "no:cacheprovider", "--require-e2e")
     result.assert_outcomes(passed=1, errors=2)
     result.stdout.fnmatch_lines(["*needs ctr, dockerd (--require-e2e)*"])
 
 
-def test_nothing_is_said_when_nothing_is_missing(pytester: pytest.Pytester) -> None:
-    """No section, no line."""
+def test_programs_that_are_there_are_not_listed(pytester: pytest.Pytester) -> None:
+    """Nothing is missing: there is no section."""
     pytester.makeconftest(CONFTEST)
     pytester.makeini(INI)
     pytester.makepyfile("def test_there(): pass")

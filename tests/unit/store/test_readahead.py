@@ -13,7 +13,7 @@ from mirror.store import readahead
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
 from mirror.store.readahead import READ, STRETCH, ReadAhead, resident
-from tests.cold import drop, there
+from tests.page_cache import drop, is_resident
 
 SIZE = 2 * STRETCH + READ + 5000
 
@@ -103,7 +103,7 @@ async def test_what_is_not_there_is_read_first(executor: DiskExecutor, unread: B
         await ahead.wait(offset)
         reached = ahead.ready_until(offset)
         assert reached > offset
-        assert there(unread.fileno(), offset, reached)
+        assert is_resident(unread.fileno(), offset, reached)
         offset = reached
     assert used(executor)
 
@@ -152,7 +152,7 @@ async def test_a_reader_that_leaves_takes_its_file_along(
     gate.set()
     await executor.run(int)
     assert await asyncio.to_thread(opened, unread.name) == before
-    assert there(unread.fileno(), 0, READ)
+    assert is_resident(unread.fileno(), 0, READ)
 
 
 def opened(name: str) -> int:

@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.executor import DiskExecutor
-from tests.cold import drop
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
+from tests.page_cache import drop
 from tests.running import Running
 from tests.wire import Wire, get
 

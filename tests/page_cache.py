@@ -1,4 +1,4 @@
-"""Files that are not in the page cache."""
+"""Files in the page cache, and out of it."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import pytest
 
 
 def drop(path: Path) -> None:
-    """Have the page cache forget the file; skips the test where the file system does not tell."""
+    """Drop the file from the page cache. Skip the test if the file system does not tell what is in it."""
     with path.open("rb") as file:
         try:
             os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
@@ -19,8 +19,8 @@ def drop(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def there(descriptor: int, start: int, stop: int) -> bool:
-    """Whether every page of these bytes is in the page cache. Asking makes Linux begin to read it."""
+def is_resident(descriptor: int, start: int, stop: int) -> bool:
+    """Tell whether every page of these bytes is in the page cache. Asking makes Linux begin to read them."""
     pages = range(start, stop, 4096)
     try:
         return all(os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT) for at in pages)
