@@ -40,7 +40,7 @@ class Running:
         """Wait until no fill of `digest` runs: a client has the bytes before the store adopts them."""
         flight = self.service.cache._blobs._flights.get(digest)
         if flight is not None:
-            await flight.landed()
+            await flight.wait_done()
 
     async def metric(self, line: str) -> float:
         """Value of the metric with the name and labels `line`; 0 when it was never counted."""

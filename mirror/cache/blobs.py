@@ -22,13 +22,13 @@ from mirror.util.single_flight import SingleFlight
 
 log = get_logger(__name__)
 
-# A request comes back to the start when the fill it met ended under its feet. Once per fill, and each
-# time there is something new to find; more than this means that blobs vanish as fast as they come.
+# A request starts again when the fill that it joined ended before it could be followed. That happens once per
+# fill, and each time something new is found; more rounds mean that blobs vanish as fast as they come.
 ROUNDS = 4
 
 
 class BlobCache:
-    """Content by digest for repositories that are known to have it (invariant 5)."""
+    """Blobs by digest, for repositories that are known to have them (invariant 5)."""
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet) -> None:
         self._context = context
@@ -38,18 +38,18 @@ class BlobCache:
         self._confirming: SingleFlight[tuple[Repository, Digest], int | None] = SingleFlight(context.tasks)
 
     async def get(self, repository: Repository, digest: Digest) -> BlobAnswer:
-        """The blob, open for reading. Raises UpstreamError or, when the mirror stops, StoreError."""
+        """Return the blob, open for reading. Raises UpstreamError or, when the mirror stops, StoreError."""
         try:
-            answer = await self._kept(repository, digest)
+            answer = await self._get_through_store(repository, digest)
         except ShuttingDown:
             raise
         except StoreError as error:
-            log.debug("passing a blob through", digest=str(digest), reason=str(error))
+            log.debug("blob passed through, not stored", digest=str(digest), reason=str(error))
             answer = None
-        return answer or await self._pass(repository, digest)
+        return answer or await self._pass_through(repository, digest)
 
-    async def _kept(self, repository: Repository, digest: Digest) -> BlobAnswer | None:
-        """From the disk, or by way of it; None when that is of no use."""
+    async def _get_through_store(self, repository: Repository, digest: Digest) -> BlobAnswer | None:
+        """Return the blob from the disk, or from a fill; None when the disk is of no use."""
         store, outcome = self._context.store, Outcome.HIT
         for _ in range(ROUNDS):
             held = await store.open_blob(repository, digest)
@@ -57,11 +57,11 @@ class BlobCache:
                 return BlobAnswer(SmallBlob(held.data), outcome)
             if held.blob is not None:
                 fallback = self._fallback(repository, digest, held.blob.size)
-                reading = store.begin_reading(digest)
-                return BlobAnswer(StoredReader(held.blob, store.readers, fallback, reading), outcome)
+                end_reading = store.begin_reading(digest)
+                return BlobAnswer(StoredReader(held.blob, store.readers, fallback, end_reading), outcome)
             flight = self._flights.get(digest)
             if flight is None and held.present:
-                await self._confirm(repository, digest)
+                await self._confirm_link(repository, digest)
                 continue
             if flight is None and not store.is_writable:
                 return None
@@ -70,21 +70,21 @@ class BlobCache:
             else:
                 joined = Outcome.JOIN
                 if held.link is None and flight.repository != repository:
-                    await self._confirm(repository, digest)
+                    await self._confirm_link(repository, digest)
             outcome = joined if outcome is Outcome.HIT else outcome
             content = await self._follow(flight, repository)
             if content is not None:
                 return BlobAnswer(content, outcome)
-        return None  # it could not be kept long enough to be served
+        return None  # the blob never stayed in the store long enough to be served
 
-    async def _pass(self, repository: Repository, digest: Digest) -> BlobAnswer:
-        """Past the disk, after the upstream has confirmed that the repository has it (invariant 5)."""
-        size = await self._confirm(repository, digest)
+    async def _pass_through(self, repository: Repository, digest: Digest) -> BlobAnswer:
+        """Return the blob past the disk, after the upstream has confirmed the link (invariant 5)."""
+        size = await self._confirm_link(repository, digest)
         if size is None:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
         if size > HELD_WHOLE:
-            return BlobAnswer(self._passed(repository, digest, size), Outcome.PASSED)
-        # Nothing of it may be sent before all is verified: then it is one transfer for all who ask meanwhile.
+            return BlobAnswer(self._pass_through_blob(repository, digest, size), Outcome.PASSED)
+        # No byte may be sent before all are verified, so one transfer serves all requests meanwhile.
         data = await self._passing.do((repository, digest), partial(self._fetch, repository, digest))
         return BlobAnswer(SmallBlob(data), Outcome.PASSED)
 
@@ -95,79 +95,82 @@ class BlobCache:
             return await upstream.get_blob(repository.path, digest, HELD_WHOLE)
         except WrongBytes as error:
             self._context.metrics.fill_failures.labels("digest").inc()
-            log.warning("wrong bytes from upstream, asking once more", reason=str(error))
+            log.warning("wrong bytes from upstream, asking again", reason=str(error))
             return await upstream.get_blob(repository.path, digest, HELD_WHOLE)
 
-    def _passed(self, repository: Repository, digest: Digest, size: int) -> PassThroughBlob:
+    def _pass_through_blob(self, repository: Repository, digest: Digest, size: int) -> PassThroughBlob:
         return PassThroughBlob(self._context, self._upstreams[repository.upstream], repository, digest, size)
 
     def _fallback(self, repository: Repository, digest: Digest, size: int) -> Fallback:
-        """For a blob that is in the store."""
+        """Return the fallback of a reader whose blob is in the store."""
         tasks, doubt = self._context.tasks, self._context.store.quarantine_if_unreadable
         return Fallback(
-            self._passed(repository, digest, size), lambda: tasks.spawn(doubt(digest), name=f"doubt {digest}")
+            self._pass_through_blob(repository, digest, size),
+            lambda: tasks.spawn(doubt(digest), name=f"doubt {digest}"),
         )
 
     async def head(self, repository: Repository, digest: Digest) -> BlobInfo:
-        """The blob's size, without a byte of it being fetched."""
+        """Return the blob's size, without fetching any of its bytes."""
         held = await self._context.store.look_up(repository, digest)
         outcome = Outcome.HIT if held.present else Outcome.MISS
         if held.link is not None and held.link.size is not None:
             return BlobInfo(held.link.size, outcome)
-        size = await self._confirm(repository, digest)
+        size = await self._confirm_link(repository, digest)
         if size is None:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
         return BlobInfo(size, outcome)
 
-    def fetch_ahead(self, repository: Repository, digest: Digest, link: Link | None) -> Flight | None:
-        """Start the fill of what nobody has asked for yet, in no hurry; None when it is running already."""
+    def prefetch(self, repository: Repository, digest: Digest, link: Link | None) -> Flight | None:
+        """Start a fill that no client waits for, over one connection; None when a fill is running already."""
         if self._flights.get(digest) is not None:
             return None
-        return self._start(repository, digest, link, ahead=True)
+        return self._start(repository, digest, link, prefetch=True)
 
     def cancel(self, flight: Flight) -> bool:
-        """End a fill that nobody waits for; False when somebody does, or it is over."""
+        """End a prefetch that no client has joined; False when a client has, or the fill has ended."""
         return self._flights.cancel(flight)
 
-    def on_disk_trouble(self, call: Callable[[], object]) -> None:
+    def on_disk_error(self, call: Callable[[], object]) -> None:
         """`call` when a fill fails because of the disk."""
-        self._flights.on_disk_trouble = call
+        self._flights.on_disk_error = call
 
     def _start(
-        self, repository: Repository, digest: Digest, link: Link | None, *, ahead: bool = False
+        self, repository: Repository, digest: Digest, link: Link | None, *, prefetch: bool = False
     ) -> Flight:
-        flight = Flight(digest, repository, ahead=ahead)
+        flight = Flight(digest, repository, prefetch=prefetch)
         upstream = self._upstreams[repository.upstream]
         fill: RunningFill
         if link is not None and is_small(link):
             fill = SmallFill(self._context, upstream, repository, digest, link)
         else:
-            fill = Fill(self._context, upstream, repository, digest, urgent=not ahead)
+            fill = Fill(self._context, upstream, repository, digest, urgent=not prefetch)
         self._flights.start(flight, fill)
         return flight
 
     async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | SmallBlob | None:
-        """What the flight brings, to be read; None when it is worth looking again from the start."""
-        flight.want()
+        """Join the flight and return its content; None when the request should start again."""
+        flight.join()
         store = self._context.store
         try:
-            brought = await flight.board()
+            content = await flight.wait_content()
         except UpstreamError:
             if flight.repository == repository:
                 raise
             return None  # another repository's upstream refused: ask our own
-        if isinstance(brought, bytes):
-            return SmallBlob(brought)
-        file = brought.open_reader() if brought is not None else None
-        if brought is None or file is None:
-            await flight.landed()
+        if isinstance(content, bytes):
+            return SmallBlob(content)
+        file = content.open_reader() if content is not None else None
+        if content is None or file is None:
+            await flight.wait_done()
             return None
-        reopen = partial(self.get, repository, flight.digest)
-        fallback = Fallback(self._passed(repository, flight.digest, brought.size), reopen=reopen)
-        return GrowingReader(brought, file, store.readers, fallback, store.begin_reading(flight.digest))
+        fallback = Fallback(
+            self._pass_through_blob(repository, flight.digest, content.size),
+            reopen=partial(self.get, repository, flight.digest),
+        )
+        return GrowingReader(content, file, store.readers, fallback, store.begin_reading(flight.digest))
 
-    async def _confirm(self, repository: Repository, digest: Digest) -> int | None:
-        """Ask the upstream whether the repository has the digest (a HEAD), and remember that it has."""
+    async def _confirm_link(self, repository: Repository, digest: Digest) -> int | None:
+        """Ask the upstream with a HEAD whether the repository has the digest; return the size, if given."""
         return await self._confirming.do(
             (repository, digest), partial(self._ask_for_link, repository, digest)
         )

@@ -1,4 +1,4 @@
-"""The flow: one object that answers for every kind of content, from disk or by way of an upstream."""
+"""The cache: one object that answers for every kind of content, from disk or by way of an upstream."""
 
 from collections.abc import Collection
 
@@ -25,7 +25,10 @@ from mirror.upstream.upstream_set import UpstreamSet
 
 
 class Cache:
-    """Every method raises UpstreamError or StoreError; `cache.policy` says what a client is told."""
+    """All content of all upstreams.
+
+    Methods that fetch raise UpstreamError or StoreError; `web.client_errors` turns these into responses.
+    """
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagSettings) -> None:
         self._upstreams = upstreams
@@ -35,18 +38,18 @@ class Cache:
         self._tags = TagCache(context, upstreams, self._manifests, tags)
         self._listings = ListingCache(context, upstreams, self._tags)
         self._prefetch = Prefetch(context, upstreams, self._blobs)
-        self._complete = Completeness(
+        self._completeness = Completeness(
             context.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
         )
 
     async def get_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestAnswer:
-        """The manifest; what it names is fetched ahead of the client that will ask for it."""
+        """Return the manifest, and prefetch the blobs that it names."""
         if isinstance(reference, Tag):
             answer = await self._tags.get(repository, reference)
         else:
             answer = await self._manifests.get(repository, reference)
-        await self._complete.ensure(repository, answer.digest)
-        self._prefetch.given(repository, answer)
+        await self._completeness.ensure(repository, answer.digest)
+        self._prefetch.enqueue(repository, answer)
         return answer
 
     async def head_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestInfo:
@@ -54,7 +57,7 @@ class Cache:
             info = await self._tags.head(repository, reference)
         else:
             info = await self._manifests.head(repository, reference)
-        await self._complete.ensure(repository, info.digest)
+        await self._completeness.ensure(repository, info.digest)
         return info
 
     async def get_blob(self, repository: Repository, digest: Digest) -> BlobAnswer:
@@ -75,21 +78,21 @@ class Cache:
         return await self._listings.catalog(upstream, after, limit)
 
     def time_limit(self, repository: Repository, seconds: float) -> float:
-        """How much of so many seconds to wait for an answer: little, if there was none the last time.
+        """Return the seconds to wait for an answer: `seconds`, or less if the upstream is unresponsive.
 
-        What is asked then goes on being asked, and who comes back after that may find it answered.
+        The request to the upstream goes on after the limit, so a later client may find it answered.
         """
-        silent = self._upstreams[repository.upstream].own.unresponsive
-        return min(seconds, self._fallback_after) if silent else seconds
+        unresponsive = self._upstreams[repository.upstream].own.unresponsive
+        return min(seconds, self._fallback_after) if unresponsive else seconds
 
-    def note_timeout(self, repository: Repository, seconds: float) -> bool:
-        """A client was kept waiting for so long. Whether it was the upstream that it waited for."""
+    def report_timeout(self, repository: Repository, seconds: float) -> bool:
+        """Record that a client has waited for `seconds`; return whether it waited for the upstream."""
         return self._upstreams[repository.upstream].report_timeout(seconds)
 
     def pause_prefetch(self) -> None:
-        """What was just used had to be evicted: fetch nothing ahead for a while."""
+        """Prefetch nothing for a while: recently used blobs had to be evicted."""
         self._prefetch.pause()
 
     def stop_prefetch(self) -> None:
-        """Fetch nothing ahead any more, and end what nobody has asked for."""
+        """Prefetch nothing any more, and end the prefetches that no client has joined."""
         self._prefetch.stop()

@@ -1,8 +1,8 @@
-"""Whether an image can be had whole while its upstream cannot be asked.
+"""Completeness: whether all blobs of an image can be had while its upstream cannot be asked.
 
-Podman and kaniko choose a mirror by its manifest and have no way back (CLIENTS.md 4.2): a manifest whose
-blobs can be had neither here nor upstream would be a pull that fails, and no manifest is one that goes on to
-the next place.
+Podman and kaniko choose a mirror by its manifest and have no way back (docs/clients.md). A manifest whose
+blobs can be had neither here nor upstream would be a pull that fails; without the manifest, these clients go
+on to the next mirror.
 """
 
 from mirror.cache.manifests import ManifestCache
@@ -15,13 +15,13 @@ from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.ttl_cache import TTLCache
 
-# A finding is used again for this long, in seconds: a popular image is not counted through at every request.
+# How long a count of missing blobs is used, in seconds: a popular image is not counted at every request.
 REMEMBERED_SECONDS = 10.0
 REMEMBERED = 1024
 
 
 class Completeness:
-    """Asked before a manifest is given away. `enforced`: whether anything is ever refused."""
+    """The completeness check before a manifest is served; `enforced`: whether a manifest is ever refused."""
 
     def __init__(
         self, store: Store, upstreams: UpstreamSet, manifests: ManifestCache, *, enforced: bool
@@ -30,10 +30,13 @@ class Completeness:
         self._upstreams = upstreams
         self._manifests = manifests
         self._enforced = enforced
-        self._found: TTLCache[tuple[Repository, Digest], int] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
+        self._counts: TTLCache[tuple[Repository, Digest], int] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
 
     async def ensure(self, repository: Repository, digest: Digest) -> None:
-        """Raises UpstreamError when blobs are missing that cannot be had. Costs nothing in good times."""
+        """Raise UpstreamError when blobs are missing that cannot be had.
+
+        Nothing is counted as long as the upstream is available.
+        """
         upstream = self._upstreams[repository.upstream]
         if not self._enforced or upstream.available:
             return
@@ -45,38 +48,38 @@ class Completeness:
             raise UpstreamError(failure, f"{lacks}, and this mirror {what}")
 
     async def _missing(self, repository: Repository, digest: Digest) -> int:
-        found = self._found.get((repository, digest))
-        if found is None:
-            found = await self._count(repository, digest)
-            self._found.put((repository, digest), found)
-        return found
+        count = self._counts.get((repository, digest))
+        if count is None:
+            count = await self._count(repository, digest)
+            self._counts.put((repository, digest), count)
+        return count
 
     async def _count(self, repository: Repository, digest: Digest) -> int:
-        """How many blobs are missing; of an index, of its most complete platform."""
+        """Return the number of missing blobs; for an index, of its most complete platform."""
         manifest = _parsed(await self._manifests.held(repository, digest))
         if manifest is None:
             return 0
         if not manifest.is_index:
-            return await self._lacking(manifest)
-        counts = [await self._of_platform(repository, each.digest) for each in manifest.manifests]
+            return await self._missing_blobs(manifest)
+        counts = [await self._missing_of_platform(repository, each.digest) for each in manifest.manifests]
         return min((count for count in counts if count is not None), default=1)
 
-    async def _of_platform(self, repository: Repository, digest: Digest) -> int | None:
-        """None when not even its manifest is here."""
+    async def _missing_of_platform(self, repository: Repository, digest: Digest) -> int | None:
+        """Return the number of missing blobs of a platform; None when its manifest is missing too."""
         held = await self._manifests.held(repository, digest)
         manifest = _parsed(held)
         if held is None:
             return None
-        return 0 if manifest is None else await self._lacking(manifest)
+        return 0 if manifest is None else await self._missing_blobs(manifest)
 
-    async def _lacking(self, manifest: Manifest) -> int:
+    async def _missing_blobs(self, manifest: Manifest) -> int:
         return len(
             await self._store.missing_blobs([each.digest for each in manifest.children() if not each.urls])
         )
 
 
 def _parsed(stored: StoredManifest | None) -> Manifest | None:
-    """None for what is not here, and for what names nothing that we could look for."""
+    """Return the parsed manifest; None for one that is not here, or that names no content we could check."""
     if stored is None:
         return None
     try:

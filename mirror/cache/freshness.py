@@ -1,10 +1,11 @@
-"""How long what an upstream said about a tag is taken for true; pure.
+"""Freshness: how long an upstream's answer about a tag is used; pure.
 
-    confirmed ──fresh──▶ used unasked ──stale_while_revalidate──▶ used at once, asked about meanwhile
-              ──stale_if_error──▶ asked about first, used when the upstream cannot be asked
+    confirmed ──fresh──▶ served without asking ──stale_while_revalidate──▶ served at once, revalidated meanwhile
+              ──stale_if_error──▶ revalidated first, served when the upstream cannot be asked
 
-Each span begins where the one before it ends. What is used though it was not confirmed is *stale*. While an
-upstream's rate limit runs out, more is used so and less is asked about (mirror.upstream.budget).
+Each period begins where the one before it ends (the words are those of RFC 9111 and RFC 5861). An answer that
+is served without being confirmed is *stale*. While an upstream's rate limit runs out, more answers are served
+stale, and fewer are revalidated (mirror.upstream.rate_limit).
 """
 
 import math
@@ -18,41 +19,41 @@ from mirror.upstream.rate_limit import BudgetLevel
 
 @dataclass(frozen=True, slots=True)
 class FreshnessTerms:
-    """Of one tag, all in seconds, `math.inf` for without limit."""
+    """The periods of one tag, in seconds; `math.inf` for no limit."""
 
     fresh: float
     stale_while_revalidate: float
     stale_if_error: float
 
-    def left(self, age: float) -> float:
-        """How much longer something confirmed `age` seconds ago is used unasked; 0 or less: no longer.
+    def ttl(self, age: float) -> float:
+        """Return how much longer an answer confirmed `age` seconds ago is fresh; 0 or less: no longer.
 
         A clock that was set back makes an age negative, and must not make anything fresh for years.
         """
         return self.fresh - age if age >= 0 else 0.0
 
-    def at_once(self, age: float) -> bool:
-        """Whether it is used while the upstream is being asked."""
+    def serve_while_revalidating(self, age: float) -> bool:
+        """Whether the answer is served at once while the upstream is being asked."""
         return 0 <= age < self.fresh + self.stale_while_revalidate
 
-    def spared(self, age: float, pressure: BudgetLevel) -> bool:
-        """Whether it is used, as stale, so that the upstream need not be asked: it allows little more."""
-        stretched = math.isinf(pressure.ttl_factor) or self.fresh <= age < self.fresh * pressure.ttl_factor
-        return stretched and self.at_worst(age)
+    def serve_to_save_budget(self, age: float, budget: BudgetLevel) -> bool:
+        """Whether the answer is served stale to save the upstream's rate limit."""
+        extended = math.isinf(budget.ttl_factor) or self.fresh <= age < self.fresh * budget.ttl_factor
+        return extended and self.serve_on_error(age)
 
-    def at_worst(self, age: float) -> bool:
-        """Whether it is used when the upstream cannot be asked."""
+    def serve_on_error(self, age: float) -> bool:
+        """Whether the answer is served when the upstream cannot be asked."""
         return age < self.fresh + max(self.stale_while_revalidate, self.stale_if_error)
 
 
 class Freshness:
-    """The terms of each tag: of the first rule that matches; where it says nothing, of the section."""
+    """The terms of all tags: those of the first rule that matches, completed by those of the section."""
 
     def __init__(self, settings: TagSettings) -> None:
         self._settings = settings
 
-    def of(self, repository: Repository, tag: Tag | None = None) -> FreshnessTerms:
-        """`tag` is None for what is asked about a repository otherwise."""
+    def terms(self, repository: Repository, tag: Tag | None = None) -> FreshnessTerms:
+        """Return the terms of a tag; `tag` is None for other answers about a repository."""
         settings = self._settings
         rule = self._rule(repository)
         if tag is not None and _matches(tag, (*settings.immutable, *rule.immutable)):
@@ -73,5 +74,5 @@ def _matches(tag: Tag, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(tag.name, pattern) for pattern in patterns)
 
 
-def _first(chosen: float | None, otherwise: float) -> float:
-    return otherwise if chosen is None else chosen
+def _first(chosen: float | None, default: float) -> float:
+    return default if chosen is None else chosen

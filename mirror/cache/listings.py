@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
-from mirror.cache.tags import FINAL, TagCache, spared_words
+from mirror.cache.tags import FINAL, TagCache, saving_rate_limit
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
     ManifestInvalid,
@@ -24,7 +24,7 @@ from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.single_flight import SingleFlight
 
-# The most tags on a page of those that are known here.
+# The most tags on a page that is made of known tags.
 MOST_TAGS = 10_000
 
 
@@ -36,7 +36,7 @@ class _Referrers:
 
 
 class ListingCache:
-    """Small answers that change: asked of the upstream, coalesced, and referrers kept for a while."""
+    """Lists that change: each is one upstream request for all its callers; referrers are kept for a while."""
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagCache) -> None:
         self._context = context
@@ -49,18 +49,19 @@ class ListingCache:
         )
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
-        """One page of the upstream's own listing; when it cannot be asked, of the tags that are known here.
+        """Return one page of the upstream's tags, or of the known tags when the upstream cannot be asked.
 
-        Nor is it asked when its rate limit allows next to nothing. Raises UpstreamError or StoreError.
+        The known tags are also used while the upstream's rate limit allows next to nothing. Raises
+        UpstreamError or StoreError.
         """
         known = await self._store.known_tags(repository, "", 1)
-        if known and self._tags.spares(repository, 0.0):
-            return await self._known_tags(repository, query, spared_words(repository.upstream))
+        if known and self._tags.saves_budget(repository, 0.0):
+            return await self._known_tags(repository, query, saving_rate_limit(repository.upstream))
         listing = self._listing.do((repository, query), partial(self._list_tags, repository, query))
         if not known:
             return await listing
         try:
-            return await self._tags.in_time(repository, listing)
+            return await self._tags.wait_until_fallback(repository, listing)
         except UpstreamError as error:
             if error.failure in FINAL:
                 raise
@@ -69,7 +70,7 @@ class ListingCache:
     async def referrers(
         self, repository: Repository, digest: Digest, artifact_types: Collection[str]
     ) -> ReferrersAnswer:
-        """What refers to a digest, as an OCI index: all of it, or what is of one of `artifact_types`.
+        """Return the referrers of a digest as an OCI index: all, or those of one of `artifact_types`.
 
         Raises UpstreamError; NOT_FOUND when unknown.
         """
@@ -78,7 +79,7 @@ class ListingCache:
         return ReferrersAnswer(referrers_index(chosen), bool(artifact_types), found.outcome, found.staleness)
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
-        """Repositories of which something is cached: of one upstream, or all, with its name in front."""
+        """Return repositories that have cached content: of one upstream, or of all with its name in front."""
         prefix = f"{upstream}/" if upstream is not None else ""
         names = await self._store.repositories(prefix, f"{prefix}{after}", limit + 1)
         return CatalogAnswer([name.removeprefix(prefix) for name in names[:limit]], len(names) > limit)
@@ -87,32 +88,31 @@ class ListingCache:
         page = await self._upstreams[repository.upstream].tags(repository.path, query)
         return TagsAnswer(page.data, page.next_query)
 
-    async def _known_tags(self, repository: Repository, query: str, why: str) -> TagsAnswer:
-        """A page of the tags that were asked for before: those are what can be had now."""
-        asked = dict(parse_qsl(query))
-        limit = int(asked["n"]) if asked.get("n", "").isdigit() else MOST_TAGS
+    async def _known_tags(self, repository: Repository, query: str, reason: str) -> TagsAnswer:
+        """Return a page of the tags that were requested before: these can be served now."""
+        parameters = dict(parse_qsl(query))
+        limit = int(parameters["n"]) if parameters.get("n", "").isdigit() else MOST_TAGS
         limit = min(limit, MOST_TAGS)
-        names = await self._store.known_tags(repository, asked.get("last", ""), limit + 1)
+        names = await self._store.known_tags(repository, parameters.get("last", ""), limit + 1)
         page, more = names[:limit], len(names) > limit > 0
         data = json.dumps({"name": repository.path, "tags": page}, separators=(",", ":")).encode()
-        following = urlencode({"n": limit, "last": page[-1]}) if more else None
-        return TagsAnswer(data, following, Outcome.STALE, Staleness(None, why))
+        next_query = urlencode({"n": limit, "last": page[-1]}) if more else None
+        return TagsAnswer(data, next_query, Outcome.STALE, Staleness(None, reason))
 
     async def _referrers(self, repository: Repository, digest: Digest) -> _Referrers:
         entry = await self._store.referrers(repository, digest)
         if entry is not None and self._tags.is_fresh(repository, entry.confirmed):
             return _Referrers(entry.manifests, Outcome.HIT)
-        if entry is not None and self._tags.spares(
+        if entry is not None and self._tags.saves_budget(
             repository, age := self._context.clock() - entry.confirmed
         ):
-            return _Referrers(
-                entry.manifests, Outcome.STALE, Staleness(age, spared_words(repository.upstream))
-            )
-        asking = self._referring.do((repository, digest), partial(self._ask, repository, digest))
+            staleness = Staleness(age, saving_rate_limit(repository.upstream))
+            return _Referrers(entry.manifests, Outcome.STALE, staleness)
+        answer = self._referring.do((repository, digest), partial(self._ask, repository, digest))
         if entry is None:
-            return _Referrers(await asking, Outcome.MISS)
+            return _Referrers(await answer, Outcome.MISS)
         try:
-            return _Referrers(await self._tags.in_time(repository, asking), Outcome.MISS)
+            return _Referrers(await self._tags.wait_until_fallback(repository, answer), Outcome.MISS)
         except UpstreamError as error:
             if error.failure in FINAL:
                 raise
@@ -130,9 +130,9 @@ class ListingCache:
         return manifests
 
     async def _by_tag(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
-        """The referrers tag schema, for upstreams without the API; no such tag is NOT_FOUND.
+        """Return the referrers by the tag schema, for upstreams without the API; NOT_FOUND without such a tag.
 
-        Not an empty list: that would tell the client that the API is there and nothing refers.
+        Not an empty list: that would tell the client that the upstream has the API, and no referrers.
         """
         found = await self._tags.get(repository, referrers_tag(digest))
         try:

@@ -1,4 +1,4 @@
-"""Manifests by digest: immutable, whole in memory, verified before the first byte."""
+"""Manifests by digest: immutable, whole in memory, verified before the first byte is sent."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -31,32 +31,33 @@ MANIFEST_TYPES = frozenset({DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFES
 
 @dataclass(frozen=True, slots=True)
 class FetchedManifest:
-    """What came of asking for one repository."""
+    """The result of a fetch for one repository."""
 
-    found: StoredManifest | UpstreamError
+    result: StoredManifest | UpstreamError
     repository: Repository
 
 
 class ManifestCache:
-    """One fetch per digest, whichever repositories ask for it at the same time (invariant 2)."""
+    """One fetch per digest, whichever repositories request it at the same time (invariant 2)."""
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, missing: float = 0.0) -> None:
-        """`missing`: seconds for which what a repository has not is not asked for again."""
+        """`missing`: seconds for which a manifest that was not found is not asked for again."""
         self._store = context.store
         self._upstreams = upstreams
         self._fetching: SingleFlight[Digest, FetchedManifest] = SingleFlight(context.tasks)
         self._missing: NegativeCache[tuple[Repository, Digest]] = NegativeCache(missing)
 
     async def get(self, repository: Repository, digest: Digest) -> ManifestAnswer:
-        """Raises UpstreamError or StoreError."""
+        """Return the manifest. Raises UpstreamError or StoreError."""
         held = await self._store.manifest(repository, digest)
         if held is not None:
-            return answer(held, Outcome.HIT, FOREVER)
+            return manifest_answer(held, Outcome.HIT, FOREVER)
         outcome = Outcome.JOIN if self._fetching.running(digest) else Outcome.MISS
         with self._missing.remembering((repository, digest)):
-            return answer(await self._fetch(repository, digest), outcome)
+            return manifest_answer(await self._fetch(repository, digest), outcome)
 
     async def head(self, repository: Repository, digest: Digest) -> ManifestInfo:
+        """Return type and size; asks the upstream with a HEAD, or with a GET if the HEAD gives no size."""
         held = await self._store.look_up(repository, digest)
         link = held.link
         if link is not None and link.media_type is not None and link.size is not None:
@@ -71,27 +72,27 @@ class ManifestCache:
         return ManifestInfo(digest, info.media_type, info.size, Outcome.MISS)
 
     async def held(self, repository: Repository, digest: Digest) -> StoredManifest | None:
-        """The manifest if it is here; never asks the upstream."""
+        """Return the manifest if it is in the store; never ask the upstream."""
         return await self._store.manifest(repository, digest)
 
     async def keep(self, repository: Repository, body: ManifestBody) -> StoredManifest:
-        """Store what an upstream sent, with links for all that it names."""
+        """Store a manifest that the upstream sent, with links for all digests that it names."""
         manifest = StoredManifest(body.data, body.digest, body.media_type)
         await self._store.put_manifest(repository, manifest, links_of(manifest))
         return manifest
 
     async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
-        # What another repository is refused says nothing about ours: then until it is ours that is asked.
+        # An error for another repository says nothing about this one: repeat until the fetch was for this one.
         while True:
             self._upstreams[repository.upstream].raise_if_unresponsive(digest)
-            fetched = await self._fetching.do(digest, partial(self._ask, repository, digest))
-            found, ours = fetched.found, fetched.repository == repository
-            if isinstance(found, StoredManifest):
-                return found if ours else await self._confirm(repository, digest, found.data)
+            fetched = await self._fetching.do(digest, partial(self._fetch_or_error, repository, digest))
+            result, ours = fetched.result, fetched.repository == repository
+            if isinstance(result, StoredManifest):
+                return result if ours else await self._confirm(repository, digest, result.data)
             if ours:
-                raise found.with_traceback(None)
+                raise result.with_traceback(None)
 
-    async def _ask(self, repository: Repository, digest: Digest) -> FetchedManifest:
+    async def _fetch_or_error(self, repository: Repository, digest: Digest) -> FetchedManifest:
         try:
             return FetchedManifest(await self._fill(repository, digest), repository)
         except UpstreamError as error:
@@ -106,22 +107,23 @@ class ManifestCache:
         return await self._confirm(repository, digest, data)
 
     async def _confirm(self, repository: Repository, digest: Digest, data: bytes) -> StoredManifest:
-        """The bytes are here: a HEAD says whether this repository has them too, and as what."""
+        """Ask with a HEAD whether this repository has stored bytes too, and under which media type."""
         info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
         if info.digest not in (None, digest):
             raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {digest}")
         return await self.keep(repository, ManifestBody(data, info.media_type, digest))
 
 
-def answer(manifest: StoredManifest, outcome: Outcome, ttl: float = 0.0) -> ManifestAnswer:
+def manifest_answer(manifest: StoredManifest, outcome: Outcome, ttl: float = 0.0) -> ManifestAnswer:
+    """Return the answer to a GET that has this manifest."""
     return ManifestAnswer(manifest.data, manifest.digest, manifest.media_type, outcome, ttl)
 
 
 def links_of(manifest: StoredManifest) -> dict[Digest, Link]:
-    """What the repository contains because its manifest names it.
+    """Return the links that a repository has because of its manifest.
 
-    Not what has `urls`: a foreign layer need not be in the registry at all. And what does not parse is
-    served as it is, and opens nothing.
+    Children with `urls` are left out: a foreign layer need not be in the registry at all. A manifest that
+    does not parse is served as it is, and gives no links.
     """
     try:
         children = parse_manifest(manifest.data, manifest.media_type).children()

@@ -1,7 +1,7 @@
-"""What an upstream lately said it does not have, so that it is not asked again at once.
+"""Negative cache: what an upstream lately reported as not found, so that it is not asked again at once.
 
-A client that misses a tag asks twice (HEAD, then GET for the text), and Podman and cosign ask for signatures
-that most images lack at every pull. Only NOT_FOUND is remembered: everything else may be over by then.
+A client that misses a tag asks twice (HEAD, then GET for the error text), and Podman and cosign ask at every
+pull for signatures that most images lack. Only NOT_FOUND is remembered: all other errors may soon be over.
 """
 
 import time
@@ -14,7 +14,7 @@ from mirror.util.ttl_cache import TTLCache
 
 K = TypeVar("K", bound=Hashable)
 
-# Whoever asks for names that do not exist, at random and without end, fills this much and no more.
+# The most entries: a client that asks for random names without end fills this many and no more.
 MOST = 10_000
 
 
@@ -26,10 +26,10 @@ class NegativeCache(Generic[K]):
 
     @contextmanager
     def remembering(self, key: K) -> Iterator[None]:
-        """Raise what was raised here for `key` not long ago; else remember it, should it be raised now."""
+        """Raise the error that is remembered for `key`; otherwise remember the error that the block raises."""
         error = self._known.get(key)
         if error is not None:
-            # A new one: an exception that is raised again and again collects the traces of all times.
+            # A new exception: one that is raised again and again collects the tracebacks of all its raises.
             raise UpstreamError(error.failure, error.message, status=error.status)
         try:
             yield

@@ -14,6 +14,7 @@ from mirror.store.partial.growing import GrowingFile
 from mirror.store.readahead import ReadAhead
 from mirror.transfer.passthrough import PassThroughBlob, SentPart
 from mirror.upstream.errors import WrongBytes
+from mirror.util.callbacks import ignore
 
 
 class BlobReader(Protocol):
@@ -77,7 +78,7 @@ class Fallback:
     """
 
     passed: PassThroughBlob
-    on_disk_error: Callable[[], object] = bool
+    on_disk_error: Callable[[], object] = ignore
     reopen: Callable[[], Awaitable[BlobAnswer]] | None = None
 
     def continue_from_upstream(self, error: StoreError) -> PassThroughBlob:
@@ -96,7 +97,7 @@ class StoredReader:
         blob: OpenBlob,
         executor: DiskExecutor,
         fallback: Fallback,
-        on_close: Callable[[], object] = bool,
+        on_close: Callable[[], object] = ignore,
     ) -> None:
         """`executor`: the threads that read ahead; `on_close` is called when the reader is closed."""
         self._fallback = fallback
@@ -133,7 +134,7 @@ class GrowingReader:
         file: BinaryIO,
         executor: DiskExecutor,
         fallback: Fallback,
-        on_close: Callable[[], object] = bool,
+        on_close: Callable[[], object] = ignore,
     ) -> None:
         """Arguments as for StoredReader.
 
@@ -161,7 +162,7 @@ class GrowingReader:
             with ExitStack() as opened:
                 opened.callback(fresh.close)
                 try:
-                    if not await sent_part.agrees_with(fresh):
+                    if not await sent_part.matches_reader(fresh):
                         break
                 except WrongBytes as also_wrong:
                     error = also_wrong

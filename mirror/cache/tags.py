@@ -1,14 +1,14 @@
-"""Tags: fresh for a while, then confirmed with a HEAD, and stale when the upstream cannot be asked."""
+"""Tags: served while fresh, then revalidated with a HEAD, and served stale when the upstream cannot be asked."""
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from mirror.cache.freshness import Freshness
-from mirror.cache.manifests import ManifestCache, answer
+from mirror.cache.manifests import ManifestCache, manifest_answer
 from mirror.cache.negative_cache import NegativeCache
 from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Staleness
 from mirror.config.schema import TagSettings
@@ -27,19 +27,24 @@ from mirror.util.single_flight import SingleFlight
 
 T = TypeVar("T")
 
-Ask = Callable[[], Awaitable[T]]
-Stale = Callable[[Staleness], Awaitable[T | None]]
-
-# With these the upstream has spoken: a tag that was deleted, or made private, is not served from memory.
+# Failures that are an upstream's answer: a tag that was deleted, or made private, is not served stale.
 FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
 
 
-class LateAnswer(UpstreamError):
-    """The upstream has not answered as soon as it should where there is something to fall back on."""
+class FallbackDue(UpstreamError):
+    """The upstream has not answered within `fallback_after`, and there is a stale answer to fall back on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers(Generic[T]):
+    """The two answers for an entry that is not fresh; `stale` gives None when its content is not here."""
+
+    revalidated: Callable[[], Awaitable[T]]
+    stale: Callable[[Staleness], Awaitable[T | None]]
 
 
 class TagCache:
-    """Tag entries, and what they point to."""
+    """Tag entries, and the manifests that they point to."""
 
     def __init__(
         self,
@@ -55,134 +60,155 @@ class TagCache:
         self._fallback_after = settings.fallback_after
         self._freshness = Freshness(settings)
         self._missing: NegativeCache[tuple[Repository, Tag]] = NegativeCache(settings.missing)
-        self._confirming: SingleFlight[tuple[Repository, Tag], TagEntry] = SingleFlight(context.tasks)
+        self._revalidating: SingleFlight[tuple[Repository, Tag], TagEntry] = SingleFlight(context.tasks)
         self._getting: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(context.tasks)
-        self._renewing: SingleFlight[tuple[Repository, Tag], None] = SingleFlight(context.tasks)
+        self._refreshing: SingleFlight[tuple[Repository, Tag], None] = SingleFlight(context.tasks)
 
     async def get(self, repository: Repository, tag: Tag) -> ManifestAnswer:
-        """The manifest a tag points to. Raises UpstreamError or StoreError."""
-        asked = self._context.clock()
+        """Return the manifest that a tag points to. Raises UpstreamError or StoreError."""
+        requested = self._context.clock()
         entry = await self._store.tag(repository, tag)
         if entry is None:
-            # What is here by its digest costs no GET when a HEAD tells the digest first, but one more trip.
-            spare = self._upstreams[repository.upstream].budget_level(repository.path) is not PLENTY
-            first = partial(self._first, repository, tag, asked)
-            find = partial(self._renewed, repository, tag) if spare else first
+            # A HEAD first saves the GET of a manifest that is here by its digest, but costs a round trip.
+            save_gets = self._upstreams[repository.upstream].budget_level(repository.path) is not PLENTY
+            get = partial(self._get_by_tag, repository, tag, requested)
+            refresh = partial(self._refresh, repository, tag)
             with self._missing.remembering((repository, tag)):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
-                return await self._getting.do((repository, tag), find)
-        left = self._left(repository, tag, entry)
-        if left > 0:
+                return await self._getting.do((repository, tag), refresh if save_gets else get)
+        ttl = self._ttl(repository, tag, entry)
+        if ttl > 0:
             found = await self._manifests.get(repository, Digest.parse(entry.digest))
-            return replace(found, ttl=min(found.ttl, left))
-        ask = partial(self._renewed, repository, tag)
-        return await self._confirmed(repository, tag, entry, (ask, partial(self._stale, repository, entry)))
+            return replace(found, ttl=min(found.ttl, ttl))
+        answers = _Answers(
+            partial(self._refresh, repository, tag), partial(self._stale_manifest, repository, entry)
+        )
+        return await self._answer_expired(repository, tag, entry, answers)
 
     async def head(self, repository: Repository, tag: Tag) -> ManifestInfo:
-        """What a tag points to; asks the upstream with a HEAD at most."""
+        """Return what a tag points to; asks the upstream with a HEAD at most."""
         entry = await self._store.tag(repository, tag)
         if entry is None:
             with self._missing.remembering((repository, tag)):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
-                return _info(await self._confirm(repository, tag), Outcome.MISS)
-        left = self._left(repository, tag, entry)
-        if left > 0:
-            return _info(entry, Outcome.HIT, left)
+                return _info(await self._revalidate(repository, tag), Outcome.MISS)
+        ttl = self._ttl(repository, tag, entry)
+        if ttl > 0:
+            return _info(entry, Outcome.HIT, ttl)
 
-        async def ask() -> ManifestInfo:
-            return _info(await self._confirm(repository, tag), Outcome.HIT)
+        async def revalidated() -> ManifestInfo:
+            return _info(await self._revalidate(repository, tag), Outcome.HIT)
 
         async def stale(staleness: Staleness) -> ManifestInfo | None:
             held = await self._store.look_up(repository, Digest.parse(entry.digest))
             return replace(_info(entry, Outcome.STALE), staleness=staleness) if held.present else None
 
-        return await self._confirmed(repository, tag, entry, (ask, stale))
+        return await self._answer_expired(repository, tag, entry, _Answers(revalidated, stale))
 
     def is_fresh(self, repository: Repository, confirmed: float) -> bool:
-        """Whether what was said of the repository then (seconds since the epoch) is used without asking."""
-        return self._freshness.of(repository).left(self._context.clock() - confirmed) > 0
+        """Whether an answer about the repository is fresh; `confirmed` in seconds since the epoch."""
+        return self._freshness.terms(repository).ttl(self._context.clock() - confirmed) > 0
 
-    def spares(self, repository: Repository, age: float) -> bool:
-        """Whether what was said of the repository so long ago is used because asking is dear now."""
+    def saves_budget(self, repository: Repository, age: float) -> bool:
+        """Whether an answer about the repository, `age` seconds old, is served to save the rate limit."""
         upstream = self._upstreams[repository.upstream]
-        pressure = upstream.budget_level(repository.path)
-        return upstream.available and self._freshness.of(repository).spared(age, pressure)
+        budget = upstream.budget_level(repository.path)
+        return upstream.available and self._freshness.terms(repository).serve_to_save_budget(age, budget)
 
-    async def _confirmed(
-        self, repository: Repository, tag: Tag, entry: TagEntry, ways: tuple[Ask[T], Stale[T]]
+    async def _answer_expired(
+        self, repository: Repository, tag: Tag, entry: TagEntry, answers: _Answers[T]
     ) -> T:
-        """The answer for an entry that is no longer fresh: asked for, or stale where the terms allow it.
+        """Return the answer for an entry that is not fresh: revalidated, or stale where the terms allow it.
 
-        1. where the terms allow to ask meanwhile, or the upstream has not answered lately, nobody waits;
-           nor while its rate limit is spared, and then it is asked only to see whether it answers again
-        2. else the upstream is asked, and has `fallback_after` seconds if there is something to fall back on
+        1. The stale answer is served at once where the terms allow revalidation meanwhile, where the upstream
+           has not answered lately, and to save its rate limit. In the last case the upstream is asked only to
+           see whether it answers again.
+        2. Otherwise the upstream is asked. It has `fallback_after` seconds if there is a stale answer to fall
+           back on.
         """
-        ask, stale = ways
         age = self._context.clock() - entry.confirmed
-        terms, upstream = self._freshness.of(repository, tag), self._upstreams[repository.upstream]
-        spared = terms.spared(age, upstream.budget_level(repository.path))
-        if spared or terms.at_once(age) or (terms.at_worst(age) and not upstream.available):
-            found = await stale(Staleness(age, _why(upstream, spared=spared)))
-            if found is not None:
-                wanted = not (spared and upstream.available) and upstream.allows_request
-                if wanted and not self._renewing.running((repository, tag)):
-                    renewing = self._renew_quietly(repository, tag, entry)
-                    self._context.tasks.spawn(renewing, name=f"renew {repository}:{tag}")
-                return found
+        terms, upstream = self._freshness.terms(repository, tag), self._upstreams[repository.upstream]
+        saves_budget = terms.serve_to_save_budget(age, upstream.budget_level(repository.path))
+        serve_on_error = terms.serve_on_error(age)
+        if saves_budget or terms.serve_while_revalidating(age) or (serve_on_error and not upstream.available):
+            staleness = Staleness(age, _reason(upstream, saves_budget=saves_budget))
+            if (answer := await answers.stale(staleness)) is not None:
+                if not (saves_budget and upstream.available) and upstream.allows_request:
+                    self._start_refresh(repository, tag, entry)
+                return answer
+        return await self._revalidated_or_stale(repository, age, answers, serve_on_error=serve_on_error)
+
+    async def _revalidated_or_stale(
+        self, repository: Repository, age: float, answers: _Answers[T], *, serve_on_error: bool
+    ) -> T:
+        """Ask the upstream; return the stale answer if that fails, and raise the error if there is none."""
         try:
-            return await (self.in_time(repository, ask()) if terms.at_worst(age) else ask())
+            if serve_on_error:
+                return await self.wait_until_fallback(repository, answers.revalidated())
+            return await answers.revalidated()
         except UpstreamError as error:
-            fallback = error.failure not in FINAL and terms.at_worst(age)
-            found = await stale(Staleness(age, str(error))) if fallback else None
-            if found is not None:
-                return found
-            # Only our patience has ended, and what that was for has been evicted: it is still being asked.
-            if isinstance(error, LateAnswer) and upstream.available:
-                return await ask()
+            fall_back = error.failure not in FINAL and serve_on_error
+            answer = await answers.stale(Staleness(age, str(error))) if fall_back else None
+            if answer is not None:
+                return answer
+            # Only the limit for a fallback has passed, and the fallback has been evicted: wait for the upstream.
+            if isinstance(error, FallbackDue) and self._upstreams[repository.upstream].available:
+                return await answers.revalidated()
             raise
 
-    async def _stale(
+    async def _stale_manifest(
         self, repository: Repository, entry: TagEntry, staleness: Staleness
     ) -> ManifestAnswer | None:
         held = await self._manifests.held(repository, Digest.parse(entry.digest))
-        return None if held is None else replace(answer(held, Outcome.STALE), staleness=staleness)
+        return None if held is None else replace(manifest_answer(held, Outcome.STALE), staleness=staleness)
 
-    async def _renew_quietly(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
-        """Revalidate a stale entry in the background for the next request; errors are ignored."""
+    def _start_refresh(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        """Refresh a stale entry in the background for the next request, if no refresh of it is running."""
+        if not self._refreshing.running((repository, tag)):
+            refreshing = self._refresh_quietly(repository, tag, entry)
+            self._context.tasks.spawn(refreshing, name=f"refresh {repository}:{tag}")
+
+    async def _refresh_quietly(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        """Refresh a stale entry; errors are ignored, because no client waits."""
         with contextlib.suppress(UpstreamError, StoreError):
-            await self._renewing.do((repository, tag), partial(self._renew_once, repository, tag, entry))
+            await self._refreshing.do((repository, tag), partial(self._refresh_once, repository, tag, entry))
 
-    async def _renew_once(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
-        """Revalidate, unless a renewal that has just ended did so: `entry` is then an old one."""
+    async def _refresh_once(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        """Refresh, unless a refresh that has just ended did so: `entry` is then an old entry."""
         if await self._store.tag(repository, tag) == entry:
-            await self._renewed(repository, tag)
+            await self._refresh(repository, tag)
 
-    def _left(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
-        """How much longer an entry is used without asking, in seconds."""
-        return self._freshness.of(repository, tag).left(self._context.clock() - entry.confirmed)
+    def _ttl(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
+        """Return how much longer an entry is fresh, in seconds."""
+        return self._freshness.terms(repository, tag).ttl(self._context.clock() - entry.confirmed)
 
-    async def in_time(self, repository: Repository, asking: Awaitable[T]) -> T:
-        """With an answer to fall back on, nobody waits long for an upstream; it goes on being asked."""
+    async def wait_until_fallback(self, repository: Repository, answer: Awaitable[T]) -> T:
+        """Await `answer` for at most `fallback_after` seconds, then raise FallbackDue; the request goes on.
+
+        Not at all if the upstream has not answered lately.
+        """
         seconds = self._fallback_after if self._upstreams[repository.upstream].available else 0.0
         try:
             async with asyncio.timeout(seconds):
-                return await asking
+                return await answer
         except TimeoutError:
             message = f"{repository.upstream} did not answer within {self._fallback_after:g} s"
-            raise LateAnswer(Failure.TIMEOUT, message) from None
+            raise FallbackDue(Failure.TIMEOUT, message) from None
 
-    async def _renewed(self, repository: Repository, tag: Tag) -> ManifestAnswer:
-        entry = await self._confirm(repository, tag)
+    async def _refresh(self, repository: Repository, tag: Tag) -> ManifestAnswer:
+        """Revalidate the tag, and fetch the manifest if it is a new one."""
+        entry = await self._revalidate(repository, tag)
         manifest = await self._manifests.get(repository, Digest.parse(entry.digest))
         await self._store.put_tag(repository, tag, entry)
         return manifest
 
-    async def _confirm(self, repository: Repository, tag: Tag) -> TagEntry:
-        return await self._confirming.do((repository, tag), partial(self._ask, repository, tag))
+    async def _revalidate(self, repository: Repository, tag: Tag) -> TagEntry:
+        """Ask the upstream what the tag points to; one request for all callers."""
+        return await self._revalidating.do((repository, tag), partial(self._head_upstream, repository, tag))
 
-    async def _ask(self, repository: Repository, tag: Tag) -> TagEntry:
-        """HEAD: free of the rate limit at Docker Hub. Only an upstream that tells too little costs a GET."""
-        asked = self._context.clock()
+    async def _head_upstream(self, repository: Repository, tag: Tag) -> TagEntry:
+        """Ask with a HEAD, which Docker Hub's rate limit does not count; with a GET if the answer is incomplete."""
+        requested = self._context.clock()
         try:
             info = await self._upstreams[repository.upstream].head_manifest(repository.path, tag)
         except UpstreamError as error:
@@ -190,47 +216,47 @@ class TagCache:
                 await self._store.drop_tag(repository, tag)
             raise
         if info.digest is None or info.size is None:
-            found = await self._first(repository, tag, asked)
+            found = await self._get_by_tag(repository, tag, requested)
             return TagEntry(str(found.digest), found.media_type, len(found.data), self._context.clock())
         entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
         await self._store.add_link(repository, info.digest, Link(info.media_type, info.size))
-        # A tag that moved keeps its old entry until the new manifest is here: if that cannot be had (a HEAD
-        # is free at Docker Hub, a GET is limited), the image that can be served is the old one.
+        # A tag that moved keeps its old entry until the new manifest is here. If the manifest cannot be fetched
+        # (a HEAD is free at Docker Hub, a GET is limited), the image that can be served is the old one.
         known = await self._store.tag(repository, tag)
         moved = known is not None and known.digest != entry.digest
         if not moved or (await self._store.look_up(repository, info.digest)).present:
             await self._store.put_tag(repository, tag, entry)
         return entry
 
-    async def _first(self, repository: Repository, tag: Tag, asked: float) -> ManifestAnswer:
-        """GET by tag: one round trip for digest and manifest; by one process at a time, because it counts.
+    async def _get_by_tag(self, repository: Repository, tag: Tag, requested: float) -> ManifestAnswer:
+        """Fetch digest and manifest with one GET; one process at a time, because GETs are rate limited.
 
-        What another one was told since `asked` will do.
+        The answer that another process received since `requested` is used instead.
         """
         async with exclusive(self._store, name_key(f"{repository}:{tag}")):
             entry = await self._store.tag(repository, tag)
-            if entry is None or entry.confirmed < asked:
-                return await self._fetch(repository, tag)
+            if entry is None or entry.confirmed < requested:
+                return await self._get_upstream(repository, tag)
         return await self._manifests.get(repository, Digest.parse(entry.digest))
 
-    async def _fetch(self, repository: Repository, tag: Tag) -> ManifestAnswer:
+    async def _get_upstream(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag)
         manifest = await self._manifests.keep(repository, body)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
         await self._store.put_tag(repository, tag, entry)
-        return answer(manifest, Outcome.MISS)
+        return manifest_answer(manifest, Outcome.MISS)
 
 
-def _why(upstream: Upstream, *, spared: bool) -> str:
-    """What is told about a stale answer that nobody waited for."""
+def _reason(upstream: Upstream, *, saves_budget: bool) -> str:
+    """Return the reason for a stale answer that is served at once."""
     if not upstream.available:
         return f"{upstream.name} has not answered lately"
-    return spared_words(upstream.name) if spared else "being asked about"
+    return saving_rate_limit(upstream.name) if saves_budget else "revalidation is running"
 
 
-def spared_words(upstream: str) -> str:
-    """Why an upstream that answers was not asked."""
-    return f"the rate limit of {upstream} is spared"
+def saving_rate_limit(upstream: str) -> str:
+    """Return the reason why an upstream that answers was not asked."""
+    return f"not asked, to save the rate limit of {upstream}"
 
 
 def _info(entry: TagEntry, outcome: Outcome, ttl: float = 0.0) -> ManifestInfo:

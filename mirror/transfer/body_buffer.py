@@ -1,9 +1,9 @@
-"""Between the network and the disk: what arrives while one piece is written becomes the next piece.
+"""The buffer between network and disk: bytes that arrive during one write become the next write.
 
-So pieces are large where the network is fast, and never wait where it is slow or stalls. Only the first one
-is small, and nothing is collected while it is written: a client waits for it, and a fast network would keep
-this process from getting it there. Large bodies are taken straight from the socket, in the same way
-(`upstream.intake`); `BodyBuffer` is for all others.
+So writes are large where the network is fast, and never wait where the network is slow or stalls. Only the
+first write is small, and nothing is collected meanwhile: a client waits for these bytes, and a fast network
+would keep this process from sending them. Large bodies are read straight from the socket, in the same way
+(`upstream.http.direct_read`); `BodyBuffer` is for all others.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from mirror.upstream.errors import UpstreamError
 from mirror.upstream.http.transport import PartReader
 from mirror.util.tasks import Tasks, stop_task
 
-# How far the network may be ahead of the disk, in bytes per connection.
+# The most bytes per connection that the network may be ahead of the disk.
 AHEAD = 4 * 1024 * 1024
 
 
 class BodyBuffer:
-    """`collect` runs in a task of its own; `next` gives what it has collected."""
+    """The parts of one body; `collect` runs in a task of its own, and `next` returns the collected parts."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
@@ -33,6 +33,7 @@ class BodyBuffer:
         self._room = asyncio.Event()
 
     async def collect(self) -> None:
+        """Collect parts until the body ends or fails."""
         try:
             async for chunk in self._chunks:
                 self._parts.append(chunk)
@@ -48,7 +49,10 @@ class BodyBuffer:
             self._arrived.set()
 
     async def next(self) -> list[bytes]:
-        """What has arrived, as it came; nothing at the end. Raises UpstreamError after all before it."""
+        """Return the parts that have arrived, as received; an empty list at the end.
+
+        Raises UpstreamError, after all parts before it.
+        """
         if self._begun:
             self._room.set()
         await self._arrived.wait()
@@ -66,22 +70,22 @@ class BodyBuffer:
 
 
 @asynccontextmanager
-async def arriving(body: BlobBody, skip: int, tasks: Tasks) -> AsyncIterator[PartReader]:
-    """What comes of a body, without its first `skip` bytes; UpstreamError after all before it."""
-    straight = None if skip else body.direct_reader()
-    if straight is not None:
-        yield straight
+async def open_parts(body: BlobBody, skip: int, tasks: Tasks) -> AsyncIterator[PartReader]:
+    """Open a body for reading in parts, without its first `skip` bytes."""
+    direct = None if skip else body.direct_reader()
+    if direct is not None:
+        yield direct
         return
-    pieces = BodyBuffer(skipping(body.chunks(), skip))
-    collecting = tasks.spawn(pieces.collect(), name="collect")
+    buffer = BodyBuffer(skipping(body.chunks(), skip))
+    collecting = tasks.spawn(buffer.collect(), name="collect")
     try:
-        yield pieces.next
+        yield buffer.next
     finally:
         await stop_task(collecting)
 
 
 async def skipping(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[bytes]:
-    """`chunks` without their first `count` bytes."""
+    """Yield `chunks` without their first `count` bytes."""
     async for chunk in chunks:
         if count >= len(chunk):
             count -= len(chunk)
@@ -91,7 +95,7 @@ async def skipping(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[by
 
 
 def clipped(parts: Sequence[bytes | memoryview], length: int) -> list[bytes | memoryview]:
-    """The first `length` bytes of `parts`."""
+    """Return the first `length` bytes of `parts`."""
     kept: list[bytes | memoryview] = []
     for part in parts:
         if length <= 0:

@@ -1,4 +1,4 @@
-"""What every part of the transfer and of the cache needs, in one value."""
+"""The dependencies that all parts of the transfer and of the cache share, in one value."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from mirror.util.tasks import Tasks
 
 @dataclass(frozen=True, slots=True)
 class TransferContext:
-    """What every part of the cache needs, made once by the composition root.
+    """Shared dependencies, made once by the composition root.
 
     `clock` is the wall clock, in seconds since the epoch.
     """

@@ -1,8 +1,8 @@
-"""Which source sent wrong bytes, when several brought parts of a blob that is not what its digest says.
+"""Corruption tracking: which source sent wrong bytes, when several sent parts of a blob with a wrong digest.
 
-The whole only shows that something in it is wrong. So a hash of each part is kept until the right blob is
-here: the parts that are other there are those that were wrong. And it is fetched again from one source at a
-time, which was not wrong about it before: that one is right, or caught.
+A wrong digest only shows that some part is wrong. So a hash of each part is kept until the right blob has been
+fetched: the parts that differ from it were wrong. The blob is fetched again from one source at a time, first
+from sources that were not wrong about the blob before: such a source is right, or known to be corrupt.
 """
 
 import time
@@ -17,70 +17,74 @@ from mirror.upstream.source import Source
 
 Parts: TypeAlias = Mapping[Source, Sequence[Span]]
 
-# The most blobs that are in doubt at a time; each costs some hundred bytes for each part.
+# The most corrupt blobs that are tracked at a time; each costs some hundred bytes for each part.
 MOST = 64
 
 
 @dataclass(slots=True)
-class _SuspectBlob:
-    """A blob that was wrong: what it consisted of, who alone was wrong about it, and how often it was."""
+class _CorruptBlob:
+    """A blob with a wrong digest: hashes of its parts, sources proven wrong about it, number of downloads."""
 
     parts: dict[tuple[Source, Span], bytes] = field(default_factory=dict)
-    caught: set[Source] = field(default_factory=set)
-    times: int = 0
+    culprits: set[Source] = field(default_factory=set)
+    downloads: int = 0
 
 
 class CorruptionTracker:
-    """The parts of blobs that were wrong, until they have been fetched again."""
+    """Parts of corrupt blobs, until the right blobs have been fetched."""
 
     def __init__(self) -> None:
-        self._open: dict[Digest, _SuspectBlob] = {}
+        self._blobs: dict[Digest, _CorruptBlob] = {}
 
-    def caught(self, digest: Digest, culprit: Source) -> list[Source]:
-        """All that was wrong came from one source. Returns who was suspected because of the same blob."""
-        doubt = self._doubt(digest)
-        doubt.caught.add(culprit)
-        doubt.times += 1
-        return list({source for source, _ in doubt.parts} - doubt.caught)
+    def record_culprit(self, digest: Digest, culprit: Source) -> list[Source]:
+        """Record that `culprit` sent all of a corrupt blob.
 
-    async def keep(self, growing: GrowingFile, parts: Parts) -> None:
-        """Remember what the wrong blob consisted of. StoreError."""
+        Returns the other sources that were suspected because of the same blob.
+        """
+        blob = self._corrupt_blob(digest)
+        blob.culprits.add(culprit)
+        blob.downloads += 1
+        return list({source for source, _ in blob.parts} - blob.culprits)
+
+    async def record_parts(self, growing: GrowingFile, parts: Parts) -> None:
+        """Record the parts that a corrupt blob consists of. StoreError."""
         keys = [(source, span) for source, spans in parts.items() for span in spans]
         hashes = await growing.span_hashes([span for _, span in keys])
-        doubt = self._doubt(growing.digest)
-        doubt.parts.update(zip(keys, hashes, strict=True))
-        doubt.times += 1
+        blob = self._corrupt_blob(growing.digest)
+        blob.parts.update(zip(keys, hashes, strict=True))
+        blob.downloads += 1
 
-    def order(self, digest: Digest, sources: Sequence[Source]) -> list[Source]:
-        """Whom to ask for a blob that was wrong, one after another; nobody if it was not, or all were.
+    def sources_to_try(self, digest: Digest, sources: Sequence[Source]) -> list[Source]:
+        """Return the sources to ask, one after another, for a blob that was corrupt.
 
-        Those who were not wrong about it, and of these those first who are not left alone now.
+        Sources proven wrong about the blob are left out, and sources that allow a request now come first.
+        Empty for a blob that was not corrupt, or that all sources have been asked for.
         """
-        doubt = self._open.get(digest)
-        if doubt is None or doubt.times > len(sources):
+        blob = self._blobs.get(digest)
+        if blob is None or blob.downloads > len(sources):
             return []
         now = time.monotonic()
-        left = [source for source in sources if source not in doubt.caught]
+        left = [source for source in sources if source not in blob.culprits]
         return sorted(left, key=lambda source: not source.health.allows_request(now))
 
-    async def settle(self, growing: GrowingFile) -> dict[Source, bool]:
-        """The right blob is here: of each source that was suspected, whether it lied."""
-        doubt = self._open.pop(growing.digest, _SuspectBlob())
-        kept = {key: wrong for key, wrong in doubt.parts.items() if key[0] not in doubt.caught}
-        hashes = await growing.span_hashes([span for _, span in kept])
-        report_corruption: dict[Source, bool] = {}
-        for ((source, _), wrong), right in zip(kept.items(), hashes, strict=True):
-            report_corruption[source] = report_corruption.get(source, False) or wrong != right
-        return report_corruption
+    async def verdicts(self, growing: GrowingFile) -> dict[Source, bool]:
+        """Compare with the right blob, and forget: whether each suspected source had sent wrong bytes."""
+        blob = self._blobs.pop(growing.digest, _CorruptBlob())
+        parts = {key: wrong for key, wrong in blob.parts.items() if key[0] not in blob.culprits}
+        hashes = await growing.span_hashes([span for _, span in parts])
+        verdicts: dict[Source, bool] = {}
+        for ((source, _), recorded), right in zip(parts.items(), hashes, strict=True):
+            verdicts[source] = verdicts.get(source, False) or recorded != right
+        return verdicts
 
-    def _doubt(self, digest: Digest) -> _SuspectBlob:
-        while len(self._open) >= MOST and digest not in self._open:
-            del self._open[next(iter(self._open))]
-        return self._open.setdefault(digest, _SuspectBlob())
+    def _corrupt_blob(self, digest: Digest) -> _CorruptBlob:
+        while len(self._blobs) >= MOST and digest not in self._blobs:
+            del self._blobs[next(iter(self._blobs))]
+        return self._blobs.setdefault(digest, _CorruptBlob())
 
 
 def sole_supplier(parts: Parts, size: int) -> Source | None:
-    """The source that brought all of a blob; None where others, or an earlier process, had a part."""
+    """Return the source that sent all of a blob; None where others, or an earlier process, sent a part."""
     if len(parts) != 1:
         return None
     ((source, spans),) = parts.items()

@@ -16,9 +16,10 @@ POLL_SECONDS = 0.005
 
 @asynccontextmanager
 async def exclusive(store: Store, key: str) -> AsyncIterator[None]:
-    """No other process fetches what has this digest, or this name for a lock, at the same time.
+    """Hold the lease on `key` (`store.lock.blob_key`, `name_key`) while the section runs.
 
-    Whoever waited looks whether it is here now. Where the disk allows no lock, everybody fetches for himself.
+    A caller that waited should look in the store again: another process may have fetched the content. Where
+    the disk allows no lock, every process enters, and each fetches for itself.
     """
     lease = None
     with suppress(StoreError):

@@ -1,11 +1,12 @@
-"""The fill: the one download of a digest that is not here yet. It belongs to no client.
+"""The fill: the one download of a digest that is not in the store yet. A fill belongs to no client.
 
-1. lock the partial; while another process has it, readers follow that one's fill (`cache.following`)
-2. look in the store again, inside the lock
-3. download what is missing (`cache.download`); the first answer confirms the link and tells the size,
-   and from then on readers follow the growing file
-4. a transfer that breaks goes on from where it stopped, or from another source
-5. verify size and digest; adopt into the store; link
+1. Lock the partial. While another process holds the lock, readers follow that process's fill
+   (`transfer.follow`).
+2. Look in the store again, with the lock held.
+3. Download the missing bytes (`transfer.download`). The first response confirms the link and has the size;
+   from then on readers follow the growing file.
+4. A transfer that breaks is resumed where it stopped, or from another source.
+5. Verify size and digest, adopt the file into the store, add the link.
 """
 
 import asyncio
@@ -32,12 +33,12 @@ from mirror.util.tasks import run_to_completion, stop_task
 
 log = get_logger(__name__)
 
-# Called when readers can follow: with the growing file, with all the bytes, or with None for the store.
-Opened = Callable[[GrowingFile | bytes | None], None]
+# Called when the content is readable: with the growing file, with all bytes, or with None for a stored blob.
+Publish = Callable[[GrowingFile | bytes | None], None]
 
 
 class Fill:
-    """Run once; `opened` is called once too."""
+    """One fill; `run` is called once, and calls `publish` at most once."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Fill:
         self._context = context
         self._upstream = upstream
         self._urgent = urgent
-        self._running: Download | None = None
+        self._active_download: Download | None = None
         self._repository = repository
         self._digest = digest
         self._link: Link | None = None
@@ -59,10 +60,10 @@ class Fill:
         self._preparing: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
 
-    async def run(self, opened: Opened) -> None:
-        """Raises UpstreamError or StoreError, with what was received kept for the next fill."""
+    async def run(self, publish: Publish) -> None:
+        """Fill the blob. Raises UpstreamError or StoreError; the next fill resumes from the received bytes."""
         settings = self._context.settings
-        following = FillFollower(
+        follower = FillFollower(
             self._context.store,
             self._upstream,
             self._repository,
@@ -70,57 +71,57 @@ class Fill:
             verify_first=settings.verify_first,
         )
         try:
-            partial, held = await following.lock(opened)
-            self._growing = following.growing
+            partial, held = await follower.lock(publish)
+            self._growing = follower.growing
             if partial is not None:
                 self._link = held.link
-                await self._run(partial, opened, present=held.present)
+                await self._run(partial, publish, present=held.present)
             elif self._growing is None:
-                opened(None)
+                publish(None)
         except StoreError as error:
             self._context.store.report_write_failure(error)
             raise
         finally:
-            if following.growing is not None:
-                following.growing.close()
-            following.close()
+            if follower.growing is not None:
+                follower.growing.close()
+            follower.close()
 
-    async def _run(self, partial: Partial, opened: Opened, *, present: bool) -> None:
+    async def _run(self, partial: Partial, publish: Publish, *, present: bool) -> None:
         try:
             if present:
-                opened(None)
-                await self._context.store.discard_partial(partial)  # what locking it has made
+                publish(None)
+                await self._context.store.discard_partial(partial)  # the files that locking has made
             else:
                 with self._context.metrics.fills_running.track_inprogress():
-                    await self._fill(partial, opened)
+                    await self._fill(partial, publish)
         except StoreError as error:
-            if kind_of(error) is FaultKind.FULL:  # what it takes is better used for something that fits
+            if kind_of(error) is FaultKind.FULL:  # the space is better used for a blob that fits
                 await self._discard(partial)
             raise
         finally:
-            # However often it is cancelled meanwhile: others wait for the lock.
+            # However often this task is cancelled meanwhile: other fills wait for the lock.
             await run_to_completion(self._release(partial))
 
-    async def _fill(self, partial: Partial, opened: Opened) -> None:
+    async def _fill(self, partial: Partial, publish: Publish) -> None:
         if self._growing is not None:
             self._start_verifying()
-        parts = await self._download(partial, opened)
-        verified, again = await self._verify(), False
+        parts = await self._download(partial, publish)
+        verified, retried = await self._verify(), False
         while verified is None:
             await self._blame(parts)
-            elsewhere = bool(self._uncaught())
-            # While nobody has had a byte of it, it can be asked for again without anybody noticing.
-            if not self._growing_file().unread or (again and not elsewhere):
+            retry_elsewhere = bool(self._sources_to_try())
+            # As long as no client has received a byte, the blob can be requested again without harm.
+            if not self._growing_file().unread or (retried and not retry_elsewhere):
                 await self._discard(partial)
-                raise self._wrong(elsewhere)
-            log.warning("wrong bytes from upstream, asking again", **self._about())
+                raise self._wrong_bytes(retry_elsewhere=retry_elsewhere)
+            log.warning("wrong bytes from upstream, asking again", **self._log_fields())
             self._context.metrics.fill_failures.labels("digest").inc()
             await self._growing_file().restart()
             self._start_verifying()
-            parts = await self._download(partial, opened)
-            verified, again = await self._verify(), True
-        await self._judge()
-        # In one go, even when the mirror is stopping: in between there would be files that nobody needs.
+            parts = await self._download(partial, publish)
+            verified, retried = await self._verify(), True
+        await self._judge_suspects()
+        # To completion, even when the mirror is stopping: half of it would leave orphaned files.
         await run_to_completion(self._keep(partial, verified))
 
     async def _keep(self, partial: Partial, verified: VerifiedFile) -> None:
@@ -129,21 +130,21 @@ class Fill:
         await self._discard(partial)
 
     async def _discard(self, partial: Partial) -> None:
-        """That it cannot be is found out by the next fill, and no matter of this one."""
+        """Discard the partial; a disk error is ignored here, because the next fill will meet it."""
         with suppress(StoreError):
             await self._context.store.discard_partial(partial)
 
-    async def _download(self, partial: Partial, opened: Opened) -> Parts:
-        """Until nothing is missing; which source brought what."""
+    async def _download(self, partial: Partial, publish: Publish) -> Parts:
+        """Download until nothing is missing; return the parts that each source sent."""
         left = partial.chunks.missing() if partial.chunks else None
         if left == [] and self._growing is None:
-            # All was here, left by a fill that was killed before its last step.
+            # Nothing is missing: an earlier fill was killed before its last step.
             await self._grow(
-                partial, await self._upstream.head_blob(self._repository.path, self._digest), opened
+                partial, await self._upstream.head_blob(self._repository.path, self._digest), publish
             )
         size = self._link.size if self._link else None
         if size is not None and partial.chunks is None:
-            # Done while the upstream has not answered yet.
+            # Prepared while the request is on its way.
             preparing = self._context.store.preallocate(partial, size, self._context.settings.chunk_size)
             self._preparing = self._context.tasks.spawn(preparing, name=f"prepare {self._digest}")
         order = DownloadOrder(
@@ -153,65 +154,63 @@ class Fill:
             missing=left,
             linked=self._link is not None,
             settings=self._context.settings,
-            alone=self._uncaught(),
+            one_by_one=self._sources_to_try(),
         )
-        self._running = Download(
-            self._context.tasks, self._upstream, order, lambda size: self._grow(partial, size, opened)
+        self._active_download = download = Download(
+            self._context.tasks, self._upstream, order, lambda size: self._grow(partial, size, publish)
         )
         if not self._urgent:
-            self._running.wait()
-        await self._running.run(self._growing)
-        return self._running.parts
+            download.defer()
+        await download.run(self._growing)
+        return download.parts
 
     def hurry(self) -> None:
-        """Somebody waits for what was fetched ahead of need."""
+        """Use all connections from now on: a client waits for a blob that was being prefetched."""
         self._urgent = True
-        if self._running is not None:
-            self._running.hurry()
+        if self._active_download is not None:
+            self._active_download.hurry()
 
     async def _blame(self, parts: Parts) -> None:
-        """Leave alone who sent wrong bytes; while that is not known, all mirrors that had a part."""
+        """Take the source of wrong bytes out of use; if it is not known, all mirrors that sent a part."""
         corruption = self._context.corruption
         culprit = sole_supplier(parts, self._growing_file().size)
         if culprit is not None:
-            for source in corruption.caught(self._digest, culprit):
+            for source in corruption.record_culprit(self._digest, culprit):
                 source.health.clear_suspicion()
-            self._lied(culprit)
+            self._report_corruption(culprit)
             return
         suspects = [source for source in parts if source is not self._upstream.own]
         names = ", ".join(source.name for source in suspects)
-        log.error("wrong bytes from one of several sources", sources=names, **self._about())
+        log.error("wrong bytes from one of several sources", sources=names, **self._log_fields())
         for source in suspects:
             source.suspect()
-        await corruption.keep(self._growing_file(), parts)
+        await corruption.record_parts(self._growing_file(), parts)
 
-    def _uncaught(self) -> list[Source]:
-        """Whom to ask for it one after another, if it was wrong before."""
-        return self._context.corruption.order(self._digest, self._upstream.sources)
+    def _sources_to_try(self) -> list[Source]:
+        """Return the sources to ask one after another, if the blob was corrupt before."""
+        return self._context.corruption.sources_to_try(self._digest, self._upstream.sources)
 
-    def _wrong(self, elsewhere: bool) -> WrongBytes:
-        error = WrongBytes(
-            Failure.INVALID, f"{self._repository.upstream} sent bytes that are not {self._digest}"
-        )
-        error.retry_elsewhere = elsewhere
+    def _wrong_bytes(self, *, retry_elsewhere: bool) -> WrongBytes:
+        upstream = self._repository.upstream
+        error = WrongBytes(Failure.INVALID, f"{upstream} sent bytes that are not {self._digest}")
+        error.retry_elsewhere = retry_elsewhere
         return error
 
-    async def _judge(self) -> None:
-        """The right blob is here. If it was wrong before, that tells who it was."""
-        for source, report_corruption in (
-            await self._context.corruption.settle(self._growing_file())
-        ).items():
-            if report_corruption:
-                self._lied(source)
+    async def _judge_suspects(self) -> None:
+        """Report the corrupt source of an earlier download, and clear the others, by the blob that is right."""
+        verdicts = await self._context.corruption.verdicts(self._growing_file())
+        for source, corrupt in verdicts.items():
+            if corrupt:
+                self._report_corruption(source)
             else:
                 source.health.clear_suspicion()
 
-    def _lied(self, source: Source) -> None:
+    def _report_corruption(self, source: Source) -> None:
         source.report_corruption(str(self._digest))
         self._context.metrics.source_wrong_bytes.labels(self._upstream.name, source.name).inc()
 
-    async def _grow(self, partial: Partial, announced: int | None, opened: Opened) -> GrowingFile:
-        """The upstream has confirmed the blob: from now on readers may follow."""
+    async def _grow(self, partial: Partial, announced: int | None, publish: Publish) -> GrowingFile:
+        """Make the growing file: the upstream has confirmed the blob, and from now on readers may follow."""
         size = await self._size(announced)
         settings = self._context.settings
         if self._preparing is not None:
@@ -220,20 +219,20 @@ class Fill:
             partial, size, settings.chunk_size, verify_first=settings.verify_first
         )
         self._start_verifying()
-        opened(self._growing)
-        # Nobody waits for it: what comes is not yet there.
+        publish(self._growing)
+        # In the background: the bytes that need the space have not arrived yet.
         self._context.tasks.spawn(self._context.store.evict_excess(), name=f"make room for {self._digest}")
         return self._growing
 
     async def _size(self, announced: int | None) -> int:
-        """The blob's size: as announced, as a manifest has it, or as a HEAD tells; they must not disagree."""
+        """Return the blob's size, as announced, as in a manifest, or from a HEAD; they must not disagree."""
         known = self._link.size if self._link else None
         size = known if announced is None else announced
         if size is None:
             size = await self._upstream.head_blob(self._repository.path, self._digest)
         upstream = self._repository.upstream
         if size is None:
-            raise UpstreamError(Failure.INVALID, f"{upstream} does not tell the size of {self._digest}")
+            raise UpstreamError(Failure.INVALID, f"{upstream} gives no size for {self._digest}")
         if known not in (None, size):
             raise UpstreamError(
                 Failure.INVALID, f"{upstream} announces {size} bytes, not {known}: {self._digest}"
@@ -246,7 +245,7 @@ class Fill:
         )
 
     async def _verify(self) -> VerifiedFile | None:
-        """The finished file, released to its readers; None when it is not what its name says."""
+        """Return the finished file, all of it readable; None when its digest is wrong."""
         if self._verifying is not None:
             await self._verifying
         return self._growing_file().complete()
@@ -263,5 +262,5 @@ class Fill:
             self._growing.close()
         await self._context.store.release_partial(partial)
 
-    def _about(self) -> dict[str, object]:
+    def _log_fields(self) -> dict[str, object]:
         return {"repository": str(self._repository), "digest": str(self._digest)}

@@ -1,4 +1,4 @@
-"""Flights: whoever asks for a digest that is being filled joins the one fill there is."""
+"""Flights: single-flight for fills. All requests for a digest that is being filled join the one running fill."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,8 +9,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import PartialLost, ShuttingDown, StoreError
 from mirror.store.partial.growing import GrowingFile
-from mirror.transfer.fill import Opened
+from mirror.transfer.fill import Publish
 from mirror.upstream.errors import UpstreamError, WrongBytes
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 
@@ -22,125 +23,129 @@ SHUTTING_DOWN = ShuttingDown("the mirror is shutting down")
 
 
 class RunningFill(Protocol):
-    """What brings a blob: a Fill, or a SmallFill."""
+    """The work behind a flight: a Fill, or a SmallFill."""
 
-    async def run(self, opened: Opened) -> None: ...
+    async def run(self, publish: Publish) -> None: ...
 
     def hurry(self) -> None: ...
 
 
 class Flight:
-    """A running fill as those see it who wait for it; as long as it is `ahead`, nobody does."""
+    """A running fill as its clients see it; `prefetch` as long as no client has joined."""
 
-    def __init__(self, digest: Digest, repository: Repository, *, ahead: bool = False) -> None:
+    def __init__(self, digest: Digest, repository: Repository, *, prefetch: bool = False) -> None:
         self.digest = digest
-        self.repository = repository  # whose upstream is asked; others join with a link of their own
-        self.ahead = ahead
-        self.hurry: Callable[[], object] = bool  # called when the first one begins to wait
-        self.stop: Callable[[], object] = bool  # called when it is to end before anybody does
+        self.repository = (
+            repository  # its upstream is asked; other repositories join with a link of their own
+        )
+        self.prefetch = prefetch
+        self.on_first_client: Callable[[], object] = ignore  # called when a client joins a prefetch
+        self.stop: Callable[[], object] = ignore  # called to end a prefetch that no client has joined
         self.error: UpstreamError | StoreError | None = None
-        self._boarding = asyncio.Event()
-        self._landed = asyncio.Event()
-        self._settled = asyncio.Event()
-        self._brought: GrowingFile | bytes | None = None
+        self._readable = asyncio.Event()
+        self._done = asyncio.Event()
+        self._claimed_or_done = asyncio.Event()
+        self._content: GrowingFile | bytes | None = None
 
-    def want(self) -> None:
-        """A client waits for it from now on."""
-        if self.ahead and not self._landed.is_set():
-            self.ahead = False
-            self.hurry()
-            self._settled.set()
+    def join(self) -> None:
+        """Record that a client waits for the fill from now on."""
+        if self.prefetch and not self._done.is_set():
+            self.prefetch = False
+            self.on_first_client()
+            self._claimed_or_done.set()
 
-    async def settled(self) -> None:
-        """Wait until somebody wants it, or it is over."""
-        await self._settled.wait()
+    async def wait_claimed_or_done(self) -> None:
+        """Wait until a client has joined, or the fill has ended."""
+        await self._claimed_or_done.wait()
 
-    async def board(self) -> GrowingFile | bytes | None:
-        """Wait until there is a file to follow, or all of the blob; None when that is in the store.
+    async def wait_content(self) -> GrowingFile | bytes | None:
+        """Wait for a file to follow, or for the whole blob; None when the blob is in the store.
 
-        Raises what the fill failed with before there was one.
+        Raises the error of a fill that failed before there was content.
         """
-        await self._boarding.wait()
-        if self._brought is None and self.error is not None:
+        await self._readable.wait()
+        if self._content is None and self.error is not None:
             raise self.error
-        return self._brought
+        return self._content
 
-    async def landed(self) -> None:
-        """Wait until the fill is over, well or not."""
-        await self._landed.wait()
+    async def wait_done(self) -> None:
+        """Wait until the fill has ended, successfully or not."""
+        await self._done.wait()
 
-    def open(self, brought: GrowingFile | bytes | None) -> None:
-        if not self._landed.is_set():
-            self._brought = brought
-            self._boarding.set()
+    def publish(self, content: GrowingFile | bytes | None) -> None:
+        """Give `content` to all that wait; None when the blob is in the store."""
+        if not self._done.is_set():
+            self._content = content
+            self._readable.set()
 
-    def land(self, error: UpstreamError | StoreError | None) -> None:
+    def finish(self, error: UpstreamError | StoreError | None) -> None:
+        """End the flight; readers of its growing file receive `error`."""
         self.error = error
-        if error is not None and isinstance(self._brought, GrowingFile):
-            self._brought.fail(error, corrupt=isinstance(error, WrongBytes))
-        self._boarding.set()
-        self._landed.set()
-        self._settled.set()
+        if error is not None and isinstance(self._content, GrowingFile):
+            self._content.fail(error, corrupt=isinstance(error, WrongBytes))
+        self._readable.set()
+        self._done.set()
+        self._claimed_or_done.set()
 
-    def abandon(self) -> None:
-        """It ends before anybody was on it; whoever comes now looks again from the start."""
-        self._brought = None
-        self.land(None)
+    def finish_without_content(self) -> None:
+        """End the flight before any client has joined: later requests look in the store again."""
+        self._content = None
+        self.finish(None)
 
 
 class FlightTable:
-    """At most one flight per digest (invariant 2), owned by no client (invariant 3)."""
+    """The running flights: at most one per digest (invariant 2), owned by no client (invariant 3)."""
 
     def __init__(self, tasks: Tasks, metrics: Metrics) -> None:
         self._tasks = tasks
         self._metrics = metrics
         self._running: dict[Digest, Flight] = {}
-        self.on_disk_trouble: Callable[[], object] = bool  # called when a fill failed for the disk's sake
+        self.on_disk_error: Callable[[], object] = ignore  # called when a fill failed because of the disk
 
     def get(self, digest: Digest) -> Flight | None:
         return self._running.get(digest)
 
     def start(self, flight: Flight, fill: RunningFill) -> None:
         self._running[flight.digest] = flight
-        flight.hurry = fill.hurry
-        task = self._tasks.spawn(self._fly(flight, fill), name=f"fill {flight.digest}")
-        # A task that is cancelled before its first step never comes to its own end.
-        task.add_done_callback(lambda _: self._land(flight, SHUTTING_DOWN))
+        flight.on_first_client = fill.hurry
+        task = self._tasks.spawn(self._run(flight, fill), name=f"fill {flight.digest}")
+        # A task that is cancelled before its first step never reaches its `finally`.
+        task.add_done_callback(lambda _: self._finish(flight, SHUTTING_DOWN))
         flight.stop = task.cancel
 
     def cancel(self, flight: Flight) -> bool:
-        """End a fill that nobody waits for, what it has brought is kept; False when there is none to end."""
-        if not flight.ahead or self._running.get(flight.digest) is not flight:
+        """End a prefetch that no client has joined, and keep its partial; False when there is none to end."""
+        if not flight.prefetch or self._running.get(flight.digest) is not flight:
             return False
         del self._running[flight.digest]
-        flight.abandon()
+        flight.finish_without_content()
         flight.stop()
         return True
 
-    async def _fly(self, flight: Flight, fill: RunningFill) -> None:
+    async def _run(self, flight: Flight, fill: RunningFill) -> None:
         error: UpstreamError | StoreError | None = SHUTTING_DOWN
         try:
-            await fill.run(flight.open)
+            await fill.run(flight.publish)
             error = None
         except UpstreamError as failed:
-            error = self._failed(flight, failed, failed.failure.value)
+            error = self._log_failure(flight, failed, failed.failure.value)
         except StoreError as failed:
-            error = self._failed(flight, failed, "lost" if isinstance(failed, PartialLost) else "disk")
+            error = self._log_failure(flight, failed, "lost" if isinstance(failed, PartialLost) else "disk")
         finally:
-            self._land(flight, error)
+            self._finish(flight, error)
 
-    def _land(self, flight: Flight, error: UpstreamError | StoreError | None) -> None:
-        # Off the table before anybody hears of it: whoever comes back then starts a new fill.
+    def _finish(self, flight: Flight, error: UpstreamError | StoreError | None) -> None:
+        # Off the table before any client is notified: a client that retries then starts a new fill.
         if self._running.get(flight.digest) is flight:
             del self._running[flight.digest]
-            flight.land(error)
+            flight.finish(error)
             if isinstance(error, StoreError) and not isinstance(error, PartialLost):
-                self.on_disk_trouble()
+                self.on_disk_error()
 
-    def _failed(self, flight: Flight, error: Error, reason: str) -> Error:
+    def _log_failure(self, flight: Flight, error: Error, reason: str) -> Error:
         about = {"digest": str(flight.digest), "repository": str(flight.repository), "reason": str(error)}
-        if flight.ahead:
-            log.debug("fetching ahead failed", **about)
+        if flight.prefetch:
+            log.debug("prefetch failed", **about)
         else:
             self._metrics.fill_failures.labels(reason).inc()
             log.warning("fill failed", **about)

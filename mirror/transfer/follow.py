@@ -1,8 +1,8 @@
-"""A fill that another process of this mirror does: its readers here, and what becomes of them.
+"""Following a fill of another process of this mirror: readers here, and continuing the fill if that dies.
 
-The lock says who fills, the chunk map how far that is. While the lock is another's, readers here follow the
-same file. When it can be had, and the blob is not in the store, who had it was killed or gave up: this
-process goes on where it stopped, and readers notice nothing.
+The lock tells which process fills, the chunk map how far the fill has come. While another process holds the
+lock, readers here follow the same file. When the lock is free and the blob is not in the store, the other
+process was killed or gave up: this process continues where that fill stopped, and readers notice nothing.
 """
 
 import asyncio
@@ -27,12 +27,15 @@ from mirror.util.tasks import run_to_completion
 log = get_logger(__name__)
 
 
-# How often it is looked whether who fills is still alive, in seconds.
+# Interval, in seconds, at which the lock is tried: whether the other process is still alive.
 LOCK_SECONDS = 0.05
 
 
 class FillFollower:
-    """Run `lock` once, `close` at the end. `growing`: what readers here were given, None for nothing."""
+    """A wait for the lock of a digest, with readers that follow meanwhile.
+
+    `lock` is called once, `close` at the end. `growing`: the file that readers here follow, None for none.
+    """
 
     def __init__(
         self, store: Store, upstream: Upstream, repository: Repository, digest: Digest, *, verify_first: bool
@@ -43,99 +46,102 @@ class FillFollower:
         self._repository = repository
         self._digest = digest
         self._verify_first = verify_first
-        self._followed: RemotePartial | None = None
+        self._remote: RemotePartial | None = None
 
-    async def lock(self, opened: Callable[[GrowingFile], None]) -> tuple[Partial | None, LocalContent]:
-        """The locked partial, of `growing` if that is one; None when the blob is in the store.
+    async def lock(self, publish: Callable[[GrowingFile], None]) -> tuple[Partial | None, LocalContent]:
+        """Wait for the lock; return the locked partial, None when the blob is in the store.
 
-        `opened` is called when readers can follow. Raises UpstreamError when this repository may not have it,
-        Lost when what was followed was thrown away, and StoreError.
+        The partial is that of `growing`, if readers follow one. `publish` is called when readers can follow.
+        Raises UpstreamError when the repository may not have the blob, PartialLost when the followed partial
+        was thrown away, and StoreError.
         """
         while True:
             partial, held = await self._store.lock_partial(self._repository, self._digest)
             if partial is not None or held.present:
-                return await self._over(partial, held)
-            await self._follow(held.link, opened)
+                return await self._finish(partial, held)
+            await self._follow(held.link, publish)
 
     def close(self) -> None:
-        """Once no reader can be added any more; those there are keep what they have open."""
-        if self._followed is not None:
-            self._followed.close()
-            self._followed = None
+        """Stop following, once no reader can be added; existing readers keep their open files."""
+        if self._remote is not None:
+            self._remote.close()
+            self._remote = None
 
-    async def _follow(self, link: Link | None, opened: Callable[[GrowingFile], None]) -> None:
-        """For a while; until it is time to see whether the lock can be had."""
+    async def _follow(self, link: Link | None, publish: Callable[[GrowingFile], None]) -> None:
+        """Serve readers for LOCK_SECONDS, until the lock is to be tried again."""
         until = time.monotonic() + LOCK_SECONDS
         while (left := until - time.monotonic()) > 0:
             if self.growing is None:
-                await self._begin(link, opened)
-            wish = self._look()
-            if self.growing is None or wish is not None:
+                await self._begin(link, publish)
+            wanted = self._observe()
+            if self.growing is None or wanted is not None:
                 await asyncio.sleep(POLL_SECONDS)
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self.growing.wait_for_reader()
 
-    def _look(self) -> int | None:
-        """Let readers have what has come; the offset that they wait at for more."""
-        growing, followed = self.growing, self._followed
-        if growing is None or followed is None:
+    def _observe(self) -> int | None:
+        """Release received bytes to readers; return the offset at which they wait for more, if any."""
+        growing, remote = self.growing, self._remote
+        if growing is None or remote is None:
             return None
-        # In this order: what is verified is marked before it loses its name.
-        gone = followed.is_unlinked
-        if not growing.update_chunks(followed.refresh()) or (gone and not growing.verified):
-            # It was wrong, or there was no room for it: that cannot be told here.
+        # In this order: a verified partial is marked as such before it loses its name.
+        is_unlinked = remote.is_unlinked
+        if not growing.update_chunks(remote.refresh()) or (is_unlinked and not growing.verified):
+            # The bytes were wrong, or the disk was full: this process cannot tell which.
             raise PartialLost(f"{self._digest}: what another process has downloaded was thrown away")
-        wish = growing.priority_offset()
-        followed.request(wish)
-        return wish
+        wanted = growing.priority_offset()
+        remote.request(wanted)
+        return wanted
 
-    async def _begin(self, link: Link | None, opened: Callable[[GrowingFile], None]) -> None:
-        """Let readers follow, if something has come and the repository may have it (invariant 5)."""
-        if self._followed is not None and self._followed.is_unlinked:
+    async def _begin(self, link: Link | None, publish: Callable[[GrowingFile], None]) -> None:
+        """Let readers follow, if bytes have arrived and the repository may have the blob (invariant 5)."""
+        if self._remote is not None and self._remote.is_unlinked:
             self.close()
-        if self._followed is None:
-            self._followed = await self._store.open_remote_partial(self._digest)
-        # Before the first byte the upstream of who fills may still say that there is no such blob.
-        if self._followed is None or not self._followed.refresh().received():
+        if self._remote is None:
+            self._remote = await self._store.open_remote_partial(self._digest)
+        # Before the first byte the upstream may still answer the other process that there is no such blob.
+        if self._remote is None or not self._remote.refresh().received():
             return
         if link is None:
             link = Link(size=await self._upstream.head_blob(self._repository.path, self._digest))
             await self._store.add_link(self._repository, self._digest, link)
-        chunks = self._followed.refresh()
+        chunks = self._remote.refresh()
         if link.size not in (None, chunks.size) or chunks.verified:
-            return  # to be had from the store, in a moment or never
-        log.debug("following another process", digest=str(self._digest))
-        self.growing = self._store.remote_growing_file(self._followed, verify_first=self._verify_first)
-        opened(self.growing)
+            return  # not to be followed: the blob will be in the store in a moment, or never
+        log.debug("following another process's fill", digest=str(self._digest))
+        self.growing = self._store.remote_growing_file(self._remote, verify_first=self._verify_first)
+        publish(self.growing)
 
-    async def _over(self, partial: Partial | None, held: LocalContent) -> tuple[Partial | None, LocalContent]:
-        """The other process does not fill it any more: it is done, has failed, or is dead."""
-        growing, followed = self.growing, self._followed
-        if growing is None or followed is None:
+    async def _finish(
+        self, partial: Partial | None, held: LocalContent
+    ) -> tuple[Partial | None, LocalContent]:
+        """Stop following: the other process is done, has failed, or is dead. Returns as `lock`."""
+        growing, remote = self.growing, self._remote
+        if growing is None or remote is None:
             return partial, held
         try:
-            self._look()
-            if partial is not None and not held.present and partial.is_continuation_of(followed):
-                log.info("going on with what another process began", digest=str(self._digest))
+            self._observe()
+            if partial is not None and not held.present and partial.is_continuation_of(remote):
+                log.info("continuing another process's fill", digest=str(self._digest))
                 growing.take_over(partial)
                 return partial, held
             if not growing.verified:
                 raise PartialLost(f"{self._digest}: another process could not keep it")
         except BaseException:
-            await self._leave(partial)
+            await self._release(partial)
             raise
-        await self._leave(partial)
+        await self._release(partial)
         return None, held
 
-    async def _leave(self, partial: Partial | None) -> None:
-        """Nothing is left to be filled, or not for these readers."""
+    async def _release(self, partial: Partial | None) -> None:
+        """Give up a lock that has no use: nothing is left to fill, or not for these readers."""
         if partial is not None:
-            await run_to_completion(self._give_up(partial))
+            await run_to_completion(self._discard(partial))
 
-    async def _give_up(self, partial: Partial) -> None:
-        """Also where the disk does not let go of the names: others wait for the lock."""
+    async def _discard(self, partial: Partial) -> None:
+        """Discard and unlock `partial`; unlock it also where the disk refuses to: others wait for the lock."""
         with suppress(StoreError):
             await self._store.discard_partial(partial)
         await self._store.release_partial(partial)

@@ -1,8 +1,8 @@
-"""Passing through: a blob straight from the upstream to one client, as the disk is of no use (invariant 12).
+"""Pass-through: a blob straight from the upstream to one client, when the disk is of no use (invariant 12).
 
-Nothing of it is kept, so each client costs a transfer of its own. The bytes are hashed as they pass, and the
-end of the blob waits in memory until the digest is right (invariant 4). What a client wants without that end
-is asked for as it is; what includes it is fetched from the beginning: the digest proves only the whole.
+No byte is kept, so each client costs a transfer of its own. The bytes are hashed as they pass, and the end of
+the blob is held back in memory until the digest is right (invariant 4). A range without that end is requested
+as it is. A range that includes the end is fetched from the beginning: the digest proves only the whole blob.
 """
 
 import os
@@ -30,12 +30,12 @@ from mirror.util.log import get_logger
 log = get_logger(__name__)
 
 
-# How much is compared at a time, in bytes.
-COMPARED = 1024 * 1024
+# Length of the pieces that are compared, in bytes.
+COMPARED_BYTES = 1024 * 1024
 
 
 class ComparableReader(Protocol):
-    """As much as a comparison needs of a `BlobReader`."""
+    """The part of `BlobReader` that a comparison needs."""
 
     file: BinaryIO
 
@@ -44,35 +44,36 @@ class ComparableReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SentPart:
-    """What a client was sent of a growing file before that failed: a part that nobody has verified.
+    """The unverified part that a client was sent of a growing file before the file's fill failed.
 
-    With a right end behind it a wrong part would be a complete wrong blob (invariant 4): so it is compared.
+    A wrong part with a right end after it would be a complete wrong blob (invariant 4), so the part is compared
+    with the bytes of the new transfer.
     """
 
     file: BinaryIO
     span: Span
     executor: DiskExecutor
 
-    async def agrees(self, piece: bytes, offset: int) -> bool:
-        """Whether what was sent of this piece of the blob is what is in it. StoreError."""
+    async def matches(self, piece: bytes, offset: int) -> bool:
+        """Whether the bytes sent so far are equal to those of `piece`, which begins at `offset`. StoreError."""
         start, stop = max(offset, self.span.start), min(offset + len(piece), self.span.stop)
         if start >= stop:
             return True
-        # A descriptor of the thread's own: the reader may leave, and close its file, in the meantime.
+        # A descriptor for the thread alone: the reader may leave, and close its file, in the meantime.
         with translated("compare"):
             descriptor = os.dup(self.file.fileno())
         read = await self.executor.run(_read_once, descriptor, stop - start, start)
         return read == piece[start - offset : stop - offset]
 
-    async def agrees_with(self, reader: "ComparableReader") -> bool:
-        """The same of another reader of the blob, as it may be read. Raises what `wait_readable` does."""
+    async def matches_reader(self, reader: "ComparableReader") -> bool:
+        """Compare with another reader of the blob, as its bytes become readable. Raises as `wait_readable`."""
         offset = self.span.start
         while offset < self.span.stop:
-            stop = min(await reader.wait_readable(offset), self.span.stop, offset + COMPARED)
+            stop = min(await reader.wait_readable(offset), self.span.stop, offset + COMPARED_BYTES)
             with translated("compare"):
                 descriptor = os.dup(reader.file.fileno())
             piece = await self.executor.run(_read_once, descriptor, stop - offset, offset)
-            if not piece or not await self.agrees(piece, offset):
+            if not piece or not await self.matches(piece, offset):
                 return False
             offset += len(piece)
         return True
@@ -86,7 +87,7 @@ def _read_once(descriptor: int, size: int, offset: int) -> bytes:
 
 
 class PassThroughBlob:
-    """A blob of a known size that the repository is known to have."""
+    """A blob of a known size that the repository is known to have, streamed past the disk."""
 
     def __init__(
         self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest, size: int
@@ -96,41 +97,43 @@ class PassThroughBlob:
         self._upstream = upstream
         self._repository = repository
         self._digest = digest
-        self._shortcut: dict[Source, DirectLocation] = {}
+        self._shortcuts: dict[Source, DirectLocation] = {}
         self._served: set[Source] = set()
         self._failed: set[Source] = set()
 
     async def stream(self, span: Span, sent: "SentPart | None" = None) -> AsyncGenerator[bytes, None]:
-        """The bytes of a span, once. UpstreamError when the rest will not come, or the whole is wrong.
+        """Yield the bytes of a span. UpstreamError when the rest cannot be had, or the blob is corrupt.
 
-        `sent`: what the client was given before, of which nobody knows yet whether it was right.
+        `sent`: the part that the client has received before, which is not verified yet.
         """
         self._context.metrics.passed_through.inc()
-        held = self.size - min(self.size, HELD_WHOLE)
-        source = self._bytes(span) if span.stop <= held else self._proven(span, held, sent)
+        holdback = self.size - min(self.size, HELD_WHOLE)
+        source = self._bytes(span) if span.stop <= holdback else self._verified(span, holdback, sent)
         async with aclosing(source) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _proven(self, span: Span, held: int, sent: "SentPart | None") -> AsyncGenerator[bytes, None]:
-        """A span with what lies behind `held` in it: that is given when all of the blob was right."""
+    async def _verified(
+        self, span: Span, holdback: int, sent: "SentPart | None"
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield a span that reaches behind offset `holdback`; bytes behind it come once the blob is verified."""
         hasher, offset, end = self._digest.hasher(), 0, bytearray()
         async with aclosing(self._bytes(Span(0, self.size))) as pieces:
             async for piece in pieces:
                 hasher.update(piece)
-                if sent is not None and not await sent.agrees(piece, offset):
-                    raise self._wrong()
+                if sent is not None and not await sent.matches(piece, offset):
+                    raise self._corrupt()
                 stop = offset + len(piece)
-                if wanted := _part(piece, offset, Span(span.start, min(span.stop, held))):
+                if wanted := _part(piece, offset, Span(span.start, min(span.stop, holdback))):
                     yield wanted
-                end += _part(piece, offset, Span(max(span.start, held), span.stop))
+                end += _part(piece, offset, Span(max(span.start, holdback), span.stop))
                 offset = stop
         if hasher.hexdigest() != self._digest.encoded:
-            raise self._wrong()
+            raise self._corrupt()
         yield bytes(end)
 
     async def _bytes(self, span: Span) -> AsyncGenerator[bytes, None]:
-        """From one source after the other, each going on where the last one broke off."""
+        """Yield a span from one source after another; each continues where the last one broke off."""
         offset, failures = span.start, ConsecutiveFailures(self._context.settings.attempts)
         while offset < span.stop:
             source, began = self._pick(), time.monotonic()
@@ -140,7 +143,7 @@ class PassThroughBlob:
                         offset += len(piece)
                         yield piece
             except UpstreamError as error:
-                failures.happened(began, offset - span.start, time.monotonic())
+                failures.record(began, offset - span.start, time.monotonic())
                 self._failed.add(source)
                 elsewhere = len(self._failed) < len(self._upstream.sources)
                 if not (elsewhere or error.temporary) or failures.too_many:
@@ -148,8 +151,8 @@ class PassThroughBlob:
                 log.info("transfer broke, resuming", reason=str(error), digest=str(self._digest))
 
     async def _from(self, source: Source, span: Span) -> AsyncGenerator[bytes, None]:
-        """A span from one source: all of it, or UpstreamError."""
-        shortcut = self._shortcut.setdefault(source, DirectLocation())
+        """Yield a span from one source, completely or with an UpstreamError at the end."""
+        shortcut = self._shortcuts.setdefault(source, DirectLocation())
         asked = (span.start, None if span.stop == self.size else span.stop)
         path, began, left = self._repository.path, time.monotonic(), span.length
         async with source.connection_slot(), source.open_blob(path, self._digest, asked, shortcut) as body:
@@ -169,12 +172,12 @@ class PassThroughBlob:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._digest}: ended {left} bytes early")
 
     def _pick(self) -> Source:
-        """The best that has not failed; of those that have, the upstream's own endpoint."""
+        """Return the best source that has not failed; the upstream's own endpoint when all have."""
         fresh = [source for source in self._upstream.usable_sources() if source not in self._failed]
         return fresh[0] if fresh else self._upstream.own
 
-    def _wrong(self) -> UpstreamError:
-        """What came is not what it should be. A mirror that brought all of it is left alone for that."""
+    def _corrupt(self) -> UpstreamError:
+        """Return the error for a corrupt blob; report the source if a mirror sent all of the blob."""
         self._context.metrics.fill_failures.labels("digest").inc()
         if len(self._served) == 1 and (source := next(iter(self._served))) is not self._upstream.own:
             source.report_corruption(str(self._digest))
@@ -183,12 +186,12 @@ class PassThroughBlob:
 
 
 def _part(piece: bytes, offset: int, span: Span) -> bytes:
-    """What of a piece at `offset` lies in the span."""
+    """Return the part of a piece at `offset` that lies in the span."""
     return piece[max(span.start - offset, 0) : max(span.stop - offset, 0)]
 
 
 async def _closing(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """`chunks`, which end with whoever reads them."""
+    """Yield `chunks`, and close their generator when the reader of this one stops."""
     if isinstance(chunks, AsyncGenerator):
         async with aclosing(chunks) as open_:
             async for chunk in open_:

@@ -1,14 +1,14 @@
-"""What to fetch next, and over how many connections: decisions only, no I/O and no clock.
+"""Range scheduling: what to fetch next, and over how many connections; decisions only, no I/O and no clock.
 
-A *lane* is one connection that brings one span. The rules:
+A *segment* is one connection's work on one span of a blob. The rules:
 
 1. The reader nearest to running dry is served first.
-2. No byte is given to two lanes.
-3. A span is long where a connection is fast, so that a request's round trip is a small part of it, and
-   short towards the end, so that all lanes end together.
-4. Connections are added while they pay: while the sum of what arrives still grows (`Ramp`).
-5. A lane that has become slow, or silent, gives its rest to others (`to_steal`, `stalled`); one that drips is
-   asked for again, whether anything better is known or not (`dripping`).
+2. No byte is assigned to two segments.
+3. A span is long where a connection is fast, so that the round trip of a request is a small part of the span's
+   time, and short towards the end, so that all segments end together.
+4. Connections are added while they pay: while the total throughput still grows (`ConcurrencyLimit`).
+5. A segment that has become slow or silent gives its rest to others (`to_reassign`, `stalled`). A segment
+   below the low-speed limit is requested again, even where nothing better is known (`low_speed`).
 """
 
 from collections import defaultdict
@@ -21,50 +21,52 @@ from mirror.upstream.http.low_speed import SLOWEST
 
 S = TypeVar("S")
 
-# How long a span should take, in seconds: a round trip of 150 ms is then 7 % of it.
+# Target duration of a span, in seconds: a round trip of 150 ms is then 7 % of it.
 SPAN_SECONDS = 2.0
-# The span of a connection whose speed is not known, and the longest one, in bytes.
+# Length of the first span of a connection whose speed is not known, and of the longest span, in bytes.
 FIRST_SPAN = 8 * 1024 * 1024
 LONGEST_SPAN = 64 * 1024 * 1024
 
-# How much of its share each added connection must bring: twice the connections, a quarter more bytes.
-WORTH = 0.25
-# From one connection to so many at once: one is what all begin with, however slow it is, and a client that
-# goes to the registry itself has three or more.
+# Share of its fair part that each added connection must bring: twice the connections, a quarter more bytes.
+MIN_GAIN = 0.25
+# Factor of the first step up from one connection. Every blob begins with one connection, however slow that
+# is, and a client that goes to the registry itself has three or more.
 FIRST_STEP = 4
-# What arrives is compared over windows of this length, in seconds. Shorter ones measure the scheduler.
+# Length of the windows over which throughput is compared, in seconds. Shorter ones measure the scheduler.
 WINDOW = 0.15
-# After connections turned out not to pay, this long passes before it is tried again, in seconds.
-SETTLED = 3.0
-# Where this much of the time is work of ours, and each connection brings that many bytes a second, the lines
-# are not what is slow, and no connection is added. A slower one is slow whatever else we are busy with.
-BUSY = 0.8
+# Pause before more connections are tried again after they did not pay, in seconds.
+RETRY_SECONDS = 3.0
+# No connection is added where this process is busy for this share of the time and each connection brings
+# this many bytes a second: the network is not the bottleneck then. A slower connection is slow whatever else
+# this process is busy with.
+BUSY_SHARE = 0.8
 FAST = 48 * 1024 * 1024
-# Nor where one connection brings this many: two such are about all that one process can write and verify.
+# Nor where one connection brings this many bytes a second: two such connections are about all that one
+# process can write and verify.
 ENOUGH = 128 * 1024 * 1024
 
-# A lane is robbed when it would need this many times as long as a fresh connection.
-HOPELESS = 2.0
-# Below this nothing is concluded, in seconds: packets are lost and sent again on every line.
+# A segment is reassigned when it would need this many times as long as a fresh connection.
+SLOWDOWN = 2.0
+# Time before anything is concluded from a delay, in seconds: every network loses packets and resends them.
 GRACE = 0.6
-# A lane that has been silent is expected to be silent for this many times as long.
-SILENCE = 2.0
-# A lane that has been silent for this long is given up while another one is not, in seconds: that is longer
-# than a lost packet mostly takes, and asking for the rest elsewhere costs a round trip or two.
-STALLED = 0.75
-# And so long while all of a source's are silent at once, if there are several: that is no lost packet.
-TOGETHER = 0.4
-# What was heard of within this time is not silent, in seconds.
-HEARD = 0.5
-# How long a lane has to bring as much as is worth waiting for (mirror.upstream.progress), in seconds, and how
-# much that is. Asked for again it costs a round trip; if that was in vain, the next one has twice as long, so
-# that a line on which nothing better is to be had is soon left alone.
-DRIP = 10.0
-LITTLE = int(SLOWEST * DRIP)
-# How much more patient to be with a lane that is all there is: nothing shows that another would do better.
-ALONE = 8.0
-# And with all of them while this process is busy: what they have brought may wait here to be taken.
-STRAINED = 4.0
+# A segment that has been silent is expected to stay silent for this many times as long.
+SILENCE_FACTOR = 2.0
+# Silence after which a segment is given up while another one still receives, in seconds: longer than a lost
+# packet mostly takes, and requesting the rest elsewhere costs a round trip or two.
+STALL_SECONDS = 0.75
+# The same where all of several segments of a source are silent at once: a lost packet does not explain that.
+COMMON_STALL_SECONDS = 0.4
+# A segment that received bytes within this time is not silent, in seconds.
+RECENT_SECONDS = 0.5
+# Low-speed limit (mirror.upstream.http.low_speed): the time, in seconds, in which a segment must receive
+# this many bytes. A new request costs a round trip; if it was no better, the next one has twice as long, so
+# that a network on which nothing better can be had is soon accepted as it is.
+LOW_SPEED_SECONDS = 10.0
+LOW_SPEED_BYTES = int(SLOWEST * LOW_SPEED_SECONDS)
+# Factor on patience with the only segment of the only source: nothing shows that another would do better.
+ALONE_PATIENCE = 8.0
+# Factor on patience with all segments while this process is busy: received bytes may wait here to be read.
+BUSY_PATIENCE = 4.0
 
 
 @dataclass(eq=False, slots=True)
@@ -75,49 +77,49 @@ class Segment(Generic[S]):
     start: int
     stop: int
     began: float
-    offset: int = 0  # what has arrived ends here
-    asked: bool = False  # its turn has come, and the request is on its way
+    offset: int = 0  # end of the bytes that have been received
+    requested: bool = False  # the source has a free slot, and the request is on its way
     answered: bool = False
-    writing: bool = False  # it is the disk that is waited for
-    first: float | None = None  # when the first byte came
-    last: float = 0.0  # when the last one did
-    mark: int = 0  # what had arrived when enough had come to go on waiting
-    marked: float = 0.0  # and when that was
+    writing: bool = False  # waiting for the disk, not for the network
+    first_byte: float | None = None  # when the first byte was received
+    last_byte: float = 0.0  # when the last byte was received
+    progress_offset: int = 0  # `offset` when the low-speed limit was last met
+    progress_time: float = 0.0  # and the time of that
 
     def __post_init__(self) -> None:
-        self.offset = self.mark = self.start
-        self.last = self.marked = self.began
+        self.offset = self.progress_offset = self.start
+        self.last_byte = self.progress_time = self.began
 
     @property
     def left(self) -> int:
         return self.stop - self.offset
 
     def speed(self) -> float:
-        """Bytes a second until the last byte; 0 before anything is known."""
-        if self.first is None or self.last <= self.first:
+        """Return the bytes a second until the last byte; 0 before anything is known."""
+        if self.first_byte is None or self.last_byte <= self.first_byte:
             return 0.0
-        return (self.offset - self.start) / (self.last - self.first)
+        return (self.offset - self.start) / (self.last_byte - self.first_byte)
 
     def is_new(self, now: float) -> bool:
-        """Whether it began to bring bytes too short a time ago to say how fast."""
-        return self.first is not None and now - self.first < GRACE
+        """Whether the first byte came too short a time ago to tell the speed."""
+        return self.first_byte is not None and now - self.first_byte < GRACE
 
-    def excuse(self, seconds: float) -> None:
-        """For so long nobody looked: what it may have brought meanwhile was not taken."""
+    def shift_clock(self, seconds: float) -> None:
+        """Move all times by a stall of the event loop, so that the stall is not taken for silence."""
         self.began += seconds
-        self.last += seconds
-        self.marked += seconds
-        if self.first is not None:
-            self.first += seconds
+        self.last_byte += seconds
+        self.progress_time += seconds
+        if self.first_byte is not None:
+            self.first_byte += seconds
 
-    def moved(self, now: float, length: int) -> None:
-        """`length` bytes more are here."""
-        if self.first is None:
-            self.first = now
+    def record(self, now: float, length: int) -> None:
+        """Count `length` more bytes as received."""
+        if self.first_byte is None:
+            self.first_byte = now
         self.offset += length
-        self.last = now
-        if self.offset - self.mark >= LITTLE:
-            self.mark, self.marked = self.offset, now
+        self.last_byte = now
+        if self.offset - self.progress_offset >= LOW_SPEED_BYTES:
+            self.progress_offset, self.progress_time = self.offset, now
 
 
 def next_span(
@@ -127,9 +129,9 @@ def next_span(
     length: int,
     chunk_size: int,
 ) -> Span | None:
-    """What a free connection should bring; None when all that is missing is on its way.
+    """Return the span for a free connection; None when all missing bytes are assigned.
 
-    `missing` are the gaps in order, `wanted` the offsets readers wait at, `length` how much to ask for.
+    `missing`: the gaps, in order; `wanted`: the offsets at which readers wait; `length`: bytes to request.
     """
     free = list(_without(missing, sorted((segment.start, segment.stop) for segment in segments)))
     if not free:
@@ -141,24 +143,25 @@ def next_span(
 
 
 def bounded(start: int, stop: int, length: int, chunk_size: int) -> Span:
-    """The first `length` bytes from `start` on, at least a chunk, or a little less: up to a chunk's end, so
-    that the lane that goes on from there begins a chunk. Everything up to `stop` where that is not more.
+    """Return the first `length` bytes from `start`, cut back to the end of a chunk, but at least one chunk.
+
+    The segment that continues there then begins a chunk. Where `length` reaches `stop`, the span ends there.
     """
     end = start + length
     return Span(start, stop if end >= stop else end - end % chunk_size)
 
 
 def uncovered(offset: int, missing: Sequence[Span], segments: Iterable[Segment[S]]) -> bool:
-    """Whether a reader waits at `offset` for what no lane is about to bring."""
+    """Whether a reader waits at `offset` for a byte that is missing and not assigned to any segment."""
     if not any(gap.start <= offset < gap.stop for gap in missing):
         return False
     return not any(segment.start <= offset < segment.stop for segment in segments)
 
 
 def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:
-    """How many bytes one request should be for, in whole chunks.
+    """Return the number of bytes that one request should be for, in whole chunks.
 
-    `left` bytes are missing in all, `level` connections share them, `speed` is one connection's in bytes a
+    `left`: missing bytes in all; `level`: connections that share them; `speed`: of one connection, in bytes a
     second, 0 if unknown.
     """
     wished = speed * SPAN_SECONDS if speed else FIRST_SPAN
@@ -170,11 +173,11 @@ def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:
 def to_reassign(
     segments: Iterable[Segment[S]], now: float, speed: float, latency: float, patience: float = 1.0
 ) -> Segment[S] | None:
-    """The lane whose rest a fresh connection would bring much sooner; None if there is none.
+    """Return the segment whose rest a fresh connection would bring much sooner; None if there is none.
 
-    `speed` and `latency` are what a fresh connection can be expected to have; `patience` grows with what
-    was stolen in vain. What a lane that is writing has brought besides would come twice, and what one that
-    has just begun brings says nothing yet.
+    `speed` and `latency` are expected of a fresh connection; `patience` grows with each segment that was
+    reassigned without a gain. Segments that are writing are skipped: bytes that they have received meanwhile
+    would be transferred twice. New segments are skipped: their speed is not known yet.
     """
     if speed <= 0:
         return None
@@ -182,7 +185,7 @@ def to_reassign(
     for segment in (each for each in segments if not each.writing and not each.is_new(now)):
         fresh = latency + segment.left / speed
         rest = _expected(segment, now, fresh)
-        if rest > patience * (HOPELESS * fresh + GRACE + latency) and rest > longest:
+        if rest > patience * (SLOWDOWN * fresh + GRACE + latency) and rest > longest:
             worst, longest = segment, rest
     return worst
 
@@ -190,118 +193,127 @@ def to_reassign(
 def stalled(
     segments: Sequence[Segment[S]], now: float, latency: float, patience: float = 1.0
 ) -> list[Segment[S]]:
-    """The lanes that have been silent for long, while others show that it is not the line.
+    """Return the segments that have been silent for long while others show that the network works.
 
-    `latency` and `patience` as for `to_steal`.
+    `latency` and `patience` as for `to_reassign`.
     """
-    if not any(segment.first is not None and now - segment.last < HEARD for segment in segments):
+    if not any(
+        segment.first_byte is not None and now - segment.last_byte < RECENT_SECONDS for segment in segments
+    ):
         return []
-    begin = 2 * latency  # an answer needs a round trip, and a new connection some
-    together = _silent_together(segments, now - patience * TOGETHER, latency)
+    start_up = 2 * latency  # a response needs a round trip, and a new connection some more
+    common = _silent_sources(segments, now - patience * COMMON_STALL_SECONDS, latency)
     return [
         segment
         for segment in segments
         if not segment.writing
         and (
-            segment in together
-            or now - segment.last > patience * STALLED + (begin if segment.first is None else 0.0)
+            segment in common
+            or now - segment.last_byte
+            > patience * STALL_SECONDS + (start_up if segment.first_byte is None else 0.0)
         )
     ]
 
 
-def dripping(segments: Iterable[Segment[S]], now: float, patience: float = 1.0) -> list[Segment[S]]:
-    """The lanes that have brought next to nothing for long, whatever others do.
+def low_speed(segments: Iterable[Segment[S]], now: float, patience: float = 1.0) -> list[Segment[S]]:
+    """Return the segments that have been below the low-speed limit for long, whatever others do.
 
-    `patience` as for `to_steal`.
+    `patience` as for `to_reassign`.
     """
     return [
         segment
         for segment in segments
-        if segment.answered and not segment.writing and now - segment.marked > patience * DRIP
+        if segment.answered
+        and not segment.writing
+        and now - segment.progress_time > patience * LOW_SPEED_SECONDS
     ]
 
 
 class ConcurrencyLimit:
-    """How many connections to have: `level` grows while that pays, and is taken back when it does not."""
+    """Number of connections to have: `level` grows while growth pays, and is taken back when it does not."""
 
     def __init__(self, most: int, level: int = 1) -> None:
         self.most = max(1, most)
         self.level = max(1, min(level, self.most))
-        self._seen: tuple[float, int, float] | None = None  # time, bytes and work, at the last look
-        self._seconds = self._bytes = self._worked = 0.0  # while all of them brought bytes
-        self._rate = 0.0  # at the level before
-        self._base = 0  # the level that `_rate` was measured at; 0 for none
-        self._quiet_until = 0.0
+        self._previous: tuple[float, int, float] | None = None  # time, bytes and work at the last observation
+        self._seconds = self._bytes = self._worked = 0.0  # while all connections received
+        self._base_rate = 0.0  # bytes a second at `_base`
+        self._base = 0  # the level that `_base_rate` was measured at; 0 for none
+        self._hold_until = 0.0
 
     def observe(self, now: float, received: int, flowing: int, worked: float = 0.0) -> None:
-        """`received` bytes in all so far, over `flowing` connections that bring bytes at this moment.
+        """Take note of `received` bytes in all, over `flowing` connections that receive at this moment.
 
         `worked`: seconds so far in which this process could not have done more.
         """
         if self.level >= self.most and not self._base:
             return
-        before, self._seen = self._seen, (now, received, worked)
-        if flowing < self.level or now < self._quiet_until:
-            self._seen = None  # one has ended, and the next one has not begun: that is no time to measure
+        before, self._previous = self._previous, (now, received, worked)
+        if flowing < self.level or now < self._hold_until:
+            self._previous = None  # a segment has ended and the next one has not begun: not representative
         elif before is not None:
             self._seconds += now - before[0]
             self._bytes += received - before[1]
             self._worked += worked - before[2]
             if self._seconds >= WINDOW:
-                self._judge(now)
+                self._adjust(now)
 
     @property
-    def settled(self) -> int:
+    def proven_level(self) -> int:
         """The level that has been seen to pay."""
         return self._base or self.level
 
     def likely(self, now: float) -> int:
-        """How many connections there may soon be."""
-        return self.level if now < self._quiet_until else self.most
+        """Return the number of connections that there may soon be."""
+        return self.level if now < self._hold_until else self.most
 
-    def _judge(self, now: float) -> None:
+    def _adjust(self, now: float) -> None:
         rate = self._bytes / self._seconds
-        busy = self._worked > BUSY * self._seconds
+        busy = self._worked > BUSY_SHARE * self._seconds
         enough = rate > self.level * (FAST if busy else ENOUGH)
-        paid = not self._base or rate >= self._rate * (1 + WORTH * (self.level / self._base - 1))
+        paid = not self._base or rate >= self._base_rate * (1 + MIN_GAIN * (self.level / self._base - 1))
         if paid and not enough:
-            self._base, self._rate = self.level, rate
-            self._go(self.level * (FIRST_STEP if self.level == 1 else 2))
+            self._base, self._base_rate = self.level, rate
+            self._set_level(self.level * (FIRST_STEP if self.level == 1 else 2))
         elif not paid and self.level // 2 > self._base:
-            self._go(self.level // 2)  # so many were too many at once
+            self._set_level(self.level // 2)  # the step was too large: try half of it
         else:
-            self._go(self.level if paid else self._base)
-            self._base, self._quiet_until = 0, now + SETTLED
+            self._set_level(self.level if paid else self._base)
+            self._base, self._hold_until = 0, now + RETRY_SECONDS
 
-    def _go(self, level: int) -> None:
+    def _set_level(self, level: int) -> None:
         self.level = min(level, self.most)
         if self.level == self._base:
             self._base = 0
-        self._seen = None
+        self._previous = None
         self._seconds = self._bytes = self._worked = 0.0
 
 
-def _silent_together(segments: Sequence[Segment[S]], since: float, latency: float) -> set[Segment[S]]:
-    """The lanes of sources that have brought something, and nothing on any of several lanes since then."""
-    segments_of: dict[S, list[Segment[S]]] = defaultdict(list)
+def _silent_sources(segments: Sequence[Segment[S]], since: float, latency: float) -> set[Segment[S]]:
+    """Return all segments of sources with several, of which some have received bytes, and none since then."""
+    by_source: dict[S, list[Segment[S]]] = defaultdict(list)
     for segment in segments:
-        segments_of[segment.source].append(segment)
+        by_source[segment.source].append(segment)
 
     def silent(segment: Segment[S]) -> bool:
-        return not segment.writing and segment.last < since - (latency if segment.first is None else 0.0)
+        if segment.writing:
+            return False
+        return segment.last_byte < since - (latency if segment.first_byte is None else 0.0)
 
     return {
         segment
-        for each in segments_of.values()
-        if len(each) > 1 and any(segment.first is not None for segment in each) and all(map(silent, each))
+        for each in by_source.values()
+        if len(each) > 1
+        and any(segment.first_byte is not None for segment in each)
+        and all(map(silent, each))
         for segment in each
     }
 
 
 def _expected(segment: Segment[S], now: float, fresh: float) -> float:
-    """How long the rest of a lane will take, in seconds; `fresh`: on a connection that is as it should be."""
-    silent, speed = now - segment.last, segment.speed()
-    return segment.left / speed + SILENCE * silent if speed else fresh + silent
+    """Return the expected seconds for the rest of a segment; `fresh`: the same on a healthy connection."""
+    silence, speed = now - segment.last_byte, segment.speed()
+    return segment.left / speed + SILENCE_FACTOR * silence if speed else fresh + silence
 
 
 def _without(missing: Sequence[Span], taken: Sequence[tuple[int, int]]) -> Iterable[Span]:
@@ -318,9 +330,9 @@ def _without(missing: Sequence[Span], taken: Sequence[tuple[int, int]]) -> Itera
 
 
 def _nearest(free: Sequence[Span], offset: int, chunk_size: int) -> tuple[int, tuple[int, Span]]:
-    """How far a reader at `offset` is from what nobody brings, and where that begins.
+    """Return the distance from a reader at `offset` to the nearest unassigned bytes, and their start and gap.
 
-    In the middle of a gap at the chunk that has the offset, because a chunk fills from its start.
+    In the middle of a gap the start is that of the chunk that has the offset: a chunk fills from its start.
     """
     for gap in free:
         if offset < gap.stop:

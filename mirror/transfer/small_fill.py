@@ -1,7 +1,7 @@
-"""The fill of a small blob: whole in memory, verified there, given to who waits, and then written.
+"""The fill of a small blob: fetched whole into memory, verified there, sent to waiting clients, then written.
 
-For what a manifest has named, so that its size is known before anybody asks. It needs no chunk map and no
-growing file, and costs a third of what these cost: an image has more small blobs than large ones.
+Used for blobs whose size a manifest has named before any client asks. A small fill needs no chunk map and no
+growing file, and costs a third of a fill that has these: an image has more small blobs than large ones.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from mirror.store.metadata.index import Link
 from mirror.store.partial.lease import BlobLease
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import POLL_SECONDS
-from mirror.transfer.fill import Opened
+from mirror.transfer.fill import Publish
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
@@ -29,7 +29,7 @@ def is_small(link: Link | None) -> bool:
 
 
 class SmallFill:
-    """Run once. `opened` is called with the bytes, or with None when they are in the store."""
+    """One small fill; `run` is called once."""
 
     def __init__(
         self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest, link: Link
@@ -40,8 +40,11 @@ class SmallFill:
         self._digest = digest
         self._link = link
 
-    async def run(self, opened: Opened) -> None:
-        """Raises UpstreamError or StoreError."""
+    async def run(self, publish: Publish) -> None:
+        """Fetch the blob; call `publish` with its bytes, or with None when the blob is in the store.
+
+        Raises UpstreamError or StoreError.
+        """
         try:
             lease = await self._lease()
         except StoreError as error:
@@ -49,13 +52,13 @@ class SmallFill:
             raise
         if lease.present:
             await self._context.store.release_lease(lease)
-            opened(None)
+            publish(None)
             return
         with self._context.metrics.fills_running.track_inprogress():
-            await self._fill(lease, opened)
+            await self._fill(lease, publish)
 
     def hurry(self) -> None:
-        """It takes one request: nothing of it can be left for later."""
+        """Do nothing: a small fill is one request, which cannot be made faster."""
 
     async def _lease(self) -> BlobLease:
         store = self._context.store
@@ -63,16 +66,17 @@ class SmallFill:
             await asyncio.sleep(POLL_SECONDS)
         return lease
 
-    async def _fill(self, lease: BlobLease, opened: Opened) -> None:
+    async def _fill(self, lease: BlobLease, publish: Publish) -> None:
         try:
             data = await self._download()
         except BaseException:
             await self._context.store.release_lease(lease)
             raise
-        opened(data)
+        publish(data)
         await self._context.store.put_small_blob(self._repository, lease, Content(self._link, data))
 
     async def _download(self) -> bytes:
+        """Return the verified bytes; a blob with wrong bytes is requested a second time."""
         size = self._link.size
         for last in (False, True):
             try:
@@ -81,7 +85,7 @@ class SmallFill:
                 self._context.metrics.fill_failures.labels("digest").inc()
                 if last:
                     raise
-                log.warning("wrong bytes from upstream, asking once more", reason=str(error))
+                log.warning("wrong bytes from upstream, asking again", reason=str(error))
                 continue
             if len(data) != size:
                 upstream = self._repository.upstream

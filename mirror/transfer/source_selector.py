@@ -1,4 +1,4 @@
-"""Which source a download asks next, and which ones it no longer asks."""
+"""Source selection: which source a download asks next, and which sources it no longer asks."""
 
 import time
 from collections import Counter
@@ -10,64 +10,69 @@ from mirror.upstream.upstream import Upstream
 
 
 class SourceSelector:
-    """The sources of one upstream, as one download has found them.
+    """The sources of one upstream, with what one download has learnt about each of them.
 
-    `linked`: the repository is known to have the blob, so any source may be asked; else its own endpoint
-    first. `alone`: whom to ask one after another, so that it is known who sent what.
+    `linked`: the repository is known to have the blob, so any source may be asked; otherwise the upstream's
+    own endpoint is asked first. `one_by_one`: the sources to ask one after another, so that each byte is known
+    to be of one source.
     """
 
-    def __init__(self, upstream: Upstream, *, linked: bool, alone: Sequence[Source] = ()) -> None:
-        self.confirmed = linked  # that the repository has it
+    def __init__(self, upstream: Upstream, *, linked: bool, one_by_one: Sequence[Source] = ()) -> None:
+        self.blob_confirmed = linked  # the repository is known to have the blob
         self._upstream = upstream
-        self._alone = alone
-        self._refused: dict[Source, UpstreamError] = {}
-        self._silent: Counter[Source] = Counter()  # how often it was given up
-        self._shunned: dict[Source, float] = {}  # until when others are asked instead
+        self._one_by_one = one_by_one
+        self._excluded: dict[Source, UpstreamError] = {}
+        self._back_offs: Counter[Source] = Counter()
+        self._back_off_until: dict[Source, float] = {}
 
     def candidates(self) -> list[Source]:
-        """The sources that may have it, best first. Raises the error of the last one that could not help."""
+        """Return the sources that may have the blob, best first.
+
+        Raises the error of the upstream's own endpoint, or else of the first excluded source, when all sources
+        are excluded.
+        """
         own = self._upstream.own
-        if not self.confirmed and own not in self._refused:
+        if not self.blob_confirmed and own not in self._excluded:
             return [own]
-        if alone := [source for source in self._alone if source not in self._refused]:
-            return alone[:1]
-        candidates = [source for source in self._upstream.usable_sources() if source not in self._refused]
+        if left := [source for source in self._one_by_one if source not in self._excluded]:
+            return left[:1]
+        candidates = [source for source in self._upstream.usable_sources() if source not in self._excluded]
         if not candidates:
-            candidates = [source for source in self._upstream.sources if source not in self._refused]
+            candidates = [source for source in self._upstream.sources if source not in self._excluded]
         if not candidates:
-            raise self._refused.get(own) or next(iter(self._refused.values()))
+            raise self._excluded.get(own) or next(iter(self._excluded.values()))
         return candidates
 
-    def pick(self, busy: Mapping[Source, int], beginning: Collection[Source] = ()) -> Source:
-        """Where the next connection goes: to each source as many as its speed is worth.
+    def pick(self, busy: Mapping[Source, int], unproven: Collection[Source] = ()) -> Source:
+        """Return the source of the next connection: each gets as many as its speed is worth.
 
-        `busy`: how many each of them has; `beginning`: who has one already, and is still to show what it is
-        worth. Raises as `candidates`.
+        `busy`: the connections of each source; `unproven`: sources that have their first connection and are
+        still to show their speed. Raises as `candidates`.
         """
         now = time.monotonic()
         candidates = self.candidates()
         candidates = [source for source in candidates if not source.throttled(now)] or candidates
-        candidates = [each for each in candidates if self._shunned.get(each, now) <= now] or candidates
-        candidates = [source for source in candidates if source not in beginning] or candidates
+        candidates = [each for each in candidates if self._back_off_until.get(each, now) <= now] or candidates
+        candidates = [source for source in candidates if source not in unproven] or candidates
         fastest = max(source.health.speed for source in candidates) or 1.0
 
         def share(source: Source) -> float:
-            speed = source.weight * (source.health.speed or fastest) / (1 + 9 * self._silent[source])
+            speed = source.weight * (source.health.speed or fastest) / (1 + 9 * self._back_offs[source])
             usable = not busy or (source.supports_ranges and not source.saturated)
             return speed / (1 + busy.get(source, 0)) if usable else 0.0
 
         return max(candidates, key=share)
 
-    def refused(self, source: Source, error: UpstreamError) -> None:
-        """It cannot help. Raises the error if it was the last one that could have."""
-        self._refused[source] = error
+    def exclude(self, source: Source, error: UpstreamError) -> None:
+        """Ask `source` no more: it cannot help. Raises as `candidates` if it was the last source that could."""
+        self._excluded[source] = error
         self.candidates()
 
     def back_off(self, source: Source) -> None:
-        """Have others asked for a while, longer each time: it fell silent, or was too slow."""
-        self._silent[source] += 1
-        self._shunned[source] = time.monotonic() + 2.0 ** min(self._silent[source], 6)
+        """Prefer other sources for a while, longer each time: `source` fell silent, or was too slow."""
+        self._back_offs[source] += 1
+        self._back_off_until[source] = time.monotonic() + 2.0 ** min(self._back_offs[source], 6)
 
-    def silences(self, source: Source | None = None) -> int:
-        """How often it was shunned; all of them together without one."""
-        return self._silent.total() if source is None else self._silent[source]
+    def back_offs(self, source: Source | None = None) -> int:
+        """Return the number of back-offs from `source`, or from all sources together."""
+        return self._back_offs.total() if source is None else self._back_offs[source]

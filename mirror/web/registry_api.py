@@ -196,7 +196,7 @@ class RegistryApi:
                 with self._less_patient_with_a_silent_upstream(repository, limit):
                     return await answer
         except TimeoutError:
-            self._cache.note_timeout(repository, seconds)
+            self._cache.report_timeout(repository, seconds)
             raise UpstreamError(Failure.TIMEOUT, "no answer from the upstream in time") from None
 
     @contextmanager
@@ -208,7 +208,7 @@ class RegistryApi:
         loop = asyncio.get_running_loop()
 
         def check() -> None:
-            if self._cache.note_timeout(repository, seconds):
+            if self._cache.report_timeout(repository, seconds):
                 limit.reschedule(loop.time())
 
         timer = loop.call_later(seconds, check)

@@ -83,8 +83,8 @@ async def nothing_wrong_is_kept(mirror: Running) -> None:
     """Files hash to their names, books and files agree, nothing runs, nothing is locked or lies about."""
     cache = mirror.service.cache
     for flight in list(cache._blobs._flights._running.values()):
-        await flight.landed()
-    for single in (cache._tags._getting, cache._tags._confirming, cache._manifests._fetching):
+        await flight.wait_done()
+    for single in (cache._tags._getting, cache._tags._revalidating, cache._manifests._fetching):
         assert single._running == {}
     assert await mirror.service._store.check() == []
     await asyncio.to_thread(_look_at, mirror.config.cache.dir)

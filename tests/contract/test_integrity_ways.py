@@ -84,7 +84,7 @@ async def test_a_large_blob_that_drips(
     speed: float,
 ) -> None:
     """It is asked for again, elsewhere if there is somewhere else, though each of its bytes comes in time."""
-    monkeypatch.setattr(plan, "DRIP", 0.3)
+    monkeypatch.setattr(plan, "LOW_SPEED_SECONDS", 0.3)
     async with two_sources(fake, other, tmp_path) if sources == 2 else mirror_of(fake, tmp_path) as mirror:
         what = await prepared_in_both("large", fake, other, mirror)
         for source in mirror.service._upstreams["docker.io"].sources:
@@ -100,7 +100,7 @@ async def test_a_slow_line_is_served(
     fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it is asked again because of that: each byte comes once, and the end comes."""
-    monkeypatch.setattr(plan, "DRIP", 0.01)
+    monkeypatch.setattr(plan, "LOW_SPEED_SECONDS", 0.01)
     async with mirror_of(fake, tmp_path) as mirror:
         what = await prepared("large", fake, mirror)
         fake.piece = 128 * 1024

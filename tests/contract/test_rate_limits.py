@@ -73,7 +73,7 @@ async def test_a_tag_is_asked_about_less_often_as_the_limit_runs_out(
         for method in (get, head):
             reply = await method(mirror.address, TAG)
             assert (is_stale(reply), reply.header("age")) == (True, str(60 * times - 1))
-        assert capsys.readouterr().out.count("the rate limit of docker.io is spared") == 2
+        assert capsys.readouterr().out.count("not asked, to save the rate limit of docker.io") == 2
         assert len(hub.log) == asked
         clock.now += 1
         assert not is_stale(await get(mirror.address, TAG))

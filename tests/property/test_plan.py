@@ -82,7 +82,7 @@ class Download:
             return
         self.arrived.extend(range(segment.offset, segment.offset + units))
         self.missing = without(self.missing, Span(segment.offset, segment.offset + units))
-        segment.moved(self.now, units)
+        segment.record(self.now, units)
 
     def steal(self) -> None:
         hopeless = to_reassign(self.segments, self.now, 20 / STEP, 0.1)

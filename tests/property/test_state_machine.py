@@ -416,7 +416,7 @@ def rightful(world: World, client: Client) -> list[bytes]:
 def test_invariants_hold_after_any_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The invariants hold after every step, no client is stuck, and in the end everything is served."""
     monkeypatch.setattr(plan, "GRACE", LONG)
-    monkeypatch.setattr(plan, "STALLED", LONG)
+    monkeypatch.setattr(plan, "STALL_SECONDS", LONG)
     run_state_machine_as_test(
         Machine,
         settings=settings(

@@ -82,7 +82,7 @@ async def test_one_whole_platform_is_enough(hub: FakeRegistry, mirror: Running, 
     for image in (whole, half):
         await get(mirror.address, f"{X}/manifests/{image.manifest}")
     await fetch(mirror, whole)
-    offline.service.cache._complete._found = TTLCache(0.0, 1)
+    offline.service.cache._completeness._counts = TTLCache(0.0, 1)
     assert (await get(offline.address, f"{X}/manifests/one")).status == 200
     assert (await get(offline.address, f"{X}/manifests/none")).status == 404
 

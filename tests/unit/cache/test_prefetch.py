@@ -286,7 +286,7 @@ async def test_a_hot_manifest_asks_the_disk_nothing(hub: FakeRegistry, one: Runn
     cache = one.service.cache
     await cache.get_manifest(X, image.manifest)
     assert workers(one) == []
-    cache._prefetch._looked_at = TTLCache(0.0, 1)
+    cache._prefetch._examined = TTLCache(0.0, 1)
     for _ in range(2):
         await cache.get_manifest(X, image.manifest)
         assert len(workers(one)) == 1
@@ -368,7 +368,7 @@ async def test_a_stale_manifest_brings_nothing(hub: FakeRegistry, one: Running) 
     """Its upstream has just failed to answer."""
     data = image_manifest(b"{}", [b"layer"])
     stale = ManifestAnswer(data, Digest.of(data), OCI_MANIFEST, Outcome.STALE)
-    one.service.cache._prefetch.given(X, stale)
+    one.service.cache._prefetch.enqueue(X, stale)
     assert workers(one) == []
 
 
@@ -381,7 +381,7 @@ async def started(hub: FakeRegistry, mirror: Running) -> tuple[FakeImage, Gate]:
     await gate.reached.wait()
     flight = mirror.service.cache._blobs._flights.get(image.layers[0])
     assert flight is not None
-    growing = await flight.board()
+    growing = await flight.wait_content()
     assert isinstance(growing, GrowingFile)
     await growing.wait_readable(0)
     return image, gate
@@ -394,8 +394,8 @@ async def test_what_nobody_waits_for_ends_when_the_mirror_stops(hub: FakeRegistr
     one.service.cache.stop_prefetch()
     # Whoever had found it a moment before looks again from the start.
     assert flight is not None
-    flight.want()
-    assert await flight.board() is None
+    flight.join()
+    assert await flight.wait_content() is None
     await quiet(one)
     assert (await counted(one, "cancelled"), await counted(one, "dropped")) == (1, 1)
     assert (await get(one.address, blob(image.layers[0]))).body == BIG
@@ -416,7 +416,7 @@ async def test_what_a_client_waits_for_goes_on(hub: FakeRegistry, one: Running) 
     ending = one.service.cache._blobs._flights.get(image.layers[1])
     assert ending is not None
     one.stop.set()
-    await ending.landed()
+    await ending.wait_done()
     gate.release()
     assert (await asking).body == BIG
     assert (await counted(one, "joined"), await counted(one, "cancelled")) == (1, 1)

@@ -56,11 +56,11 @@ async def test_the_liar_is_told_from_the_others(sources: tuple[Source, ...], gro
     parts = {own: [Span(0, THIRD)], first: [Span(THIRD, 2 * THIRD)], second: [Span(2 * THIRD, len(RIGHT))]}
     kept = CorruptionTracker()
     await growing.write(0, [flipped(RIGHT, THIRD + 7)])
-    await kept.keep(growing, parts)
+    await kept.record_parts(growing, parts)
     await growing.restart()
     await growing.write(0, [RIGHT])
-    assert await kept.settle(growing) == {own: False, first: True, second: False}
-    assert await kept.settle(growing) == {}
+    assert await kept.verdicts(growing) == {own: False, first: True, second: False}
+    assert await kept.verdicts(growing) == {}
 
 
 async def test_only_so_many_are_remembered(
@@ -70,10 +70,10 @@ async def test_only_so_many_are_remembered(
     kept = CorruptionTracker()
     await growing.write(0, [RIGHT])
     monkeypatch.setattr(corruption, "MOST", 1)
-    await kept.keep(growing, {sources[0]: [Span(0, 1)]})
-    kept.caught(Digest.of(b"another one"), sources[1])
-    assert kept.order(growing.digest, sources) == []
-    assert await kept.settle(growing) == {}
+    await kept.record_parts(growing, {sources[0]: [Span(0, 1)]})
+    kept.record_culprit(Digest.of(b"another one"), sources[1])
+    assert kept.sources_to_try(growing.digest, sources) == []
+    assert await kept.verdicts(growing) == {}
 
 
 async def test_those_who_were_not_wrong_are_asked_alone(
@@ -82,27 +82,27 @@ async def test_those_who_were_not_wrong_are_asked_alone(
     """One after another, until it is right, or all were wrong; of what was right nobody is doubted."""
     own, first, second = sources
     kept = CorruptionTracker()
-    assert kept.order(growing.digest, sources) == []
+    assert kept.sources_to_try(growing.digest, sources) == []
     await growing.write(0, [flipped(RIGHT)])
-    await kept.keep(growing, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
-    assert kept.order(growing.digest, sources) == [own, first, second]
-    assert kept.caught(growing.digest, own) == [first]
+    await kept.record_parts(growing, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
+    assert kept.sources_to_try(growing.digest, sources) == [own, first, second]
+    assert kept.record_culprit(growing.digest, own) == [first]
     first.record_failure(UpstreamError(Failure.UNREACHABLE, "down"), FAILURES)
-    assert kept.order(growing.digest, sources) == [second, first]
-    assert kept.caught(growing.digest, second) == [first]
-    assert kept.order(growing.digest, sources) == [first]
+    assert kept.sources_to_try(growing.digest, sources) == [second, first]
+    assert kept.record_culprit(growing.digest, second) == [first]
+    assert kept.sources_to_try(growing.digest, sources) == [first]
     await growing.restart()
     await growing.write(0, [RIGHT])
-    assert await kept.settle(growing) == {first: False}
-    assert kept.order(growing.digest, sources) == []
+    assert await kept.verdicts(growing) == {first: False}
+    assert kept.sources_to_try(growing.digest, sources) == []
 
 
 def test_nobody_is_asked_for_ever(sources: tuple[Source, ...]) -> None:
     """Once all have had their turn it is as if nothing were known."""
     kept, digest = CorruptionTracker(), Digest.of(b"wrong")
     for source in sources:
-        kept.caught(digest, source)
-    assert kept.order(digest, sources) == []
+        kept.record_culprit(digest, source)
+    assert kept.sources_to_try(digest, sources) == []
 
 
 def test_who_brought_everything_needs_no_comparison(sources: tuple[Source, ...]) -> None:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mirror.transfer.cpu_load import WHILE, CpuLoad
+from mirror.transfer.cpu_load import MEASURE_SECONDS, CpuLoad
 
 
 class Clock:
@@ -28,29 +28,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_the_loop_alone_can_be_the_limit(clock: Clock) -> None:
     """One thread that never rests, however many processors there are."""
-    effort = CpuLoad()
+    load = CpuLoad()
     clock.thread, clock.process = 101.0, 901.0
-    assert effort.seconds() == 1.0
+    assert load.seconds() == 1.0
 
 
 def test_so_can_all_processors_together(clock: Clock) -> None:
     """A loop that waits for threads that use all there is; and what came before is added."""
-    effort = CpuLoad()
+    load = CpuLoad()
     clock.thread, clock.process = 100.5, 904.0
-    assert effort.seconds() == 1.0
+    assert load.seconds() == 1.0
     clock.thread, clock.process = 100.5, 904.0
-    assert effort.seconds() == 1.0
+    assert load.seconds() == 1.0
     clock.thread = 101.5
-    assert effort.seconds() == 2.0
+    assert load.seconds() == 2.0
 
 
 def test_strained_is_who_could_hardly_do_more(clock: Clock) -> None:
     """Over a while, of which most was work; until the next while is over."""
-    effort = CpuLoad()
-    assert not effort.saturated()
-    clock.now, clock.thread = WHILE, 100.0 + 0.9 * WHILE
-    assert effort.saturated()
-    clock.now += WHILE / 2
-    assert effort.saturated()
-    clock.now += WHILE / 2
-    assert not effort.saturated()
+    load = CpuLoad()
+    assert not load.saturated()
+    clock.now, clock.thread = MEASURE_SECONDS, 100.0 + 0.9 * MEASURE_SECONDS
+    assert load.saturated()
+    clock.now += MEASURE_SECONDS / 2
+    assert load.saturated()
+    clock.now += MEASURE_SECONDS / 2
+    assert not load.saturated()

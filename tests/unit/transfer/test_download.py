@@ -91,8 +91,8 @@ async def test_a_slow_disk_is_no_slow_line(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits to be written is not asked for again, however long that takes."""
-    monkeypatch.setattr(plan, "STALLED", 0.1)
-    monkeypatch.setattr(plan, "HEARD", 60.0)
+    monkeypatch.setattr(plan, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(plan, "RECENT_SECONDS", 60.0)
     digest = Digest.of(BIG)
     fake.hold(digest, after=CHUNK)  # of a lane that has brought something, and then nothing
     write = os.pwritev
@@ -121,7 +121,7 @@ async def test_what_broke_in_the_middle_of_a_chunk_goes_on_over_several(
         asking = asyncio.ensure_future(get(mirror.address, path_of(image.layers[0])))
         await gate.reached.wait()
         flight = mirror.service.cache._blobs._flights.get(image.layers[0])
-        growing = await flight.board() if flight else None
+        growing = await flight.wait_content() if flight else None
         assert isinstance(growing, GrowingFile)
         while growing.received() < CHUNK + 100:
             await get(mirror.address, "/v2/")
@@ -236,7 +236,7 @@ async def test_a_range_of_what_is_held_back_waits(fake: FakeRegistry, mirror: Ru
         wire.send("GET", path_of(digest), [f"Range: bytes={LARGE - 2 * CHUNK}-"])
         assert (await wire.head()).status == 206
         assert await wire.reader.readexactly(CHUNK) == BIG[-2 * CHUNK : -CHUNK]
-        growing = await mirror.service.cache._blobs._flights._running[digest].board()
+        growing = await mirror.service.cache._blobs._flights._running[digest].wait_content()
         assert isinstance(growing, GrowingFile)
         assert growing.readable(LARGE - CHUNK) == LARGE - CHUNK
         gate.release()
@@ -277,7 +277,7 @@ async def test_nothing_unverified_if_so_wished(fake: FakeRegistry, tmp_path: Pat
         async with await Wire.open(mirror.address) as wire:
             wire.send("GET", path_of(digest))
             await gate.reached.wait()
-            growing = await mirror.service.cache._blobs._flights._running[digest].board()
+            growing = await mirror.service.cache._blobs._flights._running[digest].wait_content()
             assert isinstance(growing, GrowingFile)
             assert growing.readable() == 0
             gate.release()

@@ -10,10 +10,10 @@ def test_attempts_that_bring_nothing() -> None:
     """One more than is bearable is too many; the pauses between them grow, up to a point."""
     failures, pauses = ConsecutiveFailures(3), []
     for second in range(3):
-        failures.happened(second, 0, second + 0.5)
+        failures.record(second, 0, second + 0.5)
         pauses.append(failures.pause(PAUSES))
         assert not failures.too_many
-    failures.happened(3, 0, 3.5)
+    failures.record(3, 0, 3.5)
     assert failures.too_many
     assert pauses == [0.2, 0.5, 0.5]
 
@@ -22,7 +22,7 @@ def test_attempts_that_bring_something() -> None:
     """As often as it breaks, it goes on at once."""
     failures = ConsecutiveFailures(1)
     for second in range(100):
-        failures.happened(second, (second + 1) * SLOWEST, second + 0.5)
+        failures.record(second, (second + 1) * SLOWEST, second + 0.5)
         assert (failures.too_many, failures.pause(PAUSES)) == (False, 0.0)
 
 
@@ -32,7 +32,7 @@ def test_attempts_that_drip() -> None:
         failures = ConsecutiveFailures(1)
         for number in range(1, 3):
             began = number * 100.0
-            failures.happened(began, number * 100, began + seconds)
+            failures.record(began, number * 100, began + seconds)
         assert failures.too_many
 
 
@@ -40,8 +40,8 @@ def test_connections_that_break_together() -> None:
     """One cause is one failure, however many notice it; and those asked after it are another one."""
     failures = ConsecutiveFailures(1)
     for began in (0.0, 0.1, 0.2, 0.3):
-        failures.happened(began, 10 * SLOWEST, 5.0 + began / 100)
+        failures.record(began, 10 * SLOWEST, 5.0 + began / 100)
     assert not failures.too_many
     for began in (6.0, 6.0, 7.0):
-        failures.happened(began, 10 * SLOWEST, began + 0.5)
+        failures.record(began, 10 * SLOWEST, began + 0.5)
     assert failures.too_many

@@ -293,7 +293,7 @@ async def test_a_blob_whose_size_nobody_tells(fake: FakeRegistry, mirror: Runnin
     fake.fault(Fault(chunked=True, no_ranges=True), digest, times=3)
     reply = await get(mirror.address, path_of(digest))
     assert reply.status == 502
-    assert b"does not tell the size" in reply.body
+    assert b"gives no size for" in reply.body
 
 
 async def test_an_upstream_that_changes_the_size_in_the_middle(fake: FakeRegistry, mirror: Running) -> None:
@@ -364,14 +364,14 @@ async def test_a_fill_that_is_cancelled_twice_gives_up_its_lock(
     """By trouble with the disk, and by the end of the mirror, whatever it is doing by then."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=LARGE // 2)
-    ahead = mirror.service.cache._blobs.fetch_ahead(Repository("docker.io", "library/x"), digest, None)
+    ahead = mirror.service.cache._blobs.prefetch(Repository("docker.io", "library/x"), digest, None)
     assert ahead is not None
     await gate.reached.wait()
     for _ in range(2):
         ahead.stop()
         for _ in range(later):
             await asyncio.sleep(0)
-    await ahead.landed()
+    await ahead.wait_done()
     gate.release()
     store = mirror.service._store
     partial, _ = await store.lock_partial(Repository("docker.io", "library/x"), digest)

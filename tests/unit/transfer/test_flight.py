@@ -20,23 +20,23 @@ X = Repository("docker.io", "library/x")
 async def test_passengers_wait_for_the_file() -> None:
     """Or hear that the blob is in the store already."""
     flight = Flight(D, X)
-    boarding = asyncio.ensure_future(flight.board())
+    boarding = asyncio.ensure_future(flight.wait_content())
     await asyncio.sleep(0)
     assert not boarding.done()
-    flight.open(None)
+    flight.publish(None)
     assert await boarding is None
-    flight.land(None)
-    await flight.landed()
-    assert await flight.board() is None
+    flight.finish(None)
+    await flight.wait_done()
+    assert await flight.wait_content() is None
 
 
 @pytest.mark.parametrize("error", [UpstreamError(Failure.NOT_FOUND, "no"), StoreError("no")])
 async def test_a_flight_that_never_starts_tells_why(error: UpstreamError | StoreError) -> None:
     """Everybody who waits, and everybody who comes later."""
     flight = Flight(D, X)
-    boarding = asyncio.ensure_future(flight.board())
-    flight.land(error)
-    for each in (boarding, flight.board()):
+    boarding = asyncio.ensure_future(flight.wait_content())
+    flight.finish(error)
+    for each in (boarding, flight.wait_content()):
         with pytest.raises(type(error), match="no"):
             await each
 

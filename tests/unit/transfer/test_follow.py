@@ -131,7 +131,7 @@ async def test_what_is_begun_anew_is_not_sent_as_the_rest_of_the_old(
     digest = fake.add_blob("library/x", BIG)
     wrong, again = fake.hold(digest, after=HALF), fake.hold(digest, after=HALF)
     fake._planned[0].fault = Fault(hold=wrong, after=HALF, data=flipped(BIG))
-    ahead = first.service.cache._blobs.fetch_ahead(Repository("docker.io", "library/x"), digest, None)
+    ahead = first.service.cache._blobs.prefetch(Repository("docker.io", "library/x"), digest, None)
     assert ahead is not None
     async with asking(second, digest) as reader:
         await wrong.reached.wait()

@@ -4,19 +4,19 @@ import pytest
 
 from mirror.oci.ranges import Span
 from mirror.transfer.plan import (
-    DRIP,
+    LOW_SPEED_SECONDS,
     ENOUGH,
     FAST,
     FIRST_SPAN,
-    LITTLE,
+    LOW_SPEED_BYTES,
     LONGEST_SPAN,
-    SETTLED,
+    RETRY_SECONDS,
     SPAN_SECONDS,
-    TOGETHER,
+    COMMON_STALL_SECONDS,
     WINDOW,
     ConcurrencyLimit,
     Segment,
-    dripping,
+    low_speed,
     next_span,
     span_length,
     stalled,
@@ -28,11 +28,13 @@ MIB = 1024 * 1024
 CHUNK = 10
 
 
-def segment(start: int, stop: int, arrived: int = 0, first: float = 0.0, last: float = 0.0) -> Segment[str]:
+def segment(
+    start: int, stop: int, arrived: int = 0, first_byte: float = 0.0, last_byte: float = 0.0
+) -> Segment[str]:
     """A lane that began at 0 and had `arrived` bytes at `last`."""
     made = Segment("source", start, stop, 0.0)
     if arrived:
-        made.first, made.last, made.offset = first, last, start + arrived
+        made.first_byte, made.last_byte, made.offset = first_byte, last_byte, start + arrived
     return made
 
 
@@ -87,15 +89,15 @@ def test_span_length(left: int, level: int, speed: float, expected: int) -> None
 
 def test_a_silent_lane_is_robbed() -> None:
     """What a fresh connection brings in a fraction of a second is not waited for."""
-    silent = segment(0, 100, arrived=50, first=0.1, last=0.5)
-    moving = segment(100, 200, arrived=50, first=0.1, last=1.9)
+    silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
+    moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
     assert to_reassign([silent, moving], 2.0, 100.0, 0.1) is silent
     assert to_reassign([moving], 2.0, 30.0, 0.1) is None
 
 
 def test_a_slow_lane_is_robbed() -> None:
     """Bytes that trickle are worse than a new round trip; with nothing known, nothing is done."""
-    slow = segment(0, 1000, arrived=10, first=0.0, last=1.0)
+    slow = segment(0, 1000, arrived=10, first_byte=0.0, last_byte=1.0)
     assert to_reassign([slow], 1.0, 1000.0, 0.1) is slow
     assert to_reassign([slow], 1.0, 0.0, 0.1) is None
     assert to_reassign([slow], 1.0, 1000.0, 0.1, patience=1000.0) is None
@@ -110,9 +112,9 @@ def test_a_lane_that_has_not_begun_is_given_time() -> None:
 
 def test_a_lane_that_stalls_while_another_flows() -> None:
     """It is given up whatever it had left; when all are silent the line is, and all are kept."""
-    silent = segment(0, 100, arrived=50, first=0.1, last=0.5)
+    silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
     waiting = segment(200, 300)
-    moving = segment(100, 200, arrived=50, first=0.1, last=1.9)
+    moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
     assert stalled([silent, waiting, moving], 2.0, 0.1) == [silent, waiting]
     assert stalled([silent, waiting, moving], 2.0, 0.7) == [silent]
     assert stalled([silent, moving], 1.2, 0.1) == []
@@ -122,48 +124,48 @@ def test_a_lane_that_stalls_while_another_flows() -> None:
 
 def test_a_source_all_of_whose_lanes_are_silent() -> None:
     """Is given up sooner than one lane would be; not while one of its lanes moves, or waits for the disk."""
-    silent = [segment(start, start + 100, arrived=50, first=0.1, last=1.4) for start in (0, 100)]
+    silent = [segment(start, start + 100, arrived=50, first_byte=0.1, last_byte=1.4) for start in (0, 100)]
     for each in silent:
         each.source = "bad"
-    moving = segment(200, 300, arrived=50, first=0.1, last=1.9)
-    assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1) == silent
-    assert stalled([*silent, moving], 1.3 + TOGETHER, 0.1) == []
-    assert stalled([silent[0], moving], 1.5 + TOGETHER, 0.1) == []
-    assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1, patience=2.0) == []
+    moving = segment(200, 300, arrived=50, first_byte=0.1, last_byte=1.9)
+    assert stalled([*silent, moving], 1.5 + COMMON_STALL_SECONDS, 0.1) == silent
+    assert stalled([*silent, moving], 1.3 + COMMON_STALL_SECONDS, 0.1) == []
+    assert stalled([silent[0], moving], 1.5 + COMMON_STALL_SECONDS, 0.1) == []
+    assert stalled([*silent, moving], 1.5 + COMMON_STALL_SECONDS, 0.1, patience=2.0) == []
     waiting = segment(300, 400)
-    waiting.source, waiting.began, waiting.last = "bad", 1.3, 1.3
-    assert stalled([*silent, moving, waiting], 1.5 + TOGETHER, 0.1) == [*silent, waiting]
-    assert stalled([*silent, moving, waiting], 1.5 + TOGETHER, 0.3) == []
+    waiting.source, waiting.began, waiting.last_byte = "bad", 1.3, 1.3
+    assert stalled([*silent, moving, waiting], 1.5 + COMMON_STALL_SECONDS, 0.1) == [*silent, waiting]
+    assert stalled([*silent, moving, waiting], 1.5 + COMMON_STALL_SECONDS, 0.3) == []
     silent[1].writing = True
-    assert stalled([*silent, moving], 1.5 + TOGETHER, 0.1) == []
+    assert stalled([*silent, moving], 1.5 + COMMON_STALL_SECONDS, 0.1) == []
 
 
 def drip(segment: Segment[str], size: int, every: float, until: float) -> None:
     """Pieces of this size arrive on the lane, one every so many seconds."""
     segment.answered = True
-    now = segment.last
+    now = segment.last_byte
     while (now := now + every) <= until and segment.left >= size:
-        segment.moved(now, size)
+        segment.record(now, size)
 
 
 def test_a_lane_that_drips_is_given_up() -> None:
     """Though nothing faster is known; but not before it had its time, and then longer each time."""
     slow = segment(0, 8 * MIB)
-    drip(slow, 1, 0.1, DRIP)
-    assert dripping([slow], DRIP) == []
-    drip(slow, 1, 0.1, DRIP + 0.2)
-    assert dripping([slow], DRIP + 0.2) == [slow]
-    assert dripping([slow], DRIP + 0.2, patience=2.0) == []
-    assert dripping([slow], 2 * DRIP + 0.2, patience=2.0) == [slow]
+    drip(slow, 1, 0.1, LOW_SPEED_SECONDS)
+    assert low_speed([slow], LOW_SPEED_SECONDS) == []
+    drip(slow, 1, 0.1, LOW_SPEED_SECONDS + 0.2)
+    assert low_speed([slow], LOW_SPEED_SECONDS + 0.2) == [slow]
+    assert low_speed([slow], LOW_SPEED_SECONDS + 0.2, patience=2.0) == []
+    assert low_speed([slow], 2 * LOW_SPEED_SECONDS + 0.2, patience=2.0) == [slow]
 
 
 def test_a_lane_that_begins_to_drip_is_given_up() -> None:
     """However much it has brought before."""
     slow = segment(0, 8 * MIB)
     drip(slow, MIB, 0.1, 0.5)
-    drip(slow, 1, 0.1, 0.5 + DRIP)
-    assert dripping([slow], 0.4 + DRIP) == []
-    assert dripping([slow], 0.6 + DRIP) == [slow]
+    drip(slow, 1, 0.1, 0.5 + LOW_SPEED_SECONDS)
+    assert low_speed([slow], 0.4 + LOW_SPEED_SECONDS) == []
+    assert low_speed([slow], 0.6 + LOW_SPEED_SECONDS) == [slow]
 
 
 @pytest.mark.parametrize("segments", [1, 8])
@@ -172,17 +174,17 @@ def test_a_slow_line_does_not_drip(segments: int) -> None:
     slow = segment(0, 8 * MIB)
     for second in range(1, 100):
         drip(slow, 1400, 1400 / (20_000 / segments), second)
-        assert dripping([slow], second) == []
+        assert low_speed([slow], second) == []
     asked, writing = segment(0, MIB), segment(0, MIB)
     writing.answered = writing.writing = True
-    assert dripping([asked, writing], 100.0) == []
-    assert LITTLE < MIB
+    assert low_speed([asked, writing], 100.0) == []
+    assert LOW_SPEED_BYTES < MIB
 
 
 def test_a_lane_that_waits_for_the_disk_is_kept() -> None:
     """However long: the line may be fast, and what it has brought meanwhile would be asked for again."""
-    silent = segment(0, 100, arrived=50, first=0.1, last=0.5)
-    moving = segment(100, 200, arrived=50, first=0.1, last=1.9)
+    silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
+    moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
     silent.writing = True
     assert to_reassign([silent], 2.0, 100.0, 0.1) is None
     assert stalled([silent, moving], 2.0, 0.1) == []
@@ -190,11 +192,11 @@ def test_a_lane_that_waits_for_the_disk_is_kept() -> None:
 
 def test_a_lane_that_nobody_looked_at_is_not_silent() -> None:
     """While this process had other things to do: its speed is what it was, too."""
-    late = segment(0, 100, arrived=50, first=0.1, last=0.6)
-    moving = segment(100, 200, arrived=50, first=0.1, last=3.0)
+    late = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.6)
+    moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=3.0)
     speed = late.speed()
     assert stalled([late, moving], 3.1, 0.1) == [late]
-    late.excuse(2.4)
+    late.shift_clock(2.4)
     assert stalled([late, moving], 3.1, 0.1) == []
     assert late.speed() == pytest.approx(speed)
 
@@ -238,19 +240,19 @@ def test_how_many_there_may_soon_be() -> None:
     limit = ConcurrencyLimit(8)
     assert limit.likely(0.0) == 8
     assert climb(limit, dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
-    assert (limit.likely(WINDOW * 6), limit.likely(SETTLED + WINDOW * 8)) == (1, 8)
+    assert (limit.likely(WINDOW * 6), limit.likely(RETRY_SECONDS + WINDOW * 8)) == (1, 8)
 
 
 def test_it_is_tried_again_later() -> None:
     """A line that was busy may be free a moment later."""
     limit = ConcurrencyLimit(2)
     assert climb(limit, {1: 1e6, 2: 1e6}, 1.0) == 1
-    received, now = 10_000_000.0, 1.0 + SETTLED
+    received, now = 10_000_000.0, 1.0 + RETRY_SECONDS
     for _ in range(40):
         now += 0.05
         received += 0.05 * limit.level * 1e6
         limit.observe(now, int(received), limit.level)
-    assert (limit.level, limit.settled) == (2, 2)
+    assert (limit.level, limit.proven_level) == (2, 2)
 
 
 def test_nothing_is_added_while_the_work_is_the_limit() -> None:
