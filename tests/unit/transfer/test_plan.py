@@ -4,15 +4,15 @@ import pytest
 
 from mirror.oci.ranges import Span
 from mirror.transfer.plan import (
-    LOW_SPEED_SECONDS,
+    COMMON_STALL_SECONDS,
     ENOUGH,
     FAST,
     FIRST_SPAN,
-    LOW_SPEED_BYTES,
     LONGEST_SPAN,
+    LOW_SPEED_BYTES,
+    LOW_SPEED_SECONDS,
     RETRY_SECONDS,
     SPAN_SECONDS,
-    COMMON_STALL_SECONDS,
     WINDOW,
     ConcurrencyLimit,
     Segment,
