@@ -44,7 +44,8 @@ class Completeness:
         if missing:
             failure = Failure.OFFLINE if upstream.offline else Failure.UNREACHABLE
             what = "is offline" if upstream.offline else f"gets no answer from {upstream.name}"
-            lacks = f"{missing} blobs of {repository}@{digest} are missing here"
+            blobs = "1 blob" if missing == 1 else f"{missing} blobs"
+            lacks = f"{blobs} of {repository}@{digest} {'is' if missing == 1 else 'are'} missing here"
             raise UpstreamError(failure, f"{lacks}, and this mirror {what}")
 
     async def _missing(self, repository: Repository, digest: Digest) -> int:

@@ -1,4 +1,4 @@
-"""`serve`: one process that does everything, or several and one that looks after them."""
+"""The `serve` command: run one process, or a supervisor and its workers."""
 
 import asyncio
 import gc
@@ -30,21 +30,22 @@ Announce = Callable[[Config, Sequence[str]], None]
 
 
 def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
-    """Serve until told to stop; the exit status. StoreError and OSError say what keeps it from starting.
+    """Serve until a signal ends it; return the exit status.
 
-    `load` reads the configuration again, ConfigError; `announce` is told the addresses when it is ready.
+    `load` reads the configuration again and raises ConfigError. `announce` is called with the addresses when
+    the mirror is ready. Raises StoreError and OSError with the reason why the mirror cannot start.
     """
     sockets = inherited_sockets()
     if config.server.processes() == 1:
         sockets = sockets or bind_all(config.server.listen)
-        asyncio.run(_alone(config, sockets, load, announce))
+        asyncio.run(_run_single(config, sockets, load, announce))
         return 0
     folder = environment().get("RUNTIME_DIRECTORY") or None
     with tempfile.TemporaryDirectory(prefix="registry-mirror-", dir=folder) as private:
-        return Supervisor(config, Hooks(load, _work, announce), sockets, Path(private)).run()
+        return Supervisor(config, Hooks(load, _run_worker, announce), sockets, Path(private)).run()
 
 
-async def _alone(
+async def _run_single(
     config: Config,
     sockets: Sequence[ListeningSocket],
     load: Callable[[], Config],
@@ -53,7 +54,7 @@ async def _alone(
     listeners = Listeners(sockets, config.server.tls())
     stop, tasks, loop = asyncio.Event(), Tasks(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_stop, number, stop)
+        loop.add_signal_handler(number, _on_stop, number, stop, config.server.shutdown_timeout)
     loop.add_signal_handler(
         signal.SIGHUP, lambda: tasks.spawn(_reload(config, load, listeners.tls), name="reload")
     )
@@ -72,40 +73,43 @@ async def _alone(
 
 
 def _tune_garbage_collector() -> None:
-    """What is here now stays, so the collector need not look at it again; and it comes less often.
+    """Exempt all present objects from collection, and collect less often.
 
-    At Python's own threshold (700 new objects) it takes an eighth of the processor time of small fills.
+    At Python's own threshold (700 new objects) the collector takes an eighth of the processor time of small
+    fills.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
-def _on_stop(number: int, stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT drains; the second ends the process where it stands."""
+def _on_stop(number: int, stop: asyncio.Event, seconds: float) -> None:
+    """Drain at the first SIGTERM or SIGINT; end the process at once at the second."""
     if stop.is_set():
-        os._exit(128 + number)  # fills resume from their maps at the next start
+        os._exit(128 + number)  # fills resume from their chunk maps at the next start
     notify("STOPPING=1")
-    log.info("stopping: finishing what is being sent, again to end at once")
+    log.info("stopping; a second signal ends the mirror at once", at_most_seconds=seconds)
     stop.set()
 
 
 async def _reload(config: Config, load: Callable[[], Config], tls: ssl.SSLContext | None) -> None:
-    """Renew the certificate for the connections to come. Everything else is made once, at the start."""
+    """Renew the certificate for later connections. Everything else is read once, at the start."""
     try:
         new = await asyncio.to_thread(load)
         key = new.server.tls_key
         if tls is not None and new.server.tls_certificate is not None and key is not None:
             await asyncio.to_thread(renew, tls, new.server.tls_certificate, key)
             log.info("certificate reloaded")
+        elif new == config:
+            log.info("reload: nothing to do, the configuration has not changed and there is no certificate")
     except (ConfigError, ValueError, OSError) as error:
-        log.error("the new configuration cannot be used, going on with the old one", reason=str(error))
+        log.error("new configuration unusable, the old one stays in effect", reason=str(error))
         return
     if new != config:
-        log.warning("what else has changed needs a restart, or server.workers of 2 or more from the start")
+        log.warning("configuration changed: restart to apply it (with server.workers of 2 or more, reload)")
 
 
-def _work(config: Config, spec: WorkerSpec) -> int:
-    """A worker's life."""
+def _run_worker(config: Config, spec: WorkerSpec) -> int:
+    """Run a worker from its fork to its end; return the exit status."""
     configure(config.log, sys.stderr)
     bind_context(worker=spec.number)
     try:
@@ -122,22 +126,22 @@ async def _serve(config: Config, spec: WorkerSpec) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(STOP, stop.set)
     loop.add_signal_handler(RETIRE, listeners.retire_requested.set)
-    loop.add_reader(spec.parent, partial(_orphaned, spec.parent, stop))
+    loop.add_reader(spec.parent, partial(_stop_without_parent, spec.parent, stop))
     service = await Service.open(config)
     _tune_garbage_collector()
     try:
         await service.join_workers(MultiprocessMetrics(spec.folder, spec.number, service.metric_families))
-        await serve(service, config, lambda _: _tell(spec.ready), stop, listeners)
+        await serve(service, config, lambda _: _report_ready(spec.ready), stop, listeners)
     finally:
         await service.close()
 
 
-def _tell(ready: int) -> None:
+def _report_ready(ready: int) -> None:
     os.write(ready, b"\n")
     os.close(ready)
 
 
-def _orphaned(parent: int, stop: asyncio.Event) -> None:
-    """The parent is gone without a word; the next one needs the listening sockets."""
+def _stop_without_parent(parent: int, stop: asyncio.Event) -> None:
+    """Stop when the parent died without a signal: its successor needs the addresses."""
     asyncio.get_running_loop().remove_reader(parent)
     stop.set()

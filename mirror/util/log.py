@@ -69,7 +69,7 @@ _debug = True
 
 
 def debug_enabled() -> bool:
-    """Whether debug lines are written; True until `configure` says otherwise."""
+    """Return whether debug lines are written; True until `configure` says otherwise."""
     return _debug
 
 

@@ -106,11 +106,13 @@ class App:
         """Wait for running requests, at most `seconds`."""
         self._closing = self.probes.draining = True
         self.response_cache.close()
+        if self._running:
+            log.info("finishing responses", responses=self._running, at_most_seconds=seconds)
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            log.warning("closing connections that did not finish in time", requests=self._running)
+            log.warning("responses not finished in time, closing their connections", requests=self._running)
 
     async def _respond(self, record: RequestRecord) -> web.StreamResponse:
         try:

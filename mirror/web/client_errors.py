@@ -57,7 +57,7 @@ def client_error(error: UpstreamError | StoreError, target: Target, when: WhenUn
 
 
 def _tries_elsewhere(target: Target, when: WhenUnavailable) -> bool:
-    """Whether the client has another registry to try after a 404."""
+    """Return whether the client has another registry to try after a 404."""
     if when == "auto":
         return target.via is not Via.PREFIX
     return when == "next"

@@ -5,6 +5,7 @@ import json
 from aiohttp import web
 
 from mirror.service import Service
+from mirror.web.responses import SERVER
 
 
 class Probes:
@@ -24,7 +25,7 @@ class Probes:
 
     async def _health(self) -> web.Response:
         """Answer 200: the process is alive and its event loop turns."""
-        return web.Response(text="ok\n")
+        return web.Response(text="ok\n", headers=SERVER)
 
     async def _ready(self) -> web.Response:
         """Answer 200 while requests may be sent here, 503 during the drain.
@@ -38,8 +39,9 @@ class Probes:
             "upstreams": self._service.upstreams(),
         }
         body = json.dumps(state).encode()
-        return web.Response(status=503 if self.draining else 200, body=body, content_type="application/json")
+        status = 503 if self.draining else 200
+        return web.Response(status=status, body=body, content_type="application/json", headers=SERVER)
 
     async def _metrics(self) -> web.Response:
         body, content_type = await self._service.exposition()
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        return web.Response(body=body, headers={**SERVER, "Content-Type": content_type})

@@ -60,13 +60,15 @@ class RequestProtocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer a request that is not HTTP with an OCI error, without a traceback: the client erred."""
         if status >= 500:
-            return super().handle_error(request, status, exc, message)
+            response = super().handle_error(request, status, exc, message)
+            response.headers.update(responses.SERVER)
+            return response
         record = RequestRecord(request)
         failure = RegistryError(Code.UNSUPPORTED, _reason(exc, message or ""), status=status)
-        response = responses.error(record, failure)
-        response.force_close()
+        refusal = responses.error(record, failure)
+        refusal.force_close()
         record.report(self._metrics)
-        return response
+        return refusal
 
 
 class ProtocolFactory(web.Server):
@@ -125,7 +127,7 @@ def _reason(error: BaseException | None, message: str) -> str:
 
 
 def _is_one_head(data: bytes) -> bool:
-    """Whether `data` is exactly one request without a body."""
+    """Return whether `data` is exactly one request without a body."""
     if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\n\r\n") != len(data) - 3 or b"\n\n" in data:
         return False
     lower = data.lower()

@@ -37,7 +37,7 @@ def new_id() -> str:
 
 
 class RequestRecord:
-    """What is known of a request, filled in while it is answered and reported once, at the end.
+    """Facts about one request, filled in while the request is answered, and reported once at the end.
 
     `removal_epoch`: the store's (`mirror.store.invalidation`) when the request came.
     """

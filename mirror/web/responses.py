@@ -14,7 +14,8 @@ from mirror.web.request_log import RequestRecord
 from mirror.web.sendfile import BodySender
 
 BLOB_TYPE = "application/octet-stream"
-COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Server": "registry-mirror"}
+SERVER = {"Server": "registry-mirror"}
+COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", **SERVER}
 
 
 def buffered(
@@ -68,7 +69,7 @@ def content_headers(digest: Digest) -> dict[str, str]:
 
 
 def matches(condition: str | None, digest: Digest) -> bool:
-    """Whether an If-None-Match names the digest (RFC 9110 13.1.2: weak comparison)."""
+    """Return whether an If-None-Match names the digest (RFC 9110 13.1.2: weak comparison)."""
     if condition is None:
         return False
     tags = [each.strip().removeprefix("W/") for each in condition.split(",")]

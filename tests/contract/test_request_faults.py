@@ -1,4 +1,4 @@
-"""What clients see when the upstream fails: the requests that follow a failure, each with its answer."""
+"""Client-visible behaviour of a failing upstream: requests after a failure, and their responses."""
 
 import json
 from collections.abc import AsyncIterator
@@ -27,14 +27,12 @@ async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
 
 def code(reply: Reply) -> str:
     assert reply.header("content-type") == "application/json"
-    said: str = json.loads(reply.body)["errors"][0]["code"]
-    return said
+    code: str = json.loads(reply.body)["errors"][0]["code"]
+    return code
 
 
-async def test_a_transfer_that_cannot_be_healed_is_resumed_by_the_client(
-    fake: FakeRegistry, mirror: Running
-) -> None:
-    """A short body that ends with FIN, which containerd and podman resume; with RST they would give up."""
+async def test_broken_transfer_can_be_resumed_by_the_client(fake: FakeRegistry, mirror: Running) -> None:
+    """A short body ends with FIN, which containerd and podman resume; at RST both would give up."""
     image = fake.add_image("library/x", "t", [BIG])
     await get(mirror.address, f"{ROOT}/manifests/t{NS}")
     fake.fault(Fault(cut_at=LARGE // 2), image.layers[0], "GET")
@@ -49,8 +47,8 @@ async def test_a_transfer_that_cannot_be_healed_is_resumed_by_the_client(
     assert cut.body + rest.body == BIG
 
 
-async def test_wrong_bytes_are_never_whole(fake: FakeRegistry, mirror: Running) -> None:
-    """Nobody can commit them, they are not kept, and the next request is answered from a new download."""
+async def test_wrong_bytes_are_never_complete(fake: FakeRegistry, mirror: Running) -> None:
+    """No client can commit wrong bytes, the cache drops them, and the next request starts a new download."""
     image = fake.add_image("library/x", "t", [BIG])
     await get(mirror.address, f"{ROOT}/manifests/t")
     fake.fault(Fault(data=flipped(BIG, at=1)), image.layers[0], times=1)
@@ -62,8 +60,10 @@ async def test_wrong_bytes_are_never_whole(fake: FakeRegistry, mirror: Running) 
 
 
 @pytest.mark.parametrize("content", ["manifests/t", "blobs/sha256:" + "0" * 64])
-async def test_silence_is_an_answer_in_time(fake: FakeRegistry, tmp_path: Path, content: str) -> None:
-    """An upstream that never answers: 404 for whoever can go on, 504 for whoever cannot."""
+async def test_silent_upstream_gets_an_error_in_time(
+    fake: FakeRegistry, tmp_path: Path, content: str
+) -> None:
+    """A client that can try another registry gets 404, any other client 504."""
     async with mirror_of(fake, tmp_path / "cache", server={"header_timeout": 0.05}) as mirror:
         gates = [fake.hold("/v2/", after=-1, method=method) for method in ("GET", "HEAD")]
         by_ns = await get(mirror.address, f"{ROOT}/{content}{NS}")
@@ -75,23 +75,23 @@ async def test_silence_is_an_answer_in_time(fake: FakeRegistry, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("path", [f"{ROOT}/manifests/t", f"{ROOT}/manifests/t{NS}", f"{PREFIX}/manifests/t"])
-async def test_a_rate_limit_does_not_matter_for_a_tag_that_is_cached(
+async def test_rate_limit_with_a_cached_tag_serves_stale(
     fake: FakeRegistry, mirror: Running, path: str
 ) -> None:
-    """The stale entry, which says that it is; for HEAD and GET, however the client came."""
+    """HEAD and GET get the stale entry, marked as stale, on every route."""
     image = fake.add_image("library/x", "t", [b"a"])
     await get(mirror.address, path)
     fake.fault(Fault(status=429), "/manifests/", times=2)
     reply = await get(mirror.address, path)
     assert (reply.status, reply.body) == (200, image.manifest_data)
-    told = await head(mirror.address, path)
-    assert told.header("docker-content-digest") == str(image.manifest)
-    for each in (reply, told):
+    checked = await head(mirror.address, path)
+    assert checked.header("docker-content-digest") == str(image.manifest)
+    for each in (reply, checked):
         assert each.header("warning").startswith("110 ")
 
 
-async def test_a_rate_limit_without_anything_cached(fake: FakeRegistry, mirror: Running) -> None:
-    """By name 429 with the upstream's own Retry-After; as a mirror 404, at which nobody sleeps."""
+async def test_rate_limit_without_a_cached_tag(fake: FakeRegistry, mirror: Running) -> None:
+    """The prefix gives 429 and the upstream's Retry-After, a mirror request 404 and no wait."""
     fake.fault(Fault(status=429, headers={"Retry-After": "17"}), "/manifests/", times=2)
     by_ns = await get(mirror.address, f"{ROOT}/manifests/t{NS}")
     assert (by_ns.status, code(by_ns), "retry-after" in by_ns.headers) == (404, "MANIFEST_UNKNOWN", False)
@@ -100,8 +100,8 @@ async def test_a_rate_limit_without_anything_cached(fake: FakeRegistry, mirror: 
     assert by_prefix.header("retry-after") == "17"
 
 
-async def test_a_rate_limit_can_be_a_404_by_configuration(fake: FakeRegistry, tmp_path: Path) -> None:
-    """`when_unavailable = "next"`, whatever the way."""
+async def test_rate_limit_is_404_with_when_unavailable_next(fake: FakeRegistry, tmp_path: Path) -> None:
+    """`when_unavailable = "next"` gives 404 on every route."""
     async with mirror_of(fake, tmp_path / "cache", server={"when_unavailable": "next"}) as mirror:
         fake.fault(Fault(status=429), "/manifests/")
         assert (await get(mirror.address, f"{PREFIX}/manifests/t")).status == 404

@@ -1,4 +1,4 @@
-"""What real clients send, replayed on the wire: each test is the sequence of one client."""
+"""Request sequences of real clients, replayed on the wire: one client per test."""
 
 import asyncio
 import email
@@ -42,7 +42,7 @@ class Multiarch:
 
 
 def is_manifest(reply: Reply, data: bytes, media_type: str) -> bool:
-    """Everything that clients check on a manifest."""
+    """Check all that clients check on a manifest."""
     digest = str(Digest.of(data))
     return (
         (reply.status, reply.body) == (200, data)
@@ -119,7 +119,7 @@ async def test_dockerd_20_asks_for_schema_1_too(fake: FakeRegistry, mirror: Runn
 
 @pytest.mark.parametrize("ns", ["docker.io", "registry-1.docker.io", "index.docker.io"])
 async def test_containerd_asks_with_ns_and_never_pings(fake: FakeRegistry, mirror: Running, ns: str) -> None:
-    """HEAD, then GET by digest, then blobs, with `ns`, one Accept line, and encodings nobody must apply."""
+    """HEAD, then GET by digest, then blobs, with `ns`, one Accept line, and encodings not to apply."""
     image = fake.add_image("library/x", "t", some_layers(2))
     reply = await head(mirror.address, f"/v2/library/x/manifests/t?ns={ns}", ONE_LINE)
     assert is_head_of(reply, image.manifest_data, OCI_MANIFEST)
@@ -135,15 +135,15 @@ async def test_containerd_asks_with_ns_and_never_pings(fake: FakeRegistry, mirro
 
 
 async def test_containerd_asks_for_a_manifest_among_the_blobs(fake: FakeRegistry, mirror: Running) -> None:
-    """`HEAD .../blobs/<manifest digest>` is answered for a manifest that is here."""
+    """`HEAD .../blobs/<manifest digest>` is answered for a cached manifest."""
     image = fake.add_image("library/x", "t", some_layers(1))
     await get(mirror.address, "/v2/library/x/manifests/t?ns=docker.io")
     reply = await head(mirror.address, f"/v2/library/x/blobs/{image.manifest}?ns=docker.io")
     assert is_head_of(reply, image.manifest_data, "application/octet-stream")
 
 
-async def test_containerd_with_an_ns_that_is_not_configured_goes_on(mirror: Running) -> None:
-    """An unknown namespace, here with a port, is a clear 404 and dials nobody."""
+async def test_containerd_gets_404_for_an_unknown_ns(mirror: Running) -> None:
+    """An unknown namespace, here with a port, is a clear 404, and nothing is dialled."""
     reply = await get(mirror.address, "/v2/org/x/manifests/t?ns=reg.example:5000", ONE_LINE)
     assert (reply.status, error_code(reply)) == (404, "NAME_UNKNOWN")
     assert b"reg.example:5000" in reply.body
@@ -152,7 +152,7 @@ async def test_containerd_with_an_ns_that_is_not_configured_goes_on(mirror: Runn
 async def test_containerd_fetches_a_layer_in_parallel_during_the_fill(
     fake: FakeRegistry, mirror: Running
 ) -> None:
-    """Open-ended ranges on connections that are closed after a chunk: 206 each, one transfer upstream."""
+    """Open-ended ranges, each closed after a chunk, get 206, with one transfer upstream."""
     image = fake.add_image("library/x", "t", [BIG])
     chunk = 10 * CHUNK
     gate = fake.hold(image.layers[0], after=CHUNK)
@@ -175,7 +175,7 @@ async def test_containerd_fetches_a_layer_in_parallel_during_the_fill(
 
 
 async def test_containerd_2_1_0_sends_a_range_on_manifests(fake: FakeRegistry, mirror: Running) -> None:
-    """`Range: bytes=0-` on a manifest: all of it, with 200."""
+    """`Range: bytes=0-` on a manifest gets the whole manifest, with 200."""
     image = fake.add_image("library/x", "t", some_layers(1))
     reply = await get(
         mirror.address, f"/v2/library/x/manifests/{image.manifest}?ns=docker.io", "Range: bytes=0-"
@@ -203,7 +203,7 @@ async def test_podman_gets_by_tag_and_asks_for_signatures(fake: FakeRegistry, mi
 async def test_podman_asks_for_many_ranges_of_a_layer(
     fake: FakeRegistry, mirror: Running, count: int
 ) -> None:
-    """zstd:chunked: as many parts as ranges, in the order asked, in header lines of more than 8 KiB."""
+    """zstd:chunked gets as many parts as ranges, in order, with header lines of more than 8 KiB."""
     image = fake.add_image("library/x", "t", [BIG])
     path = f"/v2/library/x/blobs/{image.layers[0]}"
     starts = range(0, count * 4000, 4000)
@@ -219,7 +219,7 @@ async def test_podman_asks_for_many_ranges_of_a_layer(
 
 
 async def test_podman_never_sees_416_for_several_ranges(fake: FakeRegistry, mirror: Running) -> None:
-    """One of several ranges is beyond the end: everything, with 200, which podman can use."""
+    """Podman gets the whole blob, with 200, when one of several ranges is beyond the end."""
     image = fake.add_image("library/x", "t", some_layers(1))
     reply = await get(
         mirror.address, f"/v2/library/x/blobs/{image.layers[0]}", "Range: bytes=0-1,99999999-99999999"
@@ -228,7 +228,7 @@ async def test_podman_never_sees_416_for_several_ranges(fake: FakeRegistry, mirr
 
 
 async def test_buildkit_comes_by_prefix_with_ns(fake: FakeRegistry, mirror: Running) -> None:
-    """`/v2/<prefix>/...` with ns, and blobs long after the manifest, four at once."""
+    """BuildKit asks `/v2/<prefix>/...` with ns, and for four blobs at once long after the manifest."""
     image = fake.add_image("library/x", "t", some_layers(4))
     base = "/v2/docker.io/library/x"
     reply = await head(mirror.address, f"{base}/manifests/t?ns=docker.io", ONE_LINE)
@@ -241,7 +241,7 @@ async def test_buildkit_comes_by_prefix_with_ns(fake: FakeRegistry, mirror: Runn
 
 
 async def test_crane_and_cosign_list_and_look_for_signatures(fake: FakeRegistry, mirror: Running) -> None:
-    """Tags in pages whose Link stays on the mirror, referrers as an exact OCI index, 404 for the rest."""
+    """Tags come in pages whose Link stays on the mirror, referrers as an exact OCI index, the rest is 404."""
     image = fake.add_image("library/x", "t", some_layers(1))
     for tag in ("a", "b", "c"):
         fake.repository("library/x").tags[tag] = str(image.manifest)
@@ -278,7 +278,7 @@ async def test_regclient_resumes_one_past_the_end(fake: FakeRegistry, mirror: Ru
 
 
 async def test_oras_pulls_a_chart(fake: FakeRegistry, mirror: Running) -> None:
-    """HEAD the tag, GET by digest with the one type it has, blobs with length and digest, no referrers."""
+    """HEAD of the tag, GET by digest with one media type, blobs with length and digest, no referrers."""
     image = fake.add_image("org/chart", "1.0", some_layers(1))
     base = "/v2/docker.io/org/chart"
     assert is_head_of(await head(mirror.address, f"{base}/manifests/1.0"), image.manifest_data, OCI_MANIFEST)
@@ -293,8 +293,8 @@ async def test_oras_pulls_a_chart(fake: FakeRegistry, mirror: Running) -> None:
     assert json.loads((await get(mirror.address, f"{base}/tags/list")).body)["tags"] == ["1.0"]
 
 
-async def test_docker_29_looks_at_attestations(fake: FakeRegistry, mirror: Running) -> None:
-    """The attestation manifest, what refers to it, and the referrers tag, which is not there."""
+async def test_docker_29_asks_for_attestations(fake: FakeRegistry, mirror: Running) -> None:
+    """Docker gets the attestation manifest, its referrers, and a 404 for the referrers tag."""
     Multiarch(fake)
     attestation = image_manifest(b"{}", [b"{}"])
     fake.add_blob("library/x", b"{}")
@@ -310,17 +310,18 @@ async def test_docker_29_looks_at_attestations(fake: FakeRegistry, mirror: Runni
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE"])
-async def test_whoever_pushes_is_told_where_to(mirror: Running, method: str) -> None:
-    """Writing is 405 UNSUPPORTED, with Allow and a sentence."""
+async def test_push_is_refused_with_advice(mirror: Running, method: str) -> None:
+    """A write gets 405 UNSUPPORTED with Allow, and says what to do instead: for DELETE, `rm`."""
     async with await Wire.open(mirror.address) as wire:
         wire.send(method, "/v2/library/x/blobs/uploads/", ["Content-Length: 0"])
         reply = await wire.reply()
     assert (reply.status, error_code(reply), reply.header("allow")) == (405, "UNSUPPORTED", "GET, HEAD")
     assert b"mirror" in reply.body
+    assert (b"registry-mirror rm IMAGE" in reply.body) is (method == "DELETE")
 
 
 async def test_a_second_pull_does_not_touch_the_upstream(fake: FakeRegistry, mirror: Running) -> None:
-    """Everything of a pull that was done once comes from the cache, by whatever client."""
+    """A repeated pull comes from the cache, whichever client repeats it."""
     image = fake.add_image("library/x", "t", some_layers(3))
 
     async def pull(client: Running, image: FakeImage) -> list[bytes]:

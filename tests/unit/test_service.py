@@ -101,7 +101,7 @@ async def test_eviction_is_reported_with_its_reason(tmp_path: Path) -> None:
 
 
 async def test_shortage_of_room_is_reported_at_start_and_in_readyz(tmp_path: Path) -> None:
-    """Where min_free leaves nothing: one warning, an entry in /readyz (status 200), and a metric."""
+    """One warning where min_free leaves nothing, an entry in /readyz (status 200), and a metric."""
     config = configured(tmp_path, {"docker.io": "http://127.0.0.1:9"})
     cache = config.cache.model_copy(update={"min_free": Amount(percent=100)})
     with capture_logs() as lines:

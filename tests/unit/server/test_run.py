@@ -1,4 +1,4 @@
-"""One process, or several; how they behave is in test_cli.py and in tests/e2e/test_workers.py."""
+"""Reloading in one process; tests/unit/cli/test_app.py and tests/e2e/test_workers.py run whole mirrors."""
 
 import asyncio
 from pathlib import Path
@@ -21,8 +21,8 @@ def config_of(folder: Path, server_file: Path | None, **server: object) -> Confi
     return config.model_copy(update={"server": section})
 
 
-async def test_one_process_takes_up_a_certificate_and_nothing_else(tmp_path: Path) -> None:
-    """What else has changed is said to need a restart."""
+async def test_reload_renews_the_certificate_only(tmp_path: Path) -> None:
+    """Other changes get a warning that they need a restart."""
     authority = await asyncio.to_thread(Authority, tmp_path)
     old = await asyncio.to_thread(config_of, tmp_path, authority.server_file)
     new = await asyncio.to_thread(config_of, tmp_path, authority.server_file, header_timeout=1)
@@ -34,8 +34,8 @@ async def test_one_process_takes_up_a_certificate_and_nothing_else(tmp_path: Pat
     assert "restart" in lines[-1]["event"]
 
 
-async def test_a_plain_process_has_no_certificate_to_take_up(tmp_path: Path) -> None:
-    """That one is given to it is a change like any other."""
+async def test_reload_without_tls_cannot_add_tls(tmp_path: Path) -> None:
+    """A certificate in the new configuration is a change like any other."""
     authority = await asyncio.to_thread(Authority, tmp_path)
     plain = await asyncio.to_thread(config_of, tmp_path, None)
     encrypted = await asyncio.to_thread(config_of, tmp_path, authority.server_file)
@@ -45,9 +45,18 @@ async def test_a_plain_process_has_no_certificate_to_take_up(tmp_path: Path) -> 
     assert "restart" in line["event"]
 
 
+async def test_reload_without_anything_to_do_says_so(tmp_path: Path) -> None:
+    """An unchanged configuration without a certificate: one line, at level info."""
+    config = await asyncio.to_thread(config_of, tmp_path, None)
+    with capture_logs() as lines:
+        await _reload(config, lambda: config, None)
+    (line,) = lines
+    assert (line["log_level"], "nothing to do" in line["event"]) == ("info", True)
+
+
 @pytest.mark.parametrize("error", [ConfigError("file x: nonsense"), OSError("gone")])
-async def test_a_wrong_configuration_is_told_and_forgotten(tmp_path: Path, error: Exception) -> None:
-    """The old certificate stays."""
+async def test_reload_of_a_wrong_configuration_is_reported(tmp_path: Path, error: Exception) -> None:
+    """The old certificate stays in use."""
     config = await asyncio.to_thread(config_of, tmp_path, None)
 
     def load() -> Config:

@@ -1,9 +1,9 @@
-"""The parent of workers; what it does with processes is in tests/e2e/test_workers.py."""
+"""The supervisor's pure part; tests/e2e/test_workers.py covers its processes."""
 
 from mirror.server.supervisor import LONGEST_PAUSE, restart_delay
 
 
-def test_the_first_death_costs_no_pause() -> None:
-    """A worker that dies once is replaced at once; one that dies again and again more and more slowly."""
+def test_restart_delay_grows_with_early_deaths() -> None:
+    """The first early death has no delay; the delay of later ones doubles up to LONGEST_PAUSE."""
     assert [restart_delay(lives) for lives in range(6)] == [0, 0, 0.5, 1, 2, 4]
     assert restart_delay(1000) == LONGEST_PAUSE

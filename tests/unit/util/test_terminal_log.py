@@ -84,7 +84,7 @@ def written(*, colors: bool = False, level: str = "info", event: str = "", **fie
     ],
 )
 def test_access_line_is_short(changes: dict[str, object], line: str) -> None:
-    """The line has the time, what was asked, by whom, outcome, bytes and duration, without key names."""
+    """The line has the time, content, outcome, bytes and duration, without key names."""
     assert re.sub(f"^{TIME} ", "", written(**access(**changes))) == line
 
 

@@ -1,4 +1,4 @@
-"""What a client is told: the failure table of the design, for every way a client can come."""
+"""Client errors: the failure table of docs/architecture.md, for every way a client can name the upstream."""
 
 import pytest
 
@@ -30,8 +30,8 @@ HONEST = {
 @pytest.mark.parametrize("failure", Failure)
 @pytest.mark.parametrize("via", Via)
 @pytest.mark.parametrize("when", ["auto", "next", "honest"])
-def test_next_place_or_the_truth(failure: Failure, via: Via, when: WhenUnavailable) -> None:
-    """404 for whoever has another place to go; the status for whoever came by name. Never a challenge."""
+def test_client_error_by_failure_and_route(failure: Failure, via: Via, when: WhenUnavailable) -> None:
+    """A client with another registry to try gets 404, any other the status. Never a challenge."""
     error = client_error(UpstreamError(failure, "what happened"), target(via), when)
     honest = when == "honest" or (when == "auto" and via is Via.PREFIX)
     assert error.status == (HONEST[failure] if honest else 404)
@@ -49,7 +49,7 @@ def test_next_place_or_the_truth(failure: Failure, via: Via, when: WhenUnavailab
         (TargetKind.REFERRERS, Code.MANIFEST_UNKNOWN),
     ],
 )
-def test_what_is_missing_has_its_code(kind: TargetKind, code: Code) -> None:
+def test_client_error_code_by_kind_of_content(kind: TargetKind, code: Code) -> None:
     """Final codes: with UNKNOWN or UNAVAILABLE some clients would ask the same again.
 
     Referrers are not NAME_UNKNOWN: oras then gives up, where it should look for the referrers tag.
@@ -59,15 +59,15 @@ def test_what_is_missing_has_its_code(kind: TargetKind, code: Code) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(7.4, "8"), (0.2, "1"), (None, str(DEFAULT_RETRY_AFTER))])
-def test_rate_limits_say_what_to_wait_for(seconds: float | None, header: str) -> None:
-    """The upstream's own word, or something that makes sense."""
+def test_rate_limit_error_has_retry_after(seconds: float | None, header: str) -> None:
+    """Retry-After is the upstream's, rounded up, or the default."""
     limited = UpstreamError(Failure.RATE_LIMITED, "x", retry_after=seconds)
     error = client_error(limited, target(Via.PREFIX), "auto")
     assert error.headers == {"Retry-After": header}
 
 
-def test_a_bad_disk_is_ours() -> None:
-    """By name 503; as a mirror 404, so that the pull goes on elsewhere."""
+def test_store_error_status() -> None:
+    """The prefix gives 503, a mirror request 404, so that the pull goes on at another registry."""
     for via, status in ((Via.PREFIX, 503), (Via.NS, 404)):
         error = client_error(StoreError("disk full"), target(via), "auto")
         assert error.status == status

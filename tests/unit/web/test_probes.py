@@ -1,8 +1,10 @@
-"""Probes: alive, ready, and counted."""
+"""Probes: health, readiness and metrics."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault
@@ -12,7 +14,7 @@ from tests.running import Running, configured, serving
 from tests.wire import get, head
 
 
-async def test_alive_and_ready(mirror: Running) -> None:
+async def test_healthz_and_readyz_answer(mirror: Running) -> None:
     """/healthz and /readyz answer GET and HEAD."""
     assert (await get(mirror.address, "/healthz")).body == b"ok\n"
     assert (await head(mirror.address, "/healthz")).status == 200
@@ -21,16 +23,24 @@ async def test_alive_and_ready(mirror: Running) -> None:
     assert (await head(mirror.address, "/readyz")).status == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/v2/", "/v2/library/x/manifests/no", "/x"]
+)
+async def test_server_header_is_the_same_everywhere(mirror: Running, path: str) -> None:
+    """Probes, content and errors name the program, and not its libraries with their versions."""
+    assert (await get(mirror.address, path)).header("server") == "registry-mirror"
+
+
 def source(readyz: bytes) -> dict[str, Any]:
-    """What is said of docker.io's own endpoint."""
+    """Return the entry of docker.io's own endpoint."""
     found: dict[str, Any] = json.loads(readyz)["upstreams"]["docker.io"]["sources"][0]
     return found
 
 
-async def test_ready_tells_how_the_upstreams_are(
+async def test_readyz_has_the_state_of_upstreams(
     mirror: Running, image: FakeImage, hub: FakeRegistry
 ) -> None:
-    """By source, whether it is used; by account, what is said to be left. It is ready all the same."""
+    """Each source has its breaker, each account its budget; a bad state does not change the status."""
     unknown = {"limit": None, "remaining": None, "window": None, "source": None}
     assert json.loads((await get(mirror.address, "/readyz")).body)["upstreams"]["quay.io"] == {
         "offline": False,
@@ -65,16 +75,16 @@ async def test_ready_tells_how_the_upstreams_are(
     assert source((await get(mirror.address, "/readyz")).body)["breaker"] == "half_open"
 
 
-async def test_ready_without_a_network(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Serving what is here is what it is for."""
+async def test_readyz_is_ready_when_offline(hub: FakeRegistry, tmp_path: Path) -> None:
+    """An offline mirror is ready: it serves its cache."""
     config = configured(tmp_path, {"docker.io": hub.url}, server={"offline": True})
     async with serving(config) as mirror:
         ready = await get(mirror.address, "/readyz")
         assert (ready.status, json.loads(ready.body)["upstreams"]["docker.io"]["offline"]) == (200, True)
 
 
-async def test_metrics_tell_what_is_left(mirror: Running, image: FakeImage, hub: FakeRegistry) -> None:
-    """By upstream and account, as long as it is known; an old number is not shown."""
+async def test_metrics_of_the_rate_limit(mirror: Running, image: FakeImage, hub: FakeRegistry) -> None:
+    """Limit and remaining requests, by upstream and account; an outdated number is left out."""
     hub.limit = RateLimit(20)
     await get(mirror.address, "/v2/library/x/manifests/t")
     labels = '{account="anonymous",upstream="docker.io"}'
@@ -88,7 +98,7 @@ async def test_metrics_tell_what_is_left(mirror: Running, image: FakeImage, hub:
 
 
 async def test_metrics_count_requests_bytes_and_the_cache(mirror: Running, image: FakeImage) -> None:
-    """What was asked, sent, received and is kept; never a repository in a label."""
+    """Requests, bytes sent and received, and the cache's size; never a repository in a label."""
     await get(mirror.address, "/v2/library/x/manifests/t")
     for _ in range(2):
         await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}")
@@ -109,6 +119,6 @@ async def test_metrics_count_requests_bytes_and_the_cache(mirror: Running, image
 
 
 async def test_probes_are_not_counted_as_requests(mirror: Running) -> None:
-    """A scrape every few seconds must not drown what clients do."""
+    """A scrape every few seconds must not hide the clients' requests."""
     await get(mirror.address, "/healthz")
     assert "registry_mirror_requests_total{" not in (await get(mirror.address, "/metrics")).body.decode()

@@ -1,4 +1,4 @@
-"""Connections: what is no HTTP, and what is one head."""
+"""Connections: requests that are not HTTP, and requests that are one head."""
 
 import json
 import logging
@@ -27,10 +27,10 @@ HEAD = request_head("GET", "/v2/x")
     ],
     ids=["no host", "tls", "control", "no colon", "method", "long"],
 )
-async def test_what_is_no_http_is_an_oci_error(
+async def test_malformed_request_gets_an_oci_error(
     mirror: Running, sent: bytes, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """400 with a reason, counted, one line in the log, no traceback, and nothing of what was sent."""
+    """400 with a reason, counted, one line in the log, no traceback, and no byte of the request."""
     with capture_logs() as lines:
         async with await Wire.open(mirror.address) as wire:
             wire.writer.write(sent)
@@ -51,8 +51,8 @@ async def test_what_is_no_http_is_an_oci_error(
 
 
 @pytest.mark.parametrize("data", [HEAD, request_head("HEAD", "/v2/x", ["Accept: */*"])])
-def test_one_head(data: bytes) -> None:
-    """From the method to the empty line."""
+def test_is_one_head(data: bytes) -> None:
+    """One head reaches from the method to the empty line."""
     assert _is_one_head(data)
 
 
@@ -73,6 +73,6 @@ def test_one_head(data: bytes) -> None:
         request_head("GET", "/v2/x", ["Upgrade: h2c"]),
     ],
 )
-def test_not_one_head(data: bytes) -> None:
-    """Several, a part of one, one with more to come, or line ends that can be read in two ways."""
+def test_is_not_one_head(data: bytes) -> None:
+    """Several heads, a part of one, one with a body, or ambiguous line ends."""
     assert not _is_one_head(data)

@@ -1,4 +1,4 @@
-"""The registry API: four ways to say which upstream, and what clients are told when it fails."""
+"""The registry API: four ways to name the upstream, and the errors when the upstream fails."""
 
 import asyncio
 import json
@@ -22,8 +22,8 @@ def error(reply: Reply) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("path", ["/v2", "/v2/", "/quay.io/v2/", "/v2/quay.io/", "/v2/?ns=quay.io"])
-async def test_the_base_answers_everywhere(mirror: Running, path: str) -> None:
-    """200, JSON, and the version header that Docker looks for; never a challenge."""
+async def test_base_answers_on_every_path(mirror: Running, path: str) -> None:
+    """The base is 200, JSON, with the version header that Docker looks for, and never a challenge."""
     reply = await get(mirror.address, path)
     assert (reply.status, reply.body) == (200, b"{}")
     assert reply.header("docker-distribution-api-version") == "registry/2.0"
@@ -44,10 +44,10 @@ async def test_the_base_answers_everywhere(mirror: Running, path: str) -> None:
         ("HTTP://mirror.test/v2/docker.io/x/manifests/t?a=b", "X: absolute form and prefix"),
     ],
 )
-async def test_four_ways_lead_to_one_cache(
+async def test_upstream_names_lead_to_one_cache_entry(
     mirror: Running, hub: FakeRegistry, image: FakeImage, path: str, header: str
 ) -> None:
-    """However the upstream is named, it is the same repository and the same entry."""
+    """Each way to name the upstream leads to the same repository and the same cache entry."""
     await get(mirror.address, "/v2/library/x/manifests/t")
     reply = await get(mirror.address, path, header)
     assert reply.body == image.manifest_data
@@ -72,16 +72,16 @@ async def test_four_ways_lead_to_one_cache(
         ("/v1/_ping", (404, "NAME_UNKNOWN")),
     ],
 )
-async def test_what_does_not_parse_is_refused_and_never_dialled(
+async def test_invalid_request_is_refused_without_dialling(
     mirror: Running, hub: FakeRegistry, path: str, expected: tuple[int, str]
 ) -> None:
-    """An OCI error with the right code, and no request goes out (invariant 7)."""
+    """The client gets an OCI error with the right code, and no request goes out (invariant 7)."""
     assert error(await get(mirror.address, path)) == expected
     assert hub.log == []
 
 
-async def test_an_error_of_a_head_has_the_status_alone(mirror: Running, image: FakeImage) -> None:
-    """HEAD has no body, and the length that the GET's would have."""
+async def test_head_error_has_no_body(mirror: Running, image: FakeImage) -> None:
+    """The response to HEAD has no body, but the Content-Length of the GET's."""
     reply = await head(mirror.address, "/v2/library/x/manifests/nothing")
     assert reply.status == 404
     assert int(reply.header("content-length")) > 20
@@ -91,10 +91,10 @@ async def test_an_error_of_a_head_has_the_status_alone(mirror: Running, image: F
 @pytest.mark.parametrize(
     ("status", "by_prefix"), [(401, 404), (403, 404), (404, 404), (429, 429), (500, 502), (418, 502)]
 )
-async def test_a_failing_upstream_by_root_and_by_prefix(
+async def test_failing_upstream_by_root_and_by_prefix(
     mirror: Running, hub: FakeRegistry, path: str, status: int, by_prefix: int
 ) -> None:
-    """By root 404, on which every client moves on; by prefix the truth. Never a challenge."""
+    """The root path gives 404, at which every client moves on, the prefix the status. Never a challenge."""
     hub.fault(Fault(status=status, headers={"WWW-Authenticate": 'Basic realm="x"'}), times=4)
     by_root = await get(mirror.address, path)
     prefixed = await get(mirror.address, path.replace("/v2/", "/v2/docker.io/"))
@@ -108,7 +108,7 @@ async def test_a_failing_upstream_by_root_and_by_prefix(
 async def test_when_unavailable_overrides(
     hub: FakeRegistry, tmp_path: Path, when: str, root: int, prefix: int
 ) -> None:
-    """The operator can have it one way for all."""
+    """The option applies one rule to every request."""
     config = configured(tmp_path, {"docker.io": hub.url}, server={"when_unavailable": when})
     async with serving(config) as mirror:
         hub.fault(Fault(status=500), times=4)
@@ -116,8 +116,8 @@ async def test_when_unavailable_overrides(
             assert (await get(mirror.address, path)).status == expected
 
 
-async def test_headers_or_an_error_come_in_time(hub: FakeRegistry, tmp_path: Path) -> None:
-    """An upstream that hangs costs `header_timeout` and not a minute more; the fill goes on."""
+async def test_header_timeout_of_a_fill(hub: FakeRegistry, tmp_path: Path) -> None:
+    """An upstream that hangs costs the client `header_timeout`; the fill goes on."""
     config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.05})
     async with serving(config) as mirror:
         image = hub.add_image("library/x", "t", [b"0123456789"])
@@ -130,10 +130,10 @@ async def test_headers_or_an_error_come_in_time(hub: FakeRegistry, tmp_path: Pat
         assert hub.requests("GET", image.layers[0]) == 1
 
 
-async def test_an_upstream_that_hangs_is_waited_for_once(
+async def test_silent_upstream_is_waited_for_once(
     hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next request fails at once, be it for the same tag or for another, by HEAD or by GET."""
+    """The next request fails at once, for the same tag or another, by HEAD or GET."""
     monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 60.0)
     config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.4})
     async with serving(config) as mirror:
@@ -150,10 +150,10 @@ async def test_an_upstream_that_hangs_is_waited_for_once(
             pass
 
 
-async def test_whether_an_upstream_is_back_costs_little(
+async def test_silent_upstream_gets_a_short_probe(
     hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that gave no answer has `fallback_after` to answer the next one who may ask it."""
+    """An upstream that gave no answer has `fallback_after` to answer the probing request."""
     monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 0.0)
     config = configured(
         tmp_path, {"docker.io": hub.url}, server={"header_timeout": 3600}, tags={"fallback_after": 0.1}
@@ -170,14 +170,14 @@ async def test_whether_an_upstream_is_back_costs_little(
             pass
 
 
-async def test_the_time_for_headers_is_counted_once(hub: FakeRegistry, tmp_path: Path) -> None:
-    """What a token took is not there for the first byte: the head is on its way in time all the same."""
+async def test_header_timeout_includes_the_token(hub: FakeRegistry, tmp_path: Path) -> None:
+    """The time for a token counts: the head is still sent within the limit."""
     hub.auth = TokenAuth()
     config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.6})
     async with serving(config) as mirror:
         image = hub.add_image("library/x", "t", [b"0123456789"])
         token = hub.hold("/token", after=-1)
-        hub.fault(Fault(), image.layers[0])  # the challenge is whole
+        hub.fault(Fault(), image.layers[0])  # the challenge is complete
         body = hub.hold(image.layers[0], after=5)
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -190,8 +190,8 @@ async def test_the_time_for_headers_is_counted_once(hub: FakeRegistry, tmp_path:
             body.release()
 
 
-async def test_a_slow_body_is_no_error(hub: FakeRegistry, tmp_path: Path) -> None:
-    """A fill that has begun but is slow: the head in time, the body when it is there."""
+async def test_slow_body_is_not_an_error(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A fill that has begun but is slow gets its head in time, and its body as it arrives."""
     config = configured(tmp_path, {"docker.io": hub.url}, server={"header_timeout": 0.5})
     async with serving(config) as mirror:
         image = hub.add_image("library/x", "t", [b"0123456789"])
@@ -203,10 +203,10 @@ async def test_a_slow_body_is_no_error(hub: FakeRegistry, tmp_path: Path) -> Non
             assert await wire.reader.readexactly(10) == b"0123456789"
 
 
-async def test_a_cache_that_cannot_be_used_costs_nobody_the_blob(
+async def test_unusable_cache_passes_blobs_through(
     mirror: Running, hub: FakeRegistry, image: FakeImage
 ) -> None:
-    """A folder that was taken away: the blob is passed through (invariant 12), and the operator is told."""
+    """The mirror passes the blob through without its folder (invariant 12), and reports the trouble."""
     partial = mirror.config.cache.dir / "partial"
 
     def replace() -> None:
@@ -223,6 +223,6 @@ async def test_a_cache_that_cannot_be_used_costs_nobody_the_blob(
     assert trouble["what"] == "writing"
 
 
-async def test_options_and_others_are_unsupported(mirror: Running) -> None:
-    """Everything but GET and HEAD is 405."""
+async def test_other_methods_are_unsupported(mirror: Running) -> None:
+    """Every method but GET and HEAD gets 405."""
     assert error(await ask(mirror.address, "OPTIONS", "/v2/")) == (405, "UNSUPPORTED")

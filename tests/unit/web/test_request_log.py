@@ -1,4 +1,4 @@
-"""The access line: one per request, with everything an operator asks about and no secret."""
+"""Access lines: one per request, with all an operator needs and no secret."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -23,10 +23,10 @@ def access(lines: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, An
     return [line for line in lines if line["event"] == "request"]
 
 
-async def test_one_line_per_request(
+async def test_access_line_per_request(
     mirror: Running, image: FakeImage, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    """Who asked for what, how it was answered, how much and how fast."""
+    """The line has client, content, outcome, bytes and times."""
     await get(mirror.address, "/v2/library/x/manifests/t?ns=docker.io", "Authorization: Basic c2VjcmV0")
     (line,) = access(lines)
     assert {
@@ -46,20 +46,20 @@ async def test_one_line_per_request(
     assert "c2VjcmV0" not in str(line)
 
 
-async def test_a_refused_path_is_logged_without_its_query(
+async def test_access_line_of_a_refused_path_has_no_query(
     mirror: Running, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    """What did not parse is shown as it came, cut, and its query never."""
+    """A path that does not parse is logged as received, truncated, without its query."""
     await get(mirror.address, "/v2/X/manifests/t?token=secret")
     (line,) = access(lines)
     assert (line["path"], line["outcome"], line["kind"]) == ("/v2/X/manifests/t", "error", "other")
     assert "secret" not in str(line)
 
 
-async def test_a_failure_says_why(
+async def test_access_line_of_a_failure_has_a_note(
     mirror: Running, hub: FakeRegistry, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    """The note is what the client was told."""
+    """The note is the message that the client got."""
     hub.fault(Fault(status=503))
     await get(mirror.address, "/v2/library/x/manifests/t")
     (line,) = access(lines)
@@ -67,10 +67,10 @@ async def test_a_failure_says_why(
     assert "503" in line["note"]
 
 
-async def test_a_client_that_leaves_has_a_line_too(
+async def test_access_line_of_a_client_that_left(
     mirror: Running, hub: FakeRegistry, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    """Its bytes are what was sent to it."""
+    """The line counts the bytes that were sent."""
     digest = hub.add_blob("library/x", b"0123456789")
     gate = hub.hold(digest, after=5)
     async with await Wire.open(mirror.address) as wire:
@@ -84,7 +84,7 @@ async def test_a_client_that_leaves_has_a_line_too(
     await mirror.landed(digest)
 
 
-async def test_a_whole_url_is_logged_without_its_user(
+async def test_access_line_of_an_absolute_url_has_no_password(
     mirror: Running, lines: list[MutableMapping[str, Any]]
 ) -> None:
     """A request target in absolute form may have user and password in it."""

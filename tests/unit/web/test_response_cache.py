@@ -165,7 +165,7 @@ async def test_response_without_lifetime_is_not_cached(ttl: float) -> None:
 
 
 async def test_response_cache_is_bounded() -> None:
-    """With a limit of 0 nothing is cached."""
+    """Nothing is cached with a limit of 0."""
     full = FullPath(limit=0)
     async with running(full) as wire:
         await full.ask(wire, times=4)
@@ -250,7 +250,7 @@ async def test_access_line_of_a_cached_response() -> None:
 
 @pytest.mark.usefixtures("own_logging")
 async def test_no_access_line_above_level_info() -> None:
-    """With a higher log level the response is cached all the same."""
+    """The response is cached at a higher log level, too."""
     stream = StringIO()
     configure(LogSettings(level="warning"), stream)
     full = FullPath()

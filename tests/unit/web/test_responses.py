@@ -30,7 +30,7 @@ def test_if_none_match_names_the_digest(condition: str | None, expected: bool) -
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_what_the_client_has_is_304(mirror: Running, image: FakeImage, method: str) -> None:
+async def test_if_none_match_gets_304(mirror: Running, image: FakeImage, method: str) -> None:
     """Manifests by tag and digest and blobs, when the client's ETag is the digest."""
     for path, digest in (
         ("manifests/t", image.manifest),
@@ -58,7 +58,7 @@ async def test_what_the_client_has_is_304(mirror: Running, image: FakeImage, met
     ],
 )
 @pytest.mark.parametrize("warm", [False, True])
-async def test_ranges_of_a_blob(
+async def test_range_of_a_blob(
     mirror: Running,
     image: FakeImage,
     header: str,
@@ -78,8 +78,8 @@ async def test_ranges_of_a_blob(
     assert reply.header("etag") == f'"{image.layers[0]}"'
 
 
-async def test_a_range_beyond_the_end_is_416(mirror: Running, image: FakeImage) -> None:
-    """With the size, so that the client can ask again."""
+async def test_range_beyond_the_end_gets_416(mirror: Running, image: FakeImage) -> None:
+    """The response has the size, so that the client can ask again."""
     reply = await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}", "Range: bytes=10-")
     assert (reply.status, reply.header("content-range")) == (416, "bytes */10")
     assert b"RANGE_INVALID" in reply.body
@@ -105,8 +105,8 @@ async def test_if_range_compares_with_the_digest(
     assert reply.status == status
 
 
-async def test_a_connection_is_used_again(mirror: Running, image: FakeImage) -> None:
-    """Answers of every kind leave the connection in order for the next request."""
+async def test_connection_is_reusable_after_every_response(mirror: Running, image: FakeImage) -> None:
+    """Responses of every kind leave the connection ready for the next request."""
     async with await Wire.open(mirror.address) as wire:
         for method, path, header, status in (
             ("GET", f"blobs/{image.layers[0]}", "Range: bytes=1-2", 206),

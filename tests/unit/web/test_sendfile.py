@@ -1,4 +1,4 @@
-"""Sending: in turns, only what is in memory, and not for ever to a client that is gone."""
+"""Sending of bodies: in turns, only from the page cache, and not forever to a client that is gone."""
 
 import asyncio
 import os
@@ -56,22 +56,22 @@ def file_of(mirror: Running) -> Path:
 
 
 async def line_of(mirror: Running, lines: Lines, matching: Callable[[Any], bool]) -> Any:
-    """The access line, once it is there."""
+    """Return the first matching access line, as soon as it is written."""
     while not (found := [each for each in lines if each["event"] == "request" and matching(each)]):
         await get(mirror.address, "/healthz")
     return found[0]
 
 
-async def test_a_warm_blob_costs_no_thread(mirror: Running, blob: Digest) -> None:
-    """Byte for byte, without a thread being asked to read anything."""
+async def test_sendfile_of_a_warm_blob_uses_no_thread(mirror: Running, blob: Digest) -> None:
+    """All bytes arrive without work for a reader thread."""
     path = await asyncio.to_thread(file_of, mirror)
     await asyncio.to_thread(path.read_bytes)
     assert (await get(mirror.address, url(blob))).body == DATA
     assert not readers(mirror).executor._threads
 
 
-async def test_a_cold_blob_stalls_nobody(mirror: Running, blob: Digest) -> None:
-    """While its bytes are waited for, which a held thread shows, everything else is answered."""
+async def test_sendfile_of_a_cold_blob_does_not_block_other_clients(mirror: Running, blob: Digest) -> None:
+    """While the blob waits for the disk (a held thread), other requests are answered."""
     await asyncio.to_thread(drop, await asyncio.to_thread(file_of, mirror))
     gate = Event()
     try:
@@ -87,10 +87,8 @@ async def test_a_cold_blob_stalls_nobody(mirror: Running, blob: Digest) -> None:
         gate.set()
 
 
-async def test_one_client_at_a_time_gets_one_step(
-    mirror: Running, blob: Digest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between two steps of a body the loop turns: a fast client never keeps the others waiting."""
+async def test_sendfile_takes_turns(mirror: Running, blob: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps of a body the loop turns: a fast client does not delay other clients."""
     monkeypatch.setattr("mirror.web.sendfile.TURN_BYTES", 64 * 1024)
     turns = 0
 
@@ -107,10 +105,8 @@ async def test_one_client_at_a_time_gets_one_step(
     assert turns >= len(DATA) // (64 * 1024)
 
 
-async def test_a_client_that_leaves_in_mid_body_ends_its_request(
-    mirror: Running, blob: Digest, lines: Lines
-) -> None:
-    """At once, though the sender was waiting for the socket; what was sent is in its line."""
+async def test_sendfile_ends_when_the_client_leaves(mirror: Running, blob: Digest, lines: Lines) -> None:
+    """The request ends at once, though the sender waits for the socket; its line has the bytes sent."""
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", url(blob))
         await wire.head()
@@ -118,10 +114,10 @@ async def test_a_client_that_leaves_in_mid_body_ends_its_request(
     assert 0 < line["bytes"] < len(DATA)
 
 
-async def test_a_client_that_takes_nothing_counts_as_gone(
+async def test_sendfile_gives_up_a_stalled_client(
     mirror: Running, blob: Digest, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel gives it up after STALLED_SECONDS."""
+    """The kernel ends the connection after STALLED_SECONDS."""
     monkeypatch.setattr("mirror.web.sendfile.STALLED_SECONDS", 0.05)
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", url(blob))
@@ -130,38 +126,38 @@ async def test_a_client_that_takes_nothing_counts_as_gone(
     assert "client left" in line["note"]
 
 
-async def test_a_file_that_got_shorter_is_made_good(
+async def test_sendfile_of_a_truncated_file_falls_back_to_the_upstream(
     hub: FakeRegistry, mirror: Running, blob: Digest, lines: Lines
 ) -> None:
-    """The upstream brings the rest; where it cannot, the body is cut short, and that is said."""
-    await shortened(mirror, blob)
+    """The upstream brings the rest; if it cannot, the body is cut short, with a note in the line."""
+    await read_while_truncated(mirror, blob)
     line = await line_of(mirror, lines, lambda each: "passed through" in each.get("note", ""))
     assert (line["outcome"], line["bytes"]) == ("hit", len(DATA))
-    # What was found bad is fetched anew, and kept.
+    # The bad blob is dropped, fetched again and kept.
     while (await mirror.service._store.look_up(Repository("docker.io", "library/x"), blob)).present:
         await get(mirror.address, "/healthz")
     assert (await get(mirror.address, url(blob))).body == DATA
     await mirror.landed(blob)
     hub.fault(Fault(status=404), blob, times=9)
-    await shortened(mirror, blob, whole=False)
+    await read_while_truncated(mirror, blob, whole=False)
     line = await line_of(mirror, lines, lambda each: "cut short" in each.get("note", ""))
     assert line["outcome"] == "error"
 
 
-async def shortened(mirror: Running, blob: Digest, *, whole: bool = True) -> None:
-    """Ask for the blob, and shorten its file while it is being sent."""
+async def read_while_truncated(mirror: Running, blob: Digest, *, whole: bool = True) -> None:
+    """Request the blob, and truncate its file while the body is being sent."""
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", url(blob))
         await wire.head()
         path = await asyncio.to_thread(file_of, mirror)
-        await asyncio.to_thread(shorten, path)
+        await asyncio.to_thread(truncate, path)
         body = await (wire.reader.readexactly(len(DATA)) if whole else wire.reader.read(-1))
     assert (len(body) == len(DATA)) == whole
     assert DATA.startswith(body)
 
 
-async def test_many_ranges_keep_their_order(mirror: Running, blob: Digest) -> None:
-    """What is written through the transport and what beside it never overtake each other."""
+async def test_sendfile_of_several_ranges_keeps_their_order(mirror: Running, blob: Digest) -> None:
+    """Bytes through the transport and bytes by sendfile never overtake each other."""
     middle = len(DATA) // 2
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", url(blob), [f"Range: bytes=0-{middle - 1}, 5-9, {middle}-{len(DATA) - 100}"])
@@ -172,6 +168,6 @@ async def test_many_ranges_keep_their_order(mirror: Running, blob: Digest) -> No
     assert parts == [DATA[:middle], DATA[5:10], DATA[middle : len(DATA) - 99]]
 
 
-def shorten(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.chmod(0o600)
     os.truncate(path, 1024 * 1024)

@@ -1,4 +1,4 @@
-"""Sending over TLS: the same bytes, ranges and promises, through the transport."""
+"""Sending over TLS: the same bytes, ranges and guarantees, through the transport."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ async def mirror(hub: FakeRegistry, authority: Authority, tmp_path: Path) -> Asy
 
 @pytest.fixture
 async def wire(mirror: Running, authority: Authority) -> AsyncIterator[Wire]:
-    """A connection that was verified."""
+    """A connection with a verified certificate."""
     async with await Wire.open(mirror.address, await asyncio.to_thread(authority.client_context)) as opened:
         yield opened
 
@@ -40,8 +40,8 @@ async def ask(wire: Wire, digest: Digest, *headers: str) -> Reply:
     return await wire.reply()
 
 
-async def test_a_blob_and_ranges_of_it(mirror: Running, hub: FakeRegistry, wire: Wire) -> None:
-    """Cold, then warm, whole and in parts, on one connection."""
+async def test_tls_blob_and_its_ranges(mirror: Running, hub: FakeRegistry, wire: Wire) -> None:
+    """A cold blob, then a warm one, whole and in ranges, on one connection."""
     digest = hub.add_blob("library/x", DATA)
     assert (await ask(wire, digest)).body == DATA
     await mirror.landed(digest)
@@ -53,8 +53,8 @@ async def test_a_blob_and_ranges_of_it(mirror: Running, hub: FakeRegistry, wire:
     assert DATA[20:30] in several.body
 
 
-async def test_a_blob_that_is_growing(mirror: Running, hub: FakeRegistry, wire: Wire) -> None:
-    """What is here is sent while the rest is still on its way."""
+async def test_tls_growing_blob(mirror: Running, hub: FakeRegistry, wire: Wire) -> None:
+    """Bytes that have arrived are sent while the rest is still on its way."""
     data = DATA[:LARGE]
     digest = hub.add_blob("library/x", data)
     gate = hub.hold(digest, after=LARGE - 2 * CHUNK)
@@ -65,8 +65,8 @@ async def test_a_blob_that_is_growing(mirror: Running, hub: FakeRegistry, wire: 
     assert await wire.reader.readexactly(LARGE - CHUNK) == data[CHUNK:]
 
 
-async def test_a_client_that_leaves_in_mid_body(mirror: Running, hub: FakeRegistry, wire: Wire) -> None:
-    """Its request ends, and the mirror can stop."""
+async def test_tls_client_that_leaves(mirror: Running, hub: FakeRegistry, wire: Wire) -> None:
+    """The request ends, and the mirror can stop."""
     digest = hub.add_blob("library/x", DATA)
     wire.send("GET", url(digest))
     await wire.head()
@@ -74,10 +74,10 @@ async def test_a_client_that_leaves_in_mid_body(mirror: Running, hub: FakeRegist
     await mirror.landed(digest)
 
 
-async def test_plain_http_is_turned_away_in_silence(
+async def test_tls_port_refuses_plain_http_silently(
     mirror: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client without TLS gets no answer, and fills no log."""
+    """A client without TLS gets no response, and causes no log line."""
     caplog.set_level(logging.INFO)
     async with await Wire.open(mirror.address) as plain:
         plain.send("GET", "/v2/")
