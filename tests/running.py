@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirror.config.schema import CacheSettings, Config, UpstreamSettings
+from mirror.config.endpoints import UpstreamSettings
+from mirror.config.schema import CacheSettings, Config
 from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.service import Service

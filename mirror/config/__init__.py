@@ -1,1 +1,1 @@
-"""The configuration: flags over environment over file over defaults."""
+"""The configuration: schema of options, and their loading from flags, environment, file and defaults."""

@@ -1,10 +1,10 @@
-"""The configuration: frozen values, read from flags, environment, file and defaults, here and nowhere else.
+"""Loader of the configuration: flags, environment, file and defaults are read here and nowhere else.
 
     flags  >  environment REGISTRY_MIRROR_<SECTION>_<KEY>  >  file (TOML)  >  defaults
 
-Upstreams: those that are preconfigured are always there; a `[[upstream]]`, a REGISTRY_MIRROR_UPSTREAMS or an
-`--upstream` that names one of them changes only the keys it gives. Those named come first, in the order
-named, and the first one is the default.
+Preconfigured upstreams are always there. A `[[upstream]]`, a REGISTRY_MIRROR_UPSTREAMS or an `--upstream`
+with the name of one changes only the keys that it has. Named upstreams come first, in their order, and the
+first one is the default.
 """
 
 import os
@@ -12,24 +12,21 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mirror.config.endpoints import AccountSettings, Settings, SourceSettings, UpstreamSettings
 from mirror.config.schema import (
-    AccountSettings,
     CacheSettings,
     Config,
     FillSettings,
     LogSettings,
     ServerSettings,
-    Settings,
-    SourceSettings,
+    TagRuleSettings,
     TagSettings,
-    UpstreamSettings,
 )
 from mirror.config.types import reason
 
@@ -41,7 +38,7 @@ SYSTEM_FILE = Path("/etc/registry-mirror/mirror.toml")
 # Kubernetes sets these in every pod of a namespace that has a Service called registry-mirror.
 SERVICE_LINKS = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 
-# Names that clients use for Docker Hub; regclient sends the second as `ns`, old tools the others.
+# Names that clients use for Docker Hub. regclient sends the second as `ns`, old tools send the others.
 HUB_ALIASES = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "registry.docker.io")
 
 PRECONFIGURED: dict[str, dict[str, Any]] = {
@@ -68,17 +65,21 @@ SECTIONS: dict[str, type[Settings]] = {
     "log": LogSettings,
 }
 
-# Lists of tables within an upstream.
-TABLES: dict[str, type[Settings]] = {"sources": SourceSettings, "accounts": AccountSettings}
+# Lists of tables within a section or an upstream.
+TABLES: dict[str, type[Settings]] = {
+    "sources": SourceSettings,
+    "accounts": AccountSettings,
+    "rules": TagRuleSettings,
+}
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; each line names the place, the key, and what would be right."""
+    """The configuration is invalid; each line names the origin, the key, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration and, by dotted key, where each value that is not a default came from."""
+    """A configuration and, by dotted key, the origin of each value that is not a default."""
 
     config: Config
     origins: Mapping[str, str]
@@ -86,7 +87,7 @@ class Loaded:
 
 @dataclass
 class _Layers:
-    """Raw values as they are gathered, lowest layer first, and what was wrong with them."""
+    """Raw values, gathered from the lowest layer up, and the problems found on the way."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     upstreams: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -94,14 +95,16 @@ class _Layers:
     problems: list[str] = field(default_factory=list)
 
     def put(self, section: str, key: str, value: object, origin: str) -> None:
+        """Set a value, overriding that of a lower layer."""
         self.values.setdefault(section, {})[key] = value
         self.origins[f"{section}.{key}"] = origin
 
     def refuse(self, *parts: str) -> None:
+        """Note a problem: origin, key, message."""
         self.problems.append(": ".join(parts))
 
     def name_upstreams(self, named: list[Any], origin: str) -> None:
-        """Those named come first, in order, on top of what is known about them."""
+        """Put the named upstreams first, in order, on top of the values that a lower layer gives them."""
         first: dict[str, dict[str, Any]] = {}
         for each in named:
             name = each.get("name") if isinstance(each, dict) else None
@@ -112,22 +115,23 @@ class _Layers:
             if name in first:
                 self.refuse(origin, f"upstream.{name}", "is named twice: keep one of them")
             first[name] = {**self.upstreams.get(name, {}), **each, "name": name}
-            self._remember(f"upstream.{name}", each, origin)
+            self._note_origins(f"upstream.{name}", each, origin)
         self.upstreams = {**first, **{k: v for k, v in self.upstreams.items() if k not in first}}
 
-    def _remember(self, dotted: str, given: dict[str, Any], origin: str) -> None:
-        self.origins.update({f"{dotted}.{key}": origin for key in given})
-        if given.get("password_file"):
+    def _note_origins(self, dotted: str, table: dict[str, Any], origin: str) -> None:
+        """Note the origin of each key of a table and of the tables in it."""
+        self.origins.update({f"{dotted}.{key}": origin for key in table})
+        if table.get("password_file"):
             self.origins[f"{dotted}.password"] = f"{origin}, password_file"
-        for table in TABLES:
-            tables = given.get(table)
-            for number, each in enumerate(tables if isinstance(tables, list) else [], 1):
+        for name in TABLES:
+            inner = table.get(name)
+            for number, each in enumerate(inner if isinstance(inner, list) else [], 1):
                 if isinstance(each, dict):
-                    self._remember(f"{dotted}.{table}.{number}", each, origin)
+                    self._note_origins(f"{dotted}.{name}.{number}", each, origin)
 
 
 def environment() -> Mapping[str, str]:
-    """The process environment."""
+    """Return the process environment."""
     return os.environ
 
 
@@ -144,11 +148,11 @@ def config_file(file: Path | str | None, env: Mapping[str, str]) -> Path | None:
 
 
 def load(file: Path | str | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
-    """Read and check everything. Raises ConfigError, which lists all that is wrong.
+    """Read and check the configuration. Raises ConfigError, which lists all problems.
 
-    `file` is explained at `config_file`.
+    `config_file` explains `file`.
     `flags` maps `listen` (list of HOST:PORT), `cache_dir`, `upstreams` (list of NAME=URL) and `offline` to
-    values; None and empty ones are as if they were not given, and so are empty variables of `env`.
+    values. Flags that are None or empty, and empty variables of `env`, are ignored.
     """
     layers = _Layers()
     layers.upstreams = {name: {"name": name, **keys} for name, keys in PRECONFIGURED.items()}
@@ -162,14 +166,14 @@ def load(file: Path | str | None, env: Mapping[str, str], flags: Mapping[str, ob
 
 
 def _apply_cache_dir(layers: _Layers, env: Mapping[str, str]) -> None:
-    """Systemd's folder, or the system's as root, or the user's own."""
+    """Set the default cache folder: systemd's, the system's for root, or the user's own."""
     if given := env.get("CACHE_DIRECTORY"):
         layers.put("cache", "dir", given.split(":")[0], "environment CACHE_DIRECTORY")
         return
     if os.geteuid() == 0:
         folder = "/var/cache"
     else:
-        # One that is not absolute is invalid, and ignored: XDG Base Directory Specification, "Basics".
+        # A relative path is invalid and must be ignored: XDG Base Directory Specification, "Basics".
         given = env.get("XDG_CACHE_HOME", "")
         folder = given if given.startswith("/") else f"{env.get('HOME') or '~'}/.cache"
     layers.put("cache", "dir", f"{folder}/registry-mirror", "default")
@@ -243,7 +247,7 @@ def _apply_pairs(layers: _Layers, pairs: list[str], origin: str) -> None:
     for each in pairs:
         name, _, url = each.partition("=")
         if not name or not url:
-            # Not repeated: what somebody put there may be a URL with a password in it.
+            # The message does not repeat the value, which may be a URL with a password in it.
             layers.refuse(origin, "must be NAME=URL, for instance docker.io=http://10.0.0.1:5000")
         else:
             found.append({"name": name, "url": url})
@@ -264,40 +268,51 @@ def _validate(layers: _Layers) -> Loaded:
 
 
 def _explain(layers: _Layers, error: ErrorDetails) -> str:
-    """One line: where the value came from, its key, what would be right."""
+    """Return one line about a validation error: origin of the value, key, remedy."""
     location = [str(each) for each in error["loc"]]
     if error["type"] == "claimed":
-        return f"{_origin(layers, error['ctx']['second'], error['ctx']['first'])}: upstream: {reason(error)}"
-    if location[0] != "upstreams":
-        key = ".".join(location[:2])
-        return f"{layers.origins.get(key, 'default')}: {key}: {reason(error)}"
-    name = list(layers.upstreams)[int(location[1])]
-    keys, model = _within(location[2:])
-    dotted = ".".join(["upstream", name, *keys])
-    said = (
-        _suggest(keys[-1], list(model.model_fields)) if error["type"] == "extra_forbidden" else reason(error)
-    )
-    return f"{layers.origins.get(dotted) or _origin(layers, name)}: {dotted}: {said}"
+        origin = _origin_of_upstream(layers, error["ctx"]["second"], error["ctx"]["first"])
+        return f"{origin}: upstream: {reason(error)}"
+    if location[0] == "upstreams":
+        name = list(layers.upstreams)[int(location[1])]
+        keys, model = _resolve(location[2:], UpstreamSettings)
+        dotted = ".".join(["upstream", name, *keys])
+        origin = layers.origins.get(dotted) or _origin_of_upstream(layers, name)
+    else:
+        keys, model = _resolve(location[1:], SECTIONS[location[0]])
+        dotted = ".".join([location[0], *keys])
+        origin = layers.origins.get(".".join(location[:2]), "default")
+    return f"{origin}: {dotted}: {_remedy(error, keys, model)}"
 
 
-def _within(location: list[str]) -> tuple[list[str], type[Settings]]:
-    """The keys that lead to a value of an upstream, and the table it is in."""
+def _remedy(error: ErrorDetails, keys: list[str], model: type[Settings]) -> str:
+    """Return what is wrong with the value of the last key, which belongs to `model`."""
+    if error["type"] == "extra_forbidden":
+        return _suggest(keys[-1], list(model.model_fields))
+    if error["type"] == "tuple_type" and keys[-1] in TABLES:
+        return "must be a list of tables of options"
+    return reason(error)
+
+
+def _resolve(location: list[str], model: type[Settings]) -> tuple[list[str], type[Settings]]:
+    """Return the keys that lead to a value below `model`, and the model of the table that holds the value."""
     keys: list[str] = []
-    model: type[Settings] = UpstreamSettings
     while len(location) > 1 and location[0] in TABLES:
-        # Counted from 1, as people do.
+        # People count from 1.
         keys += [location[0], str(int(location[1]) + 1)]
         model, location = TABLES[location[0]], location[2:]
     return [*keys, *location[:1]], model
 
 
-def _origin(layers: _Layers, *names: str) -> str:
-    """Where any key of these upstreams was given."""
+def _origin_of_upstream(layers: _Layers, *names: str) -> str:
+    """Return the origin of any key of these upstreams."""
     keys = [f"upstream.{name}.{key}" for name in names for key in UpstreamSettings.model_fields]
     return next((layers.origins[key] for key in keys if key in layers.origins), "default")
 
 
 def _suggest(name: str, names: list[str]) -> str:
-    close = get_close_matches(name, names, 1)
+    from difflib import get_close_matches  # only errors need it
+
+    close = [each for each in names if each.startswith(name)] or get_close_matches(name, names, 1)
     right = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(names))}"
     return f"there is no such key; {right}"

@@ -1,117 +1,191 @@
-"""The options: their names, defaults and limits.
+"""The options: names, defaults, limits and descriptions.
 
-Frozen values, made by `mirror.config.load` alone; each section is handed to what it is for.
+Each option has a description and an example here and nowhere else: `mirror.config.reference` renders
+config/mirror.toml and docs/configuration.md from them. The values are frozen; `mirror.config.loader` alone
+makes them, and the composition root hands each section to the code that it is for.
 """
 
 import os
 import re
-import ssl
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ByteSize,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import ByteSize, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from mirror.config.endpoints import Settings, UpstreamSettings
 from mirror.config.types import (
-    MOST_WORKERS,
+    FOREVER,
+    MAX_WORKERS,
     Amount,
     Attempts,
+    DiskSpace,
+    Duration,
+    DurationOrForever,
     Folder,
-    HostName,
-    Hosts,
     Number,
     Processes,
     ReadableFile,
-    Room,
-    Seconds,
     Size,
-    Span,
+    Strings,
     Timeout,
-    Words,
+    format_size,
 )
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import UpstreamNames
-from mirror.util.tls import server_context
 
+if TYPE_CHECKING:
+    import ssl
 
-class Settings(BaseModel):
-    """Frozen, and a key that is not known is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+ADDRESS = re.compile(r"(\[[^]]+\]|[^:]*):([0-9]{1,5})")
 
 
 class ServerSettings(Settings):
-    listen: Words = ("127.0.0.1:5000",)
-    workers: Processes = 1
-    header_timeout: Timeout = 20
-    shutdown_timeout: Seconds = 30
-    when_unavailable: Literal["auto", "next", "honest"] = "auto"
-    offline: bool = False
-    tls_certificate: ReadableFile | None = None
-    tls_key: ReadableFile | None = Field(default=None, validate_default=True)
+    """Addresses, processes, TLS and timeouts of the server."""
+
+    listen: Strings = Field(
+        default=("127.0.0.1:5000",),
+        description='Addresses to serve on, each as HOST:PORT. A port alone, as in ":5000", stands for every '
+        "address of the machine, IPv4 and IPv6. If systemd passes sockets, the mirror uses those instead.",
+        examples=[[":5000"]],
+    )
+    workers: Processes = Field(
+        default=1,
+        description='Number of processes that serve, 1 to 64, or "auto" for one process per processor.',
+        examples=["auto"],
+    )
+    header_timeout: Timeout = Field(
+        default=20, description="Time within which a client gets the head of a response, or an error."
+    )
+    shutdown_timeout: Duration = Field(
+        default=30, description="Time that running responses have to finish after SIGTERM."
+    )
+    when_unavailable: Literal["auto", "next", "honest"] = Field(
+        default="auto",
+        description='Response to a client when an upstream is unavailable. "next" is a 404, at which every '
+        'client goes on to its next mirror or to the registry itself. "honest" is 429, 502 or 504. "auto" '
+        'is "honest" for requests with the name of the upstream in the path, and "next" for all others.',
+        examples=["honest"],
+    )
+    offline: bool = Field(
+        default=False,
+        description="Make no request to any upstream, and serve what is cached. The option `serve "
+        "--offline` does the same.",
+        examples=[True],
+    )
+    tls_certificate: ReadableFile | None = Field(
+        default=None,
+        description="Certificate followed by its chain, as PEM. With a certificate all addresses of "
+        "`listen` are https://. The file is read at the start and on SIGHUP. Goes together with `tls_key`.",
+        examples=["/etc/registry-mirror/mirror.crt"],
+    )
+    tls_key: ReadableFile | None = Field(
+        default=None,
+        validate_default=True,
+        description="Private key of `tls_certificate`, as PEM and without a passphrase.",
+        examples=["/etc/registry-mirror/mirror.key"],
+    )
 
     @field_validator("listen")
     @classmethod
-    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for each in value:
-            if (
-                re.fullmatch(r"(\[[^]]+\]|[^:]+):[0-9]{1,5}", each) is None
-                or int(each.rpartition(":")[2]) > 65535
-            ):
-                raise ValueError(f"{each!r} is not HOST:PORT, for instance 127.0.0.1:5000 or [::]:5000")
+    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Complete a port alone to ":PORT". Refuse wrong addresses, all of them in one message."""
+        addresses = tuple(each if ":" in each else f":{each}" for each in value)
+        wrong = [
+            given
+            for given, each in zip(value, addresses, strict=True)
+            if (match := ADDRESS.fullmatch(each)) is None or int(match[2]) > 65535
+        ]
+        if wrong:
+            verb = "is" if len(wrong) == 1 else "are"
+            raise ValueError(
+                f"{', '.join(map(repr, wrong))} {verb} not HOST:PORT, for instance 127.0.0.1:5000, "
+                "[::1]:5000, or :5000 for every address of this machine"
+            )
         if not value:
             raise ValueError("needs at least one HOST:PORT, for instance 127.0.0.1:5000")
-        return value
+        return addresses
 
     @field_validator("tls_key")
     @classmethod
-    def _fits(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        """Tried here, so that a pair that is none is said at start and not at the first connection."""
+    def _check_tls_pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        """Load the pair, so that a wrong pair is an error at the start and not at the first connection."""
         certificate: Path | None = info.data.get("tls_certificate")
         if "tls_certificate" in info.data and (certificate is None) != (value is None):
             raise ValueError("and tls_certificate belong together: give both or none")
         if certificate is not None and value is not None:
-            server_context(certificate, value)
+            _tls_context(certificate, value)
         return value
 
     def processes(self) -> int:
-        """How many processes serve."""
+        """Return the number of processes that serve."""
         if self.workers == "auto":
-            return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+            return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
         return self.workers
 
-    def tls(self) -> ssl.SSLContext | None:
-        """What connections are answered with; None where they are plain."""
+    def tls(self) -> "ssl.SSLContext | None":
+        """Return the TLS context of the listener, or None for plain HTTP."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
-        return server_context(self.tls_certificate, self.tls_key)
+        return _tls_context(self.tls_certificate, self.tls_key)
 
 
 class CacheSettings(Settings):
-    dir: Folder
-    max_size: Room = Amount()
-    min_free: Room = Amount(1024**3)
-    max_age: Span = float("inf")
-    pins: Words = ()
-    memory: Size = ByteSize(64 * 1024 * 1024)
-    durability: Literal["safe", "fast"] = "safe"
-    scrub: Size = ByteSize(0)
+    """The cache on disk and in memory: place, room, pins."""
+
+    dir: Folder = Field(
+        description="Folder of the cache. Default: /var/cache/registry-mirror as root, the folder that "
+        "systemd gives in CACHE_DIRECTORY, or ~/.cache/registry-mirror.",
+        examples=["/var/cache/registry-mirror"],
+    )
+    max_size: DiskSpace = Field(
+        default=Amount(),
+        description="Room for blobs. The least recently used ones are evicted beyond it.",
+        examples=["50GiB", "80%"],
+        json_schema_extra={"zero": "no limit"},
+    )
+    min_free: DiskSpace = Field(
+        default=Amount(1024**3),
+        description="Room to leave free on the file system of the cache.",
+        examples=["5%"],
+        json_schema_extra={"zero": "fill the file system"},
+    )
+    max_age: DurationOrForever = Field(
+        default=FOREVER,
+        description="Time after its last use at which a blob is evicted.",
+        examples=["90d"],
+    )
+    durability: Literal["safe", "fast"] = Field(
+        default="safe",
+        description='"safe" writes a blob to the disk before the blob gets its name. "fast" does not wait '
+        "for the disk: after a power failure some blobs may have to be fetched again.",
+        examples=["fast"],
+    )
+    scrub: Size = Field(
+        default=ByteSize(0),
+        description="Bytes per second at which the scrubber reads and verifies everything that is cached, "
+        "over and over. Each file counts 64 KiB more than its size.",
+        examples=["1MiB"],
+        json_schema_extra={"zero": "no scrubbing"},
+    )
+    pins: Strings = Field(
+        default=(),
+        description="Images that eviction spares, as patterns with optional platforms. `registry-mirror "
+        "pin` adds further ones.",
+        examples=[["alpine:3.20", "quay.io/org/*:v* linux/amd64"]],
+    )
+    memory: Size = Field(
+        default=ByteSize(64 * 1024 * 1024),
+        description="Memory for manifests, tags and small blobs in use, in each process.",
+        examples=["256MiB"],
+        json_schema_extra={"zero": "none"},
+    )
 
     @field_validator("pins")
     @classmethod
-    def _are_pins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Once each: a pattern with other platforms would be no pin of its own."""
+    def _check_pins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse a pattern that is there twice: a pattern with other platforms is not another pin."""
         patterns = [str(Pin.parse(each).images) for each in value]
         twice = next((each for each in patterns if patterns.count(each) > 1), None)
         if twice is not None:
@@ -120,171 +194,140 @@ class CacheSettings(Settings):
 
 
 class TagRuleSettings(Settings):
-    """What is different for repositories that match; what it does not say is as in [tags]."""
+    """Exceptions from [tags] for some repositories.
 
-    repositories: str
-    fresh: Span | None = None
-    stale_while_revalidate: Span | None = None
-    stale_if_error: Span | None = None
-    immutable: Words = ()
+    The first rule that matches counts. A key that the rule does not have is as in [tags].
+    """
+
+    repositories: str = Field(
+        description='Pattern of `<upstream>/<repository>`. A star matches slashes too, so "quay.io/*" is '
+        "all of quay.io.",
+        examples=["docker.io/library/*"],
+    )
+    fresh: DurationOrForever | None = Field(
+        default=None, description="As `tags.fresh`, for these repositories.", examples=["1h"]
+    )
+    stale_while_revalidate: DurationOrForever | None = Field(
+        default=None,
+        description="As `tags.stale_while_revalidate`, for these repositories.",
+        examples=["10m"],
+    )
+    stale_if_error: DurationOrForever | None = Field(
+        default=None, description="As `tags.stale_if_error`, for these repositories.", examples=["7d"]
+    )
+    immutable: Strings = Field(
+        default=(),
+        description="Tags that never move, besides those of `tags.immutable`.",
+        examples=[["*.*.*"]],
+    )
 
 
 class TagSettings(Settings):
-    fresh: Span = 60
-    stale_while_revalidate: Span = 0
-    stale_if_error: Span = float("inf")
-    immutable: Words = ()
-    rules: tuple[TagRuleSettings, ...] = ()
-    missing: Seconds = 5
-    fallback_after: Seconds = 2
-    serve_incomplete: bool = False
+    """Freshness of tags, and behaviour without an upstream."""
+
+    fresh: DurationOrForever = Field(
+        default=60,
+        description="Time for which a tag is used without a request to its upstream.",
+        examples=["1h"],
+    )
+    stale_while_revalidate: DurationOrForever = Field(
+        default=0,
+        description="Time after `fresh` in which a tag is still used immediately, while the mirror "
+        "revalidates it in the background.",
+        examples=["10m"],
+    )
+    stale_if_error: DurationOrForever = Field(
+        default=FOREVER,
+        description="Time after `fresh` in which a tag is used if its upstream is unavailable.",
+        examples=["7d"],
+    )
+    immutable: Strings = Field(
+        default=(),
+        description="Patterns of tags that never move. Such a tag is never revalidated.",
+        examples=[["v*.*.*"]],
+    )
+    rules: tuple[TagRuleSettings, ...] = Field(
+        default=(), description="Exceptions for some repositories, as [[tags.rules]] tables."
+    )
+    missing: Duration = Field(
+        default=5,
+        description="TTL of the negative cache: a tag or digest that does not exist upstream is not "
+        "requested again within this time.",
+        examples=["1m"],
+    )
+    fallback_after: Duration = Field(
+        default=2,
+        description="Time to wait for an upstream if there is stale content to serve instead, or if the "
+        "upstream did not answer the previous request.",
+    )
+    serve_incomplete: bool = Field(
+        default=False,
+        description="Serve a manifest even if blobs of it are neither cached nor available upstream.",
+        examples=[True],
+    )
 
 
 class FillSettings(Settings):
-    chunk_size: Size = ByteSize(4 * 1024 * 1024)
-    attempts: Attempts = 5
-    parallel: Annotated[int, Number, Field(ge=1, le=64)] = 8
-    parallel_above: Size = ByteSize(8 * 1024 * 1024)
-    connections: Annotated[int, Number, Field(ge=1, le=10_000)] = 64
-    verify_first: bool = False
-    prefetch: Annotated[int, Number, Field(ge=0, le=64)] = 3
+    """Downloads of blobs."""
+
+    chunk_size: Size = Field(
+        default=ByteSize(4 * 1024 * 1024),
+        description="Unit in which a download is resumed, 64KiB to 1GiB. The last chunk of a large blob is "
+        "sent to clients only after the whole blob is verified.",
+        examples=["16MiB"],
+    )
+    attempts: Attempts = Field(
+        default=5,
+        description="Consecutive attempts without noteworthy progress after which a running download fails.",
+    )
+    parallel: Annotated[int, Number, Field(ge=1, le=64)] = Field(
+        default=8,
+        description="Maximum number of connections for one blob, used as long as each further one adds "
+        "speed. 1 downloads sequentially.",
+    )
+    parallel_above: Size = Field(
+        default=ByteSize(8 * 1024 * 1024),
+        description="Size from which a blob is downloaded over several connections.",
+    )
+    connections: Annotated[int, Number, Field(ge=1, le=10_000)] = Field(
+        default=64,
+        description="Maximum number of connections for blobs, to all upstreams and sources together.",
+    )
+    verify_first: bool = Field(
+        default=False,
+        description="Send nothing of a blob before the whole blob is verified.",
+        examples=[True],
+    )
+    prefetch: Annotated[int, Number, Field(ge=0, le=64)] = Field(
+        default=3,
+        description="Number of layers that are downloaded at a time before the client that has their "
+        "manifest requests them.",
+        json_schema_extra={"zero": "no prefetch"},
+    )
 
     @field_validator("chunk_size")
     @classmethod
-    def _is_sensible(cls, value: ByteSize) -> ByteSize:
+    def _check_chunk_size(cls, value: ByteSize) -> ByteSize:
         if not 64 * 1024 <= value <= 1024**3:
-            raise ValueError(f"must be between 64KiB and 1GiB, not {value.human_readable()}")
+            raise ValueError(f"must be between 64KiB and 1GiB, not {format_size(value)}")
         return value
 
 
 class LogSettings(Settings):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
+    """The log, on standard error."""
 
-
-class LoginSettings(Settings):
-    """An account: user and password, the latter best in a file of its own."""
-
-    username: str | None = None
-    password_file: ReadableFile | None = None
-    password: SecretStr | None = Field(default=None, validate_default=True)
-
-    @field_validator("password", mode="before")
-    @classmethod
-    def _from_file(cls, value: object, info: ValidationInfo) -> object:
-        """The content of `password_file`, read once, here."""
-        file: Path | None = info.data.get("password_file")
-        if file is None:
-            return value
-        if value is not None:
-            raise ValueError("is given, and password_file too: keep one of them")
-        try:
-            text = file.read_text().rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise ValueError(f"password_file {file} is not text") from None
-        if not text:
-            raise ValueError(f"password_file {file} is empty")
-        return text
-
-    @model_validator(mode="after")
-    def _credentials_are_whole(self) -> Self:
-        if (self.username is None) != (self.password is None):
-            raise ValueError(
-                "username and password (better: password_file) belong together: give both or none"
-            )
-        return self
-
-
-class AccountSettings(LoginSettings):
-    """One more account at an upstream."""
-
-    username: str
-
-
-class EndpointSettings(LoginSettings):
-    """Where something is, and how to behave towards it."""
-
-    url: str
-    accounts: tuple[AccountSettings, ...] = ()
-    realms: Words = ()
-    ca_file: ReadableFile | None = None
-    private_redirects: bool = False
-    max_connections: Annotated[int, Number, Field(ge=1, le=10_000)] = 32
-    connect_timeout: Timeout = 10
-    read_timeout: Timeout = 30
-    attempts: Attempts = 3
-
-    @field_validator("url")
-    @classmethod
-    def _is_url(cls, value: str) -> str:
-        if not _is_web_address(value):
-            raise ValueError("is not a URL, for instance https://registry-1.docker.io")
-        parts = urlsplit(value)
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("has a user in it: set username and password_file instead")
-        if parts.query or parts.fragment:
-            raise ValueError("has a query or fragment in it: give the registry's base URL")
-        return value.rstrip("/")
-
-    @field_validator("realms")
-    @classmethod
-    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for each in value:
-            if not _is_web_address(each) or "@" in each or urlsplit(each).path.strip("/"):
-                raise ValueError(
-                    "has something in it that is not an origin, for instance https://auth.docker.io"
-                )
-        return value
-
-    @field_validator("accounts")
-    @classmethod
-    def _are_different(
-        cls, value: tuple[AccountSettings, ...], info: ValidationInfo
-    ) -> tuple[AccountSettings, ...]:
-        names = [info.data.get("username"), *(each.username for each in value)]
-        twice = next((name for name in names if name is not None and names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"has {twice!r} twice, with username counted: keep one of them")
-        return value
-
-    def logins(self) -> tuple[LoginSettings, ...]:
-        """The accounts in the order in which they are used."""
-        own = (
-            (LoginSettings(username=self.username, password=self.password),)
-            if self.username is not None
-            else ()
-        )
-        return (*own, *self.accounts)
-
-
-class SourceSettings(EndpointSettings):
-    """Another mirror of an upstream. `prefix` goes in front of every repository there.
-
-    `tags`: its word on what a tag points to counts as much as the upstream's.
-    """
-
-    prefix: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9._/-]*[a-z0-9])?)?$")] = ""
-    weight: Annotated[float, Number, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
-    tags: bool = False
-
-    def endpoint(self) -> dict[str, Any]:
-        """The values that it has in common with an upstream."""
-        return {
-            name: getattr(self, name) for name in EndpointSettings.model_fields if name != "password_file"
-        }
-
-
-class UpstreamSettings(EndpointSettings):
-    """One upstream: its canonical name, its own endpoint, and other mirrors of it."""
-
-    name: HostName
-    aliases: Hosts = ()
-    hosts: Hosts = ()
-    sources: tuple[SourceSettings, ...] = ()
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Lowest level that is logged.", examples=["warning"]
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto",
+        description='Form of the lines. "auto" is "console" on a terminal and "json" otherwise.',
+        examples=["json"],
+    )
 
 
 class Config(Settings):
-    """Everything, validated."""
+    """The whole configuration."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
     cache: CacheSettings
@@ -294,17 +337,18 @@ class Config(Settings):
     upstreams: tuple[UpstreamSettings, ...]
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> "Config":
-        _claim((name, each.name) for each in self.upstreams for name in (each.name, *each.aliases))
-        _claim((host, each.name) for each in self.upstreams for host in each.hosts)
+    def _check_names(self) -> "Config":
+        """Refuse a name, alias or host that two upstreams claim."""
+        _check_unique((name, each.name) for each in self.upstreams for name in (each.name, *each.aliases))
+        _check_unique((host, each.name) for each in self.upstreams for host in each.hosts)
         return self
 
     def pins(self) -> tuple[Pin, ...]:
-        """What is to be kept in any case."""
+        """Return the pins of the configuration, with canonical names."""
         return tuple(Pin.parse(each, self.names().names) for each in self.cache.pins)
 
     def names(self) -> UpstreamNames:
-        """How clients may call the upstreams; the first one is the default."""
+        """Return the names by which clients may call the upstreams. The first upstream is the default."""
         return UpstreamNames(
             default=self.upstreams[0].name,
             names={name: each.name for each in self.upstreams for name in (each.name, *each.aliases)},
@@ -312,15 +356,13 @@ class Config(Settings):
         )
 
 
-def _is_web_address(value: str) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or an IPv6 address that is none
-        return False
+def _tls_context(certificate: Path, key: Path) -> "ssl.SSLContext":
+    from mirror.util.tls import server_context  # imports ssl, which few commands need (10 ms)
+
+    return server_context(certificate, key)
 
 
-def _claim(claims: Iterable[tuple[str, str]]) -> None:
+def _check_unique(claims: Iterable[tuple[str, str]]) -> None:
     owners: dict[str, str] = {}
     for name, upstream in claims:
         owner = owners.setdefault(name, upstream)

@@ -102,11 +102,12 @@ class Pin:
 
     @classmethod
     def of(cls, pattern: str, platforms: list[str], names: Mapping[str, str] = NO_NAMES) -> "Pin":
-        """Make a pin of its parts. Raises ValueError with a message for the pin's author."""
+        """Make a pin of its parts. Raises ValueError; a wrong pattern is reported before a wrong platform."""
+        images = ImagePattern.parse(pattern, names)
         for each in platforms:
             if PLATFORM.fullmatch(each) is None:
                 raise ValueError(f"{each!r} is not a platform, for instance linux/amd64 or linux/arm/v7")
-        return cls(ImagePattern.parse(pattern, names), tuple(dict.fromkeys(platforms)))
+        return cls(images, tuple(dict.fromkeys(platforms)))
 
     def __str__(self) -> str:
         return " ".join((str(self.images), *self.platforms))

@@ -150,7 +150,10 @@ def _bind(address: str) -> list[ListeningSocket]:
     host, _, port = address.rpartition(":")
     sockets: list[ListeningSocket] = []
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        # A port alone is every address: without a host, AI_PASSIVE gives 0.0.0.0 and [::].
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         for family, where in dict.fromkeys((family, where) for family, _, _, _, where in found):
             try:
                 sockets.append(_listen(family, where))

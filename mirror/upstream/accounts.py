@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mirror.config.schema import LoginSettings, UpstreamSettings
+from mirror.config.endpoints import LoginSettings, UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.auth import Authorizer
 from mirror.upstream.http.transport import Transport

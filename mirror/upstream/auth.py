@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from yarl import URL
 
-from mirror.config.schema import UpstreamSettings
+from mirror.config.endpoints import UpstreamSettings
 from mirror.oci.challenge import Challenge
 from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError

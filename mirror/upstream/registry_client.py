@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mirror.config.schema import UpstreamSettings
+from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError

@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mirror.config.schema import Config, UpstreamSettings
+from mirror.config.endpoints import UpstreamSettings
+from mirror.config.schema import Config
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.health import BreakerState

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirror.config.schema import SourceSettings
+from mirror.config.endpoints import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.store.lock import try_lock

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mirror.config.schema import UpstreamSettings
+from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.registry_client import RegistryClient
 

@@ -15,8 +15,8 @@ import typer
 from prometheus_client import Counter, Gauge
 
 from mirror.cli.app import app
+from mirror.config.endpoints import Settings, UpstreamSettings
 from mirror.config.loader import PRECONFIGURED, SECTIONS, TABLES, load
-from mirror.config.schema import Settings, UpstreamSettings
 from mirror.metrics.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,7 +14,7 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from mirror import __version__
-from mirror.config.schema import UpstreamSettings
+from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import Failure, UpstreamError

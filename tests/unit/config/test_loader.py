@@ -1,4 +1,4 @@
-"""The configuration: who wins, what is refused, and what is said then."""
+"""The loader: precedence of the layers, origins of values, errors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,14 +17,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def refused(file: Path | None = None, env: Mapping[str, str] | None = None, **flags: object) -> list[str]:
-    """The lines of the error."""
+    """Return the lines of the error."""
     with pytest.raises(ConfigError) as error:
         load(file, {**HOME, **(env or {})}, flags)
     return str(error.value).splitlines()
 
 
-def test_the_defaults_serve_the_world() -> None:
-    """Docker Hub first, on loopback."""
+def test_defaults_have_the_preconfigured_upstreams() -> None:
+    """Docker Hub is the default upstream, and the address is on loopback."""
     config = load(None, HOME, {}).config
     assert [each.name for each in config.upstreams] == list(PRECONFIGURED)
     assert config.server.listen == ("127.0.0.1:5000",)
@@ -35,8 +35,8 @@ def test_the_defaults_serve_the_world() -> None:
     assert names.find("elsewhere.test") is None
 
 
-def test_flags_over_environment_over_file_over_defaults(file: Path) -> None:
-    """And each value knows where it came from."""
+def test_precedence_is_flags_environment_file_defaults(file: Path) -> None:
+    """Each value has its origin."""
     file.write_text(
         '[tags]\nfresh = 1\n[log]\nlevel = "error"\n[cache]\ndir = "/file"\n[fill]\nattempts = 9\n'
     )
@@ -51,35 +51,37 @@ def test_flags_over_environment_over_file_over_defaults(file: Path) -> None:
     assert "tags.fallback_after" not in origins
 
 
-def test_the_file_may_be_named_by_the_environment(file: Path) -> None:
-    """For containers, where flags are awkward; a flag wins."""
+def test_environment_may_name_the_file(file: Path) -> None:
+    """REGISTRY_MIRROR_CONFIG serves containers, where flags are awkward; a flag takes precedence."""
     file.write_text("[tags]\nfresh = 7\n")
     env = {**HOME, "REGISTRY_MIRROR_CONFIG": str(file)}
     assert load(None, env, {}).config.tags.fresh == 7
 
 
-def test_the_environment_has_lists_and_sizes() -> None:
-    """Commas part a list, units a size."""
+def test_environment_has_lists_sizes_and_times() -> None:
+    """Commas separate the items of a list; sizes and times may have units."""
     env = {
         **HOME,
         "REGISTRY_MIRROR_SERVER_LISTEN": "127.0.0.1:1, [::1]:2",
         "REGISTRY_MIRROR_CACHE_MAX_SIZE": "2GiB",
+        "REGISTRY_MIRROR_TAGS_FRESH": "10m",
         "REGISTRY_MIRROR_UPSTREAMS": "quay.io=http://q.test, own.test=http://o.test",
     }
     config = load(None, env, {}).config
     assert config.server.listen == ("127.0.0.1:1", "[::1]:2")
     assert config.cache.max_size.of(10**12) == 2 * 1024**3
+    assert config.tags.fresh == 600
     assert [each.name for each in config.upstreams][:3] == ["quay.io", "own.test", "docker.io"]
 
 
-def test_kubernetes_service_links_are_no_options() -> None:
-    """Every pod beside a Service called registry-mirror has them."""
+def test_kubernetes_service_links_are_ignored() -> None:
+    """Every pod beside a Service called registry-mirror has these variables."""
     env = {**HOME, "REGISTRY_MIRROR_SERVICE_HOST": "10.0.0.1", "REGISTRY_MIRROR_PORT_5000_TCP_ADDR": "x"}
     assert isinstance(load(None, env, {}).config, Config)
 
 
-def test_a_named_upstream_comes_first_and_keeps_what_is_known() -> None:
-    """`--upstream docker.io=...` is a one-line lab: aliases and all, and the default."""
+def test_upstream_of_a_flag_comes_first_and_keeps_its_preset() -> None:
+    """`--upstream docker.io=...` is a lab in one line: with all aliases, and as the default."""
     config = load(None, HOME, {"upstreams": ["docker.io=http://127.0.0.1:5555"]}).config
     hub = config.upstreams[0]
     assert (hub.name, hub.url, hub.aliases) == ("docker.io", "http://127.0.0.1:5555", HUB_ALIASES)
@@ -91,8 +93,8 @@ def test_a_named_upstream_comes_first_and_keeps_what_is_known() -> None:
     assert (config.upstreams[1].name, config.upstreams[1].url) == ("docker.io", "http://h.test")
 
 
-def test_an_upstream_of_the_file_changes_what_it_gives(file: Path, tmp_path: Path) -> None:
-    """Credentials for a preconfigured one; the password from its file, without the line's end."""
+def test_upstream_of_the_file_changes_only_its_keys(file: Path, tmp_path: Path) -> None:
+    """A preconfigured upstream gets credentials; its password comes from a file, without the line's end."""
     (tmp_path / "password").write_text("hunter2\n")
     file.write_text(
         f'[[upstream]]\nname = "quay.io"\nusername = "me"\npassword_file = "{tmp_path}/password"\n'
@@ -106,8 +108,8 @@ def test_an_upstream_of_the_file_changes_what_it_gives(file: Path, tmp_path: Pat
     assert loaded.origins["upstream.quay.io.password"] == f"file {file}, password_file"
 
 
-def test_accounts_come_in_their_order(file: Path, tmp_path: Path) -> None:
-    """The one that the upstream has without a list is the first; each password from where it is."""
+def test_accounts_are_in_order(file: Path, tmp_path: Path) -> None:
+    """The upstream's own username is the first account; each password has its own origin."""
     (tmp_path / "password").write_text("hunter2\n")
     file.write_text(
         "[[upstream]]\nname = 'quay.io'\nusername = 'me'\npassword = 'hunter1'\n"
@@ -134,10 +136,10 @@ def test_accounts_come_in_their_order(file: Path, tmp_path: Path) -> None:
         ({"HOME": "/h", "XDG_CACHE_HOME": "relative"}, False, "/h/.cache/registry-mirror"),
     ],
 )
-def test_the_cache_has_a_sensible_place(
+def test_cache_dir_has_a_sensible_default(
     env: dict[str, str], root: bool, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Systemd's, the system's, or the user's own."""
+    """The folder is systemd's, the system's, or the user's own."""
     monkeypatch.setattr("os.geteuid", lambda: 0 if root else 1000)
     assert str(load(None, env, {}).config.cache.dir) == folder
 
@@ -149,6 +151,10 @@ def test_the_cache_has_a_sensible_place(
         ("[servers]\n", "servers: there is no such key; did you mean server?"),
         ("tags = 5", "tags: is a section: write [tags]"),
         ("[upstream]\nname = 'x'", "upstream: write [[upstream]], with two brackets"),
+        (
+            "[[tags.rules]]\nrepositories = 'x'\nfersh = 5",
+            "tags.rules.1.fersh: there is no such key; did you",
+        ),
         ("[[upstream]]\nurl = 'http://x'", "upstream: each one needs a name"),
         ("upstream = ['x']", "upstream: each one needs a name"),
         (
@@ -185,16 +191,16 @@ def test_the_cache_has_a_sensible_place(
         ("= 5", "is not TOML"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(file: Path, text: str, said: str) -> None:
-    """One line: the file, the key, what would be right."""
+def test_file_error_names_file_key_and_remedy(file: Path, text: str, said: str) -> None:
+    """The error is one line: the file, the key, what would be right."""
     file.write_text(text)
     (line,) = refused(file)
     assert line.startswith(f"file {file}: ")
     assert said in line
 
 
-def test_everything_wrong_is_said_at_once(file: Path) -> None:
-    """Nobody likes to be told one mistake at a time."""
+def test_all_errors_are_reported_together(file: Path) -> None:
+    """Mistakes of the file and of the environment are in one error."""
     file.write_text("[tags]\nfresh = -1\nfrish = 2\n[cache]\nmax_size = 'lots'\n")
     lines = refused(file, {"REGISTRY_MIRROR_LOG_LEVEL": "loud", "REGISTRY_MIRROR_LOG_LEVLE": "x"})
     assert len(lines) == 5
@@ -203,22 +209,22 @@ def test_everything_wrong_is_said_at_once(file: Path) -> None:
     assert any("cache.max_size: must be a size, for instance 50GiB" in line for line in lines)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """Missing, or no text."""
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
+    """The file is missing, or is not text."""
     assert "cannot be read: No such file" in refused(tmp_path / "missing")[0]
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     assert "is not text" in refused(tmp_path / "binary")[0]
 
 
-def test_pairs_that_are_none() -> None:
-    """Not repeated in the message: there may be a password in them."""
+def test_malformed_upstream_flag_is_refused() -> None:
+    """The error does not repeat the value, which may have a password in it."""
     for pair in ("http://me:hunter2@x.test", "=http://x", "x="):
         (line,) = refused(upstreams=[pair])
         assert "--upstream: must be NAME=URL" in line
         assert "hunter2" not in line
 
 
-def test_the_environment_is_the_process_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one place where it is read."""
+def test_environment_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader is the one module that reads the environment."""
     monkeypatch.setenv("REGISTRY_MIRROR_TAGS_FRESH", "3")
     assert environment()["REGISTRY_MIRROR_TAGS_FRESH"] == "3"

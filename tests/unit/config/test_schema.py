@@ -1,46 +1,34 @@
-"""The options: limits, and a reason in plain words for what is beyond them."""
+"""The options of all sections: limits, and errors in plain words."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mirror.config.loader import ConfigError, load
-
-
-def said(tmp_path: Path, text: str) -> str:
-    """The error of a file."""
-    file = tmp_path / "mirror.toml"
-    file.write_text(text)
-    with pytest.raises(ConfigError) as error:
-        load(file, {"HOME": "/home/me"}, {})
-    return str(error.value)
-
-
-def upstream(**keys: Any) -> str:
-    lines = [
-        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
-        for key, value in keys.items()
-    ]
-    return "\n".join(["[[upstream]]", "name = 'x.test'", *lines])
+from mirror.config.loader import load
+from tests.unit.config.refusals import refusal
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[server]\nlisten = ['5000']", "'5000' is not HOST:PORT, for instance 127.0.0.1:5000"),
-        ("[server]\nlisten = ['a:99999']", "is not HOST:PORT"),
+        ("[server]\nlisten = ['a:99999']", "'a:99999' is not HOST:PORT, for instance 127.0.0.1:5000"),
         ("[server]\nlisten = ['::1:5000']", "is not HOST:PORT"),
+        ("[server]\nlisten = ['localhost']", "'localhost' is not HOST:PORT"),
+        ("[server]\nlisten = ['500000']", "'500000' is not HOST:PORT"),
+        ("[server]\nlisten = ['::1:5000', ':5000', 'a:99999']", "'::1:5000', 'a:99999' are not HOST:PORT"),
         ("[server]\nlisten = []", "needs at least one"),
         ("[server]\nlisten = 5", "must be a list of texts in quotes, not 5"),
         ("[server]\nworkers = 0", 'must be "auto" or a whole number from 1 to 64, not 0'),
         ("[server]\nworkers = 65", 'must be "auto" or a whole number from 1 to 64, not 65'),
         ("[server]\nworkers = true", 'must be "auto" or a whole number from 1 to 64, not True'),
         ("[server]\nworkers = 'many'", "whole number from 1 to 64, not 'many'"),
-        ("[server]\nheader_timeout = 'soon'", "must be a number, not 'soon'"),
-        ("[server]\nheader_timeout = true", "must be a number, not true or false"),
+        ("[server]\nheader_timeout = 'soon'", "must be a time, for instance 500ms, 30s, 10m, 1h or 2d"),
+        ("[server]\nheader_timeout = true", "(a plain number is seconds), not True"),
         ("[server]\nheader_timeout = 0", "must be more than 0"),
+        ("[server]\nheader_timeout = '0ms'", "must be more than 0"),
         ("[server]\nheader_timeout = inf", "must be a finite number"),
         ("[server]\ntls_certificate = '/dev/null'", "tls_certificate belong together: give both or none"),
         ("[server]\ntls_key = '/dev/null'", "tls_certificate belong together: give both or none"),
@@ -49,81 +37,77 @@ def upstream(**keys: Any) -> str:
         ("[server]\nwhen_unavailable = 'x'", "must be 'auto', 'next' or 'honest', not 'x'"),
         ("[cache]\ndir = 5", "must be a path in quotes"),
         ("[cache]\ndir = '~nobody-of-that-name/x'", "cache.dir: ~nobody-of-that-name/x"),
-        ("[fill]\nchunk_size = '1KiB'", "must be between 64KiB and 1GiB, not 1.0KiB"),
+        ("[cache]\nmax_age = 'long'", "or 2d (a plain number is seconds), or \"forever\", not 'long'"),
+        ("[cache]\npins = ['BAD name']", "cache.pins: 'BAD' is not the name of an image"),
+        ("[cache]\npins = ['alpine amd64']", "'amd64' is not a platform"),
+        ("[cache]\npins = ['a linux/amd64', 'a']", "has docker.io/library/a:latest twice"),
+        ("[fill]\nchunk_size = '1KiB'", "must be between 64KiB and 1GiB, not 1KiB"),
         ("[fill]\nattempts = 1.5", "must be a whole number"),
+        ("[fill]\nattempts = true", "must be a number, not true or false"),
         ("[fill]\nattempts = 101", "must be at most 100"),
-        (upstream(url="ftp://x.test"), "is not a URL"),
-        (upstream(url="http://[x"), "is not a URL"),
-        (upstream(url="http://me:hunter2@x.test"), "set username and password_file instead"),
-        (upstream(url="http://x.test?a=b"), "has a query or fragment"),
-        (upstream(url="http://x.test", username="me"), "belong together"),
-        (upstream(url="http://x.test", realms=["https://x.test/token"]), "not an origin"),
-        (upstream(url="http://x.test", hosts=["UPPER"]), "is not a host name in lower case"),
-        (upstream(url="http://x.test", ca_file="/nowhere/ca"), "/nowhere/ca cannot be read: No such file"),
-        (upstream(url="http://x.test", password_file="/nowhere/pw"), "/nowhere/pw cannot be read"),
-        (upstream(url="http://x.test", max_connections=0), "must be at least 1"),
-        (upstream(url="http://x.test", connect_timeout=0), "must be more than 0"),
-        (upstream(url="http://x.test", private_redirects="maybe"), "must be true or false, not 'maybe'"),
+        ("[[tags.rules]]\nrepo = 'x'\nrepositories = 'y'", "did you mean repositories?"),
         (
-            upstream(url="http://x.test", sources=[{"url": "http://y", "prefix": "/a"}]).replace(": ", "="),
-            "must be the beginning of repository names",
+            "[[tags.rules]]\nrepositories = 'y'\nfrish = 5",
+            "tags.rules.1.frish: there is no such key; did you",
         ),
+        ("[[tags.rules]]\nfresh = 5", "tags.rules.1.repositories: is missing"),
         (
-            upstream(url="http://x.test", username="a", password="p", accounts=[]).replace(
-                "[]", "[{username='a', password='hunter2'}]"
-            ),
-            "upstream.x.test.accounts: has 'a' twice, with username counted",
+            "[tags]\nrules = [{repositories='a'}, {repositories='b', fresh='x'}]",
+            "tags.rules.2.fresh: must be a",
         ),
-        (
-            upstream(url="http://x.test", accounts=[]).replace("[]", "[{password='hunter2'}]"),
-            "upstream.x.test.accounts.1.username: is missing",
-        ),
-        (upstream(), "upstream.x.test.url: is missing"),
-        ("[[upstream]]\nname = 'Upper.test'\nurl = 'http://x'", "is not a host name in lower case"),
+        ("[tags]\nrules = ['x']", "tags.rules.1: must be a table of options, not 'x'"),
+        ("[tags]\nrules = 'x'", "tags.rules: must be a list of tables"),
     ],
 )
-def test_what_is_beyond_the_limits(tmp_path: Path, text: str, reason: str) -> None:
-    """The reason says what would be right."""
-    lines = said(tmp_path, text)
-    assert reason in lines
-    assert "hunter2" not in lines
+def test_option_beyond_its_limits_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    """The error names the key and what would be right."""
+    assert reason in refusal(tmp_path, text)
 
 
-def test_a_password_has_one_place(tmp_path: Path) -> None:
-    """In the file or in a file of its own, which is text and not empty; never in the message."""
-    password = tmp_path / "password"
-    both = upstream(url="http://x.test", username="me", password="hunter2", password_file=str(password))
-    for content, reason in ((b"x", "keep one of them"), (b"", "keep one")):
-        password.write_bytes(content)
-        text = said(tmp_path, both)
-        assert reason in text
-        assert "hunter2" not in text
-    alone = upstream(url="http://x.test", username="me", password_file=str(password))
-    for content, reason in ((b"\n", "is empty"), (b"\xff\xfe", "is not text")):
-        password.write_bytes(content)
-        assert reason in said(tmp_path, alone)
-    assert "hunter2" not in said(tmp_path, upstream(url="http://x.test", username="me", password=["hunter2"]))
+@pytest.mark.parametrize(
+    ("given", "addresses"), [("':5000'", (":5000",)), ("['5000', '[::1]:1']", (":5000", "[::1]:1"))]
+)
+def test_listen_accepts_a_port_alone(tmp_path: Path, given: str, addresses: tuple[str, ...]) -> None:
+    """A port alone, with a colon or without, stands for every address."""
+    file = tmp_path / "mirror.toml"
+    file.write_text(f"[server]\nlisten = {given}\n")
+    assert load(file, {"HOME": "/home/me"}, {}).config.server.listen == addresses
+    assert load(None, {"HOME": "/home/me"}, {"listen": ["5000"]}).config.server.listen == (":5000",)
 
 
-@pytest.mark.parametrize("prefix", ["", "a", "docker.io", "a/b-c"])
-def test_a_prefix_of_a_source(tmp_path: Path, prefix: str) -> None:
-    """Nothing, a letter, or components of a name."""
+def test_times_of_a_file_take_units(tmp_path: Path) -> None:
+    """Sections and rules accept times with units."""
     file = tmp_path / "mirror.toml"
     file.write_text(
-        f"{upstream(url='http://x.test')}\n[[upstream.sources]]\nurl='http://y'\nprefix='{prefix}'"
+        "[server]\nheader_timeout = '500ms'\n[cache]\nmax_age = '90d'\n[tags]\nfresh = '1h'\nmissing = 7\n"
+        "[[tags.rules]]\nrepositories = 'quay.io/*'\nfresh = '10m'\nstale_if_error = 'forever'\n"
     )
-    assert load(file, {"HOME": "/home/me"}, {}).config.upstreams[0].sources[0].prefix == prefix
+    config = load(file, {"HOME": "/home/me"}, {}).config
+    assert (config.server.header_timeout, config.cache.max_age) == (0.5, 90 * 86400)
+    assert (config.tags.fresh, config.tags.missing) == (3600, 7)
+    assert (config.tags.rules[0].fresh, config.tags.rules[0].stale_if_error) == (600, float("inf"))
 
 
-def test_values_are_frozen() -> None:
-    """Nobody changes the configuration on the way."""
+def test_options_are_frozen() -> None:
+    """No code can change the configuration."""
     config = load(None, {"HOME": "/home/me"}, {}).config
     with pytest.raises(ValueError, match="frozen"):
         config.tags.fresh = 5
 
 
 @pytest.mark.parametrize(("given", "processes"), [("3", 3), ("64", 64), ("auto", None), ("", 1)])
-def test_workers_are_as_many_as_said(given: str, processes: int | None) -> None:
-    """A number, as the environment has it too; or one for each processor that we may use."""
+def test_workers_is_a_number_or_auto(given: str, processes: int | None) -> None:
+    """The number may be text, as in the environment; "auto" is one worker per usable processor."""
     config = load(None, {"HOME": "/home/me", "REGISTRY_MIRROR_SERVER_WORKERS": given}, {}).config
     assert config.server.processes() == (processes or min(len(os.sched_getaffinity(0)), 64))
+
+
+def test_schema_imports_little() -> None:
+    """Loading a configuration imports no TLS, event loop or metrics, which most commands do not need."""
+    program = (
+        "import sys; from mirror.config.loader import load; load(None, {'HOME': '/'}, {});"
+        "print([each for each in ('ssl', 'asyncio', 'prometheus_client', 'aiohttp', 'difflib', 'structlog',"
+        " 'http.client') if each in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

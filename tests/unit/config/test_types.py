@@ -1,32 +1,134 @@
-"""Kinds of values: what each takes, and what is said to the others."""
+"""Types of option values: parsing, printing, errors."""
+
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from mirror.config.types import Amount, Room, Span, reason
+from mirror.config.types import (
+    FOREVER,
+    Amount,
+    DiskSpace,
+    Duration,
+    DurationOrForever,
+    Size,
+    format_amount,
+    format_size,
+    format_time,
+    reason,
+)
+
+
+def error(kind: Any, value: object) -> str:
+    """Return the message about a refused value."""
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(kind).validate_python(value)
+    return reason(refused.value.errors()[0])
 
 
 @pytest.mark.parametrize(
-    ("given", "of_a_thousand"),
+    ("value", "of_a_thousand"),
     [("0", 0), (500, 500), ("1KiB", 1024), ("80%", 800), ("12.5%", 125), (Amount(7), 7)],
 )
-def test_room_is_an_amount_or_a_share(given: object, of_a_thousand: int) -> None:
-    """Bytes in any unit, or percent of the file system."""
-    assert TypeAdapter(Room).validate_python(given).of(1000) == of_a_thousand
+def test_disk_space_is_a_size_or_a_percentage(value: object, of_a_thousand: int) -> None:
+    """Disk space may have any unit, or be a percentage of the file system."""
+    assert TypeAdapter(DiskSpace).validate_python(value).of(1000) == of_a_thousand
 
 
-@pytest.mark.parametrize("given", ["0%", "101%", "-5%", "5 %%", "much", "%", True])
-def test_other_amounts_are_refused(given: object) -> None:
-    """With an example of what would be right."""
-    with pytest.raises(ValidationError) as error:
-        TypeAdapter(Room).validate_python(given)
-    said = reason(error.value.errors()[0])
+@pytest.mark.parametrize("value", ["0%", "101%", "-5%", "5 %%", "much", "%", True])
+def test_disk_space_of_another_form_is_refused(value: object) -> None:
+    """The error has an example of a right value."""
+    said = error(DiskSpace, value)
     assert "for instance 50GiB" in said or "not true or false" in said
 
 
-@pytest.mark.parametrize(("given", "seconds"), [("forever", float("inf")), (5, 5.0), ("1.5", 1.5)])
-def test_spans_may_be_for_ever(given: object, seconds: float) -> None:
-    """In a word, because TOML has no number for it that people would write."""
-    adapter: TypeAdapter[float] = TypeAdapter(Span)
-    assert adapter.validate_python(given) == seconds
-    assert adapter.dump_python(seconds, mode="json") == ("forever" if given == "forever" else seconds)
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (5, 5.0),
+        (1.5, 1.5),
+        ("5", 5.0),
+        ("1.5", 1.5),
+        ("500ms", 0.5),
+        ("30s", 30.0),
+        ("10m", 600.0),
+        ("1h", 3600.0),
+        ("2d", 172800.0),
+        ("1.5h", 5400.0),
+        ("1h30m", 5400.0),
+        (" 1h 30m ", 5400.0),
+        (0, 0.0),
+    ],
+)
+def test_time_has_units(value: object, seconds: float) -> None:
+    """A plain number is seconds, also as a string, which environment variables are."""
+    for kind in (Duration, DurationOrForever):
+        assert TypeAdapter(kind).validate_python(value) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "value", ["soon", "1 hour", "1w", "h", "", "-5s", "1h and 5m", "inf", True, "5M", "1H"]
+)
+def test_time_of_another_form_is_refused(value: object) -> None:
+    """The error says how times are written."""
+    assert error(Duration, value).startswith(
+        "must be a time, for instance 500ms, 30s, 10m, 1h or 2d (a plain number is seconds), not "
+    )
+    assert ', or "forever", not ' in error(DurationOrForever, value)
+
+
+def test_time_may_be_forever() -> None:
+    """TOML has no number for infinity that people would write; a timeout is always finite."""
+    adapter: TypeAdapter[float] = TypeAdapter(DurationOrForever)
+    assert adapter.validate_python("forever") == FOREVER
+    assert error(Duration, "forever").startswith("must be a time")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (60, "1m"),
+        (90.0, "1m30s"),
+        (3600, "1h"),
+        (172800, "2d"),
+        (0.5, "500ms"),
+        (2.5, "2.5s"),
+        (FOREVER, "forever"),
+    ],
+)
+def test_time_prints_as_people_write_it(seconds: float, text: str) -> None:
+    """Each unit appears at most once, the largest first."""
+    assert format_time(seconds) == text
+
+
+@given(st.integers(0, 10**9))
+def test_time_parses_back(seconds: int) -> None:
+    """A printed time is a valid value and has the same seconds."""
+    assert TypeAdapter(Duration).validate_python(format_time(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1KiB"),
+        (64 * 1024**2, "64MiB"),
+        (500_000_000, "500MB"),
+        (1024**3, "1GiB"),
+        (1_000_001, "1000001"),
+    ],
+)
+def test_size_prints_as_people_write_it(size: int, text: str) -> None:
+    """A size prints in the unit that gives the smallest whole number."""
+    assert format_size(size) == format_amount(Amount(size)) == text
+    assert format_amount(Amount(percent=12.5)) == "12.5%"
+
+
+@given(st.one_of(st.integers(0, 10**15), st.integers(0, 5000).map(lambda n: n * 1024**2)))
+def test_size_parses_back(size: int) -> None:
+    """A printed size is a valid value and has the same bytes."""
+    assert TypeAdapter(Size).validate_python(format_size(size)) == size

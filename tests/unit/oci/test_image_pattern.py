@@ -93,6 +93,12 @@ def test_pin_has_platforms() -> None:
         Pin.parse("alpine amd64")
 
 
+def test_pin_with_a_wrong_name_is_refused_for_the_name() -> None:
+    """The name is reported first, even if the words behind it are not platforms either."""
+    with pytest.raises(ValueError, match="'BAD' is not the name of an image"):
+        Pin.parse("BAD name")
+
+
 def test_platform_without_variant_includes_every_variant() -> None:
     """`linux/arm` includes linux/arm/v7; an empty list includes every platform."""
     assert on_platform("linux/arm/v7", ("linux/arm",))

@@ -43,6 +43,14 @@ def test_bind_every_address() -> None:
             each.close()
 
 
+def test_bind_of_a_port_alone_is_every_address() -> None:
+    """IPv4 and IPv6 have a socket each."""
+    sockets = bind_all([":0"])
+    for each in sockets:
+        each.close()
+    assert [each.family for each in sockets] == [socket.AF_INET, socket.AF_INET6]
+
+
 def test_bind_error_names_the_address() -> None:
     """A failure names the address and closes the sockets that were bound before."""
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:

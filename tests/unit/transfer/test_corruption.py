@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.schema import CacheSettings, Config, SourceSettings
+from mirror.config.endpoints import SourceSettings
+from mirror.config.schema import CacheSettings, Config
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span

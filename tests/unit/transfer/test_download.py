@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mirror.config.schema import SourceSettings
+from mirror.config.endpoints import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import download, plan

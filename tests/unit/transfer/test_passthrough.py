@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.schema import SourceSettings
+from mirror.config.endpoints import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.schema import CacheSettings, Config, SourceSettings
+from mirror.config.endpoints import SourceSettings
+from mirror.config.schema import CacheSettings, Config
 from mirror.metrics.metrics import Metrics
 from mirror.transfer.source_selector import SourceSelector
 from mirror.upstream.errors import Failure, UpstreamError

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.schema import CacheSettings, Config, FillSettings, SourceSettings
+from mirror.config.endpoints import SourceSettings
+from mirror.config.schema import CacheSettings, Config, FillSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag

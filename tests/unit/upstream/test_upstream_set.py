@@ -7,7 +7,8 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from mirror.config.schema import CacheSettings, Config, FillSettings, SourceSettings
+from mirror.config.endpoints import SourceSettings
+from mirror.config.schema import CacheSettings, Config, FillSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
 from mirror.upstream.upstream_set import UpstreamSet

@@ -1,0 +1,90 @@
+"""The options of upstreams, accounts and sources: limits, and errors in plain words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.config.loader import load
+from tests.unit.config.refusals import refusal
+
+
+def upstream(**keys: Any) -> str:
+    """Return a [[upstream]] table of the name x.test with these keys."""
+    lines = [
+        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
+        for key, value in keys.items()
+    ]
+    return "\n".join(["[[upstream]]", "name = 'x.test'", *lines])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (upstream(url="ftp://x.test"), "is not a URL, for instance https://registry-1.docker.io"),
+        (upstream(url="http://[x"), "is not a URL"),
+        (upstream(url="me:hunter2@x.test"), "is not a URL, for instance https://registry-1.docker.io"),
+        (upstream(url="quay.io"), "upstream.x.test.url: is not a URL; did you mean https://quay.io?"),
+        (upstream(url="10.0.0.1:5000/v2"), "did you mean https://10.0.0.1:5000/v2?"),
+        (upstream(url="http://me:hunter2@x.test"), "set username and password_file instead"),
+        (upstream(url="http://x.test?a=b"), "has a query or fragment"),
+        (upstream(url="http://x.test", username="me"), "belong together"),
+        (upstream(url="http://x.test", realms=["https://x.test/token"]), "not an origin"),
+        (upstream(url="http://x.test", hosts=["UPPER"]), "is not a host name in lower case"),
+        (upstream(url="http://x.test", ca_file="/nowhere/ca"), "/nowhere/ca cannot be read: No such file"),
+        (upstream(url="http://x.test", password_file="/nowhere/pw"), "/nowhere/pw cannot be read"),
+        (upstream(url="http://x.test", max_connections=0), "must be at least 1"),
+        (upstream(url="http://x.test", connect_timeout=0), "must be more than 0"),
+        (upstream(url="http://x.test", connect_timeout="0s"), "must be more than 0"),
+        (upstream(url="http://x.test", private_redirects="maybe"), "must be true or false, not 'maybe'"),
+        (
+            upstream(url="http://x.test", sources=[{"url": "http://y", "prefix": "/a"}]).replace(": ", "="),
+            "must be the beginning of repository names",
+        ),
+        (
+            upstream(url="http://x.test", username="a", password="p", accounts=[]).replace(
+                "[]", "[{username='a', password='hunter2'}]"
+            ),
+            "upstream.x.test.accounts: has 'a' twice, with username counted",
+        ),
+        (
+            upstream(url="http://x.test", accounts=[]).replace("[]", "[{password='hunter2'}]"),
+            "upstream.x.test.accounts.1.username: is missing",
+        ),
+        (upstream(), "upstream.x.test.url: is missing"),
+        (upstream(url="http://x.test", sources="http://y"), "sources: must be a list of tables"),
+        ("[[upstream]]\nname = 'Upper.test'\nurl = 'http://x'", "is not a host name in lower case"),
+    ],
+)
+def test_upstream_option_beyond_its_limits_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    """The error names the key and what would be right, and repeats no password."""
+    lines = refusal(tmp_path, text)
+    assert reason in lines
+    assert "hunter2" not in lines
+
+
+def test_password_has_one_place(tmp_path: Path) -> None:
+    """A password is in the file, or in a file of its own that is text and not empty; no error repeats it."""
+    password = tmp_path / "password"
+    both = upstream(url="http://x.test", username="me", password="hunter2", password_file=str(password))
+    for content, reason in ((b"x", "keep one of them"), (b"", "keep one")):
+        password.write_bytes(content)
+        text = refusal(tmp_path, both)
+        assert reason in text
+        assert "hunter2" not in text
+    alone = upstream(url="http://x.test", username="me", password_file=str(password))
+    for content, reason in ((b"\n", "is empty"), (b"\xff\xfe", "is not text")):
+        password.write_bytes(content)
+        assert reason in refusal(tmp_path, alone)
+    listed = upstream(url="http://x.test", username="me", password=["hunter2"])
+    assert "hunter2" not in refusal(tmp_path, listed)
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "docker.io", "a/b-c"])
+def test_source_prefix(tmp_path: Path, prefix: str) -> None:
+    """A prefix is empty, a letter, or components of a name."""
+    file = tmp_path / "mirror.toml"
+    file.write_text(
+        f"{upstream(url='http://x.test')}\n[[upstream.sources]]\nurl='http://y'\nprefix='{prefix}'"
+    )
+    assert load(file, {"HOME": "/home/me"}, {}).config.upstreams[0].sources[0].prefix == prefix
