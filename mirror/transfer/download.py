@@ -27,7 +27,7 @@ from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.transport import PartReader
 from mirror.upstream.http_client import DirectLocation
-from mirror.upstream.source import LONGEST_REST, Source
+from mirror.upstream.source import LONGEST_THROTTLE, Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
@@ -380,7 +380,7 @@ class Download:
         log.info("transfer broke, resuming", reason=str(error), **self._log_fields(segment.source))
         pause = self._failures.pause(PAUSES)
         if all(source.throttled(now) for source in self._selector.candidates()):
-            pause = max(pause, min(error.retry_after or 0.0, LONGEST_REST))
+            pause = max(pause, min(error.retry_after or 0.0, LONGEST_THROTTLE))
         self._not_before = now + pause
 
     def _remember_concurrency(self) -> None:

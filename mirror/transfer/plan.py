@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mirror.oci.ranges import Span
-from mirror.upstream.http.low_speed import SLOWEST
+from mirror.upstream.http.low_speed import MIN_SPEED
 
 S = TypeVar("S")
 
@@ -62,7 +62,7 @@ RECENT_SECONDS = 0.5
 # this many bytes. A new request costs a round trip; if it was no better, the next one has twice as long, so
 # that a network on which nothing better can be had is soon accepted as it is.
 LOW_SPEED_SECONDS = 10.0
-LOW_SPEED_BYTES = int(SLOWEST * LOW_SPEED_SECONDS)
+LOW_SPEED_BYTES = int(MIN_SPEED * LOW_SPEED_SECONDS)
 # Factor on patience with the only segment of the only source: nothing shows that another would do better.
 ALONE_PATIENCE = 8.0
 # Factor on patience with all segments while this process is busy: received bytes may wait here to be read.

@@ -1,1 +1,1 @@
-"""What other registries have; knows HTTP, not the disk."""
+"""Clients of upstream registries: HTTP, authentication, sources; no knowledge of the disk."""

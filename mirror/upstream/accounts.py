@@ -1,13 +1,13 @@
-"""The accounts at one upstream: each with its own tokens and its own budget, used one after another.
+"""Accounts at one upstream, each with its own tokens and its own rate limit, used one after another.
 
-1. The first one is used until its budget is out, it is answered 429, or its password is refused; then the
-   next one is.
-2. A repository stays with the account that asked for it first, unless anybody may read it. That is asked of
-   the upstream without an account, by HEAD, when it matters and not before. So no private repository is asked
-   with two accounts, whatever is left of them.
-3. When all are out, it is the first of those that have not been answered 429.
+1. The first account is used until its budget is out, it is answered 429, or its password is refused; then the
+   next account is used.
+2. A repository stays with the account that asked for it first, unless it is public. The upstream is asked
+   whether it is public by a HEAD without an account, when that matters and not before. So no private
+   repository is asked for with two accounts, whatever their budgets are.
+3. When the budgets of all accounts are out, the first account that has not been answered 429 is used.
 
-What is remembered of repositories is in memory, and bounded: a new process begins anew.
+Claims and visibility of repositories are kept in memory, bounded, and lost when the process ends.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ log = get_logger(__name__)
 
 ANONYMOUS = "anonymous"
 
-# How many repositories something is remembered of.
-REMEMBERED = 10_000
-# For how long an upstream's word that anybody may read a repository is taken, in seconds, and that not.
-PUBLIC_FOR = 3600.0
-PRIVATE_FOR = 300.0
-# A repository that an account could not read is its own for this long, in seconds: perhaps another one can.
-CLAIMED_FOR = 3600.0
+# Repositories whose claims, and whose visibility, are remembered.
+MAX_REPOSITORIES = 10_000
+# How long a repository is taken for public, and for private, after the upstream was asked, in seconds.
+PUBLIC_TTL = 3600.0
+PRIVATE_TTL = 300.0
+# How long a repository is claimed by an account that could not read it, in seconds: perhaps another one can.
+CLAIM_TTL = 3600.0
 
 
 class Account:
-    """One account, or none: then what is known about anonymous requests."""
+    """One account and what is known about it; also the state of requests without an account."""
 
     def __init__(self, name: str, auth: Authorizer, rate_limit: RateLimit) -> None:
         self.name = name
@@ -49,22 +49,22 @@ class Account:
 
     @property
     def preference(self) -> tuple[bool, bool, bool]:
-        """Less is better; equal ones are used in the order of the configuration."""
+        """Sort key: lower is used first; equal accounts are used in the order of the configuration."""
         return (self.auth.refused, self.rate_limit.refused, self.rate_limit.budget_level is OUT)
 
     def observe(self, headers: Mapping[str, str], status: int, upstream: str) -> None:
-        """An answer of the upstream itself came to a request with this account."""
+        """Learn from an answer of the upstream itself to a request with this account."""
         before = self.rate_limit.budget_level
         self.rate_limit.observe(headers, status)
         now = self.rate_limit.budget_level
         if now is not before:
             reading = self.rate_limit.reading
             values = {"remaining": reading.remaining, "limit": reading.limit} if reading is not None else {}
-            tell = log.info if now is PLENTY else log.warning
-            tell("rate limit", upstream=upstream, account=self.name, rate_limit=now.name, **values)
+            emit = log.info if now is PLENTY else log.warning
+            emit("rate limit", upstream=upstream, account=self.name, rate_limit=now.name, **values)
 
     def report(self, metrics: Metrics, upstream: str) -> None:
-        """Set the gauges to what is known."""
+        """Set the gauges of this account."""
         if self.name != ANONYMOUS:
             metrics.account_refused.labels(upstream, self.name).set(self.auth.password_refused)
         reading = self.rate_limit.reading
@@ -74,7 +74,7 @@ class Account:
             metrics.ratelimit_limit.labels(upstream, self.name).set(reading.limit)
 
     def state(self) -> dict[str, Any]:
-        """For people. The numbers are None where the upstream has not said anything lately."""
+        """Return the state for /readyz. Numbers are None where the upstream has reported none lately."""
         reading = self.rate_limit.reading
         return {
             "account": self.name,
@@ -89,15 +89,15 @@ class Account:
 
 @dataclass(slots=True)
 class _Claim:
-    """Which account a repository was asked with; `until`: inf once it was read."""
+    """The account that a repository is asked for with; `until` is inf once the account has read from it."""
 
     account: Account
     until: float
 
 
 @dataclass(slots=True)
-class _Openness:
-    """Whether anybody may read a repository, and the lock under which that is asked."""
+class _Visibility:
+    """Visibility of a repository, public or not, and the lock under which the upstream is asked."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     public: bool = False
@@ -105,7 +105,7 @@ class _Openness:
 
 
 class Accounts:
-    """Chooses. `public` of the methods asks the upstream whether anybody may read the repository."""
+    """Chooses the account for each request."""
 
     def __init__(self, settings: UpstreamSettings, transport: Transport, clock: Callable[[], float]) -> None:
         def account(name: str, login: LoginSettings) -> Account:
@@ -119,38 +119,38 @@ class Accounts:
         self.all = named or (self.anonymous,)
         self._clock = clock
         self._claims: dict[str, _Claim] = {}
-        self._openness: dict[str, _Openness] = {}
+        self._visibility: dict[str, _Visibility] = {}
 
-    async def choose(self, repository: str, public: Callable[[], Awaitable[bool]]) -> Account:
-        """The account for the next request."""
+    async def choose(self, repository: str, probe: Callable[[], Awaitable[bool]]) -> Account:
+        """Return the account for the next request. `probe` asks the upstream if the repository is public."""
         if len(self.all) == 1:
             return self.all[0]
         best = min(self.all, key=lambda account: account.preference)
-        mine = self._claim(repository)
-        if mine is None:
-            self._claims[repository] = _Claim(best, self._clock() + CLAIMED_FOR)
-            _forget(self._claims)
+        claim = self._claim(repository)
+        if claim is None:
+            self._claims[repository] = _Claim(best, self._clock() + CLAIM_TTL)
+            _drop_oldest(self._claims)
             return best
-        # Nothing here waits before the claim is made: two that ask at once do not choose differently.
-        if mine.account is best or await self._is_public(repository, public):
+        # Nothing above awaits: two concurrent requests for a repository do not claim it differently.
+        if claim.account is best or await self._is_public(repository, probe):
             return best
-        return mine.account
+        return claim.account
 
     def confirm_claim(self, repository: str, account: Account) -> None:
-        """The account was given something of the repository."""
+        """Make the claim permanent: the account has read something of the repository."""
         claim = self._claim(repository)
         if claim is not None and claim.account is account:
             claim.until = math.inf
 
     def release_claim(self, repository: str, account: Account) -> None:
-        """The upstream was not asked after all: the account got no token."""
+        """Give up a claim that was never used: the account got no token, so the upstream was not asked."""
         claim = self._claim(repository)
         if claim is not None and claim.account is account and claim.until != math.inf:
             del self._claims[repository]
 
     def budget_level(self, repository: str) -> BudgetLevel:
-        """How sparing to be with requests for the repository: as the account allows that has most left."""
-        claim, known = self._claims.get(repository), self._openness.get(repository)
+        """Return the budget for requests about a repository: that of the account with most left."""
+        claim, known = self._claims.get(repository), self._visibility.get(repository)
         if claim is not None and known is not None and not known.public and self._clock() < known.until:
             return claim.account.rate_limit.budget_level
         usable = [account for account in self.all if not account.auth.refused] or self.all
@@ -159,30 +159,30 @@ class Accounts:
         )
 
     def redacted(self, text: str) -> str:
-        """`text` without any of the passwords, should an upstream echo one."""
+        """Return `text` without any of the passwords, should an upstream echo one."""
         for account in self.all:
             text = account.auth.redacted(text)
         return text
 
     def _claim(self, repository: str) -> _Claim | None:
-        """The claim on a repository; looking at it makes it the last to be forgotten."""
+        """Return the claim on a repository and move it to the end, so that it is dropped last."""
         claim = self._claims.pop(repository, None)
         if claim is None or self._clock() >= claim.until:
             return None
         self._claims[repository] = claim
         return claim
 
-    async def _is_public(self, repository: str, public: Callable[[], Awaitable[bool]]) -> bool:
-        known = self._openness.setdefault(repository, _Openness())
-        _forget(self._openness)
+    async def _is_public(self, repository: str, probe: Callable[[], Awaitable[bool]]) -> bool:
+        known = self._visibility.setdefault(repository, _Visibility())
+        _drop_oldest(self._visibility)
         async with known.lock:
             if self._clock() >= known.until:
-                known.public = await public()
-                known.until = self._clock() + (PUBLIC_FOR if known.public else PRIVATE_FOR)
+                known.public = await probe()
+                known.until = self._clock() + (PUBLIC_TTL if known.public else PRIVATE_TTL)
             return known.public
 
 
-def _forget(remembered: dict[str, _Claim] | dict[str, _Openness]) -> None:
-    """The oldest, when there are too many."""
-    if len(remembered) > REMEMBERED:
+def _drop_oldest(remembered: dict[str, _Claim] | dict[str, _Visibility]) -> None:
+    """Drop the entry that was used longest ago if there are more than MAX_REPOSITORIES."""
+    if len(remembered) > MAX_REPOSITORIES:
         del remembered[next(iter(remembered))]

@@ -1,13 +1,13 @@
-"""Tokens and password of one account at an upstream (Distribution token specification, CLIENTS.md 6.1).
+"""Tokens and password of one account at an upstream, after the Distribution token specification.
 
 The handshake:
 
-1. A request goes out with what the last challenge of the upstream asked for, or with nothing.
-2. A 401 names challenges. Bearer comes first: a token is asked of its realm, for the scope
-   `repository:<path>:pull` and never more, as some registries refuse a scope that is too wide.
+1. A request carries the Authorization that answers the upstream's last challenge, or none before the first.
+2. A 401 names challenges. Bearer is answered first: the token server in `realm` is asked for a token with the
+   scope `repository:<path>:pull` and never more, since some registries refuse a scope that is too wide.
    2a. With user and password, if the realm is on the upstream's own origin or in `realms`.
-   2b. Else anonymously. Where the 401 came from a host that a redirect led to, always anonymously.
-3. Basic comes second: user and password, to the upstream's own origin only.
+   2b. Anonymously otherwise, and always if the 401 came from the target of a redirect.
+3. Basic is answered second: user and password, to the upstream's own origin only.
 4. The request is repeated once. A second 401 is final.
 """
 
@@ -33,21 +33,22 @@ from mirror.util.log import get_logger, redact_url
 log = get_logger(__name__)
 
 MAX_TOKEN_BYTES = 1024 * 1024
-# The specification's default, for the many servers that leave expires_in out.
+# The specification's default in seconds, for the many servers that omit expires_in.
 _DEFAULT_LIFETIME = 60.0
-# Renewed before the end, as the upstream's clock runs on while the request travels (BuildKit takes the same).
+# Share of its lifetime for which a token is used: the upstream's clock runs on while a request travels.
+# BuildKit takes the same.
 _USED_LIFETIME = 0.9
-# Docker Hub locks an account for 10 minutes after some wrong passwords: do not knock at every request.
+# Docker Hub locks an account for 10 minutes after some wrong passwords: do not send one with each request.
 _REFUSED_FOR = 60.0
-_MAX_SLOTS = 1000
+_MAX_TOKENS = 1000
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
-class TokenScope:
-    """A 401 to be answered: its challenges, and the Authorization header it did not accept.
+class AuthDemand:
+    """A 401 to be answered: its challenges, and the Authorization header that was rejected.
 
-    `own`: it came from the upstream's own origin, not from where a redirect led.
+    `own` is true if it came from the upstream's own origin, false if from the target of a redirect.
     """
 
     challenges: tuple[Challenge, ...]
@@ -57,17 +58,17 @@ class TokenScope:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Which token; the key of the cache. A token got with a password is never taken for an anonymous one."""
+class _TokenKey:
+    """Key of a cached token. One got with a password is never used for an anonymous request."""
 
     realm: str
     service: str
     scope: str
-    personal: bool
+    with_password: bool
 
 
 @dataclass(slots=True, repr=False)
-class _Slot:
+class _CachedToken:
     """One token, and the lock under which it is fetched."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -78,7 +79,7 @@ class _Slot:
 
 
 class Authorizer:
-    """Answers the challenges of one upstream for one account, and remembers what it answered."""
+    """Answers the challenges of one upstream for one account, and caches tokens."""
 
     def __init__(self, settings: UpstreamSettings, transport: Transport, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -86,8 +87,8 @@ class Authorizer:
         self._clock = clock
         self._origin = origin(transport.url)
         self._realms = {origin(URL(realm)) for realm in settings.realms}
-        self._slots: dict[_Wanted, _Slot] = {}
-        self._last: Challenge | None = None
+        self._tokens: dict[_TokenKey, _CachedToken] = {}
+        self._last_challenge: Challenge | None = None
         self._refused_until = float("-inf")
         self._refused_by = ""
         self._refusal = Outage()
@@ -104,7 +105,7 @@ class Authorizer:
 
     def note_answer(self, authorization: str | None, status: int) -> bool:
         """Learn from an answer of the upstream to `authorization`; return True if it refused the password."""
-        if authorization is None or authorization != self._password():
+        if authorization is None or authorization != self._basic_header():
             return False
         if status == 401:
             self._note_refusal(self._transport.url)
@@ -138,123 +139,126 @@ class Authorizer:
             upstream, account = self._transport.name, self._settings.username
             log.info("password accepted again", upstream=upstream, account=account)
 
-    async def known(self, repository: str) -> str | None:
-        """The Authorization header the upstream will want, by its last challenge; None before the first."""
-        if self._last is None:
+    async def current(self, repository: str) -> str | None:
+        """Return the Authorization header that the last challenge asked for; None before the first."""
+        if self._last_challenge is None:
             return None
-        return await self.answer(TokenScope((self._last,), repository, own=True))
+        return await self.answer(AuthDemand((self._last_challenge,), repository, own=True))
 
-    async def answer(self, demand: TokenScope) -> str:
-        """The Authorization header that answers a 401; UpstreamError(DENIED) when there is none."""
-        refusals = []
-        for challenge in self._in_order(demand.challenges):
+    async def answer(self, demand: AuthDemand) -> str:
+        """Return the Authorization header that answers a 401; raise DENIED if there is none."""
+        reasons = []
+        for challenge in self._by_preference(demand.challenges):
             try:
                 if challenge.scheme == "bearer":
                     header = await self._bearer(challenge, demand)
                 else:
                     header = self._basic(demand)
-            except _Unusable as reason:
-                refusals.append(str(reason))
+            except _UnusableChallenge as reason:
+                reasons.append(str(reason))
                 continue
             if demand.own:
-                self._last = challenge
+                self._last_challenge = challenge
             return header
-        reasons = "; ".join(refusals) or "the upstream did not say how"
-        message = f"{self._transport.name}: cannot authenticate: {reasons}"
+        why = "; ".join(reasons) or "the upstream did not say how"
+        message = f"{self._transport.name}: cannot authenticate: {why}"
         raise UpstreamError(Failure.DENIED, message, status=401)
 
-    def _in_order(self, challenges: Iterable[Challenge]) -> list[Challenge]:
+    def _by_preference(self, challenges: Iterable[Challenge]) -> list[Challenge]:
         usable = [challenge for challenge in challenges if challenge.scheme in ("bearer", "basic")]
         return sorted(usable, key=lambda challenge: challenge.scheme != "bearer")
 
-    def _basic(self, demand: TokenScope) -> str:
+    def _basic(self, demand: AuthDemand) -> str:
         if not demand.own:
-            raise _Unusable("no password is sent to the target of a redirect")
-        header = self._password()
+            raise _UnusableChallenge("no password is sent to the target of a redirect")
+        header = self._basic_header()
         if header is None:
             host = self._transport.url.host
-            raise _Unusable(
+            raise _UnusableChallenge(
                 f"{host} wants user and password, and none are configured: set username and password_file"
             )
         if header == demand.rejected:
             raise self.refusal()
         return header
 
-    async def _bearer(self, challenge: Challenge, demand: TokenScope) -> str:
+    async def _bearer(self, challenge: Challenge, demand: AuthDemand) -> str:
         realm = self._realm(challenge, demand)
-        personal = demand.own and self._settings.username is not None and self._may_see_password(realm)
-        wanted = _Wanted(
+        key = _TokenKey(
             realm=str(realm),
             service=challenge.parameters.get("service", ""),
             scope=self._scope(challenge, demand),
-            personal=personal,
+            with_password=demand.own and self._settings.username is not None and self._is_trusted(realm),
         )
-        return await self._token(wanted, demand.rejected)
+        return await self._token(key, demand.rejected)
 
-    def _scope(self, challenge: Challenge, demand: TokenScope) -> str:
-        # The upstream's own challenge may carry a placeholder (ghcr.io); at the target of a redirect the
-        # repository may have another name, which only the challenge knows.
+    def _scope(self, challenge: Challenge, demand: AuthDemand) -> str:
+        # The upstream's own challenge may carry a placeholder (ghcr.io). At the target of a redirect the
+        # repository may have another name, which only the challenge has.
         foreign = None if demand.own else challenge.parameters.get("scope")
         return foreign or f"repository:{demand.repository}:pull"
 
-    def _may_see_password(self, realm: URL) -> bool:
+    def _is_trusted(self, realm: URL) -> bool:
+        """Return True if the password may be sent to `realm`."""
         return origin(realm) == self._origin or origin(realm) in self._realms
 
-    def _realm(self, challenge: Challenge, demand: TokenScope) -> URL:
-        """The realm's URL if it may be asked at all."""
+    def _realm(self, challenge: Challenge, demand: AuthDemand) -> URL:
+        """Return the URL of the token server if it may be asked at all."""
         try:
             realm = parse_url(challenge.parameters.get("realm", ""))
         except ValueError:
-            raise _Unusable("its realm is not a URL") from None
+            raise _UnusableChallenge("the realm of its token server is not a URL") from None
         trusted = origin(realm) in self._realms
         rules = RedirectRules(self._transport.url, private=self._transport.private or trusted)
         secure = self._transport.url.scheme == "https"
         if realm.raw_user is not None or (reason := refusal(rules, realm, secure=secure)):
             why = "it names a user" if realm.raw_user is not None else reason
-            raise _Unusable(f"its realm {redact_url(str(realm))} is not asked: {why}")
+            raise _UnusableChallenge(f"token server {redact_url(str(realm))} is not asked: {why}")
         return realm
 
-    async def _token(self, wanted: _Wanted, rejected: str | None) -> str:
-        """The cached token, or one new one for all who wait for the same."""
-        slot = self._slot(wanted)
-        seen = slot.failures
-        async with slot.lock:
-            if slot.header is not None and slot.header != rejected and self._clock() < slot.expires:
-                return slot.header
-            if slot.failure is not None and slot.failures > seen:
-                # Somebody asked while we waited: a dead realm is not asked once for each who waits.
-                raise _again(slot.failure)
+    async def _token(self, key: _TokenKey, rejected: str | None) -> str:
+        """Return the cached token, or one new token for all callers that wait for the same key."""
+        token = self._cached(key)
+        seen = token.failures
+        async with token.lock:
+            if token.header is not None and token.header != rejected and self._clock() < token.expires:
+                return token.header
+            if token.failure is not None and token.failures > seen:
+                # Another caller failed while this one waited: a dead token server is asked once for all.
+                raise _copy(token.failure)
             try:
-                slot.header, lifetime = await self._fetch(wanted)
+                token.header, lifetime = await self._fetch(key)
             except UpstreamError as error:
-                slot.failures, slot.failure = slot.failures + 1, _again(error)
+                token.failures, token.failure = token.failures + 1, _copy(error)
                 raise
-            slot.expires = self._clock() + lifetime * _USED_LIFETIME
-            return slot.header
+            token.expires = self._clock() + lifetime * _USED_LIFETIME
+            return token.header
 
-    def _slot(self, wanted: _Wanted) -> _Slot:
-        if len(self._slots) > _MAX_SLOTS:
+    def _cached(self, key: _TokenKey) -> _CachedToken:
+        if len(self._tokens) > _MAX_TOKENS:
             now = self._clock()
-            self._slots = {
-                key: slot for key, slot in self._slots.items() if slot.lock.locked() or slot.expires > now
+            self._tokens = {
+                each: token
+                for each, token in self._tokens.items()
+                if token.lock.locked() or token.expires > now
             }
-        return self._slots.setdefault(wanted, _Slot())
+        return self._tokens.setdefault(key, _CachedToken())
 
-    async def _fetch(self, wanted: _Wanted) -> tuple[str, float]:
-        query = [("service", wanted.service)] if wanted.service else []
-        realm = URL(wanted.realm, encoded=True)
+    async def _fetch(self, key: _TokenKey) -> tuple[str, float]:
+        """Ask the token server; return the header and its lifetime in seconds."""
+        query = [("service", key.service)] if key.service else []
+        realm = URL(key.realm, encoded=True)
         headers = {"Accept": "application/json"}
-        if wanted.personal:
-            headers["Authorization"] = self._unlocked_password()
-        url = realm.extend_query([*query, ("scope", wanted.scope)])
+        if key.with_password:
+            headers["Authorization"] = self._password_unless_refused()
+        url = realm.extend_query([*query, ("scope", key.scope)])
         response = await self._transport.send("GET", url, headers)
         try:
             body = await self._transport.read(response, MAX_TOKEN_BYTES)
         finally:
             response.close()
         if response.status != 200:
-            raise self._failure(wanted, response, body)
-        if wanted.personal:
+            raise self._failure(key, response, body)
+        if key.with_password:
             self._note_acceptance()
         return self._parse(body)
 
@@ -266,42 +270,43 @@ class Authorizer:
         answer = document if isinstance(document, dict) else {}
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str) or not _HEADER_SAFE.fullmatch(token):
-            raise UpstreamError(Failure.INVALID, f"{self._transport.name}: the realm's answer holds no token")
+            raise UpstreamError(
+                Failure.INVALID, f"{self._transport.name}: the token server's answer holds no token"
+            )
         return f"Bearer {token}", _lifetime(answer.get("expires_in"))
 
-    def _failure(self, wanted: _Wanted, response: Response, body: bytes) -> UpstreamError:
+    def _failure(self, key: _TokenKey, response: Response, body: bytes) -> UpstreamError:
         status = response.status
         failure = _TOKEN_FAILURES.get(status, Failure.SERVER_ERROR if status >= 500 else Failure.INVALID)
-        message = self._failure_words(wanted, status)
+        message = self._failure_words(key, status)
         if detail := self.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         return UpstreamError(failure, message, status=status, retry_after=retry_after)
 
-    def _failure_words(self, wanted: _Wanted, status: int) -> str:
-        if status == 401 and wanted.personal:
-            realm = URL(wanted.realm, encoded=True)
-            self._note_refusal(realm)
+    def _failure_words(self, key: _TokenKey, status: int) -> str:
+        if status == 401 and key.with_password:
+            self._note_refusal(URL(key.realm, encoded=True))
             return self.refusal().message
-        client = f"user {self._settings.username}" if wanted.personal else "an anonymous request"
-        words = f"{self._transport.name}: {redact_url(wanted.realm)} answered {status} to {client}"
-        if self._settings.username is not None and not wanted.personal:
+        client = f"user {self._settings.username}" if key.with_password else "an anonymous request"
+        words = f"{self._transport.name}: {redact_url(key.realm)} answered {status} to {client}"
+        if self._settings.username is not None and not key.with_password:
             words += " (the password goes only to origins in realms)"
         return words
 
     def redacted(self, text: str) -> str:
-        """`text` without the configured password, should an upstream echo it."""
+        """Return `text` without the configured password, should an upstream echo it."""
         password = self._settings.password
         secret = password.get_secret_value() if password is not None else ""
         return text.replace(secret, "***") if secret else text
 
-    def _unlocked_password(self) -> str:
+    def _password_unless_refused(self) -> str:
         if self.refused:
             raise self.refusal()
-        return self._password() or ""
+        return self._basic_header() or ""
 
-    def _password(self) -> str | None:
-        """The Basic header of the configured user; None when no user is configured."""
+    def _basic_header(self) -> str | None:
+        """Return the Basic header of the configured user; None if no user is configured."""
         user, password = self._settings.username, self._settings.password
         if user is None or password is None:
             return None
@@ -309,15 +314,15 @@ class Authorizer:
         return "Basic " + base64.b64encode(login).decode()
 
 
-class _Unusable(Exception):
-    """A challenge that cannot be answered; the next one may be."""
+class _UnusableChallenge(Exception):
+    """A challenge that cannot be answered; another one may be."""
 
 
 _TOKEN_FAILURES = {401: Failure.DENIED, 403: Failure.DENIED, 408: Failure.TIMEOUT, 429: Failure.RATE_LIMITED}
 
 
-def _again(error: UpstreamError) -> UpstreamError:
-    """The same failure as an exception of its own: one that is raised in several tasks mixes their traces."""
+def _copy(error: UpstreamError) -> UpstreamError:
+    """Copy an error: one instance raised in several tasks would mix their tracebacks."""
     return UpstreamError(error.failure, error.message, status=error.status, retry_after=error.retry_after)
 
 

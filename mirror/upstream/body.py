@@ -1,4 +1,4 @@
-"""The body of a blob on its way in."""
+"""Body of a blob on its way from an upstream."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
@@ -10,10 +10,11 @@ from mirror.upstream.http.transport import PartReader, Response
 
 
 @dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """The two ways to the bytes of a body, of which one is taken, once.
+class BodyReaders:
+    """Two ways to read the bytes of a body; one of them is taken, once.
 
-    As they come in; or, where that is possible and pays, straight from the socket.
+    `chunks` yields them as aiohttp has them; `direct_reader` reads straight from the socket where that is
+    possible and pays.
     """
 
     chunks: Callable[[], AsyncGenerator[bytes, None]]
@@ -21,62 +22,65 @@ class ReadOptions:
 
 
 class BlobBody:
-    """Some bytes of a blob from `start` on. `total`: the size of the whole blob, None if the source hides it.
+    """Bytes of a blob from `start` on.
 
-    `whole`: the source sends everything, perhaps though a range was asked for.
+    `total` is the size of the whole blob, None if the source does not tell it. `whole` is true if the source
+    sends the whole blob, perhaps although a range was asked for.
     """
 
     def __init__(
-        self, name: str, reading: ReadOptions, span: tuple[int, int | None], total: int | None, *, whole: bool
+        self, name: str, readers: BodyReaders, span: tuple[int, int | None], total: int | None, *, whole: bool
     ) -> None:
         start, stop = span
         self.start = start
         self.total = total
         self.whole = whole
         self._name = name
-        self._reading = reading
+        self._readers = readers
         self._length = None if stop is None else stop - start
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The bytes as they come in, once.
+        """Yield the bytes as they arrive, once.
 
-        UpstreamError: UNREACHABLE or TIMEOUT when the body breaks or ends before what was asked and exists;
-        INVALID when it is longer than announced.
+        Raise UpstreamError: UNREACHABLE or TIMEOUT if the body breaks, or ends before the end of what was
+        asked for and exists; INVALID if it is longer than announced.
         """
         received = 0
-        async with contextlib.aclosing(self._reading.chunks()) as pieces:
-            async for piece in pieces:
-                received += len(piece)
+        async with contextlib.aclosing(self._readers.chunks()) as chunks:
+            async for chunk in chunks:
+                received += len(chunk)
                 if self._length is not None and received > self._length:
                     raise UpstreamError(Failure.INVALID, f"{self._name}: more bytes than announced")
-                yield piece
+                yield chunk
         if self._length is not None and received < self._length:
             message = f"{self._name}: the body ended after {received} of {self._length} bytes"
             raise UpstreamError(Failure.UNREACHABLE, message)
 
     def direct_reader(self) -> PartReader | None:
-        """The bytes straight from the socket, once, instead of by `chunks`; None where that has to do.
+        """Return a reader straight from the socket, in place of `chunks`; None where only `chunks` works.
 
-        UpstreamError as there, but not when less was sent than was asked for: who takes it counts.
+        The reader raises UpstreamError as `chunks` does, but not for a body that is shorter than asked for:
+        the caller counts.
         """
-        return self._reading.direct_reader()
+        return self._readers.direct_reader()
 
 
-def blob_body(name: str, response: Response, asked: Span | None, reading: ReadOptions) -> BlobBody:
-    """The body of a 200 or 206 answer. `asked`: the range asked for, None for everything."""
+def blob_body(name: str, response: Response, asked: Span | None, readers: BodyReaders) -> BlobBody:
+    """Return the body of a 200 or 206 answer. `asked` is the requested range, None for the whole blob."""
     if response.status == 200:
         total = response.content_length
-        return BlobBody(name, reading, (0, total), total, whole=True)
-    span, total = _answered(name, response)
+        return BlobBody(name, readers, (0, total), total, whole=True)
+    span, total = _content_range(name, response)
     if asked is None or span.start != asked.start or span.stop > asked.stop:
         message = f"{name}: asked for {_words(asked)}, sent {_words(span)}"
         raise UpstreamError(Failure.INVALID, message, status=206)
-    # Less than asked for and than there is: chunks() then ends as a broken body, to be continued.
+    # The source may send less than asked for although more exists: chunks() then ends as a broken body does,
+    # and the download is resumed.
     stop = min(asked.stop, total) if total is not None else span.stop
-    return BlobBody(name, reading, (span.start, stop), total, whole=False)
+    return BlobBody(name, readers, (span.start, stop), total, whole=False)
 
 
-def _answered(name: str, response: Response) -> tuple[Span, int | None]:
+def _content_range(name: str, response: Response) -> tuple[Span, int | None]:
     try:
         span, total = parse_content_range(response.headers.get("Content-Range", ""))
     except ValueError:

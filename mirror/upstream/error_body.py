@@ -1,18 +1,18 @@
-"""From an upstream's unwelcome answer to one of our failures, with the upstream's own words cleaned up."""
+"""Error answers of upstreams: which failure an answer means, and its own words without secrets."""
 
 import json
 import re
 
 from mirror.upstream.errors import Failure
 
-# Enough for any OCI error document; the rest of a longer one is not read.
+# Enough for any OCI error document, in bytes; a longer one is not read to its end.
 MAX_ERROR_BYTES = 64 * 1024
 _MAX_EXCERPT = 200
 
 _RATE_CODES = frozenset({"TOOMANYREQUESTS"})
 _MISSING_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"})
 
-# An error page may echo what it was sent, S3 even the Authorization header: nothing of that shape passes.
+# An error page may echo the request, S3 even its Authorization header: text of such a shape is masked.
 _SECRETS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ***"),
     (re.compile(r"(?i)\b(https?://)[^\s/@]*@"), r"\1***@"),
@@ -22,7 +22,7 @@ _SECRETS = (
 
 
 def errors_in(body: bytes) -> list[tuple[str, str]]:
-    """(code, message) pairs of an OCI error document; empty when the body is anything else."""
+    """Return (code, message) pairs of an OCI error document; none if the body is anything else."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -38,7 +38,7 @@ def errors_in(body: bytes) -> list[tuple[str, str]]:
 
 
 def failure_of(status: int, codes: frozenset[str]) -> Failure:
-    """What an answer's status means. A code in the body counts for more: registries differ in statuses."""
+    """Return the failure that a status means. A code in the body counts for more: registries differ."""
     if status == 429 or codes & _RATE_CODES:
         return Failure.RATE_LIMITED
     if status in (401, 403):
@@ -51,7 +51,7 @@ def failure_of(status: int, codes: frozenset[str]) -> Failure:
 
 
 def excerpt(body: bytes, media_type: str) -> str:
-    """A short, printable, secret-free piece of an error body; empty for a page meant for browsers."""
+    """Return a short, printable part of an error body, without secrets; empty for a page for browsers."""
     errors = errors_in(body)
     if errors:
         return scrub("; ".join(f"{code}: {message}" if message else code for code, message in errors[:3]))
@@ -59,7 +59,7 @@ def excerpt(body: bytes, media_type: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """One printable line of at most 200 characters in which nothing looks like a credential."""
+    """Return `text` as one printable line of at most 200 characters; mask what looks like a credential."""
     line = "".join(char if char.isprintable() else " " for char in text[:4096])
     for pattern, replacement in _SECRETS:
         line = pattern.sub(replacement, line)

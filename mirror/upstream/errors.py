@@ -1,10 +1,10 @@
-"""How asking an upstream can fail, as the layers above need to tell the cases apart."""
+"""Failures of requests to upstreams, told apart as far as the layers above need it."""
 
 from enum import StrEnum
 
 
 class Failure(StrEnum):
-    """What kind of failure; everything else is the message."""
+    """Kind of a failure; the message says the rest."""
 
     NOT_FOUND = "not_found"
     DENIED = "denied"
@@ -16,14 +16,15 @@ class Failure(StrEnum):
     OFFLINE = "offline"
 
 
-# The same request may succeed later, or elsewhere, without anything else having changed.
+# Failures after which the same request may succeed later, or at another source.
 _TEMPORARY = frozenset({Failure.RATE_LIMITED, Failure.UNREACHABLE, Failure.TIMEOUT, Failure.SERVER_ERROR})
 
 
 class UpstreamError(Exception):
     """A failed request to an upstream. The message names the upstream and carries no secret.
 
-    `status` is the upstream's HTTP status where there was one, `retry_after` the seconds it asked for.
+    `status` is the upstream's HTTP status if there was one, `retry_after` its Retry-After in seconds.
+    `unanswered` is true if there was no answer at all, not even the beginning of one.
     """
 
     def __init__(
@@ -39,17 +40,18 @@ class UpstreamError(Exception):
         self.message = message
         self.status = status
         self.retry_after = retry_after
-        self.unanswered = False  # there was no answer at all, not even the beginning of one
+        self.unanswered = False
 
     @property
     def temporary(self) -> bool:
-        """Whether the same request may succeed if it is repeated later."""
+        """True if the same request may succeed when it is repeated later."""
         return self.failure in _TEMPORARY
 
 
 class WrongBytes(UpstreamError):
-    """What was sent is not what its digest names."""
+    """The bytes that were sent do not match their digest.
 
-    retry_elsewhere = (
-        False  # whether there is a source that may have the right ones: it was not wrong about these
-    )
+    `retry_elsewhere` is true if there is a source that has not sent wrong bytes for this digest.
+    """
+
+    retry_elsewhere = False

@@ -1,4 +1,4 @@
-"""What kind of manifest some bytes are, where the upstream's Content-Type does not say."""
+"""Media types of manifests, also where the upstream's Content-Type does not tell."""
 
 import json
 from typing import Any
@@ -6,36 +6,37 @@ from typing import Any
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 
 _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-# Static file servers and some registries send these for manifests (registry.access.redhat.com: text/plain).
+# Types that static file servers and some registries send for manifests (registry.access.redhat.com:
+# text/plain).
 GENERIC = frozenset(
     {"", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain", "text/json"}
 )
 
 
-def says_nothing(kind: str) -> bool:
-    """Whether only the body can tell the type: every manifest's is of the form application/..."""
+def is_generic(kind: str) -> bool:
+    """Return True if only the body can tell the type: every manifest type begins with application/."""
     return kind.lower() in GENERIC or not kind.lower().startswith("application/")
 
 
 def media_type(content_type: str | None) -> str:
-    """The media type as sent, without parameters: clients compare it literally (CLIENTS.md 0.1, rule 4)."""
+    """Return the media type as sent, without parameters: clients compare it literally (docs/clients.md)."""
     return (content_type or "").partition(";")[0].strip()
 
 
 def is_page(kind: str) -> bool:
-    """Whether this is a page for browsers: a login form, a captive portal, a proxy's complaint."""
+    """Return True for a page meant for browsers: a login form, a captive portal, a proxy's error."""
     return kind.lower() in ("text/html", "application/xhtml+xml")
 
 
 def manifest_type(kind: str, body: bytes) -> str:
-    """The manifest's media type: `kind` if it means anything, else by the body.
+    """Return the manifest's media type: `kind` unless that is generic, else the type that the body has.
 
-    ValueError when the body is not a JSON object, or nothing tells what it is.
+    Raise ValueError if the body is not a JSON object, or neither tells the type.
     """
     document = _object(body)
     if is_page(kind):
         raise ValueError("a web page instead of a manifest")
-    if not says_nothing(kind):
+    if not is_generic(kind):
         return kind
     declared = document.get("mediaType")
     if isinstance(declared, str) and declared:
@@ -54,7 +55,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _by_shape(document: dict[str, Any]) -> str:
-    # Docker's types always name themselves in mediaType, so what does not is OCI, or schema 1.
+    # Docker's manifests always have a mediaType, so one without it is OCI, or schema 1.
     if document.get("schemaVersion") == 1:
         return _SCHEMA1
     if isinstance(document.get("manifests"), list):

@@ -1,4 +1,4 @@
-"""The Link header of paged lists (RFC 8288), as far as registries use it."""
+"""Link header of paged lists (RFC 8288), as far as registries use it."""
 
 import re
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s,;\"]+))", re.IGNORECASE)
 
 
 def next_query(headers: Iterable[str]) -> str | None:
-    """The raw query string of the first link with rel=next; None when there is no further page.
+    """Return the raw query string of the first link with rel=next; None if there is no further page.
 
-    Only the query is taken: hosts and paths in these links are often an internal name of the registry's,
-    and none is ever asked because a header named it.
+    Only the query is taken: host and path of such a link are often internal names of the registry, and no
+    host is ever connected to because a header named it.
     """
     for header in headers:
         for target, parameters in _LINK.findall(header):

@@ -1,6 +1,6 @@
-"""What an upstream's rate limit leaves of one account, learnt from its answers; pure, with the clock given.
+"""Rate limit of one account at an upstream, learnt from its answers; pure, with the clock passed in.
 
-Docker Hub tells it on every answer about a manifest (CLIENTS.md 6.2), `100;w=21600` being 100 in 6 hours:
+Docker Hub reports it in every answer about a manifest; `100;w=21600` means 100 in 6 hours:
 
     ratelimit-limit: 100;w=21600    ratelimit-remaining: 20;w=21600    docker-ratelimit-source: 203.0.113.7
 """
@@ -15,11 +15,11 @@ from mirror.upstream.retry import parse_retry_after
 
 @dataclass(frozen=True, slots=True)
 class BudgetLevel:
-    """How sparing to be.
+    """Level of what is left of a rate limit, and what the mirror does to spare it.
 
-    share    it begins when this share of the limit is left
-    stretch  a tag is asked about after so many times its `fresh`; inf: not while it can be served stale
-    ahead    whether blobs are fetched that nobody has asked for
+    share       the level applies when at most this share of the limit is left
+    ttl_factor  a tag is revalidated after this many times its `fresh`; inf: not while it can be served stale
+    prefetch    whether blobs are prefetched
     """
 
     name: str
@@ -28,17 +28,17 @@ class BudgetLevel:
     prefetch: bool
 
 
-# Chosen, not measured. The last tenth is for what is not here at all: only a GET, which counts, can bring it.
+# Chosen, not measured. The last tenth is for content that is not cached: only a GET, which counts, brings it.
 PLENTY = BudgetLevel("plenty", math.inf, 1, prefetch=True)
 SPARE = BudgetLevel("spare", 0.50, 4, prefetch=True)
 LOW = BudgetLevel("low", 0.25, 16, prefetch=False)
 OUT = BudgetLevel("out", 0.10, math.inf, prefetch=False)
 BUDGET_LEVELS = (OUT, LOW, SPARE, PLENTY)
 
-# What was told counts for its window, and for no longer than this, in seconds: nobody is asked while a budget
-# is out, so nothing else would show that it has been filled up, or that the account was upgraded.
+# A reading counts for its window, and for this long at most, in seconds: no request is sent while a budget is
+# out, so no answer would show that it was refilled, or that the account was upgraded.
 LONGEST = 900.0
-# The same where no window was told, in seconds; and how long a 429 counts that does not say for how long.
+# How long a reading without a window counts, and a 429 without Retry-After, in seconds.
 SHORT = 60.0
 
 _NUMBER = re.compile(r"\s*([0-9]{1,15})\s*([;,].*)?", re.DOTALL)
@@ -48,7 +48,7 @@ _MAX_SOURCE = 100
 
 @dataclass(frozen=True, slots=True)
 class RateLimitReading:
-    """What answers said last. `window` in seconds; `source` is whom the upstream counts, by its own name."""
+    """The last report of an upstream. `window` in seconds; `source` names whom the upstream counts."""
 
     remaining: int
     limit: int | None = None
@@ -57,29 +57,29 @@ class RateLimitReading:
 
     @property
     def share(self) -> float:
-        """Of the limit that is left."""
+        """Share of the limit that is left."""
         if not self.limit:
             return math.inf if self.remaining else 0.0
         return self.remaining / self.limit
 
 
 class RateLimit:
-    """Nothing that an upstream sends makes this raise."""
+    """State of one account's rate limit. No header that an upstream sends makes a method raise."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._reading: RateLimitReading | None = None
         self._reading_until = -math.inf
         self._refused_until = -math.inf
-        self._rest_until = -math.inf
+        self._paused_until = -math.inf
 
     def observe(self, headers: Mapping[str, str], status: int) -> None:
-        """An answer came. The names of `headers` are found in lower case."""
+        """Learn from an answer. `headers` must find names in lower case."""
         now = self._clock()
         remaining, window = _parse(headers.get("ratelimit-remaining"))
         if remaining is not None:
-            limit, of_limit = _parse(headers.get("ratelimit-limit"))
-            window = window or of_limit
+            limit, window_of_limit = _parse(headers.get("ratelimit-limit"))
+            window = window or window_of_limit
             self._reading = RateLimitReading(
                 remaining, limit, window, _source(headers.get("docker-ratelimit-source"))
             )
@@ -88,21 +88,22 @@ class RateLimit:
         if status == 429:
             self._refused_until = now + min(SHORT if pause is None else pause, LONGEST)
         if status in (429, 503) and pause is not None:
-            self._rest_until = now + min(pause, LONGEST)
+            self._paused_until = now + min(pause, LONGEST)
 
     @property
     def reading(self) -> RateLimitReading | None:
-        """What is known; None when nothing is, or not any more."""
+        """The last reading; None if there is none or it is too old."""
         return self._reading if self._clock() < self._reading_until else None
 
     @property
     def refused(self) -> bool:
-        """Whether it was answered 429 a moment ago."""
+        """True for a while after a 429."""
         return self._clock() < self._refused_until
 
     @property
     def budget_level(self) -> BudgetLevel:
-        if self._clock() < self._rest_until:
+        """The budget left now: OUT while a Retry-After runs, PLENTY if the upstream reports no limit."""
+        if self._clock() < self._paused_until:
             return OUT
         reading = self.reading
         if reading is None:
@@ -111,7 +112,7 @@ class RateLimit:
 
 
 def _parse(value: str | None) -> tuple[int | None, int | None]:
-    """The number of a header and its window. Of a list, as drafts of the IETF have it, the first is meant."""
+    """Return number and window of a header; of a list, as in IETF drafts, those of the first item."""
     found = _NUMBER.fullmatch(value or "")
     if found is None:
         return None, None
@@ -120,5 +121,5 @@ def _parse(value: str | None) -> tuple[int | None, int | None]:
 
 
 def _source(value: str | None) -> str | None:
-    """An address or the id of an account: printable, and short."""
+    """Return an address or the id of an account, printable and short."""
     return "".join(char for char in value[:_MAX_SOURCE] if char.isprintable()) if value else None

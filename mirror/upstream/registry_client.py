@@ -1,7 +1,7 @@
-"""One configured upstream over HTTP, in the words of the distribution specification.
+"""One endpoint of an upstream over HTTP, in the terms of the distribution specification.
 
-Everything here raises UpstreamError and nothing else. What is temporary has been tried several times by
-then, except for the body of a blob: how to go on in the middle of that is for the caller to decide.
+All methods raise UpstreamError and nothing else. Temporary failures have been retried by then, except in the
+body of a blob: the caller decides how to resume that.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,30 +22,30 @@ from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestI
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
 from mirror.upstream.accounts import Accounts
-from mirror.upstream.body import BlobBody, ReadOptions, blob_body
+from mirror.upstream.body import BlobBody, BodyReaders, blob_body
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.http_client import DirectLocation, HeadRefused, HTTPClient, OutgoingRequest
-from mirror.upstream.media_types import is_page, manifest_type, media_type, says_nothing
+from mirror.upstream.media_types import is_generic, is_page, manifest_type, media_type
 from mirror.upstream.pagination import next_query
 from mirror.upstream.retry import Retrier, RetryPolicy
 
-# One line with all types, as containerd sends it: with less, Distribution-based registries answer 404 for
-# what they have, and quay.io converts to schema 1 (CLIENTS.md 1.1).
+# One line with all types, as containerd sends it. Without one of them, registries based on Distribution
+# answer 404 for a manifest of that type, and quay.io converts manifests to schema 1.
 _ACCEPT = {"Accept": ", ".join(ACCEPT)}
-# Docker Hub lists all tags of a repository at once when no `n` is given: tens of thousands in places.
+# Docker Hub lists all tags of a repository at once if no `n` is given: tens of thousands in places.
 MAX_TAGS_BYTES = 8 * 1024 * 1024
 MAX_REFERRERS_BYTES = 8 * 1024 * 1024
 MAX_REFERRERS_PAGES = 64
-# A range without end, as one bound.
+# Upper bound that stands for a range without end.
 _END = 2**63 - 1
-# A query goes into the request line as it is.
+# A query goes into the request line unchanged.
 _QUERY = re.compile(r"[!-~]*")
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteManifest:
-    """What a HEAD told. `digest` is the upstream's word; None where it said nothing."""
+    """Answer to a HEAD. `digest` is as the upstream says, unproven; None if its answer has none."""
 
     digest: Digest | None
     media_type: str
@@ -54,7 +54,7 @@ class RemoteManifest:
 
 @dataclass(frozen=True, slots=True)
 class ManifestBody:
-    """A manifest as sent. `digest` is computed from `data`, whatever any header said."""
+    """A manifest as sent. `digest` is computed from `data`; no header counts."""
 
     data: bytes
     media_type: str
@@ -63,14 +63,14 @@ class ManifestBody:
 
 @dataclass(frozen=True, slots=True)
 class TagsPage:
-    """A tag list as sent, and the raw query of the page that follows."""
+    """One page of a list as sent, and the raw query of the next page."""
 
     data: bytes
     next_query: str | None
 
 
 class RegistryClient:
-    """One upstream. Repository paths are the upstream's own: `library/alpine`, not `alpine`."""
+    """Client of one endpoint. Repository paths are the upstream's own: `library/alpine`, not `alpine`."""
 
     def __init__(
         self,
@@ -86,14 +86,14 @@ class RegistryClient:
         self.accounts = Accounts(settings, self._transport, clock)
         self._client = HTTPClient(self._transport, self.accounts)
         self._retry = Retrier(RetryPolicy(attempts=settings.attempts), clock, sleep)
-        # Long transfers leave some connections free, so that a tag can be confirmed while layers are fetched.
+        # Blobs leave some connections free, so that a tag can be revalidated while layers are fetched.
         self.max_blob_connections = max(1, settings.max_connections * 7 // 8)
 
     def __repr__(self) -> str:
-        return f"Registry({self.name!r})"
+        return f"RegistryClient({self.name!r})"
 
     async def head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest:
-        """What a reference is, without its body where the upstream can do that."""
+        """Return type, size and digest of a manifest, without its body where the upstream supports that."""
         info = await self._retry(partial(self._head_manifest, path, reference))
         if info is not None:
             return info
@@ -101,19 +101,19 @@ class RegistryClient:
         return RemoteManifest(body.digest, body.media_type, len(body.data))
 
     async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
-        """The manifest; INVALID when it is too large, is none, or is not what the digest names."""
+        """Return a manifest; raise INVALID if it is too large, no manifest, or does not match the digest."""
         return await self._retry(partial(self._get_manifest, path, reference))
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
-        """The size of a blob the repository has; None when the upstream does not tell. Never downloads."""
+        """Return the size of a blob, without download; None if the upstream does not tell it."""
         with contextlib.suppress(HeadRefused):
             return await self._retry(partial(self._head_blob, path, digest))
-        # One byte proves as much.
+        # A GET of one byte proves as much.
         try:
             async with self.open_blob(path, digest, 0, 1) as body:
                 return body.total
         except UpstreamError as error:
-            if error.status == 416:  # what has no first byte is empty
+            if error.status == 416:  # a blob without a first byte is empty
                 return 0
             raise
 
@@ -125,38 +125,39 @@ class RegistryClient:
         start: int = 0,
         stop: int | None = None,
         *,
-        shortcut: DirectLocation | None = None,
+        location: DirectLocation | None = None,
     ) -> AsyncIterator[BlobBody]:
-        """The bytes of a blob from `start` to `stop` (exclusive). See `BlobBody` for what may come instead.
+        """Yield the bytes of a blob from `start` to `stop` (exclusive), or others: see `BlobBody`.
 
-        `shortcut` is kept by the caller for all ranges of one blob.
-        Leaving the context before the body's end closes the connection.
+        The caller keeps `location` for all ranges of one blob. Leaving the context before the end of the body
+        closes the connection.
         """
         asked = Span(start, _END if stop is None else stop) if start or stop is not None else None
-        ask = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, _range(start, stop) if asked else {})
+        headers = _range(start, stop) if asked else {}
+        request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, headers)
         async with contextlib.AsyncExitStack() as stack:
-            response = await self._retry(lambda: stack.enter_async_context(self._client.open(ask, shortcut)))
             client = self._client
-            reading = ReadOptions(partial(client.chunks, response), partial(client.direct_reader, response))
-            yield blob_body(self.name, response, asked, reading)
+            response = await self._retry(lambda: stack.enter_async_context(client.open(request, location)))
+            readers = BodyReaders(partial(client.chunks, response), partial(client.direct_reader, response))
+            yield blob_body(self.name, response, asked, readers)
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
-        """A small blob, whole; INVALID when it is larger than `limit` or is not what the digest names."""
+        """Return a small blob; raise INVALID if it exceeds `limit` bytes or does not match the digest."""
         return await self._retry(partial(self._get_blob, path, digest, limit))
 
     async def tags(self, path: str, query: str) -> TagsPage:
-        """One page of the tag list; `query` is passed on as it is."""
+        """Return one page of the tag list; `query` is passed on unchanged."""
         return await self._retry(partial(self._tags, path, query))
 
     async def referrers(self, path: str, digest: Digest) -> list[dict[str, Any]]:
-        """Descriptors of all that refers to `digest`; NOT_FOUND when the upstream lacks the API."""
+        """Return descriptors of all referrers of `digest`; raise NOT_FOUND if the upstream lacks the API."""
         manifests: list[dict[str, Any]] = []
         seen: set[str] = set()
         size = 0
         query: str | None = ""
         while query is not None:
             if query in seen or len(seen) == MAX_REFERRERS_PAGES or size > MAX_REFERRERS_BYTES:
-                raise self._invalid(f"the list of what refers to {digest} does not end")
+                raise self._invalid(f"the list of referrers of {digest} does not end")
             seen.add(query)
             page = await self._retry(partial(self._referrers, path, digest, query))
             manifests += self._referring(page.data)
@@ -164,7 +165,7 @@ class RegistryClient:
         return manifests
 
     async def warm_up(self) -> None:
-        """Be ready for the first question. Nothing is dialled."""
+        """Prepare for the first request without dialling."""
         await self._transport.warm_up()
 
     async def close(self) -> None:
@@ -172,15 +173,15 @@ class RegistryClient:
         await self._transport.close()
 
     async def _head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest | None:
-        """None when only a GET can tell."""
-        ask = OutgoingRequest("HEAD", f"{path}/manifests/{reference}", path, _ACCEPT)
+        """Return None if only a GET can tell."""
+        request = OutgoingRequest("HEAD", f"{path}/manifests/{reference}", path, _ACCEPT)
         try:
-            async with self._client.open(ask) as response:
+            async with self._client.open(request) as response:
                 kind = media_type(response.headers.get("Content-Type"))
-                if says_nothing(kind):
+                if is_generic(kind):
                     return None
                 digest = reference if isinstance(reference, Digest) else _digest_header(response)
-                # 0 is what some send for "not known"; no manifest is empty.
+                # Some registries send 0 for "not known"; no manifest is empty.
                 return RemoteManifest(digest, kind, response.content_length or None)
         except HeadRefused:
             return None
@@ -203,8 +204,8 @@ class RegistryClient:
     async def _head_blob(self, path: str, digest: Digest) -> int | None:
         async with self._client.open(OutgoingRequest("HEAD", f"{path}/blobs/{digest}", path)) as response:
             if is_page(media_type(response.headers.get("Content-Type"))):
-                # Whoever answers everything with a login form does not know what the repository has.
-                raise self._invalid(f"{path}: a web page instead of {digest}")
+                # A server that answers every request with a login form does not know what the repository has.
+                raise self._invalid(f"{path}: a web page in place of {digest}")
             return response.content_length
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
@@ -221,19 +222,20 @@ class RegistryClient:
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict) or not isinstance(document.get("tags", ""), list | None):
-            raise self._invalid(f"{path}: the tag list is none")
+            raise self._invalid(f"{path}: the answer is not a list of tags")
         return page
 
     async def _referrers(self, path: str, digest: Digest, query: str) -> TagsPage:
-        ask = OutgoingRequest(
+        request = OutgoingRequest(
             "GET", f"{path}/referrers/{digest}", path, {"Accept": OCI_INDEX}, follow_see_other=False
         )
         try:
-            page = await self._page(ask, query, MAX_REFERRERS_BYTES)
+            page = await self._page(request, query, MAX_REFERRERS_BYTES)
             self._referring(page.data)
         except UpstreamError as error:
-            # Without the API: 404, 405, a redirect to a web page (ghcr.io), a web page. With it, but without
-            # that digest: 400 MANIFEST_INVALID (quay.io). The tag schema may know more in all these cases.
+            # Registries without the API answer 404, 405, a redirect to a web page (ghcr.io), or a web page;
+            # with the API but without that digest: 400 MANIFEST_INVALID (quay.io). In all these cases the
+            # referrers may be listed under a tag, which is the specification's fallback.
             if error.failure is Failure.INVALID and not query:
                 raise UpstreamError(Failure.NOT_FOUND, error.message, status=error.status) from None
             raise
@@ -243,14 +245,13 @@ class RegistryClient:
         try:
             return referrers_of(data)
         except ManifestInvalid as error:
-            raise self._invalid(f"what answers for referrers is no index: {error}") from None
+            raise self._invalid(f"the answer to a request for referrers is no index: {error}") from None
 
-    async def _page(self, ask: OutgoingRequest, query: str, limit: int) -> TagsPage:
+    async def _page(self, request: OutgoingRequest, query: str, limit: int) -> TagsPage:
         if not _QUERY.fullmatch(query) or "#" in query:
-            raise self._invalid("a query that cannot be sent")
-        path = f"{ask.path}?{query}" if query else ask.path
-        whole = OutgoingRequest(ask.method, path, ask.repository, ask.headers, ask.follow_see_other)
-        async with self._client.open(whole) as response:
+            raise self._invalid("the query has characters that cannot be sent")
+        page = replace(request, path=f"{request.path}?{query}" if query else request.path)
+        async with self._client.open(page) as response:
             data = await self._client.read(response, limit)
             return TagsPage(data, next_query(response.headers.getall("Link", [])))
 

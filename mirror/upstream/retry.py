@@ -1,4 +1,4 @@
-"""When to ask an upstream again, and after how long."""
+"""Retries of requests to upstreams: which, how often, and after which delay."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How patient to be; all in seconds.
+    """Number of attempts, and delays in seconds: exponential backoff from `first` to `longest`.
 
-    The sum of waiting stays below `elapsed` because clients must see an answer's headers, or an error,
-    within 20 s (containerd leaves after 30 s without headers).
+    No retry begins later than `elapsed` after the first attempt, since clients must see an answer's headers,
+    or an error, within 20 s (containerd gives up after 30 s without headers).
     """
 
     attempts: int = 3
@@ -26,14 +26,14 @@ class RetryPolicy:
     elapsed: float = 12.0
 
     def delay(self, attempt: int, error: UpstreamError, jitter: float) -> float | None:
-        """Seconds to wait after failed attempt number `attempt` (from 1); None: give up.
+        """Return the delay after failed attempt number `attempt` (from 1); None to give up.
 
-        `jitter` in [0, 1) spreads the clients of a recovering upstream over half of the delay.
+        `jitter` in [0, 1) spreads the requests to a recovering upstream over half of the delay.
         """
         if attempt >= self.attempts or not error.temporary:
             return None
         if error.retry_after is not None:
-            # Longer than we would wait anyhow: whoever asked us is told, instead of being kept waiting.
+            # A client is not kept waiting for a long pause: it gets the error, with its Retry-After.
             return error.retry_after if error.retry_after <= self.longest else None
         delay: float = min(self.longest, self.first * 2 ** (attempt - 1))
         return delay * (0.5 + jitter / 2)
@@ -41,7 +41,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Retrier:
-    """Applies a policy to an operation. Only an UpstreamError that is temporary leads to another attempt."""
+    """Runs an operation again according to a policy, after an UpstreamError that is temporary."""
 
     policy: RetryPolicy
     clock: Callable[[], float]
@@ -63,7 +63,7 @@ class Retrier:
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """A Retry-After header, seconds or a date (RFC 9110 10.2.3), in seconds from now; None if neither."""
+    """Return the seconds from now in a Retry-After header (RFC 9110 10.2.3); None if it has neither form."""
     if value is None:
         return None
     text = value.strip()
@@ -71,7 +71,7 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
         return float(text[:9])
     try:
         when = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # the second for numbers that no date has
+    except (ValueError, OverflowError):  # OverflowError: numbers that no date has
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

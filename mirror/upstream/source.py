@@ -1,4 +1,4 @@
-"""One place where an upstream's content can be had, and what is known about it, learnt from the traffic."""
+"""One source of an upstream's content, and what the traffic has taught about it."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 log = get_logger(__name__)
 
-# The most that a 429 keeps the number of connections down, in seconds.
-LONGEST_REST = 60.0
+# Longest time for which a 429 reduces the number of connections, in seconds.
+LONGEST_THROTTLE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """How a source is used: see `SourceSettings`. Those of an upstream's own endpoint are the defaults."""
+    """Use of a source, see `SourceSettings`. The defaults are those of an upstream's own endpoint."""
 
     prefix: str = ""
     weight: float = 1.0
@@ -36,47 +36,48 @@ class SourceOptions:
 
 
 class Source:
-    """One place to ask, and what is known about it."""
+    """One endpoint, its connections, its circuit breaker, and its measurements."""
 
     def __init__(
-        self, name: str, registry: RegistryClient, terms: SourceOptions, total: asyncio.Semaphore
+        self, name: str, registry: RegistryClient, options: SourceOptions, total: asyncio.Semaphore
     ) -> None:
-        """`total`: the connections for blobs that all sources of all upstreams have together."""
+        """`total` limits the connections for blobs of all sources of all upstreams together."""
         self.name = name
-        self.prefix = terms.prefix
-        self.weight = terms.weight
-        self.trusted_for_tags = terms.tags
+        self.prefix = options.prefix
+        self.weight = options.weight
+        self.trusted_for_tags = options.tags
         self.registry = registry
         self._total = total
         self._slots = asyncio.Semaphore(registry.max_blob_connections)
         self.health = SourceHealth()
         self._outage = Outage()
         self.supports_ranges = True  # until an answer shows otherwise
-        self.concurrency = 1  # how many connections have paid for one blob
-        self.active_connections = 0  # how many bring blobs now
+        self.concurrency = 1  # connections that paid for the last blob
+        self.active_connections = 0  # connections that bring blobs now
         self._throttled_until = 0.0
-        self._answered = 0.0  # when it last did
-        self._asking: dict[object, float] = {}  # since when each question is asked that is not over
-        self._silence: UpstreamError | None = None  # when there was no answer the last time: what there was
+        self._last_answer = 0.0  # time of the last answer
+        self._pending: dict[object, float] = {}  # start of each request that is not answered yet
+        self._silence: UpstreamError | None = None  # the last failure, if there was no answer at all
 
     def __repr__(self) -> str:
         return f"Source({self.name!r})"
 
     def path(self, repository: str) -> str:
+        """Return the path of a repository at this source."""
         return f"{self.prefix}/{repository}" if self.prefix else repository
 
     @property
     def saturated(self) -> bool:
-        """Whether one more lane would have to wait for another to end, or would be before one that waits."""
+        """True if one more connection for a blob would have to wait, or would overtake one that waits."""
         return self._slots.locked() or self._total.locked()
 
     def throttled(self, now: float) -> bool:
-        """Whether it asked for less: no second connection for a blob."""
+        """Return True while a 429 forbids a second connection for a blob."""
         return now < self._throttled_until
 
     @contextlib.asynccontextmanager
     async def connection_slot(self) -> AsyncIterator[None]:
-        """Wait until one more connection may bring a blob."""
+        """Hold one of the limited connections for blobs; wait until one is free."""
         async with self._slots, self._total:
             self.active_connections += 1
             try:
@@ -86,19 +87,19 @@ class Source:
 
     @contextlib.asynccontextmanager
     async def open_blob(
-        self, repository: str, digest: Digest, span: tuple[int, int | None], shortcut: DirectLocation
+        self, repository: str, digest: Digest, span: tuple[int, int | None], location: DirectLocation
     ) -> AsyncIterator[BlobBody]:
-        """Open a blob as `RegistryClient.open_blob` does, in a `connection_slot`, and note how that went."""
+        """Open a blob as `RegistryClient.open_blob` does, in a `connection_slot`; record the outcome."""
         start, stop = span
-        with self._asked() as began:
+        with self._pending_request() as began:
             try:
                 async with self.registry.open_blob(
-                    self.path(repository), digest, start, stop, shortcut=shortcut
+                    self.path(repository), digest, start, stop, location=location
                 ) as body:
-                    self._answers(began)
+                    self._record_answer(began)
                     yield body
             except UpstreamError as error:
-                if self._is_news(error, began):
+                if self._is_current(error, began):
                     self.record_failure(error)
                 raise
 
@@ -114,37 +115,37 @@ class Source:
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest))
 
-    async def ask(self, question: Callable[[RegistryClient], Awaitable[T]]) -> T:
-        """A small request; how long it took and whether it worked is remembered."""
-        with self._asked() as began:
+    async def ask(self, request: Callable[[RegistryClient], Awaitable[T]]) -> T:
+        """Return the answer to a small request, and record how long it took and whether it failed."""
+        with self._pending_request() as began:
             try:
-                answer = await question(self.registry)
+                answer = await request(self.registry)
             except UpstreamError as error:
-                if self._is_news(error, began):
-                    # Tried several times already: the next one who asks is not kept waiting for the same.
+                if self._is_current(error, began):
+                    # The request was retried several times: the next client does not wait for the same again.
                     self.record_failure(error, FAILURES if error.unanswered else 1)
                 raise
-            self._answers(began)
+            self._record_answer(began)
             return answer
 
     @contextlib.contextmanager
-    def _asked(self) -> Iterator[float]:
-        """A question is on its way, since when. Raises while the source is silent."""
+    def _pending_request(self) -> Iterator[float]:
+        """Yield the start time of a pending request; raise UpstreamError while the source is unresponsive."""
         self.raise_if_unresponsive()
-        question, began = object(), time.monotonic()
+        request, began = object(), time.monotonic()
         self.health.record_request(began)
-        self._asking[question] = began
+        self._pending[request] = began
         try:
             yield began
         finally:
-            del self._asking[question]
+            del self._pending[request]
 
     def report_timeout(self, seconds: float) -> bool:
-        """A client was kept waiting for so long. Whether it was for this source: the next one shall not be.
+        """Open the breaker if a client that waited `seconds` waited for this source; return True if it did.
 
-        What is being asked goes on being so: it may still be answered, and then all is well.
+        Pending requests go on: one that is answered after all closes the breaker.
         """
-        began = min((each for each in self._asking.values() if each > self._answered), default=math.inf)
+        began = min((each for each in self._pending.values() if each > self._last_answer), default=math.inf)
         if time.monotonic() - began <= seconds / 2:
             return False
         error = UpstreamError(Failure.TIMEOUT, f"{self.registry.name}: no answer within {seconds:g} s")
@@ -152,45 +153,45 @@ class Source:
         self.record_failure(error, FAILURES)
         return True
 
-    def _answers(self, began: float) -> None:
-        self._answered = time.monotonic()
-        self.health.record_success(self._answered - began)
-        self._log_end(self._answered)
+    def _record_answer(self, began: float) -> None:
+        self._last_answer = time.monotonic()
+        self.health.record_success(self._last_answer - began)
+        self._log_recovery(self._last_answer)
 
-    def _is_news(self, error: UpstreamError, began: float) -> bool:
-        """Silence from before it last answered says nothing about now."""
-        return not error.unanswered or began > self._answered
+    def _is_current(self, error: UpstreamError, began: float) -> bool:
+        """Return False for silence that began before the last answer: that tells nothing about now."""
+        return not error.unanswered or began > self._last_answer
 
     @property
     def unresponsive(self) -> bool:
-        """Whether it gave no answer at all the last time, and has given none since."""
+        """True from a request that got no answer at all to the next answer."""
         return self._silence is not None and self.health.breaker(time.monotonic()) is not BreakerState.CLOSED
 
     def raise_if_unresponsive(self) -> None:
-        """A source that gave no answer at all is not waited for by one client after the other."""
+        """Raise the last failure while the breaker is open: clients do not wait for silence one by one."""
         silence = self._silence
         if silence is not None and self.health.breaker(time.monotonic()) is BreakerState.OPEN:
             raise UpstreamError(silence.failure, f"{silence}, and will be tried again soon")
 
     def record_failure(self, error: UpstreamError, times: int = 1) -> None:
-        """`times`: how many failures it counts for."""
+        """Record a failed request, counted as `times` failures in a row."""
         now = time.monotonic()
         self._silence = error if error.unanswered else None
         if error.failure is Failure.RATE_LIMITED:
             self.concurrency = max(1, self.concurrency // 2)
-            self._throttled_until = now + min(error.retry_after or LONGEST_REST, LONGEST_REST)
+            self._throttled_until = now + min(error.retry_after or LONGEST_THROTTLE, LONGEST_THROTTLE)
         if error.failure is Failure.OFFLINE:
             return
         if error.temporary:
             self.health.record_failure(now, times)
             self._log_outage(now, str(error))
         else:
-            self._answered = now
-            self.health.record_success(self.health.latency)  # it refuses, so it is well
-            self._log_end(now)
+            self._last_answer = now
+            self.health.record_success(self.health.latency)  # a refusal is an answer
+            self._log_recovery(now)
 
     def _log_outage(self, now: float, reason: str) -> None:
-        """Warn once when the breaker has opened; not for each request, nor for each time that it flaps."""
+        """Warn once when the breaker has opened; neither for each request nor each time that it flaps."""
         if self.health.breaker(now) is BreakerState.CLOSED:
             return
         count = self._outage.failed(now)
@@ -199,7 +200,7 @@ class Source:
             event = "source fails, not used until it answers again"
             log.warning(event, upstream=self.registry.name, source=self.name, reason=reason, **flaps)
 
-    def _log_end(self, now: float) -> None:
+    def _log_recovery(self, now: float) -> None:
         """Log once that the source answers after an outage that was logged."""
         seconds = self._outage.ended(now)
         if seconds is not None:
@@ -211,15 +212,15 @@ class Source:
             )
 
     def state(self, now: float) -> dict[str, Any]:
-        """For people: whether it is used, and what is left with each account, where that is known."""
+        """Return the state for /readyz: the breaker, and each account's refusal and budget."""
         accounts = [account.state() for account in self.registry.accounts.all]
         return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
 
     def suspect(self) -> None:
-        """It sent wrong bytes, or another one did: out for a while, or until it is `clear_suspicion`."""
+        """Stop using the source for a while or until `clear_suspicion`: this or another sent wrong bytes."""
         self.health.suspect(time.monotonic())
 
     def report_corruption(self, what: str) -> None:
-        """It sent wrong bytes: out for a while."""
+        """Stop using the source for a while: it sent wrong bytes for the digest `what`."""
         self.health.report_corruption(time.monotonic())
         log.error("source sent wrong bytes, not used for a while", source=self.name, digest=what)

@@ -1,8 +1,8 @@
-"""Where an upstream's content can be had: its own endpoint, and other mirrors of it.
+"""One upstream with its sources: its own endpoint, and other mirrors of it.
 
-Blobs and manifests by digest come from whichever source is fast and healthy, because the digest proves
-them; tags from the upstream's own endpoint and from sources that are trusted with tags; listings, and whether
-a repository has a blob at all, from the own endpoint.
+Blobs, and manifests by digest, come from the source that is fast and healthy: the digest proves them. Tags
+come from the upstream's own endpoint and from sources that are trusted with tags. Listings, and the answer
+whether a repository has a blob at all, come from the own endpoint.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Upstream:
-    """One upstream with all its sources; the first is its own endpoint. Raises UpstreamError throughout."""
+    """One upstream with all its sources; the first is its own endpoint. All methods raise UpstreamError."""
 
     def __init__(
         self, name: str, sources: Sequence[Source], tasks: Tasks, metrics: Metrics, *, offline: bool = False
@@ -39,30 +39,30 @@ class Upstream:
 
     @property
     def available(self) -> bool:
-        """Whether it is worth waiting for: its own endpoint did answer, the last times it was asked.
+        """True if it is worth waiting for: the breaker of its own endpoint is closed.
 
-        With wrong bytes even: whatever has a digest is proven, and for tags there is nobody else to ask.
+        Wrong bytes do not count: a digest proves content, and for tags there is no other source to ask.
         """
         return not self.offline and self.own.health.breaker(time.monotonic()) is BreakerState.CLOSED
 
     @property
     def allows_request(self) -> bool:
-        """Whether a request may be sent, be it to see whether it answers again."""
+        """True if a request may be sent, also one that probes whether the upstream answers again."""
         return not self.offline and self.own.health.allows_request(time.monotonic())
 
     def budget_level(self, path: str) -> BudgetLevel:
-        """How sparing to be with requests for a repository, by what its own endpoint says of its limits."""
+        """Return what the rate limit of its own endpoint leaves for requests about a repository."""
         return self.own.registry.accounts.budget_level(path)
 
     def report_timeout(self, seconds: float) -> bool:
-        """A client has waited so long. Whether it was for one of the sources."""
-        vain = [source.report_timeout(seconds) for source in self.sources]
-        return any(vain)
+        """Open the breakers of the sources that a client waited `seconds` for; return True for any."""
+        waited_for = [source.report_timeout(seconds) for source in self.sources]
+        return any(waited_for)
 
     def raise_if_unresponsive(self, reference: Tag | Digest) -> None:
-        """For those who would join a question about a manifest: what they were told if they asked it now."""
+        """Raise the error that a new request for a manifest would get, before joining one in flight."""
         errors = []
-        for source in self._trusted() if isinstance(reference, Tag) else self._proven():
+        for source in self._trusted_for_tags() if isinstance(reference, Tag) else self._usable_and_own():
             try:
                 source.raise_if_unresponsive()
             except UpstreamError as error:
@@ -72,39 +72,44 @@ class Upstream:
         raise errors[-1]
 
     def usable_sources(self) -> list[Source]:
-        """The sources to ask, best first; all of them when none is well."""
+        """Return the usable sources, best first; all sources if none is usable."""
         now = time.monotonic()
-        well = [source for source in self.sources if source.health.usable(now)]
-        return sorted(well or self.sources, key=lambda source: source.health.latency / source.weight)
+        usable = [source for source in self.sources if source.health.usable(now)]
+        return sorted(usable or self.sources, key=lambda source: source.health.latency / source.weight)
 
-    def _proven(self) -> list[Source]:
-        """The sources to ask for what is proven at once, best first; the last word has the own endpoint."""
+    def _usable_and_own(self) -> list[Source]:
+        """Return the sources for content with a digest, best first, the own endpoint always among them."""
         usable = self.usable_sources()
         return usable if self.own in usable else [*usable, self.own]
 
     async def head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest:
-        """The word of the upstream itself, or of a source that is trusted with tags."""
-        return await self._first(lambda source: source.head_manifest(path, reference), self._trusted())
+        """Ask the own endpoint, or a source that is trusted with tags."""
+        return await self._first(
+            lambda source: source.head_manifest(path, reference), self._trusted_for_tags()
+        )
 
     async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
-        """By tag from those `head_manifest` asks; by digest from whichever source is first."""
+        """Get a manifest: by tag from the sources of `head_manifest`, by digest from any source."""
         if isinstance(reference, Tag):
-            return await self._first(lambda source: source.get_manifest(path, reference), self._trusted())
+            return await self._first(
+                lambda source: source.get_manifest(path, reference), self._trusted_for_tags()
+            )
         return await self._first(
-            lambda source: self._honest(source, reference, source.get_manifest(path, reference)),
-            self._proven(),
+            lambda source: self._checked(source, reference, source.get_manifest(path, reference)),
+            self._usable_and_own(),
         )
 
     async def get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
-        """A small blob, from whichever source is first."""
+        """Get a small blob from any source."""
         return await self._first(
-            lambda source: self._honest(source, digest, source.get_blob(path, digest, limit)), self._proven()
+            lambda source: self._checked(source, digest, source.get_blob(path, digest, limit)),
+            self._usable_and_own(),
         )
 
-    async def _honest(self, source: Source, digest: Digest, answer: Awaitable[T]) -> T:
-        """The answer; a source that sends other bytes than the digest names is left alone for a while.
+    async def _checked(self, source: Source, digest: Digest, answer: Awaitable[T]) -> T:
+        """Return the answer; stop using a source that sends bytes that do not match the digest.
 
-        The upstream's own endpoint is not: without it there is nobody to ask.
+        The upstream's own endpoint stays in use: there is no other for tags.
         """
         try:
             return await answer
@@ -115,7 +120,7 @@ class Upstream:
             raise
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
-        """Whether a repository has a blob: the upstream's word, or a mirror's of it while it is silent."""
+        """Return the size of a blob that the repository has; ask other sources only if the upstream fails."""
         try:
             return await self.own.head_blob(path, digest)
         except UpstreamError as error:
@@ -136,16 +141,16 @@ class Upstream:
     async def close(self) -> None:
         await asyncio.gather(*(source.registry.close() for source in self.sources))
 
-    def _trusted(self) -> list[Source]:
-        """The sources whose word on a tag counts, best first."""
+    def _trusted_for_tags(self) -> list[Source]:
+        """Return the sources whose answer about a tag counts, best first."""
         trusted = [source for source in self.sources if source.trusted_for_tags]
         return [source for source in self.usable_sources() if source in trusted] or trusted
 
-    async def _first(self, question: Callable[[Source], Awaitable[T]], sources: Sequence[Source]) -> T:
-        """The first good answer. The next source is asked when one fails, or is late by its own measure."""
+    async def _first(self, request: Callable[[Source], Awaitable[T]], sources: Sequence[Source]) -> T:
+        """Return the first good answer. Ask the next source when one fails or is late by its own measure."""
         waiting = list(sources)
         if len(waiting) == 1:
-            return await question(waiting[0])
+            return await request(waiting[0])
         running: dict[asyncio.Task[T | UpstreamError], Source] = {}
         errors: dict[Source, UpstreamError] = {}
         try:
@@ -153,8 +158,8 @@ class Upstream:
                 source = None
                 if waiting:
                     source = waiting.pop(0)
-                    asking = _asked(question, source)
-                    running[self._tasks.spawn(asking, name=f"ask {source.name}")] = source
+                    task = self._tasks.spawn(_outcome(request, source), name=f"ask {source.name}")
+                    running[task] = source
                 done, _ = await asyncio.wait(
                     running,
                     timeout=source.health.hedge_delay() if source and waiting else None,
@@ -172,9 +177,9 @@ class Upstream:
         raise errors.get(self.own) or next(iter(errors.values()))
 
 
-async def _asked(question: Callable[[Source], Awaitable[T]], source: Source) -> T | UpstreamError:
-    """The answer, or the error as a value: a task whose error nobody fetches is logged as lost."""
+async def _outcome(request: Callable[[Source], Awaitable[T]], source: Source) -> T | UpstreamError:
+    """Return the answer, or the error as a value: asyncio logs an exception that is never retrieved."""
     try:
-        return await question(source)
+        return await request(source)
     except UpstreamError as error:
         return error

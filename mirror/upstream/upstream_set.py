@@ -22,7 +22,7 @@ log = get_logger(__name__)
 class UpstreamSet(Mapping[str, Upstream]):
     """All configured upstreams by canonical name, in the order of the configuration.
 
-    None is made later because a client named it (invariant 7).
+    No upstream is added because a client named it (invariant 7).
     """
 
     def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
@@ -44,7 +44,7 @@ class UpstreamSet(Mapping[str, Upstream]):
         return len(self._upstreams)
 
     def state(self) -> dict[str, Any]:
-        """How each is doing, for people."""
+        """Return the state of all upstreams for /readyz."""
         now = time.monotonic()
         return {
             upstream.name: {
@@ -55,9 +55,9 @@ class UpstreamSet(Mapping[str, Upstream]):
         }
 
     def report(self, metrics: Metrics) -> None:
-        """Bring the gauges about the sources up to date."""
+        """Set the gauges of sources and accounts."""
         now = time.monotonic()
-        # What is not known any more has no value: an old one would be taken for what is left now.
+        # A reading that is too old has no gauge: its value would be taken for what is left now.
         metrics.ratelimit_limit.clear()
         metrics.ratelimit_remaining.clear()
         for upstream in self._upstreams.values():
@@ -82,28 +82,28 @@ class UpstreamSet(Mapping[str, Upstream]):
                     )
 
     async def close(self) -> None:
-        """Close the connections of all of them."""
+        """Close the connections of all upstreams."""
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
 def _sources(
     settings: UpstreamSettings, metrics: Metrics, total: asyncio.Semaphore, offline: bool
 ) -> list[Source]:
-    """The upstream's own endpoint, then its mirrors."""
+    """Return the upstream's own endpoint, then its other sources."""
     sources = [
         Source(
             _label(settings.url), RegistryClient(settings, metrics, offline=offline), SourceOptions(), total
         )
     ]
     for each in settings.sources:
-        # A mirror is asked with its own credentials only: nothing of the upstream's goes there.
+        # A source gets its own credentials only, none of the upstream's (invariant 6).
         endpoint = UpstreamSettings(name=settings.name, **each.endpoint())
         registry = RegistryClient(endpoint, metrics, offline=offline)
-        terms = SourceOptions(each.prefix, each.weight, each.tags)
-        sources.append(Source(_label(each.url), registry, terms, total))
+        options = SourceOptions(each.prefix, each.weight, each.tags)
+        sources.append(Source(_label(each.url), registry, options, total))
     return sources
 
 
 def _label(url: str) -> str:
-    """A source by its host and path, for logs and metrics."""
+    """Return host and path of a URL: the name of a source in logs and metrics."""
     return url.partition("://")[2]

@@ -1,1 +1,1 @@
-"""HTTP below authentication: connections, redirects, proxies, names, slow bodies."""
+"""HTTP below authentication: connections, TLS, redirects, proxies, DNS, slow bodies."""

@@ -1,9 +1,9 @@
-"""Large bodies straight from the socket: no parser and no copy between it and what is written to the disk.
+"""Large bodies straight from the socket, without a parser or a copy between the socket and the disk.
 
-aiohttp parses the head of an answer. Its parser then looks at all of the body too, and copies it, to find
-where it ends; of a body whose length was told that is known. Such a body is taken over: until its end the
+aiohttp parses the head of an answer. Then its parser also scans and copies the whole body to find its end,
+which is known for a body with a Content-Length. The reader takes such a body over: until its end the
 transport fills two buffers in turn, one while the bytes of the other are written. Then the connection goes
-back to aiohttp, to be used again.
+back to aiohttp and is reused.
 """
 
 import asyncio
@@ -13,54 +13,54 @@ from typing import Self
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-# Each of the two buffers, in bytes: much for one write, and still in the processor's cache when it is hashed.
-# Of a body that is shorter, much has come with its head: it is left to aiohttp.
+# Size of each of the two buffers, in bytes: large for one write, and still in the processor's cache when its
+# bytes are hashed. A shorter body is left to aiohttp, since much of it has come with its head.
 BUFFER = 1024 * 1024
-# What of a body is given first: little, because a client waits for it to be written.
+# Most bytes in the first part: little, because a client waits until they are written.
 FIRST = 64 * 1024
 
 
 class DirectReader(asyncio.BufferedProtocol):
-    """What is still to come of a body; `next` gives what has."""
+    """Reader of the rest of a body; `next` returns the bytes that have arrived."""
 
-    def __init__(self, response: aiohttp.ClientResponse, handler: ResponseHandler, patience: float) -> None:
-        """`handler`: aiohttp's protocol on the connection of `response`."""
+    def __init__(self, response: aiohttp.ClientResponse, handler: ResponseHandler, timeout: float) -> None:
+        """`handler` is aiohttp's protocol on the connection of `response`."""
         self._handler = handler
         self._content = response.content
-        self._patience = patience
-        # aiohttp's timer would take a body that it does not see for silence.
+        self._timeout = timeout
+        # aiohttp does not see this body and would time out.
         handler.read_timeout = None
         handler.start_timeout()
         early = self._drained()
         self._early = [part for part in (early[:FIRST], early[FIRST:]) if part]
         self._left = (response.content_length or 0) - len(early)
-        self._filling = self._spare = memoryview(b"")  # made when they are needed, which is not at first
+        self._filling = self._spare = memoryview(b"")  # allocated at first use
         self._filled = 0
         self._arrived = asyncio.Event()
         self._paused = False
         self._transport = handler.transport
         if self._transport is not None and self._left:
             self._transport.set_protocol(self)
-            self._pause()  # what is here goes first: a client waits for it
+            self._pause()  # the early bytes are written first: a client waits for them
 
     @classmethod
-    def of(cls, response: aiohttp.ClientResponse, patience: float) -> Self | None:
-        """Take over the body of `response`, unread yet; None where that is impossible, or not worth it.
+    def take_over(cls, response: aiohttp.ClientResponse, timeout: float) -> Self | None:
+        """Take over the unread body of `response`; None where that is impossible or does not pay.
 
-        `patience`: how long to wait for a byte, in seconds.
+        `timeout` is the longest wait for a byte, in seconds.
         """
-        connection, told = response.connection, response.content_length or 0
+        connection, length = response.connection, response.content_length or 0
         handler = None if connection is None else connection.protocol
-        if handler is None or "Transfer-Encoding" in response.headers or told < BUFFER:
+        if handler is None or "Transfer-Encoding" in response.headers or length < BUFFER:
             return None
-        if response.content.exception() is not None:  # broken already: what had come is still to be had
+        if response.content.exception() is not None:  # broken: aiohttp has the bytes before that
             return None
-        return cls(response, handler, patience)
+        return cls(response, handler, timeout)
 
     async def next(self) -> Sequence[bytes | memoryview]:
-        """What has come since the last call, good until the next one; nothing at the end.
+        """Return the bytes since the last call, valid until the next call; none at the end.
 
-        Raises TimeoutError, and aiohttp.ClientPayloadError when it ends too early, after all before it.
+        Raise TimeoutError, or aiohttp.ClientPayloadError at an early end, after all bytes before it.
         """
         if self._early:
             return [self._early.pop(0)]
@@ -70,7 +70,7 @@ class DirectReader(asyncio.BufferedProtocol):
         if not self._filled:
             return []
         arrived, self._filled = self._filling[: self._filled], 0
-        self._filling, self._spare = self._spare, self._filling  # its bytes are used until the next call
+        self._filling, self._spare = self._spare, self._filling  # the caller uses these bytes meanwhile
         self._resume()
         return [arrived]
 
@@ -78,15 +78,15 @@ class DirectReader(asyncio.BufferedProtocol):
         if self._transport is None:
             raise aiohttp.ClientPayloadError
         self._arrived.clear()
-        async with asyncio.timeout(self._patience):
+        async with asyncio.timeout(self._timeout):
             await self._arrived.wait()
 
-    # What the transport calls.
+    # Methods that the transport calls.
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._filled == len(self._filling):
-            # At first. And when aiohttp has the connection read on, though it is paused: it does so for an
-            # answer that came before this one, and was read to its end only now.
+            # At first, and if aiohttp resumes a paused connection: it does so for an earlier answer on the
+            # connection that was read to its end only now.
             larger = memoryview(bytearray(self._filled + min(BUFFER, self._left)))
             larger[: self._filled] = self._filling
             self._filling = larger
@@ -116,17 +116,17 @@ class DirectReader(asyncio.BufferedProtocol):
         self._handler.resume_writing()
 
     def _drained(self) -> bytes:
-        """What aiohttp has read of the body; reading it may make more of it."""
+        """Return what aiohttp has read of the body, in a loop: taking bytes may make aiohttp deliver more."""
         parts = []
         while part := self._content.read_nowait():
             parts.append(part)
         return b"".join(parts)
 
     def _hand_back(self) -> None:
-        """The body is over; for aiohttp too, which then has the connection free."""
+        """Give the connection back to aiohttp and tell it that the body has ended."""
         if self._transport is not None:
             self._transport.set_protocol(self._handler)
-            self._transport = None  # it may be another answer's in a moment
+            self._transport = None  # another answer may use it in a moment
             self._content.feed_eof()
 
     def _pause(self) -> None:
@@ -135,7 +135,7 @@ class DirectReader(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        """Also on a connection that is closing: its end is learnt by reading."""
+        """Resume reading, also on a connection that is closing: only a read shows its end."""
         if self._transport is not None and self._paused:
             self._paused = False
             self._transport.resume_reading()

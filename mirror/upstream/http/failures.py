@@ -1,4 +1,4 @@
-"""Exceptions of aiohttp, OpenSSL and the operating system as failures, in words for operators and clients.
+"""Failures that exceptions of aiohttp, OpenSSL and the system stand for, in words for operators and clients.
 
 No message quotes an exception's own text where it may hold a URL: signatures are in those (invariant 6).
 """

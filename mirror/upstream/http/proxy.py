@@ -1,7 +1,7 @@
-"""The proxies of the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, in either case.
+"""Proxies from the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, in upper or lower case.
 
-aiohttp's own `trust_env` is not used: with it, aiohttp also takes passwords out of ~/.netrc and sends them
-to whatever host a redirect leads to, which invariant 6 forbids.
+aiohttp's own `trust_env` is not used: with it, aiohttp also reads passwords from ~/.netrc and sends them to
+the targets of redirects, which invariant 6 forbids.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from yarl import URL
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Proxies:
-    """Proxy URLs by scheme, as `getproxies` names them; "no" holds NO_PROXY. There may be passwords in it."""
+    """Proxy URLs, perhaps with passwords, by scheme as `getproxies` returns them; "no" holds NO_PROXY."""
 
     by_scheme: Mapping[str, str]
 
@@ -23,13 +23,13 @@ class Proxies:
         return cls(getproxies())
 
     def choose(self, url: URL) -> URL | None:
-        """The proxy to ask for `url`; None to go there directly."""
+        """Return the proxy for requests to `url`; None for a direct connection."""
         text = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
         proxy = _proxy(text) if text else None
         return None if proxy is None or self._bypassed(url) else proxy
 
     def hosts(self) -> list[str]:
-        """The hosts of all proxies: names that the operator chose, wherever they resolve to."""
+        """Return the hosts of all proxies: the operator chose these names, so they may be private."""
         proxies = [_proxy(text) for scheme, text in self.by_scheme.items() if scheme != "no"]
         return [proxy.host for proxy in proxies if proxy is not None and proxy.host]
 
@@ -39,14 +39,17 @@ class Proxies:
 
 
 def _proxy(text: str) -> URL | None:
-    """A proxy's URL. SOCKS and others that aiohttp cannot speak to are as if they were not set."""
-    # "proxy:3128" is what many people write, and what curl takes.
+    """Return a proxy's URL; None for SOCKS and other schemes that aiohttp does not support."""
+    # "proxy:3128", without a scheme, is common, and curl accepts it.
     proxy = URL(text if "://" in text else f"http://{text}")
     return proxy if proxy.scheme in ("http", "https") else None
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:
-    """NO_PROXY as curl and Go read it: `*`, a domain and all below it, host:port, an address, a network."""
+    """Return True if an entry of NO_PROXY covers `host`, as curl and Go read such entries.
+
+    An entry is `*`, a domain with all its subdomains, host:port, an address, or a network.
+    """
     if entry == "*":
         return True
     name, _, wanted = entry.rpartition(":")

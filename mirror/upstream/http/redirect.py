@@ -1,8 +1,8 @@
-"""Where a redirect may lead: a pure decision, made anew for each hop.
+"""Rules for redirects: a pure decision for each hop.
 
-Registries send blobs (registry.k8s.io even manifests and tags) to other hosts. Those hosts were named by
-the network, not by the configuration, so they get no credentials (invariant 6) and may not make this
-process call the machines around it.
+Registries redirect requests for blobs (registry.k8s.io also for manifests and tags) to other hosts. The
+network named those hosts, not the configuration. So they get no credentials (invariant 6), and may not make
+this process connect to private addresses around it (SSRF).
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ from yarl import URL
 
 from mirror.util.log import redact_url
 
-# Real chains have one or two hops (registry, store), lscr.io -> ghcr.io -> its store three.
+# Real chains have one or two hops (registry, store); lscr.io -> ghcr.io -> its store has three.
 MAX_HOPS = 6
 STATUSES = frozenset({301, 302, 303, 307, 308})
 
@@ -24,19 +24,19 @@ class RedirectRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RedirectRules:
-    """What the redirects of one upstream may do. `private`: they may lead to private addresses."""
+    """Rules for the redirects of one upstream. `private` allows private addresses as targets."""
 
     upstream: URL
     private: bool = False
 
 
 def origin(url: URL) -> tuple[str, str, int | None]:
-    """Scheme, host and port: who would read a credential that is sent there."""
+    """Return scheme, host and port, which tell who reads a credential that is sent to `url`."""
     return (url.scheme, (url.host or "").rstrip(".").lower(), url.port)
 
 
 def next_hop(rules: RedirectRules, visited: Sequence[URL], location: str) -> URL:
-    """The URL to ask next, without user information and fragment. `visited[-1]` answered `location`."""
+    """Return the next URL, without user information and fragment. `visited[-1]` answered with `location`."""
     target = _resolve(visited[-1], location)
     if len(visited) > MAX_HOPS:
         raise RedirectRefused(f"more than {MAX_HOPS} redirects, the last to {redact_url(str(target))}")
@@ -48,9 +48,9 @@ def next_hop(rules: RedirectRules, visited: Sequence[URL], location: str) -> URL
 
 
 def refusal(rules: RedirectRules, target: URL, *, secure: bool) -> str | None:
-    """Why `target`, which the network named, may not be asked; None when it may.
+    """Return why a URL that the network named may not be requested; None if it may.
 
-    `secure`: what named it came over https, so that plain http would be a downgrade.
+    `secure` means that the URL was received over https, so that plain http would be a downgrade.
     """
     if target.scheme not in ("http", "https") or not target.host:
         return "it is not an http or https URL"
@@ -64,7 +64,7 @@ def refusal(rules: RedirectRules, target: URL, *, secure: bool) -> str | None:
 
 
 def is_private_host(host: str) -> bool:
-    """Whether the host itself, without asking DNS, is a private address or a name of this machine."""
+    """Return True if `host` itself, without DNS, is a private address or a name of this machine."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -75,7 +75,7 @@ def is_private_host(host: str) -> bool:
 
 
 def is_private_address(address: str) -> bool:
-    """Whether an IP address is not on the public internet; ValueError when it is no address."""
+    """Return True for an IP address that is not public; raise ValueError if it is no IP address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
@@ -83,13 +83,13 @@ def is_private_address(address: str) -> bool:
 
 
 def parse_url(text: str, base: URL | None = None) -> URL:
-    """A URL the network named, relative to `base`, without its fragment. ValueError when it is none.
+    """Parse a URL that the network named, relative to `base`, without its fragment; raise ValueError.
 
-    Its escapes stay as they came: a signed URL must be sent back so, or its signature no longer fits.
+    Its escapes are kept: a signed URL must be sent exactly as it came, or its signature does not match.
     """
     url = URL(text, encoded=True)
     url = (base.join(url) if base is not None else url).with_fragment(None)
-    origin(url)  # yarl looks at host and port only when it is asked for them
+    origin(url)  # yarl parses host and port only when they are read
     return url
 
 

@@ -1,7 +1,7 @@
-"""DNS for one upstream: names that a redirect brought in must not resolve to private addresses.
+"""DNS for one upstream: host names from redirects must not resolve to private addresses.
 
-The check sits where the connection takes its addresses from, so that a name cannot resolve to a public
-address when it is checked and to a private one when it is dialled (DNS rebinding).
+The check is where a connection gets its addresses from, so that a name cannot resolve to a public address
+for the check and to a private one for the connection (DNS rebinding).
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from mirror.upstream.http.redirect import is_private_address
 
 
 class PrivateAddress(OSError):
-    """A name that only the network gave us resolves to private addresses."""
+    """A host name that came from the network, not from the configuration, resolves to private addresses."""
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves `upstream` and `trusted` hosts freely, any other host to its public addresses only.
+    """Resolves `upstream` and `trusted` hosts to all addresses, other hosts to public addresses only.
 
-    When the upstream itself is in a private network, so may its stores be: then `private` turns true,
-    and everything is allowed.
+    If the upstream itself is in a private network, its stores may be too: then `private` becomes true and all
+    addresses are allowed.
     """
 
     def __init__(

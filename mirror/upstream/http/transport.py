@@ -1,6 +1,6 @@
-"""One HTTP exchange with whatever host: connections, timeouts, TLS, proxies; foreign exceptions translated.
+"""One HTTP exchange with any host: connections, timeouts, TLS, proxies; foreign exceptions translated.
 
-No redirect is followed here and no credential is known here.
+This layer follows no redirects and knows no credentials.
 """
 
 import asyncio
@@ -25,22 +25,23 @@ from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
 from mirror.upstream.http.resolver import GuardedResolver
 
-# aiohttp's 8190 is too short: signed Locations with session tokens pass it, and so do some CSP headers.
+# Longest header line in bytes. aiohttp's 8190 is too short: signed Locations with session tokens, and some
+# CSP headers, are longer.
 _MAX_HEADER = 128 * 1024
-# What one read of asyncio's brings at most. Who wants more to be waiting collects it (mirror.cache.pieces).
+# Most bytes that one read of asyncio brings; mirror.transfer.body_buffer collects more.
 _READ_BUFFER = 256 * 1024
 
 Response = aiohttp.ClientResponse
 
-# Gives what has come of a body since it was last called, good until it is called again; nothing at the end.
+# Returns the bytes of a body that came since the last call, valid until the next call; none at the end.
 PartReader = Callable[[], Awaitable[Sequence[bytes | memoryview]]]
 
 
 class Transport:
-    """The connections of one upstream. Opened at first use, inside the loop; `close` ends them."""
+    """Connections to one upstream, opened at first use inside the loop; `close` ends them."""
 
     def __init__(self, settings: UpstreamSettings, metrics: Metrics, *, offline: bool = False) -> None:
-        """`offline`: nothing is sent, looked up or connected to, whatever is asked."""
+        """`offline` makes every request fail: nothing is sent, resolved or connected to."""
         self._offline = offline
         self.name = settings.name
         self.url = URL(settings.url.rstrip("/"), encoded=True)
@@ -52,7 +53,7 @@ class Transport:
 
     @property
     def private(self) -> bool:
-        """Whether redirects may lead to private addresses: configured, or the upstream is such itself."""
+        """True if redirects may lead to private addresses: if configured, or if the upstream is private."""
         return (
             self._settings.private_redirects
             or self.url.scheme == "http"
@@ -61,12 +62,12 @@ class Transport:
         )
 
     async def warm_up(self) -> None:
-        """Make what requests go out with, certificates read and all; nothing is dialled."""
+        """Create the session, certificates included, without dialling."""
         if not self._offline and self._session is None:
             await self._open()
 
     async def send(self, method: str, url: URL, headers: Mapping[str, str]) -> Response:
-        """The answer, whatever its status, its body unread. The caller closes it."""
+        """Return the answer of any status, its body unread. The caller closes it."""
         if self._offline:
             raise UpstreamError(
                 Failure.OFFLINE, f"not cached, and {self.name} is not asked: this mirror is offline"
@@ -85,56 +86,62 @@ class Transport:
         return response
 
     async def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
-        """The pieces of a body as they come in, also the last ones where it breaks. TIMEOUT when it drips."""
-        came, began = self._watched(response), time.monotonic()
+        """Yield a body as it arrives, also the last bytes before a break; raise TIMEOUT if it is too slow."""
+        count, began = self._counter(response), time.monotonic()
         with self.translated(response.url):
             try:
-                async for piece in response.content.iter_any():
-                    came(len(piece), began)
-                    yield piece
+                async for chunk in response.content.iter_any():
+                    count(len(chunk), began)
+                    yield chunk
                     began = time.monotonic()
             except (aiohttp.ClientError, OSError):
-                if left := _left(response.content):
-                    came(len(left), began)
-                    yield left
+                if rest := _unread(response.content):
+                    count(len(rest), began)
+                    yield rest
                 raise
 
     def direct_reader(self, response: Response) -> PartReader | None:
-        """A large body straight from the socket; None when `chunks` has to do. TIMEOUT as there."""
-        came = self._watched(response)
+        """Return a reader of a large body straight from the socket; None where only `chunks` works.
+
+        It raises TIMEOUT as `chunks` does.
+        """
+        count = self._counter(response)
         with self.translated(response.url):
-            intake = DirectReader.of(response, self._settings.read_timeout)
-        if intake is None:
+            reader = DirectReader.take_over(response, self._settings.read_timeout)
+        if reader is None:
             return None
 
         async def next_parts() -> Sequence[bytes | memoryview]:
             began = time.monotonic()
             with self.translated(response.url):
-                parts = await intake.next()
-            came(sum(len(part) for part in parts), began)
+                parts = await reader.next()
+            count(sum(len(part) for part in parts), began)
             return parts
 
         return next_parts
 
-    def _watched(self, response: Response) -> Callable[[int, float], None]:
-        """To be told how much of a body came, and since when that was waited for; counts it."""
-        counter = self._metrics.upstream_bytes.labels(self.name)
-        progress = LowSpeedLimit(self._settings.read_timeout)
+    def _counter(self, response: Response) -> Callable[[int, float], None]:
+        """Return a function to call with the bytes that came and the start of the wait for them.
 
-        def came(length: int, began: float) -> None:
-            if not progress.came(length, time.monotonic() - began):
+        The function counts the bytes and raises TIMEOUT if the body is too slow.
+        """
+        counter = self._metrics.upstream_bytes.labels(self.name)
+        limit = LowSpeedLimit(self._settings.read_timeout)
+
+        def count(length: int, began: float) -> None:
+            if not limit.allows(length, time.monotonic() - began):
                 message = f"{self.name}: {_place(response.url)}: the answer comes too slowly"
                 raise UpstreamError(Failure.TIMEOUT, message)
             counter.inc(length)
 
-        return came
+        return count
 
     async def read(self, response: Response, limit: int) -> bytes:
-        """The whole body; the connection is free afterwards. INVALID when it is longer than `limit`."""
+        """Return the whole body and free the connection; raise INVALID if it is longer than `limit` bytes."""
         body = bytearray()
-        async with contextlib.aclosing(self.chunks(response)) as pieces:
-            async for piece in pieces:
-                body += piece
+        async with contextlib.aclosing(self.chunks(response)) as chunks:
+            async for chunk in chunks:
+                body += chunk
                 if len(body) > limit:
                     response.close()
                     message = f"{self.name}: the answer is longer than {limit} bytes"
@@ -143,15 +150,15 @@ class Transport:
 
     @contextlib.contextmanager
     def translated(self, url: URL) -> Iterator[None]:
-        """What aiohttp and the system raise becomes an UpstreamError.
+        """Translate exceptions of aiohttp and the system to UpstreamError.
 
-        Without the cause: aiohttp's messages quote whole URLs, signatures included (invariant 6).
+        The cause is dropped: aiohttp's messages quote whole URLs, signatures included (invariant 6).
         """
         try:
             yield
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure, what = describe(error, url)
-            raise UpstreamError(failure, f"{self.name}: {_place(url)}: {what}") from None
+            failure, why = describe(error, url)
+            raise UpstreamError(failure, f"{self.name}: {_place(url)}: {why}") from None
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -160,7 +167,7 @@ class Transport:
 
     async def _open(self) -> aiohttp.ClientSession:
         context = await asyncio.to_thread(self._tls)
-        # Somebody else may have been quicker while the thread read the certificates.
+        # Another request may have opened the session while the thread read the certificates.
         if self._session is None:
             self._session = self._new_session(context)
         return self._session
@@ -168,7 +175,7 @@ class Transport:
     def _tls(self) -> ssl.SSLContext | bool:
         if self._settings.ca_file is None:
             return True
-        # Added to the system's, not instead of them: the registry is ours, its CDN may be the world's.
+        # In addition to the system's certificates: the registry may be private while its CDN is public.
         context = ssl.create_default_context()
         try:
             context.load_verify_locations(self._settings.ca_file)
@@ -198,34 +205,34 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             requote_redirect_url=False,
-            response_class=_timely(settings.read_timeout),
+            response_class=_with_head_timeout(settings.read_timeout),
             read_bufsize=_READ_BUFFER,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
 
 
-def _timely(seconds: float) -> type[Response]:
-    """Answers whose head is here as a whole within so many seconds, however steadily its bytes drip in."""
+def _with_head_timeout(seconds: float) -> type[Response]:
+    """Return a response class whose whole head must come within `seconds`, even if its bytes drip in."""
 
-    class Timely(Response):
+    class HeadTimeoutResponse(Response):
         async def start(self, connection: Connection) -> Response:
             async with asyncio.timeout(seconds):
                 return await super().start(connection)
 
-    return Timely
+    return HeadTimeoutResponse
 
 
-def _left(content: aiohttp.StreamReader) -> bytes:
-    """What had come when the body broke, and was not read yet.
+def _unread(content: aiohttp.StreamReader) -> bytes:
+    """Return the bytes that had come when the body broke and were not read yet.
 
-    Up to twice `_READ_BUFFER`, that aiohttp keeps to itself once there is an error, and that would have to be
-    asked for again.
+    These are up to twice `_READ_BUFFER`. aiohttp returns none of them once there is an error, and they would
+    have to be requested again.
     """
     error = content.exception()
     if error is None:
         return b""
-    content.set_exception(None)  # type: ignore[arg-type]  # it has no other way to say "read on"
+    content.set_exception(None)  # type: ignore[arg-type]  # aiohttp has no other way to let a broken body be read
     try:
         return content.read_nowait()
     finally:

@@ -348,7 +348,7 @@ async def test_an_upstream_that_limits_is_left_in_peace(hub: FakeRegistry, one: 
     assert await pull(one, "other") == other.manifest_data
     assert workers(one) == []
     own = one.service._upstreams["docker.io"].own
-    own._throttled_until = own.registry.accounts.all[0].rate_limit._rest_until = 0.0
+    own._throttled_until = own.registry.accounts.all[0].rate_limit._paused_until = 0.0
     await pull(one, "other")
     await quiet(one)
     assert fetched(hub) == names(image.config, *other.blobs)

@@ -430,7 +430,7 @@ async def test_who_is_asked_to_wait_is_not_asked_again(
     fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 429 in mid-blob: as long as Retry-After says, or longest, nothing is asked there."""
-    monkeypatch.setattr(download, "LONGEST_REST", 0.1)
+    monkeypatch.setattr(download, "LONGEST_THROTTLE", 0.1)
     async with learnt(fake, tmp_path / "cache", 1) as mirror:
         image = fake.add_image("library/x", "t", [BIG])
         digest = image.layers[0]

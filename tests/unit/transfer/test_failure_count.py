@@ -1,7 +1,7 @@
 """Failures in a row: what counts as one more, and when it is enough."""
 
 from mirror.transfer.failure_count import ConsecutiveFailures
-from mirror.upstream.http.low_speed import SLOWEST
+from mirror.upstream.http.low_speed import MIN_SPEED
 
 PAUSES = (0.2, 0.5)
 
@@ -22,7 +22,7 @@ def test_attempts_that_bring_something() -> None:
     """As often as it breaks, it goes on at once."""
     failures = ConsecutiveFailures(1)
     for second in range(100):
-        failures.record(second, (second + 1) * SLOWEST, second + 0.5)
+        failures.record(second, (second + 1) * MIN_SPEED, second + 0.5)
         assert (failures.too_many, failures.pause(PAUSES)) == (False, 0.0)
 
 
@@ -40,8 +40,8 @@ def test_connections_that_break_together() -> None:
     """One cause is one failure, however many notice it; and those asked after it are another one."""
     failures = ConsecutiveFailures(1)
     for began in (0.0, 0.1, 0.2, 0.3):
-        failures.record(began, 10 * SLOWEST, 5.0 + began / 100)
+        failures.record(began, 10 * MIN_SPEED, 5.0 + began / 100)
     assert not failures.too_many
     for began in (6.0, 6.0, 7.0):
-        failures.record(began, 10 * SLOWEST, began + 0.5)
+        failures.record(began, 10 * MIN_SPEED, began + 0.5)
     assert failures.too_many

@@ -10,7 +10,7 @@ import pytest
 from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
 from mirror.upstream import accounts
-from mirror.upstream.accounts import CLAIMED_FOR, PRIVATE_FOR, PUBLIC_FOR
+from mirror.upstream.accounts import CLAIM_TTL, PRIVATE_TTL, PUBLIC_TTL
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.rate_limit import LOW, OUT, PLENTY, SPARE
 from mirror.upstream.registry_client import RegistryClient
@@ -205,7 +205,7 @@ async def test_who_could_not_read_does_not_keep_a_repository_for_ever(hub: Hub) 
     hub.fake.fault(Fault(status=403), CLOSED)
     with pytest.raises(UpstreamError, match="403"):
         await hub.pull(CLOSED)
-    hub.time.now += CLAIMED_FOR
+    hub.time.now += CLAIM_TTL
     hub.forget()
     await hub.pull(CLOSED)
     assert hub.fake.askers(CLOSED) == {"ann"}
@@ -215,7 +215,7 @@ async def test_whether_it_is_public_is_asked_again(hub: Hub) -> None:
     """After an hour when it was, after some minutes when it was not."""
     await hub.pull(CLOSED, 20)
     hub.forget()
-    for seconds, probes in ((0, 0), (PRIVATE_FOR, 1), (PUBLIC_FOR - 1, 1), (1, 2)):
+    for seconds, probes in ((0, 0), (PRIVATE_TTL, 1), (PUBLIC_TTL - 1, 1), (1, 2)):
         hub.time.now += seconds
         hub.auth.private.clear()
         hub.limit.used["ann"] = 20
@@ -253,7 +253,7 @@ async def test_pressure_is_that_of_the_account_with_most_left(hub: Hub) -> None:
 
 async def test_what_is_remembered_has_an_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """The repository that was not asked for the longest is forgotten."""
-    monkeypatch.setattr(accounts, "REMEMBERED", 2)
+    monkeypatch.setattr(accounts, "MAX_REPOSITORIES", 2)
     for name in (OPEN, OTHER, OPEN, CLOSED):
         await hub.pull(name)
     assert list(hub.registry.accounts._claims) == [OPEN, CLOSED]
@@ -263,7 +263,7 @@ async def test_what_is_remembered_has_an_end(hub: Hub, monkeypatch: pytest.Monke
             with_bob = hub.limit.used["bob"]
             await hub.pull(name)
             assert hub.limit.used["bob"] == with_bob + 1 or name == CLOSED
-    assert len(hub.registry.accounts._openness) <= 2
+    assert len(hub.registry.accounts._visibility) <= 2
 
 
 async def test_no_secret_in_the_log(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:

@@ -325,7 +325,7 @@ async def test_a_refused_password_is_not_tried_again_at_once() -> None:
 
 async def test_forgotten_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Expired tokens are dropped when there are many, so that repositories do not add up for ever."""
-    monkeypatch.setattr("mirror.upstream.auth._MAX_SLOTS", 1)
+    monkeypatch.setattr("mirror.upstream.auth._MAX_TOKENS", 1)
     time = FakeTime()
     async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
         guarded(fake)

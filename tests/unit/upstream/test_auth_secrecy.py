@@ -11,7 +11,7 @@ from aiohttp import web
 from mirror.metrics.metrics import Metrics
 from mirror.oci.challenge import Challenge
 from mirror.oci.reference import Tag
-from mirror.upstream.auth import Authorizer, TokenScope
+from mirror.upstream.auth import AuthDemand, Authorizer
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.transport import Transport
 from tests.fakes.access import BasicAuth, TokenAuth, basic_login
@@ -105,7 +105,7 @@ async def test_realms_that_are_not_asked(realm: str, words: str) -> None:
     """The realm is the network's word: private, plain, relative and malformed ones are refused."""
     configured = settings("https://registry.test")
     authorizer = Authorizer(configured, Transport(configured, Metrics()), FakeTime())
-    demand = TokenScope((Challenge("bearer", {"realm": realm}),), "org/a", own=True)
+    demand = AuthDemand((Challenge("bearer", {"realm": realm}),), "org/a", own=True)
     with pytest.raises(UpstreamError, match=words) as raised:
         await authorizer.answer(demand)
     assert raised.value.failure is Failure.DENIED
@@ -190,7 +190,7 @@ async def test_secrets_are_in_no_log_and_no_repr(caplog: pytest.LogCaptureFixtur
         fake.fault(Fault(reset_at=0), times=9)
         with pytest.raises(UpstreamError) as raised:
             await registry.get_manifest("org/a", LATEST)
-        demand = TokenScope((), "org/a", own=True, rejected="Bearer token-1")
+        demand = AuthDemand((), "org/a", own=True, rejected="Bearer token-1")
         shown = [caplog.text, str(raised.value), repr(raised.value), repr(registry), repr(demand)]
         shown += [repr(value) for value in vars(registry).values()]
     for text in shown:

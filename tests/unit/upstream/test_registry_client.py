@@ -349,4 +349,4 @@ async def test_pages_without_end(endless: str) -> None:
 async def test_repr_names_the_upstream() -> None:
     """A registry shows as its name."""
     async with registry_at("http://127.0.0.1:1") as registry:
-        assert repr(registry) == "Registry('docker.io')"
+        assert repr(registry) == "RegistryClient('docker.io')"

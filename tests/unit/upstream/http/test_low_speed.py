@@ -2,13 +2,13 @@
 
 import pytest
 
-from mirror.upstream.http.low_speed import SLOWEST, LowSpeedLimit, made_progress
+from mirror.upstream.http.low_speed import MIN_SPEED, LowSpeedLimit, made_progress
 
 
 def enough(pieces: list[tuple[int, float]], seconds: float = 30.0) -> bool:
     """Whether all of these pieces, each after so many seconds of waiting, came fast enough."""
     progress = LowSpeedLimit(seconds)
-    return all(progress.came(*piece) for piece in pieces)
+    return all(progress.allows(*piece) for piece in pieces)
 
 
 @pytest.mark.parametrize("lanes", [1, 8, 19])
@@ -34,6 +34,6 @@ def test_what_is_not_waited_for_does_not_count() -> None:
 def test_an_attempt_counts_by_what_it_brought() -> None:
     """A cut after megabytes is free, a cut after a few bytes is not, nor are many seconds for little."""
     assert made_progress(10**6, 5.0)
-    assert made_progress(SLOWEST, 0.001)
+    assert made_progress(MIN_SPEED, 0.001)
     assert not made_progress(9, 0.001)
-    assert not made_progress(SLOWEST, 30.0)
+    assert not made_progress(MIN_SPEED, 30.0)
