@@ -1,23 +1,28 @@
-"""One cache folder: blobs and books together, synchronously.
+"""The cache directory: blobs, index, partials and pins of one folder, as blocking calls.
 
 <cache folder>/           0700
     blobs/                verified blobs and their entries
-    books/                links, tag entries, referrers, repositories; locked by the one that keeps house
-    partial/              fills that are running, or were interrupted
-    quarantine/           files that were found wrong
-    pins, kept            what is to be kept (pinfile.py), and what that is made of (known.py)
-    version               of this layout
-    generation            what tells all processes that something was removed, or is pinned (generation.py)
-    evicting              locked by who makes room, or changes what may go
+    books/                the index: links, tag entries, referrers, repositories; locked by the housekeeper
+    partial/              fills that are running or were interrupted, and leases
+    quarantine/           corrupt files
+    pins                  the pins (pins/pin_file.py)
+    kept                  what pinned manifests name (pins/manifest_journal.py)
+    version               version of this layout
+    generation            epochs of removals and of pins, shared by all processes (invalidation.py)
+    evicting              locked during an eviction or a change of pins (eviction.py)
+    books-lost, rebuild   marks of a database that was lost (pins/manifest_journal.py, recovery.py)
+    scrub.cursor, .lock   where the scrub stands, and the process that scrubs (scrub.py)
+
+A failing disk: `recovery.py` has the table of what counts as a miss and what raises.
+Eviction: `eviction.py` has the table of who evicts what.
 """
 
-import math
 import os
 import shutil
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,14 +31,14 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.reference import Repository, Tag
-from mirror.store.blobs.blobs import START, BlobStore, EvictedBlob, EvictionReason, OpenBlob
+from mirror.store.blobs.blobs import BlobStore, EvictedBlob, OpenBlob
 from mirror.store.blobs.diskcache_disk import VerifiedFile
-from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota, Shortage
-from mirror.store.durable import try_allocate
+from mirror.store.blobs.quota import DiskRoom, Quota, Shortage
 from mirror.store.errors import NoRoom, PinTooLarge
+from mirror.store.eviction import Evictor
 from mirror.store.health import Capability, StoreHealth
 from mirror.store.invalidation import Epoch
-from mirror.store.lock import exclusive_lock, try_lock_folder
+from mirror.store.lock import try_lock_folder
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Index, Link, ReferrersEntry, TagEntry
 from mirror.store.orphans import old_partials
@@ -41,26 +46,21 @@ from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.lease import BlobLease, Lease, acquire, acquire_blobs
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
-from mirror.store.pins.pins import EvictionGuard, Pins
+from mirror.store.pins.pins import Pins
 from mirror.store.recovery import Recovery
-from mirror.util.log import get_logger
-
-log = get_logger(__name__)
 
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
-# in less time than it takes to wake a thread, so they are proven each time they are read from the disk.
+# in less time than it takes to wake a thread, so they are verified each time they are read from the disk.
 SMALL_BYTES = 256 * 1024
 
-# A fill that was broken off is resumed for a week, in seconds; then what it takes is better used otherwise.
+# How long an interrupted fill can be resumed, in seconds: a week. After that its room has better uses.
 RESUMED_SECONDS = 7 * 24 * 3600.0
-
-# For how long eviction trusts that nothing has come in front of what it has passed, in seconds: nothing does,
-# but for a clock that was set back.
-PASSED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
+    """A verified manifest, with the media type that its upstream gave."""
+
     data: bytes
     digest: Digest
     media_type: str
@@ -68,10 +68,10 @@ class StoredManifest:
 
 @dataclass(frozen=True, slots=True)
 class LocalContent:
-    """What is here for one repository and digest.
+    """The state of one repository and digest on this disk.
 
-    `present` says that the bytes are here, be it for other repositories. They come only with a link
-    (invariant 5): whole in `data` if they are few (SMALL_BYTES), else as `blob`, which is open.
+    `present`: the bytes are here, perhaps through another repository only. The content comes only with a link
+    (invariant 5): whole in `data` up to SMALL_BYTES, else as the open `blob`.
     """
 
     link: Link | None
@@ -81,10 +81,10 @@ class LocalContent:
 
 
 class CacheDirectory:
-    """Every method may be called from any thread; all of them block."""
+    """One cache folder. Every method may be called from any thread; all of them block."""
 
     def __init__(self, path: Path, settings: CacheSettings | None = None) -> None:
-        """Opens or creates everything. `settings` for the quota, None for none."""
+        """Open or create everything. `settings` give the quota, None for no quota."""
         self.path = path
         self.partials = path / "partial"
         self.health = StoreHealth()
@@ -95,31 +95,30 @@ class CacheDirectory:
         self.recovery.open()
         self.epoch = Epoch(path / "generation")
         self.blobs.on_entry_dropped = self.epoch.note_removal
-        self.recreated = False  # something was made anew, and what the configuration wants in it is not there
+        self.recreated = False  # a part was recreated, and lacks the pins of the configuration
         self.recovery.on_repaired = self._repaired
         self.pins = Pins(path, self.index, self.read, self.epoch)
-        # Whoever was killed after it wrote something, and before it said so, may have been the last one here.
+        # The last process here may have been killed between a write and the note about the write.
         self.epoch.note_pin_change()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
-        self._quota = Quota() if settings is None else Quota.for_disk(settings, total)
+        quota = Quota() if settings is None else Quota.for_disk(settings, total)
+        self._evictor = Evictor(path, self.blobs, self.pins, self.epoch, quota)
         self._housekeeping: int | None = None
-        self._evicting = path / "evicting"
-        self._judged = (0, False)  # which pins were looked at, and whether they are too much
-        self._passed = (0, 0.0, START)  # what eviction need not look at: for which pins, until when, how far
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
-        """As the books have it, if they can be read."""
+        """Return the link that the index has; None too if the index cannot be read."""
         return self.recovery.read_or(Capability.METADATA, None, lambda: self.index.link(repository, digest))
 
     def has(self, digest: Digest) -> bool:
+        """Return whether the blob is here; False too if the entries of the blobs cannot be read."""
         return self.recovery.read_or(Capability.BLOBS, False, lambda: self.blobs.has(digest))
 
     def look_up(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
-        """`link`: where it is known without the books, here and below."""
+        """Look up link and presence, without content. `link`: the link, if the caller has it already."""
         return LocalContent(link or self.link(repository, digest), self.has(digest))
 
     def open_blob(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
-        """As `held`, and the content where the repository may have it; the caller closes it."""
+        """Look up as `look_up`, and open the blob if the repository has a link; the caller closes it."""
         link = link or self.link(repository, digest)
         if link is None:
             return LocalContent(None, self.has(digest))
@@ -131,7 +130,7 @@ class CacheDirectory:
         return LocalContent(link, data is not None, data=data)
 
     def manifest(self, repository: Repository, digest: Digest, link: Link | None = None) -> Content | None:
-        """The manifest, if it is here and linked to the repository as a manifest."""
+        """Return the manifest if it is here and linked to the repository as a manifest."""
         link = link or self.link(repository, digest)
         if link is None or link.media_type is None:
             return None
@@ -139,12 +138,12 @@ class CacheDirectory:
         return None if data is None else Content(link, data)
 
     def read(self, digest: Digest, limit: int) -> bytes | None:
-        """The whole of a blob of up to `limit` bytes, whatever repository it came through."""
-        return self.recovery.read_or(Capability.BLOBS, None, lambda: self._read(digest, limit))
+        """Return a whole blob of up to `limit` bytes, whatever repository it came through."""
+        return self.recovery.read_or(Capability.BLOBS, None, lambda: self._read_verified(digest, limit))
 
-    def _read(self, digest: Digest, limit: int) -> bytes | None:
+    def _read_verified(self, digest: Digest, limit: int) -> bytes | None:
         data = self.blobs.read(digest, limit)
-        # Small enough to prove on every read: a flipped bit on disk never reaches a client.
+        # Small enough to verify on every read: a flipped bit on disk never reaches a client.
         if data is not None and Digest.of(data, digest.algorithm) != digest:
             self.blobs.quarantine(digest)
             return None
@@ -153,33 +152,36 @@ class CacheDirectory:
     def put_manifest(
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
     ) -> None:
-        """Keep a verified manifest, and link it and what it names to the repository."""
+        """Store a verified manifest, and link the manifest and its children to the repository."""
         if not self.blobs.has(manifest.digest):
-            self._add({manifest.digest: manifest.data})
+            self._add_small({manifest.digest: manifest.data})
         link = Link(manifest.media_type, len(manifest.data))
         self.index.add_links(repository, {**children, manifest.digest: link})
         self.pins.note_change(repository)
 
     def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        """Write a tag entry; the pins are computed again if the tag points elsewhere now."""
         known = self.index.tag(repository, tag)
         self.index.put_tag(repository, tag, entry)
         if known is None or known.digest != entry.digest:
             self.pins.note_change(repository)
 
     def drop_tag(self, repository: Repository, tag: Tag) -> None:
+        """Remove a tag entry."""
         self.index.drop_tag(repository, tag)
         self.pins.note_change(repository)
 
     def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
+        """Write a referrers list; the pins are computed again if the list has changed."""
         known = self.index.referrers(repository, digest)
         self.index.put_referrers(repository, digest, entry)
         if known is None or known.manifests != entry.manifests:
             self.pins.note_change(repository)
 
     def pin(self, pin: Pin) -> int:
-        """Keep what matches from now on; how many bytes that are, as far as they are known.
+        """Keep what matches from now on; return how many bytes match, as far as they are known.
 
-        Raises PinTooLarge, and nothing is changed.
+        Raises PinTooLarge, and then changes nothing.
         """
         with self.eviction_lock():
             kept, asked = self.pins.pinned_sizes(), self.pins.closure([pin])
@@ -191,20 +193,16 @@ class CacheDirectory:
             return sum(asked.values())
 
     def unpin(self, images: ImagePattern) -> bool:
-        """Whether there was such a pin; those of the configuration stay."""
+        """Remove a pin; return whether there was such a pin. Pins of the configuration stay."""
         with self.eviction_lock():
             return self.pins.remove(images)
 
     def configure_pins(self, pins: Sequence[Pin]) -> None:
-        """Have those of the configuration be these. Where they are, nothing is written."""
+        """Replace the pins of the configuration by `pins`. Nothing is written if they are the same."""
         if self.pins.has_configured(pins):
             return
         with self.eviction_lock():
             self.pins.configure(pins)
-
-    def eviction_lock(self) -> AbstractContextManager[None]:
-        """While this is held nothing is evicted, in no process, and nobody else changes what may go."""
-        return exclusive_lock(self._evicting)
 
     def acquire_leases(self, digests: Sequence[Digest]) -> list[BlobLease | None]:
         """Acquire a lease for filling each digest; None where another process holds it."""
@@ -214,29 +212,32 @@ class CacheDirectory:
         """Acquire a lease under each key; None where another process holds it."""
         return acquire(keys, self.partials)
 
-    def put_small_blobs(self, kept: Sequence[tuple[BlobLease, bytes]]) -> list[int]:
-        """Store small blobs, and give up their locks; each is told the `excess` after that."""
+    def put_small_blobs(self, blobs: Sequence[tuple[BlobLease, bytes]]) -> list[int]:
+        """Store small blobs and release their leases; return the `excess` after that, for each."""
         try:
-            self._add({lease.digest: data for lease, data in kept})
+            self._add_small({lease.digest: data for lease, data in blobs})
         finally:
-            for lease, _ in kept:
+            for lease, _ in blobs:
                 lease.release()
-        return [self.excess()] * len(kept)
+        return [self.excess()] * len(blobs)
 
     def put_small_blob(self, digest: Digest, data: bytes) -> int:
-        """Store a small blob without a lock; the `excess` after that."""
-        self._add({digest: data})
+        """Store a small blob without a lease; return the `excess` after that."""
+        self._add_small({digest: data})
         return self.excess()
 
     def adopt(self, verified: VerifiedFile) -> int:
-        """Move a verified file into the blob store; the `excess` after that."""
-        # What is small is proven at each read, and need not be waited for.
+        """Move a verified file into the blob store; return the `excess` after that."""
+        # Small blobs are verified at each read, so that no caller need wait until they are durable.
         durable = verified.durable and self.durable and verified.size > SMALL_BYTES
         self.blobs.add(replace(verified, durable=durable))
         return self.excess()
 
     def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, LocalContent]:
-        """The partial of `digest`, new or resumed, None while another process holds it; and then `held`."""
+        """Lock the partial of `digest`, new or resumed, and then look the digest up.
+
+        The partial is None while another process holds it.
+        """
         partial = Partial.lock(digest, self.partials)
         try:
             return partial, self.look_up(repository, digest)
@@ -246,125 +247,62 @@ class CacheDirectory:
             raise
 
     def open_remote_partial(self, digest: Digest) -> RemotePartial | None:
-        """The partial of `digest` that another process fills; None when there is nothing to follow yet."""
+        """Open the partial that another process fills; None while there is nothing to follow."""
         return RemotePartial.open(digest, self.partials)
 
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
-        """Start a partial from nothing, with room for `size` bytes. NoRoom where there cannot be as much."""
+        """Start a partial from nothing, with room for `size` bytes. NoRoom if the disk has less."""
         usage = shutil.disk_usage(self.path)
         if size > usage.free:
             raise NoRoom(f"{partial.digest} takes {size} bytes, and {usage.free} are free", size)
         return partial.allocate(size, chunk_size)
 
-    def excess(self) -> int:
-        """How many bytes are too many. Fills count with their whole size: what is to come needs room too."""
-        return self._quota.excess(self.room())
+    def remove_old_partials(self) -> list[str]:
+        """Remove fills that were interrupted and not resumed for RESUMED_SECONDS; return the files' names."""
+        before = time.time() - RESUMED_SECONDS
+        return [each.path.name for each in old_partials(self.partials, before, remove=True)]
 
     def evict(self, keep: Collection[Digest] = (), need: int = 0) -> list[EvictedBlob]:
-        """Remove what is too old, and then, least recently used first, what is too much.
+        """Evict until the quota is met and `need` bytes are free (`store.eviction`); `keep` stays."""
+        return self._evictor.evict(keep, need, SMALL_BYTES)
 
-        And as much as it takes for `need` bytes to be free, whatever the quota allows. But nothing of `keep`,
-        nor what is pinned or being read. What was used a moment ago (quota.IN_USE) goes last, after what
-        interrupted fills have left, and what is small last of all: it makes little room, and is soon missed.
-        """
-        gone: list[EvictedBlob] = []
-        with self.eviction_lock():
-            now, kept = time.time(), EvictionGuard(keep, self.pins)
-            if self._quota.max_age < math.inf:
-                old = self._evict(now - max(self._quota.max_age, IN_USE), None, kept)
-                gone += (replace(each, reason=EvictionReason.AGE) for each in old)
-            if (excess := max(self.excess(), self._lacking(need))) > 0:
-                unused = self._evict(now - IN_USE, excess, kept)
-                gone += unused
-                if (left := excess - sum(each.size for each in unused)) > 0:
-                    left = self._give_up_partials(now - IN_USE, left)
-                    gone += self.blobs.evict_in_use(now - IN_USE, left, kept, SMALL_BYTES)
-            self._warn_of_pins()
-            with suppress(OSError):  # a full disk takes no notes
-                self.pins.write_journal()
-        return gone
+    def eviction_lock(self) -> AbstractContextManager[None]:
+        """Hold off evictions and changes of pins in all processes, as a context manager."""
+        return self._evictor.lock()
 
-    def _give_up_partials(self, before: float, excess: int) -> int:
-        """Remove what interrupted fills have left, which counts as if they went on; what is left to go."""
-        partials, least = old_partials(self.partials, before, remove=True), self.room().used - excess
-        while (held := self.room().used) > least and next(partials, None) is not None:
-            pass
-        return held - least
-
-    def _lacking(self, need: int) -> int:
-        """How many bytes have to go for `need` to be free. That there is a quota shows when it is tried."""
-        free = shutil.disk_usage(self.path).free
-        if need > free or not need:
-            return max(0, need - free)
-        try:
-            try_allocate(self.partials, need)
-        except OSError:
-            return need
-        return 0
-
-    def _warn_of_pins(self) -> None:
-        """Once: what a pattern matches, or the configuration pins, may be more than there is room for.
-
-        That is borne. A mirror that did not start because of it would serve nobody, and keep nothing.
-        """
-        now, (judged, too_much) = self.epoch.pin_changes(), self._judged
-        if judged == now:
-            return
-        pinned, allowed = sum(self.pins.pinned_sizes().values()), self.size_limit()
-        if pinned > allowed and not too_much:
-            to_do = "raise cache.max_size, lower cache.min_free, or pin less"
-            log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed, to_do=to_do)
-        self._judged = (now, pinned > allowed)
-
-    def _evict(self, before: float, excess: int | None, kept: EvictionGuard) -> list[EvictedBlob]:
-        """What is pinned and not used is what is oldest: it is not gone through again each time."""
-        pinned, until, passed = self._passed
-        now = time.monotonic()
-        if pinned != self.epoch.pin_changes() or now >= until:
-            pinned, until, passed = self.epoch.pin_changes(), now + PASSED_SECONDS, START
-        eviction = self.blobs.evict(before, excess, kept, passed)
-        self._passed = (pinned, until, eviction.resume_after)
-        return eviction.evicted
+    def excess(self) -> int:
+        """Return how many bytes the cache holds above its quota, running fills included."""
+        return self._evictor.excess()
 
     def size_limit(self) -> int:
-        """How many bytes the cache may hold."""
-        return self._quota.size_limit(self.room())
-
-    def shortage(self, margin: int = 0) -> Shortage | None:
-        """Return what to tell when `min_free` leaves the cache `margin` bytes or less: nothing is kept."""
-        return self._quota.shortage(self.room(), self.path, margin)
+        """Return how many bytes the cache may hold."""
+        return self._evictor.size_limit()
 
     def room(self) -> DiskRoom:
-        """What there is and what is used; fills count with their whole size."""
-        # In this order: what is adopted meanwhile is missed, and not counted twice; its fill looks again.
-        usage, kept = shutil.disk_usage(self.path), self.blobs.size()
-        reserved, written = 0, 0
-        with os.scandir(self.partials) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):  # adopted, or given up, since it was listed
-                    status = entry.stat()
-                    reserved += status.st_size
-                    written += 512 * status.st_blocks
-        free = usage.free - max(0, reserved - written)
-        return DiskRoom(usage.total, free, kept + reserved)
+        """Return what the file system has and the cache uses; running fills count with their whole size."""
+        return self._evictor.room()
+
+    def shortage(self, margin: int = 0) -> Shortage | None:
+        """Return the shortage if `min_free` leaves the cache `margin` bytes or less: nothing is kept then."""
+        return self._evictor.quota.shortage(self.room(), self.path, margin)
 
     def claim_housekeeping(self) -> bool:
-        """Whether this process is the one, among those on this folder, that does what needs doing once.
+        """Return whether this process is the housekeeper: one of all processes on this folder.
 
-        Who is, stays it until `leave_house`, or its end.
+        The housekeeper stays so until `release_housekeeping`, or its end.
         """
         if self._housekeeping is None:
             self._housekeeping = try_lock_folder(self.path / "books")
         return self._housekeeping is not None
 
     def release_housekeeping(self) -> None:
-        """Let another process keep it."""
+        """Let another process become the housekeeper."""
         if self._housekeeping is not None:
             os.close(self._housekeeping)
             self._housekeeping = None
 
     def open_connections(self) -> None:
-        """Open this thread's connections, which otherwise its first call does."""
+        """Open this thread's database connections, which its first call would do otherwise."""
         self.blobs.size()
         self.index.repositories("", "", 1)
 
@@ -372,35 +310,30 @@ class CacheDirectory:
         self.epoch.reopen()
         self.recreated = True
 
-    def remove_old_partials(self) -> list[str]:
-        """Remove what crashes have left; the names of what is gone."""
-        before = time.time() - RESUMED_SECONDS
-        return [each.path.name for each in old_partials(self.partials, before, remove=True)]
-
     def close(self) -> None:
-        """Close this thread's connections; nothing is asked of the folder any more."""
+        """Close this thread's connections. No thread may use the folder afterwards."""
         self.epoch.close()
         self.blobs.close()
         self.index.close()
 
-    def _add(self, contents: Mapping[Digest, bytes]) -> None:
-        """Keep what is small. When the disk is full, nothing is left lying about that makes it fuller."""
+    def _add_small(self, contents: Mapping[Digest, bytes]) -> None:
+        """Store small blobs. On an error, a full disk for instance, their temporary files are removed."""
         try:
-            self.blobs.add(*(self._written(digest, data) for digest, data in contents.items()))
+            self.blobs.add(*(self._write_small(digest, data) for digest, data in contents.items()))
         except BaseException:
             for digest in contents:
                 self._small_path(digest).unlink(missing_ok=True)
             raise
 
-    def _written(self, digest: Digest, data: bytes) -> VerifiedFile:
+    def _write_small(self, digest: Digest, data: bytes) -> VerifiedFile:
         if Digest.of(data, digest.algorithm) != digest:
             raise ValueError(f"these bytes do not hash to {digest}")
         path = self._small_path(digest)
         with open(path, "wb") as file:
             file.write(data)
-        # Not durable: `read` proves it each time, and what a power failure has spoilt is fetched anew.
+        # Not durable: `read` verifies it each time, and what a power failure destroyed is fetched again.
         return VerifiedFile(digest, path, len(data), durable=False)
 
     def _small_path(self, digest: Digest) -> Path:
-        """Where this thread, and no other, writes it."""
+        """Return the temporary path under which this thread, and no other, writes a small blob."""
         return self.partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"

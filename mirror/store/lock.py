@@ -1,6 +1,7 @@
-"""File locks: which of this machine's processes fills, evicts or reads a file. The kernel frees them on death.
+"""File locks: which of this machine's processes fills, evicts or reads a file.
 
-All of them are `flock`: an exclusive lock for the process that fills or evicts, shared locks for readers.
+All of them are `flock`, which the kernel frees when a process dies: an exclusive lock for the process that
+fills or evicts, shared locks for readers.
 """
 
 import fcntl
@@ -111,7 +112,7 @@ def _try_exclusive(descriptor: int) -> bool | None:
 
 
 def is_name_of(path: Path, descriptor: int) -> bool:
-    """Whether `path` is still the name of the open file."""
+    """Return whether `path` is still the name of the open file."""
     try:
         named = os.stat(path)
     except FileNotFoundError:

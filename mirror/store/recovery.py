@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mirror.store.database import Database
-from mirror.store.durable import replace_file, try_allocate
 from mirror.store.errors import StoreError, describe, translated
 from mirror.store.health import ERRORS, Capability, FaultKind, StoreHealth, kind_of
 from mirror.store.pins.manifest_journal import BOOKS_LOST
+from mirror.util.durable import replace_file, try_allocate
 from mirror.util.log import get_logger
 
 P = ParamSpec("P")

@@ -17,7 +17,7 @@ from diskcache.core import EVICTION_POLICY, MODE_BINARY
 
 from mirror.oci.digest import Digest
 from mirror.store.database import ForeignRow, PlainDisk
-from mirror.store.durable import sync_folder
+from mirror.util.durable import sync_folder
 
 # diskcache's own least-recently-used writes a row on every get, and culls ten rows whatever their size.
 # Here last use is written in batches by Blobs.touch, and Blobs.evict chooses what goes.

@@ -1,8 +1,7 @@
 """Leases: the right to fetch a small blob or a manifest, held by one process of this machine at a time.
 
 A lease is a lock on an empty file in `partial/`; the content itself stays in memory until it is verified. A
-blob that needs a file is fetched into a `Partial`, whose lock is on the file of the same name: the two exclude
-each other.
+large blob is fetched into a `Partial`, which locks the file of the same name: the two exclude each other.
 """
 
 import os
@@ -37,7 +36,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class BlobLease(Lease):
-    """A lease for filling `digest`; `present`: the blob is in the store already, so there is nothing to fill."""
+    """A lease for filling `digest`; `present`: the store has the blob, so there is nothing to fill."""
 
     digest: Digest
     present: bool

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.store.durable import replace_file
 from mirror.store.metadata.closure import Named, Part
+from mirror.util.durable import replace_file
 
 # While this file is there, the books were lost, and not all that was pinned has been asked for again.
 BOOKS_LOST = "books-lost"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.oci.image_pattern import ImagePattern, Pin
-from mirror.store.durable import replace_file
+from mirror.util.durable import replace_file
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)

@@ -6,7 +6,7 @@ pinned without anybody doing anything, and a tag that has moved on leaves nothin
 """
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mirror.oci.digest import Digest
@@ -150,14 +150,3 @@ class Pins:
             for _, entry in tags(self._index, repository, images):
                 if (digest := digest_or_none(entry.digest)) is not None:
                     yield repository, Part(digest, entry.size, True)
-
-
-class EvictionGuard(Container[str]):
-    """What an eviction leaves alone: some digests, and what is pinned at the moment of asking."""
-
-    def __init__(self, digests: Iterable[Digest], pins: Pins) -> None:
-        self._digests = {str(each) for each in digests}
-        self._pins = pins
-
-    def __contains__(self, digest: object) -> bool:
-        return digest in self._digests or digest in self._pins.pinned_sizes()

@@ -14,7 +14,7 @@ from mirror.oci.digest import Digest
 from mirror.store.cache_dir import CacheDirectory
 from tests.unit.cli.test_app import COMMAND, run
 from tests.unit.store.blobs.test_blobs import file_of
-from tests.unit.store.test_cache_dir import put
+from tests.unit.store.test_eviction import put
 
 TWO = Digest.of(b"two")
 

@@ -10,7 +10,7 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError
 from mirror.store.health import Capability
 from mirror.store.recovery import REBUILD, VERSION, check_version
-from tests.unit.store.test_cache_dir import put
+from tests.unit.store.test_eviction import put
 
 
 def test_a_new_folder_is_stamped(tmp_path: Path) -> None:

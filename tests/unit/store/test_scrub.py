@@ -13,7 +13,7 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.store.lock import try_lock
 from mirror.store.scrub import Scrub, cost
 from tests.unit.store.blobs.test_blobs import file_of
-from tests.unit.store.test_cache_dir import put
+from tests.unit.store.test_eviction import put
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mirror.store.blobs.blobs import BlobRow
 from mirror.store.blobs.fsck import Damage, Finding, Fsck, FsckCursor
 from mirror.store.cache_dir import CacheDirectory
 from tests.unit.store.blobs.test_blobs import file_of
-from tests.unit.store.test_cache_dir import put
+from tests.unit.store.test_eviction import put
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_lease_is_released_on_a_disk_that_refuses_to_unlink(tmp_path: Path) -> N
 
 
 def test_lease_of_several_is_all_or_none(tmp_path: Path) -> None:
-    """Where one lease fails, as on a disk that becomes read-only, the others are released."""
+    """A lease that fails, as on a disk that becomes read-only, releases the others."""
     lock_path(TWO, tmp_path).mkdir()
     with pytest.raises(OSError, match="Is a directory"):
         acquire_blobs([ONE, TWO], tmp_path, lambda _: False)

@@ -1,4 +1,4 @@
-"""Writes that survive a power failure, and a probe whether there is room for one."""
+"""Files that survive a power failure, and a probe for room on a disk."""
 
 import os
 import threading
@@ -16,10 +16,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a small file as a whole, so that there is never half of it, and have it on the disk.
+    """Replace a small file atomically and durably: a reader finds the old text or the new one.
 
-    It belongs to the owner of the folder: what root's command writes, the mirror's own user must be able to
-    read.
+    The file belongs to the owner of the folder: the mirror's own user must be able to read a file that root's
+    command wrote.
     """
     fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
@@ -40,7 +40,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def try_allocate(folder: Path, size: int) -> None:
-    """Whether a file of `size` bytes can be written there: OSError if not, and nothing is left of it."""
+    """Allocate a file of `size` bytes in `folder` and remove the file again. OSError if that fails."""
     path = folder / f"small-probe-{os.getpid()}-{threading.get_ident()}"
     try:
         with open(path, "wb") as file:

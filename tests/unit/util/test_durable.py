@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.durable import replace_file, try_allocate
+from mirror.util.durable import replace_file, try_allocate
 
 
 def test_replace_file_leaves_one_private_file(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""Eviction: removes verified blobs to keep the cache within its quota. This module decides what goes.
+
+Who evicts, and when:
+
+    housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`)
+    an adoption         the process that added a blob, if the quota is exceeded now (`Store.evict_excess`)
+    a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`)
+    registry-mirror gc  the command, beside a running mirror or without one
+
+What an eviction removes, in this order, until enough bytes are free:
+
+    1  blobs that were not used for `cache.max_age`, all of them
+    2  blobs that were not used for IN_USE seconds, least recently used first
+    3  partials that no process fills and that were not written for IN_USE seconds
+    4  blobs that were used more recently: those above `small_bytes` first, the small ones last
+
+What no eviction removes: pinned content, blobs that the caller just added, blobs that any process reads (a
+shared lock on the file), partials that a process fills. Without regard to the quota, the following remove
+content too: `registry-mirror rm` and `gc` (content that no image names), housekeeping (partials that were not
+resumed for a week), and whatever finds a corrupt file (`BlobStore.quarantine`).
+
+An eviction holds one lock among all processes, on the file `evicting`; `pin`, `unpin` and `rm` take it too.
+"""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Collection, Container, Iterable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from mirror.oci.digest import Digest
+from mirror.store.blobs.blobs import START, BlobStore, EvictedBlob, EvictionReason
+from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
+from mirror.store.invalidation import Epoch
+from mirror.store.lock import exclusive_lock
+from mirror.store.orphans import old_partials
+from mirror.store.pins.pins import Pins
+from mirror.util.durable import try_allocate
+from mirror.util.log import get_logger
+
+log = get_logger(__name__)
+
+# How long, in seconds, an eviction skips the blobs that an earlier one found pinned. Nothing gets in front of
+# them in the order of last use, unless a clock was set back.
+SKIP_SECONDS = 60.0
+
+
+class EvictionGuard(Container[str]):
+    """The digests, as text, that an eviction must keep: given ones, and all that is pinned when asked."""
+
+    def __init__(self, digests: Iterable[Digest], pins: Pins) -> None:
+        self._digests = {str(each) for each in digests}
+        self._pins = pins
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._digests or digest in self._pins.pinned_sizes()
+
+
+class Evictor:
+    """The quota of one cache folder, and evictions by it. Any thread may call; all methods block."""
+
+    def __init__(self, folder: Path, blobs: BlobStore, pins: Pins, epoch: Epoch, quota: Quota) -> None:
+        self._folder = folder
+        self._partials = folder / "partial"
+        self._blobs = blobs
+        self._pins = pins
+        self._epoch = epoch
+        self.quota = quota
+        # For which pins `_warn_of_pins` has looked, and whether they exceeded the quota.
+        self._pins_checked = (0, False)
+        # For which pins, until when (monotonic seconds) and up to where all blobs are known to be pinned.
+        self._skipped = (0, 0.0, START)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold off evictions and changes of pins in all processes, as a context manager; waits."""
+        return exclusive_lock(self._folder / "evicting")
+
+    def room(self) -> DiskRoom:
+        """Return what the file system has and the cache uses; running fills count with their whole size."""
+        # In this order, a blob adopted meanwhile is missed, not counted twice; its own fill looks again.
+        usage, kept = shutil.disk_usage(self._folder), self._blobs.size()
+        reserved, written = 0, 0
+        with os.scandir(self._partials) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # adopted or discarded since it was listed
+                    status = entry.stat()
+                    reserved += status.st_size
+                    written += 512 * status.st_blocks
+        free = usage.free - max(0, reserved - written)
+        return DiskRoom(usage.total, free, kept + reserved)
+
+    def excess(self) -> int:
+        """Return how many bytes the cache holds above its quota, running fills included."""
+        return self.quota.excess(self.room())
+
+    def size_limit(self) -> int:
+        """Return how many bytes the cache may hold."""
+        return self.quota.size_limit(self.room())
+
+    def evict(self, keep: Collection[Digest], need: int, small_bytes: int) -> list[EvictedBlob]:
+        """Evict in the order of the module's docstring until the quota is met and `need` bytes are free.
+
+        `need` counts whatever the quota allows. Blobs of up to `small_bytes` that are in use go last: they
+        make little room, and are soon missed.
+        """
+        evicted: list[EvictedBlob] = []
+        with self.lock():
+            now, kept = time.time(), EvictionGuard(keep, self._pins)
+            if self.quota.max_age < math.inf:
+                old = self._evict_unused(now - max(self.quota.max_age, IN_USE), None, kept)
+                evicted += (replace(each, reason=EvictionReason.AGE) for each in old)
+            if (excess := max(self.excess(), self._bytes_lacking(need))) > 0:
+                unused = self._evict_unused(now - IN_USE, excess, kept)
+                evicted += unused
+                if (left := excess - sum(each.size for each in unused)) > 0:
+                    left = self._remove_partials(now - IN_USE, left)
+                    evicted += self._blobs.evict_in_use(now - IN_USE, left, kept, small_bytes)
+            self._warn_of_pins()
+            with suppress(OSError):  # the journal cannot be written on a full disk
+                self._pins.write_journal()
+        return evicted
+
+    def _evict_unused(self, before: float, excess: int | None, kept: EvictionGuard) -> list[EvictedBlob]:
+        """Evict blobs last used before a moment, without going through the oldest ones, pinned, each time."""
+        pins, until, position = self._skipped
+        now = time.monotonic()
+        if pins != self._epoch.pin_changes() or now >= until:
+            pins, until, position = self._epoch.pin_changes(), now + SKIP_SECONDS, START
+        eviction = self._blobs.evict(before, excess, kept, position)
+        self._skipped = (pins, until, eviction.resume_after)
+        return eviction.evicted
+
+    def _remove_partials(self, before: float, excess: int) -> int:
+        """Remove interrupted fills until `excess` bytes are gone; return how many bytes are still to go.
+
+        An interrupted fill counts with its whole size, as if it were running.
+        """
+        partials, goal = old_partials(self._partials, before, remove=True), self.room().used - excess
+        while (used := self.room().used) > goal and next(partials, None) is not None:
+            pass
+        return used - goal
+
+    def _bytes_lacking(self, need: int) -> int:
+        """Return how many bytes must go for `need` to be free. A file system's own quota shows by trying."""
+        free = shutil.disk_usage(self._folder).free
+        if need > free or not need:
+            return max(0, need - free)
+        try:
+            try_allocate(self._partials, need)
+        except OSError:
+            return need
+        return 0
+
+    def _warn_of_pins(self) -> None:
+        """Log, once per change of pins, that pinned content exceeds the quota.
+
+        Pins by pattern and pins of the configuration may do so: a mirror that refused to start because of
+        them would serve no client, and keep nothing.
+        """
+        now, (checked, exceeded) = self._epoch.pin_changes(), self._pins_checked
+        if checked == now:
+            return
+        pinned, allowed = sum(self._pins.pinned_sizes().values()), self.size_limit()
+        if pinned > allowed and not exceeded:
+            to_do = "raise cache.max_size, lower cache.min_free, or pin less"
+            log.warning("pins take more than there is room for", pinned=pinned, allowed=allowed, to_do=to_do)
+        self._pins_checked = (now, pinned > allowed)

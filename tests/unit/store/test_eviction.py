@@ -1,0 +1,235 @@
+"""Evictions: which blobs go, in which order, and which never do."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from mirror.config.schema import CacheSettings
+from mirror.config.types import Amount
+from mirror.oci.digest import Digest
+from mirror.oci.image_pattern import ImagePattern, Pin
+from mirror.oci.reference import Repository
+from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
+from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.quota import IN_USE
+from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
+from mirror.store.errors import PinTooLarge
+from mirror.store.partial.partial import Partial
+from tests.fakes.cached import age, open_folder, put_image
+
+X = Repository("docker.io", "library/x")
+LONG_AGO = time.time() - 2 * IN_USE
+
+
+def folder_with(tmp_path: Path, **settings: object) -> CacheDirectory:
+    """Open a cache folder with settings, and without `min_free` unless the settings have it."""
+    values = {"min_free": Amount(), **settings}
+    return CacheDirectory(tmp_path / "cache", CacheSettings.model_validate({"dir": tmp_path, **values}))
+
+
+def put(folder: CacheDirectory, tmp_path: Path, data: bytes) -> tuple[Digest, int]:
+    """Adopt data as a fill does; return the digest and the excess after that."""
+    digest = Digest.of(data)
+    path = tmp_path / digest.encoded
+    path.write_bytes(data)
+    return digest, folder.adopt(VerifiedFile(digest, path, len(data)))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[CacheDirectory]:
+    """Open a folder with room for a thousand bytes."""
+    folder = folder_with(tmp_path, max_size=1000)
+    yield folder
+    folder.close()
+
+
+def test_eviction_removes_least_recently_used_first(small: CacheDirectory, tmp_path: Path) -> None:
+    """An adoption returns the excess, and an eviction removes the oldest blobs until the rest fits."""
+    digests = [put(small, tmp_path, bytes([number]) * 300)[0] for number in range(3)]
+    small.blobs.touch({digest: LONG_AGO + number for number, digest in enumerate(digests)})
+    last, excess = put(small, tmp_path, bytes(400))
+    assert excess == 300
+    assert [each.digest for each in small.evict()] == digests[:1]
+    assert (small.excess(), small.evict()) == (0, [])
+    assert small.blobs.has(last)
+
+
+def test_eviction_takes_blobs_in_use_last(tmp_path: Path) -> None:
+    """Blobs in use go too, so that no burst fills the disk; not a blob that is read, nor one just added."""
+    folder = folder_with(tmp_path, max_size=2 * SMALL_BYTES)
+    data = [bytes([number]) * (SMALL_BYTES + 1) for number in range(4)]
+    old, read, idle, last = (put(folder, tmp_path, each)[0] for each in data)
+    folder.blobs.touch({old: LONG_AGO})
+    reader = folder.blobs.open(read)
+    assert reader is not None
+    with reader.file:
+        assert [each.digest for each in folder.evict([last])] == [old, idle]
+        assert folder.excess() == 2
+    assert [each.digest for each in folder.evict([last])] == [read]
+    folder.close()
+
+
+def test_eviction_takes_small_blobs_in_use_last_of_all(tmp_path: Path) -> None:
+    """Manifests and configs of images that are being pulled go last; but even they do not fill the disk."""
+    folder = folder_with(tmp_path, max_size=SMALL_BYTES)
+    small = [put(folder, tmp_path, bytes([number]) * 100_000)[0] for number in range(3)]
+    large, excess = put(folder, tmp_path, bytes(SMALL_BYTES + 1))
+    assert excess > SMALL_BYTES
+    assert [each.digest for each in folder.evict()] == [large, small[0]]
+    assert folder.excess() == 0
+    folder.close()
+
+
+def test_eviction_spares_readers_of_a_finished_fill(tmp_path: Path) -> None:
+    """Readers of a download, here or in another process, hold the blob that the download becomes."""
+    folder, other = (folder_with(tmp_path, max_size=SMALL_BYTES) for _ in range(2))
+    data = bytes(SMALL_BYTES + 1)
+    digest = Digest.of(data)
+    partial, _ = folder.lock_partial(X, digest)
+    assert partial is not None
+    folder.allocate(partial, len(data), SMALL_BYTES)
+    followed = other.open_remote_partial(digest)
+    assert followed is not None
+    readers = [partial.open_reader(), followed.open_reader()]
+    followed.close()
+    partial.write(0, [data], None)
+    folder.adopt(partial.verified_file())
+    partial.discard()
+    partial.release()
+    for each in readers:
+        with each:
+            assert (folder.excess(), folder.evict(), other.evict()) == (1, [], [])
+    assert [each.digest for each in folder.evict()] == [digest]
+    folder.close()
+    other.close()
+
+
+def interrupted(folder: CacheDirectory, number: int) -> Partial:
+    """Begin a fill of 100 kB that received a byte, long ago; its lock is held."""
+    partial, _ = folder.lock_partial(X, Digest.of(bytes([number])))
+    assert partial is not None
+    folder.allocate(partial, 100_000, 65536).record(0, 1)
+    os.utime(partial.data_path, (LONG_AGO, LONG_AGO))
+    return partial
+
+
+def test_eviction_removes_old_partials_before_blobs_in_use(tmp_path: Path) -> None:
+    """As many partials as needed go; not one that is being filled, or was recently and may be resumed."""
+    folder = folder_with(tmp_path, max_size=420_000)
+    running, young, *old = (interrupted(folder, number) for number in range(4))
+    os.utime(young.data_path)
+    for each in (young, *old):
+        each.release()
+    first, _ = put(folder, tmp_path, b"1" * 100_000)
+    assert folder.evict() == []
+    assert sum(each.data_path.exists() for each in old) == 1
+    for data in (b"2" * 100_000, b"3" * 100_000):
+        put(folder, tmp_path, data)
+    assert [each.digest for each in folder.evict()] == [first]
+    assert [each.data_path.exists() for each in (running, young, *old)] == [True, True, False, False]
+    running.release()
+    folder.close()
+
+
+def test_eviction_by_age_spares_blobs_in_use(tmp_path: Path) -> None:
+    """Age removes no blob that was used a moment ago, however short `max_age` is."""
+    folder = folder_with(tmp_path, max_age=1)
+    digest, _ = put(folder, tmp_path, b"data")
+    folder.blobs.touch({digest: time.time() - IN_USE / 2})
+    assert folder.evict() == []
+    folder.close()
+
+
+def test_excess_counts_running_fills_whole(small: CacheDirectory, tmp_path: Path) -> None:
+    """A running fill counts with its whole size, so that there is room for its bytes when they come."""
+    put(small, tmp_path, b"1" * 500)
+    partial, _ = small.lock_partial(X, Digest.of(b"other"))
+    assert partial is not None
+    small.allocate(partial, 700, 65536)
+    assert small.excess() >= 200
+    partial.release()
+
+
+def test_eviction_by_age_removes_unused_blobs(tmp_path: Path) -> None:
+    """An unused blob goes by age even though there is room."""
+    folder = folder_with(tmp_path, max_age=3600)
+    old, young = (put(folder, tmp_path, data)[0] for data in (b"old", b"young"))
+    folder.blobs.touch({old: time.time() - 3700, young: time.time() - 3500})
+    assert folder.evict() == [EvictedBlob(old, 3, EvictionReason.AGE)]
+    folder.close()
+
+
+def test_eviction_leaves_min_free(tmp_path: Path) -> None:
+    """Room stays free on a file system that others fill too."""
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    folder = folder_with(tmp_path, min_free=2 * free)
+    digest, excess = put(folder, tmp_path, b"data")
+    assert excess > 0
+    assert [each.digest for each in folder.evict()] == [digest]
+    folder.close()
+
+
+def test_eviction_spares_pinned_content(tmp_path: Path) -> None:
+    """Neither quota nor age removes pinned content; content that only its neighbours need goes instead."""
+    folder = open_folder(tmp_path / "cache", max_size=5000, max_age=40)
+    first, second = (put_image(folder, X, str(number), [bytes([number]) * 3000]) for number in (1, 2))
+    folder.pin(Pin.parse("x:1"))
+    age(folder, *first, *second)
+    gone = {each.digest for each in folder.evict()}
+    assert gone == set(second) - set(first)
+    assert all(folder.blobs.has(each) for each in first)
+    folder.close()
+
+
+def test_eviction_removes_content_once_unpinned(tmp_path: Path) -> None:
+    """Unpinned content goes, although an eviction skipped it as pinned a moment ago."""
+    folder = open_folder(tmp_path / "cache", max_size=1)
+    image = put_image(folder, X, "1", [b"a"])
+    age(folder, *image)
+    folder.pins.add(Pin.parse("x:1"))
+    assert folder.evict() == folder.evict() == []
+    folder.unpin(ImagePattern.parse("x:1"))
+    assert [each.digest for each in folder.evict()] == image[:2]
+    folder.close()
+
+
+def test_eviction_warns_once_of_a_pattern_above_the_quota(tmp_path: Path) -> None:
+    """A pattern that comes to match too much is kept, and the log says so once."""
+    folder = open_folder(tmp_path / "cache", max_size=5000)
+    folder.pin(Pin.parse("x:*"))
+    for number in range(3):
+        age(folder, *put_image(folder, X, str(number), [bytes([number]) * 3000]))
+    with structlog.testing.capture_logs() as logs:
+        assert folder.evict() == folder.evict() == []
+    assert [each["event"] for each in logs] == ["pins take more than there is room for"]
+    folder.close()
+
+
+def test_eviction_warns_of_configured_pins_above_the_quota(tmp_path: Path) -> None:
+    """Configured pins are kept, and logged with the numbers; one more by command is refused."""
+    folder = open_folder(tmp_path / "cache", max_size=5000)
+    images = [put_image(folder, X, str(number), [bytes([number]) * 3000]) for number in range(2)]
+    age(folder, *images[0], *images[1])
+    folder.configure_pins([Pin.parse("x:*")])
+    with structlog.testing.capture_logs() as logs:
+        assert folder.evict() == []
+    assert [(each["pinned"] > 6000, each["allowed"]) for each in logs] == [(True, 5000)]
+    with pytest.raises(PinTooLarge):
+        folder.pin(Pin.parse("x:1"))
+    folder.close()
+
+
+def test_eviction_sees_pins_of_other_processes(tmp_path: Path) -> None:
+    """A pin that another process added a moment ago counts."""
+    folder, other = (open_folder(tmp_path / "cache", max_size=1) for _ in range(2))
+    image = put_image(folder, X, "1", [b"a"])
+    age(folder, *image)
+    assert folder.pins.pinned_sizes() == {}
+    other.pins.add(Pin.parse("x:1"))
+    assert folder.evict() == []
+    folder.close()
+    other.close()
