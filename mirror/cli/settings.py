@@ -12,6 +12,7 @@ from mirror.cli.output import tell
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
     from mirror.config.loader import Loaded
 
@@ -34,10 +35,6 @@ SHOW_HELP = """Show every option, its value, and where the value came from.
 Passwords are masked.
 """
 
-# What 0 means, by option.
-ZEROS = {"cache.max_size": "no limit", "cache.scrub": "off"}
-
-UNITS = ((1024**4, "TiB"), (1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
 
 app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -66,10 +63,12 @@ def config_show(
     flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
     read = loaded(config, flags)
     if as_json:
-        values = {key: {"value": exact(value), "from": origin} for key, value, origin in _rows(read)}
+        values = {key: {"value": exact(value), "from": origin} for key, value, _, origin in _rows(read)}
         typer.echo(json.dumps(values, indent=2))
         return
-    rows = [(key, shown(key, value), origin) for key, value, origin in _rows(read)]
+    from mirror.config.display import shown
+
+    rows = [(key, shown(value, field), origin) for key, value, field, origin in _rows(read)]
     # Whole lines, whatever the width of the terminal: people search and compare them.
     keys, values_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     for key, text, origin in rows:
@@ -85,20 +84,20 @@ def _file(given: str | None) -> str | None:
     return None if found is None else str(found)
 
 
-def _rows(read: "Loaded") -> list[tuple[str, object, str]]:
-    """Return dotted key, value and origin of every option of every section and upstream."""
+def _rows(read: "Loaded") -> list[tuple[str, object, "FieldInfo", str]]:
+    """Return dotted key, value, field and origin of every option of every section and upstream."""
     config = read.config
     options = [*_options("", config)]
     for upstream in config.upstreams:
         options += _options(f"upstream.{upstream.name}.", upstream)
-    return [(key, value, read.origins.get(key, "default")) for key, value in options]
+    return [(key, value, field, read.origins.get(key, "default")) for key, value, field in options]
 
 
-def _options(prefix: str, table: "BaseModel") -> Iterator[tuple[str, object]]:
-    """Yield dotted key and value of every option below `prefix`; tables in a list are counted from 1."""
+def _options(prefix: str, table: "BaseModel") -> Iterator[tuple[str, object, "FieldInfo"]]:
+    """Yield dotted key, value and field of every option below `prefix`; tables in a list count from 1."""
     from pydantic import BaseModel
 
-    for name in type(table).model_fields:
+    for name, field in type(table).model_fields.items():
         value = getattr(table, name)
         if isinstance(value, BaseModel):
             yield from _options(f"{prefix}{name}.", value)
@@ -107,13 +106,7 @@ def _options(prefix: str, table: "BaseModel") -> Iterator[tuple[str, object]]:
                 for number, each in enumerate(value, 1):
                     yield from _options(f"{prefix}{name}.{number}.", each)
         else:
-            yield f"{prefix}{name}", value
-
-
-def shown(key: str, value: object) -> str:
-    """Return a value for people: sizes in units, "-" for what is not set."""
-    text = _size(value) or exact(value) or "-"
-    return f"0 ({ZEROS[key]})" if text == "0" and key in ZEROS else text
+            yield f"{prefix}{name}", value, field
 
 
 def exact(value: object) -> str:
@@ -125,17 +118,3 @@ def exact(value: object) -> str:
     if value == float("inf"):
         return "forever"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _size(value: object) -> str:
-    """Return an option's size in the largest unit that divides it; "" if it is no size."""
-    from pydantic import ByteSize
-
-    from mirror.config.types import Amount
-
-    count: int | None = value if isinstance(value, ByteSize) else None
-    if isinstance(value, Amount) and not value.percent:
-        count = value.bytes
-    if count is None:
-        return ""
-    return next((f"{count // unit}{name}" for unit, name in UNITS if count and not count % unit), str(count))

@@ -21,7 +21,7 @@ TIME = re.compile(rf"(?:{AMOUNT_OF_TIME.pattern})+")
 
 BYTES = {
     **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)},
-    **{unit: 1000**power for power, unit in enumerate(("kB", "MB", "GB", "TB"), 1)},
+    **{unit: 1000**power for power, unit in enumerate(("MB", "GB", "TB"), 2)},
 }
 
 FOREVER = float("inf")
