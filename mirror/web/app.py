@@ -15,6 +15,7 @@ from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, for
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
+from mirror.web.landing_page import LandingPage
 from mirror.web.probes import Probes
 from mirror.web.protocol import ProtocolFactory, RequestProtocol
 from mirror.web.registry_api import RegistryApi
@@ -64,6 +65,7 @@ class App:
             memory, service.metrics, service.record_use, removal_epoch=service.removal_epoch
         )
         self.probes = Probes(service)
+        self._page = LandingPage([each.name for each in config.upstreams])
         self._closing = False  # each connection ends after its next response
         self._running = 0
         self._idle = asyncio.Event()
@@ -71,7 +73,7 @@ class App:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         head = request.protocol.head if isinstance(request.protocol, RequestProtocol) else None
-        probe_response = await self.probes.answer(request)
+        probe_response = await self.probes.answer(request) or self._page.answer(request)
         if probe_response is not None:
             if self._closing and not self.probes.draining:
                 probe_response.force_close()
