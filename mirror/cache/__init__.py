@@ -1,1 +1,1 @@
-"""Where disk and upstream meet: hits, flights, fills."""
+"""Content from disk or upstream: hits, flights, fills."""

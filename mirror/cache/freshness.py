@@ -33,16 +33,16 @@ class FreshnessTerms:
         return self.fresh - age if age >= 0 else 0.0
 
     def serve_while_revalidating(self, age: float) -> bool:
-        """Whether the answer is served at once while the upstream is being asked."""
+        """Return whether the answer is served at once while the upstream is being asked."""
         return 0 <= age < self.fresh + self.stale_while_revalidate
 
     def serve_to_save_budget(self, age: float, budget: BudgetLevel) -> bool:
-        """Whether the answer is served stale to save the upstream's rate limit."""
+        """Return whether the answer is served stale to save the upstream's rate limit."""
         extended = math.isinf(budget.ttl_factor) or self.fresh <= age < self.fresh * budget.ttl_factor
         return extended and self.serve_on_error(age)
 
     def serve_on_error(self, age: float) -> bool:
-        """Whether the answer is served when the upstream cannot be asked."""
+        """Return whether the answer is served when the upstream cannot be asked."""
         return age < self.fresh + max(self.stale_while_revalidate, self.stale_if_error)
 
 

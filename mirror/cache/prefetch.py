@@ -48,7 +48,7 @@ DISK_PAUSE = 60.0
 # asks for it, or would cause the next eviction.
 ROOM_PAUSE = IN_USE
 
-# Interval at which a free connection is looked for, in seconds.
+# Interval at which the queue is checked for an upstream with a free connection, in seconds.
 HOLD_SECONDS = 0.2
 
 
@@ -149,7 +149,7 @@ class Prefetch:
         return next((digest for digest, where in self._queue.items() if has_room[where.upstream]), None)
 
     def _has_room(self, upstream: Upstream) -> bool:
-        """Whether a connection is left for a client after one more fill has started."""
+        """Return whether a connection is left for a client after one more fill has started."""
         unjoined = sum(flight.repository.upstream == upstream.name for flight in self._unjoined)
         return any(
             max(each.active_connections, unjoined) + 2 <= each.registry.max_blob_connections
@@ -157,7 +157,7 @@ class Prefetch:
         )
 
     def _allowed(self, repository: Repository, now: float) -> bool:
-        """Whether prefetches may start: not while paused, low on rate limit, throttled, or without a source."""
+        """Return whether prefetches may start: not while paused, low on rate limit, throttled, or without a source."""
         upstream = self._upstreams[repository.upstream]
         if not upstream.budget_level(repository.path).prefetch:
             return False

@@ -8,7 +8,7 @@ from mirror.oci.digest import Digest
 
 
 class Outcome(StrEnum):
-    """How a request was answered; the `outcome` label of the access log and of the metrics."""
+    """The way a request was answered: the `outcome` label of the access log and of the metrics."""
 
     HIT = "hit"
     JOIN = "join"

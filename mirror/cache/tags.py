@@ -106,11 +106,11 @@ class TagCache:
         return await self._answer_expired(repository, tag, entry, _Answers(revalidated, stale))
 
     def is_fresh(self, repository: Repository, confirmed: float) -> bool:
-        """Whether an answer about the repository is fresh; `confirmed` in seconds since the epoch."""
+        """Return whether an answer about the repository is fresh; `confirmed` in seconds since the epoch."""
         return self._freshness.terms(repository).ttl(self._context.clock() - confirmed) > 0
 
     def saves_budget(self, repository: Repository, age: float) -> bool:
-        """Whether an answer about the repository, `age` seconds old, is served to save the rate limit."""
+        """Return whether an answer about the repository, `age` seconds old, is served to save the rate limit."""
         upstream = self._upstreams[repository.upstream]
         budget = upstream.budget_level(repository.path)
         return upstream.available and self._freshness.terms(repository).serve_to_save_budget(age, budget)

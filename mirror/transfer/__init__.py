@@ -1,1 +1,1 @@
-"""How bytes come: flights, fills, downloads, the planner, and other processes' fills."""
+"""Transfers: flights, fills, downloads, the planner, and other processes' fills."""

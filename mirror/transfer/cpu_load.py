@@ -29,7 +29,7 @@ class CpuLoad:
         return self._seconds
 
     def saturated(self) -> bool:
-        """Whether this process could hardly have done more lately: late bytes may have waited here."""
+        """Return whether this process could hardly have done more lately: late bytes may have waited here."""
         now, worked = time.monotonic(), self.seconds()
         since, before = self._measured
         if now - since >= MEASURE_SECONDS:

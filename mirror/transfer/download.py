@@ -47,7 +47,7 @@ SourceSegment = Segment[Source]
 
 @dataclass(frozen=True, slots=True)
 class DownloadOrder:
-    """What to download, and how.
+    """The description of one download.
 
     `size`: in bytes, where a manifest names it. `missing`: the gaps that an earlier fill left, None for all.
     `linked`: the repository is known to have the blob; otherwise the upstream's own endpoint is asked first.
@@ -177,7 +177,7 @@ class Download:
         return new if set(self._selector.candidates()) - new else set()
 
     def _divisible(self, growing: GrowingFile) -> bool:
-        """Whether several connections may fetch the blob."""
+        """Return whether several connections may fetch the blob."""
         large = growing.size > self._order.settings.parallel_above
         return large and any(source.supports_ranges for source in self._selector.candidates())
 
@@ -276,7 +276,7 @@ class Download:
         return None
 
     def _refuses_range(self, error: UpstreamError) -> bool:
-        """Whether only the range was wrong: an empty blob has none (416); some registries misreport it (206)."""
+        """Return whether only the range was wrong: an empty blob has none (416); some registries misreport it (206)."""
         blind = self._growing is None and self._order.size is None and not self._without_range
         self._without_range = self._without_range or (blind and error.status in (206, 416))
         return blind and self._without_range
@@ -301,7 +301,7 @@ class Download:
         return growing
 
     def _usable(self, segment: SourceSegment, body: BlobBody, growing: GrowingFile, *, ranged: bool) -> bool:
-        """Whether the body has the segment's bytes; remember whether the source supports ranges."""
+        """Return whether the body has the segment's bytes; remember whether the source supports ranges."""
         if ranged:
             segment.source.supports_ranges = not body.whole
         if body.whole and ranged:

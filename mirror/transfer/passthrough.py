@@ -55,7 +55,7 @@ class SentPart:
     executor: DiskExecutor
 
     async def matches(self, piece: bytes, offset: int) -> bool:
-        """Whether the bytes sent so far are equal to those of `piece`, which begins at `offset`. StoreError."""
+        """Return whether the bytes sent so far are equal to those of `piece`, which begins at `offset`. StoreError."""
         start, stop = max(offset, self.span.start), min(offset + len(piece), self.span.stop)
         if start >= stop:
             return True

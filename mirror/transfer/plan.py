@@ -101,7 +101,7 @@ class Segment(Generic[S]):
         return (self.offset - self.start) / (self.last_byte - self.first_byte)
 
     def is_new(self, now: float) -> bool:
-        """Whether the first byte came too short a time ago to tell the speed."""
+        """Return whether the first byte came too short a time ago to tell the speed."""
         return self.first_byte is not None and now - self.first_byte < GRACE
 
     def shift_clock(self, seconds: float) -> None:
@@ -152,7 +152,7 @@ def bounded(start: int, stop: int, length: int, chunk_size: int) -> Span:
 
 
 def uncovered(offset: int, missing: Sequence[Span], segments: Iterable[Segment[S]]) -> bool:
-    """Whether a reader waits at `offset` for a byte that is missing and not assigned to any segment."""
+    """Return whether a reader waits at `offset` for a byte that is missing and not assigned to any segment."""
     if not any(gap.start <= offset < gap.stop for gap in missing):
         return False
     return not any(segment.start <= offset < segment.stop for segment in segments)

@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 
 def is_small(link: Link | None) -> bool:
-    """Whether a manifest says that the blob is small."""
+    """Return whether a manifest says that the blob is small."""
     return link is not None and link.size is not None and link.size <= SMALL_BYTES
 
 

@@ -1,4 +1,4 @@
-"""Pieces: what arrives during a write is the next piece, and nothing waits or is lost."""
+"""The body buffer: bytes that arrive during a write are the next write, and nothing waits or is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,65 +11,63 @@ from mirror.upstream.errors import Failure, UpstreamError
 from mirror.util.tasks import Tasks
 
 
-async def chunks(*given: bytes | UpstreamError) -> AsyncIterator[bytes]:
-    for each in given:
+async def chunks(*items: bytes | UpstreamError) -> AsyncIterator[bytes]:
+    for each in items:
         if isinstance(each, UpstreamError):
             raise each
         yield each
 
 
-def collecting(tasks: Tasks, *given: bytes | UpstreamError) -> tuple[BodyBuffer, "asyncio.Task[None]"]:
-    collected = BodyBuffer(chunks(*given))
-    return collected, tasks.spawn(collected.collect(), name="collect")
+def collecting(tasks: Tasks, *items: bytes | UpstreamError) -> tuple[BodyBuffer, "asyncio.Task[None]"]:
+    buffer = BodyBuffer(chunks(*items))
+    return buffer, tasks.spawn(buffer.collect(), name="collect")
 
 
-async def test_what_came_meanwhile_is_one_piece(tasks: Tasks) -> None:
-    """Chunks that are there together are written together, and then the end is an empty piece."""
-    collected, task = collecting(tasks, b"ab", b"c", b"d", b"e")
-    assert await collected.next() == [b"ab"]
-    assert await collected.next() == [b"c", b"d", b"e"]
+async def test_body_buffer_collects_during_a_write(tasks: Tasks) -> None:
+    """Chunks that are there together are written together, and then the end is an empty list."""
+    buffer, task = collecting(tasks, b"ab", b"c", b"d", b"e")
+    assert await buffer.next() == [b"ab"]
+    assert await buffer.next() == [b"c", b"d", b"e"]
     await task
-    assert await collected.next() == []
+    assert await buffer.next() == []
 
 
-async def test_the_first_piece_is_small(tasks: Tasks) -> None:
-    """Nothing more is collected until it is written: whoever asks for the second has written the first."""
-    collected, task = collecting(tasks, b"ab", b"c")
-    assert await collected.next() == [b"ab"]
+async def test_body_buffer_first_write_is_small(tasks: Tasks) -> None:
+    """Nothing more is collected until the first part is written: `next` is called again only then."""
+    buffer, task = collecting(tasks, b"ab", b"c")
+    assert await buffer.next() == [b"ab"]
     await asyncio.sleep(0)
     assert not task.done()
-    assert await collected.next() == [b"c"]
+    assert await buffer.next() == [b"c"]
     await task
 
 
-async def test_an_error_comes_after_what_came_before_it(tasks: Tasks) -> None:
-    """Bytes that arrived before a transfer broke are kept: they need not be asked again."""
-    collected, _ = collecting(tasks, b"ab", UpstreamError(Failure.UNREACHABLE, "broke"))
-    assert await collected.next() == [b"ab"]
+async def test_body_buffer_raises_after_the_received_parts(tasks: Tasks) -> None:
+    """Bytes that arrived before a transfer broke are kept, and need not be requested again."""
+    buffer, _ = collecting(tasks, b"ab", UpstreamError(Failure.UNREACHABLE, "broke"))
+    assert await buffer.next() == [b"ab"]
     with pytest.raises(UpstreamError, match="broke"):
-        await collected.next()
+        await buffer.next()
 
 
-async def test_the_network_does_not_run_away_from_the_disk(
-    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With AHEAD bytes waiting no more is read until they are taken."""
+async def test_body_buffer_is_bounded(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading stops while AHEAD bytes wait to be taken."""
     monkeypatch.setattr(body_buffer, "AHEAD", 4)
-    collected, _ = collecting(tasks, b"abcd", b"efgh", b"i")
+    buffer, _ = collecting(tasks, b"abcd", b"efgh", b"i")
     found = []
-    while piece := await collected.next():
+    while piece := await buffer.next():
         found.append(piece)
     assert found == [[b"abcd"], [b"efgh"], [b"i"]]
 
 
 @pytest.mark.parametrize("count", range(8))
 async def test_skipping_drops_the_first_bytes(count: int) -> None:
-    """Whatever the sizes of the chunks, exactly so many bytes are left out."""
+    """Exactly `count` bytes are left out, whatever the sizes of the chunks."""
     left = [each async for each in skipping(chunks(b"ab", b"cde", b"fg"), count)]
     assert b"".join(left) == b"abcdefg"[count:]
 
 
 @pytest.mark.parametrize("length", range(9))
 def test_clipping_keeps_the_first_bytes(length: int) -> None:
-    """Whatever the sizes of the parts, exactly so many bytes are kept."""
+    """Exactly `length` bytes are kept, whatever the sizes of the parts."""
     assert b"".join(clipped([b"ab", b"cde", b"fg"], length)) == b"abcdefg"[:length]

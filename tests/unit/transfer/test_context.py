@@ -1,4 +1,4 @@
-"""What the parts of the transfer share."""
+"""The transfer context."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mirror.transfer.context import TransferContext
 from mirror.util.tasks import Tasks
 
 
-async def test_contexts_share_no_corruption_tracker(tmp_path: Path, tasks: Tasks) -> None:
+async def test_context_has_its_own_corruption_tracker(tmp_path: Path, tasks: Tasks) -> None:
     """Two services in one process do not take each other's sources for corrupt."""
     store = await Store.open(tmp_path / "cache")
     first, second = (TransferContext(store, tasks, Metrics(), FillSettings()) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Doubts: who sent the wrong bytes is found out when the right ones are here."""
+"""Corruption tracking: the source of wrong bytes is known once the right blob is here."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -42,7 +42,7 @@ async def sources(tmp_path: Path, tasks: Tasks) -> AsyncIterator[tuple[Source, .
 
 @pytest.fixture
 async def growing(tmp_path: Path) -> AsyncIterator[GrowingFile]:
-    """A file that is to become RIGHT."""
+    """A growing file that is to become RIGHT."""
     store = await Store.open(tmp_path / "store")
     partial, _ = await store.lock_partial(REPOSITORY, Digest.of(RIGHT))
     assert partial is not None
@@ -51,63 +51,61 @@ async def growing(tmp_path: Path) -> AsyncIterator[GrowingFile]:
     await store.close()
 
 
-async def test_the_liar_is_told_from_the_others(sources: tuple[Source, ...], growing: GrowingFile) -> None:
-    """By the part that is other in the right blob; those that are the same clear who brought them."""
+async def test_corruption_verdicts_by_part(sources: tuple[Source, ...], growing: GrowingFile) -> None:
+    """A part that differs in the right blob convicts its source; equal parts clear theirs."""
     own, first, second = sources
     parts = {own: [Span(0, THIRD)], first: [Span(THIRD, 2 * THIRD)], second: [Span(2 * THIRD, len(RIGHT))]}
-    kept = CorruptionTracker()
+    tracker = CorruptionTracker()
     await growing.write(0, [flipped(RIGHT, THIRD + 7)])
-    await kept.record_parts(growing, parts)
+    await tracker.record_parts(growing, parts)
     await growing.restart()
     await growing.write(0, [RIGHT])
-    assert await kept.verdicts(growing) == {own: False, first: True, second: False}
-    assert await kept.verdicts(growing) == {}
+    assert await tracker.verdicts(growing) == {own: False, first: True, second: False}
+    assert await tracker.verdicts(growing) == {}
 
 
-async def test_only_so_many_are_remembered(
+async def test_corruption_tracker_is_bounded(
     sources: tuple[Source, ...], growing: GrowingFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest doubt is given up first."""
-    kept = CorruptionTracker()
+    """The oldest corrupt blob is forgotten first."""
+    tracker = CorruptionTracker()
     await growing.write(0, [RIGHT])
     monkeypatch.setattr(corruption, "MOST", 1)
-    await kept.record_parts(growing, {sources[0]: [Span(0, 1)]})
-    kept.record_culprit(Digest.of(b"another one"), sources[1])
-    assert kept.sources_to_try(growing.digest, sources) == []
-    assert await kept.verdicts(growing) == {}
+    await tracker.record_parts(growing, {sources[0]: [Span(0, 1)]})
+    tracker.record_culprit(Digest.of(b"another one"), sources[1])
+    assert tracker.sources_to_try(growing.digest, sources) == []
+    assert await tracker.verdicts(growing) == {}
 
 
-async def test_those_who_were_not_wrong_are_asked_alone(
-    sources: tuple[Source, ...], growing: GrowingFile
-) -> None:
-    """One after another, until it is right, or all were wrong; of what was right nobody is doubted."""
+async def test_corruption_tries_sources_one_by_one(sources: tuple[Source, ...], growing: GrowingFile) -> None:
+    """One after another, until the blob is right, or all were wrong; a right blob leaves no suspicion."""
     own, first, second = sources
-    kept = CorruptionTracker()
-    assert kept.sources_to_try(growing.digest, sources) == []
+    tracker = CorruptionTracker()
+    assert tracker.sources_to_try(growing.digest, sources) == []
     await growing.write(0, [flipped(RIGHT)])
-    await kept.record_parts(growing, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
-    assert kept.sources_to_try(growing.digest, sources) == [own, first, second]
-    assert kept.record_culprit(growing.digest, own) == [first]
+    await tracker.record_parts(growing, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
+    assert tracker.sources_to_try(growing.digest, sources) == [own, first, second]
+    assert tracker.record_culprit(growing.digest, own) == [first]
     first.record_failure(UpstreamError(Failure.UNREACHABLE, "down"), FAILURES)
-    assert kept.sources_to_try(growing.digest, sources) == [second, first]
-    assert kept.record_culprit(growing.digest, second) == [first]
-    assert kept.sources_to_try(growing.digest, sources) == [first]
+    assert tracker.sources_to_try(growing.digest, sources) == [second, first]
+    assert tracker.record_culprit(growing.digest, second) == [first]
+    assert tracker.sources_to_try(growing.digest, sources) == [first]
     await growing.restart()
     await growing.write(0, [RIGHT])
-    assert await kept.verdicts(growing) == {first: False}
-    assert kept.sources_to_try(growing.digest, sources) == []
+    assert await tracker.verdicts(growing) == {first: False}
+    assert tracker.sources_to_try(growing.digest, sources) == []
 
 
-def test_nobody_is_asked_for_ever(sources: tuple[Source, ...]) -> None:
-    """Once all have had their turn it is as if nothing were known."""
-    kept, digest = CorruptionTracker(), Digest.of(b"wrong")
+def test_corruption_retries_end(sources: tuple[Source, ...]) -> None:
+    """Once all sources have been asked, the blob is treated as if nothing were known."""
+    tracker, digest = CorruptionTracker(), Digest.of(b"wrong")
     for source in sources:
-        kept.record_culprit(digest, source)
-    assert kept.sources_to_try(digest, sources) == []
+        tracker.record_culprit(digest, source)
+    assert tracker.sources_to_try(digest, sources) == []
 
 
-def test_who_brought_everything_needs_no_comparison(sources: tuple[Source, ...]) -> None:
-    """Unless something was here before: an earlier process may have had it from anybody."""
+def test_sole_supplier_is_the_culprit(sources: tuple[Source, ...]) -> None:
+    """Unless some parts were here before: an earlier process may have had them from any source."""
     own, first, _ = sources
     assert sole_supplier({own: [Span(0, 60), Span(60, 100)]}, 100) is own
     assert sole_supplier({own: [Span(60, 100)]}, 100) is None

@@ -1,4 +1,4 @@
-"""How much of what this process can do it is doing."""
+"""CPU load: how saturated this process is."""
 
 import time
 
@@ -8,7 +8,7 @@ from mirror.transfer.cpu_load import MEASURE_SECONDS, CpuLoad
 
 
 class Clock:
-    """What `time` tells of this process."""
+    """The clocks of this process, as `time` reports them."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -26,15 +26,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_the_loop_alone_can_be_the_limit(clock: Clock) -> None:
-    """One thread that never rests, however many processors there are."""
+def test_cpu_load_of_the_event_loop_alone(clock: Clock) -> None:
+    """One thread that never rests is the limit, however many processors there are."""
     load = CpuLoad()
     clock.thread, clock.process = 101.0, 901.0
     assert load.seconds() == 1.0
 
 
-def test_so_can_all_processors_together(clock: Clock) -> None:
-    """A loop that waits for threads that use all there is; and what came before is added."""
+def test_cpu_load_of_all_processors(clock: Clock) -> None:
+    """The loop waits for threads that use all processors; earlier work is added."""
     load = CpuLoad()
     clock.thread, clock.process = 100.5, 904.0
     assert load.seconds() == 1.0
@@ -44,8 +44,8 @@ def test_so_can_all_processors_together(clock: Clock) -> None:
     assert load.seconds() == 2.0
 
 
-def test_strained_is_who_could_hardly_do_more(clock: Clock) -> None:
-    """Over a while, of which most was work; until the next while is over."""
+def test_cpu_load_is_saturated_for_one_measurement(clock: Clock) -> None:
+    """Saturated when most of the measured time was work; until the next measurement."""
     load = CpuLoad()
     assert not load.saturated()
     clock.now, clock.thread = MEASURE_SECONDS, 100.0 + 0.9 * MEASURE_SECONDS

@@ -1,4 +1,4 @@
-"""Downloads over several connections and from several sources, and ranges of what is not here yet."""
+"""Downloads over several connections and from several sources, and ranges of blobs that are being filled."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ async def fake() -> AsyncIterator[FakeRegistry]:
 
 @pytest.fixture
 async def other() -> AsyncIterator[FakeRegistry]:
-    """Another mirror of the same upstream."""
+    """A second source of the same upstream."""
     async with FakeRegistry() as fake:
         fake.piece = CHUNK
         yield fake
@@ -44,7 +44,7 @@ async def other() -> AsyncIterator[FakeRegistry]:
 
 @asynccontextmanager
 async def learnt(fake: FakeRegistry, cache: Path, level: int, **fill: Any) -> AsyncIterator[Running]:
-    """A mirror that has learnt that so many connections pay."""
+    """A mirror that has learnt that `level` connections pay."""
     async with mirror_of(fake, cache, fill={**PARALLEL, **fill}) as mirror:
         mirror.service._upstreams["docker.io"].own.concurrency = level
         yield mirror
@@ -61,7 +61,7 @@ def path_of(digest: Digest) -> str:
 
 
 def spans(fake: FakeRegistry, digest: Digest, *, cdn: bool = False) -> list[tuple[int, int]]:
-    """The bytes that were asked for, in order of the requests; stop is exclusive."""
+    """Return the requested spans, in order of the requests; `stop` is exclusive."""
     asked = []
     for seen in fake.cdn_log if cdn else fake.log:
         if seen.method == "GET" and str(digest) in seen.path:
@@ -71,14 +71,14 @@ def spans(fake: FakeRegistry, digest: Digest, *, cdn: bool = False) -> list[tupl
 
 
 async def pull(mirror: Running, fake: FakeRegistry, data: bytes = BIG) -> tuple[Digest, Reply]:
-    """A layer as clients get it: after the manifest that tells its size."""
+    """Fetch a layer as clients do: after the manifest that names its size."""
     image = fake.add_image("library/x", "t", [data])
     await get(mirror.address, "/v2/library/x/manifests/t")
     return image.layers[0], await get(mirror.address, path_of(image.layers[0]))
 
 
-async def test_several_connections_bring_each_byte_once(fake: FakeRegistry, mirror: Running) -> None:
-    """The ranges asked cover the blob, and no two overlap."""
+async def test_download_requests_each_byte_once(fake: FakeRegistry, mirror: Running) -> None:
+    """The requested ranges cover the blob, and no two overlap."""
     digest, reply = await pull(mirror, fake)
     assert reply.body == BIG
     asked = sorted(spans(fake, digest))
@@ -87,14 +87,14 @@ async def test_several_connections_bring_each_byte_once(fake: FakeRegistry, mirr
     assert asked[-1][1] == LARGE
 
 
-async def test_a_slow_disk_is_no_slow_line(
+async def test_download_does_not_take_a_slow_disk_for_a_slow_network(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits to be written is not asked for again, however long that takes."""
+    """Bytes that wait to be written are not requested again, however long the write takes."""
     monkeypatch.setattr(plan, "STALL_SECONDS", 0.1)
     monkeypatch.setattr(plan, "RECENT_SECONDS", 60.0)
     digest = Digest.of(BIG)
-    fake.hold(digest, after=CHUNK)  # of a lane that has brought something, and then nothing
+    fake.hold(digest, after=CHUNK)  # a segment that has received a chunk, and then nothing
     write = os.pwritev
     slow: list[int] = []
 
@@ -110,10 +110,8 @@ async def test_a_slow_disk_is_no_slow_line(
     assert sum(start <= slow[0] < stop for start, stop in spans(fake, digest)) == 1
 
 
-async def test_what_broke_in_the_middle_of_a_chunk_goes_on_over_several(
-    fake: FakeRegistry, tmp_path: Path
-) -> None:
-    """The first of them completes that chunk, the others begin where chunks do; no byte is asked twice."""
+async def test_resume_in_mid_chunk_uses_several_connections(fake: FakeRegistry, tmp_path: Path) -> None:
+    """The first segment completes that chunk, the others begin chunks; no byte is requested twice."""
     image = fake.add_image("library/x", "t", [BIG])
     gate = fake.hold(image.layers[0], after=CHUNK + 100)
     async with learnt(fake, tmp_path / "cache", 1, parallel=1) as mirror:
@@ -134,8 +132,8 @@ async def test_what_broke_in_the_middle_of_a_chunk_goes_on_over_several(
     assert [start for start, _ in asked] == [CHUNK + 100, *(stop for _, stop in asked[:-1])]
 
 
-async def test_redirects_are_followed_once(fake: FakeRegistry, mirror: Running) -> None:
-    """Further ranges go where the first one was led, until that URL is no longer good."""
+async def test_download_follows_a_redirect_once(fake: FakeRegistry, mirror: Running) -> None:
+    """Further ranges go to the location of the first one, until that URL is no longer valid."""
     fake.cdn, fake.signature_uses = True, 5
     digest, reply = await pull(mirror, fake)
     assert reply.body == BIG
@@ -144,10 +142,10 @@ async def test_redirects_are_followed_once(fake: FakeRegistry, mirror: Running) 
     assert fake.requests("GET", digest) < used
 
 
-async def test_without_a_manifest_the_first_answer_tells_the_size(
+async def test_download_of_unknown_size_starts_with_a_range(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is for a range, and others bring the rest: each byte comes once here too."""
+    """The response to a range has the size, and other segments fetch the rest; no byte comes twice."""
     monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
     digest = fake.add_blob("library/x", BIG)
     assert (await get(mirror.address, path_of(digest))).body == BIG
@@ -155,16 +153,16 @@ async def test_without_a_manifest_the_first_answer_tells_the_size(
     assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
 
 
-async def test_an_empty_blob_of_unknown_size(fake: FakeRegistry, mirror: Running) -> None:
-    """It has no range: it is asked for as a whole."""
+async def test_empty_blob_of_unknown_size_is_requested_whole(fake: FakeRegistry, mirror: Running) -> None:
+    """An empty blob has no range, so a second request asks for the whole."""
     digest = fake.add_blob("library/x", b"")
     reply = await get(mirror.address, path_of(digest))
     assert (reply.status, reply.body) == (200, b"")
     assert fake.requests("GET", digest) == 2
 
 
-async def test_a_source_without_ranges_is_asked_for_the_whole(fake: FakeRegistry, mirror: Running) -> None:
-    """Once; and that it has none is remembered."""
+async def test_source_without_ranges_is_asked_for_the_whole_blob(fake: FakeRegistry, mirror: Running) -> None:
+    """One request per blob; that the source has no ranges is remembered."""
     fake.ranges = False
     for data in (BIG, BIG[::-1]):
         digest, reply = await pull(mirror, fake, data)
@@ -173,8 +171,8 @@ async def test_a_source_without_ranges_is_asked_for_the_whole(fake: FakeRegistry
     assert spans(fake, digest) == [(0, LARGE)]
 
 
-async def test_a_range_is_served_while_the_rest_is_on_its_way(fake: FakeRegistry, mirror: Running) -> None:
-    """206, with exactly these bytes, though the beginning of the blob has not come."""
+async def test_range_is_served_before_the_bytes_in_front_of_it(fake: FakeRegistry, mirror: Running) -> None:
+    """A 206 with exactly the requested bytes, though the beginning of the blob has not arrived."""
     image = fake.add_image("library/x", "t", [BIG])
     digest = image.layers[0]
     await get(mirror.address, "/v2/library/x/manifests/t")
@@ -191,8 +189,8 @@ async def test_a_range_is_served_while_the_rest_is_on_its_way(fake: FakeRegistry
     assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
 
 
-async def test_an_open_range_and_a_client_that_hangs_up(fake: FakeRegistry, mirror: Running) -> None:
-    """As containerd asks: each piece open-ended, and gone after some of it. The blob is fetched once."""
+async def test_open_ranges_of_a_client_that_hangs_up(fake: FakeRegistry, mirror: Running) -> None:
+    """containerd requests open ranges, and hangs up after a part of each. The blob is fetched once."""
     image = fake.add_image("library/x", "t", [BIG])
     digest = image.layers[0]
     await get(mirror.address, "/v2/library/x/manifests/t")
@@ -207,8 +205,8 @@ async def test_an_open_range_and_a_client_that_hangs_up(fake: FakeRegistry, mirr
     assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
 
 
-async def test_open_ranges_all_at_once(fake: FakeRegistry, mirror: Running) -> None:
-    """As containerd asks with parallel fetch: at the same time, each gone after its piece, each 206."""
+async def test_open_ranges_in_parallel(fake: FakeRegistry, mirror: Running) -> None:
+    """containerd's parallel fetch: open ranges at the same time, each closed after its piece, each a 206."""
     image = fake.add_image("library/x", "t", [BIG])
     digest = image.layers[0]
     await get(mirror.address, "/v2/library/x/manifests/t")
@@ -226,8 +224,8 @@ async def test_open_ranges_all_at_once(fake: FakeRegistry, mirror: Running) -> N
     assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
 
 
-async def test_a_range_of_what_is_held_back_waits(fake: FakeRegistry, mirror: Running) -> None:
-    """The last bytes are here, but nobody has them before the whole is verified (invariant 4)."""
+async def test_range_of_the_holdback_waits_for_verification(fake: FakeRegistry, mirror: Running) -> None:
+    """The last bytes are here, but no client receives them before the blob is verified (invariant 4)."""
     image = fake.add_image("library/x", "t", [BIG])
     digest = image.layers[0]
     await get(mirror.address, "/v2/library/x/manifests/t")
@@ -243,10 +241,10 @@ async def test_a_range_of_what_is_held_back_waits(fake: FakeRegistry, mirror: Ru
         assert await wire.reader.readexactly(CHUNK) == BIG[-CHUNK:]
 
 
-async def test_a_range_far_ahead_of_a_blob_of_unknown_size(
+async def test_range_far_ahead_in_a_blob_of_unknown_size(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The size comes with the first answer, and the range over a connection of its own."""
+    """The size comes with the first response, and the range over a connection of its own."""
     monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
     mirror.service._upstreams["docker.io"].own.concurrency = 1
     digest = fake.add_blob("library/x", BIG)
@@ -258,8 +256,8 @@ async def test_a_range_far_ahead_of_a_blob_of_unknown_size(
     assert (await get(mirror.address, path_of(digest))).body == BIG
 
 
-async def test_several_ranges_of_what_is_not_here(fake: FakeRegistry, mirror: Running) -> None:
-    """As Podman asks for zstd:chunked: in the order asked."""
+async def test_several_ranges_of_a_missing_blob(fake: FakeRegistry, mirror: Running) -> None:
+    """Podman requests several ranges for zstd:chunked; they are served in the requested order."""
     image = fake.add_image("library/x", "t", [BIG])
     await get(mirror.address, "/v2/library/x/manifests/t")
     header = f"Range: bytes={50 * CHUNK}-{50 * CHUNK + 9},0-4"
@@ -269,8 +267,8 @@ async def test_several_ranges_of_what_is_not_here(fake: FakeRegistry, mirror: Ru
     assert first < second
 
 
-async def test_nothing_unverified_if_so_wished(fake: FakeRegistry, tmp_path: Path) -> None:
-    """With verify_first not one byte leaves before the last one came."""
+async def test_verify_first_sends_nothing_before_the_last_byte(fake: FakeRegistry, tmp_path: Path) -> None:
+    """No byte is sent before the last byte has arrived."""
     async with learnt(fake, tmp_path / "cache", 1, verify_first=True) as mirror:
         digest = fake.add_blob("library/x", BIG)
         gate = fake.hold(digest, after=LARGE - 1)
@@ -296,14 +294,14 @@ async def with_sources(
         yield mirror
 
 
-def lies(fake: FakeRegistry) -> str:
-    """The metric that counts what this source sent wrong."""
+def wrong_bytes_metric(fake: FakeRegistry) -> str:
+    """Return the name of the metric that counts wrong bytes of this source."""
     name = fake.url.partition("://")[2]
     return f'registry_mirror_source_wrong_bytes_total{{source="{name}",upstream="docker.io"}}'
 
 
 async def test_two_sources_share_one_blob(fake: FakeRegistry, other: FakeRegistry, tmp_path: Path) -> None:
-    """Both bring chunks, no byte comes twice."""
+    """Both sources send chunks, and no byte comes twice."""
     other.add_blob("hub/library/x", BIG)
     async with with_sources(fake, [other], tmp_path) as mirror:
         digest, reply = await pull(mirror, fake)
@@ -313,20 +311,20 @@ async def test_two_sources_share_one_blob(fake: FakeRegistry, other: FakeRegistr
         assert spans(other, digest)
 
 
-async def test_a_source_that_lacks_the_blob_is_passed_over(
+async def test_source_without_the_blob_is_passed_over(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
-    """Its 404 is no news to the client."""
+    """The client does not see the source's 404."""
     async with with_sources(fake, [other], tmp_path) as mirror:
         digest, reply = await pull(mirror, fake)
         assert reply.body == BIG
         assert other.requests("GET", digest) < 4
 
 
-async def test_a_stalled_source_does_not_keep_the_blob(
+async def test_stalled_source_gives_its_bytes_to_another(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
-    """What it had to bring is asked of the other one, without waiting for its timeout."""
+    """The other source is asked for the rest, without waiting for the timeout of the first."""
     other.add_blob("hub/library/x", BIG)
     async with with_sources(fake, [other], tmp_path) as mirror:
         gates = [other.hold("blobs", after=CHUNK) for _ in range(20)]
@@ -337,10 +335,10 @@ async def test_a_stalled_source_does_not_keep_the_blob(
             gate.release()
 
 
-async def test_a_new_source_is_asked_once_until_it_brings_something(
+async def test_new_source_gets_one_connection_until_it_answers(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
-    """However many connections there may be: what it takes to begin keeps nobody."""
+    """A source that is slow to begin delays no client, however many connections there may be."""
     other.add_blob("hub/library/x", BIG)
     async with with_sources(fake, [other], tmp_path) as mirror:
         gates = [other.hold("blobs", after=-1) for _ in range(4)]
@@ -351,10 +349,8 @@ async def test_a_new_source_is_asked_once_until_it_brings_something(
             gate.release()
 
 
-async def test_a_source_that_lies_is_found_out(
-    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
-) -> None:
-    """The client gets a short body or the right one; then the source is not asked for a while."""
+async def test_corrupt_source_is_detected(fake: FakeRegistry, other: FakeRegistry, tmp_path: Path) -> None:
+    """The client gets a short body or the right one; afterwards the source is not asked for a while."""
     data = bytes(byte ^ 0xFF for byte in BIG)
     async with with_sources(fake, [other], tmp_path) as mirror:
         other.repository("hub/library/x").blobs[str(Digest.of(BIG))] = data
@@ -367,14 +363,14 @@ async def test_a_source_that_lies_is_found_out(
         assert (again.body, again.complete) == (BIG, True)
         await mirror.landed(digest)
         assert other.requests() == asked
-        assert await mirror.metric(lies(other)) == 1
-        assert await mirror.metric(lies(fake)) == 0
+        assert await mirror.metric(wrong_bytes_metric(other)) == 1
+        assert await mirror.metric(wrong_bytes_metric(fake)) == 0
 
 
-async def test_of_two_sources_the_one_that_lied_is_named(
+async def test_corrupt_source_among_two_is_identified(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
-    """Both had a part in the wrong blob; now that the right one is here the other one is used again."""
+    """Both sent parts of the corrupt blob; once the right blob is here, the honest source is used again."""
     async with FakeRegistry() as third, with_sources(fake, [other, third], tmp_path) as mirror:
         other.add_blob("hub/library/x", BIG)
         third.piece = CHUNK
@@ -388,13 +384,16 @@ async def test_of_two_sources_the_one_that_lied_is_named(
         await mirror.landed(digest)
         now = time.monotonic()
         assert (good.health.usable(now), bad.health.usable(now)) == (True, False)
-        assert (await mirror.metric(lies(other)), await mirror.metric(lies(third))) == (0, 1)
+        assert (
+            await mirror.metric(wrong_bytes_metric(other)),
+            await mirror.metric(wrong_bytes_metric(third)),
+        ) == (0, 1)
 
 
-async def test_the_upstream_itself_is_found_out(
+async def test_corrupt_own_endpoint_is_identified(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
-    """Its mirror, which had a part in the wrong blob too, is not left alone for that: it was right."""
+    """The mirror also sent a part of the corrupt blob, and stays in use: that part was right."""
     other.add_blob("hub/library/x", BIG)
     async with with_sources(fake, [other], tmp_path) as mirror:
         image = fake.add_image("library/x", "t", [BIG])
@@ -408,13 +407,16 @@ async def test_the_upstream_itself_is_found_out(
         own, source = mirror.service._upstreams["docker.io"].sources
         now = time.monotonic()
         assert (own.health.trusted(now), source.health.trusted(now)) == (False, True)
-        assert (await mirror.metric(lies(fake)), await mirror.metric(lies(other))) == (1, 0)
+        assert (
+            await mirror.metric(wrong_bytes_metric(fake)),
+            await mirror.metric(wrong_bytes_metric(other)),
+        ) == (1, 0)
 
 
-async def test_a_source_that_does_not_answer_is_not_waited_for(
+async def test_unresponsive_source_is_replaced_by_another(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Later than it usually is: another one is asked, and the client has its blob."""
+    """Another source is asked when an answer is later than usual, and the client has its blob."""
     async with with_sources(fake, [other], tmp_path) as mirror:
         monkeypatch.setattr(SourceHealth, "hedge_delay", lambda _: 0.05)
         other.add_blob("hub/library/x", BIG)
@@ -426,10 +428,10 @@ async def test_a_source_that_does_not_answer_is_not_waited_for(
         gate.release()
 
 
-async def test_who_is_asked_to_wait_is_not_asked_again(
+async def test_retry_after_in_mid_blob_is_respected(
     fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A 429 in mid-blob: as long as Retry-After says, or longest, nothing is asked there."""
+    """A 429 in mid-blob: no request is made for the time of Retry-After, up to a limit."""
     monkeypatch.setattr(download, "LONGEST_THROTTLE", 0.1)
     async with learnt(fake, tmp_path / "cache", 1) as mirror:
         image = fake.add_image("library/x", "t", [BIG])
@@ -443,8 +445,8 @@ async def test_who_is_asked_to_wait_is_not_asked_again(
         assert fake.requests("GET", digest) == 3
 
 
-async def test_no_more_connections_than_allowed_in_total(fake: FakeRegistry, tmp_path: Path) -> None:
-    """Two blobs that would each use four share two, and both arrive."""
+async def test_connection_limit_is_shared_by_all_blobs(fake: FakeRegistry, tmp_path: Path) -> None:
+    """Two blobs that would each use four connections share two, and both arrive."""
     async with learnt(fake, tmp_path / "cache", 4, connections=2) as mirror:
         image = fake.add_image("library/x", "t", [BIG, BIG[::-1]])
         await get(mirror.address, "/v2/library/x/manifests/t")
@@ -458,10 +460,10 @@ async def test_no_more_connections_than_allowed_in_total(fake: FakeRegistry, tmp
         assert [reply.body for reply in await asyncio.gather(*fetching)] == [BIG, BIG[::-1]]
 
 
-async def test_the_upstream_itself_may_be_down(
+async def test_mirror_serves_while_the_own_endpoint_is_down(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
-    """What a manifest names comes from the mirror alone then."""
+    """Blobs that a manifest names come from the mirror alone then."""
     other.add_blob("hub/library/x", BIG)
     async with with_sources(fake, [other], tmp_path) as mirror:
         image = fake.add_image("library/x", "t", [BIG])
@@ -470,10 +472,10 @@ async def test_the_upstream_itself_may_be_down(
         assert (await get(mirror.address, path_of(image.layers[0]))).body == BIG
 
 
-async def test_a_slow_start_asks_for_more(
+async def test_download_adds_connections_while_they_pay(
     fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing has been learnt, one connection begins, and others follow while they pay."""
+    """One connection begins where nothing has been learnt, and others follow while they pay."""
     monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
     async with learnt(fake, tmp_path / "cache", 1) as mirror:
         image = fake.add_image("library/x", "t", [BIG])

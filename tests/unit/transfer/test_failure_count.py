@@ -1,4 +1,4 @@
-"""Failures in a row: what counts as one more, and when it is enough."""
+"""Consecutive failures: what counts as one more, and when there are too many."""
 
 from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.upstream.http.low_speed import MIN_SPEED
@@ -6,8 +6,8 @@ from mirror.upstream.http.low_speed import MIN_SPEED
 PAUSES = (0.2, 0.5)
 
 
-def test_attempts_that_bring_nothing() -> None:
-    """One more than is bearable is too many; the pauses between them grow, up to a point."""
+def test_failure_count_of_attempts_without_progress() -> None:
+    """One failure more than allowed is too many; the pauses between attempts grow, up to a point."""
     failures, pauses = ConsecutiveFailures(3), []
     for second in range(3):
         failures.record(second, 0, second + 0.5)
@@ -18,16 +18,16 @@ def test_attempts_that_bring_nothing() -> None:
     assert pauses == [0.2, 0.5, 0.5]
 
 
-def test_attempts_that_bring_something() -> None:
-    """As often as it breaks, it goes on at once."""
+def test_failure_count_restarts_after_progress() -> None:
+    """However often a transfer breaks, it is resumed at once."""
     failures = ConsecutiveFailures(1)
     for second in range(100):
         failures.record(second, (second + 1) * MIN_SPEED, second + 0.5)
         assert (failures.too_many, failures.pause(PAUSES)) == (False, 0.0)
 
 
-def test_attempts_that_drip() -> None:
-    """A few bytes each time, soon or after long, are nothing."""
+def test_failure_count_ignores_a_few_bytes() -> None:
+    """A few bytes per attempt are no progress, soon or late."""
     for seconds in (0.01, 30.0):
         failures = ConsecutiveFailures(1)
         for number in range(1, 3):
@@ -36,8 +36,8 @@ def test_attempts_that_drip() -> None:
         assert failures.too_many
 
 
-def test_connections_that_break_together() -> None:
-    """One cause is one failure, however many notice it; and those asked after it are another one."""
+def test_failure_count_of_connections_that_break_together() -> None:
+    """One cause is one failure, however many connections notice it; requests made after it count again."""
     failures = ConsecutiveFailures(1)
     for began in (0.0, 0.1, 0.2, 0.3):
         failures.record(began, 10 * MIN_SPEED, 5.0 + began / 100)

@@ -47,31 +47,31 @@ async def partials(mirror: Running) -> list[str]:
 
 @pytest.mark.parametrize("data", [b"", b"1", SMALL, BIG], ids=["empty", "byte", "small", "large"])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-async def test_blobs_of_every_size_arrive_whole(
+async def test_fill_of_every_size_and_algorithm(
     fake: FakeRegistry, mirror: Running, data: bytes, algorithm: str
 ) -> None:
-    """First from the fill, then from the store; the partial is gone and the store consistent."""
+    """First from the fill, then from the store; afterwards the partial is gone and the store consistent."""
     digest = fake.add_blob("library/x", data, algorithm)
     for _ in range(2):
         reply = await get(mirror.address, path_of(digest))
         assert (reply.status, reply.body, reply.complete) == (200, data, True)
         await mirror.landed(digest)
-    # Nobody has told the size of it: what is empty is asked for a range first, and that it has none.
+    # The size is not known: an empty blob is requested with a range first, which it does not have.
     assert fake.requests("GET", digest) == (1 if data else 2)
     assert await partials(mirror) == []
     assert await mirror.metric('registry_mirror_requests_total{kind="blob",outcome="miss"}') == 1
     assert await mirror.metric('registry_mirror_requests_total{kind="blob",outcome="hit"}') == 1
 
 
-async def test_a_connection_that_is_reset_is_unnoticed(fake: FakeRegistry, mirror: Running) -> None:
-    """An RST may take bytes with it that had arrived; the client has them all the same."""
+async def test_fill_resumes_after_a_connection_reset(fake: FakeRegistry, mirror: Running) -> None:
+    """An RST may destroy bytes that had arrived; the client has them all the same."""
     digest = fake.add_blob("library/x", BIG)
     fake.fault(Fault(reset_at=LARGE // 2), digest, "GET")
     assert (await get(mirror.address, path_of(digest))).body == BIG
 
 
-async def test_a_broken_transfer_goes_on_where_it_stopped(fake: FakeRegistry, mirror: Running) -> None:
-    """The client sees nothing of it, and no byte that arrived is asked again."""
+async def test_fill_resumes_a_broken_transfer(fake: FakeRegistry, mirror: Running) -> None:
+    """The client notices nothing, and no received byte is requested again."""
     digest = fake.add_blob("library/x", BIG)
     fake.fault(Fault(cut_at=LARGE // 2), digest, "GET")
     reply = await get(mirror.address, path_of(digest))
@@ -82,9 +82,7 @@ async def test_a_broken_transfer_goes_on_where_it_stopped(fake: FakeRegistry, mi
     assert await mirror.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}') == len(BIG)
 
 
-async def test_an_upstream_that_ignores_range_is_read_past_what_is_here(
-    fake: FakeRegistry, mirror: Running
-) -> None:
+async def test_fill_skips_received_bytes_when_range_is_ignored(fake: FakeRegistry, mirror: Running) -> None:
     """A 200 to a resume starts at zero; the file is right all the same."""
     digest = fake.add_blob("library/x", BIG)
     fake.fault(Fault(cut_at=LARGE // 2), digest, "GET")
@@ -92,15 +90,19 @@ async def test_an_upstream_that_ignores_range_is_read_past_what_is_here(
     assert (await get(mirror.address, path_of(digest))).body == BIG
 
 
-async def test_wrong_bytes_that_nobody_had_are_asked_once_more(fake: FakeRegistry, mirror: Running) -> None:
-    """Of a small blob nothing is sent before it is verified, so one corrupt transfer stays unnoticed."""
+async def test_fill_with_wrong_bytes_retries_when_nothing_was_sent(
+    fake: FakeRegistry, mirror: Running
+) -> None:
+    """A small blob is sent only once verified, so one corrupt transfer goes unnoticed."""
     digest = fake.add_blob("library/x", SMALL)
     fake.fault(Fault(data=flipped(SMALL)), digest, "GET")
     assert (await get(mirror.address, path_of(digest))).body == SMALL
     assert await mirror.metric('registry_mirror_fill_failures_total{reason="digest"}') == 1
 
 
-async def test_wrong_bytes_twice_are_an_error_and_leave_nothing(fake: FakeRegistry, mirror: Running) -> None:
+async def test_fill_with_wrong_bytes_twice_fails_and_keeps_nothing(
+    fake: FakeRegistry, mirror: Running
+) -> None:
     """The error says what happened; the next request starts from nothing and succeeds."""
     digest = fake.add_blob("library/x", SMALL)
     fake.fault(Fault(data=flipped(SMALL)), digest, "GET", times=2)
@@ -111,8 +113,10 @@ async def test_wrong_bytes_twice_are_an_error_and_leave_nothing(fake: FakeRegist
     assert (await get(mirror.address, path_of(digest))).body == SMALL
 
 
-async def test_wrong_bytes_of_a_large_blob_end_short(fake: FakeRegistry, mirror: Running) -> None:
-    """Readers lose the connection by FIN before the holdback: a short body, never a complete wrong one."""
+async def test_fill_with_wrong_bytes_cuts_readers_of_a_large_blob(
+    fake: FakeRegistry, mirror: Running
+) -> None:
+    """Readers are cut with FIN before the holdback: a short body, never a complete wrong one."""
     digest = fake.add_blob("library/x", BIG)
     fake.fault(Fault(data=flipped(BIG, len(BIG) - 1)), digest, "GET")
     reply = await get(mirror.address, path_of(digest))
@@ -123,8 +127,8 @@ async def test_wrong_bytes_of_a_large_blob_end_short(fake: FakeRegistry, mirror:
     assert (again.body, ranges_asked(fake, digest)) == (BIG, ["bytes=0-8388607", "bytes=0-8388607"])
 
 
-async def test_the_last_chunk_is_held_back(fake: FakeRegistry, mirror: Running) -> None:
-    """With all but one byte here, a reader has everything up to the holdback and no more."""
+async def test_fill_holds_back_the_last_chunk(fake: FakeRegistry, mirror: Running) -> None:
+    """A reader has everything up to the holdback and no more, with all but one byte here."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=len(BIG) - 1)
     async with await Wire.open(mirror.address) as wire:
@@ -139,8 +143,8 @@ async def test_the_last_chunk_is_held_back(fake: FakeRegistry, mirror: Running) 
         assert await wire.reader.readexactly(CHUNK) == BIG[HELD:]
 
 
-async def test_a_client_that_leaves_changes_nothing(fake: FakeRegistry, mirror: Running) -> None:
-    """The fill that a client began goes on without it, and the next client joins it."""
+async def test_fill_goes_on_without_its_first_client(fake: FakeRegistry, mirror: Running) -> None:
+    """A fill goes on after its client has left, and the next client joins the fill."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=LARGE // 2)
     async with await Wire.open(mirror.address) as wire:
@@ -153,10 +157,8 @@ async def test_a_client_that_leaves_changes_nothing(fake: FakeRegistry, mirror: 
     assert fake.requests("GET", digest) == 1
 
 
-async def test_a_client_that_reads_nothing_does_not_slow_the_others(
-    fake: FakeRegistry, tmp_path: Path
-) -> None:
-    """One client stops reading after the head; another one gets the whole blob meanwhile."""
+async def test_fill_is_not_slowed_by_a_stuck_client(fake: FakeRegistry, tmp_path: Path) -> None:
+    """One client stops reading after the head; another gets the whole blob meanwhile."""
     digest = fake.add_blob("library/x", BIG * 8)
     one_connection = {"chunk_size": CHUNK, "parallel": 1}
     async with mirror_of(fake, tmp_path / "cache", fill=one_connection) as mirror:
@@ -167,8 +169,8 @@ async def test_a_client_that_reads_nothing_does_not_slow_the_others(
         assert fake.requests("GET", digest) == 1
 
 
-async def test_a_restart_goes_on_where_the_last_process_stopped(fake: FakeRegistry, tmp_path: Path) -> None:
-    """What a stopped mirror had received is not asked again (invariant 10)."""
+async def test_fill_resumes_after_a_restart(fake: FakeRegistry, tmp_path: Path) -> None:
+    """Bytes that a stopped mirror had received are not requested again (invariant 10)."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=LARGE // 2)
     async with AsyncExitStack() as stack, mirror_of(fake, tmp_path / "cache") as first:
@@ -187,9 +189,7 @@ async def test_a_restart_goes_on_where_the_last_process_stopped(fake: FakeRegist
         assert int(stop) == LARGE - 1
 
 
-async def test_an_upstream_that_stays_away_cuts_the_client_and_keeps_what_came(
-    fake: FakeRegistry, mirror: Running
-) -> None:
+async def test_fill_that_gives_up_keeps_the_received_bytes(fake: FakeRegistry, mirror: Running) -> None:
     """After the last attempt the client sees a short body; its retry needs the rest only."""
     digest = fake.add_blob("library/x", BIG)
     fake.fault(Fault(cut_at=LARGE // 2), digest, "GET")
@@ -202,8 +202,10 @@ async def test_an_upstream_that_stays_away_cuts_the_client_and_keeps_what_came(
     assert await mirror.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}') == len(BIG)
 
 
-async def test_an_upstream_that_fails_at_once_is_an_error_status(fake: FakeRegistry, mirror: Running) -> None:
-    """Before the first byte a failure is told as what it is, and at once."""
+async def test_fill_that_fails_before_the_first_byte_is_an_error_status(
+    fake: FakeRegistry, mirror: Running
+) -> None:
+    """A failure before the first byte is reported as a status, without retries."""
     digest = fake.add_blob("library/x", BIG)
     fake.fault(Fault(status=503), digest, "GET")
     reply = await get(mirror.address, path_of(digest))
@@ -211,8 +213,8 @@ async def test_an_upstream_that_fails_at_once_is_an_error_status(fake: FakeRegis
     assert fake.requests("GET", digest) == 1
 
 
-async def test_a_size_that_the_manifest_does_not_have_is_refused(fake: FakeRegistry, mirror: Running) -> None:
-    """A manifest names digest and size; another Content-Length is another thing, and no client has a byte."""
+async def test_fill_refuses_a_size_other_than_the_manifests(fake: FakeRegistry, mirror: Running) -> None:
+    """A manifest names digest and size; with another Content-Length no client receives a byte."""
     image = fake.add_image("library/x", "t", [BIG])
     await get(mirror.address, "/v2/docker.io/library/x/manifests/t")
     fake.fault(Fault(data=BIG + b"!"), image.layers[0], "GET")
@@ -221,10 +223,10 @@ async def test_a_size_that_the_manifest_does_not_have_is_refused(fake: FakeRegis
     assert f"{len(BIG) + 1} bytes".encode() in reply.body
 
 
-async def test_a_body_without_a_length_is_filled_by_the_size_from_elsewhere(
+async def test_fill_without_content_length_takes_the_size_from_elsewhere(
     fake: FakeRegistry, mirror: Running
 ) -> None:
-    """Chunked answers: the size comes from the manifest, or from a HEAD."""
+    """The size of a chunked response comes from the manifest, or from a HEAD."""
     image = fake.add_image("library/x", "t", [SMALL])
     await get(mirror.address, "/v2/docker.io/library/x/manifests/t")
     loose = fake.add_blob("library/x", b"not named by any manifest")
@@ -235,10 +237,10 @@ async def test_a_body_without_a_length_is_filled_by_the_size_from_elsewhere(
     assert fake.requests("HEAD", image.layers[0]) == 0
 
 
-async def test_a_fill_of_another_process_is_waited_for(
+async def test_fill_waits_for_the_lock_of_another_process(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While somebody else has the lock nothing is asked upstream; when it is free the fill goes on."""
+    """No request goes upstream while another process has the lock; the fill starts when it is free."""
     monkeypatch.setattr(follow, "LOCK_SECONDS", 0.001)
     digest = fake.add_blob("library/x", SMALL)
     partial = await asyncio.to_thread(Partial.lock, digest, mirror.config.cache.dir / "partial")
@@ -252,7 +254,7 @@ async def test_a_fill_of_another_process_is_waited_for(
         assert (await wire.reply()).body == SMALL
 
 
-async def test_what_another_process_filled_is_taken_from_the_store(
+async def test_fill_finds_the_blob_of_another_process_in_the_store(
     fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two mirrors on one folder: the blob is downloaded by one of them (invariant 2)."""
@@ -277,18 +279,18 @@ async def test_what_another_process_filled_is_taken_from_the_store(
 
 
 @pytest.mark.parametrize("sent", [SMALL + b"more", SMALL[:-1]], ids=["longer", "shorter"])
-async def test_a_body_that_is_not_as_long_as_the_manifest_says(
+async def test_fill_refuses_a_body_of_another_length(
     fake: FakeRegistry, mirror: Running, sent: bytes
 ) -> None:
-    """Without a Content-Length to be wrong, it is found out at the end: nothing of it is sent or kept."""
+    """The length is found wrong at the end: nothing of the body is sent or kept."""
     image = fake.add_image("library/x", "t", [SMALL])
     await get(mirror.address, "/v2/docker.io/library/x/manifests/t")
     fake.fault(Fault(data=sent, chunked=True), image.layers[0], "GET", times=9)
     assert (await get(mirror.address, path_of(image.layers[0]))).status == 502
 
 
-async def test_a_blob_whose_size_nobody_tells(fake: FakeRegistry, mirror: Running) -> None:
-    """Neither the answer, nor a HEAD, nor a manifest: an error that says so."""
+async def test_fill_without_any_size_is_an_error(fake: FakeRegistry, mirror: Running) -> None:
+    """Neither response nor HEAD nor manifest has a size: an error that says so."""
     digest = fake.add_blob("library/x", SMALL)
     fake.fault(Fault(chunked=True, no_ranges=True), digest, times=3)
     reply = await get(mirror.address, path_of(digest))
@@ -296,8 +298,8 @@ async def test_a_blob_whose_size_nobody_tells(fake: FakeRegistry, mirror: Runnin
     assert b"gives no size for" in reply.body
 
 
-async def test_an_upstream_that_changes_the_size_in_the_middle(fake: FakeRegistry, mirror: Running) -> None:
-    """The rest of something else is not appended: readers are cut, and the next request is right."""
+async def test_fill_refuses_a_resume_with_another_size(fake: FakeRegistry, mirror: Running) -> None:
+    """The rest of other content is not appended: readers are cut, and the next request is right."""
     digest = fake.add_blob("library/x", BIG)
     fake.fault(Fault(cut_at=LARGE // 2), digest, "GET")
     fake.fault(Fault(data=BIG + b"more"), digest, "GET")
@@ -305,17 +307,17 @@ async def test_an_upstream_that_changes_the_size_in_the_middle(fake: FakeRegistr
     assert (await get(mirror.address, path_of(digest))).body == BIG
 
 
-async def test_leftovers_of_another_size_are_thrown_away(fake: FakeRegistry, mirror: Running) -> None:
-    """A partial that does not fit what the upstream announces is begun anew; what came is used."""
+async def test_fill_recreates_a_partial_of_another_size(fake: FakeRegistry, mirror: Running) -> None:
+    """A partial that does not fit the announced size is recreated; bytes that have arrived are used."""
     digest = fake.add_blob("library/x", BIG)
 
-    def leave_nonsense() -> None:
+    def leave_wrong_size() -> None:
         partial = Partial.lock(digest, mirror.config.cache.dir / "partial")
         assert partial is not None
         partial.allocate(3 * CHUNK, CHUNK).record(0, CHUNK)
         partial.release()
 
-    await asyncio.to_thread(leave_nonsense)
+    await asyncio.to_thread(leave_wrong_size)
     assert (await get(mirror.address, path_of(digest))).body == BIG
     assert sorted(map(str, ranges_asked(fake, digest))) == [
         "bytes=0-65535",
@@ -324,10 +326,10 @@ async def test_leftovers_of_another_size_are_thrown_away(fake: FakeRegistry, mir
     ]
 
 
-async def test_a_fill_killed_before_its_last_step_asks_for_no_byte(
+async def test_fill_killed_before_its_last_step_needs_no_download(
     fake: FakeRegistry, mirror: Running
 ) -> None:
-    """Everything is here but was never verified: a HEAD confirms the link, and the rest is done here."""
+    """All bytes are here but not verified: a HEAD confirms the link, and the blob is verified and adopted."""
     digest = fake.add_blob("library/x", SMALL)
 
     def leave_all() -> None:
@@ -343,8 +345,8 @@ async def test_a_fill_killed_before_its_last_step_asks_for_no_byte(
     assert (fake.requests("GET", digest), fake.requests("HEAD", digest)) == (0, 1)
 
 
-async def test_leftovers_that_are_wrong_are_found_out(fake: FakeRegistry, mirror: Running) -> None:
-    """A partial that lies (a power loss) fails verification, and the blob is fetched anew."""
+async def test_fill_detects_a_wrong_partial(fake: FakeRegistry, mirror: Running) -> None:
+    """A partial with wrong bytes (a power loss) fails verification, and the blob is fetched again."""
     digest = fake.add_blob("library/x", SMALL)
 
     def leave_zeros() -> None:
@@ -358,20 +360,20 @@ async def test_leftovers_that_are_wrong_are_found_out(fake: FakeRegistry, mirror
 
 
 @pytest.mark.parametrize("later", range(12))
-async def test_a_fill_that_is_cancelled_twice_gives_up_its_lock(
+async def test_fill_cancelled_twice_releases_its_lock(
     fake: FakeRegistry, mirror: Running, later: int
 ) -> None:
-    """By trouble with the disk, and by the end of the mirror, whatever it is doing by then."""
+    """Cancelled by disk trouble and by shutdown, at any step of its clean-up."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=LARGE // 2)
-    ahead = mirror.service.cache._blobs.prefetch(Repository("docker.io", "library/x"), digest, None)
-    assert ahead is not None
+    flight = mirror.service.cache._blobs.prefetch(Repository("docker.io", "library/x"), digest, None)
+    assert flight is not None
     await gate.reached.wait()
     for _ in range(2):
-        ahead.stop()
+        flight.stop()
         for _ in range(later):
             await asyncio.sleep(0)
-    await ahead.wait_done()
+    await flight.wait_done()
     gate.release()
     store = mirror.service._store
     partial, _ = await store.lock_partial(Repository("docker.io", "library/x"), digest)

@@ -1,4 +1,4 @@
-"""Flights: boarding, landing, and nobody left waiting."""
+"""Flights: waiting for content, ending, and no client left waiting."""
 
 import asyncio
 
@@ -17,32 +17,32 @@ D = Digest.of(b"x")
 X = Repository("docker.io", "library/x")
 
 
-async def test_passengers_wait_for_the_file() -> None:
-    """Or hear that the blob is in the store already."""
+async def test_flight_clients_wait_for_content() -> None:
+    """Clients wait until there is content, or until the blob is in the store (None)."""
     flight = Flight(D, X)
-    boarding = asyncio.ensure_future(flight.wait_content())
+    waiting = asyncio.ensure_future(flight.wait_content())
     await asyncio.sleep(0)
-    assert not boarding.done()
+    assert not waiting.done()
     flight.publish(None)
-    assert await boarding is None
+    assert await waiting is None
     flight.finish(None)
     await flight.wait_done()
     assert await flight.wait_content() is None
 
 
 @pytest.mark.parametrize("error", [UpstreamError(Failure.NOT_FOUND, "no"), StoreError("no")])
-async def test_a_flight_that_never_starts_tells_why(error: UpstreamError | StoreError) -> None:
-    """Everybody who waits, and everybody who comes later."""
+async def test_flight_that_fails_early_raises_for_all_clients(error: UpstreamError | StoreError) -> None:
+    """Clients that wait and clients that come later receive the same error."""
     flight = Flight(D, X)
-    boarding = asyncio.ensure_future(flight.wait_content())
+    waiting = asyncio.ensure_future(flight.wait_content())
     flight.finish(error)
-    for each in (boarding, flight.wait_content()):
+    for each in (waiting, flight.wait_content()):
         with pytest.raises(type(error), match="no"):
             await each
 
 
-async def test_shutting_down_in_mid_flight_cuts_its_passengers(hub: FakeRegistry, mirror: Running) -> None:
-    """A fill that is cancelled ends those who wait for it: with an error, not in silence."""
+async def test_flight_cancelled_by_shutdown_answers_its_clients(hub: FakeRegistry, mirror: Running) -> None:
+    """A fill that is cancelled ends its clients' requests with an error, not in silence."""
     digest = hub.add_blob("library/x", b"0123456789")
     gate = hub.hold(digest, after=5)
     asking = asyncio.ensure_future(get(mirror.address, f"/v2/docker.io/library/x/blobs/{digest}"))

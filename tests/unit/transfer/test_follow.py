@@ -1,6 +1,6 @@
-"""Two mirrors on one cache folder: what one of them downloads, clients of both have meanwhile.
+"""Following: two mirrors on one cache folder, whose clients share one download.
 
-Each has locks and maps of its own, as two processes have; tests/e2e/test_workers.py has real ones.
+Each mirror has locks and maps of its own, as two processes have; tests/e2e/test_workers.py starts processes.
 """
 
 import asyncio
@@ -45,17 +45,17 @@ def path_of(digest: Digest) -> str:
 
 @asynccontextmanager
 async def asking(mirror: Running, digest: Digest, *headers: str) -> AsyncIterator[Wire]:
-    """A client whose answer has begun."""
+    """A client whose response has begun."""
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", path_of(digest), headers)
         assert (await wire.head()).status in (200, 206)
         yield wire
 
 
-async def test_readers_follow_what_another_process_downloads(
+async def test_follow_reads_the_fill_of_another_process(
     fake: FakeRegistry, first: Running, second: Running
 ) -> None:
-    """Both clients have all that has come; the holdback comes to both when one has verified it."""
+    """Both clients have all received bytes, and the holdback once one process has verified it."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=HALF)
     async with asking(first, digest) as one:
@@ -71,8 +71,8 @@ async def test_readers_follow_what_another_process_downloads(
     assert await asyncio.to_thread(lambda: list((first.config.cache.dir / "partial").iterdir())) == []
 
 
-async def test_the_next_process_goes_on_where_one_stopped(fake: FakeRegistry, tmp_path: Path) -> None:
-    """Its readers notice nothing, and no byte comes twice."""
+async def test_follow_continues_the_fill_of_a_stopped_process(fake: FakeRegistry, tmp_path: Path) -> None:
+    """The readers notice nothing, and no byte comes twice."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=HALF)
     async with (
@@ -91,7 +91,7 @@ async def test_the_next_process_goes_on_where_one_stopped(fake: FakeRegistry, tm
         assert fake.requests("GET", digest) == 2
 
 
-async def test_wrong_bytes_of_another_process_end_short(
+async def test_follow_cuts_readers_when_the_other_fill_is_corrupt(
     fake: FakeRegistry, first: Running, second: Running
 ) -> None:
     """Clients of every process are cut before the holdback, with FIN; the next request is right."""
@@ -108,10 +108,10 @@ async def test_wrong_bytes_of_another_process_end_short(
     assert await second.metric('registry_mirror_fill_failures_total{reason="disk"}') == 0
 
 
-async def test_what_another_process_throws_away_is_passed_through(
+async def test_follow_passes_through_when_the_other_fill_is_discarded(
     fake: FakeRegistry, first: Running, second: Running
 ) -> None:
-    """What was sent here was right, as a second transfer shows, which also brings the rest of it."""
+    """A second transfer shows that the bytes sent so far were right, and brings the rest."""
     digest = fake.add_blob("library/x", BIG)
     gate = fake.hold(digest, after=HALF)
     fake._planned[-1].fault = Fault(hold=gate, after=HALF, data=flipped(BIG, LARGE - 1))
@@ -124,15 +124,15 @@ async def test_what_another_process_throws_away_is_passed_through(
     assert second.service._store.is_writable
 
 
-async def test_what_is_begun_anew_is_not_sent_as_the_rest_of_the_old(
+async def test_follow_does_not_mix_a_restarted_fill_with_the_old_one(
     fake: FakeRegistry, first: Running, second: Running
 ) -> None:
-    """Who downloads has no reader, and asks once more; a reader of another process has had wrong bytes."""
+    """The filling process has no reader, and retries; a reader elsewhere has received wrong bytes."""
     digest = fake.add_blob("library/x", BIG)
     wrong, again = fake.hold(digest, after=HALF), fake.hold(digest, after=HALF)
     fake._planned[0].fault = Fault(hold=wrong, after=HALF, data=flipped(BIG))
-    ahead = first.service.cache._blobs.prefetch(Repository("docker.io", "library/x"), digest, None)
-    assert ahead is not None
+    flight = first.service.cache._blobs.prefetch(Repository("docker.io", "library/x"), digest, None)
+    assert flight is not None
     async with asking(second, digest) as reader:
         await wrong.reached.wait()
         await reader.reader.readexactly(CHUNK)
@@ -144,8 +144,8 @@ async def test_what_is_begun_anew_is_not_sent_as_the_rest_of_the_old(
         assert (await later).body == BIG
 
 
-async def test_what_a_reader_elsewhere_waits_for_is_brought_first(fake: FakeRegistry, tmp_path: Path) -> None:
-    """A range near the end, asked of the process that does not download, is not the last to come."""
+async def test_follow_priority_of_a_remote_reader(fake: FakeRegistry, tmp_path: Path) -> None:
+    """A range near the end, requested at the process that does not download, is not the last to arrive."""
     whole = BIG * 4
     digest = fake.add_blob("library/x", whole)
     gate = fake.hold(digest, after=CHUNK)
@@ -163,7 +163,7 @@ async def test_what_a_reader_elsewhere_waits_for_is_brought_first(fake: FakeRegi
         assert await one.reader.readexactly(len(whole)) == whole
 
 
-async def test_a_repository_without_a_link_is_asked_about(
+async def test_follow_confirms_the_link_of_its_repository(
     fake: FakeRegistry, first: Running, second: Running
 ) -> None:
     """Following opens nothing: the upstream says whether this repository has the blob (invariant 5)."""
@@ -178,10 +178,10 @@ async def test_a_repository_without_a_link_is_asked_about(
         assert await one.reader.readexactly(LARGE) == BIG
 
 
-async def test_small_blobs_are_had_from_one_download_too(
+async def test_follow_small_blobs_share_one_download(
     fake: FakeRegistry, first: Running, second: Running
 ) -> None:
-    """There is nothing to follow; the second process waits for the lock, and finds it in the store."""
+    """There is nothing to follow; the second process waits for the lock, and finds the blob in the store."""
     image = fake.add_image("library/x", "t", [b"small"])
     for mirror in (first, second):
         await get(mirror.address, "/v2/docker.io/library/x/manifests/t")
@@ -196,8 +196,10 @@ async def test_small_blobs_are_had_from_one_download_too(
     assert fake.requests("GET", image.layers[0]) == 1
 
 
-async def test_a_manifest_is_asked_for_once(fake: FakeRegistry, first: Running, second: Running) -> None:
-    """By tag and by digest: each GET counts against the rate limit, so only one process makes it."""
+async def test_follow_manifests_share_one_request(
+    fake: FakeRegistry, first: Running, second: Running
+) -> None:
+    """Only one process makes the GET, by tag and by digest, because each counts against the rate limit."""
     image = fake.add_image("library/x", "t", [b"small"])
     other = fake.add_image("library/x", None, [b"other"])
     for path, name in (("t", "manifests/t"), (other.manifest, str(other.manifest))):
@@ -214,11 +216,11 @@ async def test_a_manifest_is_asked_for_once(fake: FakeRegistry, first: Running, 
     assert fake.requests("GET", str(image.manifest)) == 0
 
 
-async def test_the_lock_is_given_up_though_the_disk_keeps_the_names(
+async def test_follow_releases_the_lock_on_a_read_only_disk(
     fake: FakeRegistry, first: Running, second: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has followed locks what is done, to see that; on a disk that became read-only, to be gone again."""
-    monkeypatch.setattr(follow, "LOCK_SECONDS", 0.3)  # not while the other one has it
+    """A follower locks a finished partial to see its state; it unlocks though its files stay."""
+    monkeypatch.setattr(follow, "LOCK_SECONDS", 0.3)  # not tried while the other process has the lock
     digest = fake.add_blob("library/x", BIG)
     gate, real = fake.hold(digest, after=HALF), os.unlink
 

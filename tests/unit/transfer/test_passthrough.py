@@ -1,4 +1,4 @@
-"""Passing through: from whichever source works, hashed on its way."""
+"""Pass-through: from any source that works, hashed on the way."""
 
 import os
 from collections.abc import AsyncIterator
@@ -41,15 +41,17 @@ async def passed(mirror: Running, span: Span) -> bytes:
         return b"".join([piece async for piece in pieces])
 
 
-async def test_any_span(both: Running) -> None:
-    """To its last byte, from the middle, of the held back end, and of nothing."""
+async def test_pass_through_of_any_span(both: Running) -> None:
+    """Spans to the last byte, from the middle, of the holdback, and an empty span."""
     size = len(DATA)
     for start, stop in [(0, size), (0, 10), (5, size - 1), (size - 3, size), (size // 2, size), (7, 7)]:
         assert await passed(both, Span(start, stop)) == DATA[start:stop]
 
 
-async def test_another_source_goes_on(hub: FakeRegistry, quay: FakeRegistry, both: Running) -> None:
-    """Where the first one broke off, or has it not."""
+async def test_pass_through_resumes_from_another_source(
+    hub: FakeRegistry, quay: FakeRegistry, both: Running
+) -> None:
+    """After the first source broke off, or does not have the blob."""
     quay.fault(Fault(cut_at=LARGE // 2), DIGEST, "GET")
     assert await passed(both, Span(0, len(DATA))) == DATA
     assert (quay.requests("GET", DIGEST), hub.requests("GET", DIGEST)) == (1, 1)
@@ -57,8 +59,8 @@ async def test_another_source_goes_on(hub: FakeRegistry, quay: FakeRegistry, bot
     assert await passed(both, Span(0, len(DATA))) == DATA
 
 
-async def test_a_source_that_sends_wrong_bytes_is_named(quay: FakeRegistry, both: Running) -> None:
-    """And left alone: the next transfer comes from elsewhere."""
+async def test_pass_through_reports_a_corrupt_source(quay: FakeRegistry, both: Running) -> None:
+    """The source is counted and not used: the next transfer comes from elsewhere."""
     quay.fault(Fault(data=flipped(DATA)), DIGEST, "GET", times=9)
     with pytest.raises(WrongBytes):
         await passed(both, Span(0, len(DATA)))

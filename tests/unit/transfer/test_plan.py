@@ -31,7 +31,7 @@ CHUNK = 10
 def segment(
     start: int, stop: int, arrived: int = 0, first_byte: float = 0.0, last_byte: float = 0.0
 ) -> Segment[str]:
-    """A lane that began at 0 and had `arrived` bytes at `last`."""
+    """A segment that began at 0 and had received `arrived` bytes at `last_byte`."""
     made = Segment("source", start, stop, 0.0)
     if arrived:
         made.first_byte, made.last_byte, made.offset = first_byte, last_byte, start + arrived
@@ -59,12 +59,12 @@ def segment(
 def test_next_span(
     missing: list[Span], taken: list[tuple[int, int]], wanted: list[int], expected: Span | None
 ) -> None:
-    """The reader nearest to running dry first, from the chunk it is in; never what a lane brings."""
+    """The reader nearest to running dry first, from its current chunk; never bytes of another segment."""
     assert next_span(missing, [segment(*each) for each in taken], wanted, 20, CHUNK) == expected
 
 
-def test_uncovered() -> None:
-    """A reader is left waiting only by bytes that are missing and that nobody brings."""
+def test_uncovered_offsets() -> None:
+    """A reader is left waiting only by bytes that are missing and not assigned."""
     missing = [Span(10, 100)]
     assert uncovered(50, missing, [segment(10, 50)])
     assert not uncovered(49, missing, [segment(10, 50)])
@@ -83,35 +83,35 @@ def test_uncovered() -> None:
     ],
 )
 def test_span_length(left: int, level: int, speed: float, expected: int) -> None:
-    """Long where it is fast, a fair share towards the end, whole chunks, at least one."""
+    """Long on a fast connection, a fair share towards the end, whole chunks, at least one."""
     assert span_length(left, level, speed, MIB) == expected
 
 
-def test_a_silent_lane_is_robbed() -> None:
-    """What a fresh connection brings in a fraction of a second is not waited for."""
+def test_reassign_a_silent_segment() -> None:
+    """A segment is reassigned when a fresh connection needs a fraction of a second for its rest."""
     silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
     moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
     assert to_reassign([silent, moving], 2.0, 100.0, 0.1) is silent
     assert to_reassign([moving], 2.0, 30.0, 0.1) is None
 
 
-def test_a_slow_lane_is_robbed() -> None:
-    """Bytes that trickle are worse than a new round trip; with nothing known, nothing is done."""
+def test_reassign_a_slow_segment() -> None:
+    """A trickle is worse than a new round trip; without a known speed nothing is reassigned."""
     slow = segment(0, 1000, arrived=10, first_byte=0.0, last_byte=1.0)
     assert to_reassign([slow], 1.0, 1000.0, 0.1) is slow
     assert to_reassign([slow], 1.0, 0.0, 0.1) is None
     assert to_reassign([slow], 1.0, 1000.0, 0.1, patience=1000.0) is None
 
 
-def test_a_lane_that_has_not_begun_is_given_time() -> None:
-    """A round trip, and some."""
+def test_reassign_waits_for_the_first_byte() -> None:
+    """A segment has a round trip, and some more, before its first byte."""
     waiting = segment(0, 100)
     assert to_reassign([waiting], 0.2, 1000.0, 0.1) is None
     assert to_reassign([waiting], 5.0, 1000.0, 0.1) is waiting
 
 
-def test_a_lane_that_stalls_while_another_flows() -> None:
-    """It is given up whatever it had left; when all are silent the line is, and all are kept."""
+def test_stalled_segment_while_another_receives() -> None:
+    """Given up whatever it had left; when all segments are silent, the network is, and all are kept."""
     silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
     waiting = segment(200, 300)
     moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
@@ -122,8 +122,8 @@ def test_a_lane_that_stalls_while_another_flows() -> None:
     assert stalled([silent, waiting], 2.0, 0.1) == []
 
 
-def test_a_source_all_of_whose_lanes_are_silent() -> None:
-    """Is given up sooner than one lane would be; not while one of its lanes moves, or waits for the disk."""
+def test_stalled_source_with_several_segments() -> None:
+    """Given up sooner than one segment would be; not while one receives, or waits for the disk."""
     silent = [segment(start, start + 100, arrived=50, first_byte=0.1, last_byte=1.4) for start in (0, 100)]
     for each in silent:
         each.source = "bad"
@@ -141,15 +141,15 @@ def test_a_source_all_of_whose_lanes_are_silent() -> None:
 
 
 def drip(segment: Segment[str], size: int, every: float, until: float) -> None:
-    """Pieces of this size arrive on the lane, one every so many seconds."""
+    """Receive pieces of `size` bytes on the segment, one every `every` seconds."""
     segment.answered = True
     now = segment.last_byte
     while (now := now + every) <= until and segment.left >= size:
         segment.record(now, size)
 
 
-def test_a_lane_that_drips_is_given_up() -> None:
-    """Though nothing faster is known; but not before it had its time, and then longer each time."""
+def test_low_speed_segment_is_given_up() -> None:
+    """Even if nothing faster is known; but only after the limit's time, which grows with patience."""
     slow = segment(0, 8 * MIB)
     drip(slow, 1, 0.1, LOW_SPEED_SECONDS)
     assert low_speed([slow], LOW_SPEED_SECONDS) == []
@@ -159,8 +159,8 @@ def test_a_lane_that_drips_is_given_up() -> None:
     assert low_speed([slow], 2 * LOW_SPEED_SECONDS + 0.2, patience=2.0) == [slow]
 
 
-def test_a_lane_that_begins_to_drip_is_given_up() -> None:
-    """However much it has brought before."""
+def test_low_speed_segment_that_was_fast_is_given_up() -> None:
+    """However much the segment has received before."""
     slow = segment(0, 8 * MIB)
     drip(slow, MIB, 0.1, 0.5)
     drip(slow, 1, 0.1, 0.5 + LOW_SPEED_SECONDS)
@@ -169,20 +169,20 @@ def test_a_lane_that_begins_to_drip_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("segments", [1, 8])
-def test_a_slow_line_does_not_drip(segments: int) -> None:
-    """20 kB/s, shared by several lanes; nor does a lane that waits for its answer or for the disk."""
+def test_low_speed_limit_allows_a_slow_network(segments: int) -> None:
+    """20 kB/s, shared by several segments; waiting for an answer or for the disk is allowed too."""
     slow = segment(0, 8 * MIB)
     for second in range(1, 100):
         drip(slow, 1400, 1400 / (20_000 / segments), second)
         assert low_speed([slow], second) == []
-    asked, writing = segment(0, MIB), segment(0, MIB)
+    requested, writing = segment(0, MIB), segment(0, MIB)
     writing.answered = writing.writing = True
-    assert low_speed([asked, writing], 100.0) == []
+    assert low_speed([requested, writing], 100.0) == []
     assert LOW_SPEED_BYTES < MIB
 
 
-def test_a_lane_that_waits_for_the_disk_is_kept() -> None:
-    """However long: the line may be fast, and what it has brought meanwhile would be asked for again."""
+def test_segment_waiting_for_the_disk_is_kept() -> None:
+    """However long: the network may be fast, and bytes received meanwhile would be requested again."""
     silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
     moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
     silent.writing = True
@@ -190,8 +190,8 @@ def test_a_lane_that_waits_for_the_disk_is_kept() -> None:
     assert stalled([silent, moving], 2.0, 0.1) == []
 
 
-def test_a_lane_that_nobody_looked_at_is_not_silent() -> None:
-    """While this process had other things to do: its speed is what it was, too."""
+def test_event_loop_stall_is_not_silence() -> None:
+    """While this process was busy, a segment was not silent, and its speed stays what it was."""
     late = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.6)
     moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=3.0)
     speed = late.speed()
@@ -202,7 +202,7 @@ def test_a_lane_that_nobody_looked_at_is_not_silent() -> None:
 
 
 def climb(limit: ConcurrencyLimit, rate_of: dict[int, float], seconds: float) -> int:
-    """The level after so many seconds in which `level` connections bring `rate_of[level]` bytes a second."""
+    """Return the level after `seconds`; `level` connections receive `rate_of[level]` bytes a second."""
     received, now = 0.0, 0.0
     for _ in range(int(seconds / 0.05)):
         now += 0.05
@@ -211,40 +211,40 @@ def climb(limit: ConcurrencyLimit, rate_of: dict[int, float], seconds: float) ->
     return limit.level
 
 
-def test_connections_are_added_while_they_pay() -> None:
-    """Each one limited by itself: up to the most."""
+def test_concurrency_limit_grows_while_connections_pay() -> None:
+    """Each connection limited by itself: up to the most."""
     assert climb(ConcurrencyLimit(8), {level: level * 1e6 for level in (1, 2, 4, 8)}, 5) == 8
 
 
-def test_connections_that_do_not_pay_are_dropped() -> None:
-    """A line that one connection fills gets one; one that four fill gets four."""
+def test_concurrency_limit_drops_connections_that_do_not_pay() -> None:
+    """A network that one connection fills gets one; a network that four fill gets four."""
     assert climb(ConcurrencyLimit(8), dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
     assert climb(ConcurrencyLimit(8), {1: 1e6, 2: 2e6, 4: 4e6, 8: 4e6}, WINDOW * 16) == 4
 
 
-def test_what_was_too_many_at_once_is_halved_first() -> None:
-    """A line that two connections fill gets two, though four were tried before two."""
+def test_concurrency_limit_halves_too_large_a_step() -> None:
+    """A network that two connections fill gets two, though four were tried before two."""
     assert climb(ConcurrencyLimit(8), {1: 1e6, 2: 1.5e6, 4: 1.5e6, 8: 1.5e6}, WINDOW * 16) == 2
 
 
-def test_a_span_that_ends_does_not_stop_the_clock() -> None:
-    """While the next one has not begun nothing is measured; what was, counts."""
+def test_concurrency_limit_keeps_measurements_between_spans() -> None:
+    """Nothing is measured until the next span has begun; earlier measurements count."""
     limit = ConcurrencyLimit(8)
     for step in range(12):
         limit.observe(step * 0.05, step * 50_000, 0 if step % 3 == 2 else 1)
     assert limit.level == 4
 
 
-def test_how_many_there_may_soon_be() -> None:
-    """Until it is known what pays: as many as are allowed."""
+def test_concurrency_limit_likely_level() -> None:
+    """All that are allowed, until it is known how many pay."""
     limit = ConcurrencyLimit(8)
     assert limit.likely(0.0) == 8
     assert climb(limit, dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
     assert (limit.likely(WINDOW * 6), limit.likely(RETRY_SECONDS + WINDOW * 8)) == (1, 8)
 
 
-def test_it_is_tried_again_later() -> None:
-    """A line that was busy may be free a moment later."""
+def test_concurrency_limit_tries_again_later() -> None:
+    """A network that was busy may be free a moment later."""
     limit = ConcurrencyLimit(2)
     assert climb(limit, {1: 1e6, 2: 1e6}, 1.0) == 1
     received, now = 10_000_000.0, 1.0 + RETRY_SECONDS
@@ -255,8 +255,8 @@ def test_it_is_tried_again_later() -> None:
     assert (limit.level, limit.proven_level) == (2, 2)
 
 
-def test_nothing_is_added_while_the_work_is_the_limit() -> None:
-    """Where this process has no time left more connections cannot pay; what did pay stays."""
+def test_concurrency_limit_of_a_busy_process() -> None:
+    """More connections cannot pay where this process has no time left; connections that paid stay."""
 
     def level(begin: int, speed: float, free: float) -> int:
         limit, received = ConcurrencyLimit(8, begin), 0.0
@@ -268,11 +268,11 @@ def test_nothing_is_added_while_the_work_is_the_limit() -> None:
     assert level(1, 2 * FAST, 0.0) == 1
     assert level(2, 2 * FAST, 0.2) == 4
     assert level(1, FAST / 2, 0.0) == 8  # busy with something else
-    assert level(1, 2 * ENOUGH, 5.0) == 1  # not busy, as far as can be seen
+    assert level(1, 2 * ENOUGH, 5.0) == 1  # not measured as busy
 
 
-def test_connections_that_have_not_begun_are_not_judged() -> None:
-    """A new connection needs a round trip before it can bring anything."""
+def test_concurrency_limit_waits_for_the_first_byte() -> None:
+    """A new connection needs a round trip before it can receive anything."""
     limit = ConcurrencyLimit(8)
     for step in range(100):
         limit.observe(step * 0.05, 1000 * step, 0)

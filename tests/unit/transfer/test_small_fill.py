@@ -1,4 +1,4 @@
-"""Small blobs: one request, whole or not at all, once for everybody."""
+"""Small fills: one request for all clients, whole or not at all."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ X = Repository("docker.io", "library/x")
 
 @pytest.fixture
 async def image(hub: FakeRegistry, mirror: Running) -> FakeImage:
-    """Its manifest is known to the mirror, its blobs are not."""
+    """An image whose manifest is known to the mirror, and whose blobs are not."""
     image = hub.add_image("library/x", "t", [SMALL])
     await get(mirror.address, "/v2/library/x/manifests/t")
     return image
@@ -32,8 +32,10 @@ def path_of(digest: Digest) -> str:
     return f"/v2/docker.io/library/x/blobs/{digest}"
 
 
-async def test_it_comes_whole_and_is_kept(hub: FakeRegistry, mirror: Running, image: FakeImage) -> None:
-    """From the upstream with one request; then from memory, and from the disk after that."""
+async def test_small_fill_arrives_whole_and_is_stored(
+    hub: FakeRegistry, mirror: Running, image: FakeImage
+) -> None:
+    """One request to the upstream; then the blob comes from memory, and from the disk after that."""
     layer = image.layers[0]
     assert (await get(mirror.address, path_of(layer))).body == SMALL
     assert (await get(mirror.address, path_of(layer))).body == SMALL
@@ -44,8 +46,10 @@ async def test_it_comes_whole_and_is_kept(hub: FakeRegistry, mirror: Running, im
     assert await mirror.service._store.check() == []
 
 
-async def test_a_herd_is_one_request(hub: FakeRegistry, mirror: Running, image: FakeImage) -> None:
-    """Everybody gets the same bytes; nobody depends on the first, who leaves."""
+async def test_small_fill_serves_many_clients_with_one_request(
+    hub: FakeRegistry, mirror: Running, image: FakeImage
+) -> None:
+    """All clients get the same bytes; none depends on the first client, which leaves."""
     layer = image.layers[0]
     gate = hub.hold(layer, after=3)
     async with await Wire.open(mirror.address) as wire:
@@ -58,8 +62,8 @@ async def test_a_herd_is_one_request(hub: FakeRegistry, mirror: Running, image: 
     assert hub.requests("GET", layer) == 1
 
 
-async def test_wrong_bytes_are_asked_once_more(hub: FakeRegistry, mirror: Running, image: FakeImage) -> None:
-    """Nobody has had any of them, so nobody notices."""
+async def test_small_fill_retries_wrong_bytes(hub: FakeRegistry, mirror: Running, image: FakeImage) -> None:
+    """No client has received any of the wrong bytes, so none notices."""
     layer = image.layers[0]
     hub.fault(Fault(data=b"A small layer"), layer, "GET")
     assert (await get(mirror.address, path_of(layer))).body == SMALL
@@ -67,10 +71,10 @@ async def test_wrong_bytes_are_asked_once_more(hub: FakeRegistry, mirror: Runnin
 
 
 @pytest.mark.parametrize("data", [b"A small layer", SMALL + b"!", SMALL[:-1], b""])
-async def test_wrong_bytes_are_never_served(
+async def test_small_fill_never_serves_wrong_bytes(
     hub: FakeRegistry, mirror: Running, image: FakeImage, data: bytes
 ) -> None:
-    """Twice wrong is an error, and nothing is kept of it."""
+    """Twice wrong is an error, and nothing is kept."""
     layer = image.layers[0]
     for _ in range(2):
         hub.fault(Fault(data=data), layer, "GET")
@@ -80,10 +84,10 @@ async def test_wrong_bytes_are_never_served(
     assert (await get(mirror.address, path_of(layer))).body == SMALL
 
 
-async def test_a_manifest_that_is_wrong_about_the_size(
+async def test_small_fill_refuses_a_size_other_than_the_manifests(
     hub: FakeRegistry, mirror: Running, image: FakeImage
 ) -> None:
-    """Digest and size are one promise: what has only the digest is not served."""
+    """Digest and size are one promise: content that has only the digest is not served."""
     layer = image.layers[0]
     link = (await mirror.service._store.look_up(X, layer)).link
     assert link is not None
@@ -92,18 +96,20 @@ async def test_a_manifest_that_is_wrong_about_the_size(
     assert (reply.status, b"13 bytes, not 14" in reply.body) == (502, True)
 
 
-async def test_an_upstream_that_fails(hub: FakeRegistry, mirror: Running, image: FakeImage) -> None:
-    """An error, and the lock is free for the next one."""
+async def test_small_fill_that_fails_releases_the_lock(
+    hub: FakeRegistry, mirror: Running, image: FakeImage
+) -> None:
+    """The client gets an error, and the next request can fill."""
     layer = image.layers[0]
     hub.fault(Fault(status=503), layer, "GET")
     assert (await get(mirror.address, path_of(layer))).status == 502
     assert (await get(mirror.address, path_of(layer))).body == SMALL
 
 
-async def test_a_disk_that_fails_costs_nobody_the_blob(
+async def test_small_fill_is_passed_through_when_the_disk_fails(
     hub: FakeRegistry, mirror: Running, image: FakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is passed through (invariant 12), and kept when the disk is well again."""
+    """The client has the blob (invariant 12), which is stored once the disk works again."""
     layer = image.layers[0]
     store = mirror.service._store
 
@@ -117,16 +123,16 @@ async def test_a_disk_that_fails_costs_nobody_the_blob(
     assert (await get(mirror.address, path_of(layer))).body == SMALL
 
 
-async def test_another_process_fills_it(
+async def test_small_fill_waits_for_the_lock_of_another_process(
     hub: FakeRegistry, mirror: Running, image: FakeImage, tmp_path: Path
 ) -> None:
-    """Who has the lock fills; here it gives up, and it is our turn."""
+    """The process with the lock fills; here it gives up, and this process fills."""
     layer = image.layers[0]
     path = lock_path(layer, tmp_path / "cache" / "partial")
     other = await asyncio.to_thread(try_lock, path)
     assert other is not None
     asking = asyncio.ensure_future(get(mirror.address, path_of(layer)))
-    while mirror.service.cache._blobs._flights.get(layer) is None:  # noqa: ASYNC110  # nothing else tells
+    while mirror.service.cache._blobs._flights.get(layer) is None:  # noqa: ASYNC110  # no event to wait for
         await asyncio.sleep(0)
     assert hub.requests("GET", layer) == 0
     await asyncio.to_thread(os.close, other)

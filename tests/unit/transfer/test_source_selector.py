@@ -1,4 +1,4 @@
-"""Which source is asked next."""
+"""Source selection."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +20,7 @@ BROKEN = UpstreamError(Failure.UNREACHABLE, "broken")
 
 @pytest.fixture
 async def upstream(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Upstream]:
-    """With a mirror of it, which is ten times as fast."""
+    """An upstream with a mirror of it that is ten times as fast."""
     source = SourceSettings(url="http://127.0.0.1:2", prefix="docker.io")
     config = Config(
         cache=CacheSettings(dir=tmp_path),
@@ -35,8 +35,8 @@ async def upstream(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Upstream]:
     await upstreams.close()
 
 
-async def test_what_is_not_known_to_be_there_is_asked_of_the_upstream_itself(upstream: Upstream) -> None:
-    """Invariant 5: it confirms the blob; from then on, the fastest one is asked."""
+async def test_source_selector_asks_the_own_endpoint_for_an_unlinked_blob(upstream: Upstream) -> None:
+    """The own endpoint confirms the blob (invariant 5); from then on the fastest source is asked."""
     own, other = upstream.sources
     selector = SourceSelector(upstream, linked=False)
     assert selector.pick({}) is own
@@ -44,8 +44,8 @@ async def test_what_is_not_known_to_be_there_is_asked_of_the_upstream_itself(ups
     assert selector.pick({}) is other
 
 
-async def test_each_has_what_its_speed_is_worth(upstream: Upstream) -> None:
-    """Ten connections to the one that is ten times as fast, then one to the other."""
+async def test_source_selector_shares_by_speed(upstream: Upstream) -> None:
+    """Ten connections to the source that is ten times as fast, then one to the other."""
     own, other = upstream.sources
     selector = SourceSelector(upstream, linked=True)
     own.supports_ranges = other.supports_ranges = True
@@ -53,8 +53,8 @@ async def test_each_has_what_its_speed_is_worth(upstream: Upstream) -> None:
     assert selector.pick({other: 10}) is own
 
 
-async def test_who_is_still_to_show_what_it_is_worth(upstream: Upstream) -> None:
-    """Has one connection, and no second one unless there is nobody else."""
+async def test_source_selector_gives_unproven_sources_one_connection(upstream: Upstream) -> None:
+    """An unproven source gets no second connection unless there is no other source."""
     own, other = upstream.sources
     own.supports_ranges = other.supports_ranges = True
     selector = SourceSelector(upstream, linked=True)
@@ -62,8 +62,8 @@ async def test_who_is_still_to_show_what_it_is_worth(upstream: Upstream) -> None
     assert selector.pick({own: 1, other: 1}, {own, other}) is other
 
 
-async def test_who_fell_silent_is_left_alone_for_a_while(upstream: Upstream) -> None:
-    """And comes last afterwards; but who is all there is, is asked."""
+async def test_source_selector_backs_off_from_a_silent_source(upstream: Upstream) -> None:
+    """A silent source comes last afterwards; the only source left is asked all the same."""
     own, other = upstream.sources
     selector = SourceSelector(upstream, linked=True)
     selector.back_off(other)
@@ -73,8 +73,8 @@ async def test_who_fell_silent_is_left_alone_for_a_while(upstream: Upstream) -> 
     assert selector.pick({}) is other
 
 
-async def test_who_refuses_is_not_asked_again(upstream: Upstream) -> None:
-    """The last one's refusal is the upstream's own, which knows best."""
+async def test_source_selector_excludes_a_refusing_source(upstream: Upstream) -> None:
+    """The error of the own endpoint, which knows best, is raised when all sources are excluded."""
     own, other = upstream.sources
     selector = SourceSelector(upstream, linked=True)
     selector.exclude(own, BROKEN)
@@ -83,8 +83,8 @@ async def test_who_refuses_is_not_asked_again(upstream: Upstream) -> None:
         selector.exclude(other, UpstreamError(Failure.INVALID, "elsewhere"))
 
 
-async def test_alone_one_after_another(upstream: Upstream) -> None:
-    """So that it is known who sent what was wrong."""
+async def test_source_selector_asks_one_by_one(upstream: Upstream) -> None:
+    """One source at a time, so that each byte is known to be of one source."""
     own, other = upstream.sources
     selector = SourceSelector(upstream, linked=True, one_by_one=[other, own])
     assert selector.candidates() == [other]
