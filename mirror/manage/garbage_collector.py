@@ -1,27 +1,38 @@
-"""Collecting garbage: what is in the cache folder and will never be used.
+"""Garbage collection: everything in the cache folder that will never be used, and whatever exceeds the quota.
 
-Nothing of it does any harm but take room, and nothing has to be collected for the mirror to work.
+Garbage does no harm but take room, and no mirror needs its removal to work.
 """
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from mirror.manage.inventory import Inventory
+from mirror.manage.quota_excess import Freed, quota_excess
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.metadata.closure import digest_or_none
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories, tags
 from mirror.store.metadata.refcount import ReferenceCounts
-from mirror.store.orphans import entries_without_file, files_without_entry, old_partials
+from mirror.store.orphans import (
+    Orphan,
+    entries_without_file,
+    files_without_entry,
+    foreign_files,
+    old_partials,
+)
 
-# What is younger may be about to become useful: a file without its entry yet, a link before its manifest.
+# Younger things may be about to become useful: a file before its entry, a link before its manifest; seconds.
 YOUNG = 3600.0
 
-# An interrupted download is resumed by the next client that asks; after a day nobody does, in seconds.
+# An interrupted download is resumed by the next client that asks; hardly after a day, in seconds.
 RESUMABLE = 24 * 3600.0
 
 FILE = "file without entry"
@@ -35,7 +46,7 @@ QUOTA = "over the quota"
 
 @dataclass(frozen=True, slots=True)
 class GarbageItem:
-    """One thing that goes: its kind, name, and the bytes that are freed."""
+    """One removal: its kind, the name of the thing, and the bytes that are freed."""
 
     kind: str
     name: str
@@ -43,45 +54,61 @@ class GarbageItem:
 
 
 class GarbageCollector:
-    """Of one cache folder; with `dry_run` nothing is removed."""
+    """One run over a cache folder. With `dry_run` nothing is removed, and the same items are yielded.
+
+    A dry run remembers what it would have removed, so that later steps see the cache as it would be then.
+    """
 
     def __init__(self, folder: CacheDirectory, *, dry_run: bool, now: float | None = None) -> None:
         self._folder = folder
         self._remove = not dry_run
         self._now = time.time() if now is None else now
+        self._removed: set[str] = set()  # blobs, by their digests
+        self._removed_files: set[Path] = set()
+        self._freed = Freed()  # of a dry run: what the disk does not show
 
     def items(self) -> Iterator[GarbageItem]:
-        """What goes, in an order in which one thing makes the next one garbage."""
+        """Yield each removal, in an order in which one removal can make the next thing garbage."""
         yield from self._partials()
+        yield from self._entries()
         yield from self._files()
-        yield from self._books()
+        yield from self._metadata()
         yield from self._blobs()
-        if self._remove:
-            for gone in self._folder.evict():
-                yield GarbageItem(QUOTA, str(gone.digest), gone.size)
-        elif (excess := self._folder.excess()) > 0:
-            yield GarbageItem(QUOTA, "least recently used", excess)
+        yield from self._excess()
+
+    def foreign(self) -> list[Path]:
+        """Return what is in the cache folder and not the cache's own; it stays where it is."""
+        return list(foreign_files(self._folder.blobs.folder, self._folder.partials))
 
     def _partials(self) -> Iterator[GarbageItem]:
         before = self._now - RESUMABLE
-        for stray in old_partials(self._folder.partials, before, remove=self._remove):
-            yield GarbageItem(PARTIAL, stray.path.name, stray.size)
+        for partial in old_partials(self._folder.partials, before, remove=self._remove):
+            yield self._partial(partial)
+
+    def _partial(self, partial: Orphan) -> GarbageItem:
+        self._removed_files.add(partial.path)
+        self._note_freed(partial.reserved)
+        return GarbageItem(PARTIAL, partial.path.name, partial.size)
+
+    def _entries(self) -> Iterator[GarbageItem]:
+        for digest in entries_without_file(self._folder.blobs):
+            self._remove_blob(digest)
+            yield GarbageItem(ENTRY, str(digest))
 
     def _files(self) -> Iterator[GarbageItem]:
-        for digest in entries_without_file(self._folder.blobs):
-            if self._remove:
-                self._folder.blobs.remove(digest)
-            yield GarbageItem(ENTRY, str(digest))
-        for stray in files_without_entry(self._folder.blobs, self._now - YOUNG):
-            if self._remove:
-                stray.path.unlink(missing_ok=True)
-            yield GarbageItem(FILE, stray.path.name, stray.size)
+        for orphan in files_without_entry(self._folder.blobs, self._now - YOUNG):
+            with suppress(OSError):  # a file that cannot be removed stays, and is not counted
+                if self._remove:
+                    orphan.path.unlink(missing_ok=True)
+                else:
+                    self._freed.unaccounted += orphan.size
+                yield GarbageItem(FILE, orphan.path.name, orphan.size)
 
-    def _books(self) -> Iterator[GarbageItem]:
+    def _metadata(self) -> Iterator[GarbageItem]:
         inventory = Inventory(self._folder)
         dropped = False
         for repository in repositories(self._folder.index, ImagePattern("*")):
-            found = [each for each in inventory.of(repository) if self._folder.blobs.has(each.root)]
+            found = [each for each in inventory.of(repository) if self._known([str(each.root)])]
             named = {part.digest for each in found for part in each.parts}
             old_tags = list(self._tags(repository))
             old_links = list(self._links(repository, named))
@@ -96,7 +123,7 @@ class GarbageCollector:
 
     def _tags(self, repository: Repository) -> Iterator[str]:
         for tag, entry in tags(self._folder.index, repository, ImagePattern("*")):
-            gone = not self._folder.blobs.sizes_and_last_use([entry.digest])
+            gone = not self._known([entry.digest])
             pinned = self._folder.pins.matching(repository, tag, entry.digest)
             if gone and not pinned and entry.confirmed < self._now - YOUNG:
                 yield tag
@@ -106,8 +133,12 @@ class GarbageCollector:
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
             old = [digest for digest, _, noted in links if noted < self._now - YOUNG and digest not in named]
-            here = self._folder.blobs.sizes_and_last_use(map(str, old))
+            here = self._known(map(str, old))
             yield from (digest for digest in old if str(digest) not in here)
+
+    def _known(self, digests: Iterable[str]) -> set[str]:
+        """Return those digests whose blobs are here, and have not been removed by this run."""
+        return self._folder.blobs.sizes_and_last_use(digests).keys() - self._removed
 
     def _blobs(self) -> Iterator[GarbageItem]:
         usage, pinned = ReferenceCounts(self._folder.index), self._folder.pins.pinned_sizes()
@@ -115,8 +146,39 @@ class GarbageCollector:
         while some := list(islice(entries, ROWS)):
             linked = usage.links(text for text, _, _ in some)
             for text, size, _ in some:
-                if text in pinned or text in linked:
+                digest = digest_or_none(text)  # None for a row that is not ours: `verify` reports it
+                if digest is None or text in pinned or text in linked or text in self._removed:
                     continue
-                if self._remove:
-                    self._folder.blobs.remove(Digest.parse(text))
+                self._remove_blob(digest, size)
                 yield GarbageItem(BLOB, text, size)
+
+    def _excess(self) -> Iterator[GarbageItem]:
+        partials, blobs = quota_excess(
+            self._folder,
+            [Digest.parse(text) for text in self._removed],
+            self._removed_files,
+            self._freed,
+            now=self._now,
+            remove=self._remove,
+        )
+        yield from map(self._partial, partials)
+        yield from (GarbageItem(QUOTA, str(blob.digest), blob.size) for blob in blobs)
+
+    def _remove_blob(self, digest: Digest, size: int = 0) -> None:
+        self._removed.add(str(digest))
+        self._note_freed(size)
+        if self._remove:
+            self._folder.blobs.remove(digest)
+
+    def _note_freed(self, size: int) -> None:
+        self._freed.accounted += 0 if self._remove else size
+
+
+def count_by_kind(items: Iterable[GarbageItem]) -> tuple[Counter[str], Counter[str]]:
+    """Return how many items of each kind there are, and their bytes."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for item in items:
+        counts[item.kind] += 1
+        sizes[item.kind] += item.size
+    return counts, sizes

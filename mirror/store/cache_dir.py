@@ -274,6 +274,11 @@ class CacheDirectory:
         """Return how many bytes the cache holds above its quota, running fills included."""
         return self._evictor.excess()
 
+    @property
+    def quota(self) -> Quota:
+        """The quota that evictions go by."""
+        return self._evictor.quota
+
     def size_limit(self) -> int:
         """Return how many bytes the cache may hold."""
         return self._evictor.size_limit()

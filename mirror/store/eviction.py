@@ -5,7 +5,7 @@ Who evicts, and when:
     housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`)
     an adoption         the process that added a blob, if the quota is exceeded now (`Store.evict_excess`)
     a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`)
-    registry-mirror gc  the command, beside a running mirror or without one
+    registry-mirror gc  the command, which has an order of its own (`manage.quota_excess`): step 3 before step 2
 
 What an eviction removes, in this order, until enough bytes are free:
 
@@ -86,7 +86,7 @@ class Evictor:
         with os.scandir(self._partials) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # adopted or discarded since it was listed
-                    status = entry.stat()
+                    status = entry.stat(follow_symlinks=False)
                     reserved += status.st_size
                     written += 512 * status.st_blocks
         free = usage.free - max(0, reserved - written)

@@ -6,7 +6,9 @@ before its entry is (invariant 8), and a fill that was interrupted may go on.
 
 import math
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +18,23 @@ from mirror.store.lock import try_lock
 from mirror.store.metadata.closure import digest_or_none
 from mirror.store.partial.partial import Partial
 
+# How the names of the index begin, in the folder of the blobs.
+DATABASE = "cache.db"
+
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A file, and the bytes it takes."""
+    """A file: the bytes it takes, those it has reserved, the time of its last change."""
 
     path: Path
     size: int
+    reserved: int = 0
+    modified: float = 0.0
 
 
 def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
     """Files of the blob store that no entry names, changed last before a moment (seconds since the epoch)."""
-    for folder in sorted(blobs.folder.glob("sha*/*")):
+    for folder in sorted(path for path in blobs.folder.glob("sha*/*") if path.is_dir()):
         files = [each for each in os.scandir(folder) if each.is_file(follow_symlinks=False)]
         for start in range(0, len(files), ROWS):
             some = files[start : start + ROWS]
@@ -42,8 +49,9 @@ def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
 def entries_without_file(blobs: BlobStore) -> Iterator[Digest]:
     """Blobs whose file is gone."""
     for key, _, name in blobs.entries(math.inf):
-        if not (blobs.folder / name).exists():
-            yield Digest.parse(key)
+        digest = digest_or_none(key)
+        if digest is not None and not (blobs.folder / name).exists():
+            yield digest
 
 
 def old_partials(folder: Path, before: float, *, remove: bool) -> Iterator[Orphan]:
@@ -56,10 +64,53 @@ def old_partials(folder: Path, before: float, *, remove: bool) -> Iterator[Orpha
             status = path.lstat()
         except FileNotFoundError:  # the fill is over, or went with its other file
             continue
+        if not stat.S_ISREG(status.st_mode):  # see `foreign_files`
+            continue
         # A map and its data are one partial.
         paired = path.suffix == ".map" and path.with_suffix(".data").exists()
-        if status.st_mtime < before and not paired and _is_free(path) and (not remove or _discard(path)):
-            yield Orphan(path, 512 * status.st_blocks)
+        if status.st_mtime >= before or paired:
+            continue
+        reserved = status.st_size + _map_size(path)
+        with suppress(OSError):  # a folder with the name of its map, for instance: see `foreign_files`
+            if _is_free(path) and (not remove or discard(path)):
+                yield Orphan(path, 512 * status.st_blocks, reserved, status.st_mtime)
+
+
+def _map_size(path: Path) -> int:
+    """Return the size of the map that goes with a partial's data."""
+    with suppress(OSError):
+        if path.suffix == ".data":
+            return path.with_suffix(".map").lstat().st_size
+    return 0
+
+
+def foreign_files(blobs: Path, partials: Path) -> Iterator[Path]:
+    """Yield what neither the blob store nor a fill can have made: they make folders here, and files there.
+
+    Nothing else looks at these entries, and nothing removes them: only a person knows why they are here.
+    """
+    for entry in _entries(blobs):
+        if not entry.name.startswith(DATABASE) and not entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)
+    for algorithm in sorted(path for path in blobs.glob("sha*") if path.is_dir()):
+        for shard in _entries(algorithm):
+            if not shard.is_dir(follow_symlinks=False):
+                yield Path(shard.path)
+                continue
+            yield from (Path(each.path) for each in _entries(Path(shard.path)) if not _is_file(each))
+    yield from (Path(each.path) for each in _entries(partials) if not _is_file(each))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:  # removed meanwhile, or not readable
+        return []
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False)
 
 
 def _is_free(path: Path) -> bool:
@@ -74,7 +125,7 @@ def _is_free(path: Path) -> bool:
     return True
 
 
-def _discard(path: Path) -> bool:
+def discard(path: Path) -> bool:
     """Remove it, unless somebody has begun to fill it."""
     digest = digest_or_none(path.stem.replace("-", ":", 1)) if path.suffix in (".map", ".data") else None
     if digest is None:

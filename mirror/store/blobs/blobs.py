@@ -220,12 +220,18 @@ class BlobStore:
         )
 
     def evict(
-        self, before: float, excess: int | None, keep: Container[str], after: Position = START
+        self,
+        before: float,
+        excess: int | None,
+        keep: Container[str],
+        after: Position = START,
+        *,
+        remove: bool = True,
     ) -> Eviction:
         """Remove what was last used before a moment (seconds since the epoch), oldest first.
 
         Until `excess` bytes are gone, None for all of it; never what is in `keep`, by its digest as text, nor
-        what somebody reads. Begins behind `after`.
+        what somebody reads. Begins behind `after`. With `remove` False nothing is removed: what would be.
         """
         gone: list[EvictedBlob] = []
         left = math.inf if excess is None else excess
@@ -237,12 +243,14 @@ class BlobStore:
                 passed = position if passing else passed
                 continue
             passing = False
-            if self._evicted(row, used=False):
+            if self._evicted(row, used=False, remove=remove):
                 gone.append(row.evicted(EvictionReason.ROOM))
                 left -= row.size
         return Eviction(gone, passed)
 
-    def evict_in_use(self, since: float, excess: int, keep: Container[str], small: int) -> list[EvictedBlob]:
+    def evict_in_use(
+        self, since: float, excess: int, keep: Container[str], small: int, *, remove: bool = True
+    ) -> list[EvictedBlob]:
         """As `evict`, of what was used since a moment; of the first ROWS what is above `small` first."""
         gone: list[EvictedBlob] = []
         rows = (row for _, row in self._oldest(math.inf, (since, 0)))
@@ -250,12 +258,12 @@ class BlobStore:
         for row in chain(few, rows):
             if excess <= 0:
                 break
-            if row.digest not in keep and self._evicted(row, used=True):
+            if row.digest not in keep and self._evicted(row, used=True, remove=remove):
                 gone.append(row.evicted(EvictionReason.USED))
                 excess -= row.size
         return gone
 
-    def _evicted(self, row: BlobRow, *, used: bool) -> bool:
+    def _evicted(self, row: BlobRow, *, used: bool, remove: bool) -> bool:
         """Remove it, unless somebody reads it; what was `used` only if it is certain that nobody does.
 
         Who has looked it up by now, and not opened it, does not find it; who has opened it can read it.
@@ -263,6 +271,8 @@ class BlobStore:
         with lock_if_unread(self.folder / row.name) as idle:
             if idle is False or (used and not idle):
                 return False
+            if not remove:
+                return True
             # Entry first, file second (invariant 8).
             if not self._removed(row):
                 return False

@@ -1,5 +1,7 @@
-"""What is collected, and what is not."""
+"""Garbage collection: what is collected, and what stays."""
 
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +37,7 @@ def collect(folder: CacheDirectory, now: float = TOMORROW) -> Counter[str]:
     return Counter(each.kind for each in done)
 
 
-def test_what_is_used_is_no_garbage(folder: CacheDirectory) -> None:
+def test_garbage_collection_keeps_images(folder: CacheDirectory) -> None:
     """Whole images, those of which blobs are missing, an index with one platform."""
     image = put_image(folder, X, "1", [b"a", b"b"])
     folder.blobs.remove(image[2])
@@ -45,7 +47,7 @@ def test_what_is_used_is_no_garbage(folder: CacheDirectory) -> None:
     assert folder.index.link(X, image[2]) is not None
 
 
-def test_what_belongs_to_nothing(folder: CacheDirectory) -> None:
+def test_garbage_collection_removes_orphans(folder: CacheDirectory) -> None:
     """A file, an entry, a blob, a partial."""
     put_image(folder, X, "1", [b"a"])
     put_blob(folder, b"of nobody")
@@ -65,7 +67,7 @@ def test_what_belongs_to_nothing(folder: CacheDirectory) -> None:
     assert list(folder.partials.iterdir()) == []
 
 
-def test_what_is_known_of_images_that_are_gone(folder: CacheDirectory) -> None:
+def test_garbage_collection_drops_metadata_of_lost_images(folder: CacheDirectory) -> None:
     """Tags and links, once the manifest was evicted; not where it is pinned, or known since a moment."""
     gone, pinned = put_image(folder, X, "1", [b"a"]), put_image(folder, Y, "1", [b"b"])
     folder.pin(Pin.parse("quay.io/org/y:1"))
@@ -79,13 +81,109 @@ def test_what_is_known_of_images_that_are_gone(folder: CacheDirectory) -> None:
     assert folder.index.tag(Y, Tag("1")) is not None
 
 
-def test_the_quota(folder: CacheDirectory) -> None:
-    """Least recently used first; beforehand it is said how much."""
+def test_garbage_collection_goes_by_the_quota(folder: CacheDirectory) -> None:
+    """Least recently used first; the dry run names the same blobs."""
     image = put_image(folder, X, "1", [bytes(90_000)])
     other = put_image(folder, Y, "1", [b"1" * 90_000])
     age(folder, *image, *other)
-    (said,) = GarbageCollector(folder, dry_run=True).items()
-    assert (said.kind, said.size) == (garbage_collector.QUOTA, folder.excess())
-    done = [each.name for each in GarbageCollector(folder, dry_run=False).items()]
-    assert str(image[2]) in done
-    assert str(other[2]) not in done
+    excess = folder.excess()
+    said = list(GarbageCollector(folder, dry_run=True).items())
+    assert {each.kind for each in said} == {garbage_collector.QUOTA}
+    assert sum(each.size for each in said) >= excess
+    done = list(GarbageCollector(folder, dry_run=False).items())
+    assert done == said
+    assert str(image[2]) in [each.name for each in done]
+    assert str(other[2]) not in [each.name for each in done]
+
+
+def leave_partial(folder: CacheDirectory, name: bytes, size: int, received: int, seconds_ago: float) -> None:
+    """Leave the download of a blob as a process does that is killed."""
+    partial, _ = folder.lock_partial(X, Digest.of(name))
+    assert partial is not None
+    folder.allocate(partial, size, 65536)
+    partial.write(0, [b"x" * received], None)
+    interrupt(partial)
+    then = time.time() - seconds_ago
+    for path in (partial.data_path, partial.data_path.with_suffix(".map")):
+        os.utime(path, (then, then))
+
+
+@pytest.mark.parametrize("seconds_ago", [60.0, 1200.0])
+def test_garbage_collection_gives_up_interrupted_downloads_first(tmp_path: Path, seconds_ago: float) -> None:
+    """A quota of 500 KB, 3 small images, and 2 MB of which a killed mirror has brought 1.5: the images stay.
+
+    The dry run says the same twice, with the bytes that are freed on the disk.
+    """
+    folder = open_folder(tmp_path / "cache", max_size=500_000)
+    images = [put_image(folder, X, str(number), [bytes([number]) * 3000]) for number in range(3)]
+    age(folder, *(digest for image in images for digest in image))
+    leave_partial(folder, b"large", 2_000_000, 1_500_000, seconds_ago)
+    said = list(GarbageCollector(folder, dry_run=True).items())
+    assert said == list(GarbageCollector(folder, dry_run=True).items())
+    assert [each.kind for each in said] == [garbage_collector.PARTIAL]
+    assert 1_500_000 <= said[0].size < 1_600_000
+    assert list(GarbageCollector(folder, dry_run=False).items()) == said
+    assert folder.excess() == 0
+    assert all(folder.blobs.has(digest) for image in images for digest in image)
+    assert list(folder.partials.iterdir()) == []
+    assert list(GarbageCollector(folder, dry_run=False).items()) == []
+    folder.close()
+
+
+def test_garbage_collection_gives_up_no_more_downloads_than_it_must(tmp_path: Path) -> None:
+    """The older one goes if that suffices; a running one stays, and blobs go if all that is not enough."""
+    folder = open_folder(tmp_path / "cache", max_size=150_000)
+    image = put_image(folder, X, "1", [b"1" * 3000])
+    age(folder, *image)
+    leave_partial(folder, b"older", 100_000, 10, 1200.0)
+    leave_partial(folder, b"newer", 100_000, 10, 60.0)
+    older = folder.partials / f"sha256-{Digest.of(b'older').encoded}.data"
+    assert collect(folder, time.time()) == {garbage_collector.PARTIAL: 1}
+    assert not older.exists()
+    running, _ = folder.lock_partial(X, Digest.of(b"running"))
+    assert running is not None
+    folder.allocate(running, 149_000, 65536)
+    os.utime(running.data_path, (0, 0))
+    assert collect(folder, time.time()) == {garbage_collector.PARTIAL: 1, garbage_collector.QUOTA: 3}
+    assert running.data_path.exists()
+    assert not folder.blobs.has(image[2])
+    running.release()
+    folder.close()
+
+
+def test_garbage_collection_counts_a_dry_runs_removals(folder: CacheDirectory) -> None:
+    """Garbage that makes enough room is not followed by evictions, removed or not."""
+    image = put_image(folder, X, "1", [b"1" * 60_000])
+    lost = put_blob(folder, b"2" * 60_000)
+    age(folder, *image, lost)
+    assert folder.excess() > 0
+    assert collect(folder) == {garbage_collector.BLOB: 1}
+
+
+def test_garbage_collection_survives_foreign_files(folder: CacheDirectory) -> None:
+    """Folders, sockets and loops where files should be are reported, and stay; the rest is collected."""
+    put_image(folder, X, "1", [b"a"])
+    put_blob(folder, b"of nobody")
+    blobs, key = folder.blobs.folder, f"sha256-{Digest.of(b'x').encoded}"
+    (blobs / "strange").write_bytes(b"x")
+    (blobs / "sha256" / "strange").write_bytes(b"x")
+    shard = blobs / "sha256" / "ab"
+    shard.mkdir(exist_ok=True)
+    (shard / "folder").mkdir()
+    (shard / "no digest").write_bytes(b"x")
+    (folder.partials / f"{key}.data").mkdir()
+    (folder.partials / f"{key}.map").mkdir()
+    (folder.partials / "loop").symlink_to("loop")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(shard / "socket"))
+        assert collect(folder) == {garbage_collector.FILE: 1, garbage_collector.BLOB: 1}
+        foreign = GarbageCollector(folder, dry_run=False).foreign()
+    assert [str(path.relative_to(folder.path)) for path in foreign] == [
+        "blobs/strange",
+        "blobs/sha256/ab/folder",
+        "blobs/sha256/ab/socket",
+        "blobs/sha256/strange",
+        "partial/loop",
+        f"partial/{key}.data",
+        f"partial/{key}.map",
+    ]
