@@ -5,7 +5,7 @@ Who evicts, and when:
     housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`)
     an adoption         the process that added a blob, if the quota is exceeded now (`Store.evict_excess`)
     a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`)
-    registry-mirror gc  the command, which has an order of its own (`manage.quota_excess`): step 3 before step 2
+    registry-mirror gc  the command, in an order of its own: 3 before 2 (`manage.quota_excess`)
 
 What an eviction removes, in this order, until enough bytes are free:
 
