@@ -107,6 +107,11 @@ class Service:
         size, entries = await self._store.stats()
         self.metrics.cache_bytes.set(size)
         self.metrics.cache_entries.set(entries)
+        folder = self._store.folder
+        self.metrics.cache_min_free.set(folder.min_free)
+        self.metrics.cache_allowed.set(await self._store.executor.run(folder.size_limit))
+        pinned = await self._store.executor.run(folder.pins.pinned_sizes)
+        self.metrics.cache_pinned.set(sum(pinned.values()))
 
     async def metric_families(self) -> list[Family]:
         """Return the metrics of this process."""

@@ -129,6 +129,16 @@ class Metrics:
         )
         self.cache_bytes = self._gauge("cache_bytes", "Bytes of blobs in the cache.")
         self.cache_entries = self._gauge("cache_entries", "Number of blobs in the cache.")
+        self.cache_allowed = self._gauge(
+            "cache_allowed_bytes",
+            "Bytes the cache may hold: cache.max_size, or less where cache.min_free leaves less.",
+        )
+        self.cache_min_free = self._gauge(
+            "cache_min_free_bytes", "Bytes the cache leaves free on its file system (cache.min_free)."
+        )
+        self.cache_pinned = self._gauge(
+            "cache_pinned_bytes", "Bytes of pinned images as far as known, cached or not."
+        )
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"registry_mirror_{name}", documentation, labels, registry=self._registry)

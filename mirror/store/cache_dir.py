@@ -287,6 +287,11 @@ class CacheDirectory:
         """Return what the file system has and the cache uses; running fills count with their whole size."""
         return self._evictor.room()
 
+    @property
+    def min_free(self) -> int:
+        """Return the bytes that the quota leaves free on the file system."""
+        return self._evictor.quota.min_free
+
     def shortage(self, margin: int = 0) -> Shortage | None:
         """Return the shortage if `min_free` leaves the cache `margin` bytes or less: nothing is kept then."""
         return self._evictor.quota.shortage(self.room(), self.path, margin)

@@ -107,7 +107,7 @@ async def test_landing_page_does_not_take_other_methods(mirror: Running) -> None
 
 
 async def test_landing_page_over_tls_says_https(hub: FakeRegistry, tmp_path: Path) -> None:
-    """With TLS the snippets say https, without insecure settings, and the page tells where a CA goes."""
+    """The snippets say https with TLS, without insecure settings, and the page tells where a CA goes."""
     authority = await asyncio.to_thread(Authority, tmp_path)
     server = {"tls_certificate": authority.server_file, "tls_key": authority.server_file}
     config = configured(tmp_path / "cache", {"docker.io": hub.url}, server=server)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mirror.config.types import Amount
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault
 from tests.fakes.limit import RateLimit
@@ -116,6 +117,20 @@ async def test_metrics_count_requests_bytes_and_the_cache(mirror: Running, image
     assert f"registry_mirror_cache_bytes {received}.0" in lines
     assert "registry_mirror_fills_running 0.0" in lines
     assert "library/x" not in reply.body.decode()
+
+
+async def test_metrics_of_the_room(hub: FakeRegistry, image: FakeImage, tmp_path: Path) -> None:
+    """The bytes that the cache may hold, that it leaves free, and that pins take."""
+    config = configured(tmp_path / "cache", {"docker.io": hub.url})
+    settings = {"max_size": Amount(1_000_000), "min_free": Amount(4096), "pins": ("library/x:t",)}
+    cache = config.cache.model_copy(update=settings)
+    async with serving(config.model_copy(update={"cache": cache})) as mirror:
+        await get(mirror.address, "/v2/library/x/manifests/t")
+        lines = (await get(mirror.address, "/metrics")).body.decode().splitlines()
+    assert "registry_mirror_cache_allowed_bytes 1e+06" in lines
+    assert "registry_mirror_cache_min_free_bytes 4096.0" in lines
+    pinned = len(image.manifest_data) + len(image.config_data) + sum(map(len, image.layers_data))
+    assert f"registry_mirror_cache_pinned_bytes {pinned}.0" in lines
 
 
 async def test_probes_are_not_counted_as_requests(mirror: Running) -> None:
