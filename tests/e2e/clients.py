@@ -1,6 +1,6 @@
-"""Real clients: dockerd, containerd, podman, skopeo, each with folders of its own and the mirror configured.
+"""Real clients: dockerd, containerd, podman, skopeo, each with its own folders and the mirror configured.
 
-The folders must have short names: a socket's path ends at 108 characters, podman's runroot at 50.
+The folders need short names: a socket's path may have 108 characters, podman's runroot 50.
 """
 
 import json
@@ -15,14 +15,14 @@ from tests.programs import program
 
 
 def complaint(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> str:
-    """What a command said when it failed; nothing when it did not."""
+    """Return the output of a command that failed, "" for one that succeeded."""
     done = attempt(command, env)
     return (done.stderr or done.stdout or "failed") if done.returncode else ""
 
 
 @dataclass(frozen=True)
 class Docker:
-    """A dockerd and the command line that talks to it."""
+    """A dockerd, and the command line that talks to it."""
 
     folder: Path
 
@@ -34,7 +34,7 @@ class Docker:
         return run([program("docker"), *arguments], self._env).stdout
 
     def try_pull(self, reference: str) -> str:
-        """What it complained of; nothing when all went well."""
+        """Pull, and return the complaint, "" for none."""
         return complaint([program("docker"), "pull", reference], self._env)
 
     @property
@@ -54,7 +54,7 @@ class Docker:
 def docker(
     folder: Path, mirrors: Sequence[str], wrapper: Sequence[str] = (), env: dict[str, str] | None = None
 ) -> Iterator[Docker]:
-    """A dockerd whose `registry-mirrors` are `mirrors`; `wrapper` is what runs it, `unshare` for instance."""
+    """Run a dockerd whose `registry-mirrors` are `mirrors`; `wrapper` is the command that runs it."""
     folder.mkdir()
     (folder / "daemon.json").write_text(json.dumps({"registry-mirrors": list(mirrors)}))
     client = Docker(folder)
@@ -87,7 +87,7 @@ class Containerd:
         assert self.try_pull(reference) == ""
 
     def try_pull(self, reference: str) -> str:
-        """What it complained of; nothing when all went well."""
+        """Pull, and return the complaint, "" for none."""
         hosts = str(self.folder / "certs.d")
         pull = ("images", "pull", "--hosts-dir", hosts, "--snapshotter", "native", reference)
         return complaint(self._command(*pull), self.env)
@@ -96,7 +96,7 @@ class Containerd:
         return [*self.wrapper, program("ctr"), "--address", self.folder / "containerd.sock", *arguments]
 
     def forget(self, reference: str) -> None:
-        """Remove the image and, at once, everything only it needed."""
+        """Remove the image and, at once, everything that no other image needs."""
         self("images", "rm", "--sync", reference)
 
 
@@ -112,7 +112,7 @@ server = "https://registry-1.docker.io"
 def containerd(
     folder: Path, mirror: str, wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> Iterator[Containerd]:
-    """A containerd that asks `mirror` for docker.io; `wrapper` is what runs `ctr`, who does the asking."""
+    """Run a containerd with `mirror` for docker.io; `wrapper` is the command that runs `ctr`, which pulls."""
     hosts = folder / "certs.d" / "docker.io"
     hosts.mkdir(parents=True)
     (hosts / "hosts.toml").write_text(HOSTS.format(url=mirror))
@@ -149,12 +149,12 @@ location = "{address}"
 insecure = true
 """
 
-# Signatures are not what is tested, and a machine may have no policy at all.
+# Signatures are not tested, and a machine may have no policy.
 POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
 
 
 class Podman:
-    """Podman with a store of its own, and the mirror in registries.conf."""
+    """Podman with its own store, and the mirror in registries.conf."""
 
     def __init__(
         self, folder: Path, address: str, wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None
@@ -173,7 +173,7 @@ class Podman:
         assert self.try_pull(reference) == ""
 
     def try_pull(self, reference: str) -> str:
-        """What it complained of; nothing when all went well."""
+        """Pull, and return the complaint, "" for none."""
         policy = str(self._folder / "policy.json")
         return complaint(self._command("pull", "--signature-policy", policy, reference), self._env)
 
@@ -184,17 +184,17 @@ class Podman:
 
 
 class Skopeo:
-    """Skopeo, by the mirror's own address."""
+    """Skopeo with the mirror's own address."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def copy(self, reference: str, to: Path) -> None:
-        """Every byte of the image, as files named by their digests."""
+        """Copy every byte of the image into files named by their digests."""
         assert self.try_copy(reference, to) == ""
 
     def try_copy(self, reference: str, to: Path) -> str:
-        """What it complained of; nothing when all went well."""
+        """Copy, and return the complaint, "" for none."""
         options = ["--insecure-policy", "copy", "--all", "--preserve-digests", "--src-tls-verify=false"]
         return complaint([program("skopeo"), *options, self._source(reference), f"dir:{to}"])
 

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: images in a storage folder, made once, and origins in front of it."""
+"""Fixtures of the end-to-end tests: images in a storage folder, made once, and origins in front of it."""
 
 import random
 import re
@@ -32,7 +32,7 @@ class Library:
     """Images in a registry's storage folder."""
 
     storage: Path
-    small: Image  # busybox and two of Debian's documents: Docker schema 2, gzip
+    small: Image  # busybox and two documents of Debian: Docker schema 2, gzip
     zstd: Image  # the same as OCI with zstd layers
     index: Image  # small for two architectures
     many: Image  # 30 layers, some of them twice, some shared with `small`
@@ -42,7 +42,7 @@ class Library:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    """Everything that is small, pushed once for all tests."""
+    """Small images, pushed once for all tests."""
     storage, folder = tmp_path_factory.mktemp("storage"), tmp_path_factory.mktemp("push")
     busybox = tar_of({"busybox": Path(program("busybox")).read_bytes()})
     documents = [tar_of({f"doc/{path.parent.name}": path.read_bytes()}) for path in _documents(27)]
@@ -67,7 +67,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 @pytest.fixture(scope="session")
 def debian(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """A whole Debian, made by debootstrap from the mirror that this machine installs from."""
+    """Debian, made by debootstrap from the package mirror that this machine installs from."""
     folder = tmp_path_factory.mktemp("debian")
     suite, mirror = _sources()
     subprocess.run(
@@ -83,7 +83,7 @@ def debian(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @pytest.fixture(scope="session")
 def giant(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """One layer of 1 GiB: noise, repeated, so that making it is not what takes the time."""
+    """Image of one layer of 1 GiB: noise, repeated, because making it all would take long."""
     folder = tmp_path_factory.mktemp("giant")
     noise = random.Random(2).randbytes(64 * 1024 * 1024)
     with (folder / "layer.tar").open("wb") as layer:
@@ -97,27 +97,27 @@ def giant(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder with a short name, for what clients put sockets into."""
+    """Temporary folder with a short name, for the sockets of clients."""
     with short_folder() as folder:
         yield folder
 
 
 @pytest.fixture
 def hub(library: Library, tmp_path: Path) -> Iterator[Origin]:
-    """The origin, at full speed."""
+    """Origin at full speed."""
     with origin(library.storage, tmp_path / "origin") as running:
         yield running
 
 
 @pytest.fixture
 def mirror(hub: Origin, tmp_path: Path) -> Iterator[Mirror]:
-    """The mirror of `hub`."""
+    """Mirror of `hub`."""
     with Mirror(tmp_path / "mirror", hub.url) as running:
         yield running
 
 
 def _documents(count: int) -> list[Path]:
-    """Some of Debian's own text files, in an order that does not change."""
+    """Return text files of Debian's own, in an order that does not change."""
     found = sorted(Path("/usr/share/doc").glob("*/copyright"))
     chosen = [path for path in found if path.is_file() and not path.is_symlink()]
     assert len(chosen) >= count, "this machine has hardly any Debian package installed"
@@ -125,7 +125,7 @@ def _documents(count: int) -> list[Path]:
 
 
 def _sources() -> tuple[str, str]:
-    """Suite and mirror as apt has them, in either of its formats."""
+    """Return suite and package mirror from apt's configuration, in either of its formats."""
     text = "\n".join(
         path.read_text()
         for path in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("debian*")))

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts a connection in the middle, so often and no more."""
+"""TCP proxy that cuts a given number of connections in the middle."""
 
 import socket
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from threading import Lock, Thread
 
 
 class Cutter:
-    """Forwards `port` to `port + 1`. The next `cuts` connections end after `after` bytes of answer."""
+    """Forwards `port` to `port + 1`. The next `cuts` connections end after `after` bytes of the response."""
 
     def __init__(self, cuts: int, after: int) -> None:
         self._left = cuts
@@ -18,7 +18,7 @@ class Cutter:
 
     @property
     def used(self) -> bool:
-        """Whether every cut was made."""
+        """Tell whether every cut was made."""
         return self._left == 0
 
     def serve(self) -> None:

@@ -1,4 +1,4 @@
-"""`registry-mirror serve` with workers, as a process of its own, in front of fakes in the test's process."""
+"""`registry-mirror serve` with workers, as processes, in front of fakes in the test's process."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ url = "{upstream}"
 
 
 class Fleet:
-    """A parent and its workers. Everything that blocks is done in a thread."""
+    """Parent and workers. Blocking calls run in threads."""
 
     def __init__(self, folder: Path, upstream: str, workers: int, server: str = "") -> None:
         self.folder = folder
@@ -48,12 +48,12 @@ class Fleet:
         self.configure(workers, server)
 
     def configure(self, workers: int, server: str = "") -> None:
-        """What it starts with, or what the next SIGHUP brings."""
+        """Write the configuration for the start, or for the next SIGHUP."""
         values = {"port": self.port, "chunk": CHUNK, "upstream": self._upstream}
         self.config.write_text(CONFIG.format(workers=workers, server=server, **values))
 
     async def start(self, before: Sequence[str] = (), descriptors: Sequence[int] = ()) -> None:
-        """`before`: what the command is run by."""
+        """Start the parent. `before` is the command that runs it; it inherits `descriptors`."""
         command = [*before, sys.executable, "-m", "mirror", "serve", "--config", str(self.config)]
         env = {**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify")}
 
@@ -70,8 +70,8 @@ class Fleet:
 
         await asyncio.to_thread(begin)
 
-    async def told(self, *states: str) -> None:
-        """Wait for these notifications to the service manager, in order."""
+    async def notified(self, *states: str) -> None:
+        """Wait for these notifications to the service manager, in this order."""
         for state in states:
             said = (await asyncio.to_thread(self._manager.recv, 200)).decode()
             assert said.startswith(state), f"{said}, not {state}:\n{await self.logged()}"
@@ -83,18 +83,19 @@ class Fleet:
         assert self._process is not None
         self._process.send_signal(number)
 
-    async def ended(self) -> int:
+    async def exit_status(self) -> int:
+        """Wait for the end of the parent."""
         assert self._process is not None
         return await asyncio.to_thread(self._process.wait, 60)
 
     async def workers(self) -> list[int]:
-        """Process ids."""
+        """Return the process ids of the workers."""
         assert self._process is not None
         path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return [int(each) for each in (await asyncio.to_thread(path.read_text)).split()]
 
     async def until(self, condition: Callable[[list[int]], bool], what: str) -> None:
-        """Wait until that is so of the workers."""
+        """Wait until `condition` holds for the workers' process ids."""
         loop = asyncio.get_running_loop()
 
         def met() -> bool:
@@ -114,7 +115,7 @@ class Fleet:
         await asyncio.to_thread(wait_until, lambda: not accepting(), "the old workers accept no more")
 
     async def connect(self, worker: int) -> Wire:
-        """A connection that this worker has: no other one runs while it is made."""
+        """Connect to this worker: the others are stopped meanwhile."""
         others = [each for each in await self.workers() if each != worker]
         for each in others:
             os.kill(each, signal.SIGSTOP)
@@ -128,7 +129,7 @@ class Fleet:
         return wire
 
     async def filling(self, digest: Digest) -> int:
-        """The process that has the lock."""
+        """Return the process that holds the lock of the blob's partial."""
 
         def look() -> int:
             inode = os.stat(self.cache / "partial" / f"{digest.algorithm}-{digest.encoded}.map").st_ino
@@ -138,7 +139,7 @@ class Fleet:
         return await asyncio.to_thread(look)
 
     async def metric(self, line: str, wire: Wire | None = None) -> float:
-        """The value of the metric whose name and labels are `line`, as who has the connection tells it."""
+        """Return the metric with the name and labels `line`, from the worker at the end of `wire`."""
         if wire is None:
             body = (await get(self.address, "/metrics")).body
         else:
@@ -151,10 +152,10 @@ class Fleet:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
-                await self.ended()
+                await self.exit_status()
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                await self.ended()
+                await self.exit_status()
         self._manager.close()
 
 
@@ -168,11 +169,11 @@ def _descriptors(pid: int) -> Iterator[str]:
 
 @asynccontextmanager
 async def fleet(folder: Path, upstream: str, workers: int, server: str = "") -> AsyncIterator[Fleet]:
-    """A fleet that is ready."""
+    """Run a fleet, ready."""
     running = await asyncio.to_thread(Fleet, folder, upstream, workers, server)
     try:
         await running.start()
-        await running.told("READY=1")
+        await running.notified("READY=1")
         yield running
     except BaseException:
         print(await running.logged())

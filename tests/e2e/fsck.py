@@ -1,4 +1,4 @@
-"""Whether a cache folder is what the mirror says of it, without asking the mirror (invariants 1 and 8)."""
+"""Check of a cache folder against the mirror's promises, without asking the mirror (invariants 1 and 8)."""
 
 import hashlib
 from pathlib import Path
@@ -7,14 +7,14 @@ from mirror.store.blobs.blobs import BlobStore
 
 
 def wrong_files(cache: Path) -> list[str]:
-    """Files of the blob store that do not hash to their names."""
+    """Return the files of the blob store that do not hash to their names."""
     return [str(path) for path in (cache / "blobs" / "sha256").glob("*/*") if _hash(path) != _named(path)]
 
 
 def disorder(cache: Path, *, killed: bool) -> list[str]:
-    """What the books say against the files; for a mirror that is stopped.
+    """Return where the index and the files disagree, for a mirror that is stopped.
 
-    `killed`: it was, and may have left files without an entry (invariant 10), as long as they are not wrong.
+    A mirror that was `killed` may have left files without an entry (invariant 10), if they are right.
     """
     blobs = BlobStore(cache / "blobs", cache / "quarantine")
     try:

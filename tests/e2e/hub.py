@@ -1,4 +1,4 @@
-"""registry-1.docker.io itself, as clients find it that know of no mirror, or that have tried all of them."""
+"""registry-1.docker.io itself, for clients without a mirror, or after all their mirrors have failed."""
 
 import os
 import ssl
@@ -16,7 +16,7 @@ from tests.programs import program
 class RealHub:
     """TLS in front of an origin. While `process` is stopped, connections are refused.
 
-    `wrapper` and `env` are what a program must be run with to find it under its name, and to trust it.
+    A program that runs with `wrapper` and `env` finds the registry under its name, and trusts it.
     """
 
     wrapper: tuple[str, ...]
@@ -25,8 +25,8 @@ class RealHub:
 
 
 @contextmanager
-def the_real_hub(hub: Origin, folder: Path) -> Iterator[RealHub]:
-    """nginx in front of `hub`, on an address of loopback that no other test run has; started."""
+def real_hub(hub: Origin, folder: Path) -> Iterator[RealHub]:
+    """Run nginx in front of `hub`, on an address of loopback that no other test run uses."""
     folder.mkdir()
     authority = Authority(folder, "registry-1.docker.io")
     address = f"127.53.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
@@ -54,6 +54,6 @@ def the_real_hub(hub: Origin, folder: Path) -> Iterator[RealHub]:
 
 
 def mounted(files: dict[Path, str]) -> tuple[str, ...]:
-    """What runs a program that sees these files in the places of others."""
+    """Return the command that runs a program for which these files lie in the places of others."""
     mounts = "".join(f"mount --bind {file} {place} && " for file, place in files.items())
     return (program("unshare"), "--mount", "sh", "-c", f'{mounts}exec "$@"', "sh")

@@ -1,4 +1,4 @@
-"""Images made of Debian's own files, pushed by plain HTTP; what was pushed is remembered for comparison."""
+"""Images made of Debian's own files and pushed by plain HTTP, with their digests for comparison."""
 
 import gzip
 import hashlib
@@ -36,7 +36,7 @@ def digest_of(data: bytes) -> str:
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
-    """A layer: these files, executable, with nothing in it that changes from run to run."""
+    """Return a layer of these files, executable, the same in each run."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, data in files.items():
@@ -48,7 +48,7 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 
 @dataclass(frozen=True)
 class Image:
-    """What was pushed. `blobs` are the config and the layers, each digest once."""
+    """Pushed image. `blobs` are the config and the layers, each digest once."""
 
     name: str
     tag: str
@@ -63,13 +63,13 @@ class Image:
 
 @dataclass
 class Pusher:
-    """Pushes to a registry that asks nobody for a password."""
+    """Client that pushes to a registry without a password."""
 
     url: str
     _pushed: set[tuple[str, str]] = field(default_factory=set)
 
     def blob(self, repository: str, data: bytes) -> str:
-        """The digest of a blob that is now there."""
+        """Push a blob and return its digest."""
         digest = digest_of(data)
         if (repository, digest) not in self._pushed:
             self._upload(repository, digest, data, len(data))
@@ -77,7 +77,7 @@ class Pusher:
         return digest
 
     def file(self, repository: str, path: Path) -> tuple[str, int]:
-        """Digest and size of a file, pushed without ever being in memory."""
+        """Push a file without loading it into memory; return digest and size."""
         with path.open("rb") as file:
             digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
             file.seek(0)
@@ -105,7 +105,7 @@ class Pusher:
 def push_image(
     to: Pusher, reference: str, layers: Sequence[bytes], compress: Compress = gzipped, docker: bool = True
 ) -> Image:
-    """An image of these layers (uncompressed tars), as Docker schema 2 or as OCI."""
+    """Push an image of these layers (uncompressed tars), as Docker schema 2 or as OCI."""
     name, _, tag = reference.partition(":")
     suffix = "+zstd" if compress is zstandarded else "+gzip"
     diff_ids = [digest_of(layer) for layer in layers]
@@ -118,7 +118,7 @@ def push_image(
 
 
 def push_big(to: Pusher, reference: str, layer: Path) -> Image:
-    """An OCI image of one uncompressed layer, a file that is too large for memory."""
+    """Push an OCI image of one uncompressed layer, a file that is too large for memory."""
     name, _, tag = reference.partition(":")
     digest, size = to.file(name, layer)
     descriptor = {"mediaType": OCI_LAYER, "size": size, "digest": digest}
@@ -126,7 +126,7 @@ def push_big(to: Pusher, reference: str, layer: Path) -> Image:
 
 
 def push_index(to: Pusher, reference: str, images: dict[str, Image]) -> Image:
-    """A multi-platform index; `images` by architecture."""
+    """Push a multi-platform index; `images` by architecture."""
     name, _, tag = reference.partition(":")
     entries = [
         {
@@ -143,7 +143,7 @@ def push_index(to: Pusher, reference: str, images: dict[str, Image]) -> Image:
 
 
 def push_chart(to: Pusher, reference: str, chart: bytes) -> Image:
-    """A Helm chart, as `helm push` lays it out."""
+    """Push a Helm chart, with the layout of `helm push`."""
     name, _, tag = reference.partition(":")
     config = json.dumps({"name": "chart", "version": "1.0.0", "apiVersion": "v2"}).encode()
     layer = _descriptor(to, name, gzipped(chart), "application/vnd.cncf.helm.chart.content.v1.tar+gzip")

@@ -1,4 +1,4 @@
-"""An origin in a network of its own, with a proxy in front of all its parts that breaks what it is told to.
+"""Origin in its own network, with a proxy in front of all its parts that injects faults on command.
 
 mirror -> cable -> namespace: proxy -> docker-registry, nginx; and back over the cable, the token server
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.e2e import faulty
-from tests.e2e.faulty import Fault, Passage
+from tests.e2e import fault_proxy
+from tests.e2e.fault_proxy import Fault, Passage
 from tests.e2e.netns import Namespace, namespace
 from tests.e2e.origin import NGINX, Authority, registry_config, token_server
 from tests.e2e.processes import Process, listens
@@ -22,15 +22,15 @@ from tests.programs import program
 
 # Ports in the namespace, which has no others.
 REGISTRY, CDN, TOKENS = 5000, 5001, 5002
-BEHIND = 1000  # the program behind a door is at its port and this
+BEHIND = 1000  # offset from a door's port to that of the program behind it
 
-# The origin by name, for mirrors that are to find it by DNS.
+# Name of the origin, for mirrors that find it by DNS.
 NAME = "registry.lab"
 
 
 @dataclass(frozen=True)
 class Lab:
-    """What can go wrong with this origin, and what has passed."""
+    """Origin whose network and answers can be broken, and which records its requests."""
 
     net: Namespace
     control: Path
@@ -41,11 +41,11 @@ class Lab:
 
     @property
     def named(self) -> str:
-        """The same by its name, which /etc/hosts must have."""
+        """URL with the origin's name, which /etc/hosts must have."""
         return f"http://{NAME}:{REGISTRY}"
 
     def break_(self, *faults: Fault) -> None:
-        """These faults, and no others, from now on."""
+        """Inject these faults, and no others, from now on."""
         self._tell(faults=[asdict(fault) for fault in faults])
 
     def hang_up(self) -> None:
@@ -53,16 +53,16 @@ class Lab:
         self._tell(hang_up=True)
 
     def heal(self) -> None:
-        """All is well again."""
+        """Remove all faults."""
         self.net.heal()
         self.break_()
 
     def passages(self, since: int = 0) -> list[Passage]:
-        """What was asked since passage number `since`, and what became of it."""
+        """Return the requests since number `since`, with their fate."""
         return [Passage(**each) for each in self._tell(since=since)]
 
     def count(self) -> int:
-        """How many requests have come so far."""
+        """Return the number of requests so far."""
         return len(self.passages())
 
     def _tell(self, **order: object) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ class Lab:
 
 @contextmanager
 def lab(storage: Path, folder: Path) -> Iterator[Lab]:
-    """An origin of what is in `storage`. `folder` needs a short name: there is a socket in it."""
+    """Run an origin of the images in `storage`. `folder` needs a short name: it holds a socket."""
     folder.mkdir()
     authority = Authority(folder, "tokens")
     with ExitStack() as stack:
@@ -95,8 +95,8 @@ def lab(storage: Path, folder: Path) -> Iterator[Lab]:
             f"cdn={CDN}:{net.there}:{CDN + BEHIND}",
             f"tokens={TOKENS}:{tokens.netloc}",
         ]
-        # -P: the folder of these modules is not where the standard library is looked for.
-        proxy: list[str | Path] = [sys.executable, "-P", str(faulty.__file__), folder / "ctl", net.there]
+        # -P: modules of this folder do not hide those of the standard library.
+        proxy: list[str | Path] = [sys.executable, "-P", str(fault_proxy.__file__), folder / "ctl", net.there]
         programs: dict[int, list[str | Path]] = {
             REGISTRY + BEHIND: [program("docker-registry"), "serve", folder / "registry.yml"],
             CDN + BEHIND: [program("nginx"), "-c", folder / "nginx.conf", "-g", "user root;"],

@@ -1,4 +1,4 @@
-"""The mirror as its users run it: a process, its flags, its own probes."""
+"""Mirror as its users run it: a process, its flags, its own probes."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from tests.e2e.processes import Process, free_port
 class Mirror(Process):
     """`registry-mirror serve` in front of an origin; may be killed and started again.
 
-    `wrapper` is what runs it, `unshare` for instance.
+    `wrapper` is the command that runs it, `unshare` for instance.
     """
 
     def __init__(
@@ -39,19 +39,19 @@ class Mirror(Process):
         super().__init__(command, folder / "mirror.log", self._is_ready, env)
 
     def metric(self, line: str) -> float:
-        """The value of a metric by name and labels; 0 when it was never counted."""
+        """Return a metric by name and labels; 0 when it was never counted."""
         text = urllib.request.urlopen(f"{self.url}/metrics").read().decode()
         values = [each.rpartition(" ")[2] for each in text.splitlines() if each.startswith(f"{line} ")]
         return float(values[0]) if values else 0.0
 
     def lines(self, repository: str) -> list[dict[str, Any]]:
-        """What its log says about a repository."""
+        """Return the log lines about a repository."""
         text = self.log.read_text(errors="replace")
         lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         return [line for line in lines if str(line.get("repository", "")).endswith(repository)]
 
     def received(self) -> float:
-        """Bytes received from the upstream since the start."""
+        """Return the bytes received from the upstream since the start."""
         return self.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}')
 
     def _is_ready(self) -> bool:

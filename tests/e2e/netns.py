@@ -1,4 +1,4 @@
-"""A network namespace for the origin, a cable to it, and a firewall in it."""
+"""Network namespace for the origin, with a cable to it and a firewall in it."""
 
 import os
 from collections.abc import Iterator
@@ -10,14 +10,15 @@ from tests.e2e.processes import attempt, run
 from tests.leftovers import RUN
 from tests.programs import program
 
-# For tests of networks (RFC 2544), so in nobody's way; four addresses for each process that tests.
+# Reserved for tests of networks (RFC 2544); four addresses for each test process.
 NETWORKS = ip_address("198.18.0.0")
 
 
 @dataclass(frozen=True)
 class Namespace:
-    """`here` is the address of this end of the cable, `there` that of the end in the namespace;
-    `device` is what the cable is plugged into there.
+    """A namespace: `here` is the address of this end of the cable, `there` that of the end inside.
+
+    `device` is the network device inside.
     """
 
     name: str
@@ -27,20 +28,20 @@ class Namespace:
 
     @property
     def enter(self) -> tuple[str, ...]:
-        """What runs a program in there."""
+        """Command that runs a program inside."""
         return (program("ip"), "netns", "exec", self.name)
 
     def refuse(self) -> None:
-        """Whatever comes is answered with a reset."""
+        """Answer every connection with a reset."""
         self._filter("INPUT", "-i", self.device, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
 
     def swallow(self) -> None:
-        """A black hole: whatever comes, and whatever is to leave, is dropped."""
+        """Drop every packet, in both directions: a black hole."""
         self._filter("INPUT", "-i", self.device, "-j", "DROP")
         self._filter("OUTPUT", "-o", self.device, "-j", "DROP")
 
     def unplug(self) -> None:
-        """Take out the cable, at its other end: here it still is the way to there, and leads nowhere."""
+        """Pull the cable out at its other end: the route from here stays, and leads nowhere."""
         run([program("ip"), "-n", self.name, "link", "set", self.device, "down"])
 
     def heal(self) -> None:
@@ -52,7 +53,7 @@ class Namespace:
 
 @contextmanager
 def namespace() -> Iterator[Namespace]:
-    """A namespace that can be reached from here, and is gone afterwards with all that is in it."""
+    """Make a namespace that can be reached from here, and remove it afterwards with everything in it."""
     pid = os.getpid()
     base = NETWORKS + 4 * (pid % 16384)
     name, device = RUN, f"o{pid}"
@@ -68,6 +69,6 @@ def namespace() -> Iterator[Namespace]:
         run([ip, "-n", name, "link", "set", "lo", "up"])
         yield net
     finally:
-        # At once, and the next cable can have the name: with the namespace it would go some time later.
+        # The cable would go with the namespace, but some time later, and the next one needs its name.
         attempt([ip, "link", "delete", f"m{pid}"])
         run([ip, "netns", "delete", name])

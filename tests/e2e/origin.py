@@ -1,4 +1,4 @@
-"""An origin like Docker Hub: Debian's docker-registry with tokens, its blobs by redirect from nginx.
+"""Origin like Docker Hub: Debian's docker-registry with tokens, its blobs by redirect from nginx.
 
 client -> docker-registry (401) -> token server (JWT) -> docker-registry (307) -> nginx, the CDN
 """
@@ -29,7 +29,7 @@ from tests.programs import program
 REGISTRY_LINE = re.compile(r'"(GET|HEAD) (/v2/\S*) HTTP/1\.[01]" (\d+) ')
 CDN_LINE = re.compile(r"^(\S+) /docker/registry/v2/blobs/sha256/../([0-9a-f]{64})/data (\d+) (\d+) (\S+)$")
 
-# Small buffers, so that what nginx has sent is what a client has received, but for some sockets' worth.
+# Without large buffers: bytes that nginx has sent are received, but for the sockets' buffers.
 NGINX = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -48,7 +48,7 @@ http {{
 
 
 class Authority:
-    """A key with a certificate of its own: the issuer of tokens, and of a server's TLS."""
+    """Key with a self-signed certificate: issuer of tokens, and of a server's TLS."""
 
     def __init__(self, folder: Path, *names: str) -> None:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -79,7 +79,7 @@ class Authority:
         )
 
     def token(self, claims: dict[str, object]) -> str:
-        """A JWT as distribution verifies it: RS256, the certificate in x5c."""
+        """Return a JWT as distribution verifies it: RS256, the certificate in x5c."""
         header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(self._der).decode()]}
         signed = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
         signature = self._key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
@@ -92,7 +92,7 @@ def _encoded(data: bytes) -> str:
 
 @contextmanager
 def token_server(authority: Authority, host: str = "127.0.0.1") -> Iterator[str]:
-    """The URL of a server that gives everybody a token to pull what is asked for."""
+    """Run a server that gives every client a token for the requested scopes; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -133,7 +133,7 @@ def _claims(query: dict[str, list[str]]) -> dict[str, object]:
 
 @dataclass
 class Origin:
-    """Where it listens, and what it was asked."""
+    """Running origin, and its logs."""
 
     url: str
     folder: Path
@@ -142,36 +142,36 @@ class Origin:
     cdn: Process
 
     def requests(self) -> list[tuple[str, str, int]]:
-        """Method, path and status of every request that the registry answered."""
+        """Return method, path and status of every request that the registry answered."""
         text = (self.folder / "registry.log").read_text()
         return [(m[1], m[2], int(m[3])) for m in REGISTRY_LINE.finditer(text)]
 
     def downloads(self) -> list[tuple[str, int, str]]:
-        """Digest, bytes sent and Range (`-` for none) of every GET of a blob at the CDN."""
+        """Return digest, bytes sent and Range (`-` for none) of every GET of a blob at the CDN."""
         lines = (CDN_LINE.match(line) for line in (self.folder / "cdn.log").read_text().splitlines())
         return [(f"sha256:{m[2]}", int(m[4]), m[5]) for m in lines if m and m[1] == "GET"]
 
     def counts(self) -> dict[str, float]:
-        """How often each blob was downloaded: bytes sent, in whatever ranges, by its size."""
+        """Return how often each blob was downloaded: bytes sent, over all ranges, divided by its size."""
         sent: Counter[str] = Counter()
         for digest, count, _ in self.downloads():
             sent[digest] += count
         return {digest: count / self.size(digest) for digest, count in sent.items()}
 
     def size(self, digest: str) -> int:
-        """Of a blob, in bytes."""
+        """Return the size of a blob in bytes."""
         encoded = digest.removeprefix("sha256:")
         path = self.storage / "docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
         return path.stat().st_size
 
     def mark(self) -> tuple[int, int]:
-        """Something that is equal as long as nobody asks for anything."""
+        """Return the numbers of requests, which are equal as long as no client asks for anything."""
         return len(self.requests()), len(self.downloads())
 
 
 @contextmanager
 def unprotected(storage: Path, folder: Path) -> Iterator[str]:
-    """A registry on the same storage that takes pushes."""
+    """Run a registry on the same storage that takes pushes; yield its URL."""
     port = free_port()
     config = folder / "push.yml"
     config.write_text(
@@ -190,10 +190,10 @@ def unprotected(storage: Path, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None) -> Iterator[Origin]:
-    """The origin of what is in `storage`.
+    """Run the origin of the images in `storage`.
 
     `limit`: nginx directives for the CDN, such as `limit_rate 4m;`. `cdn`: the port that redirects lead to,
-    where that is not nginx itself but something in front of it; nginx is then one port above.
+    if that is a proxy in front of nginx; nginx is then one port above.
     """
     folder.mkdir()
     authority = Authority(folder, "tokens")
@@ -210,7 +210,7 @@ def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None)
         )
         (folder / "nginx.conf").write_text(nginx_config)
         (folder / "cdn.log").touch()
-        # nginx's workers are another user, who must be able to read what the registry wrote.
+        # `user root`: nginx's workers must be able to read the files that the registry wrote.
         serve: list[str | Path] = [program("docker-registry"), "serve", folder / "registry.yml"]
         static: list[str | Path] = [program("nginx"), "-c", folder / "nginx.conf", "-g", "user root;"]
         registry = Process(
@@ -231,7 +231,7 @@ def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None)
 def registry_config(
     storage: Path, address: str, redirect: str, tokens: tuple[str, Authority]
 ) -> dict[str, object]:
-    """Of a registry at `address` whose blobs are at `redirect`; `tokens`: their realm and who signs them."""
+    """Configuration of a registry at `address` whose blobs are at `redirect`; `tokens`: realm and issuer."""
     realm, authority = tokens
     token = {
         "realm": realm,

@@ -1,4 +1,4 @@
-"""Programs that run beside a test: started, waited for, ended by their own pid."""
+"""Programs that run beside a test: started, awaited, ended by their own pid."""
 
 import os
 import select
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# How long a program may take to start or to stop, in seconds; far more than any of them needs.
+# Limit, in seconds, for the start and the stop of a program; far more than any program needs.
 PATIENCE = 60.0
 
 
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-    """Poll what another process does. AssertionError naming `what` when it does not come true."""
+    """Poll until `condition` is true: other processes give no event. AssertionError names `what`."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
@@ -38,7 +38,7 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def await_end(pid: int) -> None:
-    """Wait for the end of a process that need not be a child. AssertionError when it stays."""
+    """Wait for the end of a process, child or not. AssertionError when it stays."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -52,7 +52,7 @@ def await_end(pid: int) -> None:
 def run(
     command: Sequence[str | Path], env: Mapping[str, str] | None = None, seconds: float = 180
 ) -> subprocess.CompletedProcess[str]:
-    """The finished process. AssertionError with all it said when it failed."""
+    """Run a program to its end. AssertionError with its output when it fails."""
     done = attempt(command, env, seconds)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done

@@ -1,4 +1,4 @@
-"""A mirror between an origin that fails on command and three clients with another place to go, or none."""
+"""Mirror between an origin that fails on command and three clients with another place to go, or none."""
 
 import gzip
 import itertools
@@ -8,16 +8,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.bench import Client, bench
+from tests.e2e.all_clients import Client, all_clients
 from tests.e2e.clients import Skopeo
-from tests.e2e.hub import RealHub, mounted, the_real_hub
+from tests.e2e.hub import RealHub, mounted, real_hub
 from tests.e2e.images import Image, Pusher, push_image, tar_of
 from tests.e2e.lab import NAME, Lab, lab
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Origin, origin, unprotected
 
-# Short, so that the suite is: an upstream is given up after CONNECT or READ seconds of silence, three times,
-# and a client has its answer after HEADERS, or after FALLBACK where there is something to fall back on.
+# Short, for a short suite: the mirror gives up an upstream after CONNECT or READ seconds of silence, three
+# times, and a client has its answer after HEADERS, or after FALLBACK if there is a stale one.
 CONNECT, READ, HEADERS, FALLBACK = 1, 1.5, 4, 1
 
 CONFIG = f"""
@@ -41,14 +41,14 @@ read_timeout = {READ}
 
 
 @dataclass
-class Shelf:
-    """Makes images that nobody has pulled yet."""
+class ImageFactory:
+    """Maker of images that no client has pulled yet."""
 
     to: Pusher
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def image(self, size: int) -> Image:
-        """One layer of `size` bytes and a bit, that does not get smaller when it is compressed."""
+        """Push an image of one layer, a little over `size` bytes, which compression does not shrink."""
         number = next(self._numbers)
         noise = tar_of({"noise": random.Random(number).randbytes(size)})
         return push_image(self.to, f"library/f{number}:1", [noise], _stored)
@@ -60,33 +60,33 @@ def _stored(data: bytes) -> bytes:
 
 @dataclass
 class Scene:
-    """All of it. `next` is what answers as Docker Hub, while `hub` runs."""
+    """Mirror, origin, clients. `next` answers as Docker Hub, while `hub` runs."""
 
     folder: Path
-    shelf: Shelf
+    images: ImageFactory
     lab: Lab
     next: Origin
     hub: RealHub
     mirror: Mirror
     clients: dict[str, Client]
-    names: tuple[str, ...]  # what runs a program that finds the origin by its name
+    names: tuple[str, ...]  # command that runs a program which finds the origin by its name
 
     def prime(self, image: Image) -> None:
-        """The mirror has the image afterwards."""
+        """Have the mirror cache the image."""
         folder = self.folder / f"primed-{image.name.rpartition('/')[2]}"
         Skopeo(self.mirror.address).copy(image.reference, folder)
 
     def configure(self, fresh: int) -> None:
-        """The mirror's file; `fresh` as in `tags.fresh`: with 0 each pull asks the upstream."""
+        """Write the mirror's configuration; `fresh` is `tags.fresh`: with 0 each pull asks the upstream."""
         (self.folder / "mirror.toml").write_text(CONFIG.format(url=self.lab.named, fresh=fresh))
 
     def resolve(self, known: bool) -> None:
-        """Whether the origin's name is in /etc/hosts; the name server in its network knows no name."""
+        """Put the origin's name into /etc/hosts, or remove it: its name server knows no name."""
         line = f"{self.lab.net.there} {NAME}\n" if known else ""
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{line}")
 
     def open_next(self, is_open: bool) -> None:
-        """Whether Docker Hub itself answers, or refuses connections."""
+        """Have Docker Hub itself answer, or refuse connections."""
         if is_open != self.hub.process.running:
             if is_open:
                 self.hub.process.start()
@@ -97,7 +97,7 @@ class Scene:
         return any(f"/{image.name}/" in path for _, path, _ in self.next.requests())
 
     def waits(self, image: Image) -> list[float]:
-        """Seconds to the head of each of the mirror's answers about the image's manifest, longest first."""
+        """Return the seconds to the head of each response about the image's manifest, longest first."""
         lines = self.mirror.lines(image.name)
         waits = [line["first_byte_ms"] / 1000 for line in lines if line.get("kind") == "manifest"]
         return sorted(waits, reverse=True)
@@ -105,18 +105,18 @@ class Scene:
 
 @contextmanager
 def scene(folder: Path) -> Iterator[Scene]:
-    """Everything but the mirror is running; `folder` needs a short name."""
+    """Run everything but the mirror; `folder` needs a short name."""
     storage, push = folder / "storage", folder / "push"
     push.mkdir()
     with ExitStack() as stack:
         to = Pusher(stack.enter_context(unprotected(storage, push)))
         broken = stack.enter_context(lab(storage, folder / "lab"))
         whole = stack.enter_context(origin(storage, folder / "next"))
-        hub = stack.enter_context(the_real_hub(whole, folder / "hub"))
+        hub = stack.enter_context(real_hub(whole, folder / "hub"))
         (folder / "resolv").write_text(f"nameserver {broken.net.there}\n")
         (folder / "hosts").touch()
         names = mounted({folder / "hosts": "/etc/hosts", folder / "resolv": "/etc/resolv.conf"})
         flags = ("--config", folder / "mirror.toml")
         mirror = Mirror(folder / "mirror", broken.named, *flags, wrapper=names)
-        clients = stack.enter_context(bench(folder, mirror.address, hub))
-        yield Scene(folder, Shelf(to), broken, whole, hub, mirror, clients, names)
+        clients = stack.enter_context(all_clients(folder, mirror.address, hub))
+        yield Scene(folder, ImageFactory(to), broken, whole, hub, mirror, clients, names)

@@ -1,6 +1,6 @@
-"""Every fault of an origin, and what Docker, containerd and Podman see of it: DESIGN.md's failure table.
+"""Faults of an origin as Docker, containerd and Podman see them (failure table of docs/architecture.md).
 
-`--faults-table FILE` writes the table as this run has measured it; `-` is the terminal.
+`--faults-table FILE` writes the table that this run has measured; `-` is the terminal.
 """
 
 import time
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bench import FAILED, PULLED, PULLED_NEXT, WRONG, Client, pull_all
-from tests.e2e.faulty import Fault
+from tests.e2e.all_clients import FAILED, PULLED, PULLED_NEXT, WRONG, Client, pull_all
+from tests.e2e.fault_proxy import Fault
+from tests.e2e.faults import DEAD, HEALED, MIDDLE, corrupt_once
 from tests.e2e.fsck import disorder, wrong_files
 from tests.e2e.images import Image
 from tests.e2e.lab import NAME, REGISTRY
 from tests.e2e.processes import wait_until
 from tests.e2e.report import REPORT, Report, Seen
 from tests.e2e.scene import CONNECT, FALLBACK, HEADERS, Scene, scene
-from tests.e2e.troubles import DEAD, HEALED, MIDDLE, corrupt_once
 from tests.leftovers import short_folder
 
 pytestmark = [
@@ -38,13 +38,13 @@ ALL = ("docker", "containerd", "podman")
 
 UP = f'registry_mirror_source_up{{source="{NAME}:{REGISTRY}",upstream="docker.io"}}'
 
-# Seconds that a client itself may need for a pull, on a busy machine; most of them need one.
+# Seconds that a client itself may need for a pull on a busy machine; most clients need one.
 OWN = 30.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """`within` seconds each client sees `expected`."""
+    """One fault: each client sees `expected` within `within` seconds."""
 
     fault: str
     cache: str
@@ -61,26 +61,26 @@ Inflict = Callable[[Scene, Sequence[Image]], None]
 
 
 def no_such_name(scene: Scene, images: Sequence[Image]) -> None:
-    """The name is gone, and so is what was known of it."""
+    """Remove the name, and restart the mirror, which may know the address."""
     scene.resolve(known=False)
     scene.mirror.kill()
     scene.mirror.start()
 
 
 def no_name_server(scene: Scene, images: Sequence[Image]) -> None:
-    """The same, and the name server says nothing."""
+    """Remove the name, and silence the name server."""
     scene.lab.net.swallow()
     no_such_name(scene, images)
 
 
 def no_network(scene: Scene, images: Sequence[Image]) -> None:
-    """A black hole, into which the mirror starts."""
+    """Start the mirror into a black hole."""
     scene.lab.net.swallow()
     scene.mirror.kill()
     scene.mirror.start()
 
 
-# What is about more than the origin.
+# Faults around the origin.
 AROUND: dict[str, Inflict] = {
     "black hole, mirror restarted": no_network,
     "no such name in DNS": no_such_name,
@@ -91,16 +91,16 @@ SLOW = {"black hole", "black hole, mirror restarted", "accepts, never answers", 
 SLOW_TWINS = {"black hole, mirror restarted", "DNS never answers"}
 
 
-def told(fault: str) -> float:
-    """Seconds within which a client without anything cached knows that it must look elsewhere."""
+def answered_within(fault: str) -> float:
+    """Return the seconds within which a client on a cold cache is told to look elsewhere."""
     return HEADERS + 3 * FALLBACK if fault in SLOW else 3
 
 
 CASES = [
-    *(Case(fault, COLD, OPEN, PULLED_NEXT, OWN + told(fault)) for fault in UNAVAILABLE),
-    # Podman goes on asking for half a minute when there is nowhere else to go: not for what is much the same.
+    *(Case(fault, COLD, OPEN, PULLED_NEXT, OWN + answered_within(fault)) for fault in UNAVAILABLE),
+    # Podman asks for half a minute when there is nowhere else to go: near-twins of other faults are left out.
     *(
-        Case(fault, COLD, NONE, FAILED, OWN + 4 * told(fault))
+        Case(fault, COLD, NONE, FAILED, OWN + 4 * answered_within(fault))
         for fault in UNAVAILABLE
         if fault not in SLOW_TWINS
     ),
@@ -112,7 +112,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Scene]:
-    """Origins and clients, started once. When all is over, nothing in the cache is wrong."""
+    """Origins and clients, started once. At the end nothing in the cache is wrong."""
     with short_folder() as folder, scene(folder) as made:
         yield made
         assert wrong_files(made.mirror.cache) == []
@@ -121,7 +121,7 @@ def stage() -> Iterator[Scene]:
 
 @pytest.fixture
 def running(stage: Scene) -> Iterator[Scene]:
-    """With a mirror that knows of no trouble, and all is well."""
+    """Healthy scene, with a mirror that has seen no fault."""
     stage.resolve(known=True)
     if not stage.mirror.running:
         stage.configure(fresh=0)
@@ -140,7 +140,7 @@ def report(request: pytest.FixtureRequest) -> Report:
 def pulled(
     scene: Scene, images: dict[Client, Image], row: tuple[str, str, str], report: Report
 ) -> list[Seen]:
-    """What all of them saw; noted in the report, and never wrong, whatever else it is."""
+    """Pull with all clients and report what each saw: whatever happens, never a wrong image."""
     seen = []
     for name, pull in pull_all(images).items():
         each = pull.seen(scene.asked_next(pull.image))
@@ -153,9 +153,9 @@ def pulled(
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_fault(case: Case, running: Scene, report: Report) -> None:
-    """What is cached is served, what can be healed is healed, and otherwise clients go on at once."""
+    """Cached images are served, faults are healed if possible, and otherwise clients go on at once."""
     size = LARGE if case.fault in HEALED and case.cache == COLD else SMALL
-    images = {running.clients[name]: running.shelf.image(size) for name in case.clients}
+    images = {running.clients[name]: running.images.image(size) for name in case.clients}
     if case.cache == CACHED:
         for image in images.values():
             running.prime(image)
@@ -167,7 +167,7 @@ def test_fault(case: Case, running: Scene, report: Report) -> None:
     seen = pulled(running, images, (case.fault, case.cache, case.next), report)
     assert {each.outcome for each in seen} == {case.expected}
     assert max(each.seconds for each in seen) < case.within
-    # What a client waits for the mirror, without what it takes itself.
+    # The time that the mirror takes, without the client's own.
     deadline = FALLBACK if case.cache == CACHED else HEADERS
     for image in images.values():
         longest, *others = [*running.waits(image), 0.0]
@@ -177,8 +177,8 @@ def test_fault(case: Case, running: Scene, report: Report) -> None:
 
 @pytest.mark.parametrize("size", [2_000_000, LARGE])
 def test_wrong_bytes(size: int, running: Scene, report: Report) -> None:
-    """Once a byte is wrong: nobody keeps a wrong image, and whoever pulls again has the right one."""
-    images = {client: running.shelf.image(size) for client in running.clients.values()}
+    """One byte is wrong, once: no client keeps a wrong image, and the next pull brings the right one."""
+    images = {client: running.images.image(size) for client in running.clients.values()}
     running.open_next(False)
     corrupt_once(running.lab, list(images.values()))
     name = f"one wrong byte in {size // 1_000_000} MB, once"
@@ -187,16 +187,16 @@ def test_wrong_bytes(size: int, running: Scene, report: Report) -> None:
     assert {each.outcome for each in again} == {PULLED}
 
 
-def test_an_origin_that_lies(running: Scene, report: Report) -> None:
-    """Every layer always wrong: each client has the right image all the same, from the next."""
-    images = {client: running.shelf.image(2_000_000) for client in running.clients.values()}
+def test_wrong_bytes_always(running: Scene, report: Report) -> None:
+    """Every layer is always wrong: each client has the right image all the same, from the next endpoint."""
+    images = {client: running.images.image(2_000_000) for client in running.clients.values()}
     running.open_next(True)
     running.lab.break_(Fault("corrupt", at=MIDDLE, door="cdn"))
     pulled(running, images, ("always a wrong byte", COLD, OPEN), report)
 
 
 def asked(scene: Scene, image: Image) -> tuple[int, float]:
-    """Status and seconds of the mirror's answer to a HEAD for the image's tag."""
+    """Ask the mirror with a HEAD for the image's tag; return status and seconds."""
     url = f"{scene.mirror.url}/v2/{image.name}/manifests/{image.tag}"
     began = time.monotonic()
     try:
@@ -208,9 +208,9 @@ def asked(scene: Scene, image: Image) -> tuple[int, float]:
     return status, time.monotonic() - began
 
 
-def test_nobody_waits_for_what_the_last_one_waited_for(running: Scene) -> None:
-    """A black hole costs the first client its time, and the next one none; once healed, it is found again."""
-    images = [running.shelf.image(SMALL) for _ in range(3)]
+def test_breaker_spares_the_next_client_the_wait(running: Scene) -> None:
+    """A black hole costs one client its time and the next client none; once healed, it is used again."""
+    images = [running.images.image(SMALL) for _ in range(3)]
     running.lab.net.swallow()
     first, second = asked(running, images[0]), asked(running, images[1])
     assert (first[0], second[0]) == (404, 404)
@@ -222,7 +222,7 @@ def test_nobody_waits_for_what_the_last_one_waited_for(running: Scene) -> None:
 
 @pytest.fixture
 def clock(stage: Scene) -> Iterator[Path]:
-    """What the mirror's wall clock is ahead, in libfaketime's words; behind it, monotonic time goes on."""
+    """File with the offset of the mirror's wall clock, for libfaketime; monotonic time is not faked."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     path, before = stage.folder / "clock", stage.mirror.env
     path.write_text("+0d")
@@ -236,12 +236,12 @@ def clock(stage: Scene) -> Iterator[Path]:
 @pytest.mark.needs("faketime")
 @pytest.mark.parametrize("works", [True, False], ids=["works", "refused"])
 @pytest.mark.parametrize("jump", ["+400d", "-400d"])
-def test_the_clock_jumps(jump: str, works: bool, running: Scene, clock: Path, report: Report) -> None:
-    """What was confirmed long ago, or in the future, is asked about, and served if nobody answers."""
+def test_clock_jumps(jump: str, works: bool, running: Scene, clock: Path, report: Report) -> None:
+    """Tags confirmed long ago, or in the future, are revalidated, and served stale if no upstream answers."""
     running.mirror.kill()
     running.configure(fresh=3600)
     running.mirror.start()
-    images = {client: running.shelf.image(SMALL) for client in running.clients.values()}
+    images = {client: running.images.image(SMALL) for client in running.clients.values()}
     for image in images.values():
         running.prime(image)
     running.open_next(False)

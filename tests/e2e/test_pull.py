@@ -1,4 +1,4 @@
-"""Pulls by real clients: each blob is downloaded once, and the second pull asks nobody."""
+"""Pulls by real clients: each blob is downloaded once, and the second pull asks no upstream."""
 
 import hashlib
 import shutil
@@ -42,7 +42,7 @@ def each_once(hub: Origin, image: Image) -> bool:
 
 
 def is_identical(folder: Path, image: Image) -> bool:
-    """Whether what skopeo wrote is what was pushed: names are digests, and files hash to their names."""
+    """Compare skopeo's files with the pushed image: names are digests, and files hash to their names."""
     for digest in image.blobs:
         with (folder / digest.removeprefix("sha256:")).open("rb") as file:
             if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != digest:
@@ -68,7 +68,7 @@ def test_docker_pulls_twice(library: Library, hub: Origin, dock: Docker) -> None
 
 @needs_containerd
 def test_containerd_pulls_twice(library: Library, hub: Origin, ctr: Containerd) -> None:
-    """By hosts.toml and `ns=`: the same, with nothing left in containerd between the pulls."""
+    """The second pull by hosts.toml and `ns=` asks no upstream, with nothing left in containerd."""
     reference = f"docker.io/{library.small.reference}"
     ctr.pull(reference)
     assert each_once(hub, library.small)
@@ -81,7 +81,7 @@ def test_containerd_pulls_twice(library: Library, hub: Origin, ctr: Containerd) 
 
 @pytest.mark.needs("podman", root=True)
 def test_podman_pulls_twice(library: Library, hub: Origin, mirror: Mirror, short: Path) -> None:
-    """By registries.conf: the same."""
+    """The second pull by registries.conf asks no upstream."""
     podman = Podman(short / "podman", mirror.address)
     reference = f"docker.io/{library.small.reference}"
     podman.pull(reference)
@@ -95,7 +95,7 @@ def test_podman_pulls_twice(library: Library, hub: Origin, mirror: Mirror, short
 
 @pytest.mark.needs("skopeo")
 def test_skopeo_copies_and_inspects(library: Library, hub: Origin, mirror: Mirror, tmp_path: Path) -> None:
-    """Every byte as it was pushed, twice; and an inspection that lists the tags."""
+    """Every byte is as it was pushed, twice; an inspection lists the tags."""
     skopeo = Skopeo(mirror.address)
     for name in ("one", "two"):
         skopeo.copy(library.small.reference, tmp_path / name)
@@ -106,7 +106,7 @@ def test_skopeo_copies_and_inspects(library: Library, hub: Origin, mirror: Mirro
 
 
 @needs_docker
-def test_an_index_keeps_its_digest(library: Library, hub: Origin, dock: Docker, ctr: Containerd) -> None:
+def test_index_keeps_its_digest(library: Library, hub: Origin, dock: Docker, ctr: Containerd) -> None:
     """A multi-platform image is known by the digest of its index, and only one platform is fetched."""
     dock("pull", "multi:1")
     assert dock.inspect("multi:1")["RepoDigests"] == [f"multi@{library.index.digest}"]
@@ -118,14 +118,14 @@ def test_an_index_keeps_its_digest(library: Library, hub: Origin, dock: Docker, 
 
 
 @needs_docker
-def test_a_pull_by_digest(library: Library, hub: Origin, dock: Docker) -> None:
-    """Without any tag: by the name that the bytes have."""
+def test_pull_by_digest(library: Library, hub: Origin, dock: Docker) -> None:
+    """No tag is needed."""
     dock("pull", f"small@{library.small.digest}")
     assert each_once(hub, library.small)
 
 
 @needs_docker
-def test_thirty_layers_some_of_them_twice(library: Library, hub: Origin, dock: Docker) -> None:
+def test_duplicate_layers_are_one_blob(library: Library, hub: Origin, dock: Docker) -> None:
     """Shared and duplicate layers are one blob each."""
     assert len(library.many.diff_ids) == 30
     assert len(library.many.blobs) == 29
@@ -136,10 +136,10 @@ def test_thirty_layers_some_of_them_twice(library: Library, hub: Origin, dock: D
 
 
 @pytest.mark.needs("skopeo")
-def test_a_layer_of_a_gibibyte(
+def test_large_layer_of_a_gibibyte(
     library: Library, giant: Image, hub: Origin, mirror: Mirror, tmp_path: Path
 ) -> None:
-    """Larger than any buffer on the way; downloaded once, and right."""
+    """A layer larger than any buffer on the way is downloaded once, and right."""
     skopeo = Skopeo(mirror.address)
     skopeo.copy(giant.reference, tmp_path / "giant")
     assert is_identical(tmp_path / "giant", giant)
@@ -150,14 +150,14 @@ def test_a_layer_of_a_gibibyte(
 
 @needs_containerd
 def test_zstd_layers(library: Library, hub: Origin, ctr: Containerd) -> None:
-    """OCI with zstd passes as it is, and containerd can unpack it."""
+    """An OCI image with zstd layers passes unchanged, and containerd can unpack it."""
     ctr.pull(f"docker.io/{library.zstd.reference}")
     assert each_once(hub, library.zstd)
 
 
 @pytest.mark.needs("skopeo")
-def test_a_helm_chart(library: Library, hub: Origin, mirror: Mirror, tmp_path: Path) -> None:
-    """An artifact that is no image."""
+def test_helm_chart(library: Library, hub: Origin, mirror: Mirror, tmp_path: Path) -> None:
+    """An artifact that is no image is cached like one."""
     Skopeo(mirror.address).copy(library.chart.reference, tmp_path / "chart")
     assert is_identical(tmp_path / "chart", library.chart)
     assert each_once(hub, library.chart)
@@ -165,8 +165,10 @@ def test_a_helm_chart(library: Library, hub: Origin, mirror: Mirror, tmp_path: P
 
 @pytest.mark.needs("debootstrap", "skopeo", root=True)
 @needs_docker
-def test_a_whole_debian(debian: Image, hub: Origin, mirror: Mirror, dock: Docker, tmp_path: Path) -> None:
-    """Docker gets what debootstrap made, and a second client what Docker caused to be cached."""
+def test_debian_from_debootstrap(
+    debian: Image, hub: Origin, mirror: Mirror, dock: Docker, tmp_path: Path
+) -> None:
+    """Docker has the image that debootstrap made, and a second client has it from the cache."""
     dock("pull", "debian:1")
     assert tuple(dock.inspect("debian:1")["RootFS"]["Layers"]) == debian.diff_ids
     Skopeo(mirror.address).copy(debian.reference, tmp_path / "debian")
@@ -176,7 +178,7 @@ def test_a_whole_debian(debian: Image, hub: Origin, mirror: Mirror, dock: Docker
 
 @pytest.mark.needs("skopeo")
 @needs_docker
-def test_twenty_clients_at_once(
+def test_herd_of_twenty_clients_is_one_download(
     library: Library, hub: Origin, mirror: Mirror, short: Path, tmp_path: Path
 ) -> None:
     """A herd on a cold cache: each has the whole image, and the origin gave each blob once."""
@@ -193,8 +195,8 @@ def test_twenty_clients_at_once(
         for each in (*pulls, *copies):
             each.result()
     assert all(is_identical(tmp_path / f"copy{number}", library.large) for number in range(18))
-    # So many programs make this machine slow, and a connection may be given up that is only that: what was in
-    # its buffers comes again then. Nothing is downloaded twice.
+    # Twenty programs make the machine slow, and the mirror may give up a slow connection: the bytes in its
+    # buffers are sent again then. Nothing is downloaded twice.
     counts = hub.counts()
     assert counts.keys() == set(library.large.blobs)
     assert all(1 <= times < 1.25 for times in counts.values()), counts

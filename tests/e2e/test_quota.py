@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-# An image is a layer of noise of this size, and little else.
+# Size of an image's layer of noise, and of the image.
 NOISE = 300 * KIB
 SIZE = NOISE + 4 * KIB
 COUNT, ROOM = 30, 10
@@ -31,7 +31,7 @@ COUNT, ROOM = 30, 10
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Image]]:
-    """A storage folder with thirty small images, all different."""
+    """Storage folder with thirty small images, all different."""
     storage, folder = tmp_path_factory.mktemp("storage"), tmp_path_factory.mktemp("push")
     with unprotected(storage, folder) as url:
         to = Pusher(url)
@@ -42,13 +42,13 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Image]]:
 
 @pytest.fixture
 def hub(many: tuple[Path, list[Image]], short: Path) -> Iterator[Lab]:
-    """The origin, at the other end of a cable."""
+    """Origin at the other end of a cable."""
     with lab(many[0], short / "lab") as running:
         yield running
 
 
 def limited(folder: Path, hub: Lab) -> Mirror:
-    """A mirror with room for ten of the images."""
+    """Return a mirror with room for ten of the images."""
     folder.mkdir(exist_ok=True)
     config = folder / "mirror.toml"
     config.write_text(f'[cache]\nmax_size = {ROOM * SIZE}\nmin_free = "0"\nmemory = "0"\n')
@@ -56,20 +56,20 @@ def limited(folder: Path, hub: Lab) -> Mirror:
 
 
 def times(hub: Lab, image: Image) -> int:
-    """How often the layer of an image was sent."""
+    """Return how often the layer of an image was sent."""
     layer = image.blobs[-1].removeprefix("sha256:")
     return sum(each.door == "cdn" and layer in each.target for each in hub.passages())
 
 
 def command(mirror: Mirror, *arguments: str) -> str:
-    """`registry-mirror` beside the running mirror."""
+    """Run `registry-mirror` beside the running mirror; return its output."""
     config = mirror.cache.parent / "mirror.toml"
     where = ["--config", str(config), "--cache-dir", str(mirror.cache)]
     return run([sys.executable, "-m", "mirror", *arguments, *where]).stdout
 
 
 def pull(client: Docker, image: Image) -> None:
-    """Docker verifies every byte; and keeps nothing, so that the next time it asks again."""
+    """Pull with Docker, which verifies every byte, and forget the image, so that the next pull asks again."""
     client("pull", image.reference.removeprefix("library/"))
     name = image.reference.removeprefix("library/")
     assert client.inspect(name)["RepoDigests"] == [f"{name.partition(':')[0]}@{image.digest}"]
@@ -77,10 +77,10 @@ def pull(client: Docker, image: Image) -> None:
     client.forget(name)
 
 
-def test_thirty_images_through_room_for_ten(many: tuple[Path, list[Image]], hub: Lab, short: Path) -> None:
-    """All pulls are right, the quota holds, and what is pinned is had when the cable is taken out.
+def test_quota_for_ten_of_thirty_images(many: tuple[Path, list[Image]], hub: Lab, short: Path) -> None:
+    """All pulls are right, the quota holds, and a pinned image is served when the cable is out.
 
-    Evicted is what nobody has used for half a minute; until then the cache is as large as it has to be.
+    Eviction spares blobs that were used in the last half minute; until then the cache is as large as needed.
     """
     _, images = many
     with limited(short / "mirror", hub) as mirror, docker(short / "docker", [mirror.url]) as client:

@@ -1,6 +1,6 @@
-"""Pulls at random by several clients, while origin and mirror fail at random: nothing is lost, nothing grows.
+"""Random pulls by several clients, while origin and mirror fail at random: nothing is lost, nothing grows.
 
-`--soak MINUTES` says for how long, `--soak-seed` repeats what a run did; the end of the run names its seed.
+`--soak MINUTES` sets the duration, `--soak-seed` repeats a run; the end of a run names its seed.
 """
 
 import random
@@ -18,9 +18,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.bench import Client, Pull, pull
+from tests.e2e.all_clients import Client, Pull, pull
 from tests.e2e.clients import Skopeo
-from tests.e2e.faulty import ON_ITS_WAY, Passage
+from tests.e2e.fault_proxy import ON_ITS_WAY, Passage
+from tests.e2e.faults import DEAD, HEALED, corrupt_once
 from tests.e2e.fsck import disorder, wrong_files
 from tests.e2e.images import Image
 from tests.e2e.lab import NAME, REGISTRY
@@ -28,19 +29,18 @@ from tests.e2e.mirror import Mirror
 from tests.e2e.processes import wait_until
 from tests.e2e.report import REPORT, Report
 from tests.e2e.scene import Scene, scene
-from tests.e2e.troubles import DEAD, HEALED, corrupt_once
 from tests.leftovers import short_folder
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.needs("docker-registry", "nginx", "ip", "iptables", "unshare", "skopeo", "podman", root=True),
     pytest.mark.needs("dockerd", "docker", "containerd", "ctr"),
-    pytest.mark.timeout(0),  # as long as it is told to
+    pytest.mark.timeout(0),  # --soak sets the duration
 ]
 
 MIB = 1024 * 1024
 SIZES = (50_000, 300_000, 2_000_000, 6_000_000)
-QUOTA = 24 * MIB  # of the mirror that is short of room: the largest images of both its clients, twice
+QUOTA = 24 * MIB  # of the tight mirror: room for the largest images of both its clients, twice
 PATIENCE = 30.0  # seconds after the end of a fault within which an upstream must be in use again
 UP = f'registry_mirror_source_up{{source="{NAME}:{REGISTRY}",upstream="docker.io"}}'
 
@@ -48,7 +48,7 @@ Order = tuple[Client, Image]
 
 
 def skopeo(mirror: Mirror, folder: Path) -> Client:
-    """By the mirror's address, into a folder: skopeo compares every file with its digest."""
+    """Return skopeo as a client, with the mirror's address: it compares every file with its digest."""
     runner, numbers = Skopeo(mirror.address), count()
 
     def copy(image: Image) -> str:
@@ -63,14 +63,14 @@ def skopeo(mirror: Mirror, folder: Path) -> Client:
 
 @dataclass
 class Group:
-    """A mirror and its clients. `known` is what its clients have had from it."""
+    """A mirror and its clients. `known` are the images that its clients have had from it."""
 
     mirror: Mirror
     clients: Sequence[Client]
     known: dict[Image, None] = field(default_factory=dict)
 
     def recovered(self) -> bool:
-        """Whether it asks its upstream again. It is asked for what does not exist, so that it must."""
+        """Ask for a new name, so that the mirror must ask its upstream; tell whether that is up."""
         with suppress(HTTPError):
             urlopen(f"{self.mirror.url}/v2/library/nothing/manifests/t{time.monotonic_ns()}").close()
         return self.mirror.metric(UP) == 1
@@ -78,7 +78,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Size:
-    """What must not grow: of one process, when it has nothing to do."""
+    """Size of one idle process, which must not grow."""
 
     descriptors: int
     tasks: float
@@ -91,15 +91,15 @@ class Size:
         return cls(descriptors, mirror.metric("registry_mirror_tasks"), resident)
 
     def has_not_grown_from(self, before: "Size") -> bool:
-        """Some play: a disk thread that had not opened its databases yet, and what the allocator keeps."""
+        """Compare with some play: a disk thread may open its databases late, an allocator keeps memory."""
         few = self.descriptors <= before.descriptors + 8 and self.tasks <= before.tasks
         return few and self.resident <= 1.2 * before.resident + 16 * MIB
 
 
 class Soak:
-    """Rounds: something goes wrong, everybody pulls, all is well again.
+    """Rounds of a fault, pulls by all clients, and recovery.
 
-    `roomy` is a mirror that is killed now and then; `tight` one with a quota that is not, and must not grow.
+    `roomy` is a mirror that is killed now and then. `tight` has a quota, is never killed, and must not grow.
     """
 
     def __init__(self, made: Scene, tight: Mirror, seed: int) -> None:
@@ -111,12 +111,12 @@ class Soak:
         self.pulls: Counter[str] = Counter()
         self.met: Counter[str] = Counter()
         self._deck: list[Callable[[], None]] = []
-        self.wasted: set[str] = set()  # digests that may have come twice, because of a kill or a wrong byte
+        self.wasted: set[str] = set()  # digests that a kill or a wrong byte may have had sent twice
         self._pool = ThreadPoolExecutor(6)
 
     def round(self) -> None:
         if not self._deck:
-            # Like cards: at random, but all of it comes, in a short soak too.
+            # Shuffled like cards: every kind of round comes, even in a short soak.
             self._deck = [*[self._healed] * 5, *[self._dead] * 2, self._killed, self._corrupt]
             self._random.shuffle(self._deck)
         self._deck.pop()()
@@ -128,16 +128,16 @@ class Soak:
         self._pool.shutdown()
 
     def _healed(self) -> None:
-        """Whatever was pulled before or not: nobody sees anything."""
+        """Inject a fault that the mirror heals: every pull succeeds, cached or not."""
         fault = self._random.choice(list(HEALED))
         orders = [*self._orders(self.roomy), *self._orders(self.tight)]
         HEALED[fault](self._scene.lab, _each(orders))
         self._succeed(orders, fault)
 
     def _dead(self) -> None:
-        """What is there is served; what is not, is not."""
+        """Make the upstream useless: cached images are served, others are not."""
         fault = self._random.choice(list(DEAD))
-        # Where there is a quota, only what is new is sure to be there.
+        # With a quota, only a new image is sure to be cached.
         new = [(client, self._new()) for client in self.tight.clients]
         self._succeed(new, f"nothing, before {fault}")
         *others, last = self.roomy.clients
@@ -148,7 +148,7 @@ class Soak:
         assert nowhere.result().complaint, f"an image came from nowhere in spite of {fault}"
 
     def _killed(self) -> None:
-        """Clients of a mirror that is killed may fail. What was begun is finished by the next pull."""
+        """Kill the mirror: pulls may fail, and the next pulls finish them."""
         orders = self._wasteful()
         running = [self._pool.submit(self._one, *order) for order in orders]
         time.sleep(self._random.uniform(0.05, 1.0))
@@ -158,13 +158,13 @@ class Soak:
         self._succeed(orders, "kill -9")
 
     def _corrupt(self) -> None:
-        """One wrong byte in each layer: a pull may fail, the next one does not."""
+        """Send one wrong byte in each layer: a pull may fail, the next one does not."""
         orders = self._wasteful()
         corrupt_once(self._scene.lab, _each(orders))
         for each in [self._pool.submit(self._one, *order) for order in orders]:
             each.result()
         self._scene.lab.heal()
-        self._restart()  # or the source would be left alone for ten minutes
+        self._restart()  # or the source would not be used for ten minutes
         self._succeed(orders, "a wrong byte")
 
     def _restart(self) -> None:
@@ -172,14 +172,14 @@ class Soak:
         self.roomy.mirror.start()
 
     def _wasteful(self) -> list[Order]:
-        """Pulls whose bytes may have to be sent twice."""
+        """Return pulls whose bytes may have to be sent twice."""
         orders = self._orders(self.roomy)
         new = [image for image in _each(orders) if image not in self.roomy.known]
         self.wasted.update(digest for image in new for digest in image.blobs)
         return orders
 
     def _orders(self, group: Group) -> list[Order]:
-        """For each client something new, something old, or what another one pulls at the same time."""
+        """Return for each client a new image, an old one, or the one that another client pulls meanwhile."""
         orders: list[Order] = []
         for client in group.clients:
             way = self._random.random()
@@ -195,10 +195,10 @@ class Soak:
         return self._random.choice(list(group.known))
 
     def _new(self) -> Image:
-        return self._scene.shelf.image(self._random.choice(SIZES))
+        return self._scene.images.image(self._random.choice(SIZES))
 
     def _succeed(self, orders: Sequence[Order], fault: str) -> None:
-        """All of these pulls, at the same time, whatever goes on."""
+        """Run these pulls at the same time, and check that all succeed."""
         self.met[fault] += 1
         pulls = list(self._pool.map(lambda order: self._one(*order), orders))
         failed = [each for each in pulls if each.complaint]
@@ -220,15 +220,15 @@ class Soak:
 
 
 def _each(orders: Sequence[Order]) -> list[Image]:
-    """The images, each once: what goes wrong once is not to go wrong twice."""
+    """Return the images, each once, so that a fault that strikes once does not strike twice."""
     return list(dict.fromkeys(image for _, image in orders))
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Of some blobs, in bytes: what they have, what the CDN sent of them, what resets may have destroyed.
+    """Traffic of some blobs, in bytes: size, sent by the CDN, lost at most by resets.
 
-    `journeys` tells how those came of which something came twice.
+    `journeys` lists the requests for blobs of which bytes came twice.
     """
 
     size: int
@@ -259,7 +259,7 @@ class Traffic:
 
 @pytest.fixture
 def stage() -> Iterator[Scene]:
-    """Nowhere else to go: what succeeds, succeeds by the mirror."""
+    """Scene in which clients have nowhere else to go: a pull that succeeds came from the mirror."""
     with short_folder() as folder, scene(folder) as made:
         made.configure(fresh=0)
         made.resolve(known=True)
@@ -269,13 +269,13 @@ def stage() -> Iterator[Scene]:
 
 
 def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
-    """What must succeed succeeds, blobs are right and came once, and the mirror is as small as before."""
+    """Pulls that must succeed do, blobs are right and came once, and the mirror is as small as before."""
     report: Report = request.config.stash[REPORT]
     seconds = 60 * request.config.getoption("--soak")
     seed = request.config.getoption("--soak-seed") or random.randrange(2**32)
     report.notes.append(f"soak: --soak-seed {seed}")
     flags = ("--config", stage.folder / "mirror.toml")
-    # Little memory for what is small, so that it is full from early on.
+    # Little memory for small blobs, so that it is full early.
     quota = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": str(QUOTA), "REGISTRY_MIRROR_CACHE_MEMORY": "4MiB"}
     tight = Mirror(stage.folder / "tight", stage.lab.named, *flags, wrapper=stage.names, env=quota)
     with tight:
@@ -286,7 +286,7 @@ def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
                 before = Size.of(tight)
         soak.end()
         assert before is not None
-        with suppress(AssertionError):  # said below, with figures
+        with suppress(AssertionError):  # reported below, with figures
             wait_until(lambda: Size.of(tight).has_not_grown_from(before), "as small as before", PATIENCE)
         after = Size.of(tight)
     stage.mirror.stop()
@@ -301,8 +301,8 @@ def test_soak(stage: Scene, request: pytest.FixtureRequest) -> None:
     for each in (stage.mirror, tight):
         assert wrong_files(each.cache) == []
         assert disorder(each.cache, killed=each is stage.mirror) == []
-    # A hundredth: a connection that is slow, on a busy machine, is given up with what is on its way.
+    # A hundredth more: on a busy machine a slow connection is given up, with the bytes on their way.
     assert once.size <= once.sent <= 1.01 * once.size + once.lost, once.journeys
-    # Each kill and each wrong byte may have cost all that had come of a blob until then.
+    # Each kill and each wrong byte may have cost all bytes of a blob so far.
     destroyed = sum(count for fault, count in soak.met.items() if fault in ("kill -9", "a wrong byte"))
     assert twice.size <= twice.sent <= (1.01 + destroyed) * twice.size + twice.lost, twice.journeys

@@ -1,4 +1,4 @@
-"""An upstream with more sources than its own endpoint, unequal ones, some of which fail."""
+"""Upstream with unequal sources beside its own endpoint, some of which fail."""
 
 import hashlib
 import shutil
@@ -24,7 +24,7 @@ pytestmark = [
 
 
 def mirror_with(folder: Path, hub: Origin, other: Origin) -> Mirror:
-    """The mirror of `hub`, with `other` as a second source."""
+    """Return the mirror of `hub`, with `other` as a second source."""
     folder.mkdir()
     config = folder / "mirror.toml"
     config.write_text(f'[[upstream]]\nname = "docker.io"\nsources = [{{ url = "{other.url}" }}]\n')
@@ -37,7 +37,7 @@ def metric(mirror: Mirror, name: str, source: Origin) -> float:
 
 
 def sent(source: Origin, image: Image) -> int:
-    """Bytes of the image's large layer that this source's CDN gave away."""
+    """Return the bytes of the image's large layer that this source's CDN sent."""
     return sum(count for digest, count, _ in source.downloads() if digest == image.blobs[-1])
 
 
@@ -46,8 +46,8 @@ def check(folder: Path, image: Image) -> None:
     assert f"sha256:{hashlib.sha256(layer).hexdigest()}" == image.blobs[-1]
 
 
-def test_a_source_that_dies_in_mid_blob_is_unnoticed(library: Library, tmp_path: Path) -> None:
-    """A fast one and a slow one bring a layer; the fast one is killed, and skopeo sees nothing of it."""
+def test_source_killed_in_mid_blob_is_unnoticed(library: Library, tmp_path: Path) -> None:
+    """A fast and a slow source bring a layer; the fast one is killed, and skopeo does not notice."""
     with (
         origin(library.storage, tmp_path / "origin", "limit_rate 1m;") as hub,
         origin(library.storage, tmp_path / "near", "limit_rate 2m;") as near,
@@ -68,8 +68,8 @@ def test_a_source_that_dies_in_mid_blob_is_unnoticed(library: Library, tmp_path:
         assert mirror.received() < whole + 4 * MIB
 
 
-def test_a_source_that_corrupts_is_found_out(library: Library, tmp_path: Path) -> None:
-    """A client that was cut short asks again and has the right bytes; the source is named, and left alone."""
+def test_source_that_corrupts_is_found_out(library: Library, tmp_path: Path) -> None:
+    """A client that was cut short asks again and has the right bytes; the source is named and not used."""
     shutil.copytree(library.storage, tmp_path / "wrong")
     encoded = library.large.blobs[-1].removeprefix("sha256:")
     data = tmp_path / "wrong/docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
@@ -79,15 +79,15 @@ def test_a_source_that_corrupts_is_found_out(library: Library, tmp_path: Path) -
             layer.write(b"wrong")
     with (
         origin(library.storage, tmp_path / "origin", "limit_rate 4m;") as hub,
-        origin(tmp_path / "wrong", tmp_path / "liar", "limit_rate 8m;") as liar,
-        mirror_with(tmp_path / "mirror", hub, liar) as mirror,
+        origin(tmp_path / "wrong", tmp_path / "corrupt", "limit_rate 8m;") as corrupt,
+        mirror_with(tmp_path / "mirror", hub, corrupt) as mirror,
     ):
         skopeo = Skopeo(mirror.address)
         skopeo.try_copy(library.large.reference, tmp_path / "first")
-        assert sent(liar, library.large) > 0
+        assert sent(corrupt, library.large) > 0
         skopeo.copy(library.large.reference, tmp_path / "second")
         check(tmp_path / "second", library.large)
-        wait_until(lambda: metric(mirror, "wrong_bytes_total", liar) == 1, "the source is named")
+        wait_until(lambda: metric(mirror, "wrong_bytes_total", corrupt) == 1, "the source is named")
         assert metric(mirror, "wrong_bytes_total", hub) == 0
-        assert metric(mirror, "up", liar) == 0
+        assert metric(mirror, "up", corrupt) == 0
         assert "source sent wrong bytes" in mirror.log.read_text()

@@ -1,4 +1,4 @@
-"""Several workers, as processes: one cache, one download, no connection dropped."""
+"""Several workers as processes: one cache, one download, no connection dropped."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ MANIFEST = len(FakeRegistry().add_image("library/x", "t", [BIG]).manifest_data)
 
 RECEIVED = 'registry_mirror_upstream_bytes_total{upstream="docker.io"}'
 
-# What systemd does for a service that has a socket unit: descriptor 3 is the socket, and the service is told.
+# As systemd starts a service with a socket unit: descriptor 3 is the socket, and LISTEN_* announce it.
 ACTIVATE = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -44,7 +44,7 @@ async def hub() -> AsyncIterator[FakeRegistry]:
 
 
 async def layer_of(hub: FakeRegistry, mirror: Fleet) -> Digest:
-    """Of an image that the mirror knows already: a large layer."""
+    """Return the large layer of an image whose manifest the mirror has cached."""
     image = hub.add_image("library/x", "t", [BIG])
     assert (await get(mirror.address, "/v2/library/x/manifests/t")).status == 200
     return image.layers[0]
@@ -54,8 +54,8 @@ def path_of(digest: Digest) -> str:
     return f"/v2/library/x/blobs/{digest}"
 
 
-async def test_a_herd_at_all_workers_is_one_download(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Clients of each worker, one cold blob: upstream is asked once, and everybody has it while it comes."""
+async def test_workers_share_one_download(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Clients of each worker ask for one cold blob: upstream is asked once, and all receive it meanwhile."""
     async with fleet(tmp_path, hub.url, 3) as mirror, AsyncExitStack() as stack:
         digest = await layer_of(hub, mirror)
         gate = hub.hold(digest, after=HALF)
@@ -72,13 +72,13 @@ async def test_a_herd_at_all_workers_is_one_download(hub: FakeRegistry, tmp_path
         for wire in wires:
             assert await wire.reader.readexactly(LARGE - HALF + CHUNK) == BIG[HALF - CHUNK :]
         assert (hub.requests("GET", digest), hub.requests("HEAD", digest)) == (1, 0)
-        for worker in await mirror.workers():  # whoever is asked tells of all
+        for worker in await mirror.workers():  # each worker reports the sum of all
             async with await mirror.connect(worker) as wire:
                 assert await mirror.metric(RECEIVED, wire) == LARGE + MANIFEST
 
 
-async def test_killing_who_downloads_is_unnoticed_elsewhere(hub: FakeRegistry, tmp_path: Path) -> None:
-    """kill -9 in mid-blob: clients of the others have the whole blob; no byte that was here comes again."""
+async def test_workers_finish_the_download_of_a_killed_one(hub: FakeRegistry, tmp_path: Path) -> None:
+    """After kill -9 in mid-blob clients of other workers have all of it; no byte on disk is fetched again."""
     async with fleet(tmp_path, hub.url, 3) as mirror, AsyncExitStack() as stack:
         digest = await layer_of(hub, mirror)
         gate = hub.hold(digest, after=HALF)
@@ -94,7 +94,7 @@ async def test_killing_who_downloads_is_unnoticed_elsewhere(hub: FakeRegistry, t
             assert (await each.head()).status == 200
             assert await each.reader.readexactly(HALF - CHUNK) == BIG[: HALF - CHUNK]
         assert await mirror.filling(digest) == first
-        told = await mirror.metric(RECEIVED)
+        received = await mirror.metric(RECEIVED)
         os.kill(first, signal.SIGKILL)
         for each in wires:
             assert await each.reader.readexactly(LARGE - HALF + CHUNK) == BIG[HALF - CHUNK :]
@@ -104,13 +104,13 @@ async def test_killing_who_downloads_is_unnoticed_elsewhere(hub: FakeRegistry, t
         assert HALF - CHUNK <= begin <= HALF
         await mirror.until(lambda pids: len(pids) == 3 and first not in pids, "a worker in its place")
         assert (await get(mirror.address, path_of(digest))).body == BIG
-        # What the killed one had told is not forgotten; nothing came twice but what it had not yet written.
-        assert await mirror.metric(RECEIVED) == told + LARGE - begin
-        assert LARGE <= told + LARGE - begin <= LARGE + CHUNK + MANIFEST
+        # The killed worker's counters are kept; only bytes that it had not yet written came twice.
+        assert await mirror.metric(RECEIVED) == received + LARGE - begin
+        assert LARGE <= received + LARGE - begin <= LARGE + CHUNK + MANIFEST
 
 
-async def test_a_reload_drops_nothing(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Three reloads under load, to more workers and fewer; new connections, kept ones, a long answer."""
+async def test_reload_drops_no_connection(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Reloads under load, to more workers and fewer, spare new and kept connections and a long response."""
     async with fleet(tmp_path, hub.url, 2) as mirror, AsyncExitStack() as stack:
         digest = await layer_of(hub, mirror)
         gate = hub.hold(digest, after=HALF)
@@ -123,7 +123,7 @@ async def test_a_reload_drops_nothing(hub: FakeRegistry, tmp_path: Path) -> None
         for workers in (3, 1, 2):
             await asyncio.to_thread(mirror.configure, workers)
             mirror.signal(signal.SIGHUP)
-            await mirror.told("RELOADING=1", "READY=1")
+            await mirror.notified("RELOADING=1", "READY=1")
         over.set()
         asked = await asyncio.gather(*clients)
         assert min(asked) > 0
@@ -133,7 +133,7 @@ async def test_a_reload_drops_nothing(hub: FakeRegistry, tmp_path: Path) -> None
 
 
 async def _ask_on(mirror: Fleet, over: asyncio.Event, *, kept: bool) -> int:
-    """Ask, on one connection as long as that is offered or on many, until it is over; how often."""
+    """Ask until `over`, on a connection `kept` as long as offered, or on many; return how often."""
     asked = 0
     while not over.is_set():
         async with await Wire.open(mirror.address) as wire:
@@ -147,21 +147,21 @@ async def _ask_on(mirror: Fleet, over: asyncio.Event, *, kept: bool) -> int:
     return asked
 
 
-async def test_a_wrong_configuration_changes_nothing(hub: FakeRegistry, tmp_path: Path) -> None:
-    """It is refused with a reason in the log, and the workers stay."""
+async def test_reload_refuses_a_wrong_configuration(hub: FakeRegistry, tmp_path: Path) -> None:
+    """The log has the reason, and the workers stay."""
     async with fleet(tmp_path, hub.url, 2) as mirror:
         before = await mirror.workers()
         await asyncio.to_thread(mirror.configure, 2, "header_timeout = -1")
         mirror.signal(signal.SIGHUP)
-        await mirror.told("RELOADING=1", "READY=1")
+        await mirror.notified("RELOADING=1", "READY=1")
         assert "header_timeout: must be more than 0" in await mirror.logged()
         assert await mirror.workers() == before
         assert (await get(mirror.address, "/v2/")).status == 200
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_renewed_certificate_is_taken_up(hub: FakeRegistry, tmp_path: Path, workers: int) -> None:
-    """By SIGHUP, be it one process or several; connections that were there stay."""
+async def test_reload_takes_up_a_renewed_certificate(hub: FakeRegistry, tmp_path: Path, workers: int) -> None:
+    """SIGHUP renews it for new connections, with one process or several; open connections stay."""
     old, new = await asyncio.to_thread(_authorities, tmp_path)
     file = tmp_path / "server.pem"
     await asyncio.to_thread(file.write_bytes, await asyncio.to_thread(old.server_file.read_bytes))
@@ -173,14 +173,14 @@ async def test_a_renewed_certificate_is_taken_up(hub: FakeRegistry, tmp_path: Pa
             before = await mirror.workers()
             mirror.signal(signal.SIGHUP)
             if workers > 1:
-                await mirror.told("RELOADING=1", "READY=1")
+                await mirror.notified("RELOADING=1", "READY=1")
                 await mirror.stop_accepting(before)
             while True:
                 try:
                     (await Wire.open(mirror.address, _trusting(new))).writer.close()
                     break
                 except ssl.SSLCertVerificationError:
-                    assert workers == 1  # where nobody tells when it is done
+                    assert workers == 1  # one process gives no sign when it is done
             wire.send("GET", "/v2/")
             assert (await wire.reply()).status == 200
 
@@ -196,10 +196,10 @@ def _trusting(authority: Authority) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_an_upgrade_with_socket_activation_drops_nothing(
+async def test_socket_activation_upgrade_drops_no_connection(
     hub: FakeRegistry, tmp_path: Path, workers: int
 ) -> None:
-    """The service manager keeps the socket: whoever comes between two mirrors waits for the second."""
+    """The service manager keeps the socket: a client that comes between two mirrors waits for the second."""
     mirror = await asyncio.to_thread(Fleet, tmp_path, hub.url, workers)
     try:
         with socket.create_server(("127.0.0.1", mirror.port)) as listening:
@@ -207,34 +207,32 @@ async def test_an_upgrade_with_socket_activation_drops_nothing(
             for _ in range(2):
                 waiting = asyncio.ensure_future(get(mirror.address, "/v2/"))
                 await mirror.start([sys.executable, "-c", ACTIVATE, str(number)], [number])
-                await mirror.told("READY=1")
+                await mirror.notified("READY=1")
                 assert (await waiting).status == 200
                 mirror.signal(signal.SIGTERM)
-                assert await mirror.ended() == 0
-                await mirror.told("STOPPING=1")
+                assert await mirror.exit_status() == 0
+                await mirror.notified("STOPPING=1")
     finally:
         await mirror.close()
 
 
 async def test_workers_do_not_outlive_their_parent(hub: FakeRegistry, tmp_path: Path) -> None:
-    """kill -9 of the parent: they finish and leave the address to the next one."""
+    """After kill -9 of the parent the workers finish and leave the address to the next parent."""
     async with fleet(tmp_path, hub.url, 2) as mirror:
         workers = await mirror.workers()
         mirror.signal(signal.SIGKILL)
-        await mirror.ended()
+        await mirror.exit_status()
         for worker in workers:
             await asyncio.to_thread(await_end, worker)
         await mirror.start()
-        await mirror.told("READY=1")
+        await mirror.notified("READY=1")
 
 
-async def test_what_keeps_workers_from_starting_is_said_once_and_ends_it(
-    hub: FakeRegistry, tmp_path: Path
-) -> None:
-    """Exit 1, and the reason."""
+async def test_workers_that_cannot_start_end_the_parent(hub: FakeRegistry, tmp_path: Path) -> None:
+    """The exit status is 1, and the log has the reason."""
     await asyncio.to_thread((tmp_path / "cache").write_text, "not a folder")
     mirror = await asyncio.to_thread(Fleet, tmp_path, hub.url, 2)
     await mirror.start()
-    assert await mirror.ended() == 1
+    assert await mirror.exit_status() == 1
     assert "cannot use the cache folder" in await mirror.logged()
     await mirror.close()

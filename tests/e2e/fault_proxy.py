@@ -1,14 +1,15 @@
-"""A proxy in front of an origin that breaks what passes, as it is told: a program of its own.
+"""Proxy in front of an origin that injects faults on command: a program of its own.
 
-    faulty.py CONTROL ADDRESS DOOR=PORT:HOST:PORT ...
+    fault_proxy.py CONTROL ADDRESS DOOR=PORT:HOST:PORT ...
 
 Each door is a port of ADDRESS and leads to HOST:PORT. CONTROL is a Unix socket, which reaches into a network
-namespace whatever the firewall there drops: a line of JSON with what to do, a line with what has passed.
+namespace even when the firewall there drops everything: a line of JSON with a command is answered by a line
+with the requests that have passed.
 
-Besides it is a name server that knows no name.
+The program is also a name server that knows no name.
 
-It knows HTTP/1.1 as far as needed: a request without a body, and how long the body of its answer is. It signs
-the URLs that the registry redirects to, and refuses, at the CDN, a signature that is said to have expired.
+The proxy knows as much HTTP/1.1 as it needs: requests without a body, and the length of response bodies. It
+signs the URLs that the registry redirects to, and the CDN's door refuses expired signatures.
 """
 
 import asyncio
@@ -23,12 +24,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-# Small, so that what was sent is what was received, but for a few pieces.
+# Small, so that bytes sent are bytes received, but for a few pieces.
 BUFFER = 64 * 1024
 PIECE = 16 * 1024
-# What a reset can destroy of that at most: the system takes SO_SNDBUF for half of what is meant (socket(7)).
+# The most that a reset can destroy: the system doubles SO_SNDBUF (socket(7)).
 ON_ITS_WAY = 2 * BUFFER + 2 * PIECE
-BEFORE = -1  # not a byte is sent, not even of the head
+BEFORE = -1  # no byte is sent, not even of the head
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 LOCATION = re.compile(rb"(?i)(\r\nlocation: *[^\r\n]+)")
@@ -44,19 +45,19 @@ EXPIRED_URL = (
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with the next `times` (None: all) answers at `door` whose target contains `match`.
+    """Fault of the next `times` (None: all) responses at `door` whose target contains `match`.
 
-    The first `skip` of them are left alone.
+    The first `skip` of these responses pass unharmed.
 
     status        answer `status` with `headers` instead
     cut, reset    end with FIN or RST after `at` bytes of the body
     stall         send no more after `at` bytes of the body
     corrupt       flip byte `at` of the body
     throttle      send `rate` bytes a second
-    expire_token  the token of this request is good for nothing any more
-    expire_url    the signature of this request's URL neither
+    expire_token  the token of this request expires
+    expire_url    the signature of this request's URL expires
 
-    An answer whose body ends before `at` does not count.
+    A response whose body ends before `at` does not count.
     """
 
     what: str
@@ -71,7 +72,7 @@ class Fault:
 
     @property
     def early(self) -> bool:
-        """Whether it comes before the origin is asked."""
+        """Tell whether the fault comes before the origin is asked."""
         return self.what != "throttle" and self.at == BEFORE
 
     def fits(self, door: str, target: str, length: int | None) -> bool:
@@ -80,13 +81,13 @@ class Fault:
         return self.early if length is None else not self.early and self.at < length
 
 
-class Hurt(Exception):
-    """The connection ends here."""
+class FaultInjected(Exception):
+    """End of the connection, caused by a fault."""
 
 
 @dataclass
 class Passage:
-    """One request, and what became of it; `sent` counts bytes of the body, `asked` is its range."""
+    """One request and its fate: `sent` counts bytes of the body, `asked` is the requested range."""
 
     door: str
     method: str
@@ -98,7 +99,7 @@ class Passage:
 
 
 class Planned:
-    """A fault, and how many answers it has been looked at for."""
+    """Fault with the number of responses that fitted it so far."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -111,13 +112,13 @@ class Planned:
 
 
 class Faults:
-    """What is to go wrong, and how often still."""
+    """List of planned faults, with the number of times still due."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self._planned = [Planned(fault) for fault in faults]
 
     def take(self, passage: Passage, length: int | None = None) -> Fault | None:
-        """The fault for this answer; `length` of its body, None before the origin is asked."""
+        """Return the fault for this response; `length` of its body, None before the origin is asked."""
         for planned in self._planned:
             if planned.fault.fits(passage.door, passage.target, length) and planned.is_due():
                 passage.faults.append(planned.fault.what)
@@ -126,7 +127,7 @@ class Faults:
 
 
 class Proxy:
-    """All doors, with one list of faults."""
+    """All doors, which share one list of faults."""
 
     def __init__(self) -> None:
         self._faults = Faults([])
@@ -139,7 +140,7 @@ class Proxy:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._clients.add(writer)
             writer.transport.set_write_buffer_limits(high=PIECE)
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, Hurt):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, FaultInjected):
                 while await self._exchange(door, origin, reader, writer):
                     pass
             self._clients.discard(writer)
@@ -149,8 +150,8 @@ class Proxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         await asyncio.start_server(serve, sock=listener)
 
-    async def told(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Do what a line says: replace the faults, end all connections. Answer with what has passed."""
+    async def obey(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Obey one line: replace the faults, end all connections. Answer with the requests so far."""
         order: dict[str, Any] = json.loads(await reader.readline())
         if "faults" in order:
             self._faults = Faults(Fault(**fault) for fault in order["faults"])
@@ -165,7 +166,7 @@ class Proxy:
     async def _exchange(
         self, door: str, origin: tuple[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """One request and its answer; whether there can be another one on this connection."""
+        """Pass on one request and its response. Return whether the connection can take another request."""
         head = await reader.readuntil(b"\r\n\r\n")
         method, target = head.split(b" ", 2)[:2]
         asked = RANGE.search(head)
@@ -202,13 +203,13 @@ class Proxy:
             case "expire_url":
                 self._expired.update(SIGNATURE.findall(passage.target))
             case _:
-                await _hurt(fault, reader, writer)
+                await _inject(fault, reader, writer)
 
     def _is_expired(self, target: str) -> bool:
         return not self._expired.isdisjoint(SIGNATURE.findall(target))
 
     def _request(self, head: bytes) -> bytes:
-        """As it is to be sent on: one request for each connection, and no token that has expired."""
+        """Return the head to send on: one request per connection, and an invalid token for an expired one."""
         token = TOKEN.search(head)
         if token is not None and token[2] in self._expired:
             head = TOKEN.sub(rb"\1Bearer expired", head)
@@ -251,7 +252,7 @@ async def _pass_on(
     fault: Fault | None,
     client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
 ) -> None:
-    """Send a piece of the body, or as much of it as the fault leaves."""
+    """Send a piece of the body, or the part of it that the fault leaves."""
     reader, writer = client
     start, stop = passage.sent, passage.sent + len(data)
     here = fault is not None and start <= fault.at < stop
@@ -266,11 +267,11 @@ async def _pass_on(
     await writer.drain()
     passage.sent += len(data)
     if fault is not None and here:
-        await _hurt(fault, reader, writer)
+        await _inject(fault, reader, writer)
 
 
-async def _hurt(fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """End the connection, or leave it as it is until the client ends it; Hurt, unless nothing is to end."""
+async def _inject(fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """End the connection, or wait until the client does. Raise FaultInjected if the fault ends it."""
     if fault.what == "stall":
         await reader.read(1)
     elif fault.what == "reset":
@@ -279,18 +280,18 @@ async def _hurt(fault: Fault, reader: asyncio.StreamReader, writer: asyncio.Stre
         writer.transport.abort()
     elif fault.what != "cut":
         return
-    raise Hurt
+    raise FaultInjected
 
 
 def _answer(status: int, headers: dict[str, str], method: str) -> bytes:
-    body = b"" if method == "HEAD" else EXPIRED_URL if status == 403 else b"sorry\n"
+    body = b"" if method == "HEAD" else EXPIRED_URL if status == 403 else b"fault\n"
     lines = [f"HTTP/1.1 {status} Fault", "Content-Type: text/plain", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 class NoNames(asyncio.DatagramProtocol):
-    """DNS: whatever is asked for does not exist (RFC 1035, 4.1.1: QR, RD and RA, RCODE 3)."""
+    """Name server for which no name exists (RFC 1035, 4.1.1: QR, RD and RA, RCODE 3)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
@@ -306,7 +307,7 @@ async def main(control: str, address: str, *doors: str) -> None:
         port, host, behind = places.split(":")
         await proxy.open(address, door, int(port), (host, int(behind)))
     await asyncio.get_running_loop().create_datagram_endpoint(NoNames, (address, 53))
-    server = await asyncio.start_unix_server(proxy.told, control)
+    server = await asyncio.start_unix_server(proxy.obey, control)
     await server.serve_forever()
 
 

@@ -1,35 +1,35 @@
-"""What can be wrong with an origin, by what it means for clients of a mirror (DESIGN.md, failure table)."""
+"""Faults of an origin, by their meaning for clients of a mirror (failure table of docs/architecture.md)."""
 
 from collections.abc import Callable, Sequence
 
-from tests.e2e.faulty import Fault
+from tests.e2e.fault_proxy import Fault
 from tests.e2e.images import Image
 from tests.e2e.lab import Lab
 
-# The images are those whose pulls are to meet it; much is wrong for whatever is asked.
+# The fault strikes the pulls of these images; many faults strike every request.
 Inflict = Callable[[Lab, Sequence[Image]], None]
 
-MIDDLE = 1_000_000  # a byte of a large layer
+MIDDLE = 1_000_000  # offset of a byte of a large layer
 
 
 def answers(fault: Fault) -> Inflict:
-    """This, for whatever is asked."""
+    """Inject one fault into every response."""
     return lambda lab, images: lab.break_(fault)
 
 
 def of_repositories(fault: Callable[[str], Sequence[Fault]]) -> Inflict:
-    """Faults by the path of each image at the registry."""
+    """Inject faults by the path of each image at the registry."""
     return lambda lab, images: lab.break_(*(each for image in images for each in fault(f"/v2/{image.name}/")))
 
 
 def of_layers(fault: Callable[[str], Sequence[Fault]]) -> Inflict:
-    """Faults by the digest of each image's layer, in hex, as the CDN has it."""
+    """Inject faults by the digest of each image's layer, in hex, as in the CDN's paths."""
     return lambda lab, images: lab.break_(
         *(each for image in images for each in fault(image.blobs[-1].removeprefix("sha256:")))
     )
 
 
-# Nothing can be had from the upstream.
+# The upstream is of no use.
 DEAD: dict[str, Inflict] = {
     "connection refused": lambda lab, images: lab.net.refuse(),
     "black hole": lambda lab, images: lab.net.swallow(),
@@ -41,7 +41,7 @@ DEAD: dict[str, Inflict] = {
     "429": answers(Fault("status", status=429, door="registry")),
 }
 
-# What is healed on the way, and nobody sees.
+# The mirror heals these, and no client notices.
 HEALED: dict[str, Inflict] = {
     "reset before the answer, once": of_repositories(
         lambda path: [Fault("reset", match=path, door="registry", times=1)]
@@ -79,5 +79,5 @@ HEALED: dict[str, Inflict] = {
 }
 
 
-# The one thing that a client may see of it is a pull that fails.
+# A client may see a pull that fails, and never a wrong image.
 corrupt_once = of_layers(lambda layer: [Fault("corrupt", at=MIDDLE, match=layer, door="cdn", times=1)])

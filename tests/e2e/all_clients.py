@@ -1,4 +1,4 @@
-"""Docker, containerd and Podman side by side, each with the mirror and, behind it, Docker Hub itself."""
+"""Docker, containerd and Podman side by side, each with the mirror first and Docker Hub itself next."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ WRONG = "wrong"
 
 @dataclass(frozen=True)
 class Client:
-    """One of them. `pull` returns what it complained of, `has` whether it has exactly that image."""
+    """One client. `pull` returns its complaint or "", `has` tells whether it has exactly that image."""
 
     name: str
     pull: Callable[[Image], str]
@@ -68,8 +68,8 @@ def of_podman(client: Podman) -> Client:
 
 
 @contextmanager
-def bench(folder: Path, address: str, hub: RealHub) -> Iterator[dict[str, Client]]:
-    """All three by name, running. `address` is the mirror's; `hub` is where they go next."""
+def all_clients(folder: Path, address: str, hub: RealHub) -> Iterator[dict[str, Client]]:
+    """Run all three, by name. `address` is the mirror's; `hub` is where they go next."""
     with ExitStack() as stack:
         found = (
             of_docker(stack.enter_context(docker(folder / "d", [f"http://{address}"], hub.wrapper, hub.env))),
@@ -83,7 +83,7 @@ def bench(folder: Path, address: str, hub: RealHub) -> Iterator[dict[str, Client
 
 @dataclass(frozen=True)
 class Pull:
-    """A pull that is over."""
+    """Finished pull; `whole`: the client has exactly that image."""
 
     image: Image
     complaint: str
@@ -97,6 +97,7 @@ class Pull:
 
 
 def pull(client: Client, image: Image) -> Pull:
+    """Pull an image, timed, and look at what the client has then."""
     began = time.monotonic()
     complaint = client.pull(image)
     seconds = time.monotonic() - began
@@ -104,7 +105,7 @@ def pull(client: Client, image: Image) -> Pull:
 
 
 def pull_all(clients: dict[Client, Image]) -> dict[str, Pull]:
-    """All at once, each its own image."""
+    """Have all clients pull at once, each its own image."""
     with ThreadPoolExecutor(len(clients)) as pool:
         running = {client.name: pool.submit(pull, client, image) for client, image in clients.items()}
         return {name: each.result() for name, each in running.items()}
