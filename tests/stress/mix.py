@@ -211,15 +211,15 @@ class Mix:
         for pid in workers:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        await mirror.ended()
+        await mirror.exit_status()
         for pid in workers:
             await asyncio.to_thread(await_end, pid)
         await mirror.start()
-        await mirror.told("READY=1")
+        await mirror.notified("READY=1")
 
     async def _reload(self) -> None:
         self.world.mirror.signal(signal.SIGHUP)
-        await self.world.mirror.told("RELOADING=1", "READY=1")
+        await self.world.mirror.notified("RELOADING=1", "READY=1")
 
     async def _age(self) -> None:
         """As if nobody had used anything for long."""

@@ -50,7 +50,7 @@ async def test_everything_at_once(
         world = await asyncio.to_thread(World, tmp_path, hub)
         try:
             await world.mirror.start()
-            await world.mirror.told("READY=1")
+            await world.mirror.notified("READY=1")
             mix, began = Mix(world, seed), time.monotonic()
             while time.monotonic() - began < seconds:
                 await mix.round()
@@ -61,7 +61,7 @@ async def test_everything_at_once(
         finally:
             await world.mirror.close()
         report.notes.append(f"stress: {mix.rounds} rounds, {dict(world.met)}")
-        assert await world.mirror.ended() == 0
+        assert await world.mirror.exit_status() == 0
         log = await world.mirror.logged()
         assert [line for line in log.splitlines() if "Traceback" in line or "task failed" in line] == []
         monkeypatch.setattr(fsck, "GRACE", -1.0)
