@@ -1,6 +1,6 @@
 """Freshness: how long an upstream's answer about a tag is used; pure.
 
-    confirmed ──fresh──▶ served without asking ──stale_while_revalidate──▶ served at once, revalidated meanwhile
+    confirmed ──fresh──▶ served unasked ──stale_while_revalidate──▶ served at once, revalidated meanwhile
               ──stale_if_error──▶ revalidated first, served when the upstream cannot be asked
 
 Each period begins where the one before it ends (the words are those of RFC 9111 and RFC 5861). An answer that

@@ -130,7 +130,7 @@ class ListingCache:
         return manifests
 
     async def _by_tag(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
-        """Return the referrers by the tag schema, for upstreams without the API; NOT_FOUND without such a tag.
+        """Return referrers by the tag schema, for upstreams without the API; NOT_FOUND without such a tag.
 
         Not an empty list: that would tell the client that the upstream has the API, and no referrers.
         """

@@ -82,7 +82,7 @@ class ManifestCache:
         return manifest
 
     async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
-        # An error for another repository says nothing about this one: repeat until the fetch was for this one.
+        # An error for another repository says nothing about ours: repeat until the fetch was for ours.
         while True:
             self._upstreams[repository.upstream].raise_if_unresponsive(digest)
             fetched = await self._fetching.do(digest, partial(self._fetch_or_error, repository, digest))

@@ -26,7 +26,7 @@ class NegativeCache(Generic[K]):
 
     @contextmanager
     def remembering(self, key: K) -> Iterator[None]:
-        """Raise the error that is remembered for `key`; otherwise remember the error that the block raises."""
+        """Raise the error remembered for `key`; without one, remember the error that the block raises."""
         error = self._known.get(key)
         if error is not None:
             # A new exception: one that is raised again and again collects the tracebacks of all its raises.

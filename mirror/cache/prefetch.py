@@ -35,8 +35,8 @@ log = get_logger(__name__)
 # The most blobs that wait in the queue. Images have ten layers, seldom more than a hundred.
 QUEUE = 256
 
-# How long a manifest is not examined again, in seconds: a hot manifest costs a lookup, and a blob that could not
-# be fetched is not asked for at every request. Not forever, because blobs are evicted.
+# How long a manifest is not examined again, in seconds: a hot manifest costs a lookup, and a blob that could
+# not be fetched is not asked for at every request. Not forever, because blobs are evicted.
 REMEMBERED_SECONDS = 600.0
 # The most manifests that are remembered so.
 REMEMBERED = 4096
@@ -157,7 +157,7 @@ class Prefetch:
         )
 
     def _allowed(self, repository: Repository, now: float) -> bool:
-        """Return whether prefetches may start: not while paused, low on rate limit, throttled, or without a source."""
+        """Return whether a prefetch may start: not while paused, throttled or low on rate limit."""
         upstream = self._upstreams[repository.upstream]
         if not upstream.budget_level(repository.path).prefetch:
             return False

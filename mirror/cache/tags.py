@@ -1,4 +1,4 @@
-"""Tags: served while fresh, then revalidated with a HEAD, and served stale when the upstream cannot be asked."""
+"""Tags: fresh for a while, then revalidated with a HEAD, and stale when the upstream cannot be asked."""
 
 import asyncio
 import contextlib
@@ -110,7 +110,7 @@ class TagCache:
         return self._freshness.terms(repository).ttl(self._context.clock() - confirmed) > 0
 
     def saves_budget(self, repository: Repository, age: float) -> bool:
-        """Return whether an answer about the repository, `age` seconds old, is served to save the rate limit."""
+        """Return whether an answer `age` seconds old is served to save the repository's rate limit."""
         upstream = self._upstreams[repository.upstream]
         budget = upstream.budget_level(repository.path)
         return upstream.available and self._freshness.terms(repository).serve_to_save_budget(age, budget)
@@ -151,7 +151,7 @@ class TagCache:
             answer = await answers.stale(Staleness(age, str(error))) if fall_back else None
             if answer is not None:
                 return answer
-            # Only the limit for a fallback has passed, and the fallback has been evicted: wait for the upstream.
+            # Only the time for a fallback is over, and the fallback was evicted: wait for the upstream.
             if isinstance(error, FallbackDue) and self._upstreams[repository.upstream].available:
                 return await answers.revalidated()
             raise
@@ -207,7 +207,7 @@ class TagCache:
         return await self._revalidating.do((repository, tag), partial(self._head_upstream, repository, tag))
 
     async def _head_upstream(self, repository: Repository, tag: Tag) -> TagEntry:
-        """Ask with a HEAD, which Docker Hub's rate limit does not count; with a GET if the answer is incomplete."""
+        """Ask with a HEAD, which is free at Docker Hub; with a GET if the response lacks digest or size."""
         requested = self._context.clock()
         try:
             info = await self._upstreams[repository.upstream].head_manifest(repository.path, tag)
@@ -220,8 +220,8 @@ class TagCache:
             return TagEntry(str(found.digest), found.media_type, len(found.data), self._context.clock())
         entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
         await self._store.add_link(repository, info.digest, Link(info.media_type, info.size))
-        # A tag that moved keeps its old entry until the new manifest is here. If the manifest cannot be fetched
-        # (a HEAD is free at Docker Hub, a GET is limited), the image that can be served is the old one.
+        # A tag that moved keeps its old entry until the new manifest is here. If that cannot be fetched (a
+        # HEAD is free at Docker Hub, a GET is limited), the image that can be served is the old one.
         known = await self._store.tag(repository, tag)
         moved = known is not None and known.digest != entry.digest
         if not moved or (await self._store.look_up(repository, info.digest)).present:

@@ -1,8 +1,8 @@
 """Corruption tracking: which source sent wrong bytes, when several sent parts of a blob with a wrong digest.
 
-A wrong digest only shows that some part is wrong. So a hash of each part is kept until the right blob has been
-fetched: the parts that differ from it were wrong. The blob is fetched again from one source at a time, first
-from sources that were not wrong about the blob before: such a source is right, or known to be corrupt.
+A wrong digest only shows that some part is wrong. A hash of each part is kept until the right blob is here:
+the parts that differ from it were wrong. The blob is fetched again from one source at a time, first from
+sources that were not wrong about the blob before: such a source is right, or known to be corrupt.
 """
 
 import time

@@ -125,7 +125,7 @@ class Download:
         missing, wanted = growing.missing(), growing.awaited_offsets()
         self._urgent = self._urgent or bool(wanted)  # readers of other processes do not call `hurry`
         level = self._level(growing, now)
-        # Segments that readers wait for are watched; all segments towards the end, when nothing is unassigned.
+        # Segments that readers wait for are watched; all segments at the end, when nothing is unassigned.
         watched = [each for each in self._segments if any(each.start <= at < each.stop for at in wanted)]
         while self._proven_segments() < level:
             if not self._start_next(growing, (missing, wanted), level, now):
@@ -139,7 +139,7 @@ class Download:
                 self._start_next(growing, (missing, ahead), level + 1, now)
 
     def _request_first(self, now: float) -> None:
-        """Ask one source before anything has been received; another one if the first is late by its measure."""
+        """Ask one source for the first byte; another source if the first one is late by its own measure."""
         if not self._segments:
             source = self._selector.pick({})
             self._start(source, self._first_span(source), now)
@@ -169,7 +169,7 @@ class Download:
         return sum(segment.source not in unproven for segment in self._segments)
 
     def _unproven_sources(self) -> set[Source]:
-        """Return sources of unknown speed that have not answered yet, if there are others and it is urgent."""
+        """Return sources of unknown speed that have not answered; none if not urgent, or if all are such."""
         if not self._urgent:
             return set()
         new = {segment.source for segment in self._segments if not segment.source.health.speed}
@@ -276,7 +276,7 @@ class Download:
         return None
 
     def _refuses_range(self, error: UpstreamError) -> bool:
-        """Return whether only the range was wrong: an empty blob has none (416); some registries misreport it (206)."""
+        """Return whether only the range was refused: by an empty blob (416), or with a nonsense 206."""
         blind = self._growing is None and self._order.size is None and not self._without_range
         self._without_range = self._without_range or (blind and error.status in (206, 416))
         return blind and self._without_range

@@ -61,7 +61,7 @@ class Fill:
         self._verifying: asyncio.Task[None] | None = None
 
     async def run(self, publish: Publish) -> None:
-        """Fill the blob. Raises UpstreamError or StoreError; the next fill resumes from the received bytes."""
+        """Fill the blob. Raises UpstreamError or StoreError; the next fill resumes what was received."""
         settings = self._context.settings
         follower = FillFollower(
             self._context.store,
@@ -197,7 +197,7 @@ class Fill:
         return error
 
     async def _judge_suspects(self) -> None:
-        """Report the corrupt source of an earlier download, and clear the others, by the blob that is right."""
+        """Compare with an earlier corrupt download: report the source that was wrong, clear the others."""
         verdicts = await self._context.corruption.verdicts(self._growing_file())
         for source, corrupt in verdicts.items():
             if corrupt:

@@ -1,4 +1,4 @@
-"""Flights: single-flight for fills. All requests for a digest that is being filled join the one running fill."""
+"""Flights: single-flight for fills. Requests for a digest that is being filled join the running fill."""
 
 import asyncio
 from collections.abc import Callable

@@ -141,7 +141,7 @@ class FillFollower:
             await run_to_completion(self._discard(partial))
 
     async def _discard(self, partial: Partial) -> None:
-        """Discard and unlock `partial`; unlock it also where the disk refuses to: others wait for the lock."""
+        """Discard and unlock `partial`; unlock even if the discard fails: others wait for the lock."""
         with suppress(StoreError):
             await self._store.discard_partial(partial)
         await self._store.release_partial(partial)

@@ -46,7 +46,7 @@ class ComparableReader(Protocol):
 class SentPart:
     """The unverified part that a client was sent of a growing file before the file's fill failed.
 
-    A wrong part with a right end after it would be a complete wrong blob (invariant 4), so the part is compared
+    A wrong part with a right end after it would be a complete wrong blob (invariant 4): the part is compared
     with the bytes of the new transfer.
     """
 
@@ -55,7 +55,7 @@ class SentPart:
     executor: DiskExecutor
 
     async def matches(self, piece: bytes, offset: int) -> bool:
-        """Return whether the bytes sent so far are equal to those of `piece`, which begins at `offset`. StoreError."""
+        """Return whether the sent bytes match `piece`, which begins at `offset`. Raises StoreError."""
         start, stop = max(offset, self.span.start), min(offset + len(piece), self.span.stop)
         if start >= stop:
             return True
@@ -66,7 +66,7 @@ class SentPart:
         return read == piece[start - offset : stop - offset]
 
     async def matches_reader(self, reader: "ComparableReader") -> bool:
-        """Compare with another reader of the blob, as its bytes become readable. Raises as `wait_readable`."""
+        """Compare with another reader of the blob, as bytes become readable. Raises as `wait_readable`."""
         offset = self.span.start
         while offset < self.span.stop:
             stop = min(await reader.wait_readable(offset), self.span.stop, offset + COMPARED_BYTES)
@@ -116,7 +116,7 @@ class PassThroughBlob:
     async def _verified(
         self, span: Span, holdback: int, sent: "SentPart | None"
     ) -> AsyncGenerator[bytes, None]:
-        """Yield a span that reaches behind offset `holdback`; bytes behind it come once the blob is verified."""
+        """Yield a span that reaches into the holdback; bytes of that come once the blob is verified."""
         hasher, offset, end = self._digest.hasher(), 0, bytearray()
         async with aclosing(self._bytes(Span(0, self.size))) as pieces:
             async for piece in pieces:

@@ -4,8 +4,8 @@ A *segment* is one connection's work on one span of a blob. The rules:
 
 1. The reader nearest to running dry is served first.
 2. No byte is assigned to two segments.
-3. A span is long where a connection is fast, so that the round trip of a request is a small part of the span's
-   time, and short towards the end, so that all segments end together.
+3. A span is long where a connection is fast, so that a request's round trip is a small part of its time, and
+   short towards the end, so that all segments end together.
 4. Connections are added while they pay: while the total throughput still grows (`ConcurrencyLimit`).
 5. A segment that has become slow or silent gives its rest to others (`to_reassign`, `stalled`). A segment
    below the low-speed limit is requested again, even where nothing better is known (`low_speed`).
@@ -152,7 +152,7 @@ def bounded(start: int, stop: int, length: int, chunk_size: int) -> Span:
 
 
 def uncovered(offset: int, missing: Sequence[Span], segments: Iterable[Segment[S]]) -> bool:
-    """Return whether a reader waits at `offset` for a byte that is missing and not assigned to any segment."""
+    """Return whether a reader waits at `offset` for a byte that is missing and not assigned."""
     if not any(gap.start <= offset < gap.stop for gap in missing):
         return False
     return not any(segment.start <= offset < segment.stop for segment in segments)

@@ -13,8 +13,8 @@ class SourceSelector:
     """The sources of one upstream, with what one download has learnt about each of them.
 
     `linked`: the repository is known to have the blob, so any source may be asked; otherwise the upstream's
-    own endpoint is asked first. `one_by_one`: the sources to ask one after another, so that each byte is known
-    to be of one source.
+    own endpoint is asked first. `one_by_one`: the sources to ask one after another, so that the source of
+    each byte is known.
     """
 
     def __init__(self, upstream: Upstream, *, linked: bool, one_by_one: Sequence[Source] = ()) -> None:
@@ -28,8 +28,8 @@ class SourceSelector:
     def candidates(self) -> list[Source]:
         """Return the sources that may have the blob, best first.
 
-        Raises the error of the upstream's own endpoint, or else of the first excluded source, when all sources
-        are excluded.
+        When all sources are excluded, raises the error of the upstream's own endpoint, or else of the source
+        that was excluded first.
         """
         own = self._upstream.own
         if not self.blob_confirmed and own not in self._excluded:
@@ -64,7 +64,7 @@ class SourceSelector:
         return max(candidates, key=share)
 
     def exclude(self, source: Source, error: UpstreamError) -> None:
-        """Ask `source` no more: it cannot help. Raises as `candidates` if it was the last source that could."""
+        """Ask a source that cannot help no more. Raises as `candidates` if all are excluded."""
         self._excluded[source] = error
         self.candidates()
 

@@ -1,4 +1,4 @@
-"""Blobs: one fill for everybody, and links (invariants 2 and 5)."""
+"""Blobs: one fill for all clients, and links (invariants 2 and 5)."""
 
 import asyncio
 
@@ -16,8 +16,8 @@ def path(repository: str, digest: Digest) -> str:
     return f"/v2/{repository}/blobs/{digest}"
 
 
-async def test_fifty_clients_cost_one_transfer(hub: FakeRegistry, mirror: Running) -> None:
-    """A herd on a cold blob: each gets all of it, the upstream is asked once."""
+async def test_blob_fill_is_shared_by_fifty_clients(hub: FakeRegistry, mirror: Running) -> None:
+    """Each client on a cold blob gets all of it, and the upstream is asked once."""
     digest = hub.add_blob("library/x", BIG)
     gate = hub.hold(digest, after=1)
     asking = [asyncio.ensure_future(get(mirror.address, path("library/x", digest))) for _ in range(50)]
@@ -30,8 +30,8 @@ async def test_fifty_clients_cost_one_transfer(hub: FakeRegistry, mirror: Runnin
     assert joined == 49
 
 
-async def test_knowing_a_digest_opens_nothing(hub: FakeRegistry, mirror: Running) -> None:
-    """A blob that is cached through one repository is not served to another that does not have it."""
+async def test_blob_is_not_served_without_a_link(hub: FakeRegistry, mirror: Running) -> None:
+    """A blob cached through one repository is not served to another that does not have it."""
     digest = hub.add_blob("library/private", DATA)
     hub.add_blob("library/other", b"something else")
     assert (await get(mirror.address, path("library/private", digest))).body == DATA
@@ -42,8 +42,8 @@ async def test_knowing_a_digest_opens_nothing(hub: FakeRegistry, mirror: Running
     assert hub.requests("GET", digest) == 1
 
 
-async def test_another_repository_with_the_blob_costs_a_head(hub: FakeRegistry, mirror: Running) -> None:
-    """Its upstream confirms the link; no byte is fetched again, and the next request asks nobody."""
+async def test_blob_link_of_another_repository_costs_a_head(hub: FakeRegistry, mirror: Running) -> None:
+    """The upstream confirms the link; no byte is fetched again, and the next request is a hit."""
     digest = hub.add_blob("library/x", DATA)
     hub.add_blob("library/y", DATA)
     await get(mirror.address, path("library/x", digest))
@@ -53,10 +53,10 @@ async def test_another_repository_with_the_blob_costs_a_head(hub: FakeRegistry, 
     assert (hub.requests("GET", digest), hub.requests("HEAD", digest)) == (1, 1)
 
 
-async def test_another_upstream_confirms_for_itself(
+async def test_blob_link_is_confirmed_by_each_upstream(
     hub: FakeRegistry, quay: FakeRegistry, mirror: Running
 ) -> None:
-    """What docker.io has, quay.io need not have; what both have is downloaded once."""
+    """quay.io need not have the blobs of docker.io; a blob that both have is downloaded once."""
     common, ours = hub.add_blob("library/x", DATA), hub.add_blob("library/x", b"ours")
     quay.add_blob("library/x", DATA)
     for digest in (common, ours):
@@ -67,10 +67,10 @@ async def test_another_upstream_confirms_for_itself(
     assert (quay.requests("GET"), quay.requests("HEAD", common)) == (0, 1)
 
 
-async def test_a_running_fill_is_joined_from_another_repository_with_a_link(
+async def test_blob_fill_is_joined_from_another_repository_with_a_link(
     hub: FakeRegistry, mirror: Running
 ) -> None:
-    """In mid-fill too: a HEAD for the other repository, and then the same growing file."""
+    """A HEAD for the other repository, and then the same growing file, in mid-fill too."""
     digest = hub.add_blob("library/x", BIG)
     hub.add_blob("library/y", BIG)
     hub.add_blob("library/z", b"not that one")
@@ -84,7 +84,7 @@ async def test_a_running_fill_is_joined_from_another_repository_with_a_link(
     assert hub.requests("GET", digest) == 1
 
 
-async def test_when_the_repository_that_began_is_refused_the_other_one_tries(
+async def test_blob_fill_refused_for_one_repository_is_retried_by_another(
     hub: FakeRegistry, mirror: Running
 ) -> None:
     """A fill that fails because of its repository does not fail for another repository's client."""
@@ -101,8 +101,8 @@ async def test_when_the_repository_that_began_is_refused_the_other_one_tries(
     assert (await second).body == DATA
 
 
-async def test_head_never_downloads(hub: FakeRegistry, mirror: Running) -> None:
-    """The size comes from the upstream's HEAD once, then from here."""
+async def test_blob_head_never_downloads(hub: FakeRegistry, mirror: Running) -> None:
+    """The size comes from the upstream's HEAD once, then from the link."""
     digest = hub.add_blob("library/x", BIG)
     for _ in range(2):
         reply = await head(mirror.address, path("library/x", digest))
@@ -112,8 +112,8 @@ async def test_head_never_downloads(hub: FakeRegistry, mirror: Running) -> None:
     assert (hub.requests("GET"), hub.requests("HEAD", digest)) == (0, 1)
 
 
-async def test_a_manifest_links_what_it_names(hub: FakeRegistry, mirror: Running) -> None:
-    """Layers of a manifest that was pulled need no question of their own, and their HEAD none at all."""
+async def test_blob_links_from_a_manifest(hub: FakeRegistry, mirror: Running) -> None:
+    """Layers of a manifest that was pulled need no confirmation, and their HEAD no request at all."""
     image = hub.add_image("library/x", "t", [DATA])
     hub.add_blob("library/y", DATA)
     await get(mirror.address, path("library/y", image.layers[0]))
@@ -125,8 +125,8 @@ async def test_a_manifest_links_what_it_names(hub: FakeRegistry, mirror: Running
     assert len(hub.log) == asked
 
 
-async def test_a_foreign_layer_opens_nothing(hub: FakeRegistry, mirror: Running) -> None:
-    """A descriptor with `urls` need not be in the repository: it is no proof of a link."""
+async def test_blob_link_is_not_made_for_a_foreign_layer(hub: FakeRegistry, mirror: Running) -> None:
+    """A descriptor with `urls` need not be in the repository, and proves no link."""
     secret = hub.add_blob("library/private", DATA)
     await get(mirror.address, path("library/private", secret))
     await mirror.landed(secret)
@@ -137,8 +137,8 @@ async def test_a_foreign_layer_opens_nothing(hub: FakeRegistry, mirror: Running)
     assert (await get(mirror.address, path("library/mine", secret))).status == 404
 
 
-async def test_a_file_that_vanished_is_fetched_again(hub: FakeRegistry, mirror: Running) -> None:
-    """Whatever happens to a file in the cache folder is a miss, not an error."""
+async def test_blob_whose_file_vanished_is_fetched_again(hub: FakeRegistry, mirror: Running) -> None:
+    """A damaged cache folder causes misses, not errors."""
     digest = hub.add_blob("library/x", DATA)
     await get(mirror.address, path("library/x", digest))
     await mirror.landed(digest)
@@ -152,8 +152,8 @@ async def test_a_file_that_vanished_is_fetched_again(hub: FakeRegistry, mirror: 
     assert hub.requests("GET", digest) == 2
 
 
-async def test_an_upstream_that_hides_the_size_of_a_blob(hub: FakeRegistry, mirror: Running) -> None:
-    """A HEAD without Content-Length cannot be passed on: an error that says so, and no length made up."""
+async def test_blob_head_without_a_size_is_an_error(hub: FakeRegistry, mirror: Running) -> None:
+    """A HEAD without Content-Length cannot be passed on, and no length is made up."""
     digest = hub.add_blob("library/x", DATA)
     hub.fault(Fault(chunked=True), digest, "HEAD")
     reply = await head(mirror.address, path("docker.io/library/x", digest))

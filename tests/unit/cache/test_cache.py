@@ -1,4 +1,4 @@
-"""The flow: each kind of content through its own part, by name and by digest."""
+"""The cache: each kind of content through its own part, by name and by digest."""
 
 from mirror.cache.readers import SmallBlob
 from mirror.cache.results import Outcome
@@ -9,7 +9,7 @@ from tests.running import Running
 X = Repository("docker.io", "library/x")
 
 
-async def test_every_question_has_its_answer(hub: FakeRegistry, mirror: Running) -> None:
+async def test_cache_answers_for_every_kind_of_content(hub: FakeRegistry, mirror: Running) -> None:
     """One object answers for manifests by tag and digest, blobs, tags, referrers and the catalog."""
     image = hub.add_image("library/x", "t", [b"a"])
     cache = mirror.service.cache

@@ -1,4 +1,4 @@
-"""Images of which something is missing, while nobody can be asked for it."""
+"""Completeness: images with missing blobs, while no upstream can be asked for them."""
 
 import json
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ X = "/v2/docker.io/library/x"
 
 @pytest.fixture
 async def image(hub: FakeRegistry, mirror: Running) -> FakeImage:
-    """Its manifest is cached, its blobs are not."""
+    """An image whose manifest is cached, and whose blobs are not."""
     image = hub.add_image("library/x", "t", [b"a", b"b"])
     await get(mirror.address, f"{X}/manifests/t")
     return image
@@ -26,7 +26,7 @@ async def image(hub: FakeRegistry, mirror: Running) -> FakeImage:
 
 @pytest.fixture
 async def offline(mirror: Running, tmp_path: Path) -> AsyncIterator[Running]:
-    """A second mirror on the same cache, which asks nobody."""
+    """A second mirror on the same cache, which asks no upstream."""
     config = configured(tmp_path / "cache", {"docker.io": "http://127.0.0.1:9"}, server={"offline": True})
     async with serving(config) as running:
         yield running
@@ -38,8 +38,10 @@ async def fetch(mirror: Running, image: FakeImage) -> None:
         await mirror.landed(digest)
 
 
-async def test_what_is_not_whole_is_not_found(mirror: Running, offline: Running, image: FakeImage) -> None:
-    """By tag and digest, GET and HEAD: so that a client which has no way back from here goes elsewhere."""
+async def test_completeness_refuses_an_incomplete_image(
+    mirror: Running, offline: Running, image: FakeImage
+) -> None:
+    """404 by tag and digest, GET and HEAD: a client without a way back tries another mirror."""
     for reference in ("t", image.manifest):
         assert (await head(offline.address, f"{X}/manifests/{reference}")).status == 404
         reply = await get(offline.address, f"{X}/manifests/{reference}")
@@ -48,15 +50,19 @@ async def test_what_is_not_whole_is_not_found(mirror: Running, offline: Running,
     assert (await get(mirror.address, f"{X}/manifests/t")).status == 200
 
 
-async def test_what_is_whole_is_served(mirror: Running, offline: Running, image: FakeImage) -> None:
-    """As soon as the last blob is here."""
+async def test_completeness_allows_a_complete_image(
+    mirror: Running, offline: Running, image: FakeImage
+) -> None:
+    """The image is served as soon as its last blob is here."""
     await fetch(mirror, image)
     for reference in ("t", image.manifest):
         assert (await get(offline.address, f"{X}/manifests/{reference}")).body == image.manifest_data
 
 
-async def test_incomplete_if_so_wished(mirror: Running, tmp_path: Path, image: FakeImage) -> None:
-    """With tags.serve_incomplete whoever only wants to look gets the manifest."""
+async def test_completeness_is_off_with_serve_incomplete(
+    mirror: Running, tmp_path: Path, image: FakeImage
+) -> None:
+    """The manifest of an incomplete image is served with tags.serve_incomplete."""
     config = configured(
         tmp_path / "cache",
         {"docker.io": "http://127.0.0.1:9"},
@@ -67,8 +73,10 @@ async def test_incomplete_if_so_wished(mirror: Running, tmp_path: Path, image: F
         assert (await get(running.address, f"{X}/manifests/t")).body == image.manifest_data
 
 
-async def test_one_whole_platform_is_enough(hub: FakeRegistry, mirror: Running, offline: Running) -> None:
-    """An index is served when something can be pulled by it, and not when nothing can."""
+async def test_completeness_of_an_index_needs_one_platform(
+    hub: FakeRegistry, mirror: Running, offline: Running
+) -> None:
+    """An index is served when one of its platforms is complete, and not when none is."""
     whole, half = (hub.add_image("library/x", None, [name]) for name in (b"whole", b"half"))
     for name, images in (("one", [half, whole]), ("none", [half])):
         index = {
@@ -87,8 +95,10 @@ async def test_one_whole_platform_is_enough(hub: FakeRegistry, mirror: Running, 
     assert (await get(offline.address, f"{X}/manifests/none")).status == 404
 
 
-async def test_what_names_nothing_is_whole(hub: FakeRegistry, mirror: Running, offline: Running) -> None:
-    """An artifact without blobs, or a manifest of a kind that nobody knows."""
+async def test_completeness_of_a_manifest_without_blobs(
+    hub: FakeRegistry, mirror: Running, offline: Running
+) -> None:
+    """An artifact without blobs, or a manifest of an unknown kind, is complete."""
     hub.add_manifest("library/x", b'{"config":7}', "application/vnd.odd", "odd")
     await get(mirror.address, f"{X}/manifests/odd")
     assert (await get(offline.address, f"{X}/manifests/odd")).body == b'{"config":7}'

@@ -1,4 +1,4 @@
-"""How long a tag is taken for true: terms by section, rule and pattern."""
+"""Freshness: terms by section, rule and pattern."""
 
 import math
 
@@ -25,10 +25,10 @@ X = Repository("docker.io", "library/x")
         (-1.0, 0.0, False, True),
     ],
 )
-def test_each_span_begins_where_the_one_before_ends(
+def test_freshness_periods_follow_each_other(
     age: float, ttl: float, serve_while_revalidating: bool, serve_on_error: bool
 ) -> None:
-    """And what comes from the future, after a clock was set back, is asked about."""
+    """An answer from the future, after a clock was set back, is revalidated."""
     terms = FreshnessTerms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=100.0)
     assert (terms.ttl(age), terms.serve_while_revalidating(age), terms.serve_on_error(age)) == (
         ttl,
@@ -38,8 +38,8 @@ def test_each_span_begins_where_the_one_before_ends(
 
 
 @pytest.mark.parametrize(("budget", "until"), [(PLENTY, 60.0), (SPARE, 240.0), (LOW, 960.0), (OUT, 1060.0)])
-def test_the_less_an_upstream_allows_the_longer_it_is_not_asked(budget: BudgetLevel, until: float) -> None:
-    """Within what the terms allow to be served unconfirmed."""
+def test_freshness_is_extended_to_save_the_rate_limit(budget: BudgetLevel, until: float) -> None:
+    """The less an upstream allows, the longer it is not asked, within the terms for stale answers."""
     terms = FreshnessTerms(fresh=60.0, stale_while_revalidate=10.0, stale_if_error=1000.0)
     assert terms.serve_to_save_budget(until - 1, budget) is (until > 60)
     assert not terms.serve_to_save_budget(until, budget)
@@ -48,20 +48,20 @@ def test_the_less_an_upstream_allows_the_longer_it_is_not_asked(budget: BudgetLe
     ).serve_to_save_budget(60, budget)
 
 
-def test_what_is_always_asked_about_is_spared_in_the_end() -> None:
-    """Nothing times four is nothing; and what comes from the future is asked about as long as possible."""
+def test_freshness_of_zero_is_served_only_when_the_budget_is_out() -> None:
+    """Four times zero is zero; an answer from the future is revalidated as long as possible."""
     terms = FreshnessTerms(fresh=0.0, stale_while_revalidate=0.0, stale_if_error=math.inf)
     assert [terms.serve_to_save_budget(1.0, budget) for budget in (SPARE, LOW, OUT)] == [False, False, True]
     assert [terms.serve_to_save_budget(-1.0, budget) for budget in (SPARE, LOW, OUT)] == [False, False, True]
 
 
-def test_without_limit_is_without_limit() -> None:
-    """The default: an old image is better than none."""
+def test_freshness_allows_any_age_on_error_by_default() -> None:
+    """An old image is better than none."""
     assert Freshness(TagSettings()).terms(X).serve_on_error(10**9)
 
 
-def test_the_first_rule_that_matches_counts() -> None:
-    """By upstream and repository; what it does not say is as in the section."""
+def test_freshness_rules_apply_by_first_match() -> None:
+    """Rules match upstream and repository; fields that a rule leaves out come from the section."""
     rules = (
         TagRuleSettings(repositories="docker.io/library/*", fresh=3600),
         TagRuleSettings(repositories="docker.io/*", fresh=1, stale_if_error=5),
@@ -72,8 +72,8 @@ def test_the_first_rule_that_matches_counts() -> None:
     assert freshness.terms(Repository("quay.io", "library/x")) == FreshnessTerms(60, 0, 7)
 
 
-def test_immutable_tags_are_fresh_for_ever() -> None:
-    """By pattern, everywhere or for some repositories."""
+def test_freshness_of_immutable_tags_has_no_end() -> None:
+    """Patterns apply everywhere, or for some repositories."""
     rule = TagRuleSettings(repositories="docker.io/library/*", immutable=("stable",))
     freshness = Freshness(TagSettings(immutable=("v*.*.*",), rules=(rule,)))
     assert freshness.terms(X, Tag("v1.2.3")).ttl(10**9) == math.inf

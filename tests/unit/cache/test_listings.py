@@ -1,4 +1,4 @@
-"""Listings: tags page by page, referrers cached and filtered, the catalog of what is cached."""
+"""Listings: tags page by page, referrers cached and filtered, the catalog of cached content."""
 
 import json
 from typing import Any
@@ -32,7 +32,7 @@ def digests(body: bytes) -> list[str]:
     return sorted(each["digest"] for each in document["manifests"])
 
 
-async def test_tags_come_page_by_page_from_the_upstream(hub: FakeRegistry, mirror: Running) -> None:
+async def test_tags_listing_pages_are_the_upstreams(hub: FakeRegistry, mirror: Running) -> None:
     """`n` and `last` are passed on, and the Link leads to the next page on this mirror, `ns` kept."""
     image = hub.add_image("library/x", "a", [b"a"])
     for tag in ("b", "c"):
@@ -46,15 +46,17 @@ async def test_tags_come_page_by_page_from_the_upstream(hub: FakeRegistry, mirro
     assert all("ns=" not in seen.query for seen in hub.log)
 
 
-async def test_a_page_of_nothing_is_the_last(hub: FakeRegistry, mirror: Running) -> None:
-    """`n=0` has no Link, whatever the upstream sends: who follows it would never come to an end."""
+async def test_tags_listing_with_n_0_has_no_next_page(hub: FakeRegistry, mirror: Running) -> None:
+    """`n=0` has no Link, whatever the upstream sends: a client would follow such links without end."""
     hub.add_image("library/x", "t", [b"a"])
     page = await get(mirror.address, f"{X}/tags/list?n=0")
     assert json.loads(page.body)["tags"] == []
     assert "link" not in page.headers
 
 
-async def test_the_link_is_a_path_for_whoever_sends_a_whole_url(hub: FakeRegistry, mirror: Running) -> None:
+async def test_tags_listing_link_is_relative_for_an_absolute_request(
+    hub: FakeRegistry, mirror: Running
+) -> None:
     """A request in absolute form (RFC 9112 3.2.2) gets the same relative Link."""
     image = hub.add_image("library/x", "a", [b"a"])
     hub.repository("library/x").tags["b"] = str(image.manifest)
@@ -63,29 +65,29 @@ async def test_the_link_is_a_path_for_whoever_sends_a_whole_url(hub: FakeRegistr
 
 
 @pytest.mark.parametrize("n", ["-1", "x", "", "99999999999", "1e3"])
-async def test_a_page_size_that_is_no_number_is_refused(mirror: Running, n: str) -> None:
-    """PAGINATION_NUMBER_INVALID, before anybody is asked."""
+async def test_listing_refuses_a_page_size_that_is_no_number(mirror: Running, n: str) -> None:
+    """PAGINATION_NUMBER_INVALID, before any upstream is asked."""
     for path in ("/v2/library/x/tags/list", "/v2/_catalog"):
         reply = await get(mirror.address, f"{path}?n={n}")
         assert (reply.status, b"PAGINATION_NUMBER_INVALID" in reply.body) == (400, True)
 
 
-async def test_a_query_without_end_is_refused(mirror: Running) -> None:
-    """What is passed on to an upstream is bounded."""
+async def test_listing_refuses_a_query_that_is_too_long(mirror: Running) -> None:
+    """A query that is passed on to an upstream is bounded."""
     reply = await get(mirror.address, f"/v2/library/x/tags/list?last={'x' * 5000}")
     assert reply.status == 400
 
 
-async def test_tags_of_an_unknown_repository(mirror: Running) -> None:
+async def test_tags_listing_of_an_unknown_repository(mirror: Running) -> None:
     """404 with the registry's own reason."""
     reply = await get(mirror.address, "/v2/library/nothing/tags/list")
     assert (reply.status, b"NAME_UNKNOWN" in reply.body) == (404, True)
 
 
-async def test_referrers_are_asked_once_and_filtered_here(hub: FakeRegistry, mirror: Running) -> None:
-    """All pages are gathered unfiltered, so that one question answers for every artifactType.
+async def test_referrers_are_fetched_once_and_filtered_here(hub: FakeRegistry, mirror: Running) -> None:
+    """All pages are fetched unfiltered, so that one answer serves every artifactType.
 
-    containerd names several in one request, and wants what is of any of them.
+    containerd names several types in one request, and wants the referrers of any of them.
     """
     hub.page_size = 2
     image = hub.add_image("library/x", "t", [b"a"])
@@ -107,7 +109,7 @@ async def test_referrers_are_asked_once_and_filtered_here(hub: FakeRegistry, mir
     assert len(hub.log) == asked
 
 
-async def test_referrers_without_the_api_come_from_the_tag(hub: FakeRegistry, mirror: Running) -> None:
+async def test_referrers_by_tag_schema_without_the_api(hub: FakeRegistry, mirror: Running) -> None:
     """The referrers tag schema answers when the upstream lacks the API."""
     hub.referrers_api = False
     image = hub.add_image("library/x", "t", [b"a"])
@@ -124,16 +126,18 @@ async def test_referrers_without_the_api_come_from_the_tag(hub: FakeRegistry, mi
     assert json.loads(reply.body)["manifests"] == [entry]
 
 
-async def test_a_referrers_tag_that_is_no_index_is_not_found(hub: FakeRegistry, mirror: Running) -> None:
-    """An image under that tag tells nothing about referrers: 404, so that the client looks itself."""
+async def test_referrers_tag_that_is_no_index_is_not_found(hub: FakeRegistry, mirror: Running) -> None:
+    """An image under that tag says nothing about referrers: 404, so that the client looks itself."""
     hub.referrers_api = False
     image = hub.add_image("library/x", "t", [b"a"])
     hub.repository("library/x").tags[str(image.manifest).replace(":", "-")] = str(image.manifest)
     assert (await get(mirror.address, f"{X}/referrers/{image.manifest}")).status == 404
 
 
-async def test_referrers_outlive_the_upstream(hub: FakeRegistry, forgetful: Running) -> None:
-    """What was listed is served, marked as unconfirmed, while the upstream fails."""
+async def test_referrers_are_served_stale_while_the_upstream_fails(
+    hub: FakeRegistry, forgetful: Running
+) -> None:
+    """Known referrers are served, marked as unconfirmed."""
     image = hub.add_image("library/x", "t", [b"a"])
     sbom = str(add_referrer(hub, image, "text/sbom", "1"))
     await get(forgetful.address, f"{X}/referrers/{image.manifest}")
@@ -143,7 +147,7 @@ async def test_referrers_outlive_the_upstream(hub: FakeRegistry, forgetful: Runn
     assert reply.header("warning").startswith("110 ")
 
 
-async def test_the_catalog_lists_what_is_cached(
+async def test_catalog_lists_cached_repositories(
     hub: FakeRegistry, quay: FakeRegistry, mirror: Running
 ) -> None:
     """All upstreams with their names in front; by ns or prefix one upstream without; in pages."""
@@ -165,8 +169,10 @@ async def test_the_catalog_lists_what_is_cached(
     assert await names("/v2/_catalog?n=0") == []
 
 
-async def test_known_tags_while_the_upstream_cannot_be_asked(hub: FakeRegistry, mirror: Running) -> None:
-    """Those that were pulled here, page by page, and said to be no more than that."""
+async def test_tags_listing_of_known_tags_while_the_upstream_fails(
+    hub: FakeRegistry, mirror: Running
+) -> None:
+    """Tags that were pulled here, page by page, marked as unconfirmed."""
     for tag in ("a", "b", "c"):
         hub.add_image("library/x", tag, [tag.encode()])
         await get(mirror.address, f"{X}/manifests/{tag}")
@@ -181,10 +187,10 @@ async def test_known_tags_while_the_upstream_cannot_be_asked(hub: FakeRegistry, 
     assert (await get(mirror.address, "/v2/docker.io/library/other/tags/list")).status == 502
 
 
-async def test_old_referrers_while_the_upstream_cannot_be_asked(
+async def test_referrers_served_stale_have_a_warning_and_an_age(
     hub: FakeRegistry, forgetful: Running
 ) -> None:
-    """With a warning, and how old they are."""
+    """The response has a warning, and the age of the list."""
     image = hub.add_image("library/x", "t", [b"a"])
     signature = add_referrer(hub, image, "application/vnd.sig", "one")
     path = f"{X}/referrers/{image.manifest}"

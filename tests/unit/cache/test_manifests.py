@@ -20,7 +20,9 @@ def path(repository: str, digest: Digest) -> str:
 @pytest.mark.parametrize(
     "media_type", [OCI_MANIFEST, OCI_INDEX, DOCKER_LIST, DOCKER_MANIFEST, "application/x"]
 )
-async def test_bytes_and_type_are_the_upstreams(hub: FakeRegistry, mirror: Running, media_type: str) -> None:
+async def test_manifest_bytes_and_type_are_the_upstreams(
+    hub: FakeRegistry, mirror: Running, media_type: str
+) -> None:
     """Odd white space and unknown types pass unchanged (invariant 9)."""
     data = b'{ "schemaVersion" : 2,\n\t"x" : "\xc3\xa9" }\n'
     digest = hub.add_manifest("library/x", data, media_type)
@@ -30,8 +32,8 @@ async def test_bytes_and_type_are_the_upstreams(hub: FakeRegistry, mirror: Runni
     assert hub.requests("GET", digest) == 1
 
 
-async def test_many_clients_cost_one_request(hub: FakeRegistry, mirror: Running) -> None:
-    """Whoever comes while it is fetched shares the answer."""
+async def test_manifest_fetch_is_shared_by_many_clients(hub: FakeRegistry, mirror: Running) -> None:
+    """Clients that arrive during the fetch share its answer."""
     image = hub.add_image("library/x", None, [b"a"])
     gate = hub.hold(image.manifest, after=-1)
     asking = [asyncio.ensure_future(get(mirror.address, path("x", image.manifest))) for _ in range(20)]
@@ -41,10 +43,10 @@ async def test_many_clients_cost_one_request(hub: FakeRegistry, mirror: Running)
     assert hub.requests("GET", image.manifest) == 1
 
 
-async def test_another_repository_confirms_with_a_head(
+async def test_manifest_link_of_another_repository_costs_a_head(
     hub: FakeRegistry, quay: FakeRegistry, mirror: Running
 ) -> None:
-    """The same manifest elsewhere is confirmed, not downloaded; where it is not, it is not served."""
+    """The same manifest elsewhere is confirmed, not downloaded; without confirmation it is not served."""
     image = hub.add_image("library/x", None, [b"a"])
     quay.add_manifest("org/y", image.manifest_data)
     quay.add_manifest("org/z", b"{}")
@@ -55,10 +57,10 @@ async def test_another_repository_confirms_with_a_head(
     assert (quay.requests("GET", image.manifest), quay.requests("HEAD", "org/y")) == (0, 1)
 
 
-async def test_two_repositories_at_once_share_the_download(
+async def test_manifest_fetch_is_shared_by_two_repositories(
     hub: FakeRegistry, quay: FakeRegistry, mirror: Running
 ) -> None:
-    """The second one waits for the first one's bytes and confirms its own link."""
+    """The second request waits for the bytes of the first, and confirms its own link."""
     image = hub.add_image("library/x", None, [b"a"])
     quay.add_manifest("org/y", image.manifest_data)
     gate = hub.hold(image.manifest, after=-1)
@@ -71,10 +73,10 @@ async def test_two_repositories_at_once_share_the_download(
     assert quay.requests("GET") == 0
 
 
-async def test_repositories_that_lack_it_do_not_stand_in_the_way(
+async def test_manifest_fetch_is_not_held_up_by_repositories_without_it(
     hub: FakeRegistry, quay: FakeRegistry, mirror: Running
 ) -> None:
-    """Many ask at once, each of its own repository, and only the last one's has it."""
+    """Many clients ask at once, each of its own repository, and only the last repository has it."""
     image = hub.add_image("library/x", "t", [])
     gate = quay.hold(image.manifest, after=-1)
     paths = [f"/v2/quay.io/org/{number}/manifests/{image.manifest}" for number in range(5)]
@@ -82,14 +84,14 @@ async def test_repositories_that_lack_it_do_not_stand_in_the_way(
     await gate.reached.wait()
     for path in (*paths[1:], f"/v2/docker.io/library/x/manifests/{image.manifest}"):
         asking.append(asyncio.ensure_future(get(mirror.address, path)))
-        # It has joined when another has been answered: requests are taken in the order they come.
+        # Requests are taken in order: once this one is answered, the one before it has joined.
         await get(mirror.address, "/v2/")
     gate.release()
     assert [reply.status for reply in await asyncio.gather(*asking)] == [404] * 5 + [200]
 
 
-async def test_head_by_digest_asks_once(hub: FakeRegistry, mirror: Running) -> None:
-    """A HEAD is a HEAD upstream, and then needs nobody."""
+async def test_manifest_head_asks_once(hub: FakeRegistry, mirror: Running) -> None:
+    """A HEAD is a HEAD upstream, and the next one is answered from the link."""
     image = hub.add_image("library/x", None, [b"a"])
     for _ in range(2):
         reply = await head(mirror.address, path("x", image.manifest))
@@ -98,16 +100,16 @@ async def test_head_by_digest_asks_once(hub: FakeRegistry, mirror: Running) -> N
     assert (hub.requests("GET"), hub.requests("HEAD")) == (0, 1)
 
 
-async def test_head_of_an_upstream_that_tells_no_length(hub: FakeRegistry, mirror: Running) -> None:
-    """Then only a GET can tell, and the length is right."""
+async def test_manifest_head_without_a_length_becomes_a_get(hub: FakeRegistry, mirror: Running) -> None:
+    """Only a GET has the length then, and the length is right."""
     image = hub.add_image("library/x", None, [b"a"])
     hub.fault(Fault(chunked=True), image.manifest, "HEAD")
     reply = await head(mirror.address, path("x", image.manifest))
     assert reply.header("content-length") == str(len(image.manifest_data))
 
 
-async def test_a_wrong_manifest_is_never_served(hub: FakeRegistry, mirror: Running) -> None:
-    """What does not hash to its digest is an error with nothing kept; the next request is right."""
+async def test_manifest_with_wrong_bytes_is_never_served(hub: FakeRegistry, mirror: Running) -> None:
+    """Bytes that do not hash to the digest are an error, with nothing kept; the next request is right."""
     image = hub.add_image("library/x", None, [b"a"])
     hub.fault(Fault(data=flipped(image.manifest_data, 5)), image.manifest, "GET")
     reply = await get(mirror.address, path("docker.io/library/x", image.manifest))
@@ -115,8 +117,8 @@ async def test_a_wrong_manifest_is_never_served(hub: FakeRegistry, mirror: Runni
     assert (await get(mirror.address, path("x", image.manifest))).body == image.manifest_data
 
 
-async def test_children_of_an_index_are_linked_as_manifests(hub: FakeRegistry, mirror: Running) -> None:
-    """A platform's manifest that is here through another repository needs no question."""
+async def test_manifest_links_from_an_index(hub: FakeRegistry, mirror: Running) -> None:
+    """A platform's manifest that is here through another repository needs no confirmation."""
     image = hub.add_image("library/x", None, [b"a"])
     hub.add_manifest("library/multi", image_index([image.manifest_data]), OCI_INDEX, "t")
     await get(mirror.address, path("x", image.manifest))
@@ -128,14 +130,14 @@ async def test_children_of_an_index_are_linked_as_manifests(hub: FakeRegistry, m
     assert len(hub.log) == asked
 
 
-async def test_a_manifest_that_is_nonsense_links_nothing(hub: FakeRegistry, mirror: Running) -> None:
-    """It is served as it is; what it claims to name stays closed."""
+async def test_manifest_that_does_not_parse_links_nothing(hub: FakeRegistry, mirror: Running) -> None:
+    """The manifest is served as it is; digests that it claims to name are not served."""
     data = b'{"schemaVersion":2,"layers":"all of them"}'
     digest = hub.add_manifest("library/x", data)
     assert (await get(mirror.address, path("x", digest))).body == data
 
 
-async def test_a_blob_is_not_a_manifest(hub: FakeRegistry, mirror: Running) -> None:
+async def test_manifest_request_for_a_blob_is_not_found(hub: FakeRegistry, mirror: Running) -> None:
     """The link of a blob does not let it pass as a manifest."""
     digest = hub.add_blob("library/x", b"{}")
     await get(mirror.address, f"/v2/x/blobs/{digest}")

@@ -1,4 +1,4 @@
-"""What an upstream does not have: said again for a while, without asking."""
+"""The negative cache: not found is repeated for a while, without asking."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Clock:
 
 
 def asked(known: NegativeCache[str], key: str, failure: Failure = Failure.NOT_FOUND) -> bool:
-    """Whether a question that fails is asked."""
+    """Return whether a request that fails reaches the upstream."""
     questions: list[str] = []
 
     def ask() -> None:
@@ -35,8 +35,8 @@ def asked(known: NegativeCache[str], key: str, failure: Failure = Failure.NOT_FO
     return questions == [key]
 
 
-def test_not_found_is_said_again_for_a_while() -> None:
-    """With the same words; then it is asked again. Other keys are other questions."""
+def test_negative_cache_forgets_after_ttl() -> None:
+    """The same error for the TTL; then the upstream is asked again. Each key is separate."""
     clock = Clock()
     known: NegativeCache[str] = NegativeCache(5, clock)
     assert asked(known, "a")
@@ -48,22 +48,22 @@ def test_not_found_is_said_again_for_a_while() -> None:
 
 
 @pytest.mark.parametrize("failure", set(Failure) - {Failure.NOT_FOUND})
-def test_other_failures_are_not_remembered(failure: Failure) -> None:
-    """They may be over the next moment."""
+def test_negative_cache_ignores_other_failures(failure: Failure) -> None:
+    """Other failures may be over the next moment."""
     known: NegativeCache[str] = NegativeCache(5, Clock())
     assert asked(known, "a", failure)
     assert asked(known, "a", failure)
 
 
-def test_nothing_is_remembered_for_no_time() -> None:
-    """`missing = 0` turns it off."""
+def test_negative_cache_is_off_with_ttl_0() -> None:
+    """`missing = 0` turns the negative cache off."""
     known: NegativeCache[str] = NegativeCache(0, Clock())
     assert asked(known, "a")
     assert asked(known, "a")
 
 
-def test_it_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest is forgotten first."""
+def test_negative_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest entry is forgotten first."""
     monkeypatch.setattr(negative_cache, "MOST", 2)
     known: NegativeCache[str] = NegativeCache(5, Clock())
     for key in "abc":
@@ -73,8 +73,8 @@ def test_it_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(known, "a")
 
 
-async def test_a_tag_that_is_missing_is_asked_for_once(hub: FakeRegistry, mirror: Running) -> None:
-    """Docker's HEAD, its GET for the text, and the next pull cost the upstream one request."""
+async def test_negative_cache_of_a_missing_tag(hub: FakeRegistry, mirror: Running) -> None:
+    """Docker's HEAD, its GET for the error text, and the next pull cost the upstream one request."""
     hub.add_image("library/x", "other", [b"a"])
     assert (await head(mirror.address, TAG)).status == 404
     assert b"MANIFEST_UNKNOWN" in (await get(mirror.address, TAG)).body
@@ -82,8 +82,8 @@ async def test_a_tag_that_is_missing_is_asked_for_once(hub: FakeRegistry, mirror
     assert len(hub.log) == 1
 
 
-async def test_a_digest_that_is_missing_is_asked_for_once(hub: FakeRegistry, mirror: Running) -> None:
-    """By repository: another one may have it."""
+async def test_negative_cache_of_a_missing_digest(hub: FakeRegistry, mirror: Running) -> None:
+    """The error is remembered by repository: another repository may have the digest."""
     digest = hub.add_image("library/y", "t", [b"a"]).manifest
     hub.add_image("library/x", "other", [b"b"])
     for ask in (get, head, get):
@@ -92,8 +92,8 @@ async def test_a_digest_that_is_missing_is_asked_for_once(hub: FakeRegistry, mir
     assert (await get(mirror.address, f"/v2/docker.io/library/y/manifests/{digest}")).status == 200
 
 
-async def test_a_tag_that_comes_is_found_after_a_while(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Here at once, because nothing is remembered."""
+async def test_negative_cache_of_a_tag_that_is_pushed_later(hub: FakeRegistry, tmp_path: Path) -> None:
+    """The tag is found at once here, because nothing is remembered."""
     config = configured(tmp_path, {"docker.io": hub.url}, tags={"missing": 0})
     async with serving(config) as mirror:
         hub.add_image("library/x", "other", [b"a"])

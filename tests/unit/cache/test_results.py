@@ -10,7 +10,7 @@ def test_manifest_info_is_not_cacheable_by_default() -> None:
     """An answer without a known TTL may not be repeated, and is not stale."""
     info = ManifestInfo(Digest.of(b"manifest"), "application/json", 8, Outcome.MISS)
     assert (info.ttl, info.staleness) == (0.0, None)
-    assert FOREVER == math.inf
+    assert math.inf == FOREVER
 
 
 def test_staleness_without_a_known_age() -> None:

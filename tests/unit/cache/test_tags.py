@@ -1,4 +1,4 @@
-"""Tags: fresh, confirmed with a HEAD, stale when the upstream fails, gone when it says so."""
+"""Tags: fresh, revalidated with a HEAD, stale when the upstream fails, gone when deleted."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,8 +20,8 @@ def is_stale(reply: Reply) -> bool:
     return reply.status == 200 and reply.headers.get("warning", "").startswith("110 ")
 
 
-async def test_a_fresh_tag_asks_nobody(hub: FakeRegistry, mirror: Running) -> None:
-    """Within `fresh` GET and HEAD are answered from here, without a warning."""
+async def test_tag_fresh_is_served_without_a_request(hub: FakeRegistry, mirror: Running) -> None:
+    """GET and HEAD are answered from the cache within `fresh`, without a warning."""
     image = hub.add_image("library/x", "t", [b"a"])
     await get(mirror.address, TAG)
     asked = len(hub.log)
@@ -31,7 +31,7 @@ async def test_a_fresh_tag_asks_nobody(hub: FakeRegistry, mirror: Running) -> No
     assert len(hub.log) == asked
 
 
-async def test_an_old_tag_is_confirmed_with_a_head(hub: FakeRegistry, forgetful: Running) -> None:
+async def test_tag_revalidation_uses_head(hub: FakeRegistry, forgetful: Running) -> None:
     """HEAD is free of Docker Hub's rate limit; an unchanged tag costs no GET."""
     image = hub.add_image("library/x", "t", [b"a"])
     for _ in range(3):
@@ -39,8 +39,8 @@ async def test_an_old_tag_is_confirmed_with_a_head(hub: FakeRegistry, forgetful:
     assert (hub.requests("GET"), hub.requests("HEAD")) == (1, 2)
 
 
-async def test_a_tag_that_moved_is_followed(hub: FakeRegistry, forgetful: Running) -> None:
-    """The HEAD tells the new digest, and the new manifest is fetched by it."""
+async def test_tag_revalidation_follows_a_moved_tag(hub: FakeRegistry, forgetful: Running) -> None:
+    """The HEAD has the new digest, and the new manifest is fetched by it."""
     hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
     moved = hub.add_image("library/x", "t", [b"b"])
@@ -48,7 +48,7 @@ async def test_a_tag_that_moved_is_followed(hub: FakeRegistry, forgetful: Runnin
     assert hub.requests("GET", moved.manifest) == 1
 
 
-async def test_head_first_and_then_get(hub: FakeRegistry, mirror: Running) -> None:
+async def test_tag_head_and_then_get_by_digest(hub: FakeRegistry, mirror: Running) -> None:
     """A HEAD of an unknown tag is a HEAD upstream; the GET by digest that follows is the only GET."""
     image = hub.add_image("library/x", "t", [b"a"])
     reply = await head(mirror.address, TAG)
@@ -59,7 +59,7 @@ async def test_head_first_and_then_get(hub: FakeRegistry, mirror: Running) -> No
     assert hub.requests("GET") == 1
 
 
-async def test_a_head_that_tells_no_digest_becomes_a_get(hub: FakeRegistry, mirror: Running) -> None:
+async def test_tag_head_without_a_digest_becomes_a_get(hub: FakeRegistry, mirror: Running) -> None:
     """The digest is then computed from the bytes."""
     hub.digest_header = False
     image = hub.add_image("library/x", "t", [b"a"])
@@ -67,10 +67,8 @@ async def test_a_head_that_tells_no_digest_becomes_a_get(hub: FakeRegistry, mirr
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_failing_upstream_leaves_the_stale_entry(
-    hub: FakeRegistry, forgetful: Running, status: int
-) -> None:
-    """What was known is served, and says that it is not confirmed."""
+async def test_tag_stale_while_the_upstream_fails(hub: FakeRegistry, forgetful: Running, status: int) -> None:
+    """The known manifest is served, with a warning that it is not confirmed."""
     image = hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
     hub.fault(Fault(status=status), "manifests/t", times=2)
@@ -81,8 +79,8 @@ async def test_a_failing_upstream_leaves_the_stale_entry(
     assert await forgetful.metric('registry_mirror_requests_total{kind="manifest",outcome="stale"}') == 2
 
 
-async def test_a_hanging_upstream_is_not_waited_for(hub: FakeRegistry, impatient: Running) -> None:
-    """With something to fall back on, nobody waits longer than `fallback_after`; the asking goes on."""
+async def test_tag_stale_after_fallback_time(hub: FakeRegistry, impatient: Running) -> None:
+    """A client with a fallback waits no longer than `fallback_after`; the request goes on."""
     image = hub.add_image("library/x", "t", [b"a"])
     await get(impatient.address, TAG)
     gate = hub.hold("manifests/t", after=-1, method="HEAD")
@@ -94,10 +92,10 @@ async def test_a_hanging_upstream_is_not_waited_for(hub: FakeRegistry, impatient
 
 
 @pytest.mark.parametrize("method", [get, head])
-async def test_a_slow_upstream_is_waited_for_without_anything_to_fall_back_on(
+async def test_tag_without_a_fallback_waits_for_a_slow_upstream(
     hub: FakeRegistry, impatient: Running, method: Callable[[str, str], Awaitable[Reply]]
 ) -> None:
-    """What the tag pointed to is known, and not here: as long as if nothing were known; and asked once."""
+    """The manifest of a known tag is not here: the client waits as for an unknown tag, for one request."""
     hub.add_image("library/x", "t", [b"a"])
     await head(impatient.address, TAG)
     gate = hub.hold("manifests/t", after=-1, method="HEAD")
@@ -109,7 +107,7 @@ async def test_a_slow_upstream_is_waited_for_without_anything_to_fall_back_on(
     assert ((await asking).status, hub.requests("HEAD")) == (200, 2)
 
 
-async def test_a_deleted_tag_is_gone(hub: FakeRegistry, forgetful: Running) -> None:
+async def test_tag_deleted_upstream_is_not_served_stale(hub: FakeRegistry, forgetful: Running) -> None:
     """404 is an answer, not a failure: the old manifest is not served in its place."""
     hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
@@ -118,7 +116,7 @@ async def test_a_deleted_tag_is_gone(hub: FakeRegistry, forgetful: Running) -> N
     assert (await head(forgetful.address, TAG)).status == 404
 
 
-async def test_a_new_digest_that_cannot_be_had_leaves_the_old_one(
+async def test_tag_moved_to_an_unavailable_manifest_keeps_the_old_one(
     hub: FakeRegistry, forgetful: Running
 ) -> None:
     """The HEAD works and the GET is rate limited: the previous image is better than none."""
@@ -133,10 +131,8 @@ async def test_a_new_digest_that_cannot_be_had_leaves_the_old_one(
     assert (await get(forgetful.address, TAG)).body == new.manifest_data
 
 
-async def test_a_head_of_a_tag_that_moved_does_not_lose_the_old_image(
-    hub: FakeRegistry, forgetful: Running
-) -> None:
-    """containerd HEADs first: the new digest is told, and kept once its manifest is here."""
+async def test_tag_head_of_a_moved_tag_keeps_the_old_image(hub: FakeRegistry, forgetful: Running) -> None:
+    """containerd HEADs first: the new digest is reported, and stored once its manifest is here."""
     old = hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
     new = hub.add_image("library/x", "t", [b"b"])
@@ -149,8 +145,8 @@ async def test_a_head_of_a_tag_that_moved_does_not_lose_the_old_image(
     assert (await get(forgetful.address, TAG)).body == new.manifest_data
 
 
-async def test_without_anything_cached_the_failure_is_told(hub: FakeRegistry, forgetful: Running) -> None:
-    """By prefix there is nowhere else to go: the status is the truth, with what to wait for."""
+async def test_tag_that_is_not_cached_reports_the_failure(hub: FakeRegistry, forgetful: Running) -> None:
+    """A prefix leaves no other mirror to try: the status is the upstream's, with its Retry-After."""
     hub.add_image("library/x", "t", [b"a"])
     hub.fault(Fault(status=429, headers={"Retry-After": "77"}), "manifests/t", times=2)
     reply = await get(forgetful.address, TAG)
@@ -161,7 +157,7 @@ async def test_without_anything_cached_the_failure_is_told(hub: FakeRegistry, fo
 
 
 class Clock:
-    """Seconds since the epoch, as a test has it."""
+    """Seconds since the epoch, set by the test."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -182,8 +178,8 @@ async def with_terms(hub: FakeRegistry, cache: Path, clock: Clock, **terms: obje
         yield running
 
 
-async def test_asked_about_while_it_is_used(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
-    """Within stale_while_revalidate nobody waits; the next one has the new answer."""
+async def test_tag_stale_while_revalidate(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """No client waits within stale_while_revalidate; the next one has the new answer."""
     async with with_terms(hub, tmp_path, clock, stale_while_revalidate=10) as mirror:
         old = hub.add_image("library/x", "t", [b"a"])
         await get(mirror.address, TAG)
@@ -200,8 +196,10 @@ async def test_asked_about_while_it_is_used(hub: FakeRegistry, tmp_path: Path, c
         assert hub.requests("HEAD", "manifests/t") == 1
 
 
-async def test_beyond_that_it_is_asked_about_first(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
-    """A tag that has not been used for long is not given away old, when the upstream answers."""
+async def test_tag_older_than_stale_while_revalidate_is_revalidated_first(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """A tag that has not been used for long is not served stale when the upstream answers."""
     async with with_terms(hub, tmp_path, clock, stale_while_revalidate=10) as mirror:
         hub.add_image("library/x", "t", [b"a"])
         await get(mirror.address, TAG)
@@ -210,7 +208,9 @@ async def test_beyond_that_it_is_asked_about_first(hub: FakeRegistry, tmp_path: 
         assert (await get(mirror.address, TAG)).body == new.manifest_data
 
 
-async def test_too_old_even_when_the_upstream_fails(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+async def test_tag_older_than_stale_if_error_is_an_error(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
     """stale_if_error has an end, if the operator wants one."""
     async with with_terms(hub, tmp_path, clock, stale_if_error=100) as mirror:
         hub.add_image("library/x", "t", [b"a"])
@@ -224,8 +224,8 @@ async def test_too_old_even_when_the_upstream_fails(hub: FakeRegistry, tmp_path:
         assert (await head(mirror.address, TAG)).status == 502
 
 
-async def test_immutable_tags_are_never_asked_about(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
-    """After the first time."""
+async def test_tag_immutable_is_never_revalidated(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """One request, the first one, whatever the age."""
     async with with_terms(hub, tmp_path, clock, immutable=["t"]) as mirror:
         image = hub.add_image("library/x", "t", [b"a"])
         await get(mirror.address, TAG)
@@ -235,7 +235,7 @@ async def test_immutable_tags_are_never_asked_about(hub: FakeRegistry, tmp_path:
         assert len(hub.log) == asked
 
 
-async def test_an_entry_from_the_future_is_asked_about(
+async def test_tag_confirmed_in_the_future_is_revalidated(
     hub: FakeRegistry, tmp_path: Path, clock: Clock
 ) -> None:
     """A clock that was set back makes nothing fresh, and loses nothing."""
@@ -251,10 +251,10 @@ async def test_an_entry_from_the_future_is_asked_about(
         assert (is_stale(reply), reply.header("age")) == (True, "0")
 
 
-async def test_nobody_waits_for_an_upstream_that_has_not_answered(
+async def test_tag_stale_at_once_while_the_upstream_is_unresponsive(
     hub: FakeRegistry, tmp_path: Path, clock: Clock
 ) -> None:
-    """The first one waits; then the stale answer comes at once, and it is seen whether it is back."""
+    """The first client waits; later ones get the stale answer at once, and the upstream is probed."""
     async with with_terms(hub, tmp_path, clock, fallback_after=0.05, serve_incomplete=True) as mirror:
         image = hub.add_image("library/x", "t", [b"a"])
         await get(mirror.address, TAG)
