@@ -108,7 +108,6 @@ class EndpointSettings(LoginSettings):
     private_redirects: bool = Field(
         default=False,
         description="Follow redirects to private addresses even if the endpoint is public.",
-        examples=[True],
     )
     max_connections: Annotated[int, Number, Field(ge=1, le=10_000)] = Field(
         default=32,
@@ -190,7 +189,6 @@ class SourceSettings(EndpointSettings):
     tags: bool = Field(
         default=False,
         description="Trust the source about tags as much as the upstream itself.",
-        examples=[True],
     )
 
     def endpoint(self) -> dict[str, Any]:

@@ -66,13 +66,11 @@ class ServerSettings(Settings):
         description='Response to a client when an upstream is unavailable. "next" is a 404, at which every '
         'client goes on to its next mirror or to the registry itself. "honest" is 429, 502 or 504. "auto" '
         'is "honest" for requests with the name of the upstream in the path, and "next" for all others.',
-        examples=["honest"],
     )
     offline: bool = Field(
         default=False,
         description="Make no request to any upstream, and serve what is cached. The option `serve "
         "--offline` does the same.",
-        examples=[True],
     )
     tls_certificate: ReadableFile | None = Field(
         default=None,
@@ -141,7 +139,7 @@ class CacheSettings(Settings):
     )
     max_size: DiskSpace = Field(
         default=Amount(),
-        description="Room for blobs. The least recently used ones are evicted beyond it.",
+        description="Room for blobs. Beyond this size the least recently used ones are evicted.",
         examples=["50GiB", "80%"],
         json_schema_extra={"zero": "no limit"},
     )
@@ -149,7 +147,7 @@ class CacheSettings(Settings):
         default=Amount(1024**3),
         description="Room to leave free on the file system of the cache.",
         examples=["5%"],
-        json_schema_extra={"zero": "fill the file system"},
+        json_schema_extra={"zero": "no reserve"},
     )
     max_age: DurationOrForever = Field(
         default=FOREVER,
@@ -160,7 +158,6 @@ class CacheSettings(Settings):
         default="safe",
         description='"safe" writes a blob to the disk before the blob gets its name. "fast" does not wait '
         "for the disk: after a power failure some blobs may have to be fetched again.",
-        examples=["fast"],
     )
     scrub: Size = Field(
         default=ByteSize(0),
@@ -179,7 +176,7 @@ class CacheSettings(Settings):
         default=ByteSize(64 * 1024 * 1024),
         description="Memory for manifests, tags and small blobs in use, in each process.",
         examples=["256MiB"],
-        json_schema_extra={"zero": "none"},
+        json_schema_extra={"zero": "no memory cache"},
     )
 
     @field_validator("pins")
@@ -247,7 +244,9 @@ class TagSettings(Settings):
         examples=[["v*.*.*"]],
     )
     rules: tuple[TagRuleSettings, ...] = Field(
-        default=(), description="Exceptions for some repositories, as [[tags.rules]] tables."
+        default=(),
+        description="Exceptions for some repositories, as [[tags.rules]] tables.",
+        examples=[[{"repositories": "docker.io/library/*", "fresh": "1h"}]],
     )
     missing: Duration = Field(
         default=5,
@@ -263,7 +262,6 @@ class TagSettings(Settings):
     serve_incomplete: bool = Field(
         default=False,
         description="Serve a manifest even if blobs of it are neither cached nor available upstream.",
-        examples=[True],
     )
 
 
@@ -296,7 +294,6 @@ class FillSettings(Settings):
     verify_first: bool = Field(
         default=False,
         description="Send nothing of a blob before the whole blob is verified.",
-        examples=[True],
     )
     prefetch: Annotated[int, Number, Field(ge=0, le=64)] = Field(
         default=3,
@@ -317,12 +314,12 @@ class LogSettings(Settings):
     """The log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Lowest level that is logged.", examples=["warning"]
+        default="info", description='Lowest level that is logged: "debug", "info", "warning" or "error".'
     )
     format: Literal["auto", "console", "json"] = Field(
         default="auto",
-        description='Form of the lines. "auto" is "console" on a terminal and "json" otherwise.',
-        examples=["json"],
+        description='Form of the lines: "console", "json", or "auto", which is "console" on a terminal and '
+        '"json" otherwise.',
     )
 
 

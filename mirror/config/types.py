@@ -155,13 +155,18 @@ def _parse_amount(value: object) -> Amount:
 
 
 Number = BeforeValidator(_refuse_bool)
-TimeUnit = Unit("time", format_time)
 Strings = Annotated[tuple[str, ...], BeforeValidator(_split_list)]
 HostName = Annotated[str, AfterValidator(_check_host_name)]
 Hosts = Annotated[tuple[HostName, ...], BeforeValidator(_split_list)]
-Duration = Annotated[float, BeforeValidator(_parse_time), Field(ge=0, allow_inf_nan=False), TimeUnit]
-DurationOrForever = Annotated[float, BeforeValidator(_parse_time_or_forever), Field(ge=0), TimeUnit]
-Timeout = Annotated[float, BeforeValidator(_parse_time), Field(gt=0, allow_inf_nan=False), TimeUnit]
+Duration = Annotated[
+    float, BeforeValidator(_parse_time), Field(ge=0, allow_inf_nan=False), Unit("time", format_time)
+]
+DurationOrForever = Annotated[
+    float, BeforeValidator(_parse_time_or_forever), Field(ge=0), Unit('time or "forever"', format_time)
+]
+Timeout = Annotated[
+    float, BeforeValidator(_parse_time), Field(gt=0, allow_inf_nan=False), Unit("time", format_time)
+]
 Attempts = Annotated[int, Number, Field(ge=1, le=100)]
 Size = Annotated[ByteSize, Number, Unit("size", format_size)]
 Processes = Annotated[int | Literal["auto"], BeforeValidator(_parse_processes)]

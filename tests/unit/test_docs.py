@@ -84,12 +84,12 @@ def sections() -> dict[str, str]:
 
 @pytest.mark.parametrize("section", [*SECTIONS, "upstream"])
 def test_options_file_has_every_option(section: str) -> None:
-    """Each has a value and a comment, and is commented out where there is no default to show."""
+    """Each has a value and a comment above, and is commented out where there is no default to show."""
     model = UpstreamSettings if section == "upstream" else SECTIONS[section]
     lines = sections()[section].splitlines()
     for key in model.model_fields:
-        (line,) = (each for each in lines if re.match(rf"(# )?{key} = ", each))
-        assert re.search(r"# \S.*\S", line.removeprefix("# ")), f"no comment: {line}"
+        (number,) = (n for n, each in enumerate(lines) if re.match(rf"(# )?{key} = ", each))
+        assert re.match(r"# \S.*\S", lines[number - 1]), f"no comment: {lines[number]}"
 
 
 def test_options_file_has_every_preconfigured_upstream() -> None:

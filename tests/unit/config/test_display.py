@@ -42,6 +42,6 @@ def test_unit_and_zero_of_an_option() -> None:
     """Optional values have the unit too; most options have no special 0."""
     unit = unit_of(TagRuleSettings.model_fields["fresh"])
     assert unit is not None
-    assert unit.name == "time"
+    assert unit.name == 'time or "forever"'
     assert unit_of(FillSettings.model_fields["attempts"]) is None
     assert zero_of(FillSettings.model_fields["attempts"]) is None
