@@ -49,8 +49,16 @@ def own_logging() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     structlog.reset_defaults()
-    set_debug(enabled=True)
+    set_debug(enabled=False)
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def debug_log() -> Iterator[None]:
+    """Have debug lines written, which otherwise only a configured log of level debug has."""
+    set_debug(enabled=True)
+    yield
+    set_debug(enabled=False)
 
 
 @pytest.fixture

@@ -23,9 +23,12 @@ from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.rate_limit import PLENTY
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.log import debug_enabled, get_logger
 from mirror.util.single_flight import SingleFlight
 
 T = TypeVar("T")
+
+log = get_logger(__name__)
 
 # Failures that are an upstream's answer: a tag that was deleted, or made private, is not served stale.
 FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
@@ -78,6 +81,7 @@ class TagCache:
                 return await self._getting.do((repository, tag), refresh if save_gets else get)
         ttl = self._ttl(repository, tag, entry)
         if ttl > 0:
+            _log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
             found = await self._manifests.get(repository, Digest.parse(entry.digest))
             return replace(found, ttl=min(found.ttl, ttl))
         answers = _Answers(
@@ -94,6 +98,7 @@ class TagCache:
                 return _info(await self._revalidate(repository, tag), Outcome.MISS)
         ttl = self._ttl(repository, tag, entry)
         if ttl > 0:
+            _log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
             return _info(entry, Outcome.HIT, ttl)
 
         async def revalidated() -> ManifestInfo:
@@ -133,6 +138,7 @@ class TagCache:
         if saves_budget or terms.serve_while_revalidating(age) or (serve_on_error and not upstream.available):
             staleness = Staleness(age, _reason(upstream, saves_budget=saves_budget))
             if (answer := await answers.stale(staleness)) is not None:
+                _log_decision("tag stale, served at once", repository, tag, reason=staleness.reason)
                 if not (saves_budget and upstream.available) and upstream.allows_request:
                     self._start_refresh(repository, tag, entry)
                 return answer
@@ -224,6 +230,7 @@ class TagCache:
         # HEAD is free at Docker Hub, a GET is limited), the image that can be served is the old one.
         known = await self._store.tag(repository, tag)
         moved = known is not None and known.digest != entry.digest
+        _log_decision("tag revalidated", repository, tag, moved=moved, digest=entry.digest)
         if not moved or (await self._store.look_up(repository, info.digest)).present:
             await self._store.put_tag(repository, tag, entry)
         return entry
@@ -252,6 +259,12 @@ def _reason(upstream: Upstream, *, saves_budget: bool) -> str:
     if not upstream.available:
         return f"{upstream.name} has not answered lately"
     return saving_rate_limit(upstream.name) if saves_budget else "revalidation is running"
+
+
+def _log_decision(event: str, repository: Repository, tag: Tag, **values: object) -> None:
+    """Log at level debug, which most mirrors do not: names are made only for that."""
+    if debug_enabled():
+        log.debug(event, repository=str(repository), tag=str(tag), **values)
 
 
 def saving_rate_limit(upstream: str) -> str:

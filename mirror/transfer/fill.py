@@ -93,6 +93,7 @@ class Fill:
                 await self._context.store.discard_partial(partial)  # the files that locking has made
             else:
                 with self._context.metrics.fills_running.track_inprogress():
+                    log.debug("fill started", prefetch=not self._urgent, **self._log_fields())
                     await self._fill(partial, publish)
         except StoreError as error:
             if kind_of(error) is FaultKind.FULL:  # the space is better used for a blob that fits
@@ -128,6 +129,7 @@ class Fill:
         await self._context.store.adopt(verified)
         await self._context.store.add_link(self._repository, self._digest, Link(size=verified.size))
         await self._discard(partial)
+        log.debug("fill stored", bytes=verified.size, **self._log_fields())
 
     async def _discard(self, partial: Partial) -> None:
         """Discard the partial; a disk error is ignored here, because the next fill will meet it."""

@@ -74,6 +74,8 @@ class SmallFill:
             raise
         publish(data)
         await self._context.store.put_small_blob(self._repository, lease, Content(self._link, data))
+        repository, digest = str(self._repository), str(self._digest)
+        log.debug("fill stored", bytes=len(data), repository=repository, digest=digest)
 
     async def _download(self) -> bytes:
         """Return the verified bytes; a blob with wrong bytes is requested a second time."""

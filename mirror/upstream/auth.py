@@ -260,7 +260,9 @@ class Authorizer:
             raise self._failure(key, response, body)
         if key.with_password:
             self._note_acceptance()
-        return self._parse(body)
+        header, lifetime = self._parse(body)
+        log.debug("token fetched", realm=redact_url(key.realm), scope=key.scope, seconds=round(lifetime))
+        return header, lifetime
 
     def _parse(self, body: bytes) -> tuple[str, float]:
         try:

@@ -65,11 +65,11 @@ class Logger:
         return getattr(self._bound, method)
 
 
-_debug = True
+_debug = False
 
 
 def debug_enabled() -> bool:
-    """Return whether debug lines are written; True until `configure` says otherwise."""
+    """Return whether debug lines are written; False until `configure` says otherwise."""
     return _debug
 
 
@@ -94,6 +94,7 @@ _pending: list[Callable[[], None]] = []
 def configure_later(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
     """Configure before the first line is logged: most commands log none."""
     _pending[:] = [lambda: configure(settings, stream)]
+    set_debug(enabled=settings.level == "debug")
 
 
 def _configure_pending() -> None:

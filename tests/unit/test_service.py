@@ -77,6 +77,7 @@ async def test_close_leaves_no_descriptor_open(tmp_path: Path) -> None:
     assert [await once() for _ in range(3)] == [first] * 3
 
 
+@pytest.mark.usefixtures("debug_log")
 async def test_eviction_is_reported_with_its_reason(tmp_path: Path) -> None:
     """The log and the metrics have number, bytes and reason; the debug log has each blob."""
     used = [EvictedBlob(Digest.of(bytes([number])), 1, EvictionReason.USED) for number in range(3)]

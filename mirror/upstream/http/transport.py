@@ -24,6 +24,9 @@ from mirror.upstream.http.low_speed import LowSpeedLimit
 from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
 from mirror.upstream.http.resolver import GuardedResolver
+from mirror.util.log import debug_enabled, get_logger
+
+log = get_logger(__name__)
 
 # Longest header line in bytes. aiohttp's 8190 is too short: signed Locations with session tokens, and some
 # CSP headers, are longer.
@@ -72,7 +75,7 @@ class Transport:
             raise UpstreamError(
                 Failure.OFFLINE, f"not cached, and {self.name} is not asked: this mirror is offline"
             )
-        session = self._session or await self._open()
+        session, began = self._session or await self._open(), time.monotonic()
         try:
             with self.translated(url):
                 response = await session.request(
@@ -81,9 +84,21 @@ class Transport:
         except UpstreamError as error:
             self._metrics.upstream_requests.labels(self.name, str(error.failure)).inc()
             error.unanswered = error.temporary
+            self._log_exchange(method, url, began, reason=str(error))
             raise
         self._metrics.upstream_requests.labels(self.name, str(response.status)).inc()
+        self._log_exchange(method, url, began, status=response.status)
         return response
+
+    def _log_exchange(self, method: str, url: URL, began: float, **outcome: object) -> None:
+        """Log a request at level debug. The path is left out for other hosts than the upstream's own."""
+        if debug_enabled():
+            # A redirect's target is a signed URL, which is a credential.
+            shown = f"{_place(url)}{url.raw_path}" if origin(url) == origin(self.url) else _place(url)
+            total_ms = round((time.monotonic() - began) * 1000, 2)
+            log.debug(
+                "upstream asked", upstream=self.name, method=method, url=shown, **outcome, total_ms=total_ms
+            )
 
     async def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
         """Yield a body as it arrives, also the last bytes before a break; raise TIMEOUT if it is too slow."""
