@@ -1,4 +1,4 @@
-"""Small disk jobs done together: one thread hop, and one transaction, for all that came at the same time."""
+"""Batches of small disk jobs: one thread hop and one transaction for all jobs that arrive together."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ O = TypeVar("O")  # noqa: E741  # outcome
 
 
 class Batcher(Generic[I, O]):
-    """`work` is given items in the order they came, and returns as many outcomes; one call at a time.
+    """Calls `work` with the items that have arrived, in their order; `work` returns an outcome for each.
 
-    What comes while a call is running waits for the next one: alone an item is not delayed, in a crowd the
-    crowd pays once. An error of `work` is everybody's.
+    One call runs at a time, and items that arrive meanwhile wait for the next one: a single item is not
+    delayed, and a crowd pays once. An error of `work` is the outcome of all items of that call.
     """
 
     def __init__(self, executor: DiskExecutor, work: Callable[[Sequence[I]], Sequence[O]]) -> None:
@@ -25,15 +25,15 @@ class Batcher(Generic[I, O]):
         self._running = False
 
     async def do(self, item: I) -> O:
-        """Raises StoreError. Cancelled, the item is done all the same."""
+        """Return the item's outcome. Raises StoreError. The item is done even if the caller is cancelled."""
         return await self.start(item)
 
     def start(self, item: I) -> "asyncio.Future[O]":
-        """The outcome to be."""
+        """Return a future of the item's outcome."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[O] = loop.create_future()
         if not self._waiting and not self._running:
-            # Not at once: others may come in the same turn of the loop.
+            # After this turn of the loop, in which more items may arrive.
             loop.call_soon(self._begin)
         self._waiting.append((item, outcome))
         return outcome
@@ -44,13 +44,13 @@ class Batcher(Generic[I, O]):
         running = self._executor.start(self._work, [item for item, _ in items])
         running.add_done_callback(partial(self._end, [outcome for _, outcome in items]))
 
-    def _end(self, waiting: Sequence["asyncio.Future[O]"], done: "asyncio.Future[Sequence[O]]") -> None:
+    def _end(self, futures: Sequence["asyncio.Future[O]"], done: "asyncio.Future[Sequence[O]]") -> None:
         self._running = False
         if self._waiting:
             self._begin()
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         outcomes = [] if error is not None else done.result()
-        for index, future in enumerate(waiting):
+        for index, future in enumerate(futures):
             if future.done():
                 continue
             if error is None:

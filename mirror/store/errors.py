@@ -1,4 +1,4 @@
-"""What goes wrong with a disk, translated once at the border of this package."""
+"""Errors of this package. Errors of the disk and of SQLite are translated here, once, at its border."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -8,11 +8,11 @@ import diskcache
 
 
 class StoreError(Exception):
-    """The cache folder could not be read or written; the message says which operation and why."""
+    """The cache folder could not be read or written; the message says which operation failed, and why."""
 
 
 class NoRoom(StoreError):
-    """There is not as much room as this one blob takes; others may well fit. `size` in bytes."""
+    """The disk has less room than one blob of `size` bytes takes; smaller blobs may well fit."""
 
     def __init__(self, message: str, size: int) -> None:
         super().__init__(message)
@@ -20,17 +20,17 @@ class NoRoom(StoreError):
 
 
 class PartialLost(StoreError):
-    """What another process was filling went away; nothing is known to be wrong with the disk."""
+    """The partial that another process was filling is gone; the disk itself may be fine."""
 
 
 class ShuttingDown(StoreError):
-    """The mirror stops: nothing is wrong with the disk."""
+    """The mirror stops; the disk is fine."""
 
 
 class PinTooLarge(StoreError):
-    """With this pin more would have to be kept than there is room for. All in bytes.
+    """The pins would exceed the quota with one more pin. All in bytes.
 
-    `used` by the pins there are, `asked` by this one besides, `allowed` for all of them.
+    `used` by the present pins, `asked` by the new one besides, `allowed` for all of them.
     """
 
     def __init__(self, used: int, asked: int, allowed: int) -> None:
@@ -40,15 +40,22 @@ class PinTooLarge(StoreError):
         self.allowed = allowed
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the words of an error, and the file's name where it has one, without the number of the errno."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+
+
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn operating system and SQLite errors into StoreError, so that neither is known above `store`."""
+def translated(operation: str) -> Iterator[None]:
+    """Turn errors of the operating system and of SQLite into StoreError, so that no caller knows either."""
     try:
         yield
     except diskcache.Timeout as error:
-        raise StoreError(f"{doing}: the index is locked by another process") from error
+        raise StoreError(f"{operation}: the index is locked by another process") from error
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"{doing}: {error}") from error
+        raise StoreError(f"{operation}: {reason_of(error)}") from error
 
 
 def describe(function: Callable[..., object]) -> str:

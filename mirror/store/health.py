@@ -1,8 +1,9 @@
-"""What is wrong with the disk, if anything is: told once, shown to the operator, and left alone meanwhile.
+"""The health of the disk: which capabilities are down, why, since when, and what the operator can do.
 
-Three things can be out of order, each on its own: the books, so that links and tags are asked of the
-upstream; the entries of the blobs, so that nothing is found here; and writing, so that nothing is kept. As
-long as one of them is, it is not tried again for every request: `Store.recover` does that, now and then.
+Three capabilities can fail, each on its own: reading the index, so that links and tags are asked of the
+upstream; looking up blobs, so that every blob is a miss; and writing, so that nothing is kept. A request does
+not try what is down: `Store.recover` does, at every housekeeping run. A fault is logged once, and `/readyz`
+and the metrics show it.
 """
 
 import errno
@@ -16,19 +17,19 @@ from typing import TypeVar
 
 import diskcache
 
-from mirror.store.errors import NoRoom
+from mirror.store.errors import NoRoom, reason_of
 from mirror.util.log import get_logger
 
 T = TypeVar("T")
 
 log = get_logger(__name__)
 
-# The same trouble is not told again for this long, in seconds: a disk that is full now and then is one story.
-TOLD_SECONDS = 600.0
+# How long the same fault is not logged again, in seconds: a disk that is full now and then is one story.
+REPEAT_SECONDS = 600.0
 
 
 class FaultKind(StrEnum):
-    """What is wrong, as far as the operator has to do something else for each."""
+    """Kinds of faults, told apart as far as the operator must do something else about each."""
 
     FULL = "full"
     READ_ONLY = "read_only"
@@ -41,7 +42,7 @@ class FaultKind(StrEnum):
 
 
 class Capability(StrEnum):
-    """What is not done while there is trouble with it."""
+    """The uses of the disk that can fail one by one; the values are words for the operator."""
 
     METADATA = "reading the books"
     BLOBS = "looking for blobs"
@@ -49,13 +50,13 @@ class Capability(StrEnum):
 
 
 ADVICE = {
-    FaultKind.FULL: "make room on its file system, or set cache.max_size or cache.min_free so that some is left",
-    FaultKind.READ_ONLY: "mount its file system for writing; see the kernel's log for why it is not",
-    FaultKind.DENIED: "give the folder and all in it to the user this mirror runs as",
+    FaultKind.FULL: "make room on its file system, or set cache.max_size or cache.min_free to leave some",
+    FaultKind.READ_ONLY: "mount its file system writable; the kernel's log says why it is not",
+    FaultKind.DENIED: "give the folder and all in it to the user that runs the mirror",
     FaultKind.BROKEN: "see the kernel's log: the disk fails; replace it, or put cache.dir on another",
-    FaultKind.GONE: "nothing, if it was removed on purpose: it is made anew; else mount its file system",
-    FaultKind.BUSY: "find out what else holds its databases, a backup for instance, or why the disk is so slow",
-    FaultKind.CORRUPT: "nothing: the database is made anew; if it happens again, check disk and memory",
+    FaultKind.GONE: "nothing, if it was removed on purpose: it is recreated; else mount its file system",
+    FaultKind.BUSY: "find out what else locks its databases, a backup for instance, or why the disk is slow",
+    FaultKind.CORRUPT: "nothing: the database is recreated; if it happens again, check disk and memory",
     FaultKind.OTHER: "see the reason",
 }
 
@@ -72,7 +73,7 @@ _ERRNO = {
     errno.ENOTDIR: FaultKind.GONE,
 }
 
-# By the beginning of SQLite's names; the first that fits counts.
+# By the beginning of SQLite's names; the first match counts.
 _SQLITE = {
     "SQLITE_FULL": FaultKind.FULL,
     "SQLITE_READONLY_DBMOVED": FaultKind.GONE,
@@ -85,16 +86,16 @@ _SQLITE = {
     "SQLITE_LOCKED": FaultKind.BUSY,
     "SQLITE_CORRUPT": FaultKind.CORRUPT,
     "SQLITE_NOTADB": FaultKind.CORRUPT,
-    "SQLITE_ERROR": FaultKind.CORRUPT,  # "no such table": somebody emptied it
+    "SQLITE_ERROR": FaultKind.CORRUPT,  # "no such table": the database was emptied
 }
 
-# What the disk can say.
+# The errors by which a disk fails.
 ERRORS = (OSError, sqlite3.Error, diskcache.Timeout)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`since`: seconds since the epoch."""
+    """A capability that is down. `since`: seconds since the epoch."""
 
     capability: Capability
     kind: FaultKind
@@ -103,78 +104,80 @@ class Fault:
 
     @property
     def advice(self) -> str:
+        """Return what the operator can do."""
         return ADVICE[self.kind]
 
 
 class StoreHealth:
-    """Used from any thread."""
+    """The present faults of one cache folder. Any thread may call."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """`clock`: seconds since the epoch."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._now: dict[Capability, Fault] = {}
-        self._told: dict[tuple[Capability, FaultKind], float] = {}
+        self._faults: dict[Capability, Fault] = {}
+        self._logged: dict[tuple[Capability, FaultKind], float] = {}
 
-    def is_down(self, side: Capability) -> bool:
-        """Whether it is to be left alone."""
-        return side in self._now
+    def is_down(self, capability: Capability) -> bool:
+        """Return whether the capability failed, and must not be used for requests."""
+        return capability in self._faults
 
     def faults(self) -> list[Fault]:
-        return list(self._now.values())
+        """Return the present faults."""
+        return list(self._faults.values())
 
-    def report_fault(self, side: Capability, error: BaseException) -> FaultKind:
-        """It failed. One blob that is too large for the disk is no trouble with the disk."""
+    def report_fault(self, capability: Capability, error: BaseException) -> FaultKind:
+        """Mark a capability as down. One blob that is too large for the disk (NoRoom) is no fault."""
         kind = kind_of(error)
         if isinstance(error, NoRoom):
             return kind
         with self._lock:
-            known = self._now.get(side)
+            known = self._faults.get(capability)
             if known is not None and known.kind is kind:
                 return kind
             now = self._clock()
-            trouble = self._now[side] = Fault(side, kind, str(root_of(error)), now)
-            told = self._told.get((side, kind))
-            if told is not None and now - told < TOLD_SECONDS:
+            fault = self._faults[capability] = Fault(capability, kind, reason_of(root_of(error)), now)
+            logged = self._logged.get((capability, kind))
+            if logged is not None and now - logged < REPEAT_SECONDS:
                 return kind
-            self._told[side, kind] = now
+            self._logged[capability, kind] = now
         log.error(
             "trouble with the cache folder, pulls go on without it",
-            what=side.value,
+            what=capability.value,
             kind=kind.value,
-            reason=trouble.reason,
-            to_do=trouble.advice,
+            reason=fault.reason,
+            to_do=fault.advice,
         )
         return kind
 
-    def clear_fault(self, side: Capability) -> None:
-        """It works."""
-        if side not in self._now:
+    def clear_fault(self, capability: Capability) -> None:
+        """Mark a capability as working."""
+        if capability not in self._faults:
             return
         with self._lock:
-            trouble = self._now.pop(side, None)
-        if trouble is not None:
-            seconds = round(self._clock() - trouble.since, 1)
-            log.info("cache folder works again", what=side.value, kind=trouble.kind.value, seconds=seconds)
+            fault = self._faults.pop(capability, None)
+        if fault is not None:
+            what, seconds = capability.value, round(self._clock() - fault.since, 1)
+            log.info("cache folder works again", what=what, kind=fault.kind.value, seconds=seconds)
 
-    def attempt(self, side: Capability, otherwise: T, work: Callable[[], T]) -> T:
-        """What `work` returns; `otherwise` when the disk does not let it, or is left alone."""
-        if self.is_down(side):
-            return otherwise
+    def attempt(self, capability: Capability, default: T, work: Callable[[], T]) -> T:
+        """Return what `work` returns; `default` if the capability is down or fails now."""
+        if self.is_down(capability):
+            return default
         try:
             return work()
         except ERRORS as error:
-            self.report_fault(side, error)
-            return otherwise
+            self.report_fault(capability, error)
+            return default
 
 
 def kind_of(error: BaseException) -> FaultKind:
-    """Of the first of the errors that led to this one that tells."""
+    """Classify by the first exception in the cause chain that is recognised."""
     for each in _chain(error):
         if isinstance(each, sqlite3.Error):
             name = getattr(each, "sqlite_errorname", None) or ""
             kind = next((kind for start, kind in _SQLITE.items() if name.startswith(start)), FaultKind.OTHER)
-            # After a failure SQLite has ended the transaction, and diskcache's own ROLLBACK fails: no news.
+            # A failure ends the transaction in SQLite; that diskcache's ROLLBACK then fails says nothing.
             if "no transaction is active" not in str(each) and kind is not FaultKind.OTHER:
                 return kind
         elif isinstance(each, OSError) and each.errno in _ERRNO:
@@ -187,12 +190,12 @@ def kind_of(error: BaseException) -> FaultKind:
 
 
 def root_of(error: BaseException) -> BaseException:
-    """The error to show: what the disk said first."""
+    """Return the error to show: the first one in the cause chain that the disk gave."""
     return next((each for each in _chain(error) if isinstance(each, OSError | sqlite3.Error)), error)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The errors from the first to the last."""
+    """Yield the exceptions of the cause chain, from the first to the last."""
     found: list[BaseException] = []
     each: BaseException | None = error
     while each is not None and each not in found:

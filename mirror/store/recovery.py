@@ -1,6 +1,23 @@
-"""The cache folder as such: layout and version, what can be used of it, and what is made anew.
+"""Recovery: what counts as a miss on a failing disk, what is tried again, and how lost parts are recreated.
 
-Whatever was removed or is corrupt is made anew by the call that meets it, which then goes on.
+`Recovery.read_or` decides that a failing disk is a miss. Each operation of `Store` has one of these policies:
+
+    policy       on a failing disk                        operations
+    -----------  ---------------------------------------  -----------------------------------------------
+    read_or      a miss: None, False or nothing listed;   look_up, open_blob, manifest, read_blob,
+                 while the capability is down, at once    missing_blobs, tag, known_tags, referrers
+    write        repair or make room and try again; then  adopt, open_growing_file;
+                 StoreError, and the fill passes through  lock_partial (repairs only)
+    best effort  as write; then writing is down, and the  put_manifest, add_link, put_tag, drop_tag,
+                 client gets its answer nevertheless      put_referrers, put_small_blob, configure_pins
+    ignored      housekeeping does it later               preallocate, evict_excess, make_room,
+                                                          quarantine_if_unreadable
+    raised       StoreError at once; the caller decides   all others: leases, repositories, following a
+                                                          partial, releasing one, statistics
+
+`Recovery.read_or` and `Recovery.write` are the first two, for one thread; `retrying.RetryingDisk` adds the
+room and the third. `health.StoreHealth` holds what is down, and since when. A part of the folder that was
+removed or is corrupt is recreated by the call that meets it, which then goes on.
 """
 
 import fcntl
@@ -15,6 +32,7 @@ from mirror.store.database import Database
 from mirror.store.errors import StoreError, describe, translated
 from mirror.store.health import ERRORS, Capability, FaultKind, StoreHealth, kind_of
 from mirror.store.pins.manifest_journal import BOOKS_LOST
+from mirror.util.callbacks import ignore
 from mirror.util.durable import replace_file, try_allocate
 from mirror.util.log import get_logger
 
@@ -23,95 +41,96 @@ T = TypeVar("T")
 
 log = get_logger(__name__)
 
-# Of the layout: raised when an older mirror could not use what a newer one has written.
+# Version of the layout: raised when an older mirror could not use what a newer one has written.
 VERSION = 1
 
-# While this file is there, the blobs have files that their database does not know: see `store.fsck`.
+# The mark of lost entries: while this file exists, there are blobs without an entry (`store.scrub`).
 REBUILD = "rebuild"
 
-# What goes with a database.
-BLOBS_GONE = "the entries of the blobs, which are made anew too"
-BOOKS_GONE = "what belongs to which image, which is asked again; what is pinned stays"
+# What is lost with a database, for the log.
+LOST_WITH_BLOBS = "the entries of the blobs; they are recreated from the files"
+LOST_WITH_INDEX = "which image has which content; upstreams are asked again, and pinned content stays"
 
-# What a disk must have room for before it counts as well again.
+# Room that a disk must have before it counts as working again, in bytes.
 PROBE_BYTES = 1024 * 1024
 
-# With these the mirror starts all the same, and passes through; the others are mistakes that want to be told.
-BEARABLE = frozenset(
+# With these faults the mirror starts and passes pulls through; any other one is a mistake to be reported.
+TOLERATED = frozenset(
     {FaultKind.FULL, FaultKind.READ_ONLY, FaultKind.BROKEN, FaultKind.BUSY, FaultKind.CORRUPT}
 )
 
 
 class Recovery:
-    """Of one folder with its databases, that of the blobs first."""
+    """The layout of one cache folder and its two databases, of the blobs and of the index."""
 
-    def __init__(self, path: Path, databases: Sequence[Database], troubles: StoreHealth) -> None:
+    def __init__(self, path: Path, databases: Sequence[Database], health: StoreHealth) -> None:
+        """`databases`: that of the blobs, then that of the index."""
         self._path = path
-        self._blobs, self._books = databases
-        self._health = troubles
+        self._blobs, self._index = databases
+        self._health = health
         self._lock = threading.Lock()
-        self.on_repaired: Callable[[], object] = bool  # called when something was made anew
+        self.on_repaired: Callable[[], object] = ignore  # called when a part was recreated
 
     def open(self) -> None:
-        """Open or create everything. Whatever else fails than it may at other times ends the start."""
+        """Open or create everything. Raises the errors with which the mirror must not start (TOLERATED)."""
         try:
             self._make_folders()
             check_version(self._path)
         except OSError as error:
-            self._bear(Capability.WRITING, error)
-        for side, database in ((Capability.BLOBS, self._blobs), (Capability.METADATA, self._books)):
+            self._tolerate(Capability.WRITING, error)
+        for capability, database in ((Capability.BLOBS, self._blobs), (Capability.METADATA, self._index)):
             try:
-                if self._repaired(database) is None:
+                if self._repair_database(database) is None:
                     _ = database.cache
             except ERRORS as error:
-                self._bear(side, error)
+                self._tolerate(capability, error)
                 self._health.report_fault(Capability.WRITING, error)
 
-    def read_or(self, side: Capability, otherwise: T, work: Callable[[], T]) -> T:
-        """As `StoreHealth.attempt`; once more where what was wrong could be mended."""
-        found = self._health.attempt(side, otherwise, work)
-        if self._health.is_down(side) and self._at_once(side):
-            return self._health.attempt(side, otherwise, work)
+    def read_or(self, capability: Capability, default: T, work: Callable[[], T]) -> T:
+        """Return what `work` reads, or `default` on a failing disk; read again if a repair was possible."""
+        found = self._health.attempt(capability, default, work)
+        if self._health.is_down(capability) and self._repair_for_reading(capability):
+            return self._health.attempt(capability, default, work)
         return found
 
     def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns, which writes; once more where what was wrong could be mended. StoreError."""
+        """Return what `work` returns, which writes; write again if a repair was possible. StoreError."""
         with translated(describe(work)):
             try:
                 return work(*args, **kwargs)
             except ERRORS as error:
                 self.drop_connections()
-                if not self._after(error):
+                if not self._repair_for_writing(error):
                     raise
             return work(*args, **kwargs)
 
     def probe(self) -> None:
-        """Try what is in trouble. Whatever works again is used again."""
+        """Test the capabilities that are down, and clear the faults of those that work again."""
         self.recreate_removed()
-        self._try(Capability.METADATA, lambda: _read_something(self._books))
-        self._try(Capability.BLOBS, lambda: _read_something(self._blobs))
-        self._try(Capability.WRITING, self._write_something)
+        self._probe(Capability.METADATA, lambda: _read_row(self._index))
+        self._probe(Capability.BLOBS, lambda: _read_row(self._blobs))
+        self._probe(Capability.WRITING, self._test_writing)
 
-    def _try(self, side: Capability, work: Callable[[], object]) -> None:
-        if not self._health.is_down(side):
+    def _probe(self, capability: Capability, work: Callable[[], object]) -> None:
+        if not self._health.is_down(capability):
             return
         try:
             work()
         except ERRORS as error:
             self.drop_connections()
-            self._health.report_fault(side, error)
+            self._health.report_fault(capability, error)
         else:
-            self._health.clear_fault(side)
+            self._health.clear_fault(capability)
 
-    def _write_something(self) -> None:
-        """All the kinds of writing there are: a file with some room, and both databases."""
+    def _test_writing(self) -> None:
+        """Do each kind of write that the store does: a file with some room, and both databases."""
         try_allocate(self._path / "partial", PROBE_BYTES)
-        for database in (self._blobs, self._books):
+        for database in (self._blobs, self._index):
             with database.cache.transact():
                 database.cache._sql("UPDATE Settings SET value = value WHERE key = 'count'")
 
     def can_write_files(self) -> bool:
-        """Whether files can be written."""
+        """Return whether files can be written."""
         try:
             try_allocate(self._path / "partial", PROBE_BYTES)
         except OSError:
@@ -119,63 +138,63 @@ class Recovery:
         return True
 
     def drop_connections(self) -> None:
-        """Have this thread begin anew with both databases."""
-        for database in (self._blobs, self._books):
+        """Drop this thread's connections to both databases; the next use opens new ones."""
+        for database in (self._blobs, self._index):
             database.drop_connection()
 
-    def _at_once(self, side: Capability) -> bool:
-        """Whether what is wrong with reading was put right."""
-        wrong = [each.kind for each in self._health.faults() if each.capability is side]
-        database = self._books if side is Capability.METADATA else self._blobs
-        if not set(wrong) & {FaultKind.GONE, FaultKind.CORRUPT} or not self._put_right([database]):
+    def _repair_for_reading(self, capability: Capability) -> bool:
+        """Repair the database behind a capability that is down; return whether the fault is cleared."""
+        kinds = [each.kind for each in self._health.faults() if each.capability is capability]
+        database = self._index if capability is Capability.METADATA else self._blobs
+        if not set(kinds) & {FaultKind.GONE, FaultKind.CORRUPT} or not self._repair([database]):
             return False
-        self._health.clear_fault(side)
+        self._health.clear_fault(capability)
         return True
 
-    def _after(self, error: BaseException) -> bool:
-        """Whether what made writing fail was put right."""
+    def _repair_for_writing(self, error: BaseException) -> bool:
+        """Repair what made a write fail; return whether there was something to repair."""
         if kind_of(error) not in (FaultKind.GONE, FaultKind.CORRUPT):
             return False
-        return self._put_right([self._blobs, self._books])
+        return self._repair([self._blobs, self._index])
 
     def recreate_removed(self) -> bool:
-        """Whether something had been removed, and was made anew. Costs a look at each."""
-        if self._blobs.is_current() and self._books.is_current() and (self._path / "partial").is_dir():
+        """Recreate removed parts of the folder; return whether there were any. Costs a stat for each."""
+        if self._blobs.is_current() and self._index.is_current() and (self._path / "partial").is_dir():
             return False
-        return self._put_right([])
+        return self._repair([])
 
     @property
     def needs_rebuild(self) -> bool:
-        """Whether the blobs have files that their database does not know."""
+        """Return whether blobs have files without an entry, after the database of the blobs was lost."""
         return (self._path / REBUILD).exists()
 
     def finish_rebuild(self) -> None:
-        """All files have their entries."""
+        """Remove the mark of lost entries: all files have their entries again."""
         (self._path / REBUILD).unlink(missing_ok=True)
 
-    def _put_right(self, suspects: Sequence[Database]) -> bool:
-        """Make anew what is gone, and those of `suspects` that are corrupt; whether there was something."""
+    def _repair(self, suspects: Sequence[Database]) -> bool:
+        """Recreate what is gone, and those of `suspects` that are corrupt; return whether there was any."""
         try:
-            with self._alone():
+            with self._exclusive():
                 made = self._make_folders()
                 if made:
                     check_version(self._path)
-                moved = [each for each in (self._blobs, self._books) if not each.is_current()]
+                moved = [each for each in (self._blobs, self._index) if not each.is_current()]
                 for database in moved:
                     database.reopen()
-                if self._books in moved:
+                if self._index in moved:
                     (self._path / BOOKS_LOST).touch(mode=0o600)
-                mended = [self._repaired(database) for database in suspects]
-                anew = bool(made or moved or any(mended))
-            if anew:
+                repaired = [self._repair_database(database) for database in suspects]
+                recreated = bool(made or moved or any(repaired))
+            if recreated:
                 self.on_repaired()
-            return anew
+            return recreated
         except ERRORS as error:
             self._health.report_fault(Capability.WRITING, error)
             return False
 
-    def _repaired(self, database: Database) -> bool | None:
-        """Set aside and made anew if it is corrupt; None when it could be opened, and was not looked at."""
+    def _repair_database(self, database: Database) -> bool | None:
+        """Recreate a database if it is corrupt; None if it opens and no fault gave reason to check it."""
         try:
             _ = database.cache
         except ERRORS as error:
@@ -186,32 +205,33 @@ class Recovery:
                 return None
             if database.is_sound():
                 return False
-        return self._made_anew(database)
+        return self._recreate_database(database)
 
-    def _made_anew(self, database: Database) -> bool:
-        lost, mark = (BLOBS_GONE, REBUILD) if database is self._blobs else (BOOKS_GONE, BOOKS_LOST)
-        log.error("database corrupt, made anew", database=str(database.folder), lost=lost)
-        # The mark first: what comes after a crash here must know.
+    def _recreate_database(self, database: Database) -> bool:
+        is_blobs = database is self._blobs
+        lost, mark = (LOST_WITH_BLOBS, REBUILD) if is_blobs else (LOST_WITH_INDEX, BOOKS_LOST)
+        log.error("database corrupt, recreated", database=str(database.folder), lost=lost)
+        # The mark first: the next process must know of the loss after a crash here.
         (self._path / mark).touch(mode=0o600)
         database.quarantine(self._path / "quarantine")
         _ = database.cache
         return True
 
     def _make_folders(self) -> bool:
-        """Whether one of them was not there."""
+        """Create the folders; return whether one of them was missing."""
         path = self._path
         ours = not path.exists() or (path / "books").is_dir() or not any(path.iterdir())
         made = False
         for each in (path, path / "blobs", path / "books", path / "partial"):
             made = made or not each.is_dir()
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if ours:  # and not /srv, or a home, in which everybody else would lose their files
+        if ours:  # not /srv, or a home: closing a shared folder would take their files from other users
             os.chmod(path, 0o700)
         return made
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One at a time, also of several processes: each then sees what the one before it has done."""
+    def _exclusive(self) -> Iterator[None]:
+        """Hold repairs of other threads and processes off: each repair sees what the one before has done."""
         with self._lock:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
@@ -221,14 +241,14 @@ class Recovery:
             finally:
                 os.close(descriptor)
 
-    def _bear(self, side: Capability, error: Exception) -> None:
-        """Go on without. Raises `error` where that would hide a mistake."""
-        if kind_of(error) not in BEARABLE:
+    def _tolerate(self, capability: Capability, error: Exception) -> None:
+        """Report a fault at start and go on. Raises `error` if that would hide a mistake."""
+        if kind_of(error) not in TOLERATED:
             raise error
-        self._health.report_fault(side, error)
+        self._health.report_fault(capability, error)
 
 
-def _read_something(database: Database) -> None:
+def _read_row(database: Database) -> None:
     database.cache._sql("SELECT key FROM Cache ORDER BY key LIMIT 1").fetchall()
 
 
@@ -240,8 +260,8 @@ def check_version(path: Path) -> None:
         found = int(text) if text.isascii() and text.isdigit() else None
         if found is not None and found > VERSION:
             raise StoreError(
-                f"its layout is version {found}, and this mirror knows {VERSION}: it was used by a newer one."
-                " Use that one, or another folder (--cache-dir), or remove this one and all in it"
+                f"its layout is version {found}, and this mirror knows {VERSION}: a newer mirror used it."
+                " Run that mirror, choose another folder (--cache-dir), or remove this one and all in it"
             )
         if found is not None:
             return

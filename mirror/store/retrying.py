@@ -1,4 +1,7 @@
-"""Disk work that may fail: reads that then find nothing, writes that are tried again with more room."""
+"""Disk work of the asynchronous store on a disk that may fail: `read_or`, `write` and `best_effort`.
+
+`recovery.py` has the table of which operation follows which policy.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
@@ -13,36 +16,37 @@ T = TypeVar("T")
 
 
 class RetryingDisk:
-    """`make_room` is called with the bytes that are wanted when the disk is full."""
+    """The policies of `Recovery` in a disk thread, and a retry after making room on a full disk."""
 
     def __init__(
         self,
         executor: DiskExecutor,
         recovery: Recovery,
-        troubles: StoreHealth,
+        health: StoreHealth,
         make_room: Callable[[int], Awaitable[object]],
     ) -> None:
+        """`make_room` is called with the bytes that a write needs when the disk is full."""
         self._executor = executor
         self._recovery = recovery
-        self._health = troubles
+        self._health = health
         self._make_room = make_room
 
     @property
     def is_writable(self) -> bool:
-        """Whether what is fetched can be kept: not while there is trouble with writing."""
+        """Return whether fetched content can be kept: not while writing is down."""
         return not self._health.is_down(Capability.WRITING)
 
     def report_write_failure(self, error: StoreError) -> None:
-        """Something could not be written, and nothing is until `Recovery.probe` finds that it can."""
+        """Mark writing as down until `Recovery.probe` finds that it works, if the disk is to blame."""
         if not isinstance(error, ShuttingDown | PartialLost):
             self._health.report_fault(Capability.WRITING, error)
 
-    async def read_or(self, otherwise: T, work: Callable[[], T]) -> T:
-        """From the books, if they can be read; what they do not have is asked of the upstream."""
-        return await self._executor.run(self._recovery.read_or, Capability.METADATA, otherwise, work)
+    async def read_or(self, default: T, work: Callable[[], T]) -> T:
+        """Return what `work` reads in the index; `default` on a failing disk (`Recovery.read_or`)."""
+        return await self._executor.run(self._recovery.read_or, Capability.METADATA, default, work)
 
     async def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns; once more with more room where there was too little. StoreError."""
+        """Return what `work` returns; on a full disk call `work` again after making room. StoreError."""
         try:
             return await self._executor.run(lambda: self._recovery.write(work, *args, **kwargs))
         except NoRoom as error:
@@ -54,7 +58,7 @@ class RetryingDisk:
         return await self._executor.run(lambda: self._recovery.write(work, *args, **kwargs))
 
     async def best_effort(self, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Write into the books, if that can be; whether it could."""
+        """Write as `write`, and return whether that succeeded; a failure is reported, not raised."""
         if not self.is_writable:
             return False
         try:
@@ -65,11 +69,11 @@ class RetryingDisk:
         return True
 
     async def recover(self) -> None:
-        """See whether what was in trouble works again."""
+        """Test the capabilities that are down, and use those that work again."""
         kinds = {each.kind for each in self._health.faults()}
-        if FaultKind.FULL in kinds:  # then there was no room for the notes that an eviction takes
+        if FaultKind.FULL in kinds:  # there may have been no room for the writes of an eviction
             await self._make_room(0)
         if FaultKind.READ_ONLY in kinds and await self._executor.run(self._recovery.can_write_files):
-            # What was opened meanwhile can only read, and so can what is opened beside it: all of it at once.
+            # A connection opened meanwhile can only read, and so can one opened beside it: drop all at once.
             await self._executor.run_in_every_thread(self._recovery.drop_connections)
         await self._executor.run(self._recovery.probe)

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mirror.store.errors import NoRoom, StoreError
-from mirror.store.health import ADVICE, TOLD_SECONDS, Capability, FaultKind, StoreHealth, kind_of
+from mirror.store.health import ADVICE, REPEAT_SECONDS, Capability, FaultKind, StoreHealth, kind_of
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -85,7 +85,7 @@ def test_it_is_told_once() -> None:
         troubles.clear_fault(Capability.WRITING)
         troubles.report_fault(Capability.WRITING, FULL)
         troubles.clear_fault(Capability.WRITING)
-        now[0] += TOLD_SECONDS
+        now[0] += REPEAT_SECONDS
         troubles.report_fault(Capability.WRITING, FULL)
     assert [line["log_level"] for line in lines] == ["error", "info", "info", "error"]
     assert lines[0]["to_do"] == ADVICE[FaultKind.FULL]

@@ -117,7 +117,7 @@ async def test_small_fill_is_passed_through_when_the_disk_fails(
         raise StoreError("keep: no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._small_writes, "do", full)
+        patch.setattr(store._writes, "do", full)
         assert (await get(mirror.address, path_of(layer))).body == SMALL
         await mirror.landed(layer)
     assert (await get(mirror.address, path_of(layer))).body == SMALL
