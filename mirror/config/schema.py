@@ -225,7 +225,7 @@ class TagSettings(Settings):
     fresh: DurationOrForever = Field(
         default=60,
         description="Time for which a tag is used without a request to its upstream.",
-        examples=["1h"],
+        examples=["1h", "forever"],
     )
     stale_while_revalidate: DurationOrForever = Field(
         default=0,

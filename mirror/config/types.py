@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,7 +152,13 @@ def _parse_amount(value: object) -> Amount:
         if re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", share) and 0 < float(share) <= 100:
             return Amount(percent=float(share))
         raise PydanticCustomError("byte_size", "not a percentage")
-    return Amount(TypeAdapter(Size).validate_python(value))
+    return Amount(_size_adapter().validate_python(value))
+
+
+@cache
+def _size_adapter() -> TypeAdapter[ByteSize]:
+    """Return a validator of sizes, built at first use."""
+    return TypeAdapter(Size)
 
 
 Number = BeforeValidator(_refuse_bool)
