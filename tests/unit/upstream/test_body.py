@@ -24,7 +24,7 @@ async def fetch(registry: RegistryClient, digest: Digest, start: int = 0, stop: 
 
 
 async def fetch_broken(registry: RegistryClient, digest: Digest) -> tuple[bytes, UpstreamError]:
-    """What came before the body broke, and the error with which it did."""
+    """Return the bytes before the body broke, and the error."""
     received = b""
     try:
         async with registry.open_blob("a", digest) as body:
@@ -39,16 +39,16 @@ async def fetch_broken(registry: RegistryClient, digest: Digest) -> tuple[bytes,
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, None), (0, 1), (1, None), (1999, None), (500, 1500), (0, 2000)]
 )
-async def test_whole_and_ranges(piece: int | None, start: int, stop: int | None) -> None:
-    """Whatever pieces the bytes come in, they are the bytes that were asked for."""
+async def test_body_whole_and_ranges(piece: int | None, start: int, stop: int | None) -> None:
+    """Bytes are those that were asked for, in writes of any size."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fake.piece = piece
         assert await fetch(registry, digest, start, stop) == DATA[start:stop]
 
 
-async def test_range_header_only_when_needed() -> None:
-    """The whole blob is asked for without a Range, as some stores treat the two differently."""
+async def test_body_range_header_only_if_needed() -> None:
+    """The whole blob is asked for without a Range, since some stores treat the two differently."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         await fetch(registry, digest)
@@ -57,14 +57,14 @@ async def test_range_header_only_when_needed() -> None:
         assert [seen.headers.get("Range") for seen in fake.log] == [None, "bytes=5-", "bytes=0-6"]
 
 
-async def test_stop_behind_the_end() -> None:
-    """Asking for more than there is brings what there is."""
+async def test_body_stop_behind_the_end() -> None:
+    """A range beyond the end brings the bytes up to the end."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         assert await fetch(registry, digest, 1990, 3000) == DATA[1990:]
 
 
-async def test_empty_blob() -> None:
+async def test_body_of_an_empty_blob() -> None:
     """A blob of no bytes is a blob."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", b"")
@@ -73,8 +73,8 @@ async def test_empty_blob() -> None:
             assert [piece async for piece in body.chunks()] == []
 
 
-async def test_ignored_range() -> None:
-    """A source without ranges sends everything, and says so by `start`."""
+async def test_body_of_a_source_that_ignores_ranges() -> None:
+    """A source without ranges sends everything, and `start` tells."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fake.ranges = False
@@ -83,7 +83,7 @@ async def test_ignored_range() -> None:
             assert b"".join([piece async for piece in body.chunks()]) == DATA
 
 
-async def test_without_length() -> None:
+async def test_body_without_length() -> None:
     """A body of unknown length is read to its end; the size stays unknown."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
@@ -93,7 +93,7 @@ async def test_without_length() -> None:
             assert b"".join([piece async for piece in body.chunks()]) == DATA
 
 
-async def test_delimited_by_the_end_of_the_connection() -> None:
+async def test_body_delimited_by_the_end_of_the_connection() -> None:
     """A body that ends with its connection, as in HTTP/1.0, is read; its size stays unknown."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
@@ -106,8 +106,8 @@ async def test_delimited_by_the_end_of_the_connection() -> None:
 @pytest.mark.parametrize("cut", [0, 1, 1999])
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_broken_bodies(cut: int, reset: bool, chunked: bool) -> None:
-    """A body that breaks, with FIN or RST, gives what came and then UNREACHABLE, and is not asked again."""
+async def test_body_that_breaks(cut: int, reset: bool, chunked: bool) -> None:
+    """A body that breaks, with FIN or RST, gives the bytes before, then UNREACHABLE, and is not retried."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fault = Fault(cut_at=None if reset else cut, reset_at=cut if reset else None, chunked=chunked)
@@ -119,14 +119,14 @@ async def test_broken_bodies(cut: int, reset: bool, chunked: bool) -> None:
             assert len(received) == cut
 
 
-async def test_stalled_body() -> None:
-    """A body that stops without ending is a TIMEOUT after what came."""
+async def test_body_that_stalls() -> None:
+    """A body that stops without an end is a TIMEOUT after the bytes before."""
     async with FakeRegistry() as fake, registry_at(fake.url, read_timeout=0.05, attempts=1) as registry:
         digest = fake.add_blob("a", DATA)
         fake.hold(digest, after=100)
         received, error = await fetch_broken(registry, digest)
         assert error.failure is Failure.TIMEOUT
-        assert received in (DATA[:100], b"")  # nothing, where even the head came too late
+        assert received in (DATA[:100], b"")  # nothing if even the head came too late
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ async def test_stalled_body() -> None:
         ("", 1995),
     ],
 )
-async def test_partial_answers_that_are_wrong(content_range: str, length: int) -> None:
+async def test_body_of_a_wrong_partial_answer(content_range: str, length: int) -> None:
     """A partial answer for another range, or that contradicts itself, is INVALID before its first byte."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
@@ -152,7 +152,7 @@ async def test_partial_answers_that_are_wrong(content_range: str, length: int) -
         assert raised.value.failure is Failure.INVALID
 
 
-async def test_partial_answer_to_a_whole_request() -> None:
+async def test_body_of_a_partial_answer_to_a_whole_request() -> None:
     """206 without a Range in the request is INVALID."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
@@ -163,8 +163,8 @@ async def test_partial_answer_to_a_whole_request() -> None:
 
 
 @pytest.mark.parametrize("total", ["2000", "*"])
-async def test_less_than_asked(total: str) -> None:
-    """A source that sends less of a range than was asked ends as a broken one, to be continued."""
+async def test_body_shorter_than_asked_for(total: str) -> None:
+    """A source that sends less of a range than was asked for ends as a broken one, to be resumed."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fault = Fault(status=206, body=DATA[5:10], headers={"Content-Range": f"bytes 5-9/{total}"})
@@ -180,8 +180,8 @@ async def test_less_than_asked(total: str) -> None:
         assert received == DATA[5:10]
 
 
-async def test_more_than_announced() -> None:
-    """A chunked partial answer that goes on behind its range is INVALID."""
+async def test_body_longer_than_announced() -> None:
+    """A chunked partial answer that continues behind its range is INVALID."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         headers = {"Content-Range": "bytes 5-9/2000"}
@@ -191,8 +191,8 @@ async def test_more_than_announced() -> None:
         assert raised.value.failure is Failure.INVALID
 
 
-async def test_behind_the_end() -> None:
-    """A start behind the end of the blob is INVALID, with the status to tell it by."""
+async def test_body_start_behind_the_end() -> None:
+    """A start behind the end of the blob is INVALID, with status 416."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         with pytest.raises(UpstreamError) as raised:
@@ -200,8 +200,8 @@ async def test_behind_the_end() -> None:
         assert (raised.value.failure, raised.value.status) == (Failure.INVALID, 416)
 
 
-async def test_encoded_body() -> None:
-    """A body that is compressed although none of that was asked is refused: its bytes have another digest."""
+async def test_body_with_an_encoding() -> None:
+    """A body that is compressed although no encoding was asked for is refused: its digest is another."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fake.fault(Fault(headers={"Content-Encoding": "gzip"}))
@@ -210,7 +210,7 @@ async def test_encoded_body() -> None:
         assert raised.value.failure is Failure.INVALID
 
 
-async def test_bytes_are_counted() -> None:
+async def test_body_bytes_are_counted() -> None:
     """Body bytes from upstreams are in the metrics."""
     metrics = Metrics()
     async with FakeRegistry() as fake, registry_at(fake.url, metrics=metrics) as registry:
@@ -220,8 +220,8 @@ async def test_bytes_are_counted() -> None:
     assert next(iter(counted.collect())).samples[0].value == 2000
 
 
-async def test_leaving_closes_the_connection() -> None:
-    """Who leaves in mid-body does not wait for the rest: the connection is closed at once."""
+async def test_body_left_early_closes_the_connection() -> None:
+    """A caller that leaves in mid-body does not wait for the rest: the connection is closed at once."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fake.hold(digest, after=10)
@@ -231,7 +231,7 @@ async def test_leaving_closes_the_connection() -> None:
         assert fake.log[0].aborted
 
 
-async def test_finished_bodies_leave_the_connection_open() -> None:
+async def test_body_read_to_its_end_keeps_the_connection() -> None:
     """A body that was read to its end costs no new connection."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)

@@ -1,4 +1,4 @@
-"""Unwelcome answers."""
+"""Error answers of upstreams."""
 
 import pytest
 
@@ -24,16 +24,16 @@ from mirror.upstream.errors import Failure
         (302, "", Failure.INVALID),
     ],
 )
-def test_failure_of(status: int, code: str, failure: Failure) -> None:
-    """Status and error code together say what happened."""
+def test_failure_of_status_and_code(status: int, code: str, failure: Failure) -> None:
+    """Status and error code together tell the failure."""
     assert failure_of(status, frozenset({code})) is failure
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b'{"errors": 1}', b'{"errors": ["x"]}', b"[" * 100_000, b"\xff"]
 )
-def test_no_error_document(body: bytes) -> None:
-    """A body that is no OCI error document has no errors in it, and does no harm."""
+def test_errors_in_other_bodies(body: bytes) -> None:
+    """A body that is no OCI error document has no errors in it, and raises none."""
     assert errors_in(body) == []
 
 

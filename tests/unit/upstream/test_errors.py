@@ -17,12 +17,12 @@ from mirror.upstream.errors import Failure, UpstreamError
         (Failure.SERVER_ERROR, True),
     ],
 )
-def test_temporary(failure: Failure, temporary: bool) -> None:
-    """Only what may pass by itself is worth another attempt."""
+def test_temporary_failures(failure: Failure, temporary: bool) -> None:
+    """A failure that may pass is worth another attempt."""
     assert UpstreamError(failure, "message").temporary is temporary
 
 
-def test_message_and_facts() -> None:
-    """An error reads as its message and carries what the layers above decide by."""
+def test_error_message_and_attributes() -> None:
+    """An error prints as its message and carries status and retry_after."""
     error = UpstreamError(Failure.RATE_LIMITED, "too many", status=429, retry_after=3.0)
     assert (str(error), error.status, error.retry_after) == ("too many", 429, 3.0)

@@ -1,4 +1,4 @@
-"""What is learnt about a source, and when it is left alone."""
+"""Health of a source: measurements, and when its breaker opens and closes."""
 
 import pytest
 
@@ -14,21 +14,22 @@ from mirror.upstream.health import (
 
 
 def failing(times: int, now: float = 0.0) -> SourceHealth:
+    """Return the health of a source after `times` failures at `now`."""
     health = SourceHealth()
     for _ in range(times):
         health.record_failure(now)
     return health
 
 
-def test_a_few_failures_open_the_breaker() -> None:
-    """One is an accident; after some in a row it is left alone for a while."""
+def test_breaker_opens_after_failures_in_a_row() -> None:
+    """One failure is an accident; after some in a row the source is not used for a while."""
     assert failing(FAILURES - 1).state(0.0) is BreakerState.CLOSED
     broken = failing(FAILURES)
     assert (broken.state(0.0), broken.usable(0.0)) == (BreakerState.OPEN, False)
 
 
-def test_half_open_lets_one_through() -> None:
-    """Whose failure opens it for twice as long, and whose success closes it."""
+def test_breaker_half_open_lets_one_request_through() -> None:
+    """A failed probe opens the breaker for twice as long, a successful one closes it."""
     health = failing(FAILURES)
     now = FIRST_PAUSE
     assert (health.state(now), health.usable(now)) == (BreakerState.HALF_OPEN, True)
@@ -43,8 +44,8 @@ def test_half_open_lets_one_through() -> None:
     assert health.state(now) is BreakerState.CLOSED
 
 
-def test_the_pause_has_an_end() -> None:
-    """However often it failed."""
+def test_breaker_pause_is_bounded() -> None:
+    """The pause is never longer than LONGEST_PAUSE, after any number of failures."""
     health, now = SourceHealth(), 0.0
     for _ in range(FAILURES + 20):
         health.record_failure(now)
@@ -55,29 +56,29 @@ def test_the_pause_has_an_end() -> None:
     assert health.state(now + LONGEST_PAUSE) is BreakerState.HALF_OPEN
 
 
-def test_those_who_noticed_together_do_not_come_back_together() -> None:
-    """The pause is shorter by chance, and never by much."""
+def test_breaker_pause_has_jitter() -> None:
+    """The pause is shortened by a random share, and never by much."""
     health = SourceHealth(lambda: 0.5)
     health.record_failure(0.0, FAILURES)
     early = FIRST_PAUSE * (1 - JITTER / 2)
     assert (health.state(early - 0.01), health.state(early)) == (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
-def test_those_who_fail_together_open_it_once() -> None:
-    """A dozen requests into the same black hole keep it shut no longer than one."""
+def test_breaker_opens_once_for_failures_at_the_same_time() -> None:
+    """A dozen requests that fail together keep the breaker open no longer than one."""
     assert failing(12).state(FIRST_PAUSE) is BreakerState.HALF_OPEN
 
 
-def test_a_success_forgives() -> None:
-    """Failures must come in a row."""
+def test_breaker_counts_failures_in_a_row_only() -> None:
+    """A success resets the count."""
     health = failing(FAILURES - 1)
     health.record_success(0.1)
     health.record_failure(0.0)
     assert health.state(0.0) is BreakerState.CLOSED
 
 
-def test_wrong_bytes_are_not_forgiven_soon() -> None:
-    """One is enough."""
+def test_corruption_stops_use_for_a_while() -> None:
+    """One report is enough, and a success changes nothing."""
     health = SourceHealth()
     health.report_corruption(0.0)
     health.record_success(0.1)
@@ -85,8 +86,8 @@ def test_wrong_bytes_are_not_forgiven_soon() -> None:
     assert health.usable(CORRUPT_FOR)
 
 
-def test_who_was_suspected_wrongly_is_back() -> None:
-    """At once; but not from what it did otherwise."""
+def test_suspicion_that_is_cleared_ends_at_once() -> None:
+    """A source under suspicion is used again when cleared, unless it sent wrong bytes itself."""
     health = SourceHealth()
     health.suspect(0.0)
     assert not health.usable(CORRUPT_FOR - 1)
@@ -98,8 +99,8 @@ def test_who_was_suspected_wrongly_is_back() -> None:
     assert health.state(0.0) is BreakerState.OPEN
 
 
-def test_averages_follow() -> None:
-    """The first measurement counts whole, later ones in part; nothing is learnt from nothing."""
+def test_health_averages() -> None:
+    """The first measurement counts whole, later ones in part; an empty transfer teaches nothing."""
     health = SourceHealth()
     health.record_success(1.0)
     health.record_transfer(100, 1.0)
@@ -111,8 +112,8 @@ def test_averages_follow() -> None:
     assert health.speed == pytest.approx(130.0)
 
 
-def test_patience_is_its_own_ninetieth_percentile() -> None:
-    """Once there are enough answers to tell; before, a second or more."""
+def test_hedge_delay_is_the_ninetieth_percentile() -> None:
+    """The percentile counts once there are enough answers; before, a second or more."""
     health = SourceHealth()
     assert health.hedge_delay() == 1.0
     for step in range(1, 11):
@@ -123,8 +124,8 @@ def test_patience_is_its_own_ninetieth_percentile() -> None:
     assert health.hedge_delay() == 0.05
 
 
-def test_a_liar_answers_all_the_same() -> None:
-    """Its bytes are not believed for a while; that it can be asked, for tags or a HEAD, is another matter."""
+def test_corruption_leaves_the_breaker_closed() -> None:
+    """Bytes of a corrupt source are not used for a while; it may still be asked for tags or a HEAD."""
     health = SourceHealth()
     health.report_corruption(0.0)
     assert (health.state(1.0), health.usable(1.0)) == (BreakerState.OPEN, False)

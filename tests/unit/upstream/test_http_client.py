@@ -31,8 +31,8 @@ LATEST = Tag("latest")
         (307, b"", Failure.INVALID),
     ],
 )
-async def test_final_answers(status: int, body: bytes, failure: Failure) -> None:
-    """An answer that will not change is told as what it is, at once."""
+async def test_permanent_failures_are_not_retried(status: int, body: bytes, failure: Failure) -> None:
+    """An answer that will not change is raised as its failure, at once."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.add_image("a", "latest", [])
         fake.fault(Fault(status=status, body=body))
@@ -43,8 +43,8 @@ async def test_final_answers(status: int, body: bytes, failure: Failure) -> None
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 408])
-async def test_temporary_answers(status: int) -> None:
-    """An answer that may change is asked again."""
+async def test_temporary_failures_are_retried(status: int) -> None:
+    """An answer that may change is retried."""
     time = FakeTime()
     async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
         image = fake.add_image("a", "latest", [])
@@ -54,7 +54,7 @@ async def test_temporary_answers(status: int) -> None:
         assert len(time.slept) == 2
 
 
-async def test_message() -> None:
+async def test_error_message() -> None:
     """A message names upstream, host and status, and quotes the upstream's reason."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         with pytest.raises(UpstreamError) as raised:
@@ -63,8 +63,8 @@ async def test_message() -> None:
         assert str(raised.value) == expected
 
 
-async def test_failing_failure() -> None:
-    """A failing answer that breaks while its reason is read is still told by its status."""
+async def test_error_answer_that_breaks() -> None:
+    """An error answer that breaks while its reason is read still counts by its status."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(Fault(status=404, body=b"x" * 100, cut_at=10))
         with pytest.raises(UpstreamError) as raised:
@@ -72,8 +72,8 @@ async def test_failing_failure() -> None:
         assert raised.value.failure is Failure.NOT_FOUND
 
 
-async def test_endless_failure() -> None:
-    """The reason in a failing answer is read to a limit only."""
+async def test_error_answer_without_end() -> None:
+    """The reason in an error answer is read up to a limit only."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(Fault(status=404, body=b"x" * 1_000_000))
         with pytest.raises(UpstreamError) as raised:
@@ -82,7 +82,7 @@ async def test_endless_failure() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirected_blobs(status: int) -> None:
+async def test_redirect_of_a_blob(status: int) -> None:
     """Blobs are followed to the CDN by every kind of redirect, the signed URL kept to the byte."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", b"blob")
@@ -93,8 +93,8 @@ async def test_redirected_blobs(status: int) -> None:
         assert fake.cdn_log[0].headers["Range"] == "bytes=1-"
 
 
-async def test_expired_signature_is_renewed() -> None:
-    """When the CDN refuses a signed URL the registry is asked for a new one, once."""
+async def test_redirect_with_an_expired_signature_is_renewed() -> None:
+    """The registry is asked for a new signed URL, once, if the CDN refuses one."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", b"blob")
         fake.cdn = True
@@ -105,8 +105,8 @@ async def test_expired_signature_is_renewed() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-async def test_a_store_that_refuses(status: int) -> None:
-    """What the registry grants and its store refuses is a disorder there, neither DENIED nor NOT_FOUND."""
+async def test_redirect_to_a_store_that_refuses(status: int) -> None:
+    """A store's refusal after the registry's grant is a SERVER_ERROR, neither DENIED nor NOT_FOUND."""
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
         digest = fake.add_blob("a", b"blob")
         fake.cdn, fake.signature_uses, fake.signature_status = True, 0, status
@@ -116,8 +116,8 @@ async def test_a_store_that_refuses(status: int) -> None:
         assert raised.value.failure is Failure.SERVER_ERROR
 
 
-async def test_unsigned_redirects_are_final() -> None:
-    """A redirect without a query is no signed URL: a 404 behind it is a 404, asked once."""
+async def test_redirect_without_signature_is_not_renewed() -> None:
+    """A redirect without a query is no signed URL: a 404 behind it is a 404, asked for once."""
 
     async def missing(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         return web.Response(status=404)
@@ -136,7 +136,7 @@ async def test_unsigned_redirects_are_final() -> None:
     ("location", "words"),
     [("ftp://x/y", "not an http"), ("/v2/a/tags/list", "circle"), ("http://[::1", "not a URL")],
 )
-async def test_refused_redirects(location: str, words: str) -> None:
+async def test_redirect_that_is_refused(location: str, words: str) -> None:
     """A redirect that must not be followed is INVALID, and the request is not repeated."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(Fault(status=302, headers={"Location": location}))
@@ -146,8 +146,8 @@ async def test_refused_redirects(location: str, words: str) -> None:
         assert len(fake.log) == 1
 
 
-async def test_no_way_from_https_to_http(tmp_path: Path) -> None:
-    """An upstream over https cannot send us on to plain http."""
+async def test_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
+    """An upstream over https cannot redirect to plain http."""
     authority = await asyncio.to_thread(Authority, tmp_path)
     async with FakeRegistry(tls=authority.server_context()) as fake, FakeRegistry() as plain:
         digest = fake.add_blob("a", b"blob")
@@ -160,8 +160,8 @@ async def test_no_way_from_https_to_http(tmp_path: Path) -> None:
         assert plain.log == []
 
 
-async def test_redirects_keep_the_connection() -> None:
-    """The registry's connection is used again after a redirect: its short body is not left lying in it."""
+async def test_redirect_keeps_the_connection() -> None:
+    """The registry's connection is reused after a redirect: its short body is read."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", b"blob")
         fake.cdn = True
@@ -170,8 +170,8 @@ async def test_redirects_keep_the_connection() -> None:
         assert len({seen.peer for seen in fake.log}) == 1
 
 
-async def test_url_with_a_path() -> None:
-    """An upstream may live below a path: /v2/ comes after it."""
+async def test_upstream_url_with_a_path() -> None:
+    """An upstream may be below a path: /v2/ comes after it."""
 
     async def prefixed(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         return web.Response(body=b'{"tags":[]}')

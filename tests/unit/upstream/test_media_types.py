@@ -1,4 +1,4 @@
-"""What kind of manifest some bytes are."""
+"""Media types of manifests."""
 
 import pytest
 
@@ -10,8 +10,8 @@ from mirror.upstream.media_types import is_generic, is_page, manifest_type, medi
     ("header", "expected"),
     [(None, ""), ("", ""), ("a/b", "a/b"), ("a/B+json ; charset=utf-8", "a/B+json")],
 )
-def test_media_type(header: str | None, expected: str) -> None:
-    """The type stays as it was sent, its parameters go."""
+def test_media_type_without_parameters(header: str | None, expected: str) -> None:
+    """The type stays as it was sent, its parameters are dropped."""
     assert media_type(header) == expected
 
 
@@ -29,7 +29,7 @@ def test_media_type(header: str | None, expected: str) -> None:
     ],
 )
 def test_manifest_type(kind: str, body: bytes, expected: str) -> None:
-    """A Content-Type that says something is kept; one that says nothing is replaced by what the body says."""
+    """A specific Content-Type is kept; a generic one is replaced by the type in the body."""
     assert manifest_type(kind, body) == expected
 
 
@@ -45,21 +45,21 @@ def test_manifest_type(kind: str, body: bytes, expected: str) -> None:
         ("application/json", b'{"mediaType": 5}'),
     ],
 )
-def test_not_a_manifest(kind: str, body: bytes) -> None:
-    """A page, a body that is no JSON object, and an object that nothing names are no manifests."""
+def test_manifest_type_of_other_content(kind: str, body: bytes) -> None:
+    """A page, a body that is no JSON object, and an object without a known type are no manifests."""
     with pytest.raises(ValueError, match=r"manifest"):
         manifest_type(kind, body)
 
 
-def test_types_that_say_nothing() -> None:
-    """Every manifest's type is application/..., and not each of these is a manifest's."""
+def test_generic_types() -> None:
+    """Manifest types begin with application/, but some types that do are generic."""
     assert not is_generic(OCI_MANIFEST)
     assert is_generic("Application/JSON")
     assert is_generic("text/html")
     assert is_generic("")
 
 
-def test_pages() -> None:
+def test_page_types() -> None:
     """HTML in either spelling is a page for browsers."""
     assert is_page("text/HTML")
     assert not is_page("application/json")

@@ -1,4 +1,4 @@
-"""Link headers."""
+"""Link headers of paged lists."""
 
 import pytest
 
@@ -22,5 +22,5 @@ from mirror.upstream.pagination import next_query
     ],
 )
 def test_next_query(headers: list[str], expected: str | None) -> None:
-    """The query of the next page is found, to the byte, and nothing but a next page counts."""
+    """The query of the next page is found, to the byte, and no other link counts."""
     assert next_query(headers) == expected

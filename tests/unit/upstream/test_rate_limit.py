@@ -1,4 +1,4 @@
-"""What is left of a rate limit: read from whatever comes, forgotten in time, never the cause of an error."""
+"""Rate limits of accounts: any header is read without an error, and every reading expires."""
 
 import math
 
@@ -23,7 +23,7 @@ from tests.fakes.upstream import FakeTime
 
 
 def observed(time: FakeTime, status: int = 200, **headers: str) -> RateLimit:
-    """A budget after one answer; underscores stand for hyphens."""
+    """Return a rate limit after one answer; underscores stand for hyphens."""
     rate_limit = RateLimit(time)
     rate_limit.observe(CIMultiDict({name.replace("_", "-"): text for name, text in headers.items()}), status)
     return rate_limit
@@ -50,12 +50,14 @@ def observed(time: FakeTime, status: int = 200, **headers: str) -> RateLimit:
         ("100", "9" * 40, None),
     ],
 )
-def test_headers(limit: str | None, remaining: str | None, reading: RateLimitReading | None) -> None:
-    """As Docker Hub sends them, as others do, and as nobody should."""
+def test_rate_limit_headers(
+    limit: str | None, remaining: str | None, reading: RateLimitReading | None
+) -> None:
+    """Headers are read as Docker Hub sends them, as others do, and if they are nonsense."""
     given = {"RateLimit-Limit": limit, "RateLimit-Remaining": remaining}
     rate_limit = RateLimit(FakeTime())
     rate_limit.observe(CIMultiDict({name: text for name, text in given.items() if text is not None}), 200)
-    # A window of 0 would be forgotten at once: it is as good as none.
+    # A window of 0 would expire at once: it counts as none.
     assert (
         rate_limit.reading
         and (rate_limit.reading.remaining, rate_limit.reading.limit, rate_limit.reading.window or None)
@@ -63,7 +65,7 @@ def test_headers(limit: str | None, remaining: str | None, reading: RateLimitRea
 
 
 @pytest.mark.parametrize(
-    ("limit", "remaining", "pressure"),
+    ("limit", "remaining", "level"),
     [
         ("100", "100", PLENTY),
         ("100", "51", PLENTY),
@@ -79,13 +81,13 @@ def test_headers(limit: str | None, remaining: str | None, reading: RateLimitRea
         ("1", "1", PLENTY),
     ],
 )
-def test_the_less_is_left_the_more_it_is_spared(limit: str, remaining: str, pressure: BudgetLevel) -> None:
-    """By the share of the limit; where no limit is known, by whether anything is left."""
-    assert observed(FakeTime(), ratelimit_limit=limit, ratelimit_remaining=remaining).budget_level is pressure
+def test_budget_level_by_share_of_the_limit(limit: str, remaining: str, level: BudgetLevel) -> None:
+    """The share of the limit counts; without a known limit, whether anything is left."""
+    assert observed(FakeTime(), ratelimit_limit=limit, ratelimit_remaining=remaining).budget_level is level
 
 
-def test_each_step_is_more_sparing_than_the_one_before() -> None:
-    """The table is in order."""
+def test_budget_levels_are_in_order() -> None:
+    """Each level spares more than the one before."""
     assert [each.share for each in BUDGET_LEVELS] == sorted(each.share for each in BUDGET_LEVELS)
     assert [each.ttl_factor for each in BUDGET_LEVELS] == sorted(
         (each.ttl_factor for each in BUDGET_LEVELS), reverse=True
@@ -94,8 +96,8 @@ def test_each_step_is_more_sparing_than_the_one_before() -> None:
     assert (PLENTY.ttl_factor, OUT.ttl_factor) == (1, math.inf)
 
 
-def test_without_headers_nothing_is_limited() -> None:
-    """Paid accounts and most registries say nothing; what was known before stays known."""
+def test_rate_limit_without_headers() -> None:
+    """Paid accounts and most registries report no limit; an earlier reading stays."""
     time = FakeTime()
     rate_limit = observed(time)
     assert (rate_limit.reading, rate_limit.budget_level, rate_limit.refused) == (None, PLENTY, False)
@@ -105,8 +107,8 @@ def test_without_headers_nothing_is_limited() -> None:
 
 
 @pytest.mark.parametrize(("window", "seconds"), [("21600", LONGEST), ("30", 30), ("0", SHORT), ("x", SHORT)])
-def test_knowledge_grows_old(window: str, seconds: float) -> None:
-    """With its window, and before a long one has ended: else nobody would see that there is more again."""
+def test_rate_limit_reading_expires(window: str, seconds: float) -> None:
+    """A reading expires with its window, a long one earlier: else a refilled budget would go unnoticed."""
     time = FakeTime()
     rate_limit = observed(time, ratelimit_limit=f"100;w={window}", ratelimit_remaining=f"0;w={window}")
     time.now += seconds - 1
@@ -117,8 +119,8 @@ def test_knowledge_grows_old(window: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("retry_after", "seconds"), [("20", 20), ("86400", LONGEST)])
-def test_who_asks_for_a_pause_gets_it(status: int, retry_after: str, seconds: float) -> None:
-    """Up to the time after which it is seen whether that is still so."""
+def test_rate_limit_retry_after_is_kept(status: int, retry_after: str, seconds: float) -> None:
+    """The budget is out while a Retry-After runs, up to the time after which the upstream is asked again."""
     time = FakeTime()
     rate_limit = observed(time, status, Retry_After=retry_after)
     time.now += seconds - 1
@@ -127,8 +129,8 @@ def test_who_asks_for_a_pause_gets_it(status: int, retry_after: str, seconds: fl
     assert (rate_limit.budget_level, rate_limit.refused) == (PLENTY, False)
 
 
-def test_a_429_that_says_nothing_else() -> None:
-    """The account rests for a while where there is another; whether the budget is out it does not tell."""
+def test_rate_limit_429_without_headers() -> None:
+    """The account pauses for a while if there is another; the budget is not known to be out."""
     time = FakeTime()
     rate_limit = observed(time, 429)
     assert (rate_limit.budget_level, rate_limit.refused) == (PLENTY, True)
@@ -136,13 +138,13 @@ def test_a_429_that_says_nothing_else() -> None:
     assert not rate_limit.refused
 
 
-def test_a_success_that_names_a_time_is_no_pause() -> None:
-    """Retry-After means something with 429 and 503 only."""
+def test_rate_limit_retry_after_of_a_success_is_ignored() -> None:
+    """Retry-After has a meaning with 429 and 503 only."""
     assert observed(FakeTime(), 200, Retry_After="60").budget_level is PLENTY
 
 
-def test_whom_the_upstream_counts() -> None:
-    """Printable and short, whatever it sends."""
+def test_rate_limit_source_is_printable_and_short() -> None:
+    """The source is printable and short, as sent or not."""
     reading = observed(FakeTime(), ratelimit_remaining="1", docker_ratelimit_source="203.0.113.7").reading
     assert reading is not None
     assert reading.source == "203.0.113.7"
@@ -168,8 +170,8 @@ NAMES = ("ratelimit-limit", "ratelimit-remaining", "docker-ratelimit-source", "r
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES), st.integers(100, 599))
-def test_nothing_that_is_sent_raises(headers: dict[str, str], status: int) -> None:
-    """And whatever it is, it is forgotten in time."""
+def test_rate_limit_never_raises(headers: dict[str, str], status: int) -> None:
+    """No header raises, and every reading expires."""
     time = FakeTime()
     rate_limit = RateLimit(time)
     rate_limit.observe(CIMultiDict(headers), status)

@@ -1,4 +1,4 @@
-"""One upstream, in the words of the distribution specification."""
+"""Client of one upstream, in the terms of the distribution specification."""
 
 import json
 
@@ -30,8 +30,8 @@ async def test_head_manifest() -> None:
         assert [seen.method for seen in fake.log] == ["HEAD"]
 
 
-async def test_head_without_digest() -> None:
-    """Without the header the digest of a tag is not known; that of a digest is what was asked for."""
+async def test_head_manifest_without_digest() -> None:
+    """The digest of a tag is unknown without the header; of a digest it is the one asked for."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         image = fake.add_image("a", "latest", [])
         fake.digest_header = False
@@ -41,8 +41,8 @@ async def test_head_without_digest() -> None:
         assert (await registry.head_manifest("a", LATEST)).digest is None
 
 
-async def test_head_without_size() -> None:
-    """A length of 0, which no manifest has, and none at all, are both not known."""
+async def test_head_manifest_without_size() -> None:
+    """A length of 0, which no manifest has, counts as unknown, as a missing one does."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(Fault(status=200, headers=INDEX_HEADERS))
         assert (await registry.head_manifest("a", LATEST)).size is None
@@ -60,8 +60,8 @@ async def test_head_without_size() -> None:
         Fault(status=200, headers={"Content-Type": "text/html"}),
     ],
 )
-async def test_head_falls_back_to_get(fault: Fault) -> None:
-    """Where HEAD is refused or tells nothing, a GET tells, with a digest that we computed."""
+async def test_head_manifest_falls_back_to_get(fault: Fault) -> None:
+    """A GET, with a computed digest, replaces a HEAD that is refused or tells nothing."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         image = fake.add_image("a", "latest", [])
         fake.fault(fault, method="HEAD")
@@ -70,7 +70,7 @@ async def test_head_falls_back_to_get(fault: Fault) -> None:
         assert [seen.method for seen in fake.log] == ["HEAD", "GET"]
 
 
-async def test_head_of_what_is_missing() -> None:
+async def test_head_manifest_of_a_missing_tag() -> None:
     """A HEAD of an unknown tag is NOT_FOUND, without a GET."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.add_image("a", "latest", [])
@@ -103,7 +103,7 @@ async def test_get_manifest_by_sha512() -> None:
         assert (await registry.get_manifest("a", digest)).digest == digest
 
 
-async def test_parameters_of_the_type_go() -> None:
+async def test_get_manifest_drops_parameters_of_the_type() -> None:
     """Clients compare the type literally, so its parameters are dropped."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.add_image("a", "latest", [])
@@ -112,8 +112,8 @@ async def test_parameters_of_the_type_go() -> None:
         assert (await registry.head_manifest("a", LATEST)).media_type == OCI_MANIFEST
 
 
-async def test_wrong_manifest_for_a_digest() -> None:
-    """A manifest that is not what its digest names is INVALID, and not asked for again."""
+async def test_get_manifest_with_wrong_bytes() -> None:
+    """A manifest that does not match its digest is INVALID, and not retried."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         image = fake.add_image("a", "latest", [])
         other = image.manifest_data.replace(b"schemaVersion", b"schemaVersioN")
@@ -122,7 +122,7 @@ async def test_wrong_manifest_for_a_digest() -> None:
             await registry.get_manifest("a", image.manifest)
         assert raised.value.failure is Failure.INVALID
         assert len(fake.log) == 1
-        # By tag it is what it is, whatever digest the header claims.
+        # By tag its digest is computed, and no header counts.
         assert (await registry.get_manifest("a", LATEST)).digest == Digest.of(other)
 
 
@@ -139,7 +139,7 @@ async def test_wrong_manifest_for_a_digest() -> None:
         Fault(status=206),
     ],
 )
-async def test_what_is_no_manifest(fault: Fault) -> None:
+async def test_get_manifest_of_other_content(fault: Fault) -> None:
     """Pages, other JSON, too much and compressed data are INVALID."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.add_image("a", "latest", [])
@@ -151,7 +151,7 @@ async def test_what_is_no_manifest(fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault(cut_at=5), Fault(reset_at=5), Fault(cut_at=5, chunked=True)])
-async def test_broken_manifests_are_asked_again(fault: Fault) -> None:
+async def test_get_manifest_that_breaks_is_retried(fault: Fault) -> None:
     """A manifest that breaks on the way is small enough to be asked for again."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         image = fake.add_image("a", "latest", [])
@@ -174,8 +174,8 @@ async def test_head_blob() -> None:
 
 @pytest.mark.parametrize("data", [b"blob", b""])
 @pytest.mark.parametrize("ranges", [True, False])
-async def test_head_blob_where_head_is_refused(data: bytes, ranges: bool) -> None:
-    """Where HEAD is refused, a GET of one byte tells the size, whether ranges work or not."""
+async def test_head_blob_falls_back_to_one_byte(data: bytes, ranges: bool) -> None:
+    """A GET of one byte tells the size where HEAD is refused, with or without ranges."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", data)
         fake.head, fake.ranges = False, ranges
@@ -183,7 +183,7 @@ async def test_head_blob_where_head_is_refused(data: bytes, ranges: bool) -> Non
         assert fake.log[-1].headers["Range"] == "bytes=0-0"
 
 
-async def test_head_blob_that_is_a_page() -> None:
+async def test_head_blob_answered_with_a_page() -> None:
     """A login form does not know which blobs there are."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", b"blob")
@@ -194,7 +194,7 @@ async def test_head_blob_that_is_a_page() -> None:
 
 
 async def test_head_blob_missing_where_head_is_refused() -> None:
-    """Where HEAD is refused, a blob that is not there is still NOT_FOUND."""
+    """A missing blob is NOT_FOUND also where HEAD is refused."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.head = False
         with pytest.raises(UpstreamError) as raised:
@@ -202,8 +202,8 @@ async def test_head_blob_missing_where_head_is_refused() -> None:
         assert raised.value.failure is Failure.NOT_FOUND
 
 
-async def test_opening_is_retried() -> None:
-    """Before the first byte a blob is asked for again; what is yielded then is the whole."""
+async def test_open_blob_is_retried() -> None:
+    """A blob is asked for again before its first byte; then the whole is yielded."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", b"blob")
         fake.fault(Fault(status=503), times=2)
@@ -212,8 +212,8 @@ async def test_opening_is_retried() -> None:
         assert fake.requests("GET", digest) == 3
 
 
-async def test_wrong_bytes_are_not_judged_here() -> None:
-    """A blob's bytes are passed on as they come: who puts them together verifies them."""
+async def test_open_blob_passes_wrong_bytes_on() -> None:
+    """Bytes of a blob are passed on as they come: the fill verifies them."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", b"blob")
         fake.fault(Fault(data=flipped(b"blob")))
@@ -222,7 +222,7 @@ async def test_wrong_bytes_are_not_judged_here() -> None:
 
 
 async def test_tags_are_passed_through() -> None:
-    """A page of tags is passed on as sent, with the query of the next one, and so is our query."""
+    """A page of tags is passed on as sent, with the query of the next one, and so is the client's query."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         for tag in ("a", "b", "c"):
             fake.add_image("x", tag, [])
@@ -235,7 +235,7 @@ async def test_tags_are_passed_through() -> None:
 
 
 @pytest.mark.parametrize("query", ["a=b c", "a\r\nX-Evil: 1", "a#b", "ä"])
-async def test_queries_that_cannot_be_sent(query: str) -> None:
+async def test_tags_query_that_cannot_be_sent(query: str) -> None:
     """A query that would break out of the request line is not sent."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         with pytest.raises(UpstreamError) as raised:
@@ -248,8 +248,8 @@ async def test_queries_that_cannot_be_sent(query: str) -> None:
     "body",
     [b"", b"<html>", b"[]", b"{}", b'{"tags": "x"}', b"[" * 100_000, b"[" + b" " * module.MAX_TAGS_BYTES],
 )
-async def test_what_is_no_tag_list(body: bytes) -> None:
-    """What is no tag list, or is too long, is INVALID."""
+async def test_tags_answered_with_other_content(body: bytes) -> None:
+    """An answer that is no tag list, or is too long, is INVALID."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(Fault(status=200, body=body))
         with pytest.raises(UpstreamError) as raised:
@@ -258,7 +258,7 @@ async def test_what_is_no_tag_list(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"tags":null}', b'{"name":"x","tags":[],"child":[],"manifest":{}}'])
-async def test_unusual_tag_lists(body: bytes) -> None:
+async def test_tags_in_unusual_lists(body: bytes) -> None:
     """null for no tags, and members of the vendor's own, are passed on."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(Fault(status=200, body=body))
@@ -279,8 +279,8 @@ async def test_referrers_of_all_pages() -> None:
         assert [seen.query for seen in fake.log] == ["", "page=2", "page=4"]
 
 
-async def test_no_referrers() -> None:
-    """An API that knows of none gives an empty list."""
+async def test_referrers_of_which_there_are_none() -> None:
+    """An API that knows no referrers gives an empty list."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         image = fake.add_image("x", "latest", [])
         assert await registry.referrers("x", image.manifest) == []
@@ -297,8 +297,8 @@ async def test_no_referrers() -> None:
         Fault(status=200, body=b'{"schemaVersion": 2}', headers={"Content-Type": "application/json"}),
     ],
 )
-async def test_without_the_referrers_api(fault: Fault) -> None:
-    """Every way of not having the API is NOT_FOUND, so that the tag schema is asked next."""
+async def test_referrers_api_that_is_missing(fault: Fault) -> None:
+    """Each way of lacking the API is NOT_FOUND, so that the tag schema is asked next."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(fault)
         with pytest.raises(UpstreamError) as raised:
@@ -309,8 +309,8 @@ async def test_without_the_referrers_api(fault: Fault) -> None:
 @pytest.mark.parametrize(
     ("status", "failure"), [(403, Failure.DENIED), (429, Failure.RATE_LIMITED), (500, Failure.SERVER_ERROR)]
 )
-async def test_referrers_that_cannot_be_had_now(status: int, failure: Failure) -> None:
-    """A refusal, a limit and a disorder do not mean that the API is lacking."""
+async def test_referrers_that_fail(status: int, failure: Failure) -> None:
+    """A refusal, a limit and a disorder do not mean that the API is missing."""
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
         fake.fault(Fault(status=status))
         with pytest.raises(UpstreamError) as raised:
@@ -318,8 +318,8 @@ async def test_referrers_that_cannot_be_had_now(status: int, failure: Failure) -
         assert raised.value.failure is failure
 
 
-async def test_broken_second_page() -> None:
-    """When a later page is nonsense the list is not passed off as complete, nor as lacking."""
+async def test_referrers_with_a_broken_second_page() -> None:
+    """A list with a broken later page is neither complete nor missing."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         first = {**INDEX_HEADERS, "Link": '</x?page=1>; rel="next"'}
         fake.fault(Fault(status=200, body=b'{"schemaVersion":2,"manifests":[]}', headers=first))
@@ -330,8 +330,8 @@ async def test_broken_second_page() -> None:
 
 
 @pytest.mark.parametrize("endless", ["same", "always new"])
-async def test_pages_without_end(endless: str) -> None:
-    """A list whose pages go in circles, or never end, is given up on."""
+async def test_referrers_pages_without_end(endless: str) -> None:
+    """A list whose pages go in circles, or never end, is INVALID."""
 
     async def answer(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         number = len(seen.query) + 1 if endless == "always new" else 1
@@ -346,7 +346,7 @@ async def test_pages_without_end(endless: str) -> None:
         assert len(site.log) == (module.MAX_REFERRERS_PAGES if endless == "always new" else 2)
 
 
-async def test_repr_names_the_upstream() -> None:
-    """A registry shows as its name."""
+async def test_registry_client_repr() -> None:
+    """A client shows the name of its upstream."""
     async with registry_at("http://127.0.0.1:1") as registry:
         assert repr(registry) == "RegistryClient('docker.io')"

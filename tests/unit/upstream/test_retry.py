@@ -1,4 +1,4 @@
-"""When to ask again."""
+"""Retries of requests to upstreams."""
 
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ RESET = UpstreamError(Failure.UNREACHABLE, "reset")
 
 
 class Flaky:
-    """Fails with the given errors in turn, then gives "done"."""
+    """Operation that fails with the given errors in turn, then returns "done"."""
 
     def __init__(self, *errors: UpstreamError) -> None:
         self.errors = list(errors)
@@ -29,16 +29,16 @@ def retrier(time: FakeTime, policy: RetryPolicy | None = None, jitter: float = 0
     return Retrier(policy or RetryPolicy(), time, time.sleep, lambda: jitter)
 
 
-async def test_temporary_failures_are_retried_with_growing_pauses() -> None:
-    """Each pause is twice the one before."""
+async def test_retry_delays_grow() -> None:
+    """Each delay is twice the one before."""
     time = FakeTime()
     operation = Flaky(RESET, RESET)
     assert await retrier(time)(operation) == "done"
     assert [round(pause, 3) for pause in time.slept] == [0.25, 0.5]
 
 
-async def test_attempts_are_counted() -> None:
-    """After the last attempt the failure itself is what the caller gets."""
+async def test_retry_attempts_are_limited() -> None:
+    """After the last attempt the caller gets the failure itself."""
     operation = Flaky(RESET, RESET, RESET)
     with pytest.raises(UpstreamError) as raised:
         await retrier(FakeTime())(operation)
@@ -47,23 +47,23 @@ async def test_attempts_are_counted() -> None:
 
 
 @pytest.mark.parametrize("failure", [Failure.NOT_FOUND, Failure.DENIED, Failure.INVALID])
-async def test_permanent_failures_are_not_retried(failure: Failure) -> None:
-    """What will not change by itself is asked once."""
+async def test_retry_is_for_temporary_failures_only(failure: Failure) -> None:
+    """A permanent failure ends after one attempt."""
     operation = Flaky(UpstreamError(failure, "final"))
     with pytest.raises(UpstreamError):
         await retrier(FakeTime())(operation)
     assert operation.calls == 1
 
 
-async def test_short_retry_after_is_honoured() -> None:
-    """The upstream's own word replaces the computed pause."""
+async def test_retry_after_that_is_short_is_honoured() -> None:
+    """The upstream's Retry-After replaces the computed delay."""
     time = FakeTime()
     await retrier(time)(Flaky(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=2.0)))
     assert time.slept == [2.0]
 
 
-async def test_long_retry_after_is_passed_on() -> None:
-    """Nobody is kept waiting for minutes: the error carries the time to whoever asked."""
+async def test_retry_after_that_is_long_is_passed_on() -> None:
+    """No client waits for minutes: the error carries the time."""
     time = FakeTime()
     operation = Flaky(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=60.0))
     with pytest.raises(UpstreamError) as raised:
@@ -72,8 +72,8 @@ async def test_long_retry_after_is_passed_on() -> None:
     assert (operation.calls, time.slept) == (1, [])
 
 
-async def test_elapsed_time_is_bounded() -> None:
-    """Attempts that take long are not repeated, however many are left."""
+async def test_retry_elapsed_time_is_bounded() -> None:
+    """Attempts that take long are not repeated, even if some are left."""
     time = FakeTime()
     operation = Flaky(RESET, RESET)
 
@@ -86,8 +86,8 @@ async def test_elapsed_time_is_bounded() -> None:
     assert operation.calls == 1
 
 
-def test_jitter_halves_at_most() -> None:
-    """The pause lies between half of the computed one and all of it, and never above the longest."""
+def test_retry_jitter_halves_at_most() -> None:
+    """The delay lies between half of the computed one and all of it, and never above the longest."""
     policy = RetryPolicy(attempts=100)
     assert policy.delay(1, RESET, 0.0) == pytest.approx(0.125)
     assert policy.delay(1, RESET, 1.0) == pytest.approx(0.25)
@@ -109,6 +109,6 @@ def test_jitter_halves_at_most() -> None:
         ("Thu, 0 Jan 0 2147483648:00:00 GMT", None),
     ],
 )
-def test_retry_after(value: str | None, expected: float | None) -> None:
-    """Seconds and dates are understood, a date in the past is now, and nonsense is nothing."""
+def test_retry_after_header(value: str | None, expected: float | None) -> None:
+    """Seconds and dates are parsed, a date in the past is now, and nonsense is None."""
     assert parse_retry_after(value, datetime(2026, 11, 23, 12, tzinfo=UTC)) == expected

@@ -1,4 +1,4 @@
-"""Bodies straight from the socket: the same bytes, the same errors, and a connection that is used again."""
+"""Large bodies reader from the socket: the same bytes, the same errors, a connection that is reused."""
 
 import asyncio
 import random
@@ -24,15 +24,16 @@ DATA = random.Random(1).randbytes(3 * BUFFER + 17)
 
 
 @asynccontextmanager
-async def arriving(registry: RegistryClient, digest: Digest, start: int = 0) -> AsyncIterator[PartReader]:
+async def direct_parts(registry: RegistryClient, digest: Digest, start: int = 0) -> AsyncIterator[PartReader]:
+    """Open a blob and take its body over."""
     async with registry.open_blob("a", digest, start) as body:
-        straight = body.direct_reader()
-        assert straight is not None
-        yield straight
+        reader = body.direct_reader()
+        assert reader is not None
+        yield reader
 
 
 async def rest(next_parts: PartReader) -> bytes:
-    """Everything to the end."""
+    """Return all bytes to the end."""
     received = bytearray()
     await read_on(next_parts, received)
     return bytes(received)
@@ -44,9 +45,9 @@ async def read_on(next_parts: PartReader, received: bytearray) -> None:
 
 
 async def broken(registry: RegistryClient, digest: Digest) -> tuple[bytes, Failure]:
-    """What came before the body broke, and how it did."""
+    """Return the bytes before the body broke, and the failure."""
     received = bytearray()
-    async with arriving(registry, digest) as next_parts:
+    async with direct_parts(registry, digest) as next_parts:
         with pytest.raises(UpstreamError) as raised:
             await read_on(next_parts, received)
     return bytes(received), raised.value.failure
@@ -54,31 +55,31 @@ async def broken(registry: RegistryClient, digest: Digest) -> tuple[bytes, Failu
 
 @pytest.mark.parametrize("start", [0, 5])
 @pytest.mark.parametrize("piece", [None, 100_000])
-async def test_the_bytes_are_those_of_the_body(piece: int | None, start: int) -> None:
-    """Whole or from the middle, in whatever pieces they are sent; all of them are counted."""
+async def test_direct_read_returns_the_bytes_of_the_body(piece: int | None, start: int) -> None:
+    """Bytes are those of the body, whole or from the middle, in writes of any size; all are counted."""
     metrics = Metrics()
     async with FakeRegistry() as fake, registry_at(fake.url, metrics=metrics) as registry:
         digest = fake.add_blob("a", DATA)
         fake.piece = piece
-        async with arriving(registry, digest, start) as next_parts:
+        async with direct_parts(registry, digest, start) as next_parts:
             assert await rest(next_parts) == DATA[start:]
     counted = next(iter(metrics.upstream_bytes.labels("docker.io").collect())).samples[0].value
     assert counted == len(DATA) - start
 
 
-async def test_the_connection_is_used_again() -> None:
-    """As soon as the last byte is here, though nobody has asked for it yet; and by small bodies too."""
+async def test_direct_read_reuses_the_connection() -> None:
+    """The connection is free once the last byte is here, though not yet read; small bodies reuse it too."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         large, small = fake.add_blob("a", DATA), fake.add_blob("a", b"small")
         for _ in range(3):
-            async with arriving(registry, large) as next_parts:
+            async with direct_parts(registry, large) as next_parts:
                 assert await rest(next_parts) == DATA
                 assert await registry.get_blob("a", small, 100) == b"small"
         assert len({seen.peer for seen in fake.log}) == 1
 
 
-async def test_over_tls(tmp_path: Path) -> None:
-    """The same behind encryption."""
+async def test_direct_read_over_tls(tmp_path: Path) -> None:
+    """A body over TLS is read as one without."""
     authority = await asyncio.to_thread(Authority, tmp_path)
     async with (
         FakeRegistry(tls=authority.server_context()) as fake,
@@ -86,42 +87,42 @@ async def test_over_tls(tmp_path: Path) -> None:
     ):
         digest = fake.add_blob("a", DATA)
         for _ in range(2):
-            async with arriving(registry, digest) as next_parts:
+            async with direct_parts(registry, digest) as next_parts:
                 assert await rest(next_parts) == DATA
         assert len({seen.peer for seen in fake.log}) == 1
 
 
 @pytest.mark.parametrize("cut", [100, BUFFER, len(DATA) - 1])
-async def test_a_body_that_ends_too_early(cut: int) -> None:
-    """All that came comes, and then UNREACHABLE."""
+async def test_direct_read_of_a_body_that_ends_too_early(cut: int) -> None:
+    """All bytes before the end are returned, then UNREACHABLE is raised."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fake.fault(Fault(cut_at=cut), times=9)
         assert await broken(registry, digest) == (DATA[:cut], Failure.UNREACHABLE)
 
 
-async def test_a_body_that_stops() -> None:
-    """TIMEOUT, after all that came, when nothing comes for `read_timeout`."""
+async def test_direct_read_of_a_body_that_stalls() -> None:
+    """TIMEOUT is raised if no byte comes for `read_timeout`, after all bytes before."""
     async with FakeRegistry() as fake, registry_at(fake.url, read_timeout=0.2) as registry:
         digest = fake.add_blob("a", DATA)
         fake.hold(digest, after=BUFFER)
         assert await broken(registry, digest) == (DATA[:BUFFER], Failure.TIMEOUT)
 
 
-async def test_leaving_closes_the_connection() -> None:
-    """Who leaves in mid-body does not wait for the rest, and nobody else is given this connection."""
+async def test_direct_read_closes_the_connection_of_an_unfinished_body() -> None:
+    """A caller that leaves in mid-body does not wait for the rest, and the connection is not reused."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fake.hold(digest, after=BUFFER)
-        async with arriving(registry, digest) as next_parts:
+        async with direct_parts(registry, digest) as next_parts:
             await next_parts()
         await fake.log[0].finished.wait()
         assert fake.log[0].aborted
 
 
 @pytest.mark.parametrize("fault", [Fault(chunked=True), Fault(data=DATA[: BUFFER - 1])])
-async def test_what_is_left_to_the_parser(fault: Fault) -> None:
-    """A body whose end only the parser finds, and one that is not worth it."""
+async def test_direct_read_leaves_chunked_and_small_bodies_to_aiohttp(fault: Fault) -> None:
+    """The parser finds the end of a chunked body; a small body is not worth taking over."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", DATA)
         fake.fault(fault)
@@ -129,19 +130,21 @@ async def test_what_is_left_to_the_parser(fault: Fault) -> None:
             assert body.direct_reader() is None
 
 
-async def test_an_answer_before_it_on_the_connection_is_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aiohttp then has the connection read on, though nobody has taken what came: nothing of that is lost."""
+async def test_direct_read_loses_nothing_if_aiohttp_resumes_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """aiohttp resumes a paused connection when an earlier answer is read late: no byte is lost."""
     made: list[DirectReader] = []
     real = DirectReader.__init__
 
-    def noted(self: DirectReader, *arguments: Any) -> None:
+    def record(self: DirectReader, *arguments: Any) -> None:
         made.append(self)
         real(self, *arguments)
 
-    monkeypatch.setattr(DirectReader, "__init__", noted)
+    monkeypatch.setattr(DirectReader, "__init__", record)
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         small, large = fake.add_blob("a", b"small"), fake.add_blob("a", DATA)
-        async with registry.open_blob("a", small) as before, arriving(registry, large) as next_parts:
+        async with registry.open_blob("a", small) as before, direct_parts(registry, large) as next_parts:
             received = bytearray().join(await next_parts())
             received += b"".join(await next_parts())
             transport = made[0]._transport

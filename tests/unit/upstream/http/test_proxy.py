@@ -1,4 +1,4 @@
-"""Proxies of the environment."""
+"""Proxies from the environment."""
 
 import pytest
 from aiohttp import web
@@ -13,16 +13,16 @@ from tests.fakes.upstream import registry_at
 ALL = {"http": "http://proxy:3128", "https": "http://secure:3128"}
 
 
-def test_by_scheme() -> None:
-    """Each scheme has its proxy; ALL_PROXY stands in where there is none."""
+def test_proxy_by_scheme() -> None:
+    """Each scheme has its proxy; ALL_PROXY is for schemes without one."""
     assert Proxies(ALL).choose(URL("https://a.test/")) == URL("http://secure:3128")
     assert Proxies(ALL).choose(URL("http://a.test/")) == URL("http://proxy:3128")
     assert Proxies({"all": "one:1"}).choose(URL("http://a.test/")) == URL("http://one:1")
     assert Proxies({}).choose(URL("http://a.test/")) is None
 
 
-def test_other_protocols() -> None:
-    """A SOCKS proxy, which we cannot speak to, is as if it were not set."""
+def test_proxy_of_another_protocol_is_ignored() -> None:
+    """A SOCKS proxy, which aiohttp does not support, counts as not set."""
     proxies = Proxies({"all": "socks5://proxy:1080", "http": "proxy:3128", "no": "x"})
     assert proxies.choose(URL("https://a.test/")) is None
     assert proxies.hosts() == ["proxy"]
@@ -49,18 +49,18 @@ def test_other_protocols() -> None:
         ("", "http://a.test", False),
     ],
 )
-def test_no_proxy(entry: str, url: str, bypassed: bool) -> None:
+def test_no_proxy_entries(entry: str, url: str, bypassed: bool) -> None:
     """NO_PROXY takes domains, ports, addresses and networks, as curl and Go read it."""
     assert (Proxies({**ALL, "no": entry}).choose(URL(url)) is None) is bypassed
 
 
-def test_no_password_in_repr() -> None:
-    """A proxy's password is not shown."""
+def test_proxy_password_is_not_in_repr() -> None:
+    """The password of a proxy is not shown."""
     assert "geheim" not in repr(Proxies({"http": "http://user:geheim@proxy"}))
 
 
-async def test_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With HTTP_PROXY the proxy is asked, with its password, for a host that only it needs to know."""
+async def test_proxy_gets_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go to HTTP_PROXY, with its password, also for a host that only the proxy can resolve."""
 
     async def proxy(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         return web.Response(body=b'{"name":"a","tags":["x"]}', headers={"Content-Type": "application/json"})
@@ -74,8 +74,8 @@ async def test_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch) ->
         assert site.log[0].headers["Proxy-Authorization"].startswith("Basic ")
 
 
-async def test_no_proxy_goes_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With NO_PROXY for the upstream the proxy is not asked."""
+async def test_no_proxy_connects_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_PROXY with the upstream in it: the proxy gets no request."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
@@ -83,8 +83,8 @@ async def test_no_proxy_goes_direct(monkeypatch: pytest.MonkeyPatch) -> None:
         assert b"latest" in (await registry.tags("a", "")).data
 
 
-async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the proxy will not tunnel to an https upstream, the message says that it was the proxy."""
+async def test_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that does not tunnel to an https upstream is named in the message."""
 
     async def proxy(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         return web.Response(status=403)

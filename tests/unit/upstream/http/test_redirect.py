@@ -1,4 +1,4 @@
-"""Where redirects may lead."""
+"""Rules for redirects."""
 
 import pytest
 from yarl import URL
@@ -29,13 +29,13 @@ PUBLIC = RedirectRules(URL("https://registry.test"))
         ("https://user:secret@cdn.test/x", "https://cdn.test/x"),
     ],
 )
-def test_target(location: str, expected: str) -> None:
-    """Absolute and relative Locations are understood; user information and fragments are dropped."""
+def test_redirect_target(location: str, expected: str) -> None:
+    """Absolute and relative Locations are resolved; user information and fragments are dropped."""
     assert str(next_hop(PUBLIC, [START], location)) == expected
 
 
-def test_signed_url_is_kept_to_the_byte() -> None:
-    """Escapes in a signed URL are neither decoded nor normalised, or the signature would no longer fit."""
+def test_redirect_keeps_a_signed_url_to_the_byte() -> None:
+    """Escapes in a signed URL are neither decoded nor normalised, or the signature would not match."""
     location = "https://cdn.test/a%2Fb%7Ec?X-Sig=a%2Bb+c%252F&k=%C3%A9&empty="
     assert str(next_hop(PUBLIC, [START], location)) == location
 
@@ -50,8 +50,8 @@ def test_signed_url_is_kept_to_the_byte() -> None:
         "https://cdn.test:99999/x",
     ],
 )
-def test_no_way_out_of_https_and_sense(location: str) -> None:
-    """A redirect out of https, to another protocol, or to what is no URL is refused."""
+def test_redirect_out_of_https_is_refused(location: str) -> None:
+    """A redirect out of https, to another protocol, or to an invalid URL is refused."""
     with pytest.raises(RedirectRefused):
         next_hop(PUBLIC, [START], location)
 
@@ -69,15 +69,15 @@ def test_no_way_out_of_https_and_sense(location: str) -> None:
         "0.0.0.0",
     ],
 )
-def test_private_targets(host: str) -> None:
-    """A public upstream cannot send us to the machines around us, unless the configuration allows it."""
+def test_redirect_to_a_private_address_is_refused(host: str) -> None:
+    """A public upstream cannot make the mirror connect to private addresses, unless configured."""
     location = f"https://{host}/latest/meta-data"
     with pytest.raises(RedirectRefused, match="private"):
         next_hop(PUBLIC, [START], location)
     assert next_hop(RedirectRules(PUBLIC.upstream, private=True), [START], location)
 
 
-def test_own_private_origin() -> None:
+def test_redirect_within_a_private_upstream() -> None:
     """An upstream at a private address may redirect to itself."""
     own = URL("https://10.0.0.1/v2/a/blobs/x")
     assert next_hop(RedirectRules(URL("https://10.0.0.1")), [own], "/elsewhere") == URL(
@@ -85,20 +85,20 @@ def test_own_private_origin() -> None:
     )
 
 
-def test_https_once_seen_stays() -> None:
+def test_redirect_never_returns_to_http() -> None:
     """After one https hop there is no way back to http, even for an upstream over http."""
     visited = [URL("http://registry.test/x"), URL("https://cdn.test/x")]
     with pytest.raises(RedirectRefused, match="https"):
         next_hop(RedirectRules(URL("http://registry.test"), private=True), visited, "http://cdn.test/y")
 
 
-def test_circle() -> None:
+def test_redirect_circle_is_refused() -> None:
     """A URL that was visited is not visited again."""
     with pytest.raises(RedirectRefused, match="circle"):
         next_hop(PUBLIC, [START, URL("https://cdn.test/x")], str(START))
 
 
-def test_number_of_hops() -> None:
+def test_redirect_hops_are_limited() -> None:
     """The number of hops is limited."""
     visited = [START, *(URL(f"https://cdn.test/{number}") for number in range(MAX_HOPS - 1))]
     visited.append(next_hop(PUBLIC, visited, "/last"))
@@ -106,7 +106,7 @@ def test_number_of_hops() -> None:
         next_hop(PUBLIC, visited, "/one-too-many")
 
 
-def test_refusals_tell_no_signature() -> None:
+def test_redirect_refusal_has_no_signature() -> None:
     """The query of a refused target, which may be a signature, is not in the message."""
     with pytest.raises(RedirectRefused) as refused:
         next_hop(PUBLIC, [START], "http://cdn.test/x?X-Amz-Signature=geheim")
@@ -124,7 +124,7 @@ def test_refusals_tell_no_signature() -> None:
     ],
 )
 def test_origin(url: str, expected: tuple[str, str, int]) -> None:
-    """An origin is scheme, host and port, however they are written."""
+    """An origin is scheme, host and port in one spelling."""
     assert origin(URL(url)) == expected
 
 
@@ -143,16 +143,16 @@ def test_origin(url: str, expected: tuple[str, str, int]) -> None:
     ],
 )
 def test_private_addresses(address: str, private: bool) -> None:
-    """Everything that is not on the public internet counts as private, in both families."""
+    """Addresses that are not on the public internet count as private, in both families."""
     assert is_private_address(address) is private
 
 
-def test_names_are_not_addresses() -> None:
-    """A name other than localhost is not judged here; the resolver does that."""
+def test_private_host_does_not_judge_names() -> None:
+    """A name other than localhost is left to the resolver."""
     assert not is_private_host("registry.test")
 
 
-def test_refusal_names_the_setting() -> None:
+def test_redirect_refusal_names_the_option() -> None:
     """The reason for refusing a private address says how to allow it."""
     reason = refusal(PUBLIC, URL("https://10.0.0.1/"), secure=True)
     assert reason is not None

@@ -18,7 +18,7 @@ from tests.fakes.upstream import settings
 
 
 class Names(AbstractResolver):
-    """A DNS of ours: addresses by name."""
+    """DNS in memory: addresses by name."""
 
     def __init__(self, **addresses: list[str]) -> None:
         self.addresses = addresses
@@ -40,8 +40,8 @@ async def addresses(resolver: GuardedResolver, host: str) -> list[str]:
     return [result["host"] for result in await resolver.resolve(host, 443)]
 
 
-async def test_redirected_names_resolve_to_public_addresses_only() -> None:
-    """A name from a redirect loses its private addresses, and is refused when it has no others."""
+async def test_resolver_drops_private_addresses_of_redirected_names() -> None:
+    """A name from a redirect loses its private addresses, and is refused if it has no others."""
     names = Names(hub=["1.1.1.1"], cdn=["8.8.8.8", "10.0.0.1"], rebound=["10.0.0.1"])
     resolver = GuardedResolver(names, "hub")
     assert await addresses(resolver, "hub") == ["1.1.1.1"]
@@ -50,23 +50,23 @@ async def test_redirected_names_resolve_to_public_addresses_only() -> None:
         await resolver.resolve("rebound")
 
 
-async def test_configured_names_may_be_private() -> None:
+async def test_resolver_allows_private_configured_names() -> None:
     """The upstream and its configured realms are the operator's choice."""
     resolver = GuardedResolver(Names(hub=["1.1.1.1"], auth=["10.0.0.2"]), "hub", ["auth"])
     assert await addresses(resolver, "auth") == ["10.0.0.2"]
     assert not resolver.private
 
 
-async def test_private_upstreams_have_private_stores() -> None:
-    """When the upstream resolves to private addresses, so may the hosts it redirects to."""
+async def test_resolver_allows_private_stores_of_a_private_upstream() -> None:
+    """An upstream that resolves to private addresses may redirect to such hosts."""
     resolver = GuardedResolver(Names(hub=["10.0.0.1"], store=["10.0.0.2"]), "hub")
     assert await addresses(resolver, "hub") == ["10.0.0.1"]
     assert resolver.private
     assert await addresses(resolver, "store") == ["10.0.0.2"]
 
 
-async def test_refusal_reaches_the_caller() -> None:
-    """A connection to a redirected name with a private address only is refused, and INVALID as that."""
+async def test_resolver_refusal_is_invalid() -> None:
+    """A connection to a redirected name with only private addresses is refused as INVALID."""
 
     async def answer(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         return web.Response()
@@ -82,8 +82,8 @@ async def test_refusal_reaches_the_caller() -> None:
         assert site.log == []
 
 
-async def test_slow_dns_times_out() -> None:
-    """A name server that does not answer is given up on."""
+async def test_resolver_times_out() -> None:
+    """A name server that does not answer ends in a timeout."""
 
     class Silent(Names):
         async def resolve(
@@ -96,7 +96,7 @@ async def test_slow_dns_times_out() -> None:
         await GuardedResolver(Silent(), "hub", timeout=0.001).resolve("hub")
 
 
-async def test_close_closes_the_inner_one() -> None:
+async def test_resolver_close_closes_the_inner_resolver() -> None:
     """Closing reaches the resolver that does the work."""
     names = Names()
     await GuardedResolver(names, "hub").close()

@@ -1,4 +1,4 @@
-"""Connections, TLS, timeouts, and what foreign exceptions become."""
+"""Connections, TLS, timeouts, and translation of exceptions."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from tests.fakes.upstream import registry_at, settings
 SIGNED = URL("https://registry.test/x?sig=geheim")
 
 
-def test_foreign_exceptions_become_ours() -> None:
+def test_translated_exceptions_name_upstream_and_place() -> None:
     """The message names the upstream and the place, without the URL that the exception may quote."""
     transport = Transport(settings("https://registry.test"), Metrics())
     with pytest.raises(UpstreamError) as raised, transport.translated(SIGNED):
@@ -29,7 +29,7 @@ def test_foreign_exceptions_become_ours() -> None:
     assert raised.value.__suppress_context__
 
 
-def test_private_before_the_first_connection() -> None:
+def test_private_upstreams_before_the_first_connection() -> None:
     """Redirects to private addresses are for upstreams that are private, http, or configured so."""
     assert Transport(settings("http://registry.test"), Metrics()).private
     assert Transport(settings("https://10.0.0.1"), Metrics()).private
@@ -37,8 +37,8 @@ def test_private_before_the_first_connection() -> None:
     assert not Transport(settings("https://registry.test"), Metrics()).private
 
 
-async def test_headers_of_a_request() -> None:
-    """We say who we are, ask for no encoding, and keep no cookie."""
+async def test_request_headers() -> None:
+    """Requests name the mirror, ask for no encoding, and keep no cookie."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.add_image("a", "latest", [])
         fake.fault(Fault(headers={"Set-Cookie": "session=1"}))
@@ -51,7 +51,7 @@ async def test_headers_of_a_request() -> None:
 
 
 async def test_netrc_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Passwords in a netrc file of whoever runs the mirror are not sent to upstreams (invariant 6)."""
+    """Passwords in a netrc file of the mirror's user are not sent to upstreams (invariant 6)."""
     netrc = tmp_path / "netrc"
     await asyncio.to_thread(netrc.write_text, "machine 127.0.0.1 login me password geheim\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -61,8 +61,8 @@ async def test_netrc_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         assert "Authorization" not in fake.log[0].headers
 
 
-async def test_nobody_listens() -> None:
-    """A refused connection is UNREACHABLE, counted under that name, and tried as often as configured."""
+async def test_refused_connection_is_unreachable() -> None:
+    """A refused connection is UNREACHABLE, counted under that name, and retried as configured."""
     metrics = Metrics()
     async with registry_at("http://127.0.0.1:1", metrics=metrics, attempts=2) as registry:
         with pytest.raises(UpstreamError) as raised:
@@ -74,7 +74,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_silence_times_out() -> None:
-    """An upstream that accepts and then says nothing is given up on after read_timeout."""
+    """An upstream that accepts and then sends nothing ends in a timeout after read_timeout."""
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.05) as registry:
         fake.hold("/v2/", after=-1)
         with pytest.raises(UpstreamError) as raised:
@@ -89,8 +89,8 @@ async def test_silence_times_out() -> None:
         Fault(drip=0.02, status=200, body=b'{"tags":[]}' + b" " * 1000),
     ],
 )
-async def test_drips_time_out(fault: Fault) -> None:
-    """An upstream whose every byte comes in time is given up on too when the whole does not."""
+async def test_drip_times_out(fault: Fault) -> None:
+    """An upstream whose every byte comes in time times out too if the whole does not."""
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.1) as registry:
         fake.fault(fault)
         with pytest.raises(UpstreamError) as raised:
@@ -98,8 +98,8 @@ async def test_drips_time_out(fault: Fault) -> None:
         assert raised.value.failure is Failure.TIMEOUT
 
 
-async def test_slow_lines_have_their_time() -> None:
-    """What comes at 1 KiB a second or more is waited for, beyond read_timeout."""
+async def test_slow_line_does_not_time_out() -> None:
+    """A body at 1 KiB a second or more is waited for, beyond read_timeout."""
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, read_timeout=0.1) as registry:
         fake.piece = 1000
         fake.fault(Fault(drip=0.05, status=200, body=b'{"tags":[]}' + b" " * 3989))
@@ -107,8 +107,8 @@ async def test_slow_lines_have_their_time() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_what_came_before_a_break_is_had(chunked: bool) -> None:
-    """When a body breaks before anybody has read it, all that had come comes first, and then the error."""
+async def test_bytes_before_a_break_are_returned(chunked: bool) -> None:
+    """A body that breaks before it is read: all bytes that had come are returned, then the error."""
     data = random.Random(1).randbytes(2_000_000)
     async with FakeRegistry() as fake:
         digest = fake.add_blob("a", data)
@@ -134,7 +134,7 @@ async def test_what_came_before_a_break_is_had(chunked: bool) -> None:
 
 
 async def test_garbage_is_not_http() -> None:
-    """What is not HTTP is INVALID, and not asked again."""
+    """An answer that is not HTTP is INVALID, and not retried."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.fault(Fault(raw=b"220 mail.test ESMTP\r\n"))
         with pytest.raises(UpstreamError, match="not HTTP") as raised:
@@ -152,8 +152,8 @@ async def test_long_headers_are_read() -> None:
         assert (await registry.tags("a", "")).data == b'{"tags":[]}'
 
 
-async def test_custom_ca(tmp_path: Path) -> None:
-    """With its CA configured a private registry is trusted; without, the failure names the certificate."""
+async def test_ca_file_of_a_private_registry(tmp_path: Path) -> None:
+    """A private registry is trusted with its CA configured; without, the failure names the certificate."""
     authority = await asyncio.to_thread(Authority, tmp_path)
     async with FakeRegistry(tls=authority.server_context()) as fake:
         fake.add_image("a", "latest", [])
@@ -165,8 +165,8 @@ async def test_custom_ca(tmp_path: Path) -> None:
             assert raised.value.failure is Failure.UNREACHABLE
 
 
-async def test_a_ca_file_without_certificates(tmp_path: Path) -> None:
-    """A ca_file that holds none says so when it is needed, with its name."""
+async def test_ca_file_without_certificates(tmp_path: Path) -> None:
+    """A ca_file without certificates is named in the error of the first request."""
     empty = tmp_path / "ca.pem"
     await asyncio.to_thread(empty.write_text, "nothing\n")
     async with registry_at("https://127.0.0.1:1", ca_file=empty) as registry:
@@ -183,7 +183,7 @@ async def test_close_before_use_and_twice() -> None:
 
 
 async def test_first_requests_share_a_session() -> None:
-    """Requests that start together open one set of connections."""
+    """Requests that start together open one session."""
     async with FakeRegistry() as fake, registry_at(fake.url, max_connections=1) as registry:
         fake.add_image("a", "latest", [])
         pages = await asyncio.gather(*(registry.tags("a", "") for _ in range(3)))
