@@ -1,4 +1,4 @@
-"""Accounts: one after another, each with its own tokens and budget, and one only for a private repository."""
+"""Accounts, used one after another: tokens and budget of each, and private repositories."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ TWO: dict[str, Any] = {
 
 @dataclass
 class Hub:
-    """A registry with tokens and a limit of 20 for each user, and a client with two accounts there."""
+    """Registry with tokens and a limit of 20 for each user, and a client with two accounts there."""
 
     fake: FakeRegistry
     auth: TokenAuth
@@ -45,7 +45,7 @@ class Hub:
             await self.registry.get_manifest(repository, LATEST)
 
     def forget(self) -> None:
-        """What was asked so far."""
+        """Clear the log of requests."""
         self.fake.log.clear()
 
 
@@ -61,8 +61,8 @@ async def hub() -> AsyncIterator[Hub]:
         yield Hub(fake, auth, limit, registry, time)
 
 
-async def test_the_first_is_used_as_long_as_it_has_something_left(hub: Hub) -> None:
-    """Until its budget is out, which is before the first 429; then the next one."""
+async def test_accounts_first_is_used_until_its_budget_is_out(hub: Hub) -> None:
+    """The next account is used before the first 429."""
     await hub.pull(OPEN, 18)
     assert (hub.limit.used["ann"], hub.limit.used["bob"]) == (18, 0)
     await hub.pull(OPEN)
@@ -70,18 +70,18 @@ async def test_the_first_is_used_as_long_as_it_has_something_left(hub: Hub) -> N
     assert hub.limit.refused.total() == 0
 
 
-async def test_nobody_is_asked_whether_it_is_public_before_that_matters(hub: Hub) -> None:
-    """Then with one HEAD, remembered for all that follow."""
+async def test_accounts_probe_visibility_only_when_it_matters(hub: Hub) -> None:
+    """One HEAD tells if a repository is public, and is remembered."""
     await hub.pull(OPEN, 18)
-    assert hub.fake.askers(OPEN) == {"ann", ""}  # the first request is the one that is challenged
+    assert hub.fake.askers(OPEN) == {"ann", ""}  # only the first request is challenged
     hub.forget()
     await hub.pull(OPEN, 5)
     assert hub.fake.askers(OPEN) == {"bob", ""}
     assert hub.fake.requests("HEAD", OPEN) == 2  # challenged once more: it has no token yet
 
 
-async def test_a_private_repository_is_asked_with_one_account(hub: Hub) -> None:
-    """Even when that means 429 though another one has something left."""
+async def test_accounts_ask_for_a_private_repository_with_one(hub: Hub) -> None:
+    """A 429 is the answer even while another account has requests left."""
     await hub.pull(CLOSED, 20)
     with pytest.raises(UpstreamError, match="429") as caught:
         await hub.pull(CLOSED)
@@ -91,8 +91,8 @@ async def test_a_private_repository_is_asked_with_one_account(hub: Hub) -> None:
     assert hub.limit.used["bob"] == 1
 
 
-async def test_a_private_repository_stays_with_whoever_read_it_first(hub: Hub) -> None:
-    """Also with the second account, when the first has something left again."""
+async def test_accounts_claim_stays_with_the_first_reader(hub: Hub) -> None:
+    """The second account keeps its repository when the first has requests left again."""
     await hub.pull(OPEN, 18)
     await hub.pull(CLOSED, 2)
     hub.limit.used.clear()
@@ -103,8 +103,8 @@ async def test_a_private_repository_stays_with_whoever_read_it_first(hub: Hub) -
     assert hub.fake.askers(CLOSED) == {"bob", ""}
 
 
-async def test_two_requests_at_once_choose_alike(hub: Hub) -> None:
-    """The choice is made before anything is waited for."""
+async def test_accounts_concurrent_requests_choose_alike(hub: Hub) -> None:
+    """The choice is made before anything is awaited."""
     hub.limit.used["ann"] = 17
     await hub.pull(OPEN)
     hub.forget()
@@ -112,8 +112,8 @@ async def test_two_requests_at_once_choose_alike(hub: Hub) -> None:
     assert hub.fake.askers(CLOSED) == {"bob", ""}
 
 
-async def test_a_429_leads_to_the_next_account_within_the_request(hub: Hub) -> None:
-    """Nobody is told of it; the first rests for as long as it was told."""
+async def test_accounts_429_leads_to_the_next_account(hub: Hub) -> None:
+    """The client sees no 429; the first account pauses for its Retry-After."""
     hub.limit.used["ann"] = 20
     hub.limit.retry_after = "100"
     await hub.pull(OPEN)
@@ -122,15 +122,15 @@ async def test_a_429_leads_to_the_next_account_within_the_request(hub: Hub) -> N
     hub.time.now += 100
     hub.forget()
     await hub.pull(OPEN)
-    assert hub.fake.askers(OPEN) == {"bob"}  # what was told of what is left counts for longer
+    assert hub.fake.askers(OPEN) == {"bob"}  # the reading of its budget counts for longer
     hub.time.now += 900
     hub.forget()
     await hub.pull(OPEN)
     assert hub.fake.askers(OPEN) == {"ann"}
 
 
-async def test_each_is_tried_once(hub: Hub) -> None:
-    """When all are answered 429, that is the answer, however short the pause they were told."""
+async def test_accounts_are_tried_once_each(hub: Hub) -> None:
+    """A 429 to all accounts is the answer, even after a short Retry-After."""
     hub.limit.used.update(ann=20, bob=20)
     hub.limit.retry_after = "0"
     with pytest.raises(UpstreamError, match="429"):
@@ -138,15 +138,15 @@ async def test_each_is_tried_once(hub: Hub) -> None:
     assert dict(hub.limit.refused) == {"ann": 1, "bob": 1}
 
 
-async def test_the_last_tenth_of_each_is_used_too(hub: Hub) -> None:
-    """When the budgets of all are out, the first that has not been answered 429 goes on."""
+async def test_accounts_use_their_last_tenth(hub: Hub) -> None:
+    """The first account that was not answered 429 goes on when the budgets of all are out."""
     await hub.pull(OPEN, 40)
     assert (hub.limit.left("ann"), hub.limit.left("bob")) == (0, 0)
     assert hub.limit.refused["ann"] == 1
 
 
-async def test_a_refused_password_leads_to_the_next_account(hub: Hub) -> None:
-    """The repository has seen no token of the first, so it may be private."""
+async def test_refused_password_leads_to_the_next_account(hub: Hub) -> None:
+    """The repository has seen no token of the first account, so it may be private."""
     del hub.auth.users["ann"]
     await hub.pull(CLOSED)
     assert hub.fake.askers(CLOSED) == {"bob", ""}
@@ -154,7 +154,7 @@ async def test_a_refused_password_leads_to_the_next_account(hub: Hub) -> None:
 
 
 async def test_refused_basic_password_leads_to_the_next_account(hub: Hub) -> None:
-    """A registry without a token server refuses a password as clearly as one that has it."""
+    """Basic authentication refuses a password as clearly as a token server does."""
     hub.fake.auth = BasicAuth("bob", "geheim-b")
     await hub.pull(OPEN)
     await hub.pull(OPEN)
@@ -164,7 +164,7 @@ async def test_refused_basic_password_leads_to_the_next_account(hub: Hub) -> Non
 
 
 async def test_refused_password_is_in_the_metrics(hub: Hub) -> None:
-    """One gauge for each account that has a password: 1 until it is accepted."""
+    """One gauge for each account with a password: 1 until the password is accepted."""
     metrics = Metrics()
     del hub.auth.users["ann"]
     await hub.pull(OPEN)
@@ -179,8 +179,8 @@ async def test_refused_password_is_in_the_metrics(hub: Hub) -> None:
     ]
 
 
-async def test_all_passwords_refused(hub: Hub) -> None:
-    """As with one account: denied, and told why, without a password in it."""
+async def test_refused_passwords_of_all_accounts(hub: Hub) -> None:
+    """The request is denied with the reason, without a password in it."""
     hub.auth.users.clear()
     with pytest.raises(UpstreamError, match="incorrect username or password") as caught:
         await hub.pull(CLOSED)
@@ -188,8 +188,8 @@ async def test_all_passwords_refused(hub: Hub) -> None:
     assert "geheim" not in str(caught.value)
 
 
-async def test_what_an_account_may_not_read_is_not_tried_with_the_other(hub: Hub) -> None:
-    """Denied is an answer, and the repository stays with who was denied."""
+async def test_accounts_denial_is_final(hub: Hub) -> None:
+    """A denial is an answer, and the repository stays with the account that was denied."""
     hub.fake.fault(Fault(status=403), CLOSED)
     with pytest.raises(UpstreamError, match="403"):
         await hub.pull(CLOSED)
@@ -199,8 +199,8 @@ async def test_what_an_account_may_not_read_is_not_tried_with_the_other(hub: Hub
     assert hub.fake.askers(CLOSED) == {"ann", ""}
 
 
-async def test_who_could_not_read_does_not_keep_a_repository_for_ever(hub: Hub) -> None:
-    """The second account was denied while it was its turn: later the first may find out."""
+async def test_accounts_claim_without_a_read_expires(hub: Hub) -> None:
+    """The second account was denied in its turn: later the first account may ask."""
     await hub.pull(OPEN, 18)
     hub.fake.fault(Fault(status=403), CLOSED)
     with pytest.raises(UpstreamError, match="403"):
@@ -211,8 +211,8 @@ async def test_who_could_not_read_does_not_keep_a_repository_for_ever(hub: Hub) 
     assert hub.fake.askers(CLOSED) == {"ann"}
 
 
-async def test_whether_it_is_public_is_asked_again(hub: Hub) -> None:
-    """After an hour when it was, after some minutes when it was not."""
+async def test_accounts_visibility_expires(hub: Hub) -> None:
+    """A public repository is probed again after an hour, a private one after some minutes."""
     await hub.pull(CLOSED, 20)
     hub.forget()
     for seconds, probes in ((0, 0), (PRIVATE_TTL, 1), (PUBLIC_TTL - 1, 1), (1, 2)):
@@ -229,7 +229,7 @@ async def test_whether_it_is_public_is_asked_again(hub: Hub) -> None:
         assert len(anonymous) == probes
 
 
-async def test_blobs_are_asked_for_with_the_same_account(hub: Hub) -> None:
+async def test_accounts_of_blobs(hub: Hub) -> None:
     """A public blob proves a public repository as well as a manifest does."""
     await hub.pull(OPEN, 18)
     digest = hub.fake.add_blob(OPEN, b"blob")
@@ -238,21 +238,21 @@ async def test_blobs_are_asked_for_with_the_same_account(hub: Hub) -> None:
     assert hub.auth.owner(hub.fake.log[-1].headers["Authorization"]) == "bob"
 
 
-async def test_pressure_is_that_of_the_account_with_most_left(hub: Hub) -> None:
-    """But for a private repository it is that of its own account."""
-    pressure = hub.registry.accounts.budget_level
+async def test_budget_level_of_several_accounts(hub: Hub) -> None:
+    """The budget is that of the account with most left; of a private repository, that of its own account."""
+    level = hub.registry.accounts.budget_level
     await hub.pull(CLOSED, 16)
-    assert (pressure(OPEN), pressure(CLOSED)) == (PLENTY, PLENTY)
+    assert (level(OPEN), level(CLOSED)) == (PLENTY, PLENTY)
     await hub.pull(CLOSED, 3)  # out, and known to be private
-    assert (pressure(OPEN), pressure(CLOSED)) == (PLENTY, OUT)
+    assert (level(OPEN), level(CLOSED)) == (PLENTY, OUT)
     await hub.pull(OPEN, 12)
-    assert pressure(OPEN) is SPARE
+    assert level(OPEN) is SPARE
     await hub.pull(OPEN, 4)
-    assert pressure(OPEN) is LOW
+    assert level(OPEN) is LOW
 
 
-async def test_what_is_remembered_has_an_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The repository that was not asked for the longest is forgotten."""
+async def test_accounts_memory_is_bounded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repository that was asked for longest ago is dropped."""
     monkeypatch.setattr(accounts, "MAX_REPOSITORIES", 2)
     for name in (OPEN, OTHER, OPEN, CLOSED):
         await hub.pull(name)
@@ -266,8 +266,8 @@ async def test_what_is_remembered_has_an_end(hub: Hub, monkeypatch: pytest.Monke
     assert len(hub.registry.accounts._visibility) <= 2
 
 
-async def test_no_secret_in_the_log(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-    """It says which account has how much left, and nothing that opens it."""
+async def test_accounts_log_has_no_secret(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log says which account has how much left, without passwords and tokens."""
     await hub.pull(OPEN, 20)
     shown = capsys.readouterr().out + repr(hub.registry.accounts.all)
     assert "rate limit" in shown
@@ -277,8 +277,8 @@ async def test_no_secret_in_the_log(hub: Hub, capsys: pytest.CaptureFixture[str]
     assert hub.registry.accounts.redacted("geheim-b, geheim-a") == "***, ***"
 
 
-async def test_without_accounts_it_is_anonymous() -> None:
-    """One budget, nothing to choose, and no HEAD about anything."""
+async def test_accounts_none_configured() -> None:
+    """One anonymous budget, no choice, and no HEAD."""
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
         fake.add_image(OPEN, "latest", [])
         fake.limit = RateLimit(10)
@@ -292,8 +292,8 @@ async def test_without_accounts_it_is_anonymous() -> None:
         assert account.rate_limit.reading.source == "203.0.113.7"
 
 
-async def test_only_the_upstream_itself_tells_of_its_limits() -> None:
-    """Not where blobs are redirected to, and not the token server."""
+async def test_rate_limit_is_learnt_from_the_upstream_only() -> None:
+    """Headers of redirect targets and of the token server do not count."""
     reading = {"ratelimit-limit": "100", "ratelimit-remaining": "0"}
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
         digest = fake.add_blob(OPEN, b"blob")

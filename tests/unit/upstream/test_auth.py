@@ -1,4 +1,4 @@
-"""Tokens and passwords: how they are got, how long they last, how often they are asked for."""
+"""Tokens and passwords: how they are obtained, how long they last, how often they are asked for."""
 
 import asyncio
 from typing import Any
@@ -38,7 +38,7 @@ def logins(log: list[Seen]) -> list[tuple[str, str] | None]:
     return [basic_login(seen.headers.get("Authorization")) for seen in log]
 
 
-async def test_anonymous_token() -> None:
+async def test_token_is_anonymous_without_an_account() -> None:
     """A 401 is answered with an anonymous token for pulling that repository, used from then on."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake)
@@ -54,7 +54,7 @@ async def test_anonymous_token() -> None:
         assert "Authorization" not in tokens(fake)[0].headers
 
 
-async def test_each_repository_has_its_token() -> None:
+async def test_token_is_for_one_repository() -> None:
     """A token is asked for one repository at a time, without another 401 once the realm is known."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake)
@@ -80,8 +80,8 @@ async def test_each_repository_has_its_token() -> None:
         ({"expires_in": 10}, 9),
     ],
 )
-async def test_lifetime(answer: dict[str, object], lifetime: float) -> None:
-    """A token is renewed at nine tenths of expires_in, or of 60 s where that says nothing sensible."""
+async def test_token_lifetime(answer: dict[str, object], lifetime: float) -> None:
+    """A token is renewed at nine tenths of expires_in, or of 60 s if that is missing or nonsense."""
     time = FakeTime()
     async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
         guarded(fake, answer=answer)
@@ -95,14 +95,14 @@ async def test_lifetime(answer: dict[str, object], lifetime: float) -> None:
         assert [seen.status for seen in fake.log].count(401) == 1
 
 
-async def test_access_token() -> None:
+async def test_token_called_access_token() -> None:
     """A token may be called access_token, as in OAuth 2."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake, key="access_token")
         await registry.head_manifest("org/a", LATEST)
 
 
-async def test_password_goes_to_the_realm_only() -> None:
+async def test_password_goes_to_the_token_server_only() -> None:
     """User and password go to the upstream's own token server; the registry itself gets the token."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         guarded(fake, user="me", password="geheim", private={"org/a"})
@@ -110,8 +110,8 @@ async def test_password_goes_to_the_realm_only() -> None:
         assert logins(fake.log) == [None, ("me", "geheim"), None]
 
 
-async def test_one_refresh_when_a_token_is_refused() -> None:
-    """A token that the upstream no longer takes is replaced, once, within the same request."""
+async def test_token_that_is_refused_is_renewed_once() -> None:
+    """A token that the upstream no longer accepts is replaced, once, within the same request."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         auth = guarded(fake)
         await registry.head_manifest("org/a", LATEST)
@@ -120,8 +120,8 @@ async def test_one_refresh_when_a_token_is_refused() -> None:
         assert auth.count == 2
 
 
-async def test_no_loop_over_401() -> None:
-    """When the new token is refused too, that is the answer."""
+async def test_token_that_is_refused_twice_is_final() -> None:
+    """A refusal of the new token too is the answer."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         auth = guarded(fake)
         await registry.head_manifest("org/a", LATEST)
@@ -132,11 +132,11 @@ async def test_no_loop_over_401() -> None:
         with pytest.raises(UpstreamError) as raised:
             await registry.head_manifest("org/a", LATEST)
         assert raised.value.failure is Failure.DENIED
-        # The first 401 has a token fetched, which meets the fault as well.
+        # The first 401 leads to a token request, which meets the fault as well.
         assert len(fake.log) == 2
 
 
-async def test_concurrent_requests_share_one_token_request() -> None:
+async def test_token_is_shared_by_concurrent_requests() -> None:
     """Ten requests that meet a 401 together ask for one token."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         auth = guarded(fake)
@@ -148,8 +148,8 @@ async def test_concurrent_requests_share_one_token_request() -> None:
         assert auth.count == 1
 
 
-async def test_a_leaving_request_takes_nobody_with_it(tasks: Tasks) -> None:
-    """When the request that is fetching a token is cancelled, the next one fetches it."""
+async def test_token_request_that_is_cancelled_is_repeated(tasks: Tasks) -> None:
+    """A request that is cancelled while it fetches a token leaves that to the next request."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake)
         await registry.head_manifest("org/b", LATEST)
@@ -163,8 +163,8 @@ async def test_a_leaving_request_takes_nobody_with_it(tasks: Tasks) -> None:
         assert first.cancelling()
 
 
-async def test_a_dead_realm_is_asked_once_for_all_who_wait(tasks: Tasks) -> None:
-    """Those who waited for a token that could not be had get the same failure, not a turn each."""
+async def test_token_server_that_is_dead_is_asked_once_for_all(tasks: Tasks) -> None:
+    """All callers that waited for a failed token get the same failure, without a request each."""
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
         guarded(fake)
         await registry.head_manifest("org/a", LATEST)
@@ -179,7 +179,7 @@ async def test_a_dead_realm_is_asked_once_for_all_who_wait(tasks: Tasks) -> None
         assert len(tokens(fake)) == 1
 
 
-async def test_basic() -> None:
+async def test_basic_authentication() -> None:
     """A registry that wants Basic gets user and password, without a 401 from the second request on."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         guarded(fake)
@@ -189,8 +189,8 @@ async def test_basic() -> None:
         assert [seen.status for seen in fake.log] == [401, 200, 200]
 
 
-async def test_basic_without_credentials() -> None:
-    """A registry that wants a password from a mirror without one is DENIED."""
+async def test_basic_authentication_without_credentials() -> None:
+    """A registry that wants a password from a mirror without one is DENIED; the message says what to set."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake)
         fake.auth = BasicAuth("me", "geheim")
@@ -204,7 +204,7 @@ async def test_basic_without_credentials() -> None:
         assert len(fake.log) == 1
 
 
-async def test_basic_with_a_wrong_password() -> None:
+async def test_basic_authentication_with_a_wrong_password() -> None:
     """A wrong password is tried once per request and stays out of the message."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         guarded(fake)
@@ -217,8 +217,8 @@ async def test_basic_with_a_wrong_password() -> None:
             assert len(fake.log) == requests
 
 
-async def test_bearer_before_basic() -> None:
-    """Of several challenges in one header, Bearer is answered."""
+async def test_challenge_bearer_is_preferred_to_basic() -> None:
+    """Bearer is answered if one header has several challenges."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         auth = guarded(fake, user="me", password="geheim")
         fake.challenges = ['Basic realm="fake"', *auth.challenges(fake.url, "org/a"), "Negotiate"]
@@ -226,8 +226,8 @@ async def test_bearer_before_basic() -> None:
         assert fake.log[-1].headers["Authorization"].startswith("Bearer ")
 
 
-async def test_basic_when_bearer_is_unusable() -> None:
-    """When the realm of the Bearer challenge may not be asked, the Basic one is answered."""
+async def test_challenge_basic_is_answered_if_bearer_is_unusable() -> None:
+    """The Basic challenge is answered if the realm of the Bearer challenge may not be asked."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         guarded(fake)
         fake.auth = BasicAuth("me", "geheim")
@@ -236,8 +236,8 @@ async def test_basic_when_bearer_is_unusable() -> None:
         assert logins(fake.log) == [None, ("me", "geheim")]
 
 
-async def test_challenges_in_several_lines() -> None:
-    """Challenges may come in header lines of their own."""
+async def test_challenge_in_a_header_line_of_its_own() -> None:
+    """Challenges may come in several header lines."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         auth = guarded(fake)
         lines = ["Basic realm=x", *auth.challenges(fake.url, "org/a")]
@@ -248,8 +248,8 @@ async def test_challenges_in_several_lines() -> None:
 
 
 @pytest.mark.parametrize("challenges", [[], ["Negotiate"], ["%%%"]])
-async def test_nothing_to_answer(challenges: list[str]) -> None:
-    """A 401 without a challenge that we know is DENIED."""
+async def test_challenge_that_is_unknown(challenges: list[str]) -> None:
+    """A 401 without a known challenge is DENIED."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake)
         fake.challenges = challenges
@@ -273,8 +273,8 @@ async def test_nothing_to_answer(challenges: list[str]) -> None:
         b"[" * 100_000,
     ],
 )
-async def test_bad_token_answers(body: bytes) -> None:
-    """What is no token, is too long, or would break out of a header, is INVALID."""
+async def test_token_answer_that_is_invalid(body: bytes) -> None:
+    """An answer without a token, too long, or with a token that would break out of a header, is INVALID."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         guarded(fake)
         fake.fault(Fault(status=200, body=body), match="/token")
@@ -295,8 +295,8 @@ async def test_bad_token_answers(body: bytes) -> None:
         (503, Failure.SERVER_ERROR),
     ],
 )
-async def test_refused_by_the_realm(status: int, failure: Failure) -> None:
-    """What the token server answers instead of a token is told apart like any answer."""
+async def test_token_server_failures(status: int, failure: Failure) -> None:
+    """Failures of the token server are told apart as any other."""
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
         guarded(fake)
         headers = {"Retry-After": "7", "Location": "/elsewhere"}
@@ -306,8 +306,8 @@ async def test_refused_by_the_realm(status: int, failure: Failure) -> None:
         assert (raised.value.failure, raised.value.status, raised.value.retry_after) == (failure, status, 7.0)
 
 
-async def test_a_refused_password_is_not_tried_again_at_once() -> None:
-    """Docker Hub locks accounts after wrong passwords: for a minute no request offers it again."""
+async def test_refused_password_is_not_sent_again_at_once() -> None:
+    """Docker Hub locks accounts after wrong passwords: for a minute no request sends it again."""
     time = FakeTime()
     async with FakeRegistry() as fake, registry_at(fake.url, time, **LOGIN) as registry:
         guarded(fake, user="me", password="other")
@@ -323,8 +323,8 @@ async def test_a_refused_password_is_not_tried_again_at_once() -> None:
         assert len(tokens(fake)) == 2
 
 
-async def test_forgotten_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Expired tokens are dropped when there are many, so that repositories do not add up for ever."""
+async def test_token_cache_drops_expired_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expired tokens are dropped when there are many, so that the cache stays small."""
     monkeypatch.setattr("mirror.upstream.auth._MAX_TOKENS", 1)
     time = FakeTime()
     async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
@@ -337,7 +337,7 @@ async def test_forgotten_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lines_about_passwords(lines: list[Any]) -> list[tuple[str, str]]:
-    """Level and event of each line, all of them with upstream and account."""
+    """Return level and event of each line, all of them with upstream and account."""
     for line in lines:
         assert (line["upstream"], line["account"]) == ("docker.io", "me")
     return [(line["log_level"], line["event"]) for line in lines]
@@ -348,7 +348,7 @@ ACCEPTED = ("info", "password accepted again")
 
 
 async def pull(registry: RegistryClient, times: int = 1) -> list[str]:
-    """Return what came of so many requests."""
+    """Return the outcomes of `times` requests."""
     outcomes = []
     for _ in range(times):
         try:
@@ -361,7 +361,7 @@ async def pull(registry: RegistryClient, times: int = 1) -> list[str]:
 
 
 async def test_refused_basic_password_is_logged_once_until_it_works() -> None:
-    """One warning for all requests, one line when the password is accepted; the account says the same."""
+    """One warning for all requests, one line when the password is accepted; the account's state agrees."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         guarded(fake)
         fake.auth = basic = BasicAuth("me", "other")
@@ -395,8 +395,8 @@ async def test_refused_password_at_the_token_server_is_logged_once_until_it_work
     assert "geheim" not in str(lines)
 
 
-async def test_refused_password_counts_for_the_upstream_only() -> None:
-    """A token that is refused, and a 404 behind the password, do not make the password a wrong one."""
+async def test_refused_password_is_not_a_refused_token() -> None:
+    """A refused token, and a 404 behind the password, do not make the password a wrong one."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         auth = guarded(fake, user="me", password="geheim")
         (account,) = registry.accounts.all

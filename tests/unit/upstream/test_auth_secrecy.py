@@ -1,4 +1,4 @@
-"""Who is shown a token or a password, and who is not (invariant 6)."""
+"""Secrecy of tokens and passwords: which hosts get them (invariant 6)."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ def logins(log: list[Seen]) -> list[tuple[str, str] | None]:
     return [basic_login(seen.headers.get("Authorization")) for seen in log]
 
 
-async def test_realm_elsewhere_is_asked_anonymously() -> None:
+async def test_realm_on_another_origin_is_asked_anonymously() -> None:
     """A realm on an origin that the configuration does not name gets no password (invariant 6)."""
     async with FakeRegistry() as fake:
         auth = guarded(fake, user="me", password="geheim")
@@ -63,8 +63,8 @@ async def test_realm_in_the_configuration_gets_the_password() -> None:
             assert logins(site.log) == [("me", "geheim")]
 
 
-async def test_denied_at_a_foreign_realm_says_why() -> None:
-    """When a realm gets no password and refuses, the message says what would change that."""
+async def test_realm_without_password_that_refuses_says_why() -> None:
+    """A refusal of a realm that gets no password says what would change that."""
     async with FakeRegistry() as fake:
         auth = guarded(fake, user="me", password="geheim", private={"org/a"})
         async with Site(auth.token) as site, registry_at(fake.url, **LOGIN) as registry:
@@ -74,8 +74,8 @@ async def test_denied_at_a_foreign_realm_says_why() -> None:
             assert raised.value.failure is Failure.DENIED
 
 
-async def test_plain_realm_of_an_https_upstream(tmp_path: Path) -> None:
-    """A token server over http is not asked for an upstream over https, not even if it is in `realms`."""
+async def test_realm_over_http_of_an_https_upstream_is_refused(tmp_path: Path) -> None:
+    """A token server over http is not asked for an upstream over https, even if it is in `realms`."""
     authority = await asyncio.to_thread(Authority, tmp_path)
     async with FakeRegistry(tls=authority.server_context()) as fake:
         auth = guarded(fake)
@@ -101,8 +101,8 @@ async def test_plain_realm_of_an_https_upstream(tmp_path: Path) -> None:
         ("https://auth.test:99999/", "not a URL"),
     ],
 )
-async def test_realms_that_are_not_asked(realm: str, words: str) -> None:
-    """The realm is the network's word: private, plain, relative and malformed ones are refused."""
+async def test_realm_that_is_refused(realm: str, words: str) -> None:
+    """The network names the realm: private, plain, relative and malformed ones are refused."""
     configured = settings("https://registry.test")
     authorizer = Authorizer(configured, Transport(configured, Metrics()), FakeTime())
     demand = AuthDemand((Challenge("bearer", {"realm": realm}),), "org/a", own=True)
@@ -112,7 +112,7 @@ async def test_realms_that_are_not_asked(realm: str, words: str) -> None:
     assert "geheim" not in str(raised.value)
 
 
-async def test_an_echoed_password_is_not_repeated() -> None:
+async def test_password_that_is_echoed_is_masked() -> None:
     """An upstream that quotes the password in its error does not get it into our message."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         guarded(fake)
@@ -121,7 +121,7 @@ async def test_an_echoed_password_is_not_repeated() -> None:
             await registry.head_manifest("org/a", LATEST)
 
 
-async def test_nothing_follows_a_redirect() -> None:
+async def test_credentials_do_not_follow_a_redirect() -> None:
     """Neither token nor password reaches the store that blobs are redirected to (invariant 6)."""
     for auth in (TokenAuth(user="me", password="geheim"), BasicAuth("me", "geheim")):
         async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
@@ -133,8 +133,8 @@ async def test_nothing_follows_a_redirect() -> None:
             assert fake.log[-1].headers.get("Authorization") is not None
 
 
-async def test_nothing_follows_a_redirect_and_back() -> None:
-    """A redirect that leaves the upstream and comes back is not trusted with credentials either."""
+async def test_credentials_do_not_follow_a_redirect_and_back() -> None:
+    """A redirect that leaves the upstream and comes back gets no credentials either."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         image = fake.add_image("org/a", "latest", [b"layer"])
         fake.auth = BasicAuth("me", "geheim")
@@ -152,7 +152,7 @@ async def test_nothing_follows_a_redirect_and_back() -> None:
             assert logins([*fake.log, *site.log]) == [None, ("me", "geheim"), None, None]
 
 
-async def test_a_password_is_not_for_where_a_redirect_leads() -> None:
+async def test_password_is_not_sent_to_a_redirect_target() -> None:
     """A Basic challenge of a redirect's target is not answered, configured password or not."""
 
     async def store(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
@@ -167,7 +167,7 @@ async def test_a_password_is_not_for_where_a_redirect_leads() -> None:
         assert logins(site.log) == [None]
 
 
-async def test_a_challenge_behind_a_redirect_is_answered_anonymously() -> None:
+async def test_challenge_of_a_redirect_target_is_answered_anonymously() -> None:
     """A Bearer challenge of a redirect's target gets an anonymous token, even from a realm of ours."""
     async with FakeRegistry() as fake, FakeRegistry() as target, registry_at(fake.url, **LOGIN) as registry:
         image = target.add_image("org/other", "latest", [b"layer"])
@@ -182,7 +182,7 @@ async def test_a_challenge_behind_a_redirect_is_answered_anonymously() -> None:
 
 
 async def test_secrets_are_in_no_log_and_no_repr(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither password nor token shows in logs, representations or errors, whatever goes wrong."""
+    """Neither password nor token shows in logs, representations or errors, in failures too."""
     caplog.set_level(logging.DEBUG)
     async with FakeRegistry() as fake, registry_at(fake.url, attempts=1, **LOGIN) as registry:
         guarded(fake, user="me", password="geheim")

@@ -1,4 +1,4 @@
-"""One source: what it costs when it gives no answer, and whom."""
+"""One source: timeouts, its breaker, and the log of its outages."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ async def fake() -> AsyncIterator[FakeRegistry]:
 async def source(
     fake: FakeRegistry, tmp_path: Path, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Source]:
-    """The own endpoint of docker.io, which is `fake`; left alone for longer than a test takes."""
+    """Own endpoint of docker.io, which is `fake`; its breaker stays open for longer than a test takes."""
     monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 60.0)
     config = Config(cache=CacheSettings(dir=tmp_path), upstreams=(settings(fake.url, attempts=1),))
     upstreams = UpstreamSet(config, Metrics(), tasks)
@@ -44,7 +44,7 @@ async def source(
 
 
 async def ask(source: Source) -> str:
-    """What came of a question: an answer, or that the source is not asked."""
+    """Return the outcome of a request: the failure, "answered", or "refused" without a request."""
     try:
         await source.head_manifest("x", T)
     except UpstreamError as error:
@@ -52,10 +52,8 @@ async def ask(source: Source) -> str:
     return "answered"
 
 
-async def test_who_comes_after_one_that_waited_in_vain_does_not_wait(
-    fake: FakeRegistry, source: Source
-) -> None:
-    """For a while; and what was being asked may still be answered, which ends it."""
+async def test_timeout_of_one_client_spares_the_next(fake: FakeRegistry, source: Source) -> None:
+    """Requests are refused for a while; the pending one may still be answered, which ends that."""
     fake.add_image("x", "t", [])
     gate = fake.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(ask(source))
@@ -69,8 +67,8 @@ async def test_who_comes_after_one_that_waited_in_vain_does_not_wait(
     assert await ask(source) == "answered"
 
 
-async def test_it_is_not_silent_that_answers_others(fake: FakeRegistry, source: Source) -> None:
-    """One question that hangs, asked before the last answer, says nothing about the source."""
+async def test_timeout_does_not_count_for_a_source_that_answers(fake: FakeRegistry, source: Source) -> None:
+    """One request that hangs, sent before the last answer, tells nothing about the source."""
     image = fake.add_image("x", "t", [b"layer"])
     gate = fake.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(ask(source))
@@ -82,8 +80,10 @@ async def test_it_is_not_silent_that_answers_others(fake: FakeRegistry, source: 
     assert await asking == "answered"
 
 
-async def test_it_is_not_silent_that_was_not_waited_for(fake: FakeRegistry, source: Source) -> None:
-    """A client whose time went elsewhere, or mostly so, does not shut it for others."""
+async def test_timeout_does_not_count_for_a_source_that_was_not_waited_for(
+    fake: FakeRegistry, source: Source
+) -> None:
+    """A client whose time went elsewhere, or mostly so, does not open the breaker."""
     fake.add_image("x", "t", [])
     source.report_timeout(0.0)
     gate = fake.hold("manifests/t", after=-1, method="HEAD")
@@ -97,13 +97,13 @@ async def test_it_is_not_silent_that_was_not_waited_for(fake: FakeRegistry, sour
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A breaker that lets a request through at once."""
+    """Set the pauses of breakers to zero: each lets a request through at once."""
     monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 0.0)
     monkeypatch.setattr("mirror.upstream.health.LONGEST_PAUSE", 0.0)
 
 
 async def open_source(stack: AsyncExitStack, tmp_path: Path, tasks: Tasks, url: str) -> Source:
-    """The own endpoint of docker.io at `url`."""
+    """Return the own endpoint of docker.io at `url`."""
     config = Config(cache=CacheSettings(dir=tmp_path), upstreams=(settings(url, attempts=1),))
     upstreams = UpstreamSet(config, Metrics(), tasks)
     stack.push_async_callback(upstreams.close)
@@ -191,7 +191,7 @@ async def test_outage_names_a_client_that_waited_too_long(fake: FakeRegistry, so
     assert [line["reason"] for line in lines] == ["docker.io: no answer within 0 s"]
 
 
-async def test_outage_is_no_matter_of_refusals(fake: FakeRegistry, source: Source) -> None:
+async def test_outage_is_not_a_refusal(fake: FakeRegistry, source: Source) -> None:
     """A 404 is an answer: no breaker opens, and nothing is logged."""
     with capture_logs() as lines:
         assert [await ask(source) for _ in range(2 * FAILURES)] == ["not_found"] * 2 * FAILURES

@@ -1,4 +1,4 @@
-"""The sources of one upstream."""
+"""Sources of one upstream."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ from tests.fakes.upstream import settings
 
 @dataclass
 class Two:
-    """The upstream's own endpoint, and a mirror of it that has everything under docker.io/."""
+    """Own endpoint of an upstream, and a mirror of it that has everything under docker.io/."""
 
     own: FakeRegistry
     other: FakeRegistry
@@ -43,7 +43,7 @@ class Two:
         return digest
 
     def prefer_other(self, usually: float = 60.0) -> Source:
-        """Make the mirror the fastest one known; `usually`: seconds after which it is late."""
+        """Make the mirror the fastest source; its answers are late after `usually` seconds."""
         for _ in range(20):
             self.upstream.sources[0].health.record_success(600.0)
             self.upstream.sources[1].health.record_success(usually)
@@ -66,8 +66,8 @@ async def two(tmp_path: Path, tasks: Tasks) -> AsyncIterator[Two]:
         await upstreams.close()
 
 
-async def test_tags_come_from_the_upstream_itself(two: Two) -> None:
-    """A mirror may be days behind, or lie: only a digest proves itself."""
+async def test_tag_comes_from_the_own_endpoint(two: Two) -> None:
+    """A mirror may be days behind, or wrong: only a digest proves itself."""
     digest = two.image_in_both()
     two.prefer_other()
     assert (await two.upstream.get_manifest("library/a", Tag("latest"))).digest == digest
@@ -75,8 +75,8 @@ async def test_tags_come_from_the_upstream_itself(two: Two) -> None:
     assert two.other.requests() == 0
 
 
-async def test_tags_come_from_a_mirror_that_is_trusted_with_them(two: Two) -> None:
-    """If the configuration says so, its word counts as much as the upstream's."""
+async def test_tag_comes_from_a_trusted_source(two: Two) -> None:
+    """A source that the configuration trusts with tags counts as much as the upstream."""
     two.image_in_both()
     digest = two.other.repository("docker.io/library/a").tags["latest"]
     two.prefer_other().trusted_for_tags = True
@@ -87,8 +87,8 @@ async def test_tags_come_from_a_mirror_that_is_trusted_with_them(two: Two) -> No
         await two.upstream.head_manifest("library/a", Tag("other"))
 
 
-async def test_an_upstream_that_is_down_is_not_replaced_for_tags(two: Two) -> None:
-    """Unless the configuration says so, nobody else is asked for them."""
+async def test_tag_of_a_failing_upstream_comes_from_no_other_source(two: Two) -> None:
+    """No other source is asked for tags unless the configuration says so."""
     two.image_in_both()
     two.own.fault(Fault(status=503), times=99)
     for _ in range(FAILURES + 1):
@@ -97,8 +97,8 @@ async def test_an_upstream_that_is_down_is_not_replaced_for_tags(two: Two) -> No
     assert two.other.requests() == 0
 
 
-async def test_small_requests_pass_long_transfers(two: Two, tasks: Tasks) -> None:
-    """However many blobs are being fetched, a tag can still be confirmed."""
+async def test_small_request_overtakes_blobs(two: Two, tasks: Tasks) -> None:
+    """A tag can be revalidated while all slots for blobs are taken."""
     two.image_in_both()
     digest = two.own.add_blob("library/a", b"blob")
     gates = [two.own.hold(digest, after=1) for _ in range(3)]
@@ -120,8 +120,8 @@ async def test_small_requests_pass_long_transfers(two: Two, tasks: Tasks) -> Non
     assert await asyncio.gather(*fetching) == [4, 4, 4]
 
 
-async def test_manifests_by_digest_come_from_the_fastest(two: Two) -> None:
-    """Under the mirror's own prefix."""
+async def test_manifest_by_digest_comes_from_the_fastest_source(two: Two) -> None:
+    """The source is asked under its own prefix."""
     digest = two.image_in_both()
     two.prefer_other()
     assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
@@ -129,8 +129,8 @@ async def test_manifests_by_digest_come_from_the_fastest(two: Two) -> None:
     assert two.other.requests("GET", f"/v2/docker.io/library/a/manifests/{digest}") == 1
 
 
-async def test_what_one_source_lacks_another_has(two: Two) -> None:
-    """And what none has is told in the words of the upstream itself."""
+async def test_manifest_that_one_source_lacks_comes_from_another(two: Two) -> None:
+    """A manifest that all sources lack is reported in the words of the upstream itself."""
     digest = two.own.add_image("library/a", "latest", []).manifest
     two.prefer_other()
     assert (await two.upstream.get_manifest("library/a", digest)).digest == digest
@@ -139,8 +139,8 @@ async def test_what_one_source_lacks_another_has(two: Two) -> None:
     assert caught.value.failure is Failure.NOT_FOUND
 
 
-async def test_a_mirror_that_lies_is_left_alone(two: Two) -> None:
-    """About a manifest or a small blob alike; the upstream itself is asked again, whatever it sent."""
+async def test_corrupt_source_is_not_used(two: Two) -> None:
+    """Wrong manifests and small blobs count alike; the upstream itself stays in use."""
     digest = two.image_in_both()
     other = two.prefer_other()
     two.other.fault(Fault(data=b"{}"), times=9)
@@ -155,8 +155,8 @@ async def test_a_mirror_that_lies_is_left_alone(two: Two) -> None:
     assert await two.upstream.get_blob("library/a", blob, 100) == b"blob"
 
 
-async def test_a_late_source_is_not_waited_for(two: Two) -> None:
-    """Later than it usually is: the next one is asked too, and the first answer is taken."""
+async def test_hedged_request_to_the_next_source(two: Two) -> None:
+    """A source later than usual: the next one is asked too, and the first answer is taken."""
     digest = two.image_in_both()
     two.prefer_other(usually=0.0)
     gate = two.other.hold(digest, after=-1)
@@ -166,7 +166,7 @@ async def test_a_late_source_is_not_waited_for(two: Two) -> None:
     gate.release()
 
 
-async def test_a_mirror_vouches_while_the_upstream_is_silent(two: Two) -> None:
+async def test_head_blob_of_another_source_while_the_upstream_fails(two: Two) -> None:
     """The upstream's 404 counts, its failure does not."""
     digest = two.other.add_blob("docker.io/library/a", b"x")
     with pytest.raises(UpstreamError, match="404"):
@@ -177,8 +177,8 @@ async def test_a_mirror_vouches_while_the_upstream_is_silent(two: Two) -> None:
         await two.upstream.head_blob("library/a", Digest.of(b"nowhere"))
 
 
-async def test_a_source_that_fails_is_left_alone(two: Two) -> None:
-    """After a few failures in a row only the others are asked; when all fail, all are."""
+async def test_breaker_keeps_a_failing_source_out_of_use(two: Two) -> None:
+    """Only the other sources are asked after failures in a row; all are if all fail."""
     two.other.fault(Fault(status=503), times=FAILURES)
     for _ in range(FAILURES):
         with pytest.raises(UpstreamError):
@@ -189,8 +189,8 @@ async def test_a_source_that_fails_is_left_alone(two: Two) -> None:
     assert set(two.upstream.usable_sources()) == set(two.upstream.sources)
 
 
-async def test_who_asks_for_less_gets_less(two: Two) -> None:
-    """A 429 halves the connections and keeps a second one away for as long as it says."""
+async def test_throttled_source_gets_fewer_connections(two: Two) -> None:
+    """A 429 halves the connections and prevents a second one for its Retry-After."""
     source = two.upstream.own
     source.concurrency = 8
     source.record_failure(UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=10))
@@ -199,14 +199,12 @@ async def test_who_asks_for_less_gets_less(two: Two) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks, known: bool) -> None:
-    """A request that began before another one was answered, be it with 404, and has no answer itself, closes
-    no door.
-    """
+async def test_breaker_ignores_silence_before_the_last_answer(two: Two, tasks: Tasks, known: bool) -> None:
+    """A request without an answer, sent before another one was answered, even with 404, opens no breaker."""
     two.image_in_both()
     begun, over = asyncio.Event(), asyncio.Event()
 
-    async def in_vain(_: RegistryClient) -> None:
+    async def without_answer(_: RegistryClient) -> None:
         begun.set()
         await over.wait()
         error = UpstreamError(Failure.TIMEOUT, "no byte came for too long")
@@ -215,7 +213,7 @@ async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks
 
     async def old() -> None:
         with pytest.raises(UpstreamError):
-            await two.upstream.own.ask(in_vain)
+            await two.upstream.own.ask(without_answer)
 
     waiting = tasks.spawn(old(), name="old")
     await begun.wait()
@@ -229,8 +227,10 @@ async def test_silence_of_long_ago_says_nothing_about_now(two: Two, tasks: Tasks
     assert two.upstream.available
 
 
-async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: Tasks) -> None:
-    """However many blobs were asked for in vain before another request was answered."""
+async def test_breaker_ignores_transfers_that_hung_before_the_last_answer(
+    tmp_path: Path, tasks: Tasks
+) -> None:
+    """Blobs that were asked for before another request was answered do not count."""
     async with FakeRegistry() as fake:
         config = Config(cache=CacheSettings(dir=tmp_path), upstreams=(settings(fake.url, attempts=1),))
         upstreams = UpstreamSet(config, Metrics(), tasks)
@@ -257,8 +257,8 @@ async def test_transfers_that_hung_say_nothing_about_now(tmp_path: Path, tasks: 
         await upstreams.close()
 
 
-async def test_an_upstream_that_lied_is_still_asked_for_tags(two: Two) -> None:
-    """There is nobody else to ask, and whatever has a digest is proven."""
+async def test_corrupt_upstream_is_still_asked_for_tags(two: Two) -> None:
+    """There is no other source to ask, and a digest proves itself."""
     two.image_in_both()
     two.upstream.own.report_corruption("sha256:...")
     assert (two.upstream.available, two.upstream.allows_request) == (True, True)

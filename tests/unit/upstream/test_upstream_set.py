@@ -18,7 +18,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.fakes.upstream import settings
 
 
-async def test_by_canonical_name_in_order(tmp_path: Path, tasks: Tasks) -> None:
+async def test_upstreams_by_canonical_name_in_order(tmp_path: Path, tasks: Tasks) -> None:
     """Upstreams are found by canonical name, listed as configured, and closed together."""
     async with FakeRegistry() as fake:
         image = fake.add_image("a", "latest", [])
@@ -38,8 +38,8 @@ async def test_by_canonical_name_in_order(tmp_path: Path, tasks: Tasks) -> None:
         await upstreams.close()
 
 
-async def test_all_sources_share_a_limit(tmp_path: Path, tasks: Tasks) -> None:
-    """A source with connections of its own left has none when all together have none."""
+async def test_connection_slots_are_shared_by_all_sources(tmp_path: Path, tasks: Tasks) -> None:
+    """A source with free slots of its own is saturated when all together have none."""
     config = Config(
         cache=CacheSettings(dir=tmp_path),
         fill=FillSettings(connections=2),
@@ -55,8 +55,8 @@ async def test_all_sources_share_a_limit(tmp_path: Path, tasks: Tasks) -> None:
     await upstreams.close()
 
 
-async def test_a_source_sees_its_own_credentials_only(tmp_path: Path, tasks: Tasks) -> None:
-    """Those of the upstream go to the upstream, those of a mirror to that mirror."""
+async def test_credentials_of_a_source_are_its_own(tmp_path: Path, tasks: Tasks) -> None:
+    """Credentials of the upstream go to the upstream, those of a source to that source."""
     async with FakeRegistry() as own, FakeRegistry() as other:
         own.auth, other.auth = BasicAuth("me", "mine"), BasicAuth("you", "yours")
         digest = own.add_image("library/a", "latest", []).manifest
@@ -75,8 +75,8 @@ async def test_a_source_sees_its_own_credentials_only(tmp_path: Path, tasks: Tas
         await upstreams.close()
 
 
-async def test_the_metrics_tell_how_the_sources_are(tmp_path: Path, tasks: Tasks) -> None:
-    """Each by host and path, with its state."""
+async def test_source_metrics(tmp_path: Path, tasks: Tasks) -> None:
+    """Each source has its state, by host and path."""
     metrics = Metrics()
     source = SourceSettings(url="http://127.0.0.1:2/x")
     config = Config(
