@@ -1,4 +1,4 @@
-"""An upstream with Docker Hub's rate limit: what is left of it is spared, and no 429 is provoked."""
+"""Upstream with Docker Hub's rate limit: the mirror spares it, and provokes no 429."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ TAG = f"{X}/manifests/t"
 
 
 class Clock:
-    """Seconds since the epoch, as a test has it."""
+    """Clock of a test, in seconds since the epoch."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -51,17 +51,17 @@ def is_stale(reply: Reply) -> bool:
 
 
 def limited(hub: FakeRegistry, used: int) -> RateLimit:
-    """20 manifests, of which so many were had; the mirror learns of it with its next request."""
+    """Limit the hub to 20 manifests, `used` of them spent; the mirror learns of it with its next request."""
     hub.limit = RateLimit(20)
     hub.limit.used[""] = used
     return hub.limit
 
 
 @pytest.mark.parametrize(("used", "times"), [(9, 4), (14, 16)])
-async def test_a_tag_is_asked_about_less_often_as_the_limit_runs_out(
+async def test_rate_limit_stretches_the_ttl_of_tags(
     hub: FakeRegistry, tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str], used: int, times: int
 ) -> None:
-    """What is used beyond `fresh` is stale and says so; the log says why."""
+    """An answer beyond `fresh` is stale and says so; the log says why."""
     limited(hub, used)
     async with with_terms(hub, tmp_path, clock) as mirror:
         hub.add_image("library/x", "t", [b"a"])
@@ -80,8 +80,10 @@ async def test_a_tag_is_asked_about_less_often_as_the_limit_runs_out(
         assert len(hub.log) == asked + 1
 
 
-async def test_stale_before_the_first_429(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
-    """The last tenth of the limit is for what is not here: tags that are, are not asked about at all."""
+async def test_rate_limit_serves_stale_before_the_first_429(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """The last tenth of the limit is for uncached content: cached tags are not revalidated at all."""
     limit = limited(hub, 0)
     async with with_terms(hub, tmp_path, clock, fresh=0) as mirror:
         image = hub.add_image("library/x", "t", [b"a"])
@@ -101,8 +103,8 @@ async def test_stale_before_the_first_429(hub: FakeRegistry, tmp_path: Path, clo
         assert (reply.body, limit.left()) == (new.manifest_data, 1)
 
 
-async def test_a_pause_that_was_asked_for_is_kept(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
-    """After 429 with Retry-After nothing is asked that can be answered from here."""
+async def test_rate_limit_retry_after_is_kept(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """No request is sent that the cache can answer, after a 429 with Retry-After."""
     async with with_terms(hub, tmp_path, clock) as mirror:
         hub.add_image("library/x", "t", [b"a"])
         await get(mirror.address, TAG)
@@ -114,10 +116,10 @@ async def test_a_pause_that_was_asked_for_is_kept(hub: FakeRegistry, tmp_path: P
         assert len(hub.log) == asked
 
 
-async def test_too_old_is_asked_about_whatever_is_left(
+async def test_rate_limit_does_not_extend_stale_if_error(
     hub: FakeRegistry, tmp_path: Path, clock: Clock
 ) -> None:
-    """`stale_if_error` says what is served unconfirmed, also while the limit is spared."""
+    """`stale_if_error` bounds unconfirmed answers, also while the limit is spared."""
     limited(hub, 18)
     async with with_terms(hub, tmp_path, clock, stale_if_error=100) as mirror:
         hub.add_image("library/x", "t", [b"a"])
@@ -129,10 +131,10 @@ async def test_too_old_is_asked_about_whatever_is_left(
         assert hub.requests("HEAD", "manifests/t") == 1
 
 
-async def test_a_manifest_that_is_here_under_another_tag_costs_no_get(
+async def test_rate_limit_spares_the_get_of_a_cached_manifest(
     hub: FakeRegistry, tmp_path: Path, clock: Clock
 ) -> None:
-    """While the limit is spared, a HEAD tells first what a new tag is."""
+    """A HEAD tells first what a new tag is, while the limit is spared."""
     limit = limited(hub, 9)
     async with with_terms(hub, tmp_path, clock) as mirror:
         image = hub.add_image("library/x", "t", [b"a"])
@@ -146,10 +148,10 @@ async def test_a_manifest_that_is_here_under_another_tag_costs_no_get(
         assert (await get(mirror.address, "/v2/docker.io/library/x/manifests/none")).status == 404
 
 
-async def test_a_spared_upstream_that_fails_is_still_looked_after(
+async def test_rate_limit_does_not_stop_probes_of_a_failing_upstream(
     hub: FakeRegistry, tmp_path: Path, clock: Clock
 ) -> None:
-    """Sparing it does not keep it from being found well again."""
+    """An upstream that is spared is still found to answer again."""
     limited(hub, 9)
     async with with_terms(hub, tmp_path, clock, serve_incomplete=True) as mirror:
         hub.add_image("library/x", "t", [b"a"])
@@ -163,11 +165,11 @@ async def test_a_spared_upstream_that_fails_is_still_looked_after(
         assert upstream.available
 
 
-@pytest.mark.parametrize(("used", "ahead"), [(10, True), (14, False), (18, False)])
-async def test_nothing_is_fetched_ahead_when_little_is_left(
-    hub: FakeRegistry, tmp_path: Path, used: int, ahead: bool
+@pytest.mark.parametrize(("used", "prefetched"), [(10, True), (14, False), (18, False)])
+async def test_rate_limit_stops_prefetch(
+    hub: FakeRegistry, tmp_path: Path, used: int, prefetched: bool
 ) -> None:
-    """What nobody has asked for is the first that is given up."""
+    """Prefetch is the first thing that is given up."""
     limited(hub, used)
     image = hub.add_image("library/x", "t", some_layers(2))
     config = configured(tmp_path, {"docker.io": hub.url}, fill={"prefetch": 1})
@@ -175,7 +177,7 @@ async def test_nothing_is_fetched_ahead_when_little_is_left(
         assert (await get(mirror.address, TAG)).body == image.manifest_data
         for task in [each for each in mirror.service._tasks._running if each.get_name() == "prefetch"]:
             await task
-        assert hub.requests("GET", "/blobs/") == (3 if ahead else 0)
+        assert hub.requests("GET", "/blobs/") == (3 if prefetched else 0)
         assert (await get(mirror.address, f"{X}/blobs/{image.layers[0]}")).body == image.layers_data[0]
 
 
@@ -187,7 +189,7 @@ TWO = {
 
 
 async def test_accounts_one_after_the_other(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Clients see no 429 as long as one of them has something left; a private repository sees one only."""
+    """Clients see no 429 as long as one account has requests left; a private repository sees one only."""
     for name in ("library/x", "org/private"):
         for number in range(30):
             hub.add_image(name, f"t{number}", [b"%d" % number])
@@ -210,10 +212,8 @@ async def test_accounts_one_after_the_other(hub: FakeRegistry, tmp_path: Path) -
         assert "geheim" not in body
 
 
-async def test_listings_are_not_asked_for_when_next_to_nothing_is_left(
-    hub: FakeRegistry, tmp_path: Path, clock: Clock
-) -> None:
-    """Of tags and referrers what is known here is given, and said to be so; what is not here is asked for."""
+async def test_rate_limit_serves_stale_listings(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
+    """Cached tags and referrers are served as stale; uncached ones are asked for."""
     limit = limited(hub, 0)
     async with with_terms(hub, tmp_path, clock) as mirror:
         image = hub.add_image("library/x", "t", [b"a"])
@@ -235,10 +235,10 @@ async def test_listings_are_not_asked_for_when_next_to_nothing_is_left(
         assert len(hub.log) > asked + 1
 
 
-async def test_referrers_are_asked_for_less_often_as_the_limit_runs_out(
+async def test_rate_limit_stretches_the_ttl_of_referrers(
     hub: FakeRegistry, tmp_path: Path, clock: Clock
 ) -> None:
-    """As tags are; a list of tags, of which no age is known, is asked for while a little is left."""
+    """Referrers have an age as tags have; a list of tags has none and is asked for while a little is left."""
     limited(hub, 9)
     async with with_terms(hub, tmp_path, clock) as mirror:
         image = hub.add_image("library/x", "t", [b"a"])

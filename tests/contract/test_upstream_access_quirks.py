@@ -1,4 +1,4 @@
-"""The quirks of real registries in tokens, passwords and redirects, each against a fake that behaves so.
+"""Quirks of real registries in tokens, passwords and redirects, each against a fake that behaves so.
 
 Every docstring states what the registry does; the test shows that a pull works, or fails as it should, all
 the same. Names say where the quirk was seen.
@@ -45,7 +45,7 @@ class TestTokens:
             assert (await registry.get_manifest(REPOSITORY, LATEST)).digest == image.manifest
 
     async def test_never_more_than_pull_ghcr(self) -> None:
-        """ghcr.io answers 403 DENIED to whoever asks for pull,push: we ask for pull, whatever we are told."""
+        """ghcr.io answers 403 DENIED to pull,push: pull alone is asked for, whatever the challenge names."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             fake.add_image(REPOSITORY, "latest", [])
             fake.auth = TokenAuth(scope=f"repository:{REPOSITORY}:pull,push")
@@ -79,7 +79,7 @@ class TestTokens:
             assert [seen.path.rpartition("/")[2] for seen in site.log] == ["latest", "token", "latest"]
 
     async def test_wrong_password_locks_the_account_hub(self) -> None:
-        """Docker Hub locks an account after some wrong passwords: after one we stop offering it."""
+        """Docker Hub locks an account after some wrong passwords: none is sent for a minute."""
         async with FakeRegistry() as fake:
             fake.auth = TokenAuth(user="me", password="right")
             async with registry_at(fake.url, username="me", password="wrong") as registry:
@@ -233,7 +233,7 @@ class TestBlobs:
             assert await registry.head_blob(REPOSITORY, digest) == 5
 
     async def test_html_in_the_redirect_quay(self) -> None:
-        """quay.io's 302 carries an HTML body and a Docker-Content-Digest of its own: neither is looked at."""
+        """quay.io's 302 carries an HTML body and a Docker-Content-Digest of its own: neither is read."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             digest = fake.add_blob(REPOSITORY, b"layer")
             headers = {
@@ -246,14 +246,14 @@ class TestBlobs:
             assert await read(registry, digest) == b"layer"
 
     async def test_foreign_etag(self) -> None:
-        """CDNs send an ETag of theirs and no digest: bytes and sizes are what counts."""
+        """CDNs send an ETag of theirs and no digest: bytes and sizes count."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             digest = fake.add_blob(REPOSITORY, b"layer")
             fake.cdn = True
             assert await registry.head_blob(REPOSITORY, digest) == 5
             assert await read(registry, digest, 1) == b"ayer"
 
-    async def test_gzip_for_who_accepts_it_redhat(self) -> None:
+    async def test_gzip_if_accepted_redhat(self) -> None:
         """registry.access.redhat.com compresses config blobs for clients that accept it: we do not."""
         config = b'{"architecture":"amd64"}'
 
@@ -266,7 +266,7 @@ class TestBlobs:
             assert await read(registry, Digest.of(config)) == config
 
     async def test_egress_limit_mcr(self) -> None:
-        """mcr.microsoft.com limits downloads in spikes with 429: asked again after a while, as it says."""
+        """mcr.microsoft.com limits downloads in spikes with 429: retried after its Retry-After."""
         time = FakeTime()
         async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
             digest = fake.add_blob(REPOSITORY, b"layer")

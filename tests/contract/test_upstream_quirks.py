@@ -1,4 +1,4 @@
-"""The quirks of real registries in manifests and lists, each against a fake that behaves so.
+"""Quirks of real registries in manifests and lists, each against a fake that behaves so.
 
 Every docstring states what the registry does; the test shows that a pull works, or fails as it should, all
 the same. Names say where the quirk was seen.
@@ -37,11 +37,12 @@ async def failure_of_get(registry: RegistryClient, path: str = REPOSITORY) -> Up
 
 
 class TestManifests:
-    """Manifests, and what is said about them."""
+    """Manifests and their headers."""
 
     async def test_all_types_in_one_accept_line(self) -> None:
-        """Distribution-based registries (ghcr.io) answer 404 for an OCI index to whoever does not accept it,
-        and quay.io converts to schema 1: all four types are accepted, in one line."""
+        """Distribution-based registries (ghcr.io) answer 404 for an OCI index to a client that does not
+        accept it, and quay.io converts to schema 1: all four types are accepted, in one line.
+        """
         wanted = {OCI_INDEX, OCI_MANIFEST, DOCKER_MANIFEST}
 
         async def strict(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
@@ -65,7 +66,7 @@ class TestManifests:
             assert (await registry.get_manifest(REPOSITORY, LATEST)).digest == image.manifest
 
     async def test_wrong_digest_header(self) -> None:
-        """Many registries send a wrong digest header with a body: it is not looked at."""
+        """Many registries send a wrong digest header with a body: it is ignored."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             image = fake.add_image(REPOSITORY, "latest", [])
             fake.fault(Fault(headers={"Docker-Content-Digest": str(Digest.of(b"other"))}), times=2)
@@ -73,7 +74,7 @@ class TestManifests:
             assert (await registry.get_manifest(REPOSITORY, image.manifest)).digest == image.manifest
 
     async def test_head_without_digest_redhat(self) -> None:
-        """registry.access.redhat.com's HEAD lacks the digest: it says so, and the caller gets the body."""
+        """registry.access.redhat.com's HEAD lacks the digest: it is None, and the caller gets the body."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             fake.add_image(REPOSITORY, "latest", [])
             fake.digest_header = False
@@ -82,7 +83,7 @@ class TestManifests:
     @pytest.mark.parametrize(
         "kind", ["text/plain", "application/octet-stream", "application/json; charset=utf-8"]
     )
-    async def test_type_that_says_nothing_redhat(self, kind: str) -> None:
+    async def test_generic_type_redhat(self, kind: str) -> None:
         """registry.access.redhat.com sent manifests as text/plain: the type is read from the manifest."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             image = fake.add_image(REPOSITORY, "latest", [])
@@ -107,7 +108,7 @@ class TestManifests:
             assert (await failure_of_get(registry)).failure is Failure.NOT_FOUND
 
     async def test_no_head(self) -> None:
-        """Some registries answer 405 to HEAD: a GET tells what HEAD would have."""
+        """Some registries answer 405 to HEAD: a GET tells the same."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             image = fake.add_image(REPOSITORY, "latest", [])
             fake.head = False
@@ -121,7 +122,7 @@ class TestManifests:
             assert (await failure_of_get(registry)).failure is Failure.INVALID
 
     async def test_tags_by_head_hub(self) -> None:
-        """Docker Hub counts GET of a manifest as a pull, HEAD not: tags are looked up with HEAD alone."""
+        """Docker Hub counts a GET of a manifest as a pull, not a HEAD: tags are looked up with HEAD alone."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             fake.add_image(REPOSITORY, "latest", [])
             for _ in range(3):
@@ -129,7 +130,7 @@ class TestManifests:
             assert fake.requests("GET") == 0
 
     async def test_head_works_when_get_is_limited_hub(self) -> None:
-        """Over the limit Docker Hub refuses GET but still answers HEAD: a tag can still be confirmed."""
+        """Docker Hub over the limit refuses GET but still answers HEAD: a tag can still be revalidated."""
         async with FakeRegistry() as fake, registry_at(fake.url, attempts=1) as registry:
             image = fake.add_image(REPOSITORY, "latest", [])
             fake.fault(Fault(status=429, body=oci_error("TOOMANYREQUESTS", "pull rate limit")), method="GET")
@@ -147,7 +148,8 @@ class TestManifests:
     )
     async def test_limits(self, status: int, body: bytes, kind: str) -> None:
         """Docker Hub's limit is a 429 with a code, its abuse limit and public.ecr.aws's a bare one, and some
-        say it by the code alone: RATE_LIMITED each time, after as many attempts as are configured."""
+        send the code alone: RATE_LIMITED each time, after as many attempts as are configured.
+        """
         async with FakeRegistry() as fake, registry_at(fake.url, attempts=2) as registry:
             fake.fault(Fault(status=status, body=body, headers={"Content-Type": kind}), times=2)
             assert (await failure_of_get(registry)).failure is Failure.RATE_LIMITED
@@ -162,7 +164,7 @@ class TestManifests:
             assert len(fake.log) == 1
 
     async def test_transient_errors_quay(self) -> None:
-        """quay.io answers 502 and 503 now and then: asked again, nobody notices."""
+        """quay.io answers 502 and 503 now and then: retried, without an error for the client."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             image = fake.add_image(REPOSITORY, "latest", [])
             fake.fault(Fault(status=502, body=b"<html>Bad Gateway</html>"))

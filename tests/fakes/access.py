@@ -1,4 +1,4 @@
-"""Who may read from a fake registry: token server and checks, Bearer and Basic."""
+"""Access to a fake registry: token server and checks, Bearer and Basic."""
 
 import base64
 import binascii
@@ -14,10 +14,11 @@ from tests.fakes.site import Seen
 
 @dataclass(slots=True)
 class TokenAuth:
-    """Bearer tokens. `realm`: where the challenge sends clients; empty: `/token` of the registry itself.
+    """Bearer tokens.
 
-    Without credentials a client gets a token for everything outside `private`. `issued` maps valid tokens to
-    their scope; clear it and all tokens have expired. `users` are more of them, `owners` whose each token is.
+    `realm` is where the challenge sends clients; empty means `/token` of the registry itself. A client
+    without credentials gets a token for everything outside `private`. `issued` maps valid tokens to their
+    scope: clear it and all tokens have expired. `users` are further users, `owners` maps tokens to users.
     """
 
     realm: str = ""
@@ -34,7 +35,7 @@ class TokenAuth:
     owners: dict[str, str] = field(default_factory=dict)
 
     def owner(self, header: str | None) -> str:
-        """Whose token an Authorization header has; empty for nobody's."""
+        """Return the user whose token an Authorization header has; empty for an anonymous token or none."""
         return self.owners.get((header or "").partition(" ")[2], "")
 
     def challenges(self, url: str, repository: str) -> list[str]:
@@ -46,7 +47,7 @@ class TokenAuth:
         return scheme == "Bearer" and self.issued.get(token) == f"repository:{repository}:pull"
 
     async def token(self, request: web.BaseRequest, seen: Seen) -> web.Response:
-        """The token server. Can be the handler of a `Site` of its own."""
+        """Answer as the token server. Can be the handler of a `Site` of its own."""
         scope = request.rel_url.query.get("scope", "")
         login = basic_login(request.headers.get("Authorization"))
         if login is not None and login not in {(self.user, self.password), *self.users.items()}:
@@ -63,7 +64,7 @@ class TokenAuth:
 
 @dataclass(slots=True)
 class BasicAuth:
-    """User and password at every request, as ECR and many Nexus have it."""
+    """User and password with every request, as ECR and many Nexus servers want it."""
 
     user: str
     password: str
@@ -76,7 +77,7 @@ class BasicAuth:
 
 
 def basic_login(header: str | None) -> tuple[str, str] | None:
-    """User and password of an Authorization header; None when it is not Basic."""
+    """Return user and password of an Authorization header; None if it is not Basic."""
     scheme, _, value = (header or "").partition(" ")
     if scheme.lower() != "basic":
         return None

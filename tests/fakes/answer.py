@@ -1,4 +1,4 @@
-"""Writing a body with everything that a Fault asks for."""
+"""Writing of a body with everything that a Fault asks for."""
 
 import asyncio
 import heapq
@@ -14,7 +14,7 @@ from tests.fakes.site import ANSWERED, hang_up
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A right answer, before faults."""
+    """Correct answer, before faults."""
 
     data: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Answer:
 async def write(
     request: web.BaseRequest, answer: Answer, fault: Fault, piece: int | None = None
 ) -> web.StreamResponse:
-    """Send `answer` bent by `fault`, in pieces of `piece` bytes (None: in one)."""
+    """Send `answer` as changed by `fault`, in pieces of `piece` bytes (None: in one)."""
     if fault.hold is not None and fault.after < 0:
         await fault.hold.wait()
     if fault.raw is not None:
@@ -71,7 +71,7 @@ async def _body(
 
 
 def _stops(size: int, fault: Fault, piece: int | None) -> Iterator[int]:
-    """Offsets up to which to write, in order; the places of the fault are among them."""
+    """Return offsets up to which to write, in order; the offsets of the fault are among them."""
     marks = {fault.after if fault.hold else None, fault.cut_at, fault.reset_at}
     known = sorted(mark for mark in marks if mark is not None and 0 <= mark < size)
     step = piece or (1 if fault.drip else max(size, 1))

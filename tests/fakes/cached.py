@@ -23,8 +23,8 @@ LONG_AGO = time.time() - 2 * IN_USE
 
 
 def open_folder(path: Path, **settings: object) -> CacheDirectory:
-    given = {"min_free": "0", **settings}
-    return CacheDirectory(path, CacheSettings.model_validate({"dir": path, **given}))
+    values = {"min_free": "0", **settings}
+    return CacheDirectory(path, CacheSettings.model_validate({"dir": path, **values}))
 
 
 def put_blob(folder: CacheDirectory, data: bytes) -> Digest:
@@ -58,7 +58,7 @@ def put_image(
     layers: Sequence[bytes],
     arch: str = "amd64",
 ) -> list[Digest]:
-    """Manifest, config and layers; the same for the same repository, architecture and layers."""
+    """Put manifest, config and layers; the result is the same for equal arguments."""
     config = json.dumps({"os": "linux", "architecture": arch, "name": str(repository)}).encode()
     digests = [put_blob(folder, data) for data in (config, *layers)]
     return [put_manifest(folder, repository, image_manifest(config, list(layers)), tag), *digests]
@@ -67,7 +67,7 @@ def put_image(
 def put_index(
     folder: CacheDirectory, repository: Repository, tag: str, images: Sequence[Sequence[bytes]]
 ) -> Digest:
-    """An index over images of these layers, for linux/arch0, linux/arch1 ...; none of them is put."""
+    """Put an index over images of these layers, for linux/arch0, linux/arch1 ..., without the images."""
     manifests = [image_manifest(f"config{number}".encode(), list(each)) for number, each in enumerate(images)]
     return put_manifest(folder, repository, image_index(manifests), tag, OCI_INDEX)
 
@@ -75,18 +75,18 @@ def put_index(
 def put_signature(
     folder: CacheDirectory, repository: Repository, subject: Digest, kind: str = "sig"
 ) -> list[Digest]:
-    """As cosign does it: an image under a tag that is made of the subject's digest."""
+    """Put a signature as cosign does: an image under a tag that is made of the subject's digest."""
     tag = f"{subject.algorithm}-{subject.encoded}.{kind}"
     return put_image(folder, repository, tag, [f"{kind} of {subject}".encode()], "none")
 
 
 def listed(data: bytes) -> dict[str, object]:
-    """How a referrers list names a manifest."""
+    """Return the descriptor of a manifest in a list of referrers."""
     return {**descriptor(OCI_MANIFEST, data), "artifactType": "application/x"}
 
 
 def interrupt(partial: Partial | None) -> None:
-    """Leave it as a process does that is killed."""
+    """Leave a partial as a killed process does."""
     assert partial is not None
     partial._drop_map()
     os.close(partial.descriptor)
@@ -94,5 +94,5 @@ def interrupt(partial: Partial | None) -> None:
 
 
 def age(folder: CacheDirectory, *digests: Digest) -> None:
-    """Not used for a while, the first one longest."""
+    """Make blobs look unused for a while, the first one longest."""
     folder.blobs.touch({digest: LONG_AGO + number / 1000 for number, digest in enumerate(digests)})

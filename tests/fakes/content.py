@@ -1,4 +1,4 @@
-"""What a fake registry holds: repositories with blobs, manifests, tags, and what refers to them."""
+"""Content of a fake registry: repositories with blobs, manifests, tags and referrers."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """A manifest and the type it is served with."""
+    """Manifest and the media type that it is served with."""
 
     data: bytes
     media_type: str
@@ -23,20 +23,20 @@ class StoredManifest:
 
 @dataclass(slots=True)
 class FakeRepository:
-    """One repository."""
+    """Blobs, manifests and tags of one repository."""
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, StoredManifest] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
     def manifest(self, reference: str) -> tuple[str, StoredManifest] | None:
-        """Digest and manifest for a tag or a digest."""
+        """Return digest and manifest for a tag or a digest."""
         digest = self.tags.get(reference, reference)
         found = self.manifests.get(digest)
         return (digest, found) if found else None
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Descriptors of the manifests whose subject is `digest`."""
+        """Return the descriptors of the manifests whose subject is `digest`."""
         found = []
         for name, manifest in self.manifests.items():
             document = json.loads(manifest.data)
@@ -48,7 +48,7 @@ class FakeRepository:
 
 @dataclass(frozen=True, slots=True)
 class FakeImage:
-    """An image that was put into a fake: digests and bytes."""
+    """Digests and bytes of an image in a fake."""
 
     repository: str
     tag: str | None
@@ -70,7 +70,7 @@ def descriptor(media_type: str, data: bytes, digest: str | None = None) -> dict[
 
 
 def image_manifest(config: bytes, layers: list[bytes], subject: dict[str, Any] | None = None) -> bytes:
-    """An OCI image manifest over these blobs."""
+    """Return an OCI image manifest over these blobs."""
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -83,7 +83,7 @@ def image_manifest(config: bytes, layers: list[bytes], subject: dict[str, Any] |
 
 
 def image_index(manifests: list[bytes], media_type: str = OCI_INDEX) -> bytes:
-    """An index over image manifests, one architecture each."""
+    """Return an index over image manifests, one architecture each."""
     entries = [
         {**descriptor(OCI_MANIFEST, data), "platform": {"os": "linux", "architecture": f"arch{number}"}}
         for number, data in enumerate(manifests)
@@ -92,5 +92,5 @@ def image_index(manifests: list[bytes], media_type: str = OCI_INDEX) -> bytes:
 
 
 def some_layers(count: int, size: int = 1000) -> list[bytes]:
-    """Distinct, reproducible gzip layers of a little more than `size` bytes."""
+    """Return distinct, reproducible gzip layers of a little more than `size` bytes."""
     return [gzip.compress(random.Random(number).randbytes(size), mtime=0) for number in range(count)]

@@ -1,4 +1,4 @@
-"""What can go wrong on the way to an answer, as values that a test hands to a fake."""
+"""Faults: deviations from a correct answer, as values that a test hands to a fake."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 
 class Gate:
-    """A place in an answer where the fake waits. `await gate.reached.wait()`, then `gate.release()`."""
+    """Point in an answer where the fake waits. `await gate.reached.wait()`, then `gate.release()`."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
-        self.waiting = 0  # how many answers do now: one whose connection ends waits no longer
+        self.waiting = 0  # number of answers that wait now; one whose connection ends waits no longer
         self._open = asyncio.Event()
 
     def release(self) -> None:
@@ -29,8 +29,8 @@ class Gate:
 class Fault:
     """One deviation. Fields combine: `Fault(hold=gate, after=10, cut_at=20)` waits at 10 and breaks at 20.
 
-    status        answer this instead, with `body` and `headers`
-    data          these bytes instead of the right ones (longer, shorter, or flipped)
+    status        answer this status, with `body` and `headers`
+    data          these bytes in place of the right ones (longer, shorter, or flipped)
     cut_at        close the connection, with FIN, after that many bytes of the body, announced longer
     reset_at      the same, with RST
     hold, after   wait at the gate after that many bytes of the body; -1: before the answer's head
@@ -62,7 +62,7 @@ NO_FAULT = Fault()
 
 @dataclass(slots=True)
 class Planned:
-    """A fault waiting for `times` requests whose method fits and whose path contains `match`."""
+    """Fault for the next `times` requests whose method fits and whose path contains `match`."""
 
     fault: Fault
     match: str
@@ -75,10 +75,10 @@ class Planned:
 
 
 def flipped(data: bytes, at: int = 0) -> bytes:
-    """`data` with one wrong byte, of the same length."""
+    """Return `data` with one wrong byte, of the same length."""
     return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
 
 
 def oci_error(code: str, message: str) -> bytes:
-    """An error document as registries send it."""
+    """Return an error document as registries send it."""
     return f'{{"errors":[{{"code":"{code}","message":"{message}"}}]}}'.encode()

@@ -1,4 +1,4 @@
-"""A rate limit as Docker Hub has it."""
+"""Rate limit like Docker Hub's."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from tests.fakes.faults import oci_error
 
 @dataclass(slots=True)
 class RateLimit:
-    """By user, "" being nobody in particular: a GET of a manifest counts, a HEAD only tells what is left.
+    """Limit by user; "" is a client without an account. A GET of a manifest counts, a HEAD only reports.
 
-    `refused`: how many answers were 429, by user.
+    `refused` counts the 429s by user.
     """
 
     limit: int
@@ -24,7 +24,7 @@ class RateLimit:
         return max(0, self.limit - self.used[user])
 
     def refuse(self, method: str, user: str) -> Answer | None:
-        """Count a request; the answer to one too many."""
+        """Count a request; return the 429 for one too many."""
         if method != "GET":
             return None
         if self.left(user):
@@ -37,7 +37,7 @@ class RateLimit:
         return Answer(oci_error("TOOMANYREQUESTS", "You have reached your pull rate limit."), headers, 429)
 
     def headers(self, user: str) -> dict[str, str]:
-        """What every answer about a manifest tells."""
+        """Return the headers that each answer about a manifest has."""
         return {
             "ratelimit-limit": f"{self.limit};w={self.window}",
             "ratelimit-remaining": f"{self.left(user)};w={self.window}",

@@ -1,4 +1,4 @@
-"""A registry in this process that speaks the protocol and misbehaves on command.
+"""Registry in this process that speaks the protocol and misbehaves on command.
 
     async with FakeRegistry() as fake:
         image = fake.add_image("library/app", "latest", [b"layer"])
@@ -34,21 +34,21 @@ _MISSING = {"manifests": "MANIFEST_UNKNOWN", "blobs": "BLOB_UNKNOWN"}
 
 
 class FakeRegistry:
-    """The fake. Attributes are switches that tests may turn at any time."""
+    """Registry whose attributes are switches that tests may turn at any time."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.auth: TokenAuth | BasicAuth | None = None
-        self.challenges: list[str] | None = None  # WWW-Authenticate lines instead of the right ones
+        self.challenges: list[str] | None = None  # WWW-Authenticate lines in place of the right ones
         self.limit: RateLimit | None = None
         self.cdn = False  # blobs by redirect to the second server
-        self.location: str | None = None  # blobs by redirect to this URL instead
+        self.location: str | None = None  # blobs by redirect to this URL
         self.redirect_status = 307
-        self.signature_uses = 1  # how many requests one signed URL is good for
-        self.signature_status = 403  # what the CDN answers after that
+        self.signature_uses = 1  # requests that one signed URL allows
+        self.signature_status = 403  # the CDN's answer after that
         self.ranges = True
         self.head = True  # False: 405 for every HEAD
         self.digest_header = True
-        self.manifest_type: str | None = None  # Content-Type of every manifest instead of its own
+        self.manifest_type: str | None = None  # Content-Type of every manifest, in place of its own
         self.referrers_api = True
         self.page_size = 1000
         self.piece: int | None = None  # size of the writes that bodies are sent with
@@ -71,7 +71,7 @@ class FakeRegistry:
 
     @property
     def url(self) -> str:
-        """Where it listens: `http://127.0.0.1:PORT`."""
+        """Address of the registry: `http://127.0.0.1:PORT`."""
         return self._site.url
 
     @property
@@ -80,7 +80,7 @@ class FakeRegistry:
 
     @property
     def log(self) -> list[Seen]:
-        """What the registry was asked, its token server included."""
+        """Requests to the registry, its token server included."""
         return self._site.log
 
     @property
@@ -88,14 +88,14 @@ class FakeRegistry:
         return self._cdn_site.log
 
     def requests(self, method: str | None = None, match: str | Digest = "") -> int:
-        """How many requests the registry itself had, of this method, with `match` in path or query."""
+        """Count the requests to the registry itself by method, with `match` in path or query."""
         return _count(self.log, method, str(match))
 
     def cdn_requests(self, method: str | None = None, match: str | Digest = "") -> int:
         return _count(self.cdn_log, method, str(match))
 
     def repository(self, name: str) -> FakeRepository:
-        """The repository, made if it is new."""
+        """Return a repository, created if it is new."""
         return self._repositories.setdefault(name, FakeRepository())
 
     def add_blob(self, repository: str, data: bytes, algorithm: str = "sha256") -> Digest:
@@ -113,7 +113,7 @@ class FakeRegistry:
         return digest
 
     def add_image(self, repository: str, tag: str | None, layers: list[bytes]) -> FakeImage:
-        """An OCI image with these layers, its config different for each tag."""
+        """Add an OCI image with these layers; its config differs for each tag."""
         config = json.dumps(
             {"architecture": "amd64", "os": "linux", "config": {"Image": f"{repository}:{tag}"}}
         )
@@ -132,13 +132,13 @@ class FakeRegistry:
     def fault(
         self, fault: Fault, match: str | Digest = "", method: str | None = None, times: int = 1
     ) -> None:
-        """The next `times` requests whose path contains `match` meet the fault. Earlier faults go first."""
+        """Give the fault to the next `times` requests with `match` in the path. Earlier faults go first."""
         self._planned.append(Planned(fault, str(match), method, times))
 
     def hold(self, match: str | Digest, after: int = 0, method: str = "GET") -> Gate:
-        """The next answer to such a request waits after that many bytes of its body; -1: before its head.
+        """Make the next such answer wait after `after` bytes of its body; -1: before its head.
 
-        With `cdn` turned on, it is the CDN's answer that waits.
+        With `cdn` turned on, the answer of the CDN waits.
         """
         gate = Gate()
         self.fault(Fault(hold=gate, after=after, cdn=self.cdn), match, method)
@@ -194,14 +194,14 @@ class FakeRegistry:
         if kind == "manifests" and self.limit and (refused := self.limit.refuse(request.method, user)):
             return refused
         answer = self._content(request, seen, fault, (name, kind, last))
-        told = self.limit.headers(user) if kind == "manifests" and self.limit else {}
-        return replace(answer, headers={**answer.headers, **told})
+        limits = self.limit.headers(user) if kind == "manifests" and self.limit else {}
+        return replace(answer, headers={**answer.headers, **limits})
 
     def _user(self, authorization: str | None) -> str:
         return self.auth.owner(authorization) if isinstance(self.auth, TokenAuth) else ""
 
     def askers(self, repository: str) -> set[str]:
-        """Whose tokens were seen in requests for a repository; "" is an anonymous one, or none."""
+        """Return the users whose tokens requests for a repository had; "" is an anonymous token or none."""
         seen = [each for each in self.log if each.path.startswith(f"/v2/{repository}/")]
         return {self._user(each.headers.get("Authorization")) for each in seen}
 
@@ -228,7 +228,7 @@ class FakeRegistry:
         lines = self.challenges
         if lines is None:
             lines = self.auth.challenges(self.url, repository) if self.auth else []
-        # One header line here; several go through a Fault's raw answer.
+        # One header line; a test for several uses a Fault's raw answer.
         headers = {"WWW-Authenticate": ", ".join(lines)} if lines else {}
         return Answer(oci_error("UNAUTHORIZED", "authentication required"), {**_JSON, **headers}, 401)
 
@@ -297,7 +297,7 @@ def _error(status: int, code: str, message: str) -> Answer:
 
 
 def _parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Start and stop of one range; None for none or for several."""
+    """Return start and stop of one range; None for none or for several."""
     if header is None or not header.startswith("bytes=") or "," in header:
         return None
     first, _, last = header.removeprefix("bytes=").partition("-")

@@ -1,4 +1,4 @@
-"""A small HTTP server on a free port, with a log of what it was asked. What fakes are made of."""
+"""Small HTTP server on a free port with a log of its requests; the base of all fakes."""
 
 import asyncio
 import socket
@@ -16,9 +16,10 @@ from multidict import CIMultiDictProxy
 
 @dataclass(slots=True)
 class Seen:
-    """One request; `peer` is the same for all of one connection.
+    """One request. `peer` is the same for all requests of one connection.
 
-    `finished` is set when its handler ended; `aborted`: the connection did before. `sent`: bytes of the body.
+    `finished` is set when its handler ended; `aborted` if the connection ended before that. `sent` counts
+    the bytes of the body.
     """
 
     method: str
@@ -32,14 +33,14 @@ class Seen:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-# What is being answered in this task.
+# The request that is answered in this task.
 ANSWERED: ContextVar[Seen] = ContextVar("answered")
 
 Handler = Callable[[web.BaseRequest, Seen], Awaitable[web.StreamResponse]]
 
 
 class Site:
-    """`async with Site(handler) as site`: `handler` answers everything at `site.url`."""
+    """HTTP server: `async with Site(handler) as site`; `handler` answers all requests to `site.url`."""
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self.log: list[Seen] = []
@@ -81,7 +82,7 @@ class Site:
 
 
 async def hang_up(request: web.BaseRequest, *, reset: bool = False) -> Never:
-    """End the connection after what was written, with FIN or with RST. Does not return: it is cancelled."""
+    """Close the connection after the bytes written, with FIN or RST. Does not return: it is cancelled."""
     transport = request.transport
     if transport is not None and reset:
         linger = struct.pack("ii", 1, 0)

@@ -1,4 +1,4 @@
-"""A certificate authority of our own, for servers on 127.0.0.1."""
+"""Certificate authority for servers on 127.0.0.1."""
 
 import ipaddress
 import ssl
@@ -12,13 +12,13 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Writes its files at once, so make it off the loop. `ca_file` is what clients must trust.
+    """Certificate authority. It writes its files in the constructor, so make it off the loop.
 
-    `server_file` has the server's key and its certificate.
+    `ca_file` is the certificate that clients must trust, `server_file` the server's key and certificate.
     """
 
     def __init__(self, folder: Path, lifetime: timedelta = timedelta(days=1)) -> None:
-        """`lifetime`: for how long from now the server's certificate is valid; below zero, it has expired."""
+        """Set `lifetime`, how long from now the server's certificate is valid; below zero, it has expired."""
         self.ca_file = folder / "ca.pem"
         key, name = ec.generate_private_key(ec.SECP256R1()), _name("test authority")
         certificate = _certificate(name, name, key.public_key(), key, ca=True)
@@ -40,7 +40,7 @@ class Authority:
         self._context.load_cert_chain(self.server_file)
 
     def client_context(self) -> ssl.SSLContext:
-        """For clients that trust this authority and no other. Reads files."""
+        """Return a context for clients that trust this authority and no other. Reads files."""
         return ssl.create_default_context(cafile=self.ca_file)
 
     def server_context(self) -> ssl.SSLContext:

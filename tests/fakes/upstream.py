@@ -1,4 +1,4 @@
-"""A registry client of ours, pointed at a fake, with a clock that only moves when it is told to."""
+"""Registry client for a fake, with a clock that moves only when told to."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from mirror.upstream.registry_client import RegistryClient
 
 
 class FakeTime:
-    """Clock and sleep in one; `slept` records what was asked for."""
+    """Clock and sleep in one; `slept` records the seconds of each sleep."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -26,7 +26,7 @@ class FakeTime:
 
 
 def settings(url: str, **values: Any) -> UpstreamSettings:
-    """Settings of an upstream `docker.io` at `url`."""
+    """Return the settings of an upstream `docker.io` at `url`."""
     return UpstreamSettings.model_validate({"name": "docker.io", "url": url, **values})
 
 
@@ -34,9 +34,9 @@ def settings(url: str, **values: Any) -> UpstreamSettings:
 async def registry_at(
     url: str, time: FakeTime | None = None, metrics: Metrics | None = None, **values: Any
 ) -> AsyncIterator[RegistryClient]:
-    """An open `RegistryClient`; `values` are settings of the upstream."""
+    """Yield an open `RegistryClient`; `values` are settings of the upstream."""
     time = time or FakeTime()
-    # In a thread: the configuration looks at the files that it names.
+    # In a thread: the configuration reads the files that it names.
     chosen = await asyncio.to_thread(settings, url, **values)
     registry = RegistryClient(chosen, metrics or Metrics(), time, time.sleep)
     try:
