@@ -1,4 +1,4 @@
-"""What the tests of wrong answers share: what is asked for, what clients may see, what may be left behind."""
+"""Shared parts of the tests of wrong responses: requests, what clients may see, what may be left behind."""
 
 import asyncio
 import json
@@ -26,23 +26,23 @@ KINDS = ("tag", "manifest", "small", "large")
 BY_DIGEST = KINDS[1:]
 BLOBS = KINDS[2:]
 
-# How the client learns of it.
+# What the client sees.
 ERROR = "an OCI error"
 SHORT = "a short body, ended with FIN"
 RIGHT = "nothing: the right bytes"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One of the four kinds of content, and how a client asks for it."""
+class Content:
+    """One of the four kinds of content, and how a client requests it."""
 
     kind: str
     path: str
-    match: str  # what of the path is this content's alone
+    match: str  # the part of the path that no other content has
     data: bytes
 
 
-def asked(kind: str, image: FakeImage) -> Asked:
+def content_of(kind: str, image: FakeImage) -> Content:
     small, large = image.layers
     paths = {
         "tag": ("manifests/t", image.manifest_data),
@@ -51,24 +51,24 @@ def asked(kind: str, image: FakeImage) -> Asked:
         "large": (f"blobs/{large}", BIG),
     }
     last, data = paths[kind]
-    return Asked(kind, f"/v2/docker.io/{X}/{last}", last, data)
+    return Content(kind, f"/v2/docker.io/{X}/{last}", last, data)
 
 
-async def prepared(kind: str, fake: FakeRegistry, mirror: Running) -> Asked:
-    """An image in the fake; for blobs the mirror has been asked for its manifest, as clients do."""
-    what = asked(kind, fake.add_image(X, "t", [SMALL, BIG]))
+async def prepared(kind: str, fake: FakeRegistry, mirror: Running) -> Content:
+    """Add an image to the fake; for blobs, request its manifest first, as clients do."""
+    content = content_of(kind, fake.add_image(X, "t", [SMALL, BIG]))
     if kind in BLOBS:
         await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")
-    return what
+    return content
 
 
-def expect(reply: Reply, what: Asked, seen: str) -> None:
-    """The client sees what it is meant to, and in no case a whole that is wrong."""
+def expect(reply: Reply, content: Content, seen: str) -> None:
+    """Check that the client sees what it should, and in no case a complete wrong body."""
     assert not reply.reset
     if seen == RIGHT:
         assert (reply.status, reply.complete) == (200, True)
-        assert reply.body == what.data
-        assert reply.header("Content-Type") == (BLOB_TYPE if what.kind in BLOBS else OCI_MANIFEST)
+        assert reply.body == content.data
+        assert reply.header("Content-Type") == (BLOB_TYPE if content.kind in BLOBS else OCI_MANIFEST)
     elif seen == SHORT:
         assert (reply.status, reply.complete) == (200, False)
     else:
@@ -79,18 +79,18 @@ def expect(reply: Reply, what: Asked, seen: str) -> None:
         assert error["message"]
 
 
-async def nothing_wrong_is_kept(mirror: Running) -> None:
-    """Files hash to their names, books and files agree, nothing runs, nothing is locked or lies about."""
+async def assert_nothing_wrong_is_kept(mirror: Running) -> None:
+    """Check that files hash to their names, the index agrees, and nothing runs, is locked or orphaned."""
     cache = mirror.service.cache
     for flight in list(cache._blobs._flights._running.values()):
         await flight.wait_done()
     for single in (cache._tags._getting, cache._tags._revalidating, cache._manifests._fetching):
         assert single._running == {}
     assert await mirror.service._store.check() == []
-    await asyncio.to_thread(_look_at, mirror.config.cache.dir)
+    await asyncio.to_thread(_check_files, mirror.config.cache.dir)
 
 
-def _look_at(folder: Path) -> None:
+def _check_files(folder: Path) -> None:
     for path in (folder / "blobs" / "sha256").glob("*/*"):
         encoded = path.parent.name + path.name.partition(".")[0]
         assert Digest.of(path.read_bytes()).encoded == encoded
@@ -101,19 +101,19 @@ def _look_at(folder: Path) -> None:
         os.close(lock)
 
 
-async def nothing_is_left(mirror: Running) -> None:
-    """All is in the store."""
-    await nothing_wrong_is_kept(mirror)
+async def assert_all_is_stored(mirror: Running) -> None:
+    """Check that everything is in the store, and no partial is left."""
+    await assert_nothing_wrong_is_kept(mirror)
     assert await asyncio.to_thread(os.listdir, mirror.config.cache.dir / "partial") == []
 
 
-def well_again(fake: FakeRegistry) -> None:
-    """Its next answers are right."""
+def stop_faults(fake: FakeRegistry) -> None:
+    """Let the next responses be right."""
     fake._planned.clear()
 
 
-def waited(mirror: Running) -> None:
-    """An upstream that gave no answer at all is left alone for a second: that second is over."""
+def close_breakers(mirror: Running) -> None:
+    """Close the breakers, as if the second for which an unresponsive upstream is not used were over."""
     for source in mirror.service._upstreams["docker.io"].sources:
         source.health.record_success(0.1)
 
@@ -122,16 +122,17 @@ def waited(mirror: Running) -> None:
 async def two_sources(
     fake: FakeRegistry, other: FakeRegistry, cache: Path, **fill: Any
 ) -> AsyncIterator[Running]:
-    """A mirror of docker.io, which is `fake`, and `other` has all of it under hub/."""
+    """A mirror of docker.io, which is `fake`; `other` has all of it under hub/."""
     source = SourceSettings(url=other.url, prefix="hub", attempts=1)
     async with mirror_of(fake, cache, upstream={"sources": (source,)}, fill=fill) as mirror:
         yield mirror
 
 
-async def prepared_in_both(kind: str, fake: FakeRegistry, other: FakeRegistry, mirror: Running) -> Asked:
+async def prepared_in_both(kind: str, fake: FakeRegistry, other: FakeRegistry, mirror: Running) -> Content:
+    """Prepare as `prepared`, with the same content in `other`."""
     other.add_image(f"hub/{X}", "t", [SMALL, BIG])
     copy, repository = other.repository(f"hub/{X}"), fake.repository(X)
-    what = await prepared(kind, fake, mirror)
+    content = await prepared(kind, fake, mirror)
     copy.manifests.update(repository.manifests)
     copy.blobs.update(repository.blobs)
-    return what
+    return content

@@ -1,4 +1,4 @@
-"""Upstreams that answer wrongly: what the client sees, what is kept (nothing wrong), and that it passes.
+"""Upstreams with wrong responses: what the client sees, what is kept (nothing wrong), and recovery.
 
 Each scenario is one way of being wrong, for a manifest by tag and by digest, a small blob (filled in one
 piece, `transfer/small_fill.py`) and a large one (`transfer/fill.py`): first from an upstream that has no
@@ -24,13 +24,13 @@ from tests.contract.integrity import (
     RIGHT,
     SHORT,
     X,
+    assert_all_is_stored,
+    assert_nothing_wrong_is_kept,
     expect,
-    nothing_is_left,
-    nothing_wrong_is_kept,
     prepared,
     prepared_in_both,
+    stop_faults,
     two_sources,
-    well_again,
 )
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
@@ -42,20 +42,20 @@ pytestmark = pytest.mark.usefixtures("no_pauses")
 
 @dataclass(frozen=True)
 class Wrong:
-    """One way of being wrong: the fault for a content, and what the client sees of it, by kind."""
+    """One way of being wrong: the fault for a content, and what the client sees, by kind."""
 
     name: str
     fault: Callable[[bytes], Fault]
     seen: dict[str, str] = field(default_factory=dict)
     times: int = 99
-    beside: dict[str, str] = field(default_factory=dict)  # where another source has it right
+    beside: dict[str, str] = field(default_factory=dict)  # seen where another source is right
 
     def __str__(self) -> str:
         return self.name
 
 
 def raw(data: bytes, *headers: str) -> Fault:
-    """An answer with exactly these headers."""
+    """A response with exactly these headers."""
     lines = "\r\n".join(("HTTP/1.1 200 OK", *headers))
     return Fault(raw=lines.encode() + b"\r\n\r\n" + data)
 
@@ -79,8 +79,8 @@ def announced(length: int, data: bytes) -> Fault:
 ALL_RIGHT = dict.fromkeys(KINDS, RIGHT)
 BLOBS_RIGHT = dict.fromkeys(BLOBS, RIGHT)
 
-# Of what is wrong in its last chunk, nobody has had that when it is found out.
-# A manifest whose bytes are others is, by its tag, another manifest: nothing tells that it is wrong.
+# No client has received the last chunk of a blob when an error in that chunk is detected.
+# A manifest with other bytes is, by its tag, another manifest: nothing shows that it is wrong.
 WRONGS = [
     Wrong("other bytes", lambda data: Fault(data=flipped(data, len(data) - 1)), {"large": SHORT}),
     Wrong("one byte less", lambda data: Fault(data=data[:-1])),
@@ -117,74 +117,74 @@ CASES = [
 
 
 @pytest.mark.parametrize(("wrong", "kind"), CASES)
-async def test_from_the_only_source(fake: FakeRegistry, tmp_path: Path, wrong: Wrong, kind: str) -> None:
+async def test_integrity_with_one_source(fake: FakeRegistry, tmp_path: Path, wrong: Wrong, kind: str) -> None:
     """A clean error or a cut connection, nothing wrong kept, and the next request is right."""
     async with mirror_of(fake, tmp_path) as mirror:
-        what = await prepared(kind, fake, mirror)
-        fake.fault(wrong.fault(what.data), what.match, "GET", wrong.times)
-        expect(await get(mirror.address, what.path), what, wrong.seen.get(kind, ERROR))
-        await nothing_wrong_is_kept(mirror)
-        well_again(fake)
+        content = await prepared(kind, fake, mirror)
+        fake.fault(wrong.fault(content.data), content.match, "GET", wrong.times)
+        expect(await get(mirror.address, content.path), content, wrong.seen.get(kind, ERROR))
+        await assert_nothing_wrong_is_kept(mirror)
+        stop_faults(fake)
         for _ in range(2):
-            expect(await get(mirror.address, what.path), what, RIGHT)
-            await nothing_is_left(mirror)
+            expect(await get(mirror.address, content.path), content, RIGHT)
+            await assert_all_is_stored(mirror)
 
 
 BESIDE = [pytest.param(wrong, kind, id=f"{kind}: {wrong}") for wrong in WRONGS for kind in BY_DIGEST]
 
 
 @pytest.mark.parametrize(("wrong", "kind"), BESIDE)
-async def test_from_another_source(
+async def test_integrity_with_another_source(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path, wrong: Wrong, kind: str
 ) -> None:
-    """What the upstream itself does not give rightly comes from elsewhere; the client does not notice."""
+    """Content that the upstream itself sends wrong comes from elsewhere; the client does not notice."""
     async with two_sources(fake, other, tmp_path) as mirror:
-        what = await prepared_in_both(kind, fake, other, mirror)
-        fake.fault(wrong.fault(what.data), what.match, "GET", wrong.times)
-        expect(await get(mirror.address, what.path), what, wrong.beside.get(kind, RIGHT))
-        await nothing_wrong_is_kept(mirror)
-        well_again(fake)
-        expect(await get(mirror.address, what.path), what, RIGHT)
-        await nothing_is_left(mirror)
+        content = await prepared_in_both(kind, fake, other, mirror)
+        fake.fault(wrong.fault(content.data), content.match, "GET", wrong.times)
+        expect(await get(mirror.address, content.path), content, wrong.beside.get(kind, RIGHT))
+        await assert_nothing_wrong_is_kept(mirror)
+        stop_faults(fake)
+        expect(await get(mirror.address, content.path), content, RIGHT)
+        await assert_all_is_stored(mirror)
 
 
 @pytest.mark.parametrize(("wrong", "kind"), BESIDE)
-async def test_from_the_upstream_instead(
+async def test_integrity_with_a_wrong_mirror(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path, wrong: Wrong, kind: str
 ) -> None:
-    """A mirror of the upstream that is wrong is passed over; one that sent other bytes is left alone."""
+    """A mirror that is wrong is passed over; after other bytes it is not used for a while."""
     async with two_sources(fake, other, tmp_path) as mirror:
-        what = await prepared_in_both(kind, fake, other, mirror)
+        content = await prepared_in_both(kind, fake, other, mirror)
         source = preferred(mirror)
-        other.fault(wrong.fault(what.data), what.match, "GET", wrong.times)
-        expect(await get(mirror.address, what.path), what, wrong.beside.get(kind, RIGHT))
-        assert other.requests("GET", what.match)
-        await nothing_wrong_is_kept(mirror)
+        other.fault(wrong.fault(content.data), content.match, "GET", wrong.times)
+        expect(await get(mirror.address, content.path), content, wrong.beside.get(kind, RIGHT))
+        assert other.requests("GET", content.match)
+        await assert_nothing_wrong_is_kept(mirror)
         if wrong.name == "other bytes":
             assert source.health.state(time.monotonic()) is BreakerState.OPEN
-            lies = 'registry_mirror_source_wrong_bytes_total{source="%s",upstream="docker.io"}'
-            assert await mirror.metric(lies % source.name) == 1
-        well_again(other)
-        expect(await get(mirror.address, what.path), what, RIGHT)
-        await nothing_is_left(mirror)
+            metric = 'registry_mirror_source_wrong_bytes_total{source="%s",upstream="docker.io"}'
+            assert await mirror.metric(metric % source.name) == 1
+        stop_faults(other)
+        expect(await get(mirror.address, content.path), content, RIGHT)
+        await assert_all_is_stored(mirror)
 
 
 def preferred(mirror: Running) -> Source:
-    """The mirror of docker.io, known as faster than that itself."""
+    """Make the mirror of docker.io faster than docker.io itself, and return it."""
     own, source = mirror.service._upstreams["docker.io"].sources
     own.health.record_success(60.0)
     source.health.record_success(0.1)
     return source
 
 
-LONG = 5 * LARGE  # more than the buffers between two sockets hold, so that a client can be behind
+LONG = 5 * LARGE  # more than the buffers between two sockets hold, so that a client can fall behind
 
 
 @asynccontextmanager
-async def a_lying_upstream(
+async def corrupt_upstream(
     fake: FakeRegistry, other: FakeRegistry, cache: Path, at: int
 ) -> AsyncIterator[tuple[Running, str, bytes]]:
-    """A blob of LONG bytes that is always wrong `at` one byte in docker.io, and right in its mirror."""
+    """A blob of LONG bytes that always has one wrong byte, `at`, in docker.io, and is right in its mirror."""
     data = bytes(range(256)) * (LONG // 256)
     async with two_sources(fake, other, cache, parallel=1) as mirror:
         (layer,) = fake.add_image(X, "t", [data]).layers
@@ -196,12 +196,12 @@ async def a_lying_upstream(
 
 
 @pytest.mark.parametrize("clients", [1, 9])
-async def test_what_was_not_sent_yet_comes_from_the_right_source(
+async def test_integrity_of_clients_before_the_wrong_byte(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path, clients: int
 ) -> None:
-    """Who had nothing of the wrong part gets the rest from elsewhere, fetched once, and notices nothing."""
+    """A client that has not received the wrong part gets the rest from elsewhere, fetched once."""
     at = LONG - 3 * CHUNK  # not held back
-    async with a_lying_upstream(fake, other, tmp_path, at) as (mirror, path, data), AsyncExitStack() as stack:
+    async with corrupt_upstream(fake, other, tmp_path, at) as (mirror, path, data), AsyncExitStack() as stack:
         wires = []
         for _ in range(clients):
             wire = await stack.enter_async_context(await Wire.open(mirror.address))
@@ -215,18 +215,18 @@ async def test_what_was_not_sent_yet_comes_from_the_right_source(
             assert await wire.reader.readexactly(LONG - CHUNK) == data[CHUNK:]
         received = await mirror.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}')
         assert 2 * LONG < received < 2 * LONG + CHUNK
-        await nothing_is_left(mirror)
+        await assert_all_is_stored(mirror)
 
 
-async def test_what_was_sent_and_wrong_is_cut(
+async def test_integrity_of_clients_behind_the_wrong_byte(
     fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
 ) -> None:
     """No client gets a right end behind a wrong beginning; its next request is right."""
-    async with a_lying_upstream(fake, other, tmp_path, 7) as (mirror, path, data):
+    async with corrupt_upstream(fake, other, tmp_path, 7) as (mirror, path, data):
         async with await Wire.open(mirror.address) as wire:
             wire.send("GET", path)
             reply = await wire.reply()
         assert (reply.status, reply.complete, reply.reset) == (200, False, False)
         assert 7 < len(reply.body) < LONG
         assert (await get(mirror.address, path)).body == data
-        await nothing_is_left(mirror)
+        await assert_all_is_stored(mirror)

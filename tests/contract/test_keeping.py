@@ -29,7 +29,7 @@ async def hub() -> AsyncIterator[FakeRegistry]:
 def limited(
     fake: FakeRegistry, cache: Path, count: int, **cache_settings: object
 ) -> AbstractAsyncContextManager[Running]:
-    """A mirror with room for so many images."""
+    """A mirror with room for `count` images."""
     config = configured(cache, {"docker.io": fake.url})
     settings = config.cache.model_validate(
         {"dir": cache, "max_size": count * (LAYER + 2000), "min_free": 0, "memory": 0, **cache_settings}
@@ -50,8 +50,8 @@ async def pull(address: str, image: FakeImage) -> None:
         assert (blob.status, blob.body) == (200, data)
 
 
-async def elsewhere(mirror: Running, work: Callable[[CacheDirectory], object]) -> None:
-    """As a command does it: with the same folder, opened anew."""
+async def with_folder(mirror: Running, work: Callable[[CacheDirectory], object]) -> None:
+    """Run `work` as a command does: with the same folder, opened a second time."""
 
     def call() -> None:
         folder = CacheDirectory(mirror.config.cache.dir, mirror.config.cache)
@@ -62,17 +62,17 @@ async def elsewhere(mirror: Running, work: Callable[[CacheDirectory], object]) -
 
 
 async def age_everything(mirror: Running) -> None:
-    """As if nobody had used anything for a while."""
+    """Age everything, as if it had not been used for a while."""
     await mirror.service._store.flush_last_use()
     shift = "UPDATE Cache SET access_time = access_time - ?"
-    await elsewhere(mirror, lambda folder: folder.blobs._cache._sql(shift, (2 * IN_USE,)))
+    await with_folder(mirror, lambda folder: folder.blobs._cache._sql(shift, (2 * IN_USE,)))
 
 
-async def test_a_pinned_image_stays_and_everything_is_pulled_right(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Ten images through room for three: the pinned one is never asked for again."""
+async def test_pinned_image_survives_eviction(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Ten images through room for three: the pinned one is never fetched again."""
     images = images_of(hub, 10)
     async with limited(hub, tmp_path / "cache", 3) as mirror:
-        await elsewhere(mirror, lambda folder: folder.pin(Pin.parse("x0:t")))
+        await with_folder(mirror, lambda folder: folder.pin(Pin.parse("x0:t")))
         for image in images:
             await pull(mirror.address, image)
             await age_everything(mirror)
@@ -87,8 +87,8 @@ async def test_a_pinned_image_stays_and_everything_is_pulled_right(hub: FakeRegi
         assert len(hub.log) > asked
 
 
-async def test_pins_of_the_configuration_count(hub: FakeRegistry, tmp_path: Path) -> None:
-    """From the start, by a pattern, for what is pulled later."""
+async def test_pins_of_the_configuration(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A pattern in the configuration pins images that are pulled later."""
     images = images_of(hub, 4)
     async with limited(hub, tmp_path / "cache", 2, pins=["x0:*"]) as mirror:
         for image in images:
@@ -99,8 +99,8 @@ async def test_pins_of_the_configuration_count(hub: FakeRegistry, tmp_path: Path
         assert len(hub.log) == asked
 
 
-async def test_what_was_removed_is_a_miss_at_once(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Though manifest, config and tag are in memory, and whole requests are known by heart."""
+async def test_removal_is_effective_at_once(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Manifest, config and tag are in memory, and whole responses are cached, and all are invalidated."""
     image = hub.add_image("library/x", "t", [b"layer"])
     async with mirror_of(hub, tmp_path / "cache") as mirror, await Wire.open(mirror.address) as wire:
         heads = [
@@ -115,7 +115,7 @@ async def test_what_was_removed_is_a_miss_at_once(hub: FakeRegistry, tmp_path: P
             wire.writer.write(head)
             await wire.reply()
         assert len(hub.log) == asked
-        await elsewhere(
+        await with_folder(
             mirror, lambda folder: list(ImageRemoval(folder, ImagePattern.parse("x:t")).carry_out())
         )
         hub.repository("library/x").tags.clear()
@@ -126,8 +126,8 @@ async def test_what_was_removed_is_a_miss_at_once(hub: FakeRegistry, tmp_path: P
         assert len(hub.log) > asked + 1
 
 
-async def test_a_removal_while_it_is_pulled(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Who is being served is served to the end, and the next one has it from the upstream again."""
+async def test_removal_during_a_pull(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A client that is being served is served to the end; the next client has the image from the upstream."""
     image = hub.add_image("library/x", "t", some_layers(1, 6_000_000))
     layer = f"/v2/library/x/blobs/{image.layers[0]}"
     async with mirror_of(hub, tmp_path / "cache") as mirror, await Wire.open(mirror.address) as slow:
@@ -135,7 +135,7 @@ async def test_a_removal_while_it_is_pulled(hub: FakeRegistry, tmp_path: Path) -
         await mirror.landed(image.layers[0])
         slow.send("GET", layer)
         head = await slow.head()
-        await elsewhere(
+        await with_folder(
             mirror, lambda folder: list(ImageRemoval(folder, ImagePattern.parse("x:t")).carry_out())
         )
         body = await slow.reader.readexactly(int(head.headers["content-length"]))

@@ -1,4 +1,4 @@
-"""Without a network: whatever was pulled before is served, nothing is dialled, and a miss says why."""
+"""Offline: pulled images are served, no upstream is dialled, and a miss says why."""
 
 import json
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ X = "/v2/docker.io/library/x"
 
 @dataclass
 class Cached:
-    """A cache folder in which one image is whole, and the registry it came from."""
+    """A cache folder with one complete image, and the registry that the image came from."""
 
     folder: Path
     hub: FakeRegistry
@@ -41,7 +41,7 @@ async def cached(tmp_path: Path) -> AsyncIterator[Cached]:
 
 @pytest.fixture
 async def offline(cached: Cached) -> AsyncIterator[Running]:
-    """A new process on that folder, with the cable unplugged; every tag is older than fresh."""
+    """A new process on that folder, without a network; every tag is older than `fresh`."""
     config = configured(
         cached.folder, {"docker.io": cached.hub.url}, server={"offline": True}, tags={"fresh": 0}
     )
@@ -49,8 +49,8 @@ async def offline(cached: Cached) -> AsyncIterator[Running]:
         yield running
 
 
-async def test_a_whole_image(cached: Cached, offline: Running) -> None:
-    """By tag, by digest and in parts; the tag with the warning that nobody confirmed it."""
+async def test_offline_serves_a_complete_image(cached: Cached, offline: Running) -> None:
+    """Served by tag, by digest and in parts; the tag has the warning that it is not confirmed."""
     image = cached.image
     by_tag = await get(offline.address, f"{X}/manifests/t")
     assert (by_tag.body, by_tag.header("warning")[:4]) == (image.manifest_data, "110 ")
@@ -66,8 +66,8 @@ async def test_a_whole_image(cached: Cached, offline: Running) -> None:
     assert cached.hub.log == []
 
 
-async def test_listings_are_of_what_is_known(cached: Cached, offline: Running) -> None:
-    """Tags, referrers and the catalog."""
+async def test_offline_listings(cached: Cached, offline: Running) -> None:
+    """Tags, referrers and the catalog list cached content."""
     assert json.loads((await get(offline.address, f"{X}/tags/list")).body)["tags"] == ["t"]
     referrers = await get(offline.address, f"{X}/referrers/{cached.image.manifest}")
     assert (referrers.status, json.loads(referrers.body)["manifests"]) == (200, [])
@@ -87,8 +87,8 @@ async def test_listings_are_of_what_is_known(cached: Cached, offline: Running) -
         "/v2/library/never/manifests/t?ns=docker.io",
     ],
 )
-async def test_a_miss_is_not_found_and_says_why(cached: Cached, offline: Running, path: str) -> None:
-    """At once, however the client came: there is nothing to wait for."""
+async def test_offline_miss_is_not_found_and_says_why(cached: Cached, offline: Running, path: str) -> None:
+    """At once, by every way to address the content: there is nothing to wait for."""
     for method in (get, head):
         assert (await method(offline.address, path)).status == 404
     reply = await get(offline.address, path)
@@ -96,7 +96,7 @@ async def test_a_miss_is_not_found_and_says_why(cached: Cached, offline: Running
     assert cached.hub.log == []
 
 
-async def test_another_repository_has_nothing_by_the_same_digest(cached: Cached, offline: Running) -> None:
-    """Its upstream cannot be asked whether it has it, so it does not (invariant 5)."""
+async def test_offline_blob_is_not_served_without_a_link(cached: Cached, offline: Running) -> None:
+    """The upstream cannot confirm that the other repository has the blob (invariant 5)."""
     reply = await get(offline.address, f"/v2/docker.io/library/y/blobs/{cached.image.layers[0]}")
     assert (reply.status, cached.hub.log) == (404, [])

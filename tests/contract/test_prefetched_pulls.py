@@ -1,4 +1,4 @@
-"""Pulls as clients make them, of which the mirror is a step ahead."""
+"""Pulls as clients make them, with a mirror that is a step ahead."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,8 +21,8 @@ async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
         yield mirror
 
 
-async def test_dockerd_pulls_three_layers_at_a_time(fake: FakeRegistry, mirror: Running) -> None:
-    """While it waits for the first three, the next three are on their way; each is downloaded once."""
+async def test_prefetch_for_dockerd_with_three_layers_at_a_time(fake: FakeRegistry, mirror: Running) -> None:
+    """The next three layers arrive while dockerd waits for the first three; each is downloaded once."""
     images = [fake.add_image("library/x", f"t-{n}", some_layers(6, LARGE + n)) for n in range(2)]
     image = images[0]
     index = image_index([each.manifest_data for each in images])
@@ -45,8 +45,8 @@ async def test_dockerd_pulls_three_layers_at_a_time(fake: FakeRegistry, mirror: 
     assert not any(fake.requests(None, blob) for blob in images[1].blobs)
 
 
-async def test_who_pulls_it_next_finds_all_of_it_here(fake: FakeRegistry, mirror: Running) -> None:
-    """A client that left after the manifest has brought the image for everybody else."""
+async def test_prefetch_serves_the_next_client(fake: FakeRegistry, mirror: Running) -> None:
+    """A client that left after the manifest has caused the whole image to be stored for all others."""
     image = fake.add_image("library/x", "t", some_layers(4))
     await get(mirror.address, "/v2/library/x/manifests/t", ACCEPT)
     for blob in image.blobs:
