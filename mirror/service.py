@@ -171,7 +171,8 @@ class Service:
             try:
                 await self._store.run_housekeeping()
             except StoreError as error:
-                log.warning("housekeeping failed", reason=str(error))
+                if not self._store.health.faults():  # a fault has been logged, once, with what to do
+                    log.warning("housekeeping failed", reason=str(error))
             await self._look_at_room()
             await asyncio.to_thread(trim_heap)
 

@@ -124,6 +124,8 @@ class Recovery:
 
     def _test_writing(self) -> None:
         """Do each kind of write that the store does: a file with some room, and both databases."""
+        # A folder that was never made must not count as removed: making it fails with the true reason.
+        (self._path / "partial").mkdir(mode=0o700, exist_ok=True)
         try_allocate(self._path / "partial", PROBE_BYTES)
         for database in (self._blobs, self._index):
             with database.cache.transact():
