@@ -77,9 +77,9 @@ class LoginSettings(Settings):
 class AccountSettings(LoginSettings):
     """One more account at an upstream or source.
 
-    The mirror uses accounts one after another, beginning with the endpoint's own `username`. The next account is
-    used when the upstream reports that the rate limit of an account is used up, answers 429, or refuses the
-    password. A private repository stays with the account that requested it first.
+    The mirror uses accounts one after another, beginning with the endpoint's own `username`. The next account
+    is used when the upstream reports that the rate limit of an account is used up, answers 429, or refuses
+    the password. A private repository stays with the account that requested it first.
     """
 
     username: str = Field(description="Name of the account.", examples=["us"])
