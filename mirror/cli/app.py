@@ -98,9 +98,10 @@ def serve(
 
 
 def _announce(config: "Config", addresses: Sequence[str]) -> None:
-    from mirror.cli.banner import banner
+    from mirror.cli.banner import banner, room
+    from mirror.system.addresses import network_addresses
 
-    typer.echo(banner(config, addresses), err=True)
+    typer.echo(banner(config, addresses, network_addresses(), room(config)), err=True)
 
 
 app.command(help=verify.HELP, cls=Command)(verify.verify)

@@ -1,6 +1,7 @@
-"""What `serve` prints when it is ready: where it serves, and what clients put into their configuration."""
+"""The banner of `serve`: the addresses, what people type into clients, and the room that there is."""
 
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from mirror import __version__
@@ -8,52 +9,108 @@ from mirror import __version__
 if TYPE_CHECKING:
     from mirror.config.schema import Config
 
+# Hosts that mean all addresses of this machine.
+EVERY_ADDRESS = ("0.0.0.0", "[::]")  # noqa: S104  # compared, not bound
 
-def banner(config: "Config", addresses: Sequence[str]) -> str:
-    """What is served where, and what to put into Docker's configuration."""
-    address, encrypted = reachable(addresses[0]), config.server.tls_certificate is not None
-    base = f"{'https' if encrypted else 'http'}://{address}"
-    width = max(len(each.name) for each in config.upstreams)
+# Other addresses of this machine than the first ones are those of bridges for containers, mostly.
+SHOWN_ADDRESSES = 3
+
+
+def banner(config: "Config", addresses: Sequence[str], own: Sequence[str], room: str = "") -> str:
+    """Return the banner of a mirror on `addresses`.
+
+    `own` are the addresses of this machine, `room` is a line about the disk.
+    """
+    scheme = "https" if config.server.tls_certificate is not None else "http"
+    others = [each for address in addresses for each in for_others(address, own)]
+    address = (others or [reachable(addresses[0])])[0]
     lines = [
         f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",
+        *([room] if room else []),
+        "",
+        f"  on this machine:  {scheme}://{reachable(addresses[0])}",
+        *(f"  on this network:  {scheme}://{each}" for each in others),
+        "",
+        *_pulls(config, address),
+        "",
+        *_docker(address, encrypted=scheme == "https"),
+        "",
+        "containerd, Podman, k3s and others: docs/clients.md",
         "",
     ]
-    places = [base, *(f"{base}/v2/{each.name}/" for each in config.upstreams[1:])]
-    broad = max(map(len, places))
-    for upstream, place in zip(config.upstreams, places, strict=True):
-        lines.append(f"  {upstream.name:<{width}}  at {place:<{broad}}  from {upstream.url}")
-    if config.server.offline:
-        lines += ["", "Offline: none of them is asked for anything; what is not cached is not found."]
-    lines += [
-        "",
-        "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker):",
-        "",
-        *_for_docker(address, encrypted=encrypted),
-        "",
-    ]
-    if config.upstreams[0].name != "docker.io":
-        lines += ["Docker uses a mirror for docker.io only, and here the default is another upstream.", ""]
-    guarded = [each.name for each in config.upstreams if each.logins()]
-    if guarded:
-        lines += [
-            f"Note: what the accounts at {', '.join(guarded)} can read, everybody who reaches us can.",
-            "",
-        ]
-    return "\n".join(lines)
+    notes = _notes(config, open_to_network=bool(others))
+    return "\n".join([*lines, *(f"Note: {each}" for each in notes), *([""] if notes else [])])
 
 
-def _for_docker(address: str, *, encrypted: bool) -> list[str]:
-    if not encrypted:
-        return [f'  "registry-mirrors": ["http://{address}"],', f'  "insecure-registries": ["{address}"]']
+def _pulls(config: "Config", address: str) -> list[str]:
+    """Return what people type, for each upstream."""
+    commands = [f"docker pull {address}/{each.name}/..." for each in config.upstreams]
+    width = max(map(len, commands))
     return [
+        f"  {command:<{width}}  from {upstream.url}"
+        for command, upstream in zip(commands, config.upstreams, strict=True)
+    ]
+
+
+def _docker(address: str, *, encrypted: bool) -> list[str]:
+    """Return the lines for Docker's configuration."""
+    lines = [
+        "For Docker, in /etc/docker/daemon.json (then: systemctl reload docker), so that plain",
+        "`docker pull alpine` comes here too:",
+        "",
+    ]
+    if not encrypted:
+        return [
+            *lines,
+            f'  "registry-mirrors": ["http://{address}"],',
+            f'  "insecure-registries": ["{address}"]',
+        ]
+    return [
+        *lines,
         f'  "registry-mirrors": ["https://{address}"]',
         "",
-        "Use a name or an address that the certificate has. If it was signed by nobody clients know, the",
-        f"signer's certificate goes into /etc/docker/certs.d/{address}/ca.crt on each of them.",
+        "Use a name or an address that the certificate has. Clients that do not know its signer need the",
+        f"signer's certificate in /etc/docker/certs.d/{address}/ca.crt.",
     ]
+
+
+def _notes(config: "Config", *, open_to_network: bool) -> list[str]:
+    notes = []
+    if open_to_network:
+        notes.append("everybody on this network can pull through this mirror; limit that by a firewall.")
+    if config.server.offline:
+        notes.append("offline: no upstream is contacted, and what is not cached is not found.")
+    if config.upstreams[0].name != "docker.io":
+        notes.append("Docker uses a mirror for docker.io only, and here the default is another upstream.")
+    guarded = [each.name for each in config.upstreams if each.logins()]
+    if guarded:
+        notes.append(f"clients can pull whatever the accounts at {', '.join(guarded)} can read.")
+    return notes
+
+
+def room(config: "Config") -> str:
+    """Return a line about the disk: what is free, cached and allowed; "" if the cache cannot be read."""
+    from mirror.store.cache_dir import CacheDirectory
+    from mirror.store.errors import StoreError
+    from mirror.util.units import size
+
+    with suppress(StoreError, OSError), closing(CacheDirectory(config.cache.dir, config.cache)) as folder:
+        disk, allowed = folder.room(), folder.size_limit()
+        return (
+            f"{size(disk.free)} of {size(disk.total)} free, {size(disk.used)} cached, {size(allowed)} allowed"
+        )
+    return ""
 
 
 def reachable(address: str) -> str:
-    """An address to show: one that is bound to everything is reached here by the loopback one."""
+    """Return an address to use on this machine: loopback for one that means every address."""
     host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104  # compared, not bound
+    return f"127.0.0.1:{port}" if host in EVERY_ADDRESS else address
+
+
+def for_others(address: str, own: Sequence[str]) -> list[str]:
+    """Return the addresses by which other machines reach `address`; none if it is on loopback."""
+    host, _, port = address.rpartition(":")
+    if host in EVERY_ADDRESS:
+        return [f"{each}:{port}" for each in own[:SHOWN_ADDRESSES]]
+    return [] if host.startswith("127.") or host in ("localhost", "[::1]") else [address]

@@ -1,21 +1,22 @@
-"""The commands about what is cached: `ls`, `rm`, `du`, `gc`."""
+"""The commands about cached images and their room: `ls`, `rm`, `du`, `gc`."""
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mirror.cli.common import fail, opened, pattern
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
-from mirror.cli.output import json_list, moment, size, table, tell
+from mirror.cli.output import json_list, moment, table, tell
+from mirror.util.units import size
 
 if TYPE_CHECKING:
     from mirror.manage.disk_usage import RepositoryUsage
     from mirror.manage.inventory import ImageSummary
-    from mirror.manage.removal import RemovalStep
+    from mirror.manage.removal import ImageRemoval, RemovalStep
     from mirror.store.cache_dir import CacheDirectory
 
 LS_HELP = """List images: tags, and what was pulled by digest.
@@ -23,47 +24,69 @@ LS_HELP = """List images: tags, and what was pulled by digest.
 \b
     registry-mirror ls
     registry-mirror ls alpine
+    registry-mirror ls quay.io
     registry-mirror ls 'quay.io/org/*:v*' --json
 
-SIZE are the bytes that are here, SHARED those of them that other images need too. PLATFORMS are those of
-which the manifest is here. STATE says whether all of these can be served without the upstream.
+PLATFORMS are the platforms that are here, SIZE is the room that they take, SHARED the part of it that other
+images need too. An image is complete if these platforms, and all pinned ones, can be served without the
+upstream. A narrow terminal shows fewer columns. Output to a pipe is separated by tabs.
 """
 
-RM_HELP = """Remove images: tags, and all that nothing else needs.
+RM_HELP = """Remove images, and the blobs that only they need.
 
 \b
     registry-mirror rm alpine:3.19
     registry-mirror rm 'quay.io/org/*' --dry-run
+    registry-mirror rm quay.io --yes --json
 
-Names are as Docker has them: alpine is docker.io/library/alpine:latest. With a star and no tag every tag
-is meant, and what has none. A running mirror notices at once, and asks its upstream for what was removed.
+Names are as Docker has them: alpine is docker.io/library/alpine:latest. A pattern without a tag, or the name
+of a registry, means every tag and every image without one. A running mirror notices at once, and downloads
+removed images again if a client asks for them.
 """
 
-DU_HELP = """Show who uses the room: repositories, upstreams.
+DU_HELP = """Show how much room each repository and each upstream takes.
 
-SIZE are the bytes of blobs that are here, OWN those that nobody else has: what removing it would free.
+\b
+    registry-mirror du
+    registry-mirror du 'quay.io/*'
+
+SIZE counts the blobs that are here, OWN those of them that no other repository has: their room is free after
+`registry-mirror rm`.
 """
 
-GC_HELP = """Collect garbage, and what is over the quota.
+GC_HELP = """Remove garbage, and whatever exceeds the quota.
 
-Garbage are files without an entry, entries without a file, downloads that were interrupted and that nobody
-has resumed for a day, blobs that no repository has, and what is known of images that are gone. What is
-younger than an hour is left alone, so that it can be done while a mirror runs. The quota is that of the
-configuration that is given.
+\b
+    registry-mirror gc --dry-run
+    registry-mirror gc
+
+Garbage is whatever no client can ask for: files that the index does not know, index entries without a file,
+blobs of no repository, tags and links of images that are gone, and downloads that were interrupted more than
+a day ago. If the cache exceeds cache.max_size or cache.min_free after that, interrupted downloads go first,
+then the blobs that have not been used for longest. Pinned blobs stay.
+
+It may run beside a running mirror: nothing younger than an hour counts as garbage.
 """
 
-Wanted = Annotated[
+ImageOrPattern = Annotated[
     str,
     typer.Argument(
-        metavar="PATTERN", help="An image, or a pattern; no tag is every tag.", show_default=False
+        metavar="PATTERN",
+        help="An image, a pattern, or a registry. Without a tag: every tag. Default: every image.",
+        show_default=False,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Force = Annotated[bool, typer.Option("--force", help="Pinned images too; their pins stay.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be removed.", show_default=False)
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", show_default=False)]
+Force = Annotated[
+    bool, typer.Option("--force", help="Remove pinned images too; their pins stay.", show_default=False)
+]
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
     app.command("ls", cls=Command, help=LS_HELP)(list_images)
     app.command("rm", cls=Command, help=RM_HELP)(remove_images)
     app.command("du", cls=Command, help=DU_HELP)(disk_usage)
@@ -71,83 +94,116 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_images(
-    wanted: Wanted = "*", config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False
+    images: ImageOrPattern = "*",
+    config: ConfigFile = None,
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
 ) -> None:
     from mirror.manage.inventory import Inventory
 
     with opened(config, cache_dir) as (folder, settings):
-        images = pattern(wanted, settings, any_tag=True)
-        found = Inventory(folder).images(images)
+        wanted = pattern(images, settings, any_tag=True)
+        found = Inventory(folder).images(wanted)
         if as_json:
-            json_list(map(_as_json, found))
+            json_list(map(_image_json, found))
             return
         first = next(found, None)
         if first is None:
-            tell(f"Nothing here matches {images}." if wanted != "*" else "Nothing is cached yet.")
+            tell(f"No image here matches {wanted}." if images != "*" else "No image is cached yet.")
             return
-        head = ("IMAGE", "PLATFORMS", "SIZE", "SHARED", "LAST USED", "STATE")
-        table(head, map(_as_row, _with(first, found)), right=("SIZE", "SHARED"))
+        table(
+            ("IMAGE", "PLATFORMS", "SIZE", "SHARED", "LAST USED", "STATE"),
+            map(_image_row, chain([first], found)),
+            right=("SIZE", "SHARED"),
+            optional=("SHARED", "PLATFORMS", "LAST USED"),
+        )
 
 
 def remove_images(
-    wanted: Annotated[str, typer.Argument(metavar="PATTERN", help="An image, or a pattern of images.")],
+    images: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="An image, a pattern of images, or a registry.")
+    ],
     yes: Yes = False,
     dry_run: DryRun = False,
     force: Force = False,
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
+    as_json: AsJson = False,
 ) -> None:
     from mirror.manage.removal import ImageRemoval
 
     with opened(config, cache_dir) as (folder, settings):
-        images = pattern(wanted, settings)
+        wanted = pattern(images, settings)
+
+        def removal() -> "ImageRemoval":
+            return ImageRemoval(folder, wanted, forced=force)
+
+        if as_json:
+            if not dry_run and not yes:
+                fail("nothing was removed: --json does not ask, so add --yes or --dry-run", 2)
+            _print_removal(removal().steps() if dry_run else removal().carry_out(), dry_run=dry_run)
+            return
         if dry_run or not yes:
-            _summarise("would remove", ImageRemoval(folder, images, forced=force).steps())
+            _summarise("would remove", removal().steps())
             if dry_run:
                 return
             _confirm()
-        _summarise("removed", ImageRemoval(folder, images, forced=force).carry_out())
+        _summarise("removed", removal().carry_out())
 
 
-def disk_usage(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
+def disk_usage(
+    images: ImageOrPattern = "*",
+    config: ConfigFile = None,
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+) -> None:
     from mirror.manage.disk_usage import DiskUsage
 
-    with opened(config, cache_dir) as (folder, _):
-        total, room = _totals(folder), DiskUsage(folder)
+    with opened(config, cache_dir) as (folder, settings):
+        usage, everything = DiskUsage(folder), images == "*"
+        found = usage.all() if everything else usage.matching(pattern(images, settings, any_tag=True))
+        total = _totals(folder)
         if as_json:
-            typer.echo(json.dumps({**total, "shares": [_share(each) for each in room.all()]}, indent=2))
+            typer.echo(json.dumps({**total, "shares": [_usage_json(each) for each in found]}, indent=2))
             return
-        rows = map(_share_row, room.all())
+        rows = [_usage_row(each) for each in found]
+        if not rows and not everything:
+            tell(f"No repository here matches {images}.")
+            return
         table(("NAME", "SIZE", "OWN", "SHARED", "BLOBS"), rows, right=("SIZE", "OWN", "SHARED", "BLOBS"))
         tell(
             f"{size(total['blobs'])} in {total['count']} blobs; {size(total['downloads'])} in running and "
             f"interrupted downloads; {size(total['pinned'])} pinned; {size(total['allowed'])} allowed."
         )
+        if shortage := folder.shortage():
+            tell(f"Note: {shortage}")
 
 
 def collect_garbage(
     dry_run: DryRun = False, config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False
 ) -> None:
-    from mirror.manage.garbage_collector import GarbageCollector
+    from mirror.manage.garbage_collector import GarbageCollector, count_by_kind
 
     with opened(config, cache_dir) as (folder, _):
-        counts: Counter[str] = Counter()
-        freed: Counter[str] = Counter()
-        for each in GarbageCollector(folder, dry_run=dry_run).items():
-            counts[each.kind] += 1
-            freed[each.kind] += each.size
+        collector = GarbageCollector(folder, dry_run=dry_run)
+        counts, freed = count_by_kind(collector.items())
+        foreign = [str(path) for path in collector.foreign()]
         if as_json:
             kinds = {kind: {"count": counts[kind], "size": freed[kind]} for kind in counts}
-            typer.echo(json.dumps({"dry_run": dry_run, "removed": kinds}, indent=2))
+            typer.echo(json.dumps({"dry_run": dry_run, "removed": kinds, "foreign": foreign}, indent=2))
             return
-        rows = ((kind, str(counts[kind]), size(freed[kind])) for kind in counts)
         if counts:
+            rows = [(kind, str(counts[kind]), size(freed[kind])) for kind in counts]
             table(("WHAT", "COUNT", "SIZE"), rows, right=("COUNT", "SIZE"))
         done = "would be freed" if dry_run else "freed"
         tell(f"{size(freed.total())} {done}." if counts else "There is no garbage.")
+        for path in foreign:
+            tell(f"Not part of the cache, and not touched: {path}")
+        if not dry_run and (excess := folder.excess()) > 0:
+            tell(f"Still {size(excess)} over the quota: pinned, being read, or being downloaded.")
 
 
-def _as_json(image: "ImageSummary") -> dict[str, Any]:
+def _image_json(image: "ImageSummary") -> dict[str, Any]:
     return {
         "image": image.reference,
         "upstream": image.repository.upstream,
@@ -158,40 +214,48 @@ def _as_json(image: "ImageSummary") -> dict[str, Any]:
         "size": image.size,
         "shared": image.shared,
         "last_used": image.last_used,
-        "complete": not image.missing,
+        "complete": image.complete,
         "missing": list(image.missing),
+        "missing_platforms": list(image.missing_platforms),
         "pinned": image.pinned,
     }
 
 
-def _as_row(image: "ImageSummary") -> tuple[str, ...]:
-    state = f"{len(image.missing)} missing" if image.missing else "complete"
+def _image_row(image: "ImageSummary") -> tuple[str, ...]:
     return (
         image.reference,
         ", ".join(image.platforms) or "-",
         size(image.size),
         size(image.shared),
         moment(image.last_used),
-        state + (", pinned" if image.pinned else ""),
+        ", ".join(_states(image)),
     )
 
 
-def _with(first: "ImageSummary", others: "Iterable[ImageSummary]") -> "Iterator[ImageSummary]":
-    yield first
-    yield from others
+def _states(image: "ImageSummary") -> Iterable[str]:
+    if image.missing:
+        yield f"{len(image.missing)} missing"
+    if len(image.missing_platforms) > 2:
+        yield f"{len(image.missing_platforms)} platforms missing"
+    elif image.missing_platforms:
+        yield f"{' and '.join(image.missing_platforms)} missing"
+    if image.complete:
+        yield "complete"
+    if image.pinned:
+        yield "pinned"
 
 
-def _summarise(doing: str, steps: "Iterable[RemovalStep]") -> None:
-    """Say what goes, and what does not. Ends with 1 where nothing matches, or something pinned is refused."""
+def _summarise(action: str, steps: "Iterable[RemovalStep]") -> None:
+    """Print what is removed and what is not. End with 1 if nothing matches, or only pinned images do."""
     freed, images, pinned = 0, 0, 0
     for step in steps:
         for name in step.images:
-            typer.echo(f"{doing} {name}")
+            typer.echo(f"{action} {name}")
         for name in step.pinned:
             tell(f"pinned, stays: {name}")
         freed, images, pinned = freed + step.freed, images + len(step.images), pinned + len(step.pinned)
     if not images and not pinned:
-        fail("nothing here matches; what there is: registry-mirror ls", 1)
+        fail("nothing here matches; the images there are: registry-mirror ls", 1)
     if images:
         tell(f"{images} image{'s' if images > 1 else ''}, {size(freed)} that nothing else needs.")
     if pinned:
@@ -201,6 +265,19 @@ def _summarise(doing: str, steps: "Iterable[RemovalStep]") -> None:
         tell(f"Pinned images are not removed: {advice}.")
 
 
+def _print_removal(steps: "Iterable[RemovalStep]", *, dry_run: bool) -> None:
+    """Print the removals as JSON. End with 1 as `_summarise` does."""
+    done = list(steps)
+    removed = [name for step in done for name in step.images]
+    pinned = [name for step in done for name in step.pinned]
+    freed = sum(step.freed for step in done)
+    typer.echo(
+        json.dumps({"dry_run": dry_run, "removed": removed, "pinned": pinned, "freed": freed}, indent=2)
+    )
+    if not removed:
+        raise typer.Exit(1)
+
+
 def _confirm() -> None:
     if not sys.stdin.isatty():
         fail("nothing was removed: add --yes to remove it", 1)
@@ -208,20 +285,20 @@ def _confirm() -> None:
         fail("nothing was removed", 1)
 
 
-def _share(share: "RepositoryUsage") -> dict[str, object]:
-    kind = "upstream" if share.is_upstream else "repository"
+def _usage_json(usage: "RepositoryUsage") -> dict[str, object]:
+    kind = "upstream" if usage.is_upstream else "repository"
     return {
-        kind: share.name,
-        "size": share.size,
-        "own": share.own,
-        "shared": share.shared,
-        "blobs": share.blobs,
+        kind: usage.name,
+        "size": usage.size,
+        "own": usage.own,
+        "shared": usage.shared,
+        "blobs": usage.blobs,
     }
 
 
-def _share_row(share: "RepositoryUsage") -> tuple[str, ...]:
-    name = f"{share.name}/*" if share.is_upstream else share.name
-    return name, size(share.size), size(share.own), size(share.shared), str(share.blobs)
+def _usage_row(usage: "RepositoryUsage") -> tuple[str, ...]:
+    name = f"{usage.name}/*" if usage.is_upstream else usage.name
+    return name, size(usage.size), size(usage.own), size(usage.shared), str(usage.blobs)
 
 
 def _totals(folder: "CacheDirectory") -> dict[str, int]:

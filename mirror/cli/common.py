@@ -91,10 +91,14 @@ def _owner(path: Path) -> str:
 
 
 def pattern(text: str, config: "Config", *, any_tag: bool = False) -> "ImagePattern":
-    """Return the images that `text` means; the command ends with 2 if it can mean none."""
+    """Return the images that `text` means; the command ends with 2 if it can mean none.
+
+    The name of a registry means all its images.
+    """
     from mirror.oci.image_pattern import ImagePattern
 
+    names = config.names().names
     try:
-        return ImagePattern.parse(text, config.names().names, any_tag=any_tag)
+        return ImagePattern.parse(f"{text}/*" if text in names else text, names, any_tag=any_tag)
     except ValueError as error:
         fail(str(error), 2)

@@ -1,14 +1,13 @@
 """What commands print: bytes and times in units, tables for people and for programs, JSON."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import typer
-
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 # Units of elapsed time: seconds in each, and its name.
 ELAPSED = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
@@ -17,16 +16,6 @@ ELAPSED = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
 def tell(message: str) -> None:
     """Print to standard error: for people, beside what programs may read."""
     typer.echo(message, err=True)
-
-
-def size(count: int) -> str:
-    """Return bytes in units of 1024, with three digits."""
-    value, unit = float(count), UNITS[0]
-    for unit in UNITS:
-        if value < 999.5 or unit == UNITS[-1]:
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"
 
 
 def moment(seconds: float | None) -> str:
@@ -47,27 +36,39 @@ def ago(seconds: float) -> str:
     return "just now"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print columns on a terminal, those in `right` flush right; else lines of values separated by tabs."""
-    if not sys.stdout.isatty():
-        for row in chain((head,), rows):
-            typer.echo("\t".join(row))
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Sequence[str] = (),
+    optional: Sequence[str] = (),
+) -> None:
+    """Print columns on a terminal, those in `right` flush right; else lines of values separated by tabs.
+
+    On a narrow terminal the columns in `optional` are left out, the first one first, until a line fits. No
+    value is wrapped or shortened: people copy names.
+    """
+    if sys.stdout.isatty():
+        _columns(dict(zip(head, zip(*rows, strict=True), strict=True)), right, optional)
         return
-    _columns(head, list(rows), right)
+    for row in chain((head,), rows):
+        typer.echo("\t".join(row))
 
 
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+def _columns(columns: dict[str, tuple[str, ...]], right: Sequence[str], optional: Sequence[str]) -> None:
+    widths = {name: max(map(len, (name, *values))) for name, values in columns.items()}
+    for name in optional:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
+            del widths[name]
 
     def line(row: Sequence[str]) -> str:
-        cells = (
-            value.rjust(width) if name in right else value.ljust(width)
-            for name, value, width in zip(head, row, widths, strict=True)
+        cells = zip(widths, row, strict=True)
+        padded = (
+            text.rjust(widths[name]) if name in right else text.ljust(widths[name]) for name, text in cells
         )
-        return "  ".join(cells).rstrip()
+        return "  ".join(padded).rstrip()
 
-    typer.secho(line(head), bold=True)
-    for row in rows:
+    typer.secho(line([*widths]), bold=True)
+    for row in zip(*(columns[name] for name in widths), strict=True):
         typer.echo(line(row))
 
 

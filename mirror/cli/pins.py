@@ -1,13 +1,16 @@
 """The commands about pins: `pin`, `unpin`, `pins`."""
 
+import shlex
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mirror.cli.banner import reachable
 from mirror.cli.common import fail, opened, pattern
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
-from mirror.cli.output import json_list, moment, size, table, tell
+from mirror.cli.output import json_list, moment, table, tell
+from mirror.util.units import size
 
 if TYPE_CHECKING:
     from mirror.config.schema import Config
@@ -16,44 +19,59 @@ if TYPE_CHECKING:
     from mirror.store.errors import PinTooLarge
     from mirror.store.pins.pin_file import Pinned
 
-PIN_HELP = """Keep images, whatever the quota and their age.
+PIN_HELP = """Keep images, whatever the quota and however long nobody has used them.
 
 \b
     registry-mirror pin alpine:3.20
     registry-mirror pin ghcr.io/org/app@sha256:...
     registry-mirror pin 'quay.io/org/*:v*' --platform linux/amd64 --platform linux/arm64
 
-Names are as Docker has them: alpine is docker.io/library/alpine:latest. With a star and no tag every tag
-is meant, and a star matches slashes too.
+Names are as Docker has them: alpine is docker.io/library/alpine:latest. A pattern with a star and without a
+tag means every tag; a star matches slashes too.
 
-All that an image is made of stays, and its signatures, attestations and SBOMs with it; what matches and is
-pulled later is pinned as it comes. A pin follows its tag: what the tag pointed to before it moved is not
-pinned any more, unless by its digest. Pinning downloads nothing: pull the image through the mirror.
+All parts of an image are kept, with its signatures, attestations and SBOMs. Images that match and are pulled
+later are pinned as they come. A pin of a tag follows the tag: when the tag moves, the image that it pointed
+to before is not pinned any more.
 
-Pins of the configuration (cache.pins) are listed by `registry-mirror pins` too.
+A pin downloads nothing: pull the image through the mirror. `registry-mirror pins` lists all pins, those of
+the configuration (cache.pins) too.
 """
 
-UNPIN_HELP = """Keep images no longer than others; nothing is removed.
+UNPIN_HELP = """Pin images no longer. Nothing is removed: eviction may do that later.
 
 \b
     registry-mirror unpin alpine:3.20
+    registry-mirror unpin 'quay.io/org/*:v*'
 
-PATTERN is that of the pin, as `registry-mirror pins` shows it or as it was given.
+PATTERN is the pattern of a pin, as it was given or as `registry-mirror pins` shows it.
+"""
+
+PINS_HELP = """List the pins, what each of them keeps, and how much of that is here.
+
+\b
+    registry-mirror pins
+    registry-mirror pins --json
+
+SIZE is the size of all that a pin keeps, as far as it is known, HERE the part of it that is downloaded.
 """
 
 Platforms = Annotated[
     list[str] | None,
     typer.Option(
-        "--platform", metavar="OS/ARCH", help="Of several platforms keep only this; repeatable. Else all."
+        "--platform",
+        metavar="OS/ARCH",
+        help="Keep only this platform of several, for instance linux/amd64; repeatable. Default: all.",
+        show_default=False,
     ),
 ]
-Pattern = Annotated[str, typer.Argument(metavar="PATTERN")]
+Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="The pattern of a pin.")]
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
     app.command(cls=Command, help=PIN_HELP)(pin)
     app.command(cls=Command, help=UNPIN_HELP)(unpin)
-    app.command(cls=Command)(pins)
+    app.command(cls=Command, help=PINS_HELP)(pins)
 
 
 def pin(
@@ -77,9 +95,27 @@ def pin(
             typer.echo(f"pinned {wanted}: nothing of it is here yet, it is kept once it is pulled")
             return
         typer.echo(f"pinned {wanted}: {size(kept)}")
-        missing = kept - _sizes(folder, wanted)[1]
-        if missing:
-            tell(f"{size(missing)} of it are not here: pull it through the mirror to have all of it.")
+        _tell_missing(folder, wanted, settings)
+
+
+def _tell_missing(folder: "CacheDirectory", pin: "Pin", settings: "Config") -> None:
+    """Say what the pin keeps and is not here, and by which commands it comes."""
+    from mirror.manage.inventory import Inventory
+
+    images = list(Inventory(folder).images(pin.images))
+    platforms = [(image, name) for image in images for name in image.missing_platforms]
+    if not platforms:
+        kept, here = _sizes(folder, pin)
+        if kept > here:
+            tell(f"{size(kept - here)} of it are not here: pull it through the mirror to have all of it.")
+        return
+    address = reachable(settings.server.listen[0])
+    for image, name in platforms:
+        tell(f"{name} is not here: docker pull --platform {name} {address}/{image.reference}")
+    here_names = dict.fromkeys(name for image in images for name in image.platforms)
+    if here_names:
+        options = " ".join(f"--platform {name}" for name in here_names)
+        tell(f"To pin only what is here: registry-mirror pin {shlex.quote(str(pin.images))} {options}")
 
 
 def unpin(reference: Pattern, config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
@@ -90,11 +126,10 @@ def unpin(reference: Pattern, config: ConfigFile = None, cache_dir: CacheDir = N
         elif any(each.pin.images == images for each in folder.pins.all()):
             fail(f"{images} is pinned by the configuration: take it out of cache.pins, and restart", 1)
         else:
-            fail(f"there is no pin {images}; those there are: registry-mirror pins", 1)
+            fail(f"there is no pin {images}; the pins there are: registry-mirror pins", 1)
 
 
 def pins(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
-    """List pins: what each keeps, and how much of that is here."""
     with opened(config, cache_dir) as (folder, _):
         listed = folder.pins.all()
         if as_json:
@@ -117,7 +152,7 @@ def _pin(reference: str, platforms: list[str], config: "Config") -> "Pin":
 
 
 def _sizes(folder: "CacheDirectory", pin: "Pin") -> tuple[int, int]:
-    """Bytes of all that it keeps, as far as that is known, and of what of it is here."""
+    """Return the bytes of all that a pin keeps, as far as they are known, and of its part that is here."""
     kept = folder.pins.closure([pin])
     return sum(kept.values()), sum(count for count, _ in folder.blobs.sizes_and_last_use(kept).values())
 
@@ -146,7 +181,7 @@ def _as_row(pinned: "Pinned", kept: int, here: int) -> tuple[str, ...]:
 
 
 def note_excess(config: "Config") -> None:
-    """Say whether pins need more than there is room for: a mirror bears that, and `pin` would refuse it."""
+    """Say so if pins need more room than there is: a mirror works nevertheless, but `pin` would refuse."""
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError, translated
 
@@ -154,13 +189,13 @@ def note_excess(config: "Config") -> None:
         if not config.cache.pins or not (config.cache.dir / "books").is_dir():
             return
         with closing(CacheDirectory(config.cache.dir, config.cache)) as folder:
-            commanded = (each.pin for each in folder.pins.all() if not each.configured)
-            kept = sum(folder.pins.closure([*config.pins(), *commanded]).values())
+            by_command = (each.pin for each in folder.pins.all() if not each.configured)
+            kept = sum(folder.pins.closure([*config.pins(), *by_command]).values())
             allowed = folder.size_limit()
         if kept > allowed:
             tell(
-                f"Note: pins need {size(kept)}, and {size(allowed)} are allowed. The mirror keeps them all "
-                "the same, and hardly anything else.\n"
+                f"Note: pins need {size(kept)}, and {size(allowed)} are allowed. The mirror keeps them "
+                "nevertheless, and hardly anything else.\n"
                 "Raise cache.max_size (or lower cache.min_free), or take something out of cache.pins."
             )
 

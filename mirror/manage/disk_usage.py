@@ -1,4 +1,4 @@
-"""Who uses how much of the disk: each repository, and each upstream."""
+"""Disk usage: bytes of each repository and each upstream."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,11 @@ from mirror.store.metadata.refcount import ReferenceCounts
 
 @dataclass(slots=True)
 class RepositoryUsage:
-    """`size`: bytes of blobs here, each once; `own`: those that nobody else has, and would be freed."""
+    """The blobs of a repository that are here.
+
+    `size`: their bytes, each blob counted once. `own`: bytes of blobs that no other repository has, which a
+    removal of the repository would free.
+    """
 
     name: str
     size: int = 0
@@ -22,13 +26,16 @@ class RepositoryUsage:
 
     @property
     def is_upstream(self) -> bool:
+        """Whether these are the blobs of a whole upstream."""
         return False
 
     @property
     def shared(self) -> int:
+        """Bytes of blobs that others have too."""
         return self.size - self.own
 
     def add(self, size: int, *, own: bool) -> None:
+        """Count one blob."""
         self.size += size
         self.own += size if own else 0
         self.blobs += 1
@@ -40,37 +47,44 @@ class UpstreamUsage(RepositoryUsage):
 
     @property
     def is_upstream(self) -> bool:
+        """Whether these are the blobs of a whole upstream."""
         return True
 
 
 class DiskUsage:
-    """For one thread."""
+    """The usage of one cache folder. For one thread."""
 
     def __init__(self, folder: CacheDirectory) -> None:
         self._folder = folder
         self._usage = ReferenceCounts(folder.index, memoise=True)
 
     def all(self) -> Iterator[RepositoryUsage]:
-        """Each repository in order, and behind those of an upstream the upstream itself."""
+        """Yield each repository in order, and after the repositories of an upstream the upstream itself."""
         upstream: UpstreamUsage | None = None
         for repository in repositories(self._folder.index, ImagePattern("*")):
             if upstream is not None and upstream.name != repository.upstream:
                 yield upstream
                 upstream = None
             upstream = upstream or UpstreamUsage(repository.upstream)
-            yield self._of(repository, upstream)
+            yield self._repository(repository, upstream)
         if upstream is not None:
             yield upstream
 
-    def _of(self, repository: Repository, upstream: UpstreamUsage) -> RepositoryUsage:
-        share, after = RepositoryUsage(str(repository)), ""
+    def matching(self, wanted: ImagePattern) -> Iterator[RepositoryUsage]:
+        """Yield each repository that has the name of `wanted`; no upstream, since some of it is left out."""
+        for repository in repositories(self._folder.index, wanted):
+            yield self._repository(repository, UpstreamUsage(repository.upstream))
+
+    def _repository(self, repository: Repository, upstream: UpstreamUsage) -> RepositoryUsage:
+        """Return the usage of a repository, and add its blobs to the usage of its upstream."""
+        usage, after = RepositoryUsage(str(repository)), ""
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
             here = self._folder.blobs.sizes_and_last_use(str(digest) for digest, _, _ in links)
             for digest, uses in self._usage.uses(here).items():
                 size = here[digest][0]
-                share.add(size, own=sum(use.links for use in uses) == 1)
-                # A blob that several repositories of an upstream have counts there once: with the first.
+                usage.add(size, own=sum(use.links for use in uses) == 1)
+                # A blob of several repositories of one upstream counts once there: with the first.
                 if any(use.first_repository == str(repository) for use in uses):
                     upstream.add(size, own=len(uses) == 1)
-        return share
+        return usage

@@ -1,6 +1,6 @@
-"""What is here, by image: tags, and manifests known by their digest only, each with all it is made of.
+"""The inventory: the images of a cache folder, by tag or by digest, each with all its parts.
 
-Synchronous, and one repository at a time: however many there are, no more than one is in memory.
+Synchronous. No more than one repository is in memory at a time.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import ImagePattern
+from mirror.oci.image_pattern import ImagePattern, on_platform
 from mirror.oci.manifest import platform_of
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
@@ -18,8 +18,9 @@ from mirror.store.metadata.closure import Closures, Part, digest_or_none
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories, tags
 from mirror.store.metadata.refcount import ReferenceCounts
+from mirror.store.pins.pin_file import Pinned
 
-# Tags that are made of a digest: what they point to belongs to the image with that digest, if that is here.
+# Tags that are made of a digest name signatures and the like: they belong to the image with that digest.
 REFERRING = re.compile(r"(sha256|sha512)-[0-9a-f]{64}(\.[a-z]+)?")
 
 EVERY_TAG = ImagePattern("*")
@@ -27,7 +28,7 @@ EVERY_TAG = ImagePattern("*")
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image of some repository; `tag` is "" for none. `parts` are all it is made of, the root first."""
+    """An image of some repository: its tag ("" for none) and all its parts, the root first."""
 
     tag: str
     parts: tuple[Part, ...]
@@ -39,10 +40,11 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageSummary:
-    """What is told of an image. `size` are the bytes that are here, `shared` those that others need too.
+    """An image as `ls` shows it.
 
-    `missing`: what would have to be downloaded for the platforms that are here; `last_used` in seconds since
-    the epoch, None when nothing of it is here.
+    `size`: bytes that are here; `shared`: those of them that other images need too. `missing`: digests that
+    would have to be downloaded for the platforms that are here. `last_used`: seconds since the epoch, None if
+    no manifest of the image is here. `missing_platforms`: platforms that are pinned, and not here.
     """
 
     repository: Repository
@@ -54,14 +56,21 @@ class ImageSummary:
     last_used: float | None
     missing: tuple[str, ...]
     pinned: bool
+    missing_platforms: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the image, with all platforms that are here or pinned, can be served offline."""
+        return not self.missing and not self.missing_platforms
 
     @property
     def reference(self) -> str:
+        """The full name, with tag or digest."""
         return f"{self.repository}:{self.tag}" if self.tag else f"{self.repository}@{self.digest}"
 
 
 class Inventory:
-    """For one thread."""
+    """The images of one cache folder. For one thread."""
 
     def __init__(self, folder: CacheDirectory) -> None:
         self._folder = folder
@@ -69,7 +78,7 @@ class Inventory:
         self._usage = ReferenceCounts(folder.index, memoise=True)
 
     def images(self, wanted: ImagePattern) -> Iterator[ImageSummary]:
-        """Those that match, by repository and tag."""
+        """Yield the images that match, by repository and tag."""
         for repository in repositories(self._folder.index, wanted):
             found = self.of(repository)
             needed = Counter(part.digest for each in found for part in each.parts)
@@ -78,24 +87,24 @@ class Inventory:
                     yield self._described(repository, each, needed)
 
     def of(self, repository: Repository) -> list[StoredImage]:
-        """All images of a repository.
+        """Return all images of a repository.
 
-        1. every tag, but for those of signatures and the like
-        2. of these, those whose image is not here
-        3. manifests that are here, and lead from none of the above, nor from another of them
+        1. each tag, except the tags of signatures and the like
+        2. each signature whose image is not here
+        3. each manifest without a tag that no image of 1, 2 or 3 contains
         """
-        # What its manifests name is asked for more than once, and remembered for as long.
+        # Manifests are parsed once for each repository, although they are asked for more often.
         self._closures = Closures(self._folder.index, self._folder.read, {})
         found: list[tuple[str, Part]] = []
-        about: list[tuple[str, Part]] = []
+        signatures: list[tuple[str, Part]] = []
         for tag, entry in tags(self._folder.index, repository, EVERY_TAG):
             if (digest := digest_or_none(entry.digest)) is None:
                 continue
             root = Part(digest, entry.size, True)
-            (about if REFERRING.fullmatch(tag) else found).append((tag, root))
+            (signatures if REFERRING.fullmatch(tag) else found).append((tag, root))
         walked = [self._walk(repository, tag, root) for tag, root in found]
         seen = _manifests(walked)
-        walked += [self._walk(repository, tag, root) for tag, root in about if root.digest not in seen]
+        walked += [self._walk(repository, tag, root) for tag, root in signatures if root.digest not in seen]
         return walked + self._untagged(repository, _manifests(walked))
 
     def _walk(self, repository: Repository, tag: str, root: Part) -> StoredImage:
@@ -107,7 +116,7 @@ class Inventory:
         return [each for each in walked if each.root not in below]
 
     def _manifests(self, repository: Repository, seen: set[Digest]) -> Iterator[Part]:
-        """Manifests of the repository that are here and not among `seen`."""
+        """Yield the manifests of the repository that are here and not among `seen`."""
         after = ""
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
@@ -129,6 +138,7 @@ class Inventory:
         )
         own = [part for part in found.parts if not part.is_referrer]
         used = [here[str(part.digest)][1] for part in own if part.is_manifest and str(part.digest) in here]
+        pins = self._folder.pins.matching(repository, found.tag, str(found.root))
         return ImageSummary(
             repository,
             found.tag,
@@ -138,20 +148,38 @@ class Inventory:
             shared=shared,
             last_used=max(used, default=None),
             missing=self._missing(found, here),
-            pinned=bool(self._folder.pins.matching(repository, found.tag, str(found.root))),
+            pinned=bool(pins),
+            missing_platforms=self._missing_platforms(found, here, pins),
         )
 
     def _platforms(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
-        """Those whose manifest is here; of an image without an index, what its config says."""
-        named = self._closures.children(found.root)
-        entries = [part for part in named if part.is_manifest and not part.is_referrer]
-        if not entries and named:
-            platform = self._of_config(named[0].digest)
+        """Return the platforms whose manifest is here; for an image without an index, that of its config."""
+        children = self._closures.children(found.root)
+        entries = [part for part in children if part.is_manifest and not part.is_referrer]
+        if not entries and children:
+            platform = self._config_platform(children[0].digest)
             return () if platform is None else (platform,)
         listed = (part.platform for part in entries if str(part.digest) in here)
         return tuple(dict.fromkeys(each for each in listed if each is not None))
 
-    def _of_config(self, digest: Digest) -> str | None:
+    def _missing_platforms(
+        self, found: StoredImage, here: dict[str, tuple[int, float]], pins: list[Pinned]
+    ) -> tuple[str, ...]:
+        """Return the platforms of an index that are pinned, and whose manifest is not here."""
+        missing = (
+            part.platform
+            for part in self._closures.children(found.root)
+            if part.is_manifest and not part.is_referrer and str(part.digest) not in here
+        )
+        return tuple(
+            platform
+            for platform in dict.fromkeys(missing)
+            if platform is not None
+            and not platform.startswith("unknown/")  # attestations, which are for no machine
+            and any(on_platform(platform, each.pin.platforms) for each in pins)
+        )
+
+    def _config_platform(self, digest: Digest) -> str | None:
         data = self._folder.read(digest, SMALL_BYTES)
         try:
             return None if data is None else platform_of(json.loads(data))
@@ -159,15 +187,15 @@ class Inventory:
             return None
 
     def _missing(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
-        """The root, blobs of manifests that are here, and, with no platform at all, their manifests."""
+        """Return the missing parts: the root and blobs; manifests only if there is not one platform here."""
         own = [part for part in found.parts if not part.is_referrer]
-        lacking = [part for part in own if str(part.digest) not in here]
+        missing = [part for part in own if str(part.digest) not in here]
         entries = [part for part in own[1:] if part.is_manifest]
-        nothing = bool(entries) and all(part in lacking for part in entries)
+        no_platform = bool(entries) and all(part in missing for part in entries)
         return tuple(
             str(part.digest)
-            for part in lacking
-            if nothing or not part.is_manifest or part.digest == found.root
+            for part in missing
+            if no_platform or not part.is_manifest or part.digest == found.root
         )
 
 

@@ -1,4 +1,4 @@
-"""Removing images: their tag entries, the links to what only they need, the blobs that nothing else needs."""
+"""Removal of images: their tag entries, the links that only they need, the blobs that nothing else needs."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from mirror.store.metadata.refcount import ReferenceCounts
 
 @dataclass(frozen=True, slots=True)
 class RemovalStep:
-    """What goes of one repository. `images` and `pinned` (which stay) as references, `freed` in bytes."""
+    """The removals from one repository. `pinned` images match too, and stay. `freed`: bytes."""
 
     repository: Repository
     images: tuple[str, ...]
@@ -28,7 +28,7 @@ class RemovalStep:
 
 
 class ImageRemoval:
-    """Of the images that match; pinned ones only when `forced`."""
+    """Removal of the images that match; of pinned ones only if `forced`."""
 
     def __init__(self, folder: CacheDirectory, wanted: ImagePattern, *, forced: bool = False) -> None:
         self._folder = folder
@@ -37,36 +37,39 @@ class ImageRemoval:
         self._inventory = Inventory(folder)
         self._usage = ReferenceCounts(folder.index)
         self._closures = Closures(folder.index, folder.read)
-        self._given_up: Counter[str] = Counter()
+        self._dropped_links: Counter[str] = Counter()
 
     def steps(self) -> Iterator[RemovalStep]:
-        """One for each repository with an image that matches; nothing is changed."""
+        """Yield a step for each repository with an image that matches. Nothing is changed."""
         for repository in repositories(self._folder.index, self._wanted):
             found = self._inventory.of(repository)
             chosen = [each for each in found if self._matches(repository, each)]
             if chosen:
                 pinned = [] if self._forced else [each for each in chosen if self._pinned(repository, each)]
-                goes = [each for each in chosen if each not in pinned]
-                yield self._step(repository, goes, pinned, [each for each in found if each not in goes])
+                removed = [each for each in chosen if each not in pinned]
+                yield self._step(repository, removed, pinned, [each for each in found if each not in removed])
 
     def carry_out(self) -> Iterator[RemovalStep]:
-        """The same, done. Links before blobs, so that no repository has what is not here any more."""
+        """Remove, and yield each step once it is done.
+
+        Links go before blobs, so that no repository ever has a link to a blob that is gone.
+        """
         steps = self.steps()
         while True:
-            # A repository at a time, so that a running mirror does not wait long for its next eviction.
+            # One repository at a time: a running mirror must not wait long for its next eviction.
             with self._folder.eviction_lock():
                 step = next(steps, None)
                 if step is None:
                     return
                 self._remove(step)
-                self._given_up.clear()  # what is gone is not counted any more
+                self._dropped_links.clear()  # the index does not count them any more
             yield step
 
     def _remove(self, step: RemovalStep) -> None:
         try:
             self._folder.index.drop(step.repository, step.tags, step.links)
         finally:
-            # However far it came, what is in memory of it ends.
+            # However far it came, no process may serve the images from memory any more.
             self._folder.epoch.note_removal()
             self._folder.epoch.note_pin_change()
         for digest in step.blobs:
@@ -75,13 +78,13 @@ class ImageRemoval:
     def _step(
         self,
         repository: Repository,
-        goes: list[StoredImage],
+        removed: list[StoredImage],
         pinned: list[StoredImage],
-        stays: list[StoredImage],
+        others: list[StoredImage],
     ) -> RemovalStep:
-        needed = {part.digest for each in stays for part in each.parts}
-        parts = {part.digest: part for each in goes for part in each.parts if part.digest not in needed}
-        about = [
+        needed = {part.digest for each in others for part in each.parts}
+        parts = {part.digest: part for each in removed for part in each.parts if part.digest not in needed}
+        signatures = [
             tag
             for part in parts.values()
             if part.is_manifest
@@ -90,28 +93,31 @@ class ImageRemoval:
         blobs, freed = self._freed(repository, list(parts))
         return RemovalStep(
             repository,
-            images=tuple(_reference(repository, each) for each in goes),
+            images=tuple(_reference(repository, each) for each in removed),
             pinned=tuple(_reference(repository, each) for each in pinned),
-            tags=tuple(dict.fromkeys([*(each.tag for each in goes if each.tag), *about])),
+            tags=tuple(dict.fromkeys([*(each.tag for each in removed if each.tag), *signatures])),
             links=tuple(parts),
             blobs=blobs,
             freed=freed,
         )
 
     def _freed(self, repository: Repository, digests: list[Digest]) -> tuple[tuple[Digest, ...], int]:
-        """Which of them are here, and linked by none but this repository and those that went before.
+        """Return the blobs that no other repository links, and their bytes.
 
-        Nor pinned: a link that could not be written, when the disk was full, must not cost what was promised.
+        Links of repositories that were removed earlier in this run do not count. Pinned blobs stay even
+        without a link: the link may be missing only because the disk was full.
         """
         index = self._folder.index
         here = self._folder.blobs.sizes_and_last_use(map(str, digests))
         links = self._usage.links(here)
-        self._given_up.update(text for text in here if index.link(repository, Digest.parse(text)))
-        kept: Mapping[str, int] = {} if self._forced else self._folder.pins.pinned_sizes()
-        gone = [text for text in here if links.get(text, 0) <= self._given_up[text] and text not in kept]
-        for text in gone:
-            del self._given_up[text]
-        return tuple(map(Digest.parse, gone)), sum(here[text][0] for text in gone)
+        self._dropped_links.update(text for text in here if index.link(repository, Digest.parse(text)))
+        pinned: Mapping[str, int] = {} if self._forced else self._folder.pins.pinned_sizes()
+        freed = [
+            text for text in here if links.get(text, 0) <= self._dropped_links[text] and text not in pinned
+        ]
+        for text in freed:
+            del self._dropped_links[text]
+        return tuple(map(Digest.parse, freed)), sum(here[text][0] for text in freed)
 
     def _matches(self, repository: Repository, found: StoredImage) -> bool:
         return self._wanted.match(repository, found.tag, str(found.root))

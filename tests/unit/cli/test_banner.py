@@ -1,44 +1,70 @@
 """The banner of `serve`: addresses, upstreams, and lines to paste."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from mirror.cli.banner import banner, reachable
+from mirror import __version__
+from mirror.cli.banner import banner, for_others, reachable, room
 from mirror.config.loader import load
+from tests.fakes.cached import X, open_folder, put_image
 from tests.fakes.tls import Authority
 
 
-def shown(*upstreams: str, file: Path | None = None) -> str:
-    loaded = load(file, {"HOME": "/home/me"}, {"upstreams": list(upstreams)})
-    return banner(loaded.config, ["0.0.0.0:5000", "[::]:5001"])
+def shown(
+    *upstreams: str, file: Path | None = None, addresses: Sequence[str] = ("0.0.0.0:5000", "[::]:5001")
+) -> str:
+    loaded = load(file or "", {"HOME": "/home/me"}, {"upstreams": list(upstreams)})
+    return banner(loaded.config, addresses, ["192.168.1.5", "10.0.0.2"], "20 GiB of 80 GiB free")
 
 
-def test_the_banner_says_what_to_do_next() -> None:
-    """Every address and upstream, and the lines for daemon.json with an address that works."""
+def test_banner_says_what_to_do_next() -> None:
+    """Every address and upstream, what to type, the lines for daemon.json, version and room."""
     text = shown()
-    assert "0.0.0.0:5000, [::]:5001" in text
-    assert '"registry-mirrors": ["http://127.0.0.1:5000"]' in text
-    assert re.search(r"quay\.io +at http://127\.0\.0\.1:5000/v2/quay\.io/ +from https://quay\.io", text)
+    assert text.startswith(f"registry-mirror {__version__} serves on 0.0.0.0:5000, [::]:5001, cache in ")
+    assert "20 GiB of 80 GiB free" in text
+    assert "on this machine:  http://127.0.0.1:5000\n" in text
+    assert '"registry-mirrors": ["http://192.168.1.5:5000"]' in text
+    assert '"insecure-registries": ["192.168.1.5:5000"]' in text
+    assert re.search(r"docker pull 192\.168\.1\.5:5000/quay\.io/\.\.\. +from https://quay\.io", text)
+    assert "docs/clients.md" in text
     assert "other upstream" not in text
     assert len({line.index(" from http") for line in text.splitlines() if " from http" in line}) == 1
 
 
-def test_the_banner_of_a_mirror_with_tls(tmp_path: Path) -> None:
-    """https everywhere, nothing insecure, and where a certificate of one's own goes."""
+def test_banner_of_an_open_mirror_names_addresses_that_others_can_use() -> None:
+    """Loopback is for this machine alone; who is open to the network is warned."""
+    text = shown()
+    for address in ("192.168.1.5:5000", "10.0.0.2:5000", "192.168.1.5:5001"):
+        assert f"on this network:  http://{address}\n" in text
+    assert text.count("127.0.0.1") == 1
+    assert "everybody on this network can pull" in text
+
+
+def test_banner_on_loopback_is_for_this_machine() -> None:
+    """No other machine can use it, and nobody is warned."""
+    text = shown(addresses=["127.0.0.1:5000"])
+    assert "this network" not in text
+    assert '"registry-mirrors": ["http://127.0.0.1:5000"]' in text
+    assert "192.168.1.5" not in text
+
+
+def test_banner_of_a_mirror_with_tls(tmp_path: Path) -> None:
+    """https everywhere, nothing insecure, and the place for a certificate of one's own."""
     server_file = Authority(tmp_path).server_file
     file = tmp_path / "mirror.toml"
     file.write_text(f'[server]\ntls_certificate = "{server_file}"\ntls_key = "{server_file}"\n')
     text = shown(file=file)
-    assert '"registry-mirrors": ["https://127.0.0.1:5000"]' in text
-    assert "/etc/docker/certs.d/127.0.0.1:5000/ca.crt" in text
-    assert "https://127.0.0.1:5000/v2/quay.io/" in text
+    assert '"registry-mirrors": ["https://192.168.1.5:5000"]' in text
+    assert "/etc/docker/certs.d/192.168.1.5:5000/ca.crt" in text
+    assert "https://127.0.0.1:5000" in text
     assert "insecure" not in text
     assert "http://" not in text
 
 
-def test_the_banner_warns(tmp_path: Path) -> None:
+def test_banner_warns(tmp_path: Path) -> None:
     """When the default is not what Docker mirrors; when an account makes private things public."""
     assert "docker.io only" in shown("x.test=http://x.test")
     file = tmp_path / "mirror.toml"
@@ -49,14 +75,27 @@ def test_the_banner_warns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bound", "shown"),
+    ("bound", "here", "others"),
     [
-        ("0.0.0.0:5000", "127.0.0.1:5000"),
-        ("[::]:5000", "127.0.0.1:5000"),
-        ("10.0.0.1:5000", "10.0.0.1:5000"),
-        ("[::1]:5000", "[::1]:5000"),
+        ("0.0.0.0:5000", "127.0.0.1:5000", ["192.168.1.5:5000"]),
+        ("[::]:5000", "127.0.0.1:5000", ["192.168.1.5:5000"]),
+        ("10.0.0.1:5000", "10.0.0.1:5000", ["10.0.0.1:5000"]),
+        ("127.0.0.1:5000", "127.0.0.1:5000", []),
+        ("[::1]:5000", "[::1]:5000", []),
     ],
 )
-def test_an_address_to_show_can_be_reached(bound: str, shown: str) -> None:
-    """What is bound to everything is shown as loopback."""
-    assert reachable(bound) == shown
+def test_banner_shows_addresses_that_can_be_reached(bound: str, here: str, others: list[str]) -> None:
+    """A mirror on every address is shown as loopback on this machine, and by its own addresses to others."""
+    assert reachable(bound) == here
+    assert for_others(bound, ["192.168.1.5"]) == others
+
+
+def test_banner_knows_the_room(tmp_path: Path) -> None:
+    """What is free, cached and allowed; nothing of that if the cache cannot be read."""
+    folder = open_folder(tmp_path / "cache")
+    put_image(folder, X, "1", [b"a" * 2000])
+    folder.close()
+    config = load("", {}, {"cache_dir": str(tmp_path / "cache")}).config
+    assert re.fullmatch(r"\S+ \S+ of \S+ \S+ free, 2\.\d+ KiB cached, \S+ \S+ allowed", room(config))
+    (tmp_path / "file").touch()
+    assert room(load("", {}, {"cache_dir": str(tmp_path / "file")}).config) == ""

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.cached import X, Y, open_folder, put_blob, put_image
+from tests.unit.cli.terminal import on_terminal
 from tests.unit.cli.test_app import run
+from tests.unit.manage.test_quota_excess import leave_partial
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def cache(tmp_path: Path) -> str:
     return str(tmp_path / "cache")
 
 
-def test_ls(cache: str) -> None:
+def test_ls_lists_images(cache: str) -> None:
     """A line for each image, for programs and for people; or JSON with all there is to know."""
     done = run("ls", "--cache-dir", cache)
     head, *lines = (line.split("\t") for line in done.stdout.splitlines())
@@ -39,8 +41,8 @@ def test_ls(cache: str) -> None:
     assert run("ls", "quay.io/*", "--cache-dir", cache).stdout.count("\n") == 2
 
 
-def test_nothing_to_list(cache: str, tmp_path: Path) -> None:
-    """It says so; and where there is no cache, what to do."""
+def test_ls_without_a_match(cache: str, tmp_path: Path) -> None:
+    """A message says so; without a cache it says what to do."""
     done = run("ls", "z", "--cache-dir", cache)
     assert (done.returncode, done.stdout) == (0, "")
     assert "docker.io/library/z:*" in done.stderr
@@ -54,8 +56,8 @@ def test_nothing_to_list(cache: str, tmp_path: Path) -> None:
     assert "'NOT" in done.stderr
 
 
-def test_rm(cache: str) -> None:
-    """Not without being sure; then the image, and what only it needs."""
+def test_rm_removes_an_image(cache: str) -> None:
+    """Not without a confirmation; then the image goes, and the blobs that only it needs."""
     done = run("rm", "x:1", "--cache-dir", cache, "--dry-run")
     assert done.returncode == 0
     assert "would remove docker.io/library/x:1" in done.stdout
@@ -72,7 +74,7 @@ def test_rm(cache: str) -> None:
     assert "nothing here matches" in done.stderr
 
 
-def test_rm_of_what_is_pinned(cache: str) -> None:
+def test_rm_refuses_pinned_images(cache: str) -> None:
     """Refused, with what to do; --force does it."""
     run("pin", "x:1", "--cache-dir", cache)
     done = run("rm", "x:1", "--cache-dir", cache, "--yes")
@@ -83,8 +85,8 @@ def test_rm_of_what_is_pinned(cache: str) -> None:
     assert run("rm", "x:1", "--cache-dir", cache, "--yes", "--force").returncode == 0
 
 
-def test_du(cache: str) -> None:
-    """By repository and upstream, and in total."""
+def test_du_counts_by_repository_and_upstream(cache: str) -> None:
+    """Each repository, each upstream, and the total."""
     done = run("du", "--cache-dir", cache)
     names = [line.split("\t")[0] for line in done.stdout.splitlines()]
     assert names == ["NAME", "docker.io/library/x", "docker.io/*", "quay.io/org/y", "quay.io/*"]
@@ -94,8 +96,8 @@ def test_du(cache: str) -> None:
     assert sum(each["size"] for each in found["shares"] if "upstream" in each) == found["blobs"]
 
 
-def test_gc(cache: str) -> None:
-    """What goes, by kind; nothing when there is nothing."""
+def test_gc_removes_garbage(cache: str) -> None:
+    """What goes, by kind; a message if there is nothing."""
     done = run("gc", "--cache-dir", cache)
     assert (done.returncode, done.stdout) == (0, "")
     assert "no garbage" in done.stderr
@@ -104,15 +106,83 @@ def test_gc(cache: str) -> None:
     folder.blobs.touch({digest: 1.0})
     folder.close()
     found = json.loads(run("gc", "--cache-dir", cache, "--dry-run", "--json").stdout)
-    assert found == {"dry_run": True, "removed": {"blob of no repository": {"count": 1, "size": 9}}}
+    assert found == {
+        "dry_run": True,
+        "removed": {"blob of no repository": {"count": 1, "size": 9}},
+        "foreign": [],
+    }
     done = run("gc", "--cache-dir", cache)
     assert done.stdout == "WHAT\tCOUNT\tSIZE\nblob of no repository\t1\t9 B\n"
     assert "9 B freed" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["ls", "rm", "du", "gc"])
-def test_help_teaches(command: str) -> None:
+def test_help_has_examples(command: str) -> None:
     """Options and examples."""
     text = run(command, "--help").stdout
     assert "--cache-dir" in text
-    assert command in ("du", "gc") or f"      registry-mirror {command} " in text
+    assert f"      registry-mirror {command} " in text
+
+
+def test_ls_of_a_registry_lists_all_its_images(cache: str) -> None:
+    """The bare name of an upstream, or an alias of it, is no image of Docker Hub."""
+    assert run("ls", "quay.io", "--cache-dir", cache).stdout.splitlines()[1].startswith("quay.io/org/y:1\t")
+    assert run("ls", "index.docker.io", "--cache-dir", cache).stdout.count("\n") == 3
+
+
+def test_ls_on_a_terminal_never_wraps_a_name(cache: str) -> None:
+    """At 40 columns the less important ones are left out."""
+    shown = on_terminal(40, "ls", "--cache-dir", cache)
+    assert [[line.split()[0], line.split()[-1]] for line in shown] == [
+        ["IMAGE", "STATE"],
+        ["docker.io/library/x:1", "complete"],
+        ["docker.io/library/x:2", "complete"],
+        ["quay.io/org/y:1", "complete"],
+    ]
+    assert shown[0].split() == ["IMAGE", "SIZE", "STATE"]
+
+
+def test_rm_prints_json(cache: str) -> None:
+    """For programs, which cannot be asked; nothing that matches is exit 1."""
+    done = run("rm", "x:1", "--cache-dir", cache, "--json")
+    assert (done.returncode, "--dry-run" in done.stderr) == (2, True)
+    run("pin", "x:2", "--cache-dir", cache)
+    planned = json.loads(run("rm", "x:*", "--cache-dir", cache, "--json", "--dry-run").stdout)
+    removed = json.loads(run("rm", "x:*", "--cache-dir", cache, "--json", "--yes").stdout)
+    assert planned == {**removed, "dry_run": True}
+    assert (removed["removed"], removed["pinned"]) == (["docker.io/library/x:1"], ["docker.io/library/x:2"])
+    assert removed["freed"] > 3000
+    assert run("rm", "z", "--cache-dir", cache, "--json", "--yes").returncode == 1
+
+
+def test_du_of_a_pattern_counts_what_matches(cache: str) -> None:
+    """Only the repositories of that name, and no upstream of which the rest would be missing."""
+    done = run("du", "quay.io", "--cache-dir", cache)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["NAME", "quay.io/org/y"]
+    assert "No repository here matches z." in run("du", "z", "--cache-dir", cache).stderr
+
+
+def test_gc_names_foreign_files_and_goes_on(cache: str) -> None:
+    """A file where folders are expected used to end it."""
+    strange = Path(cache, "blobs", "sha256", "strange")
+    strange.write_bytes(b"x")
+    done = run("gc", "--cache-dir", cache)
+    assert (done.returncode, f"not touched: {strange}" in done.stderr) == (0, True)
+    assert json.loads(run("gc", "--cache-dir", cache, "--json").stdout)["foreign"] == [str(strange)]
+
+
+def test_gc_does_what_its_dry_run_said(tmp_path: Path) -> None:
+    """An interrupted download above the quota goes, and the images stay."""
+    folder = open_folder(tmp_path / "cache")
+    put_image(folder, X, "1", [b"a" * 2000])
+    leave_partial(folder, b"large", 2_000_000, 1_500_000, 60.0)
+    folder.close()
+    env = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": "500000", "REGISTRY_MIRROR_CACHE_MIN_FREE": "0"}
+    said, done = (
+        json.loads(run("gc", "--cache-dir", str(folder.path), "--json", *more, env=env).stdout)["removed"]
+        for more in (["--dry-run"], [])
+    )
+    assert said == done
+    assert list(done) == ["interrupted download"]
+    assert "1\t" in run("ls", "--cache-dir", str(folder.path)).stdout
+    assert "no garbage" in run("gc", "--cache-dir", str(folder.path), env=env).stderr

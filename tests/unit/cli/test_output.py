@@ -1,26 +1,11 @@
 """Units, tables and lists as commands print them."""
 
+import re
+import sys
+
 import pytest
 
-from mirror.cli.output import ago, json_list, moment, size, table
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "0.977 KiB"),
-        (1024, "1 KiB"),
-        (1_500_000, "1.43 MiB"),
-        (1023 * 1024, "0.999 MiB"),
-        (200 * 1024**3, "200 GiB"),
-        (5000 * 1024**5, "5e+03 PiB"),
-    ],
-)
-def test_size_has_three_digits(count: int, shown: str) -> None:
-    """Units are powers of 1024."""
-    assert size(count) == shown
+from mirror.cli.output import ago, json_list, moment, table
 
 
 @pytest.mark.parametrize(
@@ -50,3 +35,35 @@ def test_json_list_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     json_list([{"a": 1}, 2])
     json_list([])
     assert capsys.readouterr().out == '[\n{"a": 1},\n2\n]\n[]\n'
+
+
+HEAD = ("IMAGE", "PLATFORMS", "SIZE", "STATE")
+ROWS = [("quay.io/org/name:1", "linux/amd64", "1 MiB", "complete"), ("x", "-", "12 B", "2 missing")]
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (
+            80,
+            [
+                "IMAGE               PLATFORMS     SIZE  STATE",
+                "quay.io/org/name:1  linux/amd64  1 MiB  complete",
+                "x                   -             12 B  2 missing",
+            ],
+        ),
+        (45, ["IMAGE                SIZE  STATE", "quay.io/org/name:1  1 MiB  complete"]),
+        (33, ["IMAGE               STATE", "quay.io/org/name:1  complete"]),
+        (9, ["IMAGE               STATE", "quay.io/org/name:1  complete"]),
+    ],
+)
+def test_table_on_a_narrow_terminal_drops_columns(
+    width: int, lines: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optional columns go one by one, and no name is ever wrapped."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    table(HEAD, ROWS, right=["SIZE"], optional=["PLATFORMS", "SIZE"])
+    shown = re.sub(r"\x1b\[[0-9]*m", "", capsys.readouterr().out).splitlines()
+    assert shown[: len(lines)] == lines
+    assert len(shown) == 3

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.image_pattern import Pin
-from tests.fakes.cached import X, open_folder, put_image
+from tests.fakes.cached import X, Y, open_folder, put_blob, put_image, put_index, put_manifest
+from tests.fakes.content import image_manifest
 from tests.unit.cli.test_app import run
 
 
@@ -20,7 +21,7 @@ def cache(tmp_path: Path) -> str:
 
 
 def test_pin_and_unpin(cache: str) -> None:
-    """Said back in full; listed; and gone."""
+    """A pin is printed in full, listed, and removed."""
     done = run("pin", "x:1", "--cache-dir", cache)
     assert done.returncode == 0
     assert done.stdout.startswith("pinned docker.io/library/x:1: 2.")
@@ -44,16 +45,16 @@ def test_pin_and_unpin(cache: str) -> None:
     assert "registry-mirror pins" in done.stderr
 
 
-def test_what_is_not_here_can_be_pinned(cache: str) -> None:
-    """It is kept once it is pulled; an upstream that nobody knows is pointed out."""
+def test_pin_of_an_image_that_is_not_here(cache: str) -> None:
+    """An image is kept once it is pulled; an unknown upstream is pointed out."""
     done = run("pin", "alpine", "--cache-dir", cache)
     assert "docker.io/library/alpine:latest" in done.stdout
     assert "once it is pulled" in done.stdout
     assert "no upstream is called x.test" in run("pin", "x.test/a", "--cache-dir", cache).stderr
 
 
-def test_what_is_only_partly_here(cache: str) -> None:
-    """It says how much is missing, and how to get it."""
+def test_pin_of_an_image_without_some_blobs(cache: str) -> None:
+    """A message says how much is missing, and how it comes."""
     folder = open_folder(Path(cache))
     image = put_image(folder, X, "1", [b"a" * 2000])
     folder.blobs.remove(image[2])
@@ -61,7 +62,7 @@ def test_what_is_only_partly_here(cache: str) -> None:
     assert "1.95 KiB of it are not here" in run("pin", "x:1", "--cache-dir", cache).stderr
 
 
-def test_more_than_there_is_room_for(cache: str) -> None:
+def test_pin_refuses_more_than_there_is_room_for(cache: str) -> None:
     """Refused with the numbers, and nothing is pinned."""
     env = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": "1000"}
     done = run("pin", "x:1", "--cache-dir", cache, env=env)
@@ -72,8 +73,8 @@ def test_more_than_there_is_room_for(cache: str) -> None:
     assert run("pins", "--cache-dir", cache, "--json").stdout == "[]\n"
 
 
-def test_pins_of_the_configuration(cache: str) -> None:
-    """Listed as such, and taken out where they were put in."""
+def test_pins_lists_those_of_the_configuration(cache: str) -> None:
+    """The list says so, and unpin names the option."""
     folder = open_folder(Path(cache))
     folder.configure_pins([Pin.parse("x:1")])
     folder.close()
@@ -84,7 +85,7 @@ def test_pins_of_the_configuration(cache: str) -> None:
     assert "cache.pins" in done.stderr
 
 
-def test_what_cannot_be_pinned(cache: str) -> None:
+def test_pin_refuses_what_is_no_image(cache: str) -> None:
     """Exit 2, and what would be right."""
     for arguments in (["pin", "NO"], ["pin", "x", "--platform", "amd64"]):
         done = run(*arguments, "--cache-dir", cache)
@@ -92,12 +93,12 @@ def test_what_cannot_be_pinned(cache: str) -> None:
         assert "for instance" in done.stderr or "as in" in done.stderr
 
 
-def test_nothing_is_pinned(cache: str) -> None:
-    """It says how to."""
+def test_pins_without_any_pin(cache: str) -> None:
+    """A message says how to pin."""
     assert "registry-mirror pin" in run("pins", "--cache-dir", cache).stderr
 
 
-def test_a_configuration_that_pins_more_than_there_is_room_for(cache: str, tmp_path: Path) -> None:
+def test_config_check_warns_of_pins_that_need_more_than_there_is_room_for(cache: str, tmp_path: Path) -> None:
     """Can be used, and `config check` says that, with the numbers; without a cache nobody knows."""
     file = tmp_path / "mirror.toml"
     for folder, noted in ((cache, True), (str(tmp_path / "none"), False)):
@@ -106,3 +107,29 @@ def test_a_configuration_that_pins_more_than_there_is_room_for(cache: str, tmp_p
         assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
         assert ("pins need 2." in done.stderr) == noted
         assert ("cache.max_size" in done.stderr) == noted
+
+
+def test_pin_says_which_platforms_are_not_here(cache: str) -> None:
+    """With the command that fetches each of them, and the one that pins less; then ls says complete."""
+    folder = open_folder(Path(cache))
+    put_index(folder, Y, "1", [[b"0"], [b"1"]])
+    put_manifest(folder, Y, image_manifest(b"config1", [b"1"]))
+    for data in (b"config1", b"1"):
+        put_blob(folder, data)
+    folder.close()
+    assert state(cache) == "complete"
+    said = run("pin", "quay.io/org/y:1", "--cache-dir", cache, "--config", "").stderr.splitlines()
+    assert said == [
+        "linux/arch0 is not here: docker pull --platform linux/arch0 127.0.0.1:5000/quay.io/org/y:1",
+        "To pin only what is here: registry-mirror pin quay.io/org/y:1 --platform linux/arch1",
+    ]
+    assert state(cache) == "linux/arch0 missing, pinned"
+    (image,) = json.loads(run("ls", "quay.io", "--cache-dir", cache, "--json").stdout)
+    assert (image["complete"], image["missing_platforms"]) == (False, ["linux/arch0"])
+    assert run("pin", "quay.io/org/y:1", "--platform", "linux/arch1", "--cache-dir", cache).stderr == ""
+    assert state(cache) == "complete, pinned"
+
+
+def state(cache: str) -> str:
+    """Return what `ls` says of the image of quay.io."""
+    return run("ls", "quay.io", "--cache-dir", cache).stdout.splitlines()[1].split("\t")[-1]

@@ -13,7 +13,11 @@ from mirror.util.units import duration, size
         (1000, "0.977 KiB"),
         (1536, "1.5 KiB"),
         (20 << 20, "20 MiB"),
+        (1_500_000, "1.43 MiB"),
+        (1023 * 1024, "0.999 MiB"),
+        (200 * 1024**3, "200 GiB"),
         (3 << 40, "3 TiB"),
+        (5000 * 1024**5, "5e+03 PiB"),
     ],
 )
 def test_size(count: int, text: str) -> None:
