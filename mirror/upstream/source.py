@@ -171,7 +171,7 @@ class Source:
         """Raise the last failure while the breaker is open: clients do not wait for silence one by one."""
         silence = self._silence
         if silence is not None and self.health.breaker(time.monotonic()) is BreakerState.OPEN:
-            raise UpstreamError(silence.failure, f"{silence}, and will be tried again soon")
+            raise UpstreamError(silence.failure, f"{silence} (will be tried again soon)")
 
     def record_failure(self, error: UpstreamError, times: int = 1) -> None:
         """Record a failed request, counted as `times` failures in a row."""

@@ -156,8 +156,11 @@ async def test_outage_of_a_source_that_flaps_is_logged_once(
     assert [line["log_level"] for line in lines] == ["warning", "info"]
 
 
-async def test_outage_names_a_port_where_nobody_listens(tmp_path: Path, tasks: Tasks) -> None:
-    """A connection that is refused opens the breaker at once."""
+async def test_outage_names_a_refused_connection(
+    tmp_path: Path, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused connection opens the breaker at once; the next request is not sent."""
+    monkeypatch.setattr("mirror.upstream.health.FIRST_PAUSE", 60.0)
     async with AsyncExitStack() as stack:
         source = await open_source(stack, tmp_path, tasks, "http://127.0.0.1:1")
         with capture_logs() as lines:
