@@ -1,4 +1,4 @@
-"""One diskcache database that can be opened again, or made anew, while it is in use."""
+"""A diskcache database that can be opened again, or recreated, while it is in use."""
 
 import os
 import sqlite3
@@ -11,32 +11,32 @@ from typing import Any
 import diskcache
 from diskcache.core import DBNAME, MODE_PICKLE
 
-# How long a write waits for another process's write before it is an error (StoreError), in seconds.
+# How long a write waits for another process's write before it fails with StoreError, in seconds.
 BUSY_SECONDS = 5.0
 
 
-# SQLite's own files: the database, what was written last, and the memory its users share.
+# SQLite's own files: the database, the write-ahead log, and the memory that its users share.
 FILES = (DBNAME, f"{DBNAME}-wal", f"{DBNAME}-shm")
 
 # Every thread has a connection to each database, and diskcache would let each of them take 32 MiB of memory
-# and map 64 MiB of the file: a gigabyte in all, once there are a million blobs. The kernel keeps the file for
-# all of them; with 1 MiB of its own a connection is no slower. And a page that the disk does not give is an
-# error then, and no signal that ends the process.
+# and map 64 MiB of the file: a gigabyte in all, once there are a million blobs. The kernel caches the file
+# for all of them; with 1 MiB of its own a connection is no slower. And without a mapping, a page that the
+# disk cannot read is an error instead of a signal that ends the process.
 SQLITE = {
     "sqlite_cache_size": 256,  # pages of 4 KiB
     "sqlite_mmap_size": 0,
-    # What was written last is moved into the database by and by, and its file is used again. It grows while
-    # somebody reads for long, a backup for instance, and shrinks to this after that.
+    # The write-ahead log is moved into the database gradually, and its file is used again. The file grows
+    # while a long read lasts, a backup for instance, and shrinks to this size afterwards.
     "sqlite_journal_size_limit": 16 * 1024 * 1024,
 }
 
 
 class ForeignRow(OSError):
-    """A row that this program did not write; an OSError, because diskcache reads that as `gone`."""
+    """A row that this program did not write; an OSError, because diskcache treats that as a missing row."""
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """Keys and values are str; anything else is refused, on the way in and on the way out."""
+    """diskcache's storage, for text only: other keys and values are refused, written or read."""
 
     def put(self, key: object) -> tuple[str, bool]:
         if not isinstance(key, str):
@@ -61,44 +61,44 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
 
 
 class Database:
-    """`folder/cache.db`, used from any thread. `options` are diskcache's."""
+    """The database `folder/cache.db`, used from any thread. `options` are diskcache's."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.folder = folder
         self._options = options
         self._lock = threading.Lock()
         self._opened: diskcache.Cache | None = None
-        self._file: os.stat_result | None = None
-        self._mine = threading.local()
+        self._opened_file: os.stat_result | None = None
+        self._thread = threading.local()
 
     @property
     def cache(self) -> diskcache.Cache:
-        """It, opened. OSError or sqlite3.Error when that cannot be."""
-        # Compared with None: asked whether it is true, diskcache counts its rows.
+        """Return the opened database. OSError or sqlite3.Error if that fails."""
+        # Compared with None, because the truth value of a diskcache.Cache costs a count of its rows.
         cache = self._open() if self._opened is None else self._opened
-        if (mine := getattr(self._mine, "cache", None)) is not cache:
-            if mine is not None:
-                mine.close()
-            self._mine.cache = cache
+        if (previous := getattr(self._thread, "cache", None)) is not cache:
+            if previous is not None:
+                previous.close()
+            self._thread.cache = cache
         return cache
 
     def drop_connection(self) -> None:
-        """Have this thread begin anew: a transaction that failed at its end would stay open for ever."""
-        if (mine := getattr(self._mine, "cache", None)) is not None:
+        """Close this thread's connection: a transaction whose commit failed would stay open in it."""
+        if (cache := getattr(self._thread, "cache", None)) is not None:
             with suppress(sqlite3.Error):
-                mine.close()
+                cache.close()
 
     def is_current(self) -> bool:
-        """Whether the file of that name is the one that was opened."""
-        if self._file is None:
+        """Return whether the name still belongs to the file that was opened."""
+        if self._opened_file is None:
             return False
         try:
-            return os.path.samestat(self._file, os.stat(self.folder / DBNAME))
+            return os.path.samestat(self._opened_file, os.stat(self.folder / DBNAME))
         except OSError:
             return False
 
     def is_sound(self) -> bool:
-        """Whether SQLite finds nothing wrong with it. Reads all of it."""
+        """Return whether SQLite finds the database intact. Reads all of it."""
         try:
             rows = self.cache._sql("PRAGMA quick_check(1)").fetchall()
             self.cache._sql("SELECT count(*) FROM Cache WHERE rowid < 0").fetchall()
@@ -109,12 +109,12 @@ class Database:
         return bool(rows == [("ok",)])
 
     def reopen(self) -> None:
-        """Whatever was open is not used any more."""
+        """Make the next use open the file of that name again."""
         with self._lock:
             self._opened = None
 
     def quarantine(self, quarantine: Path) -> None:
-        """Move it out of the way; the next use makes a new one."""
+        """Move the database out of the way; the next use creates a new one."""
         quarantine.mkdir(mode=0o700, exist_ok=True)
         suffix = f"{self.folder.name}-{time.time_ns()}"
         for name in FILES:
@@ -125,27 +125,27 @@ class Database:
     def close(self) -> None:
         """Close this thread's connection."""
         self.drop_connection()
-        self._mine.cache = None
+        self._thread.cache = None
 
     def _open(self) -> diskcache.Cache:
         with self._lock:
             if self._opened is None:
-                cache = self._made()
-                self._file = os.stat(self.folder / DBNAME)
+                cache = self._connect()
+                self._opened_file = os.stat(self.folder / DBNAME)
                 self._opened = cache
             return self._opened
 
-    def _made(self) -> diskcache.Cache:
-        """Opened; where that fails half-way, closed again.
+    def _connect(self) -> diskcache.Cache:
+        """Return an opened database. If that fails half-way, the connection is closed again.
 
-        As long as a process has one connection that was opened on a disk that was read-only, all that it
-        opens later are read-only too: they share memory.
+        While a process has one connection that was opened on a read-only disk, all that it opens later are
+        read-only too: they share memory.
         """
         cache = diskcache.Cache.__new__(diskcache.Cache)
         try:
             cache.__init__(str(self.folder), **SQLITE, **self._options)
         except BaseException:
-            with suppress(AttributeError, sqlite3.Error):  # it did not even come to have one
+            with suppress(AttributeError, sqlite3.Error):  # diskcache failed before it had a connection
                 cache.close()
             raise
         return cache

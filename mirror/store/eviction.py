@@ -5,7 +5,8 @@ Who evicts, and when:
     housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`)
     an adoption         the process that added a blob, if the quota is exceeded now (`Store.evict_excess`)
     a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`)
-    registry-mirror gc  the command, in an order of its own: 3 before 2 (`manage.quota_excess`)
+    registry-mirror gc  the command, beside a running mirror or without one; its order is its own, partials
+                        before blobs (`manage.quota_excess`)
 
 What an eviction removes, in this order, until enough bytes are free:
 
@@ -15,9 +16,9 @@ What an eviction removes, in this order, until enough bytes are free:
     4  blobs that were used more recently: those above `small_bytes` first, the small ones last
 
 What no eviction removes: pinned content, blobs that the caller just added, blobs that any process reads (a
-shared lock on the file), partials that a process fills. Without regard to the quota, the following remove
-content too: `registry-mirror rm` and `gc` (content that no image names), housekeeping (partials that were not
-resumed for a week), and whatever finds a corrupt file (`BlobStore.quarantine`).
+shared lock on the file), partials that a process fills. Content also goes without regard to the quota: by
+`registry-mirror rm` and `gc` (what no image names), by housekeeping (partials not resumed for a week), and by
+quarantine (`BlobStore.quarantine`, a corrupt file).
 
 An eviction holds one lock among all processes, on the file `evicting`; `pin`, `unpin` and `rm` take it too.
 """

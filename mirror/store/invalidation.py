@@ -1,13 +1,13 @@
-"""What tells every process on a cache folder that something it may remember is no longer so.
+"""Epochs: numbers by which the processes on a cache folder tell each other that cached state is out of date.
 
-`<cache folder>/generation` is two numbers of 8 bytes, memory-mapped, so that looking costs no system call and
+`<cache folder>/generation` has two numbers of 8 bytes, memory-mapped, so that a look costs no system call and
 can be done at every hit:
 
-    removed    content, links or tags were removed: what is kept of them in memory ends
-    pinned     a pin, or an image that a pin matches, has changed: what is pinned is worked out anew
+    removals      content, links or tags were removed: their copies in memory are dropped
+    pin_changes   a pin, or an image that a pin matches, has changed: pinned content is computed again
 
-A number is never counted up but drawn at random. So two processes that change it at once need no lock, and
-whatever of it is seen differs from what was seen before.
+A number is drawn at random, not counted up. So two processes that change a number at once need no lock, and
+any change that a process sees differs from the number it saw before.
 """
 
 import mmap
@@ -22,38 +22,40 @@ LAYOUT = struct.Struct("=QQ")
 
 
 class Epoch:
-    """Any thread may call."""
+    """The two numbers of one cache folder. Any thread may call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._map: mmap.mmap | None = None
-        # On a disk that cannot be written this process has numbers of its own.
+        # On a disk that cannot be written, this process has numbers of its own.
         self._numbers: memoryview[int] | list[int] = [0, 0]
         self.reopen()
 
     def reopen(self) -> None:
-        """Look at the file of that name, which may have been removed and made anew."""
+        """Map the file of that name, which may have been removed and recreated."""
         with suppress(OSError):
             self._map = _mapped(self._path)
-            # The old one goes with the last thread that looks at it.
+            # The old mapping is freed with the last thread that reads it.
             self._numbers = memoryview(self._map).cast("Q")
 
     def removals(self) -> int:
-        """Equal as long as nothing was removed."""
+        """Return a number that stays equal as long as nothing is removed."""
         return self._numbers[0]
 
     def pin_changes(self) -> int:
-        """Equal as long as what is pinned has not changed."""
+        """Return a number that stays equal as long as pinned content does not change."""
         return self._numbers[1]
 
     def note_removal(self) -> None:
+        """Tell all processes that something was removed."""
         self._numbers[0] = secrets.randbits(64)
 
     def note_pin_change(self) -> None:
+        """Tell all processes that pinned content has changed."""
         self._numbers[1] = secrets.randbits(64)
 
     def close(self) -> None:
-        """Let go of the file; whoever still looks sees nothing change."""
+        """Unmap the file; later readers see the last numbers."""
         numbers = self._numbers
         if isinstance(numbers, memoryview):
             self._numbers = list(numbers)
@@ -63,9 +65,10 @@ class Epoch:
 
 
 def _mapped(path: Path) -> mmap.mmap:
+    """Map the file of the numbers, created if it is new."""
     descriptor = open_shared(path)
     try:
-        # With its block: a page that a full disk cannot back kills the process that writes it (SIGBUS).
+        # Allocated first: a page that a full disk cannot back kills the process that writes it (SIGBUS).
         os.posix_fallocate(descriptor, 0, LAYOUT.size)
         return mmap.mmap(descriptor, LAYOUT.size)
     finally:
@@ -73,10 +76,10 @@ def _mapped(path: Path) -> mmap.mmap:
 
 
 def open_shared(path: Path) -> int:
-    """A descriptor of a small file that all processes of the mirror write, created if it is new.
+    """Open a small file that all processes of the mirror write, created if it is new; return its descriptor.
 
-    It belongs to the owner of the folder: what root's command creates, the mirror's own user must be able to
-    open.
+    The file belongs to the owner of the folder: the mirror's own user must be able to open a file that root's
+    command created.
     """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     try:

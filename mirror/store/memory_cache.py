@@ -1,7 +1,7 @@
-"""What of the cache folder is small and in use, kept in memory too: manifests, small blobs, tag entries.
+"""The memory cache: copies of small content in use, that is manifests, small blobs and tag entries.
 
-A copy of what is on the disk, made when it is read or written. A read that was overtaken by a write is not
-kept: what a thread has read may be old when it arrives.
+An entry is made when the disk is read or written. The result of a read that a write has overtaken is not
+kept: it may be old when it arrives from its thread.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,57 +12,58 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.util.lru import LRUCache
 
-# What may be remembered of links that could not be written down, in bytes: some ten thousand.
+# Memory for links that could not be written to the disk, in bytes: some ten thousand links.
 LINKS = 8 * 1024 * 1024
 
-# The part of the memory that is for tag entries.
+# Tag entries get one part in this many of the memory.
 TAG_SHARE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Something small, and the link by which its repository has it (invariant 5)."""
+    """Small content, and the link by which its repository has it (invariant 5)."""
 
     link: Link
     data: bytes
 
 
 class MemoryCache:
-    """`size` in bytes, 0 for none. Used in the event loop only.
+    """A cache of `size` bytes, 0 for none. For the event loop only.
 
-    `removed`: what changes when something was removed from the folder, by whatever process (`epoch`);
-    it is looked at each time, and then nothing is known any more.
+    `removal_epoch` returns a number that changes when any process removes something from the folder. The
+    number is checked at each look-up, and after a change the cache is empty.
     """
 
-    def __init__(self, size: int, removed: Callable[[], int] = int) -> None:
+    def __init__(self, size: int, removal_epoch: Callable[[], int] = lambda: 0) -> None:
         self._tags: LRUCache[tuple[Repository, Tag], TagEntry] = LRUCache(size // TAG_SHARE)
         self._contents: LRUCache[tuple[Repository, Digest], Content] = LRUCache(size - size // TAG_SHARE)
         self._links: LRUCache[tuple[Repository, Digest], Link] = LRUCache(LINKS)
-        self._writes = 0
-        self._removed = removed
-        self._seen = removed()
+        self._version = 0
+        self._removal_epoch = removal_epoch
+        self._last_epoch = removal_epoch()
 
     @property
     def version(self) -> int:
-        """Changes when something is written."""
-        self._heed_removals()
-        return self._writes
+        """Return a number that changes with each write and removal."""
+        self._drop_removed()
+        return self._version
 
     def content(self, repository: Repository, digest: Digest) -> Content | None:
-        self._heed_removals()
+        """Return the content of a repository, and its link."""
+        self._drop_removed()
         return self._contents.get((repository, digest))
 
-    def put_content(self, repository: Repository, digest: Digest, content: Content, writes: int) -> None:
-        """`writes`: what it was when the content was asked for."""
-        if writes == self.version:
+    def put_content(self, repository: Repository, digest: Digest, content: Content, version: int) -> None:
+        """Keep content that was read at `version`, unless there was a write since."""
+        if version == self.version:
             self._contents.put((repository, digest), content, len(content.data))
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
-        """A link that was confirmed but could not be written down."""
+        """Return a link that was confirmed but could not be written to the disk."""
         return self._links.get((repository, digest))
 
     def put_links(self, repository: Repository, links: Mapping[Digest, Link], *, written: bool) -> None:
-        """`written`: they are in the books, and need not be kept; a manifest's is not lost for a blob's."""
+        """Keep links that were not `written` to the index; a blob's link never replaces a manifest's."""
         for digest, link in links.items():
             known = self._links.get((repository, digest))
             if written:
@@ -71,31 +72,32 @@ class MemoryCache:
                 self._links.put((repository, digest), link, 0)
 
     def forget(self, repository: Repository, digests: Iterable[Digest]) -> None:
-        """Something was written about them."""
-        self._writes += 1
+        """Drop content about which something was written."""
+        self._version += 1
         for digest in digests:
             self._contents.drop((repository, digest))
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        self._heed_removals()
+        """Return a tag entry."""
+        self._drop_removed()
         return self._tags.get((repository, tag))
 
-    def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry, writes: int) -> None:
-        """`writes`: what it was when the entry was asked for."""
-        if writes == self.version:
+    def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry, version: int) -> None:
+        """Keep a tag entry that was read at `version`, unless there was a write since."""
+        if version == self.version:
             self._tags.put((repository, tag), entry, 0)
 
     def forget_tag(self, repository: Repository, tag: Tag) -> None:
-        """Something is being written about it."""
-        self._writes += 1
+        """Drop a tag entry that is being written."""
+        self._version += 1
         self._tags.drop((repository, tag))
 
-    def _heed_removals(self) -> None:
-        """Forget everything if something was removed since the last look."""
-        removed = self._removed()
-        if removed == self._seen:
+    def _drop_removed(self) -> None:
+        """Drop everything if something was removed since the last look-up."""
+        removal_epoch = self._removal_epoch()
+        if removal_epoch == self._last_epoch:
             return
-        self._seen = removed
-        self._writes += 1
+        self._last_epoch = removal_epoch
+        self._version += 1
         self._tags.clear()
         self._contents.clear()

@@ -1,7 +1,7 @@
-"""What lies about in the blob store and among the partials and belongs to nothing.
+"""Orphans: files and entries in the blob store and among the partials that belong to nothing.
 
-Found by going through folders and entries a few at a time. What is young is left alone: a file is there
-before its entry is (invariant 8), and a fill that was interrupted may go on.
+A search goes through folders and entries a batch at a time. Young files are kept: a file exists before its
+entry does (invariant 8), and an interrupted fill may be resumed.
 """
 
 import math
@@ -24,7 +24,7 @@ DATABASE = "cache.db"
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A file: the bytes it takes, those it has reserved, the time of its last change."""
+    """An orphaned file, and the bytes it takes on the disk."""
 
     path: Path
     size: int
@@ -33,21 +33,24 @@ class Orphan:
 
 
 def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
-    """Files of the blob store that no entry names, changed last before a moment (seconds since the epoch)."""
+    """Yield files of the blob store that no entry names.
+
+    `before`: files last changed at this moment, in seconds since the epoch, or later are skipped.
+    """
     for folder in sorted(path for path in blobs.folder.glob("sha*/*") if path.is_dir()):
         files = [each for each in os.scandir(folder) if each.is_file(follow_symlinks=False)]
         for start in range(0, len(files), ROWS):
-            some = files[start : start + ROWS]
-            names = {each.path: str(Path(each.path).relative_to(blobs.folder)) for each in some}
-            known = blobs.file_names(filter(None, map(_key, names.values())))
-            for each in some:
+            batch = files[start : start + ROWS]
+            names = {each.path: str(Path(each.path).relative_to(blobs.folder)) for each in batch}
+            known = blobs.file_names(filter(None, map(_key_of_file, names.values())))
+            for each in batch:
                 status = each.stat(follow_symlinks=False)
                 if names[each.path] not in known and status.st_ctime < before:
                     yield Orphan(Path(each.path), 512 * status.st_blocks)
 
 
 def entries_without_file(blobs: BlobStore) -> Iterator[Digest]:
-    """Blobs whose file is gone."""
+    """Yield blobs whose file is gone."""
     for key, _, name in blobs.entries(math.inf):
         digest = digest_or_none(key)
         if digest is not None and not (blobs.folder / name).exists():
@@ -55,14 +58,17 @@ def entries_without_file(blobs: BlobStore) -> Iterator[Digest]:
 
 
 def old_partials(folder: Path, before: float, *, remove: bool) -> Iterator[Orphan]:
-    """What interrupted fills have left, that nobody fills now and nobody has touched since a moment."""
+    """Yield files of interrupted fills, unlocked and last written before a moment (seconds since the epoch).
+
+    With `remove`, each is removed before it is yielded.
+    """
     with os.scandir(folder) as entries:
         names = sorted(each.name for each in entries)
     for name in names:
         path = folder / name
         try:
             status = path.lstat()
-        except FileNotFoundError:  # the fill is over, or went with its other file
+        except FileNotFoundError:  # the fill has ended, or the file was removed with its pair
             continue
         if not stat.S_ISREG(status.st_mode):  # see `foreign_files`
             continue
@@ -72,7 +78,7 @@ def old_partials(folder: Path, before: float, *, remove: bool) -> Iterator[Orpha
             continue
         reserved = status.st_size + _map_size(path)
         with suppress(OSError):  # a folder with the name of its map, for instance: see `foreign_files`
-            if _is_free(path) and (not remove or discard(path)):
+            if _is_unlocked(path) and (not remove or discard(path)):
                 yield Orphan(path, 512 * status.st_blocks, reserved, status.st_mtime)
 
 
@@ -113,8 +119,8 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     return entry.is_file(follow_symlinks=False)
 
 
-def _is_free(path: Path) -> bool:
-    """Whether nobody fills it; asking changes nothing."""
+def _is_unlocked(path: Path) -> bool:
+    """Return whether no process fills the partial. The check changes nothing."""
     lock = path.with_suffix(".map")
     if not lock.exists():
         return True
@@ -126,7 +132,7 @@ def _is_free(path: Path) -> bool:
 
 
 def discard(path: Path) -> bool:
-    """Remove it, unless somebody has begun to fill it."""
+    """Remove a partial and return True, unless a process has begun to fill it."""
     digest = digest_or_none(path.stem.replace("-", ":", 1)) if path.suffix in (".map", ".data") else None
     if digest is None:
         path.unlink(missing_ok=True)
@@ -139,8 +145,8 @@ def discard(path: Path) -> bool:
     return True
 
 
-def _key(name: str) -> str | None:
-    """The key of the entry that would name a file `sha256/ab/cdef....nonce`."""
+def _key_of_file(name: str) -> str | None:
+    """Return the key of the entry that would name a file `sha256/ab/cdef....nonce`."""
     algorithm, _, rest = name.partition("/")
     encoded = rest.replace("/", "", 1).partition(".")[0]
     digest = digest_or_none(f"{algorithm}:{encoded}")

@@ -1,8 +1,8 @@
-"""Read-ahead: the bytes that are sent next are in the page cache before the event loop touches them.
+"""Read-ahead: loads the bytes that are sent next into the page cache, before the event loop touches them.
 
-`sendfile` of what is not there waits for the disk in the kernel, and with it everybody whom the loop
-serves. So each stretch is looked at first, which costs a hundredth of sending it, and what is missing is
-read by a disk thread while the stretch before it is being sent.
+A `sendfile` of bytes that are not in the page cache waits for the disk in the kernel, and with it all clients
+of the event loop. So each stretch is sampled first, which costs a hundredth of sending it, and a disk thread
+reads what is missing while the stretch before is being sent.
 """
 
 import asyncio
@@ -13,24 +13,24 @@ from typing import BinaryIO
 from mirror.store.errors import translated
 from mirror.store.executor import DiskExecutor
 
-# What is looked at, and then sent, at a time.
-STRETCH = 2 * 1024 * 1024
+# Bytes that are sampled, and then sent, at a time.
+STRETCH_BYTES = 2 * 1024 * 1024
 
-# How far apart the looks are: what Linux reads, and so forgets, together (read_ahead_kb of most disks).
-SAMPLE = 128 * 1024
+# Distance of samples, in bytes: Linux reads, and so drops, as much together (read_ahead_kb of most disks).
+SAMPLE_BYTES = 128 * 1024
 
-# One read of a disk thread, in bytes: some milliseconds on a slow disk before the first can be sent.
-READ = 1024 * 1024
+# One read of a disk thread, in bytes: a slow disk takes some milliseconds for it.
+READ_BYTES = 1024 * 1024
 
 
 class ReadAhead:
-    """One reader's way through a file, up to `stop`. The file stays the caller's."""
+    """One reader's progress through a file, up to `stop`. The file belongs to the caller."""
 
     def __init__(
-        self, executor: DiskExecutor, file: BinaryIO, stop: int, halted: Callable[[], bool] = bool
+        self, executor: DiskExecutor, file: BinaryIO, stop: int, stopped: Callable[[], bool] = lambda: False
     ) -> None:
-        """`halted`: whether nothing more is to be sent."""
-        self.stopped = halted
+        """Prepare; `stopped` returns whether nothing more must be sent."""
+        self.stopped = stopped
         self.file = file
         self.stop = stop
         self._executor = executor
@@ -38,15 +38,16 @@ class ReadAhead:
         self._reading: asyncio.Future[int] | None = None
 
     def ready_until(self, offset: int) -> int:
-        """Where the bytes end that can be sent from `offset` on now; `offset` while they are being read.
+        """Return where the bytes end that can be sent from `offset` on now.
 
-        Begins to read what follows. Raises StoreError when the disk does not give it.
+        That is `offset` while they are being read. Starts to read what follows. Raises StoreError if the disk
+        fails.
         """
         if self.stopped():
             return offset
         if offset < self._reached:
             return self._reached
-        stop = min(offset + STRETCH, self.stop)
+        stop = min(offset + STRETCH_BYTES, self.stop)
         if self._reading is not None:
             if not self._reading.done():
                 return offset
@@ -57,41 +58,42 @@ class ReadAhead:
         return self._reached
 
     async def wait(self, offset: int) -> None:
-        """Until `look` has something at `offset`."""
+        """Wait until `ready_until` has bytes at `offset`."""
         if self.ready_until(offset) == offset and self._reading is not None:
             await asyncio.shield(self._reading)
 
     def _read(self, offset: int) -> "asyncio.Future[int]":
-        # A descriptor of the thread's own: the reader may leave, and close its file, in the meantime.
+        # A descriptor of the thread's own: the reader may leave, and close its file, meanwhile.
         with translated("read ahead"):
             descriptor = os.dup(self.file.fileno())
-        reading = self._executor.start(_read_through, descriptor, offset, min(offset + READ, self.stop))
-        reading.add_done_callback(_seen)
+        reading = self._executor.start(_read_through, descriptor, offset, min(offset + READ_BYTES, self.stop))
+        reading.add_done_callback(_mark_retrieved)
         return reading
 
 
 def resident(file: BinaryIO, offset: int, stop: int) -> int:
-    """How far the bytes from `offset` up to `stop` are in the page cache, as samples show.
+    """Return how far the bytes from `offset` up to `stop` are in the page cache, by samples.
 
-    Up to the last sample that is there: what lies between it and the first that is not cannot be told. A file
-    system that does not say (EOPNOTSUPP: tmpfs, NFS) counts as one where nothing is.
+    The result is the last sample found: nothing is known of the bytes between it and the first one missing.
+    On a file system that does not tell (EOPNOTSUPP: tmpfs, NFS) no bytes count as cached.
     """
     descriptor, byte, at = file.fileno(), [bytearray(1)], offset
     try:
         while at < stop:
             os.preadv(descriptor, byte, at, os.RWF_NOWAIT)
             offset = at
-            at += SAMPLE
+            at += SAMPLE_BYTES
         os.preadv(descriptor, byte, stop - 1, os.RWF_NOWAIT)
-    except OSError:  # EAGAIN, or what the reading thread will meet too
+    except OSError:  # EAGAIN, or an error that the reading thread will meet too
         return offset
     return stop
 
 
 def _read_through(descriptor: int, offset: int, stop: int) -> int:
-    """Bring the bytes into the page cache, and wait until they are; returns `stop`.
+    """Load the bytes into the page cache and wait for them; return `stop`.
 
-    By `sendfile` to nowhere: it moves references to pages, so nothing is copied and no buffer is needed.
+    Done by `sendfile` to /dev/null, which moves references to pages: nothing is copied and no buffer is
+    needed.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
@@ -100,10 +102,10 @@ def _read_through(descriptor: int, offset: int, stop: int) -> int:
     finally:
         os.close(nowhere)
         os.close(descriptor)
-    return stop  # a file that ends before it is the sender's to notice
+    return stop  # the sender notices a file that ends earlier
 
 
-def _seen(reading: "asyncio.Future[int]") -> None:
-    """What went wrong is told to whoever looks next; that nobody does any more is no error."""
+def _mark_retrieved(reading: "asyncio.Future[int]") -> None:
+    """Retrieve an error, which the next look raises: asyncio would log it if no look followed."""
     if not reading.cancelled():
         reading.exception()

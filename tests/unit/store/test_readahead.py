@@ -12,10 +12,10 @@ import pytest
 from mirror.store import readahead
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
-from mirror.store.readahead import READ, STRETCH, ReadAhead, resident
+from mirror.store.readahead import READ_BYTES, STRETCH_BYTES, ReadAhead, resident
 from tests.page_cache import drop, is_resident
 
-SIZE = 2 * STRETCH + READ + 5000
+SIZE = 2 * STRETCH_BYTES + READ_BYTES + 5000
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_what_is_there_costs_no_thread(executor: DiskExecutor, warm: Binar
     """A warm file is taken in whole stretches, at once."""
     if resident(warm, 0, SIZE) != SIZE:
         pytest.skip("this file system does not tell what is in the page cache")
-    stretches = [(0, STRETCH), (STRETCH, 2 * STRETCH), (2 * STRETCH, SIZE)]
+    stretches = [(0, STRETCH_BYTES), (STRETCH_BYTES, 2 * STRETCH_BYTES), (2 * STRETCH_BYTES, SIZE)]
     assert await walk(ReadAhead(executor, warm, SIZE)) == stretches
     assert not used(executor)
 
@@ -111,7 +111,7 @@ async def test_what_is_not_there_is_read_first(executor: DiskExecutor, unread: B
 async def test_a_file_system_that_does_not_tell(executor: DiskExecutor, untold: BinaryIO) -> None:
     """Its bytes come through a thread: nobody knows whether they would have to be waited for."""
     assert await walk(ReadAhead(executor, untold, SIZE)) == [
-        (start, min(start + READ, SIZE)) for start in range(0, SIZE, READ)
+        (start, min(start + READ_BYTES, SIZE)) for start in range(0, SIZE, READ_BYTES)
     ]
     assert used(executor)
 
@@ -123,11 +123,11 @@ async def test_the_next_is_read_while_this_is_sent(
     ahead = ReadAhead(executor, untold, SIZE)
     await ahead.wait(0)
     executor.executor.submit(gate.wait)
-    assert ahead.ready_until(0) == READ
-    assert ahead.ready_until(READ) == READ
+    assert ahead.ready_until(0) == READ_BYTES
+    assert ahead.ready_until(READ_BYTES) == READ_BYTES
     gate.set()
-    await ahead.wait(READ)
-    assert ahead.ready_until(READ) == 2 * READ
+    await ahead.wait(READ_BYTES)
+    assert ahead.ready_until(READ_BYTES) == 2 * READ_BYTES
 
 
 async def test_a_disk_that_fails_is_told(executor: DiskExecutor, warm: BinaryIO) -> None:
@@ -152,7 +152,7 @@ async def test_a_reader_that_leaves_takes_its_file_along(
     gate.set()
     await executor.run(int)
     assert await asyncio.to_thread(opened, unread.name) == before
-    assert is_resident(unread.fileno(), 0, READ)
+    assert is_resident(unread.fileno(), 0, READ_BYTES)
 
 
 def opened(name: str) -> int:

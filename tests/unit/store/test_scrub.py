@@ -11,7 +11,7 @@ from mirror.store.blobs import fsck
 from mirror.store.blobs.fsck import Damage, FsckStep
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.lock import try_lock
-from mirror.store.scrub import Scrub, cost
+from mirror.store.scrub import Scrub, rate_cost
 from tests.unit.store.blobs.test_blobs import file_of
 from tests.unit.store.test_eviction import put
 
@@ -58,7 +58,11 @@ async def test_what_is_wrong_is_found(folder: CacheDirectory) -> None:
 
 def test_a_small_file_is_not_read_for_nothing() -> None:
     """A million of them are a million seeks: by the rate each counts for some more than its bytes."""
-    assert [cost(FsckStep(100)), cost(FsckStep(100, last=True)), cost(FsckStep(last=True))] == [
+    assert [
+        rate_cost(FsckStep(100)),
+        rate_cost(FsckStep(100, last=True)),
+        rate_cost(FsckStep(last=True)),
+    ] == [
         100,
         65_636,
         65_536,
