@@ -27,6 +27,6 @@ def test_port_owner_of_a_free_port_is_none() -> None:
 
 
 def test_port_owner_without_proc_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where /proc shows nothing, the message goes without the name."""
+    """The message goes without the name where /proc shows nothing."""
     monkeypatch.setattr(module, "PROC", tmp_path)
     assert port_owner(80) is None

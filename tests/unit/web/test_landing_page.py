@@ -43,7 +43,7 @@ async def test_landing_page_says_how_to_point_clients_at_the_mirror(mirror: Runn
 
 
 async def test_landing_page_snippet_for_docker_is_json(mirror: Running) -> None:
-    """What a visitor copies into daemon.json is valid."""
+    """The snippet that a visitor copies into daemon.json is valid."""
     text = await page(mirror)
     (snippet,) = re.findall(r"<pre><code>(\{.*?\})</code></pre>", text, re.DOTALL)
     assert json.loads(snippet) == {

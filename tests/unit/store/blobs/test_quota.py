@@ -53,7 +53,7 @@ def test_what_is_allowed(quota: Quota, room: DiskRoom, allowed: int) -> None:
     [(20, 0, 0, True), (60, 40, 0, True), (60, 41, 0, False), (60, 41, 1, True)],
 )
 def test_shortage_when_min_free_leaves_nothing(free: int, held: int, margin: int, short: bool) -> None:
-    """What the cache holds counts as room: only a file system that others have filled leaves nothing."""
+    """Cached bytes count as room: only a file system that others have filled leaves nothing."""
     assert (Quota(min_free=100).shortage(DiskRoom(1000, free, held), Path("/x"), margin) is not None) is short
 
 
@@ -67,5 +67,5 @@ def test_shortage_says_what_to_do() -> None:
 
 
 def test_no_shortage_without_min_free() -> None:
-    """With min_free = 0 even a small file system keeps what fits."""
+    """Even a small file system keeps what fits when min_free is 0."""
     assert Quota().shortage(DiskRoom(1000, 1, 0), Path("/x")) is None
