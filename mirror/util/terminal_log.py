@@ -5,7 +5,7 @@
     08:06:40 warning: housekeeping failed: the disk is full
 
 Times are local. Errors are red, warnings and stale responses yellow, where the stream has colors. The JSON
-format has all keys, whole digests and times in UTC; a terminal line leaves out what nobody reads there.
+format has all keys, whole digests and times in UTC; a terminal line leaves out ids and times of no use there.
 """
 
 import re
