@@ -4,9 +4,11 @@ Done in small steps, so that whoever drives it decides about pace, pauses and wh
 mirror that runs or not. What looks wrong is looked at twice: meanwhile blobs come and go.
 """
 
+import errno
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -25,6 +27,12 @@ ROWS = 500
 
 # A file may be without its entry for a moment, because it comes first (invariant 8); in seconds.
 GRACE = 60.0
+
+# Errors of a read for which the file is to blame, and not the disk as a whole: those of the disk, and modes.
+UNREADABLE = BAD | {errno.EACCES, errno.EPERM}
+
+# How the names of the database begin, beside the folders of the blobs.
+DATABASE = "cache.db"
 
 # What an adopted file is called: algorithm, two digits, the others, nonce.
 NAME = re.compile(r"([a-z0-9]+)/([0-9a-f]{2})/([0-9a-f]+)\.[0-9a-f]{8}")
@@ -110,6 +118,8 @@ class Fsck:
                 yield from self._counted(self._entry(row), row.digest)
             if not rows:
                 cursor.files, cursor.after = True, ""
+        if not cursor.after:
+            yield from self._counted(self._strays(), "")
         for folder in self._folders():
             names = (f"{folder}/{each}" for each in sorted(_listed(self._folder / folder)))
             for name in names:
@@ -129,6 +139,17 @@ class Fsck:
                 self.cursor.wrong += 1
             yield step
 
+    def _strays(self) -> Iterator[FsckStep]:
+        """Report files where the blob store has folders: beside its database, and beside the shards."""
+        for name in sorted(_listed(self._folder)):
+            if not (self._folder / name).is_dir():
+                if not name.startswith(DATABASE):
+                    yield FsckStep(finding=self._set_aside(name, Damage.UNKNOWN))
+                continue
+            for shard in sorted(_listed(self._folder / name)):
+                if not (self._folder / name / shard).is_dir():
+                    yield FsckStep(finding=self._set_aside(f"{name}/{shard}", Damage.UNKNOWN))
+
     def _folders(self) -> list[str]:
         """Those with files that come after the cursor, as `sha256/00`."""
         algorithms = [each for each in sorted(_listed(self._folder)) if (self._folder / each).is_dir()]
@@ -142,8 +163,10 @@ class Fsck:
             return
         wrong: Damage | None = None
         try:
-            size = os.stat(self._folder / row.name).st_size
-            if size != row.size:
+            status = os.lstat(self._folder / row.name)
+            if not stat.S_ISREG(status.st_mode):
+                wrong = Damage.UNKNOWN
+            elif status.st_size != row.size:
                 wrong = Damage.SIZE
             elif not self.cursor.quick:
                 wrong = yield from self._hashed(row.name, digest)
@@ -171,10 +194,11 @@ class Fsck:
         if row is not None and row.name == name:
             return
         try:
-            status = os.stat(self._folder / name)
+            status = os.lstat(self._folder / name)
             if time.time() - status.st_ctime < GRACE:
                 return
-            wrong = Damage.UNKNOWN if digest is None else (yield from self._hashed(name, digest))
+            known = digest is not None and stat.S_ISREG(status.st_mode)
+            wrong = (yield from self._hashed(name, digest)) if digest and known else Damage.UNKNOWN
         except FileNotFoundError:
             return
         if digest is None or wrong is not None:
@@ -187,7 +211,10 @@ class Fsck:
     def _set_aside(self, name: str, wrong: Damage) -> Finding:
         if not self._repair:
             return Finding(name, wrong)
-        self._blobs.quarantine_file(self._folder / name)
+        try:
+            self._blobs.quarantine_file(self._folder / name)
+        except OSError:  # a folder of that name is in the quarantine already, for instance
+            return Finding(name, wrong)
         return Finding(name, wrong, "file set aside")
 
     def _entered(self, row: BlobRow) -> Finding:
@@ -217,7 +244,7 @@ class Fsck:
                 if cold:  # what nobody asks for is not to push out of memory what is asked for
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as error:
-            if error.errno not in BAD:
+            if error.errno not in UNREADABLE:
                 raise
             return Damage.UNREADABLE
         return None if hasher.hexdigest() == digest.encoded else Damage.DIGEST

@@ -1,6 +1,7 @@
 """The check of the blob store: finds each thing that can be wrong, puts it right, deletes nothing wrong."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,3 +164,28 @@ def test_it_goes_on_where_it_stopped(folder: CacheDirectory, tmp_path: Path) -> 
     place.write_text("{")
     assert FsckCursor.load(place, quick=False).checked == 0
     assert os.listdir(tmp_path / "cache" / "blobs")
+
+
+def test_fsck_survives_foreign_files(folder: CacheDirectory) -> None:
+    """Folders, sockets, loops, and files beside the shards are reported; a repair sets them aside."""
+    blobs, two = folder.path / "blobs", Digest.of(b"two")
+    (blobs / "strange").write_bytes(b"x")
+    (blobs / "sha256" / "strange").write_bytes(b"x")
+    path = file_of(folder.path, two)
+    path.unlink()
+    path.symlink_to(path.name)
+    shard = blobs / "sha256" / "ab"
+    shard.mkdir(exist_ok=True)
+    (shard / f"{'0' * 62}.00000000").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(shard / "socket"))
+    found = {each.subject: each.damage for each in run(folder)}
+    assert found == {
+        str(two): Damage.UNKNOWN,
+        "strange": Damage.UNKNOWN,
+        "sha256/strange": Damage.UNKNOWN,
+        f"sha256/ab/{'0' * 62}.00000000": Damage.UNKNOWN,
+        "sha256/ab/socket": Damage.UNKNOWN,
+    }
+    assert {each.subject for each in run(folder, repair=True)} >= {"strange", "sha256/strange", str(two)}
+    assert run(folder) == []
