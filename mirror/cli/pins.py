@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mirror.oci.image_pattern import Pin
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import PinTooLarge
-    from mirror.store.pins.pin_file import Pinned
+    from mirror.store.pins.pin_file import PinEntry
 
 PIN_HELP = """Keep images, whatever the quota and however long nobody has used them.
 
@@ -157,13 +157,13 @@ def _sizes(folder: "CacheDirectory", pin: "Pin") -> tuple[int, int]:
     return sum(kept.values()), sum(count for count, _ in folder.blobs.sizes_and_last_use(kept).values())
 
 
-def _origin(pinned: "Pinned") -> str:
+def _origin(pinned: "PinEntry") -> str:
     from mirror.store.pins.pin_file import origin
 
     return origin(pinned)
 
 
-def _as_json(pinned: "Pinned", kept: int, here: int) -> dict[str, object]:
+def _as_json(pinned: "PinEntry", kept: int, here: int) -> dict[str, object]:
     return {
         "pattern": str(pinned.pin.images),
         "platforms": list(pinned.pin.platforms),
@@ -174,7 +174,7 @@ def _as_json(pinned: "Pinned", kept: int, here: int) -> dict[str, object]:
     }
 
 
-def _as_row(pinned: "Pinned", kept: int, here: int) -> tuple[str, ...]:
+def _as_row(pinned: "PinEntry", kept: int, here: int) -> tuple[str, ...]:
     platforms = ", ".join(pinned.pin.platforms) or "all"
     since = moment(pinned.since)
     return (str(pinned.pin.images), platforms, size(kept), size(here), since, _origin(pinned))

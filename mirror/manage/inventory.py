@@ -18,7 +18,7 @@ from mirror.store.metadata.closure import Closures, Part, digest_or_none
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories, tags
 from mirror.store.metadata.refcount import ReferenceCounts
-from mirror.store.pins.pin_file import Pinned
+from mirror.store.pins.pin_file import PinEntry
 
 # Tags that are made of a digest name signatures and the like: they belong to the image with that digest.
 REFERRING = re.compile(r"(sha256|sha512)-[0-9a-f]{64}(\.[a-z]+)?")
@@ -163,7 +163,7 @@ class Inventory:
         return tuple(dict.fromkeys(each for each in listed if each is not None))
 
     def _missing_platforms(
-        self, found: StoredImage, here: dict[str, tuple[int, float]], pins: list[Pinned]
+        self, found: StoredImage, here: dict[str, tuple[int, float]], pins: list[PinEntry]
     ) -> tuple[str, ...]:
         """Return the platforms of an index that are pinned, and whose manifest is not here."""
         missing = (

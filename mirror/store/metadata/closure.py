@@ -1,8 +1,9 @@
-"""What an image is made of: everything that its root manifest leads to, as far as that is known here.
+"""The closure of an image: everything that its root manifest leads to, as far as it is known here.
 
-index -> manifests of its platforms -> configs and layers; and for each manifest what refers to it: what the
-upstream's referrers API listed, and the tags `sha256-<hex>...` by which signatures, attestations and SBOMs
-are found without it (OCI distribution-spec, "Referrers Tag Schema", and cosign's `.sig`, `.att`, `.sbom`).
+An index leads to the manifests of its platforms, these to configs and layers; and each manifest leads to its
+referrers: those that the upstream's referrers API listed, and the tags `sha256-<hex>...` by which signatures,
+attestations and SBOMs are found without that API (OCI distribution-spec, "Referrers Tag Schema", and cosign's
+`.sig`, `.att`, `.sbom`).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,20 +23,21 @@ from mirror.oci.manifest import (
 from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata.index import Index
 
-# The tags that refer to one manifest; there are four kinds of them.
-MOST_TAGS = 16
+# Most tags that refer to one manifest; there are four kinds of such tags.
+MAX_REFERRING_TAGS = 16
 
-# Where an index has what belongs to one of its images, as BuildKit's attestations do: the image's digest.
+# The annotation by which an entry of an index belongs to one of its images, as BuildKit's attestations do;
+# its value is the image's digest.
 ATTACHED_TO = "vnd.docker.reference.digest"
 NO_PLATFORM = "unknown/unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing that an image is made of. `size` in bytes; `platform` where an index tells it.
+    """One part of an image. `size` in bytes; `platform` if an index gives it.
 
-    `refers`: it is not of the image itself, but refers to it, or belongs to what does. `about`: the digest
-    that an entry of an index is attached to.
+    `is_referrer`: the part is not of the image itself, but refers to the image, or belongs to a part that
+    does. `attached_to`: the digest that an entry of an index belongs to.
     """
 
     digest: Digest
@@ -46,49 +48,49 @@ class Part:
     attached_to: str | None = None
 
 
-Named = dict[Digest, tuple[Part, ...]]
+Children = dict[Digest, tuple[Part, ...]]
 
 
 class Closures:
-    """Reads manifests by `read(digest, limit)`, which answers None for what is not here.
+    """Reads manifests by `read(digest, limit)`, which returns None for content that is not here.
 
-    `known`: what manifests were found to name the last time, so that they are not read again; then `met` is
-    the same of all that were looked at this time.
+    `known`: the children of manifests from an earlier run, which are not read again; `visited` is then the
+    same of all manifests of this run.
     """
 
     def __init__(
-        self, index: Index, read: Callable[[Digest, int], bytes | None], known: Named | None = None
+        self, index: Index, read: Callable[[Digest, int], bytes | None], known: Children | None = None
     ) -> None:
         self._index = index
         self._read = read
         self._known = known
-        self.visited: Named = {}
+        self.visited: Children = {}
 
     def parts(self, repository: Repository, root: Part, platforms: tuple[str, ...] = ()) -> Iterator[Part]:
-        """Everything, each digest once, the root first; of an index only these platforms, if any."""
+        """Yield all parts, each digest once, the root first; of an index only `platforms`, if given."""
         seen: set[Digest] = set()
-        todo = [root]
-        while todo:
-            part = todo.pop()
+        pending = [root]
+        while pending:
+            part = pending.pop()
             if part.digest in seen:
                 continue
             seen.add(part.digest)
             yield part
             if part.is_manifest:
-                named = _chosen(self.children(part.digest), platforms)
-                todo += (replace(each, is_referrer=True) for each in named) if part.is_referrer else named
-                todo += self._referring(repository, part.digest)
+                named = _select_platforms(self.children(part.digest), platforms)
+                pending += (replace(each, is_referrer=True) for each in named) if part.is_referrer else named
+                pending += self._referrers(repository, part.digest)
 
     def children(self, digest: Digest) -> tuple[Part, ...]:
-        """What a manifest names; nothing if it is not here."""
+        """Return what a manifest names; nothing if the manifest is not here."""
         if self._known is None:
-            return self._read_named(digest) or ()
-        found = self.visited.get(digest) or self._known.get(digest) or self._read_named(digest)
+            return self._read_children(digest) or ()
+        found = self.visited.get(digest) or self._known.get(digest) or self._read_children(digest)
         if found is not None:
             self.visited[digest] = found
         return found or ()
 
-    def _read_named(self, digest: Digest) -> tuple[Part, ...] | None:
+    def _read_children(self, digest: Digest) -> tuple[Part, ...] | None:
         data = self._read(digest, MAX_MANIFEST_BYTES)
         if data is None:
             return None
@@ -99,10 +101,10 @@ class Closures:
         blobs = (*((manifest.config,) if manifest.config else ()), *manifest.layers)
         return (
             *(Part(each.digest, each.size) for each in blobs if not each.urls),
-            *(_entry(each) for each in manifest.manifests),
+            *(_part_of_index(each) for each in manifest.manifests),
         )
 
-    def _referring(self, repository: Repository, digest: Digest) -> Iterator[Part]:
+    def _referrers(self, repository: Repository, digest: Digest) -> Iterator[Part]:
         listed = self._index.referrers(repository, digest)
         if listed is not None:
             for each in descriptors_of(listed.manifests):
@@ -113,20 +115,20 @@ class Closures:
                 yield Part(found, entry.size, True, is_referrer=True)
 
     def referring_tags(self, repository: Repository, digest: Digest) -> list[str]:
-        """`sha256-<hex>` and what goes on behind it, as far as they have an entry."""
-        return self._index.tags(repository, "", MOST_TAGS, str(referrers_tag(digest)))
+        """Return the tags `sha256-<hex>...` of a digest that have an entry."""
+        return self._index.tags(repository, "", MAX_REFERRING_TAGS, str(referrers_tag(digest)))
 
 
 def digest_or_none(text: str) -> Digest | None:
-    """The digest, or None for what is none."""
+    """Parse a digest; None for text that is none."""
     try:
         return Digest.parse(text)
     except RegistryError:
         return None
 
 
-def _entry(descriptor: Descriptor) -> Part:
-    """A manifest that an index names."""
+def _part_of_index(descriptor: Descriptor) -> Part:
+    """Return the manifest that an entry of an index names."""
     if descriptor.platform != NO_PLATFORM:
         return Part(descriptor.digest, descriptor.size, True, descriptor.platform)
     annotations = descriptor.raw.get("annotations")
@@ -134,8 +136,8 @@ def _entry(descriptor: Descriptor) -> Part:
     return Part(descriptor.digest, descriptor.size, True, is_referrer=True, attached_to=str(about))
 
 
-def _chosen(named: tuple[Part, ...], platforms: tuple[str, ...]) -> list[Part]:
-    """Of what an index names the platforms that are wanted, and what is attached to those."""
+def _select_platforms(named: tuple[Part, ...], platforms: tuple[str, ...]) -> list[Part]:
+    """Return the entries of an index for the wanted platforms, and those attached to them."""
     wanted = [
         each
         for each in named

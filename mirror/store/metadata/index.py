@@ -1,6 +1,6 @@
-"""The books: which repository has which digest, what tags pointed to, what referrers were listed.
+"""The index: which repository has which digest, what tags pointed to, which referrers were listed.
 
-Synchronous: everything here runs in a disk thread. Keys sort so that a prefix is a listing:
+Synchronous: everything here runs in a disk thread. The keys sort so that a prefix is a listing:
 
     link:<upstream>/<repository>@<digest>        -> Link
     tag:<upstream>/<repository>:<tag>            -> TagEntry
@@ -26,12 +26,12 @@ from mirror.store.database import BUSY_SECONDS, Database, PlainDisk
 # Values up to this many bytes live in SQLite itself; a long referrers list goes to a file beside it.
 INLINE_BYTES = 32 * 1024
 
-# In SQL: the keys of links, and the digest in such a key. In SQLite characters are counted from 1.
+# SQL: the condition for keys of links, and the digest in such a key. SQLite counts characters from 1.
 LINKS = "key >= 'link:' AND key < 'link;'"
 LINKED = "substr(key, instr(key, '@') + 1)"
 
-# Nothing is ever culled. What a policy begins with is diskcache's only place for an index of ours: without
-# this one, finding out who else has a blob would be reading all links there are.
+# Nothing is ever culled. The `init` statement of a policy is diskcache's only place for an SQL index of ours:
+# without it, finding the other repositories of a blob would read all links there are.
 POLICY = "kept"
 EVICTION_POLICY[POLICY] = {
     "init": f"CREATE INDEX IF NOT EXISTS Cache_linked ON Cache ({LINKED}) WHERE {LINKS}",
@@ -50,7 +50,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class TagEntry:
-    """What a tag pointed to when the upstream was last asked; `confirmed` in seconds since the epoch."""
+    """The target of a tag when the upstream was last asked; `confirmed` in seconds since the epoch."""
 
     digest: str
     media_type: str
@@ -68,12 +68,12 @@ class ReferrersEntry:
 
 Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry)
 
-# How many rows are read or removed at a time: no transaction is long, and no list is.
+# Rows to read or remove at a time, so that no transaction and no list is long.
 ROWS = 500
 
 
 class Index:
-    """`folder/cache.db`. Never culled: the quota is about blobs, and these are small."""
+    """The database `folder/cache.db`. Never culled: the quota is for blobs, and index entries are small."""
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(
@@ -90,10 +90,11 @@ class Index:
         return self.database.cache
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
+        """Return the link of a repository to a digest."""
         return self._read(f"link:{repository}@{digest}", Link)
 
     def add_links(self, repository: Repository, links: Mapping[Digest, Link]) -> None:
-        """Record links, in one transaction; a manifest's link is not forgotten for a blob's."""
+        """Record links, in one transaction; a blob's link never replaces a manifest's."""
         with self._cache.transact():
             for digest, link in links.items():
                 known = self.link(repository, digest)
@@ -102,33 +103,42 @@ class Index:
             self._cache.add(f"repository:{repository}", "")
 
     def drop_link(self, repository: Repository, digest: Digest) -> None:
+        """Remove a link."""
         self._cache.delete(f"link:{repository}@{digest}")
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Return a tag entry."""
         return self._read(f"tag:{repository}:{tag}", TagEntry)
 
     def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        """Write a tag entry."""
         self._write(f"tag:{repository}:{tag}", entry)
 
     def drop_tag(self, repository: Repository, tag: Tag) -> None:
+        """Remove a tag entry."""
         self._cache.delete(f"tag:{repository}:{tag}")
 
     def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
+        """Return the referrers list of a digest."""
         return self._read(f"referrers:{repository}@{digest}", ReferrersEntry)
 
     def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
+        """Write the referrers list of a digest."""
         self._write(f"referrers:{repository}@{digest}", entry)
 
     def tags(self, repository: Repository, after: str, limit: int, prefix: str = "") -> list[str]:
-        """Up to `limit` of its tags that have an entry, start with `prefix` and sort after `after`."""
+        """Return up to `limit` tags with an entry, in order, that start with `prefix` and sort after `after`."""
         return self._names(f"tag:{repository}:", prefix, after, limit)
 
     def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
-        """Up to `limit` names `<upstream>/<repository>` that start with `prefix` and sort after `after`."""
+        """Return up to `limit` names `<upstream>/<repository>`, in order.
+
+        They start with `prefix` and sort after `after`.
+        """
         return self._names("repository:", prefix, after, limit)
 
     def links(self, repository: Repository, after: str, limit: int) -> list[tuple[Digest, Link, float]]:
-        """Up to `limit` of its links whose digests sort after `after`, with the time each was noted."""
+        """Return up to `limit` links whose digests sort after `after`, with the time each was written."""
         found = []
         kind = f"link:{repository}@"
         for key, value, noted in self._rows("key, value, store_time", kind, "", after, limit):
@@ -137,7 +147,7 @@ class Index:
         return found
 
     def drop(self, repository: Repository, tags: Iterable[str], digests: Iterable[Digest]) -> None:
-        """Forget tags, and links with what refers to them; and the repository with the last one."""
+        """Remove tags, and links with their referrers lists; and the repository with the last of them."""
         keys = [
             *(f"tag:{repository}:{tag}" for tag in tags),
             *(f"{kind}:{repository}@{digest}" for digest in digests for kind in ("link", "referrers")),
@@ -151,16 +161,16 @@ class Index:
                 self._cache.delete(f"repository:{repository}")
 
     def query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """What a statement of SQL yields, for what looks at the links of all repositories (`store.usage`)."""
+        """Run an SQL statement and return its rows, for queries over the links of all repositories."""
         found: list[tuple[Any, ...]] = self._cache._sql(statement, values).fetchall()
         return found
 
     def _names(self, kind: str, prefix: str, after: str, limit: int) -> list[str]:
-        """What follows `kind` in the keys that begin with it and `prefix`, in order."""
+        """Return the keys of `_rows`, in order, with `kind` cut off."""
         return [key.removeprefix(kind) for (key,) in self._rows("key", kind, prefix, after, limit)]
 
     def _rows(self, columns: str, kind: str, prefix: str, after: str, limit: int) -> list[tuple[Any, ...]]:
-        """Of the rows whose keys begin with `kind` and `prefix` and sort after `kind` and `after`."""
+        """Select `columns` of rows whose keys begin with `kind + prefix` and sort after `kind + after`."""
         later, first = f"{kind}{after}", f"{kind}{prefix}"
         bound = "key > ?" if later >= first and after else "key >= ?"
         return self.query(
@@ -174,7 +184,7 @@ class Index:
         self.database.close()
 
     def _read(self, key: str, kind: type[Entry]) -> Entry | None:
-        """The entry, or None: what cannot be read is asked of the upstream again, never trusted."""
+        """Return an entry, or None: an unreadable entry is asked of the upstream again, never trusted."""
         text = self._cache.get(key)
         if not isinstance(text, str):
             return None

@@ -1,4 +1,4 @@
-"""What the books have of the images of a pattern: repositories and tags, a page at a time."""
+"""Queries by image pattern: matching repositories and tags in the index, a page at a time."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from mirror.store.metadata.index import ROWS, Index, TagEntry
 
 
 def repositories(index: Index, images: ImagePattern) -> Iterator[Repository]:
-    """Those of which images can match, in order; only the part of the books is read where they can be."""
+    """Yield repositories that may match, in order; reads only the range of the pattern's literal prefix."""
     after, prefix = "", literal(images.name)
     while names := index.repositories(prefix, after, ROWS):
         for name in names:
@@ -20,7 +20,7 @@ def repositories(index: Index, images: ImagePattern) -> Iterator[Repository]:
 
 
 def tags(index: Index, repository: Repository, images: ImagePattern) -> Iterator[tuple[str, TagEntry]]:
-    """The tag entries of a repository that match, in order."""
+    """Yield the tag entries of a repository that match, in order."""
     if images.digest is not None or is_literal(images.tag):
         name = images.tag
         entry = None if images.digest is not None else index.tag(repository, Tag(name))

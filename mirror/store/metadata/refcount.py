@@ -1,6 +1,6 @@
-"""Who else has a blob: its links, whatever repository they belong to.
+"""Reference counts of blobs: how many repositories, of which upstreams, link a blob.
 
-What one repository alone has a link to, nobody needs any more when that repository lets go of it.
+A blob that one repository alone links is of no use once that repository is removed.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mirror.store.metadata.index import LINKED, LINKS, ROWS, Index
 
-# link:<upstream>/<repository>@<digest>; in SQLite characters are counted from 1.
+# The key is link:<upstream>/<repository>@<digest>; SQLite counts characters from 1.
 COUNT = f"""
 SELECT {LINKED},
        substr(key, 6, instr(key, '/') - 6) AS upstream,
@@ -18,13 +18,13 @@ FROM Cache WHERE {LINKED} IN (%s) AND {LINKS}
 GROUP BY 1, 2
 """  # noqa: S608  # ours
 
-# What more repositories than this link is counted once by who goes through all of them: base images.
-MANY = 8
+# Blobs that more repositories than this link (base images) are counted once in a scan with `memoise`.
+MEMOISED_ABOVE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class BlobUse:
-    """How many repositories of one upstream link a digest; `first` is the first of them in order."""
+    """The repositories of one upstream that link a digest: their number, and the first of them in order."""
 
     upstream: str
     links: int
@@ -32,24 +32,24 @@ class BlobUse:
 
 
 class ReferenceCounts:
-    """`memoise`: what many link is not counted again; for who changes nothing and goes through everything."""
+    """Counts links in the index. `memoise`: for full scans that change nothing; counts base images once."""
 
     def __init__(self, index: Index, *, memoise: bool = False) -> None:
         self._index = index
         self._memoise = memoise
-        self._many: dict[str, list[BlobUse]] = {}
+        self._base_images: dict[str, list[BlobUse]] = {}
 
     def uses(self, digests: Iterable[str]) -> dict[str, list[BlobUse]]:
-        """By digest; nothing for what nobody links."""
+        """Return the uses by digest; no entry for a digest that no repository links."""
         found: dict[str, list[BlobUse]] = {}
-        asked: list[str] = []
+        unknown: list[str] = []
         for digest in digests:
-            if digest in self._many:
-                found[digest] = self._many[digest]
+            if digest in self._base_images:
+                found[digest] = self._base_images[digest]
             else:
-                asked.append(digest)
-        for start in range(0, len(asked), ROWS):
-            found |= self._count(asked[start : start + ROWS])
+                unknown.append(digest)
+        for start in range(0, len(unknown), ROWS):
+            found |= self._count(unknown[start : start + ROWS])
         return found
 
     def _count(self, digests: list[str]) -> dict[str, list[BlobUse]]:
@@ -59,11 +59,11 @@ class ReferenceCounts:
         ):
             found.setdefault(digest, []).append(BlobUse(upstream, links, first))
         if self._memoise:
-            self._many |= {digest: uses for digest, uses in found.items() if _sum(uses) > MANY}
+            self._base_images |= {each: uses for each, uses in found.items() if _sum(uses) > MEMOISED_ABOVE}
         return found
 
     def links(self, digests: Iterable[str]) -> dict[str, int]:
-        """How many repositories link each."""
+        """Return how many repositories link each digest."""
         return {digest: _sum(uses) for digest, uses in self.uses(digests).items()}
 
 

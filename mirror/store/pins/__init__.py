@@ -1,1 +1,1 @@
-"""What is pinned, and what a pin keeps."""
+"""Pins: their file, and the content that they keep."""

@@ -1,9 +1,9 @@
-"""What pinned manifests name, written down: `<cache folder>/kept`, a line of JSON for each manifest.
+"""The journal of pinned manifests and their children: `<cache folder>/kept`, a line of JSON each.
 
-Which blobs a pin keeps is worked out from manifests. One that is found corrupt is set aside, and until it has
-been fetched anew nobody could say what it named: its layers would be evicted, though they were promised to
-stay. A manifest never changes what it names, so what is written here is never wrong, at most more than is
-needed. And it is what stays when the books are lost, and nobody knows any more what tags pointed to.
+Pinned blobs are found through manifests. If a pinned manifest is quarantined as corrupt, its children are
+unknown until it is fetched again; without the journal an eviction would remove its layers, although they are
+pinned. A manifest never changes what it names, so the journal is never wrong, at most longer than needed. The
+journal also outlives the loss of the index, when nothing tells any more what tags pointed to.
 """
 
 import json
@@ -13,35 +13,36 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.store.metadata.closure import Named, Part
+from mirror.store.metadata.closure import Children, Part
 from mirror.util.durable import replace_file
 
-# While this file is there, the books were lost, and not all that was pinned has been asked for again.
+# The mark of a lost index: exists until every pinned manifest of the journal was pulled again.
 BOOKS_LOST = "books-lost"
 
 
-def read_journal(path: Path) -> Named:
-    """By manifest; what cannot be read is not known."""
-    found: Named = {}
+def read_journal(path: Path) -> Children:
+    """Return the children of each manifest; lines that cannot be read are skipped."""
+    journal: Children = {}
     with suppress(OSError):
         for line in path.read_text(errors="replace").splitlines():
             with suppress(ValueError, TypeError, RegistryError):
                 digest, *parts = json.loads(line)
-                found[Digest.parse(digest)] = tuple(Part(Digest.parse(each[0]), *each[1:]) for each in parts)
-    return found
+                children = tuple(Part(Digest.parse(each[0]), *each[1:]) for each in parts)
+                journal[Digest.parse(digest)] = children
+    return journal
 
 
-def sizes_of(named: Named) -> dict[str, int]:
-    """All these manifests and what they name, by digest as text; in bytes, 0 where nobody tells."""
-    sizes = {str(digest): 0 for digest in named}
-    sizes.update({str(part.digest): part.size for parts in named.values() for part in parts})
+def sizes_of(children: Children) -> dict[str, int]:
+    """Return sizes in bytes of these manifests and their children, by digest as text; 0 if unknown."""
+    sizes = {str(digest): 0 for digest in children}
+    sizes.update({str(part.digest): part.size for parts in children.values() for part in parts})
     return sizes
 
 
-def write_journal(path: Path, named: Named) -> None:
-    """OSError."""
+def write_journal(path: Path, children: Children) -> None:
+    """Replace the journal. OSError."""
     lines = (
         json.dumps([str(digest), *([str(part.digest), *astuple(part)[1:]] for part in parts)])
-        for digest, parts in named.items()
+        for digest, parts in children.items()
     )
     replace_file(path, "".join(f"{line}\n" for line in lines))

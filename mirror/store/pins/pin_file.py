@@ -1,8 +1,7 @@
-"""The pins as they are written down: `<cache folder>/pins`, a line of JSON for each.
+"""The file of pins: `<cache folder>/pins`, a line of JSON for each pin.
 
-A file of its own, beside the books. Those can be lost and made anew, for upstreams know what is in them;
-what was promised to stay nobody else knows. It is replaced as a whole, and a line that cannot be read costs
-no other.
+The file is separate from the index. A lost index can be recreated, because upstreams know its content;
+nothing else knows the pins. The file is replaced as a whole, and an unreadable line costs no other line.
 """
 
 import json
@@ -17,13 +16,13 @@ from mirror.util.log import get_logger
 
 log = get_logger(__name__)
 
-# Whom a pin comes from.
+# Origins of a pin.
 CONFIGURATION, COMMAND = "configuration", "command"
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
-    """A pin, and since when, in epoch seconds. `configured`: the configuration says so, and nobody else."""
+class PinEntry:
+    """A pin, and since when in epoch seconds; `configured`: the pin is of the configuration only."""
 
     pin: Pin
     since: float
@@ -31,13 +30,16 @@ class Pinned:
 
 
 class PinFile:
-    """Whoever changes it holds `Folder.changing`; whoever reads it finds it as it was before or after."""
+    """The pins on disk. A writer holds `CacheDirectory.eviction_lock`.
+
+    A reader needs no lock, and finds the old file or the new one.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self) -> list[Pinned]:
-        """In the order of the patterns, those of the configuration first. OSError where it is not known."""
+    def read(self) -> list[PinEntry]:
+        """Return the pins sorted by pattern, those of the configuration first. OSError."""
         try:
             lines = self._path.read_text(errors="replace").splitlines()
         except FileNotFoundError:
@@ -45,29 +47,30 @@ class PinFile:
         found = {(not each.configured, str(each.pin.images)): each for each in _parsed(lines)}
         return [found[key] for key in sorted(found)]
 
-    def write(self, pins: Iterable[Pinned]) -> None:
-        """On the disk when it returns."""
+    def write(self, pins: Iterable[PinEntry]) -> None:
+        """Replace the file; it is durable on return."""
         replace_file(self._path, "".join(f"{json.dumps(_as_json(each))}\n" for each in pins))
 
 
-def _parsed(lines: Iterable[str]) -> Iterator[Pinned]:
+def _parsed(lines: Iterable[str]) -> Iterator[PinEntry]:
     for line in lines:
         with suppress(ValueError, TypeError, KeyError, AttributeError):
             known = json.loads(line)
             pin = Pin(ImagePattern.printed(known["pattern"]), tuple(map(str, known["platforms"])))
-            yield Pinned(pin, float(known["since"]), known["from"] == CONFIGURATION)
+            yield PinEntry(pin, float(known["since"]), known["from"] == CONFIGURATION)
             continue
-        log.error("a line of the file of pins cannot be read, pin it again", line=line)
+        log.error("unreadable line in the file of pins, pin the image again", line=line)
 
 
-def _as_json(pinned: Pinned) -> dict[str, object]:
+def _as_json(entry: PinEntry) -> dict[str, object]:
     return {
-        "pattern": str(pinned.pin.images),
-        "platforms": list(pinned.pin.platforms),
-        "since": pinned.since,
-        "from": origin(pinned),
+        "pattern": str(entry.pin.images),
+        "platforms": list(entry.pin.platforms),
+        "since": entry.since,
+        "from": origin(entry),
     }
 
 
-def origin(pinned: Pinned) -> str:
-    return CONFIGURATION if pinned.configured else COMMAND
+def origin(entry: PinEntry) -> str:
+    """Return the origin of a pin, as it is written and printed."""
+    return CONFIGURATION if entry.configured else COMMAND

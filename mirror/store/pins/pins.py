@@ -1,8 +1,8 @@
-"""Pins: what they keep, worked out from books and manifests, and remembered until something of it changes.
+"""Pins: the content that they keep, computed from index and manifests, and cached until it changes.
 
-A pin is written down as its pattern (`store.pinfile`), and never which blobs that means. So a tag that is
-new or has moved, a platform that is pulled for the first time, and a signature that turns up later are
-pinned without anybody doing anything, and a tag that has moved on leaves nothing behind.
+A pin is stored as its pattern (`store.pins.pin_file`), never as a list of blobs. So a tag that is new or has
+moved, a platform that is pulled for the first time, and a signature that appears later are pinned without
+further action, and a tag that has moved leaves nothing pinned behind.
 """
 
 import time
@@ -13,21 +13,18 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Repository
 from mirror.store.invalidation import Epoch
-from mirror.store.metadata.closure import Closures, Named, Part, digest_or_none
+from mirror.store.metadata.closure import Children, Closures, Part, digest_or_none
 from mirror.store.metadata.index import Index
 from mirror.store.metadata.query import repositories, tags
 from mirror.store.pins.manifest_journal import BOOKS_LOST, read_journal, sizes_of, write_journal
-from mirror.store.pins.pin_file import PinFile, Pinned
+from mirror.store.pins.pin_file import PinEntry, PinFile
 
-# A number that no generation has: nothing was looked at yet.
+# A number that no epoch has: nothing is cached yet.
 NEVER = -1
 
 
 class Pins:
-    """Of one cache folder. Any thread may call; who changes something holds `Folder.changing`.
-
-    `read` as in Closures.
-    """
+    """The pins of one cache folder. Any thread may call; changes need `CacheDirectory.eviction_lock`."""
 
     def __init__(
         self,
@@ -36,19 +33,20 @@ class Pins:
         read: Callable[[Digest, int], bytes | None],
         epoch: Epoch,
     ) -> None:
+        """Open; `read` as in Closures."""
         self._file = PinFile(folder / "pins")
-        self._path = folder / "kept"
-        self._lost = folder / BOOKS_LOST
+        self._journal_path = folder / "kept"
+        self._lost_mark = folder / BOOKS_LOST
         self._index = index
         self._read = read
         self._epoch = epoch
-        self._all: tuple[int, list[Pinned]] = (NEVER, [])
-        self._kept: tuple[int, Mapping[str, int]] = (NEVER, {})
-        self._known: Named | None = None
-        self._written: Named | None = None
+        self._all: tuple[int, list[PinEntry]] = (NEVER, [])
+        self._sizes: tuple[int, Mapping[str, int]] = (NEVER, {})
+        self._journal: Children | None = None
+        self._written_journal: Children | None = None
 
-    def all(self) -> list[Pinned]:
-        """Every pin, in the order of the patterns, those of the configuration first."""
+    def all(self) -> list[PinEntry]:
+        """Return every pin, sorted by pattern, those of the configuration first."""
         now = self._epoch.pin_changes()
         seen, pins = self._all
         if seen != now:
@@ -57,86 +55,86 @@ class Pins:
         return pins
 
     def pinned_sizes(self) -> Mapping[str, int]:
-        """The digests, as text, of all that is pinned, and their sizes in bytes, be they here or not."""
+        """Return sizes in bytes by digest, as text, of all pinned content, whether it is here or not."""
         now = self._epoch.pin_changes()
-        seen, kept = self._kept
+        seen, sizes = self._sizes
         if seen != now:
-            kept = self._kept_now()
-            self._kept = (now, kept)
-        return kept
+            sizes = self._compute_sizes()
+            self._sizes = (now, sizes)
+        return sizes
 
-    def _kept_now(self) -> dict[str, int]:
-        walk, pins = self._walk(), self.all()
-        before = self._known or {}
-        kept = self._closure(walk, (each.pin for each in pins))
-        self._known = walk.visited
-        if self._lost.exists():
-            if not pins or before.keys() <= walk.visited.keys():
-                self._lost.unlink(missing_ok=True)
-            else:  # nobody knows what tags pointed to: until all is asked for again, what was kept stays
-                self._known = {**before, **walk.visited}
-                kept = {**sizes_of(before), **kept}
-        return kept
+    def _compute_sizes(self) -> dict[str, int]:
+        closures, pins = self._closures(), self.all()
+        before = self._journal or {}
+        sizes = self._closure(closures, (each.pin for each in pins))
+        self._journal = closures.visited
+        if self._lost_mark.exists():
+            if not pins or before.keys() <= closures.visited.keys():
+                self._lost_mark.unlink(missing_ok=True)
+            else:  # index lost: tags are unknown, so the old closure stays until every image was pulled again
+                self._journal = {**before, **closures.visited}
+                sizes = {**sizes_of(before), **sizes}
+        return sizes
 
     def write_journal(self) -> None:
-        """Have what is pinned known to those who come later, when manifests may not be here any more."""
+        """Write the children of pinned manifests, for later, when the manifests may be missing."""
         self.pinned_sizes()
-        if self._known != self._written:
-            write_journal(self._path, self._known or {})
-            self._written = self._known
+        if self._journal != self._written_journal:
+            write_journal(self._journal_path, self._journal or {})
+            self._written_journal = self._journal
 
-    def _walk(self) -> Closures:
-        if self._known is None:
-            self._known = self._written = read_journal(self._path)
-        return Closures(self._index, self._read, self._known)
+    def _closures(self) -> Closures:
+        if self._journal is None:
+            self._journal = self._written_journal = read_journal(self._journal_path)
+        return Closures(self._index, self._read, self._journal)
 
     def closure(self, pins: Iterable[Pin]) -> dict[str, int]:
-        """What these pins keep, as `kept`."""
-        return self._closure(self._walk(), pins)
+        """Return sizes of the content that these pins would keep, as `pinned_sizes`."""
+        return self._closure(self._closures(), pins)
 
-    def _closure(self, walk: Closures, pins: Iterable[Pin]) -> dict[str, int]:
+    def _closure(self, closures: Closures, pins: Iterable[Pin]) -> dict[str, int]:
         found: dict[str, int] = {}
         for pin in pins:
             for repository, root in self._roots(pin.images):
-                parts = walk.parts(repository, root, pin.platforms)
+                parts = closures.parts(repository, root, pin.platforms)
                 found.update((str(part.digest), part.size) for part in parts)
         return found
 
-    def matching(self, repository: Repository, tag: str, digest: str) -> list[Pinned]:
-        """The pins by which an image stays; `tag` is "" for none."""
+    def matching(self, repository: Repository, tag: str, digest: str) -> list[PinEntry]:
+        """Return the pins that keep an image; `tag` is "" for none."""
         return [each for each in self.all() if each.pin.images.match(repository, tag, digest)]
 
     def note_change(self, repository: Repository) -> None:
-        """Something was written about the repository: if a pin is for it, what is pinned may be more now."""
+        """Note a write about a repository: if a pin matches it, pinned content is computed again."""
         if any(each.pin.images.of(repository) for each in self.all()):
             self._epoch.note_pin_change()
 
     def add(self, pin: Pin) -> None:
-        """Or replace the one with this pattern, with all its platforms."""
+        """Add a pin, or replace the one with the same pattern, with all its platforms."""
         others = [each for each in self._file.read() if each.configured or each.pin.images != pin.images]
-        self._write([*others, Pinned(pin, time.time(), configured=False)])
-        # Of what was evicted memory may have a copy, and a pull that is served from that keeps nothing.
+        self._write([*others, PinEntry(pin, time.time(), configured=False)])
+        # Evicted content may still be in the memory cache, and a pull served from there stores nothing.
         self._epoch.note_removal()
 
     def remove(self, images: ImagePattern) -> bool:
-        """Whether there was such a pin; those of the configuration stay."""
+        """Remove the pin of a pattern; return whether there was one. Pins of the configuration stay."""
         known = self._file.read()
         left = [each for each in known if each.configured or each.pin.images != images]
         self._write(left)
         return len(left) < len(known)
 
     def configure(self, pins: Iterable[Pin]) -> None:
-        """Make those of the configuration these, for all processes on the folder to know."""
+        """Replace the pins of the configuration, for all processes on the folder."""
         known = self._file.read()
         since = {each.pin: each.since for each in known if each.configured}
-        wanted = [Pinned(pin, since.get(pin, time.time()), configured=True) for pin in pins]
+        wanted = [PinEntry(pin, since.get(pin, time.time()), configured=True) for pin in pins]
         self._write([*wanted, *(each for each in known if not each.configured)])
 
     def has_configured(self, pins: Iterable[Pin]) -> bool:
-        """Whether those of the configuration are these."""
+        """Return whether `pins` are the pins of the configuration already."""
         return {each.pin for each in self._file.read() if each.configured} == set(pins)
 
-    def _write(self, pins: Iterable[Pinned]) -> None:
+    def _write(self, pins: Iterable[PinEntry]) -> None:
         self._file.write(pins)
         self._epoch.note_pin_change()
 

@@ -54,7 +54,7 @@ def test_found_without_reading_all_links(index: Index) -> None:
 
 def test_base_images_are_counted_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     """By who says that nothing changes; others see what has."""
-    monkeypatch.setattr("mirror.store.metadata.refcount.MANY", 1)
+    monkeypatch.setattr("mirror.store.metadata.refcount.MEMOISED_ABOVE", 1)
     for repository in (FIRST, SECOND):
         index.add_links(repository, {A: Link()})
     once, live = ReferenceCounts(index, memoise=True), ReferenceCounts(index)

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.store.metadata.closure import Named, Part
+from mirror.store.metadata.closure import Children, Part
 from mirror.store.pins.manifest_journal import read_journal, sizes_of, write_journal
 
 LAYER, IMAGE, INDEX = (Digest.of(each) for each in (b"layer", b"image", b"index"))
-NAMED: Named = {
+NAMED: Children = {
     INDEX: (
         Part(IMAGE, 5, True, "linux/amd64"),
         Part(LAYER, 7, True, is_referrer=True, attached_to=str(IMAGE)),

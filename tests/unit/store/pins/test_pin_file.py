@@ -8,11 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from mirror.oci.image_pattern import Pin
-from mirror.store.pins.pin_file import PinFile, Pinned
+from mirror.store.pins.pin_file import PinEntry, PinFile
 
-ONE = Pinned(Pin.parse("x:1"), 1.0, configured=False)
-TWO = Pinned(Pin.parse("a:* linux/amd64 linux/arm64"), 2.5, configured=False)
-OURS = Pinned(Pin.parse(f"z@sha256:{'0' * 64}"), 3.0, configured=True)
+ONE = PinEntry(Pin.parse("x:1"), 1.0, configured=False)
+TWO = PinEntry(Pin.parse("a:* linux/amd64 linux/arm64"), 2.5, configured=False)
+OURS = PinEntry(Pin.parse(f"z@sha256:{'0' * 64}"), 3.0, configured=True)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
