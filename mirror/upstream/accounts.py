@@ -61,7 +61,8 @@ class Account:
             reading = self.rate_limit.reading
             values = {"remaining": reading.remaining, "limit": reading.limit} if reading is not None else {}
             emit = log.info if now is PLENTY else log.warning
-            emit("rate limit", upstream=upstream, account=self.name, rate_limit=now.name, **values)
+            event = "rate limit budget changed"
+            emit(event, upstream=upstream, account=self.name, rate_limit=now.name, **values)
 
     def report(self, metrics: Metrics, upstream: str) -> None:
         """Set the gauges of this account."""

@@ -36,7 +36,7 @@ class OutgoingRequest:
     path: str
     repository: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    # ghcr.io lacks the referrers API and answers with 303 to a web page.
+    # ghcr.io lacks the referrers API and answers with 303 to a web page (docs/upstreams.md).
     follow_see_other: bool = True
 
 

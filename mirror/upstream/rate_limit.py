@@ -1,6 +1,6 @@
 """Rate limit of one account at an upstream, learnt from its answers; pure, with the clock passed in.
 
-Docker Hub reports it in every answer about a manifest; `100;w=21600` means 100 in 6 hours:
+Docker Hub reports it in every answer about a manifest (docs/upstreams.md); `100;w=21600` is 100 in 6 hours:
 
     ratelimit-limit: 100;w=21600    ratelimit-remaining: 20;w=21600    docker-ratelimit-source: 203.0.113.7
 """
