@@ -44,7 +44,6 @@ app = typer.Typer(
     name="registry-mirror",
     help="A pull-through mirror for container registries: every blob is downloaded once, and kept.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mirror.store.errors import PinTooLarge
     from mirror.store.pins.pin_file import PinEntry
 
-PIN_HELP = """Keep images, whatever the quota and however long nobody has used them.
+PIN_HELP = """Keep images, whatever the quota and their age.
 
 \b
     registry-mirror pin alpine:3.20
@@ -46,7 +46,7 @@ UNPIN_HELP = """Pin images no longer. Nothing is removed: eviction may do that l
 PATTERN is the pattern of a pin, as it was given or as `registry-mirror pins` shows it.
 """
 
-PINS_HELP = """List the pins, what each of them keeps, and how much of that is here.
+PINS_HELP = """List the pins, and how much of each is here.
 
 \b
     registry-mirror pins

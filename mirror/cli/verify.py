@@ -1,4 +1,4 @@
-"""`registry-mirror verify`: whether the cache is what it claims to be."""
+"""`registry-mirror verify`: check every cached file against its digest."""
 
 import json
 import sys
@@ -11,93 +11,119 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.common import fail, require_access
+from mirror.cli.common import fail, loaded, require_access
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
+from mirror.cli.output import tell
+from mirror.util.units import size
 
 if TYPE_CHECKING:
     from mirror.store.blobs.fsck import Finding, Fsck, FsckCursor
     from mirror.util.rate_limiter import RateLimiter
 
-HELP = """Check the cache: every file against its digest.
+HELP = """Check every cached file against its digest.
 
-Every entry has its file, every file its entry, and every file hashes to its name. Beside a running mirror
-or a stopped one. Says what is wrong, one line each; the exit status is 0 when nothing
-is, 1 when something is, and 2 when it could not be checked. What was interrupted goes on where it stopped.
+\b
+    registry-mirror verify
+    registry-mirror verify --quick
+    registry-mirror verify --repair --rate 50MiB
 
-Read no more than so much per second, so that a busy disk serves others:
+Each index entry must have its file, each file its entry, and each file must hash to its name. Problems are
+printed one per line. The exit status is 0 if there is none, 1 if there is one, and 2 if the check failed.
+Ctrl-C stops the check, and the next run goes on where it stopped. It may run beside a running mirror; --rate
+leaves a busy disk to the clients.
 
-    registry-mirror verify --rate 50MiB
-
---repair puts right what is wrong: files are moved to the folder `quarantine` of the cache, and fetched anew
-when somebody asks for them; files without an entry, which a crash or a lost database leaves, get one.
+--repair moves wrong files to the folder `quarantine` of the cache, and clients get them from the upstream
+again. Right files without an entry, which a crash or a lost database leaves, get an entry.
 """
 
-# The cursor is written this often, in seconds.
+# How often the cursor is written, in seconds.
 SAVE_SECONDS = 5.0
+
+# Exit status of a command that SIGINT ended, as shells count.
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyRun:
-    """One check: what it has found, and what it goes through in the unit that its progress is shown in."""
+    """One check, its findings, and the total of its progress: blobs in a quick check, else bytes."""
 
     fsck: "Fsck"
     findings: "list[Finding]"
     total: int
 
     @property
+    def cursor(self) -> "FsckCursor":
+        return self.fsck.cursor
+
+    @property
     def done(self) -> int:
-        return self.fsck.cursor.checked if self.fsck.cursor.quick else self.fsck.cursor.bytes
+        """The progress so far, in the unit of `total`."""
+        return self.cursor.checked if self.cursor.quick else self.cursor.bytes
 
 
 def verify(
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Compare sizes, and read nothing.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Put right what is wrong.")] = False,
-    rate: Annotated[str, typer.Option("--rate", metavar="SIZE", help="Bytes per second at most.")] = "0",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare sizes only, and read no file.", show_default=False)
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair what is wrong.", show_default=False)
+    ] = False,
+    rate: Annotated[
+        str,
+        typer.Option(
+            "--rate",
+            metavar="SIZE",
+            help="Read at most this per second. Default: no limit.",
+            show_default=False,
+        ),
+    ] = "0",
     as_json: AsJson = False,
 ) -> None:
+    from mirror.store.errors import StoreError
+
+    path = loaded(config, {"cache_dir": cache_dir}).config.cache.dir
+    require_access(path, 2)
+    try:
+        run = _run(path, _limiter(rate), quick=quick, repair=repair, show=not as_json)
+    except (StoreError, OSError) as error:
+        fail(str(error), 2)
+    if as_json:
+        typer.echo(json.dumps(_report(run), indent=2))
+    else:
+        typer.echo(_summary(run, path / "quarantine", repair=repair))
+    raise typer.Exit(1 if run.cursor.wrong else 0)
+
+
+def _limiter(rate: str) -> "RateLimiter":
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
-    from mirror.config.loader import ConfigError, environment, load
-    from mirror.store.errors import StoreError
     from mirror.util.rate_limiter import RateLimiter
 
     try:
-        path = load(config, environment(), {"cache_dir": cache_dir}).config.cache.dir
-        pace = RateLimiter(TypeAdapter(ByteSize).validate_python(rate))
-        run = _run(path, pace, quick=quick, repair=repair, show=not as_json)
+        return RateLimiter(TypeAdapter(ByteSize).validate_python(rate))
     except ValidationError:
         fail(f"--rate: must be a size, for instance 50MiB, not {rate!r}", 2)
-    except (ConfigError, StoreError, OSError) as error:
-        fail(str(error), 2)
-    cursor = run.fsck.cursor
-    if as_json:
-        found = [{"what": each.subject, "wrong": each.damage, "done": each.repair} for each in run.findings]
-        result = {"checked": cursor.checked, "bytes": cursor.bytes, "wrong": cursor.wrong}
-        typer.echo(json.dumps({**result, "leftovers": cursor.leftovers, "findings": found}, indent=2))
-    else:
-        typer.echo(_summary(cursor, repair=repair))
-    raise typer.Exit(1 if cursor.wrong else 0)
 
 
-def _run(path: Path, pace: "RateLimiter", *, quick: bool, repair: bool, show: bool) -> VerifyRun:
-    """Raises StoreError or OSError."""
+def _run(path: Path, limiter: "RateLimiter", *, quick: bool, repair: bool, show: bool) -> VerifyRun:
+    """Check the cache in `path`, from the cursor of an interrupted run on. Raises StoreError or OSError."""
     from mirror.store.blobs.fsck import Fsck, FsckCursor
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError, translated
 
-    require_access(path, 2)
     if not (path / "blobs").is_dir():
         raise StoreError(f"{path} is no cache folder: there is no folder named blobs in it")
     place = path / "verify.cursor"
     with translated("verify"), closing(CacheDirectory(path)) as folder:
         cursor = FsckCursor.load(place, quick=quick)
-        size, count = folder.blobs.stats()
-        fsck = Fsck(path / "blobs", folder.blobs, cursor, repair=repair)
-        run = VerifyRun(fsck, [], count if quick else size)
-        with _shown(run, show=show) as progress:
-            _go_through(run, pace, place, progress)
+        held, count = folder.blobs.stats()
+        run = VerifyRun(
+            Fsck(path / "blobs", folder.blobs, cursor, repair=repair), [], count if quick else held
+        )
+        with _progress(run, show=show) as progress:
+            _go_through(run, limiter, place, progress)
         if repair:
             folder.recovery.finish_rebuild()
     place.unlink(missing_ok=True)
@@ -105,39 +131,71 @@ def _run(path: Path, pace: "RateLimiter", *, quick: bool, repair: bool, show: bo
 
 
 def _go_through(
-    run: VerifyRun, pace: "RateLimiter", place: Path, progress: "Callable[[Finding | None], None]"
+    run: VerifyRun, limiter: "RateLimiter", place: Path, progress: "Callable[[Finding | None], None]"
 ) -> None:
-    cursor, saved = run.fsck.cursor, time.monotonic()
+    saved = time.monotonic()
     try:
         for step in run.fsck.steps():
             if step.finding is not None:
                 run.findings.append(step.finding)
             progress(step.finding)
-            time.sleep(pace.pause(step.read))
+            time.sleep(limiter.pause(step.read))
             if time.monotonic() - saved > SAVE_SECONDS:
-                cursor.save(place)
+                run.cursor.save(place)
                 saved = time.monotonic()
+    except KeyboardInterrupt:
+        run.cursor.save(place)
+        tell(f"Stopped after {_amount(run)}. The next `registry-mirror verify` goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
     except BaseException:
-        cursor.save(place)
+        run.cursor.save(place)
         raise
 
 
-@contextmanager
-def _shown(run: VerifyRun, *, show: bool) -> "Iterator[Callable[[Finding | None], None]]":
-    """Findings as they come, and on a terminal how far it is."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _amount(run: VerifyRun) -> str:
+    if run.cursor.quick:
+        return f"{run.done} of {run.total} blobs"
+    return f"{size(run.done)} of {size(run.total)}"
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
-        task = bar.add_task("files" if run.fsck.cursor.quick else "bytes", total=run.total)
+
+@contextmanager
+def _progress(run: VerifyRun, *, show: bool) -> "Iterator[Callable[[Finding | None], None]]":
+    """Print findings as they come, and on a terminal a progress bar."""
+    if show and sys.stderr.isatty():
+        with _bar(run) as progress:
+            yield progress
+        return
+
+    def print_finding(finding: "Finding | None") -> None:
+        if show and finding is not None:
+            print(_line(finding), flush=True)
+
+    yield print_finding
+
+
+@contextmanager
+def _bar(run: VerifyRun) -> "Iterator[Callable[[Finding | None], None]]":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    quick = run.cursor.quick
+    amount = MofNCompleteColumn() if quick else DownloadColumn(binary_units=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("blobs" if quick else "read", total=run.total)
 
         def progress(finding: "Finding | None") -> None:
             bar.update(task, completed=run.done)
-            if show and finding is not None:
+            if finding is not None:
                 # Whole lines, whatever the width of the terminal.
-                print(_line(finding), file=sys.stdout if bar.disable else bar.console.file, flush=True)
+                print(_line(finding), file=bar.console.file, flush=True)
 
         yield progress
 
@@ -147,9 +205,34 @@ def _line(finding: "Finding") -> str:
     return f"{finding.subject}: {finding.damage}{done}"
 
 
-def _summary(cursor: "FsckCursor", *, repair: bool) -> str:
-    what = f"{cursor.checked} blobs checked" + ("" if cursor.quick else f", {cursor.bytes} bytes read")
+def _report(run: VerifyRun) -> dict[str, object]:
+    cursor = run.cursor
+    return {
+        "checked": cursor.checked,
+        "bytes": cursor.bytes,
+        "wrong": cursor.wrong,
+        "leftovers": cursor.leftovers,
+        "findings": [
+            {"what": each.subject, "wrong": each.damage, "done": each.repair} for each in run.findings
+        ],
+    }
+
+
+def _summary(run: VerifyRun, quarantine: Path, *, repair: bool) -> str:
+    cursor = run.cursor
+    checked = f"{cursor.checked} blob{'' if cursor.checked == 1 else 's'} checked"
+    read = "" if cursor.quick else f", {size(cursor.bytes)} read"
     found = f"{cursor.wrong} wrong" if cursor.wrong else "nothing wrong"
     left = f", {cursor.leftovers} files that a crash or a lost database left" if cursor.leftovers else ""
-    hint = "" if repair or not (cursor.wrong or cursor.leftovers) else "; --repair puts that right"
-    return f"{what}: {found}{left}{hint}"
+    return f"{checked}{read}: {found}{left}{_advice(run, quarantine, repair=repair)}"
+
+
+def _advice(run: VerifyRun, quarantine: Path, *, repair: bool) -> str:
+    """Say what was repaired, or that a repair is possible."""
+    if not (run.cursor.wrong or run.cursor.leftovers):
+        return ""
+    if not repair:
+        return "; --repair repairs that"
+    done = [each.repair for each in run.findings if each.repair]
+    moved = f"; wrong files are in {quarantine} now" if any("set aside" in each for each in done) else ""
+    return f"; {len(done)} repaired{moved}"
