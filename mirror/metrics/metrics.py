@@ -78,13 +78,21 @@ class Metrics:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def families(self) -> list["Family"]:
-        """Return the metrics of this process, for merging with other processes. Reads files in /proc."""
+        """Return the metrics of this process, for merging with other processes. Reads files in /proc.
+
+        Without `_created` samples, the start time of each counter, which double a page and which Prometheus
+        does not use in this format.
+        """
         return [
             Family(
                 each.name,
                 each.type,
                 each.documentation,
-                {(name, tuple(labels.items())): value for name, labels, value, *_ in each.samples},
+                {
+                    (name, tuple(labels.items())): value
+                    for name, labels, value, *_ in each.samples
+                    if not name.endswith("_created")
+                },
             )
             for each in self._registry.collect()
         ]
@@ -190,8 +198,7 @@ class Family:
         samples = {**other.samples, **self.samples}
         if self.kind in CUMULATIVE or self.name in SUMMED_GAUGES:
             for key in self.samples.keys() & other.samples.keys():
-                values = self.samples[key], other.samples[key]
-                samples[key] = min(values) if key[0].endswith("_created") else sum(values)
+                samples[key] = self.samples[key] + other.samples[key]
         if self.name in MAXIMUM_GAUGES:
             for key in self.samples.keys() & other.samples.keys():
                 samples[key] = max(self.samples[key], other.samples[key])

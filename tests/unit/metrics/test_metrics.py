@@ -2,7 +2,7 @@
 
 import re
 
-from mirror.metrics.metrics import Metrics
+from mirror.metrics.metrics import Metrics, render
 
 
 def test_metric_names_follow_the_conventions() -> None:
@@ -26,6 +26,20 @@ def test_metric_names_follow_the_conventions() -> None:
     assert 'registry_mirror_request_seconds_bucket{kind="blob",le="5.0",outcome="hit"} 1.0' in text
     assert 'registry_mirror_request_seconds_sum{kind="blob",outcome="hit"} 3.0' in text
     assert "process_open_fds" in text
+
+
+def test_scrape_has_no_creation_times() -> None:
+    """The `_created` samples of prometheus_client would double the page; no other sample is missing."""
+    metrics = Metrics()
+    metrics.fill_failures.labels("disk").inc()
+    lines = render(metrics.families())[0].decode().splitlines()
+    assert not [each for each in lines if "_created" in each]
+    assert 'registry_mirror_fill_failures_total{reason="disk"} 1.0' in lines
+    names = {each.split()[2] for each in lines if each.startswith("# TYPE ")}
+    whole = {
+        each.split()[2] for each in metrics.render()[0].decode().splitlines() if each.startswith("# TYPE ")
+    }
+    assert names == {each for each in whole if not each.endswith("_created")}
 
 
 def test_metrics_of_two_mirrors_are_separate() -> None:
