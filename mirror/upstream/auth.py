@@ -92,6 +92,7 @@ class Authorizer:
         self._refused_until = float("-inf")
         self._refused_by = ""
         self._refusal = Outage()
+        self._accepted = False  # whether the password was accepted at its last use
 
     @property
     def refused(self) -> bool:
@@ -102,6 +103,10 @@ class Authorizer:
     def password_refused(self) -> bool:
         """True from a refusal of the password until it is accepted again."""
         return self._refusal.active
+
+    def is_accepted(self, authorization: str | None) -> bool:
+        """Return True if `authorization` is the password and was accepted at its last use."""
+        return self._accepted and authorization == self._basic_header()
 
     def note_answer(self, authorization: str | None, status: int) -> bool:
         """Learn from an answer of the upstream to `authorization`; return True if it refused the password."""
@@ -125,6 +130,7 @@ class Authorizer:
         """Warn once until the password is accepted again."""
         now = self._clock()
         self._refused_until, self._refused_by = now + _REFUSED_FOR, server.host or ""
+        self._accepted = False
         if self._refusal.failed(now) is not None:
             log.warning(
                 "password refused, check username and password_file",
@@ -134,7 +140,7 @@ class Authorizer:
             )
 
     def _note_acceptance(self) -> None:
-        self._refused_until = float("-inf")
+        self._refused_until, self._accepted = float("-inf"), True
         if self._refusal.ended(self._clock()) is not None:
             upstream, account = self._transport.name, self._settings.username
             log.info("password accepted again", upstream=upstream, account=account)
@@ -177,6 +183,9 @@ class Authorizer:
             raise _UnusableChallenge(
                 f"{host} wants user and password, and none are configured: set username and password_file"
             )
+        if header == demand.rejected and self._accepted:
+            user, host = self._settings.username, self._transport.url.host
+            raise _UnusableChallenge(f"{host} accepts user {user}, but not for {demand.repository}")
         if header == demand.rejected:
             raise self.refusal()
         return header

@@ -181,13 +181,15 @@ class HTTPClient:
         """Return the answer of one host after at most one challenge. `own`: no redirect left the upstream."""
         authorization = await account.auth.current(request.repository) if own else None
         response = await self._send(request, url, authorization)
-        account.auth.note_answer(authorization, response.status)
         if response.status == 401 and (own or _challenges(response)):
             challenges = _challenges(response)
             response.release()
+            await self._check_password(account, authorization, 401)
             challenges = challenges or await self._ping()
             demand = AuthDemand(challenges, request.repository, own, rejected=authorization)
             response = await self._answer_challenge(request, url, account, demand)
+        else:
+            account.auth.note_answer(authorization, response.status)
         # Rate limits of stores and other registries are not this account's; a 401 is counted for no account.
         if own and response.status != 401:
             account.observe(response.headers, response.status, self._transport.name)
@@ -199,10 +201,26 @@ class HTTPClient:
         """Repeat a request with the authorization demanded; raise DENIED if the password is refused."""
         authorization = await account.auth.answer(demand)
         response = await self._send(request, url, authorization)
-        if account.auth.note_answer(authorization, response.status):
+        try:
+            refused = await self._check_password(account, authorization, response.status)
+        except BaseException:
+            response.close()
+            raise
+        if refused:
             response.release()
             raise account.auth.refusal()
         return response
+
+    async def _check_password(self, account: Account, authorization: str | None, status: int) -> bool:
+        """Learn from an answer if the password is accepted; return True if it was refused.
+
+        Some registries (Nexus) answer 401 for a repository that the user may not read. If the password was
+        accepted before, /v2/ tells the two apart.
+        """
+        if status == 401 and account.auth.is_accepted(authorization):
+            response = await self._get_v2({"Authorization": authorization or ""})
+            status = response.status
+        return account.auth.note_answer(authorization, status)
 
     async def _send(self, request: OutgoingRequest, url: URL, authorization: str | None) -> Response:
         headers = dict(request.headers)
@@ -212,10 +230,14 @@ class HTTPClient:
 
     async def _ping(self) -> tuple[Challenge, ...]:
         """Return the challenges of /v2/, for a registry whose other 401s carry none (seen at gcr.io)."""
+        return _challenges(await self._get_v2({}))
+
+    async def _get_v2(self, headers: Mapping[str, str]) -> Response:
+        """Return the answer of /v2/, its body dropped."""
         url = URL(f"{self._transport.url}/v2/", encoded=True)
-        response = await self._transport.send("GET", url, {})
+        response = await self._transport.send("GET", url, headers)
         response.release()
-        return _challenges(response)
+        return response
 
     async def _check(self, response: Response) -> None:
         if response.status not in (200, 206):

@@ -64,16 +64,20 @@ class TokenAuth:
 
 @dataclass(slots=True)
 class BasicAuth:
-    """User and password with every request, as ECR and many Nexus servers want it."""
+    """User and password with every request, as ECR and many Nexus servers want it.
+
+    For a repository in `denied` the answer is 401 although the password is right, as Nexus does it.
+    """
 
     user: str
     password: str
+    denied: set[str] = field(default_factory=set)
 
     def challenges(self, url: str, repository: str) -> list[str]:
         return ['Basic realm="fake"']
 
     def allows(self, header: str | None, repository: str) -> bool:
-        return basic_login(header) == (self.user, self.password)
+        return basic_login(header) == (self.user, self.password) and repository not in self.denied
 
 
 def basic_login(header: str | None) -> tuple[str, str] | None:

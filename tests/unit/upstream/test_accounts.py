@@ -163,6 +163,17 @@ async def test_refused_basic_password_leads_to_the_next_account(hub: Hub) -> Non
     assert [account.state()["refused"] for account in hub.registry.accounts.all] == [True, False]
 
 
+async def test_denied_repository_is_not_tried_with_the_next_account(hub: Hub) -> None:
+    """A 401 for one repository, from a registry that accepts the password, is a denial: it is final."""
+    hub.fake.auth = BasicAuth("ann", "geheim-a", denied={CLOSED})
+    await hub.pull(OPEN)
+    for _ in range(2):
+        with pytest.raises(UpstreamError, match="not for org/closed"):
+            await hub.pull(CLOSED)
+    logins = {basic_login(seen.headers.get("Authorization")) for seen in hub.fake.log}
+    assert logins == {None, ("ann", "geheim-a")}
+
+
 async def test_refused_password_is_in_the_metrics(hub: Hub) -> None:
     """One gauge for each account with a password: 1 until the password is accepted."""
     metrics = Metrics()

@@ -409,3 +409,23 @@ async def test_refused_password_is_not_a_refused_token() -> None:
             fake.fault(Fault(status=404), "manifests", times=2)
             assert await pull(registry) == ["not_found"]
     assert (account.state()["refused"], lines) == (False, [])
+
+
+async def test_denied_repository_is_not_a_refused_password() -> None:
+    """Nexus answers 401 for a repository that is denied to the user: /v2/ proves the password right."""
+    async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
+        guarded(fake)
+        fake.auth = basic = BasicAuth("me", "geheim", denied={"org/b"})
+        (account,) = registry.accounts.all
+        with capture_logs() as lines:
+            assert await pull(registry) == ["ok"]
+            for _ in range(2):
+                with pytest.raises(UpstreamError, match="not for org/b") as raised:
+                    await registry.head_manifest("org/b", LATEST)
+                assert raised.value.failure is Failure.DENIED
+            assert [seen.path for seen in fake.log][-2:] == ["/v2/org/b/manifests/latest", "/v2/"]
+            assert (account.auth.refused, account.state()["refused"], lines) == (False, False, [])
+            basic.password = "other"
+            assert await pull(registry) == ["denied"]
+    assert account.state()["refused"] is True
+    assert lines_about_passwords(lines) == [WARNED]
