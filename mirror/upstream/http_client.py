@@ -214,8 +214,8 @@ class HTTPClient:
     async def _check_password(self, account: Account, authorization: str | None, status: int) -> bool:
         """Learn from an answer if the password is accepted; return True if it was refused.
 
-        Some registries (Nexus) answer 401 for a repository that the user may not read. If the password was
-        accepted before, /v2/ tells the two apart.
+        A 401 may also mean that the user may not read this repository: RFC 9110 15.5.2 calls it a refusal of
+        authorization. If the password was accepted before, /v2/ tells the two apart.
         """
         if status == 401 and account.auth.is_accepted(authorization):
             response = await self._get_v2({"Authorization": authorization or ""})

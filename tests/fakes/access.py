@@ -66,7 +66,7 @@ class TokenAuth:
 class BasicAuth:
     """User and password with every request, as ECR and many Nexus servers want it.
 
-    For a repository in `denied` the answer is 401 although the password is right, as Nexus does it.
+    For a repository in `denied` the answer is 401 although the password is right.
     """
 
     user: str

@@ -412,7 +412,7 @@ async def test_refused_password_is_not_a_refused_token() -> None:
 
 
 async def test_denied_repository_is_not_a_refused_password() -> None:
-    """Nexus answers 401 for a repository that is denied to the user: /v2/ proves the password right."""
+    """A 401 may be for a repository that is denied to the user: /v2/ proves the password right."""
     async with FakeRegistry() as fake, registry_at(fake.url, **LOGIN) as registry:
         guarded(fake)
         fake.auth = basic = BasicAuth("me", "geheim", denied={"org/b"})
