@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SERVE_HELP = """Run the mirror in the foreground.
 
-Without any option it mirrors Docker Hub and the other large registries on 127.0.0.1:5000:
+Without options it mirrors Docker Hub and six other large registries on 127.0.0.1:5000:
 
     registry-mirror serve
 
@@ -25,24 +25,25 @@ For a whole network, with the cache on a large disk:
 
     registry-mirror serve --listen 0.0.0.0:5000 --cache-dir /srv/mirror
 
-In front of another registry, or of a stand-in for one:
+For another registry, or with another server for a registry:
 
     registry-mirror serve --upstream docker.io=http://10.0.0.7:5000
 
-Docker Hub's pulls go through the first upstream that is named, every other one through its name:
-docker pull 127.0.0.1:5000/quay.io/prometheus/busybox
-
-Without any network, with what was pulled before:
+Without any network, from the cache alone:
 
     registry-mirror serve --offline
 
-SIGTERM or Ctrl-C finishes what is being sent, up to server.shutdown_timeout; a second one ends at once.
-SIGHUP takes up a renewed certificate and, with server.workers of 2 or more, everything that was changed.
+Clients name the registry in front of the image, for instance
+docker pull 127.0.0.1:5000/quay.io/prometheus/busybox; a name without a registry means the first upstream.
+
+SIGTERM or Ctrl-C ends the mirror when running responses are finished, after server.shutdown_timeout at most;
+a second one ends it at once. SIGHUP loads a renewed certificate and, if server.workers is 2 or more, every
+change of the configuration.
 """
 
 app = typer.Typer(
     name="registry-mirror",
-    help="A pull-through mirror for container registries: every blob is downloaded once, and kept.",
+    help="A pull-through mirror for container registries: each blob is downloaded once, and kept.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -1,4 +1,4 @@
-"""What the commands share: the configuration, the cache folder, the images that are meant, failing.
+"""Helpers of all commands: the configuration, the cache folder, image patterns, error messages.
 
 Imports are inside the functions: a command imports what it uses, and `--help` nothing of it.
 """

@@ -1,4 +1,4 @@
-"""What commands print: bytes and times in units, tables for people and for programs, JSON."""
+"""Output of commands: times, tables for people and for programs, JSON."""
 
 import json
 import shutil

@@ -26,7 +26,7 @@ class RepositoryUsage:
 
     @property
     def is_upstream(self) -> bool:
-        """Whether these are the blobs of a whole upstream."""
+        """Return whether these are the blobs of a whole upstream."""
         return False
 
     @property
@@ -47,7 +47,7 @@ class UpstreamUsage(RepositoryUsage):
 
     @property
     def is_upstream(self) -> bool:
-        """Whether these are the blobs of a whole upstream."""
+        """Return whether these are the blobs of a whole upstream."""
         return True
 
 

@@ -60,7 +60,7 @@ class ImageSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether the image, with all platforms that are here or pinned, can be served offline."""
+        """Return whether the image can be served offline, with all platforms that are here or pinned."""
         return not self.missing and not self.missing_platforms
 
     @property

@@ -1,4 +1,4 @@
-"""What `gc` gives up when the cache is over its quota: one plan for the real run and for the dry run.
+"""Quota excess: the removals of `gc` from a cache over its quota, in a real run and in a dry run alike.
 
 A running mirror evicts blobs that have not been used for long before it gives up an interrupted download,
 because a client may come back for it. `gc` works the other way round: an operator who asks for room gets it

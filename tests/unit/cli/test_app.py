@@ -1,4 +1,4 @@
-"""The command, as a user runs it: a process, its exit status, what it prints, how it stops."""
+"""The program as a user runs it: a process, its exit status, its output, its end."""
 
 import os
 import re
@@ -19,6 +19,7 @@ COMMAND = [sys.executable, "-m", "mirror"]
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
     return subprocess.run(
         [*COMMAND, *arguments],
         env={**os.environ, **(env or {})},
@@ -30,7 +31,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
 
 
 class Serving:
-    """A running `serve`, ready."""
+    """A running `serve` that is ready."""
 
     def __init__(self, process: "subprocess.Popen[str]", address: str, manager: socket.socket) -> None:
         self.process = process
@@ -42,14 +43,14 @@ class Serving:
         return socket.create_connection((host, int(port)), timeout=30)
 
     def rest(self) -> str:
-        """What it prints until it ends."""
+        """Return the output until the process ends."""
         assert self.process.stderr is not None
         return self.process.stderr.read()
 
 
 @contextmanager
 def serving(folder: Path, upstream: str, extra: Sequence[str] = ()) -> Iterator[Serving]:
-    """`serve` on a free port, up to the moment when it tells the service manager that it is ready."""
+    """Run `serve` on a free port; enter when it has told the service manager that it is ready."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(folder / "notify"))
         manager.settimeout(30)
@@ -69,7 +70,7 @@ def serving(folder: Path, upstream: str, extra: Sequence[str] = ()) -> Iterator[
 
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
-    """An upstream that accepts connections and never says a word."""
+    """An upstream that accepts connections and never sends a byte."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening
 
@@ -78,8 +79,8 @@ def url(listening: socket.socket) -> str:
     return f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_it_serves_and_ends_on_sigterm(tmp_path: Path, silent: socket.socket) -> None:
-    """Ready means that it answers; SIGTERM says that it stops, and ends with 0."""
+def test_serve_ends_on_sigterm(tmp_path: Path, silent: socket.socket) -> None:
+    """A ready mirror answers; SIGTERM is reported to the service manager, and the exit status is 0."""
     with serving(tmp_path, url(silent)) as mirror:
         with urllib.request.urlopen(f"http://{mirror.address}/v2/", timeout=30) as answer:
             assert answer.status == 200
@@ -89,8 +90,8 @@ def test_it_serves_and_ends_on_sigterm(tmp_path: Path, silent: socket.socket) ->
         assert "stopping" in mirror.rest()
 
 
-def test_a_second_signal_ends_at_once(tmp_path: Path, silent: socket.socket) -> None:
-    """A response that will not finish holds the first one up, and not the second."""
+def test_serve_ends_at_once_on_a_second_signal(tmp_path: Path, silent: socket.socket) -> None:
+    """A response that never ends delays the first signal, and not the second."""
     with serving(tmp_path, url(silent)) as mirror, mirror.connect() as client:
         client.sendall(b"GET /v2/library/x/manifests/t HTTP/1.1\r\nHost: x\r\n\r\n")
         asked, _ = silent.accept()
@@ -101,7 +102,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, silent: socket.socket) -> 
             assert mirror.process.wait(30) == 128 + signal.SIGTERM
 
 
-def test_an_address_that_is_taken(tmp_path: Path, silent: socket.socket) -> None:
+def test_serve_on_an_address_in_use(tmp_path: Path, silent: socket.socket) -> None:
     """Exit 1, and the message names the address."""
     taken = f"127.0.0.1:{silent.getsockname()[1]}"
     done = run("serve", "--listen", taken, "--cache-dir", str(tmp_path))
@@ -110,7 +111,7 @@ def test_an_address_that_is_taken(tmp_path: Path, silent: socket.socket) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_a_cache_folder_that_cannot_be_used(tmp_path: Path) -> None:
+def test_serve_with_an_unusable_cache_folder(tmp_path: Path) -> None:
     """Exit 1, and the message names the folder."""
     (tmp_path / "file").touch()
     done = run("serve", "--listen", "127.0.0.1:0", "--cache-dir", str(tmp_path / "file"))
@@ -118,8 +119,8 @@ def test_a_cache_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert f"cannot use the cache folder {tmp_path / 'file'}" in done.stderr
 
 
-def test_help_teaches() -> None:
-    """The commands, their options, and examples; and the version."""
+def test_help_of_serve_has_options_and_examples() -> None:
+    """The program lists its commands; --version prints the version."""
     assert "serve" in run("--help").stdout
     text = run("serve", "--help").stdout
     for each in (

@@ -35,7 +35,7 @@ def test_banner_says_what_to_do_next() -> None:
 
 
 def test_banner_of_an_open_mirror_names_addresses_that_others_can_use() -> None:
-    """Loopback is for this machine alone; who is open to the network is warned."""
+    """Loopback is for this machine alone; a mirror that is open to the network says so."""
     text = shown()
     for address in ("192.168.1.5:5000", "10.0.0.2:5000", "192.168.1.5:5001"):
         assert f"on this network:  http://{address}\n" in text
@@ -65,7 +65,7 @@ def test_banner_of_a_mirror_with_tls(tmp_path: Path) -> None:
 
 
 def test_banner_warns(tmp_path: Path) -> None:
-    """When the default is not what Docker mirrors; when an account makes private things public."""
+    """A default upstream that Docker does not mirror, and accounts that open private images to all."""
     assert "docker.io only" in shown("x.test=http://x.test")
     file = tmp_path / "mirror.toml"
     file.write_text('[[upstream]]\nname = "docker.io"\nusername = "me"\npassword = "hunter2"\n')
@@ -91,7 +91,7 @@ def test_banner_shows_addresses_that_can_be_reached(bound: str, here: str, other
 
 
 def test_banner_knows_the_room(tmp_path: Path) -> None:
-    """What is free, cached and allowed; nothing of that if the cache cannot be read."""
+    """Free, cached and allowed bytes; an empty line if the cache cannot be read."""
     folder = open_folder(tmp_path / "cache")
     put_image(folder, X, "1", [b"a" * 2000])
     folder.close()

@@ -75,7 +75,7 @@ def test_rm_removes_an_image(cache: str) -> None:
 
 
 def test_rm_refuses_pinned_images(cache: str) -> None:
-    """Refused, with what to do; --force does it."""
+    """The message says what to do; --force removes them."""
     run("pin", "x:1", "--cache-dir", cache)
     done = run("rm", "x:1", "--cache-dir", cache, "--yes")
     assert done.returncode == 1
@@ -97,7 +97,7 @@ def test_du_counts_by_repository_and_upstream(cache: str) -> None:
 
 
 def test_gc_removes_garbage(cache: str) -> None:
-    """What goes, by kind; a message if there is nothing."""
+    """Counts and bytes by kind; a message if there is no garbage."""
     done = run("gc", "--cache-dir", cache)
     assert (done.returncode, done.stdout) == (0, "")
     assert "no garbage" in done.stderr
@@ -143,7 +143,7 @@ def test_ls_on_a_terminal_never_wraps_a_name(cache: str) -> None:
 
 
 def test_rm_prints_json(cache: str) -> None:
-    """For programs, which cannot be asked; nothing that matches is exit 1."""
+    """Programs cannot be asked; exit status 1 if no image matches."""
     done = run("rm", "x:1", "--cache-dir", cache, "--json")
     assert (done.returncode, "--dry-run" in done.stderr) == (2, True)
     run("pin", "x:2", "--cache-dir", cache)
@@ -163,7 +163,7 @@ def test_du_of_a_pattern_counts_what_matches(cache: str) -> None:
 
 
 def test_gc_names_foreign_files_and_goes_on(cache: str) -> None:
-    """A file where folders are expected used to end it."""
+    """A file where folders are expected is no reason to stop."""
     strange = Path(cache, "blobs", "sha256", "strange")
     strange.write_bytes(b"x")
     done = run("gc", "--cache-dir", cache)

@@ -1,4 +1,4 @@
-"""What commands import before they do their work: start-up time is import time."""
+"""Imports of commands, which are most of their start-up time."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr
 
 
 def imported(*arguments: str) -> set[str]:
-    """The top-level packages that a command has imported when it ends."""
+    """Return the top-level packages that a command has imported when it ends."""
     command = [sys.executable, "-c", SCRIPT, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     return set(done.stderr.splitlines()[-1].split())

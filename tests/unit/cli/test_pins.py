@@ -63,7 +63,7 @@ def test_pin_of_an_image_without_some_blobs(cache: str) -> None:
 
 
 def test_pin_refuses_more_than_there_is_room_for(cache: str) -> None:
-    """Refused with the numbers, and nothing is pinned."""
+    """The message has the numbers, and nothing is pinned."""
     env = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": "1000"}
     done = run("pin", "x:1", "--cache-dir", cache, env=env)
     assert done.returncode == 1
@@ -99,7 +99,7 @@ def test_pins_without_any_pin(cache: str) -> None:
 
 
 def test_config_check_warns_of_pins_that_need_more_than_there_is_room_for(cache: str, tmp_path: Path) -> None:
-    """Can be used, and `config check` says that, with the numbers; without a cache nobody knows."""
+    """The configuration can be used, and the note has the numbers; without a cache there is no note."""
     file = tmp_path / "mirror.toml"
     for folder, noted in ((cache, True), (str(tmp_path / "none"), False)):
         file.write_text(f'[cache]\ndir = "{folder}"\nmax_size = 1000\npins = ["x:1"]\n')
@@ -110,7 +110,7 @@ def test_config_check_warns_of_pins_that_need_more_than_there_is_room_for(cache:
 
 
 def test_pin_says_which_platforms_are_not_here(cache: str) -> None:
-    """With the command that fetches each of them, and the one that pins less; then ls says complete."""
+    """The messages have the command that fetches each platform, and the one that pins less."""
     folder = open_folder(Path(cache))
     put_index(folder, Y, "1", [[b"0"], [b"1"]])
     put_manifest(folder, Y, image_manifest(b"config1", [b"1"]))

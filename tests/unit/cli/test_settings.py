@@ -22,7 +22,7 @@ from tests.unit.cli.test_app import run
         ("not toml", "is not TOML"),
     ],
 )
-def test_a_wrong_configuration_is_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_config_check_refuses_a_wrong_configuration(tmp_path: Path, content: str, said: str) -> None:
     """Exit 2 from `check` and from `serve`, with file, key and what would be right."""
     file = tmp_path / "mirror.toml"
     file.write_text(content)
@@ -33,15 +33,15 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path, content: str, said: st
         assert said in done.stderr
 
 
-def test_a_right_configuration_is_ok(tmp_path: Path) -> None:
-    """`check` says so, on standard output."""
+def test_config_check_accepts_a_right_configuration(tmp_path: Path) -> None:
+    """The answer is on standard output."""
     file = tmp_path / "mirror.toml"
     file.write_text("[tags]\nfresh = 5\n")
     done = run("config", "check", str(file))
     assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
 
 
-def test_show_says_where_values_come_from(tmp_path: Path) -> None:
+def test_config_show_has_the_origins_of_values(tmp_path: Path) -> None:
     """Flags over environment over file over defaults, and no secret."""
     file = tmp_path / "mirror.toml"
     file.write_text(
@@ -69,8 +69,8 @@ def test_show_says_where_values_come_from(tmp_path: Path) -> None:
     assert shown["upstream.quay.io.password"]["value"] == "**********"
 
 
-def test_offline_is_a_flag(tmp_path: Path) -> None:
-    """It wins over the file, and says so."""
+def test_config_show_with_the_offline_flag(tmp_path: Path) -> None:
+    """The flag wins over the file, and is named as the origin."""
     file = tmp_path / "mirror.toml"
     file.write_text("[server]\noffline = false\n")
     shown = run("config", "show", "--config", str(file), "--offline").stdout
@@ -116,7 +116,7 @@ def test_system_file_that_does_not_exist_is_no_error(tmp_path: Path) -> None:
 
 
 def test_config_show_prints_sizes_in_units(tmp_path: Path) -> None:
-    """As the file may have them; JSON has bytes, and what is not set is a dash."""
+    """Sizes are as the file may have them; JSON has bytes, and a value that is not set is a dash."""
     lines = run("config", "show", "--config", "").stdout.splitlines()
     values = {line.split()[0]: line.split()[1] for line in lines}
     assert (values["cache.min_free"], values["cache.memory"], values["fill.chunk_size"]) == (

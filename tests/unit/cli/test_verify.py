@@ -23,7 +23,7 @@ TWO = Digest.of(b"two")
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """With two blobs in it."""
+    """A cache with two blobs."""
     with closing(CacheDirectory(tmp_path / "cache")) as folder:
         for data in (b"one", b"two"):
             put(folder, tmp_path, data)

@@ -1,8 +1,9 @@
-"""Who uses how much of the disk."""
+"""Disk usage by repository and upstream."""
 
 from pathlib import Path
 
 from mirror.manage.disk_usage import DiskUsage
+from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
 from tests.fakes.cached import X, open_folder, put_image
 
@@ -10,8 +11,8 @@ Z = Repository("docker.io", "library/z")
 Q = Repository("quay.io", "q")
 
 
-def test_shares(tmp_path: Path) -> None:
-    """A blob counts once for each who has it, and as own where nobody else does; upstreams likewise."""
+def test_disk_usage_counts_shared_blobs_once(tmp_path: Path) -> None:
+    """A blob counts once for each owner, and as own for its only owner; likewise for upstreams."""
     folder = open_folder(tmp_path / "cache")
     here, there = b"1" * 1000, b"2" * 10_000
     put_image(folder, X, "1", [here, there])
@@ -26,11 +27,13 @@ def test_shares(tmp_path: Path) -> None:
     assert shares[str(X)].own + shares[str(Z)].own + 1000 == shares["docker.io"].own
     assert shares["docker.io"].own + shares["quay.io"].own + 10_000 == folder.blobs.size()
     assert shares["docker.io"].blobs == 7
+    matching = {each.name: each for each in DiskUsage(folder).matching(ImagePattern("docker.io/*"))}
+    assert matching == {name: shares[name] for name in (str(X), str(Z))}
     folder.close()
 
 
-def test_nothing(tmp_path: Path) -> None:
-    """Of an empty cache."""
+def test_disk_usage_of_an_empty_cache(tmp_path: Path) -> None:
+    """Not even an upstream is listed."""
     folder = open_folder(tmp_path / "cache")
     assert list(DiskUsage(folder).all()) == []
     folder.close()

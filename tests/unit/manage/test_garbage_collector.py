@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
 
 
 def collect(folder: CacheDirectory, now: float = TOMORROW) -> Counter[str]:
-    """What was said beforehand is what is done, and nothing is left to be done."""
+    """Collect, after a dry run that must say the same; a second run finds nothing."""
     said = list(GarbageCollector(folder, dry_run=True, now=now).items())
     done = list(GarbageCollector(folder, dry_run=False, now=now).items())
     assert said == done
@@ -37,7 +37,7 @@ def collect(folder: CacheDirectory, now: float = TOMORROW) -> Counter[str]:
 
 
 def test_garbage_collection_keeps_images(folder: CacheDirectory) -> None:
-    """Whole images, those of which blobs are missing, an index with one platform."""
+    """Whole images, images with missing blobs, an index with one platform."""
     image = put_image(folder, X, "1", [b"a", b"b"])
     folder.blobs.remove(image[2])
     put_index(folder, Y, "1", [[b"0"], [b"1"]])

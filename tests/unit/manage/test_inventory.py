@@ -1,4 +1,4 @@
-"""What is here, by image."""
+"""The inventory: images of a cache, their sizes and states."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +38,8 @@ def listed(folder: CacheDirectory, pattern: str = "*") -> dict[str, ImageSummary
     return {each.reference: each for each in found}
 
 
-def test_an_image_that_is_whole(folder: CacheDirectory) -> None:
-    """Its platform from the config, its size, when it was used, and nothing missing."""
+def test_inventory_of_a_complete_image(folder: CacheDirectory) -> None:
+    """The platform comes from the config; size, last use, and nothing missing."""
     image = put_image(folder, X, "1", [b"a" * 1000])
     age(folder, *image)
     (found,) = listed(folder).values()
@@ -50,8 +50,8 @@ def test_an_image_that_is_whole(folder: CacheDirectory) -> None:
     assert found.last_used == pytest.approx(LONG_AGO)
 
 
-def test_what_is_missing(folder: CacheDirectory) -> None:
-    """Blobs by their digests; the root itself."""
+def test_inventory_of_missing_parts(folder: CacheDirectory) -> None:
+    """Missing blobs are named by digest, and so is a missing root."""
     image = put_image(folder, X, "1", [b"a", b"b"])
     folder.blobs.remove(image[2])
     assert listed(folder)["docker.io/library/x:1"].missing == (str(image[2]),)
@@ -60,8 +60,8 @@ def test_what_is_missing(folder: CacheDirectory) -> None:
     assert (found.missing, found.last_used) == ((str(image[0]),), None)
 
 
-def test_platforms_of_an_index(folder: CacheDirectory) -> None:
-    """Those whose manifest is here; the others are not missed, unless none is here."""
+def test_inventory_of_an_index_lists_platforms(folder: CacheDirectory) -> None:
+    """Platforms are here with their manifest; no other one is missing, unless there is none at all."""
     put_index(folder, X, "1", [[b"0"], [b"1"]])
     found = listed(folder)["docker.io/library/x:1"]
     assert (found.platforms, len(found.missing)) == ((), 2)
@@ -75,8 +75,8 @@ def test_platforms_of_an_index(folder: CacheDirectory) -> None:
     assert list(listed(folder)) == ["docker.io/library/x:1"]
 
 
-def test_shared_with_other_images(folder: CacheDirectory) -> None:
-    """Of the same repository, or of another."""
+def test_inventory_counts_shared_bytes(folder: CacheDirectory) -> None:
+    """Blobs are shared within a repository, or between two."""
     put_image(folder, X, "1", [b"a" * 100, b"b" * 1000])
     put_image(folder, X, "2", [b"b" * 1000])
     put_image(folder, Y, "1", [b"a" * 100])
@@ -87,8 +87,8 @@ def test_shared_with_other_images(folder: CacheDirectory) -> None:
     assert found["quay.io/org/y:1"].shared == 100
 
 
-def test_without_a_tag(folder: CacheDirectory) -> None:
-    """What was pulled by digest, or left by its tag; not what another image leads to."""
+def test_inventory_of_images_without_a_tag(folder: CacheDirectory) -> None:
+    """Images pulled by digest, or left by their tag; no parts of other images."""
     (old, *_) = put_image(folder, X, "1", [b"old"])
     put_image(folder, X, "1", [b"new"])
     (child, *_) = put_image(folder, X, None, [b"0"])
@@ -104,8 +104,8 @@ def test_without_a_tag(folder: CacheDirectory) -> None:
     assert list(listed(folder, "x:1")) == ["docker.io/library/x:1"]
 
 
-def test_signatures_are_of_their_image(folder: CacheDirectory) -> None:
-    """And images of their own where that is not here."""
+def test_inventory_counts_signatures_for_their_image(folder: CacheDirectory) -> None:
+    """A signature of an image that is not here is an image of its own."""
     (root, *_) = put_image(folder, X, "1", [b"a"])
     signature = put_signature(folder, X, root)
     (found,) = listed(folder).values()
@@ -116,8 +116,8 @@ def test_signatures_are_of_their_image(folder: CacheDirectory) -> None:
     assert f"quay.io/org/y:sha256-{root.encoded}.sig" in listed(folder)
 
 
-def test_only_what_matches(folder: CacheDirectory) -> None:
-    """By repository and tag, in order; and whether it is pinned."""
+def test_inventory_of_a_pattern(folder: CacheDirectory) -> None:
+    """Repository and tag must match; the order is theirs, and pinned images are marked."""
     for name in ("b", "a"):
         for tag in ("2", "1"):
             put_image(folder, Repository("docker.io", f"org/{name}"), tag, [tag.encode()])

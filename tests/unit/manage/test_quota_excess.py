@@ -1,4 +1,4 @@
-"""What goes when the cache is over its quota, in a real run of `gc` and in a dry one."""
+"""Removals from a cache over its quota, in a real run of `gc` and in a dry one."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Removing images: what goes, and what stays because something else needs it."""
+"""Removal of images, without the parts that other images need."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
 
 
 def remove(folder: CacheDirectory, pattern: str, *, forced: bool = False) -> list[RemovalStep]:
-    """What was said beforehand is what is done."""
+    """Remove images; the steps must be those that were announced."""
     images = ImagePattern.parse(pattern)
     said, before = list(ImageRemoval(folder, images, forced=forced).steps()), folder.blobs.size()
     done = list(ImageRemoval(folder, images, forced=forced).carry_out())
@@ -35,8 +35,8 @@ def here(folder: CacheDirectory, digests: list[Digest]) -> list[bool]:
     return [folder.blobs.has(each) for each in digests]
 
 
-def test_an_image_goes_whole(folder: CacheDirectory) -> None:
-    """Tag, links, blobs, signature; and the repository with the last of them."""
+def test_removal_of_a_whole_image(folder: CacheDirectory) -> None:
+    """Tag, links, blobs and signature go, and the repository with its last image."""
     image = put_image(folder, X, "1", [b"a"])
     signature = put_signature(folder, X, image[0])
     generation = folder.epoch.removals()
@@ -48,8 +48,8 @@ def test_an_image_goes_whole(folder: CacheDirectory) -> None:
     assert folder.epoch.removals() != generation
 
 
-def test_what_a_neighbour_needs_stays(folder: CacheDirectory) -> None:
-    """Blob and link, for the repository that has it by another tag."""
+def test_removal_keeps_parts_of_the_same_repository(folder: CacheDirectory) -> None:
+    """Blob and link stay for another tag of the repository."""
     first = put_image(folder, X, "1", [b"shared", b"own"])
     second = put_image(folder, X, "2", [b"shared"])
     remove(folder, "x:1")
@@ -59,8 +59,8 @@ def test_what_a_neighbour_needs_stays(folder: CacheDirectory) -> None:
     assert folder.index.link(X, Digest.of(b"own")) is None
 
 
-def test_what_another_repository_needs_stays(folder: CacheDirectory) -> None:
-    """The blob, not the link (invariant 5)."""
+def test_removal_keeps_blobs_of_another_repository(folder: CacheDirectory) -> None:
+    """The blob stays, the link goes (invariant 5)."""
     put_image(folder, X, "1", [b"shared"])
     put_image(folder, Y, "1", [b"shared"])
     remove(folder, "x:1")
@@ -70,8 +70,8 @@ def test_what_another_repository_needs_stays(folder: CacheDirectory) -> None:
     assert folder.blobs.stats() == (0, 0)
 
 
-def test_all_at_once(folder: CacheDirectory) -> None:
-    """What several need that all go, goes with the last."""
+def test_removal_of_everything(folder: CacheDirectory) -> None:
+    """A blob of several removed images goes with the last one."""
     put_image(folder, X, "1", [b"shared"])
     put_image(folder, Y, "1", [b"shared"])
     put_image(folder, Y, None, [b"by digest"])
@@ -81,8 +81,8 @@ def test_all_at_once(folder: CacheDirectory) -> None:
     assert folder.index.repositories("", "", 1) == []
 
 
-def test_one_tag_of_two_for_one_image(folder: CacheDirectory) -> None:
-    """Only the tag."""
+def test_removal_of_one_tag_of_two(folder: CacheDirectory) -> None:
+    """Nothing but the tag goes."""
     image = put_image(folder, X, "1", [b"a"])
     put_image(folder, X, "2", [b"a"])
     (step,) = remove(folder, "x:1")
@@ -91,8 +91,8 @@ def test_one_tag_of_two_for_one_image(folder: CacheDirectory) -> None:
     assert folder.index.tag(X, Tag("1")) is None
 
 
-def test_pinned_images_are_refused(folder: CacheDirectory) -> None:
-    """And named; unless it is forced."""
+def test_removal_refuses_pinned_images(folder: CacheDirectory) -> None:
+    """Pinned images are named, and stay unless the removal is forced."""
     image = put_image(folder, X, "1", [b"a"])
     put_image(folder, X, "2", [b"b"])
     folder.pin(Pin.parse("x:1"))
@@ -104,14 +104,14 @@ def test_pinned_images_are_refused(folder: CacheDirectory) -> None:
     assert not any(here(folder, image))
 
 
-def test_nothing_matches(folder: CacheDirectory) -> None:
-    """No step."""
+def test_removal_without_a_match(folder: CacheDirectory) -> None:
+    """There is no step."""
     put_image(folder, X, "1", [b"a"])
     assert remove(folder, "x:2") == remove(folder, "quay.io/*") == []
 
 
-def test_what_a_pinned_image_needs_stays_without_a_link(folder: CacheDirectory) -> None:
-    """It could not be written when the blob came, because the disk was full, say."""
+def test_removal_keeps_pinned_blobs_without_a_link(folder: CacheDirectory) -> None:
+    """The disk may have been full when the link should have been written."""
     image = put_image(folder, X, "1", [b"shared"])
     put_image(folder, Y, "v1", [b"shared"])
     folder.pin(Pin.parse("x:1"))
