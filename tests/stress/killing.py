@@ -254,7 +254,7 @@ def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
 
 def main(path: Path) -> None:
     configure(LogSettings(), sys.stderr)
-    fsck.GRACE = -1.0
+    fsck.GRACE_SECONDS = -1.0
     found: list[str] = []
     for operation in OPERATIONS:
         found += kill_everywhere(path, operation)

@@ -64,7 +64,7 @@ async def test_everything_at_once(
         assert await world.mirror.exit_status() == 0
         log = await world.mirror.logged()
         assert [line for line in log.splitlines() if "Traceback" in line or "task failed" in line] == []
-        monkeypatch.setattr(fsck, "GRACE", -1.0)
+        monkeypatch.setattr(fsck, "GRACE_SECONDS", -1.0)
         assert await asyncio.to_thread(complaints, disk / "cache") == []
 
 

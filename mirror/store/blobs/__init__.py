@@ -1,1 +1,1 @@
-"""Verified blobs on the disk, and the quota they keep to."""
+"""Verified blobs on the disk, their quota, and their checks."""

@@ -1,7 +1,7 @@
-"""diskcache's view of this disk: adopts verified files, stores plain values, never unpickles.
+"""diskcache's storage for blobs: adopts verified files, stores plain values, never unpickles.
 
-A writable cache folder must not mean code execution (CVE-2025-69872: diskcache unpickles whatever a row
-says is pickled), so every way in and out of pickle is closed here.
+A writable cache folder must not mean code execution (CVE-2025-69872: diskcache unpickles whatever a row says
+is pickled), so every way in and out of pickle is closed here.
 """
 
 import os
@@ -19,8 +19,8 @@ from mirror.oci.digest import Digest
 from mirror.store.database import ForeignRow, PlainDisk
 from mirror.util.durable import sync_folder
 
-# diskcache's own least-recently-used writes a row on every get, and culls ten rows whatever their size.
-# Here last use is written in batches by Blobs.touch, and Blobs.evict chooses what goes.
+# diskcache's own policy, least recently used, writes a row on every get, and culls ten rows whatever their
+# size. Here BlobStore.touch writes last use in batches, and BlobStore.evict chooses what goes.
 POLICY = "least-recently-served"
 EVICTION_POLICY[POLICY] = {
     "init": "CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)",
@@ -33,7 +33,8 @@ EVICTION_POLICY[POLICY] = {
 class VerifiedFile:
     """A file on the same file system that is known to hash to `digest`; adopted by rename.
 
-    `durable`: its bytes must be on the disk before its name is. Not for what is proven at each read.
+    `durable`: its bytes must be on the disk before its name is. Not for small files, which each read
+    verifies.
     """
 
     digest: Digest
@@ -43,30 +44,30 @@ class VerifiedFile:
 
 
 class AdoptingDisk(PlainDisk):
-    """Values are Verified files. What comes out is the path: opening it is the caller's."""
+    """diskcache's storage, for verified files. A value comes out as its path; the caller opens it."""
 
     def __init__(self, directory: str, **options: Any) -> None:
         super().__init__(directory, **options)
-        self._moved = threading.local()
+        self._adopted = threading.local()
 
     @contextmanager
-    def moving(self) -> Iterator[None]:
-        """Put back what this thread adopts in here, if that ends in an error: no entry, no file."""
-        moved: list[tuple[Path, Path]] = []
-        self._moved.files = moved
+    def undo_on_error(self) -> Iterator[None]:
+        """Move files that this thread adopts in here back if an error ends it: no entry, no file."""
+        adopted: list[tuple[Path, Path]] = []
+        self._adopted.files = adopted
         try:
             yield
         except BaseException:
-            for source, target in moved:
+            for source, target in adopted:
                 with suppress(OSError):
                     os.rename(target, source)
             raise
 
     def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, str | None, Any]:
-        """Move the file in under a name of its own.
+        """Move the file in, under a name of its own.
 
-        diskcache unlinks, by name, the file of an entry that is replaced and the file of an `add` that
-        came second, so two adoptions of one digest must never have one name: digest plus nonce.
+        diskcache unlinks, by name, the file of an entry that is replaced and the file of an `add` that came
+        second, so two adoptions of one digest must never have one name: digest plus nonce.
         """
         if not isinstance(value, VerifiedFile):
             raise TypeError(f"only verified files are adopted, not {type(value).__name__}")
@@ -81,17 +82,18 @@ class AdoptingDisk(PlainDisk):
             if value.durable:  # the new folders' own names
                 for folder in (target.parent.parent, Path(self._directory)):
                     sync_folder(folder)
-        getattr(self._moved, "files", []).append((value.path, target))
+        getattr(self._adopted, "files", []).append((value.path, target))
         if value.durable:
             sync_folder(target.parent)
         return value.size, MODE_BINARY, name, None
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Path:
+        """Return the path of an adopted file."""
         if mode != MODE_BINARY or filename is None:
             raise ForeignRow("not an adopted file")
         return Path(self._directory, filename)
 
     def remove(self, file_path: str) -> None:
-        """Unlink only: diskcache also removes empty folders, under the feet of an adoption beside it."""
+        """Unlink the file. diskcache also removes empty folders, which a concurrent adoption may need."""
         with suppress(OSError):
             os.unlink(os.path.join(self._directory, file_path))

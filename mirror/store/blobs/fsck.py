@@ -1,7 +1,7 @@
-"""Is the blob store what it claims to be: every entry has its file, every file its entry, and its digest.
+"""The file system check of the blob store: every entry has its file, every file its entry and its digest.
 
-Done in small steps, so that whoever drives it decides about pace, pauses and where it is continued, beside a
-mirror that runs or not. What looks wrong is looked at twice: meanwhile blobs come and go.
+Done in small steps, so that the caller decides about rate, pauses and resuming, with or without a running
+mirror. A suspicion is checked twice, because blobs come and go meanwhile.
 """
 
 import errno
@@ -18,45 +18,45 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.store.blobs.blobs import BAD, BlobRow, BlobStore
+from mirror.store.blobs.blobs import UNREADABLE_ERRNOS, BlobRow, BlobStore
 from mirror.store.readahead import resident
 
-# One read, in bytes; and how many entries are read from the database at a time.
-READ = 1024 * 1024
+# Bytes of one read, and entries to read from the database at a time.
+READ_BYTES = 1024 * 1024
 ROWS = 500
 
-# A file may be without its entry for a moment, because it comes first (invariant 8); in seconds.
-GRACE = 60.0
+# How long, in seconds, a file may be without its entry: the file comes first (invariant 8).
+GRACE_SECONDS = 60.0
 
 # Errors of a read for which the file is to blame, and not the disk as a whole: those of the disk, and modes.
-UNREADABLE = BAD | {errno.EACCES, errno.EPERM}
+READ_ERRNOS = UNREADABLE_ERRNOS | {errno.EACCES, errno.EPERM}
 
 # How the names of the database begin, beside the folders of the blobs.
 DATABASE = "cache.db"
 
-# What an adopted file is called: algorithm, two digits, the others, nonce.
-NAME = re.compile(r"([a-z0-9]+)/([0-9a-f]{2})/([0-9a-f]+)\.[0-9a-f]{8}")
+# The name of an adopted file: algorithm, two digits, the others, nonce.
+FILE_NAME = re.compile(r"([a-z0-9]+)/([0-9a-f]{2})/([0-9a-f]+)\.[0-9a-f]{8}")
 
 
 class Damage(StrEnum):
-    """What is wrong, in words for people. LEFT and TWICE are what a crash may leave, and harmless."""
+    """Kinds of damage, in words for people. A crash may leave NO_ENTRY and DUPLICATE, which are harmless."""
 
     MISSING = "the file is missing"
-    SIZE = "the file has not its size"
+    SIZE = "the file has the wrong size"
     DIGEST = "the file does not hash to its name"
-    UNREADABLE = "the disk does not give the file"
-    FOREIGN = "this is no entry of ours"
-    UNKNOWN = "this is no file of ours"
-    LEFT = "the file is right, and has no entry"
-    TWICE = "the file is right, and there is another one"
+    UNREADABLE = "the disk cannot read the file"
+    FOREIGN = "the entry is not one of the mirror"
+    UNKNOWN = "the file is not one of the mirror"
+    NO_ENTRY = "the file is intact, but has no entry"
+    DUPLICATE = "the file is intact, but there is another one"
 
 
-HARMLESS = frozenset({Damage.LEFT, Damage.TWICE})
+HARMLESS = frozenset({Damage.NO_ENTRY, Damage.DUPLICATE})
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`what`: a digest, or a file's name below the blobs; `done`: how it was put right, if it was."""
+    """Damage of one subject, a digest or a file's name below the blobs, and its `repair`, if any."""
 
     subject: str
     damage: Damage
@@ -65,7 +65,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class FsckStep:
-    """What one step has read, in bytes, and found; `last` of an entry or a file."""
+    """The bytes that one step has read, and its finding; `last` of an entry or a file."""
 
     read: int = 0
     finding: Finding | None = None
@@ -74,7 +74,7 @@ class FsckStep:
 
 @dataclass(slots=True)
 class FsckCursor:
-    """Where it stands: `files` says that the entries are done; `after` a digest, or the name of a file."""
+    """The progress of a run. `files`: all entries are done; `after`: a digest, or then the name of a file."""
 
     quick: bool = False
     files: bool = False
@@ -87,7 +87,7 @@ class FsckCursor:
 
     @classmethod
     def load(cls, path: Path, *, quick: bool) -> "FsckCursor":
-        """Where the last run stopped, if that did the same; else the beginning."""
+        """Return where the last run stopped, if it was as `quick`; else the beginning."""
         with suppress(OSError, ValueError, TypeError):
             found = cls(**json.loads(path.read_text()))
             if found.quick == quick:
@@ -95,13 +95,14 @@ class FsckCursor:
         return cls(quick=quick)
 
     def save(self, path: Path) -> None:
+        """Write the cursor, atomically."""
         fresh = path.with_name(f"{path.name}.{os.getpid()}")
         fresh.write_text(json.dumps(asdict(self)))
         os.rename(fresh, path)
 
 
 class Fsck:
-    """One run over `folder`, the blobs' own. `repair`: put right what is wrong; nothing wrong is deleted."""
+    """One run over `folder`, that of the blobs. With `repair`, corrupt files go to quarantine."""
 
     def __init__(self, folder: Path, blobs: BlobStore, cursor: FsckCursor, *, repair: bool) -> None:
         self.cursor = cursor
@@ -110,24 +111,24 @@ class Fsck:
         self._repair = repair
 
     def steps(self) -> Iterator[FsckStep]:
-        """To the end, from where the cursor stands. Raises what disk and database say."""
+        """Yield steps to the end, from the cursor on. Raises errors of disk and database."""
         cursor = self.cursor
         while not cursor.files:
             rows = self._blobs.rows(cursor.after, ROWS)
             for row in rows:
-                yield from self._counted(self._entry(row), row.digest)
+                yield from self._count(self._check_entry(row), row.digest)
             if not rows:
                 cursor.files, cursor.after = True, ""
         if not cursor.after:
-            yield from self._counted(self._strays(), "")
+            yield from self._count(self._strays(), "")
         for folder in self._folders():
-            names = (f"{folder}/{each}" for each in sorted(_listed(self._folder / folder)))
+            names = (f"{folder}/{each}" for each in sorted(_list_folder(self._folder / folder)))
             for name in names:
                 if name > cursor.after:
-                    yield from self._counted(self._file(name), name)
+                    yield from self._count(self._check_file(name), name)
 
-    def _counted(self, steps: Iterator[FsckStep], name: str) -> Iterator[FsckStep]:
-        """Noted before anybody hears of it: who stops here goes on with the next one."""
+    def _count(self, steps: Iterator[FsckStep], name: str) -> Iterator[FsckStep]:
+        """Count each step before it is yielded: a caller that stops here goes on with the next one."""
         for step in steps:
             self.cursor.bytes += step.read
             if step.last:
@@ -141,25 +142,27 @@ class Fsck:
 
     def _strays(self) -> Iterator[FsckStep]:
         """Report files where the blob store has folders: beside its database, and beside the shards."""
-        for name in sorted(_listed(self._folder)):
+        for name in sorted(_list_folder(self._folder)):
             if not (self._folder / name).is_dir():
                 if not name.startswith(DATABASE):
-                    yield FsckStep(finding=self._set_aside(name, Damage.UNKNOWN))
+                    yield FsckStep(finding=self._quarantine_file(name, Damage.UNKNOWN))
                 continue
-            for shard in sorted(_listed(self._folder / name)):
+            for shard in sorted(_list_folder(self._folder / name)):
                 if not (self._folder / name / shard).is_dir():
-                    yield FsckStep(finding=self._set_aside(f"{name}/{shard}", Damage.UNKNOWN))
+                    yield FsckStep(finding=self._quarantine_file(f"{name}/{shard}", Damage.UNKNOWN))
 
     def _folders(self) -> list[str]:
-        """Those with files that come after the cursor, as `sha256/00`."""
-        algorithms = [each for each in sorted(_listed(self._folder)) if (self._folder / each).is_dir()]
-        found = [f"{each}/{shard}" for each in algorithms for shard in sorted(_listed(self._folder / each))]
+        """Return the folders with files after the cursor, as `sha256/00`."""
+        algorithms = [each for each in sorted(_list_folder(self._folder)) if (self._folder / each).is_dir()]
+        found = [
+            f"{each}/{shard}" for each in algorithms for shard in sorted(_list_folder(self._folder / each))
+        ]
         return [name for name in found if name >= self.cursor.after.rpartition("/")[0]]
 
-    def _entry(self, row: BlobRow) -> Iterator[FsckStep]:
+    def _check_entry(self, row: BlobRow) -> Iterator[FsckStep]:
         digest = _digest_of(row.name)
         if digest is None or str(digest) != row.digest:
-            yield FsckStep(finding=self._forgotten(row, Damage.FOREIGN, keep_file=True), last=True)
+            yield FsckStep(finding=self._drop_entry(row, Damage.FOREIGN, keep_file=True), last=True)
             return
         wrong: Damage | None = None
         try:
@@ -169,97 +172,97 @@ class Fsck:
             elif status.st_size != row.size:
                 wrong = Damage.SIZE
             elif not self.cursor.quick:
-                wrong = yield from self._hashed(row.name, digest)
+                wrong = yield from self._hash_file(row.name, digest)
         except FileNotFoundError:
             wrong = Damage.MISSING
-        # What was evicted meanwhile has no entry any more; what was fetched anew has another file.
+        # A blob evicted meanwhile has no entry any more; one that was fetched again has another file.
         if wrong is not None and self._blobs.row(row.digest) == row:
-            yield FsckStep(finding=self._forgotten(row, wrong, keep_file=wrong is Damage.MISSING), last=True)
+            yield FsckStep(finding=self._drop_entry(row, wrong, keep_file=wrong is Damage.MISSING), last=True)
         else:
             yield FsckStep(last=True)
 
-    def _forgotten(self, row: BlobRow, wrong: Damage, *, keep_file: bool) -> Finding:
-        """Entry first, file second (invariant 8)."""
+    def _drop_entry(self, row: BlobRow, wrong: Damage, *, keep_file: bool) -> Finding:
+        """Remove an entry, and quarantine its file: entry first, file second (invariant 8)."""
         if not self._repair:
             return Finding(row.digest, wrong)
         self._blobs.drop_entry(row)
         if keep_file:
             return Finding(row.digest, wrong, "entry removed")
         self._blobs.quarantine_file(self._folder / row.name)
-        return Finding(row.digest, wrong, "entry removed, file set aside")
+        return Finding(row.digest, wrong, "entry removed, file quarantined")
 
-    def _file(self, name: str) -> Iterator[FsckStep]:
+    def _check_file(self, name: str) -> Iterator[FsckStep]:
         digest = _digest_of(name)
         row = None if digest is None else self._blobs.row(str(digest))
         if row is not None and row.name == name:
             return
         try:
             status = os.lstat(self._folder / name)
-            if time.time() - status.st_ctime < GRACE:
+            if time.time() - status.st_ctime < GRACE_SECONDS:
                 return
             known = digest is not None and stat.S_ISREG(status.st_mode)
-            wrong = (yield from self._hashed(name, digest)) if digest and known else Damage.UNKNOWN
+            wrong = (yield from self._hash_file(name, digest)) if digest and known else Damage.UNKNOWN
         except FileNotFoundError:
             return
         if digest is None or wrong is not None:
-            yield FsckStep(finding=self._set_aside(name, wrong or Damage.UNKNOWN), last=True)
+            yield FsckStep(finding=self._quarantine_file(name, wrong or Damage.UNKNOWN), last=True)
         elif row is None:
-            yield FsckStep(finding=self._entered(BlobRow(str(digest), name, status.st_size)), last=True)
+            yield FsckStep(finding=self._add_entry(BlobRow(str(digest), name, status.st_size)), last=True)
         else:
-            yield FsckStep(finding=self._superfluous(name), last=True)
+            yield FsckStep(finding=self._remove_duplicate(name), last=True)
 
-    def _set_aside(self, name: str, wrong: Damage) -> Finding:
+    def _quarantine_file(self, name: str, wrong: Damage) -> Finding:
         if not self._repair:
             return Finding(name, wrong)
         try:
             self._blobs.quarantine_file(self._folder / name)
         except OSError:  # a folder of that name is in the quarantine already, for instance
             return Finding(name, wrong)
-        return Finding(name, wrong, "file set aside")
+        return Finding(name, wrong, "file quarantined")
 
-    def _entered(self, row: BlobRow) -> Finding:
+    def _add_entry(self, row: BlobRow) -> Finding:
         if not self._repair:
-            return Finding(row.name, Damage.LEFT)
+            return Finding(row.name, Damage.NO_ENTRY)
         os.chmod(self._folder / row.name, 0o400)
         self._blobs.add_entry(row)
-        return Finding(row.name, Damage.LEFT, "entry made")
+        return Finding(row.name, Damage.NO_ENTRY, "entry added")
 
-    def _superfluous(self, name: str) -> Finding:
-        """The one thing that is deleted: it is right, and so is the other, which was proven before it."""
+    def _remove_duplicate(self, name: str) -> Finding:
+        """Delete an intact file whose entry names another one, verified before. Nothing else is deleted."""
         if not self._repair or self.cursor.quick:
-            return Finding(name, Damage.TWICE)
+            return Finding(name, Damage.DUPLICATE)
         (self._folder / name).unlink(missing_ok=True)
-        return Finding(name, Damage.TWICE, "removed")
+        return Finding(name, Damage.DUPLICATE, "removed")
 
-    def _hashed(self, name: str, digest: Digest) -> Generator[FsckStep, None, Damage | None]:
-        """Read all of the file; what is wrong with it, None for nothing. FileNotFoundError."""
+    def _hash_file(self, name: str, digest: Digest) -> Generator[FsckStep, None, Damage | None]:
+        """Read all of a file; return its damage, None for none. FileNotFoundError."""
         hasher = digest.hasher()
         try:
             with open(self._folder / name, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 cold = size > 0 and resident(file, 0, size) < size
-                while data := file.read(READ):
+                while data := file.read(READ_BYTES):
                     hasher.update(data)
                     yield FsckStep(len(data))
-                if cold:  # what nobody asks for is not to push out of memory what is asked for
+                if cold:  # unrequested content must not displace requested content in the page cache
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as error:
-            if error.errno not in UNREADABLE:
+            if error.errno not in READ_ERRNOS:
                 raise
             return Damage.UNREADABLE
         return None if hasher.hexdigest() == digest.encoded else Damage.DIGEST
 
 
 def _digest_of(name: str) -> Digest | None:
-    """What a file of this name must hash to; None when it is none of ours."""
-    parts = NAME.fullmatch(name)
+    """Return the digest that a file of this name must have; None if the name is not one of ours."""
+    parts = FILE_NAME.fullmatch(name)
     try:
         return None if parts is None else Digest.parse(f"{parts[1]}:{parts[2]}{parts[3]}")
     except RegistryError:
         return None
 
 
-def _listed(folder: Path) -> list[str]:
+def _list_folder(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):

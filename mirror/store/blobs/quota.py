@@ -1,4 +1,4 @@
-"""How much room the cache may take; pure."""
+"""The quota: how many bytes the cache may take. Pure; `store.eviction` applies it."""
 
 import math
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from pathlib import Path
 from mirror.config.schema import CacheSettings
 from mirror.util.units import size
 
-# What was used this short a time ago is in use: it is evicted last, and never for its age, in seconds. Longer
-# than the pauses between two writings of last-use times.
+# A blob that was used within this time, in seconds, is in use: it is evicted last, and never for its age.
+# Longer than the interval between writes of last-use times.
 IN_USE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class DiskRoom:
-    """The state of the disk, in bytes: of the file system, and what the cache holds, fills included."""
+    """The room on the disk, in bytes: of the file system, and used by the cache, running fills included."""
 
     total: int
     free: int
@@ -46,7 +46,7 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """`max_size` and `min_free` in bytes for a file system of some size; `max_age` in seconds since last use.
+    """The limits of one cache: `max_size` and `min_free` in bytes, `max_age` in seconds since the last use.
 
     0 is no limit of size, `math.inf` none of age.
     """
@@ -57,16 +57,16 @@ class Quota:
 
     @classmethod
     def for_disk(cls, settings: CacheSettings, total: int) -> "Quota":
-        """What the settings mean on a file system of `total` bytes."""
+        """Return the quota that the settings mean on a file system of `total` bytes."""
         return cls(settings.max_size.of(total), settings.min_free.of(total), settings.max_age)
 
     def excess(self, room: DiskRoom) -> int:
-        """How many bytes must go."""
+        """Return how many bytes must go."""
         over = room.used - self.max_size if self.max_size else 0
         return max(over, self.min_free - room.free, 0)
 
     def size_limit(self, room: DiskRoom) -> int:
-        """How many bytes the cache may hold, others on the file system left as they are."""
+        """Return how many bytes the cache may hold, while other files on the file system stay as they are."""
         free = max(0, room.used + room.free - self.min_free)
         return min(self.max_size, free) if self.max_size else free
 

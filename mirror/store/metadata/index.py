@@ -127,7 +127,7 @@ class Index:
         self._write(f"referrers:{repository}@{digest}", entry)
 
     def tags(self, repository: Repository, after: str, limit: int, prefix: str = "") -> list[str]:
-        """Return up to `limit` tags with an entry, in order, that start with `prefix` and sort after `after`."""
+        """Return up to `limit` tags with an entry, in order: with `prefix`, and sorted after `after`."""
         return self._names(f"tag:{repository}:", prefix, after, limit)
 
     def repositories(self, prefix: str, after: str, limit: int) -> list[str]:

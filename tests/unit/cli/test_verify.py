@@ -60,7 +60,7 @@ def test_verify_finds_and_repairs_a_corrupt_blob(cache: Path) -> None:
     found = {"checked": 2, "bytes": 6, "wrong": 1, "leftovers": 0, "findings": [finding]}
     assert (done.returncode, json.loads(done.stdout)) == (1, found)
     done = verify(cache, "--repair")
-    assert (done.returncode, "(entry removed, file set aside)" in done.stdout) == (1, True)
+    assert (done.returncode, "(entry removed, file quarantined)" in done.stdout) == (1, True)
     assert f"1 wrong; 1 repaired; wrong files are in {cache / 'quarantine'} now" in done.stdout
     assert verify(cache).stdout == "1 blob checked, 3 B read: nothing wrong\n"
     assert [each.read_bytes() for each in (cache / "quarantine").iterdir()] == [b"owt"]

@@ -18,7 +18,7 @@ from tests.unit.store.test_eviction import put
 
 @pytest.fixture
 async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CacheDirectory]:
-    monkeypatch.setattr(fsck, "GRACE", -1.0)
+    monkeypatch.setattr(fsck, "GRACE_SECONDS", -1.0)
 
     def opened() -> CacheDirectory:
         made = CacheDirectory(tmp_path / "cache")
@@ -90,7 +90,7 @@ async def test_a_lost_database_is_made_good(folder: CacheDirectory, tmp_path: Pa
     again = await asyncio.to_thread(lose)
     steps = await scrubbed(again, 0)
     found = sorted(step.finding.damage for step in steps if step.finding)
-    assert found == [Damage.DIGEST, Damage.LEFT, Damage.LEFT]
+    assert found == [Damage.DIGEST, Damage.NO_ENTRY, Damage.NO_ENTRY]
     assert await asyncio.to_thread(again.read, Digest.of(b"three"), 9) == b"three"
     assert not await asyncio.to_thread(lambda: again.recovery.needs_rebuild)
     await asyncio.get_running_loop().run_in_executor(None, again.close)

@@ -20,7 +20,7 @@ from tests.unit.store.test_eviction import put
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CacheDirectory]:
     """With three blobs in it, and nothing too young to be looked at."""
-    monkeypatch.setattr(fsck, "GRACE", -1.0)
+    monkeypatch.setattr(fsck, "GRACE_SECONDS", -1.0)
     opened = CacheDirectory(tmp_path / "cache")
     for data in (b"one", b"two", b"three"):
         put(opened, tmp_path, data)
@@ -67,7 +67,7 @@ def test_a_spoilt_file(folder: CacheDirectory, wrong: bytes, quick: bool, kind: 
     found = [Finding(str(digest), kind)] if kind else []
     for _ in range(2):
         assert run(folder, FsckCursor(quick=quick)) == found
-    done = [Finding(str(digest), kind, "entry removed, file set aside")] if kind else []
+    done = [Finding(str(digest), kind, "entry removed, file quarantined")] if kind else []
     assert run(folder, FsckCursor(quick=quick), repair=True) == done
     assert folder.has(digest) == (kind is None)
     assert quarantined(folder) == ([wrong] if kind else [])
@@ -94,7 +94,7 @@ def test_a_file_without_an_entry(folder: CacheDirectory) -> None:
     cursor = FsckCursor()
     assert {(each.subject, each.damage) for each in run(folder, cursor)} == {
         (str(wrong.relative_to(folder.path / "blobs")), Damage.DIGEST),
-        (str(file_of(folder.path, digest).relative_to(folder.path / "blobs")), Damage.LEFT),
+        (str(file_of(folder.path, digest).relative_to(folder.path / "blobs")), Damage.NO_ENTRY),
     }
     assert (len(names), cursor.wrong, cursor.leftovers) == (2, 1, 1)
     run(folder, repair=True)
@@ -105,7 +105,7 @@ def test_a_file_without_an_entry(folder: CacheDirectory) -> None:
 
 def test_what_is_young_is_left_alone(folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file comes before its entry (invariant 8)."""
-    monkeypatch.setattr(fsck, "GRACE", 60.0)
+    monkeypatch.setattr(fsck, "GRACE_SECONDS", 60.0)
     for row in folder.blobs.rows("", 9):
         folder.blobs.drop_entry(row)
     assert run(folder, repair=True) == []
@@ -117,8 +117,8 @@ def test_the_same_blob_twice(folder: CacheDirectory) -> None:
     twin = path.with_name(f"{path.name.partition('.')[0]}.00000000")
     twin.write_bytes(b"two")
     name = str(twin.relative_to(folder.path / "blobs"))
-    assert run(folder, FsckCursor(quick=True), repair=True) == [Finding(name, Damage.TWICE)]
-    assert run(folder, repair=True) == [Finding(name, Damage.TWICE, "removed")]
+    assert run(folder, FsckCursor(quick=True), repair=True) == [Finding(name, Damage.DUPLICATE)]
+    assert run(folder, repair=True) == [Finding(name, Damage.DUPLICATE, "removed")]
     assert (run(folder), path.exists(), twin.exists()) == ([], True, False)
 
 
