@@ -22,7 +22,8 @@ def banner(config: "Config", addresses: Sequence[str], own: Sequence[str], room:
     `own` are the addresses of this machine, `room` is a line about the disk.
     """
     scheme = "https" if config.server.tls_certificate is not None else "http"
-    others = [each for address in addresses for each in for_others(address, own)]
+    # Once each: ":5000" is bound to every IPv4 address and to every IPv6 address.
+    others = list(dict.fromkeys(each for address in addresses for each in for_others(address, own)))
     address = (others or [reachable(addresses[0])])[0]
     lines = [
         f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",

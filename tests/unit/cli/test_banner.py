@@ -41,6 +41,8 @@ def test_banner_of_an_open_mirror_names_addresses_that_others_can_use() -> None:
         assert f"on this network:  http://{address}\n" in text
     assert text.count("127.0.0.1") == 1
     assert "everybody on this network can pull" in text
+    text = shown(addresses=("0.0.0.0:5000", "[::]:5000"))  # a port alone
+    assert text.count("on this network:  http://192.168.1.5:5000\n") == 1
 
 
 def test_banner_on_loopback_is_for_this_machine() -> None:
