@@ -223,4 +223,5 @@ class Source:
     def report_corruption(self, what: str) -> None:
         """Stop using the source for a while: it sent wrong bytes for the digest `what`."""
         self.health.report_corruption(time.monotonic())
-        log.error("source sent wrong bytes, not used for a while", source=self.name, digest=what)
+        upstream, event = self.registry.name, "source sent wrong bytes, not used for a while"
+        log.error(event, upstream=upstream, source=self.name, digest=what)
