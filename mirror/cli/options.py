@@ -30,7 +30,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Listen = Annotated[
     list[str] | None,
     typer.Option(
-        "--listen", metavar="HOST:PORT", help="Address to serve on; repeatable. Default: 127.0.0.1:5000."
+        "--listen",
+        metavar="HOST:PORT",
+        help='Address to serve on, or ":PORT" for every address; repeatable. Default: 127.0.0.1:5000.',
     ),
 ]
 Upstream = Annotated[
