@@ -234,5 +234,5 @@ def _advice(run: VerifyRun, quarantine: Path, *, repair: bool) -> str:
     if not repair:
         return "; --repair repairs that"
     done = [each.repair for each in run.findings if each.repair]
-    moved = f"; wrong files are in {quarantine} now" if any("set aside" in each for each in done) else ""
+    moved = f"; wrong files are in {quarantine} now" if any("quarantined" in each for each in done) else ""
     return f"; {len(done)} repaired{moved}"
