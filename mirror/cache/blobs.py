@@ -9,7 +9,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.metadata.index import Link
-from mirror.store.partial.growing import HELD_WHOLE
+from mirror.store.partial.growing import HOLDBACK_BYTES
 from mirror.transfer.context import TransferContext
 from mirror.transfer.fill import Fill
 from mirror.transfer.flight import Flight, FlightTable, RunningFill
@@ -82,7 +82,7 @@ class BlobCache:
         size = await self._confirm_link(repository, digest)
         if size is None:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
-        if size > HELD_WHOLE:
+        if size > HOLDBACK_BYTES:
             return BlobAnswer(self._pass_through_blob(repository, digest, size), Outcome.PASSED)
         # No byte may be sent before all are verified, so one transfer serves all requests meanwhile.
         data = await self._passing.do((repository, digest), partial(self._fetch, repository, digest))
@@ -92,11 +92,11 @@ class BlobCache:
         self._context.metrics.passed_through.inc()
         upstream = self._upstreams[repository.upstream]
         try:
-            return await upstream.get_blob(repository.path, digest, HELD_WHOLE)
+            return await upstream.get_blob(repository.path, digest, HOLDBACK_BYTES)
         except WrongBytes as error:
             self._context.metrics.fill_failures.labels("digest").inc()
             log.warning("wrong bytes from upstream, asking again", reason=str(error))
-            return await upstream.get_blob(repository.path, digest, HELD_WHOLE)
+            return await upstream.get_blob(repository.path, digest, HOLDBACK_BYTES)
 
     def _pass_through_blob(self, repository: Repository, digest: Digest, size: int) -> PassThroughBlob:
         return PassThroughBlob(self._context, self._upstreams[repository.upstream], repository, digest, size)

@@ -17,7 +17,7 @@ from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
 from mirror.store.errors import translated
 from mirror.store.executor import DiskExecutor
-from mirror.store.partial.growing import HELD_WHOLE
+from mirror.store.partial.growing import HOLDBACK_BYTES
 from mirror.transfer.body_buffer import clipped, skipping
 from mirror.transfer.context import TransferContext
 from mirror.transfer.failure_count import ConsecutiveFailures
@@ -107,7 +107,7 @@ class PassThroughBlob:
         `sent`: the part that the client has received before, which is not verified yet.
         """
         self._context.metrics.passed_through.inc()
-        holdback = self.size - min(self.size, HELD_WHOLE)
+        holdback = self.size - min(self.size, HOLDBACK_BYTES)
         source = self._bytes(span) if span.stop <= holdback else self._verified(span, holdback, sent)
         async with aclosing(source) as pieces:
             async for piece in pieces:

@@ -1,1 +1,1 @@
-"""Fills in progress: the partial file, its chunk map, and those who follow it."""
+"""Fills that are running or were interrupted: partials, growing files, leases."""

@@ -1,7 +1,7 @@
-"""The growing file: a blob in the making, which every waiting client reads while it is written.
+"""The growing file: a blob that is being filled, and that every waiting client reads meanwhile.
 
-It is a partial whose size is known, with the readers that follow it. Readers never see the writer: they ask
-how far they may read, and send that much from the page cache by `sendfile`.
+It is a partial of known size, with the readers that follow it. Readers do not know the writer: they ask how
+far they may read, and send that much from the page cache by `sendfile`.
 """
 
 import asyncio
@@ -18,24 +18,25 @@ from mirror.store.health import FaultKind, kind_of
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.partial import Hasher, Partial
 from mirror.store.partial.remote_partial import RemotePartial
+from mirror.util.callbacks import ignore
 from mirror.util.tasks import run_to_completion
 
-# Invariant 4: of anything up to this size nothing is sent before the whole is verified. 4 MiB costs a
-# client a few milliseconds on any line, and covers every manifest and config.
-HELD_WHOLE = 4 * 1024 * 1024
+# Invariant 4: a blob up to this size is verified as a whole before any byte is sent. 4 MiB costs a client a
+# few milliseconds on any line, and covers every manifest and config.
+HOLDBACK_BYTES = 4 * 1024 * 1024
 
-# What readers are woken for at once, in bytes, and how long they wait for less, in seconds.
-ENOUGH = 1024 * 1024
-SOON = 0.02
+# Readers are woken at once for this many bytes, and after this delay, in seconds, for fewer.
+WAKE_BYTES = 1024 * 1024
+WAKE_DELAY = 0.02
 
 MakeRoom = Callable[[int], Awaitable[object]]
 
-# aiofiles has no write at an offset, so it makes one of ours asynchronous.
+# aiofiles has no write at an offset, so it wraps one of ours.
 _write_at = wrap(Partial.write)
 
 
 class GrowingFile:
-    """A partial of known size that is being filled, and how far its readers may go."""
+    """A partial of known size that is being filled, and how far its readers may read."""
 
     def __init__(
         self,
@@ -45,39 +46,37 @@ class GrowingFile:
         *,
         verify_first: bool = False,
     ) -> None:
-        """`verify_first`: nothing of any size is sent before the whole is verified.
+        """Prepare; `verify_first`: a blob of any size is verified as a whole before any byte is sent.
 
-        What is Followed is filled by another process: its readers have what `observe` is told.
+        A RemotePartial is filled by another process: its readers get what `update_chunks` is called with.
         """
         self.digest = partial.digest
         self.size = chunks.size
-        self.unread = True  # no reader has had a byte
+        self.unread = True  # no reader received a byte
         self.chunk_size = chunks.chunk_size
-        self.on_wait_ahead: Callable[[], object] = (
-            bool  # called when a reader waits ahead of what is contiguous
-        )
-        self.make_room: MakeRoom | None = None  # called, once, when the disk is full: how much is to come
-        self._withheld = verify_first or chunks.size <= HELD_WHOLE
+        self.on_wait_ahead: Callable[[], object] = ignore  # called when a reader waits beyond a gap
+        self.make_room: MakeRoom | None = None  # called once, on a full disk, with the bytes still to come
+        self._withheld = verify_first or chunks.size <= HOLDBACK_BYTES
         self._last_chunk = (len(chunks) - 1) * chunks.chunk_size
-        self._files = partial
+        self._source = partial
         self._chunks = chunks
         self._executor = executor
-        self._awaited = asyncio.Event()
+        self._reader_waits = asyncio.Event()
         self._hasher = Hasher(partial.digest)
         self._hashing = False
         self._waiting: dict[object, int] = {}
         self._verified = False
-        self._failure: Exception | None = None
+        self._error: Exception | None = None
         self._corrupt = False
-        self._changed = asyncio.Event()  # for readers
-        self._waking: asyncio.TimerHandle | None = None
-        self._written = asyncio.Event()  # for the verifier
+        self._readable_changed = asyncio.Event()  # for readers
+        self._wake_timer: asyncio.TimerHandle | None = None
+        self._bytes_written = asyncio.Event()  # for the verifier
         self._closed = False
 
     def readable(self, offset: int = 0) -> int:
-        """Where the bytes end that may be sent now from `offset` on; `offset` or less when there are none.
+        """Return where the bytes end that may be sent from `offset` on now; `offset` or less if none may.
 
-        Never the holdback before all is verified.
+        The last chunk (the holdback) is never included before the whole blob is verified.
         """
         if self._verified:
             return self.size
@@ -86,12 +85,13 @@ class GrowingFile:
         return min(self._chunks.available(offset), self._last_chunk)
 
     async def wait_readable(self, offset: int) -> int:
-        """Wait until the byte at `offset` may be sent; returns `readable`.
+        """Wait until the byte at `offset` may be sent; return `readable`.
 
-        Raises what the fill failed with: no more will come, and the reader must be cut short.
+        Raises the error with which the fill failed: the reader must be cut short, since no more bytes will
+        come.
         """
-        if self._corrupt and self._failure is not None:
-            raise self._failure.with_traceback(None)
+        if self._corrupt and self._error is not None:
+            raise self._error.with_traceback(None)
         readable = self.readable(offset)
         if readable <= offset and not self._verified:
             readable = await self._wait(offset)
@@ -101,48 +101,50 @@ class GrowingFile:
     async def _wait(self, offset: int) -> int:
         waiter = object()
         self._waiting[waiter] = offset
-        self._awaited.set()
+        self._reader_waits.set()
         if offset > self._chunks.contiguous():
             self.on_wait_ahead()
         try:
             while (readable := self.readable(offset)) <= offset and not self._verified:
-                if self._failure is not None:
-                    raise self._failure.with_traceback(None)
-                await self._changed.wait()
+                if self._error is not None:
+                    raise self._error.with_traceback(None)
+                await self._readable_changed.wait()
             return readable
         finally:
             del self._waiting[waiter]
             if not self._waiting:
-                self._awaited.clear()
+                self._reader_waits.clear()
 
     async def wait_for_reader(self) -> None:
-        """Until a reader waits."""
-        await self._awaited.wait()
+        """Wait until a reader waits."""
+        await self._reader_waits.wait()
 
     def open_reader(self) -> BinaryIO | None:
-        """A file for one reader, who closes it; None when the fill is over (look in the store)."""
-        return None if self._closed else self._files.open_reader()
+        """Open a file for one reader, which closes it; None when the fill is over: look in the store."""
+        return None if self._closed else self._source.open_reader()
 
     def missing(self) -> list[Span]:
+        """Return the spans that are not here."""
         return self._chunks.missing()
 
     def received(self) -> int:
+        """Return how many bytes are here."""
         return self._chunks.received()
 
     def awaited_offsets(self) -> list[int]:
-        """The offsets that readers wait at, those of other processes too."""
+        """Return the offsets that readers wait at, here and in other processes."""
         return sorted([*self._waiting.values(), *self._chunks.requested_offsets()])
 
     def priority_offset(self) -> int | None:
-        """The one offset to tell another process of: where who jumped ahead waits, or else who did not."""
+        """Return the offset to request of another process: a reader's beyond a gap, or else the first one."""
         waiting = self._waiting.values()
         contiguous = self._chunks.contiguous()
         return min((each for each in waiting if each > contiguous), default=min(waiting, default=None))
 
     def update_chunks(self, chunks: ChunkMap) -> bool:
-        """What the process that fills it has written by now.
+        """Take over the chunk map of the process that fills the blob.
 
-        False when that threw away what readers here have had: they must be cut short.
+        Returns False if that process threw away bytes that readers here received: they must be cut short.
         """
         if chunks is self._chunks:
             return True
@@ -152,29 +154,29 @@ class GrowingFile:
                 return False
         self._chunks = chunks
         self._verified = chunks.verified
-        self._wake()
+        self._wake_readers()
         return True
 
     def take_over(self, partial: Partial) -> None:
-        """From now on this process fills it; readers go on as before."""
+        """Fill the blob by this process from now on; readers go on as before."""
         if partial.chunks is None:
-            raise AssertionError("nothing to continue")
-        self._files = partial
+            raise AssertionError("the partial has no chunk map to continue")
+        self._source = partial
         self._chunks = partial.chunks
 
     @property
     def verified(self) -> bool:
-        """Whether all of it may be sent."""
+        """Return whether all of the blob may be sent."""
         return self._verified
 
     @property
     def _partial(self) -> Partial:
-        if not isinstance(self._files, Partial):
-            raise AssertionError("another process fills it")
-        return self._files
+        if not isinstance(self._source, Partial):
+            raise AssertionError("another process fills this blob")
+        return self._source
 
     async def write(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
-        """Write consecutive bytes, off the loop. Raises StoreError, for instance when the disk is full."""
+        """Write consecutive bytes, off the loop. Raises StoreError, for instance on a full disk."""
         inline = not self._hashing and self._hasher.offset == offset
         self._hashing = self._hashing or inline
         try:
@@ -183,8 +185,8 @@ class GrowingFile:
             if inline:
                 self._hashing = False
         self._chunks.record(offset, sum(len(part) for part in parts))
-        self._written.set()
-        self._tell()
+        self._bytes_written.set()
+        self._notify_readers()
 
     async def _write(self, offset: int, parts: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
         try:
@@ -198,11 +200,14 @@ class GrowingFile:
             await self._write(offset, parts, hasher)
 
     async def hash_contiguous(self) -> None:
-        """Hash what `write` has not, as it becomes contiguous, until all is; runs beside it. StoreError."""
+        """Hash the bytes that `write` did not, as they become contiguous, until all are hashed.
+
+        Runs beside `write`. StoreError.
+        """
         while self._hasher.offset < self.size:
             if self._hashing or self._chunks.contiguous() <= self._hasher.offset:
-                self._written.clear()
-                await self._written.wait()
+                self._bytes_written.clear()
+                await self._bytes_written.wait()
                 continue
             self._hashing = True
             try:
@@ -212,56 +217,57 @@ class GrowingFile:
                 self._hashing = False
 
     def complete(self) -> VerifiedFile | None:
-        """The whole is here: release it to the readers if it is what its name says; else None."""
+        """Release a blob that has its digest to the readers, and return it for adoption; else None."""
         if self._hasher.offset != self.size or not self._hasher.matches():
             return None
         self._verified = True
         self._chunks.set_verified()
-        self._wake()
+        self._wake_readers()
         return self._partial.verified_file()
 
     async def span_hashes(self, spans: Sequence[Span]) -> list[bytes]:
-        """As `Partial.hashes`; once everything is here. StoreError."""
+        """Hash spans as `Partial.span_hashes`; once all bytes are here. StoreError."""
         return await run_to_completion(self._executor.run(self._partial.span_hashes, spans))
 
     def fail(self, error: Exception, *, corrupt: bool = False) -> None:
-        """Tell the readers that no more will come, and why; `corrupt`: nor is what is here to be sent."""
-        self._failure, self._corrupt = error, corrupt
-        self._wake()
+        """Tell the readers why no more bytes will come; `corrupt`: present bytes must not be sent either."""
+        self._error, self._corrupt = error, corrupt
+        self._wake_readers()
 
     def is_corrupt(self) -> bool:
+        """Return whether the bytes here must not be sent."""
         return self._corrupt
 
     async def restart(self) -> None:
-        """Forget what was written: it is wrong. Only while nothing of it could have been read."""
-        # Whoever comes while the disk is busy must not be sent what is being thrown away.
+        """Discard the bytes, which are wrong. Only while no reader can have received any."""
+        # A reader that comes while the disk is busy must not receive bytes that are being discarded.
         withheld, self._withheld = self._withheld, True
         self._chunks = await self._executor.run(self._partial.allocate, self.size, self._chunks.chunk_size)
         self._hasher = Hasher(self.digest)
         self._withheld = withheld
 
     def close(self) -> None:
-        """The fill is over: no new readers. Those there are keep what they have open."""
+        """End the fill: no new readers. The present ones keep the file they have open."""
         self._closed = True
 
-    def _tell(self) -> None:
-        """Wake the readers for whom there is enough, or at least something before long.
+    def _notify_readers(self) -> None:
+        """Wake the readers if one has enough bytes, or else after a short delay.
 
-        Most of what several connections bring is not what is waited for, and what is, comes in small pieces:
-        a herd that wakes for each of them does little else.
+        Most bytes that several connections bring are not those that readers wait for, and those come in small
+        pieces: a herd that wakes for each piece does little else.
         """
         found = [(self.readable(offset), offset) for offset in set(self._waiting.values())]
         ahead = max((readable - offset for readable, offset in found), default=0)
         if ahead <= 0:
             return
-        if ahead >= ENOUGH or self.unread or max(found)[0] >= self._last_chunk:
-            self._wake()
-        elif self._waking is None:
-            self._waking = asyncio.get_running_loop().call_later(SOON, self._wake)
+        if ahead >= WAKE_BYTES or self.unread or max(found)[0] >= self._last_chunk:
+            self._wake_readers()
+        elif self._wake_timer is None:
+            self._wake_timer = asyncio.get_running_loop().call_later(WAKE_DELAY, self._wake_readers)
 
-    def _wake(self) -> None:
-        if self._waking is not None:
-            self._waking.cancel()
-            self._waking = None
-        changed, self._changed = self._changed, asyncio.Event()
+    def _wake_readers(self) -> None:
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+            self._wake_timer = None
+        changed, self._readable_changed = self._readable_changed, asyncio.Event()
         changed.set()

@@ -1,4 +1,4 @@
-"""A partial: what the folder `partial/` has of one digest: a data file, its chunk map, the lock on that."""
+"""A partial: a fill's data file in the folder `partial/`, its chunk map, and the lock on the map."""
 
 import os
 from collections import deque
@@ -15,11 +15,11 @@ from mirror.store.lock import data_path, lock_path, lock_shared, try_lock
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.remote_partial import RemotePartial
 
-# One read of the verifier, in bytes: large enough that hashing is the cost, not the calls.
+# Bytes of one read for hashing: large enough that hashing is the cost, not the calls.
 HASH_STEP = 1024 * 1024
 
-# The most buffers of one system call (IOV_MAX of Linux).
-IOV_MOST = 1024
+# Most buffers of one system call (Linux).
+IOV_MAX = 1024
 
 
 class Partial:
@@ -34,7 +34,7 @@ class Partial:
         self.descriptor = os.open(
             self.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
-        lock_shared(self.descriptor)  # for its readers, who stay when the fill is over
+        lock_shared(self.descriptor)  # for readers, which may outlast the fill
         try:
             self.chunks = self._load()
         except BaseException:
@@ -43,7 +43,7 @@ class Partial:
 
     @classmethod
     def lock(cls, digest: Digest, folder: Path) -> "Partial | None":
-        """The partial of `digest`, new or left by an earlier fill; None while another process fills it."""
+        """Lock the partial of `digest`, new or left by an earlier fill; None if another process fills it."""
         lock = try_lock(lock_path(digest, folder))
         if lock is None:
             return None
@@ -56,32 +56,32 @@ class Partial:
     def allocate(self, size: int, chunk_size: int) -> ChunkMap:
         """Start from nothing, with the size known."""
         self._drop_map()
-        # First the map: who follows it in another process must not take what comes now for what was there.
+        # First the map: a follower in another process must not take the new bytes for the old ones.
         self.chunks = ChunkMap.create(self._lock, size, chunk_size)
         os.ftruncate(self.descriptor, 0)
         os.ftruncate(self.descriptor, size)
         return self.chunks
 
-    def is_continuation_of(self, followed: RemotePartial) -> bool:
-        """Whether this is what was followed, as far as that had come, and its lock is ours now."""
+    def is_continuation_of(self, remote: RemotePartial) -> bool:
+        """Return whether this is the partial that was followed, with its content, and locked here now."""
         return (
             self.chunks is not None
-            and self.chunks.epoch == followed.chunks.epoch
-            and followed.has_files(self._lock, self.descriptor)
+            and self.chunks.epoch == remote.chunks.epoch
+            and remote.has_files(self._lock, self.descriptor)
         )
 
     def open_reader(self) -> BinaryIO:
-        """The data file under a descriptor of its own, which outlives rename and release.
+        """Open the data file under a descriptor of its own, which outlives rename and release.
 
-        Its position is shared: read it by `sendfile` or `pread` at offsets only.
+        Its position is shared: read by `sendfile` or `pread` at offsets only.
         """
         return os.fdopen(os.dup(self.descriptor), "rb", buffering=0)
 
     def write(self, offset: int, parts: Sequence[bytes | memoryview], hasher: "Hasher | None") -> None:
-        """Write consecutive bytes; hash them too while they are in the processor's cache."""
+        """Write consecutive bytes, and hash them while they are in the processor's cache."""
         view = deque(parts)
         while view:
-            batch = [view[i] for i in range(min(len(view), IOV_MOST))]
+            batch = [view[i] for i in range(min(len(view), IOV_MAX))]
             written = os.pwritev(self.descriptor, batch, offset)
             offset += written
             while view and written >= len(view[0]):
@@ -93,7 +93,7 @@ class Partial:
                 hasher.update(part)
 
     def hash_until(self, hasher: "Hasher", stop: int) -> None:
-        """Feed what is on disk to the hasher, from where it stopped to `stop`."""
+        """Feed the hasher from the disk, from where it stopped up to `stop`."""
         while hasher.offset < stop:
             data = os.pread(self.descriptor, min(HASH_STEP, stop - hasher.offset), hasher.offset)
             if not data:
@@ -101,7 +101,7 @@ class Partial:
             hasher.update(data)
 
     def span_hashes(self, spans: Sequence[Span]) -> list[bytes]:
-        """The hash of each of these parts as they are on disk, by the algorithm of the digest."""
+        """Return the hash of each span as it is on disk, by the algorithm of the digest."""
         found = []
         for span in spans:
             hash_ = self.digest.hasher()
@@ -111,22 +111,22 @@ class Partial:
         return found
 
     def verified_file(self) -> VerifiedFile:
-        """The name under which a verified blob is adopted; only GrowingFile.verify may ask."""
+        """Return the file for adoption; only `GrowingFile.complete` may ask."""
         return VerifiedFile(self.digest, self.data_path, os.fstat(self.descriptor).st_size)
 
     def discard(self) -> None:
-        """Remove both files; the caller still releases the lock."""
+        """Remove both files; the caller must still release the lock."""
         self._discarded = True
         self.data_path.unlink(missing_ok=True)
         self._map_path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Close everything and give up the lock; what was received stays for the next fill.
+        """Close everything and release the lock; received bytes stay for the next fill.
 
-        Where nothing was, nothing stays: names that nobody has, asked for at random, must not fill the disk.
-        If it does not let go of them, the lock is given up all the same: others wait for it.
+        Without received bytes no file stays: requests for random digests must not fill the disk with names.
+        If the disk refuses to unlink, the lock is released nevertheless: other processes wait for it.
         """
-        # Once only: as soon as the names are gone, they may be those of another process's files.
+        # Once only: after that the names may be those of another process's files.
         if not self._discarded and (self.chunks is None or not self.chunks.received()):
             with suppress(OSError):
                 self.discard()
@@ -148,7 +148,7 @@ class Partial:
 
 
 class Hasher:
-    """A running hash and how far it has come."""
+    """A running hash, and the offset up to which it has hashed."""
 
     def __init__(self, digest: Digest) -> None:
         self._digest = digest
@@ -156,8 +156,10 @@ class Hasher:
         self.offset = 0
 
     def update(self, data: bytes | memoryview) -> None:
+        """Hash the next bytes."""
         self._hash.update(data)
         self.offset += len(data)
 
     def matches(self) -> bool:
+        """Return whether the bytes so far have the digest."""
         return self._hash.hexdigest() == self._digest.encoded

@@ -1,7 +1,7 @@
-"""A partial that another process fills, as this one sees it: to be read, and to say what is wished for.
+"""A partial that another process fills, as this process sees it: readable, with requests for what comes next.
 
-Nobody tells this process when there is more: that would need a server, or connections among all workers. It
-looks, and a look is one `pread` of a few hundred bytes that are in the page cache: a few microseconds.
+There is no notice of new bytes: that would need a server, or connections among all workers. This process
+polls; a poll is one `pread` of a few hundred bytes in the page cache, and costs a few microseconds.
 """
 
 import os
@@ -11,23 +11,23 @@ from typing import BinaryIO
 
 from mirror.oci.digest import Digest
 from mirror.store.lock import data_path, is_name_of, lock_path, lock_shared
-from mirror.store.partial.chunk_map import COUNT, WISHED_AT, WISHES, ChunkMap
+from mirror.store.partial.chunk_map import COUNT, REQUEST_SLOTS, REQUESTS_AT, ChunkMap
 
 
 class RemotePartial:
-    """Both files of a partial, open, without the lock. Stays what it is when their names go."""
+    """Both files of a partial, open, without the lock. They stay readable when their names are gone."""
 
     def __init__(self, digest: Digest, map_: int, data: int, chunks: ChunkMap) -> None:
         self.digest = digest
-        self.chunks = chunks  # as at the last look
+        self.chunks = chunks  # as of the last `refresh`
         self.map = map_
         self._data = data
-        self._slot = os.getpid() % WISHES
-        self._wish = 0
+        self._slot = os.getpid() % REQUEST_SLOTS
+        self._requested = 0
 
     @classmethod
     def open(cls, digest: Digest, folder: Path) -> "RemotePartial | None":
-        """None when there is nothing to follow, or not yet. Blocks: runs in a disk thread."""
+        """Open the partial; None while there is nothing to follow. Blocks: runs in a disk thread."""
         path = lock_path(digest, folder)
         with ExitStack() as opened:
             try:
@@ -39,8 +39,8 @@ class RemotePartial:
             except FileNotFoundError:
                 return None
             chunks = ChunkMap.snapshot(map_)
-            # A map of one fill and the data of the next one must not be taken for a pair. What was verified
-            # before we came is about to be adopted, or the word of somebody who died: not to be relied on.
+            # The map of one fill and the data of the next must not be taken for a pair. A map that is marked as
+            # verified belongs to a blob about to be adopted, or to a process that died: not to be trusted.
             if (
                 chunks is None
                 or chunks.verified
@@ -52,35 +52,36 @@ class RemotePartial:
             return cls(digest, map_, data, chunks)
 
     def refresh(self) -> ChunkMap:
-        """The map as it is now; as it was, while its writer begins it anew."""
+        """Return the map as it is now; the last one while its writer creates a new map."""
         self.chunks = ChunkMap.snapshot(self.map, self.chunks) or self.chunks
         return self.chunks
 
     @property
     def is_unlinked(self) -> bool:
-        """Whether it was adopted, or thrown away."""
+        """Return whether the partial was adopted or discarded."""
         return os.fstat(self.map).st_nlink == 0
 
     def request(self, offset: int | None) -> None:
-        """Readers here wait at `offset`: whoever fills shall bring that first. None: nobody waits.
+        """Ask the process that fills the blob to fetch `offset` first, for readers here; None: no request.
 
-        There are few places for wishes. Two processes that have the same one write in turns.
+        There are REQUEST_SLOTS places. Two processes that have the same one overwrite each other in turns.
         """
-        wish = 0 if offset is None else offset // self.chunks.chunk_size + 1
-        if wish == self._wish and (not wish or self.chunks.requests()[self._slot] == wish):
+        request = 0 if offset is None else offset // self.chunks.chunk_size + 1
+        if request == self._requested and (not request or self.chunks.requests()[self._slot] == request):
             return
-        self._wish = wish
-        os.pwrite(self.map, COUNT.pack(wish), WISHED_AT + self._slot * COUNT.size)
+        self._requested = request
+        os.pwrite(self.map, COUNT.pack(request), REQUESTS_AT + self._slot * COUNT.size)
 
     def open_reader(self) -> BinaryIO:
-        """As `Partial.open_reader`."""
+        """Open a reader, as `Partial.open_reader`."""
         return os.fdopen(os.dup(self._data), "rb", buffering=0)
 
     def has_files(self, map_: int, data: int) -> bool:
-        """Whether these are the very files that are followed."""
+        """Return whether these descriptors are of the same two files."""
         pairs = ((self.map, map_), (self._data, data))
         return all(os.path.samestat(os.fstat(ours), os.fstat(theirs)) for ours, theirs in pairs)
 
     def close(self) -> None:
+        """Close both files."""
         os.close(self.map)
         os.close(self._data)

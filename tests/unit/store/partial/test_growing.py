@@ -10,11 +10,11 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
-from mirror.store.partial.growing import HELD_WHOLE, GrowingFile
+from mirror.store.partial.growing import HOLDBACK_BYTES, GrowingFile
 from mirror.store.partial.partial import Partial
 
 CHUNK = 64 * 1024
-LARGE = os.urandom(HELD_WHOLE + 3 * CHUNK)
+LARGE = os.urandom(HOLDBACK_BYTES + 3 * CHUNK)
 
 Grow = Callable[[bytes], Awaitable[tuple[GrowingFile, Partial]]]
 
@@ -46,12 +46,12 @@ async def write(growing: GrowingFile, content: bytes, start: int, stop: int) -> 
     ("size", "written", "readable"),
     [
         (1, 1, 0),
-        (HELD_WHOLE, HELD_WHOLE, 0),
-        (HELD_WHOLE + 1, HELD_WHOLE + 1, HELD_WHOLE),
-        (HELD_WHOLE + CHUNK, HELD_WHOLE + CHUNK, HELD_WHOLE),
-        (HELD_WHOLE + CHUNK, HELD_WHOLE, HELD_WHOLE),
-        (HELD_WHOLE + CHUNK, 100, 100),
-        (HELD_WHOLE + 2 * CHUNK, HELD_WHOLE + CHUNK + 5, HELD_WHOLE + CHUNK),
+        (HOLDBACK_BYTES, HOLDBACK_BYTES, 0),
+        (HOLDBACK_BYTES + 1, HOLDBACK_BYTES + 1, HOLDBACK_BYTES),
+        (HOLDBACK_BYTES + CHUNK, HOLDBACK_BYTES + CHUNK, HOLDBACK_BYTES),
+        (HOLDBACK_BYTES + CHUNK, HOLDBACK_BYTES, HOLDBACK_BYTES),
+        (HOLDBACK_BYTES + CHUNK, 100, 100),
+        (HOLDBACK_BYTES + 2 * CHUNK, HOLDBACK_BYTES + CHUNK + 5, HOLDBACK_BYTES + CHUNK),
     ],
 )
 async def test_the_holdback(grow: Grow, size: int, written: int, readable: int) -> None:
@@ -105,8 +105,8 @@ async def test_readers_wait_and_wake(grow: Grow) -> None:
 
 async def test_readers_are_not_woken_for_every_bit(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the first byte at once; then for as much as is worth it, or after a moment for less."""
-    monkeypatch.setattr("mirror.store.partial.growing.ENOUGH", 100)
-    monkeypatch.setattr("mirror.store.partial.growing.SOON", 3600.0)
+    monkeypatch.setattr("mirror.store.partial.growing.WAKE_BYTES", 100)
+    monkeypatch.setattr("mirror.store.partial.growing.WAKE_DELAY", 3600.0)
     growing, _ = await grow(LARGE)
     waiting = asyncio.ensure_future(growing.wait_readable(0))
     await write(growing, LARGE, 0, 10)
@@ -117,7 +117,7 @@ async def test_readers_are_not_woken_for_every_bit(grow: Grow, monkeypatch: pyte
     assert not waiting.done()
     await write(growing, LARGE, 109, 110)
     assert await waiting == 110
-    monkeypatch.setattr("mirror.store.partial.growing.SOON", 0.01)
+    monkeypatch.setattr("mirror.store.partial.growing.WAKE_DELAY", 0.01)
     waiting = asyncio.ensure_future(growing.wait_readable(110))
     await write(growing, LARGE, 110, 111)
     assert await waiting == 111
@@ -125,8 +125,8 @@ async def test_readers_are_not_woken_for_every_bit(grow: Grow, monkeypatch: pyte
 
 async def test_readers_do_not_wait_where_no_more_comes(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the holdback, that is: the rest is sent when all is verified."""
-    monkeypatch.setattr("mirror.store.partial.growing.ENOUGH", 2 * len(LARGE))
-    monkeypatch.setattr("mirror.store.partial.growing.SOON", 3600.0)
+    monkeypatch.setattr("mirror.store.partial.growing.WAKE_BYTES", 2 * len(LARGE))
+    monkeypatch.setattr("mirror.store.partial.growing.WAKE_DELAY", 3600.0)
     growing, _ = await grow(LARGE)
     await write(growing, LARGE, 0, 10)
     assert await growing.wait_readable(0) == 10
