@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import cold, durable, readers, several, small, sources, tls, warm
+from tests.bench import cold, durable, readers, several, small, sources, startup, tls, warm
 from tests.bench.bench import Bench, Options
 from tests.bench.machine import CORES, LOAD_CORE, Others, describe, missing
 from tests.bench.report import document, markdown
@@ -31,6 +31,7 @@ class Scenario:
 
 
 SCENARIOS = {
+    "startup": Scenario(startup.startup),
     "warm-blob-1": Scenario(partial(warm.warm_blob, connections=1), True),
     "warm-blob-16": Scenario(partial(warm.warm_blob, connections=16), True),
     "manifest-digest": Scenario(warm.manifest_by_digest, True),
@@ -59,7 +60,7 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, too
     os.sched_setaffinity(0, {LOAD_CORE})
-    options = Options(arguments.rounds, arguments.quick, arguments.small)
+    options = Options(arguments.rounds, arguments.quick, arguments.small, arguments.base)
     others = Others()
     with TemporaryDirectory(prefix="bench", dir=arguments.folder, ignore_cleanup_errors=True) as folder:
         bench = Bench(Path(folder), options)
@@ -108,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3, help="how often each scenario is run (default 3)")
     add("--quick", action="store_true", help="short runs and small content: does it work, not how fast")
     add("--small", type=int, default=10_000, help="blobs of small-fills (default 10,000)")
+    add(
+        "--base", type=Path, metavar="DIR", help="another checkout with its own .venv, compared with this one"
+    )
     add("--folder", type=Path, help="where caches and content go (default: where temporary files go)")
     add("--json", type=Path, metavar="FILE", help="write the figures of every round")
     add("--markdown", type=Path, metavar="FILE", help="write the table, which is printed too")

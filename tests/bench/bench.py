@@ -12,11 +12,14 @@ from typing import Any
 
 from tests.bench.client import Trouble, fetch
 from tests.bench.content import Site
-from tests.bench.contestants import Running, Setup, running
+from tests.bench.contestants import ALONE, BASE, FAST, MIRROR, ONE_WORKER, Running, Setup, running
 from tests.bench.machine import settle
 from tests.bench.origin import Origin, fast_origin, slow_origin
 from tests.bench.report import Results, shown
 from tests.bench.throttle import Line
+
+# Where the mirror is compared with itself, in another configuration, no other build takes part.
+VARIANTS = {ALONE, ONE_WORKER, FAST}
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Options:
     rounds: int = 3
     quick: bool = False
     small: int = 10_000
+    base: Path | None = None  # another checkout with a .venv, which takes part as BASE
 
     @property
     def seconds(self) -> int:
@@ -60,6 +64,8 @@ class Bench:
 
     def turns(self, *names: str) -> Iterator[str]:
         """The contestants, another one first in every round; each with a disk that is idle."""
+        if self.options.base is not None and MIRROR in names and not VARIANTS.intersection(names):
+            names = (*names, BASE)
         first = (self.number - 1) % len(names)
         for name in (*names[first:], *names[:first]):
             settle()
@@ -88,7 +94,9 @@ class Bench:
         folder = self.folder()
         folder.mkdir()
         try:
-            with running(name, Setup(origin, self.site, folder, config, **more)) as server:
+            with running(
+                name, Setup(origin, self.site, folder, config, base=self.options.base, **more)
+            ) as server:
                 yield server
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 import json
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.bench.content import Site
 from tests.bench.machine import CORES, SERVER_CORE, on_core
 from tests.bench.origin import TOKEN, Origin, nginx
+from tests.e2e.mirror import PROGRAM as MIRROR_PROGRAM
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Authority
 from tests.e2e.processes import Process, free_port, listens
@@ -20,6 +21,9 @@ STATIC, DIRECT = "nginx static", "direct"
 
 # Not other servers: the mirror with nothing but the good source, with one worker, with `durability = "fast"`.
 ALONE, ONE_WORKER, FAST = "good source alone", "one worker", "fast"
+
+# The mirror of another checkout, with a .venv of its own: the build before a change, for instance.
+BASE = "base"
 
 # The way blobs are cached by nginx in front of registries: the first location finds by digest what the second
 # one, which follows the redirect, has stored under the same key. The lock lasts as long as the download.
@@ -96,6 +100,7 @@ class Setup:
     config: str = ""
     authority: Authority | None = None  # serve TLS with its certificate
     workers: int = 0  # of the mirror, on all cores; 0 for one on the server's core
+    base: Path | None = None  # the checkout of BASE
 
 
 @contextmanager
@@ -120,7 +125,13 @@ class _Mirror(Mirror):
         return b" serves on " in self.log.read_bytes()
 
 
-def _mirror(setup: Setup) -> tuple[Process, str]:
+def _base(setup: Setup) -> tuple[Process, str]:
+    """Start the mirror of another checkout, in the same way."""
+    assert setup.base is not None
+    return _mirror(setup, [setup.base / ".venv" / "bin" / "registry-mirror"])
+
+
+def _mirror(setup: Setup, program: Sequence[str | Path] = MIRROR_PROGRAM) -> tuple[Process, str]:
     """As users run it: its log to a file, access lines in JSON, which is the default there."""
     config = f"{setup.config}\n[server]\nworkers = {setup.workers or 1}\n"
     if setup.authority:
@@ -128,7 +139,7 @@ def _mirror(setup: Setup) -> tuple[Process, str]:
         config += "".join(f"{name} = {str(path)!r}\n" for name, path in paths.items())
     file = setup.folder / "mirror.toml"
     file.write_text(config)
-    mirror = _Mirror(setup.folder, setup.origin.url, "--config", str(file))
+    mirror = _Mirror(setup.folder, setup.origin.url, "--config", str(file), program=program)
     return mirror, mirror.address
 
 
@@ -182,6 +193,7 @@ STARTS: dict[str, Callable[[Setup], tuple[Process, str]]] = {
     ALONE: _mirror,
     ONE_WORKER: _mirror,
     FAST: _mirror,
+    BASE: _base,
     DISTRIBUTION: _distribution,
     PROXY: _proxy,
     STATIC: _static,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY
+from tests.bench.contestants import BASE, DISTRIBUTION, MIRROR, PROXY
 from tests.bench.rows import NOTES, ROWS, Row, Target
 
 HEADER = (
@@ -19,6 +19,10 @@ HEADER = (
     "to reach",
     "reached?",
 )
+
+
+# Two more columns when another checkout took part.
+BASE_HEADER = ("base", "ratio to base")
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,11 @@ class Results:
 
 def markdown(results: Results, about: dict[str, str]) -> str:
     """The table of the rows that have figures, the machine, and the notes."""
-    lines = [_line(HEADER), _line(["---"] * len(HEADER))]
-    lines += [_line(_cells(row, results)) for row in ROWS if results.rounds.get(row.key)]
+    rows = [row for row in ROWS if results.rounds.get(row.key)]
+    based = any(results.of(row.key, BASE) for row in rows)
+    header = [*HEADER, *(BASE_HEADER if based else ())]
+    lines = [_line(header), _line(["---"] * len(header))]
+    lines += [_line([*_cells(row, results), *(_base_cells(row, results) if based else ())]) for row in rows]
     lines += ["", "; ".join(f"{name} {value}" for name, value in about.items()) + "."]
     lines += ["", *(f"- {note}" for note in results.notes)]
     return "\n".join(lines) + "\n"
@@ -108,6 +115,12 @@ def _cells(row: Row, results: Results) -> list[str]:
     ratios = [str(found) if found and target.rival else "-" for target, found in judged]
     reached = [_verdict(target, found) for target, found in judged]
     return [row.work, *cells, *("; ".join(each) or "-" for each in (ratios, map(str, row.targets), reached))]
+
+
+def _base_cells(row: Row, results: Results) -> list[str]:
+    """Return the figure of the other checkout, and the mirror's by it."""
+    found = results.of(row.key, BASE), results.ratio(row.key, BASE)
+    return ["-" if each is None else str(each) for each in found]
 
 
 def _verdict(target: Target, found: Spread | None) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.bench.contestants import ALONE, DIRECT, DISTRIBUTION, FAST, ONE_WORKER, PROXY, STATIC
+from tests.bench.contestants import ALONE, BASE, DIRECT, DISTRIBUTION, FAST, ONE_WORKER, PROXY, STATIC
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ LEVEL = (least(0.9, PROXY),)
 BETTER = (least(1, ONE_WORKER),)
 
 ROWS = (
+    Row("startup-version", "--version: processor s", targets=(most(0.3, BASE), most(0.2, unit="s"))),
+    Row("startup-help", "--help: processor s", targets=(most(0.3, BASE), most(0.2, unit="s"))),
+    Row("startup-ls", "ls: processor s", targets=(most(0.6, BASE), most(0.4, unit="s"))),
+    Row("startup-check", "config check: processor s", targets=(most(0.6, BASE), most(0.4, unit="s"))),
+    Row("startup-serve", "serve until it is ready: processor s", targets=(most(0.8, BASE),)),
+    Row("startup-serve-wall", "same, s"),
+    Row("startup-rss", "memory of an idle mirror: RSS MB", targets=(most(1, BASE), most(70, unit="MB"))),
     Row("warm-blob-1", "warm 100 MiB blob, 1 client, GB/s", targets=FLAT),
     Row("warm-blob-1-cpu", "same, server CPU s per GB"),
     Row("warm-blob-16", "warm 100 MiB blob, 16 clients, GB/s", targets=FLAT),

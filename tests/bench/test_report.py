@@ -186,3 +186,14 @@ def test_a_line_on_which_something_happens(tmp_path: Path) -> None:
                 body = answer.read()
             assert b"Content-Length: 100000" in head
             assert 0 < len(body) < 100_000
+
+
+def test_report_has_columns_for_another_checkout() -> None:
+    """Its figures, and the ratio to them within each round; rows without them have dashes."""
+    made = results("warm-blob-1", mirror=[3.0, 1.0], base=[2.0, 2.0])
+    made.add("cold-gib-wall", MIRROR, 1, 5.0)
+    table = markdown(made, {})
+    assert cells(table, "work")[-2:] == ["base", "ratio to base"]
+    assert cells(table, "warm 100 MiB")[-2:] == ["2.00", "1.00 (0.5..1.50)"]
+    assert cells(table, "cold 1 GiB")[-2:] == ["-", "-"]
+    assert "base" not in markdown(results("warm-blob-1", mirror=[3.0]), {})

@@ -10,6 +10,9 @@ from typing import Any
 
 from tests.e2e.processes import Process, free_port
 
+# The program of this checkout.
+PROGRAM: tuple[str | Path, ...] = (sys.executable, "-m", "mirror")
+
 
 class Mirror(Process):
     """`registry-mirror serve` in front of an origin; may be killed and started again.
@@ -23,6 +26,7 @@ class Mirror(Process):
         upstream: str,
         *flags: str | Path,
         wrapper: Sequence[str] = (),
+        program: Sequence[str | Path] = PROGRAM,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port()
@@ -31,8 +35,8 @@ class Mirror(Process):
         self.cache = folder / "cache"
         command: list[str | Path] = [
             *wrapper,
-            sys.executable,
-            *("-m", "mirror", "serve", "--listen", self.address, "--cache-dir", self.cache),
+            *program,
+            *("serve", "--listen", self.address, "--cache-dir", self.cache),
             *("--upstream", f"docker.io={upstream}", *flags),
         ]
         folder.mkdir(exist_ok=True)
