@@ -89,12 +89,10 @@ def _refuse_bool(value: object) -> object:
 
 
 def _parse_time(value: object) -> object:
-    """Return the seconds of a time with units; any other value is left to pydantic's check for a number."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("time", "not a time")
-    if not isinstance(value, str):
+    """Return the seconds of a number or of a time with units."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    text = value.strip()
+    text = value.strip() if isinstance(value, str) else ""
     if TIME.fullmatch(text):
         return sum(float(number) * SECONDS[unit] for number, unit in AMOUNT_OF_TIME.findall(text))
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):

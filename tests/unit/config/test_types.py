@@ -77,6 +77,7 @@ def test_time_of_another_form_is_refused(value: object) -> None:
         "must be a time, for instance 500ms, 30s, 10m, 1h or 2d (a plain number is seconds), not "
     )
     assert ', or "forever", not ' in error(DurationOrForever, value)
+    assert error(Duration, [value]).startswith("must be a time")
 
 
 def test_time_may_be_forever() -> None:
