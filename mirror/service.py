@@ -19,6 +19,7 @@ from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.system.malloc import trim_heap
 from mirror.transfer.context import TransferContext
+from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
@@ -40,7 +41,13 @@ EVICTIONS = {
 class Service:
     """One running mirror without its HTTP server. Create with `open`."""
 
-    def __init__(self, config: Config, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        limits: PlanLimits = DEFAULT_LIMITS,
+    ) -> None:
         self.metrics = Metrics()
         self.multiprocess: MultiprocessMetrics | None = None  # with several workers
         self._tasks = Tasks()
@@ -49,18 +56,20 @@ class Service:
         self._room = RoomWatch(store.folder.shortage)
         self.removal_epoch = store.folder.epoch.removals
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
-        context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock)
+        context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock, limits=limits)
         self.cache = Cache(context, self._upstreams, config.tags)
 
     @classmethod
-    async def open(cls, config: Config, clock: Callable[[], float] = time.time) -> "Service":
+    async def open(
+        cls, config: Config, clock: Callable[[], float] = time.time, limits: PlanLimits = DEFAULT_LIMITS
+    ) -> "Service":
         """Open the cache folder and start the background tasks. StoreError when the folder cannot be used.
 
-        `clock`: seconds since the epoch.
+        `clock`: seconds since the epoch; `limits`: thresholds of the downloads.
         """
         store = await Store.open(config.cache.dir, config.cache)
         await store.configure_pins(config.pins())
-        service = cls(config, store, clock)
+        service = cls(config, store, clock, limits)
         await service._look_at_room()
         service._tasks.spawn(service._warm_up(), name="warm up")
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")

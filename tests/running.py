@@ -13,6 +13,7 @@ from mirror.config.schema import CacheSettings, Config
 from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.service import Service
+from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.util.tasks import Tasks
 from mirror.web.app import serve
 from tests.fakes.registry import FakeRegistry
@@ -77,7 +78,9 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
 
 
 @asynccontextmanager
-async def serving(config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[Running]:
+async def serving(
+    config: Config, clock: Callable[[], float] = time.time, limits: PlanLimits = DEFAULT_LIMITS
+) -> AsyncIterator[Running]:
     """Serve `config` on a free port of loopback; `clock` returns the time in seconds since the epoch."""
     config = config.model_copy(
         update={"server": config.server.model_copy(update={"listen": ("127.0.0.1:0",)})}
@@ -85,7 +88,7 @@ async def serving(config: Config, clock: Callable[[], float] = time.time) -> Asy
     loop = asyncio.get_running_loop()
     addresses: asyncio.Future[Sequence[str]] = loop.create_future()
     stop = asyncio.Event()
-    service = await Service.open(config, clock)
+    service = await Service.open(config, clock, limits)
     tasks = Tasks()
     server = tasks.spawn(serve(service, config, addresses.set_result, stop), name="serve")
     try:
@@ -98,7 +101,10 @@ async def serving(config: Config, clock: Callable[[], float] = time.time) -> Asy
 
 
 @asynccontextmanager
-async def mirror_of(fake: FakeRegistry, cache: Path, **sections: Any) -> AsyncIterator[Running]:
+async def mirror_of(
+    fake: FakeRegistry, cache: Path, limits: PlanLimits = DEFAULT_LIMITS, **sections: Any
+) -> AsyncIterator[Running]:
     """Serve a mirror whose docker.io is `fake`."""
-    async with serving(configured(cache, {"docker.io": fake.url}, **sections)) as running:
+    config = configured(cache, {"docker.io": fake.url}, **sections)
+    async with serving(config, limits=limits) as running:
         yield running

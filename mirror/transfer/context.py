@@ -8,6 +8,7 @@ from mirror.config.schema import FillSettings
 from mirror.metrics.metrics import Metrics
 from mirror.store.store import Store
 from mirror.transfer.corruption import CorruptionTracker
+from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.util.tasks import Tasks
 
 
@@ -15,7 +16,7 @@ from mirror.util.tasks import Tasks
 class TransferContext:
     """Shared dependencies, made once by the composition root.
 
-    `clock` is the wall clock, in seconds since the epoch.
+    `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads.
     """
 
     store: Store
@@ -24,3 +25,4 @@ class TransferContext:
     settings: FillSettings
     corruption: CorruptionTracker = field(default_factory=CorruptionTracker)
     clock: Callable[[], float] = time.time
+    limits: PlanLimits = DEFAULT_LIMITS

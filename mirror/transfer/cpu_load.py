@@ -3,7 +3,7 @@
 import os
 import time
 
-from mirror.transfer.plan import BUSY_SHARE
+from mirror.transfer.plan import DEFAULT_LIMITS
 
 # The shortest time over which saturation is measured, in seconds.
 MEASURE_SECONDS = 0.2
@@ -14,7 +14,9 @@ class CpuLoad:
     its limit. Made and used in the event loop's thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, busy_share: float = DEFAULT_LIMITS.busy_share) -> None:
+        """`busy_share`: the share of the time above which the process is saturated."""
+        self._busy_share = busy_share
         self._processors = len(os.sched_getaffinity(0))
         self._thread, self._process = time.thread_time(), time.process_time()
         self._seconds = 0.0
@@ -33,6 +35,6 @@ class CpuLoad:
         now, worked = time.monotonic(), self.seconds()
         since, before = self._measured
         if now - since >= MEASURE_SECONDS:
-            self._saturated = worked - before > BUSY_SHARE * (now - since)
+            self._saturated = worked - before > self._busy_share * (now - since)
             self._measured = now, worked
         return self._saturated

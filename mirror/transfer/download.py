@@ -9,17 +9,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
-from mirror.config.schema import FillSettings
-from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
-from mirror.oci.reference import Repository
 from mirror.store.errors import StoreError
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import plan
 from mirror.transfer.body_buffer import clipped, open_parts
 from mirror.transfer.cpu_load import CpuLoad
+from mirror.transfer.download_order import ENDLESS, DownloadOrder
 from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.plan import ConcurrencyLimit, Segment
 from mirror.transfer.source_selector import SourceSelector
@@ -38,29 +35,9 @@ log = get_logger(__name__)
 TICK = 0.05
 # Pauses between attempts that brought next to nothing, in seconds; the last one repeats.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
-# The end of a blob whose size is not known yet.
-ENDLESS = 2**62
 
 Grow = Callable[[int | None], Awaitable[GrowingFile]]
 SourceSegment = Segment[Source]
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadOrder:
-    """The description of one download.
-
-    `size`: in bytes, where a manifest names it. `missing`: the gaps that an earlier fill left, None for all.
-    `linked`: the repository is known to have the blob; otherwise the upstream's own endpoint is asked first.
-    `one_by_one`: the sources to ask one after another for a blob that was corrupt, to find the culprit.
-    """
-
-    repository: Repository
-    digest: Digest
-    size: int | None
-    missing: Sequence[Span] | None
-    linked: bool
-    settings: FillSettings
-    one_by_one: Sequence[Source] = ()
 
 
 class Download:
@@ -72,11 +49,12 @@ class Download:
     def __init__(self, tasks: Tasks, upstream: Upstream, order: DownloadOrder, grow: Grow) -> None:
         self._tasks = tasks
         self._order = order
+        self._limits = order.limits
         self._grow = grow
         self._growing: GrowingFile | None = None
         self._segments: dict[SourceSegment, asyncio.Task[UpstreamError | StoreError | None]] = {}
         self._concurrency: ConcurrencyLimit | None = None
-        self._cpu_load = CpuLoad()
+        self._cpu_load = CpuLoad(order.limits.busy_share)
         self._done = 0  # bytes of segments that have ended
         self._shortcuts: dict[Source, DirectLocation] = {}
         self._selector = SourceSelector(upstream, linked=order.linked, one_by_one=order.one_by_one)
@@ -142,7 +120,8 @@ class Download:
         """Ask one source for the first byte; another source if the first one is late by its own measure."""
         if not self._segments:
             source = self._selector.pick({})
-            self._start(source, self._first_span(source), now)
+            span = self._order.first_span(source, without_range=self._without_range)
+            self._start(source, span, now)
             return
         segment = next(iter(self._segments))
         patience = segment.source.health.hedge_delay() * (1 + self._selector.back_offs(segment.source))
@@ -157,7 +136,7 @@ class Download:
         candidates = self._selector.candidates()
         if self._concurrency is None:
             learnt = max(source.concurrency for source in candidates)
-            self._concurrency = ConcurrencyLimit(self._order.settings.parallel, learnt)
+            self._concurrency = ConcurrencyLimit(self._order.settings.parallel, learnt, self._limits)
         received = self._done + sum(segment.offset - segment.start for segment in self._segments)
         flowing = sum(segment.first_byte is not None for segment in self._segments)
         self._concurrency.observe(now, received, flowing, self._cpu_load.seconds())
@@ -200,7 +179,7 @@ class Download:
             if self._concurrency is not None and not source.throttled(now):
                 # For the connections to come: a long span would be the last one to end.
                 sharers = max(level, self._concurrency.likely(now))
-            length = plan.span_length(max(left, 1), sharers, source.health.speed, growing.chunk_size)
+            length = self._limits.span_length(max(left, 1), sharers, source.health.speed, growing.chunk_size)
         span = plan.next_span(missing, self._segments, wanted, length, growing.chunk_size)
         if span is None:
             return False
@@ -211,40 +190,28 @@ class Download:
         """End the segments that are as good as dead; the rest of their bytes is then missing again."""
         candidates = self._selector.candidates()
         latency = max(source.health.latency for source in candidates)
-        strain = plan.BUSY_PATIENCE if self._cpu_load.saturated() else 1.0
+        strain = self._limits.busy_patience if self._cpu_load.saturated() else 1.0
         requested = [segment for segment in self._segments if segment.requested]
-        for segment in plan.stalled(requested, now, latency, strain * (1.0 + self._selector.back_offs() / 8)):
+        for segment in self._limits.stalled(
+            requested, now, latency, strain * (1.0 + self._selector.back_offs() / 8)
+        ):
             self._give_up(segment, "connection stalled, asking another")
-        for segment in plan.low_speed(requested, now, 2.0 ** min(self._selector.back_offs(), 10)):
+        for segment in self._limits.low_speed(requested, now, 2.0 ** min(self._selector.back_offs(), 10)):
             self._give_up(segment, "connection below low-speed limit, asking another")
         best = max(candidates, key=lambda source: source.health.speed)
         speed = max([best.health.speed, *(segment.speed() for segment in self._segments)])
         patience = strain * (1.0 + self._selector.back_offs())
         if len(self._segments) == len(candidates) == 1:
-            patience *= plan.ALONE_PATIENCE
+            patience *= self._limits.alone_patience
         watched = [segment for segment in watched if segment.requested]
-        if slow := plan.to_reassign(watched, now, speed, best.health.latency, patience):
+        if slow := self._limits.to_reassign(watched, now, speed, best.health.latency, patience):
             self._give_up(slow, "connection too slow, asking another")
 
     def _give_up(self, segment: SourceSegment, event: str) -> None:
         if not self._segments[segment].done():
-            log.info(event, **self._log_fields(segment.source))
+            log.info(event, **self._order.log_fields(segment.source))
             self._selector.back_off(segment.source)
             self._segments[segment].cancel()
-
-    def _first_span(self, source: Source) -> Span:
-        order = self._order
-        settings, ranges = order.settings, source.supports_ranges
-        if order.missing is None and order.size is None:
-            # The response to a range has the size too, and others can bring the rest, if that is worth it.
-            ranged = settings.parallel > 1 and ranges and not self._without_range
-            return Span(0, max(plan.FIRST_SPAN, settings.parallel_above) if ranged else ENDLESS)
-        gap = order.missing[0] if order.missing else Span(0, order.size or 0)
-        left = sum(each.length for each in order.missing or [gap])
-        if settings.parallel == 1 or left <= settings.parallel_above or not ranges:
-            return gap
-        length = plan.span_length(left, source.concurrency, source.health.speed, settings.chunk_size)
-        return plan.bounded(gap.start, gap.stop, length, settings.chunk_size)
 
     def _start(self, source: Source, span: Span, now: float) -> None:
         segment = Segment(source, span.start, span.stop, now)
@@ -328,7 +295,7 @@ class Download:
                 segment.writing = True
                 await growing.write(segment.offset, parts)
                 segment.writing = False
-                segment.record(time.monotonic(), length)
+                segment.record(time.monotonic(), length, self._limits.low_speed_bytes)
         finally:
             source.health.record_transfer(segment.offset - segment.start, segment.last_byte - segment.began)
             if segment.offset > segment.start:
@@ -377,7 +344,7 @@ class Download:
             raise error
         if error.failure is Failure.TIMEOUT:
             self._selector.back_off(segment.source)
-        log.info("transfer broke, resuming", reason=str(error), **self._log_fields(segment.source))
+        log.info("transfer broke, resuming", reason=str(error), **self._order.log_fields(segment.source))
         pause = self._failures.pause(PAUSES)
         if all(source.throttled(now) for source in self._selector.candidates()):
             pause = max(pause, min(error.retry_after or 0.0, LONGEST_THROTTLE))
@@ -394,7 +361,3 @@ class Download:
             task.cancel()
         if self._segments:
             await asyncio.wait(self._segments.values())
-
-    def _log_fields(self, source: Source) -> dict[str, str]:
-        order = self._order
-        return {"source": source.name, "repository": str(order.repository), "digest": str(order.digest)}

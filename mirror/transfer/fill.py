@@ -23,7 +23,8 @@ from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.partial import Partial
 from mirror.transfer.context import TransferContext
 from mirror.transfer.corruption import Parts, sole_supplier
-from mirror.transfer.download import Download, DownloadOrder
+from mirror.transfer.download import Download
+from mirror.transfer.download_order import DownloadOrder
 from mirror.transfer.follow import FillFollower
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.source import Source
@@ -156,6 +157,7 @@ class Fill:
             missing=left,
             linked=self._link is not None,
             settings=self._context.settings,
+            limits=self._context.limits,
             one_by_one=self._sources_to_try(),
         )
         self._active_download = download = Download(

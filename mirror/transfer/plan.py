@@ -7,8 +7,8 @@ A *segment* is one connection's work on one span of a blob. The rules:
 3. A span is long where a connection is fast, so that a request's round trip is a small part of its time, and
    short towards the end, so that all segments end together.
 4. Connections are added while they pay: while the total throughput still grows (`ConcurrencyLimit`).
-5. A segment that has become slow or silent gives its rest to others (`to_reassign`, `stalled`). A segment
-   below the low-speed limit is requested again, even where nothing better is known (`low_speed`).
+5. A segment that has become slow or silent gives its rest to others (`PlanLimits.to_reassign`, `stalled`).
+   A segment below the low-speed limit is requested again, even where nothing better is known (`low_speed`).
 """
 
 from collections import defaultdict
@@ -21,52 +21,143 @@ from mirror.upstream.http.low_speed import MIN_SPEED
 
 S = TypeVar("S")
 
-# Target duration of a span, in seconds: a round trip of 150 ms is then 7 % of it.
-SPAN_SECONDS = 2.0
-# Length of the first span of a connection whose speed is not known, and of the longest span, in bytes.
-FIRST_SPAN = 8 * 1024 * 1024
-LONGEST_SPAN = 64 * 1024 * 1024
 
-# Share of its fair part that each added connection must bring: twice the connections, a quarter more bytes.
-MIN_GAIN = 0.25
-# Factor of the first step up from one connection. Every blob begins with one connection, however slow that
-# is, and a client that goes to the registry itself has three or more.
-FIRST_STEP = 4
-# Length of the windows over which throughput is compared, in seconds. Shorter ones measure the scheduler.
-WINDOW = 0.15
-# Pause before more connections are tried again after they did not pay, in seconds.
-RETRY_SECONDS = 3.0
-# No connection is added where this process is busy for this share of the time and each connection brings
-# this many bytes a second: the network is not the bottleneck then. A slower connection is slow whatever else
-# this process is busy with.
-BUSY_SHARE = 0.8
-FAST = 48 * 1024 * 1024
-# Nor where one connection brings this many bytes a second: two such connections are about all that one
-# process can write and verify.
-ENOUGH = 128 * 1024 * 1024
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    """Thresholds of the planner, and the decisions that depend on them; times in seconds, sizes in bytes."""
 
-# A segment is reassigned when it would need this many times as long as a fresh connection.
-SLOWDOWN = 2.0
-# Time before anything is concluded from a delay, in seconds: every network loses packets and resends them.
-GRACE = 0.6
-# A segment that has been silent is expected to stay silent for this many times as long.
-SILENCE_FACTOR = 2.0
-# Silence after which a segment is given up while another one still receives, in seconds: longer than a lost
-# packet mostly takes, and requesting the rest elsewhere costs a round trip or two.
-STALL_SECONDS = 0.75
-# The same where all of several segments of a source are silent at once: a lost packet does not explain that.
-COMMON_STALL_SECONDS = 0.4
-# A segment that received bytes within this time is not silent, in seconds.
-RECENT_SECONDS = 0.5
-# Low-speed limit (mirror.upstream.http.low_speed): the time, in seconds, in which a segment must receive
-# this many bytes. A new request costs a round trip; if it was no better, the next one has twice as long, so
-# that a network on which nothing better can be had is soon accepted as it is.
-LOW_SPEED_SECONDS = 10.0
-LOW_SPEED_BYTES = int(MIN_SPEED * LOW_SPEED_SECONDS)
-# Factor on patience with the only segment of the only source: nothing shows that another would do better.
-ALONE_PATIENCE = 8.0
-# Factor on patience with all segments while this process is busy: received bytes may wait here to be read.
-BUSY_PATIENCE = 4.0
+    # Target duration of a span: a round trip of 150 ms is then 7 % of it.
+    span_seconds: float = 2.0
+    # Length of the first span of a connection whose speed is not known, and of the longest span.
+    first_span: int = 8 * 1024 * 1024
+    longest_span: int = 64 * 1024 * 1024
+
+    # Share of its fair part that each added connection must bring: twice the connections, a quarter more.
+    min_gain: float = 0.25
+    # Factor of the first step up from one connection. Every blob begins with one connection, however slow
+    # that is, and a client that goes to the registry itself has three or more.
+    first_step: int = 4
+    # Length of the windows over which throughput is compared. Shorter ones measure the scheduler.
+    window: float = 0.15
+    # Pause before more connections are tried again after they did not pay.
+    retry_seconds: float = 3.0
+    # No connection is added where this process is busy for this share of the time and each connection brings
+    # this many bytes a second: the network is not the bottleneck then. A slower connection is slow whatever
+    # else this process is busy with.
+    busy_share: float = 0.8
+    fast: int = 48 * 1024 * 1024
+    # Nor where one connection brings this many bytes a second: two such connections are about all that one
+    # process can write and verify.
+    enough: int = 128 * 1024 * 1024
+
+    # A segment is reassigned when it would need this many times as long as a fresh connection.
+    slowdown: float = 2.0
+    # Time before anything is concluded from a delay: every network loses packets and resends them.
+    grace: float = 0.6
+    # A segment that has been silent is expected to stay silent for this many times as long.
+    silence_factor: float = 2.0
+    # Silence after which a segment is given up while another one still receives: longer than a lost packet
+    # mostly takes, and requesting the rest elsewhere costs a round trip or two.
+    stall_seconds: float = 0.75
+    # The same where all of several segments of a source are silent at once, which no lost packet explains.
+    common_stall_seconds: float = 0.4
+    # A segment that received bytes within this time is not silent.
+    recent_seconds: float = 0.5
+    # Low-speed limit (mirror.upstream.http.low_speed): the time in which a segment must receive this many
+    # bytes. A new request costs a round trip; if it was no better, the next one has twice as long, so that a
+    # network on which nothing better can be had is soon accepted as it is.
+    low_speed_seconds: float = 10.0
+    low_speed_bytes: int = 10 * MIN_SPEED
+    # Factor on patience with the only segment of the only source: nothing shows that another would be better.
+    alone_patience: float = 8.0
+    # Factor on patience with all segments while this process is busy: received bytes may wait to be read.
+    busy_patience: float = 4.0
+
+    def span_length(self, left: int, level: int, speed: float, chunk_size: int) -> int:
+        """Return the number of bytes that one request should be for, in whole chunks.
+
+        `left`: missing bytes in all; `level`: connections that share them; `speed`: of one connection, in
+        bytes a second, 0 if unknown.
+        """
+        wished = speed * self.span_seconds if speed else self.first_span
+        fair = left if level == 1 else left / (2 * level)
+        chunks = -(-int(min(wished, fair, self.longest_span)) // chunk_size)
+        return max(1, chunks) * chunk_size
+
+    def to_reassign(
+        self,
+        segments: Iterable["Segment[S]"],
+        now: float,
+        speed: float,
+        latency: float,
+        patience: float = 1.0,
+    ) -> "Segment[S] | None":
+        """Return the segment whose rest a fresh connection would bring much sooner; None if there is none.
+
+        `speed` and `latency` are expected of a fresh connection; `patience` grows with each segment that was
+        reassigned without a gain. Segments that are writing are skipped: bytes that they have received
+        meanwhile would be transferred twice. New segments are skipped: their speed is not known yet.
+        """
+        if speed <= 0:
+            return None
+        worst, longest = None, 0.0
+        for segment in (each for each in segments if not each.writing and not self._is_new(each, now)):
+            fresh = latency + segment.left / speed
+            rest = self._expected(segment, now, fresh)
+            if rest > patience * (self.slowdown * fresh + self.grace + latency) and rest > longest:
+                worst, longest = segment, rest
+        return worst
+
+    def stalled(
+        self, segments: Sequence["Segment[S]"], now: float, latency: float, patience: float = 1.0
+    ) -> list["Segment[S]"]:
+        """Return the segments that have been silent for long while others show that the network works.
+
+        `latency` and `patience` as for `to_reassign`.
+        """
+        if not any(
+            segment.first_byte is not None and now - segment.last_byte < self.recent_seconds
+            for segment in segments
+        ):
+            return []
+        start_up = 2 * latency  # a response needs a round trip, and a new connection some more
+        common = _silent_sources(segments, now - patience * self.common_stall_seconds, latency)
+        limit = patience * self.stall_seconds
+        return [
+            segment
+            for segment in segments
+            if not segment.writing
+            and (
+                segment in common
+                or now - segment.last_byte > limit + (start_up if segment.first_byte is None else 0.0)
+            )
+        ]
+
+    def low_speed(
+        self, segments: Iterable["Segment[S]"], now: float, patience: float = 1.0
+    ) -> list["Segment[S]"]:
+        """Return the segments that have been below the low-speed limit for long, whatever others do.
+
+        `patience` as for `to_reassign`.
+        """
+        limit = patience * self.low_speed_seconds
+        return [
+            segment
+            for segment in segments
+            if segment.answered and not segment.writing and now - segment.progress_time > limit
+        ]
+
+    def _is_new(self, segment: "Segment[S]", now: float) -> bool:
+        """Return whether the first byte came too short a time ago to tell the speed."""
+        return segment.first_byte is not None and now - segment.first_byte < self.grace
+
+    def _expected(self, segment: "Segment[S]", now: float, fresh: float) -> float:
+        """Return the expected seconds for a segment's rest; `fresh`: the same on a healthy connection."""
+        silence, speed = now - segment.last_byte, segment.speed()
+        return segment.left / speed + self.silence_factor * silence if speed else fresh + silence
+
+
+DEFAULT_LIMITS = PlanLimits()
 
 
 @dataclass(eq=False, slots=True)
@@ -100,10 +191,6 @@ class Segment(Generic[S]):
             return 0.0
         return (self.offset - self.start) / (self.last_byte - self.first_byte)
 
-    def is_new(self, now: float) -> bool:
-        """Return whether the first byte came too short a time ago to tell the speed."""
-        return self.first_byte is not None and now - self.first_byte < GRACE
-
     def shift_clock(self, seconds: float) -> None:
         """Move all times by a stall of the event loop, so that the stall is not taken for silence."""
         self.began += seconds
@@ -112,13 +199,13 @@ class Segment(Generic[S]):
         if self.first_byte is not None:
             self.first_byte += seconds
 
-    def record(self, now: float, length: int) -> None:
-        """Count `length` more bytes as received."""
+    def record(self, now: float, length: int, progress: int = DEFAULT_LIMITS.low_speed_bytes) -> None:
+        """Count `length` more bytes as received; `progress`: bytes that meet the low-speed limit."""
         if self.first_byte is None:
             self.first_byte = now
         self.offset += length
         self.last_byte = now
-        if self.offset - self.progress_offset >= LOW_SPEED_BYTES:
+        if self.offset - self.progress_offset >= progress:
             self.progress_offset, self.progress_time = self.offset, now
 
 
@@ -158,81 +245,11 @@ def uncovered(offset: int, missing: Sequence[Span], segments: Iterable[Segment[S
     return not any(segment.start <= offset < segment.stop for segment in segments)
 
 
-def span_length(left: int, level: int, speed: float, chunk_size: int) -> int:
-    """Return the number of bytes that one request should be for, in whole chunks.
-
-    `left`: missing bytes in all; `level`: connections that share them; `speed`: of one connection, in bytes a
-    second, 0 if unknown.
-    """
-    wished = speed * SPAN_SECONDS if speed else FIRST_SPAN
-    fair = left if level == 1 else left / (2 * level)
-    chunks = -(-int(min(wished, fair, LONGEST_SPAN)) // chunk_size)
-    return max(1, chunks) * chunk_size
-
-
-def to_reassign(
-    segments: Iterable[Segment[S]], now: float, speed: float, latency: float, patience: float = 1.0
-) -> Segment[S] | None:
-    """Return the segment whose rest a fresh connection would bring much sooner; None if there is none.
-
-    `speed` and `latency` are expected of a fresh connection; `patience` grows with each segment that was
-    reassigned without a gain. Segments that are writing are skipped: bytes that they have received meanwhile
-    would be transferred twice. New segments are skipped: their speed is not known yet.
-    """
-    if speed <= 0:
-        return None
-    worst, longest = None, 0.0
-    for segment in (each for each in segments if not each.writing and not each.is_new(now)):
-        fresh = latency + segment.left / speed
-        rest = _expected(segment, now, fresh)
-        if rest > patience * (SLOWDOWN * fresh + GRACE + latency) and rest > longest:
-            worst, longest = segment, rest
-    return worst
-
-
-def stalled(
-    segments: Sequence[Segment[S]], now: float, latency: float, patience: float = 1.0
-) -> list[Segment[S]]:
-    """Return the segments that have been silent for long while others show that the network works.
-
-    `latency` and `patience` as for `to_reassign`.
-    """
-    if not any(
-        segment.first_byte is not None and now - segment.last_byte < RECENT_SECONDS for segment in segments
-    ):
-        return []
-    start_up = 2 * latency  # a response needs a round trip, and a new connection some more
-    common = _silent_sources(segments, now - patience * COMMON_STALL_SECONDS, latency)
-    return [
-        segment
-        for segment in segments
-        if not segment.writing
-        and (
-            segment in common
-            or now - segment.last_byte
-            > patience * STALL_SECONDS + (start_up if segment.first_byte is None else 0.0)
-        )
-    ]
-
-
-def low_speed(segments: Iterable[Segment[S]], now: float, patience: float = 1.0) -> list[Segment[S]]:
-    """Return the segments that have been below the low-speed limit for long, whatever others do.
-
-    `patience` as for `to_reassign`.
-    """
-    return [
-        segment
-        for segment in segments
-        if segment.answered
-        and not segment.writing
-        and now - segment.progress_time > patience * LOW_SPEED_SECONDS
-    ]
-
-
 class ConcurrencyLimit:
     """Number of connections to have: `level` grows while growth pays, and is taken back when it does not."""
 
-    def __init__(self, most: int, level: int = 1) -> None:
+    def __init__(self, most: int, level: int = 1, limits: PlanLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
         self.most = max(1, most)
         self.level = max(1, min(level, self.most))
         self._previous: tuple[float, int, float] | None = None  # time, bytes and work at the last observation
@@ -255,7 +272,7 @@ class ConcurrencyLimit:
             self._seconds += now - before[0]
             self._bytes += received - before[1]
             self._worked += worked - before[2]
-            if self._seconds >= WINDOW:
+            if self._seconds >= self._limits.window:
                 self._adjust(now)
 
     @property
@@ -269,17 +286,19 @@ class ConcurrencyLimit:
 
     def _adjust(self, now: float) -> None:
         rate = self._bytes / self._seconds
-        busy = self._worked > BUSY_SHARE * self._seconds
-        enough = rate > self.level * (FAST if busy else ENOUGH)
-        paid = not self._base or rate >= self._base_rate * (1 + MIN_GAIN * (self.level / self._base - 1))
+        busy = self._worked > self._limits.busy_share * self._seconds
+        enough = rate > self.level * (self._limits.fast if busy else self._limits.enough)
+        paid = not self._base or rate >= self._base_rate * (
+            1 + self._limits.min_gain * (self.level / self._base - 1)
+        )
         if paid and not enough:
             self._base, self._base_rate = self.level, rate
-            self._set_level(self.level * (FIRST_STEP if self.level == 1 else 2))
+            self._set_level(self.level * (self._limits.first_step if self.level == 1 else 2))
         elif not paid and self.level // 2 > self._base:
             self._set_level(self.level // 2)  # the step was too large: try half of it
         else:
             self._set_level(self.level if paid else self._base)
-            self._base, self._hold_until = 0, now + RETRY_SECONDS
+            self._base, self._hold_until = 0, now + self._limits.retry_seconds
 
     def _set_level(self, level: int) -> None:
         self.level = min(level, self.most)
@@ -308,12 +327,6 @@ def _silent_sources(segments: Sequence[Segment[S]], since: float, latency: float
         and all(map(silent, each))
         for segment in each
     }
-
-
-def _expected(segment: Segment[S], now: float, fresh: float) -> float:
-    """Return the expected seconds for the rest of a segment; `fresh`: the same on a healthy connection."""
-    silence, speed = now - segment.last_byte, segment.speed()
-    return segment.left / speed + SILENCE_FACTOR * silence if speed else fresh + silence
 
 
 def _without(missing: Sequence[Span], taken: Sequence[tuple[int, int]]) -> Iterable[Span]:

@@ -13,6 +13,7 @@ from mirror.config.endpoints import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.store.lock import try_lock
+from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.web.responses import BLOB_TYPE
 from tests.fakes.content import FakeImage
 from tests.fakes.registry import FakeRegistry
@@ -120,11 +121,11 @@ def close_breakers(mirror: Running) -> None:
 
 @asynccontextmanager
 async def two_sources(
-    fake: FakeRegistry, other: FakeRegistry, cache: Path, **fill: Any
+    fake: FakeRegistry, other: FakeRegistry, cache: Path, limits: PlanLimits = DEFAULT_LIMITS, **fill: Any
 ) -> AsyncIterator[Running]:
     """A mirror of docker.io, which is `fake`; `other` has all of it under hub/."""
     source = SourceSettings(url=other.url, prefix="hub", attempts=1)
-    async with mirror_of(fake, cache, upstream={"sources": (source,)}, fill=fill) as mirror:
+    async with mirror_of(fake, cache, limits, upstream={"sources": (source,)}, fill=fill) as mirror:
         yield mirror
 
 

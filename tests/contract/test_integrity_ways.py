@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from mirror.oci.manifest import OCI_MANIFEST
-from mirror.transfer import plan
+from mirror.transfer.plan import PlanLimits
 from mirror.upstream.http.transport import Transport
 from tests.contract.integrity import (
     ERROR,
@@ -79,13 +79,13 @@ async def test_low_speed_transfer_is_resumed(
     fake: FakeRegistry,
     other: FakeRegistry,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     sources: int,
     speed: float,
 ) -> None:
     """The blob is requested again, elsewhere if possible, though each of its bytes comes in time."""
-    monkeypatch.setattr(plan, "LOW_SPEED_SECONDS", 0.3)
-    async with two_sources(fake, other, tmp_path) if sources == 2 else mirror_of(fake, tmp_path) as mirror:
+    limits = PlanLimits(low_speed_seconds=0.3)
+    one = mirror_of(fake, tmp_path, limits)
+    async with two_sources(fake, other, tmp_path, limits) if sources == 2 else one as mirror:
         content = await prepared_in_both("large", fake, other, mirror)
         for source in mirror.service._upstreams["docker.io"].sources:
             source.health.speed = speed
@@ -96,12 +96,9 @@ async def test_low_speed_transfer_is_resumed(
         await assert_all_is_stored(mirror)
 
 
-async def test_low_speed_network_is_served(
-    fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_low_speed_network_is_served(fake: FakeRegistry, tmp_path: Path) -> None:
     """Each byte comes once, and the blob completes, however often the limit causes a new request."""
-    monkeypatch.setattr(plan, "LOW_SPEED_SECONDS", 0.01)
-    async with mirror_of(fake, tmp_path) as mirror:
+    async with mirror_of(fake, tmp_path, PlanLimits(low_speed_seconds=0.01)) as mirror:
         content = await prepared("large", fake, mirror)
         fake.piece = 128 * 1024
         fake.fault(Fault(drip=0.04), content.match, "GET", times=99)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.oci.ranges import Span
-from mirror.transfer.plan import Segment, next_span, span_length, to_reassign, uncovered
+from mirror.transfer.plan import DEFAULT_LIMITS, Segment, next_span, uncovered
 
 # Small numbers: a unit may be a byte or a megabyte.
 CHUNK = 7
@@ -51,7 +51,7 @@ class Download:
     def assign(self) -> None:
         while len(self.segments) < self.level:
             left = sum(gap.length for gap in self.missing) - sum(segment.left for segment in self.segments)
-            length = span_length(max(left, 1), self.level, 0, CHUNK)
+            length = DEFAULT_LIMITS.span_length(max(left, 1), self.level, 0, CHUNK)
             span = next_span(self.missing, self.segments, self.wanted, length, CHUNK)
             if span is None:
                 break
@@ -85,7 +85,7 @@ class Download:
         segment.record(self.now, units)
 
     def steal(self) -> None:
-        hopeless = to_reassign(self.segments, self.now, 20 / STEP, 0.1)
+        hopeless = DEFAULT_LIMITS.to_reassign(self.segments, self.now, 20 / STEP, 0.1)
         if hopeless is not None:
             self.segments.remove(hopeless)
 
@@ -127,7 +127,7 @@ def test_plan_serves_every_reader_while_lanes_are_free(
 @given(st.integers(1, 10_000), st.integers(1, 16), st.floats(0, 1e4), st.integers(1, 64))
 def test_span_length_is_whole_chunks_and_a_share(left: int, level: int, speed: float, chunk: int) -> None:
     """A span has one chunk at least, and not so much that the other segments would wait at the end."""
-    length = span_length(left, level, speed, chunk)
+    length = DEFAULT_LIMITS.span_length(left, level, speed, chunk)
     assert length >= chunk
     assert length % chunk == 0
     assert length < left / (2 * level if level > 1 else 1) + 2 * chunk

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from mirror.oci.digest import Digest
-from mirror.transfer import plan
+from mirror.transfer.plan import PlanLimits
 from tests.fakes.faults import Fault, Gate, flipped
 from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, configured, serving
@@ -43,6 +43,8 @@ FRESH = 60.0
 STUCK_SECONDS = 60.0
 # Timeout of the mirror, in seconds, that is never reached: a held upstream must not become a failure.
 LONG = 3600.0
+# No segment is given up because of a pause of the test.
+PATIENT = PlanLimits(grace=LONG, stall_seconds=LONG)
 
 # Content of each repository. The first two share an upstream, all share blobs, two share a manifest.
 HAS = {
@@ -143,7 +145,7 @@ class World:
             server={"shutdown_timeout": 0, "header_timeout": LONG},
             upstream={"connect_timeout": LONG, "read_timeout": LONG},
         )
-        self.mirror = await self.life.enter_async_context(serving(config, lambda: self.now))
+        self.mirror = await self.life.enter_async_context(serving(config, lambda: self.now, PATIENT))
 
     async def stop(self) -> None:
         for client in self.clients:
@@ -413,10 +415,8 @@ def rightful(world: World, client: Client) -> list[bytes]:
 
 @pytest.mark.usefixtures("no_pauses")
 @pytest.mark.timeout(0)  # `settle` finds what is stuck
-def test_invariants_hold_after_any_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invariants_hold_after_any_steps() -> None:
     """The invariants hold after every step, no client is stuck, and in the end everything is served."""
-    monkeypatch.setattr(plan, "GRACE", LONG)
-    monkeypatch.setattr(plan, "STALL_SECONDS", LONG)
     run_state_machine_as_test(
         Machine,
         settings=settings(

@@ -16,7 +16,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository
 from mirror.store.partial.growing import GrowingFile
-from mirror.transfer import download, plan
+from mirror.transfer import download
+from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.util.ttl_cache import TTLCache
 from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, descriptor, image_index, image_manifest, some_layers
@@ -37,9 +38,11 @@ async def one(hub: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def prefetching(hub: FakeRegistry, folder: Path, most: int, **fill: Any) -> AsyncIterator[Running]:
+async def prefetching(
+    hub: FakeRegistry, folder: Path, most: int, limits: PlanLimits = DEFAULT_LIMITS, **fill: Any
+) -> AsyncIterator[Running]:
     """A mirror with `most` prefetch workers."""
-    async with mirror_of(hub, folder / "cache", fill={"prefetch": most, **fill}) as mirror:
+    async with mirror_of(hub, folder / "cache", limits, fill={"prefetch": most, **fill}) as mirror:
         yield mirror
 
 
@@ -210,10 +213,10 @@ async def test_prefetch_uses_one_connection_until_a_client_joins(
 ) -> None:
     """A prefetch uses as many connections as pay once a client waits."""
     monkeypatch.setattr(download, "TICK", 0.001)
-    monkeypatch.setattr(plan, "GRACE", 60.0)  # a transfer held at a gate is not given up
     hub.piece = CHUNK
     image = hub.add_image("library/x", "t", [BIG])
-    async with prefetching(hub, tmp_path, 1, parallel=4, parallel_above=0) as mirror:
+    patient = PlanLimits(grace=60.0)  # a transfer held at a gate is not given up
+    async with prefetching(hub, tmp_path, 1, patient, parallel=4, parallel_above=0) as mirror:
         mirror.service._upstreams["docker.io"].own.concurrency = 4
         first, second = hub.hold(image.layers[0], after=1), hub.hold(image.layers[0], after=1)
         await pull(mirror)

@@ -13,7 +13,8 @@ import pytest
 from mirror.config.endpoints import SourceSettings
 from mirror.oci.digest import Digest
 from mirror.store.partial.growing import GrowingFile
-from mirror.transfer import download, plan
+from mirror.transfer import download
+from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.health import SourceHealth
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_pauses")
 BIG = bytes(range(256)) * (LARGE // 256)
 CHUNKS = LARGE // CHUNK
 PARALLEL = {"chunk_size": CHUNK, "attempts": 3, "parallel": 4, "parallel_above": 0, "prefetch": 0}
+SHORT_FIRST_SPAN = PlanLimits(first_span=8 * CHUNK)
 
 
 @pytest.fixture
@@ -43,9 +45,11 @@ async def other() -> AsyncIterator[FakeRegistry]:
 
 
 @asynccontextmanager
-async def learnt(fake: FakeRegistry, cache: Path, level: int, **fill: Any) -> AsyncIterator[Running]:
+async def learnt(
+    fake: FakeRegistry, cache: Path, level: int, limits: PlanLimits = DEFAULT_LIMITS, **fill: Any
+) -> AsyncIterator[Running]:
     """A mirror that has learnt that `level` connections pay."""
-    async with mirror_of(fake, cache, fill={**PARALLEL, **fill}) as mirror:
+    async with mirror_of(fake, cache, limits, fill={**PARALLEL, **fill}) as mirror:
         mirror.service._upstreams["docker.io"].own.concurrency = level
         yield mirror
 
@@ -88,26 +92,27 @@ async def test_download_requests_each_byte_once(fake: FakeRegistry, mirror: Runn
 
 
 async def test_download_does_not_take_a_slow_disk_for_a_slow_network(
-    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
+    fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes that wait to be written are not requested again, however long the write takes."""
-    monkeypatch.setattr(plan, "STALL_SECONDS", 0.1)
-    monkeypatch.setattr(plan, "RECENT_SECONDS", 60.0)
-    digest = Digest.of(BIG)
-    fake.hold(digest, after=CHUNK)  # a segment that has received a chunk, and then nothing
-    write = os.pwritev
-    slow: list[int] = []
+    async with learnt(
+        fake, tmp_path / "cache", 4, PlanLimits(stall_seconds=0.1, recent_seconds=60.0)
+    ) as mirror:
+        digest = Digest.of(BIG)
+        fake.hold(digest, after=CHUNK)  # a segment that has received a chunk, and then nothing
+        write = os.pwritev
+        slow: list[int] = []
 
-    def wait_and_write(descriptor: int, parts: Sequence[bytes], offset: int) -> int:
-        if not slow and offset > CHUNK and offset not in dict(spans(fake, digest)):
-            slow.append(offset)
-            time.sleep(0.5)
-        return write(descriptor, parts, offset)
+        def wait_and_write(descriptor: int, parts: Sequence[bytes], offset: int) -> int:
+            if not slow and offset > CHUNK and offset not in dict(spans(fake, digest)):
+                slow.append(offset)
+                time.sleep(0.5)
+            return write(descriptor, parts, offset)
 
-    monkeypatch.setattr(os, "pwritev", wait_and_write)
-    _, reply = await pull(mirror, fake)
-    assert reply.body == BIG
-    assert sum(start <= slow[0] < stop for start, stop in spans(fake, digest)) == 1
+        monkeypatch.setattr(os, "pwritev", wait_and_write)
+        _, reply = await pull(mirror, fake)
+        assert reply.body == BIG
+        assert sum(start <= slow[0] < stop for start, stop in spans(fake, digest)) == 1
 
 
 async def test_resume_in_mid_chunk_uses_several_connections(fake: FakeRegistry, tmp_path: Path) -> None:
@@ -142,15 +147,13 @@ async def test_download_follows_a_redirect_once(fake: FakeRegistry, mirror: Runn
     assert fake.requests("GET", digest) < used
 
 
-async def test_download_of_unknown_size_starts_with_a_range(
-    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_download_of_unknown_size_starts_with_a_range(fake: FakeRegistry, tmp_path: Path) -> None:
     """The response to a range has the size, and other segments fetch the rest; no byte comes twice."""
-    monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
-    digest = fake.add_blob("library/x", BIG)
-    assert (await get(mirror.address, path_of(digest))).body == BIG
-    assert spans(fake, digest)[0] == (0, 8 * CHUNK)
-    assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
+    async with learnt(fake, tmp_path / "cache", 4, SHORT_FIRST_SPAN) as mirror:
+        digest = fake.add_blob("library/x", BIG)
+        assert (await get(mirror.address, path_of(digest))).body == BIG
+        assert spans(fake, digest)[0] == (0, 8 * CHUNK)
+        assert sum(stop - start for start, stop in spans(fake, digest)) == LARGE
 
 
 async def test_empty_blob_of_unknown_size_is_requested_whole(fake: FakeRegistry, mirror: Running) -> None:
@@ -241,19 +244,16 @@ async def test_range_of_the_holdback_waits_for_verification(fake: FakeRegistry, 
         assert await wire.reader.readexactly(CHUNK) == BIG[-CHUNK:]
 
 
-async def test_range_far_ahead_in_a_blob_of_unknown_size(
-    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_range_far_ahead_in_a_blob_of_unknown_size(fake: FakeRegistry, tmp_path: Path) -> None:
     """The size comes with the first response, and the range over a connection of its own."""
-    monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
-    mirror.service._upstreams["docker.io"].own.concurrency = 1
-    digest = fake.add_blob("library/x", BIG)
-    gate = fake.hold(digest, after=CHUNK)
-    start = 40 * CHUNK
-    reply = await get(mirror.address, path_of(digest), f"Range: bytes={start}-{start + 9}")
-    assert (reply.status, reply.body) == (206, BIG[start : start + 10])
-    gate.release()
-    assert (await get(mirror.address, path_of(digest))).body == BIG
+    async with learnt(fake, tmp_path / "cache", 1, SHORT_FIRST_SPAN) as mirror:
+        digest = fake.add_blob("library/x", BIG)
+        gate = fake.hold(digest, after=CHUNK)
+        start = 40 * CHUNK
+        reply = await get(mirror.address, path_of(digest), f"Range: bytes={start}-{start + 9}")
+        assert (reply.status, reply.body) == (206, BIG[start : start + 10])
+        gate.release()
+        assert (await get(mirror.address, path_of(digest))).body == BIG
 
 
 async def test_several_ranges_of_a_missing_blob(fake: FakeRegistry, mirror: Running) -> None:
@@ -472,12 +472,9 @@ async def test_mirror_serves_while_the_own_endpoint_is_down(
         assert (await get(mirror.address, path_of(image.layers[0]))).body == BIG
 
 
-async def test_download_adds_connections_while_they_pay(
-    fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_download_adds_connections_while_they_pay(fake: FakeRegistry, tmp_path: Path) -> None:
     """One connection begins where nothing has been learnt, and others follow while they pay."""
-    monkeypatch.setattr(plan, "FIRST_SPAN", 8 * CHUNK)
-    async with learnt(fake, tmp_path / "cache", 1) as mirror:
+    async with learnt(fake, tmp_path / "cache", 1, SHORT_FIRST_SPAN) as mirror:
         image = fake.add_image("library/x", "t", [BIG])
         digest = image.layers[0]
         await get(mirror.address, "/v2/library/x/manifests/t")

@@ -4,28 +4,16 @@ import pytest
 
 from mirror.oci.ranges import Span
 from mirror.transfer.plan import (
-    COMMON_STALL_SECONDS,
-    ENOUGH,
-    FAST,
-    FIRST_SPAN,
-    LONGEST_SPAN,
-    LOW_SPEED_BYTES,
-    LOW_SPEED_SECONDS,
-    RETRY_SECONDS,
-    SPAN_SECONDS,
-    WINDOW,
+    DEFAULT_LIMITS,
     ConcurrencyLimit,
     Segment,
-    low_speed,
     next_span,
-    span_length,
-    stalled,
-    to_reassign,
     uncovered,
 )
 
 MIB = 1024 * 1024
 CHUNK = 10
+LIMITS = DEFAULT_LIMITS
 
 
 def segment(
@@ -74,9 +62,9 @@ def test_uncovered_offsets() -> None:
 @pytest.mark.parametrize(
     ("left", "level", "speed", "expected"),
     [
-        (1000 * MIB, 1, 0, FIRST_SPAN),
-        (1000 * MIB, 1, 4 * MIB, SPAN_SECONDS * 4 * MIB),
-        (1000 * MIB, 1, 500 * MIB, LONGEST_SPAN),
+        (1000 * MIB, 1, 0, LIMITS.first_span),
+        (1000 * MIB, 1, 4 * MIB, LIMITS.span_seconds * 4 * MIB),
+        (1000 * MIB, 1, 500 * MIB, LIMITS.longest_span),
         (64 * MIB, 8, 500 * MIB, 4 * MIB),
         (3 * MIB, 8, 500 * MIB, MIB),
         (1, 1, 1, MIB),
@@ -84,30 +72,30 @@ def test_uncovered_offsets() -> None:
 )
 def test_span_length(left: int, level: int, speed: float, expected: int) -> None:
     """Long on a fast connection, a fair share towards the end, whole chunks, at least one."""
-    assert span_length(left, level, speed, MIB) == expected
+    assert LIMITS.span_length(left, level, speed, MIB) == expected
 
 
 def test_reassign_a_silent_segment() -> None:
     """A segment is reassigned when a fresh connection needs a fraction of a second for its rest."""
     silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
     moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
-    assert to_reassign([silent, moving], 2.0, 100.0, 0.1) is silent
-    assert to_reassign([moving], 2.0, 30.0, 0.1) is None
+    assert LIMITS.to_reassign([silent, moving], 2.0, 100.0, 0.1) is silent
+    assert LIMITS.to_reassign([moving], 2.0, 30.0, 0.1) is None
 
 
 def test_reassign_a_slow_segment() -> None:
     """A trickle is worse than a new round trip; without a known speed nothing is reassigned."""
     slow = segment(0, 1000, arrived=10, first_byte=0.0, last_byte=1.0)
-    assert to_reassign([slow], 1.0, 1000.0, 0.1) is slow
-    assert to_reassign([slow], 1.0, 0.0, 0.1) is None
-    assert to_reassign([slow], 1.0, 1000.0, 0.1, patience=1000.0) is None
+    assert LIMITS.to_reassign([slow], 1.0, 1000.0, 0.1) is slow
+    assert LIMITS.to_reassign([slow], 1.0, 0.0, 0.1) is None
+    assert LIMITS.to_reassign([slow], 1.0, 1000.0, 0.1, patience=1000.0) is None
 
 
 def test_reassign_waits_for_the_first_byte() -> None:
     """A segment has a round trip, and some more, before its first byte."""
     waiting = segment(0, 100)
-    assert to_reassign([waiting], 0.2, 1000.0, 0.1) is None
-    assert to_reassign([waiting], 5.0, 1000.0, 0.1) is waiting
+    assert LIMITS.to_reassign([waiting], 0.2, 1000.0, 0.1) is None
+    assert LIMITS.to_reassign([waiting], 5.0, 1000.0, 0.1) is waiting
 
 
 def test_stalled_segment_while_another_receives() -> None:
@@ -115,11 +103,11 @@ def test_stalled_segment_while_another_receives() -> None:
     silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
     waiting = segment(200, 300)
     moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
-    assert stalled([silent, waiting, moving], 2.0, 0.1) == [silent, waiting]
-    assert stalled([silent, waiting, moving], 2.0, 0.7) == [silent]
-    assert stalled([silent, moving], 1.2, 0.1) == []
-    assert stalled([silent, moving], 2.0, 0.1, patience=3.0) == []
-    assert stalled([silent, waiting], 2.0, 0.1) == []
+    assert LIMITS.stalled([silent, waiting, moving], 2.0, 0.1) == [silent, waiting]
+    assert LIMITS.stalled([silent, waiting, moving], 2.0, 0.7) == [silent]
+    assert LIMITS.stalled([silent, moving], 1.2, 0.1) == []
+    assert LIMITS.stalled([silent, moving], 2.0, 0.1, patience=3.0) == []
+    assert LIMITS.stalled([silent, waiting], 2.0, 0.1) == []
 
 
 def test_stalled_source_with_several_segments() -> None:
@@ -128,16 +116,19 @@ def test_stalled_source_with_several_segments() -> None:
     for each in silent:
         each.source = "bad"
     moving = segment(200, 300, arrived=50, first_byte=0.1, last_byte=1.9)
-    assert stalled([*silent, moving], 1.5 + COMMON_STALL_SECONDS, 0.1) == silent
-    assert stalled([*silent, moving], 1.3 + COMMON_STALL_SECONDS, 0.1) == []
-    assert stalled([silent[0], moving], 1.5 + COMMON_STALL_SECONDS, 0.1) == []
-    assert stalled([*silent, moving], 1.5 + COMMON_STALL_SECONDS, 0.1, patience=2.0) == []
+    assert LIMITS.stalled([*silent, moving], 1.5 + LIMITS.common_stall_seconds, 0.1) == silent
+    assert LIMITS.stalled([*silent, moving], 1.3 + LIMITS.common_stall_seconds, 0.1) == []
+    assert LIMITS.stalled([silent[0], moving], 1.5 + LIMITS.common_stall_seconds, 0.1) == []
+    assert LIMITS.stalled([*silent, moving], 1.5 + LIMITS.common_stall_seconds, 0.1, patience=2.0) == []
     waiting = segment(300, 400)
     waiting.source, waiting.began, waiting.last_byte = "bad", 1.3, 1.3
-    assert stalled([*silent, moving, waiting], 1.5 + COMMON_STALL_SECONDS, 0.1) == [*silent, waiting]
-    assert stalled([*silent, moving, waiting], 1.5 + COMMON_STALL_SECONDS, 0.3) == []
+    assert LIMITS.stalled([*silent, moving, waiting], 1.5 + LIMITS.common_stall_seconds, 0.1) == [
+        *silent,
+        waiting,
+    ]
+    assert LIMITS.stalled([*silent, moving, waiting], 1.5 + LIMITS.common_stall_seconds, 0.3) == []
     silent[1].writing = True
-    assert stalled([*silent, moving], 1.5 + COMMON_STALL_SECONDS, 0.1) == []
+    assert LIMITS.stalled([*silent, moving], 1.5 + LIMITS.common_stall_seconds, 0.1) == []
 
 
 def drip(segment: Segment[str], size: int, every: float, until: float) -> None:
@@ -151,21 +142,21 @@ def drip(segment: Segment[str], size: int, every: float, until: float) -> None:
 def test_low_speed_segment_is_given_up() -> None:
     """Even if nothing faster is known; but only after the limit's time, which grows with patience."""
     slow = segment(0, 8 * MIB)
-    drip(slow, 1, 0.1, LOW_SPEED_SECONDS)
-    assert low_speed([slow], LOW_SPEED_SECONDS) == []
-    drip(slow, 1, 0.1, LOW_SPEED_SECONDS + 0.2)
-    assert low_speed([slow], LOW_SPEED_SECONDS + 0.2) == [slow]
-    assert low_speed([slow], LOW_SPEED_SECONDS + 0.2, patience=2.0) == []
-    assert low_speed([slow], 2 * LOW_SPEED_SECONDS + 0.2, patience=2.0) == [slow]
+    drip(slow, 1, 0.1, LIMITS.low_speed_seconds)
+    assert LIMITS.low_speed([slow], LIMITS.low_speed_seconds) == []
+    drip(slow, 1, 0.1, LIMITS.low_speed_seconds + 0.2)
+    assert LIMITS.low_speed([slow], LIMITS.low_speed_seconds + 0.2) == [slow]
+    assert LIMITS.low_speed([slow], LIMITS.low_speed_seconds + 0.2, patience=2.0) == []
+    assert LIMITS.low_speed([slow], 2 * LIMITS.low_speed_seconds + 0.2, patience=2.0) == [slow]
 
 
 def test_low_speed_segment_that_was_fast_is_given_up() -> None:
     """However much the segment has received before."""
     slow = segment(0, 8 * MIB)
     drip(slow, MIB, 0.1, 0.5)
-    drip(slow, 1, 0.1, 0.5 + LOW_SPEED_SECONDS)
-    assert low_speed([slow], 0.4 + LOW_SPEED_SECONDS) == []
-    assert low_speed([slow], 0.6 + LOW_SPEED_SECONDS) == [slow]
+    drip(slow, 1, 0.1, 0.5 + LIMITS.low_speed_seconds)
+    assert LIMITS.low_speed([slow], 0.4 + LIMITS.low_speed_seconds) == []
+    assert LIMITS.low_speed([slow], 0.6 + LIMITS.low_speed_seconds) == [slow]
 
 
 @pytest.mark.parametrize("segments", [1, 8])
@@ -174,11 +165,11 @@ def test_low_speed_limit_allows_a_slow_network(segments: int) -> None:
     slow = segment(0, 8 * MIB)
     for second in range(1, 100):
         drip(slow, 1400, 1400 / (20_000 / segments), second)
-        assert low_speed([slow], second) == []
+        assert LIMITS.low_speed([slow], second) == []
     requested, writing = segment(0, MIB), segment(0, MIB)
     writing.answered = writing.writing = True
-    assert low_speed([requested, writing], 100.0) == []
-    assert LOW_SPEED_BYTES < MIB
+    assert LIMITS.low_speed([requested, writing], 100.0) == []
+    assert LIMITS.low_speed_bytes < MIB
 
 
 def test_segment_waiting_for_the_disk_is_kept() -> None:
@@ -186,8 +177,8 @@ def test_segment_waiting_for_the_disk_is_kept() -> None:
     silent = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.5)
     moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=1.9)
     silent.writing = True
-    assert to_reassign([silent], 2.0, 100.0, 0.1) is None
-    assert stalled([silent, moving], 2.0, 0.1) == []
+    assert LIMITS.to_reassign([silent], 2.0, 100.0, 0.1) is None
+    assert LIMITS.stalled([silent, moving], 2.0, 0.1) == []
 
 
 def test_event_loop_stall_is_not_silence() -> None:
@@ -195,9 +186,9 @@ def test_event_loop_stall_is_not_silence() -> None:
     late = segment(0, 100, arrived=50, first_byte=0.1, last_byte=0.6)
     moving = segment(100, 200, arrived=50, first_byte=0.1, last_byte=3.0)
     speed = late.speed()
-    assert stalled([late, moving], 3.1, 0.1) == [late]
+    assert LIMITS.stalled([late, moving], 3.1, 0.1) == [late]
     late.shift_clock(2.4)
-    assert stalled([late, moving], 3.1, 0.1) == []
+    assert LIMITS.stalled([late, moving], 3.1, 0.1) == []
     assert late.speed() == pytest.approx(speed)
 
 
@@ -218,13 +209,13 @@ def test_concurrency_limit_grows_while_connections_pay() -> None:
 
 def test_concurrency_limit_drops_connections_that_do_not_pay() -> None:
     """A network that one connection fills gets one; a network that four fill gets four."""
-    assert climb(ConcurrencyLimit(8), dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
-    assert climb(ConcurrencyLimit(8), {1: 1e6, 2: 2e6, 4: 4e6, 8: 4e6}, WINDOW * 16) == 4
+    assert climb(ConcurrencyLimit(8), dict.fromkeys((1, 2, 4, 8), 1e6), LIMITS.window * 6) == 1
+    assert climb(ConcurrencyLimit(8), {1: 1e6, 2: 2e6, 4: 4e6, 8: 4e6}, LIMITS.window * 16) == 4
 
 
 def test_concurrency_limit_halves_too_large_a_step() -> None:
     """A network that two connections fill gets two, though four were tried before two."""
-    assert climb(ConcurrencyLimit(8), {1: 1e6, 2: 1.5e6, 4: 1.5e6, 8: 1.5e6}, WINDOW * 16) == 2
+    assert climb(ConcurrencyLimit(8), {1: 1e6, 2: 1.5e6, 4: 1.5e6, 8: 1.5e6}, LIMITS.window * 16) == 2
 
 
 def test_concurrency_limit_keeps_measurements_between_spans() -> None:
@@ -239,15 +230,15 @@ def test_concurrency_limit_likely_level() -> None:
     """All that are allowed, until it is known how many pay."""
     limit = ConcurrencyLimit(8)
     assert limit.likely(0.0) == 8
-    assert climb(limit, dict.fromkeys((1, 2, 4, 8), 1e6), WINDOW * 6) == 1
-    assert (limit.likely(WINDOW * 6), limit.likely(RETRY_SECONDS + WINDOW * 8)) == (1, 8)
+    assert climb(limit, dict.fromkeys((1, 2, 4, 8), 1e6), LIMITS.window * 6) == 1
+    assert (limit.likely(LIMITS.window * 6), limit.likely(LIMITS.retry_seconds + LIMITS.window * 8)) == (1, 8)
 
 
 def test_concurrency_limit_tries_again_later() -> None:
     """A network that was busy may be free a moment later."""
     limit = ConcurrencyLimit(2)
     assert climb(limit, {1: 1e6, 2: 1e6}, 1.0) == 1
-    received, now = 10_000_000.0, 1.0 + RETRY_SECONDS
+    received, now = 10_000_000.0, 1.0 + LIMITS.retry_seconds
     for _ in range(40):
         now += 0.05
         received += 0.05 * limit.level * 1e6
@@ -265,10 +256,10 @@ def test_concurrency_limit_of_a_busy_process() -> None:
             limit.observe(step * 0.05, int(received), limit.level, worked=0.9 * max(0.0, step * 0.05 - free))
         return limit.level
 
-    assert level(1, 2 * FAST, 0.0) == 1
-    assert level(2, 2 * FAST, 0.2) == 4
-    assert level(1, FAST / 2, 0.0) == 8  # busy with something else
-    assert level(1, 2 * ENOUGH, 5.0) == 1  # not measured as busy
+    assert level(1, 2 * LIMITS.fast, 0.0) == 1
+    assert level(2, 2 * LIMITS.fast, 0.2) == 4
+    assert level(1, LIMITS.fast / 2, 0.0) == 8  # busy with something else
+    assert level(1, 2 * LIMITS.enough, 5.0) == 1  # not measured as busy
 
 
 def test_concurrency_limit_waits_for_the_first_byte() -> None:

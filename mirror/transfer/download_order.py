@@ -1,0 +1,55 @@
+"""The description of one download, and the span with which the download begins; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mirror.config.schema import FillSettings
+from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
+from mirror.oci.reference import Repository
+from mirror.transfer import plan
+from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
+from mirror.upstream.source import Source
+
+# The end of a blob whose size is not known yet.
+ENDLESS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadOrder:
+    """The blob to download, what is known about it, and the settings to follow.
+
+    `size`: in bytes, where a manifest names it. `missing`: the gaps that an earlier fill left, None for all.
+    `linked`: the repository is known to have the blob; otherwise the upstream's own endpoint is asked first.
+    `one_by_one`: the sources to ask one after another for a blob that was corrupt, to find the culprit.
+    """
+
+    repository: Repository
+    digest: Digest
+    size: int | None
+    missing: Sequence[Span] | None
+    linked: bool
+    settings: FillSettings
+    limits: PlanLimits = DEFAULT_LIMITS
+    one_by_one: Sequence[Source] = ()
+
+    def first_span(self, source: Source, *, without_range: bool = False) -> Span:
+        """Return the span of the first request; up to ENDLESS for a whole blob of unknown size.
+
+        `without_range`: whether the source refused a range of a blob of unknown size.
+        """
+        settings, ranges = self.settings, source.supports_ranges
+        if self.missing is None and self.size is None:
+            # The response to a range has the size too, and others can bring the rest, if that is worth it.
+            ranged = settings.parallel > 1 and ranges and not without_range
+            return Span(0, max(self.limits.first_span, settings.parallel_above) if ranged else ENDLESS)
+        gap = self.missing[0] if self.missing else Span(0, self.size or 0)
+        left = sum(each.length for each in self.missing or [gap])
+        if settings.parallel == 1 or left <= settings.parallel_above or not ranges:
+            return gap
+        length = self.limits.span_length(left, source.concurrency, source.health.speed, settings.chunk_size)
+        return plan.bounded(gap.start, gap.stop, length, settings.chunk_size)
+
+    def log_fields(self, source: Source) -> dict[str, str]:
+        """Return the fields of a log line about a request to `source`."""
+        return {"source": source.name, "repository": str(self.repository), "digest": str(self.digest)}
