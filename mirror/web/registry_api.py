@@ -259,12 +259,10 @@ def _path_and_host(request: web.BaseRequest) -> tuple[str, str | None]:
 
 
 def _read_only(method: str) -> RegistryError:
-    message = f"this is a pull-through mirror, {method} is not for it: push to the registry itself"
+    advice = "push to the registry itself"
     if method == "DELETE":
-        message = (
-            "this is a pull-through mirror, and deletes nothing by request: to remove an image from the"
-            " cache, run `registry-mirror rm IMAGE` on this machine; to delete it upstream, ask that registry"
-        )
+        advice = "to remove an image from the cache, run `registry-mirror rm IMAGE` on this machine"
+    message = f"this is a pull-through mirror, {method} is not for it: {advice}"
     return RegistryError(Code.UNSUPPORTED, message, status=405, headers={"Allow": "GET, HEAD"})
 
 
