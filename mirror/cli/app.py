@@ -86,14 +86,14 @@ def serve(
     wanted = loaded(config, flags).config
     from mirror.config.loader import environment, load
     from mirror.server.run import run
-    from mirror.store.errors import StoreError
+    from mirror.store.errors import StoreError, reason_of
     from mirror.util.log import configure
 
     configure(wanted.log, sys.stderr)
     try:
         status = run(wanted, lambda: load(config, environment(), flags).config, _announce)
     except (StoreError, OSError) as error:
-        fail(f"{error}", 1)
+        fail(reason_of(error), 1)
     raise typer.Exit(status)
 
 

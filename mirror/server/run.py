@@ -16,7 +16,7 @@ from mirror.config.schema import Config
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.server.supervisor import RETIRE, STOP, Hooks, Supervisor, WorkerSpec
 from mirror.service import Service
-from mirror.store.errors import StoreError
+from mirror.store.errors import StoreError, reason_of
 from mirror.system.sd_notify import notify
 from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, inherited_sockets
 from mirror.util.log import bind_context, configure, get_logger
@@ -102,7 +102,7 @@ async def _reload(config: Config, load: Callable[[], Config], tls: ssl.SSLContex
         elif new == config:
             log.info("reload: nothing to do, the configuration has not changed and there is no certificate")
     except (ConfigError, ValueError, OSError) as error:
-        log.error("new configuration unusable, the old one stays in effect", reason=str(error))
+        log.error("new configuration unusable, the old one stays in effect", reason=reason_of(error))
         return
     if new != config:
         log.warning("configuration changed: restart to apply it (with server.workers of 2 or more, reload)")
@@ -115,7 +115,7 @@ def _run_worker(config: Config, spec: WorkerSpec) -> int:
     try:
         asyncio.run(_serve(config, spec))
     except (StoreError, OSError, ValueError) as error:
-        print(f"registry-mirror: {error}", file=sys.stderr)
+        print(f"registry-mirror: {reason_of(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -25,6 +25,7 @@ from typing import NoReturn
 
 from mirror.config.loader import ConfigError
 from mirror.config.schema import Config
+from mirror.store.errors import reason_of
 from mirror.system.sd_notify import notify
 from mirror.system.sockets import ConnectionCounts, ListeningSocket, bind_all, format_address
 from mirror.util.log import get_logger
@@ -281,7 +282,7 @@ class Supervisor:
             config = self._hooks.load()
             self._bind(config)
         except (ConfigError, OSError) as error:
-            log.error("new configuration unusable, the old one stays in effect", reason=str(error))
+            log.error("new configuration unusable, the old one stays in effect", reason=reason_of(error))
             notify("READY=1")
             return
         log.info("starting workers with the new configuration")

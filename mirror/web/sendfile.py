@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from mirror.cache.readers import BlobReader
 from mirror.oci.ranges import Span
-from mirror.store.errors import StoreError
+from mirror.store.errors import StoreError, reason_of
 from mirror.store.readahead import ReadAhead
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import WrongBytes
@@ -242,7 +242,7 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
     try:
         piece = os.pread(descriptor, size, offset)
     except OSError as error:
-        raise StoreError(f"send: {error}") from error
+        raise StoreError(f"send: {reason_of(error)}") from error
     if not piece:
         raise _file_too_short(offset)
     return piece
@@ -251,7 +251,7 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
 def _classified(error: OSError) -> Exception:
     """Tell a `sendfile` failure of the disk (EIO) from a failure of the connection (every other errno)."""
     if error.errno == errno.EIO:
-        return StoreError(f"send: {error}")
+        return StoreError(f"send: {reason_of(error)}")
     return (
         error if isinstance(error, ConnectionError) else ConnectionAbortedError(error.errno, error.strerror)
     )
