@@ -1,1 +1,1 @@
-"""What is on this disk; knows digests, not HTTP."""
+"""The store on this machine's disk: knows digests and repositories, not HTTP."""

@@ -44,7 +44,7 @@ class FaultKind(StrEnum):
 class Capability(StrEnum):
     """The uses of the disk that can fail one by one; the values are words for the operator."""
 
-    METADATA = "reading the books"
+    METADATA = "reading the index"
     BLOBS = "looking for blobs"
     WRITING = "writing"
 

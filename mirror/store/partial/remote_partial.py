@@ -39,8 +39,8 @@ class RemotePartial:
             except FileNotFoundError:
                 return None
             chunks = ChunkMap.snapshot(map_)
-            # The map of one fill and the data of the next must not be taken for a pair. A map that is marked as
-            # verified belongs to a blob about to be adopted, or to a process that died: not to be trusted.
+            # The map of one fill and the data of the next must not be taken for a pair. A verified map
+            # belongs to a blob about to be adopted, or to a process that died: not to be trusted.
             if (
                 chunks is None
                 or chunks.verified

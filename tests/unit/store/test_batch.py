@@ -1,4 +1,4 @@
-"""Jobs that come together are done together."""
+"""Batches: jobs that arrive together are done together."""
 
 import asyncio
 import threading
@@ -18,8 +18,8 @@ async def executor() -> AsyncIterator[DiskExecutor]:
     await pool.close(lambda: None)
 
 
-async def test_what_comes_together_is_one_call(executor: DiskExecutor) -> None:
-    """Outcomes in order; what comes while a call runs is the next one."""
+async def test_batch_joins_items_that_arrive_together(executor: DiskExecutor) -> None:
+    """Outcomes come in order; items that arrive during a call make the next call."""
     calls: list[list[int]] = []
     gate = threading.Event()
 
@@ -30,7 +30,7 @@ async def test_what_comes_together_is_one_call(executor: DiskExecutor) -> None:
 
     combined = Batcher(executor, double)
     first = [asyncio.ensure_future(combined.do(number)) for number in range(3)]
-    while not calls:  # noqa: ASYNC110  # a thread tells nobody
+    while not calls:  # noqa: ASYNC110  # a thread cannot set an event
         await asyncio.sleep(0)
     second = [asyncio.ensure_future(combined.do(number)) for number in range(3, 5)]
     await asyncio.sleep(0)
@@ -39,8 +39,8 @@ async def test_what_comes_together_is_one_call(executor: DiskExecutor) -> None:
     assert calls == [[0, 1, 2], [3, 4]]
 
 
-async def test_an_error_is_everybodys(executor: DiskExecutor) -> None:
-    """And the next call is made as if nothing had been."""
+async def test_batch_error_is_raised_for_each_item(executor: DiskExecutor) -> None:
+    """The next call is made as usual."""
     broken = True
 
     def work(items: Sequence[int]) -> Sequence[int]:
@@ -55,8 +55,8 @@ async def test_an_error_is_everybodys(executor: DiskExecutor) -> None:
     assert await combined.do(3) == 3
 
 
-async def test_who_leaves_does_not_stop_the_others(executor: DiskExecutor) -> None:
-    """Its item is done all the same."""
+async def test_batch_goes_on_when_a_caller_is_cancelled(executor: DiskExecutor) -> None:
+    """The cancelled caller's item is done too."""
     done: list[int] = []
 
     def work(items: Sequence[int]) -> Sequence[int]:

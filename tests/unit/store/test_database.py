@@ -1,4 +1,4 @@
-"""A database that is opened again, or made anew, under those who use it."""
+"""A database that is opened again, or recreated, while it is in use."""
 
 import os
 import sqlite3
@@ -20,8 +20,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-def test_it_is_opened_when_it_is_used(database: Database, tmp_path: Path) -> None:
-    """And once; what is wrong with its place is found out then."""
+def test_database_opens_at_first_use(database: Database, tmp_path: Path) -> None:
+    """The database opens once, and a fault of its place shows then."""
     assert not (tmp_path / "books").exists()
     assert not database.is_current()
     database.drop_connection()
@@ -33,16 +33,16 @@ def test_it_is_opened_when_it_is_used(database: Database, tmp_path: Path) -> Non
     )
 
 
-def test_finding_it_open_asks_nothing_of_it(database: Database) -> None:
-    """It is looked for at every call, and diskcache counts its rows when it is asked whether it is true."""
+def test_database_in_use_is_not_counted(database: Database) -> None:
+    """Each call looks for the open database; the truth value of a diskcache.Cache would count its rows."""
     asked: list[str] = []
     database.cache._con.set_trace_callback(asked.append)
     assert database.cache is database.cache
     assert asked == []
 
 
-def test_a_connection_takes_little_memory(database: Database) -> None:
-    """Of whatever thread: there are many of them, and the file may be large."""
+def test_database_connections_take_little_memory(database: Database) -> None:
+    """Each thread's connection is small: there are many threads, and the file may be large."""
     pragmas = ("cache_size", "mmap_size")
 
     def asked() -> list[int]:
@@ -53,8 +53,8 @@ def test_a_connection_takes_little_memory(database: Database) -> None:
         pool.submit(database.close).result()
 
 
-def test_what_was_written_last_does_not_stay_large(database: Database, tmp_path: Path) -> None:
-    """While somebody reads for long it must grow; after that it shrinks."""
+def test_database_log_shrinks_after_a_long_read(database: Database, tmp_path: Path) -> None:
+    """The write-ahead log must grow while a read lasts, and shrinks afterwards."""
     log = tmp_path / "books" / "cache.db-wal"
     database.cache["a"] = 1
     with closing(sqlite3.connect(tmp_path / "books" / "cache.db")) as reader:
@@ -63,13 +63,13 @@ def test_what_was_written_last_does_not_stay_large(database: Database, tmp_path:
         for number in range(3):
             database.cache[str(number)] = "x" * 8_000_000
         assert log.stat().st_size > 20_000_000
-    database.cache["b"] = 1  # what is written after that is moved
-    database.cache["c"] = 1  # and then written at the beginning again
+    database.cache["b"] = 1  # later writes are moved into the database
+    database.cache["c"] = 1  # and the log starts at its beginning again
     assert log.stat().st_size <= 16 * 1024 * 1024
 
 
-def test_made_anew_for_every_thread(database: Database, tmp_path: Path) -> None:
-    """The old one is set aside; a thread that had it open goes on with the new one."""
+def test_database_is_recreated_for_every_thread(database: Database, tmp_path: Path) -> None:
+    """The old file is quarantined; a thread that had it open goes on with the new one."""
     database.cache["a"] = 1
     go, done, found = threading.Event(), threading.Event(), list[object]()
 
@@ -90,8 +90,8 @@ def test_made_anew_for_every_thread(database: Database, tmp_path: Path) -> None:
     assert any(each.name.startswith("cache.db.books-") for each in (tmp_path / "quarantine").iterdir())
 
 
-def test_what_was_removed_or_spoilt_is_noticed(database: Database, tmp_path: Path) -> None:
-    """By its file, and by what SQLite says of it."""
+def test_database_notices_removal_and_corruption(database: Database, tmp_path: Path) -> None:
+    """The file and SQLite's own check tell."""
     database.cache["a"] = 1
     database.cache._sql("DROP TABLE Cache")
     assert not database.is_sound()
@@ -103,8 +103,10 @@ def test_what_was_removed_or_spoilt_is_noticed(database: Database, tmp_path: Pat
     assert not database.is_sound()
 
 
-def test_what_cannot_be_opened_is_not_held_open(tmp_path: Path) -> None:
-    """Not even by the error: what was opened on a disk that was read-only would make all that follows so."""
+def test_database_that_fails_to_open_is_closed(tmp_path: Path) -> None:
+    """A connection opened on a read-only disk would make all later ones read-only, even if only an error
+    holds it.
+    """
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "cache.db").write_bytes(b"no database" * 1000)
     database = Database(tmp_path / "books")

@@ -16,14 +16,14 @@ from mirror.store.errors import StoreError, translated
         (diskcache.Timeout(), "locked by another process"),
     ],
 )
-def test_what_a_disk_says_is_a_store_error(error: Exception, message: str) -> None:
-    """With what was being done, and the cause."""
+def test_disk_errors_become_store_errors(error: Exception, message: str) -> None:
+    """The message has the operation and the reason, without a number; the cause is kept."""
     with pytest.raises(StoreError, match=f"write x: .*{message}") as raised, translated("write x"):
         raise error
     assert raised.value.__cause__ is error
 
 
-def test_other_errors_are_bugs() -> None:
-    """And pass as they are."""
+def test_other_errors_pass_through() -> None:
+    """An error that is not the disk's is a bug, and stays as it is."""
     with pytest.raises(KeyError), translated("x"):
         raise KeyError

@@ -118,7 +118,7 @@ def interrupted(folder: CacheDirectory, number: int) -> Partial:
 
 
 def test_eviction_removes_old_partials_before_blobs_in_use(tmp_path: Path) -> None:
-    """As many partials as needed go; not one that is being filled, or was recently and may be resumed."""
+    """Partials go until the rest fits; not one that is being filled, or was recently and may be resumed."""
     folder = folder_with(tmp_path, max_size=420_000)
     running, young, *old = (interrupted(folder, number) for number in range(4))
     os.utime(young.data_path)

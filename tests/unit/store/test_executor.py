@@ -1,4 +1,4 @@
-"""Disk threads: work off the loop, and connections closed in each of them."""
+"""Disk threads: work off the loop, and connections closed in each thread."""
 
 import asyncio
 import threading
@@ -9,8 +9,8 @@ from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
 
 
-async def test_work_is_done_elsewhere() -> None:
-    """In another thread, with its arguments, its result and its errors."""
+async def test_executor_runs_work_in_a_thread() -> None:
+    """Arguments, result and errors come through."""
     executor = DiskExecutor(2)
     assert await executor.run(threading.get_ident) != threading.get_ident()
     assert await executor.run(int, "ff", base=16) == 255
@@ -23,8 +23,8 @@ async def test_work_is_done_elsewhere() -> None:
     await executor.close(lambda: None)
 
 
-async def test_closing_visits_every_thread_once() -> None:
-    """Connections belong to threads: each has to close its own."""
+async def test_executor_close_visits_every_thread_once() -> None:
+    """Connections belong to threads: each thread has to close its own."""
     executor = DiskExecutor(4)
     seen: list[int] = []
     await asyncio.gather(*(executor.run(threading.get_ident) for _ in range(8)))
@@ -32,8 +32,8 @@ async def test_closing_visits_every_thread_once() -> None:
     assert len(seen) == len(set(seen)) == 4
 
 
-async def test_each_thread_is_prepared_once() -> None:
-    """Before anything else, and a preparation that fails spoils nothing."""
+async def test_executor_initializes_each_thread_once() -> None:
+    """The initializer runs before anything else, and one that fails breaks nothing."""
     prepared: list[int] = []
 
     def prepare() -> None:

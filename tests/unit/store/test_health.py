@@ -1,4 +1,4 @@
-"""Trouble: what kind it is, told once, and left alone until somebody finds that it is over."""
+"""Health: kinds of faults, logged once, and capabilities that are down until they work again."""
 
 import errno
 import sqlite3
@@ -39,16 +39,16 @@ def from_sqlite(name: str, message: str = "words") -> sqlite3.Error:
         (StoreError("words only"), FaultKind.OTHER),
     ],
 )
-def test_what_kind_it_is(error: Exception, kind: FaultKind) -> None:
-    """By numbers and names, not by words; also when it was translated."""
+def test_fault_kind_by_number_and_name(error: Exception, kind: FaultKind) -> None:
+    """Errors are classified by numbers and names, not by words; also when they were translated."""
     assert kind_of(error) is kind
     translated = StoreError("translated")
     translated.__cause__ = error
     assert kind_of(translated) is kind
 
 
-def test_what_the_disk_said_first_counts() -> None:
-    """diskcache's own ROLLBACK fails after SQLite's, and it hides what made BEGIN fail."""
+def test_fault_kind_is_that_of_the_first_error() -> None:
+    """diskcache's own ROLLBACK fails after SQLite's, and hides the error that made BEGIN fail."""
     rollback = from_sqlite("SQLITE_ERROR", "cannot rollback - no transaction is active")
     rollback.__context__ = from_sqlite("SQLITE_FULL")
     assert kind_of(rollback) is FaultKind.FULL
@@ -57,42 +57,42 @@ def test_what_the_disk_said_first_counts() -> None:
     assert kind_of(hidden) is FaultKind.READ_ONLY
 
 
-def test_it_is_left_alone_until_it_is_well() -> None:
-    """One side does not speak for the others."""
-    troubles = StoreHealth(lambda: 5.0)
-    assert troubles.attempt(Capability.METADATA, "nothing", lambda: "a link") == "a link"
+def test_health_skips_a_capability_that_is_down() -> None:
+    """One capability that is down does not take the others down."""
+    health = StoreHealth(lambda: 5.0)
+    assert health.attempt(Capability.METADATA, "nothing", lambda: "a link") == "a link"
 
     def broken() -> str:
         raise FULL
 
-    assert troubles.attempt(Capability.METADATA, "nothing", broken) == "nothing"
-    assert troubles.attempt(Capability.METADATA, "nothing", lambda: "a link") == "nothing"
-    assert troubles.attempt(Capability.BLOBS, "nothing", lambda: "a blob") == "a blob"
-    (trouble,) = troubles.faults()
-    assert (trouble.kind, trouble.since, trouble.advice) == (FaultKind.FULL, 5.0, ADVICE[FaultKind.FULL])
-    troubles.clear_fault(Capability.METADATA)
-    assert (troubles.faults(), troubles.is_down(Capability.METADATA)) == ([], False)
+    assert health.attempt(Capability.METADATA, "nothing", broken) == "nothing"
+    assert health.attempt(Capability.METADATA, "nothing", lambda: "a link") == "nothing"
+    assert health.attempt(Capability.BLOBS, "nothing", lambda: "a blob") == "a blob"
+    (fault,) = health.faults()
+    assert (fault.kind, fault.since, fault.advice) == (FaultKind.FULL, 5.0, ADVICE[FaultKind.FULL])
+    health.clear_fault(Capability.METADATA)
+    assert (health.faults(), health.is_down(Capability.METADATA)) == ([], False)
 
 
-def test_it_is_told_once() -> None:
-    """Not for each request, nor each time it comes back within minutes; its end is told too."""
+def test_health_logs_a_fault_once() -> None:
+    """Not for each request, nor each time the fault comes back within minutes; its end is logged too."""
     now = [0.0]
-    troubles = StoreHealth(lambda: now[0])
+    health = StoreHealth(lambda: now[0])
     with capture_logs() as lines:
         for _ in range(3):
-            troubles.report_fault(Capability.WRITING, FULL)
-        troubles.clear_fault(Capability.WRITING)
-        troubles.clear_fault(Capability.WRITING)
-        troubles.report_fault(Capability.WRITING, FULL)
-        troubles.clear_fault(Capability.WRITING)
+            health.report_fault(Capability.WRITING, FULL)
+        health.clear_fault(Capability.WRITING)
+        health.clear_fault(Capability.WRITING)
+        health.report_fault(Capability.WRITING, FULL)
+        health.clear_fault(Capability.WRITING)
         now[0] += REPEAT_SECONDS
-        troubles.report_fault(Capability.WRITING, FULL)
+        health.report_fault(Capability.WRITING, FULL)
     assert [line["log_level"] for line in lines] == ["error", "info", "info", "error"]
     assert lines[0]["to_do"] == ADVICE[FaultKind.FULL]
 
 
-def test_one_large_blob_is_no_trouble() -> None:
-    """Others fit."""
-    troubles = StoreHealth()
-    troubles.report_fault(Capability.WRITING, NoRoom("large", 5))
-    assert troubles.faults() == []
+def test_health_is_not_affected_by_one_large_blob() -> None:
+    """Smaller blobs fit."""
+    health = StoreHealth()
+    health.report_fault(Capability.WRITING, NoRoom("large", 5))
+    assert health.faults() == []

@@ -1,4 +1,4 @@
-"""What tells other processes that something has changed."""
+"""Epochs: how other processes learn that something has changed."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from mirror.store.invalidation import Epoch, open_shared
 
 
-def test_a_change_is_seen_by_everybody(tmp_path: Path) -> None:
-    """And only by those who look for that kind of change."""
+def test_epoch_change_is_seen_by_all_processes(tmp_path: Path) -> None:
+    """A change of one kind leaves the other number as it is."""
     one, other = Epoch(tmp_path / "generation"), Epoch(tmp_path / "generation")
     removed, pinned = other.removals(), other.pin_changes()
     one.note_removal()
@@ -16,7 +16,7 @@ def test_a_change_is_seen_by_everybody(tmp_path: Path) -> None:
     assert other.pin_changes() == one.pin_changes() != pinned
 
 
-def test_it_outlives_the_process(tmp_path: Path) -> None:
+def test_epoch_outlives_the_process(tmp_path: Path) -> None:
     """A number that was drawn stays."""
     one = Epoch(tmp_path / "generation")
     one.note_removal()
@@ -24,8 +24,8 @@ def test_it_outlives_the_process(tmp_path: Path) -> None:
     assert (tmp_path / "generation").stat().st_size == 16
 
 
-def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
-    """And that is the owner of the folder, whoever made it."""
+def test_epoch_file_is_private_to_the_folders_owner(tmp_path: Path) -> None:
+    """The file belongs to the owner of the folder, whichever process created it."""
     if os.geteuid() == 0:
         os.chown(tmp_path, 1234, 1234)
     os.close(open_shared(tmp_path / "shared"))
@@ -33,8 +33,8 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert (status.st_mode & 0o777, status.st_uid) == (0o600, tmp_path.stat().st_uid)
 
 
-def test_closed_nothing_changes_any_more(tmp_path: Path) -> None:
-    """And nobody who still looks is hurt."""
+def test_epoch_is_constant_after_close(tmp_path: Path) -> None:
+    """A late reader gets the last numbers, and no error."""
     one, other = Epoch(tmp_path / "generation"), Epoch(tmp_path / "generation")
     before = one.removals()
     one.close()

@@ -1,4 +1,4 @@
-"""The lock: one holder among all processes, freed by any death."""
+"""File locks: one holder among all processes, freed by any death."""
 
 import errno
 import fcntl
@@ -36,7 +36,7 @@ sys.stdin.read()
 
 @contextmanager
 def killed_at_last(program: str, path: Path, says: str) -> Iterator[None]:
-    """Another process that has done something with the file, until it dies by kill -9."""
+    """Run another process that has used the file, until it dies by kill -9."""
     command = [sys.executable, "-c", program, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -51,8 +51,8 @@ def is_unread(path: Path) -> bool | None:
         return idle
 
 
-def test_one_holder_at_a_time(tmp_path: Path) -> None:
-    """The second gets nothing, and the lock is free when the first lets go."""
+def test_lock_has_one_holder_at_a_time(tmp_path: Path) -> None:
+    """The second gets None, and the lock is free once the first releases it."""
     path = tmp_path / "x.map"
     first = try_lock(path)
     assert first is not None
@@ -63,8 +63,8 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     os.close(second)
 
 
-def test_the_kernel_frees_it_when_the_holder_is_killed(tmp_path: Path) -> None:
-    """Another process has it; kill -9, and it is ours."""
+def test_lock_is_freed_when_its_holder_is_killed(tmp_path: Path) -> None:
+    """Another process has the lock; after kill -9 it is ours."""
     path = tmp_path / "x.map"
     with killed_at_last(HOLD, path, "locked"):
         assert try_lock(path) is None
@@ -73,8 +73,8 @@ def test_the_kernel_frees_it_when_the_holder_is_killed(tmp_path: Path) -> None:
     os.close(descriptor)
 
 
-def test_a_lock_on_a_name_that_is_gone_is_no_lock(tmp_path: Path) -> None:
-    """The holder unlinks the file when it is done: who comes next locks the new one."""
+def test_lock_on_an_unlinked_file_is_not_the_names_lock(tmp_path: Path) -> None:
+    """The holder unlinks the file when done: the next process locks the new file."""
     path = tmp_path / "x.map"
     first = try_lock(path)
     assert first is not None
@@ -86,10 +86,8 @@ def test_a_lock_on_a_name_that_is_gone_is_no_lock(tmp_path: Path) -> None:
         os.close(each)
 
 
-def test_a_file_that_is_replaced_between_opening_and_locking(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Opened before it was unlinked, locked after: looked at again, and not believed."""
+def test_lock_checks_for_replacement_after_locking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was opened before it was unlinked, and locked after, is not accepted."""
     path = tmp_path / "x.map"
     unlinking = iter([path.unlink])
     real = fcntl.flock
@@ -106,8 +104,8 @@ def test_a_file_that_is_replaced_between_opening_and_locking(
     os.close(descriptor)
 
 
-def test_a_folder_is_locked_without_a_file(tmp_path: Path) -> None:
-    """By one at a time; nothing is made in it."""
+def test_lock_of_a_folder_creates_no_file(tmp_path: Path) -> None:
+    """One holder at a time, without a file."""
     first = try_lock_folder(tmp_path)
     assert first is not None
     assert try_lock_folder(tmp_path) is None
@@ -115,8 +113,8 @@ def test_a_folder_is_locked_without_a_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_one_after_the_other(tmp_path: Path) -> None:
-    """Threads of one process too; the file stays, and the next one finds it free."""
+def test_exclusive_lock_serialises_threads(tmp_path: Path) -> None:
+    """Threads of one process exclude each other too; the file stays, and is free for the next one."""
     path, inside, most = tmp_path / "lock", [], []
 
     def work() -> None:
@@ -133,8 +131,8 @@ def test_one_after_the_other(tmp_path: Path) -> None:
     assert most == [1] * 8
 
 
-def test_whether_somebody_reads_a_file(tmp_path: Path) -> None:
-    """Until the last copy of a descriptor is closed, however many readers there are. A lost file has none."""
+def test_lock_if_unread_sees_readers(tmp_path: Path) -> None:
+    """A reader counts until the last copy of its descriptor is closed. A missing file has no readers."""
     path = tmp_path / "blob"
     path.write_bytes(b"data")
     assert is_unread(path) is True
@@ -152,8 +150,8 @@ def test_whether_somebody_reads_a_file(tmp_path: Path) -> None:
     assert is_unread(path) is True
 
 
-def test_whoever_reads_in_another_process_counts_until_it_dies(tmp_path: Path) -> None:
-    """kill -9, and nobody reads it any more."""
+def test_lock_if_unread_sees_readers_of_other_processes(tmp_path: Path) -> None:
+    """After kill -9 the file is unread."""
     path = tmp_path / "blob"
     path.write_bytes(b"data")
     with killed_at_last(READ, path, "reading"):
@@ -161,8 +159,8 @@ def test_whoever_reads_in_another_process_counts_until_it_dies(tmp_path: Path) -
     assert is_unread(path) is True
 
 
-def test_who_opens_what_is_being_removed_can_read_it(tmp_path: Path) -> None:
-    """Nobody waits for anybody; and it is no reader of what may come by that name."""
+def test_lock_shared_does_not_wait_for_a_removal(tmp_path: Path) -> None:
+    """No process waits; a late reader can read, and does not count for a new file of that name."""
     path = tmp_path / "blob"
     path.write_bytes(b"data")
     with lock_if_unread(path) as idle, path.open("rb") as late:
@@ -175,8 +173,10 @@ def test_who_opens_what_is_being_removed_can_read_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("said", [errno.EBADF, errno.ENOLCK, errno.ENOTSUP])
-def test_where_readers_cannot_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int) -> None:
-    """As on some network file systems: reading goes on, and it is said that it cannot be told."""
+def test_lock_if_unread_is_unknown_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int
+) -> None:
+    """The answer is None on some network file systems, and reading goes on."""
 
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(said, os.strerror(said))

@@ -1,4 +1,4 @@
-"""The copy in memory: never older than the disk."""
+"""The memory cache: never older than the disk."""
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
@@ -11,8 +11,8 @@ CONTENT = Content(Link(size=4), b"data")
 ENTRY = TagEntry(str(DIGEST), "a", 4, 1.0)
 
 
-def test_content_is_known_for_its_repository() -> None:
-    """The link is part of it (invariant 5)."""
+def test_memory_content_belongs_to_its_repository() -> None:
+    """The link is part of the content (invariant 5)."""
     memory = MemoryCache(100_000)
     memory.put_content(X, DIGEST, CONTENT, memory.version)
     assert (memory.content(X, DIGEST), memory.content(Y, DIGEST)) == (CONTENT, None)
@@ -20,8 +20,8 @@ def test_content_is_known_for_its_repository() -> None:
     assert memory.content(X, DIGEST) is None
 
 
-def test_what_was_overtaken_by_a_write_is_not_kept() -> None:
-    """Read before, arrived after."""
+def test_memory_rejects_a_read_overtaken_by_a_write() -> None:
+    """The read began before the write, and arrived after it."""
     memory = MemoryCache(100_000)
     before = memory.version
     memory.forget(Y, [])
@@ -30,8 +30,8 @@ def test_what_was_overtaken_by_a_write_is_not_kept() -> None:
     assert (memory.content(X, DIGEST), memory.tag(X, Tag("t"))) == (None, None)
 
 
-def test_tags_come_and_go() -> None:
-    """One entry each."""
+def test_memory_tags_are_put_and_dropped() -> None:
+    """One entry for each tag."""
     memory = MemoryCache(100_000)
     memory.put_tag(X, Tag("t"), ENTRY, memory.version)
     assert memory.tag(X, Tag("t")) == ENTRY
@@ -39,8 +39,8 @@ def test_tags_come_and_go() -> None:
     assert memory.tag(X, Tag("t")) is None
 
 
-def test_a_removal_by_anybody_ends_it() -> None:
-    """All of it, also what is just being read."""
+def test_memory_is_emptied_by_any_removal() -> None:
+    """Everything goes, and so does content that is just being read."""
     epoch = [1]
     memory = MemoryCache(100_000, lambda: epoch[0])
     before = memory.version

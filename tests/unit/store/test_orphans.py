@@ -1,4 +1,4 @@
-"""What lies about and belongs to nothing."""
+"""Orphans: files and entries that belong to nothing."""
 
 import os
 import time
@@ -26,8 +26,8 @@ def names(folder: CacheDirectory, before: float, *, remove: bool = False) -> lis
     return [each.path.name for each in old_partials(folder.partials, before, remove=remove)]
 
 
-def test_files_that_no_entry_names(folder: CacheDirectory) -> None:
-    """Another copy of a blob that is here, and what is no blob at all; once they are old enough."""
+def test_orphans_are_files_without_entry(folder: CacheDirectory) -> None:
+    """A second copy of a blob, and a file that is no blob; once they are old enough."""
     digest = put_blob(folder, b"data")
     (path,) = (
         each
@@ -42,8 +42,8 @@ def test_files_that_no_entry_names(folder: CacheDirectory) -> None:
     assert folder.blobs.has(digest)
 
 
-def test_entries_whose_file_is_gone(folder: CacheDirectory) -> None:
-    """Found without anything being opened."""
+def test_orphans_are_entries_without_file(folder: CacheDirectory) -> None:
+    """Found without opening anything."""
     gone, here = put_blob(folder, b"gone"), put_blob(folder, b"here")
     (path,) = folder.blobs.folder.rglob(f"{gone.encoded[2:]}.*")
     path.unlink()
@@ -51,7 +51,7 @@ def test_entries_whose_file_is_gone(folder: CacheDirectory) -> None:
     assert folder.blobs.has(here)
 
 
-def test_partials_that_nobody_goes_on_with(folder: CacheDirectory) -> None:
+def test_orphans_are_old_partials(folder: CacheDirectory) -> None:
     """Old ones, with map and data; not those that are being filled, nor young ones."""
     old, busy = (Digest.of(each) for each in (b"old", b"busy"))
     for digest in (old, busy):

@@ -1,4 +1,4 @@
-"""Read-ahead: nothing is handed out before it is in the page cache, and what is there costs no thread."""
+"""Read-ahead: bytes are handed out once they are in the page cache; bytes that are there cost no thread."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ def cold(warm: BinaryIO) -> BinaryIO:
 
 @pytest.fixture
 def unread(cold: BinaryIO, monkeypatch: pytest.MonkeyPatch) -> BinaryIO:
-    """A cold file that counts as cold at the first look, though that look makes Linux begin to read it."""
+    """Return a file that is cold at the first look, although that look makes Linux begin to read it."""
 
     def first_look(file: BinaryIO, offset: int, stop: int) -> int:
         monkeypatch.setattr(readahead, "resident", resident)
@@ -53,7 +53,7 @@ def unread(cold: BinaryIO, monkeypatch: pytest.MonkeyPatch) -> BinaryIO:
 
 @pytest.fixture
 def untold() -> Iterator[BinaryIO]:
-    """A file of which nobody can say whether it is in the page cache."""
+    """Return a file whose file system does not tell whether it is in the page cache."""
     with os.fdopen(os.memfd_create("blob"), "w+b", buffering=0) as file:
         file.truncate(SIZE)
         if resident(file, 0, SIZE):
@@ -63,19 +63,19 @@ def untold() -> Iterator[BinaryIO]:
 
 @pytest.fixture
 def gate() -> Iterator[Event]:
-    """Holds the one thread, and lets it go when the test has failed too."""
+    """Hold the one thread until the test releases it, or fails."""
     event = Event()
     yield event
     event.set()
 
 
 def used(executor: DiskExecutor) -> bool:
-    """Whether a thread was ever needed: the first is started by the first work."""
+    """Return whether a thread was ever needed: the first one is started by the first job."""
     return bool(executor.executor._threads)
 
 
 async def walk(ahead: ReadAhead) -> list[tuple[int, int]]:
-    """All stretches to the end, as a sender takes them; each must be there when it is handed out."""
+    """Return all stretches to the end, as a sender takes them; each must be in the page cache then."""
     taken, offset = [], 0
     while offset < ahead.stop:
         await ahead.wait(offset)
@@ -86,7 +86,7 @@ async def walk(ahead: ReadAhead) -> list[tuple[int, int]]:
     return taken
 
 
-async def test_what_is_there_costs_no_thread(executor: DiskExecutor, warm: BinaryIO) -> None:
+async def test_readahead_of_a_warm_file_needs_no_thread(executor: DiskExecutor, warm: BinaryIO) -> None:
     """A warm file is taken in whole stretches, at once."""
     if resident(warm, 0, SIZE) != SIZE:
         pytest.skip("this file system does not tell what is in the page cache")
@@ -95,7 +95,7 @@ async def test_what_is_there_costs_no_thread(executor: DiskExecutor, warm: Binar
     assert not used(executor)
 
 
-async def test_what_is_not_there_is_read_first(executor: DiskExecutor, unread: BinaryIO) -> None:
+async def test_readahead_reads_a_cold_file_first(executor: DiskExecutor, unread: BinaryIO) -> None:
     """No stretch is handed out before every page of it is there."""
     ahead, offset = ReadAhead(executor, unread, SIZE), 0
     assert ahead.ready_until(0) == 0
@@ -108,18 +108,20 @@ async def test_what_is_not_there_is_read_first(executor: DiskExecutor, unread: B
     assert used(executor)
 
 
-async def test_a_file_system_that_does_not_tell(executor: DiskExecutor, untold: BinaryIO) -> None:
-    """Its bytes come through a thread: nobody knows whether they would have to be waited for."""
+async def test_readahead_uses_a_thread_where_residency_is_unknown(
+    executor: DiskExecutor, untold: BinaryIO
+) -> None:
+    """Every byte is read by a thread: the loop might have to wait for any of them."""
     assert await walk(ReadAhead(executor, untold, SIZE)) == [
         (start, min(start + READ_BYTES, SIZE)) for start in range(0, SIZE, READ_BYTES)
     ]
     assert used(executor)
 
 
-async def test_the_next_is_read_while_this_is_sent(
+async def test_readahead_reads_the_next_stretch_while_sending(
     executor: DiskExecutor, untold: BinaryIO, gate: Event
 ) -> None:
-    """It is asked for as soon as there is something to send; until it is here it is not handed out."""
+    """The next stretch is requested once there are bytes to send, and handed out once it is here."""
     ahead = ReadAhead(executor, untold, SIZE)
     await ahead.wait(0)
     executor.executor.submit(gate.wait)
@@ -130,8 +132,8 @@ async def test_the_next_is_read_while_this_is_sent(
     assert ahead.ready_until(READ_BYTES) == 2 * READ_BYTES
 
 
-async def test_a_disk_that_fails_is_told(executor: DiskExecutor, warm: BinaryIO) -> None:
-    """To whoever waits, as a StoreError; the descriptor here refuses every read."""
+async def test_readahead_raises_disk_errors(executor: DiskExecutor, warm: BinaryIO) -> None:
+    """The waiting reader gets a StoreError; the descriptor here refuses every read."""
     ahead = ReadAhead(executor, unreadable(Path(warm.name)), SIZE)
     with pytest.raises(StoreError, match="read through"):
         await ahead.wait(0)
@@ -140,10 +142,10 @@ async def test_a_disk_that_fails_is_told(executor: DiskExecutor, warm: BinaryIO)
     ahead.file.close()
 
 
-async def test_a_reader_that_leaves_takes_its_file_along(
+async def test_readahead_survives_a_reader_that_leaves(
     executor: DiskExecutor, unread: BinaryIO, gate: Event
 ) -> None:
-    """A read that was begun for it has a descriptor of its own, and gives it back."""
+    """A read that was started for the reader has a descriptor of its own, and closes it."""
     executor.executor.submit(gate.wait)
     before = await asyncio.to_thread(opened, unread.name)
     file = await asyncio.to_thread(open, unread.name, "rb")
@@ -156,7 +158,7 @@ async def test_a_reader_that_leaves_takes_its_file_along(
 
 
 def opened(name: str) -> int:
-    """How many descriptors of this process are of that file."""
+    """Return how many descriptors of this process are of that file."""
     links = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
     return sum(os.path.realpath(each) == os.path.realpath(name) for each in links)
 

@@ -1,4 +1,4 @@
-"""The folder's layout: stamped, refused when it is newer, and made anew where it is gone."""
+"""Recovery: the layout is stamped, refused if it is newer, and recreated where it is gone."""
 
 import os
 from pathlib import Path
@@ -13,16 +13,16 @@ from mirror.store.recovery import REBUILD, VERSION, check_version
 from tests.unit.store.test_eviction import put
 
 
-def test_a_new_folder_is_stamped(tmp_path: Path) -> None:
-    """Once, whole, and found again."""
+def test_version_is_stamped_in_a_new_folder(tmp_path: Path) -> None:
+    """The stamp is written once and whole, and found again."""
     for _ in range(2):
         check_version(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["version"]
     assert (tmp_path / "version").read_text() == f"{VERSION}\n"
 
 
-def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
-    """With both versions, and what to do; what is no version is stamped anew."""
+def test_version_that_is_newer_is_refused(tmp_path: Path) -> None:
+    """The error has both versions, and what to do; a stamp that is no version is replaced."""
     (tmp_path / "version").write_text("7\n")
     with pytest.raises(StoreError, match=f"version 7, and this mirror knows {VERSION}.*--cache-dir"):
         CacheDirectory(tmp_path)
@@ -32,8 +32,8 @@ def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "version").read_text() == f"{VERSION}\n"
 
 
-def test_an_older_folder_without_a_stamp_is_taken(tmp_path: Path) -> None:
-    """What version 0.1 left has the same layout."""
+def test_version_is_stamped_in_an_older_folder(tmp_path: Path) -> None:
+    """A folder of version 0.1 has the same layout."""
     folder = CacheDirectory(tmp_path / "cache")
     digest, _ = put(folder, tmp_path, b"data")
     folder.close()
@@ -43,8 +43,8 @@ def test_an_older_folder_without_a_stamp_is_taken(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_what_is_gone_is_made_anew_when_it_is_missed(tmp_path: Path) -> None:
-    """In the call that finds out; a folder that is well costs a look."""
+def test_recovery_recreates_removed_parts(tmp_path: Path) -> None:
+    """The call that meets the loss recreates the part; an intact folder costs a look."""
     folder = CacheDirectory(tmp_path / "cache")
     assert not folder.recovery.recreate_removed()
     os.rename(tmp_path / "cache", tmp_path / "elsewhere")
@@ -55,8 +55,8 @@ def test_what_is_gone_is_made_anew_when_it_is_missed(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_a_corrupt_database_is_made_anew_when_it_is_read(tmp_path: Path) -> None:
-    """Its blobs are then found by `store.fsck`: a mark says so."""
+def test_recovery_recreates_a_corrupt_database(tmp_path: Path) -> None:
+    """A mark says that the blobs need entries again."""
     folder = CacheDirectory(tmp_path / "cache")
     digest, _ = put(folder, tmp_path, b"data")
     folder.close()
@@ -69,8 +69,8 @@ def test_a_corrupt_database_is_made_anew_when_it_is_read(tmp_path: Path) -> None
     folder.close()
 
 
-def test_what_cannot_be_mended_is_trouble(tmp_path: Path) -> None:
-    """A file where a folder should be."""
+def test_recovery_reports_what_it_cannot_repair(tmp_path: Path) -> None:
+    """A file is where a folder should be."""
     folder = CacheDirectory(tmp_path / "cache")
     os.rename(tmp_path / "cache" / "partial", tmp_path / "elsewhere")
     (tmp_path / "cache" / "partial").write_text("a file")

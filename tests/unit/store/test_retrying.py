@@ -1,4 +1,4 @@
-"""What may fail is tried once more where that helps, and then left alone."""
+"""Retries of disk work, where they help, and reports of its failures."""
 
 import errno
 from collections.abc import AsyncIterator
@@ -15,11 +15,11 @@ from mirror.store.retrying import RetryingDisk
 
 
 class Disk:
-    """Fails as often as it is told to."""
+    """Disk work that fails as often as a test says."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
-        self.asked: list[int] = []  # how much room was wanted
+        self.asked: list[int] = []  # how much room was requested
 
     def work(self) -> str:
         if self.errors:
@@ -49,8 +49,8 @@ async def attempts(executor: DiskExecutor, tmp_path: Path, disk: Disk) -> Retryi
     return RetryingDisk(executor, folder.recovery, folder.health, disk.make_room)
 
 
-async def test_a_full_disk_is_tried_again_with_more_room(executor: DiskExecutor, tmp_path: Path) -> None:
-    """Once; for a blob that is too large, with as much as it takes."""
+async def test_write_is_retried_once_with_more_room(executor: DiskExecutor, tmp_path: Path) -> None:
+    """A full disk gets more room; for a blob that is too large, as much as the blob takes."""
     disk = Disk(FULL, NoRoom("large", 77))
     attempt = await attempts(executor, tmp_path, disk)
     with pytest.raises(NoRoom):
@@ -60,8 +60,8 @@ async def test_a_full_disk_is_tried_again_with_more_room(executor: DiskExecutor,
     assert (await attempt.write(disk.work), disk.asked) == ("done", [0, 77])
 
 
-async def test_other_errors_are_not(executor: DiskExecutor, tmp_path: Path) -> None:
-    """A note that cannot be taken is not tried again until the disk is well."""
+async def test_best_effort_stops_after_a_write_failure(executor: DiskExecutor, tmp_path: Path) -> None:
+    """A write that cannot be done is not tried again until the disk works."""
     disk = Disk(OSError(errno.EROFS, "read-only"))
     attempt = await attempts(executor, tmp_path, disk)
     assert not await attempt.best_effort(disk.work)
@@ -71,16 +71,18 @@ async def test_other_errors_are_not(executor: DiskExecutor, tmp_path: Path) -> N
     assert await attempt.best_effort(disk.work)
 
 
-async def test_what_cannot_be_read_is_not_there(executor: DiskExecutor, tmp_path: Path) -> None:
-    """And is looked for upstream."""
+async def test_read_or_takes_a_failing_disk_for_a_miss(executor: DiskExecutor, tmp_path: Path) -> None:
+    """The content is then asked of the upstream."""
     disk = Disk(OSError(errno.EIO, "io"))
     attempt = await attempts(executor, tmp_path, disk)
     assert await attempt.read_or("nothing", disk.work) == "nothing"
     assert attempt.is_writable
 
 
-async def test_what_is_no_trouble_with_the_disk(executor: DiskExecutor, tmp_path: Path) -> None:
-    """The mirror stops, or another process gave up."""
+async def test_write_failure_that_is_not_the_disks_is_not_reported(
+    executor: DiskExecutor, tmp_path: Path
+) -> None:
+    """The mirror stops, or another process gave up its fill."""
     attempt = await attempts(executor, tmp_path, Disk())
     for error in (ShuttingDown("bye"), PartialLost("gone")):
         attempt.report_write_failure(error)

@@ -1,4 +1,4 @@
-"""The scrub: finds what is wrong before somebody asks for it, and makes entries anew."""
+"""The scrub: finds corrupt files before a client asks for them, and recreates lost entries."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -42,13 +42,13 @@ async def scrubbed(folder: CacheDirectory, rate: int) -> list[FsckStep]:
     steps: list[FsckStep] = []
     scrub = Scrub(folder, rate, steps.append)
     await scrub.run_once()
-    await scrub.run_once()  # there is nothing to do again today
+    await scrub.run_once()  # no pass is due today
     await scrub._executor.close(folder.close)
     return steps
 
 
-async def test_what_is_wrong_is_found(folder: CacheDirectory) -> None:
-    """And set aside; once a day."""
+async def test_scrub_finds_and_quarantines_corrupt_files(folder: CacheDirectory) -> None:
+    """A pass is due once a day."""
     await asyncio.to_thread(spoil, folder)
     steps = await scrubbed(folder, 10**9)
     assert [step.finding.damage for step in steps if step.finding] == [Damage.DIGEST]
@@ -56,8 +56,8 @@ async def test_what_is_wrong_is_found(folder: CacheDirectory) -> None:
     assert await asyncio.to_thread(lambda: len(list((folder.path / "quarantine").iterdir()))) == 1
 
 
-def test_a_small_file_is_not_read_for_nothing() -> None:
-    """A million of them are a million seeks: by the rate each counts for some more than its bytes."""
+def test_scrub_rate_counts_more_for_each_file() -> None:
+    """A million small files are a million seeks: each counts for more than its bytes."""
     assert [
         rate_cost(FsckStep(100)),
         rate_cost(FsckStep(100, last=True)),
@@ -69,16 +69,16 @@ def test_a_small_file_is_not_read_for_nothing() -> None:
     ]
 
 
-async def test_it_is_off_by_default(folder: CacheDirectory) -> None:
-    """And one process does it, where several could."""
+async def test_scrub_is_off_by_default(folder: CacheDirectory) -> None:
+    """No pass runs at rate 0; otherwise one process of several scrubs."""
     assert await scrubbed(folder, 0) == []
     lock = await asyncio.to_thread(try_lock, folder.path / "scrub.lock")
     assert await scrubbed(folder, 10**9) == []
     assert lock is not None
 
 
-async def test_a_lost_database_is_made_good(folder: CacheDirectory, tmp_path: Path) -> None:
-    """The files were there all the time; what is spoilt among them is not taken."""
+async def test_scrub_recreates_entries_of_a_lost_database(folder: CacheDirectory, tmp_path: Path) -> None:
+    """The files were there all the time; corrupt ones among them get no entry."""
     await asyncio.to_thread(spoil, folder)
 
     def lose() -> CacheDirectory:

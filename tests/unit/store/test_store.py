@@ -1,4 +1,4 @@
-"""The store as the cache sees it: links before blobs, and nothing wrong handed out."""
+"""The store as the cache uses it: links before blobs, and nothing corrupt handed out."""
 
 import asyncio
 import errno
@@ -31,8 +31,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await opened.close()
 
 
-async def test_a_blob_needs_a_link(store: Store) -> None:
-    """Present for all to know, open for the repository that has it (invariant 5)."""
+async def test_blob_needs_a_link(store: Store) -> None:
+    """Every repository learns that a blob is present; only one with a link gets its content (invariant 5)."""
     await store.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     held = await store.open_blob(X, MANIFEST.digest)
     assert (held.blob, held.data) == (None, MANIFEST.data)
@@ -42,8 +42,8 @@ async def test_a_blob_needs_a_link(store: Store) -> None:
     assert (missing.link, missing.present, missing.blob) == (Link(size=5), False, None)
 
 
-async def test_a_manifest_comes_back_with_its_type(store: Store) -> None:
-    """For its repository only; put twice is once."""
+async def test_manifest_comes_back_with_its_type(store: Store) -> None:
+    """The manifest is there for its repository only; put twice, it is stored once."""
     for _ in range(2):
         await store.put_manifest(X, MANIFEST, {})
     assert await store.manifest(X, MANIFEST.digest) == MANIFEST
@@ -52,14 +52,14 @@ async def test_a_manifest_comes_back_with_its_type(store: Store) -> None:
     assert await store.check() == []
 
 
-async def test_a_manifest_that_does_not_hash_to_its_digest_is_refused(store: Store) -> None:
-    """Whoever made the mistake, it does not get into the store (invariant 1)."""
+async def test_manifest_with_another_digest_is_refused(store: Store) -> None:
+    """Content with a wrong digest does not get into the store, whatever the mistake (invariant 1)."""
     with pytest.raises(ValueError, match="do not hash"):
         await store.put_manifest(X, StoredManifest(b"{}", MANIFEST.digest, "x"), {})
 
 
-async def test_one_claim_at_a_time(store: Store, tmp_path: Path) -> None:
-    """Who has it fills; what was kept is there for the next one, and no file of the claim is left."""
+async def test_lease_has_one_holder_at_a_time(store: Store, tmp_path: Path) -> None:
+    """The holder fills; the next one finds the blob, and no file of the lease is left."""
     content = Content(Link(size=5), b"layer")
     await store.put_manifest(X, MANIFEST, {LAYER: content.link})
     lease = await store.acquire_lease(LAYER)
@@ -76,8 +76,8 @@ async def test_one_claim_at_a_time(store: Store, tmp_path: Path) -> None:
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache/partial") == []
 
 
-async def test_a_claim_that_nobody_wants_any_more_is_released(store: Store) -> None:
-    """Else nobody could ever fill that blob while this process lives."""
+async def test_lease_of_a_cancelled_caller_is_released(store: Store) -> None:
+    """No process could fill that blob otherwise while this one lives."""
     claiming = asyncio.ensure_future(store.acquire_lease(LAYER))
     await asyncio.sleep(0)
     claiming.cancel()
@@ -88,8 +88,8 @@ async def test_a_claim_that_nobody_wants_any_more_is_released(store: Store) -> N
             pass
 
 
-async def test_claims_and_adoptions_of_many(store: Store) -> None:
-    """Done together, each on its own: the wrong one is refused, and its lock is free again (invariant 1)."""
+async def test_leases_and_small_blobs_in_batches(store: Store) -> None:
+    """Each counts by itself: wrong content is refused, and its lease is free again (invariant 1)."""
     digests = [Digest.of(bytes([number])) for number in range(20)]
     leases = await asyncio.gather(*(store.acquire_lease(digest) for digest in digests))
     kept = [
@@ -107,8 +107,8 @@ async def test_claims_and_adoptions_of_many(store: Store) -> None:
     assert await store.check() == []
 
 
-async def test_a_full_disk_is_not_made_fuller(store: Store, tmp_path: Path) -> None:
-    """What could not be adopted is not left lying about, nor its lock; what was confirmed is remembered."""
+async def test_full_disk_is_not_made_fuller(store: Store, tmp_path: Path) -> None:
+    """Failed writes leave no file and no lock; confirmed links are remembered."""
     lease = await store.acquire_lease(LAYER)
     assert lease is not None
     with pytest.MonkeyPatch.context() as patch:
@@ -127,8 +127,8 @@ def _no_space(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-async def test_nothing_is_left_of_what_never_came(store: Store, tmp_path: Path) -> None:
-    """Whoever asks for digests that nobody has does not fill the disk with the names of their files."""
+async def test_partial_without_bytes_leaves_no_file(store: Store, tmp_path: Path) -> None:
+    """Requests for digests that no upstream has do not fill the disk with the names of their files."""
     for allocated in (False, True):
         partial, _ = await store.lock_partial(X, LAYER)
         assert partial is not None
@@ -138,8 +138,8 @@ async def test_nothing_is_left_of_what_never_came(store: Store, tmp_path: Path) 
         assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
 
 
-async def test_what_was_given_up_belongs_to_the_next_one(store: Store, tmp_path: Path) -> None:
-    """Between `discard` and `release` another may have begun: its files are not ours to remove."""
+async def test_partial_discarded_belongs_to_the_next_fill(store: Store, tmp_path: Path) -> None:
+    """Between `discard` and `release` another fill may have begun: its files must stay."""
     first, _ = await store.lock_partial(X, LAYER)
     assert first is not None
     await store.discard_partial(first)
@@ -150,8 +150,8 @@ async def test_what_was_given_up_belongs_to_the_next_one(store: Store, tmp_path:
     await store.release_partial(second)
 
 
-async def test_a_small_fill_tidies_up_after_a_large_one(store: Store, tmp_path: Path) -> None:
-    """What was interrupted before its size was known, and is now filled in one piece."""
+async def test_small_fill_removes_the_partial_of_a_large_one(store: Store, tmp_path: Path) -> None:
+    """A fill was interrupted before its size was known, and the blob is now filled in one piece."""
     partial, _ = await store.lock_partial(X, LAYER)
     assert partial is not None
     growing = await store.open_growing_file(partial, 5, 64 * 1024)
@@ -163,8 +163,8 @@ async def test_a_small_fill_tidies_up_after_a_large_one(store: Store, tmp_path: 
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
 
 
-async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None:
-    """It is set aside, and the right bytes can come again."""
+async def test_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None:
+    """The file is quarantined, and the right bytes can come again."""
     await store.put_manifest(X, MANIFEST, {})
 
     def flip() -> None:
@@ -179,7 +179,7 @@ async def test_a_flipped_bit_is_not_served(store: Store, tmp_path: Path) -> None
     assert await store.manifest(X, MANIFEST.digest) == MANIFEST
 
 
-async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store, tmp_path: Path) -> None:
+async def test_blob_of_a_cancelled_caller_is_closed(store: Store, tmp_path: Path) -> None:
     """A client leaves while its blob is being opened."""
     big = StoredManifest(bytes(SMALL_BYTES + 1), Digest.of(bytes(SMALL_BYTES + 1)), "application/x")
     await store.put_manifest(X, big, {})
@@ -196,20 +196,20 @@ async def test_a_blob_that_nobody_waits_for_any_more_is_closed(store: Store, tmp
 
 
 def opened(folder: Path) -> list[Path]:
-    """The files in a folder that this process has open."""
+    """Return the files in a folder that this process has open."""
     links = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
     return [path for each in links if (path := Path(os.path.realpath(each))).is_relative_to(folder)]
 
 
-async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+async def test_store_that_cannot_be_created(tmp_path: Path) -> None:
     """The error says which folder, and why."""
     (await asyncio.to_thread((tmp_path / "file").touch))
     with pytest.raises(StoreError, match=r"cannot use the cache folder .*file/cache: .*Not a directory"):
         await Store.open(tmp_path / "file" / "cache")
 
 
-async def test_a_store_is_found_again(tmp_path: Path) -> None:
-    """Everything outlives the process."""
+async def test_store_outlives_the_process(tmp_path: Path) -> None:
+    """Everything is found again."""
     first = await Store.open(tmp_path / "cache")
     await first.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     await first.manifest(X, MANIFEST.digest)
@@ -223,7 +223,7 @@ async def test_a_store_is_found_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 async def quick(tmp_path: Path) -> AsyncIterator[Store]:
-    """A store with some memory, and its disk gone: what it still answers, it answers from memory."""
+    """Open a store with some memory."""
     opened = await Store.open(
         tmp_path / "cache", CacheSettings.model_validate({"dir": tmp_path, "memory": "1MiB"})
     )
@@ -238,8 +238,8 @@ def forbid_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.executor, "start", start)
 
 
-async def test_what_is_small_and_in_use_is_in_memory(quick: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Manifests, tag entries and small blobs, read or written lately: no thread, no SQLite, no file."""
+async def test_memory_answers_for_small_content_in_use(quick: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests, tag entries and small blobs, lately read or written: no thread, no SQLite, no file."""
     entry = TagEntry(str(MANIFEST.digest), MANIFEST.media_type, len(MANIFEST.data), 1.0)
     await quick.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     await quick.put_tag(X, Tag("t"), entry)
@@ -248,12 +248,12 @@ async def test_what_is_small_and_in_use_is_in_memory(quick: Store, monkeypatch: 
     assert await quick.tag(X, Tag("t")) == entry
     assert (await quick.open_blob(X, MANIFEST.digest)).data == MANIFEST.data
     with pytest.raises(LookupError):
-        await quick.manifest(Y, MANIFEST.digest)  # the link is part of what is known (invariant 5)
+        await quick.manifest(Y, MANIFEST.digest)  # the link is part of the entry (invariant 5)
     monkeypatch.undo()
 
 
-async def test_memory_follows_what_is_written(quick: Store) -> None:
-    """A tag that moves or goes, and a link that changes, are seen at once."""
+async def test_memory_follows_writes(quick: Store) -> None:
+    """A tag that moves or goes, and a link that changes, show at once."""
     first, second = (TagEntry(str(LAYER), "a", size, 1.0) for size in (1, 2))
     await quick.put_tag(X, Tag("t"), first)
     await quick.put_tag(X, Tag("t"), second)
@@ -269,8 +269,8 @@ async def test_memory_follows_what_is_written(quick: Store) -> None:
     assert await quick.manifest(X, MANIFEST.digest) == MANIFEST
 
 
-async def test_a_read_that_was_overtaken_is_not_remembered(quick: Store) -> None:
-    """What a thread has read may be old when it arrives: the write in between counts."""
+async def test_memory_ignores_a_read_overtaken_by_a_write(quick: Store) -> None:
+    """A thread's result may be old when it arrives: the write in between counts."""
     old, new = (TagEntry(str(LAYER), "a", size, 1.0) for size in (1, 2))
     await quick.put_tag(X, Tag("t"), old)
     quick._memory._tags.drop((X, Tag("t")))
@@ -280,8 +280,8 @@ async def test_a_read_that_was_overtaken_is_not_remembered(quick: Store) -> None
     assert await quick.tag(X, Tag("t")) == new
 
 
-async def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
-    """With --cache-dir /srv the cache is 0700, and /srv is what it was."""
+async def test_store_keeps_the_mode_of_a_shared_folder(tmp_path: Path) -> None:
+    """The cache has mode 0700 after --cache-dir /srv, and /srv has the mode it had."""
 
     def prepare() -> None:
         (tmp_path / "somebody's file").touch()
@@ -295,8 +295,8 @@ async def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert modes == [0o755, 0o700]
 
 
-async def test_one_of_several_keeps_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others only write down what they have used; when that one is gone, another one does the rest."""
+async def test_housekeeping_is_done_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others only write last-use times; when the housekeeper is gone, another one takes over."""
     first, second = await Store.open(tmp_path), await Store.open(tmp_path)
     tidied: list[str] = []
 
@@ -320,8 +320,8 @@ async def test_one_of_several_keeps_house(tmp_path: Path, monkeypatch: pytest.Mo
     await second.close()
 
 
-async def test_what_was_set_aside_is_not_answered_from_memory(tmp_path: Path) -> None:
-    """It is right there; but it would never be fetched anew, and be gone with the next start."""
+async def test_memory_forgets_quarantined_content(tmp_path: Path) -> None:
+    """The copy in memory is intact, but it would keep the content from being fetched again."""
     store = await Store.open(tmp_path / "cache", CacheSettings(dir=tmp_path / "cache"))
     other = await Store.open(tmp_path / "cache")
     for _ in range(2):
@@ -333,8 +333,8 @@ async def test_what_was_set_aside_is_not_answered_from_memory(tmp_path: Path) ->
     await store.close()
 
 
-async def test_when_the_disk_is_well_all_threads_can_write(store: Store) -> None:
-    """A connection that was opened while it was read-only would stay so, and make others so."""
+async def test_recovery_gives_all_threads_writable_connections(store: Store) -> None:
+    """A connection opened while the disk was read-only would stay so, and make others so."""
     databases = [store.folder.blobs.database, store.folder.index.database]
     found: list[int] = []
 
