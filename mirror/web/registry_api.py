@@ -19,7 +19,7 @@ from mirror.oci.errors import Code, RegistryError
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository, Tag, Target, TargetKind, parse_target
-from mirror.store.errors import ShuttingDown, StoreError
+from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.web import responses
@@ -148,7 +148,7 @@ class RegistryApi:
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
             return responses.not_modified(record, digest)
         spans = responses.requested_spans(record.request, digest, reader.size)
-        await self._first_readable(reader, spans, deadline)
+        await self._wait_first_readable(reader, spans, deadline)
         return await _deliver(record, digest, reader, spans)
 
     async def _tags(self, record: RequestRecord, target: Target) -> web.StreamResponse:
@@ -193,16 +193,14 @@ class RegistryApi:
         repository, seconds = _repository(target), self._header_timeout
         try:
             async with asyncio.timeout(seconds) as limit:
-                with self._less_patient_with_a_silent_upstream(repository, limit):
+                with self._fail_early_if_silent(repository, limit):
                     return await answer
         except TimeoutError:
             self._cache.report_timeout(repository, seconds)
             raise UpstreamError(Failure.TIMEOUT, "no answer from the upstream in time") from None
 
     @contextmanager
-    def _less_patient_with_a_silent_upstream(
-        self, repository: Repository, limit: asyncio.Timeout
-    ) -> Iterator[None]:
+    def _fail_early_if_silent(self, repository: Repository, limit: asyncio.Timeout) -> Iterator[None]:
         """Shorten the limit while waiting for an upstream that gave no answer last time; not for the disk."""
         seconds = self._cache.time_limit(repository, self._header_timeout)
         loop = asyncio.get_running_loop()
@@ -217,7 +215,7 @@ class RegistryApi:
         finally:
             timer.cancel()
 
-    async def _first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
+    async def _wait_first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
         """Wait for the first byte to send, so that a fill that fails at once gives an error status.
 
         A fill that is merely slow gives none: the head goes out in time, and the body as it arrives.
@@ -246,7 +244,7 @@ async def _deliver(
     except (UpstreamError, StoreError) as failure:
         record.outcome, record.note = Outcome.ERROR, f"cut short: {failure}"
     except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's for a closing transport
-        record.note = f"client left: {left}"
+        record.note = f"client left: {reason_of(left)}"
     return responses.cut_short(record)
 
 
