@@ -3,6 +3,7 @@
 Imports are inside the functions: a command imports what it uses, and `--help` nothing of it.
 """
 
+import gc
 import os
 import pwd
 import sys
@@ -30,6 +31,15 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def start_collector() -> None:
+    """Let Python collect garbage from now on, but never look at what the imports have made.
+
+    Imports leave hardly any garbage, and the collector would take a tenth of the start.
+    """
+    gc.freeze()
+    gc.enable()
+
+
 def loaded(file: str | None, flags: Mapping[str, object]) -> "Loaded":
     """Return the configuration; the command ends with 2 if the configuration cannot be used."""
     from mirror.config.loader import ConfigError, environment, load
@@ -48,6 +58,7 @@ def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[CacheDire
     from mirror.store.errors import StoreError, translated
     from mirror.util.log import configure_later
 
+    start_collector()
     configure_later(config.log, sys.stderr)
     path = config.cache.dir
     require_cache(path)

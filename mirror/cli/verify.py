@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.common import fail, loaded, require_access
+from mirror.cli.common import fail, loaded, require_access, start_collector
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
 from mirror.cli.output import tell
 from mirror.util.units import size
@@ -113,6 +113,7 @@ def _run(path: Path, limiter: "RateLimiter", *, quick: bool, repair: bool, show:
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError, translated
 
+    start_collector()
     if not (path / "blobs").is_dir():
         raise StoreError(f"{path} is no cache folder: there is no folder named blobs in it")
     place = path / "verify.cursor"
