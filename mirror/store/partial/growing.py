@@ -68,6 +68,7 @@ class GrowingFile:
         self._verified = False
         self._error: Exception | None = None
         self._corrupt = False
+        self._rewritten = False
         self._readable_changed = asyncio.Event()  # for readers
         self._wake_timer: asyncio.TimerHandle | None = None
         self._bytes_written = asyncio.Event()  # for the verifier
@@ -151,6 +152,7 @@ class GrowingFile:
         if chunks.epoch != self._chunks.epoch:
             same = (chunks.size, chunks.chunk_size) == (self.size, self.chunk_size)
             if not same or not self.unread:
+                self._rewritten = True
                 return False
         self._chunks = chunks
         self._verified = chunks.verified
@@ -238,8 +240,13 @@ class GrowingFile:
         """Return whether the bytes here must not be sent."""
         return self._corrupt
 
+    def is_rewritten(self) -> bool:
+        """Return whether another process began the file again after readers here had received bytes of it."""
+        return self._rewritten
+
     async def restart(self) -> None:
-        """Discard the bytes, which are wrong. Only while no reader can have received any."""
+        """Discard the bytes, which are wrong. Only while no reader here can have received any: readers
+        in other processes are told by the epoch of the map."""
         # A reader that comes while the disk is busy must not receive bytes that are being discarded.
         withheld, self._withheld = self._withheld, True
         self._chunks = await self._executor.run(self._partial.allocate, self.size, self._chunks.chunk_size)

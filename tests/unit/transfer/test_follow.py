@@ -133,8 +133,8 @@ async def test_follow_does_not_mix_a_restarted_fill_with_the_old_one(
     fake._planned[0].fault = Fault(hold=wrong, after=HALF, data=flipped(BIG))
     flight = first.service.cache._blobs.prefetch(Repository("docker.io", "library/x"), digest, None)
     assert flight is not None
+    await wrong.reached.wait()  # or the other process might be the one that fills
     async with asking(second, digest) as reader:
-        await wrong.reached.wait()
         await reader.reader.readexactly(CHUNK)
         wrong.release()
         await again.reached.wait()
