@@ -245,8 +245,10 @@ class GrowingFile:
         return self._rewritten
 
     async def restart(self) -> None:
-        """Discard the bytes, which are wrong. Only while no reader here can have received any: readers
-        in other processes are told by the epoch of the map."""
+        """Discard the bytes, which are wrong. Only while no reader here can have received any.
+
+        Readers in other processes learn of it by the epoch of the map.
+        """
         # A reader that comes while the disk is busy must not receive bytes that are being discarded.
         withheld, self._withheld = self._withheld, True
         self._chunks = await self._executor.run(self._partial.allocate, self.size, self._chunks.chunk_size)
