@@ -1,4 +1,4 @@
-"""The blob store: files by digest, misses for what is wrong, and a quota."""
+"""The blob store: files by digest, misses for damaged files, and evictions."""
 
 import errno
 import fcntl
@@ -35,8 +35,8 @@ def file_of(folder: Path, digest: Digest) -> Path:
     return path
 
 
-def test_what_went_in_comes_out(blobs: BlobStore, tmp_path: Path) -> None:
-    """Open for reading, with its size; and read-only on the disk."""
+def test_blob_is_opened_with_its_size(blobs: BlobStore, tmp_path: Path) -> None:
+    """The blob is open for reading, and its file is read-only on the disk."""
     digest = put(blobs, tmp_path, b"data")
     found = blobs.open(digest)
     assert found is not None
@@ -50,13 +50,13 @@ def test_what_went_in_comes_out(blobs: BlobStore, tmp_path: Path) -> None:
     assert blobs.check() == []
 
 
-def test_what_is_not_there_is_none(blobs: BlobStore) -> None:
+def test_blob_that_is_missing_is_none(blobs: BlobStore) -> None:
     """No entry, no file, no error."""
     digest = Digest.of(b"nothing")
     assert (blobs.has(digest), blobs.open(digest), blobs.read(digest, 10)) == (False, None, None)
 
 
-def test_a_file_that_vanished_is_a_miss(blobs: BlobStore, tmp_path: Path) -> None:
+def test_blob_without_its_file_is_a_miss(blobs: BlobStore, tmp_path: Path) -> None:
     """The entry goes too, so that a new file can come (invariant 8)."""
     digest = put(blobs, tmp_path, b"data")
     file_of(tmp_path, digest).unlink()
@@ -66,8 +66,8 @@ def test_a_file_that_vanished_is_a_miss(blobs: BlobStore, tmp_path: Path) -> Non
     assert blobs.read(digest, 4) == b"data"
 
 
-def test_a_file_of_the_wrong_size_is_set_aside(blobs: BlobStore, tmp_path: Path) -> None:
-    """Quarantined, not deleted: somebody may want to see it."""
+def test_blob_of_the_wrong_size_is_quarantined(blobs: BlobStore, tmp_path: Path) -> None:
+    """The file is kept for the operator, and not deleted."""
     digest = put(blobs, tmp_path, b"data")
     path = file_of(tmp_path, digest)
     path.chmod(0o600)
@@ -77,15 +77,13 @@ def test_a_file_of_the_wrong_size_is_set_aside(blobs: BlobStore, tmp_path: Path)
     assert [each.read_bytes() for each in (tmp_path / "quarantine").iterdir()] == [b"longer than it was"]
 
 
-def test_setting_aside_what_is_gone_is_no_error(blobs: BlobStore) -> None:
-    """Two readers may find the same thing wrong."""
+def test_quarantine_of_a_missing_blob_is_no_error(blobs: BlobStore) -> None:
+    """Two readers may find the same damage."""
     blobs.quarantine(Digest.of(b"gone"))
 
 
-def test_last_uses_are_noted_a_few_at_a_time(
-    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Other writers get their turn in between, however many there are."""
+def test_touch_writes_in_batches(blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other writers get their turn in between, however many blobs there are."""
     monkeypatch.setattr("mirror.store.blobs.blobs.ROWS", 2)
     digests = [put(blobs, tmp_path, bytes([number])) for number in range(3)]
     said: list[str] = []
@@ -95,8 +93,8 @@ def test_last_uses_are_noted_a_few_at_a_time(
     assert {used for _, used in blobs.sizes_and_last_use(map(str, digests)).values()} == {7.0}
 
 
-def test_the_least_recently_used_goes_first(blobs: BlobStore, tmp_path: Path) -> None:
-    """As much as has to, oldest first; what is kept, or was used since, stays."""
+def test_evict_removes_least_recently_used_first(blobs: BlobStore, tmp_path: Path) -> None:
+    """Blobs go until enough bytes are gone; kept ones, and those used since, stay."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(6)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
     gone = blobs.evict(1004.5, 150, keep=[str(digests[4])]).evicted
@@ -111,8 +109,8 @@ def test_the_least_recently_used_goes_first(blobs: BlobStore, tmp_path: Path) ->
     assert blobs.check() == []
 
 
-def test_what_is_being_read_stays(blobs: BlobStore, tmp_path: Path) -> None:
-    """However long ago that began. It is looked at again next time: it is not passed by for good."""
+def test_evict_spares_blobs_being_read(blobs: BlobStore, tmp_path: Path) -> None:
+    """A blob stays however long ago its reader began. The next eviction looks at the blob again."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(3)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
     held = blobs.open(digests[1])
@@ -124,10 +122,10 @@ def test_what_is_being_read_stays(blobs: BlobStore, tmp_path: Path) -> None:
     assert [each.digest for each in blobs.evict(2000.0, None, [], first.resume_after).evicted] == [digests[1]]
 
 
-def test_what_was_used_goes_by_size_and_then_by_age(
+def test_evict_in_use_takes_large_blobs_first(
     blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Small things last, of as many as are looked at together: what that costs does not grow with them."""
+    """Small blobs go last among those of one batch: the cost does not grow with their number."""
     monkeypatch.setattr("mirror.store.blobs.blobs.ROWS", 4)
     sizes = [1, 300, 2, 200, 3, 100, 4]
     digests = [put(blobs, tmp_path, bytes([number]) * size) for number, size in enumerate(sizes)]
@@ -142,10 +140,10 @@ def test_what_was_used_goes_by_size_and_then_by_age(
     assert blobs.check() == []
 
 
-def test_where_readers_cannot_be_seen_only_what_nobody_used_goes(
+def test_evict_without_locks_spares_blobs_in_use(
     blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on some network file systems."""
+    """Some network file systems do not tell whether a blob is being read."""
     digest = put(blobs, tmp_path, b"data")
 
     def flock(descriptor: int, operation: int) -> None:
@@ -157,10 +155,10 @@ def test_where_readers_cannot_be_seen_only_what_nobody_used_goes(
     assert blobs.evict(1001.0, 4, []).evicted == [EvictedBlob(digest, 4)]
 
 
-def test_what_has_come_anew_is_another_blob(
+def test_blob_that_was_fetched_again_is_kept(
     blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has looked it up, and then finds no file, does not take away the one that came since."""
+    """A reader that looked the blob up and then finds no file does not remove the new entry."""
     digest = put(blobs, tmp_path, b"data")
     replacing, real = iter([digest]), open
 
@@ -175,8 +173,8 @@ def test_what_has_come_anew_is_another_blob(
     assert blobs.read(digest, 4) == b"data"
 
 
-def test_an_eviction_beside_others_takes_only_what_it_has_seen(blobs: BlobStore, tmp_path: Path) -> None:
-    """What was removed and fetched anew since it was listed stays."""
+def test_evict_removes_only_entries_it_has_seen(blobs: BlobStore, tmp_path: Path) -> None:
+    """A blob that was removed and fetched again since it was listed stays."""
     digest = put(blobs, tmp_path, b"data")
     blobs.touch({digest: 1000.0})
 
@@ -190,7 +188,7 @@ def test_an_eviction_beside_others_takes_only_what_it_has_seen(blobs: BlobStore,
     assert blobs.read(digest, 4) == b"data"
 
 
-def test_adopting_the_same_blob_from_many_threads(blobs: BlobStore, tmp_path: Path) -> None:
+def test_add_of_one_blob_from_many_threads(blobs: BlobStore, tmp_path: Path) -> None:
     """One entry, one file, and nothing inconsistent."""
     failures: list[Exception] = []
 
@@ -213,8 +211,8 @@ def test_adopting_the_same_blob_from_many_threads(blobs: BlobStore, tmp_path: Pa
     assert blobs.check() == []
 
 
-def test_what_is_known_of_blobs(blobs: BlobStore, tmp_path: Path) -> None:
-    """Size and last use of those that are here; removed, entry and file are gone."""
+def test_sizes_and_last_use_of_blobs(blobs: BlobStore, tmp_path: Path) -> None:
+    """Blobs that are here have both; entry and file of a removed one are gone."""
     digest = put(blobs, tmp_path, b"data")
     blobs.touch({digest: 1000.0})
     assert blobs.sizes_and_last_use([str(digest), str(Digest.of(b"other"))]) == {str(digest): (4, 1000.0)}
@@ -222,10 +220,10 @@ def test_what_is_known_of_blobs(blobs: BlobStore, tmp_path: Path) -> None:
     assert blobs.check() == []
 
 
-def test_eviction_reads_a_few_rows_at_a_time(
+def test_evict_reads_rows_in_batches(
     blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And misses none, though they were used at the same moment."""
+    """No row is missed, even if all were used at the same moment."""
     monkeypatch.setattr("mirror.store.blobs.blobs.ROWS", 2)
     digests = [put(blobs, tmp_path, bytes([number])) for number in range(7)]
     blobs.touch(dict.fromkeys(digests, 1000.0))
@@ -233,8 +231,8 @@ def test_eviction_reads_a_few_rows_at_a_time(
     assert {each.digest for each in gone} == {*digests} - {digests[3]}
 
 
-def test_eviction_says_how_far_there_is_nothing_to_evict(blobs: BlobStore, tmp_path: Path) -> None:
-    """So that the next one can begin there; not beyond the first that went."""
+def test_evict_returns_where_to_resume(blobs: BlobStore, tmp_path: Path) -> None:
+    """The next eviction can begin there; not beyond the first blob that went."""
     digests = [put(blobs, tmp_path, bytes([number])) for number in range(4)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
     kept = [str(digests[0]), str(digests[1]), str(digests[3])]

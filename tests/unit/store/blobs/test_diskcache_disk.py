@@ -17,7 +17,7 @@ TRAP: list[str] = []
 
 
 class Evil:
-    """Leaves a trace when it is unpickled."""
+    """A value that leaves a trace when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return TRAP.append, ("executed",)
@@ -28,7 +28,7 @@ def opened(folder: Path, disk: type[diskcache.Disk]) -> Any:
 
 
 def plant(folder: Path, key: object, raw: int, mode: int, filename: str | None, value: object) -> None:
-    """A row as somebody with write access to the folder could make it."""
+    """Write a row that an intruder with write access to the folder could make."""
     with sqlite3.connect(folder / "cache.db") as database:
         database.execute(
             "INSERT INTO Cache (key, raw, store_time, access_time, mode, filename, value)"
@@ -39,8 +39,8 @@ def plant(folder: Path, key: object, raw: int, mode: int, filename: str | None, 
 
 
 @pytest.mark.parametrize("disk", [PlainDisk, AdoptingDisk])
-def test_a_planted_pickle_is_not_opened(tmp_path: Path, disk: type[diskcache.Disk]) -> None:
-    """Neither as a value in a row, nor in a file, nor as a key (CVE-2025-69872)."""
+def test_disk_never_unpickles(tmp_path: Path, disk: type[diskcache.Disk]) -> None:
+    """A planted pickle is opened neither as a value in a row or a file, nor as a key (CVE-2025-69872)."""
     cache = opened(tmp_path, disk)
     bomb = pickle.dumps(Evil())
     (tmp_path / "bomb").write_bytes(bomb)
@@ -55,7 +55,7 @@ def test_a_planted_pickle_is_not_opened(tmp_path: Path, disk: type[diskcache.Dis
     assert TRAP == []
 
 
-def test_only_text_goes_in(tmp_path: Path) -> None:
+def test_disk_takes_text_only(tmp_path: Path) -> None:
     """Keys and values that diskcache would pickle are refused before they are written."""
     cache = opened(tmp_path, PlainDisk)
     for key, value in ((("tuple",), "x"), (1, "x"), ("key", {}), ("key", b"x"), ("key", 1)):
@@ -66,8 +66,8 @@ def test_only_text_goes_in(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_only_verified_files_are_adopted(tmp_path: Path) -> None:
-    """And what is no adopted file is not handed out as one."""
+def test_disk_adopts_verified_files_only(tmp_path: Path) -> None:
+    """A row that is no adopted file is not handed out as one."""
     cache = opened(tmp_path, AdoptingDisk)
     with pytest.raises(TypeError, match="only verified files"):
         cache.set("key", "text")
@@ -76,8 +76,8 @@ def test_only_verified_files_are_adopted(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_adoption_is_a_rename_to_a_name_of_its_own(tmp_path: Path) -> None:
-    """Twice the same digest: the entry's file stays, the second one is gone, and nothing was copied."""
+def test_disk_adopts_by_rename_to_a_unique_name(tmp_path: Path) -> None:
+    """A second adoption of one digest leaves the entry's file and no other, and nothing is copied."""
     cache = opened(tmp_path / "cache", AdoptingDisk)
     digest = Digest.of(b"data")
     inodes = []

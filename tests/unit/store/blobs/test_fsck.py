@@ -1,4 +1,4 @@
-"""The check of the blob store: finds each thing that can be wrong, puts it right, deletes nothing wrong."""
+"""The file system check: finds and repairs each kind of damage, and deletes no damaged file."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ from tests.unit.store.test_eviction import put
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CacheDirectory]:
-    """With three blobs in it, and nothing too young to be looked at."""
+    """Open a folder with three blobs, none too young to be checked."""
     monkeypatch.setattr(fsck, "GRACE_SECONDS", -1.0)
     opened = CacheDirectory(tmp_path / "cache")
     for data in (b"one", b"two", b"three"):
@@ -45,7 +45,7 @@ def quarantined(folder: CacheDirectory) -> list[bytes]:
     return [each.read_bytes() for each in place.iterdir()] if place.exists() else []
 
 
-def test_a_sound_store_is_silent(folder: CacheDirectory) -> None:
+def test_fsck_of_an_intact_store_finds_nothing(folder: CacheDirectory) -> None:
     """Every byte was read, every blob counted."""
     cursor = FsckCursor()
     assert run(folder, cursor) == []
@@ -60,8 +60,13 @@ def test_a_sound_store_is_silent(folder: CacheDirectory) -> None:
     (b"owt", False, Damage.DIGEST),
     (b"owt", True, None),
 ])  # fmt: skip
-def test_a_spoilt_file(folder: CacheDirectory, wrong: bytes, quick: bool, kind: Damage | None) -> None:
-    """Told each time; set aside with --repair, and from then on a miss. Quick looks at sizes only."""
+def test_fsck_finds_a_corrupt_file(
+    folder: CacheDirectory, wrong: bytes, quick: bool, kind: Damage | None
+) -> None:
+    """Each run reports the file; a repair quarantines it.
+
+    The blob is then a miss. A quick run looks at sizes only.
+    """
     spoil(folder, b"two", wrong)
     digest = Digest.of(b"two")
     found = [Finding(str(digest), kind)] if kind else []
@@ -74,8 +79,8 @@ def test_a_spoilt_file(folder: CacheDirectory, wrong: bytes, quick: bool, kind: 
     assert run(folder, FsckCursor(quick=quick)) == []
 
 
-def test_a_missing_file(folder: CacheDirectory) -> None:
-    """Its entry goes."""
+def test_fsck_removes_the_entry_of_a_missing_file(folder: CacheDirectory) -> None:
+    """The entry goes with a repair."""
     digest = Digest.of(b"two")
     file_of(folder.path, digest).unlink()
     assert run(folder) == [Finding(str(digest), Damage.MISSING)]
@@ -83,8 +88,8 @@ def test_a_missing_file(folder: CacheDirectory) -> None:
     assert (run(folder), folder.has(digest)) == ([], False)
 
 
-def test_a_file_without_an_entry(folder: CacheDirectory) -> None:
-    """Is taken in when it is right, and set aside when it is not; too young a one is left alone."""
+def test_fsck_adds_a_missing_entry(folder: CacheDirectory) -> None:
+    """An intact file gets an entry, a corrupt one goes to quarantine; a young one is skipped."""
     digest, other = Digest.of(b"two"), Digest.of(b"one")
     for each in (digest, other):
         (row,) = [row for row in folder.blobs.rows("", 9) if row.digest == str(each)]
@@ -103,7 +108,7 @@ def test_a_file_without_an_entry(folder: CacheDirectory) -> None:
     assert folder.blobs.stats() == (8, 2)
 
 
-def test_what_is_young_is_left_alone(folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsck_skips_young_files(folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file comes before its entry (invariant 8)."""
     monkeypatch.setattr(fsck, "GRACE_SECONDS", 60.0)
     for row in folder.blobs.rows("", 9):
@@ -111,8 +116,8 @@ def test_what_is_young_is_left_alone(folder: CacheDirectory, monkeypatch: pytest
     assert run(folder, repair=True) == []
 
 
-def test_the_same_blob_twice(folder: CacheDirectory) -> None:
-    """What has no entry goes; not in a hurry, when neither was proven."""
+def test_fsck_removes_a_duplicate(folder: CacheDirectory) -> None:
+    """The file without an entry goes; not in a quick run, which verified neither."""
     path = file_of(folder.path, Digest.of(b"two"))
     twin = path.with_name(f"{path.name.partition('.')[0]}.00000000")
     twin.write_bytes(b"two")
@@ -122,8 +127,8 @@ def test_the_same_blob_twice(folder: CacheDirectory) -> None:
     assert (run(folder), path.exists(), twin.exists()) == ([], True, False)
 
 
-def test_what_is_none_of_ours(folder: CacheDirectory, tmp_path: Path) -> None:
-    """A stranger's file is set aside; a row that names something elsewhere is removed, and nothing else."""
+def test_fsck_quarantines_foreign_files(folder: CacheDirectory, tmp_path: Path) -> None:
+    """A foreign file goes to quarantine; an entry that names another place is removed, and nothing else."""
     stranger = folder.path / "blobs" / "sha256" / "zz"
     stranger.mkdir()
     (stranger / "notes").write_text("hello")
@@ -137,8 +142,8 @@ def test_what_is_none_of_ours(folder: CacheDirectory, tmp_path: Path) -> None:
     assert (quarantined(folder), run(folder)) == ([b"hello"], [])
 
 
-def test_what_is_evicted_meanwhile_is_not_missing(folder: CacheDirectory) -> None:
-    """Nor is what was fetched anew: what looks wrong is looked at again."""
+def test_fsck_checks_suspicions_twice(folder: CacheDirectory) -> None:
+    """A blob that was evicted or fetched again meanwhile is not missing."""
     checked = Fsck(folder.path / "blobs", folder.blobs, FsckCursor(), repair=True)
     steps = checked.steps()
     next(steps)
@@ -146,8 +151,8 @@ def test_what_is_evicted_meanwhile_is_not_missing(folder: CacheDirectory) -> Non
     assert [step.finding for step in steps if step.finding] == []
 
 
-def test_it_goes_on_where_it_stopped(folder: CacheDirectory, tmp_path: Path) -> None:
-    """In any phase, with what it had found; another kind of run begins anew."""
+def test_fsck_resumes_at_its_cursor(folder: CacheDirectory, tmp_path: Path) -> None:
+    """A run resumes in any phase, with its findings; a run of another kind starts from the beginning."""
     spoil(folder, b"two", b"owt")
     whole, place = FsckCursor(), tmp_path / "cursor"
     run(folder, whole)
@@ -167,7 +172,7 @@ def test_it_goes_on_where_it_stopped(folder: CacheDirectory, tmp_path: Path) -> 
 
 
 def test_fsck_survives_foreign_files(folder: CacheDirectory) -> None:
-    """Folders, sockets, loops, and files beside the shards are reported; a repair sets them aside."""
+    """Folders, sockets, loops, and files beside the shards are reported; a repair quarantines them."""
     blobs, two = folder.path / "blobs", Digest.of(b"two")
     (blobs / "strange").write_bytes(b"x")
     (blobs / "sha256" / "strange").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""How much is too much."""
+"""The quota: how many bytes are too many."""
 
 from pathlib import Path
 
@@ -21,13 +21,13 @@ from mirror.store.blobs.quota import DiskRoom, Quota
         (Quota(max_size=100, min_free=50), DiskRoom(1000, 45, 140), 40),
     ],
 )
-def test_excess(quota: Quota, room: DiskRoom, excess: int) -> None:
-    """Whichever limit asks for more."""
+def test_quota_excess(quota: Quota, room: DiskRoom, excess: int) -> None:
+    """The limit that asks for more counts."""
     assert quota.excess(room) == excess
 
 
-def test_shares_are_of_the_file_system(tmp_path: object) -> None:
-    """And amounts are what they are."""
+def test_quota_shares_are_of_the_file_system(tmp_path: object) -> None:
+    """Amounts in bytes stay as they are."""
     settings = CacheSettings.model_validate({"dir": "/x", "max_size": "80%", "min_free": "1KiB"})
     assert Quota.for_disk(settings, 1000) == Quota(800, 1024, float("inf"))
     assert (str(settings.max_size), str(settings.min_free)) == ("80%", "1024")
@@ -43,18 +43,18 @@ def test_shares_are_of_the_file_system(tmp_path: object) -> None:
         (Quota(max_size=600, min_free=900), DiskRoom(1000, 500, 30), 0),
     ],
 )
-def test_what_is_allowed(quota: Quota, room: DiskRoom, allowed: int) -> None:
-    """All that the cache may ever hold, as things stand."""
+def test_quota_size_limit(quota: Quota, room: DiskRoom, allowed: int) -> None:
+    """All that the cache may hold, as things stand."""
     assert quota.size_limit(room) == allowed
 
 
 @pytest.mark.parametrize(
-    ("free", "held", "margin", "short"),
+    ("free", "used", "margin", "short"),
     [(20, 0, 0, True), (60, 40, 0, True), (60, 41, 0, False), (60, 41, 1, True)],
 )
-def test_shortage_when_min_free_leaves_nothing(free: int, held: int, margin: int, short: bool) -> None:
+def test_shortage_when_min_free_leaves_nothing(free: int, used: int, margin: int, short: bool) -> None:
     """Cached bytes count as room: only a file system that others have filled leaves nothing."""
-    assert (Quota(min_free=100).shortage(DiskRoom(1000, free, held), Path("/x"), margin) is not None) is short
+    assert (Quota(min_free=100).shortage(DiskRoom(1000, free, used), Path("/x"), margin) is not None) is short
 
 
 def test_shortage_says_what_to_do() -> None:

@@ -1,4 +1,4 @@
-"""What an image is made of."""
+"""Closures: the parts of an image."""
 
 import json
 from collections.abc import Iterator
@@ -28,24 +28,24 @@ def closure(folder: CacheDirectory, root: Digest, *platforms: str) -> dict[Diges
     return {part.digest: part for part in walk.parts(X, Part(root, 0, True), platforms)}
 
 
-def test_an_image(folder: CacheDirectory) -> None:
-    """Its manifest, config and layers, with their sizes; each once."""
+def test_closure_of_an_image(folder: CacheDirectory) -> None:
+    """Manifest, config and layers, with their sizes; each once."""
     digests = put_image(folder, X, "t", [b"layer", b"other", b"layer"])
     found = closure(folder, digests[0])
     assert set(found) == set(digests)
     assert found[Digest.of(b"layer")] == Part(Digest.of(b"layer"), 5)
 
 
-def test_what_is_not_here_leads_nowhere(folder: CacheDirectory) -> None:
-    """Nor does what is no manifest."""
+def test_closure_ends_at_missing_manifests(folder: CacheDirectory) -> None:
+    """Content that is no manifest leads nowhere either."""
     index = put_index(folder, X, "t", [[b"one"], [b"two"]])
     assert len(closure(folder, index)) == 3
     nonsense = put_manifest(folder, X, b"nonsense")
     assert set(closure(folder, nonsense)) == {nonsense}
 
 
-def test_an_index_and_its_platforms(folder: CacheDirectory) -> None:
-    """All, or those that are named."""
+def test_closure_of_an_index_by_platforms(folder: CacheDirectory) -> None:
+    """All platforms, or the wanted ones."""
     index = put_index(folder, X, "t", [[b"one"], [b"two"]])
     for number, layer in enumerate((b"one", b"two")):
         put_manifest(folder, X, image_manifest(f"config{number}".encode(), [layer]))
@@ -56,8 +56,8 @@ def test_an_index_and_its_platforms(folder: CacheDirectory) -> None:
     assert len(found) == 4
 
 
-def test_attestations_go_with_their_platform(folder: CacheDirectory) -> None:
-    """BuildKit puts them into the index."""
+def test_closure_has_attestations_of_its_platforms(folder: CacheDirectory) -> None:
+    """BuildKit puts attestations into the index."""
     first, second = image_manifest(b"c1", [b"1"]), image_manifest(b"c2", [b"2"])
     entries = []
     for data, arch in ((first, "amd64"), (second, "arm64")):
@@ -73,8 +73,8 @@ def test_attestations_go_with_their_platform(folder: CacheDirectory) -> None:
     assert len(closure(folder, index)) == 5
 
 
-def test_what_refers_to_it(folder: CacheDirectory) -> None:
-    """Signatures by tag, and what the referrers API listed; of this repository, and to any depth."""
+def test_closure_has_referrers(folder: CacheDirectory) -> None:
+    """Signatures by tag, and the referrers API's list; of this repository, and to any depth."""
     (root, *_) = put_image(folder, X, "t", [b"layer"])
     signature = put_signature(folder, X, root)
     of_signature = put_signature(folder, X, signature[0], "att")
@@ -88,16 +88,16 @@ def test_what_refers_to_it(folder: CacheDirectory) -> None:
     assert not set(elsewhere) & set(found) - {Digest.of(b"{}")}
 
 
-def test_a_circle_ends(folder: CacheDirectory) -> None:
-    """Two that refer to each other, as nobody could make them, but a list can say."""
+def test_closure_of_a_circle_ends(folder: CacheDirectory) -> None:
+    """Two digests that refer to each other cannot be made, but a list can say so."""
     (root, *_) = put_image(folder, X, "t", [b"layer"])
     folder.put_referrers(X, root, ReferrersEntry([{**descriptor(OCI_MANIFEST, b"", str(root))}], 1.0))
     folder.index.put_tag(X, Tag(f"sha256-{root.encoded}"), TagEntry(str(root), OCI_INDEX, 1, 1.0))
     assert len(closure(folder, root)) == 3
 
 
-def test_what_is_known_is_not_read_again(folder: CacheDirectory) -> None:
-    """Manifests never change; but one that was not here may be by now."""
+def test_closure_reads_known_manifests_once(folder: CacheDirectory) -> None:
+    """Manifests never change; but a manifest that was missing may be here by now."""
     index = put_index(folder, X, "t", [[b"one"]])
     first = Closures(folder.index, folder.read, {})
     assert len(list(first.parts(X, Part(index, 0, True)))) == 2

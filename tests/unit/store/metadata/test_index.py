@@ -1,4 +1,4 @@
-"""The books: links, tag entries, referrers, repositories."""
+"""The index: links, tag entries, referrers, repositories."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -21,16 +21,16 @@ def index(tmp_path: Path) -> Iterator[Index]:
     opened.close()
 
 
-def test_links_are_of_one_repository(index: Index) -> None:
-    """What X contains says nothing about Y."""
+def test_index_links_belong_to_one_repository(index: Index) -> None:
+    """A link of X says nothing about Y."""
     index.add_links(X, {D: Link(size=5)})
     assert (index.link(X, D), index.link(Y, D)) == (Link(None, 5), None)
     index.drop_link(X, D)
     assert index.link(X, D) is None
 
 
-def test_a_manifest_stays_a_manifest(index: Index) -> None:
-    """Seen once as a blob afterwards, its type is not forgotten; a blob becomes a manifest."""
+def test_index_keeps_the_media_type_of_a_manifest(index: Index) -> None:
+    """A later link as a blob does not drop the type; a blob's link becomes a manifest's."""
     index.add_links(X, {D: Link("type", 5)})
     index.add_links(X, {D: Link(None, 5)})
     assert index.link(X, D) == Link("type", 5)
@@ -39,8 +39,8 @@ def test_a_manifest_stays_a_manifest(index: Index) -> None:
     assert index.link(Y, D) == Link("type", 5)
 
 
-def test_tags_come_and_go(index: Index) -> None:
-    """The last entry is the one."""
+def test_index_tags_are_put_and_dropped(index: Index) -> None:
+    """The last entry counts."""
     tag = Tag("latest")
     assert index.tag(X, tag) is None
     for moment in (1.0, 2.0):
@@ -50,8 +50,8 @@ def test_tags_come_and_go(index: Index) -> None:
     assert index.tag(X, tag) is None
 
 
-def test_long_lists_of_referrers_are_kept_too(index: Index) -> None:
-    """Beyond what fits into a row as well."""
+def test_index_keeps_long_referrers_lists(index: Index) -> None:
+    """A list that does not fit into a row is kept too."""
     manifests = [{"digest": f"sha256:{number:064}", "annotations": {"x": "y" * 100}} for number in range(500)]
     index.put_referrers(X, D, ReferrersEntry(manifests, 1.0))
     assert index.referrers(X, D) == ReferrersEntry(manifests, 1.0)
@@ -59,8 +59,8 @@ def test_long_lists_of_referrers_are_kept_too(index: Index) -> None:
     assert index.referrers(X, D) == ReferrersEntry([], 2.0)
 
 
-def test_repositories_are_listed_in_order(index: Index) -> None:
-    """By prefix, after a name, up to a limit; each once."""
+def test_index_lists_repositories_in_order(index: Index) -> None:
+    """The list goes by prefix, after a name, up to a limit; each repository once."""
     for path in ("c", "a", "b", "a"):
         index.add_links(Repository("docker.io", path), {D: Link()})
     index.add_links(Y, {D: Link()})
@@ -73,8 +73,8 @@ def test_repositories_are_listed_in_order(index: Index) -> None:
 
 
 @pytest.mark.parametrize("value", ["not json", "[]", '{"unknown":1}', '{"media_type":1}x'])
-def test_an_entry_that_cannot_be_read_is_no_entry(index: Index, tmp_path: Path, value: str) -> None:
-    """Asked of the upstream again, never trusted and never an error."""
+def test_index_ignores_unreadable_entries(index: Index, tmp_path: Path, value: str) -> None:
+    """The upstream is asked again; the entry is never trusted and never an error."""
     index.add_links(X, {D: Link()})
     with sqlite3.connect(tmp_path / "cache.db") as database:
         database.execute("UPDATE Cache SET value = ? WHERE key LIKE 'link:%'", (value,))
@@ -82,8 +82,8 @@ def test_an_entry_that_cannot_be_read_is_no_entry(index: Index, tmp_path: Path, 
     assert index.link(X, D) is None
 
 
-def test_links_are_listed_and_dropped(index: Index) -> None:
-    """With what refers to them; the repository goes with its last link and tag."""
+def test_index_lists_and_drops_links(index: Index) -> None:
+    """Referrers lists go with their links; the repository goes with its last link and tag."""
     other = Digest.of(b"other")
     index.add_links(X, {D: Link("type", 5), other: Link()})
     index.put_tag(X, Tag("t"), TagEntry(str(D), "type", 5, 1.0))
@@ -98,8 +98,8 @@ def test_links_are_listed_and_dropped(index: Index) -> None:
     assert index.repositories("", "", 10) == []
 
 
-def test_names_may_begin_like_others(index: Index) -> None:
-    """A prefix finds the name itself, and those that go on."""
+def test_index_prefix_finds_the_name_itself(index: Index) -> None:
+    """A prefix finds the name itself, and longer names."""
     for name in ("1", "1.1", "2"):
         index.put_tag(X, Tag(name), TagEntry(str(D), "type", 5, 1.0))
     assert index.tags(X, "", 10, "1") == ["1", "1.1"]

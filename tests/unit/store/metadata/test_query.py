@@ -1,4 +1,4 @@
-"""What the books have of the images of a pattern."""
+"""Queries for the images of a pattern."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ NAMES = ("library/alpine", "library/alpine-slim", "library/busybox", "org/alpine
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """Read two rows at a time."""
+    """Open an index that is read two rows at a time."""
     monkeypatch.setattr(books, "ROWS", 2)
     monkeypatch.setattr("mirror.store.metadata.query.ROWS", 2)
     opened = Index(tmp_path)
@@ -43,8 +43,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
         ("*", NAMES),
     ],
 )
-def test_repositories(index: Index, pattern: str, found: tuple[str, ...]) -> None:
-    """The one that is named, and all that match; in order."""
+def test_query_repositories(index: Index, pattern: str, found: tuple[str, ...]) -> None:
+    """The repository of a literal name, or all that match; in order."""
     assert [each.path for each in repositories(index, ImagePattern.parse(pattern))] == list(found)
 
 
@@ -59,8 +59,8 @@ def test_repositories(index: Index, pattern: str, found: tuple[str, ...]) -> Non
         (f"alpine@{D}", []),
     ],
 )
-def test_tags(index: Index, pattern: str, found: list[str]) -> None:
-    """With what they point to."""
+def test_query_tags(index: Index, pattern: str, found: list[str]) -> None:
+    """The matching tags, with their entries."""
     repository = Repository("docker.io", "library/alpine")
     listed = list(tags(index, repository, ImagePattern.parse(pattern)))
     assert [name for name, _ in listed] == found

@@ -1,4 +1,4 @@
-"""Who else has a blob."""
+"""Reference counts of blobs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +23,8 @@ def index(tmp_path: Path) -> Iterator[Index]:
     opened.close()
 
 
-def test_links_are_counted_by_digest(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In each upstream, with the first repository there; however many are asked for at a time."""
+def test_refcount_counts_links_by_digest(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts come by upstream, with the first repository there, whatever the batch size."""
     monkeypatch.setattr("mirror.store.metadata.refcount.ROWS", 1)
     index.add_links(SECOND, {A: Link(), B: Link()})
     index.add_links(FIRST, {A: Link()})
@@ -39,21 +39,21 @@ def test_links_are_counted_by_digest(index: Index, monkeypatch: pytest.MonkeyPat
     assert usage.links([str(A), str(B), str(C)]) == {str(A): 3, str(B): 1}
 
 
-def test_counted_anew(index: Index) -> None:
-    """Each time as things stand."""
+def test_refcount_follows_the_index(index: Index) -> None:
+    """Each count is of the present state."""
     assert ReferenceCounts(index).links([str(A)]) == {}
     index.add_links(FIRST, {A: Link()})
     assert ReferenceCounts(index).links([str(A)]) == {str(A): 1}
 
 
-def test_found_without_reading_all_links(index: Index) -> None:
-    """By an index of ours: with a million links it takes no longer."""
+def test_refcount_uses_an_index(index: Index) -> None:
+    """An SQL index of ours finds the links: with a million links it takes no longer."""
     plan = index.query(f"EXPLAIN QUERY PLAN {COUNT % '?'}", [str(A)])
     assert plan[0][-1] == "SEARCH Cache USING INDEX Cache_linked (<expr>=?)"
 
 
-def test_base_images_are_counted_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By who says that nothing changes; others see what has."""
+def test_refcount_memoises_base_images(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that changes nothing memoises; other counts see changes."""
     monkeypatch.setattr("mirror.store.metadata.refcount.MEMOISED_ABOVE", 1)
     for repository in (FIRST, SECOND):
         index.add_links(repository, {A: Link()})

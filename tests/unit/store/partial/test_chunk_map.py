@@ -1,4 +1,4 @@
-"""The chunk map: what is here, what is missing, and nothing promised that is not so."""
+"""The chunk map: what is here, what is missing, and no byte promised that is not here."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
     os.close(number)
 
 
-def test_a_new_map_misses_everything(descriptor: int) -> None:
+def test_chunk_map_is_empty_at_first(descriptor: int) -> None:
     """One gap, nothing contiguous; a blob of no bytes is complete at once."""
     chunks = ChunkMap.create(descriptor, 25, 10)
     assert (len(chunks), chunks.contiguous(), chunks.missing()) == (3, 0, [Span(0, 25)])
@@ -28,14 +28,14 @@ def test_a_new_map_misses_everything(descriptor: int) -> None:
     empty.close()
 
 
-def test_a_map_has_its_blocks(descriptor: int) -> None:
+def test_chunk_map_is_allocated(descriptor: int) -> None:
     """A sparse map on a full disk would kill the process at the first count that is written."""
     with closing(ChunkMap.create(descriptor, 1024**3, 64 * 1024)):
         status = os.fstat(descriptor)
         assert status.st_blocks * 512 >= status.st_size > 64 * 1024
 
 
-def test_bytes_across_chunks_are_counted_in_each(descriptor: int) -> None:
+def test_chunk_map_counts_bytes_across_chunks(descriptor: int) -> None:
     """A long write fills whole chunks and the start of the next one."""
     chunks = ChunkMap.create(descriptor, 25, 10)
     chunks.record(0, 13)
@@ -48,8 +48,8 @@ def test_bytes_across_chunks_are_counted_in_each(descriptor: int) -> None:
     chunks.close()
 
 
-def test_gaps_that_touch_are_one(descriptor: int) -> None:
-    """So that one request can fill them."""
+def test_chunk_map_merges_adjacent_gaps(descriptor: int) -> None:
+    """One request can fill a merged gap."""
     chunks = ChunkMap.create(descriptor, 40, 10)
     chunks.record(10, 4)
     chunks.record(30, 10)
@@ -57,8 +57,8 @@ def test_gaps_that_touch_are_one(descriptor: int) -> None:
     chunks.close()
 
 
-def test_bytes_that_came_before_are_not_uncounted(descriptor: int) -> None:
-    """A source that sends something again makes nothing smaller."""
+def test_chunk_map_counts_never_shrink(descriptor: int) -> None:
+    """A source that sends bytes again makes nothing smaller."""
     chunks = ChunkMap.create(descriptor, 10, 10)
     chunks.record(0, 8)
     chunks.record(0, 3)
@@ -66,16 +66,16 @@ def test_bytes_that_came_before_are_not_uncounted(descriptor: int) -> None:
     chunks.close()
 
 
-def test_a_hole_in_a_chunk_is_refused(descriptor: int) -> None:
-    """Chunks fill from their start; anything else would be promised and not be there."""
+def test_chunk_map_refuses_a_hole_in_a_chunk(descriptor: int) -> None:
+    """Chunks fill from their start; a count over a hole would promise bytes that are not here."""
     chunks = ChunkMap.create(descriptor, 10, 10)
     with pytest.raises(ValueError, match="hole in chunk 0"):
         chunks.record(5, 2)
     chunks.close()
 
 
-def test_a_map_is_found_again(descriptor: int) -> None:
-    """What another process left is read as it was written."""
+def test_chunk_map_is_found_again(descriptor: int) -> None:
+    """The map of another process is read as it was written."""
     first = ChunkMap.create(descriptor, 25, 10)
     first.record(0, 13)
     first.close()
@@ -99,7 +99,7 @@ def test_a_map_is_found_again(descriptor: int) -> None:
     ],
     ids=["empty", "short", "magic", "chunk size", "too short", "too long", "huge", "count"],
 )
-def test_a_map_that_makes_no_sense_is_none(descriptor: int, content: bytes) -> None:
-    """Whatever a crash or a person left there: begin anew."""
+def test_chunk_map_that_is_inconsistent_is_none(descriptor: int, content: bytes) -> None:
+    """The fill starts from nothing, whatever a crash or a person left there."""
     os.write(descriptor, content)
     assert ChunkMap.load(descriptor) is None

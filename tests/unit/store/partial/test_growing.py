@@ -1,4 +1,4 @@
-"""The growing file: how far readers may go, and when."""
+"""The growing file: how far readers may read, and when."""
 
 import asyncio
 import os
@@ -20,8 +20,8 @@ Grow = Callable[[bytes], Awaitable[tuple[GrowingFile, Partial]]]
 
 
 @pytest.fixture
-async def grow(tmp_path: Path) -> AsyncIterator[Grow]:
-    """Makes growing files of a content that is still to be written."""
+async def open_growing(tmp_path: Path) -> AsyncIterator[Grow]:
+    """Return a function that makes growing files of content that is still to be written."""
     executor = DiskExecutor(2)
     partials: list[Partial] = []
 
@@ -54,17 +54,17 @@ async def write(growing: GrowingFile, content: bytes, start: int, stop: int) -> 
         (HOLDBACK_BYTES + 2 * CHUNK, HOLDBACK_BYTES + CHUNK + 5, HOLDBACK_BYTES + CHUNK),
     ],
 )
-async def test_the_holdback(grow: Grow, size: int, written: int, readable: int) -> None:
-    """Nothing of up to 4 MiB, else all but the last chunk, until the whole is verified (invariant 4)."""
+async def test_growing_holdback(open_growing: Grow, size: int, written: int, readable: int) -> None:
+    """No byte of up to 4 MiB, else all but the last chunk, until the whole blob is verified (invariant 4)."""
     content = os.urandom(size)
-    growing, _ = await grow(content)
+    growing, _ = await open_growing(content)
     await write(growing, content, 0, written)
     assert growing.readable() == readable
 
 
-async def test_verified_content_is_released(grow: Grow) -> None:
-    """Hashed as it comes, and then readable to its end."""
-    growing, partial = await grow(LARGE)
+async def test_growing_releases_verified_content(open_growing: Grow) -> None:
+    """Content is hashed as it comes, and then readable to its end."""
+    growing, partial = await open_growing(LARGE)
     verifying = asyncio.ensure_future(growing.hash_contiguous())
     await write(growing, LARGE, 0, len(LARGE))
     await verifying
@@ -78,9 +78,9 @@ async def test_verified_content_is_released(grow: Grow) -> None:
         assert os.pread(reader.fileno(), len(LARGE), 0) == LARGE
 
 
-async def test_wrong_content_is_never_released(grow: Grow) -> None:
-    """One byte is enough; and what is not whole is not verified either."""
-    growing, _ = await grow(LARGE)
+async def test_growing_never_releases_wrong_content(open_growing: Grow) -> None:
+    """One wrong byte is enough; an incomplete blob is not verified either."""
+    growing, _ = await open_growing(LARGE)
     assert growing.complete() is None
     verifying = asyncio.ensure_future(growing.hash_contiguous())
     await write(growing, LARGE[:-1] + bytes([LARGE[-1] ^ 1]), 0, len(LARGE))
@@ -89,9 +89,9 @@ async def test_wrong_content_is_never_released(grow: Grow) -> None:
     assert growing.readable() < len(LARGE)
 
 
-async def test_readers_wait_and_wake(grow: Grow) -> None:
-    """As soon as their byte is there; or with the error, when it will not come."""
-    growing, _ = await grow(LARGE)
+async def test_growing_wakes_readers(open_growing: Grow) -> None:
+    """Readers wake once their byte is here, or with the error if it will not come."""
+    growing, _ = await open_growing(LARGE)
     waiting = asyncio.ensure_future(growing.wait_readable(10))
     late = asyncio.ensure_future(growing.wait_readable(len(LARGE) - 1))
     await write(growing, LARGE, 0, 100)
@@ -100,14 +100,14 @@ async def test_readers_wait_and_wake(grow: Grow) -> None:
     growing.fail(StoreError("the disk is gone"))
     with pytest.raises(StoreError, match="the disk is gone"):
         await late
-    assert await growing.wait_readable(10) == 100  # what is here may still be read
+    assert await growing.wait_readable(10) == 100  # present bytes may still be read
 
 
-async def test_readers_are_not_woken_for_every_bit(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the first byte at once; then for as much as is worth it, or after a moment for less."""
+async def test_growing_wakes_readers_in_batches(open_growing: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers wake for the first byte at once; then for WAKE_BYTES, or after a moment for fewer."""
     monkeypatch.setattr("mirror.store.partial.growing.WAKE_BYTES", 100)
     monkeypatch.setattr("mirror.store.partial.growing.WAKE_DELAY", 3600.0)
-    growing, _ = await grow(LARGE)
+    growing, _ = await open_growing(LARGE)
     waiting = asyncio.ensure_future(growing.wait_readable(0))
     await write(growing, LARGE, 0, 10)
     assert await waiting == 10
@@ -123,11 +123,13 @@ async def test_readers_are_not_woken_for_every_bit(grow: Grow, monkeypatch: pyte
     assert await waiting == 111
 
 
-async def test_readers_do_not_wait_where_no_more_comes(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to the holdback, that is: the rest is sent when all is verified."""
+async def test_growing_readers_do_not_wait_at_the_holdback(
+    open_growing: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes up to the holdback come at once, and the rest once all is verified."""
     monkeypatch.setattr("mirror.store.partial.growing.WAKE_BYTES", 2 * len(LARGE))
     monkeypatch.setattr("mirror.store.partial.growing.WAKE_DELAY", 3600.0)
-    growing, _ = await grow(LARGE)
+    growing, _ = await open_growing(LARGE)
     await write(growing, LARGE, 0, 10)
     assert await growing.wait_readable(0) == 10
     waiting = asyncio.ensure_future(growing.wait_readable(10))
@@ -135,21 +137,21 @@ async def test_readers_do_not_wait_where_no_more_comes(grow: Grow, monkeypatch: 
     assert await waiting == growing.readable()
 
 
-async def test_out_of_order_writes_are_readable_in_order(grow: Grow) -> None:
+async def test_growing_out_of_order_writes_are_readable_in_order(open_growing: Grow) -> None:
     """A later chunk alone is not readable; with the one before, both are."""
-    growing, _ = await grow(LARGE)
+    growing, _ = await open_growing(LARGE)
     await write(growing, LARGE, CHUNK, 2 * CHUNK)
     assert growing.readable() == 0
-    assert growing.readable(CHUNK + 5) == 2 * CHUNK  # for who asked for that range
+    assert growing.readable(CHUNK + 5) == 2 * CHUNK  # for a reader of that range
     await write(growing, LARGE, 0, CHUNK)
     assert growing.readable() == 2 * CHUNK
     assert growing.received() == 2 * CHUNK
 
 
-async def test_a_restart_forgets_everything(grow: Grow) -> None:
-    """Wrong bytes that nobody had are replaced by right ones, for the same readers."""
+async def test_growing_restart_discards_wrong_bytes(open_growing: Grow) -> None:
+    """Wrong bytes that no reader had are replaced by right ones, for the same readers."""
     content = b"x" * 100
-    growing, _ = await grow(content)
+    growing, _ = await open_growing(content)
     waiting = asyncio.ensure_future(growing.wait_readable(0))
     for data in (b"y" * 100, content):
         verifying = asyncio.ensure_future(growing.hash_contiguous())
@@ -160,9 +162,9 @@ async def test_a_restart_forgets_everything(grow: Grow) -> None:
     assert await waiting == 100
 
 
-async def test_who_comes_during_a_restart_gets_nothing_of_what_is_thrown_away(grow: Grow) -> None:
-    """The disk takes its time; meanwhile nothing may be sent, and then what is new."""
-    growing, _ = await grow(LARGE)
+async def test_growing_restart_holds_back_discarded_bytes(open_growing: Grow) -> None:
+    """A reader that comes while the disk is busy gets no discarded byte, and then the new ones."""
+    growing, _ = await open_growing(LARGE)
     await write(growing, bytes(len(LARGE)), 0, len(LARGE))
     await growing.hash_contiguous()
     assert growing.complete() is None
@@ -175,9 +177,9 @@ async def test_who_comes_during_a_restart_gets_nothing_of_what_is_thrown_away(gr
     assert await growing.wait_readable(0) == CHUNK
 
 
-async def test_after_the_fill_there_are_no_new_readers(grow: Grow) -> None:
-    """The blob is in the store by then; those that are reading go on, adopted or not."""
-    growing, partial = await grow(b"x" * 100)
+async def test_growing_closed_has_no_new_readers(open_growing: Grow) -> None:
+    """The blob is in the store by then; present readers go on, whether it was adopted or not."""
+    growing, partial = await open_growing(b"x" * 100)
     await write(growing, b"x" * 100, 0, 100)
     reader = growing.open_reader()
     growing.close()
@@ -188,9 +190,9 @@ async def test_after_the_fill_there_are_no_new_readers(grow: Grow) -> None:
         assert os.pread(reader.fileno(), 100, 0) == b"x" * 100
 
 
-async def test_a_reader_outlives_the_chunk_map(grow: Grow) -> None:
-    """A fill that failed gives its files back while readers still send what they were allowed to."""
-    growing, partial = await grow(LARGE)
+async def test_growing_reader_outlives_the_chunk_map(open_growing: Grow) -> None:
+    """A failed fill closes its files while readers still send the bytes they may."""
+    growing, partial = await open_growing(LARGE)
     await write(growing, LARGE, 0, 1000)
     growing.close()
     assert partial.chunks is not None
@@ -201,8 +203,8 @@ async def test_a_reader_outlives_the_chunk_map(grow: Grow) -> None:
         await growing.wait_readable(1000)
 
 
-async def test_what_an_earlier_process_left_is_there(tmp_path: Path) -> None:
-    """Released and locked again: the same bytes, the same map."""
+async def test_growing_resumes_an_earlier_partial(tmp_path: Path) -> None:
+    """A partial that was released and locked again has the same bytes and the same map."""
     executor = DiskExecutor(1)
     digest = Digest.of(LARGE)
     for expected in (0, CHUNK + 7):
@@ -219,9 +221,11 @@ async def test_what_an_earlier_process_left_is_there(tmp_path: Path) -> None:
     await executor.close(lambda: None)
 
 
-async def test_a_full_disk_is_a_store_error(grow: Grow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_growing_write_on_a_full_disk_is_a_store_error(
+    open_growing: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """/dev/full stands for the disk."""
-    growing, partial = await grow(b"x" * 100)
+    growing, partial = await open_growing(b"x" * 100)
     full = os.open("/dev/full", os.O_RDWR)
     monkeypatch.setattr(partial, "descriptor", os.dup2(full, os.dup(partial.descriptor)))
     os.close(full)

@@ -12,8 +12,8 @@ from mirror.store.partial.partial import Hasher, Partial
 CHUNK = 64 * 1024
 
 
-def test_a_map_without_its_data_is_not_believed(tmp_path: Path) -> None:
-    """The data file was taken away, by a crash between adoption and the end: begin anew."""
+def test_partial_map_without_data_is_discarded(tmp_path: Path) -> None:
+    """A crash between adoption and the end took the data file: the fill starts from nothing."""
     partial = Partial.lock(Digest.of(b"x"), tmp_path)
     assert partial is not None
     partial.allocate(10, CHUNK).record(0, 10)
@@ -25,8 +25,8 @@ def test_a_map_without_its_data_is_not_believed(tmp_path: Path) -> None:
     again.release()
 
 
-def test_a_file_that_lost_its_end_is_noticed(tmp_path: Path) -> None:
-    """Hashing does not go round for ever on a file that somebody truncated."""
+def test_partial_that_was_truncated_is_an_error(tmp_path: Path) -> None:
+    """Hashing does not loop forever on a file that was truncated."""
     partial = Partial.lock(Digest.of(b"x"), tmp_path)
     assert partial is not None
     partial.allocate(10, CHUNK)
@@ -36,15 +36,17 @@ def test_a_file_that_lost_its_end_is_noticed(tmp_path: Path) -> None:
     partial.release()
 
 
-def test_a_disk_that_does_not_let_go_of_names(tmp_path: Path) -> None:
-    """The lock is given up all the same, or nobody could ever fill it again."""
+def test_partial_is_unlocked_on_a_disk_that_refuses_to_unlink(tmp_path: Path) -> None:
+    """The lock is freed nevertheless, or no process could ever fill the blob again."""
     digest = Digest.of(b"never")
     partial = Partial.lock(digest, tmp_path)
     assert partial is not None
     partial.data_path.unlink()
     partial.data_path.mkdir()  # which no unlink removes
     partial.release()
-    with pytest.raises(OSError, match="Is a directory"):  # nor is it kept by who cannot open the file
+    with pytest.raises(
+        OSError, match="Is a directory"
+    ):  # and a process that cannot open the file keeps no lock
         Partial.lock(digest, tmp_path)
     partial.data_path.rmdir()
     again = Partial.lock(digest, tmp_path)

@@ -1,4 +1,4 @@
-"""A partial that another process fills: looked at without its lock, and never with a wrong look."""
+"""A partial that another process fills: read without its lock, and never misread."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ SIZE, CHUNK = 100, 10
 
 @pytest.fixture
 def partial(tmp_path: Path) -> Partial:
-    """As it is while a fill writes it."""
+    """Return a partial as a fill writes it."""
     locked = Partial.lock(DIGEST, tmp_path)
     assert locked is not None
     locked.allocate(SIZE, CHUNK)
@@ -37,8 +37,8 @@ def record(partial: Partial, offset: int, length: int) -> None:
     partial.chunks.record(offset, length)
 
 
-def test_a_look_shows_what_has_come(partial: Partial, followed: RemotePartial) -> None:
-    """Counts as they are now; the same object while nothing has changed."""
+def test_remote_partial_shows_new_bytes(partial: Partial, followed: RemotePartial) -> None:
+    """Counts are those of now; the map is the same object while nothing has changed."""
     record(partial, 0, 15)
     seen = followed.refresh()
     assert (seen.contiguous(), seen.received(), seen.verified) == (15, 15, False)
@@ -48,8 +48,8 @@ def test_a_look_shows_what_has_come(partial: Partial, followed: RemotePartial) -
     assert followed.refresh().verified
 
 
-def test_a_blob_that_is_begun_anew_is_another_generation(partial: Partial, followed: RemotePartial) -> None:
-    """And truncating the map under a follower does not kill it."""
+def test_remote_partial_restarted_has_another_epoch(partial: Partial, followed: RemotePartial) -> None:
+    """Truncating the map under a follower does not kill it."""
     record(partial, 0, 15)
     before = followed.refresh()
     os.ftruncate(followed.map, 0)
@@ -58,15 +58,15 @@ def test_a_blob_that_is_begun_anew_is_another_generation(partial: Partial, follo
     assert followed.refresh().contiguous() == 0
 
 
-def test_generations_differ(partial: Partial, followed: RemotePartial) -> None:
-    """Each allocation is told from the one before it."""
+def test_remote_partial_epochs_differ(partial: Partial, followed: RemotePartial) -> None:
+    """Each allocation differs from the one before."""
     before = followed.refresh().epoch
     partial.allocate(SIZE, CHUNK)
     assert followed.refresh().epoch == before + 1
 
 
-def test_wishes_are_for_what_is_not_here(partial: Partial, followed: RemotePartial) -> None:
-    """Where the chunk goes on that somebody waits for; nothing when it has come, or nobody waits."""
+def test_remote_partial_requests_missing_bytes(partial: Partial, followed: RemotePartial) -> None:
+    """A request is for the next byte of its chunk, and ends once that is here, or no reader waits."""
     assert partial.chunks is not None
     record(partial, 50, 3)
     followed.request(57)
@@ -79,10 +79,10 @@ def test_wishes_are_for_what_is_not_here(partial: Partial, followed: RemoteParti
     assert partial.chunks.requested_offsets() == []
 
 
-def test_a_wish_that_was_overwritten_is_made_again(
+def test_remote_partial_repeats_an_overwritten_request(
     partial: Partial, followed: RemotePartial, tmp_path: Path
 ) -> None:
-    """More processes than places take turns."""
+    """More processes than slots take turns."""
     other = RemotePartial.open(DIGEST, tmp_path)
     assert other is not None
     assert partial.chunks is not None
@@ -95,8 +95,8 @@ def test_a_wish_that_was_overwritten_is_made_again(
     other.close()
 
 
-def test_nothing_to_follow(partial: Partial, tmp_path: Path) -> None:
-    """No partial, a partial without a size, and one that was verified by somebody who may be dead."""
+def test_remote_partial_is_none_without_a_fill(partial: Partial, tmp_path: Path) -> None:
+    """No partial, a partial without a size, and one that was verified, perhaps by a process that died."""
     assert RemotePartial.open(Digest.of(b"y"), tmp_path) is None
     empty = Partial.lock(Digest.of(b"z"), tmp_path)
     assert empty is not None
@@ -107,16 +107,16 @@ def test_nothing_to_follow(partial: Partial, tmp_path: Path) -> None:
     assert RemotePartial.open(DIGEST, tmp_path) is None
 
 
-def test_data_of_another_size_is_no_pair(partial: Partial, tmp_path: Path) -> None:
+def test_remote_partial_with_data_of_another_size_is_none(partial: Partial, tmp_path: Path) -> None:
     """A map that is older than its data says nothing about it."""
     os.ftruncate(partial.descriptor, SIZE - 1)
     assert RemotePartial.open(DIGEST, tmp_path) is None
 
 
-def test_the_word_of_who_is_dead_is_not_kept(
+def test_remote_partial_verified_mark_is_dropped_when_locked(
     partial: Partial, followed: RemotePartial, tmp_path: Path
 ) -> None:
-    """Whoever takes the lock verifies for himself: a power failure may have taken the bytes."""
+    """A process that takes the lock verifies again: a power failure may have taken the bytes."""
     record(partial, 0, 1)
     assert partial.chunks is not None
     partial.chunks.set_verified()
@@ -128,10 +128,10 @@ def test_the_word_of_who_is_dead_is_not_kept(
     next_one.release()
 
 
-def test_what_was_thrown_away_is_not_continued(
+def test_remote_partial_discarded_is_not_continued(
     partial: Partial, followed: RemotePartial, tmp_path: Path
 ) -> None:
-    """Its names are gone, and the same names are other files."""
+    """The names are gone, and the same names are other files."""
     assert not followed.is_unlinked
     partial.discard()
     assert followed.is_unlinked

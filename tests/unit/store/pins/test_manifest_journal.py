@@ -1,4 +1,4 @@
-"""What manifests name, written down and read again."""
+"""The journal of pinned manifests: written and read again."""
 
 import os
 from pathlib import Path
@@ -18,22 +18,22 @@ NAMED: Children = {
 }
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """And nothing is left beside it."""
+def test_journal_is_read_as_written(tmp_path: Path) -> None:
+    """No other file is left beside it."""
     assert read_journal(tmp_path / "kept") == {}
     write_journal(tmp_path / "kept", NAMED)
     assert read_journal(tmp_path / "kept") == NAMED
     assert os.listdir(tmp_path) == ["kept"]
 
 
-def test_lines_that_cannot_be_read_are_not_known(tmp_path: Path) -> None:
-    """The others are."""
+def test_journal_skips_unreadable_lines(tmp_path: Path) -> None:
+    """The other lines count."""
     write_journal(tmp_path / "kept", NAMED)
     with (tmp_path / "kept").open("a") as file:
         file.write(f'no json\n[]\n["x"]\n["{IMAGE}", 1]\n["{IMAGE}", ["x", 1]]\n{{}}\n')
     assert read_journal(tmp_path / "kept") == NAMED
 
 
-def test_all_of_it_with_its_size(tmp_path: Path) -> None:
-    """As far as somebody tells it."""
+def test_journal_sizes(tmp_path: Path) -> None:
+    """Sizes of all manifests and children, as far as they are known."""
     assert sizes_of(NAMED) == {str(INDEX): 0, str(IMAGE): 5, str(LAYER): 6}

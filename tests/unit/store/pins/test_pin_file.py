@@ -1,4 +1,4 @@
-"""The file of pins: what is written is read, whole or not at all."""
+"""The file of pins: read as written, whole or not at all."""
 
 import json
 import os
@@ -15,8 +15,8 @@ TWO = PinEntry(Pin.parse("a:* linux/amd64 linux/arm64"), 2.5, configured=False)
 OURS = PinEntry(Pin.parse(f"z@sha256:{'0' * 64}"), 3.0, configured=True)
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """In an order of its own; and nothing is left beside it, nor for others to read."""
+def test_pin_file_is_read_as_written(tmp_path: Path) -> None:
+    """The order is the file's own; no other file is left, and no other user can read it."""
     file = PinFile(tmp_path / "pins")
     assert file.read() == []
     file.write([ONE, TWO, OURS])
@@ -36,8 +36,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         "\0\udcff",
     ],
 )
-def test_a_line_that_cannot_be_read(tmp_path: Path, line: str) -> None:
-    """Costs no other, and is told."""
+def test_pin_file_skips_an_unreadable_line(tmp_path: Path, line: str) -> None:
+    """The line costs no other one, and is logged."""
     file = PinFile(tmp_path / "pins")
     file.write([ONE])
     with (tmp_path / "pins").open("ab") as raw:
@@ -49,8 +49,8 @@ def test_a_line_that_cannot_be_read(tmp_path: Path, line: str) -> None:
     assert len(told) == 2
 
 
-def test_one_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
-    """And what was to take its place is gone: on a full disk it would be in the way."""
+def test_pin_file_stays_if_it_cannot_be_replaced(tmp_path: Path) -> None:
+    """The new file is removed: it would take room on a full disk."""
     file = PinFile(tmp_path / "pins")
     (tmp_path / "pins").mkdir()
     with pytest.raises(OSError, match="Is a directory"):

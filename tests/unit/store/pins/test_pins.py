@@ -1,4 +1,4 @@
-"""Pins: what they keep, and for how long that is remembered."""
+"""Pins: what they keep, and how long that is cached."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +34,8 @@ def kept(folder: CacheDirectory) -> set[Digest]:
     return {Digest.parse(each) for each in folder.pins.pinned_sizes()}
 
 
-def test_a_pin_keeps_all_of_an_image(folder: CacheDirectory) -> None:
-    """With what signs it; not its neighbours; and nothing once it is gone."""
+def test_pin_keeps_a_whole_image(folder: CacheDirectory) -> None:
+    """Signatures stay too, neighbours do not; and nothing once the pin is gone."""
     image = put_image(folder, X, "1", [b"a"])
     put_image(folder, X, "2", [b"b"])
     signature = put_signature(folder, X, image[0])
@@ -46,8 +46,8 @@ def test_a_pin_keeps_all_of_an_image(folder: CacheDirectory) -> None:
     assert kept(folder) == set()
 
 
-def test_what_comes_later_is_pinned_too(folder: CacheDirectory) -> None:
-    """A new tag, a tag that moves, a platform, a signature: each is kept when it is here."""
+def test_pin_keeps_later_content(folder: CacheDirectory) -> None:
+    """A new tag, a tag that moves, a platform, a signature: each is kept once it is here."""
     folder.pin(Pin.parse("quay.io/org/*:v*"))
     first = put_image(folder, Y, "v1", [b"1"])
     assert kept(folder) == set(first)
@@ -62,15 +62,15 @@ def test_what_comes_later_is_pinned_too(folder: CacheDirectory) -> None:
     assert not set(second[:1]) & kept(folder)
 
 
-def test_what_is_pinned_ends_the_copies_in_memory(folder: CacheDirectory) -> None:
-    """They may be of what was evicted; a pull that is served from them would leave nothing to keep."""
+def test_pin_drops_copies_in_memory(folder: CacheDirectory) -> None:
+    """Copies may be of evicted content; a pull served from them would leave nothing to keep."""
     before = folder.epoch.removals()
     folder.pin(Pin.parse("x:1"))
     assert folder.epoch.removals() != before
 
 
-def test_only_some_platforms(folder: CacheDirectory) -> None:
-    """Of an index; the others may go."""
+def test_pin_of_some_platforms(folder: CacheDirectory) -> None:
+    """The other platforms of an index may go."""
     put_index(folder, X, "t", [[b"0"], [b"1"]])
     for number in (0, 1):
         put_manifest(folder, X, image_manifest(f"config{number}".encode(), [str(number).encode()]))
@@ -79,8 +79,8 @@ def test_only_some_platforms(folder: CacheDirectory) -> None:
     assert Digest.of(b"0") not in kept(folder)
 
 
-def test_a_pin_by_digest(folder: CacheDirectory) -> None:
-    """Whatever tag there is; in every repository that has it, if none is named."""
+def test_pin_by_digest(folder: CacheDirectory) -> None:
+    """Tags do not matter; without a repository, every one that has the digest counts."""
     image = put_image(folder, X, None, [b"a"])
     folder.pin(Pin.parse(f"x@{image[0]}"))
     assert kept(folder) == set(image)
@@ -89,13 +89,13 @@ def test_a_pin_by_digest(folder: CacheDirectory) -> None:
     assert kept(folder) == set(image)
 
 
-def test_it_is_worked_out_again_only_when_it_has_changed(folder: CacheDirectory, tmp_path: Path) -> None:
-    """By whatever process; what is pulled elsewhere does not matter."""
+def test_pinned_sizes_are_cached_until_a_change(folder: CacheDirectory, tmp_path: Path) -> None:
+    """A change by any process counts; pulls of other images do not."""
     put_image(folder, X, "1", [b"a"])
     folder.pin(Pin.parse("x:*"))
     known = folder.pins.pinned_sizes()
     put_image(folder, Y, "1", [b"b"])
-    put_image(folder, X, "1", [b"a"])  # confirmed, as it was
+    put_image(folder, X, "1", [b"a"])  # confirmed, unchanged
     folder.pins.pinned_sizes()
     other = open_folder(tmp_path / "cache")
     folder.pins.pinned_sizes()
@@ -107,8 +107,8 @@ def test_it_is_worked_out_again_only_when_it_has_changed(folder: CacheDirectory,
     other.close()
 
 
-def test_pins_of_the_configuration(folder: CacheDirectory) -> None:
-    """Are what it says, whatever it said before; those that were asked for stay."""
+def test_pins_of_the_configuration_are_replaced(folder: CacheDirectory) -> None:
+    """The present configuration counts, and no earlier one; pins by command stay."""
     folder.pin(Pin.parse("x:1"))
     folder.configure_pins([Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")])
     folder.configure_pins([Pin.parse("x:3 linux/arm64")])
@@ -116,8 +116,8 @@ def test_pins_of_the_configuration(folder: CacheDirectory) -> None:
     assert pins == [("docker.io/library/x:3 linux/arm64", True), ("docker.io/library/x:1", False)]
 
 
-def test_pins_that_are_those_of_the_configuration_are_not_written_again(folder: CacheDirectory) -> None:
-    """So that a mirror starts on a disk that is read-only as it does on another."""
+def test_pins_of_the_configuration_are_written_on_change_only(folder: CacheDirectory) -> None:
+    """A mirror with unchanged pins starts on a read-only disk."""
     pins = [Pin.parse("x:2"), Pin.parse("x:3 linux/amd64")]
     folder.configure_pins(pins)
     written = (folder.path / "pins").stat().st_ino
@@ -127,15 +127,15 @@ def test_pins_that_are_those_of_the_configuration_are_not_written_again(folder: 
     assert [each.pin for each in folder.pins.all()] == pins[:1]
 
 
-def test_who_pins_an_image(folder: CacheDirectory) -> None:
-    """By tag or digest."""
+def test_pins_matching_an_image(folder: CacheDirectory) -> None:
+    """An image is found by tag or digest."""
     folder.pin(Pin.parse("x:1"))
     assert [str(each.pin) for each in folder.pins.matching(X, "1", "d")] == ["docker.io/library/x:1"]
     assert folder.pins.matching(X, "2", "d") == []
 
 
-def test_a_manifest_that_is_lost_does_not_unpin_what_it_named(folder: CacheDirectory, tmp_path: Path) -> None:
-    """It was corrupt, say, and set aside: until it is fetched anew its layers stay, whoever evicts."""
+def test_pin_keeps_children_of_a_lost_manifest(folder: CacheDirectory, tmp_path: Path) -> None:
+    """The manifest was quarantined, say: its layers survive evictions until it is fetched again."""
     image = put_image(folder, X, "1", [b"a"])
     folder.pin(Pin.parse("x:1"))
     folder.evict()
@@ -147,8 +147,8 @@ def test_a_manifest_that_is_lost_does_not_unpin_what_it_named(folder: CacheDirec
     other.close()
 
 
-def test_what_was_pinned_stays_when_the_books_are_lost(folder: CacheDirectory, tmp_path: Path) -> None:
-    """Though nobody knows what tags pointed to; until it is known again, or the pin goes."""
+def test_pin_keeps_content_when_the_index_is_lost(folder: CacheDirectory, tmp_path: Path) -> None:
+    """Tags are unknown then; the content stays until they are known again, or the pin goes."""
     image, other = put_image(folder, X, "1", [b"a"]), put_image(folder, Y, "v1", [b"b"])
     for each in ("x:1", "quay.io/org/y:v1"):
         folder.pin(Pin.parse(each))
@@ -156,26 +156,26 @@ def test_what_was_pinned_stays_when_the_books_are_lost(folder: CacheDirectory, t
     (tmp_path / "cache" / "books" / "cache.db").write_bytes(b"no database" * 1000)
     for name in ("cache.db-wal", "cache.db-shm"):
         (tmp_path / "cache" / "books" / name).unlink(missing_ok=True)
-    reopen_elsewhere = open_folder(tmp_path / "cache", max_size=1)
-    assert [str(each.pin) for each in reopen_elsewhere.pins.all()] == [
+    reopened = open_folder(tmp_path / "cache", max_size=1)
+    assert [str(each.pin) for each in reopened.pins.all()] == [
         "docker.io/library/x:1",
         "quay.io/org/y:v1",
     ]
-    age(reopen_elsewhere, *image, *other)
+    age(reopened, *image, *other)
     for _ in range(2):
-        assert reopen_elsewhere.evict() == []
-        put_image(reopen_elsewhere, X, "1", [b"a"])
-    assert kept(reopen_elsewhere) == {*image, *other}
-    put_image(reopen_elsewhere, Y, "v1", [b"b"])
-    reopen_elsewhere.evict()
+        assert reopened.evict() == []
+        put_image(reopened, X, "1", [b"a"])
+    assert kept(reopened) == {*image, *other}
+    put_image(reopened, Y, "v1", [b"b"])
+    reopened.evict()
     assert not (tmp_path / "cache" / BOOKS_LOST).exists()
-    reopen_elsewhere.drop_tag(X, Tag("1"))
-    assert kept(reopen_elsewhere) == set(other)
-    reopen_elsewhere.close()
+    reopened.drop_tag(X, Tag("1"))
+    assert kept(reopened) == set(other)
+    reopened.close()
 
 
-def test_a_pin_that_goes_after_the_books_were_lost(folder: CacheDirectory) -> None:
-    """Nothing is kept for it any more."""
+def test_pin_removed_after_the_index_was_lost(folder: CacheDirectory) -> None:
+    """Nothing is kept for the pin any more."""
     put_image(folder, X, "1", [b"a"])
     folder.pin(Pin.parse("x:1"))
     folder.evict()
