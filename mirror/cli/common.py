@@ -89,7 +89,7 @@ def require_cache(path: Path) -> None:
 
 def require_access(path: Path, code: int) -> None:
     """End the command with `code` if this user may not read and change the folder `path`."""
-    if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+    if path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         fail(f"{path} belongs to {_owner(path)}: run this with sudo, or as that user", code)
 
 

@@ -1,12 +1,18 @@
 """Imports of commands, which are most of their start-up time."""
 
+import contextlib
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from mirror.cli.common import require_access
 from tests.fakes.cached import X, open_folder, put_image
+from tests.unit.cli.test_app import run
 
 # Packages that none of the commands below needs, and what each one costs in milliseconds.
 SERVER_ONLY = {
@@ -51,3 +57,23 @@ def test_startup_of_commands_imports_no_server(command: list[str], tmp_path: Pat
     put_image(folder, X, "1", [b"a"])
     folder.close()
     assert not imported(*command, "--cache-dir", str(tmp_path / "cache")) & SERVER_ONLY
+
+
+@pytest.mark.parametrize(("command", "status"), [("ls", 1), ("verify", 2), ("gc", 1)])
+def test_cache_folder_that_is_a_file(command: str, status: int, tmp_path: Path) -> None:
+    """The message names the path, without a traceback and without a number of an error."""
+    (tmp_path / "file").touch()
+    done = run(command, "--cache-dir", str(tmp_path / "file"))
+    assert done.returncode == status
+    assert str(tmp_path / "file") in done.stderr
+    assert "no cache" in done.stderr
+    assert "Errno" not in done.stderr
+
+
+def test_cache_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the owner, and sudo."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(typer.Exit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
+        require_access(tmp_path, 2)
+    assert ended.value.exit_code == 2
+    assert f"{tmp_path} belongs to {tmp_path.owner()}: run this with sudo" in said.getvalue()

@@ -99,7 +99,7 @@ def test_verify_goes_on_after_an_interrupt(cache: Path, tmp_path: Path) -> None:
         assert process.wait(30) == 130
         said = process.stderr.read()
         assert re.fullmatch(
-            r"Stopped after [\d.]+ M?iB of 6 MiB\. The next `.+` goes on from there\.\n", said
+            r"Stopped after [\d.]+ [KM]?i?B of 6 MiB\. The next `.+` goes on from there\.\n", said
         )
     cursor = json.loads((cache / "verify.cursor").read_text())
     assert (0 < cursor["checked"] < 8, cursor["wrong"]) == (True, 1), cursor
