@@ -52,24 +52,24 @@ class BlobCache:
         """Return the blob from the disk, or from a fill; None when the disk is of no use."""
         store, outcome = self._context.store, Outcome.HIT
         for _ in range(ROUNDS):
-            held = await store.open_blob(repository, digest)
-            if held.data is not None:
-                return BlobAnswer(SmallBlob(held.data), outcome)
-            if held.blob is not None:
-                fallback = self._fallback(repository, digest, held.blob.size)
+            local = await store.open_blob(repository, digest)
+            if local.data is not None:
+                return BlobAnswer(SmallBlob(local.data), outcome)
+            if local.blob is not None:
+                fallback = self._fallback(repository, digest, local.blob.size)
                 end_reading = store.begin_reading(digest)
-                return BlobAnswer(StoredReader(held.blob, store.readers, fallback, end_reading), outcome)
+                return BlobAnswer(StoredReader(local.blob, store.readers, fallback, end_reading), outcome)
             flight = self._flights.get(digest)
-            if flight is None and held.present:
+            if flight is None and local.present:
                 await self._confirm_link(repository, digest)
                 continue
             if flight is None and not store.is_writable:
                 return None
             if flight is None:
-                flight, joined = self._start(repository, digest, held.link), Outcome.MISS
+                flight, joined = self._start(repository, digest, local.link), Outcome.MISS
             else:
                 joined = Outcome.JOIN
-                if held.link is None and flight.repository != repository:
+                if local.link is None and flight.repository != repository:
                     await self._confirm_link(repository, digest)
             outcome = joined if outcome is Outcome.HIT else outcome
             content = await self._follow(flight, repository)
@@ -111,10 +111,10 @@ class BlobCache:
 
     async def head(self, repository: Repository, digest: Digest) -> BlobInfo:
         """Return the blob's size, without fetching any of its bytes."""
-        held = await self._context.store.look_up(repository, digest)
-        outcome = Outcome.HIT if held.present else Outcome.MISS
-        if held.link is not None and held.link.size is not None:
-            return BlobInfo(held.link.size, outcome)
+        local = await self._context.store.look_up(repository, digest)
+        outcome = Outcome.HIT if local.present else Outcome.MISS
+        if local.link is not None and local.link.size is not None:
+            return BlobInfo(local.link.size, outcome)
         size = await self._confirm_link(repository, digest)
         if size is None:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")

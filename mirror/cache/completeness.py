@@ -57,7 +57,7 @@ class Completeness:
 
     async def _count(self, repository: Repository, digest: Digest) -> int:
         """Return the number of missing blobs; for an index, of its most complete platform."""
-        manifest = _parsed(await self._manifests.held(repository, digest))
+        manifest = _parsed(await self._manifests.stored(repository, digest))
         if manifest is None:
             return 0
         if not manifest.is_index:
@@ -67,9 +67,9 @@ class Completeness:
 
     async def _missing_of_platform(self, repository: Repository, digest: Digest) -> int | None:
         """Return the number of missing blobs of a platform; None when its manifest is missing too."""
-        held = await self._manifests.held(repository, digest)
-        manifest = _parsed(held)
-        if held is None:
+        stored = await self._manifests.stored(repository, digest)
+        manifest = _parsed(stored)
+        if stored is None:
             return None
         return 0 if manifest is None else await self._missing_blobs(manifest)
 

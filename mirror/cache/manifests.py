@@ -49,19 +49,19 @@ class ManifestCache:
 
     async def get(self, repository: Repository, digest: Digest) -> ManifestAnswer:
         """Return the manifest. Raises UpstreamError or StoreError."""
-        held = await self._store.manifest(repository, digest)
-        if held is not None:
-            return manifest_answer(held, Outcome.HIT, FOREVER)
+        stored = await self._store.manifest(repository, digest)
+        if stored is not None:
+            return manifest_answer(stored, Outcome.HIT, FOREVER)
         outcome = Outcome.JOIN if self._fetching.running(digest) else Outcome.MISS
         with self._missing.remembering((repository, digest)):
             return manifest_answer(await self._fetch(repository, digest), outcome)
 
     async def head(self, repository: Repository, digest: Digest) -> ManifestInfo:
         """Return type and size; asks the upstream with a HEAD, or with a GET if the HEAD gives no size."""
-        held = await self._store.look_up(repository, digest)
-        link = held.link
+        local = await self._store.look_up(repository, digest)
+        link = local.link
         if link is not None and link.media_type is not None and link.size is not None:
-            outcome, ttl = (Outcome.HIT, FOREVER) if held.present else (Outcome.MISS, 0.0)
+            outcome, ttl = (Outcome.HIT, FOREVER) if local.present else (Outcome.MISS, 0.0)
             return ManifestInfo(digest, link.media_type, link.size, outcome, ttl)
         with self._missing.remembering((repository, digest)):
             info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
@@ -71,11 +71,11 @@ class ManifestCache:
         await self._store.add_link(repository, digest, Link(info.media_type, info.size))
         return ManifestInfo(digest, info.media_type, info.size, Outcome.MISS)
 
-    async def held(self, repository: Repository, digest: Digest) -> StoredManifest | None:
+    async def stored(self, repository: Repository, digest: Digest) -> StoredManifest | None:
         """Return the manifest if it is in the store; never ask the upstream."""
         return await self._store.manifest(repository, digest)
 
-    async def keep(self, repository: Repository, body: ManifestBody) -> StoredManifest:
+    async def put(self, repository: Repository, body: ManifestBody) -> StoredManifest:
         """Store a manifest that the upstream sent, with links for all digests that it names."""
         manifest = StoredManifest(body.data, body.digest, body.media_type)
         await self._store.put_manifest(repository, manifest, links_of(manifest))
@@ -103,7 +103,7 @@ class ManifestCache:
             data = await self._store.read_blob(digest, MAX_MANIFEST_BYTES)
             if data is None:
                 body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
-                return await self.keep(repository, body)
+                return await self.put(repository, body)
         return await self._confirm(repository, digest, data)
 
     async def _confirm(self, repository: Repository, digest: Digest, data: bytes) -> StoredManifest:
@@ -111,7 +111,7 @@ class ManifestCache:
         info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
         if info.digest not in (None, digest):
             raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {digest}")
-        return await self.keep(repository, ManifestBody(data, info.media_type, digest))
+        return await self.put(repository, ManifestBody(data, info.media_type, digest))
 
 
 def manifest_answer(manifest: StoredManifest, outcome: Outcome, ttl: float = 0.0) -> ManifestAnswer:

@@ -132,16 +132,16 @@ class Prefetch:
     async def _start(self, repository: Repository, digest: Digest) -> Flight | None:
         """Start a fill; None when the blob is here, is being filled, or may not be asked for now."""
         try:
-            held = await self._context.store.look_up(repository, digest)
+            local = await self._context.store.look_up(repository, digest)
         except StoreError as error:
             log.debug("prefetch failed", digest=str(digest), reason=str(error))
             return None
-        if held.present:
+        if local.present:
             return None
         if not self._allowed(repository, time.monotonic()):
             self._count("dropped")
             return None
-        return self._blobs.prefetch(repository, digest, held.link)
+        return self._blobs.prefetch(repository, digest, local.link)
 
     def _next(self) -> Digest | None:
         """Return the first blob in the queue whose upstream has a connection to spare."""

@@ -105,8 +105,8 @@ class TagCache:
             return _info(await self._revalidate(repository, tag), Outcome.HIT)
 
         async def stale(staleness: Staleness) -> ManifestInfo | None:
-            held = await self._store.look_up(repository, Digest.parse(entry.digest))
-            return replace(_info(entry, Outcome.STALE), staleness=staleness) if held.present else None
+            local = await self._store.look_up(repository, Digest.parse(entry.digest))
+            return replace(_info(entry, Outcome.STALE), staleness=staleness) if local.present else None
 
         return await self._answer_expired(repository, tag, entry, _Answers(revalidated, stale))
 
@@ -165,8 +165,10 @@ class TagCache:
     async def _stale_manifest(
         self, repository: Repository, entry: TagEntry, staleness: Staleness
     ) -> ManifestAnswer | None:
-        held = await self._manifests.held(repository, Digest.parse(entry.digest))
-        return None if held is None else replace(manifest_answer(held, Outcome.STALE), staleness=staleness)
+        stored = await self._manifests.stored(repository, Digest.parse(entry.digest))
+        return (
+            None if stored is None else replace(manifest_answer(stored, Outcome.STALE), staleness=staleness)
+        )
 
     def _start_refresh(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Refresh a stale entry in the background for the next request, if no refresh of it is running."""
@@ -248,7 +250,7 @@ class TagCache:
 
     async def _get_upstream(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag)
-        manifest = await self._manifests.keep(repository, body)
+        manifest = await self._manifests.put(repository, body)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
         await self._store.put_tag(repository, tag, entry)
         return manifest_answer(manifest, Outcome.MISS)
@@ -262,7 +264,7 @@ def _reason(upstream: Upstream, *, saves_budget: bool) -> str:
 
 
 def _log_decision(event: str, repository: Repository, tag: Tag, **values: object) -> None:
-    """Log at level debug, which most mirrors do not: names are made only for that."""
+    """Log a decision at level debug; names are formatted only while that level is on."""
     if debug_enabled():
         log.debug(event, repository=str(repository), tag=str(tag), **values)
 

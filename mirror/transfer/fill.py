@@ -72,11 +72,11 @@ class Fill:
             verify_first=settings.verify_first,
         )
         try:
-            partial, held = await follower.lock(publish)
+            partial, local = await follower.lock(publish)
             self._growing = follower.growing
             if partial is not None:
-                self._link = held.link
-                await self._run(partial, publish, present=held.present)
+                self._link = local.link
+                await self._run(partial, publish, present=local.present)
             elif self._growing is None:
                 publish(None)
         except StoreError as error:

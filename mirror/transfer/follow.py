@@ -56,10 +56,10 @@ class FillFollower:
         was thrown away, and StoreError.
         """
         while True:
-            partial, held = await self._store.lock_partial(self._repository, self._digest)
-            if partial is not None or held.present:
-                return await self._finish(partial, held)
-            await self._follow(held.link, publish)
+            partial, local = await self._store.lock_partial(self._repository, self._digest)
+            if partial is not None or local.present:
+                return await self._finish(partial, local)
+            await self._follow(local.link, publish)
 
     def close(self) -> None:
         """Stop following, once no reader can be added; existing readers keep their open files."""
@@ -115,25 +115,25 @@ class FillFollower:
         publish(self.growing)
 
     async def _finish(
-        self, partial: Partial | None, held: LocalContent
+        self, partial: Partial | None, local: LocalContent
     ) -> tuple[Partial | None, LocalContent]:
         """Stop following: the other process is done, has failed, or is dead. Returns as `lock`."""
         growing, remote = self.growing, self._remote
         if growing is None or remote is None:
-            return partial, held
+            return partial, local
         try:
             self._observe()
-            if partial is not None and not held.present and partial.is_continuation_of(remote):
+            if partial is not None and not local.present and partial.is_continuation_of(remote):
                 log.info("continuing another process's fill", digest=str(self._digest))
                 growing.take_over(partial)
-                return partial, held
+                return partial, local
             if not growing.verified:
                 raise PartialLost(f"{self._digest}: another process could not keep it")
         except BaseException:
             await self._release(partial)
             raise
         await self._release(partial)
-        return None, held
+        return None, local
 
     async def _release(self, partial: Partial | None) -> None:
         """Give up a lock that has no use: nothing is left to fill, or not for these readers."""
