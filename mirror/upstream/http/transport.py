@@ -25,6 +25,7 @@ from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
 from mirror.upstream.http.resolver import GuardedResolver
 from mirror.util.log import debug_enabled, get_logger
+from mirror.util.tls import client_context
 
 log = get_logger(__name__)
 
@@ -187,9 +188,9 @@ class Transport:
             self._session = self._new_session(context)
         return self._session
 
-    def _tls(self) -> ssl.SSLContext | bool:
+    def _tls(self) -> ssl.SSLContext:
         if self._settings.ca_file is None:
-            return True
+            return client_context()
         # In addition to the system's certificates: the registry may be private while its CDN is public.
         context = ssl.create_default_context()
         try:
@@ -199,7 +200,7 @@ class Transport:
             raise UpstreamError(Failure.INVALID, message) from None
         return context
 
-    def _new_session(self, context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
+    def _new_session(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
         settings = self._settings
         keep_buffers()
         self._resolver = GuardedResolver(

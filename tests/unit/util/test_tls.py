@@ -1,13 +1,15 @@
 """TLS of the listener: protocol versions, and errors about wrong certificate and key files."""
 
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from mirror.util.tls import renew, server_context
+from mirror.util.tls import client_context, renew, server_context, without_certificates
 from tests.fakes.tls import Authority
 
 
@@ -56,3 +58,30 @@ def test_tls_renew_keeps_the_old_pair_if_the_new_one_is_refused(pair: Path, tmp_
     with pytest.raises(ValueError, match="both as PEM"):
         renew(context, pair, tmp_path / "x")
     renew(context, pair, pair)
+
+
+def test_client_context_trusts_the_system_and_is_made_once() -> None:
+    """Names are checked, certificates are needed, and HTTP/1.1 is all that is offered."""
+    context = client_context()
+    assert context is client_context()
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_contexts_of_an_import_load_no_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only while the import runs; a context that was made meanwhile trusts nobody."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path).ca_file))
+    with without_certificates():
+        assert ssl.create_default_context().cert_store_stats()["x509_ca"] == 0
+    context = ssl.create_default_context()
+    assert context.cert_store_stats()["x509_ca"] >= 1
+    assert "set_default_verify_paths" not in vars(ssl.SSLContext)
+
+
+def test_aiohttp_is_imported_without_certificates() -> None:
+    """Each of its two contexts would cost a server 20 ms of its start."""
+    program = (
+        "import mirror.upstream, aiohttp.connector as c; "
+        "print(c._SSL_CONTEXT_VERIFIED.cert_store_stats(), c._SSL_CONTEXT_VERIFIED.verify_mode)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "{'x509': 0, 'crl': 0, 'x509_ca': 0} 2\n"
