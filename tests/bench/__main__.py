@@ -1,7 +1,7 @@
 """python -m tests.bench: the mirror beside its peers, on this machine, in one run.
 
-Server on one core; origin, CDN and load on another. Contestants take turns within every round. What is
-compared are ratios within a round; the table has medians, with the lowest and the highest round.
+The server runs on one core; origin, CDN and load on another. Contestants take turns within every round. The
+table compares ratios within a round; it has medians, with the lowest and the highest round.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.bench.report import document, markdown
 
 @dataclass(frozen=True)
 class Scenario:
-    """`warm`: it uses the servers that are kept warm for a whole round."""
+    """One scenario. `warm`: it uses the servers that are kept warm for a whole round."""
 
     run: Callable[[Bench], None]
     warm: bool = False
@@ -58,7 +58,7 @@ def main() -> int:
     if packages:
         print(f"The bench needs: sudo apt-get install -y {' '.join(packages)}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started programs, too
     os.sched_setaffinity(0, {LOAD_CORE})
     options = Options(arguments.rounds, arguments.quick, arguments.small, arguments.base)
     others = Others()
@@ -67,11 +67,11 @@ def main() -> int:
         try:
             _rounds(bench, arguments.only or list(SCENARIOS))
         except KeyboardInterrupt:
-            bench.note("the run was ended before its time")
+            bench.note("the run was interrupted")
         finally:
             bench.cool()
             busy = f"{others.share():.0%}"
-    _report(bench, arguments, {"others on this machine took": f"{busy} of its processors"})
+    _report(bench, arguments, {"other programs took": f"{busy} of the processors"})
     return 0
 
 
@@ -79,7 +79,7 @@ def _rounds(bench: Bench, names: list[str]) -> None:
     if len(CORES) < 2:
         bench.note("this machine has one core: server and load share it")
     if bench.options.quick:
-        bench.note("quick: less content and less time than the table says; no figures to quote")
+        bench.note("quick: less content and time than the table says; not to be quoted")
     for number in range(1, bench.options.rounds + 1):
         bench.number = number
         for name in names:
@@ -106,15 +106,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help=f"some of: {', '.join(SCENARIOS)}")
-    add("--rounds", type=int, default=3, help="how often each scenario is run (default 3)")
-    add("--quick", action="store_true", help="short runs and small content: does it work, not how fast")
+    add("--rounds", type=int, default=3, help="runs of each scenario (default 3)")
+    add(
+        "--quick", action="store_true", help="short runs and small content: shows that it works, not how fast"
+    )
     add("--small", type=int, default=10_000, help="blobs of small-fills (default 10,000)")
     add(
         "--base", type=Path, metavar="DIR", help="another checkout with its own .venv, compared with this one"
     )
-    add("--folder", type=Path, help="where caches and content go (default: where temporary files go)")
+    add("--folder", type=Path, help="folder of caches and content (default: that of temporary files)")
     add("--json", type=Path, metavar="FILE", help="write the figures of every round")
-    add("--markdown", type=Path, metavar="FILE", help="write the table, which is printed too")
+    add("--markdown", type=Path, metavar="FILE", help="write the printed table")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What scenarios stand on: content, origins, contestants started cold or kept warm, and where figures go."""
+"""Foundation of the scenarios: content, origins, contestants started cold or kept warm, and results."""
 
 import shutil
 import sys
@@ -18,7 +18,7 @@ from tests.bench.origin import Origin, fast_origin, slow_origin
 from tests.bench.report import Results, shown
 from tests.bench.throttle import Line
 
-# Where the mirror is compared with itself, in another configuration, no other build takes part.
+# The mirror in another configuration. Scenarios that compare with it take no other build.
 VARIANTS = {ALONE, ONE_WORKER, FAST}
 
 
@@ -31,7 +31,7 @@ class Options:
 
     @property
     def seconds(self) -> int:
-        """How long one measurement of a rate takes."""
+        """Duration of one measurement of a rate."""
         return 1 if self.quick else 4
 
 
@@ -53,7 +53,7 @@ class Bench:
         print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        """Something that a reader of the table must know; said once."""
+        """Add a note for readers of the table, once."""
         if text not in self.results.notes:
             self.results.notes.append(text)
             self.say(f"  note: {text}")
@@ -63,7 +63,7 @@ class Bench:
         self.say(f"  {row}: {contestant} {shown(value)}")
 
     def turns(self, *names: str) -> Iterator[str]:
-        """The contestants, another one first in every round; each with a disk that is idle."""
+        """Yield the contestants, another one first in every round, each with an idle disk."""
         if self.options.base is not None and MIRROR in names and not VARIANTS.intersection(names):
             names = (*names, BASE)
         first = (self.number - 1) % len(names)
@@ -73,7 +73,7 @@ class Bench:
 
     @contextmanager
     def attempt(self, work: str, name: str) -> Iterator[None]:
-        """A contestant that fails has no figure, and a note; the others go on."""
+        """Give a contestant that fails a note instead of a figure; the others go on."""
         try:
             yield
         except (Trouble, AssertionError, OSError, SubprocessError) as error:
@@ -81,16 +81,16 @@ class Bench:
             self.note(f"{work}, round {self.number}: {name} failed: {reason or type(error).__name__}")
 
     def origin(self) -> AbstractContextManager[Origin]:
-        """At full speed. Start it when the content that it needs is made."""
+        """Return an origin at full speed. Start it after making its content."""
         return fast_origin(self.site, self.folder())
 
     def behind(self, line: Line) -> AbstractContextManager[Origin]:
-        """The origin at the other end of a line."""
+        """Return an origin at the other end of a line."""
         return slow_origin(self.site, self.folder(), line)
 
     @contextmanager
     def cold(self, name: str, origin: Origin, config: str = "", **more: Any) -> Iterator[Running]:
-        """A contestant that has nothing yet; what it has kept is gone afterwards. `more` as in Setup."""
+        """Run a contestant with an empty cache, which is removed afterwards. `more` as in Setup."""
         folder = self.folder()
         folder.mkdir()
         try:
@@ -102,7 +102,7 @@ class Bench:
             shutil.rmtree(folder, ignore_errors=True)
 
     def warm(self, name: str) -> Running:
-        """A contestant that has `site.warm`, all of it checked; kept until `cool`."""
+        """Return a contestant that has cached `site.warm`, all of it checked. It runs until `cool`."""
         image = self.site.warm
         if self._warm_origin is None:
             self._warm_origin = self._stack.enter_context(self.origin())
@@ -116,17 +116,17 @@ class Bench:
         return self._warm[name]
 
     def cool(self) -> None:
-        """End what is warm."""
+        """End the warm contestants."""
         self._stack.close()
         self._warm.clear()
         self._warm_origin = None
 
     def folder(self) -> Path:
-        """A new one, of a name that no other has."""
+        """Return the path of a new folder with a unique name."""
         return self._folder / str(next(self._names))
 
 
 def check(server: Running, path: str) -> None:
-    """Trouble when what is served there does not hash to its name."""
+    """Raise Trouble if the blob or manifest at this path does not hash to its name."""
     if fetch(server, path, verify=True).digest != path.rpartition("/")[2]:
         raise Trouble(f"wrong bytes at {path}")

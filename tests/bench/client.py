@@ -1,4 +1,4 @@
-"""Clients that cost little: blocking sockets whose bytes nobody copies; and wrk for small answers."""
+"""Cheap clients: blocking sockets whose received bytes are not copied, and wrk for small responses."""
 
 import hashlib
 import re
@@ -17,16 +17,16 @@ ACCEPT = ", ".join((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX))
 BUFFER = 512 * 1024
 TIMEOUT = 120.0
 
-# Nothing is ever written here.
+# Buffer of receive calls that discard; nothing is written to it.
 NOWHERE = bytearray(BUFFER)
 
 
 class Trouble(Exception):
-    """An answer that is not what was asked for: the contestant has no figure then."""
+    """Wrong response: the contestant has no figure then."""
 
 
 class Connection:
-    """One HTTP/1.1 connection. `tls`: encrypted; `receive`: with a receive buffer of so many bytes."""
+    """One HTTP/1.1 connection. `tls`: encrypted; `receive`: size of the receive buffer in bytes."""
 
     def __init__(self, address: str, tls: ssl.SSLContext | None = None, receive: int = 0) -> None:
         host, _, port = address.rpartition(":")
@@ -43,7 +43,7 @@ class Connection:
             self.socket = tls.wrap_socket(self.socket, server_hostname=host)
 
     def ask(self, path: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers in lower case, and what of the body came with them."""
+        """Send a GET; return status, headers in lower case, and the first bytes of the body."""
         lines = [f"GET {path} HTTP/1.1", f"Host: {self.address}", f"Accept: {ACCEPT}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -51,7 +51,7 @@ class Connection:
         while b"\r\n\r\n" not in data:
             more = self.socket.recv(65536)
             if not more:
-                raise Trouble("closed instead of an answer")
+                raise Trouble("closed without a response")
             data += more
         head, _, rest = data.partition(b"\r\n\r\n")
         status, *fields = head.decode("latin-1").split("\r\n")
@@ -59,7 +59,7 @@ class Connection:
         return int(status.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}, rest
 
     def read(self) -> memoryview:
-        """What has come, in a buffer that the next read overwrites. Trouble when it has ended."""
+        """Receive bytes into a buffer that the next read overwrites. Trouble at the end of the connection."""
         self._buffer = self._buffer or bytearray(BUFFER)
         count = self.socket.recv_into(self._buffer)
         if count == 0:
@@ -67,7 +67,7 @@ class Connection:
         return memoryview(self._buffer)[:count]
 
     def skip(self) -> int:
-        """The size of what has come, which the kernel throws away: the load must not be the limit."""
+        """Have the kernel discard received bytes, so that the load is not the limit; return their number."""
         if self._tls is not None:
             return len(self.read())
         count = self.socket.recv_into(NOWHERE, BUFFER, socket.MSG_TRUNC)
@@ -81,7 +81,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Fetched:
-    """`first` and `whole`: seconds from the request to the first byte of the body, and to the last."""
+    """Finished GET. `first`, `whole`: seconds from the request to the first and last byte of the body."""
 
     size: int
     first: float
@@ -90,7 +90,7 @@ class Fetched:
 
 
 def fetch(server: Running, path: str, verify: bool = False) -> Fetched:
-    """GET with one redirect followed, on new connections. Trouble when it is not whole."""
+    """GET on new connections, with one redirect followed. Trouble when the body is not complete."""
     started = time.perf_counter()
     connection = Connection(server.address, server.tls)
     try:
@@ -111,7 +111,7 @@ def fetch(server: Running, path: str, verify: bool = False) -> Fetched:
 
 def _length(headers: Mapping[str, str]) -> int:
     if "content-length" not in headers:
-        raise Trouble("an answer that does not say how long it is")
+        raise Trouble("a response without Content-Length")
     return int(headers["content-length"])
 
 
@@ -131,13 +131,13 @@ def _body(connection: Connection, size: int, rest: bytes, started: float, verify
 
 
 def fetch_all(server: Running, paths: Sequence[str], at_a_time: int) -> list[Fetched]:
-    """Every path, so many at a time, in order."""
+    """Fetch every path in order, `at_a_time` in parallel."""
     with ThreadPoolExecutor(at_a_time) as pool:
         return list(pool.map(lambda path: fetch(server, path), paths))
 
 
 def throughput(server: Running, path: str, connections: int, seconds: float) -> float:
-    """Bytes per second, of whole and begun bodies, over so many connections for so long."""
+    """Return bytes per second, of complete and begun bodies, over `connections` for `seconds`."""
     started = time.perf_counter()
     end = started + seconds
     with ThreadPoolExecutor(connections) as pool:
@@ -166,7 +166,7 @@ def _read_until(server: Running, path: str, end: float) -> int:
 
 @dataclass(frozen=True)
 class Small:
-    """Requests per second, and the 99th percentile of their times in milliseconds."""
+    """Rate in requests per second, and the 99th percentile of their times in milliseconds."""
 
     rate: float
     p99: float
@@ -176,15 +176,15 @@ UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
 def wrk(server: Running, path: str, connections: int, seconds: float) -> Small:
-    """wrk with one thread. Trouble when an answer was not 2xx, or a connection failed."""
+    """Run wrk with one thread. Trouble when a response was not 2xx, or a connection failed."""
     load = ["-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s", "--latency"]
     command = ["wrk", *load, "-H", f"Accept: {ACCEPT}", f"http://{server.address}{path}"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
     for line in ("Non-2xx", "Socket errors"):
-        if line in said:
-            raise Trouble(said[said.index(line) :].splitlines()[0])
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    p99 = re.search(r"99%\s+([\d.]+)([a-z]+)", said)
+        if line in output:
+            raise Trouble(output[output.index(line) :].splitlines()[0])
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    p99 = re.search(r"99%\s+([\d.]+)([a-z]+)", output)
     if rate is None or p99 is None:
-        raise Trouble(f"wrk said: {said}")
+        raise Trouble(f"unexpected output of wrk: {output}")
     return Small(float(rate[1]), float(p99[1]) * UNITS[p99[2]])

@@ -1,4 +1,4 @@
-"""What is not here yet: one large blob, a herd, an image over a slow line."""
+"""Cold content: one large blob, a herd, an image over a slow line."""
 
 import time
 from statistics import median
@@ -15,12 +15,12 @@ ALL = (MIRROR, DISTRIBUTION, PROXY, DIRECT)
 HERD_LINE = Line(rate=20e6, rtt=0)
 WAN_LINE = Line(rate=4e6, rtt=0.15)
 
-# What a server takes of memory besides the blob, in bytes: buffers, here and in the kernel.
+# Memory of a server besides the blob, in bytes: buffers, its own and the kernel's.
 BESIDES = 256 * 1024 * 1024
 
 
 def cold_gib(bench: Bench) -> None:
-    """One client, one blob, nothing throttled; token and connections to the origin are warm."""
+    """Measure one client and one blob without a throttle; token and connections to the origin are warm."""
     blob = bench.site.giant.layers[0]
     with bench.origin() as origin:
         for name in bench.turns(*ALL):
@@ -39,14 +39,14 @@ def _one_cold(bench: Bench, server: Running, origin: Origin) -> None:
     bench.add("cold-gib-first", server.name, found.first * 1000)
     if server.process is None:
         return
-    until_idle(server.pid)  # distribution fetches all of it a second time, to keep it
+    until_idle(server.pid)  # distribution fetches the blob a second time, to store it
     bench.add("cold-gib-cpu", server.name, (cpu_seconds(server.pid) - before) / (blob.size / 1e9))
     bench.add("cold-gib-upstream", server.name, origin.sent(blob) / blob.size)
     check(server, blob.path)
 
 
 def herd(bench: Bench) -> None:
-    """50 clients ask for one blob at once; direct is one client alone."""
+    """Measure 50 clients that ask for one blob at once; direct is one client alone."""
     blob = bench.site.herd.layers[0]
     with bench.behind(HERD_LINE) as origin:
         for name in bench.turns(*ALL):
@@ -64,7 +64,7 @@ def herd(bench: Bench) -> None:
 
 
 def slow_wan(bench: Bench) -> None:
-    """Like dockerd: the manifest, then config and layers, three at a time; then the tag once more."""
+    """Measure a pull like dockerd's: manifest, config and layers, three at a time; then the tag again."""
     image = bench.site.wan
     paths = [blob.path for blob in (image.config, *image.layers)]
     with bench.behind(WAN_LINE) as origin:

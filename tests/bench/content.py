@@ -1,9 +1,9 @@
-"""What is pulled: synthetic images, as plain files under the paths that a registry serves them at.
+"""Content of the bench: synthetic images, as plain files under the paths that a registry serves.
 
     site/v2/<repository>/blobs/<digest>
     site/v2/<repository>/manifests/<tag or digest>
 
-So one folder is the origin's storage, its CDN's, and the document root of the static nginx.
+One folder is the storage of the origin and of its CDN, and the document root of the static nginx.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from tests.e2e.images import OCI_CONFIG, OCI_LAYER, digest_of
 MIB = 1024 * 1024
 SMALL, MEDIUM = 2048, 512 * 1024
 
-# Of an image of small layers.
+# Layers of an image of small layers.
 LAYERS = 20
 
 # Layers of the image for the slow line, in MiB: uneven, as real ones are, 226 together.
@@ -63,7 +63,7 @@ class Image:
 
 
 class Site:
-    """Images under `root`, each made when it is first asked for."""
+    """Images under `root`, each made at its first use."""
 
     def __init__(self, root: Path, quick: bool) -> None:
         self.root = root
@@ -74,37 +74,37 @@ class Site:
 
     @cached_property
     def warm(self) -> Image:
-        """One layer of 100 MiB, and a config of 2 KiB."""
+        """Image of one layer of 100 MiB, and a config of 2 KiB."""
         return self._image("library/warm", [100])
 
     @cached_property
     def giant(self) -> Image:
-        """One layer of 1 GiB; the tag `token` names an image without it."""
+        """Image of one layer of 1 GiB; the tag `token` names an image without it."""
         self._tagged("library/giant", "token", [])
         return self._image("library/giant", [256 if self._quick else 1024])
 
     @cached_property
     def herd(self) -> Image:
-        """One layer of 100 MiB, not that of `warm`."""
+        """Image of one layer of 100 MiB, not that of `warm`."""
         return self._image("library/herd", [100])
 
     @cached_property
     def wan(self) -> Image:
-        """Six layers, for the slow line."""
+        """Image of six layers, for the slow line."""
         sizes = [max(1, each // 8) for each in WAN_LAYERS] if self._quick else WAN_LAYERS
         return self._image("library/wan", sizes)
 
     def small(self, count: int) -> list[Blob]:
-        """So many blobs of 2 KiB in one repository, always the same."""
+        """Return `count` blobs of 2 KiB in one repository, always the same."""
         for number in range(len(self._small), count):
             data = random.Random(f"small {number}").randbytes(SMALL)
             self._small.append(self._blob("library/small", [data]))
         return self._small[:count]
 
     def small_pulls(self, count: int) -> list[Blob]:
-        """What clients ask for that pull so many layers of 2 KiB: the manifest of each image, then the image.
+        """Return the requests of clients that pull `count` layers of 2 KiB: each manifest, then its image.
 
-        One manifest ahead, so that a layer is never asked for before its manifest has come.
+        They are one manifest ahead, so that no layer is requested before its manifest has arrived.
         """
         layers, asked, named = self.small(count), list[Blob](), list[Blob]()
         for start in range(0, count, LAYERS):
@@ -115,7 +115,7 @@ class Site:
         return asked + named
 
     def medium(self, count: int) -> list[Blob]:
-        """So many of 512 KiB, which are not kept in memory as a whole."""
+        """Return `count` blobs of 512 KiB, too large for the mirror's memory cache."""
         noise = random.Random("medium").randbytes(MEDIUM - 8)
         for number in range(len(self._medium), count):
             self._medium.append(self._blob("library/medium", [number.to_bytes(8, "big"), noise]))
@@ -125,7 +125,7 @@ class Site:
         return self.root / blob.path[1:]
 
     def _image(self, repository: str, sizes: Sequence[int]) -> Image:
-        """An image with layers of so many MiB."""
+        """Make an image with layers of these sizes, in MiB."""
         layers = [self._blob(repository, _noise(f"{repository}{size}", size)) for size in sizes]
         return self._tagged(repository, "1", layers)
 
@@ -152,7 +152,7 @@ class Site:
         return image
 
     def _blob(self, repository: str, parts: Iterable[bytes]) -> Blob:
-        """Written once, named after what was written."""
+        """Write a blob and name it by its digest."""
         hasher, size = hashlib.sha256(), 0
         unnamed = self._place(f"/v2/{repository}/blobs/unnamed")
         with unnamed.open("wb") as file:
@@ -170,7 +170,7 @@ class Site:
 
 
 def _noise(seed: str, mebibytes: int) -> Iterator[bytes]:
-    """Pieces of 1 MiB, no two alike: noise that is made once, under a number."""
+    """Yield different pieces of 1 MiB: noise that is made once, behind a number."""
     noise = random.Random(seed).randbytes(MIB)
     for number in range(mebibytes):
         yield number.to_bytes(8, "big") + noise[8:]

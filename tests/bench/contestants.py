@@ -1,4 +1,4 @@
-"""Who is compared: each is started cold on the core of the server, and serves the same paths."""
+"""Contestants: each starts cold on the core of the server, and serves the same paths."""
 
 import json
 import ssl
@@ -19,14 +19,14 @@ from tests.programs import program
 MIRROR, DISTRIBUTION, PROXY = "mirror", "distribution", "nginx proxy"
 STATIC, DIRECT = "nginx static", "direct"
 
-# Not other servers: the mirror with nothing but the good source, with one worker, with `durability = "fast"`.
+# The mirror itself, with only the good source, with one worker, with `durability = "fast"`.
 ALONE, ONE_WORKER, FAST = "good source alone", "one worker", "fast"
 
 # The mirror of another checkout, with a .venv of its own: the build before a change, for instance.
 BASE = "base"
 
-# The way blobs are cached by nginx in front of registries: the first location finds by digest what the second
-# one, which follows the redirect, has stored under the same key. The lock lasts as long as the download.
+# The usual way to cache blobs with nginx: the second location follows the redirect and stores the blob under
+# its digest, where the first location finds it. The lock lasts as long as the download.
 CACHING = """
     proxy_cache_path {folder}/cache levels=1:2 keys_zone=registry:64m use_temp_path=off;
     map $upstream_http_location $target {{ ~^http://[^/]+(?<path>/.*)$ $path; }}
@@ -76,7 +76,7 @@ PLAIN = """
 
 @dataclass(frozen=True)
 class Running:
-    """A contestant that answers. `address` is HOST:PORT; `headers` are what its clients have to send."""
+    """Contestant that is ready. `address` is HOST:PORT; its clients have to send `headers`."""
 
     name: str
     address: str
@@ -92,7 +92,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a contestant is started with: an empty `folder`, and more `config` for the mirror."""
+    """Parameters of a contestant's start: an empty `folder`, and more `config` for the mirror."""
 
     origin: Origin
     site: Site
@@ -105,7 +105,7 @@ class Setup:
 
 @contextmanager
 def running(name: str, setup: Setup) -> Iterator[Running]:
-    """Cold, until the block ends."""
+    """Run a contestant, cold at first, until the block ends."""
     if name == DIRECT:
         yield Running(name, setup.origin.registry, headers={"Authorization": f"Bearer {TOKEN}"})
         return
@@ -119,7 +119,7 @@ def running(name: str, setup: Setup) -> Iterator[Running]:
 
 
 class _Mirror(Mirror):
-    """Ready when it says so, with all its workers: its probes may be behind TLS."""
+    """Mirror that is ready when its log says so, with all its workers: its probes may be behind TLS."""
 
     def _is_ready(self) -> bool:
         return b" serves on " in self.log.read_bytes()
@@ -132,7 +132,7 @@ def _base(setup: Setup) -> tuple[Process, str]:
 
 
 def _mirror(setup: Setup, program: Sequence[str | Path] = MIRROR_PROGRAM) -> tuple[Process, str]:
-    """As users run it: its log to a file, access lines in JSON, which is the default there."""
+    """Return the mirror as users run it: its log goes to a file, with access lines in JSON by default."""
     config = f"{setup.config}\n[server]\nworkers = {setup.workers or 1}\n"
     if setup.authority:
         paths = {"tls_certificate": setup.authority.certificate, "tls_key": setup.authority.key}
@@ -144,7 +144,7 @@ def _mirror(setup: Setup, program: Sequence[str | Path] = MIRROR_PROGRAM) -> tup
 
 
 def _proxy(setup: Setup) -> tuple[Process, str]:
-    """nginx with a cache, and with an access log, as the mirror has."""
+    """Return nginx with a cache and, like the mirror, an access log."""
     port, origin = free_port(), setup.origin
     values = {"registry": origin.registry, "cdn": origin.cdn, "token": TOKEN}
     servers = CACHING.format(folder=setup.folder, port=port, **values)
@@ -152,7 +152,7 @@ def _proxy(setup: Setup) -> tuple[Process, str]:
 
 
 def _static(setup: Setup) -> tuple[Process, str]:
-    """nginx with nothing to do but to send files."""
+    """Return nginx that only sends files."""
     port, tls = free_port(), ""
     if setup.authority:
         tls = f" ssl; ssl_certificate {setup.authority.certificate}; "
@@ -162,7 +162,7 @@ def _static(setup: Setup) -> tuple[Process, str]:
 
 
 def _distribution(setup: Setup) -> tuple[Process, str]:
-    """docker-registry as pull-through, otherwise as Debian configures it."""
+    """Return docker-registry as a pull-through cache, otherwise as Debian configures it."""
     port = free_port()
     config = {
         "version": "0.1",
@@ -181,7 +181,7 @@ def _distribution(setup: Setup) -> tuple[Process, str]:
 
 
 def _trusting() -> ssl.SSLContext:
-    """Encrypts, and believes everybody: what is measured is bytes."""
+    """Return a TLS context that checks no certificate: the bench measures bytes."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

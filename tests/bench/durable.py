@@ -1,6 +1,6 @@
-"""What it costs that a blob is on the disk before its name is: `durability = "safe"` beside "fast".
+"""Cost of durable writes, with a blob on the disk before its name: `durability = "safe"` beside "fast".
 
-On the disk that the bench's folder is on. The mirror is "safe", which is its default.
+The disk is that of the bench's folder. The mirror is "safe" by default.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from tests.bench.contestants import FAST, MIRROR
 from tests.bench.machine import file_system
 from tests.bench.small import rate_of
 
-# Of a medium size: at a time, and how many.
+# Fills of medium blobs: how many at a time, and in all.
 CLIENTS = 8
 MEDIUM = 400
 
 
 def durability(bench: Bench) -> None:
-    """Cold: blobs of 2 KiB, which are proven at each read and never waited for; of 512 KiB; and 1 GiB."""
+    """Measure cold blobs of 2 KiB (verified at each read and never synced), of 512 KiB, and of 1 GiB."""
     quick = bench.options.quick
     small = bench.site.small(1000 if quick else bench.options.small)
     medium = bench.site.medium(50 if quick else MEDIUM)

@@ -1,4 +1,4 @@
-"""The machine that is measured on: its cores, its versions, and what a server takes of it."""
+"""Machine of the bench: its cores, its versions, and the load of a server on it."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ from threading import Event
 from mirror import __version__
 from tests.programs import PACKAGES, SYSTEM_PATH
 
-# What the bench runs, and the Debian package that has it.
+# Program of the bench -> its Debian package.
 NEEDED = {"wrk": "wrk", "nginx": PACKAGES["nginx"], "docker-registry": PACKAGES["docker-registry"]}
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -26,23 +26,23 @@ SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# A process that takes no more than this share of a core for so many seconds is idle.
+# A process that takes at most IDLE of a core for QUIET seconds is idle.
 IDLE, QUIET = 0.05, 1.0
 
-# How `backed_memory` is freed, in bytes: as fast as the fastest uses it.
+# Steps and rate at which `backed_memory` is freed, in bytes: as fast as the fastest contestant uses it.
 PART = 64 * 1024 * 1024
 FREED_PER_SECOND = 512 * 1024 * 1024
 
 
 def missing() -> list[str]:
-    """Packages to install before the bench can run."""
+    """Return the packages to install before the bench can run."""
     absent = (package for name, package in NEEDED.items() if shutil.which(name, path=SYSTEM_PATH) is None)
     return sorted(absent)
 
 
 @contextmanager
 def on_core(*cores: int) -> Iterator[None]:
-    """What is started inside runs on that core, or on those, for ever."""
+    """Pin programs that are started inside to these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -52,7 +52,7 @@ def on_core(*cores: int) -> Iterator[None]:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and everything it started: nginx serves from a worker."""
+    """Return the process and its descendants: nginx serves from a worker."""
     found = [pid]
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with suppress(OSError):  # a thread that has ended meanwhile
@@ -62,13 +62,13 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that the process and its children have used so far."""
+    """Return the processor time of the process and its descendants so far."""
     fields = (_stat(each) for each in tree(pid))
     return sum(int(ticks) for each in fields for ticks in each[11:13]) / TICKS
 
 
 def until_idle(pid: int) -> None:
-    """Until the process has nothing to do any more. Some go on when their client has everything."""
+    """Wait until the process is idle: some servers go on after the client's last byte."""
     before, now = -1.0, cpu_seconds(pid)
     while now - before > QUIET * IDLE:
         time.sleep(QUIET)
@@ -76,53 +76,53 @@ def until_idle(pid: int) -> None:
 
 
 def rss_bytes(pid: int) -> int:
-    """Resident memory of the process and its children."""
+    """Return the resident memory of the process and its descendants."""
     return sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in tree(pid)) * PAGE
 
 
 class Others:
-    """What everything but this process and its children takes of the processors."""
+    """Share of the processors that other programs take, besides this process and its descendants."""
 
     def __init__(self) -> None:
         self._busy, self._ours, self._started = _busy_ticks(), _own_ticks(), time.monotonic()
 
     def share(self) -> float:
-        """0 to 1 of all cores, since the beginning. More than a little, and figures are noise."""
+        """Return the share of all cores, 0 to 1, since the start. More than a little makes figures noise."""
         others = (_busy_ticks() - self._busy) - (_own_ticks() - self._ours)
         possible = (time.monotonic() - self._started) * TICKS * (os.cpu_count() or 1)
         return max(0.0, others / possible)
 
 
 def _busy_ticks() -> int:
-    """User, nice, system and stolen time of all cores."""
+    """Return user, nice, system and stolen time of all cores."""
     fields = Path("/proc/stat").read_text().splitlines()[0].split()
     return sum(int(fields[index]) for index in (1, 2, 3, 8))
 
 
 def _own_ticks() -> int:
-    """Of this process and all that it started, those that have ended too."""
+    """Return the time of this process and its descendants, ended ones included."""
     fields = (_stat(pid) for pid in tree(os.getpid()))
     return sum(int(ticks) for each in fields for ticks in each[11:15])
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat that follow the name."""
+    """Return the fields of /proc/PID/stat behind the name."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def settle() -> None:
-    """Write what the run before has left dirty, so that the disk is idle for the next one."""
+    """Write the dirty pages of the run before, so that the disk is idle for the next one."""
     os.sync()
     time.sleep(0.1)
 
 
 @contextmanager
 def backed_memory(size: int) -> Iterator[None]:
-    """While the block runs, have `size` bytes of free memory that is there when it is used.
+    """While the block runs, have `size` bytes of free memory that the host has backed.
 
     A virtual machine gives memory that has been free for two seconds back to its host. Its first use then
-    costs 2 s per GB, as much as all the rest of a cold blob, and who comes just after somebody who has freed
-    some, or is done soon, is spared it. So memory is used here first, and becomes free by and by.
+    costs 2 s per GB, as much as all the rest of a cold blob; a contestant that runs just after memory was
+    freed, or for a short time, does not pay that. So memory is used here first, and freed gradually.
     """
     parts = [_touched(PART) for _ in range(0, size, PART)]
     over = Event()
@@ -150,7 +150,7 @@ def _touched(size: int) -> mmap:
 
 
 def describe() -> dict[str, str]:
-    """What a reader must know to compare: hardware, kernel and versions."""
+    """Return facts that a reader needs to compare: hardware, kernel and versions."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PHYS_PAGES") * PAGE / 1024**3
     return {
@@ -160,20 +160,20 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "aiohttp": version("aiohttp"),
         "registry-mirror": " ".join(filter(None, (__version__, _commit()))),
-        "docker-registry": _said("docker-registry", "--version"),
-        "nginx": _said("nginx", "-v"),
-        "wrk": _said("wrk", "-v"),
+        "docker-registry": _version_of("docker-registry", "--version"),
+        "nginx": _version_of("nginx", "-v"),
+        "wrk": _version_of("wrk", "-v"),
     }
 
 
 def file_system(folder: Path) -> str:
-    """Its type, and the device it is on."""
+    """Return type and device of the folder's file system."""
     command = ["findmnt", "--noheadings", "--output", "FSTYPE,SOURCE", "--target", str(folder)]
     return " on ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
-def _said(name: str, flag: str) -> str:
-    """The version in what a program says of itself; wrk exits with 1 after it."""
+def _version_of(name: str, flag: str) -> str:
+    """Return the version that a program reports; wrk exits with 1 after it."""
     path = shutil.which(name, path=SYSTEM_PATH) or name
     done = subprocess.run([path, flag], capture_output=True, text=True, check=False)
     found = re.search(r"\d+\.\d+[\w.+~-]*", done.stdout + done.stderr)
@@ -181,7 +181,7 @@ def _said(name: str, flag: str) -> str:
 
 
 def _commit() -> str:
-    """The commit that is checked out, where this is a checkout."""
+    """Return the commit that is checked out, "" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,4 +1,4 @@
-"""The origin: token authentication, blobs by 307 from a CDN port with ranges; at full speed, or throttled.
+"""Origin of the bench: token authentication, blobs by 307 from a CDN port with ranges; throttled or not.
 
 client -> registry (401) -> /token -> registry (307) -> CDN
 """
@@ -18,12 +18,12 @@ from tests.bench.throttle import Line
 from tests.e2e.processes import Process, free_port, listens
 from tests.programs import program
 
-# Everybody gets this one: what is measured is not the making of tokens.
+# The token of all clients: making tokens is not measured.
 TOKEN = "bench"
 
 LINE = re.compile(r"^GET (\S+) (\d+) (\d+) (\S+)$", re.MULTILINE)
 
-# One worker, and everything that nginx writes below `folder`; `servers` is the rest.
+# nginx with one worker that writes below `folder` only; `servers` is the rest.
 NGINX = """
 daemon off;
 user root;
@@ -84,7 +84,7 @@ SERVERS = """
 
 @dataclass(frozen=True)
 class Origin:
-    """Where it listens; both are HOST:PORT."""
+    """Running origin; both addresses are HOST:PORT."""
 
     registry: str
     cdn: str
@@ -95,7 +95,7 @@ class Origin:
         return f"http://{self.registry}"
 
     def sent(self, blob: Blob) -> int:
-        """Bytes of the blob that the CDN gave away since `forget`, once no more are reported."""
+        """Return the bytes of the blob that the CDN sent since `forget`, once its log no longer grows."""
         before, size = -1, self.log.stat().st_size
         while before != size:
             time.sleep(0.3)
@@ -103,14 +103,14 @@ class Origin:
         return sum(int(m[3]) for m in LINE.finditer(self.log.read_text()) if m[1] == blob.path)
 
     def forget(self) -> None:
-        """What was sent so far does not count."""
+        """Forget the bytes that were sent so far."""
         with self.log.open("r+b") as log:
             log.truncate()
 
 
 @contextmanager
 def fast_origin(site: Site, folder: Path) -> Iterator[Origin]:
-    """nginx at full speed, on the core of the load: never the limit."""
+    """Run nginx at full speed on the core of the load: the origin is never the limit."""
     folder.mkdir()
     registry, cdn = free_port(), free_port()
     servers = SERVERS.format(
@@ -130,7 +130,7 @@ def fast_origin(site: Site, folder: Path) -> Iterator[Origin]:
 
 @contextmanager
 def slow_origin(site: Site, folder: Path, line: Line) -> Iterator[Origin]:
-    """Throttled by connection, on the core of the load."""
+    """Run an origin that throttles each connection, on the core of the load."""
     folder.mkdir()
     registry, cdn, log = free_port(), free_port(), folder / "cdn.log"
     command: list[str | Path] = [sys.executable, "-m", "tests.bench.throttle", "--site", site.root]
@@ -142,7 +142,7 @@ def slow_origin(site: Site, folder: Path, line: Line) -> Iterator[Origin]:
 
 
 def nginx(folder: Path, servers: str, port: int) -> Process:
-    """An nginx that is ready when it listens on `port`."""
+    """Return an nginx that is ready when it listens on `port`."""
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, servers=servers))
     return Process([program("nginx"), "-c", config], folder / "nginx.out", lambda: listens(port))

@@ -1,4 +1,4 @@
-"""Many readers on slow lines, and what another client notices of them."""
+"""Many readers on slow lines, and their effect on another client."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from tests.bench.client import Connection, Trouble, fetch
 from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC, Running
 from tests.bench.machine import rss_bytes
 
-# Bytes per second of one reader, taken ten times a second; and the buffer that a slow line's client has.
+# Bytes per second of one reader, read ten times a second; and the receive buffer of a client on a slow line.
 RATE = 100_000
 TURNS = 10
 RECEIVE_BUFFER = 65536
@@ -20,7 +20,7 @@ PROBE_SECONDS = 0.05
 
 
 def slow_readers(bench: Bench) -> None:
-    """500 readers of one warm blob for ten seconds; every byte is compared with the file."""
+    """Measure 500 readers of one warm blob for ten seconds; every byte is compared with the file."""
     blob = bench.site.warm.layers[0]
     readers, seconds = (100, 3) if bench.options.quick else (500, 10)
     with bench.origin() as origin:
@@ -41,7 +41,7 @@ def slow_readers(bench: Bench) -> None:
 
 
 class Crowd:
-    """So many connections that take what their rate allows, a tenth of them at a time."""
+    """Slow readers, a tenth of which read at a time, as much as their rate allows."""
 
     def __init__(self, server: Running, bench: Bench, readers: int) -> None:
         blob = bench.site.warm.layers[0]
@@ -57,7 +57,7 @@ class Crowd:
 
     @property
     def right(self) -> int:
-        """How many have what they should have by now."""
+        """Number of readers that have the bytes they should have by now."""
         return sum(reader.right for reader in self._readers)
 
     def read(self, seconds: float) -> None:
@@ -78,7 +78,7 @@ class Crowd:
 
 
 class Reader:
-    """A slow client that compares. It is behind when what it may take is not there."""
+    """Slow client that compares. It falls behind when bytes that it may read are not there."""
 
     def __init__(self, server: Running, path: str, body: mmap) -> None:
         self._connection = Connection(server.address, receive=RECEIVE_BUFFER)
@@ -91,7 +91,7 @@ class Reader:
 
     @property
     def right(self) -> bool:
-        """Nothing wrong, and no more than a second behind."""
+        """Return whether all bytes were right, at most a second late."""
         return self._good and self._allowed - self._done <= RATE
 
     def take(self, count: int) -> None:
@@ -110,7 +110,7 @@ class Reader:
 
 
 def _probe(server: Running, over: Event) -> float:
-    """Seconds of the slowest answer to /v2/, asked every 50 ms on a connection of its own."""
+    """Return the seconds of the slowest response to /v2/, asked every 50 ms on a connection of its own."""
     slowest = 0.0
     while not over.wait(PROBE_SECONDS):
         try:

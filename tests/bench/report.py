@@ -1,4 +1,4 @@
-"""Figures to medians, ratios, a JSON document and a Markdown table. Pure."""
+"""Report: figures to medians, ratios, a JSON document and a Markdown table. Pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ BASE_HEADER = ("base", "ratio to base")
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of the rounds, the lowest and the highest."""
+    """Median of the rounds, lowest and highest."""
 
     median: float
     low: float
@@ -48,7 +48,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def shown(value: float) -> str:
-    """Three digits that mean something, and no more."""
+    """Format with three significant digits at most."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     if abs(value) >= 10:
@@ -69,23 +69,23 @@ class Results:
         self.rounds[row][contestant][number] = value
 
     def of(self, row: str, contestant: str) -> Spread | None:
-        """What a contestant did; None when it did not take part."""
+        """Return a contestant's figures; None when it did not take part."""
         figures = self.rounds[row].get(contestant, {})
         return spread(figures.values()) if figures else None
 
     def ratio(self, row: str, rival: str) -> Spread | None:
-        """The mirror's figures by the rival's, round by round: what drifts with the machine cancels out."""
+        """Return the mirror's figures by the rival's, round by round: a drift of the machine cancels out."""
         ours, theirs = self.rounds[row].get(MIRROR, {}), self.rounds[row].get(rival, {})
         ratios = [ours[number] / theirs[number] for number in ours if theirs.get(number)]
         return spread(ratios) if ratios else None
 
     def against(self, row: str, target: Target) -> Spread | None:
-        """What is compared with the target."""
+        """Return the figures to compare with the target."""
         return self.ratio(row, target.rival) if target.rival else self.of(row, MIRROR)
 
 
 def markdown(results: Results, about: dict[str, str]) -> str:
-    """The table of the rows that have figures, the machine, and the notes."""
+    """Return the table of the rows that have figures, the machine, and the notes."""
     rows = [row for row in ROWS if results.rounds.get(row.key)]
     based = any(results.of(row.key, BASE) for row in rows)
     header = [*HEADER, *(BASE_HEADER if based else ())]
@@ -97,7 +97,7 @@ def markdown(results: Results, about: dict[str, str]) -> str:
 
 
 def document(results: Results, about: dict[str, str]) -> dict[str, Any]:
-    """The same for machines, with every round."""
+    """Return the report as JSON, with every round."""
     rows = [_row_json(row, results) for row in ROWS if results.rounds.get(row.key)]
     return {"about": about, "rows": rows, "notes": results.notes}
 

@@ -1,4 +1,4 @@
-"""The table as data: every figure that is taken, and what the mirror has to reach in it."""
+"""The table as data: every measured figure, and the target of the mirror."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from tests.bench.contestants import ALONE, BASE, DIRECT, DISTRIBUTION, FAST, ONE
 
 @dataclass(frozen=True)
 class Target:
-    """At least or at most `value`: of the rival's figure in the same round, or by itself."""
+    """Target: at least or at most `value`, of the rival's figure in the same round or absolute."""
 
     word: str
     value: float
@@ -24,7 +24,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One line. `last` is who stands in the column of the limit."""
+    """One line. `last` is the contestant in the column of the limit."""
 
     key: str
     work: str
@@ -40,19 +40,19 @@ def most(value: float, rival: str = "", unit: str = "") -> Target:
     return Target("at most", value, rival, unit)
 
 
-# How it was measured: what one must know to judge a row.
+# How the rows were measured, for readers who judge them.
 NOTES = (
     "Server under test on one core; origin, CDN and load on another; all on loopback, without TLS. "
     "Medians of the rounds (lowest..highest); a ratio is the median of those within each round.",
     "The mirror and nginx proxy write an access log to a file, nginx static writes none; "
     "docker-registry is configured as Debian configures it.",
     "nginx proxy verifies no digest, asks for no token (it is given one), and knows no access rules.",
-    "Clients let the kernel throw away what they receive; every contestant's bytes are checked beside that.",
-    "nginx static in small-fills is not cold: it is what the load itself can do.",
+    "Clients let the kernel discard received bytes; every contestant's bytes are checked beside that.",
+    "nginx static in small-fills is not cold: it shows the limit of the load itself.",
     "Where workers are compared, servers and load share all cores.",
 )
 
-# Headers of range answers do not count, so "1.00" is 1 but for rounding.
+# Headers of range responses do not count, so "1.00" is 1 but for rounding.
 ONCE = most(1.005)
 FLAT = (least(0.95, STATIC),)
 LEVEL = (least(0.9, PROXY),)

@@ -1,7 +1,7 @@
-"""python -m tests.bench.scale: what a cache costs when it has a thousand, and when it has a million blobs.
+"""python -m tests.bench.scale: the cost of a cache with a thousand blobs, and with a million.
 
-For each size a cache folder is made by the store itself: tiny blobs, ten for each tag. Then the mirror is
-started on it, asked, and looked after. What is to be found out is whether a figure grows with their number.
+The store itself makes a cache folder of each size: tiny blobs, ten for each tag. Then the mirror is started
+on it, receives requests, and is maintained. The question is whether a figure grows with the number of blobs.
 """
 
 import argparse
@@ -45,7 +45,7 @@ WORK = {
     "fill-cpu": "same, server processor µs",
     "insert": "insert through the store, µs per blob",
     "insert-cpu": "same, processor µs",
-    "touch": "noting when it was last used, µs per blob",
+    "touch": "noting the last use, µs per blob",
     "touch-cpu": "same, processor µs",
     "evict": "eviction of 1,000 over the quota, µs per blob",
     "evict-cpu": "same, processor µs",
@@ -57,13 +57,13 @@ WORK = {
     "ls-cpu": "same, processor s",
     "du": "`du`, s",
     "du-cpu": "same, processor s",
-    "gc": "`gc` that finds nothing, s",
+    "gc": "`gc` without garbage, s",
     "gc-cpu": "same, processor s",
     "verify": "`verify --quick`, s",
     "verify-cpu": "same, processor s",
-    "command-rss": "most memory of these commands, MB",
+    "command-rss": "peak memory of these commands, MB",
     "databases": "databases, MB",
-    "wal": "their write-ahead logs, at most, MB",
+    "wal": "write-ahead logs of the databases, at most, MB",
 }
 
 
@@ -82,8 +82,8 @@ def main() -> int:
                 if not arguments.keep:
                     shutil.rmtree(place / str(size))
         except KeyboardInterrupt:
-            results.notes.append("the run was ended before its time")
-    about["others on this machine took"] = f"{others.share():.0%} of its processors"
+            results.notes.append("the run was interrupted")
+    about["other programs took"] = f"{others.share():.0%} of the processors"
     _report(results, arguments, about)
     return 0
 
@@ -151,11 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--sizes", nargs="+", type=int, default=SIZES, metavar="BLOBS", help="default: 1000 to 1000000")
-    add("--rounds", type=int, default=3, help="how often each is measured (default 3)")
-    add("--folder", type=Path, help="where the caches go, on the disk in question; a million take 6 GB")
-    add("--keep", type=Path, metavar="FOLDER", help="the caches that are there are used, and those made stay")
+    add("--rounds", type=int, default=3, help="measurements of each size (default 3)")
+    add("--folder", type=Path, help="folder of the caches, on the disk to measure; a million blobs take 6 GB")
+    add("--keep", type=Path, metavar="FOLDER", help="use existing caches in FOLDER, and keep new ones there")
     add("--json", type=Path, metavar="FILE", help="write the figures of every round")
-    add("--markdown", type=Path, metavar="FILE", help="write the table, which is printed too")
+    add("--markdown", type=Path, metavar="FILE", help="write the printed table")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""Two workers beside one, on all cores. The load is on the same cores: what it takes, they have not.
+"""Two workers beside one, on all cores, which the workers share with the load.
 
-So rates say little more than that it is not worse; server processor time says what a second worker costs.
+So rates only show that two are not worse; server processor time shows the cost of a second worker.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ WORKERS = {MIRROR: 2, ONE_WORKER: 1}
 
 
 def workers_small(bench: Bench) -> None:
-    """A config blob in memory, over 32 connections."""
+    """Measure a config blob in memory, over 32 connections."""
     path = bench.site.warm.config.path
     with bench.origin() as origin:
         for name in bench.turns(*WORKERS):
             with _attempt(bench, "workers-small", name), _of(bench, name, origin) as server:
-                wrk(server, path, 32, 1)  # each worker has a memory of its own
+                wrk(server, path, 32, 1)  # each worker has its own memory
                 before = cpu_seconds(server.pid)
                 found = wrk(server, path, 32, bench.options.seconds)
                 used = cpu_seconds(server.pid) - before
@@ -33,7 +33,7 @@ def workers_small(bench: Bench) -> None:
 
 
 def workers_tls(bench: Bench) -> None:
-    """100 MiB over TLS, to four clients that decrypt."""
+    """Measure 100 MiB over TLS, to four clients that decrypt."""
     path = bench.site.warm.layers[0].path
     folder = bench.folder()
     folder.mkdir()
@@ -50,7 +50,7 @@ def workers_tls(bench: Bench) -> None:
 
 
 def workers_herd(bench: Bench) -> None:
-    """50 clients of both workers ask for one cold blob of 100 MiB at once."""
+    """Measure 50 clients of both workers that ask for one cold blob of 100 MiB at once."""
     blob = bench.site.herd.layers[0]
     with bench.behind(HERD_LINE) as origin:
         for name in bench.turns(*WORKERS):
@@ -70,6 +70,6 @@ def _of(
 
 @contextmanager
 def _attempt(bench: Bench, work: str, name: str) -> Iterator[None]:
-    """With the load on all cores, too."""
+    """Attempt with the load on all cores."""
     with bench.attempt(work, name), on_core(*CORES):
         yield

@@ -1,4 +1,4 @@
-"""Many small blobs that are not here yet: how fast the mirror's own machinery is."""
+"""Many small cold blobs, which show the speed of the mirror's own machinery."""
 
 import asyncio
 import hashlib
@@ -13,14 +13,14 @@ from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC, Running
 
 CONNECTIONS = 32
 
-# It fills some 200 per second, and its rate does not change with their number.
+# distribution fills some 200 per second, whatever their number.
 MOST_FOR_DISTRIBUTION = 2000
 
 
 def small_fills(bench: Bench) -> None:
-    """Each blob once, over 32 connections, every digest checked; static is what this load can do.
+    """Measure each blob once, over 32 connections, every digest checked; static shows the limit of the load.
 
-    As clients do, who ask for the manifest of an image first.
+    Manifests are requested before their blobs, as by clients.
     """
     blobs = bench.site.small_pulls(1000 if bench.options.quick else bench.options.small)
     with bench.origin() as origin:
@@ -32,7 +32,7 @@ def small_fills(bench: Bench) -> None:
 
 
 async def rate_of(server: Running, blobs: Sequence[Blob]) -> float:
-    """Blobs per second. Trouble when one is not right."""
+    """Fetch all blobs and return blobs per second. Trouble when one is wrong."""
     left = deque(blobs)
     host, _, port = server.address.rpartition(":")
     loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ async def rate_of(server: Running, blobs: Sequence[Blob]) -> float:
 
 
 class _Client(asyncio.Protocol):
-    """One connection: the next blob as soon as the one before is here."""
+    """One connection, which requests the next blob as soon as one has arrived."""
 
     def __init__(self, host: str, left: deque[Blob]) -> None:
         self._headers = f"Host: {host}\r\nAccept: {ACCEPT}"

@@ -1,4 +1,4 @@
-"""Sources that are not as they should be: one that stalls, beside a good one; one that breaks off."""
+"""Bad sources: one that stalls beside a good one, and one that breaks off."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ sources = [{{ url = "{url}" }}]
 
 
 def two_sources(bench: Bench) -> None:
-    """100 MiB, cold: from the upstream alone, and with a source that gives 10 MB and then nothing more."""
+    """Measure cold 100 MiB from the upstream alone, and with a source that stalls after 10 MB."""
     blob = bench.site.herd.layers[0]
     for name in bench.turns(ALONE, MIRROR):
         with (
@@ -35,7 +35,7 @@ def two_sources(bench: Bench) -> None:
 
 
 def lossy_source(bench: Bench) -> None:
-    """100 MiB, cold: after each 10 MB a transfer breaks off or falls silent; alone it does not."""
+    """Measure cold 100 MiB: after each 10 MB a transfer breaks off or falls silent; alone none does."""
     blob = bench.site.herd.layers[0]
     for name in bench.turns(ALONE, MIRROR):
         line = LOSSY if name == MIRROR else WAN_LINE

@@ -1,6 +1,6 @@
-"""A cache folder with any number of small blobs, put there by the store itself: ten of them for each tag.
+"""Cache folder with any number of small blobs, made by the store itself: ten blobs for each tag.
 
-Every image is made from its number, so that nobody has to remember what there is.
+Every image is made from its number, so that no list of images is needed.
 """
 
 import json
@@ -21,17 +21,17 @@ from mirror.store.cache_dir import CacheDirectory, StoredManifest
 from mirror.store.metadata.index import Link, TagEntry
 from tests.e2e.images import OCI_CONFIG, OCI_LAYER
 
-# Of an image: its manifest, its config, and layers.
+# Blobs of an image: its manifest, its config, and layers.
 BLOBS = 10
 LAYERS = BLOBS - 2
 
-# Tags of a repository.
+# Tags per repository.
 TAGS = 100
 
-# Images that are put down in one transaction.
+# Images per transaction.
 BATCH = 50
 
-# Last uses lie within so many seconds, in no order.
+# Last uses lie within this span, in seconds, at random.
 MONTH = 30 * 24 * 3600.0
 
 
@@ -48,7 +48,7 @@ class Image:
 
     @property
     def layer(self) -> str:
-        """The path of the last one."""
+        """Path of the last layer."""
         return f"/v2/{self.repository.path}/blobs/{list(self.blobs)[-1]}"
 
 
@@ -69,7 +69,7 @@ def image(number: int) -> Image:
 
 
 def make(path: Path, count: int) -> None:
-    """So many blobs, all of them linked, and used some time in the last month."""
+    """Make `count` blobs, all linked, and last used some time in the last month."""
     numbers = iter(range(count // BLOBS))
     with closing(CacheDirectory(path, CacheSettings(dir=path, durability="fast"))) as folder:
         while batch := list(islice(numbers, BATCH)):
@@ -93,7 +93,7 @@ def put_images(folder: CacheDirectory, images: Sequence[Image]) -> None:
 
 
 def put_blobs(folder: CacheDirectory, blobs: dict[Digest, bytes]) -> None:
-    """As a fill of small ones ends: each is claimed, all are kept."""
+    """Put small blobs as a fill does: take a lease for each, then store all."""
     claims = folder.acquire_leases(list(blobs))
     folder.put_small_blobs([(claim, blobs[claim.digest]) for claim in claims if claim is not None])
 

@@ -1,4 +1,4 @@
-"""Figures become medians, ratios, a table and a document; nothing is measured here."""
+"""Report of the bench: figures become medians, ratios, a table and a document; nothing is measured here."""
 
 import socket
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.bench.throttle import Cdn, Line, Registry, Request
 
 
 def results(row: str, **rounds: list[float]) -> Results:
-    """Figures of one row: by contestant, a value for each round."""
+    """Return the figures of one row: by contestant, a value for each round."""
     made = Results(notes=[])
     for contestant, values in rounds.items():
         for number, value in enumerate(values, 1):
@@ -23,13 +23,13 @@ def results(row: str, **rounds: list[float]) -> Results:
 
 
 def cells(table: str, start: str) -> list[str]:
-    """The cells of the line that begins with `start`."""
+    """Return the cells of the line that begins with `start`."""
     line = next(line for line in table.splitlines() if line.startswith(f"| {start}"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_a_spread_is_median_lowest_and_highest() -> None:
-    """Of any number of rounds, in whatever order; an even number has the middle of two."""
+def test_spread_is_median_lowest_and_highest() -> None:
+    """The order of the rounds does not matter; an even number of rounds has the middle of two."""
     assert str(spread([3.0, 1.0, 2.0])) == "2.00 (1.00..3.00)"
     assert spread([1.0, 2.0]).median == 1.5
     assert str(spread([0.5])) == "0.5"
@@ -46,13 +46,13 @@ def test_a_spread_is_median_lowest_and_highest() -> None:
         (0.0, "0.00"),
     ],
 )
-def test_numbers_have_the_digits_that_mean_something(value: float, text: str) -> None:
-    """Whole from a hundred, two or three digits below."""
+def test_numbers_have_their_significant_digits(value: float, text: str) -> None:
+    """Numbers from a hundred on are whole; below they have two or three digits."""
     assert shown(value) == text
 
 
-def test_a_ratio_is_taken_within_each_round() -> None:
-    """A machine half as fast in one round changes no ratio; a round that one of them lacks is out."""
+def test_ratio_is_taken_within_each_round() -> None:
+    """A machine half as fast in one round changes no ratio; a round without one of the two is left out."""
     made = results("warm-blob-1", mirror=[2.0, 1.0, 9.0], static=[4.0, 2.0])
     ratio = made.ratio("warm-blob-1", STATIC)
     assert ratio is not None
@@ -60,8 +60,8 @@ def test_a_ratio_is_taken_within_each_round() -> None:
     assert made.ratio("warm-blob-1", PROXY) is None
 
 
-def test_targets_say_and_judge() -> None:
-    """At least and at most, each with its bound; of a rival or by itself."""
+def test_targets_print_and_judge() -> None:
+    """At least and at most include their bound; a target is relative to a rival or absolute."""
     target = least(0.95, STATIC)
     assert str(target) == "at least 0.95 of nginx static"
     assert target.reached(0.95)
@@ -72,8 +72,8 @@ def test_targets_say_and_judge() -> None:
     assert str(least(2500)) == "at least 2,500"
 
 
-def test_the_table_has_a_line_for_what_was_measured() -> None:
-    """Figures, ratio, target and verdict; a dash for who took no part; no line without figures."""
+def test_table_has_a_line_for_each_measured_row() -> None:
+    """A line has figures, ratio, target and verdict, and dashes for contestants that took no part."""
     made = results("warm-blob-1", mirror=[3.0, 3.2, 2.8], static=[3.0, 3.0, 3.0], distribution=[2.0])
     made.notes.append("a note")
     table = markdown(made, {"cores": "2"})
@@ -91,8 +91,8 @@ def test_the_table_has_a_line_for_what_was_measured() -> None:
     assert table.endswith("\ncores 2.\n\n- a note\n")
 
 
-def test_two_targets_share_a_line() -> None:
-    """Each with its own ratio and verdict, in order."""
+def test_table_shows_two_targets_in_one_line() -> None:
+    """Each target has its own ratio and verdict, in order."""
     made = results("cold-gib-wall", mirror=[1.2], distribution=[2.4], proxy=[0.6])
     assert cells(markdown(made, {}), "cold 1 GiB")[5:] == [
         "0.5; 2.00",
@@ -101,8 +101,8 @@ def test_two_targets_share_a_line() -> None:
     ]
 
 
-def test_a_target_by_itself_needs_no_rival() -> None:
-    """The mirror's own figure is what is judged; without one, nothing is."""
+def test_absolute_target_needs_no_rival() -> None:
+    """The mirror's own figure is judged; without it there is no verdict."""
     assert cells(markdown(results("slow-readers-probe", mirror=[51]), {}), "same")[5:] == [
         "-",
         "at most 50 ms",
@@ -115,8 +115,8 @@ def test_a_target_by_itself_needs_no_rival() -> None:
     ]
 
 
-def test_the_document_has_every_round() -> None:
-    """What the table has, for machines."""
+def test_document_has_every_round() -> None:
+    """The document has the table's contents as JSON."""
     made = results("small-fills", mirror=[2600, 2400, 2550], distribution=[200])
     found = document(made, {"cores": "2"})
     (row,) = found["rows"]
@@ -137,7 +137,7 @@ def test_the_document_has_every_round() -> None:
     ]
 
 
-def test_rows_are_told_apart_by_their_keys() -> None:
+def test_rows_have_unique_keys() -> None:
     """No two rows have one key."""
     keys = [row.key for row in ROWS]
     assert len(keys) == len(set(keys))
@@ -153,15 +153,15 @@ def test_rows_are_told_apart_by_their_keys() -> None:
         ("bytes=10-", 416, range(0)),
     ],
 )
-def test_the_slow_cdn_gives_ranges(tmp_path: Path, asked: str, status: int, span: range) -> None:
-    """One range of a file, clamped; otherwise the whole."""
+def test_throttled_cdn_serves_ranges(tmp_path: Path, asked: str, status: int, span: range) -> None:
+    """A request gets one range of a file, clamped, or else the whole file."""
     (tmp_path / "blob").write_bytes(b"0123456789")
     answer = Cdn(tmp_path)(Request("GET", "/blob", {"range": asked} if asked else {}))
     assert (answer.status, answer.span) == (status, span)
 
 
-def test_the_slow_registry_challenges_and_redirects(tmp_path: Path) -> None:
-    """A token first; then a blob is elsewhere."""
+def test_throttled_registry_challenges_and_redirects(tmp_path: Path) -> None:
+    """The registry wants a token first, and then redirects to the blob."""
     registry = Registry(tmp_path, "here:1", "there:2")
     path = "/v2/library/a/blobs/sha256:0"
     challenge = registry(Request("GET", path, {}))
@@ -171,8 +171,8 @@ def test_the_slow_registry_challenges_and_redirects(tmp_path: Path) -> None:
     assert (answer.status, answer.headers["Location"]) == (307, f"http://there:2{path}")
 
 
-def test_a_line_on_which_something_happens(tmp_path: Path) -> None:
-    """After each so many bytes a transfer breaks off, or falls silent until its client has had enough."""
+def test_throttled_line_breaks_transfers(tmp_path: Path) -> None:
+    """After each `fault_every` bytes a transfer breaks off, or falls silent until the client leaves."""
     site = Site(tmp_path / "site", quick=True)
     site.root.mkdir()
     (site.root / "blob").write_bytes(bytes(100_000))
@@ -189,7 +189,7 @@ def test_a_line_on_which_something_happens(tmp_path: Path) -> None:
 
 
 def test_report_has_columns_for_another_checkout() -> None:
-    """Its figures, and the ratio to them within each round; rows without them have dashes."""
+    """The columns have its figures and the ratio within each round, or dashes for rows without them."""
     made = results("warm-blob-1", mirror=[3.0, 1.0], base=[2.0, 2.0])
     made.add("cold-gib-wall", MIRROR, 1, 5.0)
     table = markdown(made, {})

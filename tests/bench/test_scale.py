@@ -1,4 +1,4 @@
-"""The stock of the scale bench is what the store makes it; its table has a column for each size."""
+"""Scale bench: its stock is made by the store; its table has a column for each size."""
 
 from contextlib import closing
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.bench.scale import table
 from tests.bench.stock import BLOBS, image, make
 
 
-def test_the_stock_is_whole(tmp_path: Path) -> None:
-    """Ten blobs for each tag, all of them linked and there, as the mirror itself would have it."""
+def test_stock_is_whole(tmp_path: Path) -> None:
+    """Each tag has ten blobs, all linked and present, as the mirror itself would leave them."""
     make(tmp_path / "cache", 3 * BLOBS)
     with closing(CacheDirectory(tmp_path / "cache")) as folder:
         images = list(Inventory(folder).images(ImagePattern("*")))
@@ -23,8 +23,8 @@ def test_the_stock_is_whole(tmp_path: Path) -> None:
         assert folder.open_blob(one.repository, list(one.blobs)[-1]).data == b"layer 7 of image 1\n"
 
 
-def test_the_table_compares_sizes() -> None:
-    """A line for what was measured, a column for each size, in order."""
+def test_scale_table_compares_sizes() -> None:
+    """The table has a line for each measured row, and a column for each size, in order."""
     results = Results(notes=["a note"])
     for size, value in (("1,000", 1.0), ("10,000", 1.1)):
         results.add("ready", size, 1, value)

@@ -1,12 +1,12 @@
 """python -m tests.bench.throttle: an origin and its CDN behind a slow line, as one asyncio process.
 
-Every new connection costs a round trip, every answer another one, and the bodies of one connection come at
-so many bytes per second together: nginx's `limit_rate` begins anew with each request, and with a second's
-worth for nothing, so that many short ranges would not be throttled at all.
+Every new connection costs a round trip, every response another one, and the bodies of one connection share a
+rate. nginx's `limit_rate` will not do: it starts again with each request, and with one free second, so that
+many short ranges would not be throttled at all.
 
-With `--stall-after` the CDN gives away so many bytes in all, then not one more, and keeps its connections.
-With `--fault-every` something happens after each so many bytes: the connection that is at it is closed, the
-next time it falls silent, and so on by turns.
+With `--stall-after` the CDN sends that many bytes in all, then no more, and keeps its connections.
+With `--fault-every` the CDN breaks a transfer after each that many bytes: by turns it closes the connection
+that is sending, or falls silent on it.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from pathlib import Path
 
 from mirror.oci.manifest import OCI_MANIFEST
 
-# Pieces of so many seconds' worth, and as much credit for having been late: timers are no more exact.
+# Length of a piece, and credit for a late one, in seconds: timers are no more exact.
 PIECE_SECONDS = 0.0125
 CREDIT_SECONDS = 0.025
 
 
 @dataclass(frozen=True)
 class Line:
-    """`rate`: bytes per second and connection. `rtt`: seconds.
+    """Slow line. `rate`: bytes per second and connection. `rtt`: seconds.
 
     `stall_after`, `fault_every`: bytes of all connections together, 0 for never.
     """
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A head, and for a body either bytes or a part of a file."""
+    """Response head, with bytes or a part of a file for a body."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Answer:
 
 
 class Registry:
-    """Answers of the registry: a challenge, a token, manifests, and for blobs where they are."""
+    """Responses of the registry: a challenge, a token, manifests, and redirects for blobs."""
 
     def __init__(self, site: Path, here: str, cdn: str) -> None:
         self._site = site
@@ -120,13 +120,13 @@ class Cdn:
 
 
 class Server:
-    """One port behind the line. `log` gets a line per request, when its answer has ended."""
+    """One port behind the line. `log` gets a line per request, at the end of its response."""
 
     def __init__(self, line: Line, answer: Callable[[Request], Answer], log: Path) -> None:
         self._line = line
         self._answer = answer
         self._log = log.open("a", buffering=1)
-        self._given = 0
+        self._sent_in_all = 0
         self._faults = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -150,7 +150,7 @@ class Server:
                 free_at = await self._respond(client, request, free_at)
 
     async def _respond(self, client: socket.socket, request: Request, free_at: float) -> float:
-        """When the connection may send again, by its rate."""
+        """Respond; return the time at which the connection may send again, by its rate."""
         loop = asyncio.get_running_loop()
         answer = self._answer(request)
         head = answer.head()
@@ -168,10 +168,10 @@ class Server:
 
     async def _pour(self, client: socket.socket, body: "_Body") -> None:
         while not body.done:
-            if 0 < self._line.stall_after <= self._given:
+            if 0 < self._line.stall_after <= self._sent_in_all:
                 await _silence(client)
-            self._given += await body.piece()
-            if 0 < self._line.fault_every <= self._given // (self._faults + 1):
+            self._sent_in_all += await body.piece()
+            if 0 < self._line.fault_every <= self._sent_in_all // (self._faults + 1):
                 self._faults += 1
                 if self._faults % 2 == 0:
                     await _silence(client)
@@ -183,7 +183,7 @@ class Server:
 
 
 class _Body:
-    """A part of a file on its way, at the connection's rate."""
+    """Part of a file that is sent at the connection's rate."""
 
     def __init__(self, client: socket.socket, answer: Answer, rate: float, free_at: float) -> None:
         assert answer.file is not None
@@ -199,7 +199,7 @@ class _Body:
         return self.sent == len(self._span)
 
     async def piece(self) -> int:
-        """Wait until the next piece may go, and send it: its size."""
+        """Wait until the next piece may go, and send it; return its size."""
         loop = asyncio.get_running_loop()
         self.free_at = max(self.free_at, loop.time() - CREDIT_SECONDS)
         await asyncio.sleep(self.free_at - loop.time())
@@ -216,7 +216,7 @@ class _Body:
 
 
 async def _send(client: socket.socket, path: Path, offset: int, count: int) -> int:
-    """As much of the piece as the socket takes at once, but something."""
+    """Send as much of the piece as the socket takes at once, at least one byte."""
     file = os.open(path, os.O_RDONLY)
     try:
         while True:
@@ -229,7 +229,7 @@ async def _send(client: socket.socket, path: Path, offset: int, count: int) -> i
 
 
 async def _silence(client: socket.socket) -> None:
-    """Until the client has had enough."""
+    """Stay silent until the client closes the connection."""
     await asyncio.get_running_loop().sock_recv(client, 1)
     raise ConnectionResetError
 
@@ -250,7 +250,7 @@ def _set(ready: asyncio.Future[None]) -> None:
 
 
 async def _request(client: socket.socket) -> Request | None:
-    """The next request of a connection; None when it has ended."""
+    """Read the next request of a connection; None at its end."""
     data = b""
     while not data.endswith(b"\r\n\r\n"):
         more = await asyncio.get_running_loop().sock_recv(client, 65536)

@@ -1,4 +1,4 @@
-"""A warm blob over TLS, where no sendfile helps."""
+"""Warm blob over TLS, where no sendfile helps."""
 
 from mirror.config.schema import ServerSettings
 from tests.bench.bench import Bench, check
@@ -9,7 +9,7 @@ from tests.e2e.origin import Authority
 
 
 def tls_blob(bench: Bench) -> None:
-    """GB/s with one client, which decrypts on the core of the load; and what it costs the server."""
+    """Measure GB/s with one client, which decrypts on the core of the load, and the cost for the server."""
     if "tls_certificate" not in ServerSettings.model_fields:
         bench.note("tls-blob: this version of the mirror does not serve TLS")
         return

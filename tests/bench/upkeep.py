@@ -1,4 +1,4 @@
-"""What it costs to look after a cache of some size: through the store, and by the commands."""
+"""Cost of maintaining a cache of some size: through the store, and by the commands."""
 
 import os
 import subprocess
@@ -16,10 +16,10 @@ from tests.bench.machine import settle
 from tests.bench.stock import BLOBS, MONTH, image, put_blobs, put_images
 from tests.bench.visits import Add
 
-# Blobs that are put in and evicted again.
+# Blobs that are inserted and evicted again.
 MOVED = 1_000
 
-# Longer ago than anything else was used, in seconds.
+# A last use, in seconds ago, before those of all other blobs.
 LONG_AGO = 10 * MONTH
 
 
@@ -31,7 +31,7 @@ class Upkeep:
         self._add = add
 
     def store(self) -> None:
-        """Put in one at a time, used together, evicted because there is no room for them."""
+        """Measure blobs that are inserted one by one, used together, and evicted for lack of room."""
         contents = [f"blob {each} of round {self._number}\n".encode() for each in range(MOVED)]
         blobs = {Digest.of(each): each for each in contents}
         size = sum(map(len, contents))
@@ -53,15 +53,15 @@ class Upkeep:
 
     @contextmanager
     def _timed(self, row: str) -> Iterator[None]:
-        """What is done inside, for each blob."""
+        """Measure the block, per blob."""
         started, before = time.perf_counter(), time.process_time()
         yield
         self._add(row, (time.perf_counter() - started) / MOVED * 1e6)
         self._add(f"{row}-cpu", (time.process_time() - before) / MOVED * 1e6)
 
     def commands(self) -> None:
-        """One image, and everything."""
-        one = image(self._images + self._number)  # besides those that clients ask for
+        """Measure the commands on one image, and on everything."""
+        one = image(self._images + self._number)  # not one of those that clients request
         with closing(CacheDirectory(self._cache)) as folder:
             put_images(folder, [one])
         name = f"{one.repository}:{one.tag}"
@@ -76,7 +76,7 @@ class Upkeep:
         self._add("command-rss", most / 1e6)
 
     def _command(self, row: str, *arguments: str) -> int:
-        """Its memory at most, in bytes."""
+        """Run and measure a command; return its peak memory in bytes."""
         command = [sys.executable, "-m", "mirror", *arguments, "--cache-dir", str(self._cache)]
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""A mirror on a cache of some size: how it starts, and what its clients notice of the size."""
+"""Mirror on a cache of some size: its start, and the effect of the size on clients."""
 
 import asyncio
 import os
@@ -18,16 +18,16 @@ from tests.bench.small import rate_of
 from tests.bench.stock import BLOBS, image
 from tests.e2e.mirror import Mirror
 
-# So many blobs are asked for, none of them twice; so many of them when the disk has to be read.
+# Requested blobs, none of them twice; and those of them requested when the disk has to be read.
 ASKED = 2_000
 ASKED_COLD = 200
 
-# So many are filled in a round.
+# Fills in a round.
 FILLED = 2_000
 
 STARTS = 5
 
-# What a start goes on doing after it is ready; in seconds.
+# Time, in seconds, that the work of a start takes after it is ready, at most.
 IDLE_SECONDS = 3.0
 
 NEVER_ASK = """
@@ -50,13 +50,13 @@ class Visits:
         self._add = add
 
     def starts(self) -> None:
-        """With everything the kernel could remember, and with nothing."""
+        """Measure starts with a warm page cache, and with an empty one."""
         with self._mirror(NEVER_ASK):
             pass
         times, used = zip(*(self._start() for _ in range(STARTS)), strict=True)
         self._add("ready", median(times))
         self._add("ready-cpu", median(used))
-        if forget():
+        if drop_page_cache():
             self._add("ready-cold", self._start()[0])
 
     def _start(self) -> tuple[float, float]:
@@ -65,7 +65,7 @@ class Visits:
             return time.perf_counter() - started, cpu_seconds(mirror.pid)
 
     def hits(self) -> None:
-        """What was not asked for since the start, and then once more."""
+        """Measure first requests since the start, and then the same requests again."""
         chance = random.Random(self._number)
         images = [image(chance.randrange(self._images)) for _ in range(ASKED)]
         blobs = list(dict.fromkeys(each.layer for each in images))
@@ -84,11 +84,11 @@ class Visits:
             self._add("rss-used", rss_bytes(mirror.pid) / 1e6)
         with self._mirror(NEVER_ASK) as mirror:
             time.sleep(IDLE_SECONDS)
-            if forget():
+            if drop_page_cache():
                 self._add("blob-cold", _percentiles(mirror, blobs[:ASKED_COLD])[0])
 
     def fills(self, site: Site) -> None:
-        """Of blobs that no round before has filled."""
+        """Measure fills of blobs that no round before has filled."""
         blobs = site.small(self._number * FILLED)[-FILLED:]
         with (
             fast_origin(site, site.root.parent / f"{self._images}-{self._number}") as origin,
@@ -114,8 +114,8 @@ class Visits:
             mirror.stop()
 
 
-def forget() -> bool:
-    """Whether the kernel could be made to forget what is on the disk."""
+def drop_page_cache() -> bool:
+    """Drop the page cache; return whether the kernel allowed that."""
     os.sync()
     with suppress(OSError):
         DROP.write_text("3")
@@ -124,7 +124,7 @@ def forget() -> bool:
 
 
 def _percentiles(mirror: Mirror, paths: Sequence[str]) -> tuple[float, float]:
-    """Median and 99th percentile of the times of single requests on one connection, in milliseconds."""
+    """Return median and 99th percentile, in milliseconds, of single requests on one connection."""
     connection = Connection(mirror.address)
     try:
         cuts = quantiles((_timed(connection, path) for path in paths), n=100)

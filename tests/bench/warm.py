@@ -1,6 +1,6 @@
-"""What is served from the cache: large blobs by throughput, small answers by rate.
+"""Warm content: large blobs by throughput, small responses by rate.
 
-And what each costs the server in processor time, which says the same on a machine that others use too.
+Server processor time is measured too, which is the same on a machine that other programs use.
 """
 
 from tests.bench.bench import Bench
@@ -12,7 +12,7 @@ ALL = (MIRROR, DISTRIBUTION, PROXY, STATIC)
 
 
 def warm_blob(bench: Bench, connections: int) -> None:
-    """GB/s of a blob of 100 MiB, over connections that are kept."""
+    """Measure GB/s of a blob of 100 MiB, over kept connections."""
     row = f"warm-blob-{connections}"
     for name in bench.turns(*ALL):
         with bench.attempt(row, name):
