@@ -354,3 +354,10 @@ def test_invariants_cited_by_code_and_documents_exist() -> None:
     for path in [*(ROOT / "mirror").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *PAGES]:
         for numbers in re.findall(cited, path.read_text()):
             assert all(1 <= int(each) <= 12 for each in re.findall(r"\d+", numbers)), f"{path}: {numbers}"
+
+
+def test_documents_cited_by_code_exist() -> None:
+    """Each `docs/page.md` in a docstring, a comment or a text is there."""
+    for path in [*(ROOT / "mirror").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        for cited in re.findall(r"docs/\w+\.md", path.read_text()):
+            assert (ROOT / cited).exists() or path == Path(__file__), f"{path} cites {cited}"
