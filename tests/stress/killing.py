@@ -1,4 +1,4 @@
-"""Processes that die on purpose: at the n-th thing they ask of the disk, or with what was not synced lost.
+"""Processes that are killed on purpose: at their n-th disk operation, or with the unsynced bytes lost.
 
 A program of its own, because it forks: `python -m tests.stress.killing FOLDER`. Prints what went wrong.
 """
@@ -33,7 +33,7 @@ HERE = b"a blob that was here before"
 MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")
 CHUNK = 65536
 
-# What a crash can come before.
+# Calls that a crash can precede.
 CALLS = ("rename", "unlink", "open", "fdatasync", "fsync", "chmod", "pwritev", "ftruncate", "posix_fallocate")
 
 
@@ -42,11 +42,11 @@ def digest_of(data: bytes) -> Digest:
 
 
 def adopt(folder: CacheDirectory) -> None:
-    """All that a fill does, from the lock to the link."""
+    """Fill a blob, from the lock to the link."""
     digest = digest_of(LARGE)
-    partial, held = folder.lock_partial(X, digest)
+    partial, found = folder.lock_partial(X, digest)
     assert partial is not None
-    if not held.present:
+    if not found.present:
         chunks = partial.chunks
         if chunks is None:
             chunks = folder.allocate(partial, len(LARGE), CHUNK)
@@ -62,24 +62,24 @@ def adopt(folder: CacheDirectory) -> None:
     partial.release()
 
 
-def keep(folder: CacheDirectory) -> None:
-    """A small blob."""
-    (claim,) = folder.acquire_leases([digest_of(SMALL)])
-    assert claim is not None
-    if claim.present:
-        claim.release()
+def put_small(folder: CacheDirectory) -> None:
+    """Store a small blob."""
+    (lease,) = folder.acquire_leases([digest_of(SMALL)])
+    assert lease is not None
+    if lease.present:
+        lease.release()
     else:
-        folder.put_small_blobs([(claim, SMALL)])
+        folder.put_small_blobs([(lease, SMALL)])
 
 
 def put_manifest(folder: CacheDirectory) -> None:
-    """A manifest with its links, and the tag that names it."""
+    """Store a manifest with its links, and a tag that points to it."""
     folder.put_manifest(X, MANIFEST, {digest_of(SMALL): Link(size=len(SMALL))})
     folder.index.put_tag(X, Tag("t"), TagEntry(str(MANIFEST.digest), MANIFEST.media_type, 19, 1.0))
 
 
 def discard(folder: CacheDirectory) -> None:
-    """A fill that came to nothing."""
+    """Begin a fill and discard it."""
     partial, _ = folder.lock_partial(X, digest_of(b"other"))
     assert partial is not None
     folder.allocate(partial, 5, CHUNK)
@@ -88,23 +88,25 @@ def discard(folder: CacheDirectory) -> None:
 
 
 def evict(folder: CacheDirectory) -> None:
+    """Evict everything."""
     folder.blobs.evict(time.time() + 60, None, set())
 
 
-def set_aside(folder: CacheDirectory) -> None:
+def quarantine(folder: CacheDirectory) -> None:
+    """Quarantine a blob."""
     folder.blobs.quarantine(digest_of(HERE))
 
 
-def opening(folder: CacheDirectory) -> None:
-    """Nothing but opening it."""
+def open_folder(folder: CacheDirectory) -> None:
+    """Open the folder, and do nothing else."""
 
 
-OPERATIONS = (adopt, keep, put_manifest, discard, evict, set_aside, opening)
+OPERATIONS = (adopt, put_small, put_manifest, discard, evict, quarantine, open_folder)
 
 
 @contextmanager
-def counted(step: Callable[[str], None]) -> Iterator[None]:
-    """Call `step` before everything that is asked of disk and database."""
+def counting_steps(step: Callable[[str], None]) -> Iterator[None]:
+    """Call `step` before each call to disk and database."""
     kept = {name: getattr(os, name) for name in CALLS}
     sql = diskcache.Cache._sql
 
@@ -126,15 +128,15 @@ def counted(step: Callable[[str], None]) -> Iterator[None]:
         diskcache.Cache._sql = sql
 
 
-def prepared(path: Path) -> None:
-    """A folder with one blob in it."""
+def prepare(path: Path) -> None:
+    """Create a folder with one blob."""
     shutil.rmtree(path, ignore_errors=True)
     with closing(CacheDirectory(path)) as folder:
         folder.put_small_blob(digest_of(HERE), HERE)
 
 
-def forked(work: Callable[[], None]) -> int:
-    """Do it in a child; the signal that killed it, or 0."""
+def run_in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a child; return the signal that killed it, or 0."""
     child = os.fork()
     if child == 0:
         try:
@@ -148,8 +150,11 @@ def forked(work: Callable[[], None]) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def dying(path: Path, operation: Callable[[CacheDirectory], None], at: int) -> int:
-    """Do it in a child that is killed at its `at`-th step; the signal, 0 when it came to its end before."""
+def killed_at(path: Path, operation: Callable[[CacheDirectory], None], at: int) -> int:
+    """Run the operation in a child and kill it at its `at`-th step.
+
+    Returns the signal, 0 if the operation ended before.
+    """
     left = [at]
 
     def step(_: str) -> None:
@@ -158,19 +163,19 @@ def dying(path: Path, operation: Callable[[CacheDirectory], None], at: int) -> i
             os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:
-        if operation is opening:
-            with counted(step):
+        if operation is open_folder:
+            with counting_steps(step):
                 CacheDirectory(path)
             return
         folder = CacheDirectory(path)
-        with counted(step):
+        with counting_steps(step):
             operation(folder)
 
-    return forked(work)
+    return run_in_child(work)
 
 
-def complaints(path: Path, operation: Callable[[CacheDirectory], None]) -> list[str]:
-    """What is not as it should be after a crash: the folder as such, and doing it again."""
+def faults_after_crash(path: Path, operation: Callable[[CacheDirectory], None]) -> list[str]:
+    """Return what is wrong after a crash: with the folder as such, and after the operation was repeated."""
     found: list[str] = []
     with closing(CacheDirectory(path)) as folder:
         found += [f"trouble: {each}" for each in folder.health.faults()]
@@ -181,7 +186,7 @@ def complaints(path: Path, operation: Callable[[CacheDirectory], None]) -> list[
         operation(folder)
         found += [f"after doing it again: {each}" for each in wrong(folder)]
         list(old_partials(path / "partial", time.time() + 60, remove=True))
-        found += [f"left for ever: {each}" for each in os.listdir(path / "partial")]
+        found += [f"never removed: {each}" for each in os.listdir(path / "partial")]
         list(Fsck(path / "blobs", folder.blobs, FsckCursor(), repair=True).steps())
         found += [f"after repair: {each}" for each in folder.blobs.check()]
     return found
@@ -194,13 +199,14 @@ def wrong(folder: CacheDirectory) -> list[str]:
 
 
 def kill_everywhere(path: Path, operation: Callable[[CacheDirectory], None]) -> list[str]:
-    """Kill it at each of its steps in turn; what went wrong."""
+    """Kill the operation at each of its steps in turn; return what went wrong."""
     at, found = 0, list[str]()
     while True:
-        prepared(path)
-        killed = dying(path, operation, at)
+        prepare(path)
+        killed = killed_at(path, operation, at)
         found += [
-            f"{operation.__name__}, killed at step {at}: {each}" for each in complaints(path, operation)
+            f"{operation.__name__}, killed at step {at}: {each}"
+            for each in faults_after_crash(path, operation)
         ]
         if not killed:
             print(f"{operation.__name__}: {at} steps", file=sys.stderr)
@@ -208,9 +214,12 @@ def kill_everywhere(path: Path, operation: Callable[[CacheDirectory], None]) -> 
         at += 1
 
 
-def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
-    """A blob is adopted, and the power fails: what was not synced is lost; without `books`, entries too."""
-    prepared(path)
+def lose_power(path: Path, durability: str, *, wal: bool) -> list[str]:
+    """Adopt a blob and lose the power, and with it all unsynced bytes.
+
+    Without `wal` the database's last writes are lost too.
+    """
+    prepare(path)
     synced = path.with_name("synced")
 
     def work() -> None:
@@ -227,29 +236,29 @@ def lose_power(path: Path, durability: str, *, books: bool) -> list[str]:
         adopt(CacheDirectory(path, settings))
 
     synced.write_text("")
-    forked(work)
+    run_in_child(work)
     kept = set(synced.read_text().split())
     for file in (path / "blobs" / "sha256").rglob("*.*"):
         if str(file.stat().st_ino) not in kept or str(file.parent.stat().st_ino) not in kept:
             file.chmod(0o600)
             os.truncate(file, 0)
-    if not books:
+    if not wal:
         for name in ("cache.db-wal", "cache.db-shm"):
             (path / "blobs" / name).unlink(missing_ok=True)
     found: list[str] = []
     with closing(CacheDirectory(path)) as folder:
         blob = folder.blobs.open(digest_of(LARGE))
-        if durability == "safe" and books and blob is None:
+        if durability == "safe" and wal and blob is None:
             found.append("safe: the blob is lost")
         if blob is not None:
             with blob.file:
                 found += ["wrong bytes"] if blob.file.read() != LARGE else []
-        if durability == "safe" and not books:
+        if durability == "safe" and not wal:
             list(Fsck(path / "blobs", folder.blobs, FsckCursor(), repair=True).steps())
-            found += [] if folder.has(digest_of(LARGE)) else ["safe: the file was not taken in again"]
+            found += [] if folder.has(digest_of(LARGE)) else ["safe: the file got no entry again"]
         adopt(folder)
         found += [] if folder.read(digest_of(LARGE), len(LARGE)) == LARGE else ["not fetched again"]
-    return [f"power lost, {durability}, books={books}: {each}" for each in found]
+    return [f"power lost, {durability}, wal={wal}: {each}" for each in found]
 
 
 def main(path: Path) -> None:
@@ -259,8 +268,8 @@ def main(path: Path) -> None:
     for operation in OPERATIONS:
         found += kill_everywhere(path, operation)
     for durability in ("safe", "fast"):
-        for books in (True, False):
-            found += lose_power(path, durability, books=books)
+        for wal in (True, False):
+            found += lose_power(path, durability, wal=wal)
     print("\n".join(found), end="")
 
 

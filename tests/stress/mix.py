@@ -1,7 +1,7 @@
-"""Rounds in which clients pull, somebody gives commands, and things go wrong, all at once and at random.
+"""Random rounds: clients pull, an operator gives commands, and things go wrong, all at once.
 
-Everything is drawn from one seed; when what happens is up to the machine. So what is judged after each round
-is what must hold whatever came first.
+All choices are drawn from one seed; the machine decides when things happen. So the checks after each round
+are of conditions that hold whatever came first.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ from mirror.store.pins.pin_file import PinFile
 from tests.disks import fill_up, mount, unmount
 from tests.e2e.processes import await_end
 from tests.fakes.content import FakeImage
-from tests.stress.world import KIB, MANY, QUOTA, World
+from tests.stress.world import KIB, MORE_THAN_BLOBS, QUOTA, World
 from tests.wire import Reply, Wire, get
 
 CLIENTS = 6
-MOST_PINS = 2
+MAX_PINS = 2
 
-# Longer than any answer takes, in seconds.
+# Longer than any response takes, in seconds.
 PATIENCE = 60.0
 
 Act = Callable[[], Awaitable[None]]
 
 
 class Mix:
-    """`rounds` is how many there were."""
+    """A sequence of rounds in one world; `rounds` counts them."""
 
     def __init__(self, world: World, seed: int) -> None:
         self.world = world
@@ -44,12 +44,12 @@ class Mix:
         self.rounds = 0
         self._over = asyncio.Event()
         self._deck: list[Act] = []
-        self._bound = False  # the cache is mounted once more, read-only
+        self._is_read_only = False  # a read-only mount lies over the cache
 
     async def round(self) -> None:
-        """Two things go wrong, and afterwards all is as it should be; then in peace, the stricter for it."""
+        """Run a round in which two things go wrong, check, and run a quiet one with stricter checks."""
         await self.world.begin()
-        acts = self._dealt()
+        acts = self._deal()
         self.world.now.trouble = any(each in (self._full, self._read_only) for each in acts)
         self.world.now.kills = sum(each in (self._kill_one, self._kill_all) for each in acts)
         self._over.clear()
@@ -57,20 +57,23 @@ class Mix:
             for number in range(CLIENTS):
                 group.create_task(self._client(random.Random(self.chance.random() + number)))
             group.create_task(self._operate())
-            group.create_task(self._upset(acts))
-        await self._judge()
+            group.create_task(self._break_things(acts))
+        await self._check()
         await self.world.begin()
         for image in self.world.pinned:
             await self._pull(image, by_tag=True)
-        await self._judge()
+        await self._check()
         here = set(await asyncio.to_thread(self.world.here))
-        self.world.promised = self._kept()
+        self.world.promised = self._pinned_digests()
         gone = {str(each) for each in self.world.promised} - here
         assert not gone, f"pulled just now, and not here: {gone}"
         self.rounds += 1
 
-    def _dealt(self) -> list[Act]:
-        """Like cards: at random, but all of it comes. Trouble with the disk first, the rest during it."""
+    def _deal(self) -> list[Act]:
+        """Draw two acts like cards: at random, but all come up.
+
+        Disk trouble comes first, the other act during it.
+        """
         if len(self._deck) < 2:
             often = [self._corrupt, self._age, self._kill_one]
             self._deck = [*often, *often, self._full, self._read_only, self._kill_all, self._reload]
@@ -78,7 +81,7 @@ class Mix:
         acts = [self._deck.pop(), self._deck.pop()]
         return sorted(acts, key=lambda act: act not in (self._full, self._read_only))
 
-    async def _upset(self, acts: list[Act]) -> None:
+    async def _break_things(self, acts: list[Act]) -> None:
         for act in acts:
             await asyncio.sleep(self.chance.uniform(0, 0.4))
             self.world.met[act.__name__.strip("_")] += 1
@@ -86,7 +89,7 @@ class Mix:
         await asyncio.sleep(self.chance.uniform(0, 0.4))
         await asyncio.to_thread(self._heal)
         if self.world.now.trouble and self.chance.random() < 0.8:
-            await self._reload()  # or all have to wait until housekeeping has found out
+            await self._reload()  # otherwise the round waits until housekeeping has noticed
         self._over.set()
 
     # Clients.
@@ -112,7 +115,7 @@ class Mix:
         self.world.met["pulls"] += 1
 
     async def _whole(self, path: str, digest: Digest) -> None:
-        reply = await self._answered(path, digest)
+        reply = await self._get(path, digest)
         assert reply.status == 200, f"{path}: {reply.status} {reply.body[:200]!r}"
         assert reply.body == self.world.data[digest] or digest in self.world.flipped, (
             f"{path}: wrong bytes; destroyed {self.world.now.destroyed[digest]} times in this round"
@@ -124,12 +127,12 @@ class Mix:
         start = chance.randrange(len(data))
         stop = min(len(data), start + chance.randrange(1, 500 * KIB))
         path, span = f"/v2/{image.repository}/blobs/{digest}", f"Range: bytes={start}-{stop - 1}"
-        reply = await self._answered(path, digest, span)
+        reply = await self._get(path, digest, span)
         assert reply.status == 206, f"{path}, {span}: {reply.status} {reply.body[:200]!r}"
         assert reply.body == data[start:stop] or digest in self.world.flipped, f"{path}, {span}: wrong bytes"
 
-    async def _answered(self, path: str, digest: Digest, *headers: str) -> Reply:
-        """The whole answer: at the first attempt, unless a process that gave it was killed."""
+    async def _get(self, path: str, digest: Digest, *headers: str) -> Reply:
+        """Return a complete response: at the first attempt, unless a process was killed."""
         while True:
             self.world.now.asked[digest] += 1
             said = "no answer"
@@ -139,11 +142,11 @@ class Mix:
                 if reply.complete:
                     return reply
                 said = f"{len(reply.body)} bytes of {reply.headers.get('content-length')}"
-            assert self.world.now.kills, f"{path} {headers}: {said}, and nobody was killed"
+            assert self.world.now.kills, f"{path} {headers}: {said}, and no process was killed"
             await asyncio.sleep(0.05)
 
     async def _leave(self, image: FakeImage, chance: random.Random) -> None:
-        """In the middle of the largest blob."""
+        """Leave in the middle of the largest blob."""
         digest = max(image.blobs, key=lambda each: len(self.world.data[each]))
         self.world.now.asked[digest] += 1
         with suppress(OSError, asyncio.IncompleteReadError):
@@ -163,7 +166,7 @@ class Mix:
 
     async def _pin(self) -> None:
         free = [each for each in self.world.images if each not in self.world.pinned]
-        if len(self.world.pinned) < MOST_PINS:
+        if len(self.world.pinned) < MAX_PINS:
             image = self.chance.choice(free)
             self.world.pinned.add(image)
             await self.world.command("pin", _name(image))
@@ -172,11 +175,11 @@ class Mix:
         if self.world.pinned:
             image = self.chance.choice(sorted(self.world.pinned, key=_name))
             self.world.pinned.discard(image)
-            self.world.promised &= self._kept()
+            self.world.promised &= self._pinned_digests()
             await self.world.command("unpin", _name(image))
 
     async def _remove(self) -> None:
-        """Where it is pinned, it is refused."""
+        """Remove an image; the command refuses if it is pinned."""
         image = self.chance.choice(self.world.images)
         if image not in self.world.pinned:
             self.world.now.destroyed.update(self.world.pull_of(image))
@@ -193,10 +196,10 @@ class Mix:
     async def _list(self) -> None:
         await self.world.command(self.chance.choice(["ls", "du", "pins"]), "--json")
 
-    def _kept(self) -> set[Digest]:
+    def _pinned_digests(self) -> set[Digest]:
         return {digest for image in self.world.pinned for digest in self.world.pull_of(image)}
 
-    # What goes wrong.
+    # Faults.
 
     async def _kill_one(self) -> None:
         workers = await self.world.mirror.workers()
@@ -205,7 +208,7 @@ class Mix:
                 os.kill(self.chance.choice(workers), signal.SIGKILL)
 
     async def _kill_all(self) -> None:
-        """And start it again."""
+        """Kill all processes and start the mirror again."""
         mirror, workers = self.world.mirror, await self.world.mirror.workers()
         mirror.signal(signal.SIGKILL)
         for pid in workers:
@@ -222,62 +225,62 @@ class Mix:
         await self.world.mirror.notified("RELOADING=1", "READY=1")
 
     async def _age(self) -> None:
-        """As if nobody had used anything for long."""
+        """Make all blobs look unused for long."""
         self.world.now.aged += 1
         await asyncio.to_thread(self._make_old)
 
     def _make_old(self) -> None:
         with suppress(*ERRORS), self.world.blobs() as blobs:
-            digests = [Digest.parse(row.digest) for row in blobs.rows("", MANY)]
+            digests = [Digest.parse(row.digest) for row in blobs.rows("", MORE_THAN_BLOBS)]
             blobs.touch(dict.fromkeys(digests, 1.0))
 
     async def _corrupt(self) -> None:
-        """A file of the blob store: one with a wrong byte, one too short, one gone."""
-        await asyncio.to_thread(self._spoil)
+        """Damage files of the blob store: one gets a wrong byte, one is cut short, one is removed."""
+        await asyncio.to_thread(self._corrupt_files)
 
-    def _spoil(self) -> None:
+    def _corrupt_files(self) -> None:
         rows: list[BlobRow] = []
         with suppress(*ERRORS), self.world.blobs() as blobs:
-            rows = blobs.rows("", MANY)
+            rows = blobs.rows("", MORE_THAN_BLOBS)
         chosen = self.chance.sample(rows, min(3, len(rows)))
-        for spoil, row in zip((_flip, _shorten, os.unlink), chosen, strict=False):
+        for damage, row in zip((_flip, _shorten, os.unlink), chosen, strict=False):
             digest = Digest.parse(row.digest)
             self.world.now.destroyed[digest] += 1
             self.world.corrupted.add(digest)
-            if spoil is not os.unlink:  # who is being sent it has the very pages that are changed here
+            if damage is not os.unlink:  # a client in mid-transfer gets the changed pages
                 self.world.flipped.add(digest)
-            with suppress(OSError):  # evicted meanwhile, or on a disk that is read-only
-                spoil(self.world.mirror.cache / "blobs" / row.name)
+            with suppress(OSError):  # evicted meanwhile, or the disk is read-only
+                damage(self.world.mirror.cache / "blobs" / row.name)
 
     async def _full(self) -> None:
-        """But for some pages, or to the last byte."""
+        """Fill the disk, to the last byte or but for some pages."""
         left = self.chance.choice([0, 0, 64 * KIB, 1024 * KIB])
         await asyncio.to_thread(fill_up, self.world.disk / "ballast", left)
 
     async def _read_only(self) -> None:
-        """What is open stays writable, as it is with a disk that fails by and by; all else is not."""
+        """Make the disk read-only; open files stay writable, as on a disk that fails gradually."""
         await asyncio.to_thread(self._mount_read_only)
 
     def _mount_read_only(self) -> None:
-        """In one go, so that nothing is opened for writing in between: made elsewhere, and put in front."""
+        """Mount in one go, prepared elsewhere: no file can be opened for writing in between."""
         cache, elsewhere = self.world.mirror.cache, self.world.disk / "read-only"
         elsewhere.mkdir(exist_ok=True)
         mount("--bind", cache, elsewhere)
         mount("-o", "remount,bind,ro", elsewhere)
         mount("--bind", elsewhere, cache)
-        self._bound = True
+        self._is_read_only = True
 
     def _heal(self) -> None:
         (self.world.disk / "ballast").unlink(missing_ok=True)
-        if self._bound:
+        if self._is_read_only:
             for each in (self.world.mirror.cache, self.world.disk / "read-only"):
                 unmount(each)
-            self._bound = False
+            self._is_read_only = False
 
-    # What must hold.
+    # Checks.
 
-    async def _judge(self) -> None:
-        """After everything that was begun has ended."""
+    async def _check(self) -> None:
+        """Check everything, once all that was started has ended."""
         world = self.world
         await world.settle()
         if world.corrupted:
@@ -285,37 +288,37 @@ class Mix:
         here = await asyncio.to_thread(world.here)
         missing = {str(each) for each in world.promised if not world.now.destroyed[each]} - here.keys()
         assert not missing, f"pinned, and gone: {missing}"
-        await self._judge_pins()
-        await self._judge_traffic()
-        await self._judge_room()
+        await self._check_pins()
+        await self._check_traffic()
+        await self._check_room()
 
     async def _repair(self) -> None:
-        """Only what was spoilt here is wrong."""
+        """Run `verify --repair`: only files corrupted here may be wrong."""
         findings = json.loads((await self.world.command("verify", "--repair", "--json")).stdout)["findings"]
-        spoilt = {str(each) for each in self.world.corrupted}
+        corrupted = {str(each) for each in self.world.corrupted}
         wrong = [each for each in findings if each["wrong"] not in HARMLESS]
-        unknown = [each for each in wrong if each["what"] not in spoilt]
-        assert not unknown, f"{unknown}, and not spoilt by us"
+        unknown = [each for each in wrong if each["what"] not in corrupted]
+        assert not unknown, f"{unknown}, and not corrupted by this test"
         self.world.flipped.clear()
         self.world.corrupted.clear()
         await asyncio.to_thread(self.world.empty_quarantine)
 
-    async def _judge_pins(self) -> None:
+    async def _check_pins(self) -> None:
         listed = await asyncio.to_thread(PinFile(self.world.mirror.cache / "pins").read)
         known = {f"docker.io/{_name(image)}": image for image in self.world.images}
         found = {known[str(each.pin.images)] for each in listed}
         assert found == self.world.pinned or self.world.now.trouble, f"{found}, not {self.world.pinned}"
         self.world.pinned = found
 
-    async def _judge_traffic(self) -> None:
-        """A blob comes once, and again only for what has destroyed it; each of them, and all together."""
+    async def _check_traffic(self) -> None:
+        """Check that blobs came once, and again only after something destroyed them: each one, and the sum."""
         now, sent, data = self.world.now, self.world.sent(), self.world.data
         evicted = await asyncio.to_thread(self.world.evicted)
         manifests = set(self.world.tags.values())
         for digest, count in sent.items():
             excuses = now.destroyed[digest] + now.kills + now.aged + now.trouble * now.asked[digest]
             excuses += len(evicted[digest]) + now.collections
-            excuses += digest in manifests  # nobody knows that what comes by tag is what comes by digest
+            excuses += digest in manifests  # one fetch by tag and one by digest may meet
             assert count <= (1 + excuses) * len(data[digest]), (
                 f"{digest} of {len(data[digest])} bytes: {count} bytes came, with {excuses} excuses"
             )
@@ -323,21 +326,21 @@ class Mix:
             return
         for digest in manifests:
             del sent[digest]
-        new = sum(len(data[each]) for each in sent if str(each) not in now.before)
+        new = sum(len(data[each]) for each in sent if str(each) not in now.present_before)
         destroyed = sum(count * len(data[each]) for each, count in now.destroyed.items())
         gone = sum(map(sum, evicted.values())) + now.collected
         assert sent.total() <= new + destroyed + gone, (
             f"{sent.total()} bytes came: {new} were new, {destroyed} destroyed, {gone} evicted"
         )
 
-    async def _judge_room(self) -> None:
-        """Nobody reads anything: what is too much goes when house is kept, though it was just used."""
+    async def _check_room(self) -> None:
+        """Check the quota while no client reads: housekeeping evicts the excess, even if it was just used."""
         await asyncio.to_thread(self._evict)
         size = sum((await asyncio.to_thread(self.world.here)).values())
         assert size <= QUOTA, f"{size} bytes in a quota of {QUOTA}"
 
     def _evict(self) -> None:
-        """As housekeeping does it now and then."""
+        """Evict, as housekeeping does."""
         settings = load(self.world.mirror.config, {}, {}).config.cache
         with closing(CacheDirectory(self.world.mirror.cache, settings)) as folder:
             gone = folder.evict()

@@ -9,10 +9,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_killed_at_every_step(tmp_path: Path) -> None:
-    """Adopting, keeping, discarding, evicting, setting aside, opening: killed before each thing that is asked
-    of the disk, and with what was not synced lost. Nothing wrong is found after it, nothing wrong is read, it
-    can be done again at once, and what is left over is found to be that.
+def test_crash_at_every_step(tmp_path: Path) -> None:
+    """Each operation is killed before each disk call, and loses what was not synced.
+
+    The operations: adopt, put, discard, evict, quarantine, open. After each crash no damage is found and no
+    wrong byte is read; the operation can be repeated at once, and leftovers are found to be leftovers.
     """
     command = [sys.executable, "-m", "tests.stress.killing", str(tmp_path / "cache")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)

@@ -1,6 +1,6 @@
 """Everything at once, at random: a mirror with workers on a small disk, clients, commands, kills, a bad disk.
 
-`--stress MINUTES` says for how long, `--stress-seed` draws what another run drew; its end names its seed.
+`--stress MINUTES` is the duration, `--stress-seed` repeats another run; a run ends with its seed.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.stress.world import DISK, ROOT, World
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.needs("unshare", root=True),
-    pytest.mark.timeout(0),  # as long as it is told to
+    pytest.mark.timeout(0),  # as long as --stress says
 ]
 
 
@@ -36,11 +36,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
-async def test_everything_at_once(
+async def test_stress_everything_at_once(
     disk: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every pull is right, no pinned blob is gone, the quota holds, nothing comes from the origin that was
-    here, `verify` has nothing to say, and what is left over is gone when it is looked for.
+    """Every pull is right, no pinned blob is lost, the quota holds, no present blob is fetched again.
+
+    Afterwards `verify` finds nothing, and leftovers can be removed.
     """
     report: Report = request.config.stash[REPORT]
     seconds = 60 * request.config.getoption("--stress")
@@ -65,11 +66,11 @@ async def test_everything_at_once(
         log = await world.mirror.logged()
         assert [line for line in log.splitlines() if "Traceback" in line or "task failed" in line] == []
         monkeypatch.setattr(fsck, "GRACE_SECONDS", -1.0)
-        assert await asyncio.to_thread(complaints, disk / "cache") == []
+        assert await asyncio.to_thread(faults_of, disk / "cache") == []
 
 
-def complaints(cache: Path) -> list[str]:
-    """What is not as it should be in the folder of a mirror that is stopped."""
+def faults_of(cache: Path) -> list[str]:
+    """Return what is wrong in the folder of a stopped mirror."""
     unknown = [name for name in os.listdir(cache) if name not in ROOT]
     with closing(CacheDirectory(cache)) as folder:
         found = [f"trouble: {each}" for each in folder.health.faults()]
@@ -79,5 +80,5 @@ def complaints(cache: Path) -> list[str]:
             found += [f"{each.subject}: {each.damage}" for each in findings if each.damage not in HARMLESS]
         found += [f"after repair: {each}" for each in folder.blobs.check()]
         list(old_partials(cache / "partial", time.time() + 60, remove=True))
-        found += [f"left for ever: {each}" for each in os.listdir(cache / "partial")]
+        found += [f"never removed: {each}" for each in os.listdir(cache / "partial")]
     return found + [f"left in the folder: {each}" for each in unknown]

@@ -15,20 +15,21 @@ from tests.stress.worker import opened
 from tests.unit.cli.test_app import run
 
 PROCESSES = 3
-# Rounds, however slow the machine is.
-ENOUGH = 20
+# Least number of rounds, however slow the machine is.
+LEAST_ROUNDS = 20
 
-# Seconds for each minute of `--stress`: a quarter of what everything at once is given.
-SHARE = 15
+# Seconds for each minute of `--stress`: a quarter of the time of test_mix.py.
+SECONDS_PER_MINUTE = 15
 
 
-def started(path: Path, seed: int) -> "subprocess.Popen[str]":
+def start_worker(path: Path, seed: int) -> "subprocess.Popen[str]":
+    """Start a worker."""
     command = [sys.executable, "-m", "tests.stress.worker", str(path), str(seed)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def killed(process: "subprocess.Popen[str]") -> int:
-    """The rounds it made before it was killed; what it found wrong before that is an error."""
+def kill_worker(process: "subprocess.Popen[str]") -> int:
+    """Kill a worker; return how many rounds it made. A fault that it found before is an error."""
     process.kill()
     out, err = process.communicate(timeout=30)
     assert process.returncode == -9, err
@@ -36,22 +37,26 @@ def killed(process: "subprocess.Popen[str]") -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0)  # as long as it is told to
-def test_processes_that_are_killed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """They read, keep, fill, evict and tag; each in turn is killed and another takes its place."""
+@pytest.mark.timeout(0)  # as long as --stress says
+def test_stress_processes_killed_at_random(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Workers read, put, fill, evict and tag; each in turn is killed and replaced."""
     path, chance = tmp_path / "cache", random.Random(1)
     opened(path).close()
-    processes = [started(path, seed) for seed in range(PROCESSES)]
-    seed, rounds, end = PROCESSES, 0, time.monotonic() + SHARE * request.config.getoption("--stress")
-    while time.monotonic() < end or rounds < ENOUGH:
+    processes = [start_worker(path, seed) for seed in range(PROCESSES)]
+    seed, rounds, end = (
+        PROCESSES,
+        0,
+        time.monotonic() + SECONDS_PER_MINUTE * request.config.getoption("--stress"),
+    )
+    while time.monotonic() < end or rounds < LEAST_ROUNDS:
         first = processes.pop(0)
         assert first.stdout is not None
-        for _ in range(chance.randrange(1, 4)):  # it has come to work before it is killed
+        for _ in range(chance.randrange(1, 4)):  # let it work before it is killed
             rounds += bool(first.stdout.readline())
-        rounds += killed(first)
-        processes.append(started(path, seed))
+        rounds += kill_worker(first)
+        processes.append(start_worker(path, seed))
         seed += 1
-    rounds += sum(killed(each) for each in processes)
+    rounds += sum(kill_worker(each) for each in processes)
     done = run("verify", "--cache-dir", str(path), "--json")
     assert (done.returncode, json.loads(done.stdout)["findings"]) == (0, []), done.stdout
     with closing(opened(path)) as folder:

@@ -1,6 +1,6 @@
 """One of several processes that use one cache folder at random, until they are killed.
 
-`python -m tests.stress.worker FOLDER SEED`: prints a line for each round, and stops at what it finds wrong.
+`python -m tests.stress.worker FOLDER SEED`: prints a line for each round, and stops at the first fault.
 """
 
 import random
@@ -15,7 +15,7 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.partial.partial import Hasher
 
-# What the cache may take: less than all the blobs there are, so that something is always evicted.
+# The cache's quota, in bytes: less than all blobs together, so that evictions never end.
 ROOM = 2_000_000
 SMALL = [random.Random(number).randbytes(random.Random(-number).randrange(1, 20_000)) for number in range(80)]
 LARGE = [random.Random(number).randbytes(300_000 + number) for number in range(1000, 1008)]
@@ -23,34 +23,36 @@ DIGESTS = {data: Digest.of(data) for data in (*SMALL, *LARGE)}
 
 
 def opened(path: Path) -> CacheDirectory:
+    """Open the folder with a quota."""
     settings = {"dir": path, "max_size": ROOM, "min_free": 0, "durability": "fast"}
     return CacheDirectory(path, CacheSettings.model_validate(settings))
 
 
-def keep(folder: CacheDirectory, data: bytes) -> None:
-    (claim,) = folder.acquire_leases([DIGESTS[data]])
-    if claim is None:
+def put_small(folder: CacheDirectory, data: bytes) -> None:
+    """Store a small blob, unless another process does."""
+    (lease,) = folder.acquire_leases([DIGESTS[data]])
+    if lease is None:
         return
-    if claim.present:
-        claim.release()
+    if lease.present:
+        lease.release()
     else:
-        folder.put_small_blobs([(claim, data)])
+        folder.put_small_blobs([(lease, data)])
 
 
 def fill(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
-    """From where another one was killed, or from the beginning."""
+    """Fill a large blob from where a killed process stopped, or from the beginning."""
     digest = DIGESTS[data]
-    partial, held = folder.lock_partial(repository, digest)
+    partial, found = folder.lock_partial(repository, digest)
     if partial is None:
         return
-    if not held.present:
+    if not found.present:
         chunks = partial.chunks or folder.allocate(partial, len(data), 65536)
         for gap in chunks.missing():
             partial.write(gap.start, [data[gap.start : gap.stop]], None)
             chunks.record(gap.start, gap.length)
         hasher = Hasher(digest)
         partial.hash_until(hasher, len(data))
-        assert hasher.matches(), "what was resumed is wrong"
+        assert hasher.matches(), "the resumed blob is wrong"
         folder.adopt(partial.verified_file())
         folder.index.add_links(repository, {digest: Link(size=len(data))})
     partial.discard()
@@ -58,13 +60,13 @@ def fill(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
 
 
 def read(folder: CacheDirectory, repository: Repository, data: bytes) -> None:
-    """Whatever is there is right; nothing is there without a link."""
-    held = folder.open_blob(repository, DIGESTS[data])
-    assert held.link is not None or (held.blob is None and held.data is None), "opened without a link"
-    if held.blob is not None:
-        with held.blob.file:
-            assert held.blob.file.read() == data, "wrong bytes"
-    assert held.data in (None, data), "wrong bytes"
+    """Read a blob: its bytes must be right, and without a link there must be none."""
+    found = folder.open_blob(repository, DIGESTS[data])
+    assert found.link is not None or (found.blob is None and found.data is None), "opened without a link"
+    if found.blob is not None:
+        with found.blob.file:
+            assert found.blob.file.read() == data, "wrong bytes"
+    assert found.data in (None, data), "wrong bytes"
     folder.blobs.touch({DIGESTS[data]: time.time() - 40.0 * random.random()})
 
 
@@ -77,7 +79,7 @@ def main(path: Path, seed: int) -> None:
             if what < 0.4:
                 read(folder, repository, chance.choice([*SMALL, *LARGE]))
             elif what < 0.7:
-                keep(folder, chance.choice(SMALL))
+                put_small(folder, chance.choice(SMALL))
             elif what < 0.8:
                 fill(folder, repository, chance.choice(LARGE))
             elif what < 0.9:

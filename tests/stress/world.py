@@ -26,21 +26,21 @@ from tests.wire import get
 
 KIB, MIB = 1024, 1024 * 1024
 
-# In this order of size: two pinned images and what is in flight, the quota, all images, the disk.
+# In order of size: two pinned images and what is in flight, the quota, all images, the disk.
 QUOTA, DISK = 13 * MIB, 48 * MIB
 WORKERS = 3
 
-# Within so many seconds all workers find out that the disk is well: they look every ten.
-HEALED = 15.0
+# How long, in seconds, workers take at most to notice that the disk works: they test it every ten.
+RECOVERY_SECONDS = 15.0
 
-# More than there are blobs.
-MANY = 500
+# A limit above the number of all blobs.
+MORE_THAN_BLOBS = 500
 
-# What the origin sends in one go, and the pause after that: about 50 MB/s for each connection, so that what
-# goes wrong goes wrong in the middle of something.
+# Bytes that the origin sends in one piece, and the pause after it: about 50 MB/s for each connection, so that
+# things go wrong in the middle of transfers.
 PIECE, PAUSE = 256 * KIB, 0.005
 
-# Everything below [server] that is not as usual. Small things are on the disk, not only in memory.
+# Options below [server] that differ from the defaults. Small content is on the disk, not only in memory.
 CACHE = f"""
 [cache]
 max_size = {QUOTA}
@@ -57,22 +57,22 @@ ROOT = {"blobs", "books", "partial", "quarantine", "version", "generation", "evi
 
 @dataclass
 class Round:
-    """What was done that lets a blob come from the origin once more, or again."""
+    """One round: events that let a blob come from the origin once more."""
 
-    before: set[str]  # what was here when it began, by digest
-    mark: int  # how much the origin had been asked, and
-    log: int  # how long the mirror's log was, by then
+    present_before: set[str]  # digests that were here when the round began
+    requests_before: int  # requests that the origin had seen by then
+    log: int  # bytes of the mirror's log by then
     trouble: bool = False  # the disk is full or read-only at times
     kills: int = 0
     aged: int = 0
     asked: Counter[Digest] = field(default_factory=Counter)
     destroyed: Counter[Digest] = field(default_factory=Counter)  # corrupted or removed
-    collected: int = 0  # bytes that `gc` has evicted, and
-    collections: int = 0  # how often it has
+    collected: int = 0  # bytes that `gc` has evicted
+    collections: int = 0  # runs of `gc` that have evicted
 
 
 class World:
-    """The parts, and looking at them. Everything that blocks is done in a thread."""
+    """The parts of a round and looks at them. Blocking work is done in a thread."""
 
     def __init__(self, folder: Path, hub: FakeRegistry) -> None:
         self.hub = hub
@@ -85,33 +85,33 @@ class World:
             self.data[image.manifest] = image.manifest_data
             self.data |= zip(image.blobs, (image.config_data, *image.layers_data), strict=True)
         self.tags = {f"/v2/{each.repository}/manifests/{each.tag}": each.manifest for each in self.images}
-        self.flipped: set[Digest] = set()  # whose file was changed: what is sent of it may be wrong
-        self.corrupted: set[Digest] = set()  # what `verify` may find
+        self.flipped: set[Digest] = set()  # changed files, of which wrong bytes may be sent
+        self.corrupted: set[Digest] = set()  # damage that `verify` may find
         self.pinned: set[FakeImage] = set()
-        self.promised: set[Digest] = set()  # what was pinned and here when the last round ended
+        self.promised: set[Digest] = set()  # pinned content, here when the last round ended
         self.now = Round(set(), 0, 0)
         self.met: Counter[str] = Counter()
 
     async def begin(self) -> None:
-        """A new round."""
+        """Begin a round."""
         log = await asyncio.to_thread(self._log_size)
         self.now = Round(set(await asyncio.to_thread(self.here)), len(self.hub.log), log)
 
     def here(self) -> dict[str, int]:
-        """Digests of all blobs and their sizes, as the books have it; each of them has its file."""
+        """Return the sizes of all blobs, by digest, that have an entry and a file."""
         with self.blobs() as blobs:
-            rows = blobs.rows("", MANY)
+            rows = blobs.rows("", MORE_THAN_BLOBS)
             return {row.digest: row.size for row in rows if (blobs.folder / row.name).exists()}
 
     @contextmanager
     def blobs(self) -> Iterator[BlobStore]:
-        """The blob store, beside the mirror."""
+        """Open the blob store, beside the mirror."""
         blobs = BlobStore(self.mirror.cache / "blobs", self.mirror.cache / "quarantine")
         with closing(blobs):
             yield blobs
 
     async def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """`registry-mirror`, beside the running mirror. It may fail, and never falls over."""
+        """Run `registry-mirror` beside the running mirror. A command may fail, but never with a traceback."""
         where = ["--config", str(self.mirror.config), "--cache-dir", str(self.mirror.cache)]
         done = await asyncio.to_thread(attempt, [*COMMAND, *arguments, *where])
         assert "Traceback" not in done.stderr, f"{arguments}: {done.stderr}"
@@ -122,15 +122,15 @@ class World:
         return done
 
     async def settle(self) -> None:
-        """Until no fill is running, and nothing is wrong with the disk."""
+        """Wait until no fill is running and no worker reports trouble with the disk."""
         await asyncio.to_thread(wait_until, lambda: not self.filling(), "the end of all fills")
-        end = time.monotonic() + HEALED
+        end = time.monotonic() + RECOVERY_SECONDS
         while trouble := await self._health():
-            assert time.monotonic() < end, f"still, though the disk is well: {trouble}"
+            assert time.monotonic() < end, f"still, although the disk works: {trouble}"
             await asyncio.sleep(0.1)
 
     def filling(self) -> set[int]:
-        """Inodes of the partials that some process holds."""
+        """Return the inodes of the partials that a process holds."""
         ours = {path.stat().st_ino for path in self._partials() if path.exists()}
         rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
         device = f"{self.disk.stat().st_dev >> 8:02x}:{self.disk.stat().st_dev & 0xFF:02x}"
@@ -141,7 +141,7 @@ class World:
         return list((self.mirror.cache / "partial").glob("*.map"))
 
     async def _health(self) -> list[str]:
-        """As all workers together tell it."""
+        """Return the troubles in the metrics of all workers."""
         try:
             lines = (await get(self.mirror.address, "/metrics")).body.decode().splitlines()
         except (OSError, asyncio.IncompleteReadError):
@@ -150,9 +150,9 @@ class World:
         return [each for each in trouble if not each.endswith(" 0.0")]
 
     def sent(self) -> Counter[Digest]:
-        """Bytes that the origin has sent of each blob and manifest in this round."""
+        """Return the bytes that the origin has sent of each blob and manifest in this round."""
         sent: Counter[Digest] = Counter()
-        for seen in self.hub.log[self.now.mark :]:
+        for seen in self.hub.log[self.now.requests_before :]:
             if seen.method == "GET" and (digest := self._digest(seen)) is not None:
                 sent[digest] += seen.sent
         return sent
@@ -164,7 +164,7 @@ class World:
         return Digest.parse(last) if last.startswith("sha256:") and seen.status in (200, 206) else None
 
     def evicted(self) -> dict[Digest, list[int]]:
-        """What the mirror says it has evicted in this round: a size for each time."""
+        """Return the sizes of all evictions that the mirror logged in this round, by digest."""
         found = defaultdict[Digest, list[int]](list)
         with self.mirror.log.open("rb") as log:
             log.seek(self.now.log)
@@ -178,15 +178,19 @@ class World:
         return self.mirror.log.stat().st_size if self.mirror.log.exists() else 0
 
     def pull_of(self, image: FakeImage) -> list[Digest]:
+        """Return the digests of a whole pull."""
         return [image.manifest, *image.blobs]
 
     def empty_quarantine(self) -> None:
-        """It is on the small disk too."""
+        """Empty the quarantine folder, which takes room on the small disk."""
         shutil.rmtree(self.mirror.cache / "quarantine", ignore_errors=True)
 
 
 def images(hub: FakeRegistry) -> list[FakeImage]:
-    """Some of one small and one middle layer, some with a large one too, some of which share it."""
+    """Add images to the origin, all with a small and a middle layer.
+
+    Half of them have a large layer too, which two of them share.
+    """
     made = []
     for number in range(10):
         layers = [noise(number, 20 * KIB), noise(100 + number, 300 * KIB + number)]
