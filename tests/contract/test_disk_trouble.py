@@ -38,13 +38,13 @@ async def hub() -> AsyncIterator[FakeRegistry]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MiB."""
+    """Mount a file system of 12 MiB."""
     with tmpfs(tmp_path / "disk", 12 * MIB) as disk:
         yield disk
 
 
-async def pulled(mirror: Running, image: FakeImage) -> None:
-    """A whole pull, as clients do it, and every byte of it right."""
+async def pull(mirror: Running, image: FakeImage) -> None:
+    """Pull a whole image, as clients do, and check every byte."""
     reply = await get(mirror.address, f"/v2/{image.repository}/manifests/{image.tag}")
     assert (reply.status, reply.body) == (200, image.manifest_data)
     reply = await get(mirror.address, f"/v2/{image.repository}/manifests/{image.manifest}")
@@ -57,37 +57,38 @@ async def pulled(mirror: Running, image: FakeImage) -> None:
         await mirror.landed(digest)
 
 
-def an_image(hub: FakeRegistry, tag: str) -> FakeImage:
-    """With a small layer and a large one, which no other image has."""
+def new_image(hub: FakeRegistry, tag: str) -> FakeImage:
+    """Add an image with a small layer and a large one, which no other image has."""
     return hub.add_image("library/x", tag, [f"small {tag}".encode(), os.urandom(64) + BIG])
 
 
 async def troubles(mirror: Running) -> set[str]:
+    """Return the kinds of trouble in the metrics."""
     state = json.loads((await get(mirror.address, "/readyz")).body)
     return {each["kind"] for each in state["cache"]["trouble"]}
 
 
 async def is_kept(hub: FakeRegistry, mirror: Running, tag: str) -> bool:
-    """Whether an image that was pulled twice was fetched once."""
-    image = an_image(hub, tag)
+    """Pull an image twice, and return whether it was fetched once."""
+    image = new_image(hub, tag)
     for _ in range(2):
-        await pulled(mirror, image)
+        await pull(mirror, image)
     return hub.requests("GET", image.layers[1]) == hub.requests("GET", image.layers[0]) == 1
 
 
 @pytest.mark.needs("unshare", root=True)
-async def test_a_full_disk(hub: FakeRegistry, small_disk: Path) -> None:
-    """Somebody else fills it: pulls go on, one line says what to do, and caching resumes by itself."""
+async def test_full_disk_passes_through_and_recovers(hub: FakeRegistry, small_disk: Path) -> None:
+    """Another program fills the disk: pulls go on, one line says what to do, and caching resumes."""
     async with mirror_of(hub, small_disk / "cache") as mirror:
         assert await is_kept(hub, mirror, "before")
         await asyncio.to_thread(fill_up, small_disk / "others")
         with capture_logs() as lines:
             for tag in ("a", "b", "c"):
-                await pulled(mirror, an_image(hub, tag))
+                await pull(mirror, new_image(hub, tag))
         assert await troubles(mirror) == {"full"}
-        told = [line for line in lines if "trouble with the cache folder" in line["event"]]
-        assert len(told) == 1
-        assert "make room" in told[0]["to_do"]
+        logged = [line for line in lines if "trouble with the cache folder" in line["event"]]
+        assert len(logged) == 1
+        assert "make room" in logged[0]["to_do"]
         assert not [line for line in lines if line["event"] == "task failed"]
         label = 'registry_mirror_cache_trouble{kind="full",what="writing"}'
         await get(mirror.address, "/metrics")
@@ -101,10 +102,10 @@ async def test_a_full_disk(hub: FakeRegistry, small_disk: Path) -> None:
 
 
 @pytest.mark.needs("unshare", root=True)
-async def test_a_disk_that_fills_up_in_the_middle_of_a_blob(hub: FakeRegistry, small_disk: Path) -> None:
-    """Who reads the growing file is brought the rest from the upstream, and notices nothing."""
+async def test_full_disk_in_the_middle_of_a_blob(hub: FakeRegistry, small_disk: Path) -> None:
+    """Readers of the growing file get the rest from the upstream, and notice nothing."""
     async with mirror_of(hub, small_disk / "cache") as mirror:
-        image = an_image(hub, "t")
+        image = new_image(hub, "t")
         layer = image.layers[1]
         await get(mirror.address, f"/v2/library/x/manifests/{image.manifest}")
         gate = hub.hold(layer, after=LARGE // 2)
@@ -117,17 +118,17 @@ async def test_a_disk_that_fills_up_in_the_middle_of_a_blob(hub: FakeRegistry, s
         for reply in await asyncio.gather(*asking):
             assert (reply.status, reply.complete, reply.body == image.layers_data[1]) == (200, True, True)
         assert await troubles(mirror) == {"full"}
-        # Nor does what came of it fill the disk for ever.
+        # And the broken fill does not fill the disk forever.
         await mirror.landed(layer)
         left = await asyncio.to_thread(os.listdir, small_disk / "cache" / "partial")
         assert [each for each in left if each.endswith(".data")] == []
 
 
 @pytest.mark.needs("unshare", root=True)
-async def test_wrong_bytes_before_the_disk_was_full(hub: FakeRegistry, small_disk: Path) -> None:
+async def test_full_disk_after_wrong_bytes(hub: FakeRegistry, small_disk: Path) -> None:
     """A right end behind a wrong beginning would be a complete wrong blob (invariant 4)."""
     async with mirror_of(hub, small_disk / "cache") as mirror:
-        image = an_image(hub, "t")
+        image = new_image(hub, "t")
         layer, data = image.layers[1], image.layers_data[1]
         await get(mirror.address, f"/v2/library/x/manifests/{image.manifest}")
         gate = Gate()
@@ -145,49 +146,49 @@ async def test_wrong_bytes_before_the_disk_was_full(hub: FakeRegistry, small_dis
 
 
 @pytest.mark.needs("unshare", root=True)
-async def test_a_blob_larger_than_the_disk(hub: FakeRegistry, small_disk: Path) -> None:
-    """Is passed through, and everything else is kept: that is no trouble with the disk."""
+async def test_blob_larger_than_the_disk_is_passed_through(hub: FakeRegistry, small_disk: Path) -> None:
+    """Everything else is kept: one large blob is no trouble with the disk."""
     data = os.urandom(14 * MIB)
     image = hub.add_image("library/x", "t", [data])
     async with mirror_of(hub, small_disk / "cache") as mirror:
-        await pulled(mirror, image)
+        await pull(mirror, image)
         assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "other")
 
 
 @pytest.mark.needs("unshare", root=True)
-async def test_what_was_not_used_for_long_makes_room(hub: FakeRegistry, small_disk: Path) -> None:
+async def test_full_disk_evicts_unused_blobs(hub: FakeRegistry, small_disk: Path) -> None:
     """A full disk is first of all a reason to evict."""
     async with mirror_of(hub, small_disk / "cache") as mirror:
         store = mirror.service._store
         for tag in ("a", "b", "c", "d"):
-            image = an_image(hub, tag)
-            await pulled(mirror, image)
+            image = new_image(hub, tag)
+            await pull(mirror, image)
             await store.flush_last_use()
             await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, 1.0))
         assert await troubles(mirror) == set()
         assert hub.requests("GET", image.layers[1]) == 1
-        await pulled(mirror, image)
+        await pull(mirror, image)
         assert hub.requests("GET", image.layers[1]) == 1
 
 
 @pytest.mark.needs("unshare", root=True)
-async def test_a_disk_that_becomes_read_only(hub: FakeRegistry, small_disk: Path) -> None:
-    """What is here is served from it; everything else is passed through."""
+async def test_read_only_disk_serves_its_content(hub: FakeRegistry, small_disk: Path) -> None:
+    """Everything else is passed through."""
     async with mirror_of(hub, small_disk / "cache") as mirror:
-        image = an_image(hub, "here")
-        await pulled(mirror, image)
-        mirror.service._store._memory = MemoryCache(0)  # what is read is the disk
-        # Where files are open for writing nobody can remount: so below the databases only.
+        image = new_image(hub, "here")
+        await pull(mirror, image)
+        mirror.service._store._memory = MemoryCache(0)  # so that every read is from the disk
+        # A mount with files open for writing cannot be remounted: so only below the databases.
         folders = [small_disk / "cache" / name for name in ("partial", "blobs/sha256")]
         for each in folders:
             await asyncio.to_thread(mount, "--bind", str(each), str(each))
             await asyncio.to_thread(mount, "-o", "remount,bind,ro", str(each))
         try:
             asked = hub.requests("GET", "/blobs/")
-            await pulled(mirror, image)
+            await pull(mirror, image)
             assert hub.requests("GET", "/blobs/") == asked
-            await pulled(mirror, an_image(hub, "new"))
+            await pull(mirror, new_image(hub, "new"))
             assert await troubles(mirror) == {"read_only"}
             await mirror.service._store.recover()
             assert await troubles(mirror) == {"read_only"}
@@ -200,66 +201,66 @@ async def test_a_disk_that_becomes_read_only(hub: FakeRegistry, small_disk: Path
 
 @pytest.fixture
 def failing_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system whose disk can be made to fail: see `fail`."""
+    """Mount a file system whose disk can be made to fail: see `fail`."""
     with formatted(tmp_path / "disk", "ext4", 48 * MIB) as disk:
         yield disk
 
 
 def fail(place: Path) -> None:
-    """From now on everything there is EIO (FS_IOC_SHUTDOWN, as when a cable is pulled)."""
+    """Make every access fail with EIO (FS_IOC_SHUTDOWN, as when a cable is pulled)."""
     descriptor = os.open(place, os.O_RDONLY)
     fcntl.ioctl(descriptor, 0x8004587D, struct.pack("I", 2))
     os.close(descriptor)
 
 
 @pytest.mark.needs("mkfs.ext4", root=True)
-async def test_a_disk_that_fails(hub: FakeRegistry, failing_disk: Path) -> None:
-    """Even for who is being sent something from it: the upstream brings the rest."""
+async def test_failing_disk_does_not_break_running_transfers(hub: FakeRegistry, failing_disk: Path) -> None:
+    """A client in mid-transfer gets the rest from the upstream."""
     async with mirror_of(hub, failing_disk / "cache") as mirror:
-        image = an_image(hub, "t")
-        await pulled(mirror, image)
+        image = new_image(hub, "t")
+        await pull(mirror, image)
         layer, data = image.layers[1], image.layers_data[1]
         async with await Wire.open(mirror.address) as wire:
             wire.send("GET", f"/v2/library/x/blobs/{layer}")
             await wire.head()
             await asyncio.to_thread(fail, failing_disk)
             assert await wire.reader.readexactly(len(data)) == data
-        await pulled(mirror, image)
-        await pulled(mirror, an_image(hub, "u"))
+        await pull(mirror, image)
+        await pull(mirror, new_image(hub, "u"))
         assert "io_error" in await troubles(mirror)
         await mirror.service._store.recover()
         assert "io_error" in await troubles(mirror)
 
 
 @pytest.mark.needs("unshare", root=True)
-async def test_it_starts_with_a_full_disk(hub: FakeRegistry, small_disk: Path) -> None:
-    """After a power failure, say: it starts, passes through, and keeps again when there is room."""
+async def test_full_disk_at_start(hub: FakeRegistry, small_disk: Path) -> None:
+    """After a power failure, say, the mirror starts, passes through, and keeps again once there is room."""
     await asyncio.to_thread(fill_up, small_disk / "others")
     async with mirror_of(hub, small_disk / "cache") as mirror:
-        await pulled(mirror, an_image(hub, "t"))
+        await pull(mirror, new_image(hub, "t"))
         assert await troubles(mirror) == {"full"}
         await asyncio.to_thread((small_disk / "others").unlink)
         await mirror.service._store.recover()
         assert await is_kept(hub, mirror, "after")
 
 
-async def test_a_folder_that_is_removed(hub: FakeRegistry, tmp_path: Path) -> None:
-    """While it is in use: made anew, at once or when housekeeping finds out."""
+async def test_removed_folder_is_recreated(hub: FakeRegistry, tmp_path: Path) -> None:
+    """The folder is removed while in use, and recreated at once or by housekeeping."""
     async with mirror_of(hub, tmp_path / "cache") as mirror:
-        image = an_image(hub, "t")
-        await pulled(mirror, image)
+        image = new_image(hub, "t")
+        await pull(mirror, image)
         await asyncio.to_thread(shutil.rmtree, tmp_path / "cache")
-        await pulled(mirror, an_image(hub, "u"))
+        await pull(mirror, new_image(hub, "u"))
         await mirror.service._store.recover()
         assert await is_kept(hub, mirror, "after")
-        await pulled(mirror, image)
+        await pull(mirror, image)
         assert await mirror.service._store.check() == []
         version = await asyncio.to_thread((tmp_path / "cache" / "version").read_text)
         assert version == "1\n"
 
 
 def overwrite(path: Path) -> None:
-    """The middle of a file, where SQLite has its pages; and what it would mend it with."""
+    """Overwrite the middle of a file, where SQLite has its pages, and the log that could restore them."""
     for each in path.parent.glob("cache.db-*"):
         each.unlink()
     with path.open("r+b") as file:
@@ -268,56 +269,58 @@ def overwrite(path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["books", "blobs"])
 @pytest.mark.parametrize("running", [True, False])
-async def test_a_corrupt_database(hub: FakeRegistry, tmp_path: Path, which: str, running: bool) -> None:
-    """Before the start or under a running mirror: set aside and made anew, and pulls go on."""
-    image = an_image(hub, "t")
+async def test_corrupt_database_is_recreated(
+    hub: FakeRegistry, tmp_path: Path, which: str, running: bool
+) -> None:
+    """A corrupt database, at start or in use, is quarantined and recreated, and pulls go on."""
+    image = new_image(hub, "t")
     config = configured(tmp_path / "cache", {"docker.io": hub.url}, tags={"fresh": 0})
     database = tmp_path / "cache" / which / "cache.db"
     async with serving(config) as mirror:
-        await pulled(mirror, image)
+        await pull(mirror, image)
         if running:
             store = mirror.service._store
             await asyncio.to_thread(overwrite, database)
             # An open connection goes on with the log that was removed, and which thread has one is chance.
             await store.executor.run_in_every_thread(store.folder.recovery.drop_connections)
-            await pulled(mirror, image)
+            await pull(mirror, image)
             await store.recover()
             assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "quarantine")
             assert await is_kept(hub, mirror, "after")
     if not running:
         await asyncio.to_thread(overwrite, database)
     async with serving(config) as mirror:
-        await pulled(mirror, image)
+        await pull(mirror, image)
         assert await troubles(mirror) == set()
-        assert await is_kept(hub, mirror, "anew")
+        assert await is_kept(hub, mirror, "later")
         assert [each for each in await mirror.service._store.check() if "unknown file" not in each] == []
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "quarantine")
 
 
-async def test_configured_pins_outlive_the_books(hub: FakeRegistry, tmp_path: Path) -> None:
-    """They are written into the new ones, when housekeeping comes to it; or when there are any at all."""
+async def test_configured_pins_outlive_the_index(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Housekeeping writes the pins again, once there is an index again."""
     config = configured(tmp_path / "cache", {"docker.io": hub.url})
     pinned = config.cache.model_copy(update={"pins": ("docker.io/library/x:t",)})
     async with serving(config.model_copy(update={"cache": pinned})) as mirror:
         store = mirror.service._store
         before = await store.executor.run(store.folder.pins.all)
         await asyncio.to_thread(overwrite, tmp_path / "cache" / "books" / "cache.db")
-        await pulled(mirror, an_image(hub, "t"))
+        await pull(mirror, new_image(hub, "t"))
         await store.recover()
         after = await store.executor.run(store.folder.pins.all)
         assert [each.pin for each in before] == [each.pin for each in after]
         assert len(after) == 1
 
 
-async def test_a_database_that_somebody_holds(
+async def test_locked_database_is_waited_for_once(
     hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Waited for once, not by every client; and used again when it is free."""
+    """Not every client waits; and the database is used again once it is free."""
     monkeypatch.setattr("mirror.store.metadata.index.BUSY_SECONDS", 0.05)
     monkeypatch.setattr("mirror.store.database.BUSY_SECONDS", 0.05)
     async with mirror_of(hub, tmp_path / "cache") as mirror:
         holder = await asyncio.to_thread(hold, tmp_path / "cache" / "books" / "cache.db")
-        await pulled(mirror, an_image(hub, "t"))
+        await pull(mirror, new_image(hub, "t"))
         assert await troubles(mirror) == {"busy"}
         await asyncio.to_thread(holder.close)
         await mirror.service._store.recover()
@@ -330,14 +333,14 @@ def hold(path: Path) -> sqlite3.Connection:
     return connection
 
 
-async def test_without_books_a_digest_opens_nothing(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Invariant 5 holds: what the upstream does not confirm for a repository, it does not get."""
+async def test_lost_index_opens_nothing_by_digest(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Invariant 5 holds: a repository gets only content that the upstream confirms for it."""
     secret = hub.add_blob("library/private", BIG)
     hub.add_blob("library/other", b"not that one")
     async with mirror_of(hub, tmp_path / "cache") as mirror:
         assert (await get(mirror.address, f"/v2/library/private/blobs/{secret}")).body == BIG
         await mirror.landed(secret)
-        await asyncio.to_thread(in_the_way, tmp_path / "cache" / "books")
+        await asyncio.to_thread(block_folder, tmp_path / "cache" / "books")
         reply = await get(mirror.address, f"/v2/library/other/blobs/{secret}")
         assert reply.status == 404
         asked = hub.requests("GET", secret)
@@ -346,17 +349,17 @@ async def test_without_books_a_digest_opens_nothing(hub: FakeRegistry, tmp_path:
         assert hub.requests("GET", secret) == asked
 
 
-def in_the_way(folder: Path) -> None:
-    """A folder that cannot be used, nor made anew."""
+def block_folder(folder: Path) -> None:
+    """Make the folder unusable, and impossible to recreate."""
     shutil.rmtree(folder)
     folder.write_text("a file")
 
 
 @pytest.fixture
-async def without(hub: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
-    """A mirror that can write nothing."""
+async def diskless(hub: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
+    """Run a mirror that cannot write anything."""
     async with mirror_of(hub, tmp_path / "cache") as mirror:
-        await asyncio.to_thread(in_the_way, tmp_path / "cache" / "partial")
+        await asyncio.to_thread(block_folder, tmp_path / "cache" / "partial")
         yield mirror
 
 
@@ -364,17 +367,17 @@ def path_of(digest: Digest) -> str:
     return f"/v2/library/x/blobs/{digest}"
 
 
-async def test_ranges_are_passed_through(hub: FakeRegistry, without: Running) -> None:
-    """What does not touch the end is asked for as it is; what does costs the whole, and is right."""
+async def test_passthrough_of_ranges(hub: FakeRegistry, diskless: Running) -> None:
+    """A range before the end is requested as it is; one with the end costs the whole blob, and is right."""
     digest = hub.add_blob("library/x", os.urandom(MIB) + BIG)
     data = hub.repository("library/x").blobs[str(digest)]
 
     async def ranged(span: str) -> Reply:
-        return await get(without.address, path_of(digest), f"Range: bytes={span}")
+        return await get(diskless.address, path_of(digest), f"Range: bytes={span}")
 
     reply = await ranged("10-99")
     assert (reply.status, reply.body) == (206, data[10:100])
-    received = await without.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}')
+    received = await diskless.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}')
     assert received == 90
     reply = await ranged("-7")
     assert (reply.status, reply.body) == (206, data[-7:])
@@ -383,39 +386,39 @@ async def test_ranges_are_passed_through(hub: FakeRegistry, without: Running) ->
     assert (await ranged(f"{len(data)}-")).status == 416
 
 
-async def test_wrong_bytes_are_not_passed_through_to_the_end(hub: FakeRegistry, without: Running) -> None:
-    """The client sees a short body; a blob that is held back whole is an error, or asked for again."""
+async def test_passthrough_cuts_wrong_bytes_short(hub: FakeRegistry, diskless: Running) -> None:
+    """The client sees a short body; a blob that is held back whole is an error, or fetched again."""
     digest, small = hub.add_blob("library/x", BIG), hub.add_blob("library/x", b"small")
     hub.fault(Fault(data=flipped(BIG, 100)), digest, "GET", times=2)
     for _ in range(2):
-        reply = await get(without.address, path_of(digest))
+        reply = await get(diskless.address, path_of(digest))
         assert (reply.complete, reply.reset) == (False, False)
         assert len(reply.body) <= len(BIG) - 4 * MIB
-    assert (await get(without.address, path_of(digest))).body == BIG
+    assert (await get(diskless.address, path_of(digest))).body == BIG
     hub.fault(Fault(data=b"smell"), small, "GET")
-    assert (await get(without.address, path_of(small))).body == b"small"
+    assert (await get(diskless.address, path_of(small))).body == b"small"
     hub.fault(Fault(data=b"smell"), small, "GET", times=2)
-    assert (await get(without.address, path_of(small))).status == 404
+    assert (await get(diskless.address, path_of(small))).status == 404
 
 
-async def test_a_transfer_that_breaks_goes_on(hub: FakeRegistry, without: Running) -> None:
-    """From where it stopped; what the upstream does not have is its own 404."""
+async def test_passthrough_resumes_a_broken_transfer(hub: FakeRegistry, diskless: Running) -> None:
+    """The transfer resumes where it stopped; a blob that the upstream lacks is the upstream's 404."""
     digest = hub.add_blob("library/x", BIG)
     hub.fault(Fault(cut_at=MIB), digest, "GET")
-    assert (await get(without.address, path_of(digest))).body == BIG
-    received = await without.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}')
+    assert (await get(diskless.address, path_of(digest))).body == BIG
+    received = await diskless.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}')
     assert received == len(BIG)
-    assert (await get(without.address, path_of(Digest.of(b"nothing")))).status == 404
+    assert (await get(diskless.address, path_of(Digest.of(b"nothing")))).status == 404
 
 
-async def test_a_client_that_leaves_ends_its_transfer(hub: FakeRegistry, without: Running) -> None:
-    """It was for nobody else."""
+async def test_passthrough_ends_when_its_client_leaves(hub: FakeRegistry, diskless: Running) -> None:
+    """No other client reads the transfer."""
     digest = hub.add_blob("library/x", BIG * 4)
     gate = hub.hold(digest, after=LARGE)
-    asking = asyncio.ensure_future(get(without.address, path_of(digest)))
+    asking = asyncio.ensure_future(get(diskless.address, path_of(digest)))
     await gate.reached.wait()
     asking.cancel()
     gate.release()
-    source = without.service._upstreams["docker.io"].own
-    while source.active_connections:  # noqa: ASYNC110  # nothing else tells
+    source = diskless.service._upstreams["docker.io"].own
+    while source.active_connections:  # noqa: ASYNC110  # no event tells
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The quota during a burst: what is here is never more than it allows, but for what is in flight then."""
+"""The quota during a burst: the cache never holds more than allowed, except blobs in flight."""
 
 import asyncio
 import random
@@ -18,14 +18,14 @@ from tests.fakes.content import FakeImage, image_manifest, some_layers
 from tests.fakes.registry import FakeRegistry
 from tests.wire import get
 
-# Above what is handled in memory (SMALL_BYTES), so that it is a file from its first byte.
+# Above SMALL_BYTES, so that a blob is a file from its first byte.
 SIZE = 300_000
 BLOBS, CLIENTS, PULLS = 24, 4, 15
 
-# One blob more than there are clients: some are always here that nobody reads, and all of that can go.
+# One blob more than there are clients: some blobs are always unread, and can go.
 QUOTA = (CLIENTS + 1) * SIZE + 50_000
 
-# For an image of `images_of`.
+# Room for one image of `images_of`, in bytes.
 ROOM = LAYER + 2000
 
 CACHE = f"""
@@ -42,57 +42,64 @@ async def hub() -> AsyncIterator[FakeRegistry]:
 
 
 class Watch:
-    """What is in flight as the clients see it, and what is on the disk."""
+    """The blobs in flight, as the clients see them, and the bytes on the disk."""
 
     def __init__(self, mirror: Fleet) -> None:
         self.blobs = BlobStore(mirror.cache / "blobs", mirror.cache / "quarantine")
         self._partials = mirror.cache / "partial"
-        self._asked: Counter[Digest] = Counter()
-        self._began: list[Digest] = []  # all of them, in order
+        self._in_flight: Counter[Digest] = Counter()
+        self._started: list[Digest] = []  # all requests, in order
 
     @contextmanager
-    def flight(self, digest: Digest) -> Iterator[None]:
-        self._asked[digest] += 1
-        self._began.append(digest)
+    def in_flight(self, digest: Digest) -> Iterator[None]:
+        """Count a blob as in flight."""
+        self._in_flight[digest] += 1
+        self._started.append(digest)
         yield
-        self._asked -= Counter([digest])  # and none with 0
+        self._in_flight -= Counter([digest])  # which drops counts of 0
 
-    async def landed(self, digest: Digest) -> None:
-        """Until who has filled it has made room: the lock's name is what goes last."""
+    async def wait_filled(self, digest: Digest) -> None:
+        """Wait until the fill has made room: the name of its lock goes last."""
         path = lock_path(digest, self._partials)
-        while await asyncio.to_thread(path.exists):  # noqa: ASYNC110  # of another process
+        while await asyncio.to_thread(path.exists):  # noqa: ASYNC110  # another process sets no event
             await asyncio.sleep(0.001)
 
-    async def look(self) -> None:
-        """That it is not more than it may be at this moment."""
-        asked, before = set(self._asked), len(self._began)
-        held = await asyncio.to_thread(self._held)
-        asked.update(self._began[before:])
-        assert held <= QUOTA + len(asked) * SIZE, f"{held} bytes, and {len(asked)} blobs in flight"
+    async def check_room(self) -> None:
+        """Check that the cache holds no more than it may at this moment."""
+        in_flight_now, before = set(self._in_flight), len(self._started)
+        used = await asyncio.to_thread(self._used_bytes)
+        in_flight_now.update(self._started[before:])
+        assert used <= QUOTA + len(in_flight_now) * SIZE, (
+            f"{used} bytes, and {len(in_flight_now)} blobs in flight"
+        )
 
-    def _held(self) -> int:
-        """Not as of one moment: what is adopted meanwhile is missed, and nothing counts twice."""
-        held = self.blobs.size()
+    def _used_bytes(self) -> int:
+        """Return the bytes on the disk.
+
+        Not of one moment: an adoption meanwhile is missed, and nothing counts twice.
+        """
+        used = self.blobs.size()
         for path in self._partials.glob("*.data"):
             with suppress(FileNotFoundError):
-                held += path.stat().st_size
-        return held
+                used += path.stat().st_size
+        return used
 
 
 async def client(mirror: Fleet, watch: Watch, image: FakeImage, chance: random.Random) -> None:
-    """One blob after the other, some of them again."""
+    """Pull one blob after the other, some of them again."""
     for _ in range(PULLS):
         digest = chance.choice(image.layers)
-        with watch.flight(digest):
+        with watch.in_flight(digest):
             reply = await get(mirror.address, f"/v2/{image.repository}/blobs/{digest}")
             assert (reply.status, Digest.of(reply.body)) == (200, digest)
-            await watch.landed(digest)
-        await watch.look()
+            await watch.wait_filled(digest)
+        await watch.check_room()
 
 
-async def test_a_burst_through_two_workers(hub: FakeRegistry, tmp_path: Path) -> None:
-    """All of it was used a moment ago, and it is five times what there is room for: the quota holds after
-    each pull, but for what is in flight just then; and every pull is right.
+async def test_quota_holds_in_a_burst_through_two_workers(hub: FakeRegistry, tmp_path: Path) -> None:
+    """The quota holds after each pull, except for blobs in flight, and every pull is right.
+
+    All blobs were used a moment ago, and are five times the quota.
     """
     image = hub.add_image("library/x", "t", some_layers(BLOBS, SIZE))
     async with fleet(tmp_path, hub.url, 2, CACHE) as mirror:
@@ -101,14 +108,14 @@ async def test_a_burst_through_two_workers(hub: FakeRegistry, tmp_path: Path) ->
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):
                 group.create_task(client(mirror, watch, image, random.Random(number)))
-        await watch.look()
+        await watch.check_room()
         evicted = await mirror.metric('registry_mirror_evicted_bytes_total{reason="used"}')
         assert evicted >= (BLOBS - CLIENTS - 1) * SIZE
         await asyncio.to_thread(watch.blobs.close)
 
 
-async def test_a_burst_of_small_things(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Manifests, configs and small layers too; what has come last stays, and what came before makes room."""
+async def test_quota_holds_in_a_burst_of_small_content(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Manifests, configs and small layers count too; the latest content stays, older content goes."""
     images = images_of(hub, 12)
     async with limited(hub, tmp_path / "cache", 3) as mirror:
         store = mirror.service._store
@@ -122,8 +129,8 @@ async def test_a_burst_of_small_things(hub: FakeRegistry, tmp_path: Path) -> Non
         assert await store.executor.run(store.folder.has, images[0].layers[0])
 
 
-async def test_manifests_alone(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Of those that nobody pulls the blobs of, as many stay as there is room for."""
+async def test_quota_holds_for_manifests_alone(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Manifests whose blobs no client pulls stay as far as there is room."""
     padding = [number * b" " + 30_000 * b" " for number in range(10)]
     manifests = [hub.add_manifest("library/x", image_manifest(b"{}", []) + each) for each in padding]
     async with limited(hub, tmp_path / "cache", 1) as mirror:
@@ -132,8 +139,8 @@ async def test_manifests_alone(hub: FakeRegistry, tmp_path: Path) -> None:
             assert (await mirror.service._store.stats())[0] <= ROOM
 
 
-async def test_room_is_made_when_a_download_begins(hub: FakeRegistry, tmp_path: Path) -> None:
-    """And not only when all of it has come: it needs the room meanwhile."""
+async def test_quota_makes_room_when_a_download_begins(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A download needs the room from its start, not only at its end."""
     images = images_of(hub, 3)
     image = hub.add_image("library/large", "t", some_layers(1, 3 * LAYER))
     async with limited(hub, tmp_path / "cache", 3) as mirror:
@@ -144,7 +151,7 @@ async def test_room_is_made_when_a_download_begins(hub: FakeRegistry, tmp_path: 
         gate = hub.hold(image.layers[0], after=1)
         pulling = asyncio.ensure_future(pull(mirror.address, image))
         await gate.reached.wait()
-        while (await store.stats())[0] > LAYER:  # noqa: ASYNC110  # nothing else tells
+        while (await store.stats())[0] > LAYER:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0)
         gate.release()
         await pulling

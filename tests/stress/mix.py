@@ -311,7 +311,7 @@ class Mix:
         self.world.pinned = found
 
     async def _check_traffic(self) -> None:
-        """Check that blobs came once, and again only after something destroyed them: each one, and the sum."""
+        """Check that blobs came once, and again only after something destroyed them: each, and all."""
         now, sent, data = self.world.now, self.world.sent(), self.world.data
         evicted = await asyncio.to_thread(self.world.evicted)
         manifests = set(self.world.tags.values())
