@@ -12,19 +12,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from diskcache.core import DBNAME
+
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import ROWS, BlobStore
 from mirror.store.lock import try_lock
 from mirror.store.metadata.closure import digest_or_none
 from mirror.store.partial.partial import Partial
 
-# How the names of the index begin, in the folder of the blobs.
-DATABASE = "cache.db"
-
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An orphaned file, and the bytes it takes on the disk."""
+    """An orphaned file, and the bytes it takes on the disk.
+
+    Of a partial also `reserved`, its bytes in the quota, and `modified`, in seconds since the epoch.
+    """
 
     path: Path
     size: int
@@ -35,7 +37,7 @@ class Orphan:
 def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
     """Yield files of the blob store that no entry names.
 
-    `before`: files last changed at this moment, in seconds since the epoch, or later are skipped.
+    Only files last changed before a moment, in seconds since the epoch.
     """
     for folder in sorted(path for path in blobs.folder.glob("sha*/*") if path.is_dir()):
         files = [each for each in os.scandir(folder) if each.is_file(follow_symlinks=False)]
@@ -91,12 +93,13 @@ def _map_size(path: Path) -> int:
 
 
 def foreign_files(blobs: Path, partials: Path) -> Iterator[Path]:
-    """Yield what neither the blob store nor a fill can have made: they make folders here, and files there.
+    """Yield entries of the folders that neither the blob store nor a fill can have made.
 
-    Nothing else looks at these entries, and nothing removes them: only a person knows why they are here.
+    Those are files where the blob store has folders, and no files where it or a fill has files. Nothing
+    removes these entries: only the operator knows why they are here.
     """
     for entry in _entries(blobs):
-        if not entry.name.startswith(DATABASE) and not entry.is_dir(follow_symlinks=False):
+        if not entry.name.startswith(DBNAME) and not entry.is_dir(follow_symlinks=False):
             yield Path(entry.path)
     for algorithm in sorted(path for path in blobs.glob("sha*") if path.is_dir()):
         for shard in _entries(algorithm):

@@ -240,20 +240,20 @@ class BlobStore:
         digests, as text, in `keep`, and blobs that are being read. Without `remove` nothing is removed, and
         the result is what would be.
         """
-        gone: list[EvictedBlob] = []
+        evicted: list[EvictedBlob] = []
         left = math.inf if excess is None else excess
-        passed, all_kept = after, True
+        resume_after, all_kept = after, True
         for position, row in self._rows_by_last_use(before, after):
             if left <= 0:
                 break
             if row.digest in keep:
-                passed = position if all_kept else passed
+                resume_after = position if all_kept else resume_after
                 continue
             all_kept = False
             if self._evict_row(row, used=False, remove=remove):
-                gone.append(row.evicted(EvictionReason.ROOM))
+                evicted.append(row.evicted(EvictionReason.ROOM))
                 left -= row.size
-        return Eviction(gone, passed)
+        return Eviction(evicted, resume_after)
 
     def evict_in_use(
         self, since: float, excess: int, keep: Container[str], small: int, *, remove: bool = True
@@ -262,16 +262,16 @@ class BlobStore:
 
         Among the first ROWS of them those above `small` bytes go first.
         """
-        gone: list[EvictedBlob] = []
+        evicted: list[EvictedBlob] = []
         rows = (row for _, row in self._rows_by_last_use(math.inf, (since, 0)))
         first_batch = sorted(islice(rows, ROWS), key=lambda row: row.size <= small)
         for row in chain(first_batch, rows):
             if excess <= 0:
                 break
             if row.digest not in keep and self._evict_row(row, used=True, remove=remove):
-                gone.append(row.evicted(EvictionReason.USED))
+                evicted.append(row.evicted(EvictionReason.USED))
                 excess -= row.size
-        return gone
+        return evicted
 
     def _evict_row(self, row: BlobRow, *, used: bool, remove: bool) -> bool:
         """Remove a blob unless a process reads it; a blob in use (`used`) only if certainly none does.
@@ -317,9 +317,9 @@ class BlobStore:
     def sizes_and_last_use(self, digests: Iterable[str]) -> dict[str, tuple[int, float]]:
         """Return size and last use (seconds since the epoch) of those digests that are here."""
         found: dict[str, tuple[int, float]] = {}
-        statement = list(digests)
-        for start in range(0, len(statement), ROWS):
-            some = statement[start : start + ROWS]
+        wanted = list(digests)
+        for start in range(0, len(wanted), ROWS):
+            some = wanted[start : start + ROWS]
             marks = ",".join("?" * len(some))
             rows = self._cache._sql(
                 f"SELECT key, size, access_time FROM Cache WHERE key IN ({marks})",  # noqa: S608  # marks only
@@ -344,9 +344,9 @@ class BlobStore:
 
     def file_names(self, digests: Iterable[str]) -> set[str]:
         """Return the names of these digests' files. Up to ROWS digests."""
-        statement = list(digests)
-        marks = ",".join("?" * len(statement))
-        rows = self._cache._sql(f"SELECT filename FROM Cache WHERE key IN ({marks})", statement)  # noqa: S608
+        wanted = list(digests)
+        marks = ",".join("?" * len(wanted))
+        rows = self._cache._sql(f"SELECT filename FROM Cache WHERE key IN ({marks})", wanted)  # noqa: S608
         return {name for (name,) in rows}
 
     def remove(self, digest: Digest) -> bool:

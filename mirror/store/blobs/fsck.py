@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from diskcache.core import DBNAME
+
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.store.blobs.blobs import UNREADABLE_ERRNOS, BlobRow, BlobStore
@@ -30,9 +32,6 @@ GRACE_SECONDS = 60.0
 
 # Errors of a read for which the file is to blame, and not the disk as a whole: those of the disk, and modes.
 READ_ERRNOS = UNREADABLE_ERRNOS | {errno.EACCES, errno.EPERM}
-
-# How the names of the database begin, beside the folders of the blobs.
-DATABASE = "cache.db"
 
 # The name of an adopted file: algorithm, two digits, the others, nonce.
 FILE_NAME = re.compile(r"([a-z0-9]+)/([0-9a-f]{2})/([0-9a-f]+)\.[0-9a-f]{8}")
@@ -144,7 +143,7 @@ class Fsck:
         """Report files where the blob store has folders: beside its database, and beside the shards."""
         for name in sorted(_list_folder(self._folder)):
             if not (self._folder / name).is_dir():
-                if not name.startswith(DATABASE):
+                if not name.startswith(DBNAME):
                     yield FsckStep(finding=self._quarantine_file(name, Damage.UNKNOWN))
                 continue
             for shard in sorted(_list_folder(self._folder / name)):
