@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mirror.config.schema import Config
 
 # Hosts that mean all addresses of this machine.
-EVERY_ADDRESS = ("0.0.0.0", "[::]")  # noqa: S104  # compared, not bound
+EVERY_ADDRESS = ("", "0.0.0.0", "[::]")  # noqa: S104  # compared, not bound
 
 # Other addresses of this machine than the first ones are those of bridges for containers, mostly.
 SHOWN_ADDRESSES = 3
@@ -39,7 +39,7 @@ def banner(config: "Config", addresses: Sequence[str], own: Sequence[str], room:
         "containerd, Podman, k3s and others: docs/clients.md",
         "",
     ]
-    notes = _notes(config, open_to_network=bool(others))
+    notes = _notes(config, open_to_network=not all(map(_is_loopback, addresses)))
     return "\n".join([*lines, *(f"Note: {each}" for each in notes), *([""] if notes else [])])
 
 
@@ -114,4 +114,9 @@ def for_others(address: str, own: Sequence[str]) -> list[str]:
     host, _, port = address.rpartition(":")
     if host in EVERY_ADDRESS:
         return [f"{each}:{port}" for each in own[:SHOWN_ADDRESSES]]
-    return [] if host.startswith("127.") or host in ("localhost", "[::1]") else [address]
+    return [] if _is_loopback(address) else [address]
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0]
+    return host.startswith("127.") or host in ("localhost", "[::1]")

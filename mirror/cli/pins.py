@@ -27,7 +27,7 @@ PIN_HELP = """Keep images, whatever the quota and their age.
     registry-mirror pin 'quay.io/org/*:v*' --platform linux/amd64 --platform linux/arm64
 
 Names are as Docker has them: alpine is docker.io/library/alpine:latest. A pattern with a star and without a
-tag means every tag; a star matches slashes too.
+tag means every tag; a star matches slashes too. The name of a registry means all its images.
 
 All parts of an image are kept, with its signatures, attestations and SBOMs. Images that match and are pulled
 later are pinned as they come. A pin of a tag follows the tag: when the tag moves, the image that it pointed
@@ -145,8 +145,9 @@ def pins(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson 
 def _pin(reference: str, platforms: list[str], config: "Config") -> "Pin":
     from mirror.oci.image_pattern import Pin
 
+    names = config.names().names
     try:
-        return Pin.of(reference, platforms, config.names().names)
+        return Pin.of(f"{reference}/*" if reference in names else reference, platforms, names)
     except ValueError as error:
         fail(str(error), 2)
 

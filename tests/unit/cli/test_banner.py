@@ -40,6 +40,7 @@ def test_banner_of_an_open_mirror_names_addresses_that_others_can_use() -> None:
     for address in ("192.168.1.5:5000", "10.0.0.2:5000", "192.168.1.5:5001"):
         assert f"on this network:  http://{address}\n" in text
     assert text.count("127.0.0.1") == 1
+    assert shown(addresses=["0.0.0.0:5000", "[::]:5000"]).count("http://192.168.1.5:5000\n") == 1
     assert "everybody on this network can pull" in text
     text = shown(addresses=("0.0.0.0:5000", "[::]:5000"))  # a port alone
     assert text.count("on this network:  http://192.168.1.5:5000\n") == 1
@@ -80,6 +81,7 @@ def test_banner_warns(tmp_path: Path) -> None:
     ("bound", "here", "others"),
     [
         ("0.0.0.0:5000", "127.0.0.1:5000", ["192.168.1.5:5000"]),
+        (":5000", "127.0.0.1:5000", ["192.168.1.5:5000"]),
         ("[::]:5000", "127.0.0.1:5000", ["192.168.1.5:5000"]),
         ("10.0.0.1:5000", "10.0.0.1:5000", ["10.0.0.1:5000"]),
         ("127.0.0.1:5000", "127.0.0.1:5000", []),

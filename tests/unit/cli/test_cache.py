@@ -186,3 +186,11 @@ def test_gc_does_what_its_dry_run_said(tmp_path: Path) -> None:
     assert list(done) == ["interrupted download"]
     assert "1\t" in run("ls", "--cache-dir", str(folder.path)).stdout
     assert "no garbage" in run("gc", "--cache-dir", str(folder.path), env=env).stderr
+
+
+def test_gc_says_what_it_could_not_free(cache: str) -> None:
+    """Pinned blobs stay, although they exceed the quota."""
+    run("pin", "x:1", "--cache-dir", cache)
+    env = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": "2000"}
+    assert "over the quota: pinned" in run("gc", "--cache-dir", cache, env=env).stderr
+    assert "docker.io/library/x:1\t" in run("ls", "--cache-dir", cache).stdout

@@ -133,3 +133,9 @@ def test_pin_says_which_platforms_are_not_here(cache: str) -> None:
 def state(cache: str) -> str:
     """Return what `ls` says of the image of quay.io."""
     return run("ls", "quay.io", "--cache-dir", cache).stdout.splitlines()[1].split("\t")[-1]
+
+
+def test_pin_of_a_registry_pins_all_its_images(cache: str) -> None:
+    """The command unpin takes the same name."""
+    assert run("pin", "docker.io", "--cache-dir", cache).stdout.startswith("pinned docker.io/*:*: 2.")
+    assert run("unpin", "docker.io", "--cache-dir", cache).stdout == "unpinned docker.io/*:*\n"
