@@ -42,14 +42,14 @@ class ReferenceCounts:
     def uses(self, digests: Iterable[str]) -> dict[str, list[BlobUse]]:
         """Return the uses by digest; no entry for a digest that no repository links."""
         found: dict[str, list[BlobUse]] = {}
-        unknown: list[str] = []
+        uncounted: list[str] = []
         for digest in digests:
             if digest in self._base_images:
                 found[digest] = self._base_images[digest]
             else:
-                unknown.append(digest)
-        for start in range(0, len(unknown), ROWS):
-            found |= self._count(unknown[start : start + ROWS])
+                uncounted.append(digest)
+        for start in range(0, len(uncounted), ROWS):
+            found |= self._count(uncounted[start : start + ROWS])
         return found
 
     def _count(self, digests: list[str]) -> dict[str, list[BlobUse]]:

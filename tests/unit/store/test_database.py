@@ -112,6 +112,6 @@ def test_database_that_fails_to_open_is_closed(tmp_path: Path) -> None:
     database = Database(tmp_path / "books")
     with pytest.raises(sqlite3.DatabaseError) as error:
         _ = database.cache
-    held = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
-    assert [each for each in held if str(tmp_path) in each] == []
+    links = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert [each for each in links if str(tmp_path) in each] == []
     assert error.value.__traceback__ is not None

@@ -179,8 +179,8 @@ def test_eviction_spares_pinned_content(tmp_path: Path) -> None:
     first, second = (put_image(folder, X, str(number), [bytes([number]) * 3000]) for number in (1, 2))
     folder.pin(Pin.parse("x:1"))
     age(folder, *first, *second)
-    gone = {each.digest for each in folder.evict()}
-    assert gone == set(second) - set(first)
+    evicted = {each.digest for each in folder.evict()}
+    assert evicted == set(second) - set(first)
     assert all(folder.blobs.has(each) for each in first)
     folder.close()
 

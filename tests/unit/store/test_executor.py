@@ -7,6 +7,7 @@ import pytest
 
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
+from mirror.util.callbacks import ignore
 
 
 async def test_executor_runs_work_in_a_thread() -> None:
@@ -46,3 +47,24 @@ async def test_executor_initializes_each_thread_once() -> None:
     assert used <= set(prepared)
     assert len(prepared) == len(set(prepared)) <= 3
     await executor.close(lambda: None)
+
+
+async def test_executor_releases_what_a_cancelled_caller_acquired() -> None:
+    """The caller leaves after the release: threads end when all tasks have."""
+    executor, released = DiskExecutor(1), list[str]()
+    gate = threading.Event()
+
+    def acquire() -> str:
+        gate.wait()
+        return "lock"
+
+    waiting = asyncio.ensure_future(executor.await_or_release(executor.start(acquire), released.append))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert released == ["lock"]
+    await executor.close(ignore)

@@ -44,10 +44,10 @@ def test_orphans_are_files_without_entry(folder: CacheDirectory) -> None:
 
 def test_orphans_are_entries_without_file(folder: CacheDirectory) -> None:
     """Found without opening anything."""
-    gone, here = put_blob(folder, b"gone"), put_blob(folder, b"here")
-    (path,) = folder.blobs.folder.rglob(f"{gone.encoded[2:]}.*")
+    lost, here = put_blob(folder, b"gone"), put_blob(folder, b"here")
+    (path,) = folder.blobs.folder.rglob(f"{lost.encoded[2:]}.*")
     path.unlink()
-    assert list(entries_without_file(folder.blobs)) == [gone]
+    assert list(entries_without_file(folder.blobs)) == [lost]
     assert folder.blobs.has(here)
 
 

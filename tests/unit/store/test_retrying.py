@@ -12,6 +12,7 @@ from mirror.store.errors import NoRoom, PartialLost, ShuttingDown, StoreError
 from mirror.store.executor import DiskExecutor
 from mirror.store.health import Capability
 from mirror.store.retrying import RetryingDisk
+from mirror.util.callbacks import ignore
 
 
 class Disk:
@@ -37,7 +38,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 async def executor() -> AsyncIterator[DiskExecutor]:
     executor = DiskExecutor(1)
     yield executor
-    await executor.close(bool)
+    await executor.close(ignore)
 
 
 async def attempts(executor: DiskExecutor, tmp_path: Path, disk: Disk) -> RetryingDisk:

@@ -32,7 +32,7 @@ async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     made.close()
 
 
-def spoil(folder: CacheDirectory) -> None:
+def corrupt_file(folder: CacheDirectory) -> None:
     path = file_of(folder.path, Digest.of(b"two"))
     path.chmod(0o600)
     path.write_bytes(b"owt")
@@ -49,7 +49,7 @@ async def scrubbed(folder: CacheDirectory, rate: int) -> list[FsckStep]:
 
 async def test_scrub_finds_and_quarantines_corrupt_files(folder: CacheDirectory) -> None:
     """A pass is due once a day."""
-    await asyncio.to_thread(spoil, folder)
+    await asyncio.to_thread(corrupt_file, folder)
     steps = await scrubbed(folder, 10**9)
     assert [step.finding.damage for step in steps if step.finding] == [Damage.DIGEST]
     assert sum(step.read for step in steps) == 11
@@ -79,15 +79,15 @@ async def test_scrub_is_off_by_default(folder: CacheDirectory) -> None:
 
 async def test_scrub_recreates_entries_of_a_lost_database(folder: CacheDirectory, tmp_path: Path) -> None:
     """The files were there all the time; corrupt ones among them get no entry."""
-    await asyncio.to_thread(spoil, folder)
+    await asyncio.to_thread(corrupt_file, folder)
 
-    def lose() -> CacheDirectory:
+    def lose_database() -> CacheDirectory:
         (folder.path / "blobs" / "cache.db").write_bytes(b"no database" * 1000)
         again = CacheDirectory(folder.path)
         again.close()
         return again
 
-    again = await asyncio.to_thread(lose)
+    again = await asyncio.to_thread(lose_database)
     steps = await scrubbed(again, 0)
     found = sorted(step.finding.damage for step in steps if step.finding)
     assert found == [Damage.DIGEST, Damage.NO_ENTRY, Damage.NO_ENTRY]

@@ -34,8 +34,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_blob_needs_a_link(store: Store) -> None:
     """Every repository learns that a blob is present; only one with a link gets its content (invariant 5)."""
     await store.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
-    held = await store.open_blob(X, MANIFEST.digest)
-    assert (held.blob, held.data) == (None, MANIFEST.data)
+    found = await store.open_blob(X, MANIFEST.digest)
+    assert (found.blob, found.data) == (None, MANIFEST.data)
     other = await store.open_blob(Y, MANIFEST.digest)
     assert (other.link, other.present, other.blob, other.data) == (None, True, None, None)
     missing = await store.open_blob(X, LAYER)
@@ -78,11 +78,11 @@ async def test_lease_has_one_holder_at_a_time(store: Store, tmp_path: Path) -> N
 
 async def test_lease_of_a_cancelled_caller_is_released(store: Store) -> None:
     """No process could fill that blob otherwise while this one lives."""
-    claiming = asyncio.ensure_future(store.acquire_lease(LAYER))
+    acquiring = asyncio.ensure_future(store.acquire_lease(LAYER))
     await asyncio.sleep(0)
-    claiming.cancel()
+    acquiring.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await claiming
+        await acquiring
     async with asyncio.timeout(5):
         while await store.acquire_lease(LAYER) is None:
             pass
@@ -338,16 +338,16 @@ async def test_recovery_gives_all_threads_writable_connections(store: Store) -> 
     databases = [store.folder.blobs.database, store.folder.index.database]
     found: list[int] = []
 
-    def spoil() -> None:
+    def make_read_only() -> None:
         for each in databases:
             each.cache._sql("PRAGMA query_only = ON")
 
-    def look() -> None:
+    def query() -> None:
         found.extend(each.cache._sql("PRAGMA query_only").fetchone()[0] for each in databases)
 
-    await store.executor.run_in_every_thread(spoil)
+    await store.executor.run_in_every_thread(make_read_only)
     store.health.report_fault(Capability.WRITING, OSError(errno.EROFS, "read-only"))
     await store.recover()
-    await store.executor.run_in_every_thread(look)
+    await store.executor.run_in_every_thread(query)
     assert store.health.faults() == []
     assert found == [0] * 2 * THREADS

@@ -97,8 +97,8 @@ def test_evict_removes_least_recently_used_first(blobs: BlobStore, tmp_path: Pat
     """Blobs go until enough bytes are gone; kept ones, and those used since, stay."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(6)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(reversed(digests))})
-    gone = blobs.evict(1004.5, 150, keep=[str(digests[4])]).evicted
-    assert gone == [EvictedBlob(digests[5], 100), EvictedBlob(digests[3], 100)]
+    evicted = blobs.evict(1004.5, 150, keep=[str(digests[4])]).evicted
+    assert evicted == [EvictedBlob(digests[5], 100), EvictedBlob(digests[3], 100)]
     assert [blobs.has(digest) for digest in digests] == [True, True, True, False, True, False]
     assert blobs.evict(1004.5, None, keep=[]).evicted == [
         EvictedBlob(digests[4], 100),
@@ -113,9 +113,9 @@ def test_evict_spares_blobs_being_read(blobs: BlobStore, tmp_path: Path) -> None
     """A blob stays however long ago its reader began. The next eviction looks at the blob again."""
     digests = [put(blobs, tmp_path, bytes([number]) * 100) for number in range(3)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
-    held = blobs.open(digests[1])
-    assert held is not None
-    with held.file:
+    reader = blobs.open(digests[1])
+    assert reader is not None
+    with reader.file:
         first = blobs.evict(2000.0, None, keep=[str(digests[0])])
         assert [each.digest for each in first.evicted] == digests[2:]
     assert first.resume_after[0] == 1000.0
@@ -131,11 +131,11 @@ def test_evict_in_use_takes_large_blobs_first(
     digests = [put(blobs, tmp_path, bytes([number]) * size) for number, size in enumerate(sizes)]
     blobs.touch({digest: 1000.0 + number for number, digest in enumerate(digests)})
     assert blobs.evict_in_use(1000.5, 1, [], 50) == [EvictedBlob(digests[1], 300, EvictionReason.USED)]
-    held = blobs.open(digests[3])
-    assert held is not None
-    with held.file:
-        gone = blobs.evict_in_use(1000.5, 1000, [str(digests[6])], 50)
-    assert [each.size for each in gone] == [100, 2, 3]
+    reader = blobs.open(digests[3])
+    assert reader is not None
+    with reader.file:
+        evicted = blobs.evict_in_use(1000.5, 1000, [str(digests[6])], 50)
+    assert [each.size for each in evicted] == [100, 2, 3]
     assert [each.size for each in blobs.evict_in_use(0.0, 1000, [], 50)] == [200, 1, 4]
     assert blobs.check() == []
 
@@ -227,8 +227,8 @@ def test_evict_reads_rows_in_batches(
     monkeypatch.setattr("mirror.store.blobs.blobs.ROWS", 2)
     digests = [put(blobs, tmp_path, bytes([number])) for number in range(7)]
     blobs.touch(dict.fromkeys(digests, 1000.0))
-    gone = blobs.evict(1001.0, None, keep=[str(digests[3])]).evicted
-    assert {each.digest for each in gone} == {*digests} - {digests[3]}
+    evicted = blobs.evict(1001.0, None, keep=[str(digests[3])]).evicted
+    assert {each.digest for each in evicted} == {*digests} - {digests[3]}
 
 
 def test_evict_returns_where_to_resume(blobs: BlobStore, tmp_path: Path) -> None:

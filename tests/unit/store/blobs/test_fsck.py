@@ -33,7 +33,7 @@ def run(folder: CacheDirectory, cursor: FsckCursor | None = None, *, repair: boo
     return [step.finding for step in checked.steps() if step.finding is not None]
 
 
-def spoil(folder: CacheDirectory, data: bytes, wrong: bytes) -> Path:
+def corrupt_file(folder: CacheDirectory, data: bytes, wrong: bytes) -> Path:
     path = file_of(folder.path, Digest.of(data))
     path.chmod(0o600)
     path.write_bytes(wrong)
@@ -67,7 +67,7 @@ def test_fsck_finds_a_corrupt_file(
 
     The blob is then a miss. A quick run looks at sizes only.
     """
-    spoil(folder, b"two", wrong)
+    corrupt_file(folder, b"two", wrong)
     digest = Digest.of(b"two")
     found = [Finding(str(digest), kind)] if kind else []
     for _ in range(2):
@@ -94,7 +94,7 @@ def test_fsck_adds_a_missing_entry(folder: CacheDirectory) -> None:
     for each in (digest, other):
         (row,) = [row for row in folder.blobs.rows("", 9) if row.digest == str(each)]
         folder.blobs.drop_entry(row)
-    wrong = spoil(folder, b"one", b"eno")
+    wrong = corrupt_file(folder, b"one", b"eno")
     names = {each.relative_to(folder.path / "blobs") for each in (wrong, file_of(folder.path, digest))}
     cursor = FsckCursor()
     assert {(each.subject, each.damage) for each in run(folder, cursor)} == {
@@ -153,7 +153,7 @@ def test_fsck_checks_suspicions_twice(folder: CacheDirectory) -> None:
 
 def test_fsck_resumes_at_its_cursor(folder: CacheDirectory, tmp_path: Path) -> None:
     """A run resumes in any phase, with its findings; a run of another kind starts from the beginning."""
-    spoil(folder, b"two", b"owt")
+    corrupt_file(folder, b"two", b"owt")
     whole, place = FsckCursor(), tmp_path / "cursor"
     run(folder, whole)
     for stop in range(12):

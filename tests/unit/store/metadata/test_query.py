@@ -8,7 +8,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository, Tag
-from mirror.store.metadata import index as books
+from mirror.store.metadata import index as index_module
 from mirror.store.metadata.index import Index, Link, TagEntry
 from mirror.store.metadata.query import repositories, tags
 
@@ -19,7 +19,7 @@ NAMES = ("library/alpine", "library/alpine-slim", "library/busybox", "org/alpine
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     """Open an index that is read two rows at a time."""
-    monkeypatch.setattr(books, "ROWS", 2)
+    monkeypatch.setattr(index_module, "ROWS", 2)
     monkeypatch.setattr("mirror.store.metadata.query.ROWS", 2)
     opened = Index(tmp_path)
     for name in NAMES:

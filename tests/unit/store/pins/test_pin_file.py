@@ -44,9 +44,9 @@ def test_pin_file_skips_an_unreadable_line(tmp_path: Path, line: str) -> None:
         raw.write(line.encode(errors="surrogateescape") + b"\n")
     file_of_two = (tmp_path / "pins").read_bytes() + json.dumps({"pattern": "docker.io/library/y:2"}).encode()
     (tmp_path / "pins").write_bytes(file_of_two)
-    with capture_logs() as told:
+    with capture_logs() as logs:
         assert file.read() == [ONE]
-    assert len(told) == 2
+    assert len(logs) == 2
 
 
 def test_pin_file_stays_if_it_cannot_be_replaced(tmp_path: Path) -> None:
