@@ -6,12 +6,12 @@
     -----------  ---------------------------------------  -----------------------------------------------
     read_or      a miss: None, False or nothing listed;   look_up, open_blob, manifest, read_blob,
                  while the capability is down, at once    missing_blobs, tag, known_tags, referrers
-    write        repair or make room and try again; then  adopt, open_growing_file;
-                 StoreError, and the fill passes through  lock_partial (repairs only)
+    write        repair or make room and try again; then  adopt, open_growing_file, GrowingFile.write
+                 StoreError, and the fill passes through  (room only), lock_partial (repair only)
     best effort  as write; then writing is down, and the  put_manifest, add_link, put_tag, drop_tag,
                  client gets its answer nevertheless      put_referrers, put_small_blob, configure_pins
-    ignored      housekeeping does it later               preallocate, evict_excess, make_room,
-                                                          quarantine_if_unreadable
+    ignored      no report: the next call that needs the  preallocate, evict_excess, make_room,
+                 disk meets the failure                   quarantine_if_unreadable
     raised       StoreError at once; the caller decides   all others: leases, repositories, following a
                                                           partial, releasing one, statistics
 

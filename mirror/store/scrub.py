@@ -90,14 +90,9 @@ class Scrub:
         steps = Fsck(self._folder.path / "blobs", self._folder.blobs, cursor, repair=True).steps()
         while (step := await self._executor.run(next, steps, None)) is not None:
             self._on_step(step)
-            if step.finding is not None:
-                tell = log.info if step.finding.damage in HARMLESS else log.error
-                tell(
-                    "scrub",
-                    what=step.finding.subject,
-                    wrong=step.finding.damage.value,
-                    done=step.finding.repair,
-                )
+            if (found := step.finding) is not None:
+                report = log.info if found.damage in HARMLESS else log.error
+                report("scrub", what=found.subject, wrong=found.damage.value, done=found.repair)
             await asyncio.sleep(limiter.pause(rate_cost(step)))
             if cursor_path is not None and time.monotonic() - saved > SAVE_SECONDS:
                 await self._executor.run(cursor.save, cursor_path)

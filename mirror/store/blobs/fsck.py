@@ -119,7 +119,7 @@ class Fsck:
             if not rows:
                 cursor.files, cursor.after = True, ""
         if not cursor.after:
-            yield from self._count(self._strays(), "")
+            yield from self._count(self._check_places(), "")
         for folder in self._folders():
             names = (f"{folder}/{each}" for each in sorted(_list_folder(self._folder / folder)))
             for name in names:
@@ -139,8 +139,8 @@ class Fsck:
                 self.cursor.wrong += 1
             yield step
 
-    def _strays(self) -> Iterator[FsckStep]:
-        """Report files where the blob store has folders: beside its database, and beside the shards."""
+    def _check_places(self) -> Iterator[FsckStep]:
+        """Find files where the blob store has folders: beside its database, and beside the shards."""
         for name in sorted(_list_folder(self._folder)):
             if not (self._folder / name).is_dir():
                 if not name.startswith(DBNAME):

@@ -31,6 +31,7 @@ class Shortage:
 
     @property
     def reason(self) -> str:
+        """Return what is wrong, with the figures."""
         return (
             f"{size(self.free)} are free in {self.folder}, and cache.min_free = {size(self.min_free)}"
             " leaves 0 B for the cache: nothing will be kept"
@@ -38,6 +39,7 @@ class Shortage:
 
     @property
     def to_do(self) -> str:
+        """Return what the operator can do."""
         return "free some space, or lower cache.min_free"
 
     def __str__(self) -> str:

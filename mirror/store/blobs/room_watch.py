@@ -13,12 +13,12 @@ MARGIN_BYTES = 16 * 1024 * 1024
 
 
 class RoomWatch:
-    """State of one process; `since` is in seconds since the epoch."""
+    """The present shortage of room, if any, as one process sees it, and `since` in seconds since the epoch."""
 
     def __init__(
         self, shortage: Callable[[int], Shortage | None], clock: Callable[[], float] = time.time
     ) -> None:
-        """`shortage`: `CacheDirectory.shortage`, called with a margin in bytes; blocks."""
+        """Prepare; `shortage` is `CacheDirectory.shortage`, called with a margin in bytes; it blocks."""
         self._shortage = shortage
         self._clock = clock
         self.current: Shortage | None = None
