@@ -162,9 +162,10 @@ class Fleet:
 def _descriptors(pid: int) -> Iterator[str]:
     """Targets of the open descriptors of a process; none of a process that has ended."""
     with suppress(OSError):
-        for descriptor in os.scandir(f"/proc/{pid}/fd"):
+        # A list: its reader stops early, and an iterator of os.scandir that is not read to its end warns.
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
-                yield os.readlink(descriptor)
+                yield os.readlink(f"/proc/{pid}/fd/{descriptor}")
 
 
 @asynccontextmanager
