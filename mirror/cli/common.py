@@ -42,12 +42,14 @@ def start_collector() -> None:
 
 def loaded(file: str | None, flags: Mapping[str, object]) -> "Loaded":
     """Return the configuration; the command ends with 2 if the configuration cannot be used."""
-    from mirror.config.loader import ConfigError, environment, load
+    from mirror.config.loader import SYSTEM_FILE, ConfigError, config_file, environment, load
 
     try:
         return load(file, environment(), flags)
     except ConfigError as error:
-        fail(str(error), 2)
+        chosen = file is None and config_file(None, environment()) == SYSTEM_FILE
+        hint = f'\n{SYSTEM_FILE} is read because it exists; --config "" goes without it' if chosen else ""
+        fail(f"{error}{hint}", 2)
 
 
 @contextmanager

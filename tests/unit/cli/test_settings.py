@@ -109,6 +109,17 @@ def test_system_file_is_what_commands_read(tmp_path: Path) -> None:
     assert re.search(r"^cache.max_size +0 \(no limit\) +default$", shown.stdout, re.MULTILINE)
 
 
+def test_system_file_with_an_error_can_be_left_out(tmp_path: Path) -> None:
+    """Another user may not be able to read a password file that the service reads."""
+    file = tmp_path / "mirror.toml"
+    file.write_text("[tags]\nfresh = -1\n")
+    done = with_system_file(file, "ls", "--cache-dir", str(tmp_path))
+    assert done.returncode == 2
+    assert f'{file} is read because it exists; --config "" goes without it' in done.stderr
+    named = with_system_file(tmp_path / "none.toml", "ls", "--config", str(file))
+    assert "goes without it" not in named.stderr
+
+
 def test_system_file_that_does_not_exist_is_no_error(tmp_path: Path) -> None:
     """Defaults and environment are checked then."""
     done = with_system_file(tmp_path / "none.toml", "config", "check")
