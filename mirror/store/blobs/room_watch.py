@@ -13,7 +13,7 @@ MARGIN_BYTES = 16 * 1024 * 1024
 
 
 class RoomWatch:
-    """The present shortage of room, if any, as one process sees it, and `since` in seconds since the epoch."""
+    """The shortage of room, if any, as one process sees it; `since` in seconds since the epoch."""
 
     def __init__(
         self, shortage: Callable[[int], Shortage | None], clock: Callable[[], float] = time.time
