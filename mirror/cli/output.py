@@ -48,7 +48,8 @@ def table(
     value is wrapped or shortened: people copy names.
     """
     if sys.stdout.isatty():
-        _columns(dict(zip(head, zip(*rows, strict=True), strict=True)), right, optional)
+        columns = [*zip(*rows, strict=True)] or [()] * len(head)
+        _columns(dict(zip(head, columns, strict=True)), right, optional)
         return
     for row in chain((head,), rows):
         typer.echo("\t".join(row))

@@ -67,3 +67,13 @@ def test_table_on_a_narrow_terminal_drops_columns(
     shown = re.sub(r"\x1b\[[0-9]*m", "", capsys.readouterr().out).splitlines()
     assert shown[: len(lines)] == lines
     assert len(shown) == 3
+
+
+def test_table_without_rows_has_a_head(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Disk usage of an empty cache, for instance."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    table(HEAD, [], right=["SIZE"], optional=["SIZE"])
+    shown = re.sub(r"\x1b\[[0-9]*m", "", capsys.readouterr().out)
+    assert shown.split() == ["IMAGE", "PLATFORMS", "SIZE", "STATE"]
