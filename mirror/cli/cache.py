@@ -170,7 +170,8 @@ def disk_usage(
         if not rows and not everything:
             tell(f"No repository here matches {images}.")
             return
-        table(("NAME", "SIZE", "OWN", "SHARED", "BLOBS"), rows, right=("SIZE", "OWN", "SHARED", "BLOBS"))
+        numbers = ("SIZE", "OWN", "SHARED", "BLOBS")
+        table(("NAME", *numbers), rows, right=numbers, optional=("SHARED", "BLOBS"))
         tell(
             f"{size(total['blobs'])} in {total['count']} blobs; {size(total['downloads'])} in running and "
             f"interrupted downloads; {size(total['pinned'])} pinned; {size(total['allowed'])} allowed."

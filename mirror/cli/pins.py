@@ -139,7 +139,8 @@ def pins(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson 
             tell("Nothing is pinned. To keep an image: registry-mirror pin alpine:3.20")
             return
         rows = (_as_row(each, *_sizes(folder, each.pin)) for each in listed)
-        table(("PATTERN", "PLATFORMS", "SIZE", "HERE", "SINCE", "FROM"), rows, right=("SIZE", "HERE"))
+        head = ("PATTERN", "PLATFORMS", "SIZE", "HERE", "SINCE", "FROM")
+        table(head, rows, right=("SIZE", "HERE"), optional=("SINCE", "FROM"))
 
 
 def _pin(reference: str, platforms: list[str], config: "Config") -> "Pin":
