@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from mirror.cache.results import Outcome
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
@@ -88,6 +89,10 @@ class App:
             elif head is not None:
                 await self.response_cache.remember(head, record, response)
             return response
+        except asyncio.CancelledError:
+            if not record.streaming:
+                record.outcome, record.note = Outcome.ERROR, "the client left before its response"
+            raise
         finally:
             record.report(self._metrics)
             self._running -= 1

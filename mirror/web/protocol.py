@@ -7,30 +7,67 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import _ErrInfo
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
 from mirror.system.sockets import AcceptBalancer
 from mirror.web import responses
+from mirror.web.framing import (
+    HEAD_BYTES,
+    HEAD_TOO_LONG,
+    SURPLUS_BYTES,
+    Refusal,
+    UnreadBody,
+    as_last,
+    first_last,
+)
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
 
 # Headers of requests that have more than a head, or that change the connection.
 BODY_HEADERS = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
 
+# Time, in seconds, that a client has for its first head, and for the rest of any later one.
+HEAD_SECONDS = 30.0
+
+# Time, in seconds, between a response that is the last of its connection and the connection's end, for a
+# client that is still sending a body.
+LINGERING_SECONDS = 1.0
+
+# Time, in seconds, within which the response to a client that has ended its direction must begin. Most such
+# clients have left, and a download must not take them for waiting ones.
+HALF_CLOSED_SECONDS = 1.0
+
 
 class RequestProtocol(web.RequestHandler):
     """A client's connection: the response cache answers known heads, aiohttp's parser takes the rest."""
 
-    __slots__ = ("_client", "_metrics", "_only_heads", "_response_cache", "head")
+    __slots__ = (
+        "_client",
+        "_ended",
+        "_metrics",
+        "_only_heads",
+        "_partial_head",
+        "_response_cache",
+        "_surplus",
+        "_unread_body",
+        "head",
+    )
 
     def __init__(
         self, response_cache: ResponseCache, metrics: Metrics, manager: web.Server, **options: Any
     ) -> None:
-        super().__init__(manager, **options)
+        super().__init__(
+            manager, lingering_time=LINGERING_SECONDS, auto_decompress=False, **options
+        )  # nobody reads a body
         self._response_cache = response_cache
         self._metrics = metrics
         self._client = ""
+        self._ended = False  # the last request of this connection has come, or no further one can come
+        self._surplus = SURPLUS_BYTES
+        self._unread_body: UnreadBody | None = None
+        self._partial_head = 0  # bytes since the last whole head
         # Each request so far was one head and nothing more, and found the connection idle.
         self._only_heads = True
         self.head: bytes | None = None  # the running request's head, if the request is nothing but a head
@@ -39,6 +76,12 @@ class RequestProtocol(web.RequestHandler):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._limit_head_time()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._unread_body is not None:
+            self._unread_body.client_left()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter
@@ -47,9 +90,95 @@ class RequestProtocol(web.RequestHandler):
         if idle and self._only_heads and self._response_cache.answer(data, transport, self._client):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             return
+        if self._ended:
+            self._discard(data)
+            return
         self._only_heads = self._only_heads and idle and _is_one_head(data)
         self.head = data if self._only_heads else None
+        self._parse(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp narrows asyncio's type
+        """Keep the connection of a client that has ended its direction until its requests are answered.
+
+        Return whether the connection stays open. With TLS the transport allows no half-closed connection.
+        """
+        waiter = self._waiter
+        idle = waiter is not None and not self._messages
+        transport: Any = self.transport
+        if idle or transport is None or not transport.can_write_eof():
+            return False
+        if self._messages:
+            self._end_connection_after(len(self._messages) - 1)
+        else:
+            self._close = True  # after the running response
+        self._ended = True
+        if self._unread_body is not None:
+            self._unread_body.client_left()
+        self._loop.call_later(HALF_CLOSED_SECONDS, self._check_half_closed)
+        return True
+
+    def _parse(self, data: bytes) -> None:
+        """Have aiohttp parse `data`, and end the connection behind a request that must be the last."""
+        before = len(self._messages)
         super().data_received(data)
+        if len(self._messages) == before:
+            self._note_partial_head(len(data))
+            return
+        self._partial_head = 0
+        last = first_last(list(self._messages)[before:])
+        if last is not None:
+            self._end_connection_after(before + last)
+
+    def _end_connection_after(self, index: int) -> None:
+        """Make the request at `index` of the queue the last of this connection, and forget later ones."""
+        transport: Any = self.transport
+        while len(self._messages) > index + 1:
+            self._messages.pop()
+        message, payload = self._messages.pop()
+        if not isinstance(message, _ErrInfo):
+            message, payload = as_last(message, payload, transport)
+        self._messages.append((message, payload))
+        self._ended, self._message_tail = True, b""
+        if isinstance(payload, UnreadBody):
+            self._unread_body = payload
+            self._resume_transport_reading()  # the body that nobody reads may have filled aiohttp's buffer
+
+    def _discard(self, data: bytes) -> None:
+        """Throw away what comes behind the last request, as much as a client may send without a reset."""
+        self._surplus -= len(data)
+        if self._surplus < 0:
+            self._pause_transport_reading()
+
+    def _note_partial_head(self, size: int) -> None:
+        """Bound the head that is under way: in bytes, and in time if nothing else is."""
+        began = self._partial_head == 0 and size > 0
+        self._partial_head += size
+        if self._partial_head > HEAD_BYTES:
+            self._messages.append(HEAD_TOO_LONG.as_message())
+            self._ended = True
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+        elif began and self._waiter is not None:
+            self._limit_head_time()
+
+    def _limit_head_time(self) -> None:
+        """Close the connection in HEAD_SECONDS, unless a request has come, or the limit is a nearer one."""
+        limit = self._loop.time() + HEAD_SECONDS
+        if self._keepalive_handle is not None:
+            limit = min(limit, self._next_keepalive_close_time)
+            self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = limit
+        self._keepalive_handle = self._loop.call_at(limit, self._process_keepalive)
+
+    def _check_half_closed(self) -> None:
+        """Close the connection of a client that has ended its direction if its response has not begun."""
+        request = self._current_request
+        if self.transport is None:
+            return
+        if request is not None and request.writer.output_size == 0:
+            self.transport.close()
+        else:
+            self._loop.call_later(HALF_CLOSED_SECONDS, self._check_half_closed)
 
     def handle_error(
         self,
@@ -59,7 +188,7 @@ class RequestProtocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer a request that is not HTTP with an OCI error, without a traceback: the client erred."""
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, Refusal):
             response = super().handle_error(request, status, exc, message)
             response.headers.update(responses.SERVER)
             return response
@@ -117,6 +246,8 @@ class ProtocolFactory(web.Server):
 
 def _reason(error: BaseException | None, message: str) -> str:
     """Explain why a request cannot be read. aiohttp's own message quotes lines, and secrets with them."""
+    if isinstance(error, Refusal):
+        return error.message
     if isinstance(error, LineTooLong):
         return "a line of the request's head is too long"
     if "HTTPS" in message:

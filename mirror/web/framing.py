@@ -1,0 +1,100 @@
+"""Framing rules of requests: which are refused, and which end their connection.
+
+The mirror has no use for a body, nor for another protocol. A request with either is answered, and then its
+connection ends: bytes behind such a head could be read as a request by one program and as a body by the next.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import HttpVersion10, HttpVersion11, hdrs
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
+
+# Bytes that a client may still send behind the last request of a connection: all of a client that sends a
+# manifest, so that its answer is not lost to the reset that closes a connection with unread bytes.
+SURPLUS_BYTES = 256 * 1024
+
+# Longest head of a request, in bytes: one header line of the longest kind, and as much again.
+HEAD_BYTES = 128 * 1024
+
+Message = tuple[RawRequestMessage | _ErrInfo, StreamReader]
+
+
+class Refusal(Exception):
+    """A request that is HTTP, and is refused with `status` for its framing. The message is for the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+    def as_message(self) -> Message:
+        """Return the refusal as an entry of aiohttp's queue of requests."""
+        return _ErrInfo(self.status, self, self.message), EMPTY_PAYLOAD
+
+
+HEAD_TOO_LONG = Refusal(431, f"the head of the request is longer than {HEAD_BYTES} bytes")
+
+
+class UnreadBody:
+    """Stand-in for the body of the last request of a connection: its bytes are never parsed.
+
+    aiohttp waits for the end of a body, for `lingering_time`, before it closes the connection. Here the
+    wait begins with the end of our direction, and ends when the client has left.
+    """
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self._transport = transport
+        self._left = asyncio.Event()
+
+    def client_left(self) -> None:
+        self._left.set()
+
+    def is_eof(self) -> bool:
+        return self._left.is_set()
+
+    at_eof = is_eof
+
+    async def readany(self) -> bytes:
+        """Tell the client that nothing more comes, and wait until the client leaves."""
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+        await self._left.wait()
+        return b""
+
+    def set_exception(self, *_: Any) -> None:
+        """Ignore aiohttp's note that nothing may read the body any more."""
+
+
+def refusal(message: RawRequestMessage) -> Refusal | None:
+    """Return why the request must not be answered, if it must not."""
+    if message.version not in (HttpVersion10, HttpVersion11):
+        return Refusal(505, "this server speaks HTTP/1.1 and HTTP/1.0")
+    if message.version == HttpVersion10 and hdrs.TRANSFER_ENCODING in message.headers:
+        # RFC 9112 6.1: the framing is faulty, because an HTTP/1.0 program before us has not understood it.
+        return Refusal(400, "HTTP/1.0 has no Transfer-Encoding")
+    return None
+
+
+def ends_connection(message: RawRequestMessage, payload: object) -> bool:
+    """Return whether the request has a body, or asks for another protocol."""
+    return payload is not EMPTY_PAYLOAD or message.upgrade or hdrs.UPGRADE in message.headers
+
+
+def first_last(messages: Sequence[Message]) -> int | None:
+    """Return the place of the first request that is refused, or that ends its connection."""
+    for index, (message, payload) in enumerate(messages):
+        if not isinstance(message, _ErrInfo) and (refusal(message) or ends_connection(message, payload)):
+            return index
+    return None
+
+
+def as_last(message: RawRequestMessage, payload: object, transport: asyncio.WriteTransport) -> Message:
+    """Return the request as the last one of its connection: answered with `Connection: close`."""
+    if (reason := refusal(message)) is not None:
+        return reason.as_message()
+    body: Any = EMPTY_PAYLOAD if payload is EMPTY_PAYLOAD else UnreadBody(transport)
+    return message._replace(should_close=True), body

@@ -1,0 +1,55 @@
+"""Framing rules: what is refused, and the wait behind the last request."""
+
+import asyncio
+
+import pytest
+from aiohttp import HttpVersion
+from aiohttp.http_parser import RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from mirror.web.framing import UnreadBody, refusal
+
+
+def message(version: HttpVersion, headers: dict[str, str]) -> RawRequestMessage:
+    fields = CIMultiDictProxy(CIMultiDict(headers))
+    return RawRequestMessage("GET", "/", version, fields, (), False, None, False, False, URL("/"))
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "status"),
+    [
+        (HttpVersion(1, 1), {"Transfer-Encoding": "chunked"}, None),
+        (HttpVersion(1, 0), {}, None),
+        (HttpVersion(1, 0), {"transfer-encoding": "chunked"}, 400),
+        (HttpVersion(2, 0), {}, 505),
+        (HttpVersion(1, 2), {}, 505),
+    ],
+)
+def test_refusal(version: HttpVersion, headers: dict[str, str], status: int | None) -> None:
+    """Only HTTP/1.0 without Transfer-Encoding, and HTTP/1.1, are spoken."""
+    reason = refusal(message(version, headers))
+    assert (reason and reason.status) == status
+
+
+async def test_unread_body_ends_when_the_client_has_left() -> None:
+    """aiohttp waits for the end of a body that nothing feeds."""
+    ours, theirs = await _connection()
+    body = UnreadBody(ours)
+    waiting = asyncio.ensure_future(body.readany())
+    assert await theirs.read() == b""
+    assert not body.is_eof()
+    body.client_left()
+    assert await waiting == b""
+    assert body.is_eof()
+    ours.close()
+
+
+async def _connection() -> tuple[asyncio.WriteTransport, asyncio.StreamReader]:
+    """Return our transport and the client's reader of one connection."""
+    accepted: asyncio.Future[asyncio.WriteTransport] = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_server(lambda _, w: accepted.set_result(w.transport), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.transport.set_write_buffer_limits()
+    server.close()
+    return await accepted, reader
