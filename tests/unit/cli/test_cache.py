@@ -194,3 +194,11 @@ def test_gc_says_what_it_could_not_free(cache: str) -> None:
     env = {"REGISTRY_MIRROR_CACHE_MAX_SIZE": "2000"}
     assert "over the quota: pinned" in run("gc", "--cache-dir", cache, env=env).stderr
     assert "docker.io/library/x:1\t" in run("ls", "--cache-dir", cache).stdout
+
+
+def test_du_says_when_nothing_will_be_kept(cache: str) -> None:
+    """A quota that leaves no room is named, with the option to change."""
+    done = run("du", "--cache-dir", cache, env={"REGISTRY_MIRROR_CACHE_MIN_FREE": "100%"})
+    assert done.returncode == 0
+    assert "nothing will be kept" in done.stderr
+    assert "cache.min_free" in done.stderr

@@ -33,3 +33,25 @@ def test_help_lists_every_command() -> None:
 def test_usage_lines_follow_the_convention(arguments: list[str], usage: str) -> None:
     """A required argument stands bare, an optional one in brackets."""
     assert run(*arguments, "--help").stdout.splitlines()[0] == f"Usage: {usage}"
+
+
+def test_completion_is_for_the_shell_that_asks() -> None:
+    """The program completes its own commands and options, in the way of bash for instance."""
+    env = {
+        "COMP_WORDS": "registry-mirror un",
+        "COMP_CWORD": "1",
+        "_REGISTRY_MIRROR_COMPLETE": "complete_bash",
+    }
+    assert run(env=env).stdout.split() == ["unpin"]
+    assert "complete -o default -F" in run("--show-completion", "bash").stdout
+
+
+def test_help_of_serve_has_defaults() -> None:
+    """An option that is not given has a value too."""
+    text = " ".join(run("serve", "--help").stdout.split())
+    for default in (
+        "Default: 127.0.0.1:5000.",
+        "/var/cache/registry-mirror",
+        "/etc/registry-mirror/mirror.toml",
+    ):
+        assert default in text
