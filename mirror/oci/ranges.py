@@ -9,9 +9,18 @@ from mirror.oci.errors import Code, RegistryError
 RANGE = re.compile(r"[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*")
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
-# Podman's zstd:chunked asks for hundreds of ranges in a header of up to 32 KiB, which has room for no more
-# than 8192 ranges. No known client sends more; a request with more ranges gets the whole content.
-MAX_RANGES = 8192
+# Podman's zstd:chunked merges what it misses until at most 1024 ranges are left (containers/storage,
+# maxNumberMissingChunks). No known client sends more; a request with more ranges gets the whole content.
+MAX_RANGES = 1024
+
+# Longest Range header that is parsed, in bytes: as many ranges with the longest numbers.
+HEADER_BYTES = MAX_RANGES * 41
+
+# Bytes of a multipart body that its part heads may have, whatever the content has.
+FREE_HEAD_BYTES = 16 * 1024
+
+# Bytes of a part's head without the three numbers of its Content-Range.
+PART_HEAD_BYTES = 105
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,19 +42,20 @@ class Span:
 def parse_range(header: str, size: int) -> list[Span]:
     """Return the spans that a Range header requests of `size` bytes, in the requested order.
 
-    An empty list means: serve the whole with 200. The list is empty for a malformed header, for several
-    ranges of which one cannot be satisfied, and for ranges that together exceed the whole (RFC 9110 14.2:
-    overlapping ranges may be an attack). A single unsatisfiable range raises RegistryError RANGE_INVALID
+    An empty list means: serve the whole with 200. The list is empty for a malformed or overlong header, for
+    several ranges of which one cannot be satisfied, for ranges that together exceed the whole (RFC 9110 14.2:
+    overlapping ranges may be an attack), and for many ranges so small that the part heads of a multipart body
+    would outweigh its content. A single unsatisfiable range raises RegistryError RANGE_INVALID
     (416); several ranges never do, because podman gives up the pull at a 416. A range that ends before it
     begins counts as unsatisfiable: RFC 9110 14.1.1 would ignore such a range, but the OCI conformance suite
     expects 416.
     """
+    if len(header) > HEADER_BYTES or header.count(",") >= MAX_RANGES:
+        return []
     unit, separator, specification = header.partition("=")
     if unit.strip().lower() != "bytes" or not separator:
         return []
-    matches = [RANGE.fullmatch(each) for each in specification.split(",")[: MAX_RANGES + 1]]
-    if len(matches) > MAX_RANGES:
-        return []
+    matches = [RANGE.fullmatch(each) for each in specification.split(",")]
     spans: list[Span] = []
     for match in matches:
         if match is None or not (match[1] or match[2]):
@@ -53,9 +63,11 @@ def parse_range(header: str, size: int) -> list[Span]:
         spans.append(_resolve(match[1], match[2], size))
     if len(spans) == 1:
         return [_satisfiable(spans[0], size)]
-    if any(span.length <= 0 for span in spans) or sum(span.length for span in spans) > size:
+    content = sum(span.length for span in spans)
+    if any(span.length <= 0 for span in spans) or content > size:
         return []
-    return spans
+    heads = len(spans) * (PART_HEAD_BYTES + 3 * len(str(size)))
+    return spans if heads <= max(content, FREE_HEAD_BYTES) else []
 
 
 def parse_content_range(header: str) -> tuple[Span, int | None]:

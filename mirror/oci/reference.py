@@ -30,6 +30,13 @@ TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # A registry as clients write it: a name or an address, with a port or without.
 HOST = re.compile(r"[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*(?::[0-9]{1,5})?")
 
+# Longest path of a request, in bytes: the longest name, a sha512 digest, and all that stands around them, twice.
+# Compared before any character is read.
+PATH_LENGTH = 1024
+
+# Longest name of a host, with a port (RFC 1035 2.3.4, RFC 6335 6).
+HOST_LENGTH = 255 + 6
+
 # Many clients limit host, slash and name together to this length (same section).
 NAME_LENGTH = 255
 
@@ -98,11 +105,11 @@ class UpstreamNames:
     hosts: Mapping[str, str]
 
     def find(self, name: str) -> str | None:
-        return self.names.get(name.lower())
+        return self.names.get(name.lower()) if len(name) <= HOST_LENGTH else None
 
     def by_host(self, host: str | None) -> str | None:
         """Return the upstream that a Host header maps to, with its port or for every port."""
-        if host is None:
+        if host is None or len(host) > HOST_LENGTH:
             return None
         host = host.lower()
         return self.hosts.get(host) or self.hosts.get(re.sub(r":\d+$", "", host))
@@ -147,8 +154,11 @@ class _Origin:
 def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str | None) -> Target:
     """Parse the target of a request for `raw_path` (undecoded, without the query).
 
-    Raises RegistryError: NAME_INVALID, TAG_INVALID, DIGEST_INVALID (400), NAME_UNKNOWN (404).
+    Raises RegistryError: NAME_INVALID, TAG_INVALID, DIGEST_INVALID (400), NAME_UNKNOWN (404), NAME_INVALID (414).
     """
+    if len(raw_path) > PATH_LENGTH:
+        message = f"the path is longer than {PATH_LENGTH} characters, which no name, tag or digest needs"
+        raise RegistryError(Code.NAME_INVALID, message, status=414)
     components = _split(raw_path)
     prefix, rest = _prefix(names, components)
     origin = _choose(names, prefix, ns, host)
@@ -263,6 +273,6 @@ def _looks_like_host(component: str) -> bool:
 def _unknown_upstream(names: UpstreamNames, name: str) -> RegistryError:
     known = ", ".join(sorted(set(names.names.values())))
     message = f"{name[:100]!r} is not configured here; this mirror serves {known}"
-    if HOST.fullmatch(name) is not None:
+    if len(name) <= HOST_LENGTH and HOST.fullmatch(name) is not None:
         message += f". To add it: [[upstream]] name = {name[:100]!r}"
     return RegistryError(Code.NAME_UNKNOWN, message, status=404)

@@ -37,7 +37,7 @@ CATALOG_MAX = 10_000
 # A request target in absolute form, as for a proxy, which a server must accept (RFC 9112 3.2.2).
 ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
 
-# Longest query, in bytes, that is passed to an upstream; an upstream's next-page tokens are much shorter.
+# Longest query, in bytes, that is parsed; an upstream's next-page tokens are much shorter.
 QUERY_BYTES = 4096
 
 
@@ -74,6 +74,9 @@ class RegistryApi:
         if request.method not in ("GET", "HEAD"):
             raise _read_only(request.method)
         path, host = _path_and_host(request)
+        if len(request.rel_url.raw_query_string) > QUERY_BYTES:
+            message = f"the query is longer than {QUERY_BYTES} characters"
+            raise RegistryError(Code.UNSUPPORTED, message, status=414)
         target = parse_target(self._names, path, request.query.get("ns"), host)
         record.target = target
         try:
@@ -156,8 +159,6 @@ class RegistryApi:
         parameters = parse_qsl(record.request.rel_url.raw_query_string, keep_blank_values=True)
         entries = _entry_count(dict(parameters).get("n"))
         query = urlencode([(key, value) for key, value in parameters if key != "ns"])
-        if len(query) > QUERY_BYTES:
-            raise RegistryError(Code.PAGINATION_NUMBER_INVALID, "the query is too long", status=400)
         page = await self._within_header_timeout(target, self._cache.tags(repository, query))
         record.outcome = page.outcome
         # An empty page is the last one, even where the upstream links to another.
@@ -167,7 +168,7 @@ class RegistryApi:
 
     async def _referrers(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
-        artifact_types = [each for each in record.request.query.getall("artifactType", []) if each]
+        artifact_types = {each for each in record.request.query.getall("artifactType", []) if each}
         found = await self._within_header_timeout(
             target, self._cache.referrers(repository, digest, artifact_types)
         )

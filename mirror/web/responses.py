@@ -13,6 +13,9 @@ from mirror.transfer.passthrough import PassThroughBlob
 from mirror.web.request_log import RequestRecord
 from mirror.web.sendfile import BodySender
 
+# Longest If-None-Match that is parsed, in bytes: dozens of digests. A longer one matches nothing.
+CONDITION_BYTES = 4096
+
 BLOB_TYPE = "application/octet-stream"
 SERVER = {"Server": "registry-mirror"}
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", **SERVER}
@@ -70,7 +73,7 @@ def content_headers(digest: Digest) -> dict[str, str]:
 
 def matches(condition: str | None, digest: Digest) -> bool:
     """Return whether an If-None-Match names the digest (RFC 9110 13.1.2: weak comparison)."""
-    if condition is None:
+    if condition is None or len(condition) > CONDITION_BYTES:
         return False
     tags = [each.strip().removeprefix("W/") for each in condition.split(",")]
     return "*" in tags or f'"{digest}"' in tags

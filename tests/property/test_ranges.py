@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.oci.errors import RegistryError
-from mirror.oci.ranges import Span, multipart, parse_content_range, parse_range, total_length
+from mirror.oci.ranges import (
+    FREE_HEAD_BYTES,
+    MAX_RANGES,
+    Span,
+    multipart,
+    parse_content_range,
+    parse_range,
+    total_length,
+)
 
 numbers = st.one_of(st.just(""), st.integers(0, 40).map(str), st.text(alphabet="0123456789 x-", max_size=4))
 headers = st.builds(
@@ -22,6 +30,21 @@ def test_range_spans_are_inside_the_content(header: str, size: int) -> None:
         return  # a single range beyond the end
     assert all(0 <= span.start < span.stop <= size for span in spans)
     assert sum(span.length for span in spans) <= size
+
+
+@given(st.integers(1, 2000), st.integers(1, 400), st.sampled_from([10**4, 10**6, 10**12, 10**18]))
+def test_part_heads_never_outweigh_the_content(count: int, length: int, size: int) -> None:
+    """Many ranges are served only where the parts' heads are less than their content, or few bytes."""
+    header = "bytes=" + ",".join(
+        f"{size - length * (index + 1)}-{size - length * index - 1}" for index in range(count)
+    )
+    spans = parse_range(header, size)
+    if len(spans) < 2:
+        return
+    parts = multipart(spans, size, "application/octet-stream", "x" * 32)
+    heads = sum(len(part) for part in parts[:-1] if isinstance(part, bytes))
+    assert len(spans) == count <= MAX_RANGES
+    assert heads <= max(count * length, FREE_HEAD_BYTES)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=8))

@@ -34,22 +34,18 @@ def test_refusal(version: HttpVersion, headers: dict[str, str], status: int | No
 
 async def test_unread_body_ends_when_the_client_has_left() -> None:
     """aiohttp waits for the end of a body that nothing feeds."""
-    ours, theirs = await _connection()
-    body = UnreadBody(ours)
+    accepted: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_server(lambda _, writer: accepted.set_result(writer), "127.0.0.1", 0)
+    reader, client = await asyncio.open_connection(*server.sockets[0].getsockname())
+    ours = await accepted
+    body = UnreadBody(ours.transport)
     waiting = asyncio.ensure_future(body.readany())
-    assert await theirs.read() == b""
+    assert await reader.read() == b""
     assert not body.is_eof()
     body.client_left()
     assert await waiting == b""
     assert body.is_eof()
-    ours.close()
-
-
-async def _connection() -> tuple[asyncio.WriteTransport, asyncio.StreamReader]:
-    """Return our transport and the client's reader of one connection."""
-    accepted: asyncio.Future[asyncio.WriteTransport] = asyncio.get_running_loop().create_future()
-    server = await asyncio.start_server(lambda _, w: accepted.set_result(w.transport), "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    writer.transport.set_write_buffer_limits()
+    for each in (ours, client):
+        each.close()
+        await each.wait_closed()
     server.close()
-    return await accepted, reader
