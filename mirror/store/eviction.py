@@ -11,9 +11,10 @@ Who evicts, and when:
 What an eviction removes, in this order, until enough bytes are free:
 
     1  blobs that were not used for `cache.max_age`, all of them
-    2  blobs that were not used for IN_USE seconds, least recently used first
-    3  partials that no process fills and that were not written for IN_USE seconds
-    4  blobs that were used more recently: those above `small_bytes` first, the small ones last
+    2  partials as in 4 of blobs that exceed the quota alone, so that no blob is evicted for one of them
+    3  blobs that were not used for IN_USE seconds, least recently used first
+    4  partials that no process fills and that were not written for IN_USE seconds
+    5  blobs that were used more recently: those above `small_bytes` first, the small ones last
 
 What no eviction removes: pinned content, blobs that the caller just added, blobs that any process reads (a
 shared lock on the file), partials that a process fills. Content also goes without regard to the quota: by
@@ -37,7 +38,7 @@ from mirror.store.blobs.blobs import START, BlobStore, EvictedBlob, EvictionReas
 from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
 from mirror.store.invalidation import Epoch
 from mirror.store.lock import exclusive_lock
-from mirror.store.orphans import old_partials
+from mirror.store.orphans import discard, old_partials
 from mirror.store.pins.pins import Pins
 from mirror.util.durable import try_allocate
 from mirror.util.log import get_logger
@@ -113,6 +114,8 @@ class Evictor:
             if self.quota.max_age < math.inf:
                 old = self._evict_unused(now - max(self.quota.max_age, IN_USE), None, kept)
                 evicted += (replace(each, reason=EvictionReason.AGE) for each in old)
+            if self.excess() > 0:
+                self._remove_hopeless_partials(now - IN_USE)
             if (excess := max(self.excess(), self._bytes_lacking(need))) > 0:
                 unused = self._evict_unused(now - IN_USE, excess, kept)
                 evicted += unused
@@ -133,6 +136,13 @@ class Evictor:
         eviction = self._blobs.evict(before, excess, kept, position)
         self._skipped = (pins, until, eviction.resume_after)
         return eviction.evicted
+
+    def _remove_hopeless_partials(self, before: float) -> None:
+        """Remove interrupted fills of blobs that exceed the quota alone: no eviction makes room for those."""
+        limit = self.size_limit()
+        for partial in old_partials(self._partials, before, remove=False):
+            if partial.reserved > limit:
+                discard(partial.path)
 
     def _remove_partials(self, before: float, excess: int) -> int:
         """Remove interrupted fills until `excess` bytes are gone; return how many bytes are still to go.

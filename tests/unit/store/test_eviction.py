@@ -135,6 +135,21 @@ def test_eviction_removes_old_partials_before_blobs_in_use(tmp_path: Path) -> No
     folder.close()
 
 
+def test_eviction_spares_blobs_for_a_partial_that_no_quota_can_hold(tmp_path: Path) -> None:
+    """The download of a blob above the quota, killed long ago, costs no other blob."""
+    folder = folder_with(tmp_path, max_size=90_000)
+    large = interrupted(folder, 1)
+    digest, _ = put(folder, tmp_path, b"1" * 10_000)
+    folder.blobs.touch({digest: LONG_AGO})
+    assert [each.digest for each in folder.evict()] == [digest]  # a running fill is spared
+    digest, _ = put(folder, tmp_path, b"2" * 10_000)
+    folder.blobs.touch({digest: LONG_AGO})
+    large.release()
+    assert folder.evict() == []
+    assert (folder.blobs.has(digest), large.data_path.exists()) == (True, False)
+    folder.close()
+
+
 def test_eviction_by_age_spares_blobs_in_use(tmp_path: Path) -> None:
     """Age removes no blob that was used a moment ago, however short `max_age` is."""
     folder = folder_with(tmp_path, max_age=1)
