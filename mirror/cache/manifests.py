@@ -25,6 +25,7 @@ from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.registry_client import ManifestBody
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.single_flight import SingleFlight
+from mirror.util.tracebacks import without_frames
 
 MANIFEST_TYPES = frozenset({DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST})
 
@@ -96,7 +97,7 @@ class ManifestCache:
         try:
             return FetchedManifest(await self._fill(repository, digest), repository)
         except UpstreamError as error:
-            return FetchedManifest(error, repository)
+            return FetchedManifest(without_frames(error), repository)
 
     async def _fill(self, repository: Repository, digest: Digest) -> StoredManifest:
         async with exclusive(self._store, blob_key(digest)):

@@ -35,5 +35,5 @@ class NegativeCache(Generic[K]):
             yield
         except UpstreamError as failed:
             if failed.failure is Failure.NOT_FOUND:
-                self._known.put(key, failed)
+                self._known.put(key, failed.copy())
             raise

@@ -14,6 +14,7 @@ from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.http.transport import PartReader
 from mirror.util.tasks import Tasks, stop_task
+from mirror.util.tracebacks import without_frames
 
 # The most bytes per connection that the network may be ahead of the disk.
 AHEAD = 4 * 1024 * 1024
@@ -43,7 +44,7 @@ class BodyBuffer:
                     self._room.clear()
                     await self._room.wait()
         except UpstreamError as error:
-            self._error = error
+            self._error = without_frames(error)
         finally:
             self._ended = True
             self._arrived.set()

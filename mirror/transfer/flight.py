@@ -14,6 +14,7 @@ from mirror.upstream.errors import UpstreamError, WrongBytes
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
+from mirror.util.tracebacks import without_frames
 
 log = get_logger(__name__)
 
@@ -80,7 +81,7 @@ class Flight:
 
     def finish(self, error: UpstreamError | StoreError | None) -> None:
         """End the flight; readers of its growing file receive `error`."""
-        self.error = error
+        self.error = None if error is None else without_frames(error)
         if error is not None and isinstance(self._content, GrowingFile):
             self._content.fail(error, corrupt=isinstance(error, WrongBytes))
         self._readable.set()

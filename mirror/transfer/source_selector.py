@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
+from mirror.util.tracebacks import without_frames
 
 
 class SourceSelector:
@@ -65,7 +66,7 @@ class SourceSelector:
 
     def exclude(self, source: Source, error: UpstreamError) -> None:
         """Ask a source that cannot help no more. Raises as `candidates` if all are excluded."""
-        self._excluded[source] = error
+        self._excluded[source] = without_frames(error)
         self.candidates()
 
     def back_off(self, source: Source) -> None:

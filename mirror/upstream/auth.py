@@ -233,11 +233,11 @@ class Authorizer:
                 return token.header
             if token.failure is not None and token.failures > seen:
                 # Another caller failed while this one waited: a dead token server is asked once for all.
-                raise _copy(token.failure)
+                raise token.failure.copy()
             try:
                 token.header, lifetime = await self._fetch(key)
             except UpstreamError as error:
-                token.failures, token.failure = token.failures + 1, _copy(error)
+                token.failures, token.failure = token.failures + 1, error.copy()
                 raise
             token.expires = self._clock() + lifetime * _USED_LIFETIME
             return token.header
@@ -330,11 +330,6 @@ class _UnusableChallenge(Exception):
 
 
 _TOKEN_FAILURES = {401: Failure.DENIED, 403: Failure.DENIED, 408: Failure.TIMEOUT, 429: Failure.RATE_LIMITED}
-
-
-def _copy(error: UpstreamError) -> UpstreamError:
-    """Copy an error: one instance raised in several tasks would mix their tracebacks."""
-    return UpstreamError(error.failure, error.message, status=error.status, retry_after=error.retry_after)
 
 
 def _lifetime(expires_in: object) -> float:

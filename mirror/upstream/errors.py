@@ -42,10 +42,20 @@ class UpstreamError(Exception):
         self.retry_after = retry_after
         self.unanswered = False
 
+    def copy(self) -> "UpstreamError":
+        """Return an equal error to keep or to raise elsewhere: this one's traceback holds frames."""
+        copy = UpstreamError(self.failure, self.message, status=self.status, retry_after=self.retry_after)
+        copy.unanswered = self.unanswered
+        return copy
+
     @property
     def temporary(self) -> bool:
         """True if the same request may succeed when it is repeated later."""
         return self.failure in _TEMPORARY
+
+
+class AnswerTooLong(UpstreamError):
+    """The answer exceeds the most bytes that are read of its kind."""
 
 
 class WrongBytes(UpstreamError):

@@ -5,7 +5,7 @@ first two may get credentials (mirror.upstream.auth), the last gets none (invari
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,13 +15,17 @@ from mirror.oci.challenge import Challenge, parse_challenges
 from mirror.upstream.accounts import Account, Accounts
 from mirror.upstream.auth import AuthDemand
 from mirror.upstream.error_body import MAX_ERROR_BYTES, errors_in, excerpt, failure_of
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
 from mirror.upstream.http.redirect import STATUSES, RedirectRefused, RedirectRules, next_hop, origin
 from mirror.upstream.http.transport import PartReader, Response, Transport
 from mirror.upstream.retry import parse_retry_after
+from mirror.util.ttl_cache import TTLCache
 
 # Answers of stores to a signed URL that is too old, or that was signed for another method.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
+# How long an answer that was too long is not asked for again, in seconds: finding out costs megabytes.
+TOO_LONG_TTL = 60.0
+_MAX_TOO_LONG = 1000
 
 
 class HeadRefused(UpstreamError):
@@ -50,9 +54,12 @@ class DirectLocation:
 class HTTPClient:
     """Sends requests to one upstream."""
 
-    def __init__(self, transport: Transport, accounts: Accounts) -> None:
+    def __init__(self, transport: Transport, accounts: Accounts, clock: Callable[[], float]) -> None:
         self._transport = transport
         self._accounts = accounts
+        self._too_long: TTLCache[tuple[str, int], UpstreamError] = TTLCache(
+            TOO_LONG_TTL, _MAX_TOO_LONG, clock
+        )
 
     @contextlib.asynccontextmanager
     async def open(
@@ -75,9 +82,22 @@ class HTTPClient:
         finally:
             response.close()
 
-    async def read(self, response: Response, limit: int) -> bytes:
-        """Return the whole body; raise INVALID if it is longer than `limit` bytes."""
-        return await self._transport.read(response, limit)
+    @contextlib.asynccontextmanager
+    async def fetch(self, request: OutgoingRequest, limit: int) -> AsyncIterator[tuple[Response, bytes]]:
+        """Yield a successful answer and its whole body; raise AnswerTooLong beyond `limit` bytes.
+
+        For a while after that, raise AnswerTooLong without asking again.
+        """
+        key = (request.path, limit)
+        if (known := self._too_long.get(key)) is not None:
+            raise AnswerTooLong(known.failure, known.message, status=known.status)
+        async with self.open(request) as response:
+            try:
+                body = await self._transport.read(response, limit)
+            except AnswerTooLong as error:
+                self._too_long.put(key, error.copy())
+                raise
+            yield response, body
 
     def chunks(self, response: Response) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives."""

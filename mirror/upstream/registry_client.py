@@ -84,7 +84,7 @@ class RegistryClient:
         self.name = settings.name
         self._transport = Transport(settings, metrics, offline=offline)
         self.accounts = Accounts(settings, self._transport, clock)
-        self._client = HTTPClient(self._transport, self.accounts)
+        self._client = HTTPClient(self._transport, self.accounts, clock)
         self._retry = Retrier(RetryPolicy(attempts=settings.attempts), clock, sleep)
         # Blobs leave some connections free, so that a tag can be revalidated while layers are fetched.
         self.max_blob_connections = max(1, settings.max_connections * 7 // 8)
@@ -187,10 +187,8 @@ class RegistryClient:
             return None
 
     async def _get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
-        async with self._client.open(
-            OutgoingRequest("GET", f"{path}/manifests/{reference}", path, _ACCEPT)
-        ) as response:
-            data = await self._client.read(response, MAX_MANIFEST_BYTES)
+        request = OutgoingRequest("GET", f"{path}/manifests/{reference}", path, _ACCEPT)
+        async with self._client.fetch(request, MAX_MANIFEST_BYTES) as (response, data):
             kind = media_type(response.headers.get("Content-Type"))
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
         digest = Digest.of(data, algorithm)
@@ -209,8 +207,9 @@ class RegistryClient:
             return response.content_length
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
-        async with self._client.open(OutgoingRequest("GET", f"{path}/blobs/{digest}", path)) as response:
-            data = await self._client.read(response, limit)
+        request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path)
+        async with self._client.fetch(request, limit) as (_, data):
+            pass
         if Digest.of(data, digest.algorithm) != digest:
             raise WrongBytes(Failure.INVALID, f"{self.name} sent bytes that are not {digest}")
         return data
@@ -251,8 +250,7 @@ class RegistryClient:
         if not _QUERY.fullmatch(query) or "#" in query:
             raise self._invalid("the query has characters that cannot be sent")
         page = replace(request, path=f"{request.path}?{query}" if query else request.path)
-        async with self._client.open(page) as response:
-            data = await self._client.read(response, limit)
+        async with self._client.fetch(page, limit) as (response, data):
             return TagsPage(data, next_query(response.headers.getall("Link", [])))
 
     def _invalid(self, what: str) -> UpstreamError:

@@ -176,7 +176,7 @@ class Source:
     def record_failure(self, error: UpstreamError, times: int = 1) -> None:
         """Record a failed request, counted as `times` failures in a row."""
         now = time.monotonic()
-        self._silence = error if error.unanswered else None
+        self._silence = error.copy() if error.unanswered else None
         if error.failure is Failure.RATE_LIMITED:
             self.concurrency = max(1, self.concurrency // 2)
             self._throttled_until = now + min(error.retry_after or LONGEST_THROTTLE, LONGEST_THROTTLE)

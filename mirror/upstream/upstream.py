@@ -20,6 +20,7 @@ from mirror.upstream.rate_limit import BudgetLevel
 from mirror.upstream.registry_client import ManifestBody, RemoteManifest, TagsPage
 from mirror.upstream.source import Source
 from mirror.util.tasks import Tasks
+from mirror.util.tracebacks import without_frames
 
 T = TypeVar("T")
 
@@ -182,4 +183,4 @@ async def _outcome(request: Callable[[Source], Awaitable[T]], source: Source) ->
     try:
         return await request(source)
     except UpstreamError as error:
-        return error
+        return without_frames(error)

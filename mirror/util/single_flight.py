@@ -6,6 +6,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from mirror.util.tasks import Tasks
+from mirror.util.tracebacks import without_frames
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -35,13 +36,16 @@ class SingleFlight(Generic[K, V]):
             self._running[key] = answer
             task = self._tasks.spawn(self._run(key, work, answer), name=f"single {key}")
             task.add_done_callback(partial(self._end, key, answer))
-        return await asyncio.shield(answer)
+        try:
+            return await asyncio.shield(answer)
+        finally:
+            del answer  # holds the exception, whose traceback refers to this frame
 
     async def _run(self, key: K, work: Callable[[], Awaitable[V]], answer: "asyncio.Future[V]") -> None:
         try:
             value = await work()
         except Exception as error:
-            answer.set_exception(error)
+            answer.set_exception(without_frames(error))
         else:
             answer.set_result(value)
         finally:

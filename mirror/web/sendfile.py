@@ -21,6 +21,7 @@ from mirror.store.errors import StoreError, reason_of
 from mirror.store.readahead import ReadAhead
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import WrongBytes
+from mirror.util.tracebacks import without_frames
 from mirror.web.request_log import RequestRecord
 
 # Bytes sent to one client before the other clients' turn: half a millisecond at memory speed, and nginx's
@@ -188,7 +189,7 @@ class _SendfileWriter:
             if self._step():
                 self._done.set_result(None)
         except (ConnectionError, StoreError) as error:
-            self._done.set_exception(error)
+            self._done.set_exception(without_frames(error))
 
     def _step(self) -> bool:
         """Send what the socket takes, up to TURN_BYTES; return whether nothing more can be sent now."""

@@ -17,7 +17,7 @@ from mirror import __version__
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.system.malloc import keep_buffers
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
 from mirror.upstream.http.direct_read import DirectReader
 from mirror.upstream.http.failures import describe, reason
 from mirror.upstream.http.low_speed import LowSpeedLimit
@@ -26,6 +26,7 @@ from mirror.upstream.http.redirect import is_private_host, origin
 from mirror.upstream.http.resolver import GuardedResolver
 from mirror.util.log import debug_enabled, get_logger
 from mirror.util.tls import client_context
+from mirror.util.tracebacks import without_frames
 
 log = get_logger(__name__)
 
@@ -153,16 +154,22 @@ class Transport:
         return count
 
     async def read(self, response: Response, limit: int) -> bytes:
-        """Return the whole body and free the connection; raise INVALID if it is longer than `limit` bytes."""
+        """Return the whole body and free the connection; raise AnswerTooLong beyond `limit` bytes."""
+        if (response.content_length or 0) > limit:
+            raise self._too_long(response, limit)
         body = bytearray()
         async with contextlib.aclosing(self.chunks(response)) as chunks:
             async for chunk in chunks:
                 body += chunk
                 if len(body) > limit:
-                    response.close()
-                    message = f"{self.name}: the answer is longer than {limit} bytes"
-                    raise UpstreamError(Failure.INVALID, message, status=response.status)
+                    body.clear()  # the traceback refers to this frame
+                    raise self._too_long(response, limit)
         return bytes(body)
+
+    def _too_long(self, response: Response, limit: int) -> AnswerTooLong:
+        response.close()
+        message = f"{self.name}: the answer is longer than {limit} bytes"
+        return AnswerTooLong(Failure.INVALID, message, status=response.status)
 
     @contextlib.contextmanager
     def translated(self, url: URL) -> Iterator[None]:
@@ -174,6 +181,7 @@ class Transport:
             yield
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure, why = describe(error, url)
+            without_frames(error)  # aiohttp keeps it with the body, which the frames refer to
             raise UpstreamError(failure, f"{self.name}: {_place(url)}: {why}") from None
 
     async def close(self) -> None:
