@@ -1,0 +1,53 @@
+"""Exceptions that are kept let go of their frames."""
+
+import weakref
+
+from mirror.util.tracebacks import without_frames
+
+
+class Body:
+    """Something that a frame holds."""
+
+
+def fail(held: Body, kind: type[Exception]) -> None:
+    raise kind("no")
+
+
+def caught(held: Body) -> Exception:
+    """Return an error that was raised out of another one."""
+    try:
+        try:
+            fail(held, KeyError)
+        except KeyError as first:
+            raise ValueError("second") from first
+    except ValueError as second:
+        return without_frames(second)
+    raise AssertionError
+
+
+def test_kept_exception_holds_no_frames() -> None:
+    """What its frames held, and those of the exception behind it, is freed; its lines are a note."""
+    held = Body()
+    freed = weakref.ref(held)
+    error = caught(held)
+    del held
+    assert freed() is None
+    assert isinstance(error.__cause__, KeyError)
+    assert "test_tracebacks.py" in error.__notes__[0]
+    assert "caught" in error.__notes__[0]
+
+
+def test_kept_exception_drops_one_that_was_suppressed() -> None:
+    """An exception raised `from None` does not keep the one it replaced."""
+    try:
+        try:
+            fail(Body(), KeyError)
+        except KeyError:
+            raise ValueError("second") from None
+    except ValueError as second:
+        assert without_frames(second).__context__ is None
+
+
+def test_exception_that_was_never_raised_is_left_as_it_is() -> None:
+    """There is nothing to drop and nothing to note."""
+    assert not hasattr(without_frames(ValueError("no")), "__notes__")
