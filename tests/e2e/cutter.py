@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 
+from tests.e2e.processes import free_port
+
 
 class Cutter:
-    """Forwards `port` to `port + 1`. The next `cuts` connections end after `after` bytes of the response."""
+    """Forwards `port` to `target`. The next `cuts` connections end after `after` bytes of the response."""
 
     def __init__(self, cuts: int, after: int) -> None:
         self._left = cuts
@@ -15,6 +17,7 @@ class Cutter:
         self._lock = Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        self.target = free_port()
 
     @property
     def used(self) -> bool:
@@ -25,7 +28,7 @@ class Cutter:
         with suppress(OSError):  # the listener was closed
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self.port + 1))
+                server = socket.create_connection(("127.0.0.1", self.target))
                 Thread(target=self._forward, args=(client, server, None), daemon=True).start()
                 Thread(target=self._forward, args=(server, client, self._after), daemon=True).start()
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
+from tests.e2e.cutter import Cutter
 from tests.e2e.processes import Process, free_port, listens
 from tests.programs import program
 
@@ -189,20 +190,18 @@ def unprotected(storage: Path, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def origin(storage: Path, folder: Path, limit: str = "", cdn: int | None = None) -> Iterator[Origin]:
+def origin(storage: Path, folder: Path, limit: str = "", cdn: Cutter | None = None) -> Iterator[Origin]:
     """Run the origin of the images in `storage`.
 
-    `limit`: nginx directives for the CDN, such as `limit_rate 4m;`. `cdn`: the port that redirects lead to,
-    if that is a proxy in front of nginx; nginx is then one port above.
+    `limit`: nginx directives for the CDN, such as `limit_rate 4m;`. `cdn`: a proxy in front of the CDN, to
+    which redirects lead.
     """
     folder.mkdir()
     authority = Authority(folder, "tokens")
-    registry_port, cdn_port = free_port(), free_port()
-    if cdn is not None:
-        cdn_port = cdn + 1
+    registry_port, cdn_port = free_port(), cdn.target if cdn else free_port()
     with ExitStack() as stack:
         realm = stack.enter_context(token_server(authority))
-        redirect = f"http://127.0.0.1:{cdn or cdn_port}"
+        redirect = f"http://127.0.0.1:{cdn.port if cdn else cdn_port}"
         config = registry_config(storage, f"127.0.0.1:{registry_port}", redirect, (realm, authority))
         (folder / "registry.yml").write_text(json.dumps(config))
         nginx_config = NGINX.format(

@@ -1,6 +1,7 @@
 """Programs that run beside a test: started, awaited, ended by their own pid."""
 
 import os
+import secrets
 import select
 import signal
 import socket
@@ -15,12 +16,22 @@ from typing import Self
 # Limit, in seconds, for the start and the stop of a program; far more than any program needs.
 PATIENCE = 60.0
 
+_returned: set[int] = set()
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that is free, and that no other call has returned.
+
+    It lies below the ports that the kernel gives to connections (ip_local_port_range, from 32768 on):
+    another program's connection might have such a port before the port is listened on.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _returned:
+                _returned.add(port)
+                return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

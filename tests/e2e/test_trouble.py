@@ -52,7 +52,7 @@ def test_resume_after_cuts_is_unnoticed(library: Library, tmp_path: Path) -> Non
     """The CDN's connection ends twice after some megabytes; skopeo sees one whole download."""
     with (
         cutter(cuts=2, after=9 * MIB) as cut,
-        origin(library.storage, tmp_path / "origin", cdn=cut.port) as hub,
+        origin(library.storage, tmp_path / "origin", cdn=cut) as hub,
         Mirror(tmp_path / "mirror", hub.url) as mirror,
     ):
         Skopeo(mirror.address).copy(library.large.reference, tmp_path / "copy")
