@@ -51,6 +51,13 @@ def test_systemd_waits_longer_than_the_drain(service: dict[str, str]) -> None:
     assert float(service["TimeoutStopSec"]) > ServerSettings().shutdown_timeout
 
 
+def test_systemd_unit_bounds_a_fault(service: dict[str, str]) -> None:
+    """Memory and tasks have a limit, and a crash writes no file with passwords in it."""
+    assert service["LimitCORE"] == "0"
+    assert service["MemoryMax"].endswith("%")
+    assert 100 < int(service["TasksMax"]) < 10_000
+
+
 @pytest.mark.needs("systemd-analyze")
 def test_systemd_unit_is_hardened() -> None:
     """`systemd-analyze security` rates the unit OK or better."""
