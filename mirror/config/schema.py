@@ -55,6 +55,11 @@ class ServerSettings(Settings):
         description='Number of processes that serve, 1 to 64, or "auto" for one process per processor.',
         examples=["auto"],
     )
+    connections: Annotated[int, Number, Field(ge=16, le=1_000_000)] = Field(
+        default=16_384,
+        description="Maximum number of client connections of one process; fewer if its limit of open files "
+        "(LimitNOFILE) is less than about twice of it. At the maximum the connections idle longest are closed.",
+    )
     header_timeout: Timeout = Field(
         default=20, description="Time within which a client gets the head of a response, or an error."
     )

@@ -17,6 +17,7 @@ from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.server.supervisor import RETIRE, STOP, Hooks, Supervisor, WorkerSpec
 from mirror.service import Service
 from mirror.store.errors import StoreError, reason_of
+from mirror.system.descriptors import raise_limit
 from mirror.system.sd_notify import notify
 from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, inherited_sockets
 from mirror.util.log import bind_context, configure, get_logger
@@ -35,6 +36,7 @@ def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
     `load` reads the configuration again and raises ConfigError. `announce` is called with the addresses when
     the mirror is ready. Raises StoreError and OSError with the reason why the mirror cannot start.
     """
+    raise_limit()
     sockets = inherited_sockets()
     if config.server.processes() == 1:
         sockets = sockets or bind_all(config.server.listen)

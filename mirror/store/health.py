@@ -18,7 +18,9 @@ from typing import TypeVar
 import diskcache
 
 from mirror.store.errors import NoRoom, reason_of
+from mirror.system.descriptors import are_exhausted
 from mirror.util.log import get_logger
+from mirror.util.throttle import Throttle
 
 T = TypeVar("T")
 
@@ -26,6 +28,9 @@ log = get_logger(__name__)
 
 # How long the same fault is not logged again, in seconds: a disk that is full now and then is one story.
 REPEAT_SECONDS = 600.0
+
+# How often a want of descriptors is logged, in seconds.
+DESCRIPTORS_SECONDS = 60.0
 
 
 class FaultKind(StrEnum):
@@ -38,6 +43,7 @@ class FaultKind(StrEnum):
     GONE = "gone"
     BUSY = "busy"
     CORRUPT = "corrupt"
+    DESCRIPTORS = "descriptors"
     OTHER = "other"
 
 
@@ -57,6 +63,7 @@ ADVICE = {
     FaultKind.GONE: "nothing, if it was removed on purpose: it is recreated; else mount its file system",
     FaultKind.BUSY: "find out what else locks its databases, a backup for instance, or why the disk is slow",
     FaultKind.CORRUPT: "nothing: the database is recreated; if it happens again, check disk and memory",
+    FaultKind.DESCRIPTORS: "raise the limit of open files: LimitNOFILE in the unit, ulimit -Hn in a shell",
     FaultKind.OTHER: "see the reason",
 }
 
@@ -71,6 +78,8 @@ _ERRNO = {
     errno.ENOENT: FaultKind.GONE,
     errno.ESTALE: FaultKind.GONE,
     errno.ENOTDIR: FaultKind.GONE,
+    errno.EMFILE: FaultKind.DESCRIPTORS,
+    errno.ENFILE: FaultKind.DESCRIPTORS,
 }
 
 # By the beginning of SQLite's names; the first match counts.
@@ -117,6 +126,7 @@ class StoreHealth:
         self._lock = threading.Lock()
         self._faults: dict[Capability, Fault] = {}
         self._logged: dict[tuple[Capability, FaultKind], float] = {}
+        self._want_of_descriptors = Throttle(DESCRIPTORS_SECONDS)
 
     def is_down(self, capability: Capability) -> bool:
         """Return whether the capability failed, and must not be used for requests."""
@@ -127,9 +137,19 @@ class StoreHealth:
         return list(self._faults.values())
 
     def report_fault(self, capability: Capability, error: BaseException) -> FaultKind:
-        """Mark a capability as down. One blob that is too large for the disk (NoRoom) is no fault."""
+        """Mark a capability as down.
+
+        One blob that is too large for the disk (NoRoom) is no fault, and neither is a want of descriptors:
+        the disk is fine, and the next request may find a free one.
+        """
         kind = kind_of(error)
         if isinstance(error, NoRoom):
+            return kind
+        if kind is FaultKind.DESCRIPTORS:
+            with self._lock:
+                times = self._want_of_descriptors.count()
+            if times:
+                log.error("no free descriptor for the cache", times=times, to_do=ADVICE[kind])
             return kind
         with self._lock:
             known = self._faults.get(capability)
@@ -177,6 +197,8 @@ def kind_of(error: BaseException) -> FaultKind:
         if isinstance(each, sqlite3.Error):
             name = getattr(each, "sqlite_errorname", None) or ""
             kind = next((kind for start, kind in _SQLITE.items() if name.startswith(start)), FaultKind.OTHER)
+            if name.startswith("SQLITE_CANTOPEN") and are_exhausted():  # SQLite does not give the errno
+                return FaultKind.DESCRIPTORS
             # A failure ends the transaction in SQLite; that diskcache's ROLLBACK then fails says nothing.
             if "no transaction is active" not in str(each) and kind is not FaultKind.OTHER:
                 return kind

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mirror.config.loader import environment
+from mirror.system.admission import Admission, ClientSocket
+from mirror.system.descriptors import EXHAUSTED
 from mirror.system.port_owner import port_owner
 
 # Number of connections that may wait to be accepted; the kernel lowers the number to net.core.somaxconn.
@@ -22,6 +24,21 @@ ABSENT = 2**32 - 1
 
 # Seconds for which the busier process defers accepting: enough for another process to wake up.
 DEFER_SECONDS = 0.001
+
+# Errors of the network that accept(2) passes on from the connection, which is gone then.
+CONNECTION_ERRNOS = frozenset(
+    {
+        errno.ENETDOWN,
+        errno.EPROTO,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.EPERM,
+    }
+)
 
 # The first descriptor that a service manager passes (SD_LISTEN_FDS_START).
 FIRST_DESCRIPTOR = 3
@@ -101,15 +118,37 @@ class ListeningSocket(socket.socket):
     """
 
     balancer: AcceptBalancer | None = None
+    admission: Admission | None = None
+    _exhausted = False
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
         super().listen(BACKLOG)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection. Raises BlockingIOError, as for an empty queue, while deferring."""
-        if self.balancer is not None and self.balancer.should_defer():
+        """Accept a connection. Raises BlockingIOError, as for an empty queue, while deferring.
+
+        Without a free descriptor raises OSError once, at which asyncio stops accepting for a second; asyncio
+        goes on with its burst nevertheless, and would log each of its attempts with a traceback.
+        """
+        if self._exhausted or (self.balancer is not None and self.balancer.should_defer()):
+            self._exhausted = False
             raise BlockingIOError
-        return super().accept()
+        try:
+            plain, address = super().accept()
+        except OSError as error:
+            if error.errno in CONNECTION_ERRNOS:
+                raise ConnectionAbortedError(error.errno, error.strerror) from error
+            if error.errno in EXHAUSTED and self.admission is not None:
+                self._exhausted = True
+                self.admission.report_exhausted()
+            raise
+        if self.admission is None:
+            return plain, address
+        connection = ClientSocket(self.family, self.type, self.proto, fileno=plain.detach())
+        if not self.admission.admit(connection):
+            connection.close()
+            raise ConnectionAbortedError("no room for another client")
+        return connection, address
 
 
 def inherited_sockets() -> list[ListeningSocket]:

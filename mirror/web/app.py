@@ -5,6 +5,7 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -12,6 +13,8 @@ from mirror.cache.results import Outcome
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
 from mirror.service import Service
+from mirror.system.admission import Admission
+from mirror.system.descriptors import EXHAUSTED, client_limit
 from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, format_address
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
@@ -149,11 +152,13 @@ async def serve(
         sockets = await asyncio.to_thread(bind_all, config.server.listen)
         listeners = Listeners(sockets, config.server.tls())
     app = App(service, config)
-    server = _protocol_factory(app, service)
+    admission = Admission(client_limit(config.server.connections))
+    server = _protocol_factory(app, service, admission)
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
+    asyncio.get_running_loop().set_exception_handler(_on_loop_error)
     try:
-        await _listen(runner, listeners)
+        await _listen(runner, listeners, admission)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])
         await first_of(stop.wait(), listeners.retire_requested.wait())
@@ -172,11 +177,12 @@ async def serve(
         app.response_cache.close()
 
 
-def _protocol_factory(app: App, service: Service) -> ProtocolFactory:
+def _protocol_factory(app: App, service: Service, admission: Admission) -> ProtocolFactory:
     return ProtocolFactory(
         app.response_cache,
         service.metrics,
         app,
+        admission,
         access_log=None,
         logger=logging.getLogger("aiohttp.server"),
         # A client that leaves ends its handler and nothing else: fills are tasks of their own (invariant 3).
@@ -187,11 +193,19 @@ def _protocol_factory(app: App, service: Service) -> ProtocolFactory:
     )
 
 
-async def _listen(runner: web.ServerRunner, listeners: Listeners) -> None:
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that asyncio caught; not a want of descriptors in accept, which Admission has logged."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in EXHAUSTED and "accept" in context["message"]:
+        return
+    loop.default_exception_handler(context)
+
+
+async def _listen(runner: web.ServerRunner, listeners: Listeners, admission: Admission) -> None:
     # asyncio accepts up to `backlog` connections per wake-up; ListeningSocket.listen explains the number.
     backlog = ACCEPTS if listeners.balancer is None else 1
     for listener in listeners.sockets:
-        listener.balancer = listeners.balancer
+        listener.balancer, listener.admission = listeners.balancer, admission
         await web.SockSite(runner, listener, ssl_context=listeners.tls, backlog=backlog).start()
 
 

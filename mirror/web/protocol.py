@@ -11,6 +11,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
+from mirror.system.admission import Admission
 from mirror.system.sockets import AcceptBalancer
 from mirror.web import responses
 from mirror.web.framing import (
@@ -22,6 +23,7 @@ from mirror.web.framing import (
     as_last,
     first_last,
 )
+from mirror.web.idle_order import IdleOrder
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
 
@@ -180,6 +182,17 @@ class RequestProtocol(web.RequestHandler):
         else:
             self._loop.call_later(HALF_CLOSED_SECONDS, self._check_half_closed)
 
+    def idle_since(self) -> float | None:
+        """Return since when no request runs here, by the loop's clock, or earlier before the first; else None."""
+        if self._waiter is None or self._waiter.done():
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
+
+    def drop(self) -> None:
+        """Close the connection at once: its descriptor is wanted."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -201,18 +214,26 @@ class RequestProtocol(web.RequestHandler):
 
 
 class ProtocolFactory(web.Server):
-    """Maker and counter of the connections; `options` are aiohttp's."""
+    """Maker and counter of the connections; `options` are aiohttp's.
+
+    `admission`: asks for the connection idle longest when there are too many.
+    """
 
     def __init__(
         self,
         response_cache: ResponseCache,
         metrics: Metrics,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        admission: Admission | None = None,
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
         self._connections_open = 0
         self._balancer: AcceptBalancer | None = None
+        self._admission = admission
+        self._idle_order = IdleOrder(self._loop.time)
+        if admission is not None:
+            admission.close_idle = self._idle_order.close_longest
         self.no_connections = asyncio.Event()  # set while there is no connection
         self.no_connections.set()
         self._connect = partial(
@@ -226,6 +247,9 @@ class ProtocolFactory(web.Server):
         super().connection_made(handler, transport)
         self._set_count(self._connections_open + 1)
         self.no_connections.clear()
+        if self._admission is not None and isinstance(handler, RequestProtocol):
+            self._admission.established(transport.get_extra_info("socket").fileno())
+            self._idle_order.add(handler)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)

@@ -35,7 +35,9 @@ def from_sqlite(name: str, message: str = "words") -> sqlite3.Error:
         (from_sqlite("SQLITE_CORRUPT"), FaultKind.CORRUPT),
         (from_sqlite("SQLITE_MISUSE"), FaultKind.OTHER),
         (diskcache.Timeout(), FaultKind.BUSY),
-        (OSError(errno.EMFILE, "many"), FaultKind.OTHER),
+        (OSError(errno.EMFILE, "many"), FaultKind.DESCRIPTORS),
+        (OSError(errno.ENFILE, "many"), FaultKind.DESCRIPTORS),
+        (from_sqlite("SQLITE_CANTOPEN"), FaultKind.GONE),
         (StoreError("words only"), FaultKind.OTHER),
     ],
 )
