@@ -5,7 +5,8 @@ client's own request joins the fill, which is then a fill like any other. Prefet
 
 - one starts only where a connection is left for a client;
 - never at an upstream that is throttled, low on its rate limit or not available;
-- never where there is too little room for recently used blobs;
+- it evicts nothing: one starts only if what the manifest says of its size fits, beside the running ones,
+  and none for a while after a recently used blob was evicted;
 - one that no client has joined ends, to be resumed, on disk trouble and when the mirror stops.
 
 An index prefetches nothing: the client's next request tells which of its platforms is wanted.
@@ -61,7 +62,7 @@ class Prefetch:
         self._blobs = blobs
         self._max_workers = context.settings.prefetch
         self._queue: dict[Digest, Repository] = {}
-        self._unjoined: set[Flight] = set()
+        self._unjoined: dict[Flight, int] = {}  # bytes of each, as its manifest says
         self._workers = 0
         self._starting = asyncio.Lock()
         self._examined: TTLCache[tuple[Repository, Digest], bool] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
@@ -101,7 +102,7 @@ class Prefetch:
         self._queue.clear()
         for flight in list(self._unjoined):
             if self._blobs.cancel(flight):
-                self._unjoined.discard(flight)
+                del self._unjoined[flight]
                 self._count("cancelled")
 
     async def _work(self) -> None:
@@ -109,8 +110,7 @@ class Prefetch:
         try:
             while (flight := await self._start_next()) is not None:
                 await flight.wait_claimed_or_done()
-                if flight in self._unjoined:
-                    self._unjoined.discard(flight)
+                if self._unjoined.pop(flight, None) is not None:
                     self._count(_outcome(flight))
         finally:
             self._workers -= 1
@@ -125,7 +125,6 @@ class Prefetch:
                     continue
                 flight = await self._start(self._queue.pop(digest), digest)
                 if flight is not None:
-                    self._unjoined.add(flight)
                     return flight
         return None
 
@@ -133,15 +132,24 @@ class Prefetch:
         """Start a fill; None when the blob is here, is being filled, or may not be asked for now."""
         try:
             local = await self._context.store.look_up(repository, digest)
+            size = local.link.size if local.link is not None else None
+            fits = size is not None and await self._fits(size)
         except StoreError as error:
             log.debug("prefetch failed", digest=str(digest), reason=str(error))
             return None
         if local.present:
             return None
-        if not self._allowed(repository, time.monotonic()):
+        if size is None or not fits or not self._allowed(repository, time.monotonic()):
             self._count("dropped")
             return None
-        return self._blobs.prefetch(repository, digest, local.link)
+        flight = self._blobs.prefetch(repository, digest, local.link)
+        if flight is not None:
+            self._unjoined[flight] = size
+        return flight
+
+    async def _fits(self, size: int) -> bool:
+        """Return whether a blob of `size` bytes fits beside all prefetches, without an eviction."""
+        return await self._context.store.excess(size + sum(self._unjoined.values())) == 0
 
     def _next(self) -> Digest | None:
         """Return the first blob in the queue whose upstream has a connection to spare."""

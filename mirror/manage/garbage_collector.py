@@ -87,7 +87,7 @@ class GarbageCollector:
 
     def _partial(self, partial: Orphan) -> GarbageItem:
         self._removed_files.add(partial.path)
-        self._note_freed(partial.reserved)
+        self._note_freed(partial.size)
         return GarbageItem(PARTIAL, partial.path.name, partial.size)
 
     def _entries(self) -> Iterator[GarbageItem]:

@@ -52,7 +52,7 @@ def quota_excess(
             guard = EvictionGuard([*keep, *(blob.digest for blob in old)], folder.pins)
         excess = _excess(folder, freed)
         partials = _partials(folder, keep_files, before, excess, remove=remove)
-        excess -= sum(partial.reserved for partial in partials)
+        excess -= sum(partial.size for partial in partials)
         unused = folder.blobs.evict(before, excess, guard, remove=remove).evicted if excess > 0 else []
         excess -= sum(blob.size for blob in unused)
         used = folder.blobs.evict_in_use(before, excess, guard, SMALL_BYTES, remove=remove)
@@ -78,7 +78,7 @@ def _excess(folder: CacheDirectory, freed: Freed) -> int:
 def _partials(
     folder: CacheDirectory, keep: Collection[Path], before: float, excess: int, *, remove: bool
 ) -> list[Orphan]:
-    """Return interrupted downloads until they have reserved `excess` bytes, oldest first."""
+    """Return interrupted downloads until they have taken `excess` bytes, oldest first."""
     chosen: list[Orphan] = []
     found = [each for each in old_partials(folder.partials, before, remove=False) if each.path not in keep]
     for partial in sorted(found, key=lambda partial: partial.modified):
@@ -86,5 +86,5 @@ def _partials(
             break
         if not remove or discard(partial.path):
             chosen.append(partial)
-            excess -= partial.reserved
+            excess -= partial.size
     return chosen

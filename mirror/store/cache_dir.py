@@ -236,11 +236,15 @@ class CacheDirectory:
     def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, LocalContent]:
         """Lock the partial of `digest`, new or resumed, and then look the digest up.
 
-        The partial is None while another process holds it.
+        The partial is None while another process holds it. NoRoom if the link names more bytes than the quota
+        allows: nothing needs to be asked of the upstream then.
         """
         partial = Partial.lock(digest, self.partials)
         try:
-            return partial, self.look_up(repository, digest)
+            local = self.look_up(repository, digest)
+            if partial is not None and not local.present and local.link is not None:
+                self._check_room(digest, local.link.size or 0)
+            return partial, local
         except BaseException:
             if partial is not None:
                 partial.release()
@@ -251,28 +255,39 @@ class CacheDirectory:
         return RemotePartial.open(digest, self.partials)
 
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
-        """Start a partial from nothing, with room for `size` bytes. NoRoom if the disk has less."""
-        usage = shutil.disk_usage(self.path)
-        if size > usage.free:
-            raise NoRoom(f"{partial.digest} takes {size} bytes, and {usage.free} are free", size)
+        """Start a partial of `size` bytes from nothing; takes no room yet. NoRoom if the quota allows less."""
+        self._check_room(partial.digest, size)
         return partial.allocate(size, chunk_size)
+
+    def _check_room(self, digest: Digest, size: int) -> None:
+        if not self._evictor.can_hold(size):
+            allowed = self.size_limit()
+            raise NoRoom(f"{digest} takes {size} bytes of {allowed} that may be kept, pinned ones included")
 
     def remove_old_partials(self) -> list[str]:
         """Remove fills that were interrupted and not resumed for RESUMED_SECONDS; return the files' names."""
         before = time.time() - RESUMED_SECONDS
         return [each.path.name for each in old_partials(self.partials, before, remove=True)]
 
-    def evict(self, keep: Collection[Digest] = (), need: int = 0) -> list[EvictedBlob]:
-        """Evict until the quota is met and `need` bytes are free (`store.eviction`); `keep` stays."""
-        return self._evictor.evict(keep, need, SMALL_BYTES)
+    def evict(
+        self, keep: Collection[Digest] = (), need: int = 0, filling: Digest | None = None
+    ) -> list[EvictedBlob]:
+        """Evict until the quota is met and `need` bytes are free (`store.eviction`); `keep` stays.
+
+        `filling`: as in `excess`.
+        """
+        return self._evictor.evict(keep, need, SMALL_BYTES, filling)
 
     def eviction_lock(self) -> AbstractContextManager[None]:
         """Hold off evictions and changes of pins in all processes, as a context manager."""
         return self._evictor.lock()
 
-    def excess(self) -> int:
-        """Return how many bytes the cache holds above its quota, running fills included."""
-        return self._evictor.excess()
+    def excess(self, ahead: int = 0, filling: Digest | None = None) -> int:
+        """Return how many bytes must go for `ahead` more bytes to be within the quota.
+
+        The fill of `filling` counts with the next bytes that it will write (ROOM_AHEAD), too.
+        """
+        return self._evictor.excess(ahead, filling)
 
     @property
     def quota(self) -> Quota:
@@ -284,7 +299,7 @@ class CacheDirectory:
         return self._evictor.size_limit()
 
     def room(self) -> DiskRoom:
-        """Return what the file system has and the cache uses; running fills count with their whole size."""
+        """Return what the file system has and the cache uses; fills count with what they have written."""
         return self._evictor.room()
 
     @property

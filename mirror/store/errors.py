@@ -12,11 +12,7 @@ class StoreError(Exception):
 
 
 class NoRoom(StoreError):
-    """The disk has less room than one blob of `size` bytes takes; smaller blobs may well fit."""
-
-    def __init__(self, message: str, size: int) -> None:
-        super().__init__(message)
-        self.size = size
+    """One blob takes more room than the quota allows, whatever is evicted; smaller blobs may well fit."""
 
 
 class PartialLost(StoreError):

@@ -3,6 +3,7 @@
 Who evicts, and when:
 
     housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`)
+    a running fill      the process that fills, for the next ROOM_AHEAD bytes (`Store.evict_excess`)
     an adoption         the process that added a blob, if the quota is exceeded now (`Store.evict_excess`)
     a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`)
     registry-mirror gc  the command, beside a running mirror or without one; its order is its own, partials
@@ -21,6 +22,11 @@ shared lock on the file), partials that a process fills. Content also goes witho
 `registry-mirror rm` and `gc` (what no image names), by housekeeping (partials not resumed for a week), and by
 quarantine (`BlobStore.quarantine`, a corrupt file).
 
+A fill reserves nothing: a partial counts with the bytes that were written, and room is made as bytes come. A
+size is only a number in a manifest until they do. A blob that could not be kept even if all that may go went
+(`Evictor.can_hold`) is passed through before anything goes, and a prefetch evicts nothing: it starts only
+where it fits.
+
 An eviction holds one lock among all processes, on the file `evicting`; `pin`, `unpin` and `rm` take it too.
 """
 
@@ -34,10 +40,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from mirror.oci.digest import Digest
+from mirror.store.blobs import quota
 from mirror.store.blobs.blobs import START, BlobStore, EvictedBlob, EvictionReason
 from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
 from mirror.store.invalidation import Epoch
-from mirror.store.lock import exclusive_lock
+from mirror.store.lock import data_path, exclusive_lock
 from mirror.store.orphans import discard, old_partials
 from mirror.store.pins.pins import Pins
 from mirror.util.durable import try_allocate
@@ -64,13 +71,13 @@ class EvictionGuard(Container[str]):
 class Evictor:
     """The quota of one cache folder, and evictions by it. Any thread may call; all methods block."""
 
-    def __init__(self, folder: Path, blobs: BlobStore, pins: Pins, epoch: Epoch, quota: Quota) -> None:
+    def __init__(self, folder: Path, blobs: BlobStore, pins: Pins, epoch: Epoch, limits: Quota) -> None:
         self._folder = folder
         self._partials = folder / "partial"
         self._blobs = blobs
         self._pins = pins
         self._epoch = epoch
-        self.quota = quota
+        self.quota = limits
         # For which pins `_warn_of_pins` has looked, and whether they exceeded the quota.
         self._pins_checked = (0, False)
         # For which pins, until when (monotonic seconds) and up to where all blobs are known to be pinned.
@@ -80,32 +87,50 @@ class Evictor:
         """Hold off evictions and changes of pins in all processes, as a context manager; waits."""
         return exclusive_lock(self._folder / "evicting")
 
-    def room(self) -> DiskRoom:
-        """Return what the file system has and the cache uses; running fills count with their whole size."""
+    def room(self, filling: Digest | None = None) -> DiskRoom:
+        """Return what the file system has and the cache uses; fills count with what they have written.
+
+        The fill of `filling` counts with the next ROOM_AHEAD bytes of its size, too.
+        """
         # In this order, a blob adopted meanwhile is missed, not counted twice; its own fill looks again.
         usage, kept = shutil.disk_usage(self._folder), self._blobs.size()
-        reserved, written = 0, 0
+        written, ahead = 0, 0
+        name = None if filling is None else data_path(filling, self._partials).name
         with os.scandir(self._partials) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # adopted or discarded since it was listed
                     status = entry.stat(follow_symlinks=False)
-                    reserved += status.st_size
                     written += 512 * status.st_blocks
-        free = usage.free - max(0, reserved - written)
-        return DiskRoom(usage.total, free, kept + reserved)
+                    if entry.name == name:
+                        ahead = min(max(0, status.st_size - 512 * status.st_blocks), quota.ROOM_AHEAD)
+        return DiskRoom(usage.total, usage.free - ahead, kept + written + ahead)
 
-    def excess(self) -> int:
-        """Return how many bytes the cache holds above its quota, running fills included."""
-        return self.quota.excess(self.room())
+    def excess(self, ahead: int = 0, filling: Digest | None = None) -> int:
+        """Return how many bytes must go for `ahead` more bytes to be within the quota; as `room`."""
+        return self.quota.excess(self.room(filling), ahead)
+
+    def can_hold(self, size: int) -> bool:
+        """Return whether the quota allows a blob of `size` bytes, if all that is not pinned went for it."""
+        room = self.room()
+        allowed = self.quota.size_limit(room)
+        if size <= allowed - room.used:
+            return True
+        pinned = self._pins.pinned_sizes()
+        # The sizes that manifests name, and that are only looked up if they leave too little.
+        if size <= allowed - sum(pinned.values()):
+            return True
+        return size <= allowed - sum(here for here, _ in self._blobs.sizes_and_last_use(pinned).values())
 
     def size_limit(self) -> int:
         """Return how many bytes the cache may hold."""
         return self.quota.size_limit(self.room())
 
-    def evict(self, keep: Collection[Digest], need: int, small_bytes: int) -> list[EvictedBlob]:
+    def evict(
+        self, keep: Collection[Digest], need: int, small_bytes: int, filling: Digest | None = None
+    ) -> list[EvictedBlob]:
         """Evict in the order of the module's docstring until the quota is met and `need` bytes are free.
 
-        `need` counts whatever the quota allows. Blobs of up to `small_bytes` that are in use go last: they
+        `need` counts whatever the quota allows; `filling` is that of `room`. Blobs of up to `small_bytes` that are in use go last: they
         make little room, and are soon missed.
         """
         evicted: list[EvictedBlob] = []
@@ -114,9 +139,9 @@ class Evictor:
             if self.quota.max_age < math.inf:
                 old = self._evict_unused(now - max(self.quota.max_age, IN_USE), None, kept)
                 evicted += (replace(each, reason=EvictionReason.AGE) for each in old)
-            if self.excess() > 0:
+            if self.excess(filling=filling) > 0:
                 self._remove_hopeless_partials(now - IN_USE)
-            if (excess := max(self.excess(), self._bytes_lacking(need))) > 0:
+            if (excess := max(self.excess(filling=filling), self._bytes_lacking(need))) > 0:
                 unused = self._evict_unused(now - IN_USE, excess, kept)
                 evicted += unused
                 if (left := excess - sum(each.size for each in unused)) > 0:
@@ -145,10 +170,7 @@ class Evictor:
                 discard(partial.path)
 
     def _remove_partials(self, before: float, excess: int) -> int:
-        """Remove interrupted fills until `excess` bytes are gone; return how many bytes are still to go.
-
-        An interrupted fill counts with its whole size, as if it were running.
-        """
+        """Remove interrupted fills until `excess` bytes are gone; return how many bytes are still to go."""
         partials, goal = old_partials(self._partials, before, remove=True), self.room().used - excess
         while (used := self.room().used) > goal and next(partials, None) is not None:
             pass

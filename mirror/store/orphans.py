@@ -25,7 +25,7 @@ from mirror.store.partial.partial import Partial
 class Orphan:
     """An orphaned file, and the bytes it takes on the disk.
 
-    Of a partial also `reserved`, its bytes in the quota, and `modified`, in seconds since the epoch.
+    Of a partial also `reserved`, the bytes of the whole blob, and `modified`, in seconds since the epoch.
     """
 
     path: Path
@@ -78,17 +78,17 @@ def old_partials(folder: Path, before: float, *, remove: bool) -> Iterator[Orpha
         paired = path.suffix == ".map" and path.with_suffix(".data").exists()
         if status.st_mtime >= before or paired:
             continue
-        reserved = status.st_size + _map_size(path)
+        map_bytes = _map_bytes(path)
         with suppress(OSError):  # a folder with the name of its map, for instance: see `foreign_files`
             if _is_unlocked(path) and (not remove or discard(path)):
-                yield Orphan(path, 512 * status.st_blocks, reserved, status.st_mtime)
+                yield Orphan(path, 512 * status.st_blocks + map_bytes, status.st_size, status.st_mtime)
 
 
-def _map_size(path: Path) -> int:
-    """Return the size of the map that goes with a partial's data."""
+def _map_bytes(path: Path) -> int:
+    """Return the bytes that the map of a partial's data takes on the disk."""
     with suppress(OSError):
         if path.suffix == ".data":
-            return path.with_suffix(".map").lstat().st_size
+            return 512 * path.with_suffix(".map").lstat().st_blocks
     return 0
 
 

@@ -10,7 +10,7 @@
                  StoreError, and the fill passes through  (room only), lock_partial (repair only)
     best effort  as write; then writing is down, and the  put_manifest, add_link, put_tag, drop_tag,
                  client gets its answer nevertheless      put_referrers, put_small_blob, configure_pins
-    ignored      no report: the next call that needs the  preallocate, evict_excess, make_room,
+    ignored      no report: the next call that needs the  evict_excess, make_room,
                  disk meets the failure                   quarantine_if_unreadable
     raised       StoreError at once; the caller decides   all others: leases, repositories, following a
                                                           partial, releasing one, statistics

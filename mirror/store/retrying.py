@@ -46,13 +46,14 @@ class RetryingDisk:
         return await self._executor.run(self._recovery.read_or, Capability.METADATA, default, work)
 
     async def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `work` returns; on a full disk call `work` again after making room. StoreError."""
+        """Return what `work` returns; on a full disk call `work` again after making room. StoreError.
+
+        Not after NoRoom: no eviction would help.
+        """
         try:
             return await self._executor.run(lambda: self._recovery.write(work, *args, **kwargs))
-        except NoRoom as error:
-            await self._make_room(error.size)
         except StoreError as error:
-            if kind_of(error) is not FaultKind.FULL:
+            if isinstance(error, NoRoom) or kind_of(error) is not FaultKind.FULL:
                 raise
             await self._make_room(0)
         return await self._executor.run(lambda: self._recovery.write(work, *args, **kwargs))

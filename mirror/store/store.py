@@ -1,7 +1,7 @@
 """The asynchronous store: each method takes one hop into a disk thread, or none.
 
-Small content in use is answered from memory (`store.memory_cache`). `recovery.py` has the table of what each
-method does on a failing disk, `eviction.py` the table of who evicts what.
+Small content in use is answered from memory. `recovery.py` has the table of what each method does on a
+failing disk, `eviction.py` the table of who evicts what.
 """
 
 import asyncio
@@ -119,11 +119,7 @@ class Store:
         version = self._memory.version
         link = self._memory.link(repository, digest)
         opening = self.executor.start(self.folder.open_blob, repository, digest, link)
-        try:
-            found = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_blob)
-            raise
+        found = await self.executor.await_or_release(opening, _close_blob)
         if found.data is not None and found.link is not None:
             self._memory.put_content(repository, digest, Content(found.link, found.data), version)
         if found.blob is not None or found.data is not None:
@@ -276,11 +272,6 @@ class Store:
         """Return a growing file of what another process fills, for readers of this process."""
         return GrowingFile(remote, remote.chunks, self.executor, verify_first=verify_first)
 
-    async def preallocate(self, partial: Partial, size: int, chunk_size: int) -> None:
-        """Allocate `size` bytes before `open_growing_file` needs them. A failure shows there again."""
-        with suppress(StoreError):
-            await run_to_completion(self.executor.run(self.folder.allocate, partial, size, chunk_size))
-
     async def open_growing_file(
         self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
     ) -> GrowingFile:
@@ -300,21 +291,27 @@ class Store:
         """Close the partial and release its lock; its content stays for the next fill."""
         await self.executor.run(partial.release)
 
-    async def evict(self, keep: Sequence[Digest] = (), need: int = 0) -> None:
-        """Evict until the quota is met and `need` bytes are free (`store.eviction`); `keep` stays."""
+    async def evict(self, keep: Sequence[Digest] = (), need: int = 0, filling: Digest | None = None) -> None:
+        """Evict as `CacheDirectory.evict`."""
         async with self._evicting:
             with suppress(StoreError):  # a full disk takes no writes, and must get room nevertheless
                 await self.flush_last_use()  # so that the eviction knows what is in use
-            evicted = await self.executor.run(self.folder.evict, keep, need)
+            evicted = await self.executor.run(self.folder.evict, keep, need, filling)
         if evicted:
             self.on_evicted(evicted)
 
-    async def evict_excess(self, keep: Sequence[Digest] = (), excess: int | None = None) -> None:
+    async def excess(self, ahead: int = 0, filling: Digest | None = None) -> int:
+        """Return the excess as `CacheDirectory.excess`."""
+        return await self.executor.run(self.folder.excess, ahead, filling)
+
+    async def evict_excess(
+        self, keep: Sequence[Digest] = (), excess: int | None = None, filling: Digest | None = None
+    ) -> None:
         """Evict if there is an `excess`, None for a look. A failure is left to the next housekeeping run."""
         with suppress(StoreError):
-            found = await self.executor.run(self.folder.excess) if excess is None else excess
-            if found > 0:
-                await run_to_completion(self.evict(keep))  # else evicted blobs go unreported at shutdown
+            if (await self.excess(filling=filling) if excess is None else excess) > 0:
+                # To completion, else evicted blobs go unreported at shutdown.
+                await run_to_completion(self.evict(keep, filling=filling))
 
     async def make_room(self, need: int = 0) -> None:
         """Evict on a full disk until `need` bytes and some more are free; failures are ignored."""
@@ -394,7 +391,7 @@ def _close(remote: RemotePartial | None) -> None:
         remote.close()
 
 
-def _close_blob(opening: "asyncio.Future[LocalContent]") -> None:
+def _close_blob(local: LocalContent) -> None:
     """Close a blob whose client left while it was being opened."""
-    if not opening.cancelled() and opening.exception() is None and (blob := opening.result().blob):
-        blob.file.close()
+    if local.blob is not None:
+        local.blob.file.close()

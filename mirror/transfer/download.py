@@ -88,6 +88,11 @@ class Download:
         """Use one connection only, until `hurry`: no client waits for the blob yet."""
         self._urgent = False
 
+    @property
+    def urgent(self) -> bool:
+        """Return whether a client waits for the blob, here or in another process."""
+        return self._urgent
+
     def hurry(self) -> None:
         """Use all connections from now on: a client waits for the blob."""
         self._urgent = True

@@ -58,7 +58,7 @@ class Fill:
         self._digest = digest
         self._link: Link | None = None
         self._growing: GrowingFile | None = None
-        self._preparing: asyncio.Task[None] | None = None
+        self._making_room: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
 
     async def run(self, publish: Publish) -> None:
@@ -127,6 +127,10 @@ class Fill:
         await run_to_completion(self._keep(partial, verified))
 
     async def _keep(self, partial: Partial, verified: VerifiedFile) -> None:
+        if not self._is_wanted() and await self._context.store.excess() > 0:
+            # No client has asked for it, and since it began others have taken the room.
+            await self._discard(partial)
+            return
         await self._context.store.adopt(verified)
         await self._context.store.add_link(self._repository, self._digest, Link(size=verified.size))
         await self._discard(partial)
@@ -145,15 +149,10 @@ class Fill:
             await self._grow(
                 partial, await self._upstream.head_blob(self._repository.path, self._digest), publish
             )
-        size = self._link.size if self._link else None
-        if size is not None and partial.chunks is None:
-            # Prepared while the request is on its way.
-            preparing = self._context.store.preallocate(partial, size, self._context.settings.chunk_size)
-            self._preparing = self._context.tasks.spawn(preparing, name=f"prepare {self._digest}")
         order = DownloadOrder(
             self._repository,
             self._digest,
-            size=size,
+            size=self._link.size if self._link else None,
             missing=left,
             linked=self._link is not None,
             settings=self._context.settings,
@@ -173,6 +172,12 @@ class Fill:
         self._urgent = True
         if self._active_download is not None:
             self._active_download.hurry()
+        if self._growing is not None:
+            self._make_room()
+
+    def _is_wanted(self) -> bool:
+        """Return whether a client waits for the blob, here or in another process."""
+        return self._urgent or (self._active_download is not None and self._active_download.urgent)
 
     async def _blame(self, parts: Parts) -> None:
         """Take the source of wrong bytes out of use; if it is not known, all mirrors that sent a part."""
@@ -217,16 +222,20 @@ class Fill:
         """Make the growing file: the upstream has confirmed the blob, and from now on readers may follow."""
         size = await self._size(announced)
         settings = self._context.settings
-        if self._preparing is not None:
-            await self._preparing
         self._growing = await self._context.store.open_growing_file(
             partial, size, settings.chunk_size, verify_first=settings.verify_first
         )
         self._start_verifying()
         publish(self._growing)
-        # In the background: the bytes that need the space have not arrived yet.
-        self._context.tasks.spawn(self._context.store.evict_excess(), name=f"make room for {self._digest}")
+        if announced is not None:  # a size that only a manifest names reserves nothing
+            self._make_room()
         return self._growing
+
+    def _make_room(self) -> None:
+        """Evict for the next bytes, in the background: they have not arrived yet. Not for a prefetch."""
+        if self._is_wanted() and (self._making_room is None or self._making_room.done()):
+            work = self._context.store.evict_excess(filling=self._digest)
+            self._making_room = self._context.tasks.spawn(work, name=f"make room for {self._digest}")
 
     async def _size(self, announced: int | None) -> int:
         """Return the blob's size, as announced, as in a manifest, or from a HEAD; they must not disagree."""
@@ -244,6 +253,7 @@ class Fill:
         return size
 
     def _start_verifying(self) -> None:
+        self._growing_file().on_room_needed = self._make_room
         self._verifying = self._context.tasks.spawn(
             self._growing_file().hash_contiguous(), name=f"verify {self._digest}"
         )
@@ -260,7 +270,6 @@ class Fill:
         return self._growing
 
     async def _release(self, partial: Partial) -> None:
-        await stop_task(self._preparing)
         await stop_task(self._verifying)
         if self._growing is not None:
             self._growing.close()

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.errors import PartialLost, ShuttingDown, StoreError
+from mirror.store.errors import NoRoom, PartialLost, ShuttingDown, StoreError
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer.fill import Publish
 from mirror.upstream.errors import UpstreamError, WrongBytes
@@ -130,6 +130,9 @@ class FlightTable:
             error = None
         except UpstreamError as failed:
             error = self._log_failure(flight, failed, failed.failure.value)
+        except NoRoom as failed:
+            log.info("blob passed through, too large for the quota", reason=str(failed))
+            error = failed
         except StoreError as failed:
             error = self._log_failure(flight, failed, "lost" if isinstance(failed, PartialLost) else "disk")
         finally:
@@ -140,7 +143,7 @@ class FlightTable:
         if self._running.get(flight.digest) is flight:
             del self._running[flight.digest]
             flight.finish(error)
-            if isinstance(error, StoreError) and not isinstance(error, PartialLost):
+            if isinstance(error, StoreError) and not isinstance(error, PartialLost | NoRoom):
                 self.on_disk_error()
 
     def _log_failure(self, flight: Flight, error: Error, reason: str) -> Error:

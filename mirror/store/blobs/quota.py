@@ -11,10 +11,14 @@ from mirror.util.units import size
 # Longer than the interval between writes of last-use times.
 IN_USE = 30.0
 
+# Room is made as the bytes of a fill come: looked for after ROOM_STEP bytes, for ROOM_AHEAD more.
+ROOM_STEP = 32 * 1024 * 1024
+ROOM_AHEAD = 2 * ROOM_STEP
+
 
 @dataclass(frozen=True, slots=True)
 class DiskRoom:
-    """The room on the disk, in bytes: of the file system, and used by the cache, running fills included."""
+    """The room on the disk, in bytes: of the file system, and used by the cache: blobs, and what fills have written."""
 
     total: int
     free: int
@@ -62,10 +66,10 @@ class Quota:
         """Return the quota that the settings mean on a file system of `total` bytes."""
         return cls(settings.max_size.of(total), settings.min_free.of(total), settings.max_age)
 
-    def excess(self, room: DiskRoom) -> int:
-        """Return how many bytes must go."""
-        over = room.used - self.max_size if self.max_size else 0
-        return max(over, self.min_free - room.free, 0)
+    def excess(self, room: DiskRoom, ahead: int = 0) -> int:
+        """Return how many bytes must go for `ahead` more bytes to be written."""
+        over = room.used + ahead - self.max_size if self.max_size else 0
+        return max(over, self.min_free + ahead - room.free, 0)
 
     def size_limit(self, room: DiskRoom) -> int:
         """Return how many bytes the cache may hold, while other files on the file system stay as they are."""

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from aiofiles.os import wrap
 
 from mirror.oci.ranges import Span
+from mirror.store.blobs import quota
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError, translated
 from mirror.store.executor import DiskExecutor
@@ -55,7 +56,11 @@ class GrowingFile:
         self.unread = True  # no reader received a byte
         self.chunk_size = chunks.chunk_size
         self.on_wait_ahead: Callable[[], object] = ignore  # called when a reader waits beyond a gap
-        self.make_room: MakeRoom | None = None  # called once, on a full disk, with the bytes still to come
+        self.on_room_needed: Callable[[], object] = ignore  # called whenever ROOM_STEP bytes were written
+        self.make_room: MakeRoom | None = None  # called on a full disk, with the next bytes to come
+        self._making_room = asyncio.Lock()
+        self._room_made_at = -1  # how many bytes were here when room was made last
+        self._unaccounted = 0  # bytes written since `on_room_needed` was called
         self._withheld = verify_first or chunks.size <= HOLDBACK_BYTES
         self._last_chunk = (len(chunks) - 1) * chunks.chunk_size
         self._source = partial
@@ -186,20 +191,34 @@ class GrowingFile:
         finally:
             if inline:
                 self._hashing = False
-        self._chunks.record(offset, sum(len(part) for part in parts))
+        length = sum(len(part) for part in parts)
+        self._chunks.record(offset, length)
         self._bytes_written.set()
         self._notify_readers()
+        self._unaccounted += length
+        if self._unaccounted >= quota.ROOM_STEP:
+            self._unaccounted = 0
+            self.on_room_needed()
 
-    async def _write(self, offset: int, parts: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
+    async def _write(
+        self,
+        offset: int,
+        parts: Sequence[bytes | memoryview],
+        hasher: Hasher | None,
+        *,
+        again: bool = True,
+    ) -> None:
         try:
             with translated("write the growing file"):
                 await _write_at(self._partial, offset, parts, hasher, executor=self._executor.executor)
         except StoreError as error:
-            make_room, self.make_room = self.make_room, None
-            if make_room is None or kind_of(error) is not FaultKind.FULL:
+            if not again or self.make_room is None or kind_of(error) is not FaultKind.FULL:
                 raise
-            await make_room(self.size - self.received())
-            await self._write(offset, parts, hasher)
+            async with self._making_room:  # once for all connections that have met the full disk
+                if self._room_made_at != self.received():
+                    self._room_made_at = self.received()
+                    await self.make_room(min(self.size - self.received(), quota.ROOM_AHEAD))
+            await self._write(offset, parts, hasher, again=False)
 
     async def hash_contiguous(self) -> None:
         """Hash the bytes that `write` did not, as they become contiguous, until all are hashed.

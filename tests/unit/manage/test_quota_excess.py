@@ -18,7 +18,7 @@ def leave_partial(folder: CacheDirectory, name: bytes, size: int, received: int,
     """Leave the download of a blob as a process does that is killed."""
     partial, _ = folder.lock_partial(X, Digest.of(name))
     assert partial is not None
-    folder.allocate(partial, size, 65536)
+    partial.allocate(size, 65536)  # without a look at the quota
     partial.write(0, [b"x" * received], None)
     interrupt(partial)
     then = time.time() - seconds_ago
@@ -53,14 +53,15 @@ def test_quota_excess_takes_no_more_downloads_than_it_must(tmp_path: Path) -> No
     folder = open_folder(tmp_path / "cache", max_size=150_000)
     image = put_image(folder, X, "1", [b"1" * 3000])
     age(folder, *image)
-    leave_partial(folder, b"older", 100_000, 10, 1200.0)
-    leave_partial(folder, b"newer", 100_000, 10, 60.0)
+    leave_partial(folder, b"older", 100_000, 100_000, 1200.0)
+    leave_partial(folder, b"newer", 100_000, 100_000, 60.0)
     older = folder.partials / f"sha256-{Digest.of(b'older').encoded}.data"
     assert collect(folder, time.time()) == {garbage_collector.PARTIAL: 1}
     assert not older.exists()
     running, _ = folder.lock_partial(X, Digest.of(b"running"))
     assert running is not None
     folder.allocate(running, 149_000, 65536)
+    running.write(0, [b"x" * 149_000], None)
     os.utime(running.data_path, (0, 0))
     assert collect(folder, time.time()) == {garbage_collector.PARTIAL: 1, garbage_collector.QUOTA: 3}
     assert running.data_path.exists()

@@ -17,7 +17,8 @@ from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.quota import IN_USE
 from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
-from mirror.store.errors import PinTooLarge
+from mirror.store.errors import NoRoom, PinTooLarge
+from mirror.store.metadata.index import Link
 from mirror.store.partial.partial import Partial
 from tests.fakes.cached import age, open_folder, put_image
 
@@ -91,7 +92,7 @@ def test_eviction_spares_readers_of_a_finished_fill(tmp_path: Path) -> None:
     digest = Digest.of(data)
     partial, _ = folder.lock_partial(X, digest)
     assert partial is not None
-    folder.allocate(partial, len(data), SMALL_BYTES)
+    partial.allocate(len(data), SMALL_BYTES)  # without a look at the quota
     followed = other.open_remote_partial(digest)
     assert followed is not None
     readers = [partial.open_reader(), followed.open_reader()]
@@ -109,10 +110,11 @@ def test_eviction_spares_readers_of_a_finished_fill(tmp_path: Path) -> None:
 
 
 def interrupted(folder: CacheDirectory, number: int) -> Partial:
-    """Begin a fill of 100 kB that received a byte, long ago; its lock is held."""
+    """Begin a fill that received 100 kB, long ago; its lock is held."""
     partial, _ = folder.lock_partial(X, Digest.of(bytes([number])))
     assert partial is not None
-    folder.allocate(partial, 100_000, 65536).record(0, 1)
+    partial.allocate(100_000, 65536).record(0, 100_000)
+    partial.write(0, [bytes(100_000)], None)
     os.utime(partial.data_path, (LONG_AGO, LONG_AGO))
     return partial
 
@@ -159,14 +161,52 @@ def test_eviction_by_age_spares_blobs_in_use(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_excess_counts_running_fills_whole(small: CacheDirectory, tmp_path: Path) -> None:
-    """A running fill counts with its whole size, so that there is room for its bytes when they come."""
-    put(small, tmp_path, b"1" * 500)
-    partial, _ = small.lock_partial(X, Digest.of(b"other"))
+def test_excess_counts_what_fills_have_written(tmp_path: Path) -> None:
+    """A running fill counts with the bytes that have come, not with the size that it may reach."""
+    folder = folder_with(tmp_path, max_size=1_000_000)
+    put(folder, tmp_path, b"1" * 500_000)
+    partial, _ = folder.lock_partial(X, Digest.of(b"other"))
     assert partial is not None
-    small.allocate(partial, 700, 65536)
-    assert small.excess() >= 200
+    folder.allocate(partial, 900_000, 65536)
+    assert (folder.excess(), folder.excess(400_000)) == (0, 0)
+    assert 100_000 <= folder.excess(600_000) <= 110_000
+    partial.write(0, [b"2" * 700_000], None)
+    assert 200_000 <= folder.excess() <= 220_000
     partial.release()
+    folder.close()
+
+
+def test_allocation_is_refused_for_what_could_not_be_kept(tmp_path: Path) -> None:
+    """A blob may take all that is not pinned. What a manifest says of the size of pinned content counts for
+    nothing as long as the content is not here.
+    """
+    folder = open_folder(tmp_path / "cache", max_size=1_000_000)
+    pinned, other = (put_image(folder, X, str(number), [bytes([number]) * 300_000]) for number in (1, 2))
+    folder.pin(Pin.parse("x:1"))
+    claimed = put_image(folder, X, "3", [b"3" * 300_000])
+    assert folder.index.link(X, claimed[2]) is not None
+    folder.index.add_links(X, {claimed[2]: Link(size=1 << 50)})
+    folder.pins.add(Pin.parse("x:3"))
+    folder.blobs.remove(claimed[2])
+    partial, _ = folder.lock_partial(X, Digest.of(b"other"))
+    assert partial is not None
+    with pytest.raises(NoRoom):
+        folder.allocate(partial, 720_000, 65536)
+    folder.allocate(partial, 680_000, 65536)
+    assert all(folder.blobs.has(digest) for digest in (*pinned, *other))
+    partial.release()
+    folder.close()
+
+
+def test_lock_is_refused_for_a_claim_that_could_not_be_kept(tmp_path: Path) -> None:
+    """A size that a manifest names ends the fill before the upstream is asked, and leaves no file."""
+    folder = folder_with(tmp_path, max_size=1_000_000)
+    digest = Digest.of(b"large")
+    folder.index.add_links(X, {digest: Link(size=1_000_001)})
+    with pytest.raises(NoRoom):
+        folder.lock_partial(X, digest)
+    assert list(folder.partials.iterdir()) == []
+    folder.close()
 
 
 def test_eviction_by_age_removes_unused_blobs(tmp_path: Path) -> None:

@@ -96,5 +96,5 @@ def test_health_logs_a_fault_once() -> None:
 def test_health_is_not_affected_by_one_large_blob() -> None:
     """Smaller blobs fit."""
     health = StoreHealth()
-    health.report_fault(Capability.WRITING, NoRoom("large", 5))
+    health.report_fault(Capability.WRITING, NoRoom("large"))
     assert health.faults() == []

@@ -51,14 +51,25 @@ async def attempts(executor: DiskExecutor, tmp_path: Path, disk: Disk) -> Retryi
 
 
 async def test_write_is_retried_once_with_more_room(executor: DiskExecutor, tmp_path: Path) -> None:
-    """A full disk gets more room; for a blob that is too large, as much as the blob takes."""
-    disk = Disk(FULL, NoRoom("large", 77))
+    """A full disk gets more room, once."""
+    disk = Disk(FULL)
+    attempt = await attempts(executor, tmp_path, disk)
+    assert (await attempt.write(disk.work), disk.asked) == ("done", [0])
+    disk.errors = [FULL, FULL]
+    with pytest.raises(StoreError):
+        await attempt.write(disk.work)
+    assert disk.asked == [0, 0]
+
+
+async def test_write_of_a_blob_that_is_too_large_evicts_nothing(
+    executor: DiskExecutor, tmp_path: Path
+) -> None:
+    """A blob that could not be kept whatever went is no reason to evict."""
+    disk = Disk(NoRoom("large"))
     attempt = await attempts(executor, tmp_path, disk)
     with pytest.raises(NoRoom):
         await attempt.write(disk.work)
-    assert disk.asked == [0]
-    disk.errors = [NoRoom("large", 77)]
-    assert (await attempt.write(disk.work), disk.asked) == ("done", [0, 77])
+    assert disk.asked == []
 
 
 async def test_best_effort_stops_after_a_write_failure(executor: DiskExecutor, tmp_path: Path) -> None:
