@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.media_type import is_media_type
 
 _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 # Types that static file servers and some registries send for manifests (registry.access.redhat.com:
@@ -19,8 +20,12 @@ def is_generic(kind: str) -> bool:
 
 
 def media_type(content_type: str | None) -> str:
-    """Return the media type as sent, without parameters: clients compare it literally (docs/clients.md)."""
-    return (content_type or "").partition(";")[0].strip()
+    """Return the media type as sent, without parameters: clients compare it literally (docs/clients.md).
+
+    Empty for text that is no media type, and for no Content-Type.
+    """
+    kind = (content_type or "").partition(";")[0].strip()
+    return kind if is_media_type(kind) else ""
 
 
 def is_page(kind: str) -> bool:
@@ -39,7 +44,7 @@ def manifest_type(kind: str, body: bytes) -> str:
     if not is_generic(kind):
         return kind
     declared = document.get("mediaType")
-    if isinstance(declared, str) and declared:
+    if isinstance(declared, str) and is_media_type(declared):
         return declared
     return _by_shape(document)
 

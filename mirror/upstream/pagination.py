@@ -2,14 +2,19 @@
 
 import re
 from collections.abc import Iterable
+from urllib.parse import quote
 
 _LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w*-]+\s*(?:=\s*(?:\"[^\"]*\"|[^\s,;\"]+))?)*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s,;\"]+))", re.IGNORECASE)
 
+# All printable characters of ASCII, which are passed on to the byte.
+_URL_CHARACTERS = "".join(map(chr, range(0x21, 0x7F)))
+
 
 def next_query(headers: Iterable[str]) -> str | None:
-    """Return the raw query string of the first link with rel=next; None if there is no further page.
+    """Return the query string of the first link with rel=next; None if there is no further page.
 
+    The query is as sent, but characters that no URL has are escaped: it becomes a request and a header.
     Only the query is taken: host and path of such a link are often internal names of the registry, and no
     host is ever connected to because a header named it.
     """
@@ -17,5 +22,6 @@ def next_query(headers: Iterable[str]) -> str | None:
         for target, parameters in _LINK.findall(header):
             relation = _REL.search(parameters)
             if relation and "next" in (relation[1] or relation[2] or "").lower().split():
-                return target.partition("#")[0].partition("?")[2] or None
+                query = target.partition("#")[0].partition("?")[2]
+                return quote(query, safe=_URL_CHARACTERS, errors="surrogateescape") or None
     return None

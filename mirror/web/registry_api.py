@@ -102,7 +102,7 @@ class RegistryApi:
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
             return responses.not_modified(record, digest)
         headers = {
-            "Content-Type": media_type,
+            "Content-Type": responses.content_type(media_type),
             **responses.content_headers(digest),
             **_stale_headers(record, staleness),
         }

@@ -22,9 +22,11 @@ from aiohttp import HttpVersion11, hdrs, web
 from mirror.metrics.metrics import Metrics
 from mirror.metrics.request_stats import RequestStats
 from mirror.oci.digest import Digest
-from mirror.util.log import LineFiltered, LineTemplate, timestamp, write_lines
+from mirror.util.log import LineFiltered, LineTemplate, get_logger, timestamp, write_lines
 from mirror.util.lru import LRUCache
 from mirror.web.request_log import RequestRecord, new_id
+
+log = get_logger(__name__)
 
 # Maximum age of an entry, in seconds: the full path looks at each response now and then.
 LONGEST_LIFE_SECONDS = 30.0
@@ -89,7 +91,16 @@ class ResponseCache:
         self._date = b""
 
     async def remember(self, head: bytes, record: RequestRecord, response: web.StreamResponse) -> None:
-        """Store the response to `head` if the head came before and the response can be served again as is."""
+        """Store the response to `head` if the head came before and the response can be served again as is.
+
+        Never raises: a response that cannot be stored is still sent.
+        """
+        try:
+            await self._remember(head, record, response)
+        except Exception as error:  # no traceback: what an upstream sent must not fill the log
+            log.warning("response not remembered", id=record.id, reason=type(error).__name__)
+
+    async def _remember(self, head: bytes, record: RequestRecord, response: web.StreamResponse) -> None:
         if record.ttl <= 0 or not isinstance(response, web.Response) or not self._seen_before(head):
             return
         await response.prepare(record.request)

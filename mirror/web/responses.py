@@ -8,6 +8,7 @@ from aiohttp import web
 from mirror.cache.readers import BlobReader
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
+from mirror.oci.media_type import OCTETS, is_media_type
 from mirror.oci.ranges import Span, multipart, parse_range, total_length
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.web.request_log import RequestRecord
@@ -16,7 +17,7 @@ from mirror.web.sendfile import BodySender
 # Longest If-None-Match that is parsed, in bytes: dozens of digests. A longer one matches nothing.
 CONDITION_BYTES = 4096
 
-BLOB_TYPE = "application/octet-stream"
+BLOB_TYPE = OCTETS
 SERVER = {"Server": "registry-mirror"}
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", **SERVER}
 
@@ -65,6 +66,11 @@ def stale_headers(age: float | None) -> dict[str, str]:
     """
     headers = {"Warning": '110 registry-mirror "Response is Stale"'}
     return headers if age is None else {**headers, "Age": str(max(0, round(age)))}
+
+
+def content_type(media_type: str) -> str:
+    """Return the Content-Type for a stored media type, which an earlier version may have taken unchecked."""
+    return media_type if is_media_type(media_type) else BLOB_TYPE
 
 
 def content_headers(digest: Digest) -> dict[str, str]:

@@ -6,6 +6,7 @@ this process connect to private addresses around it (SSRF).
 """
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from mirror.util.log import redact_url
 # Real chains have one or two hops (registry, store); lscr.io -> ghcr.io -> its store has three.
 MAX_HOPS = 6
 STATUSES = frozenset({301, 302, 303, 307, 308})
+
+_NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
 
 
 class RedirectRefused(ValueError):
@@ -85,8 +88,11 @@ def is_private_address(address: str) -> bool:
 def parse_url(text: str, base: URL | None = None) -> URL:
     """Parse a URL that the network named, relative to `base`, without its fragment; raise ValueError.
 
-    Its escapes are kept: a signed URL must be sent exactly as it came, or its signature does not match.
+    Its escapes are kept: a signed URL must be sent exactly as it came, or its signature does not match. So a
+    space or a control character, which would end the request line or reach a log, is refused.
     """
+    if _NOT_IN_URL.search(text):
+        raise ValueError("characters that no URL has")
     url = URL(text, encoded=True)
     url = (base.join(url) if base is not None else url).with_fragment(None)
     origin(url)  # yarl parses host and port only when they are read

@@ -8,7 +8,7 @@ from mirror.upstream.media_types import is_generic, is_page, manifest_type, medi
 
 @pytest.mark.parametrize(
     ("header", "expected"),
-    [(None, ""), ("", ""), ("a/b", "a/b"), ("a/B+json ; charset=utf-8", "a/B+json")],
+    [(None, ""), ("", ""), ("a/b", "a/b"), ("a/B+json ; charset=utf-8", "a/B+json"), ("a/b\udcff", "")],
 )
 def test_media_type_without_parameters(header: str | None, expected: str) -> None:
     """The type stays as it was sent, its parameters are dropped."""
@@ -25,6 +25,8 @@ def test_media_type_without_parameters(header: str | None, expected: str) -> Non
         ("text/plain", b'{"schemaVersion": 2, "layers": []}', OCI_MANIFEST),
         ("image/png", b'{"mediaType": "%b"}' % DOCKER_LIST.encode(), DOCKER_LIST),
         ("application/octet-stream", b'{"schemaVersion": 2, "config": {}}', OCI_MANIFEST),
+        ("", b'{"mediaType": "a/b\\r\\nX: y", "schemaVersion": 2, "layers": []}', OCI_MANIFEST),
+        ("", b'{"mediaType": "a/\\ud800", "schemaVersion": 2, "manifests": []}', OCI_INDEX),
         ("text/plain", b'{"schemaVersion": 1}', "application/vnd.docker.distribution.manifest.v1+prettyjws"),
     ],
 )

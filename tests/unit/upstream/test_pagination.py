@@ -19,6 +19,7 @@ from mirror.upstream.pagination import next_query
         (["</x?a=1>"], None),
         (['</x?a=1>; rel="nextish"'], None),
         (["nonsense; rel=next"], None),
+        (['</x?last=a b\x1b\udcff>; rel="next"'], "last=a%20b%1B%FF"),
     ],
 )
 def test_next_query(headers: list[str], expected: str | None) -> None:

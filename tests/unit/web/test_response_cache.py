@@ -35,6 +35,7 @@ class FullPath:
             limit, self.metrics, self.used.append, lambda: self.now, lambda: self.removal_epoch
         )
         self.ttl = 5.0
+        self.content_type = "text/x"
         self.removing = 0
         self.requests = 0
         self.address = ""
@@ -47,7 +48,7 @@ class FullPath:
         record = RequestRecord(request, self.response_cache.removal_epoch())
         self.removal_epoch += self.removing
         record.outcome, record.ttl, record.digest = Outcome.HIT, self.ttl, DIGEST
-        response = responses.buffered(record, 200, {"Content-Type": "text/x"}, b"content")
+        response = responses.buffered(record, 200, {"Content-Type": self.content_type}, b"content")
         if head is not None:
             await self.response_cache.remember(head, record, response)
         return response
@@ -258,3 +259,12 @@ async def test_no_access_line_above_level_info() -> None:
         await full.ask(wire, times=4)
     full.response_cache.flush()
     assert (stream.getvalue(), full.requests) == ("", 2)
+
+
+async def test_response_that_cannot_be_remembered_is_still_sent() -> None:
+    """A header that cannot be encoded costs the response cache its entry, and no client its answer."""
+    full = FullPath()
+    full.content_type = "text/x\udcff"
+    async with running(full) as wire:
+        assert await full.ask(wire, times=4) == [b"content"] * 4
+        assert full.requests == 4
