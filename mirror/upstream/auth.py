@@ -13,6 +13,7 @@ The handshake:
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.outage import Outage
 from mirror.upstream.retry import parse_retry_after
 from mirror.util.log import get_logger, redact_url
+from mirror.util.lru import LRUCache
 
 log = get_logger(__name__)
 
@@ -40,7 +42,10 @@ _DEFAULT_LIFETIME = 60.0
 _USED_LIFETIME = 0.9
 # Docker Hub locks an account for 10 minutes after some wrong passwords: do not send one with each request.
 _REFUSED_FOR = 60.0
-_MAX_TOKENS = 1000
+# Longest use of a token, in seconds, whatever its server says: what was revoked since then ends.
+_LONGEST_LIFETIME = 3600.0
+# Bytes of the tokens of one account. A client that makes up names adds one for each; those in use stay.
+_TOKENS_LIMIT = 8 * 1024 * 1024
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -69,11 +74,15 @@ class _TokenKey:
 
 @dataclass(slots=True, repr=False)
 class _CachedToken:
-    """One token, and the lock under which it is fetched."""
+    """One token, and the lock under which it is fetched.
+
+    `rejected` is true from a 401 to the token until the token server has given another one.
+    """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     header: str | None = None
     expires: float = 0.0
+    rejected: bool = False
     failures: int = 0
     failure: UpstreamError | None = None
 
@@ -87,7 +96,7 @@ class Authorizer:
         self._clock = clock
         self._origin = origin(transport.url)
         self._realms = {origin(URL(realm)) for realm in settings.realms}
-        self._tokens: dict[_TokenKey, _CachedToken] = {}
+        self._tokens: LRUCache[_TokenKey, _CachedToken] = LRUCache(_TOKENS_LIMIT)
         self._last_challenge: Challenge | None = None
         self._refused_until = float("-inf")
         self._refused_by = ""
@@ -146,10 +155,30 @@ class Authorizer:
             log.info("password accepted again", upstream=upstream, account=account)
 
     async def current(self, repository: str) -> str | None:
-        """Return the Authorization header that the last challenge asked for; None before the first."""
+        """Return the Authorization header that the last challenge asked for.
+
+        None before the first challenge, and after a token was rejected: the upstream says again what it wants.
+        """
         if self._last_challenge is None:
             return None
-        return await self.answer(AuthDemand((self._last_challenge,), repository, own=True))
+        demand = AuthDemand((self._last_challenge,), repository, own=True)
+        token = self._token_for(self._last_challenge, demand)
+        return None if token is not None and token.rejected else await self.answer(demand)
+
+    def forget_rejected(self, demand: AuthDemand) -> None:
+        """Forget the token that was answered 401, so that it is not sent again."""
+        challenges = [*demand.challenges, *([self._last_challenge] if self._last_challenge else [])]
+        for challenge in challenges:
+            token = self._token_for(challenge, demand)
+            if token is not None and token.header is not None and token.header == demand.rejected:
+                token.header, token.rejected = None, True
+
+    def _token_for(self, challenge: Challenge, demand: AuthDemand) -> _CachedToken | None:
+        """Return what is cached for a challenge."""
+        with contextlib.suppress(_UnusableChallenge):
+            if challenge.scheme == "bearer":
+                return self._tokens.get(self._key(challenge, demand))
+        return None
 
     async def answer(self, demand: AuthDemand) -> str:
         """Return the Authorization header that answers a 401; raise DENIED if there is none."""
@@ -191,14 +220,16 @@ class Authorizer:
         return header
 
     async def _bearer(self, challenge: Challenge, demand: AuthDemand) -> str:
+        return await self._token(self._key(challenge, demand), demand.rejected)
+
+    def _key(self, challenge: Challenge, demand: AuthDemand) -> _TokenKey:
         realm = self._realm(challenge, demand)
-        key = _TokenKey(
+        return _TokenKey(
             realm=str(realm),
             service=challenge.parameters.get("service", ""),
             scope=self._scope(challenge, demand),
             with_password=demand.own and self._settings.username is not None and self._is_trusted(realm),
         )
-        return await self._token(key, demand.rejected)
 
     def _scope(self, challenge: Challenge, demand: AuthDemand) -> str:
         # The upstream's own challenge may carry a placeholder (ghcr.io). At the target of a redirect the
@@ -239,18 +270,20 @@ class Authorizer:
             except UpstreamError as error:
                 token.failures, token.failure = token.failures + 1, error.copy()
                 raise
-            token.expires = self._clock() + lifetime * _USED_LIFETIME
+            token.expires, token.rejected = self._clock() + lifetime * _USED_LIFETIME, False
+            self._keep(key, token)
             return token.header
 
     def _cached(self, key: _TokenKey) -> _CachedToken:
-        if len(self._tokens) > _MAX_TOKENS:
-            now = self._clock()
-            self._tokens = {
-                each: token
-                for each, token in self._tokens.items()
-                if token.lock.locked() or token.expires > now
-            }
-        return self._tokens.setdefault(key, _CachedToken())
+        token = self._tokens.get(key)
+        if token is None:
+            token = _CachedToken()
+            self._keep(key, token)
+        return token
+
+    def _keep(self, key: _TokenKey, token: _CachedToken) -> None:
+        size = len(key.realm) + len(key.service) + len(key.scope) + len(token.header or "")
+        self._tokens.put(key, token, size)
 
     async def _fetch(self, key: _TokenKey) -> tuple[str, float]:
         """Ask the token server; return the header and its lifetime in seconds."""
@@ -335,4 +368,4 @@ _TOKEN_FAILURES = {401: Failure.DENIED, 403: Failure.DENIED, 408: Failure.TIMEOU
 def _lifetime(expires_in: object) -> float:
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return _DEFAULT_LIFETIME
-    return float(expires_in) if 0 < expires_in < 10**9 else _DEFAULT_LIFETIME
+    return min(float(expires_in), _LONGEST_LIFETIME) if 0 < expires_in < 10**9 else _DEFAULT_LIFETIME

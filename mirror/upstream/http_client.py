@@ -6,7 +6,7 @@ first two may get credentials (mirror.upstream.auth), the last gets none (invari
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from yarl import URL
@@ -207,6 +207,7 @@ class HTTPClient:
             await self._check_password(account, authorization, 401)
             challenges = challenges or await self._ping()
             demand = AuthDemand(challenges, request.repository, own, rejected=authorization)
+            account.auth.forget_rejected(demand)
             response = await self._answer_challenge(request, url, account, demand)
         else:
             account.auth.note_answer(authorization, response.status)
@@ -229,6 +230,8 @@ class HTTPClient:
         if refused:
             response.release()
             raise account.auth.refusal()
+        if response.status == 401:
+            account.auth.forget_rejected(replace(demand, rejected=authorization))
         return response
 
     async def _check_password(self, account: Account, authorization: str | None, status: int) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -35,6 +36,8 @@ log = get_logger(__name__)
 _MAX_HEADER = 128 * 1024
 # Most bytes that one read of asyncio brings; mirror.transfer.body_buffer collects more.
 _READ_BUFFER = 256 * 1024
+
+_STATUSES = frozenset(int(status) for status in HTTPStatus)
 
 Response = aiohttp.ClientResponse
 
@@ -88,7 +91,7 @@ class Transport:
             error.unanswered = error.temporary
             self._log_exchange(method, url, began, reason=str(error))
             raise
-        self._metrics.upstream_requests.labels(self.name, str(response.status)).inc()
+        self._metrics.upstream_requests.labels(self.name, _status_label(response.status)).inc()
         self._log_exchange(method, url, began, status=response.status)
         return response
 
@@ -261,6 +264,11 @@ def _unread(content: aiohttp.StreamReader) -> bytes:
         return content.read_nowait()
     finally:
         content.set_exception(error)
+
+
+def _status_label(status: int) -> str:
+    """Return a status for a metric: an upstream makes up numbers, and each would be a series of its own."""
+    return str(status) if status in _STATUSES else f"{status // 100}xx"
 
 
 def _place(url: URL) -> str:

@@ -323,19 +323,6 @@ async def test_refused_password_is_not_sent_again_at_once() -> None:
         assert len(tokens(fake)) == 2
 
 
-async def test_token_cache_drops_expired_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Expired tokens are dropped when there are many, so that the cache stays small."""
-    monkeypatch.setattr("mirror.upstream.auth._MAX_TOKENS", 1)
-    time = FakeTime()
-    async with FakeRegistry() as fake, registry_at(fake.url, time) as registry:
-        guarded(fake)
-        await registry.head_manifest("org/a", LATEST)
-        await registry.head_manifest("org/b", LATEST)
-        time.now += 1000
-        await registry.head_manifest("org/b", LATEST)
-        assert len(tokens(fake)) == 3
-
-
 def lines_about_passwords(lines: list[Any]) -> list[tuple[str, str]]:
     """Return level and event of each line, all of them with upstream and account."""
     for line in lines:
