@@ -11,6 +11,7 @@ from mirror import __version__
 from mirror.cli import cache, pins, settings, verify
 from mirror.cli.common import fail, loaded, start_collector
 from mirror.cli.options import CacheDir, Command, ConfigFile, Listen, Offline, Upstream
+from mirror.cli.output import say, tell
 
 if TYPE_CHECKING:
     from mirror.config.schema import Config
@@ -60,7 +61,7 @@ def main() -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"registry-mirror {__version__}")
+        say(f"registry-mirror {__version__}")
         raise typer.Exit
 
 
@@ -101,7 +102,7 @@ def _announce(config: "Config", addresses: Sequence[str]) -> None:
     from mirror.cli.banner import banner, room
     from mirror.system.addresses import network_addresses
 
-    typer.echo(banner(config, addresses, network_addresses(), room(config)), err=True)
+    tell(banner(config, addresses, network_addresses(), room(config)))
 
 
 app.command(help=verify.HELP, cls=Command)(verify.verify)

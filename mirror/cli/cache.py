@@ -1,6 +1,5 @@
 """The commands about cached images and their room: `ls`, `rm`, `du`, `gc`."""
 
-import json
 import sys
 from collections.abc import Iterable
 from itertools import chain
@@ -10,7 +9,7 @@ import typer
 
 from mirror.cli.common import fail, opened, pattern
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
-from mirror.cli.output import json_list, moment, table, tell
+from mirror.cli.output import json_document, json_list, moment, say, table, tell
 from mirror.util.units import size
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def disk_usage(
         found = usage.all() if everything else usage.matching(pattern(images, settings, any_tag=True))
         total = _totals(folder)
         if as_json:
-            typer.echo(json.dumps({**total, "shares": [_usage_json(each) for each in found]}, indent=2))
+            json_document({**total, "shares": [_usage_json(each) for each in found]})
             return
         rows = [_usage_row(each) for each in found]
         if not rows and not everything:
@@ -191,7 +190,7 @@ def collect_garbage(
         foreign = [str(path) for path in collector.foreign()]
         if as_json:
             kinds = {kind: {"count": counts[kind], "size": freed[kind]} for kind in counts}
-            typer.echo(json.dumps({"dry_run": dry_run, "removed": kinds, "foreign": foreign}, indent=2))
+            json_document({"dry_run": dry_run, "removed": kinds, "foreign": foreign})
             return
         if counts:
             rows = [(kind, str(counts[kind]), size(freed[kind])) for kind in counts]
@@ -251,7 +250,7 @@ def _summarise(action: str, steps: "Iterable[RemovalStep]") -> None:
     freed, images, pinned = 0, 0, 0
     for step in steps:
         for name in step.images:
-            typer.echo(f"{action} {name}")
+            say(f"{action} {name}")
         for name in step.pinned:
             tell(f"pinned, stays: {name}")
         freed, images, pinned = freed + step.freed, images + len(step.images), pinned + len(step.pinned)
@@ -272,9 +271,7 @@ def _print_removal(steps: "Iterable[RemovalStep]", *, dry_run: bool) -> None:
     removed = [name for step in done for name in step.images]
     pinned = [name for step in done for name in step.pinned]
     freed = sum(step.freed for step in done)
-    typer.echo(
-        json.dumps({"dry_run": dry_run, "removed": removed, "pinned": pinned, "freed": freed}, indent=2)
-    )
+    json_document({"dry_run": dry_run, "removed": removed, "pinned": pinned, "freed": freed})
     if not removed:
         raise typer.Exit(1)
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from mirror.cli.output import tell
+
 if TYPE_CHECKING:
     from mirror.config.loader import Loaded
     from mirror.config.schema import Config
@@ -27,7 +29,7 @@ SERVICE_FOLDER = Path("/var/cache/registry-mirror")
 def fail(message: str, code: int) -> NoReturn:
     """End the command with `code`, and say why on standard error."""
     for line in message.splitlines():
-        typer.echo(f"registry-mirror: {line}", err=True)
+        tell(f"registry-mirror: {line}")
     raise typer.Exit(code)
 
 

@@ -1,4 +1,8 @@
-"""Output of commands: times, tables for people and for programs, JSON."""
+"""Output of commands: times, tables for people and for programs, JSON.
+
+All output goes through here: names, paths and findings may come from a cache folder, an image or an upstream,
+and must not command the operator's terminal.
+"""
 
 import json
 import shutil
@@ -9,13 +13,24 @@ from itertools import chain
 
 import typer
 
+from mirror.util.terminal_log import printable
+
 # Units of elapsed time: seconds in each, and its name.
 ELAPSED = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
 
 
+def say(message: str) -> None:
+    """Print to standard output, with control characters escaped in each line."""
+    typer.echo(_printable_lines(message))
+
+
 def tell(message: str) -> None:
-    """Print to standard error: for people, beside what programs may read."""
-    typer.echo(message, err=True)
+    """Print to standard error, as `say` does: for people, beside what programs may read."""
+    typer.echo(_printable_lines(message), err=True)
+
+
+def _printable_lines(message: str) -> str:
+    return "\n".join(printable(line) for line in message.split("\n"))
 
 
 def moment(seconds: float | None) -> str:
@@ -47,11 +62,12 @@ def table(
     On a narrow terminal the columns in `optional` are left out, the first one first, until a line fits. No
     value is wrapped or shortened: people copy names.
     """
+    escaped = (tuple(printable(cell) for cell in row) for row in rows)
     if sys.stdout.isatty():
-        columns = [*zip(*rows, strict=True)] or [()] * len(head)
+        columns = [*zip(*escaped, strict=True)] or [()] * len(head)
         _columns(dict(zip(head, columns, strict=True)), right, optional)
         return
-    for row in chain((head,), rows):
+    for row in chain((head,), escaped):
         typer.echo("\t".join(row))
 
 
@@ -73,10 +89,20 @@ def _columns(columns: dict[str, tuple[str, ...]], right: Sequence[str], optional
         typer.echo(line(row))
 
 
+def json_document(value: object) -> None:
+    """Print a JSON document."""
+    typer.echo(_json(value, indent=2))
+
+
 def json_list(items: Iterable[object]) -> None:
     """Print a JSON list, one item at a time."""
     between = "[\n"
     for item in items:
-        typer.echo(between + json.dumps(item), nl=False)
+        typer.echo(between + _json(item), nl=False)
         between = ",\n"
     typer.echo("[]" if between == "[\n" else "\n]")
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    """Return JSON in ASCII; `json` leaves one control character as it is."""
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")

@@ -9,7 +9,7 @@ import typer
 from mirror.cli.banner import reachable
 from mirror.cli.common import fail, opened, pattern
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
-from mirror.cli.output import json_list, moment, table, tell
+from mirror.cli.output import json_list, moment, say, table, tell
 from mirror.util.units import size
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ def pin(
         if "*" not in upstream and upstream not in settings.names().names.values():
             tell(f"Note: no upstream is called {upstream} in this configuration.")
         if not kept:
-            typer.echo(f"pinned {wanted}: nothing of it is here yet, it is kept once it is pulled")
+            say(f"pinned {wanted}: nothing of it is here yet, it is kept once it is pulled")
             return
-        typer.echo(f"pinned {wanted}: {size(kept)}")
+        say(f"pinned {wanted}: {size(kept)}")
         _tell_missing(folder, wanted, settings)
 
 
@@ -122,7 +122,7 @@ def unpin(reference: Pattern, config: ConfigFile = None, cache_dir: CacheDir = N
     with opened(config, cache_dir) as (folder, settings):
         images = pattern(reference, settings)
         if folder.unpin(images):
-            typer.echo(f"unpinned {images}")
+            say(f"unpinned {images}")
         elif any(each.pin.images == images for each in folder.pins.all()):
             fail(f"{images} is pinned by the configuration: take it out of cache.pins, and restart", 1)
         else:

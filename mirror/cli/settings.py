@@ -1,6 +1,5 @@
 """The commands about the configuration: `config check`, `config show`."""
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from mirror.cli.common import loaded
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile, Listen, Offline, Upstream
-from mirror.cli.output import tell
+from mirror.cli.output import json_document, say, tell
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -44,7 +43,7 @@ def config_check(
     file: Annotated[str | None, typer.Argument(metavar="FILE", help="TOML file.", show_default=False)] = None,
 ) -> None:
     config = loaded(file, {}).config
-    typer.echo(f"{file or _file(None) or 'defaults and environment'}: ok")
+    say(f"{file or _file(None) or 'defaults and environment'}: ok")
     if config.cache.pins:
         from mirror.cli.pins import note_excess
 
@@ -64,7 +63,7 @@ def config_show(
     read = loaded(config, flags)
     if as_json:
         values = {key: {"value": exact(value), "from": origin} for key, value, _, origin in _rows(read)}
-        typer.echo(json.dumps(values, indent=2))
+        json_document(values)
         return
     from mirror.config.display import shown
 
@@ -72,7 +71,7 @@ def config_show(
     # Whole lines, whatever the width of the terminal: people search and compare them.
     keys, values_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     for key, text, origin in rows:
-        typer.echo(f"{key:<{keys}}  {text:<{min(values_width, 40)}}  {origin}")
+        say(f"{key:<{keys}}  {text:<{min(values_width, 40)}}  {origin}")
     tell(f"Configuration file: {_file(config) or 'none'}")
 
 

@@ -1,6 +1,5 @@
 """`registry-mirror verify`: check every cached file against its digest."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ import typer
 
 from mirror.cli.common import fail, loaded, require_access, start_collector
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
-from mirror.cli.output import tell
+from mirror.cli.output import json_document, say, tell
+from mirror.util.terminal_log import printable
 from mirror.util.units import size
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def verify(
     except (StoreError, OSError) as error:
         fail(str(error), 2)
     if as_json:
-        typer.echo(json.dumps(_report(run), indent=2))
+        json_document(_report(run))
     else:
-        typer.echo(_summary(run, path / "quarantine", repair=repair))
+        say(_summary(run, path / "quarantine", repair=repair))
     raise typer.Exit(1 if run.cursor.wrong else 0)
 
 
@@ -169,7 +169,7 @@ def _progress(run: VerifyRun, *, show: bool) -> "Iterator[Callable[[Finding | No
 
     def print_finding(finding: "Finding | None") -> None:
         if show and finding is not None:
-            print(_line(finding), flush=True)
+            say(_line(finding))
 
     yield print_finding
 
@@ -196,7 +196,7 @@ def _bar(run: VerifyRun) -> "Iterator[Callable[[Finding | None], None]]":
             bar.update(task, completed=run.done)
             if finding is not None:
                 # Whole lines, whatever the width of the terminal.
-                print(_line(finding), file=bar.console.file, flush=True)
+                print(printable(_line(finding)), file=bar.console.file, flush=True)
 
         yield progress
 

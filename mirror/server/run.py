@@ -22,6 +22,7 @@ from mirror.system.sd_notify import notify
 from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, inherited_sockets
 from mirror.util.log import bind_context, configure, get_logger
 from mirror.util.tasks import Tasks
+from mirror.util.terminal_log import printable
 from mirror.util.tls import renew
 from mirror.web.app import Listeners, serve
 
@@ -117,7 +118,7 @@ def _run_worker(config: Config, spec: WorkerSpec) -> int:
     try:
         asyncio.run(_serve(config, spec))
     except (StoreError, OSError, ValueError) as error:
-        print(f"registry-mirror: {reason_of(error)}", file=sys.stderr)
+        print(f"registry-mirror: {printable(reason_of(error))}", file=sys.stderr)
         return 1
     return 0
 

@@ -42,7 +42,7 @@ class TerminalRenderer:
         text, color = self._access(event) if access else self._other(event)
         line = f"{clock_time(event.get('timestamp', ''))} {DIGEST.sub(_shortened, printable(text))}"
         if exception := event.get("exception"):
-            line = f"{line}\n{exception}"
+            line = "\n".join([line, *map(printable, str(exception).split("\n"))])
         return f"{color}{line}{RESET}" if color and self._colors else line
 
     def _access(self, event: Mapping[str, Any]) -> tuple[str, str]:
