@@ -1,4 +1,4 @@
-"""What is installed: floors that are tested, and a lock with hashes."""
+"""Installed packages: floors that are tested, and a lock with hashes."""
 
 import re
 import tomllib
