@@ -41,17 +41,23 @@ from mirror.store.invalidation import Epoch
 from mirror.store.lock import try_lock_folder
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Index, Link, ReferrersEntry, TagEntry
-from mirror.store.orphans import old_partials
+from mirror.store.orphans import file_without_entry, old_partials
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.lease import BlobLease, Lease, acquire, acquire_blobs
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.pins.pins import Pins
 from mirror.store.recovery import Recovery
+from mirror.util.log import get_logger
+
+log = get_logger(__name__)
 
 # Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
 # in less time than it takes to wake a thread, so they are verified each time they are read from the disk.
 SMALL_BYTES = 256 * 1024
+
+# Chunk size of a blob that is restored without its chunk map, in bytes.
+RESTORED_CHUNK = 8 * 1024 * 1024
 
 # How long an interrupted fill can be resumed, in seconds: a week. After that its room has better uses.
 RESUMED_SECONDS = 7 * 24 * 3600.0
@@ -244,18 +250,30 @@ class CacheDirectory:
             local = self.look_up(repository, digest)
             if partial is not None and not local.present and local.link is not None:
                 self._check_room(digest, local.link.size or 0)
+            if partial is not None and not local.present:
+                self._restore(partial, local.link)
             return partial, local
         except BaseException:
             if partial is not None:
                 partial.release()
             raise
 
+    def _restore(self, partial: Partial, link: Link | None) -> None:
+        """Take a file that was adopted, and got no entry because of a crash, back into its partial."""
+        if partial.chunks is not None and partial.chunks.received():
+            return
+        path = file_without_entry(self.blobs, partial.digest)
+        size = path.stat().st_size if path is not None else 0
+        if path is not None and size and (link is None or link.size in (None, size)):
+            partial.restore(path, RESTORED_CHUNK)
+            log.info("blob without an entry found, adopted if it is right", digest=str(partial.digest))
+
     def open_remote_partial(self, digest: Digest) -> RemotePartial | None:
         """Open the partial that another process fills; None while there is nothing to follow."""
         return RemotePartial.open(digest, self.partials)
 
     def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
-        """Start a partial of `size` bytes from nothing; takes no room yet. NoRoom if the quota allows less."""
+        """Start a partial of `size` bytes, which takes no room yet. NoRoom if the quota allows less."""
         self._check_room(partial.digest, size)
         return partial.allocate(size, chunk_size)
 

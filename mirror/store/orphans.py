@@ -51,6 +51,18 @@ def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
                     yield Orphan(Path(each.path), 512 * status.st_blocks)
 
 
+def file_without_entry(blobs: BlobStore, digest: Digest) -> Path | None:
+    """Return a file, unverified, that bears the name of a digest which has no entry.
+
+    A crash between the two steps of an adoption (invariant 8) leaves one.
+    """
+    folder, encoded = blobs.folder / digest.algorithm / digest.encoded[:2], digest.encoded[2:]
+    for each in _entries(folder):
+        if each.name.startswith(f"{encoded}.") and _is_file(each):
+            return Path(each.path)
+    return None
+
+
 def entries_without_file(blobs: BlobStore) -> Iterator[Digest]:
     """Yield blobs whose file is gone."""
     for key, _, name in blobs.entries(math.inf):

@@ -110,7 +110,8 @@ class Fill:
         parts = await self._download(partial, publish)
         verified, retried = await self._verify(), False
         while verified is None:
-            await self._blame(parts)
+            if parts:  # else all of it was here before
+                await self._blame(parts)
             retry_elsewhere = bool(self._sources_to_try())
             # As long as no client has received a byte, the blob can be requested again without harm.
             if not self._growing_file().unread or (retried and not retry_elsewhere):
@@ -146,9 +147,7 @@ class Fill:
         left = partial.chunks.missing() if partial.chunks else None
         if left == [] and self._growing is None:
             # Nothing is missing: an earlier fill was killed before its last step.
-            await self._grow(
-                partial, await self._upstream.head_blob(self._repository.path, self._digest), publish
-            )
+            await self._grow(partial, await self._confirm_complete(), publish)
         order = DownloadOrder(
             self._repository,
             self._digest,
@@ -166,6 +165,15 @@ class Fill:
             download.defer()
         await download.run(self._growing)
         return download.parts
+
+    async def _confirm_complete(self) -> int | None:
+        """Return the size from a HEAD; from the link, as for a stored blob, if no upstream answers."""
+        try:
+            return await self._upstream.head_blob(self._repository.path, self._digest)
+        except UpstreamError as error:
+            if self._link is None or not (error.temporary or error.failure is Failure.OFFLINE):
+                raise
+            return self._link.size
 
     def hurry(self) -> None:
         """Use all connections from now on: a client waits for a blob that was being prefetched."""

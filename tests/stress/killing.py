@@ -185,6 +185,9 @@ def faults_after_crash(path: Path, operation: Callable[[CacheDirectory], None]) 
             found += [f"{data[:20]!r} reads as something else"] if read not in (None, data) else []
         operation(folder)
         found += [f"after doing it again: {each}" for each in wrong(folder)]
+        if operation is adopt:
+            files = list((path / "blobs").glob(f"sha256/*/{digest_of(LARGE).encoded[2:]}.*"))
+            found += [f"{len(files)} files of one blob"] if len(files) != 1 else []
         list(old_partials(path / "partial", time.time() + 60, remove=True))
         found += [f"never removed: {each}" for each in os.listdir(path / "partial")]
         list(Fsck(path / "blobs", folder.blobs, FsckCursor(), repair=True).steps())

@@ -62,6 +62,31 @@ class Partial:
         os.ftruncate(self.descriptor, size)
         return self.chunks
 
+    def restore(self, path: Path, chunk_size: int) -> None:
+        """Make a whole blob's file the data of this partial: nothing is missing, all is still to be verified.
+
+        The map is kept if it is of that size, so that a follower's partial is continued.
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            size = os.fstat(descriptor).st_size
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+        self._drop_map()
+        chunks = ChunkMap.load(self._lock)
+        if chunks is None or chunks.size != size:
+            if chunks is not None:
+                chunks.close()
+            chunks = ChunkMap.create(self._lock, size, chunk_size)
+        self.chunks = chunks
+        # First the map: without the data, which has another size, it counts for nothing.
+        chunks.record(0, size)
+        os.rename(path, self.data_path)
+        os.close(self.descriptor)
+        self.descriptor = os.open(self.data_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        lock_shared(self.descriptor)
+
     def is_continuation_of(self, remote: RemotePartial) -> bool:
         """Return whether this is the partial that was followed, with its content, and locked here now."""
         return (
