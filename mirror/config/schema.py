@@ -55,10 +55,18 @@ class ServerSettings(Settings):
         description='Number of processes that serve, 1 to 64, or "auto" for one process per processor.',
         examples=["auto"],
     )
+    operations_listen: Strings = Field(
+        default=(),
+        description="Addresses for operators, each as HOST:PORT, with plain HTTP: /healthz, /readyz and "
+        "/metrics. With such an address `listen` serves /healthz alone of the three, and clients learn "
+        "neither account names nor upstream addresses.",
+        examples=[["127.0.0.1:5001"]],
+    )
     connections: Annotated[int, Number, Field(ge=16, le=1_000_000)] = Field(
         default=16_384,
         description="Maximum number of client connections of one process; fewer if its limit of open files "
-        "(LimitNOFILE) is less than about twice of it. At the maximum the connections idle longest are closed.",
+        "(LimitNOFILE) is less than about twice of it. At the maximum the connections idle longest are "
+        "closed.",
     )
     header_timeout: Timeout = Field(
         default=20, description="Time within which a client gets the head of a response, or an error."
@@ -90,9 +98,9 @@ class ServerSettings(Settings):
         examples=["/etc/registry-mirror/mirror.key"],
     )
 
-    @field_validator("listen")
+    @field_validator("listen", "operations_listen")
     @classmethod
-    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_addresses(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         """Complete a port alone to ":PORT". Refuse wrong addresses, all of them in one message."""
         addresses = tuple(each if ":" in each else f":{each}" for each in value)
         wrong = [
@@ -106,7 +114,9 @@ class ServerSettings(Settings):
                 f"{', '.join(map(repr, wrong))} {verb} not HOST:PORT, for instance 127.0.0.1:5000, "
                 "[::1]:5000, or :5000 for every address of this machine"
             )
-        if not value:
+        if both := set(addresses) & set(info.data.get("listen", ())):
+            raise ValueError(f"has {', '.join(sorted(both))} like server.listen: take another port")
+        if not value and info.field_name == "listen":
             raise ValueError("needs at least one HOST:PORT, for instance 127.0.0.1:5000")
         return addresses
 

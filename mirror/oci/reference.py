@@ -30,8 +30,8 @@ TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # A registry as clients write it: a name or an address, with a port or without.
 HOST = re.compile(r"[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*(?::[0-9]{1,5})?")
 
-# Longest path of a request, in bytes: the longest name, a sha512 digest, and all that stands around them, twice.
-# Compared before any character is read.
+# Longest path of a request, in bytes: twice the longest name, a sha512 digest and all around them. Compared
+# before any character is read.
 PATH_LENGTH = 1024
 
 # Longest name of a host, with a port (RFC 1035 2.3.4, RFC 6335 6).
@@ -154,7 +154,8 @@ class _Origin:
 def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str | None) -> Target:
     """Parse the target of a request for `raw_path` (undecoded, without the query).
 
-    Raises RegistryError: NAME_INVALID, TAG_INVALID, DIGEST_INVALID (400), NAME_UNKNOWN (404), NAME_INVALID (414).
+    Raises RegistryError: NAME_INVALID, TAG_INVALID, DIGEST_INVALID (400), NAME_UNKNOWN (404); for a path
+    that is too long NAME_INVALID (414).
     """
     if len(raw_path) > PATH_LENGTH:
         message = f"the path is longer than {PATH_LENGTH} characters, which no name, tag or digest needs"

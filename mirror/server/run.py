@@ -41,7 +41,8 @@ def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
     sockets = inherited_sockets()
     if config.server.processes() == 1:
         sockets = sockets or bind_all(config.server.listen)
-        asyncio.run(_run_single(config, sockets, load, announce))
+        operations = bind_all(config.server.operations_listen)
+        asyncio.run(_run_single(config, sockets, operations, load, announce))
         return 0
     folder = environment().get("RUNTIME_DIRECTORY") or None
     with tempfile.TemporaryDirectory(prefix="registry-mirror-", dir=folder) as private:
@@ -51,10 +52,11 @@ def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
 async def _run_single(
     config: Config,
     sockets: Sequence[ListeningSocket],
+    operations: Sequence[ListeningSocket],
     load: Callable[[], Config],
     announce: Announce,
 ) -> None:
-    listeners = Listeners(sockets, config.server.tls())
+    listeners = Listeners(sockets, config.server.tls(), operations=operations)
     stop, tasks, loop = asyncio.Event(), Tasks(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_stop, number, stop, config.server.shutdown_timeout)
@@ -125,7 +127,8 @@ def _run_worker(config: Config, spec: WorkerSpec) -> int:
 
 async def _serve(config: Config, spec: WorkerSpec) -> None:
     loop = asyncio.get_running_loop()
-    listeners = Listeners(spec.sockets, config.server.tls(), AcceptBalancer(spec.counts, spec.number))
+    balancer = AcceptBalancer(spec.counts, spec.number)
+    listeners = Listeners(spec.sockets, config.server.tls(), balancer, operations=spec.operations)
     stop = asyncio.Event()
     loop.add_signal_handler(STOP, stop.set)
     loop.add_signal_handler(RETIRE, listeners.retire_requested.set)

@@ -49,6 +49,7 @@ STOP, RETIRE = signal.SIGTERM, signal.SIGUSR1
 class WorkerSpec:
     """Parameters of a worker. `number`: unique among live workers, reused after a death.
 
+    `sockets`: for clients; `operations`: for operators.
     `ready`: descriptor that takes a byte when the worker answers. `parent`: descriptor that reaches end of
     file when the parent dies.
     """
@@ -59,6 +60,7 @@ class WorkerSpec:
     folder: Path
     ready: int
     parent: int
+    operations: Sequence[ListeningSocket] = ()
 
 
 class Stage(Enum):
@@ -160,7 +162,8 @@ class Supervisor:
         number = next(each for each in range(len(taken) + 1) if each not in taken)
         ready, tell = os.pipe2(os.O_CLOEXEC)
         parent, lifeline = os.pipe2(os.O_CLOEXEC)
-        spec = WorkerSpec(number, self._sockets_of(config), self._counts, self._folder, tell, parent)
+        sockets, operations = self._sockets_of(config), self._operations_of(config)
+        spec = WorkerSpec(number, sockets, self._counts, self._folder, tell, parent, operations)
         # A signal to the child, before it has its own handlers, would run the parent's.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()
@@ -188,7 +191,10 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             self._selector.close()
             for each in self._all_sockets():
-                if each not in spec.sockets:  # else the socket stays open without a process that accepts
+                if each not in (
+                    *spec.sockets,
+                    *spec.operations,
+                ):  # else the socket stays open without a process that accepts
                     each.close()
             for other in self._workers:  # else they do not notice the parent's death
                 os.close(other.lifeline)
@@ -209,7 +215,8 @@ class Supervisor:
             self._switch(self._next)
         elif not self._announced and not self._starting(self._config):
             self._announced = True
-            self._hooks.announce(self._config, [format_address(each) for each in self._all_sockets()])
+            sockets = self._sockets_of(self._config)
+            self._hooks.announce(self._config, [format_address(each) for each in sockets])
             self._finish_reload()
 
     def _reap(self) -> None:
@@ -315,23 +322,27 @@ class Supervisor:
     # Sockets.
 
     def _bind(self, config: Config) -> None:
-        """Bind what `config` listens on and is not bound yet; nothing with a service manager's sockets."""
-        if "" not in self._sockets:
-            new = [each for each in config.server.listen if each not in self._sockets]
-            self._sockets.update({each: bind_all([each]) for each in new})
+        """Bind what `config` listens on and is not bound yet; a service manager's sockets are for clients."""
+        listen = () if "" in self._sockets else config.server.listen
+        new = [each for each in (*listen, *config.server.operations_listen) if each not in self._sockets]
+        self._sockets.update({each: bind_all([each]) for each in new})
 
     def _unbind(self) -> None:
-        for name in [each for each in self._sockets if not self._serves(self._config, each)]:
+        kept = ("", *self._config.server.listen, *self._config.server.operations_listen)
+        for name in [each for each in self._sockets if each not in kept]:
             for each in self._sockets.pop(name):
                 each.close()
 
-    def _serves(self, config: Config, name: str) -> bool:
-        return not name or name in config.server.listen
-
     def _sockets_of(self, config: Config) -> list[ListeningSocket]:
-        return [
-            each for name, sockets in self._sockets.items() if self._serves(config, name) for each in sockets
-        ]
+        """Return the sockets for clients."""
+        return self._bound(("", *config.server.listen))
+
+    def _operations_of(self, config: Config) -> list[ListeningSocket]:
+        """Return the sockets for operators."""
+        return self._bound(config.server.operations_listen)
+
+    def _bound(self, names: Sequence[str]) -> list[ListeningSocket]:
+        return [each for name, sockets in self._sockets.items() if name in names for each in sockets]
 
     def _all_sockets(self) -> list[ListeningSocket]:
         return [each for sockets in self._sockets.values() for each in sockets]

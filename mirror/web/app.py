@@ -20,6 +20,7 @@ from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
 from mirror.web.landing_page import LandingPage
+from mirror.web.operations import OperationsListener
 from mirror.web.probes import Probes
 from mirror.web.protocol import ProtocolFactory, RequestProtocol
 from mirror.web.registry_api import RegistryApi
@@ -49,13 +50,14 @@ class Listeners:
     """Bound sockets, and the TLS context of their connections (None for plain HTTP).
 
     `balancer`: shares new connections with other processes on the same sockets. `retire_requested`: set when
-    the other processes take over.
+    the other processes take over. `operations`: sockets for operators, without TLS.
     """
 
     sockets: Sequence[ListeningSocket]
     tls: ssl.SSLContext | None
     balancer: AcceptBalancer | None = None
     retire_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    operations: Sequence[ListeningSocket] = ()
 
 
 class App:
@@ -68,8 +70,9 @@ class App:
         self.response_cache = ResponseCache(
             memory, service.metrics, service.record_use, removal_epoch=service.removal_epoch
         )
-        self.probes = Probes(service)
-        self._page = LandingPage([each.name for each in config.upstreams])
+        own_listener = bool(config.server.operations_listen)
+        self.probes = Probes(service, own_listener=own_listener)
+        self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
         self._closing = False  # each connection ends after its next response
         self._running = 0
         self._idle = asyncio.Event()
@@ -150,14 +153,17 @@ async def serve(
     """
     if listeners is None:
         sockets = await asyncio.to_thread(bind_all, config.server.listen)
-        listeners = Listeners(sockets, config.server.tls())
+        operations = await asyncio.to_thread(bind_all, config.server.operations_listen)
+        listeners = Listeners(sockets, config.server.tls(), operations=operations)
     app = App(service, config)
     admission = Admission(client_limit(config.server.connections))
     server = _protocol_factory(app, service, admission)
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
+    operations_listener = OperationsListener(app.probes, listeners.operations)
     asyncio.get_running_loop().set_exception_handler(_on_loop_error)
     try:
+        await operations_listener.start()
         await _listen(runner, listeners, admission)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])
@@ -165,7 +171,7 @@ async def serve(
         server.report_to(None)
         if listeners.balancer is not None:
             listeners.balancer.leave()
-        await _stop_accepting(listeners.sockets)
+        await _stop_accepting([*listeners.sockets, *listeners.operations])
         for site in runner.sites:
             await site.stop()
         service.cache.stop_prefetch()
@@ -173,6 +179,7 @@ async def serve(
             await app.retire(server, config.server.shutdown_timeout, stop)
         await app.drain(config.server.shutdown_timeout)
     finally:
+        await operations_listener.close()
         await runner.cleanup()
         app.response_cache.close()
 

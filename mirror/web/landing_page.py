@@ -66,7 +66,7 @@ PAGE = """<!DOCTYPE html>
 <h1>registry-mirror <small>{version}</small></h1>
 <p>A pull-through mirror and cache for container registries. It serves images to
 Docker, containerd, Podman and others, and fetches each image once from its registry.</p>
-<nav><a href="/healthz">/healthz</a><a href="/readyz">/readyz</a><a href="/metrics">/metrics</a></nav>
+<nav>{probes}</nav>
 
 <h2>Try it</h2>
 <pre><code>docker pull {host}/{default}/{image}</code></pre>
@@ -104,10 +104,15 @@ for instance in <code>/etc/docker/certs.d/{host}/ca.crt</code> for Docker.</p>""
 
 
 class LandingPage:
-    """Handler of `/`. `upstreams`: names of the mirrored registries, the default one first."""
+    """Handler of `/`. `upstreams`: names of the mirrored registries, the default one first.
 
-    def __init__(self, upstreams: Sequence[str]) -> None:
+    `probes`: whether clients may read /readyz and /metrics.
+    """
+
+    def __init__(self, upstreams: Sequence[str], *, probes: bool = True) -> None:
         self._upstreams = upstreams
+        paths = ("/healthz", "/readyz", "/metrics") if probes else ("/healthz",)
+        self._probes = "".join(f'<a href="{each}">{each}</a>' for each in paths)
 
     def answer(self, request: web.BaseRequest) -> web.Response | None:
         """Return the page for a browser that asks for `/`; None for any other request."""
@@ -127,6 +132,7 @@ class LandingPage:
             lines.append(f'  "insecure-registries": ["{shown}"]')
         return PAGE.format(
             style=STYLE,
+            probes=self._probes,
             version=escape(__version__),
             host=shown,
             scheme=scheme,

@@ -9,17 +9,26 @@ from mirror.web.responses import SERVER
 
 
 class Probes:
-    """Handler of the three endpoints. `draining` makes /readyz answer 503."""
+    """Handler of the three endpoints. `draining` makes /readyz answer 503.
 
-    def __init__(self, service: Service) -> None:
+    `own_listener`: operators have an address of their own, and clients get /healthz alone.
+    """
+
+    def __init__(self, service: Service, *, own_listener: bool = False) -> None:
         self._service = service
+        self._own_listener = own_listener
         self.draining = False
         self._paths = {"/healthz": self._health, "/readyz": self._ready, "/metrics": self._metrics}
 
-    async def answer(self, request: web.BaseRequest) -> web.Response | None:
-        """Return the probe's response; None when the request is for something else."""
+    async def answer(self, request: web.BaseRequest, *, operators: bool = False) -> web.Response | None:
+        """Return the probe's response; None when the request is for something else.
+
+        `operators`: the request came to their listener.
+        """
         probe = self._paths.get(request.path)
         if probe is None or request.method not in ("GET", "HEAD"):
+            return None
+        if self._own_listener and not operators and probe != self._health:
             return None
         return await probe()
 

@@ -183,7 +183,7 @@ class RequestProtocol(web.RequestHandler):
             self._loop.call_later(HALF_CLOSED_SECONDS, self._check_half_closed)
 
     def idle_since(self) -> float | None:
-        """Return since when no request runs here, by the loop's clock, or earlier before the first; else None."""
+        """Return since when no request runs here, by the loop's clock, or sooner; None while one runs."""
         if self._waiter is None or self._waiter.done():
             return None
         return self._next_keepalive_close_time - self._keepalive_timeout

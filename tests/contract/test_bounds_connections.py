@@ -129,7 +129,7 @@ def no_descriptors() -> Iterator[None]:
 async def test_want_of_descriptors_is_one_line_and_no_fault(
     mirror: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No traceback, no trouble with the cache folder; the client is served when there are descriptors again."""
+    """No traceback, no trouble with the cache folder; clients are served when there are some again."""
     loop = asyncio.get_running_loop()
     host, _, port = mirror.address.rpartition(":")
     await get(mirror.address, "/readyz")

@@ -1,4 +1,4 @@
-"""Bounds of lengths: a long part of a request is refused by its length, before its characters are looked at."""
+"""Bounds of lengths: a long part of a request is refused before its characters are read."""
 
 import time
 from collections.abc import AsyncIterator

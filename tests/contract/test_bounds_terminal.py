@@ -1,4 +1,4 @@
-"""Bounds of output: text from a cache folder, an image or an upstream never commands the operator's terminal."""
+"""Bounds of output: text of a cache folder, an image or an upstream commands no terminal."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.util.terminal_log import TerminalRenderer
 from tests.unit.cli.test_app import run
 
-# A title, a colour, a cursor, an eight-bit CSI, a right-to-left override, a backspace, and a byte that is no UTF-8.
+# Title, colour, cursor, eight-bit CSI, right-to-left override, backspace, delete; a byte that is no UTF-8.
 EVIL = "\x1b]0;x\x07\x1b[31m\x1b[2J\x9b1m\u202e\x08\x7f"
 EVIL_NAME = os.fsencode(EVIL) + b"\xff"
 

@@ -25,7 +25,7 @@ def test_clients_get_less_than_half(limit: int, clients: int) -> None:
 
 
 def test_soft_limit_is_raised_to_the_hard_one() -> None:
-    """In a process of its own, which begins with a low soft limit."""
+    """A process that begins with a low soft limit can use its hard one."""
     hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096)
     code = (
         "import resource; from mirror.system.descriptors import raise_limit;"

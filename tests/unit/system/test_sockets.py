@@ -81,7 +81,7 @@ def test_bind_error_says_what_to_do() -> None:
 
 
 def test_bind_error_of_a_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the right to a port below 1024, the message names the capability."""
+    """The message names the capability that a port below 1024 needs."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
