@@ -1,4 +1,4 @@
-"""Layers and doors of docs/architecture.md, held by machine: imports go down only, each library has one door."""
+"""Layers and doors of docs/architecture.md, held by machine: imports go down only, a library has one door."""
 
 import ast
 import gc
