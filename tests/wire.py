@@ -1,7 +1,9 @@
 """HTTP client that sends exactly the bytes a test wants and shows exactly the bytes of the response."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -49,6 +51,12 @@ class Wire:
 
     async def __aexit__(self, *_: object) -> None:
         self.writer.close()
+
+    def reset(self) -> None:
+        """Reset the connection: a client that only ends its direction may wait for its response."""
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
 
     def send(self, method: str, path: str, headers: Iterable[str] = ()) -> None:
         """Send a request. `headers` are lines as on the wire, in order, repeated ones included."""

@@ -180,7 +180,7 @@ async def test_fill_resumes_after_a_restart(fake: FakeRegistry, tmp_path: Path) 
         await wire.reader.readexactly(CHUNK)
         await gate.reached.wait()
         await wire.reader.readexactly(LARGE // 2 - 2 * CHUNK)
-        wire.writer.close()
+        wire.reset()
         first.stop.set()
     async with mirror_of(fake, tmp_path / "cache") as second:
         assert (await get(second.address, path_of(digest))).body == BIG
