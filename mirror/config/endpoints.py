@@ -106,7 +106,8 @@ class EndpointSettings(LoginSettings):
     )
     private_redirects: bool = Field(
         default=False,
-        description="Follow redirects to private addresses even if the endpoint is public.",
+        description="Follow redirects to private addresses even if the endpoint is public. An endpoint at "
+        "a private address, and every http endpoint, may redirect there without it.",
     )
     max_connections: Annotated[int, Number, Field(ge=1, le=10_000)] = Field(
         default=32,

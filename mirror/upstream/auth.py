@@ -157,7 +157,7 @@ class Authorizer:
     async def current(self, repository: str) -> str | None:
         """Return the Authorization header that the last challenge asked for.
 
-        None before the first challenge, and after a token was rejected: the upstream says again what it wants.
+        None before the first challenge, and after a token was rejected: the upstream then sends a new one.
         """
         if self._last_challenge is None:
             return None

@@ -42,6 +42,8 @@ class OutgoingRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     # ghcr.io lacks the referrers API and answers with 303 to a web page (docs/upstreams.md).
     follow_see_other: bool = True
+    # A digest proves the body: see `Transport.send`.
+    proven: bool = False
 
 
 @dataclass(slots=True)
@@ -249,7 +251,7 @@ class HTTPClient:
         headers = dict(request.headers)
         if authorization is not None:
             headers["Authorization"] = authorization
-        return await self._transport.send(request.method, url, headers)
+        return await self._transport.send(request.method, url, headers, proven=request.proven)
 
     async def _ping(self) -> tuple[Challenge, ...]:
         """Return the challenges of /v2/, for a registry whose other 401s carry none (seen at gcr.io)."""

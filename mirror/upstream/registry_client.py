@@ -134,7 +134,7 @@ class RegistryClient:
         """
         asked = Span(start, _END if stop is None else stop) if start or stop is not None else None
         headers = _range(start, stop) if asked else {}
-        request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, headers)
+        request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, headers, proven=True)
         async with contextlib.AsyncExitStack() as stack:
             client = self._client
             response = await self._retry(lambda: stack.enter_async_context(client.open(request, location)))
@@ -207,7 +207,7 @@ class RegistryClient:
             return response.content_length
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
-        request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path)
+        request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, proven=True)
         async with self._client.fetch(request, limit) as (_, data):
             pass
         if Digest.of(data, digest.algorithm) != digest:

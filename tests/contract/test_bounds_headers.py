@@ -24,13 +24,16 @@ async def test_media_type_of_a_manifest_is_answered_as_one(kind: str, method: st
     async def answer(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         return web.Response(body=body, headers={"Content-Type": "application/json"})
 
-    async with Site(answer) as site, serving(configured(tmp_path, {"u.test": site.url})) as mirror:
-        async with await Wire.open(mirror.address) as wire:
-            for _ in range(4):
-                wire.send(method, "/v2/u.test/a/manifests/t")
-                reply = await wire.reply(method)
-                assert (reply.status, reply.header("Content-Type")) == (200, OCI_MANIFEST)
-                assert method == "HEAD" or reply.body == body
+    async with (
+        Site(answer) as site,
+        serving(configured(tmp_path, {"u.test": site.url})) as mirror,
+        await Wire.open(mirror.address) as wire,
+    ):
+        for _ in range(4):
+            wire.send(method, "/v2/u.test/a/manifests/t")
+            reply = await wire.reply(method)
+            assert (reply.status, reply.header("Content-Type")) == (200, OCI_MANIFEST)
+            assert method == "HEAD" or reply.body == body
 
 
 async def test_content_type_that_is_not_text(tmp_path: Path) -> None:
@@ -46,12 +49,15 @@ async def test_content_type_that_is_not_text(tmp_path: Path) -> None:
         request.transport.close()
         return web.Response()
 
-    async with Site(answer) as site, serving(configured(tmp_path, {"u.test": site.url})) as mirror:
-        async with await Wire.open(mirror.address) as wire:
-            for _ in range(4):
-                wire.send("GET", "/v2/u.test/a/manifests/t")
-                reply = await wire.reply()
-                assert (reply.status, reply.header("Content-Type")) == (200, OCI_MANIFEST)
+    async with (
+        Site(answer) as site,
+        serving(configured(tmp_path, {"u.test": site.url})) as mirror,
+        await Wire.open(mirror.address) as wire,
+    ):
+        for _ in range(4):
+            wire.send("GET", "/v2/u.test/a/manifests/t")
+            reply = await wire.reply()
+            assert (reply.status, reply.header("Content-Type")) == (200, OCI_MANIFEST)
 
 
 @pytest.mark.parametrize("query", ["last=a b", "last=\x1b[m", "last=\xff"])
@@ -67,13 +73,16 @@ async def test_link_of_a_list(query: str, tmp_path: Path) -> None:
         request.transport.close()
         return web.Response()
 
-    async with Site(answer) as site, serving(configured(tmp_path, {"u.test": site.url})) as mirror:
-        async with await Wire.open(mirror.address) as wire:
-            wire.send("GET", "/v2/u.test/a/tags/list")
-            reply = await wire.reply()
-            assert reply.status in (200, 502)  # a parser may refuse a control character
-            assert reply.status == 502 or reply.header("Link").isascii()
-            assert " b" not in reply.headers.get("link", "")
+    async with (
+        Site(answer) as site,
+        serving(configured(tmp_path, {"u.test": site.url})) as mirror,
+        await Wire.open(mirror.address) as wire,
+    ):
+        wire.send("GET", "/v2/u.test/a/tags/list")
+        reply = await wire.reply()
+        assert reply.status in (200, 502)  # a parser may refuse a control character
+        assert reply.status == 502 or reply.header("Link").isascii()
+        assert " b" not in reply.headers.get("link", "")
 
 
 def test_stored_media_type_is_checked_again() -> None:

@@ -1,4 +1,4 @@
-"""What failing requests leave in memory: nothing that grows with what the upstream sent."""
+"""Memory after failing requests: no bytes of what the upstream sent."""
 
 import asyncio
 import gc

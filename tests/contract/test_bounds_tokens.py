@@ -135,7 +135,7 @@ async def test_statuses_of_metrics_are_bounded() -> None:
 
 
 async def test_claims_of_repositories_are_bounded() -> None:
-    """What is remembered of repositories for several accounts ends at 10,000 of them."""
+    """Claims of accounts on repositories end at 10,000 of them."""
     logins = [{"username": "a", "password": "x"}, {"username": "b", "password": "y"}]
     async with registry_at("https://u.test", accounts=logins) as registry:
 

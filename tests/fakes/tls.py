@@ -1,4 +1,4 @@
-"""Certificate authority for servers on 127.0.0.1."""
+"""Certificate authority for servers on 127.0.0.1, and for the name hub.test."""
 
 import ipaddress
 import ssl
@@ -61,7 +61,9 @@ def _certificate(
     lifetime: timedelta = timedelta(days=1),
 ) -> x509.Certificate:
     now = datetime.now(UTC)
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    alternative = x509.SubjectAlternativeName(
+        [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("hub.test")]
+    )
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

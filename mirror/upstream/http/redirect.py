@@ -5,13 +5,13 @@ network named those hosts, not the configuration. So they get no credentials (in
 this process connect to private addresses around it (SSRF).
 """
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yarl import URL
 
+from mirror.upstream.http.addresses import is_private_address
 from mirror.util.log import redact_url
 
 # Real chains have one or two hops (registry, store); lscr.io -> ghcr.io -> its store has three.
@@ -75,14 +75,6 @@ def is_private_host(host: str) -> bool:
         return is_private_address(name)
     except ValueError:
         return False
-
-
-def is_private_address(address: str) -> bool:
-    """Return True for an IP address that is not public; raise ValueError if it is no IP address."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return not ip.is_global or ip.is_multicast
 
 
 def parse_url(text: str, base: URL | None = None) -> URL:

@@ -6,11 +6,11 @@ for the check and to a private one for the connection (DNS rebinding).
 
 import asyncio
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from mirror.upstream.http.redirect import is_private_address
+from mirror.upstream.http.addresses import is_private_address
 
 
 class PrivateAddress(OSError):
@@ -20,8 +20,8 @@ class PrivateAddress(OSError):
 class GuardedResolver(AbstractResolver):
     """Resolves `upstream` and `trusted` hosts to all addresses, other hosts to public addresses only.
 
-    If the upstream itself is in a private network, its stores may be too: then `private` becomes true and all
-    addresses are allowed.
+    If the upstream itself is in a private network, its stores may be too: while `private` returns true, all
+    addresses are allowed. What the upstream's own name resolves to decides nothing: DNS proves nothing.
     """
 
     def __init__(
@@ -30,10 +30,10 @@ class GuardedResolver(AbstractResolver):
         upstream: str,
         trusted: Collection[str] = (),
         *,
-        private: bool = False,
+        private: Callable[[], bool] = bool,
         timeout: float = 10.0,
     ) -> None:
-        self.private = private
+        self._private = private
         self._inner = inner
         self._upstream = upstream
         self._trusted = frozenset(trusted)
@@ -44,9 +44,7 @@ class GuardedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         async with asyncio.timeout(self._timeout):
             results = await self._inner.resolve(host, port, family)
-        if host == self._upstream:
-            self.private = self.private or all(is_private_address(result["host"]) for result in results)
-        if self.private or host == self._upstream or host in self._trusted:
+        if host == self._upstream or host in self._trusted or self._private():
             return results
         public = [result for result in results if not is_private_address(result["host"])]
         if not public:

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from http import HTTPStatus
 
 import aiohttp
-from aiohttp.connector import Connection
 from yarl import URL
 
 from mirror import __version__
@@ -19,6 +18,7 @@ from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
+from mirror.upstream.http.connections import CheckedConnector, CheckedResponse, response_class
 from mirror.upstream.http.direct_read import DirectReader
 from mirror.upstream.http.failures import describe, reason
 from mirror.upstream.http.low_speed import LowSpeedLimit
@@ -57,16 +57,20 @@ class Transport:
         self._metrics = metrics
         self._proxies = Proxies.from_environment()
         self._session: aiohttp.ClientSession | None = None
-        self._resolver: GuardedResolver | None = None
+        self._private_peer = False
 
     @property
     def private(self) -> bool:
-        """True if redirects may lead to private addresses: if configured, or if the upstream is private."""
+        """True if redirects may lead to private addresses: if configured, or if the upstream is private.
+
+        An https upstream is private as long as its last answer came from a private address: its certificate
+        was valid there. A wrong answer of a name server proves nothing, and nothing is believed for good.
+        """
         return (
             self._settings.private_redirects
             or self.url.scheme == "http"
             or is_private_host(self.url.host or "")
-            or (self._resolver is not None and self._resolver.private)
+            or self._private_peer
         )
 
     async def warm_up(self) -> None:
@@ -74,23 +78,38 @@ class Transport:
         if not self._offline and self._session is None:
             await self._open()
 
-    async def send(self, method: str, url: URL, headers: Mapping[str, str]) -> Response:
-        """Return the answer of any status, its body unread. The caller closes it."""
+    async def send(
+        self, method: str, url: URL, headers: Mapping[str, str], *, proven: bool = False
+    ) -> Response:
+        """Return the answer of any status, its body unread. The caller closes it.
+
+        `proven`: a digest proves the body. Such requests have connections of their own, so that a body that
+        is longer than announced answers no request for a tag or a token, however late its surplus comes.
+        """
         if self._offline:
             raise UpstreamError(
                 Failure.OFFLINE, f"not cached, and {self.name} is not asked: this mirror is offline"
             )
         session, began = self._session or await self._open(), time.monotonic()
+        proxy = self._proxies.choose(url)
         try:
             with self.translated(url):
+                # aiohttp's pool tells requests with and without server_hostname apart; TLS does not.
                 response = await session.request(
-                    method, url, headers=headers, allow_redirects=False, proxy=self._proxies.choose(url)
+                    method,
+                    url,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=proxy,
+                    server_hostname=url.raw_host if proven else None,
                 )
         except UpstreamError as error:
             self._metrics.upstream_requests.labels(self.name, str(error.failure)).inc()
             error.unanswered = error.temporary
             self._log_exchange(method, url, began, reason=str(error))
             raise
+        if isinstance(response, CheckedResponse) and origin(url) == origin(self.url):
+            self._private_peer = proxy is None and response.from_private_address
         self._metrics.upstream_requests.labels(self.name, _status_label(response.status)).inc()
         self._log_exchange(method, url, began, status=response.status)
         return response
@@ -214,17 +233,15 @@ class Transport:
     def _new_session(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
         settings = self._settings
         keep_buffers()
-        self._resolver = GuardedResolver(
+        resolver = GuardedResolver(
             aiohttp.ThreadedResolver(),
             self.url.host or "",
             [*(URL(realm).host or "" for realm in settings.realms), *self._proxies.hosts()],
-            private=self.private,
+            private=lambda: self.private,
             timeout=settings.connect_timeout,
         )
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=settings.max_connections, resolver=self._resolver, ssl=context
-            ),
+            connector=CheckedConnector(limit=settings.max_connections, resolver=resolver, ssl=context),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
             ),
@@ -232,22 +249,11 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             requote_redirect_url=False,
-            response_class=_with_head_timeout(settings.read_timeout),
+            response_class=response_class(settings.read_timeout),
             read_bufsize=_READ_BUFFER,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
-
-
-def _with_head_timeout(seconds: float) -> type[Response]:
-    """Return a response class whose whole head must come within `seconds`, even if its bytes drip in."""
-
-    class HeadTimeoutResponse(Response):
-        async def start(self, connection: Connection) -> Response:
-            async with asyncio.timeout(seconds):
-                return await super().start(connection)
-
-    return HeadTimeoutResponse
 
 
 def _unread(content: aiohttp.StreamReader) -> bytes:

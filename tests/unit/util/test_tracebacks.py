@@ -2,6 +2,8 @@
 
 import weakref
 
+import pytest
+
 from mirror.util.tracebacks import without_frames
 
 
@@ -26,7 +28,7 @@ def caught(held: Body) -> Exception:
 
 
 def test_kept_exception_holds_no_frames() -> None:
-    """What its frames held, and those of the exception behind it, is freed; its lines are a note."""
+    """Objects in its frames, and in those of the exception behind it, are freed; its lines are a note."""
     held = Body()
     freed = weakref.ref(held)
     error = caught(held)
@@ -37,15 +39,19 @@ def test_kept_exception_holds_no_frames() -> None:
     assert "caught" in error.__notes__[0]
 
 
+def suppressed() -> None:
+    """Raise an error in the place of another one."""
+    try:
+        fail(Body(), KeyError)
+    except KeyError:
+        raise ValueError("second") from None
+
+
 def test_kept_exception_drops_one_that_was_suppressed() -> None:
     """An exception raised `from None` does not keep the one it replaced."""
-    try:
-        try:
-            fail(Body(), KeyError)
-        except KeyError:
-            raise ValueError("second") from None
-    except ValueError as second:
-        assert without_frames(second).__context__ is None
+    with pytest.raises(ValueError, match="second") as raised:
+        suppressed()
+    assert without_frames(raised.value).__context__ is None
 
 
 def test_exception_that_was_never_raised_is_left_as_it_is() -> None:

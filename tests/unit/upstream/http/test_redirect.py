@@ -7,7 +7,6 @@ from mirror.upstream.http.redirect import (
     MAX_HOPS,
     RedirectRefused,
     RedirectRules,
-    is_private_address,
     is_private_host,
     next_hop,
     origin,
@@ -126,25 +125,6 @@ def test_redirect_refusal_has_no_signature() -> None:
 def test_origin(url: str, expected: tuple[str, str, int]) -> None:
     """An origin is scheme, host and port in one spelling."""
     assert origin(URL(url)) == expected
-
-
-@pytest.mark.parametrize(
-    ("address", "private"),
-    [
-        ("8.8.8.8", False),
-        ("2606:4700::1", False),
-        ("192.168.0.1", True),
-        ("100.64.0.1", True),
-        ("224.0.0.1", True),
-        ("::ffff:10.0.0.1", True),
-        ("::ffff:8.8.8.8", False),
-        ("fe80::1%eth0", True),
-        ("::", True),
-    ],
-)
-def test_private_addresses(address: str, private: bool) -> None:
-    """Addresses that are not on the public internet count as private, in both families."""
-    assert is_private_address(address) is private
 
 
 def test_private_host_does_not_judge_names() -> None:

@@ -54,15 +54,21 @@ async def test_resolver_allows_private_configured_names() -> None:
     """The upstream and its configured realms are the operator's choice."""
     resolver = GuardedResolver(Names(hub=["1.1.1.1"], auth=["10.0.0.2"]), "hub", ["auth"])
     assert await addresses(resolver, "auth") == ["10.0.0.2"]
-    assert not resolver.private
 
 
-async def test_resolver_allows_private_stores_of_a_private_upstream() -> None:
-    """An upstream that resolves to private addresses may redirect to such hosts."""
-    resolver = GuardedResolver(Names(hub=["10.0.0.1"], store=["10.0.0.2"]), "hub")
+async def test_resolver_allows_private_stores_while_the_upstream_is_private() -> None:
+    """Other names may be private as long as the upstream is, and not because its own name resolved so."""
+    private = False
+    names = Names(hub=["10.0.0.1"], store=["10.0.0.2"])
+    resolver = GuardedResolver(names, "hub", private=lambda: private)
     assert await addresses(resolver, "hub") == ["10.0.0.1"]
-    assert resolver.private
+    with pytest.raises(PrivateAddress, match="store"):
+        await resolver.resolve("store")
+    private = True
     assert await addresses(resolver, "store") == ["10.0.0.2"]
+    private = False
+    with pytest.raises(PrivateAddress, match="store"):
+        await resolver.resolve("store")
 
 
 async def test_resolver_refusal_is_invalid() -> None:

@@ -1,0 +1,106 @@
+"""Connections that are used again only if their last answer ended where it said it would.
+
+HTTP/1.1 has no name for an answer: what comes next on a connection answers what was asked last. A server, or
+a cache in front of it, that sends more than it announced would answer the next request, for another
+repository. aiohttp looks at a connection when an answer ends, not when the next request begins.
+"""
+
+import asyncio
+import select
+from functools import partial
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+
+from mirror.upstream.http.addresses import is_private_address
+
+
+class CheckedHandler(ResponseHandler):
+    """aiohttp's protocol of one connection, which ends the connection at bytes that nobody asked for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._answers = 0  # since the last request, without the informational ones
+        self.used = False
+
+    def set_response_params(self, **params: Any) -> None:
+        """Prepare for the answer to one request."""
+        self._answers, self.used = 0, True
+        super().set_response_params(**params)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Take the head of an answer from the parser."""
+        if data[0].code >= 200:
+            self._answers += 1
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        if data and self._answers and (self._payload is None or self._payload.is_eof()):
+            self._end()
+            return
+        super().data_received(data)
+        if self._answers > 1:
+            self._end()
+
+    def _end(self) -> None:
+        self.force_close()
+        if self.transport is not None:
+            self.transport.close()
+
+
+class CheckedConnector(aiohttp.TCPConnector):
+    """A pool that hands out no connection on which something waits."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = partial(CheckedHandler, loop=self._loop)  # type: ignore[assignment]  # a subclass
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            handler = connection.protocol
+            if not isinstance(handler, CheckedHandler) or not handler.used:
+                return connection
+            if not handler.should_close and not _something_waits(handler.transport):
+                return connection
+            connection.close()
+
+
+def _something_waits(transport: asyncio.BaseTransport | None) -> bool:
+    """Return True if bytes, or the end of the connection, have arrived and were not read yet."""
+    if transport is None:
+        return True
+    decrypted = transport.get_extra_info("ssl_object")
+    if decrypted is not None and decrypted.pending():
+        return True
+    descriptor = transport.get_extra_info("socket").fileno()
+    if descriptor < 0:
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class CheckedResponse(aiohttp.ClientResponse):
+    """An answer that knows whether a private address sent it; by then TLS has proven the server's name."""
+
+    from_private_address = False
+    head_timeout: float
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Read the head, whole within `head_timeout` seconds, even if its bytes drip in."""
+        transport = connection.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        async with asyncio.timeout(self.head_timeout):
+            await super().start(connection)
+        self.from_private_address = peer is not None and is_private_address(peer[0])
+        return self
+
+
+def response_class(head_timeout: float) -> type[CheckedResponse]:
+    """Return the class of answers whose whole head must come within `head_timeout` seconds."""
+    return type("CheckedResponse", (CheckedResponse,), {"head_timeout": head_timeout})
