@@ -110,15 +110,21 @@ class BlobCache:
         )
 
     async def head(self, repository: Repository, digest: Digest) -> BlobInfo:
-        """Return the blob's size, without fetching any of its bytes."""
-        local = await self._context.store.look_up(repository, digest)
-        outcome = Outcome.HIT if local.present else Outcome.MISS
-        if local.link is not None and local.link.size is not None:
-            return BlobInfo(local.link.size, outcome)
+        """Return the blob's size, without fetching any of its bytes.
+
+        The size is that of the verified file, else the upstream's word: the size of a link may be a number
+        that only a manifest claims.
+        """
+        local = await self._context.store.open_blob(repository, digest)
+        if local.data is not None:
+            return BlobInfo(len(local.data), Outcome.HIT)
+        if local.blob is not None:
+            local.blob.file.close()
+            return BlobInfo(local.blob.size, Outcome.HIT)
         size = await self._confirm_link(repository, digest)
         if size is None:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
-        return BlobInfo(size, outcome)
+        return BlobInfo(size, Outcome.HIT if local.present else Outcome.MISS)
 
     def prefetch(self, repository: Repository, digest: Digest, link: Link | None) -> Flight | None:
         """Start a fill that no client waits for, over one connection; None when a fill is running already."""
