@@ -16,8 +16,8 @@ MAX_RANGES = 1024
 # Longest Range header that is parsed, in bytes: as many ranges with the longest numbers.
 HEADER_BYTES = MAX_RANGES * 41
 
-# Bytes of a multipart body that its part heads may have, whatever the content has.
-FREE_HEAD_BYTES = 16 * 1024
+# Length of a multipart body, in bytes, that is never too long, however small the whole is.
+SMALL_MULTIPART_BYTES = 16 * 1024
 
 # Bytes of a part's head without the three numbers of its Content-Range.
 PART_HEAD_BYTES = 105
@@ -44,8 +44,8 @@ def parse_range(header: str, size: int) -> list[Span]:
 
     An empty list means: serve the whole with 200. The list is empty for a malformed or overlong header, for
     several ranges of which one cannot be satisfied, for ranges that together exceed the whole (RFC 9110 14.2:
-    overlapping ranges may be an attack), and for many ranges so small that the part heads of a multipart body
-    would outweigh its content. A single unsatisfiable range raises RegistryError RANGE_INVALID
+    overlapping ranges may be an attack), and for so many ranges that with the heads of its parts a multipart
+    body would be longer than the whole. A single unsatisfiable range raises RegistryError RANGE_INVALID
     (416); several ranges never do, because podman gives up the pull at a 416. A range that ends before it
     begins counts as unsatisfiable: RFC 9110 14.1.1 would ignore such a range, but the OCI conformance suite
     expects 416.
@@ -67,7 +67,7 @@ def parse_range(header: str, size: int) -> list[Span]:
     if any(span.length <= 0 for span in spans) or content > size:
         return []
     heads = len(spans) * (PART_HEAD_BYTES + 3 * len(str(size)))
-    return spans if heads <= max(content, FREE_HEAD_BYTES) else []
+    return spans if content + heads <= max(size, SMALL_MULTIPART_BYTES) else []
 
 
 def parse_content_range(header: str) -> tuple[Span, int | None]:

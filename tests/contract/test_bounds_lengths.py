@@ -70,15 +70,16 @@ async def test_long_request_costs_no_time(
     assert min(took) < SECONDS
 
 
-async def test_many_ranges_send_no_more_heads_than_content(mirror: Running, fake: FakeRegistry) -> None:
-    """6,000 ranges of one byte were 1 MB of part heads: such a request gets the whole content."""
+async def test_many_ranges_send_no_more_than_the_whole(mirror: Running, fake: FakeRegistry) -> None:
+    """6,000 ranges of one byte were 1 MB of part heads: more ranges than podman's get the whole content."""
     path = f"/v2/library/x/blobs/{fake.add_blob('library/x', CONTENT)}"
     for count, length, status in (
-        (200, 1, 200),
-        (100, 1, 206),
+        (200, 1, 206),
         (MAX_RANGES, 200, 206),
-        (MAX_RANGES + 1, 200, 200),
+        (MAX_RANGES, 1000, 200),
+        (1025, 1, 200),
     ):
         ranges = ",".join(f"{start}-{start + length - 1}" for start in range(0, count * 1000, 1000))
         reply = await get(mirror.address, path, f"Range: bytes={ranges}")
         assert reply.status == status, (count, length)
+        assert len(reply.body) <= len(CONTENT)
