@@ -1,0 +1,139 @@
+"""A flood of names that a client makes up: every container of a running mirror is known and bounded."""
+
+import asyncio
+import collections
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import MethodType
+
+from aiohttp import web
+
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_MANIFEST
+from mirror.util.lru import LRUCache
+from mirror.util.ttl_cache import TTLCache
+from tests.fakes.access import TokenAuth
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.site import Seen, Site
+from tests.running import Running, configured, mirror_of, serving
+from tests.wire import Wire
+
+NAMES = 150
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
+
+# Containers that a client's names reach. Each has its limit in the code and in docs/security.md.
+BOUNDED = {
+    "Accounts._claims",
+    "Accounts._visibility",
+    "Authorizer._tokens",
+    "Completeness._counts",
+    "HTTPClient._too_long",
+    "MemoryCache._contents",
+    "MemoryCache._links",
+    "MemoryCache._tags",
+    "NegativeCache._known",
+    "Prefetch._examined",
+    "ResponseCache._responses",
+    "ResponseCache._seen_once",
+    "Store._used",
+}
+
+
+def contents(thing: object) -> list[tuple[str, object]]:
+    """Return what an object of ours or of a library refers to, with the way there."""
+    if isinstance(thing, dict):
+        return [("", value) for value in list(thing.values())]
+    if isinstance(thing, list | tuple | set | frozenset | collections.deque):
+        return [("", each) for each in list(thing)]
+    if isinstance(thing, MethodType):
+        return [("", thing.__self__)]
+    if not is_walked(thing):
+        return []
+    slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    names = {*getattr(thing, "__dict__", {}), *slots}
+    return [(name, getattr(thing, name, None)) for name in sorted(names)]
+
+
+def is_walked(thing: object) -> bool:
+    return type(thing).__module__.startswith(("mirror.", "aiohttp.", "prometheus_client."))
+
+
+def containers(root: object) -> Iterator[tuple[str, int]]:
+    """Yield class and attribute of the owner of each container below `root`, and its length."""
+    seen: set[int] = set()
+    pending: list[tuple[str, object]] = [("", root)]
+    while pending:
+        place, thing = pending.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, dict | list | set | collections.deque):
+            yield place, len(thing)
+        named = is_walked(thing) and not isinstance(thing, LRUCache | TTLCache)
+        for name, each in contents(thing):
+            pending.append((f"{type(thing).__name__}.{name}" if named else place, each))
+
+
+def blob(number: int) -> bytes:
+    return f"blob {number}".encode()
+
+
+def manifest(number: int) -> bytes:
+    fields = {"schemaVersion": 2, "config": {}, "layers": [], "annotations": {"n": f"{number}"}}
+    return json.dumps(fields).encode()
+
+
+async def flood(mirror: Running) -> None:
+    """Ask twice for a tag, a manifest, a blob, the tags and the referrers of each name."""
+    async with await Wire.open(mirror.address) as wire:
+        for number in range(NAMES):
+            held = Digest.of(manifest(number))
+            references = ("manifests/t", f"manifests/{held}", f"blobs/{Digest.of(blob(number))}")
+            for what in (*references, "tags/list", f"referrers/{held}"):
+                for method in ("HEAD", "GET", "GET", "GET"):
+                    wire.send(method, f"/v2/made/up{number}/{what}")
+                    await wire.reply(method)
+
+
+async def everything(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+    """Answer as a registry that has each name that anybody makes up."""
+    _, _, rest = seen.path.partition("/up")
+    number, _, what = rest.partition("/")
+    if what.startswith("blobs"):
+        return web.Response(body=blob(int(number)))
+    if what.startswith("manifests"):
+        body = manifest(int(number))
+        headers = {"Content-Type": OCI_MANIFEST, "Docker-Content-Digest": str(Digest.of(body))}
+        return web.Response(body=body, headers=headers)
+    if what.startswith("tags"):
+        return web.Response(body=b'{"name":"x","tags":["t"]}', headers={"Content-Type": "application/json"})
+    return web.Response(status=404)
+
+
+def grown(mirror: Running) -> set[str]:
+    return {place for place, length in containers(mirror.service) if length >= NAMES // 2}
+
+
+async def test_names_that_do_not_exist_fill_known_containers_only(tmp_path: Path) -> None:
+    """A container that grows with the names of clients has a bound."""
+    logins = [{"username": "a", "password": "x"}, {"username": "b", "password": "y"}]
+    async with FakeRegistry() as fake, mirror_of(fake, tmp_path, upstream={"accounts": logins}) as mirror:
+        fake.auth = TokenAuth(users={"a": "x", "b": "y"})
+        await flood(mirror)
+        assert grown(mirror) <= BOUNDED
+        assert grown(mirror) >= {"Authorizer._tokens", "Accounts._claims", "NegativeCache._known"}
+
+
+async def test_names_that_exist_fill_known_containers_only(tmp_path: Path) -> None:
+    """An upstream that has each name makes nothing grow that has no bound."""
+    async with Site(everything) as site, serving(configured(tmp_path, {"u.test": site.url})) as mirror:
+        await flood(mirror)
+        assert grown(mirror) <= BOUNDED
+        assert grown(mirror) >= {"MemoryCache._contents"}
+
+
+async def test_bounded_containers_are_in_the_threat_model() -> None:
+    """Each container that names reach is in the table of docs/security.md, with its bound."""
+    text = await asyncio.to_thread(SECURITY.read_text)
+    assert [place for place in sorted(BOUNDED) if f"`{place}`" not in text] == []
