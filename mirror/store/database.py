@@ -1,5 +1,6 @@
 """A diskcache database that can be opened again, or recreated, while it is in use."""
 
+import errno
 import os
 import sqlite3
 import threading
@@ -144,8 +145,19 @@ class Database:
         cache = diskcache.Cache.__new__(diskcache.Cache)
         try:
             cache.__init__(str(self.folder), **SQLITE, **self._options)
-        except BaseException:
+            return cache
+        except BaseException as error:
             with suppress(AttributeError, sqlite3.Error):  # diskcache failed before it had a connection
                 cache.close()
-            raise
-        return cache
+            if not isinstance(error, sqlite3.Error) or not _is_read_only(self.folder):
+                raise
+        # SQLite says "unable to open database file", as of a file that is gone: not even as the context.
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.folder / DBNAME))
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Return whether the file system of the folder is mounted read-only."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False

@@ -1,7 +1,8 @@
-"""A mirror that starts on an empty, read-only folder: it passes through, and reports one kind of fault."""
+"""A mirror that starts on a read-only folder, new or not, passes through, and reports one kind of fault."""
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mirror import service
-from tests.disks import MIB, mount, mounted
+from tests.disks import MIB, mount, mounted, tmpfs
 from tests.fakes.registry import FakeRegistry
 from tests.running import mirror_of
 from tests.wire import get
@@ -52,3 +53,43 @@ async def test_read_only_empty_folder_reports_one_kind_of_fault(
     faults = [line for line in lines if line["log_level"] in ("warning", "error")]
     assert {line["kind"] for line in faults} == {"read_only"}
     assert len(faults) == 3
+
+
+@pytest.fixture
+def writable(tmp_path: Path) -> Iterator[Path]:
+    """Mount an empty file system of 12 MiB."""
+    with tmpfs(tmp_path / "disk", 12 * MIB) as disk:
+        yield disk
+
+
+@pytest.mark.needs("unshare", root=True)
+@pytest.mark.parametrize("options", ["remount,ro", "remount,bind,ro"])
+@pytest.mark.parametrize("name", ["cache", "copy"])
+async def test_read_only_start_on_an_existing_cache_passes_through(
+    fake: FakeRegistry, writable: Path, options: str, name: str
+) -> None:
+    """SQLite says only that it cannot open the databases; the mirror says that the disk is read-only.
+
+    Also with a copy of a folder in use, whose write-ahead logs were not moved into the databases.
+    """
+    image = fake.add_image("library/x", "t", [b"0123456789"])
+    blob, manifest = f"/v2/library/x/blobs/{image.layers[0]}", "/v2/library/x/manifests/t"
+    async with mirror_of(fake, writable / "cache") as mirror:
+        assert (await get(mirror.address, blob)).body == b"0123456789"
+        await mirror.landed(image.layers[0])
+        await asyncio.to_thread(shutil.copytree, writable / "cache", writable / "copy")
+    await asyncio.to_thread(mount, "-o", options, str(writable))
+    with capture_logs() as lines:
+        async with mirror_of(fake, writable / name) as mirror:
+            assert (await get(mirror.address, manifest)).body == image.manifest_data
+            assert (await get(mirror.address, blob)).body == b"0123456789"
+            trouble = json.loads((await get(mirror.address, "/readyz")).body)["cache"]["trouble"]
+            await asyncio.to_thread(mount, "-o", options.replace("ro", "rw"), str(writable))
+            await mirror.service._store.recover()
+            assert json.loads((await get(mirror.address, "/readyz")).body)["cache"]["trouble"] == []
+            requests = fake.requests("GET", image.layers[0])
+            assert (await get(mirror.address, blob)).body == b"0123456789"
+            assert fake.requests("GET", image.layers[0]) == requests
+    assert {each["kind"] for each in trouble} == {"read_only"}
+    faults = [line for line in lines if line["log_level"] in ("warning", "error")]
+    assert {line["kind"] for line in faults} == {"read_only"}
