@@ -60,8 +60,13 @@ class UnreadBody:
 
     async def readany(self) -> bytes:
         """Tell the client that nothing more comes, and wait until the client leaves."""
-        if self._transport.can_write_eof() and not self._transport.is_closing():
-            self._transport.write_eof()
+        transport = self._transport
+        # asyncio would end our direction behind what is buffered, and log a traceback if the client is gone.
+        if transport.can_write_eof() and not transport.is_closing() and not transport.get_write_buffer_size():
+            try:
+                transport.write_eof()
+            except OSError:  # reset by the client
+                self._left.set()
         await self._left.wait()
         return b""
 

@@ -1,6 +1,8 @@
 """Framing rules: what is refused, and the wait behind the last request."""
 
 import asyncio
+import errno
+import socket
 
 import pytest
 from aiohttp import HttpVersion
@@ -49,3 +51,20 @@ async def test_unread_body_ends_when_the_client_has_left() -> None:
         each.close()
         await each.wait_closed()
     server.close()
+
+
+async def test_unread_body_ends_when_the_client_has_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reset that asyncio has not noticed yet is no error."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    ours.setblocking(False)
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+
+    def not_connected() -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(transport, "write_eof", not_connected)
+    body = UnreadBody(transport)
+    assert await asyncio.wait_for(body.readany(), 10) == b""
+    assert body.is_eof()
+    transport.close()
+    theirs.close()
