@@ -16,8 +16,8 @@ MAX_RANGES = 1024
 # Longest Range header that is parsed, in bytes: as many ranges with the longest numbers.
 HEADER_BYTES = MAX_RANGES * 41
 
-# Length of a multipart body, in bytes, that is never too long, however small the whole is.
-SMALL_MULTIPART_BYTES = 16 * 1024
+# Bytes by which a multipart body may be longer than the whole: the heads of a hundred parts.
+MULTIPART_SURPLUS_BYTES = 16 * 1024
 
 # Bytes of a part's head without the three numbers of its Content-Range.
 PART_HEAD_BYTES = 105
@@ -67,7 +67,7 @@ def parse_range(header: str, size: int) -> list[Span]:
     if any(span.length <= 0 for span in spans) or content > size:
         return []
     heads = len(spans) * (PART_HEAD_BYTES + 3 * len(str(size)))
-    return spans if content + heads <= max(size, SMALL_MULTIPART_BYTES) else []
+    return spans if content + heads <= size + MULTIPART_SURPLUS_BYTES else []
 
 
 def parse_content_range(header: str) -> tuple[Span, int | None]:
