@@ -1,6 +1,7 @@
 """Blobs: a hit, a flight to join, or a new fill."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from mirror.cache.readers import BlobAnswer, Fallback, GrowingReader, SmallBlob, StoredReader
@@ -107,7 +108,19 @@ class BlobCache:
         return Fallback(
             self._pass_through_blob(repository, digest, size),
             lambda: tasks.spawn(doubt(digest), name=f"doubt {digest}"),
+            when_crowded=self._when_crowded,
         )
+
+    def _when_crowded(self, call: Callable[[], object]) -> None:
+        """Call `call` if the cache is over its quota and nothing but blobs in use could go."""
+
+        async def look() -> None:
+            await self._context.store.evict_excess()
+            with suppress(StoreError):
+                if await self._context.store.excess() > 0:
+                    call()
+
+        self._context.tasks.spawn(look(), name="look for room")
 
     async def head(self, repository: Repository, digest: Digest) -> BlobInfo:
         """Return the blob's size, without fetching any of its bytes.
@@ -172,6 +185,7 @@ class BlobCache:
         fallback = Fallback(
             self._pass_through_blob(repository, flight.digest, content.size),
             reopen=partial(self.get, repository, flight.digest),
+            when_crowded=self._when_crowded,
         )
         return GrowingReader(content, file, store.readers, fallback, store.begin_reading(flight.digest))
 

@@ -47,6 +47,10 @@ class BlobReader(Protocol):
         """
         ...
 
+    def when_crowded(self, call: Callable[[], object]) -> None:
+        """Call `call` if the cache is over its quota and nothing but blobs in use could go."""
+        ...
+
     def read_ahead(self, stop: int) -> ReadAhead:
         """Return the read-ahead that loads bytes up to `stop` from the disk before they are sent."""
         ...
@@ -74,12 +78,13 @@ class Fallback:
     """Other ways to the content of a reader whose file fails.
 
     `passed`: the same blob from the upstream, past the disk. `on_disk_error` is called when the disk fails;
-    `reopen` requests the blob from the cache again.
+    `reopen` requests the blob from the cache again; `when_crowded` is that of the reader.
     """
 
     passed: PassThroughBlob
     on_disk_error: Callable[[], object] = ignore
     reopen: Callable[[], Awaitable[BlobAnswer]] | None = None
+    when_crowded: Callable[[Callable[[], object]], object] = ignore
 
     def continue_from_upstream(self, error: StoreError) -> PassThroughBlob:
         """Return the blob that passes the disk by; raise `error` when the mirror is stopping."""
@@ -105,6 +110,9 @@ class StoredReader:
         self.size = blob.size
         self._executor = executor
         self._on_close = on_close
+
+    def when_crowded(self, call: Callable[[], object]) -> None:
+        self._fallback.when_crowded(call)
 
     async def wait_readable(self, offset: int) -> int:
         return self.size
@@ -146,6 +154,9 @@ class GrowingReader:
         self._growing = growing
         self._executor = executor
         self._on_close = on_close
+
+    def when_crowded(self, call: Callable[[], object]) -> None:
+        self._fallback.when_crowded(call)
 
     async def wait_readable(self, offset: int) -> int:
         return await self._growing.wait_readable(offset)

@@ -18,9 +18,9 @@ What an eviction removes, in this order, until enough bytes are free:
     5  blobs that were used more recently: those above `small_bytes` first, the small ones last
 
 What no eviction removes: pinned content, blobs that the caller just added, blobs that any process reads (a
-shared lock on the file), partials that a process fills. Content also goes without regard to the quota: by
-`registry-mirror rm` and `gc` (what no image names), by housekeeping (partials not resumed for a week), and by
-quarantine (`BlobStore.quarantine`, a corrupt file).
+shared lock on the file; `web.pace` ends readers that keep too much for too long), partials that a process
+fills. Content also goes without regard to the quota: by `registry-mirror rm` and `gc` (what no image names),
+by housekeeping (partials not resumed for a week), and by quarantine (`BlobStore.quarantine`, a corrupt file).
 
 A fill reserves nothing: a partial counts with the bytes that were written, and room is made as bytes come. A
 size is only a number in a manifest until they do. A blob that could not be kept even if all that may go went
@@ -130,8 +130,8 @@ class Evictor:
     ) -> list[EvictedBlob]:
         """Evict in the order of the module's docstring until the quota is met and `need` bytes are free.
 
-        `need` counts whatever the quota allows; `filling` is that of `room`. Blobs of up to `small_bytes` that are in use go last: they
-        make little room, and are soon missed.
+        `need` counts whatever the quota allows; `filling` is that of `room`. Blobs of up to `small_bytes`
+        that are in use go last: they make little room, and are soon missed.
         """
         evicted: list[EvictedBlob] = []
         with self.lock():

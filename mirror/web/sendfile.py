@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -22,6 +22,7 @@ from mirror.store.readahead import ReadAhead
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import WrongBytes
 from mirror.util.tracebacks import without_frames
+from mirror.web.pace import TOO_SLOW, Pace
 from mirror.web.request_log import RequestRecord
 
 # Bytes sent to one client before the other clients' turn: half a millisecond at memory speed, and nginx's
@@ -84,7 +85,21 @@ class BodySender:
         if isinstance(content, PassThroughBlob):
             await self._pass_through(content.stream(span))
             return
-        await self._send_with_fallback(content, span, span.start)
+        self._pace = Pace(lambda: self._writer.sent, content.when_crowded, self._end_connection)
+        try:
+            await self._send_with_fallback(content, span, span.start)
+        except ConnectionError as error:
+            if self._pace.ended:
+                raise ConnectionAbortedError(TOO_SLOW) from error
+            raise
+        finally:
+            self._pace.close()
+
+    def _end_connection(self) -> None:
+        if (transport := self._record.request.transport) is not None:
+            with suppress(OSError):
+                # Not `abort`: a sender waits on a second descriptor, which then would not know.
+                transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     async def _send_with_fallback(self, content: BlobReader, span: Span, offset: int) -> None:
         """Send the rest of a span from `offset` on; replace a source or disk that fails on the way."""
@@ -115,7 +130,9 @@ class BodySender:
             ahead = reader.read_ahead(stop)
             while offset < stop and not ahead.stopped():
                 await ahead.wait(offset)
+                self._pace.begin_send()
                 offset = await self._writer.send(ahead, offset)
+                self._pace.end_send()
                 if offset < span.stop:
                     await asyncio.sleep(0)  # the other clients' turn, even if nothing above had to wait
 

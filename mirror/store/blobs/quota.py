@@ -18,7 +18,10 @@ ROOM_AHEAD = 2 * ROOM_STEP
 
 @dataclass(frozen=True, slots=True)
 class DiskRoom:
-    """The room on the disk, in bytes: of the file system, and used by the cache: blobs, and what fills have written."""
+    """The room on the disk, in bytes: of the file system, and used by the cache.
+
+    `used`: by blobs, and by what fills have written.
+    """
 
     total: int
     free: int

@@ -1,0 +1,121 @@
+"""Clients that take next to nothing keep no blobs beyond the quota."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mirror.config.types import Amount
+from mirror.oci.digest import Digest
+from tests.fakes.registry import FakeRegistry
+from tests.running import Running, configured, serving
+from tests.wire import Wire, get, request_head
+
+# More than the buffers of a connection on loopback take.
+SIZE = 16 * 1024 * 1024
+READERS = 4
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as fake:
+        yield fake
+
+
+@pytest.fixture(autouse=True)
+def _short_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.web.pace.PACE_SECONDS", 0.05)
+
+
+@asynccontextmanager
+async def limited(hub: FakeRegistry, folder: Path, quota: int) -> AsyncIterator[Running]:
+    config = configured(folder / "cache", {"docker.io": hub.url})
+    cache = config.cache.model_copy(update={"max_size": Amount(quota)})
+    async with serving(config.model_copy(update={"cache": cache})) as mirror:
+        yield mirror
+
+
+def blobs(hub: FakeRegistry) -> list[Digest]:
+    data = random.Random(1).randbytes(SIZE)
+    return [hub.add_blob("library/x", bytes([number]) + data[1:]) for number in range(READERS)]
+
+
+def url(digest: Digest) -> str:
+    return f"/v2/library/x/blobs/{digest}"
+
+
+async def slow_reader(mirror: Running, digest: Digest) -> Wire:
+    """Request a blob, and read nothing but the head of the response."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
+    connection.setblocking(False)
+    host, _, port = mirror.address.rpartition(":")
+    await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 16)
+    wire = Wire(reader, writer)
+    wire.writer.write(request_head("GET", url(digest)))
+    assert (await wire.head()).status == 200
+    return wire
+
+
+async def rest(wire: Wire) -> int:
+    """Read the body, or to the end of the connection; return the number of bytes."""
+    count = 0
+    while count < SIZE and (piece := await wire.reader.read(1 << 20)):
+        count += len(piece)
+    return count
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_slow_readers_keep_no_blobs_beyond_the_quota(
+    hub: FakeRegistry, tmp_path: Path, stored: bool
+) -> None:
+    """Blobs that are read slowly, stored or while they come, stay only as far as there is room for them."""
+    async with limited(hub, tmp_path, 2 * SIZE + 100_000) as mirror, AsyncExitStack() as stack:
+        wires = []
+        for digest in blobs(hub):
+            if stored:
+                assert len((await get(mirror.address, url(digest))).body) == SIZE
+                await mirror.landed(digest)
+            wires.append(await stack.enter_async_context(await slow_reader(mirror, digest)))
+        store = mirror.service._store
+        async with asyncio.timeout(30):
+            while (await store.stats())[0] > 2 * SIZE or store._open.total() > 2:
+                await store.run_housekeeping()
+        received = [await rest(wire) for wire in wires]
+        assert sum(count == SIZE for count in received) <= 2
+        # The rest of those that were ended is there for the client that asks for it.
+        for digest, count in zip(blobs(hub), received, strict=True):
+            reply = await get(mirror.address, url(digest), f"Range: bytes={count - 1}-")
+            assert (reply.status, len(reply.body)) == (206, SIZE - count + 1)
+
+
+async def test_slow_readers_are_served_while_there_is_room(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A client may be as slow as it likes as long as its blob is in no other's way."""
+    async with limited(hub, tmp_path, READERS * SIZE + 100_000) as mirror, AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(await slow_reader(mirror, digest)) for digest in blobs(hub)]
+        until = asyncio.get_running_loop().time() + 0.5  # ten looks at each
+        while asyncio.get_running_loop().time() < until:
+            await get(mirror.address, "/healthz")
+        assert [await rest(wire) for wire in wires] == [SIZE] * READERS
+
+
+async def test_slow_reader_that_is_fast_enough_is_served_without_room(
+    hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client above the least rate gets its blob whole, though the cache is over its quota."""
+    monkeypatch.setattr("mirror.web.pace.LEAST_RATE", 0)
+    async with limited(hub, tmp_path, SIZE + 100_000) as mirror, AsyncExitStack() as stack:
+        wires = []
+        for digest in blobs(hub)[:2]:
+            assert len((await get(mirror.address, url(digest))).body) == SIZE
+            await mirror.landed(digest)
+            wires.append(await stack.enter_async_context(await slow_reader(mirror, digest)))
+        until = asyncio.get_running_loop().time() + 0.3
+        while asyncio.get_running_loop().time() < until:
+            await get(mirror.address, "/healthz")
+        assert [await rest(wire) for wire in wires] == [SIZE] * 2
