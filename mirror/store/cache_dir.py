@@ -296,6 +296,10 @@ class CacheDirectory:
         """
         return self._evictor.evict(keep, need, SMALL_BYTES, filling)
 
+    def can_free(self, need: int) -> bool:
+        """Return whether `need` bytes are free, or an eviction could free them. Nothing is evicted."""
+        return self._evictor.can_free(need)
+
     def eviction_lock(self) -> AbstractContextManager[None]:
         """Hold off evictions and changes of pins in all processes, as a context manager."""
         return self._evictor.lock()

@@ -5,7 +5,8 @@ Who evicts, and when:
     housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`)
     a running fill      the process that fills, for the next ROOM_AHEAD bytes (`Store.evict_excess`)
     an adoption         the process that added a blob, if the quota is exceeded now (`Store.evict_excess`)
-    a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`)
+    a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`);
+                        nothing for a blob that would not fit even then (`Evictor.can_free`)
     registry-mirror gc  the command, beside a running mirror or without one; its order is its own, partials
                         before blobs (`manage.quota_excess`)
 
@@ -151,6 +152,17 @@ class Evictor:
             with suppress(OSError):  # the journal cannot be written on a full disk
                 self._pins.write_journal()
         return evicted
+
+    def can_free(self, need: int) -> bool:
+        """Return whether `need` bytes are free, or would be once all that may go went. Nothing goes."""
+        if (lacking := self._bytes_lacking(need)) <= 0:
+            return True
+        before, kept = time.time() - IN_USE, EvictionGuard((), self._pins)
+        lacking -= sum(each.size for each in old_partials(self._partials, before, remove=False))
+        unused = self._blobs.evict(before, lacking, kept, remove=False).evicted
+        lacking -= sum(each.size for each in unused)
+        used = self._blobs.evict_in_use(before, lacking, kept, 0, remove=False)
+        return lacking <= sum(each.size for each in used)
 
     def _evict_unused(self, before: float, excess: int | None, kept: EvictionGuard) -> list[EvictedBlob]:
         """Evict blobs last used before a moment, without going through the oldest ones, pinned, each time."""

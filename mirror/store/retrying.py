@@ -25,7 +25,7 @@ class RetryingDisk:
         health: StoreHealth,
         make_room: Callable[[int], Awaitable[object]],
     ) -> None:
-        """`make_room` is called with the bytes that a write needs when the disk is full."""
+        """`make_room` is called when the disk is full, with 0: the writes here are small."""
         self._executor = executor
         self._recovery = recovery
         self._health = health

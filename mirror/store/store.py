@@ -17,6 +17,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.batch import Batcher
+from mirror.store.blobs import quota
 from mirror.store.blobs.blobs import EvictedBlob
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.cache_dir import CacheDirectory, LocalContent, StoredManifest
@@ -39,9 +40,6 @@ P = ParamSpec("P")
 
 # Threads that read blobs ahead of their senders: as many reads as a disk serves well at a time.
 READERS = 4
-
-# Bytes to free on a full disk besides those that are needed, so that the disk is not full again at once.
-MORE_ROOM = 16 * 1024 * 1024
 
 # Interval, in seconds, between searches for partials that no fill resumes.
 SWEEP_SECONDS = 3600.0
@@ -313,10 +311,14 @@ class Store:
                 # To completion, else evicted blobs go unreported at shutdown.
                 await run_to_completion(self.evict(keep, filling=filling))
 
-    async def make_room(self, need: int = 0) -> None:
-        """Evict on a full disk until `need` bytes and some more are free; failures are ignored."""
+    async def make_room(self, missing: int = 0) -> None:
+        """Evict on a full disk for the next of a blob's `missing` bytes, and some more; failures are ignored.
+
+        Not if all of them could not come to fit: the fill would fail all the same.
+        """
         with suppress(StoreError):
-            await self.evict(need=need + MORE_ROOM)
+            if not missing or await self.executor.run(self.folder.can_free, missing):
+                await self.evict(need=min(missing, quota.ROOM_AHEAD) + quota.MORE_ROOM)
 
     async def run_housekeeping(self) -> None:
         """Recover, and write last-use times; one process of all on the folder evicts and sweeps too."""

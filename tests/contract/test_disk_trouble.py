@@ -57,6 +57,14 @@ async def pull(mirror: Running, image: FakeImage) -> None:
         await mirror.landed(digest)
 
 
+async def pull_unused(mirror: Running, image: FakeImage) -> None:
+    """Pull an image whose blobs are the first to be evicted afterwards."""
+    store = mirror.service._store
+    await pull(mirror, image)
+    await store.flush_last_use()
+    await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, 1.0))
+
+
 def new_image(hub: FakeRegistry, tag: str) -> FakeImage:
     """Add an image with a small layer and a large one, which no other image has."""
     return hub.add_image("library/x", tag, [f"small {tag}".encode(), os.urandom(64) + BIG])
@@ -147,13 +155,34 @@ async def test_full_disk_after_wrong_bytes(hub: FakeRegistry, small_disk: Path) 
 
 @pytest.mark.needs("unshare", root=True)
 async def test_blob_larger_than_the_disk_is_passed_through(hub: FakeRegistry, small_disk: Path) -> None:
-    """Everything else is kept: one large blob is no trouble with the disk."""
+    """Everything else is kept: one large blob is no trouble with the disk, and evicts nothing."""
     data = os.urandom(14 * MIB)
-    image = hub.add_image("library/x", "t", [data])
+    image, unused = hub.add_image("library/x", "t", [data]), hub.add_image("library/y", "t", [BIG])
     async with mirror_of(hub, small_disk / "cache") as mirror:
+        await pull_unused(mirror, unused)
         await pull(mirror, image)
+        assert await mirror.service._store.missing_blobs(unused.blobs) == []
         assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "other")
+
+
+@pytest.mark.needs("unshare", root=True)
+async def test_full_disk_evicts_nothing_for_a_blob_that_would_not_fit(
+    hub: FakeRegistry, small_disk: Path
+) -> None:
+    """Another program takes the room of a running fill: all that could be evicted is less than it needs."""
+    unused = hub.add_image("library/y", "t", [os.urandom(MIB)])
+    async with mirror_of(hub, small_disk / "cache") as mirror:
+        await pull_unused(mirror, unused)
+        digest = hub.add_blob("library/x", BIG)
+        gate = hub.hold(digest, after=LARGE // 2)
+        asking = asyncio.ensure_future(get(mirror.address, f"/v2/library/x/blobs/{digest}"))
+        await gate.reached.wait()
+        await asyncio.to_thread(fill_up, small_disk / "others")
+        gate.release()
+        assert (await asking).body == BIG
+        await mirror.landed(digest)
+        assert await mirror.service._store.missing_blobs(unused.blobs) == []
 
 
 @pytest.mark.needs("unshare", root=True)

@@ -15,6 +15,9 @@ IN_USE = 30.0
 ROOM_STEP = 32 * 1024 * 1024
 ROOM_AHEAD = 2 * ROOM_STEP
 
+# Bytes to free on a full disk besides those that are needed, so that the disk is not full again at once.
+MORE_ROOM = 16 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class DiskRoom:

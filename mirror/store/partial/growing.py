@@ -57,7 +57,7 @@ class GrowingFile:
         self.chunk_size = chunks.chunk_size
         self.on_wait_ahead: Callable[[], object] = ignore  # called when a reader waits beyond a gap
         self.on_room_needed: Callable[[], object] = ignore  # called whenever ROOM_STEP bytes were written
-        self.make_room: MakeRoom | None = None  # called on a full disk, with the next bytes to come
+        self.make_room: MakeRoom | None = None  # called on a full disk, with the bytes that are missing
         self._making_room = asyncio.Lock()
         self._room_made_at = -1  # how many bytes were here when room was made last
         self._unaccounted = 0  # bytes written since `on_room_needed` was called
@@ -217,7 +217,7 @@ class GrowingFile:
             async with self._making_room:  # once for all connections that have met the full disk
                 if self._room_made_at != self.received():
                     self._room_made_at = self.received()
-                    await self.make_room(min(self.size - self.received(), quota.ROOM_AHEAD))
+                    await self.make_room(self.size - self.received())
             await self._write(offset, parts, hasher, again=False)
 
     async def hash_contiguous(self) -> None:
