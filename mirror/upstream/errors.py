@@ -55,7 +55,12 @@ class UpstreamError(Exception):
 
 
 class AnswerTooLong(UpstreamError):
-    """The answer exceeds the most bytes that are read of its kind."""
+    """The answer exceeds the most bytes that are read of its kind.
+
+    `announced` is true if its Content-Length told so: then nothing of it was read.
+    """
+
+    announced = False
 
 
 class WrongBytes(UpstreamError):

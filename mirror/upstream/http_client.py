@@ -85,10 +85,13 @@ class HTTPClient:
             response.close()
 
     @contextlib.asynccontextmanager
-    async def fetch(self, request: OutgoingRequest, limit: int) -> AsyncIterator[tuple[Response, bytes]]:
+    async def fetch(
+        self, request: OutgoingRequest, limit: int, *, remember: bool = False
+    ) -> AsyncIterator[tuple[Response, bytes]]:
         """Yield a successful answer and its whole body; raise AnswerTooLong beyond `limit` bytes.
 
-        For a while after that, raise AnswerTooLong without asking again.
+        With `remember`, raise AnswerTooLong for a while without asking again, unless the answer announces its
+        length: then asking costs nothing.
         """
         key = (request.path, limit)
         if (known := self._too_long.get(key)) is not None:
@@ -97,7 +100,8 @@ class HTTPClient:
             try:
                 body = await self._transport.read(response, limit)
             except AnswerTooLong as error:
-                self._too_long.put(key, error.copy())
+                if remember and not error.announced:
+                    self._too_long.put(key, error.copy())
                 raise
             yield response, body
 

@@ -250,7 +250,8 @@ class RegistryClient:
         if not _QUERY.fullmatch(query) or "#" in query:
             raise self._invalid("the query has characters that cannot be sent")
         page = replace(request, path=f"{request.path}?{query}" if query else request.path)
-        async with self._client.fetch(page, limit) as (response, data):
+        # Lists of large repositories are too long every day; a manifest that is too long is soon mended.
+        async with self._client.fetch(page, limit, remember=True) as (response, data):
             return TagsPage(data, next_query(response.headers.getall("Link", [])))
 
     def _invalid(self, what: str) -> UpstreamError:

@@ -84,8 +84,8 @@ async def test_announced_length_above_the_limit_is_not_read() -> None:
         sent.set()
 
 
-async def test_too_long_answer_is_not_asked_for_again_for_a_while() -> None:
-    """Finding out that an answer is too long costs megabytes: the next request gets the error at once."""
+async def test_too_long_list_is_not_asked_for_again_for_a_while() -> None:
+    """Finding out that a list is too long costs megabytes: the next request gets the error at once."""
     time = FakeTime()
     async with Site(too_long) as site, registry_at(site.url, time) as registry:
         for _ in range(3):

@@ -178,7 +178,9 @@ class Transport:
     async def read(self, response: Response, limit: int) -> bytes:
         """Return the whole body and free the connection; raise AnswerTooLong beyond `limit` bytes."""
         if (response.content_length or 0) > limit:
-            raise self._too_long(response, limit)
+            error = self._too_long(response, limit)
+            error.announced = True
+            raise error
         body = bytearray()
         async with contextlib.aclosing(self.chunks(response)) as chunks:
             async for chunk in chunks:
