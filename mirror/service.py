@@ -22,6 +22,7 @@ from mirror.transfer.context import TransferContext
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
+from mirror.util.log_writer import lines_dropped
 from mirror.util.tasks import Tasks
 
 log = get_logger(__name__)
@@ -48,7 +49,7 @@ class Service:
         clock: Callable[[], float] = time.time,
         limits: PlanLimits = DEFAULT_LIMITS,
     ) -> None:
-        self.metrics = Metrics()
+        self.metrics = Metrics(lines_dropped)
         self.multiprocess: MultiprocessMetrics | None = None  # with several workers
         self._tasks = Tasks()
         self._store = store

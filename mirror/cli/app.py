@@ -1,6 +1,8 @@
 """The command line: the program, its subcommands, and `serve`."""
 
 import gc
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -56,7 +58,21 @@ app.add_typer(settings.app, name="config")
 def main() -> None:
     """Run the `registry-mirror` command."""
     gc.disable()  # until `start_collector`
-    app(prog_name="registry-mirror")
+    try:
+        app(prog_name="registry-mirror")
+    except SystemExit as ending:
+        if isinstance(ending.__context__, BrokenPipeError):
+            _end_without_reader()
+        raise
+
+
+def _end_without_reader() -> None:
+    """End as programs do whose output nothing reads any more (`ls | head`): quietly, by SIGPIPE.
+
+    Python ignores that signal, so that every command could first tidy up after the error of its write.
+    """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _version(asked: bool) -> None:
@@ -87,10 +103,10 @@ def serve(
     from mirror.config.loader import environment, load
     from mirror.server.run import run
     from mirror.store.errors import StoreError, reason_of
-    from mirror.util.log import configure
+    from mirror.util.log import configure_later
 
     start_collector()
-    configure(wanted.log, sys.stderr)
+    configure_later(wanted.log, sys.stderr)
     try:
         status = run(wanted, lambda: load(config, environment(), flags).config, _announce)
     except (StoreError, OSError) as error:

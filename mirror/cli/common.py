@@ -8,7 +8,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,8 +28,9 @@ SERVICE_FOLDER = Path("/var/cache/registry-mirror")
 
 def fail(message: str, code: int) -> NoReturn:
     """End the command with `code`, and say why on standard error."""
-    for line in message.splitlines():
-        tell(f"registry-mirror: {line}")
+    with suppress(OSError):  # the exit status tells, even where nothing can be written
+        for line in message.splitlines():
+            tell(f"registry-mirror: {line}")
     raise typer.Exit(code)
 
 

@@ -1,6 +1,6 @@
 """Prometheus metrics. Label values are bounded: a repository or a digest is never a label."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,9 +26,9 @@ ACCOUNT = ("upstream", "account")
 
 
 class Metrics:
-    """All metrics of one mirror, in a registry of its own."""
+    """All metrics of one mirror, in a registry of its own. `lines_dropped`: lines that its log has lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines_dropped: Callable[[], int] = int) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -37,6 +37,7 @@ class Metrics:
         ).set(1)
         self.requests = RequestStatsTable()
         registry.register(RequestCollector(self.requests))
+        registry.register(LogCollector(lines_dropped))
         self.upstream_bytes = self._counter(
             "upstream_bytes_total", "Body bytes received from upstreams.", "upstream"
         )
@@ -260,6 +261,20 @@ class RequestCollector(Collector):
         for kind, length in lengths.items():
             sent.add_metric([kind], length)
         yield from (requests, sent, first_byte, whole)
+
+
+class LogCollector(Collector):
+    """A collector of the log lines that this process has lost."""
+
+    def __init__(self, lines_dropped: Callable[[], int]) -> None:
+        self._lines_dropped = lines_dropped
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "registry_mirror_log_lines_dropped",
+            "Lines of the log that were dropped because standard error could not be written.",
+            value=self._lines_dropped(),
+        )
 
 
 def _seconds(name: str, documentation: str) -> HistogramMetricFamily:

@@ -20,7 +20,8 @@ from mirror.store.errors import StoreError, reason_of
 from mirror.system.descriptors import raise_limit
 from mirror.system.sd_notify import notify
 from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, inherited_sockets
-from mirror.util.log import bind_context, configure, get_logger
+from mirror.system.terminal import Terminal
+from mirror.util.log import bind_context, get_logger, server_log
 from mirror.util.tasks import Tasks
 from mirror.util.terminal_log import printable
 from mirror.util.tls import renew
@@ -42,10 +43,14 @@ def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
     if config.server.processes() == 1:
         sockets = sockets or bind_all(config.server.listen)
         operations = bind_all(config.server.operations_listen)
-        asyncio.run(_run_single(config, sockets, operations, load, announce))
+        with server_log(config.log, threaded=True):
+            asyncio.run(_run_single(config, sockets, operations, load, announce))
         return 0
     folder = environment().get("RUNTIME_DIRECTORY") or None
-    with tempfile.TemporaryDirectory(prefix="registry-mirror-", dir=folder) as private:
+    with (
+        tempfile.TemporaryDirectory(prefix="registry-mirror-", dir=folder) as private,
+        server_log(config.log, threaded=False),
+    ):
         return Supervisor(config, Hooks(load, _run_worker, announce), sockets, Path(private)).run()
 
 
@@ -58,11 +63,17 @@ async def _run_single(
 ) -> None:
     listeners = Listeners(sockets, config.server.tls(), operations=operations)
     stop, tasks, loop = asyncio.Event(), Tasks(), asyncio.get_running_loop()
+    terminal, seconds = Terminal(), config.server.shutdown_timeout
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_stop, number, stop, config.server.shutdown_timeout)
-    loop.add_signal_handler(
-        signal.SIGHUP, lambda: tasks.spawn(_reload(config, load, listeners.tls), name="reload")
-    )
+        loop.add_signal_handler(number, _on_stop, number, stop, seconds)
+
+    def on_hangup() -> None:
+        if not terminal.has_hung_up():
+            tasks.spawn(_reload(config, load, listeners.tls), name="reload")
+        elif not stop.is_set():  # the kernel and the shell both send the signal
+            _on_stop(signal.SIGHUP, stop, seconds)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
 
     def ready(addresses: Sequence[str]) -> None:
         announce(config, addresses)
@@ -115,14 +126,14 @@ async def _reload(config: Config, load: Callable[[], Config], tls: ssl.SSLContex
 
 def _run_worker(config: Config, spec: WorkerSpec) -> int:
     """Run a worker from its fork to its end; return the exit status."""
-    configure(config.log, sys.stderr)
-    bind_context(worker=spec.number)
-    try:
-        asyncio.run(_serve(config, spec))
-    except (StoreError, OSError, ValueError) as error:
-        print(f"registry-mirror: {printable(reason_of(error))}", file=sys.stderr)
-        return 1
-    return 0
+    with server_log(config.log, threaded=True):
+        bind_context(worker=spec.number)
+        try:
+            asyncio.run(_serve(config, spec))
+        except (StoreError, OSError, ValueError) as error:
+            print(f"registry-mirror: {printable(reason_of(error))}", file=sys.stderr)
+            return 1
+        return 0
 
 
 async def _serve(config: Config, spec: WorkerSpec) -> None:

@@ -28,6 +28,7 @@ from mirror.config.schema import Config
 from mirror.store.errors import reason_of
 from mirror.system.sd_notify import notify
 from mirror.system.sockets import ConnectionCounts, ListeningSocket, bind_all, format_address
+from mirror.system.terminal import Terminal
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -110,6 +111,7 @@ class Supervisor:
         # By HOST:PORT as configured; those of a service manager under the name "".
         self._sockets: dict[str, list[ListeningSocket]] = {"": list(inherited)} if inherited else {}
         self._counts = ConnectionCounts()
+        self._terminal = Terminal()
         self._workers: list[Worker] = []
         self._next: Config | None = None  # while the workers of a new configuration start
         self._reload_again = False
@@ -150,8 +152,11 @@ class Supervisor:
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
             self._reap()
-        elif number == signal.SIGHUP:
+        elif number == signal.SIGHUP and not self._terminal.has_hung_up():
             self._reload()
+        elif number == signal.SIGHUP:
+            if not self._stopping:  # the kernel and the shell both send the signal
+                self._stop(number)
         elif number in (signal.SIGTERM, signal.SIGINT):
             self._stop(number)
 

@@ -1,15 +1,18 @@
 """Logging: short lines on a terminal, JSON otherwise, and secrets in neither."""
 
 import logging
+import os
 import secrets
 import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from mirror.util.log_writer import DirectLog, LogStream, ThreadedLog, log_stream
 from mirror.util.terminal_log import TerminalRenderer
 
 # Values of keys that contain one of these words are never printed.
@@ -105,6 +108,7 @@ def _configure_pending() -> None:
 def configure(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
     """Send all lines, those of libraries included, to `stream`."""
     structlog = _structlog()
+    _pending.clear()
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     set_debug(enabled=level <= logging.DEBUG)
     shared: list[Any] = [
@@ -129,6 +133,42 @@ def configure(settings: LogOptions, stream: TextIO = sys.stderr) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    if isinstance(stream, LogStream):
+        stream.describe = _lost_lines_notice
+
+
+@contextmanager
+def server_log(settings: LogOptions, *, threaded: bool) -> Iterator[None]:
+    """Replace standard error, and with it the log, by a stream that is never waited for and never fails.
+
+    `threaded`: with a writer thread; not in a process that forks.
+    """
+    before, descriptor = sys.stderr, _standard_error()
+    stream = ThreadedLog(descriptor) if threaded else DirectLog(descriptor)
+    with log_stream(stream):
+        sys.stderr = cast(TextIO, stream)
+        try:
+            configure(settings, sys.stderr)
+            yield
+        finally:
+            sys.stderr = before
+
+
+def _standard_error() -> int:
+    """Return the descriptor of standard error; when that is closed, one that swallows everything."""
+    if sys.__stderr__ is None:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    return sys.__stderr__.fileno()
+
+
+def _lost_lines_notice(lines: int) -> str:
+    """Return the line about lines that were dropped; "" when the level keeps such a line out."""
+    event = "lines of the log are missing here: they could not be written"
+    fields: dict[str, object] = {"component": "log", "event": event, "lines": lines}
+    try:
+        return f"{_rendered(fields, 'warning')}\n"
+    except LineFiltered:
+        return ""
 
 
 def _renderer(format_: str, stream: TextIO) -> Any:
@@ -198,14 +238,14 @@ def _unchanged(value: object) -> object:
     return value
 
 
-def _rendered(event: dict[str, object]) -> object:
+def _rendered(event: dict[str, object], level: str = "info") -> object:
     structlog = _structlog()
-    if not structlog.get_logger().is_enabled_for(logging.INFO):
+    if not structlog.get_logger().is_enabled_for(logging.getLevelNamesMapping()[level.upper()]):
         raise LineFiltered
     line: Any = event
     try:
         for processor in structlog.get_config()["processors"]:
-            line = processor(None, "info", line)
+            line = processor(None, level, line)
     except structlog.DropEvent as dropped:
         raise LineFiltered from dropped
     return line

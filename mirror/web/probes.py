@@ -5,6 +5,7 @@ import json
 from aiohttp import web
 
 from mirror.service import Service
+from mirror.util.log_writer import is_losing_lines, lines_dropped
 from mirror.web.responses import SERVER
 
 
@@ -40,11 +41,12 @@ class Probes:
         """Answer 200 while requests may be sent here, 503 during the drain.
 
         A failing or limiting upstream does not change the status: the cache still serves. Nor does trouble
-        with the cache: the mirror still passes requests through.
+        with the cache: the mirror still passes requests through. Nor does a log that loses lines.
         """
         state = {
             "ready": not self.draining,
             "cache": {"trouble": self._service.troubles()},
+            "log": {"losing_lines": is_losing_lines(), "lines_dropped": lines_dropped()},
             "upstreams": self._service.upstreams(),
         }
         body = json.dumps(state).encode()
