@@ -1,7 +1,7 @@
 """Blobs: a hit, a flight to join, or a new fill."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from mirror.cache.readers import BlobAnswer, Fallback, GrowingReader, SmallBlob, StoredReader
@@ -13,13 +13,16 @@ from mirror.store.metadata.index import Link
 from mirror.store.partial.growing import HOLDBACK_BYTES
 from mirror.transfer.context import TransferContext
 from mirror.transfer.fill import Fill
-from mirror.transfer.flight import Flight, FlightTable, RunningFill
+from mirror.transfer.flight import Flight, FlightTable, RunningFill, queue_full
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.transfer.small_fill import SmallFill, is_small
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
 from mirror.util.single_flight import SingleFlight
+from mirror.util.slots import SlotGroup, SlotPool
+from mirror.util.time_limit import TimeLimit
 
 log = get_logger(__name__)
 
@@ -35,13 +38,21 @@ class BlobCache:
         self._context = context
         self._upstreams = upstreams
         self._flights = FlightTable(context.tasks, context.metrics)
+        self._flights.on_urgency = upstreams.slots.reassign
+        connections = context.settings.connections
+        self._turns = _turns(upstreams, connections, lambda each: each.max_blob_connections)
+        # Apart from large fills: a config does not wait behind the layers of other images.
+        self._small_turns = _turns(upstreams, connections, lambda each: each.max_connections)
         self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(context.tasks)
         self._confirming: SingleFlight[tuple[Repository, Digest], int | None] = SingleFlight(context.tasks)
 
-    async def get(self, repository: Repository, digest: Digest) -> BlobAnswer:
-        """Return the blob, open for reading. Raises UpstreamError or, when the mirror stops, StoreError."""
+    async def get(self, repository: Repository, digest: Digest, limit: TimeLimit | None = None) -> BlobAnswer:
+        """Return the blob, open for reading. Raises UpstreamError or, when the mirror stops, StoreError.
+
+        `limit`: the caller's time limit, which stands still while the blob waits in the mirror's own queue.
+        """
         try:
-            answer = await self._get_through_store(repository, digest)
+            answer = await self._get_through_store(repository, digest, limit or TimeLimit())
         except ShuttingDown:
             raise
         except StoreError as error:
@@ -49,7 +60,9 @@ class BlobCache:
             answer = None
         return answer or await self._pass_through(repository, digest)
 
-    async def _get_through_store(self, repository: Repository, digest: Digest) -> BlobAnswer | None:
+    async def _get_through_store(
+        self, repository: Repository, digest: Digest, limit: TimeLimit
+    ) -> BlobAnswer | None:
         """Return the blob from the disk, or from a fill; None when the disk is of no use."""
         store, outcome = self._context.store, Outcome.HIT
         for _ in range(ROUNDS):
@@ -67,19 +80,22 @@ class BlobCache:
             if flight is None and not store.is_writable:
                 return None
             if flight is None:
-                flight, joined = self._start(repository, digest, local.link), Outcome.MISS
+                flight, joined = self._start(repository, digest, local.link, limit), Outcome.MISS
             else:
                 joined = Outcome.JOIN
                 if local.link is None and flight.repository != repository:
                     await self._confirm_link(repository, digest)
+                flight.join(limit)
             outcome = joined if outcome is Outcome.HIT else outcome
-            content = await self._follow(flight, repository)
+            content = await self._follow(flight, repository, limit)
             if content is not None:
                 return BlobAnswer(content, outcome)
         return None  # the blob never stayed in the store long enough to be served
 
     async def _pass_through(self, repository: Repository, digest: Digest) -> BlobAnswer:
         """Return the blob past the disk, after the upstream has confirmed the link (invariant 5)."""
+        if self._upstreams.slots.crowded:
+            raise queue_full(self._upstreams.slots.waiting)
         size = await self._confirm_link(repository, digest)
         if size is None:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
@@ -140,10 +156,13 @@ class BlobCache:
         return BlobInfo(size, Outcome.HIT if local.present else Outcome.MISS)
 
     def prefetch(self, repository: Repository, digest: Digest, link: Link | None) -> Flight | None:
-        """Start a fill that no client waits for, over one connection; None when a fill is running already."""
+        """Start a fill that no client waits for, over one connection; None when a fill is running already.
+
+        UpstreamError when too many fills wait.
+        """
         if self._flights.get(digest) is not None:
             return None
-        return self._start(repository, digest, link, prefetch=True)
+        return self._start(repository, digest, link, None)
 
     def cancel(self, flight: Flight) -> bool:
         """End a prefetch that no client has joined; False when a client has, or the fill has ended."""
@@ -154,21 +173,42 @@ class BlobCache:
         self._flights.on_disk_error = call
 
     def _start(
-        self, repository: Repository, digest: Digest, link: Link | None, *, prefetch: bool = False
+        self, repository: Repository, digest: Digest, link: Link | None, limit: TimeLimit | None
     ) -> Flight:
-        flight = Flight(digest, repository, prefetch=prefetch)
-        upstream = self._upstreams[repository.upstream]
-        fill: RunningFill
-        if link is not None and is_small(link):
-            fill = SmallFill(self._context, upstream, repository, digest, link)
-        else:
-            fill = Fill(self._context, upstream, repository, digest, urgent=not prefetch)
-        self._flights.start(flight, fill)
+        """Start a flight, joined by the client with this time limit; by none for a prefetch."""
+        flight = Flight(digest, repository, prefetch=limit is None)
+        upstream, small = self._upstreams[repository.upstream], is_small(link)
+
+        def make_fill() -> RunningFill:
+            if link is not None and small:
+                return SmallFill(self._context, upstream, repository, digest, link)
+            return Fill(
+                self._context,
+                upstream,
+                repository,
+                digest,
+                urgent=flight.wanted,
+                asked_for=not flight.prefetch,
+            )
+
+        if limit is not None:
+            flight.join(limit)
+        turns = self._small_turns if small else self._turns
+        self._flights.start(flight, make_fill, turns[repository.upstream])
         return flight
 
-    async def _follow(self, flight: Flight, repository: Repository) -> GrowingReader | SmallBlob | None:
-        """Join the flight and return its content; None when the request should start again."""
-        flight.join()
+    async def _follow(
+        self, flight: Flight, repository: Repository, limit: TimeLimit
+    ) -> GrowingReader | SmallBlob | None:
+        """Return the content of a joined flight, and leave it with that; None to start again."""
+        with ExitStack() as joined:
+            joined.callback(flight.leave, limit)
+            content = await self._content(flight, repository)
+            if isinstance(content, GrowingReader):
+                content.on_close(joined.pop_all().close)
+            return content
+
+    async def _content(self, flight: Flight, repository: Repository) -> GrowingReader | SmallBlob | None:
         store = self._context.store
         try:
             content = await flight.wait_content()
@@ -199,3 +239,11 @@ class BlobCache:
         size = await self._upstreams[repository.upstream].head_blob(repository.path, digest)
         await self._context.store.add_link(repository, digest, Link(size=size))
         return size
+
+
+def _turns(
+    upstreams: UpstreamSet, connections: int, limit: Callable[[Upstream], int]
+) -> dict[str, SlotGroup]:
+    """Return the turns of the fills of each upstream; all together have one for each connection."""
+    pool = SlotPool(connections)
+    return {name: SlotGroup(pool, limit(upstream)) for name, upstream in upstreams.items()}

@@ -22,6 +22,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.transfer.context import TransferContext
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.time_limit import TimeLimit
 
 
 class Cache:
@@ -60,8 +61,10 @@ class Cache:
         await self._completeness.ensure(repository, info.digest)
         return info
 
-    async def get_blob(self, repository: Repository, digest: Digest) -> BlobAnswer:
-        return await self._blobs.get(repository, digest)
+    async def get_blob(
+        self, repository: Repository, digest: Digest, limit: TimeLimit | None = None
+    ) -> BlobAnswer:
+        return await self._blobs.get(repository, digest, limit)
 
     async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
         return await self._blobs.head(repository, digest)

@@ -25,6 +25,7 @@ from mirror.store.blobs.quota import IN_USE
 from mirror.store.errors import StoreError
 from mirror.transfer.context import TransferContext
 from mirror.transfer.flight import Flight
+from mirror.upstream.errors import UpstreamError
 from mirror.upstream.health import BreakerState
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
@@ -142,7 +143,11 @@ class Prefetch:
         if size is None or not fits or not self._allowed(repository, time.monotonic()):
             self._count("dropped")
             return None
-        flight = self._blobs.prefetch(repository, digest, local.link)
+        try:
+            flight = self._blobs.prefetch(repository, digest, local.link)
+        except UpstreamError:  # too many fills wait
+            self._count("dropped")
+            return None
         if flight is not None:
             self._unjoined[flight] = size
         return flight

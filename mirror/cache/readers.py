@@ -153,7 +153,12 @@ class GrowingReader:
         self._fallback = fallback
         self._growing = growing
         self._executor = executor
-        self._on_close = on_close
+        self._closing = ExitStack()
+        self._closing.callback(on_close)
+
+    def on_close(self, call: Callable[[], object]) -> None:
+        """`call` when the reader is closed."""
+        self._closing.callback(call)
 
     def when_crowded(self, call: Callable[[], object]) -> None:
         self._fallback.when_crowded(call)
@@ -192,4 +197,4 @@ class GrowingReader:
 
     def close(self) -> None:
         self.file.close()
-        self._on_close()
+        self._closing.close()

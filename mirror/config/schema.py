@@ -69,7 +69,9 @@ class ServerSettings(Settings):
         "closed.",
     )
     header_timeout: Timeout = Field(
-        default=20, description="Time within which a client gets the head of a response, or an error."
+        default=20,
+        description="Time within which a client gets the head of a response, or an error. It "
+        "begins when the download has a connection to the upstream.",
     )
     shutdown_timeout: Duration = Field(
         default=30, description="Time that running responses have to finish after SIGTERM."
@@ -304,7 +306,8 @@ class FillSettings(Settings):
     )
     connections: Annotated[int, Number, Field(ge=1, le=10_000)] = Field(
         default=64,
-        description="Maximum number of connections for blobs, to all upstreams and sources together.",
+        description="Maximum number of connections for blobs, to all upstreams and sources together. Four "
+        "times as many downloads may wait; further ones are refused.",
     )
     verify_first: bool = Field(
         default=False,

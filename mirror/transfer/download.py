@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
@@ -26,6 +27,7 @@ from mirror.upstream.http.transport import PartReader
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import LONGEST_THROTTLE, Source
 from mirror.upstream.upstream import Upstream
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 
@@ -63,6 +65,9 @@ class Download:
         self._without_range = False  # request no range though the size is not known
         self._failures = ConsecutiveFailures(order.settings.attempts)
         self._not_before = 0.0
+        self.on_queue: Callable[[bool], object] = (
+            ignore  # called with True when the first request waits, with False when it is sent
+        )
         self.parts: dict[Source, list[Span]] = defaultdict(list)  # the spans that each source has sent
 
     async def run(self, growing: GrowingFile | None = None) -> GrowingFile:
@@ -85,7 +90,7 @@ class Download:
         return self._growing
 
     def defer(self) -> None:
-        """Use one connection only, until `hurry`: no client waits for the blob yet."""
+        """Use one connection, behind urgent downloads, until `hurry`: no client waits for the blob."""
         self._urgent = False
 
     @property
@@ -106,7 +111,10 @@ class Download:
             self._request_first(now)
             return
         missing, wanted = growing.missing(), growing.awaited_offsets()
-        self._urgent = self._urgent or bool(wanted)  # readers of other processes do not call `hurry`
+        if wanted and not self._urgent:  # readers of other processes do not call `hurry`
+            self._urgent = True
+            for segment in self._segments:
+                segment.source.reassign_slots()
         level = self._level(growing, now)
         # Segments that readers wait for are watched; all segments at the end, when nothing is unassigned.
         watched = [each for each in self._segments if any(each.start <= at < each.stop for at in wanted)]
@@ -218,6 +226,11 @@ class Download:
             self._selector.back_off(segment.source)
             self._segments[segment].cancel()
 
+    def _give_way(self, segment: SourceSegment) -> None:
+        """Leave the segment's connection to an urgent download; the rest is requested again behind those."""
+        log.debug("connection left to an urgent download", **self._order.log_fields(segment.source))
+        self._segments[segment].cancel()
+
     def _start(self, source: Source, span: Span, now: float) -> None:
         segment = Segment(source, span.start, span.stop, now)
         task = self._tasks.spawn(self._fetch(segment), name=f"receive {self._order.digest}")
@@ -231,7 +244,9 @@ class Download:
         # No upper bound up to the end of the blob: for a whole blob the request then needs no range at all.
         span = (segment.start, None if segment.stop in (size, ENDLESS) else segment.stop)
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
-        async with source.connection_slot():
+        on_wait = self.on_queue if self._growing is None else ignore
+        give_way = partial(self._give_way, segment)
+        async with source.connection_slot(lambda: self._urgent, give_way, on_wait):
             segment.requested, segment.began, segment.last_byte = True, (now := time.monotonic()), now
             try:
                 async with source.open_blob(order.repository.path, order.digest, span, shortcut) as body:

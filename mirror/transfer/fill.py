@@ -29,6 +29,7 @@ from mirror.transfer.follow import FillFollower
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import run_to_completion, stop_task
 
@@ -49,10 +50,15 @@ class Fill:
         digest: Digest,
         *,
         urgent: bool = True,
+        asked_for: bool = True,
     ) -> None:
+        """`urgent`: a client waits; `asked_for`: one has waited, so there is to be room for the blob."""
         self._context = context
         self._upstream = upstream
         self._urgent = urgent
+        self._asked_for = urgent or asked_for
+        self.on_queue: Callable[[bool], object] = ignore  # called as that of Download
+        self._downloading = False
         self._active_download: Download | None = None
         self._repository = repository
         self._digest = digest
@@ -163,7 +169,10 @@ class Fill:
         )
         if not self._urgent:
             download.defer()
+        download.on_queue = self.on_queue
+        self._downloading = True
         await download.run(self._growing)
+        self._downloading = False
         return download.parts
 
     async def _confirm_complete(self) -> int | None:
@@ -175,17 +184,33 @@ class Fill:
                 raise
             return self._link.size
 
+    @property
+    def brief(self) -> bool:
+        return False
+
+    @property
+    def urgent(self) -> bool:
+        """Return whether the fill must not give way: it needs no connection, or is followed elsewhere."""
+        download = self._active_download
+        return download is not None and (not self._downloading or download.urgent)
+
     def hurry(self) -> None:
         """Use all connections from now on: a client waits for a blob that was being prefetched."""
-        self._urgent = True
+        self._urgent = self._asked_for = True
         if self._active_download is not None:
             self._active_download.hurry()
         if self._growing is not None:
             self._make_room()
 
     def _is_wanted(self) -> bool:
-        """Return whether a client waits for the blob, here or in another process."""
-        return self._urgent or (self._active_download is not None and self._active_download.urgent)
+        """Return whether a client has asked for the blob, here or in another process."""
+        return self._asked_for or (self._active_download is not None and self._active_download.urgent)
+
+    def defer(self) -> None:
+        """Go on behind the fills that clients wait for: the last client has left."""
+        self._urgent = False
+        if self._active_download is not None:
+            self._active_download.defer()
 
     async def _blame(self, parts: Parts) -> None:
         """Take the source of wrong bytes out of use; if it is not known, all mirrors that sent a part."""

@@ -5,6 +5,7 @@ growing file, and costs a third of a fill that has these: an image has more smal
 """
 
 import asyncio
+from collections.abc import Callable
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
@@ -18,7 +19,9 @@ from mirror.transfer.exclusive import POLL_SECONDS
 from mirror.transfer.fill import Publish
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.upstream import Upstream
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
+from mirror.util.tasks import run_to_completion
 
 log = get_logger(__name__)
 
@@ -39,6 +42,8 @@ class SmallFill:
         self._repository = repository
         self._digest = digest
         self._link = link
+        self._verified = False
+        self.on_queue: Callable[[bool], object] = ignore
 
     async def run(self, publish: Publish) -> None:
         """Fetch the blob; call `publish` with its bytes, or with None when the blob is in the store.
@@ -57,8 +62,20 @@ class SmallFill:
         with self._context.metrics.fills_running.track_inprogress():
             await self._fill(lease, publish)
 
+    @property
+    def brief(self) -> bool:
+        return True
+
+    @property
+    def urgent(self) -> bool:
+        """Return whether the fill must not give way: it needs no connection any more."""
+        return self._verified
+
     def hurry(self) -> None:
         """Do nothing: a small fill is one request, which cannot be made faster."""
+
+    def defer(self) -> None:
+        """Do nothing, as `hurry`."""
 
     async def _lease(self) -> BlobLease:
         store = self._context.store
@@ -70,8 +87,9 @@ class SmallFill:
         try:
             data = await self._download()
         except BaseException:
-            await self._context.store.release_lease(lease)
+            await run_to_completion(self._context.store.release_lease(lease))
             raise
+        self._verified = True
         publish(data)
         await self._context.store.put_small_blob(self._repository, lease, Content(self._link, data))
         repository, digest = str(self._repository), str(self._digest)

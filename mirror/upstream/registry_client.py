@@ -87,6 +87,7 @@ class RegistryClient:
         self._client = HTTPClient(self._transport, self.accounts, clock)
         self._retry = Retrier(RetryPolicy(attempts=settings.attempts), clock, sleep)
         # Blobs leave some connections free, so that a tag can be revalidated while layers are fetched.
+        self.max_connections = settings.max_connections
         self.max_blob_connections = max(1, settings.max_connections * 7 // 8)
 
     def __repr__(self) -> str:

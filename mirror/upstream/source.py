@@ -1,6 +1,5 @@
 """One source of an upstream's content, and what the traffic has taught about it."""
 
-import asyncio
 import contextlib
 import math
 import time
@@ -16,7 +15,9 @@ from mirror.upstream.health import FAILURES, BreakerState, SourceHealth
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.outage import Outage
 from mirror.upstream.registry_client import ManifestBody, RegistryClient, RemoteManifest
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
+from mirror.util.slots import SlotGroup, SlotPool, always
 
 T = TypeVar("T")
 
@@ -38,17 +39,14 @@ class SourceOptions:
 class Source:
     """One endpoint, its connections, its circuit breaker, and its measurements."""
 
-    def __init__(
-        self, name: str, registry: RegistryClient, options: SourceOptions, total: asyncio.Semaphore
-    ) -> None:
+    def __init__(self, name: str, registry: RegistryClient, options: SourceOptions, total: SlotPool) -> None:
         """`total` limits the connections for blobs of all sources of all upstreams together."""
         self.name = name
         self.prefix = options.prefix
         self.weight = options.weight
         self.trusted_for_tags = options.tags
         self.registry = registry
-        self._total = total
-        self._slots = asyncio.Semaphore(registry.max_blob_connections)
+        self._slots = SlotGroup(total, registry.max_blob_connections)
         self.health = SourceHealth()
         self._outage = Outage()
         self.supports_ranges = True  # until an answer shows otherwise
@@ -69,16 +67,29 @@ class Source:
     @property
     def saturated(self) -> bool:
         """True if one more connection for a blob would have to wait, or would overtake one that waits."""
-        return self._slots.locked() or self._total.locked()
+        return self._slots.saturated
+
+    def reassign_slots(self) -> None:
+        """Give connections to transfers that have become urgent."""
+        self._slots.pool.reassign()
 
     def throttled(self, now: float) -> bool:
         """Return True while a 429 forbids a second connection for a blob."""
         return now < self._throttled_until
 
     @contextlib.asynccontextmanager
-    async def connection_slot(self) -> AsyncIterator[None]:
-        """Hold one of the limited connections for blobs; wait until one is free."""
-        async with self._slots, self._total:
+    async def connection_slot(
+        self,
+        urgent: Callable[[], bool] = always,
+        give_way: Callable[[], object] | None = None,
+        on_wait: Callable[[bool], object] = ignore,
+    ) -> AsyncIterator[None]:
+        """Hold one of the limited connections for blobs; wait until one is free.
+
+        `urgent`: whether a client waits for the bytes; `give_way` ends a transfer that is not urgent, to free
+        its connection for one that is. `on_wait`: as for `SlotGroup.slot`.
+        """
+        async with self._slots.slot(urgent, give_way, on_wait):
             self.active_connections += 1
             try:
                 yield

@@ -51,6 +51,16 @@ class Upstream:
         """True if a request may be sent, also one that probes whether the upstream answers again."""
         return not self.offline and self.own.health.allows_request(time.monotonic())
 
+    @property
+    def max_blob_connections(self) -> int:
+        """The most connections for blobs to all sources together."""
+        return sum(source.registry.max_blob_connections for source in self.sources)
+
+    @property
+    def max_connections(self) -> int:
+        """The most connections to all sources together."""
+        return sum(source.registry.max_connections for source in self.sources)
+
     def budget_level(self, path: str) -> BudgetLevel:
         """Return what the rate limit of its own endpoint leaves for requests about a repository."""
         return self.own.registry.accounts.budget_level(path)

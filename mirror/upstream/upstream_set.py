@@ -14,6 +14,7 @@ from mirror.upstream.registry_client import RegistryClient
 from mirror.upstream.source import Source, SourceOptions
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
+from mirror.util.slots import SlotPool
 from mirror.util.tasks import Tasks
 
 log = get_logger(__name__)
@@ -26,10 +27,10 @@ class UpstreamSet(Mapping[str, Upstream]):
     """
 
     def __init__(self, config: Config, metrics: Metrics, tasks: Tasks) -> None:
-        offline, total = config.server.offline, asyncio.Semaphore(config.fill.connections)
+        offline, self.slots = config.server.offline, SlotPool(config.fill.connections)
         self._upstreams = {
             each.name: Upstream(
-                each.name, _sources(each, metrics, total, offline), tasks, metrics, offline=offline
+                each.name, _sources(each, metrics, self.slots, offline), tasks, metrics, offline=offline
             )
             for each in config.upstreams
         }
@@ -86,9 +87,7 @@ class UpstreamSet(Mapping[str, Upstream]):
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
-def _sources(
-    settings: UpstreamSettings, metrics: Metrics, total: asyncio.Semaphore, offline: bool
-) -> list[Source]:
+def _sources(settings: UpstreamSettings, metrics: Metrics, total: SlotPool, offline: bool) -> list[Source]:
     """Return the upstream's own endpoint, then its other sources."""
     sources = [
         Source(

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from functools import partial
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -22,6 +23,7 @@ from mirror.oci.reference import Repository, Tag, Target, TargetKind, parse_targ
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
 from mirror.web.client_errors import client_error
 from mirror.web.request_log import RequestRecord
@@ -115,12 +117,14 @@ class RegistryApi:
         record.digest = digest
         if record.request.method == "HEAD":
             return await self._blob_head(record, target)
-        deadline = asyncio.get_running_loop().time() + self._header_timeout
-        answer = await self._within_header_timeout(target, self._cache.get_blob(repository, digest))
+        limit = self._time_limit(repository)
+        answer = await self._within_header_timeout(
+            target, self._cache.get_blob(repository, digest, limit), limit
+        )
         record.outcome, content = answer.outcome, answer.content
         if not isinstance(content, SmallBlob | PassThroughBlob):
             with closing(content):
-                return await self._read_blob(record, digest, content, deadline)
+                return await self._read_blob(record, digest, content, limit.deadline)
         if isinstance(content, SmallBlob):
             record.ttl = FOREVER if answer.outcome is Outcome.HIT else 0.0
         else:
@@ -189,32 +193,27 @@ class RegistryApi:
         body = json.dumps({"repositories": page.repositories}, separators=(",", ":")).encode()
         return responses.json_body(record, body, _next_page(record.request, next_query))
 
-    async def _within_header_timeout(self, target: Target, answer: Awaitable[T]) -> T:
+    async def _within_header_timeout(
+        self, target: Target, answer: Awaitable[T], limit: TimeLimit | None = None
+    ) -> T:
         """Await `answer`; past the limit raise UpstreamError: some clients wait forever, others 30 s."""
-        repository, seconds = _repository(target), self._header_timeout
+        repository = _repository(target)
         try:
-            async with asyncio.timeout(seconds) as limit:
-                with self._fail_early_if_silent(repository, limit):
-                    return await answer
+            async with limit or self._time_limit(repository):
+                return await answer
         except TimeoutError:
-            self._cache.report_timeout(repository, seconds)
+            self._cache.report_timeout(repository, self._header_timeout)
             raise UpstreamError(Failure.TIMEOUT, "no answer from the upstream in time") from None
 
-    @contextmanager
-    def _fail_early_if_silent(self, repository: Repository, limit: asyncio.Timeout) -> Iterator[None]:
-        """Shorten the limit while waiting for an upstream that gave no answer last time; not for the disk."""
-        seconds = self._cache.time_limit(repository, self._header_timeout)
-        loop = asyncio.get_running_loop()
+    def _time_limit(self, repository: Repository) -> TimeLimit:
+        """Return the limit on an answer, shorter while an upstream is waited for that gave none last time.
 
-        def check() -> None:
-            if self._cache.report_timeout(repository, seconds):
-                limit.reschedule(loop.time())
-
-        timer = loop.call_later(seconds, check)
-        try:
-            yield
-        finally:
-            timer.cancel()
+        Not shorter for the disk.
+        """
+        early = self._cache.time_limit(repository, self._header_timeout)
+        return TimeLimit(
+            self._header_timeout, (early, partial(self._cache.report_timeout, repository, early))
+        )
 
     async def _wait_first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
         """Wait for the first byte to send, so that a fill that fails at once gives an error status.

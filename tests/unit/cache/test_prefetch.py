@@ -18,6 +18,7 @@ from mirror.oci.reference import Repository
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import download
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
+from mirror.util.time_limit import TimeLimit
 from mirror.util.ttl_cache import TTLCache
 from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, descriptor, image_index, image_manifest, some_layers
@@ -399,7 +400,7 @@ async def test_prefetch_is_cancelled_when_the_mirror_stops(hub: FakeRegistry, on
     one.service.cache.stop_prefetch()
     # A client that found the flight a moment before starts again.
     assert flight is not None
-    flight.join()
+    flight.join(TimeLimit())
     assert await flight.wait_content() is None
     await idle(one)
     assert (await counted(one, "cancelled"), await counted(one, "dropped")) == (1, 1)
