@@ -1,6 +1,7 @@
 """Single-flight: concurrent calls with the same key share one execution."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Generic, TypeVar
@@ -12,12 +13,22 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+# Executions of one table that go on for later callers after their callers have left.
+MOST_ABANDONED = 64
+
+
 class SingleFlight(Generic[K, V]):
-    """Calls by key. The work runs in its own task, so a cancelled caller does not affect the others."""
+    """Calls by key. The work runs in its own task, so a cancelled caller does not affect the others.
+
+    Work goes on without callers, but not without bound: beyond MOST_ABANDONED the first abandoned work ends.
+    """
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self._running: dict[K, asyncio.Future[V]] = {}
+        self._callers: Counter[asyncio.Future[V]] = Counter()
+        self._abandoned: dict[asyncio.Future[V], Callable[[], object]] = {}
+        self._ends: dict[asyncio.Future[V], Callable[[], object]] = {}
 
     def running(self, key: K) -> bool:
         """Return whether a call with this key is running."""
@@ -36,10 +47,30 @@ class SingleFlight(Generic[K, V]):
             self._running[key] = answer
             task = self._tasks.spawn(self._run(key, work, answer), name=f"single {key}")
             task.add_done_callback(partial(self._end, key, answer))
+            self._ends[answer] = partial(self._stop, key, answer, task)
+        self._callers[answer] += 1
+        self._abandoned.pop(answer, None)
         try:
             return await asyncio.shield(answer)
         finally:
+            self._leave(answer)
             del answer  # holds the exception, whose traceback refers to this frame
+
+    def _leave(self, answer: "asyncio.Future[V]") -> None:
+        """Record that a caller has left; end the first abandoned work if there is too much of it."""
+        self._callers[answer] -= 1
+        if self._callers[answer]:
+            return
+        del self._callers[answer]
+        if answer in self._ends and not answer.done():
+            self._abandoned[answer] = self._ends[answer]
+            if len(self._abandoned) > MOST_ABANDONED:
+                self._abandoned.pop(next(iter(self._abandoned)))()
+
+    def _stop(self, key: K, answer: "asyncio.Future[V]", task: "asyncio.Task[None]") -> None:
+        if self._running.get(key) is answer:
+            del self._running[key]  # a new caller starts a new execution
+        task.cancel()
 
     async def _run(self, key: K, work: Callable[[], Awaitable[V]], answer: "asyncio.Future[V]") -> None:
         try:
@@ -50,9 +81,15 @@ class SingleFlight(Generic[K, V]):
             answer.set_result(value)
         finally:
             # Before the callers resume: a caller that calls again then starts a new execution.
-            self._running.pop(key, None)
+            self._forget(key, answer)
 
     def _end(self, key: K, answer: "asyncio.Future[V]", _: object) -> None:
         """Cancel the waiting callers of a task that was cancelled, perhaps before its first step."""
-        self._running.pop(key, None)
+        self._forget(key, answer)
         answer.cancel()
+
+    def _forget(self, key: K, answer: "asyncio.Future[V]") -> None:
+        self._ends.pop(answer, None)
+        self._abandoned.pop(answer, None)
+        if self._running.get(key) is answer:
+            del self._running[key]

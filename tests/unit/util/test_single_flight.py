@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mirror.util.single_flight import SingleFlight
+from mirror.util.single_flight import MOST_ABANDONED, SingleFlight
 from mirror.util.tasks import Tasks
 
 
@@ -93,3 +93,27 @@ async def test_single_flight_shutdown_cancels_the_callers() -> None:
     await tasks.close()
     with pytest.raises(asyncio.CancelledError):
         await only
+
+
+async def test_single_flight_bounds_abandoned_work(tasks: Tasks) -> None:
+    """Work without callers goes on, the latest of it; the rest ends, and nothing is kept of either."""
+    flights: SingleFlight[int, int] = SingleFlight(tasks)
+    release = asyncio.Event()
+
+    async def work() -> int:
+        await release.wait()
+        return 1
+
+    for key in range(3 * MOST_ABANDONED):
+        caller = asyncio.ensure_future(flights.do(key, work))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait([caller])
+    while tasks.running > MOST_ABANDONED:  # noqa: ASYNC110  # each ends in a turn of the loop
+        await asyncio.sleep(0)
+    assert [flights.running(key) for key in (0, 3 * MOST_ABANDONED - 1)] == [False, True]
+    release.set()
+    assert await flights.do(3 * MOST_ABANDONED - 1, work) == 1
+    while tasks.running:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert [*flights._running, *flights._callers, *flights._abandoned, *flights._ends] == []
