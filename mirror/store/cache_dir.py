@@ -85,6 +85,11 @@ class LocalContent:
     blob: OpenBlob | None = None
     data: bytes | None = None
 
+    def close(self) -> None:
+        """Close the blob, if one is open."""
+        if self.blob is not None:
+            self.blob.file.close()
+
 
 class CacheDirectory:
     """One cache folder. Every method may be called from any thread; all of them block."""
@@ -231,6 +236,15 @@ class CacheDirectory:
         """Store a small blob without a lease; return the `excess` after that."""
         self._add_small({digest: data})
         return self.excess()
+
+    def restore(self, copies: Mapping[Digest, bytes], missing: Collection[Digest]) -> None:
+        """Store small blobs again that were evicted while clients got them from memory.
+
+        Where no copy of a missing one is left, all copies in memory are dropped: the next request fetches it.
+        """
+        self._add_small(copies)
+        if any(each not in copies for each in missing):
+            self.epoch.note_removal()
 
     def adopt(self, verified: VerifiedFile) -> int:
         """Move a verified file into the blob store; return the `excess` after that."""

@@ -53,6 +53,12 @@ class MemoryCache:
         self._drop_removed()
         return self._contents.get((repository, digest))
 
+    def copies(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
+        """Return the bytes of those digests whose content is here, whatever repository has it."""
+        self._drop_removed()
+        wanted = set(digests)
+        return {digest: found.data for (_, digest), found in self._contents.items() if digest in wanted}
+
     def put_content(self, repository: Repository, digest: Digest, content: Content, version: int) -> None:
         """Keep content that was read at `version`, unless there was a write since."""
         if version == self.version:

@@ -117,7 +117,7 @@ class Store:
         version = self._memory.version
         link = self._memory.link(repository, digest)
         opening = self.executor.start(self.folder.open_blob, repository, digest, link)
-        found = await self.executor.await_or_release(opening, _close_blob)
+        found = await self.executor.await_or_release(opening, LocalContent.close)
         if found.data is not None and found.link is not None:
             self._memory.put_content(repository, digest, Content(found.link, found.data), version)
         if found.blob is not None or found.data is not None:
@@ -350,11 +350,16 @@ class Store:
         return await self.executor.run(self.folder.blobs.check)
 
     async def flush_last_use(self) -> None:
-        """Write the last-use times gathered since the last call; a blob that is being read is used now."""
+        """Write the last-use times gathered since the last call; a blob that is being read is used now.
+
+        Content that was served from memory and has been evicted is stored again.
+        """
         used, self._used = self._used, {}
         used.update(dict.fromkeys(self._open, time.time()))
-        if used:
-            await self.executor.run(self.folder.blobs.touch, used)
+        if not used or not (missing := await self.executor.run(self.folder.blobs.touch, used)):
+            return
+        if missing := [each for each in missing if each not in self._open]:
+            await self.executor.run(self.folder.restore, self._memory.copies(missing), missing)
 
     async def close(self) -> None:
         """Write what is in memory only, and close all connections."""
@@ -391,9 +396,3 @@ def _release(held: Lease | Partial | None) -> None:
 def _close(remote: RemotePartial | None) -> None:
     if remote is not None:
         remote.close()
-
-
-def _close_blob(local: LocalContent) -> None:
-    """Close a blob whose client left while it was being opened."""
-    if local.blob is not None:
-        local.blob.file.close()

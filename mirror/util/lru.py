@@ -1,7 +1,7 @@
 """A least-recently-used cache in memory, bounded in bytes."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -40,6 +40,10 @@ class LRUCache(Generic[K, V]):
         while self.size > self._limit:
             _, (_, freed) = self._entries.popitem(last=False)
             self.size -= freed
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """Yield keys and values, which that does not make recently used. Nothing may change meanwhile."""
+        return ((key, value) for key, (value, _) in self._entries.items())
 
     def drop(self, key: K) -> None:
         found = self._entries.pop(key, None)

@@ -11,6 +11,7 @@ from mirror.manage.removal import ImageRemoval
 from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.store.blobs.quota import IN_USE
 from mirror.store.cache_dir import CacheDirectory
+from tests.disks import MIB
 from tests.fakes.content import FakeImage, some_layers
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, mirror_of, serving
@@ -97,6 +98,48 @@ async def test_pins_of_the_configuration(hub: FakeRegistry, tmp_path: Path) -> N
         asked = len(hub.log)
         await pull(mirror.address, images[0])
         assert len(hub.log) == asked
+
+
+@pytest.mark.parametrize("by_other_process", [True, False])
+@pytest.mark.parametrize("copies", ["all", "responses"])
+async def test_content_served_from_memory_is_kept(
+    hub: FakeRegistry, tmp_path: Path, by_other_process: bool, copies: str
+) -> None:
+    """Store small content again that was evicted, and is served from memory nevertheless.
+
+    A copy that only the response cache has is dropped, so that the next request restores the content.
+    """
+    (image,) = images_of(hub, 1)
+    small = [image.manifest, image.config]
+    async with limited(hub, tmp_path / "cache", 3, memory=MIB) as mirror:
+        store = mirror.service._store
+        for _ in range(3):
+            await pull(mirror.address, image)
+            await mirror.landed(image.layers[0])
+        await store.flush_last_use()
+        if by_other_process:
+            await with_folder(mirror, lambda folder: folder.evict(need=1 << 60))
+        else:
+            await store.evict(need=1 << 60)
+        assert await store.missing_blobs(small) == small
+        if copies == "responses":
+            store._memory._contents.clear()
+        requests = hub.requests()
+        for path in ("manifests/t", f"blobs/{image.config}"):
+            assert (await get(mirror.address, f"/v2/{image.repository}/{path}")).status == 200
+        assert hub.requests() == requests
+        await mirror.service.refresh_stats()  # the response cache says later what it has served
+        await store.flush_last_use()
+        if copies == "responses":
+            await pull(mirror.address, image)
+        assert await store.missing_blobs(small) == []
+        await pull(mirror.address, image)  # the layer too
+        await mirror.landed(image.layers[0])
+        assert await store.check() == []
+    offline = configured(tmp_path / "cache", {"docker.io": hub.url}, server={"offline": True})
+    async with serving(offline) as mirror:
+        manifest = await get(mirror.address, f"/v2/{image.repository}/manifests/{image.tag}")
+        assert (manifest.status, manifest.body) == (200, image.manifest_data)
 
 
 async def test_removal_is_effective_at_once(hub: FakeRegistry, tmp_path: Path) -> None:

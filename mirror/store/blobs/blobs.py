@@ -353,16 +353,19 @@ class BlobStore:
         """Remove a blob; return whether it was here."""
         return bool(self._cache.delete(str(digest)))
 
-    def touch(self, used: Mapping[Digest, float]) -> None:
-        """Write the last use of blobs (seconds since the epoch).
+    def touch(self, used: Mapping[Digest, float]) -> list[Digest]:
+        """Write the last use of blobs (seconds since the epoch); return those that are not here.
 
         A batch at a time: another writer waits for one transaction, not for all that a crowd has used.
         """
-        moments = iter(used.items())
+        moments, missing = iter(used.items()), []
         while some := list(islice(moments, ROWS)):
             with self._cache.transact():
                 for digest, moment in some:
-                    self._cache._sql("UPDATE Cache SET access_time = ? WHERE key = ?", (moment, str(digest)))
+                    row = (moment, str(digest))
+                    if not self._cache._sql("UPDATE Cache SET access_time = ? WHERE key = ?", row).rowcount:
+                        missing.append(digest)
+        return missing
 
     def stats(self) -> tuple[int, int]:
         """Return bytes and number of blobs."""
