@@ -37,10 +37,6 @@ HEAD_SECONDS = 30.0
 # client that is still sending a body.
 LINGERING_SECONDS = 1.0
 
-# Time, in seconds, within which the response to a client that has ended its direction must begin. Most such
-# clients have left, and a download must not take them for waiting ones.
-HALF_CLOSED_SECONDS = 1.0
-
 
 class RequestProtocol(web.RequestHandler):
     """A client's connection: the response cache answers known heads, aiohttp's parser takes the rest."""
@@ -99,26 +95,6 @@ class RequestProtocol(web.RequestHandler):
         self.head = data if self._only_heads else None
         self._parse(data)
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp narrows asyncio's type
-        """Keep the connection of a client that has ended its direction until its requests are answered.
-
-        Return whether the connection stays open. With TLS the transport allows no half-closed connection.
-        """
-        waiter = self._waiter
-        idle = waiter is not None and not self._messages
-        transport: Any = self.transport
-        if idle or transport is None or not transport.can_write_eof():
-            return False
-        if self._messages:
-            self._end_connection_after(len(self._messages) - 1)
-        else:
-            self._close = True  # after the running response
-        self._ended = True
-        if self._unread_body is not None:
-            self._unread_body.client_left()
-        self._loop.call_later(HALF_CLOSED_SECONDS, self._check_half_closed)
-        return True
-
     def _parse(self, data: bytes) -> None:
         """Have aiohttp parse `data`, and end the connection behind a request that must be the last."""
         before = len(self._messages)
@@ -171,16 +147,6 @@ class RequestProtocol(web.RequestHandler):
             self._keepalive_handle.cancel()
         self._next_keepalive_close_time = limit
         self._keepalive_handle = self._loop.call_at(limit, self._process_keepalive)
-
-    def _check_half_closed(self) -> None:
-        """Close the connection of a client that has ended its direction if its response has not begun."""
-        request = self._current_request
-        if self.transport is None:
-            return
-        if request is not None and request.writer.output_size == 0:
-            self.transport.close()
-        else:
-            self._loop.call_later(HALF_CLOSED_SECONDS, self._check_half_closed)
 
     def idle_since(self) -> float | None:
         """Return since when no request runs here, by the loop's clock, or sooner; None while one runs."""
