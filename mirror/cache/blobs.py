@@ -23,12 +23,17 @@ from mirror.util.log import get_logger
 from mirror.util.single_flight import SingleFlight
 from mirror.util.slots import SlotGroup, SlotPool
 from mirror.util.time_limit import TimeLimit
+from mirror.util.ttl_cache import TTLCache
 
 log = get_logger(__name__)
 
 # A request starts again when the fill that it joined ended before it could be followed. That happens once per
 # fill, and each time something new is found; more rounds mean that blobs vanish as fast as they come.
 ROUNDS = 4
+
+# Sizes that upstreams have told by a HEAD are believed for an hour: as many as take some megabytes.
+SIZE_SECONDS = 3600.0
+SIZES = 10_000
 
 
 class BlobCache:
@@ -43,6 +48,7 @@ class BlobCache:
         self._turns = _turns(upstreams, connections, lambda each: each.max_blob_connections)
         # Apart from large fills: a config does not wait behind the layers of other images.
         self._small_turns = _turns(upstreams, connections, lambda each: each.max_connections)
+        self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(SIZE_SECONDS, SIZES)
         self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(context.tasks)
         self._confirming: SingleFlight[tuple[Repository, Digest], int | None] = SingleFlight(context.tasks)
 
@@ -150,9 +156,12 @@ class BlobCache:
         if local.blob is not None:
             local.blob.file.close()
             return BlobInfo(local.blob.size, Outcome.HIT)
-        size = await self._confirm_link(repository, digest)
+        size = self._sizes.get((repository, digest))
         if size is None:
-            raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
+            size = await self._confirm_link(repository, digest)
+            if size is None:
+                raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
+            self._sizes.put((repository, digest), size)
         return BlobInfo(size, Outcome.HIT if local.present else Outcome.MISS)
 
     def prefetch(self, repository: Repository, digest: Digest, link: Link | None) -> Flight | None:
