@@ -93,9 +93,14 @@ def room(config: "Config") -> str:
     """Return a line about the disk: what is free, cached and allowed; "" if the cache cannot be read."""
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError
+    from mirror.store.health import StoreHealth
     from mirror.util.units import size
 
-    with suppress(StoreError, OSError), closing(CacheDirectory(config.cache.dir, config.cache)) as folder:
+    health = StoreHealth(log_faults=False)  # the mirror has logged them
+    with (
+        suppress(StoreError, OSError),
+        closing(CacheDirectory(config.cache.dir, config.cache, health)) as folder,
+    ):
         disk, allowed = folder.room(), folder.size_limit()
         return (
             f"{size(disk.free)} of {size(disk.total)} free, {size(disk.used)} cached, {size(allowed)} allowed"

@@ -94,11 +94,13 @@ class LocalContent:
 class CacheDirectory:
     """One cache folder. Every method may be called from any thread; all of them block."""
 
-    def __init__(self, path: Path, settings: CacheSettings | None = None) -> None:
+    def __init__(
+        self, path: Path, settings: CacheSettings | None = None, health: StoreHealth | None = None
+    ) -> None:
         """Open or create everything. `settings` give the quota, None for no quota."""
         self.path = path
         self.partials = path / "partial"
-        self.health = StoreHealth()
+        self.health = health or StoreHealth()
         self.durable = settings is None or settings.durability == "safe"
         self.blobs = BlobStore(path / "blobs", path / "quarantine")
         self.index = Index(path / "books")
@@ -238,10 +240,7 @@ class CacheDirectory:
         return self.excess()
 
     def restore(self, copies: Mapping[Digest, bytes], missing: Collection[Digest]) -> None:
-        """Store small blobs again that were evicted while clients got them from memory.
-
-        Where no copy of a missing one is left, all copies in memory are dropped: the next request fetches it.
-        """
+        """Store evicted small blobs again; for one without a copy, all copies in memory are dropped."""
         self._add_small(copies)
         if any(each not in copies for each in missing):
             self.epoch.note_removal()

@@ -120,9 +120,10 @@ class Fault:
 class StoreHealth:
     """The present faults of one cache folder. Any thread may call."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """`clock`: seconds since the epoch."""
+    def __init__(self, clock: Callable[[], float] = time.time, *, log_faults: bool = True) -> None:
+        """`clock`: seconds since the epoch. `log_faults`: False for a second look at a folder in use."""
         self._clock = clock
+        self._log_faults = log_faults
         self._lock = threading.Lock()
         self._faults: dict[Capability, Fault] = {}
         self._logged: dict[tuple[Capability, FaultKind], float] = {}
@@ -158,7 +159,7 @@ class StoreHealth:
             now = self._clock()
             fault = self._faults[capability] = Fault(capability, kind, reason_of(root_of(error)), now)
             logged = self._logged.get((capability, kind))
-            if logged is not None and now - logged < REPEAT_SECONDS:
+            if not self._log_faults or (logged is not None and now - logged < REPEAT_SECONDS):
                 return kind
             self._logged[capability, kind] = now
         log.error(

@@ -10,9 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from mirror import service
+from mirror.cli.banner import room
 from tests.disks import MIB, mount, mounted, tmpfs
 from tests.fakes.registry import FakeRegistry
-from tests.running import mirror_of
+from tests.running import configured, mirror_of
 from tests.wire import get
 
 
@@ -53,6 +54,15 @@ async def test_read_only_empty_folder_reports_one_kind_of_fault(
     faults = [line for line in lines if line["log_level"] in ("warning", "error")]
     assert {line["kind"] for line in faults} == {"read_only"}
     assert len(faults) == 3
+
+
+@pytest.mark.needs("unshare", root=True)
+def test_read_only_start_logs_each_fault_once(read_only: Path) -> None:
+    """The banner looks at the folder again, and reports nothing again."""
+    config = configured(read_only / "cache", {"docker.io": "http://127.0.0.1:9"})
+    with capture_logs() as lines:
+        room(config)
+    assert lines == []
 
 
 @pytest.fixture
