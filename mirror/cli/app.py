@@ -11,7 +11,7 @@ import typer
 
 from mirror import __version__
 from mirror.cli import cache, pins, settings, verify
-from mirror.cli.common import fail, loaded, start_collector
+from mirror.cli.common import fail, loaded, require_owner, start_collector
 from mirror.cli.options import CacheDir, Command, ConfigFile, Listen, Offline, Upstream
 from mirror.cli.output import say, tell
 
@@ -107,6 +107,7 @@ def serve(
 
     start_collector()
     configure_later(wanted.log, sys.stderr)
+    require_owner(wanted.cache.dir, 1, "run the mirror as that user, or choose another folder: --cache-dir")
     try:
         status = run(wanted, lambda: load(config, environment(), flags).config, _announce)
     except (StoreError, OSError) as error:

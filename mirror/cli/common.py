@@ -4,6 +4,7 @@ Imports are inside the functions: a command imports what it uses, and `--help` n
 """
 
 import gc
+import importlib
 import os
 import pwd
 import sys
@@ -24,6 +25,22 @@ if TYPE_CHECKING:
 
 # Where the service of systemd/registry-mirror.service keeps its cache.
 SERVICE_FOLDER = Path("/var/cache/registry-mirror")
+
+
+# What commands import after they have opened the cache folder.
+IMPORTED_BY_COMMANDS = (
+    "mirror.manage.disk_usage",
+    "mirror.manage.garbage_collector",
+    "mirror.manage.inventory",
+    "mirror.manage.removal",
+    "mirror.store.blobs.fsck",
+    "mirror.store.cache_dir",
+    "mirror.store.pins.pin_file",
+    "mirror.util.rate_limiter",
+    "rich.console",
+    "rich.progress",
+    "rich.table",
+)
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -66,6 +83,7 @@ def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[CacheDire
     start_collector()
     configure_later(config.log, sys.stderr)
     path = config.cache.dir
+    become_owner(path, 1)
     require_cache(path)
     try:
         with translated(f"cannot use the cache folder {path}"):
@@ -76,6 +94,38 @@ def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[CacheDire
                 folder.close()
     except StoreError as error:
         fail(str(error), 1)
+
+
+def become_owner(path: Path, code: int) -> None:
+    """Make this process, if root runs it, the owner of the folder `path` for good; else check the owner.
+
+    A row, a link or a name in the folder then leads to nothing that its owner could not reach without root.
+    Modules are imported before: the owner may not be able to read the program. Ends with `code` on failure.
+    """
+    if os.geteuid() != 0:
+        require_owner(path, code, "run this with sudo, or as that user")
+    if os.geteuid() != 0 or not path.is_dir() or (owner := path.stat()).st_uid == 0:
+        return
+    for module in IMPORTED_BY_COMMANDS:
+        importlib.import_module(module)
+    name = _owner(path)
+    try:
+        os.setgroups([])
+        os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
+        os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)  # glibc: in all threads
+    except OSError as error:
+        fail(
+            f"root cannot become {name}, the owner of {path}, here ({error.strerror}): run this as {name}",
+            code,
+        )
+    if not os.access(path, os.X_OK):
+        fail(f"{path} belongs to {name}, who cannot reach it: open the folders above it to {name}", code)
+
+
+def require_owner(path: Path, code: int, advice: str) -> None:
+    """End the command with `code` if the folder `path` belongs to a user other than this one and root."""
+    if os.path.isdir(path) and path.stat().st_uid not in (0, os.geteuid()):
+        fail(f"{path} belongs to {_owner(path)}: {advice}", code)
 
 
 def require_cache(path: Path) -> None:

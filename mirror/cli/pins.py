@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mirror.cli.banner import reachable
-from mirror.cli.common import fail, opened, pattern
+from mirror.cli.common import become_owner, fail, opened, pattern
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_list, moment, say, table, tell
 from mirror.util.units import size
@@ -187,6 +187,7 @@ def note_excess(config: "Config") -> None:
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError, translated
 
+    become_owner(config.cache.dir, 1)
     with suppress(StoreError), translated("pins"):
         if not config.cache.pins or not (config.cache.dir / "books").is_dir():
             return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.common import fail, loaded, require_access, start_collector
+from mirror.cli.common import become_owner, fail, loaded, require_access, start_collector
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
 from mirror.cli.output import json_document, say, tell
 from mirror.util.terminal_log import printable
@@ -84,6 +84,7 @@ def verify(
     from mirror.store.errors import StoreError
 
     path = loaded(config, {"cache_dir": cache_dir}).config.cache.dir
+    become_owner(path, 2)
     require_access(path, 2)
     try:
         run = _run(path, _limiter(rate), quick=quick, repair=repair, show=not as_json)

@@ -48,6 +48,7 @@ from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.pins.pins import Pins
 from mirror.store.recovery import Recovery
+from mirror.util.durable import create_file
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -388,8 +389,7 @@ class CacheDirectory:
     def _write_small(self, digest: Digest, data: bytes) -> VerifiedFile:
         if Digest.of(data, digest.algorithm) != digest:
             raise ValueError(f"these bytes do not hash to {digest}")
-        path = self._small_path(digest)
-        with open(path, "wb") as file:
+        with create_file(path := self._small_path(digest)) as file:
             file.write(data)
         # Not durable: `read` verifies it each time, and what a power failure destroyed is fetched again.
         return VerifiedFile(digest, path, len(data), durable=False)

@@ -2,15 +2,18 @@
 
 import errno
 import os
+import re
 import sqlite3
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import diskcache
 from diskcache.core import DBNAME, MODE_PICKLE
+
+from mirror.util.durable import move_into
 
 # How long a write waits for another process's write before it fails with StoreError, in seconds.
 BUSY_SECONDS = 5.0
@@ -37,7 +40,13 @@ class ForeignRow(OSError):
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """diskcache's storage, for text only: other keys and values are refused, written or read."""
+    """diskcache's storage, for text only: other keys and values are refused, written or read.
+
+    A row names its file, and a writer of the database chooses the name: only names that the storage
+    gives are followed, here diskcache's own.
+    """
+
+    FILE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
 
     def put(self, key: object) -> tuple[str, bool]:
         if not isinstance(key, str):
@@ -58,7 +67,18 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Any:
         if mode == MODE_PICKLE:
             raise ForeignRow("a pickled value")
+        if filename is not None and not self.is_own_name(filename):
+            raise ForeignRow("a file name that is not one of the mirror")
         return super().fetch(mode, filename, value, read)
+
+    def remove(self, file_path: str) -> None:
+        if self.is_own_name(file_path):
+            super().remove(file_path)
+
+    @classmethod
+    def is_own_name(cls, name: object) -> bool:
+        """Return whether this storage can have given the name to a file."""
+        return isinstance(name, str) and cls.FILE_NAME.fullmatch(name) is not None
 
 
 class Database:
@@ -116,11 +136,10 @@ class Database:
 
     def quarantine(self, quarantine: Path) -> None:
         """Move the database out of the way; the next use creates a new one."""
-        quarantine.mkdir(mode=0o700, exist_ok=True)
         suffix = f"{self.folder.name}-{time.time_ns()}"
         for name in FILES:
             with suppress(FileNotFoundError):
-                os.rename(self.folder / name, quarantine / f"{name}.{suffix}")
+                move_into(quarantine, self.folder / name, f"{name}.{suffix}")
         self.reopen()
 
     def close(self) -> None:

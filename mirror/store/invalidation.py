@@ -82,10 +82,13 @@ def open_shared(path: Path) -> int:
     command created.
     """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
+    with suppress(FileNotFoundError):
         return os.open(path, flags)
-    except FileNotFoundError:
-        descriptor = os.open(path, flags | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:  # another process has just created it
+        return os.open(path, flags)
+    else:
         if os.geteuid() == 0:
             owner = os.stat(path.parent)
             os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -16,6 +16,7 @@ from diskcache.core import DBNAME
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import ROWS, BlobStore
+from mirror.store.blobs.diskcache_disk import AdoptingDisk
 from mirror.store.lock import try_lock
 from mirror.store.metadata.closure import digest_or_none
 from mirror.store.partial.partial import Partial
@@ -39,7 +40,7 @@ def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
 
     Only files last changed before a moment, in seconds since the epoch.
     """
-    for folder in sorted(path for path in blobs.folder.glob("sha*/*") if path.is_dir()):
+    for folder in _shards(blobs.folder):
         files = [each for each in os.scandir(folder) if each.is_file(follow_symlinks=False)]
         for start in range(0, len(files), ROWS):
             batch = files[start : start + ROWS]
@@ -49,6 +50,14 @@ def files_without_entry(blobs: BlobStore, before: float) -> Iterator[Orphan]:
                 status = each.stat(follow_symlinks=False)
                 if names[each.path] not in known and status.st_ctime < before:
                     yield Orphan(Path(each.path), 512 * status.st_blocks)
+
+
+def _shards(blobs: Path) -> Iterator[Path]:
+    """Yield the folders that can have blobs; a link leads elsewhere, and is none."""
+    for algorithm in _entries(blobs):
+        if algorithm.name.startswith("sha") and algorithm.is_dir(follow_symlinks=False):
+            shards = _entries(Path(algorithm.path))
+            yield from (Path(each.path) for each in shards if each.is_dir(follow_symlinks=False))
 
 
 def file_without_entry(blobs: BlobStore, digest: Digest) -> Path | None:
@@ -67,7 +76,7 @@ def entries_without_file(blobs: BlobStore) -> Iterator[Digest]:
     """Yield blobs whose file is gone."""
     for key, _, name in blobs.entries(math.inf):
         digest = digest_or_none(key)
-        if digest is not None and not (blobs.folder / name).exists():
+        if digest is not None and not (AdoptingDisk.is_own_name(name) and (blobs.folder / name).exists()):
             yield digest
 
 

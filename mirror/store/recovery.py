@@ -33,7 +33,7 @@ from mirror.store.errors import StoreError, describe, translated
 from mirror.store.health import ERRORS, Capability, FaultKind, StoreHealth, kind_of
 from mirror.store.pins.manifest_journal import BOOKS_LOST
 from mirror.util.callbacks import ignore
-from mirror.util.durable import replace_file, try_allocate
+from mirror.util.durable import replace_file, touch, try_allocate
 from mirror.util.log import get_logger
 
 P = ParamSpec("P")
@@ -185,7 +185,7 @@ class Recovery:
                 for database in moved:
                     database.reopen()
                 if self._index in moved:
-                    (self._path / BOOKS_LOST).touch(mode=0o600)
+                    touch(self._path / BOOKS_LOST)
                 repaired = [self._repair_database(database) for database in suspects]
                 recreated = bool(made or moved or any(repaired))
             if recreated:
@@ -214,7 +214,7 @@ class Recovery:
         lost, mark = (LOST_WITH_BLOBS, REBUILD) if is_blobs else (LOST_WITH_INDEX, BOOKS_LOST)
         log.error("database corrupt, recreated", database=str(database.folder), lost=lost)
         # The mark first: the next process must know of the loss after a crash here.
-        (self._path / mark).touch(mode=0o600)
+        touch(self._path / mark)
         database.quarantine(self._path / "quarantine")
         _ = database.cache
         return True

@@ -6,6 +6,7 @@ Synchronous: everything here runs in a disk thread.
 import errno
 import math
 import os
+import stat
 import sys
 import time
 import warnings
@@ -25,13 +26,14 @@ from mirror.store.blobs.diskcache_disk import POLICY, AdoptingDisk, VerifiedFile
 from mirror.store.database import BUSY_SECONDS, Database
 from mirror.store.lock import lock_if_unread, lock_shared
 from mirror.util.callbacks import ignore
+from mirror.util.durable import move_into, open_file
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
 
 
-# The errors by which a disk says that it cannot read a file any more.
-UNREADABLE_ERRNOS = frozenset({errno.EIO, errno.EUCLEAN, errno.ENODATA})
+# The errors by which a disk says that it cannot read a file any more, or that a link is in the file's place.
+UNREADABLE_ERRNOS = frozenset({errno.EIO, errno.EUCLEAN, errno.ENODATA, errno.ELOOP})
 
 # Bytes of one read whose content is not used.
 READ_BYTES = 1024 * 1024
@@ -119,9 +121,12 @@ class BlobStore:
         found = self._cache.get(str(digest), tag=True)
         path, size = found
         if path is None:
+            row = self.row(str(digest))
+            if row is not None and not AdoptingDisk.is_own_name(row.name):  # no file that was adopted
+                self.drop_entry(row)
             return None
         try:
-            file = open(path, "rb")  # noqa: SIM115  # handed to the caller
+            file = open_file(path)
         except FileNotFoundError:
             self.drop_entry(BlobRow(str(digest), str(path.relative_to(self.database.folder)), int(size)))
             return None
@@ -129,7 +134,8 @@ class BlobStore:
             self._quarantine_unreadable(digest, error)
             return None
         lock_shared(file.fileno())
-        if os.fstat(file.fileno()).st_size != int(size):
+        status = os.fstat(file.fileno())
+        if status.st_size != int(size) or not stat.S_ISREG(status.st_mode):
             file.close()
             self.quarantine(digest)
             return None
@@ -167,17 +173,13 @@ class BlobStore:
             return
         # Entry first, file second (invariant 8).
         self.drop_entry(row)
-        self.quarantine_file(self.database.folder / row.name)
+        if AdoptingDisk.is_own_name(row.name):
+            self.quarantine_file(self.database.folder / row.name)
 
     def quarantine_file(self, path: Path) -> None:
         """Move a file to the quarantine folder, where the operator can look at it."""
-        if not self._quarantine.is_dir():
-            self._quarantine.mkdir(mode=0o700, exist_ok=True)
-            if os.geteuid() == 0:  # a folder that root's command creates belongs to the mirror's own user
-                owner = os.stat(self._quarantine.parent)
-                os.chown(self._quarantine, owner.st_uid, owner.st_gid)
         with suppress(FileNotFoundError):
-            os.rename(path, self._quarantine / path.name)
+            move_into(self._quarantine, path, path.name)
 
     def add(self, *verified: VerifiedFile) -> None:
         """Adopt verified files, in one transaction.
@@ -185,10 +187,10 @@ class BlobStore:
         Durable ones are synced first, so that a name never outlives its bytes.
         """
         for each in verified:
-            if each.durable:
-                with open(each.path, "rb") as file:
+            with open_file(each.path) as file:
+                if each.durable:
                     os.fdatasync(file.fileno())
-            os.chmod(each.path, 0o400)
+                os.fchmod(file.fileno(), 0o400)
         with self._disk().undo_on_error(), self._cache.transact():
             for each in verified:
                 # The size is in the entry's tag too: get() returns the tag but not the size.
@@ -279,6 +281,10 @@ class BlobStore:
         A process that has looked the blob up but not opened it gets a miss; one that has opened it can read
         on.
         """
+        if not AdoptingDisk.is_own_name(row.name):  # no file that was adopted: it stays
+            if remove:
+                self._delete_row(row)
+            return False
         with lock_if_unread(self.folder / row.name) as idle:
             if idle is False or (used and not idle):
                 return False

@@ -5,13 +5,14 @@ is pickled), so every way in and out of pickle is closed here.
 """
 
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from diskcache.core import EVICTION_POLICY, MODE_BINARY
 
@@ -45,6 +46,9 @@ class VerifiedFile:
 
 class AdoptingDisk(PlainDisk):
     """diskcache's storage, for verified files. A value comes out as its path; the caller opens it."""
+
+    # Algorithm, two digits, the others, nonce.
+    FILE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"([a-z0-9]+)/([0-9a-f]{2})/([0-9a-f]+)\.[0-9a-f]{8}")
 
     def __init__(self, directory: str, **options: Any) -> None:
         super().__init__(directory, **options)
@@ -89,11 +93,16 @@ class AdoptingDisk(PlainDisk):
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Path:
         """Return the path of an adopted file."""
-        if mode != MODE_BINARY or filename is None:
+        if mode != MODE_BINARY or filename is None or not self.is_own_name(filename):
             raise ForeignRow("not an adopted file")
         return Path(self._directory, filename)
 
     def remove(self, file_path: str) -> None:
-        """Unlink the file. diskcache also removes empty folders, which a concurrent adoption may need."""
+        """Unlink the file, if the name is one of ours.
+
+        diskcache also removes empty folders, which a concurrent adoption may need.
+        """
+        if not self.is_own_name(file_path):
+            return
         with suppress(OSError):
             os.unlink(os.path.join(self._directory, file_path))

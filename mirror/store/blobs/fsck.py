@@ -7,7 +7,6 @@ mirror. A suspicion is checked twice, because blobs come and go meanwhile.
 import errno
 import json
 import os
-import re
 import stat
 import time
 from collections.abc import Generator, Iterator
@@ -21,7 +20,9 @@ from diskcache.core import DBNAME
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.store.blobs.blobs import UNREADABLE_ERRNOS, BlobRow, BlobStore
+from mirror.store.blobs.diskcache_disk import AdoptingDisk
 from mirror.store.readahead import resident
+from mirror.util.durable import create_file, open_file
 
 # Bytes of one read, and entries to read from the database at a time.
 READ_BYTES = 1024 * 1024
@@ -32,9 +33,6 @@ GRACE_SECONDS = 60.0
 
 # Errors of a read for which the file is to blame, and not the disk as a whole: those of the disk, and modes.
 READ_ERRNOS = UNREADABLE_ERRNOS | {errno.EACCES, errno.EPERM}
-
-# The name of an adopted file: algorithm, two digits, the others, nonce.
-FILE_NAME = re.compile(r"([a-z0-9]+)/([0-9a-f]{2})/([0-9a-f]+)\.[0-9a-f]{8}")
 
 
 class Damage(StrEnum):
@@ -96,7 +94,8 @@ class FsckCursor:
     def save(self, path: Path) -> None:
         """Write the cursor, atomically."""
         fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(asdict(self)))
+        with create_file(fresh) as file:
+            file.write(json.dumps(asdict(self)).encode())
         os.rename(fresh, path)
 
 
@@ -142,19 +141,22 @@ class Fsck:
     def _check_places(self) -> Iterator[FsckStep]:
         """Find files where the blob store has folders: beside its database, and beside the shards."""
         for name in sorted(_list_folder(self._folder)):
-            if not (self._folder / name).is_dir():
+            if not _is_folder(self._folder / name):
                 if not name.startswith(DBNAME):
                     yield FsckStep(finding=self._quarantine_file(name, Damage.UNKNOWN))
                 continue
             for shard in sorted(_list_folder(self._folder / name)):
-                if not (self._folder / name / shard).is_dir():
+                if not _is_folder(self._folder / name / shard):
                     yield FsckStep(finding=self._quarantine_file(f"{name}/{shard}", Damage.UNKNOWN))
 
     def _folders(self) -> list[str]:
         """Return the folders with files after the cursor, as `sha256/00`."""
-        algorithms = [each for each in sorted(_list_folder(self._folder)) if (self._folder / each).is_dir()]
+        algorithms = [each for each in sorted(_list_folder(self._folder)) if _is_folder(self._folder / each)]
         found = [
-            f"{each}/{shard}" for each in algorithms for shard in sorted(_list_folder(self._folder / each))
+            f"{each}/{shard}"
+            for each in algorithms
+            for shard in sorted(_list_folder(self._folder / each))
+            if _is_folder(self._folder / each / shard)
         ]
         return [name for name in found if name >= self.cursor.after.rpartition("/")[0]]
 
@@ -222,7 +224,8 @@ class Fsck:
     def _add_entry(self, row: BlobRow) -> Finding:
         if not self._repair:
             return Finding(row.name, Damage.NO_ENTRY)
-        os.chmod(self._folder / row.name, 0o400)
+        with open_file(self._folder / row.name) as file:
+            os.fchmod(file.fileno(), 0o400)
         self._blobs.add_entry(row)
         return Finding(row.name, Damage.NO_ENTRY, "entry added")
 
@@ -237,7 +240,7 @@ class Fsck:
         """Read all of a file; return its damage, None for none. FileNotFoundError."""
         hasher = digest.hasher()
         try:
-            with open(self._folder / name, "rb", buffering=0) as file:
+            with open_file(self._folder / name) as file:
                 size = os.fstat(file.fileno()).st_size
                 cold = size > 0 and resident(file, 0, size) < size
                 while data := file.read(READ_BYTES):
@@ -254,11 +257,16 @@ class Fsck:
 
 def _digest_of(name: str) -> Digest | None:
     """Return the digest that a file of this name must have; None if the name is not one of ours."""
-    parts = FILE_NAME.fullmatch(name)
+    parts = AdoptingDisk.FILE_NAME.fullmatch(name)
     try:
         return None if parts is None else Digest.parse(f"{parts[1]}:{parts[2]}{parts[3]}")
     except RegistryError:
         return None
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether the path is a folder; a link to one is not."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def _list_folder(folder: Path) -> list[str]:

@@ -160,7 +160,7 @@ def test_blob_that_was_fetched_again_is_kept(
 ) -> None:
     """A reader that looked the blob up and then finds no file does not remove the new entry."""
     digest = put(blobs, tmp_path, b"data")
-    replacing, real = iter([digest]), open
+    replacing, real = iter([digest]), os.open
 
     def opened(*arguments: Any, **options: Any) -> Any:
         for each in replacing:
@@ -168,7 +168,7 @@ def test_blob_that_was_fetched_again_is_kept(
             put(blobs, tmp_path, b"data")
         return real(*arguments, **options)
 
-    monkeypatch.setattr("builtins.open", opened)
+    monkeypatch.setattr("os.open", opened)
     assert blobs.open(digest) is None
     assert blobs.read(digest, 4) == b"data"
 
