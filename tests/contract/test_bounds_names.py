@@ -27,6 +27,7 @@ BOUNDED = {
     "Accounts._claims",
     "Accounts._visibility",
     "Authorizer._tokens",
+    "BlobCache._sizes",
     "Completeness._counts",
     "HTTPClient._too_long",
     "MemoryCache._contents",

@@ -80,7 +80,7 @@ def claim(hub: FakeRegistry, sizes: list[int], name: str = "claim") -> list[Dige
 async def test_room_is_not_made_for_what_a_manifest_claims(
     hub: FakeRegistry, tmp_path: Path, size: int
 ) -> None:
-    """One GET of a small manifest, and then a GET of its layer, which the upstream has not begun to answer."""
+    """One GET of a small manifest, and then a GET of its layer, which the upstream has not answered."""
     async with full(hub, tmp_path) as (mirror, image):
         layers = claim(hub, [size] * 3)
         gate = hub.hold(layers[0], after=-1, method="GET" if size < QUOTA else "HEAD")
