@@ -325,5 +325,7 @@ class FlightTable:
             log.debug("prefetch failed", **about)
         else:
             self._metrics.fill_failures.labels(reason).inc()
-            log.warning("fill failed", **about)
+            # Clients get all of the blob where only the disk fails, and the disk's own line says what to do.
+            write = log.info if isinstance(error, StoreError) else log.warning
+            write("fill failed", **about)
         return error

@@ -123,8 +123,11 @@ async def test_full_disk_in_the_middle_of_a_blob(hub: FakeRegistry, small_disk: 
         await gate.reached.wait()
         await asyncio.to_thread(fill_up, small_disk / "others")
         gate.release()
-        for reply in await asyncio.gather(*asking):
-            assert (reply.status, reply.complete, reply.body == image.layers_data[1]) == (200, True, True)
+        with capture_logs() as lines:
+            for reply in await asyncio.gather(*asking):
+                assert (reply.status, reply.complete, reply.body == image.layers_data[1]) == (200, True, True)
+            await mirror.landed(layer)
+        assert [line["log_level"] for line in lines if line["event"] == "fill failed"] == ["info"]
         assert await troubles(mirror) == {"full"}
         # And the broken fill does not fill the disk forever.
         await mirror.landed(layer)
