@@ -20,6 +20,9 @@ from mirror.config.types import Attempts, HostName, Hosts, Number, ReadableFile,
 # A URL without its scheme, as people type one: a host, perhaps a port and a path.
 BARE_URL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[^\s@?#]*)?")
 
+# The beginning of a URL that is neither http nor https.
+OTHER_SCHEME = re.compile(r"(?!https?:)[A-Za-z][A-Za-z0-9+.-]*://")
+
 
 class Settings(BaseModel):
     """Frozen values; an unknown key is an error."""
@@ -228,7 +231,9 @@ def _is_web_address(value: str) -> bool:
 
 
 def _url_hint(value: str) -> str:
-    """Suggest the URL that was meant, or show an example. Never repeat a value with a password in it."""
+    """Suggest the URL that was meant, name a wrong scheme, or show an example. Never repeat a value with a password in it."""
     if BARE_URL.fullmatch(value) and _is_web_address(f"https://{value}"):
         return f"; did you mean https://{value}?"
+    if OTHER_SCHEME.match(value) and "@" not in value:
+        return f" with http:// or https://: {value!r:.80}"
     return ", for instance https://registry-1.docker.io"

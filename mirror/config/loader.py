@@ -152,7 +152,7 @@ def load(file: Path | str | None, env: Mapping[str, str], flags: Mapping[str, ob
 
     `config_file` explains `file`.
     `flags` maps `listen` (list of HOST:PORT), `cache_dir`, `upstreams` (list of NAME=URL) and `offline` to
-    values. Flags that are None or empty, and empty variables of `env`, are ignored.
+    values. Flags that are None, empty lists, and empty variables of `env` are ignored.
     """
     layers = _Layers()
     layers.upstreams = {name: {"name": name, **keys} for name, keys in PRECONFIGURED.items()}
@@ -203,7 +203,8 @@ def _read(file: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"file {file}: is not text in UTF-8") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"file {file}: is not TOML: {error}") from error
+        unclosed = "; a bracket or a quote is not closed" if "end of document" in str(error) else ""
+        raise ConfigError(f"file {file}: is not TOML: {error}{unclosed}") from error
 
 
 def _apply_section(layers: _Layers, section: str, keys: dict[str, Any], origin: str) -> None:
@@ -236,7 +237,7 @@ def _apply_flags(layers: _Layers, flags: Mapping[str, object]) -> None:
         layers.put("server", "listen", flags["listen"], "--listen")
     if flags.get("offline"):
         layers.put("server", "offline", True, "--offline")
-    if flags.get("cache_dir"):
+    if flags.get("cache_dir") is not None:
         layers.put("cache", "dir", flags["cache_dir"], "--cache-dir")
     if isinstance(named := flags.get("upstreams"), list):
         _apply_pairs(layers, named, "--upstream")
@@ -282,6 +283,8 @@ def _explain(layers: _Layers, error: ErrorDetails) -> str:
         keys, model = _resolve(location[1:], SECTIONS[location[0]])
         dotted = ".".join([location[0], *keys])
         origin = layers.origins.get(".".join(location[:2]), "default")
+        if origin.startswith("--"):  # the flag is the key
+            return f"{origin}: {_remedy(error, keys, model)}"
     return f"{origin}: {dotted}: {_remedy(error, keys, model)}"
 
 

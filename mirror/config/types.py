@@ -110,6 +110,13 @@ def _parse_time_or_forever(value: object) -> object:
         raise PydanticCustomError("time_or_forever", "not a time") from None
 
 
+def _refuse_empty(value: object) -> object:
+    """Refuse "", which would mean the current folder."""
+    if value == "":
+        raise ValueError("is empty: give a path, for instance /srv/mirror")
+    return value
+
+
 def _expand(value: Path) -> Path:
     try:
         return value.expanduser()
@@ -176,7 +183,7 @@ Attempts = Annotated[int, Number, Field(ge=1, le=100)]
 Size = Annotated[ByteSize, Number, Unit("size", format_size)]
 Processes = Annotated[int | Literal["auto"], BeforeValidator(_parse_processes)]
 DiskSpace = Annotated[Amount, BeforeValidator(_parse_amount), Unit("size or percentage", format_amount)]
-Folder = Annotated[Path, AfterValidator(_expand)]
+Folder = Annotated[Path, BeforeValidator(_refuse_empty), AfterValidator(_expand)]
 ReadableFile = Annotated[Folder, AfterValidator(_check_readable)]
 
 

@@ -21,7 +21,8 @@ def upstream(**keys: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (upstream(url="ftp://x.test"), "is not a URL, for instance https://registry-1.docker.io"),
+        (upstream(url="ftp://x.test"), "is not a URL with http:// or https://: 'ftp://x.test'"),
+        (upstream(url="ftp://me:hunter2@x.test"), "is not a URL, for instance https://registry-1.docker.io"),
         (upstream(url="http://[x"), "is not a URL"),
         (upstream(url="me:hunter2@x.test"), "is not a URL, for instance https://registry-1.docker.io"),
         (upstream(url="quay.io"), "upstream.x.test.url: is not a URL; did you mean https://quay.io?"),

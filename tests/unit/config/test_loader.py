@@ -216,6 +216,22 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     assert "is not text" in refused(tmp_path / "binary")[0]
 
 
+def test_value_of_a_flag_is_refused_under_the_name_of_the_flag() -> None:
+    """The flag is the key; an empty folder does not mean the default one."""
+    assert refused(listen=["x"]) == [
+        "--listen: 'x' is not HOST:PORT, for instance 127.0.0.1:5000, [::1]:5000, or :5000 for every address "
+        "of this machine"
+    ]
+    assert refused(cache_dir="") == ["--cache-dir: is empty: give a path, for instance /srv/mirror"]
+
+
+def test_unclosed_bracket_is_named(file: Path) -> None:
+    """The parser's own words name no cause at the end of a file."""
+    file.write_text("server = [")
+    (line,) = refused(file)
+    assert line.endswith("(at end of document); a bracket or a quote is not closed")
+
+
 def test_malformed_upstream_flag_is_refused() -> None:
     """The error does not repeat the value, which may have a password in it."""
     for pair in ("http://me:hunter2@x.test", "=http://x", "x="):
