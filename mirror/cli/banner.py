@@ -5,6 +5,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from mirror import __version__
+from mirror.cli.notes import config_notes
 
 if TYPE_CHECKING:
     from mirror.config.schema import Config
@@ -76,13 +77,11 @@ def _docker(address: str, *, encrypted: bool) -> list[str]:
 
 
 def _notes(config: "Config", *, open_to_network: bool) -> list[str]:
-    notes = []
+    notes = config_notes(config)
     if open_to_network:
         notes.append("everybody on this network can pull through this mirror; limit that by a firewall.")
     if config.server.offline:
         notes.append("offline: no upstream is contacted, and what is not cached is not found.")
-    if config.upstreams[0].name != "docker.io":
-        notes.append("Docker uses a mirror for docker.io only, and here the default is another upstream.")
     guarded = [each.name for each in config.upstreams if each.logins()]
     if guarded:
         notes.append(f"clients can pull whatever the accounts at {', '.join(guarded)} can read.")

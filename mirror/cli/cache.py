@@ -200,7 +200,14 @@ def collect_garbage(
         for path in foreign:
             tell(f"Not part of the cache, and not touched: {path}")
         if not dry_run and (excess := folder.excess()) > 0:
-            tell(f"Still {size(excess)} over the quota: pinned, being read, or being downloaded.")
+            tell(_still_over(folder, excess))
+
+
+def _still_over(folder: "CacheDirectory", excess: int) -> str:
+    """Return why the cache exceeds the quota after a collection."""
+    if shortage := folder.shortage():
+        return f"Note: {shortage}"
+    return f"Still {size(excess)} over the quota: pinned, being read, or being downloaded."
 
 
 def _image_json(image: "ImageSummary") -> dict[str, Any]:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 # Where the service of systemd/registry-mirror.service keeps its cache.
 SERVICE_FOLDER = Path("/var/cache/registry-mirror")
 
+# What to do about a folder that this user may not use, and about one that no user can write to.
+OTHER_USER = "Run this with sudo, or as that user"
+REMOUNT = "mount it writable, or copy the folder to another disk"
+
 
 # What commands import after they have opened the cache folder.
 IMPORTED_BY_COMMANDS = (
@@ -143,9 +147,28 @@ def require_cache(path: Path) -> None:
 
 
 def require_access(path: Path, code: int) -> None:
-    """End the command with `code` if this user may not read and change the folder `path`."""
-    if path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        fail(f"{path} belongs to {_owner(path)}: run this with sudo, or as that user", code)
+    """End the command with `code` if this user may not reach, read and change the folder `path`."""
+    try:
+        if not path.is_dir() or os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            return
+    except PermissionError:
+        above = _unsearchable(path)
+        fail(f"{path} cannot be reached: {above} belongs to {_owner(above)}. {OTHER_USER}", code)
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        fail(
+            f"{path} is on a read-only file system, and this command writes to its databases: {REMOUNT}", code
+        )
+    fail(f"{path} belongs to {_owner(path)}. {OTHER_USER}", code)
+
+
+def _unsearchable(path: Path) -> Path:
+    """Return the uppermost folder above `path` that this user may not search."""
+    above = path.absolute().parents
+    return next((each for each in reversed(above) if not _searchable(each)), above[0])
+
+
+def _searchable(path: Path) -> bool:
+    return os.access(path, os.X_OK, effective_ids=True)
 
 
 def _owner(path: Path) -> str:

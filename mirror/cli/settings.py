@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.common import loaded
+from mirror.cli.common import fail, loaded
+from mirror.cli.notes import config_notes
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile, Listen, Offline, Upstream
 from mirror.cli.output import json_document, say, tell
 
@@ -20,38 +21,49 @@ CHECK_HELP = """Check the configuration, and say what is wrong with it.
 \b
     registry-mirror config check
     registry-mirror config check ./mirror.toml
+    registry-mirror config check --config ./mirror.toml
 
 Without FILE it checks what `serve` would use: $REGISTRY_MIRROR_CONFIG or /etc/registry-mirror/mirror.toml,
-and the environment. The exit status is 0 if the configuration can be used, and else 2.
+and the environment. The exit status is 0 if the configuration can be used, and else 2. A note on
+standard error names a valid value that may be a mistake.
 """
 
 SHOW_HELP = """Show every option, its value, and where the value came from.
 
 \b
     registry-mirror config show
-    registry-mirror config show --config ./mirror.toml | grep cache
+    registry-mirror config show ./mirror.toml | grep cache
 
 Passwords are masked.
 """
 
+
+File = Annotated[
+    str | None, typer.Argument(metavar="FILE", help="TOML file, as --config.", show_default=False)
+]
 
 app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("check", cls=Command, help=CHECK_HELP)
 def config_check(
-    file: Annotated[str | None, typer.Argument(metavar="FILE", help="TOML file.", show_default=False)] = None,
+    file: File = None,
+    config: ConfigFile = None,
 ) -> None:
-    config = loaded(file, {}).config
-    say(f"{file or _file(None) or 'defaults and environment'}: ok")
-    if config.cache.pins:
+    chosen = _chosen(file, config)
+    checked = loaded(chosen, {}).config
+    say(f"{_file(chosen) or 'defaults and environment'}: ok")
+    for each in config_notes(checked):
+        tell(f"Note: {each}")
+    if checked.cache.pins:
         from mirror.cli.pins import note_excess
 
-        note_excess(config)
+        note_excess(checked)
 
 
 @app.command("show", cls=Command, help=SHOW_HELP)
 def config_show(
+    file: File = None,
     config: ConfigFile = None,
     listen: Listen = None,
     cache_dir: CacheDir = None,
@@ -60,7 +72,8 @@ def config_show(
     as_json: AsJson = False,
 ) -> None:
     flags = {"listen": listen, "cache_dir": cache_dir, "upstreams": upstream, "offline": offline}
-    read = loaded(config, flags)
+    chosen = _chosen(file, config)
+    read = loaded(chosen, flags)
     if as_json:
         values = {key: {"value": exact(value), "from": origin} for key, value, _, origin in _rows(read)}
         json_document(values)
@@ -72,7 +85,14 @@ def config_show(
     keys, values_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     for key, text, origin in rows:
         say(f"{key:<{keys}}  {text:<{min(values_width, 40)}}  {origin}")
-    tell(f"Configuration file: {_file(config) or 'none'}")
+    tell(f"Configuration file: {_file(chosen) or 'none'}")
+
+
+def _chosen(file: str | None, option: str | None) -> str | None:
+    """Return the file that the argument FILE or --config names; the command ends with 2 if both do."""
+    if file is not None and option is not None:
+        fail(f"FILE is {file!r} and --config is {option!r}: give one of them", 2)
+    return option if file is None else file
 
 
 def _file(given: str | None) -> str | None:

@@ -69,7 +69,10 @@ def test_banner_of_a_mirror_with_tls(tmp_path: Path) -> None:
 
 def test_banner_warns(tmp_path: Path) -> None:
     """A default upstream that Docker does not mirror, and accounts that open private images to all."""
-    assert "docker.io only" in shown("x.test=http://x.test")
+    text = shown("x.test=http://x.test")
+    note = next(line for line in text.splitlines() if line.startswith("Note: "))
+    assert note.startswith("Note: x.test is the default upstream")
+    assert "`docker pull alpine` bypasses this mirror" in note
     file = tmp_path / "mirror.toml"
     file.write_text('[[upstream]]\nname = "docker.io"\nusername = "me"\npassword = "hunter2"\n')
     text = shown(file=file)

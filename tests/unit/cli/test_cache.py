@@ -196,6 +196,16 @@ def test_gc_says_what_it_could_not_free(cache: str) -> None:
     assert "docker.io/library/x:1\t" in run("ls", "--cache-dir", cache).stdout
 
 
+def test_gc_names_a_reserve_that_leaves_no_room(tmp_path: Path) -> None:
+    """An empty cache pins nothing: the cause is cache.min_free."""
+    open_folder(tmp_path / "cache").close()
+    env = {"REGISTRY_MIRROR_CACHE_MIN_FREE": "100%"}
+    done = run("gc", "--cache-dir", str(tmp_path / "cache"), env=env)
+    assert done.returncode == 0
+    assert "cache.min_free" in done.stderr
+    assert "pinned" not in done.stderr
+
+
 def test_du_says_when_nothing_will_be_kept(cache: str) -> None:
     """A quota that leaves no room is named, with the option to change."""
     done = run("du", "--cache-dir", cache, env={"REGISTRY_MIRROR_CACHE_MIN_FREE": "100%"})

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -76,4 +77,37 @@ def test_cache_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(typer.Exit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
         require_access(tmp_path, 2)
     assert ended.value.exit_code == 2
-    assert f"{tmp_path} belongs to {tmp_path.owner()}: run this with sudo" in said.getvalue()
+    assert f"{tmp_path} belongs to {tmp_path.owner()}. Run this with sudo" in said.getvalue()
+
+
+def test_cache_folder_on_a_read_only_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other user could write there either, so the message names the file system."""
+    disk = SimpleNamespace(f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    with pytest.raises(typer.Exit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
+        require_access(tmp_path, 1)
+    assert ended.value.exit_code == 1
+    assert f"{tmp_path} is on a read-only file system" in said.getvalue()
+    assert "sudo" not in said.getvalue()
+
+
+def test_cache_folder_below_one_that_cannot_be_searched(tmp_path: Path) -> None:
+    """The message names the folder above, and its owner; there is no traceback."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0)
+    root = os.geteuid() == 0
+    if root:
+        tmp_path.chmod(0o755)
+        for each in tmp_path.parents[:2]:
+            each.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(typer.Exit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
+            require_access(closed / "cache", 1)
+    finally:
+        if root:
+            os.seteuid(0)
+        closed.chmod(0o700)
+    assert ended.value.exit_code == 1
+    assert f"{closed / 'cache'} cannot be reached: {closed} belongs to {closed.owner()}" in said.getvalue()

@@ -106,7 +106,7 @@ def test_config_check_warns_of_pins_that_need_more_than_there_is_room_for(cache:
         done = run("config", "check", str(file))
         assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
         assert ("pins need 2." in done.stderr) == noted
-        assert ("cache.max_size" in done.stderr) == noted
+        assert ("Raise cache.max_size" in done.stderr) == noted
 
 
 def test_pin_says_which_platforms_are_not_here(cache: str) -> None:

@@ -138,3 +138,40 @@ def test_config_show_prints_sizes_in_units(tmp_path: Path) -> None:
     assert (values["cache.pins"], values["server.tls_key"]) == ("-", "-")
     shown = json.loads(run("config", "show", "--config", "", "--json").stdout)
     assert (shown["cache.min_free"]["value"], shown["cache.pins"]["value"]) == (str(1024**3), "")
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_config_file_as_an_argument_or_as_an_option(tmp_path: Path, command: str) -> None:
+    """Both forms read the same file; two files are refused."""
+    file = tmp_path / "mirror.toml"
+    file.write_text("[tags]\nfresh = 5\n")
+    argument, option = (run("config", command, *form) for form in ([str(file)], ["--config", str(file)]))
+    assert (argument.returncode, argument.stdout) == (option.returncode, option.stdout)
+    assert argument.returncode == 0
+    assert str(file) in argument.stdout
+    done = run("config", command, str(file), "--config", str(file))
+    assert (done.returncode, "give one of them" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ('[[upstream]]\nname = "ghcr.io"\n', "ghcr.io is the default upstream"),
+        ("[cache]\nmax_size = 50\n", "cache.max_size is 50 bytes"),
+        ("[cache]\nmax_size = 0\n", ""),
+        ('[[upstream]]\nname = "docker.io"\n[[upstream]]\nname = "ghcr.io"\n', ""),
+    ],
+)
+def test_config_check_notes_doubtful_values(tmp_path: Path, content: str, note: str) -> None:
+    """The configuration can be used, and a note says what may be a mistake."""
+    file = tmp_path / "mirror.toml"
+    file.write_text(content)
+    done = run("config", "check", str(file))
+    assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
+    assert done.stderr.startswith(f"Note: {note}") if note else done.stderr == ""
+
+
+def test_config_without_any_file_is_checked(tmp_path: Path) -> None:
+    """The file "" is no file, whatever the environment names."""
+    done = run("config", "check", "", env={"REGISTRY_MIRROR_CONFIG": str(tmp_path / "none")})
+    assert (done.returncode, done.stdout) == (0, "defaults and environment: ok\n")

@@ -1,0 +1,30 @@
+"""Notes about a configuration that is valid, and perhaps not what its author meant."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mirror.config.schema import Config
+
+# A quota below this size, in bytes, mostly lacks its unit.
+SMALL_QUOTA = 1024**2
+
+DOCKER_HUB = "docker.io"
+
+
+def config_notes(config: "Config") -> list[str]:
+    """Return a sentence for each doubtful value: the default upstream, and `cache.max_size`."""
+    notes = []
+    default = config.upstreams[0].name
+    if default != DOCKER_HUB:
+        notes.append(
+            f"{default} is the default upstream, because the configuration names it first. Docker uses its "
+            f"registry-mirrors for {DOCKER_HUB} only, so `docker pull alpine` bypasses this mirror. To mirror "
+            f'{DOCKER_HUB} by default, write [[upstream]] and name = "{DOCKER_HUB}" above the others.'
+        )
+    max_size = config.cache.max_size
+    if not max_size.percent and 0 < max_size.bytes < SMALL_QUOTA:
+        notes.append(
+            f"cache.max_size is {max_size.bytes} bytes, less than most images: is its unit missing? "
+            f"For instance {max_size.bytes}GiB."
+        )
+    return notes
