@@ -231,7 +231,10 @@ def _is_web_address(value: str) -> bool:
 
 
 def _url_hint(value: str) -> str:
-    """Suggest the URL that was meant, name a wrong scheme, or show an example. Never repeat a value with a password in it."""
+    """Suggest the URL that was meant, name a wrong scheme, or show an example.
+
+    Never repeat a value with a password in it.
+    """
     if BARE_URL.fullmatch(value) and _is_web_address(f"https://{value}"):
         return f"; did you mean https://{value}?"
     if OTHER_SCHEME.match(value) and "@" not in value:
