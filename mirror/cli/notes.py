@@ -19,7 +19,7 @@ def config_notes(config: "Config") -> list[str]:
         notes.append(
             f"{default} is the default upstream, because the configuration names it first. Docker uses its "
             f"registry-mirrors for {DOCKER_HUB} only, so `docker pull alpine` bypasses this mirror. "
-            f'To mirror {DOCKER_HUB} by default, write [[upstream]] and name = "{DOCKER_HUB}" above the others.'
+            f'To mirror {DOCKER_HUB} by default, write [[upstream]], name = "{DOCKER_HUB}" above the others.'
         )
     max_size = config.cache.max_size
     if not max_size.percent and 0 < max_size.bytes < SMALL_QUOTA:
