@@ -11,8 +11,10 @@ A request can name its upstream in four ways, strongest first:
     host       the Host header, where the configuration maps it
     root       the default upstream
 
-All four are looked up in UpstreamNames. The mirror never connects to a host because a client named the host
-(invariant 7).
+The strongest one alone is looked up in UpstreamNames: with a prefix, neither ns nor host is. A prefix that
+UpstreamNames does not have is a part of the repository's name, unless it looks like a host. A name that is not
+configured is refused by `_unknown_upstream`. The mirror never connects to a host because a client named the
+host (invariant 7).
 """
 
 import re
@@ -168,7 +170,7 @@ def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str 
     if rest == ["_catalog"]:
         everything = origin.via is Via.ROOT
         return Target(TargetKind.CATALOG, origin.via, None if everything else origin.upstream)
-    return _content(origin, rest)
+    return _content(names, origin, rest)
 
 
 def _split(raw_path: str) -> list[str]:
@@ -220,20 +222,22 @@ def _choose(names: UpstreamNames, prefix: str | None, ns: str | None, host: str 
     return _Origin(names.default, Via.ROOT)
 
 
-def _content(origin: _Origin, rest: list[str]) -> Target:
+def _content(names: UpstreamNames, origin: _Origin, rest: list[str]) -> Target:
     """Route from the right: a repository may have components called `blobs`, `manifests` or `tags`."""
     if rest[-2:] == ["tags", "list"]:
-        repository = _repository(origin, rest[:-2])
+        repository = _repository(names, origin, rest[:-2])
         return Target(TargetKind.TAGS, origin.via, origin.upstream, repository)
     kind = KINDS.get(rest[-2]) if len(rest) > 1 else None
     if kind is None:
+        if origin.via is Via.ROOT and _looks_like_host(rest[0]):
+            raise _unknown_upstream(names, rest[0])
         raise RegistryError(
             Code.NAME_UNKNOWN,
             "nothing is served here: expected <name>/manifests/<tag or digest>, <name>/blobs/<digest>, "
             "<name>/tags/list or <name>/referrers/<digest>",
             status=404,
         )
-    repository = _repository(origin, rest[:-2])
+    repository = _repository(names, origin, rest[:-2])
     return Target(kind, origin.via, origin.upstream, repository, _reference(kind, rest[-1]))
 
 
@@ -243,11 +247,9 @@ def _reference(kind: TargetKind, text: str) -> Tag | Digest:
     return Digest.parse(text)
 
 
-def _repository(origin: _Origin, components: list[str]) -> Repository:
+def _repository(names: UpstreamNames, origin: _Origin, components: list[str]) -> Repository:
     if origin.via is Via.ROOT and len(components) > 1 and _looks_like_host(components[0]):
-        name = components[0][:100]
-        message = f'{name} is not configured here; add it: [[upstream]] name = "{name}"'
-        raise RegistryError(Code.NAME_UNKNOWN, message, status=404)
+        raise _unknown_upstream(names, components[0])
     if not components:
         raise RegistryError(Code.NAME_INVALID, "the path has no repository name")
     for component in components:
@@ -272,8 +274,13 @@ def _looks_like_host(component: str) -> bool:
 
 
 def _unknown_upstream(names: UpstreamNames, name: str) -> RegistryError:
+    """Return the error about an upstream that is not configured, with the lines that add it."""
     known = ", ".join(sorted(set(names.names.values())))
     message = f"{name[:100]!r} is not configured here; this mirror serves {known}"
     if len(name) <= HOST_LENGTH and HOST.fullmatch(name) is not None:
-        message += f". To add it: [[upstream]] name = {name[:100]!r}"
+        host = name.lower()[:100]
+        message += (
+            f". To add {host}, append to the configuration file (the first [[upstream]] in it is the default):"
+            f'\n\n[[upstream]]\nname = "{host}"\nurl = "https://{host}"\n'
+        )
     return RegistryError(Code.NAME_UNKNOWN, message, status=404)

@@ -1,5 +1,7 @@
 """The parser of request paths: content and upstream."""
 
+import tomllib
+
 import pytest
 
 from mirror.oci.digest import Digest
@@ -176,10 +178,23 @@ def test_unknown_upstream_error_lists_the_configured_ones() -> None:
 
 @pytest.mark.parametrize("name", ["evil.test", "evil.test:5000", "LAN"])
 def test_unknown_upstream_error_has_the_line_to_add(name: str) -> None:
-    """The message has the line for the configuration if the name is a valid host name."""
+    """The message has the lines for the configuration, as TOML, if the name is a valid host name."""
     for path, ns in (("/v2/a/tags/list", name), (f"/{name}/v2/a/tags/list", None)):
-        with pytest.raises(RegistryError, match=rf"\[\[upstream\]\] name = '{name}'"):
+        with pytest.raises(RegistryError, match="To add ") as refused:
             parse(path, ns)
+        lines = tomllib.loads(refused.value.message.partition("\n")[2])
+        host = name.lower()
+        assert lines == {"upstream": [{"name": host, "url": f"https://{host}"}]}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/evil.test", "/v2/evil.test/", "/v2/evil.test/a", "/v2/evil.test/a/tags/list"]
+)
+def test_unknown_upstream_is_named_whatever_follows(path: str) -> None:
+    """A name that looks like a host is an upstream, also where no repository or reference follows."""
+    with pytest.raises(RegistryError, match=r"'evil\.test' is not configured here") as refused:
+        parse(path)
+    assert refused.value.status == 404
 
 
 @pytest.mark.parametrize("name", ["", "..", "a b", "http://evil.test", "a\r\nb"])
@@ -187,7 +202,7 @@ def test_unknown_upstream_error_suggests_no_invalid_name(name: str) -> None:
     """An invalid name gets no line for the configuration."""
     with pytest.raises(RegistryError, match="is not configured here") as refused:
         parse("/v2/a/tags/list", name)
-    assert "To add it" not in refused.value.message
+    assert "To add" not in refused.value.message
 
 
 def test_values_print_as_written() -> None:
