@@ -11,10 +11,10 @@ A request can name its upstream in four ways, strongest first:
     host       the Host header, where the configuration maps it
     root       the default upstream
 
-The strongest one alone is looked up in UpstreamNames: with a prefix, neither ns nor host is. A prefix that
-UpstreamNames does not have is a part of the repository's name, unless it looks like a host. A name that is not
-configured is refused by `_unknown_upstream`. The mirror never connects to a host because a client named the
-host (invariant 7).
+Only the strongest name is checked against UpstreamNames: with a prefix, ns and host do not count. An unknown
+prefix is a part of the repository's name, except a host name, which `_unknown_upstream` refuses like each
+other name that is not configured. The mirror never connects to a host because a client named the host
+(invariant 7).
 """
 
 import re
@@ -280,7 +280,7 @@ def _unknown_upstream(names: UpstreamNames, name: str) -> RegistryError:
     if len(name) <= HOST_LENGTH and HOST.fullmatch(name) is not None:
         host = name.lower()[:100]
         message += (
-            f". To add {host}, append to the configuration file (the first [[upstream]] in it is the default):"
+            f". To add {host}, append to the configuration file (its first [[upstream]] is the default):"
             f'\n\n[[upstream]]\nname = "{host}"\nurl = "https://{host}"\n'
         )
     return RegistryError(Code.NAME_UNKNOWN, message, status=404)
