@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,18 +109,42 @@ def serve(
     start_collector()
     configure_later(wanted.log, sys.stderr)
     require_owner(wanted.cache.dir, 1, "run the mirror as that user, or choose another folder: --cache-dir")
+    new = not os.path.isdir(wanted.cache.dir / "books")  # no error if it cannot be reached
+    announce = partial(_announce, new=new)
     try:
-        status = run(wanted, lambda: load(config, environment(), flags).config, _announce)
+        status = run(wanted, lambda: load(config, environment(), flags).config, announce)
     except (StoreError, OSError) as error:
         fail(reason_of(error), 1)
     raise typer.Exit(status)
 
 
-def _announce(config: "Config", addresses: Sequence[str]) -> None:
+def _announce(config: "Config", addresses: Sequence[str], *, new: bool) -> None:
     from mirror.cli.banner import banner, room
     from mirror.system.addresses import network_addresses
 
-    tell(banner(config, addresses, network_addresses(), room(config)))
+    tell(banner(config, addresses, network_addresses(), room(config), new=new))
+
+
+@app.command("help", hidden=True)
+def _help(ctx: typer.Context) -> None:
+    """Print the commands."""
+    say(ctx.find_root().get_help())
+
+
+@app.command("version", hidden=True)
+def _print_version() -> None:
+    """Print the version."""
+    _version(asked=True)
+
+
+@app.command("status", hidden=True)
+def _status() -> None:
+    """Name the places that show what a mirror does."""
+    fail(
+        "there is no command named status. The service: systemctl status registry-mirror\n"
+        "A running mirror: curl http://127.0.0.1:5000/readyz. The cache: registry-mirror du",
+        2,
+    )
 
 
 app.command(help=verify.HELP, cls=Command)(verify.verify)

@@ -17,17 +17,20 @@ EVERY_ADDRESS = ("", "0.0.0.0", "[::]")  # noqa: S104  # compared, not bound
 SHOWN_ADDRESSES = 3
 
 
-def banner(config: "Config", addresses: Sequence[str], own: Sequence[str], room: str = "") -> str:
+def banner(
+    config: "Config", addresses: Sequence[str], own: Sequence[str], room: str = "", *, new: bool = False
+) -> str:
     """Return the banner of a mirror on `addresses`.
 
-    `own` are the addresses of this machine, `room` is a line about the disk.
+    `own` are the addresses of this machine, `room` is a line about the disk. `new`: the cache is new.
     """
     scheme = "https" if config.server.tls_certificate is not None else "http"
     # Once each: ":5000" is bound to every IPv4 address and to every IPv6 address.
     others = list(dict.fromkeys(each for address in addresses for each in for_others(address, own)))
     address = (others or [reachable(addresses[0])])[0]
+    cache = "new cache" if new else "cache"
     lines = [
-        f"registry-mirror {__version__} serves on {', '.join(addresses)}, cache in {config.cache.dir}",
+        f"registry-mirror {__version__} serves on {', '.join(addresses)}, {cache} in {config.cache.dir}",
         *([room] if room else []),
         "",
         f"  on this machine:  {scheme}://{reachable(addresses[0])}",
@@ -49,7 +52,7 @@ def _pulls(config: "Config", address: str) -> list[str]:
     commands = [f"docker pull {address}/{each.name}/..." for each in config.upstreams]
     width = max(map(len, commands))
     return [
-        f"  {command:<{width}}  from {upstream.url}"
+        f"  {command:<{width}}  from {'the cache' if config.server.offline else upstream.url}"
         for command, upstream in zip(commands, config.upstreams, strict=True)
     ]
 
@@ -61,6 +64,8 @@ def _docker(address: str, *, encrypted: bool) -> list[str]:
         "`docker pull alpine` comes here too:",
         "",
     ]
+    if _is_loopback(address) and not encrypted:  # Docker trusts 127.0.0.0/8 and ::1 without TLS
+        return [*lines, f'  "registry-mirrors": ["http://{address}"]']
     if not encrypted:
         return [
             *lines,

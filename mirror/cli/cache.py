@@ -26,9 +26,10 @@ LS_HELP = """List images: tags, and what was pulled by digest.
     registry-mirror ls quay.io
     registry-mirror ls 'quay.io/org/*:v*' --json
 
-PLATFORMS are the platforms that are here, SIZE is the room that they take, SHARED the part of it that other
-images need too. An image is complete if these platforms, and all pinned ones, can be served without the
-upstream. A narrow terminal shows fewer columns. Output to a pipe is separated by tabs.
+PLATFORMS are the platforms that are cached, and SIZE is their size. SHARED is the part of SIZE that other
+images need too. Without a tag, PATTERN means every tag. An image is complete if these platforms, and all
+pinned ones, can be served without the upstream. A narrow terminal shows fewer columns. Output to a pipe is
+separated by tabs.
 """
 
 RM_HELP = """Remove images, and the blobs that only they need.
@@ -38,9 +39,9 @@ RM_HELP = """Remove images, and the blobs that only they need.
     registry-mirror rm 'quay.io/org/*' --dry-run
     registry-mirror rm quay.io --yes --json
 
-Names are as Docker has them: alpine is docker.io/library/alpine:latest. A pattern without a tag, or the name
-of a registry, means every tag and every image without one. A running mirror notices at once, and downloads
-removed images again if a client asks for them.
+Names are as Docker has them: alpine is docker.io/library/alpine:latest, although `ls alpine` lists every tag.
+A pattern with a star and without a tag, or the name of a registry, means every tag and every image without
+one. A running mirror notices at once, and downloads removed images again if a client asks for them.
 """
 
 DU_HELP = """Show how much room each repository and each upstream takes.
@@ -171,8 +172,9 @@ def disk_usage(
             return
         numbers = ("SIZE", "OWN", "SHARED", "BLOBS")
         table(("NAME", *numbers), rows, right=numbers, optional=("SHARED", "BLOBS"))
+        count = f"{total['count']} blob{'' if total['count'] == 1 else 's'}"
         tell(
-            f"{size(total['blobs'])} in {total['count']} blobs; {size(total['downloads'])} in running and "
+            f"{size(total['blobs'])} in {count}; {size(total['downloads'])} in running and "
             f"interrupted downloads; {size(total['pinned'])} pinned; {size(total['allowed'])} allowed."
         )
         if shortage := folder.shortage():

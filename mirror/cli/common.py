@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import pwd
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 # Where the service of systemd/registry-mirror.service keeps its cache.
 SERVICE_FOLDER = Path("/var/cache/registry-mirror")
+
+# An address as it stands in front of an image's name, and the hosts of it that mean this machine.
+HOST_WITH_PORT = re.compile(r"[^/@]+:[0-9]{1,5}")
+LOOPBACK = ("127.0.0.1", "localhost")
 
 # What to do about a folder that this user may not use, and about one that no user can write to.
 OTHER_USER = "Run this with sudo, or as that user"
@@ -132,10 +137,13 @@ def require_owner(path: Path, code: int, advice: str) -> None:
         fail(f"{path} belongs to {_owner(path)}: {advice}", code)
 
 
-def require_cache(path: Path) -> None:
-    """End the command with 1, and say what to do, if there is no cache in `path` or it cannot be changed."""
-    require_access(path, 1)
-    if path.exists() and (path / "books").is_dir():
+def require_cache(path: Path, code: int = 1, part: str = "books") -> None:
+    """End the command with `code`, and say what to do, if `path` has no cache or this user may not change it.
+
+    `part` is the folder in the cache that the command needs.
+    """
+    require_access(path, code)
+    if (path / part).is_dir():
         return
     lines = [
         f"there is no cache in {path}: name its folder with --cache-dir or --config,",
@@ -143,7 +151,7 @@ def require_cache(path: Path) -> None:
     ]
     if path != SERVICE_FOLDER and SERVICE_FOLDER.exists():
         lines.append(f"A service's cache is in {SERVICE_FOLDER}: run this with sudo to use it.")
-    fail("\n".join(lines), 1)
+    fail("\n".join(lines), code)
 
 
 def require_access(path: Path, code: int) -> None:
@@ -179,6 +187,27 @@ def _owner(path: Path) -> str:
         return f"user {number}"
 
 
+def image_name(text: str, config: "Config") -> str:
+    """Return a pattern without the address of the mirror in front, and with a star after a registry's name.
+
+    `docker pull` needs the address; in the cache no image has it.
+    """
+    names = config.names()
+    first, slash, rest = text.partition("/")
+    if slash and first.lower() not in names.names:
+        if rest.partition("/")[0].lower() in names.names and HOST_WITH_PORT.fullmatch(first):
+            text = rest
+        elif first in _own_addresses(config):
+            text = f"{names.default}/{rest}"
+    return f"{text}/*" if text in names.names else text
+
+
+def _own_addresses(config: "Config") -> set[str]:
+    """Return the addresses of the mirror that a client on this machine may use."""
+    listen = config.server.listen
+    return {*listen, *(f"{host}:{each.rpartition(':')[2]}" for each in listen for host in LOOPBACK)}
+
+
 def pattern(text: str, config: "Config", *, any_tag: bool = False) -> "ImagePattern":
     """Return the images that `text` means; the command ends with 2 if it can mean none.
 
@@ -186,8 +215,7 @@ def pattern(text: str, config: "Config", *, any_tag: bool = False) -> "ImagePatt
     """
     from mirror.oci.image_pattern import ImagePattern
 
-    names = config.names().names
     try:
-        return ImagePattern.parse(f"{text}/*" if text in names else text, names, any_tag=any_tag)
+        return ImagePattern.parse(image_name(text, config), config.names().names, any_tag=any_tag)
     except ValueError as error:
         fail(str(error), 2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mirror.cli.banner import reachable
-from mirror.cli.common import become_owner, fail, opened, pattern
+from mirror.cli.common import become_owner, fail, image_name, opened, pattern
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_list, moment, say, table, tell
 from mirror.util.units import size
@@ -37,7 +37,7 @@ A pin downloads nothing: pull the image through the mirror. `registry-mirror pin
 the configuration (cache.pins) too.
 """
 
-UNPIN_HELP = """Pin images no longer. Nothing is removed: eviction may do that later.
+UNPIN_HELP = """Remove a pin. The images stay, until eviction needs their room.
 
 \b
     registry-mirror unpin alpine:3.20
@@ -52,8 +52,26 @@ PINS_HELP = """List the pins, and how much of each is here.
     registry-mirror pins
     registry-mirror pins --json
 
-SIZE is the size of all that a pin keeps, as far as it is known, HERE the part of it that is downloaded.
+SIZE is the size of all known parts of the pinned images. HERE is the size of the parts that are downloaded.
 """
+
+# The architectures of Linux and Windows images, in Go's names, which platforms of images have.
+ARCHITECTURES = (
+    "386",
+    "amd64",
+    "arm",
+    "arm64",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "ppc64",
+    "ppc64le",
+    "riscv64",
+    "s390x",
+    "wasm",
+)
 
 Platforms = Annotated[
     list[str] | None,
@@ -91,11 +109,22 @@ def pin(
         upstream = wanted.images.name.partition("/")[0]
         if "*" not in upstream and upstream not in settings.names().names.values():
             tell(f"Note: no upstream is called {upstream} in this configuration.")
+        for each in filter(None, map(_misspelt_architecture, wanted.platforms)):
+            tell(f"Note: {each}")
         if not kept:
             say(f"pinned {wanted}: nothing of it is here yet, it is kept once it is pulled")
             return
         say(f"pinned {wanted}: {size(kept)}")
         _tell_missing(folder, wanted, settings)
+
+
+def _misspelt_architecture(platform: str) -> str:
+    """Return a sentence about an architecture that resembles one of ARCHITECTURES, or ""."""
+    from difflib import get_close_matches
+
+    architecture = platform.split("/")[1]
+    close = get_close_matches(architecture, ARCHITECTURES, 1, 0.8)
+    return "" if architecture in ARCHITECTURES or not close else f"{platform}: did you mean {close[0]}?"
 
 
 def _tell_missing(folder: "CacheDirectory", pin: "Pin", settings: "Config") -> None:
@@ -146,9 +175,8 @@ def pins(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson 
 def _pin(reference: str, platforms: list[str], config: "Config") -> "Pin":
     from mirror.oci.image_pattern import Pin
 
-    names = config.names().names
     try:
-        return Pin.of(f"{reference}/*" if reference in names else reference, platforms, names)
+        return Pin.of(image_name(reference, config), platforms, config.names().names)
     except ValueError as error:
         fail(str(error), 2)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.common import become_owner, fail, loaded, require_access, start_collector
+from mirror.cli.common import become_owner, fail, loaded, require_cache, start_collector
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
 from mirror.cli.output import json_document, say, tell
 from mirror.util.terminal_log import printable
@@ -84,10 +84,11 @@ def verify(
     from mirror.store.errors import StoreError
 
     path = loaded(config, {"cache_dir": cache_dir}).config.cache.dir
+    limiter = _limiter(rate)
     become_owner(path, 2)
-    require_access(path, 2)
+    require_cache(path, 2, "blobs")
     try:
-        run = _run(path, _limiter(rate), quick=quick, repair=repair, show=not as_json)
+        run = _run(path, limiter, quick=quick, repair=repair, show=not as_json)
     except (StoreError, OSError) as error:
         fail(str(error), 2)
     if as_json:
@@ -112,11 +113,9 @@ def _run(path: Path, limiter: "RateLimiter", *, quick: bool, repair: bool, show:
     """Check the cache in `path`, from the cursor of an interrupted run on. Raises StoreError or OSError."""
     from mirror.store.blobs.fsck import Fsck, FsckCursor
     from mirror.store.cache_dir import CacheDirectory
-    from mirror.store.errors import StoreError, translated
+    from mirror.store.errors import translated
 
     start_collector()
-    if not (path / "blobs").is_dir():
-        raise StoreError(f"{path} is no cache folder: there is no folder named blobs in it")
     place = path / "verify.cursor"
     with translated("verify"), closing(CacheDirectory(path)) as folder:
         cursor = FsckCursor.load(place, quick=quick)

@@ -52,6 +52,16 @@ def test_banner_on_loopback_is_for_this_machine() -> None:
     assert "this network" not in text
     assert '"registry-mirrors": ["http://127.0.0.1:5000"]' in text
     assert "192.168.1.5" not in text
+    assert "insecure-registries" not in text  # Docker needs none for loopback
+
+
+def test_banner_of_an_offline_mirror_names_no_upstream() -> None:
+    """Images come from the cache; a new cache folder is called new."""
+    config = load("", {"HOME": "/home/me"}, {"offline": True}).config
+    text = banner(config, ["127.0.0.1:5000"], [], new=True)
+    assert "from the cache\n" in text
+    assert "https://registry-1.docker.io" not in text
+    assert f", new cache in {config.cache.dir}" in text
 
 
 def test_banner_of_a_mirror_with_tls(tmp_path: Path) -> None:

@@ -139,3 +139,19 @@ def test_pin_of_a_registry_pins_all_its_images(cache: str) -> None:
     """The command unpin takes the same name."""
     assert run("pin", "docker.io", "--cache-dir", cache).stdout.startswith("pinned docker.io/*:*: 2.")
     assert run("unpin", "docker.io", "--cache-dir", cache).stdout == "unpinned docker.io/*:*\n"
+
+
+def test_pin_with_the_address_of_the_mirror(cache: str) -> None:
+    """The address, which `docker pull` needs, is no part of the image's name."""
+    for name in ("127.0.0.1:5000/docker.io/library/x:1", "mirror.lan:80/docker.io/x:1", "localhost:5000/x:1"):
+        done = run("pin", name, "--cache-dir", cache)
+        assert done.stdout.startswith("pinned docker.io/library/x:1: ")
+        assert done.stderr == ""
+    assert "docker.io/library/x:1" in run("ls", "127.0.0.1:5000/docker.io", "--cache-dir", cache).stdout
+
+
+def test_pin_notes_a_misspelt_architecture(cache: str) -> None:
+    """A typing mistake would keep nothing."""
+    done = run("pin", "x:1", "--platform", "linux/amd46", "--cache-dir", cache)
+    assert done.returncode == 0
+    assert "Note: linux/amd46: did you mean amd64?" in done.stderr

@@ -69,7 +69,7 @@ def test_verify_finds_and_repairs_a_corrupt_blob(cache: Path) -> None:
 def test_verify_of_what_is_no_cache(tmp_path: Path) -> None:
     """Exit status 2, no traceback, and no folder is created."""
     done = verify(tmp_path / "nowhere")
-    assert (done.returncode, "is no cache folder" in done.stderr) == (2, True)
+    assert (done.returncode, "there is no cache in" in done.stderr) == (2, True)
     assert not (tmp_path / "nowhere").exists()
     done = verify(tmp_path, "--rate", "fast")
     assert (done.returncode, done.stderr) == (
