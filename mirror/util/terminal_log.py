@@ -1,7 +1,7 @@
 """The log on a terminal: one short line per event, for an operator who watches.
 
     08:06:35 GET docker.io/library/busybox:1.37 hit 517 B 12 ms 127.0.0.1
-    08:06:36 GET docker.io/library/nothing:1 404 7 ms 127.0.0.1: docker.io has no such manifest
+    08:06:36 GET docker.io/library/nothing:1 404 7 ms 127.0.0.1: docker.io: registry-1.docker.io answered 404
     08:06:40 warning: housekeeping failed: the disk is full
 
 Times are local. Errors are red, warnings and stale responses yellow, where the stream has colors. The JSON
