@@ -11,11 +11,11 @@ disk from then on. The packages, upper layers first:
     cache        what a client is given: hit, join, miss or stale; tag freshness, negative cache, prefetch
     manage       what operators do: inventory, removal, garbage collection, disk usage
     transfer     downloads: flights that clients join, fills, the planner of ranges, pass-through
-    store        this machine's disk, in four wings:
+    store        this machine's disk, in four subpackages:
       metadata     the index of links, tags and referrers, and queries of it
       blobs        verified blobs and their quota
       partial      growing files, their chunk maps and leases
-      pins         images that eviction spares
+      pins         images that are never evicted
     upstream     other registries: sources, accounts, tokens, retries, rate limits, circuit breakers
       http         below authentication: connections, redirects, proxies, name resolution
     system       sockets, systemd notifications, malloc
@@ -26,11 +26,16 @@ disk from then on. The packages, upper layers first:
 
 Imports go down only, and each library is used in one place; `tests/test_architecture.py` checks both.
 
-Three rules carry the rest. A file in the blob store hashes to its name, because only a verified fill can put
-a file there. A fill belongs to no client: slow, leaving and failing readers do not affect the fill. A digest
-alone opens nothing: content is served for a repository only with a *link*, a fact confirmed by the upstream
-or by a manifest of the repository, that the repository contains the content. docs/architecture.md has the
-whole story.
+Three rules hold everywhere, and everything else relies on them:
+
+1. A *fill* is the one download of a digest that is not in the store. A file in the blob store hashes to its
+   name, because only a verified fill can put a file there.
+2. All clients of a digest share one fill, and none of them owns the fill: no client that is slow, leaves or
+   fails affects the others. Only a fill without any client may end, or wait for other fills.
+3. To know a digest is not enough: content is served for a repository only with a *link*, a fact confirmed by
+   the upstream or by a manifest of the repository, that the repository contains the content.
+
+docs/architecture.md has the invariants in full, and a request from socket to disk and back.
 """
 
 __version__ = "0.1.0"

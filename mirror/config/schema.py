@@ -185,7 +185,7 @@ class CacheSettings(Settings):
     )
     pins: Strings = Field(
         default=(),
-        description="Images that eviction spares, as patterns with optional platforms. `registry-mirror "
+        description="Images that are never evicted, as patterns with optional platforms. `registry-mirror "
         "pin` adds further ones.",
         examples=[["alpine:3.20", "quay.io/org/*:v* linux/amd64"]],
     )

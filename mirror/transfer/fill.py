@@ -1,4 +1,4 @@
-"""The fill: the one download of a digest that is not in the store yet. A fill belongs to no client.
+"""The fill: the one download of a digest that is not in the store yet. Clients share a fill; none owns it.
 
 1. Lock the partial. While another process holds the lock, readers follow that process's fill
    (`transfer.follow`).
