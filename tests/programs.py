@@ -35,6 +35,12 @@ PACKAGES = {
 # With the folders where Debian keeps daemons, which are not on every user's PATH.
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
+
+def without_coverage() -> dict[str, str]:
+    """Return the environment for a process whose imports, signals or user coverage would disturb."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 MISSING = pytest.StashKey[dict[str, set[str]]]()
 ROOT = "root"
 

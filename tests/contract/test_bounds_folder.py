@@ -19,6 +19,7 @@ from mirror.store.invalidation import open_shared
 from mirror.store.orphans import files_without_entry
 from mirror.util.durable import replace_file, try_allocate
 from tests.fakes.cached import X, open_folder, put_blob, put_image
+from tests.programs import without_coverage
 
 NOBODY = 65534
 PROGRAM = Path(__file__).parents[2]
@@ -60,7 +61,15 @@ def point_all_to(database: Path, target: Path) -> None:
 
 def run(folder: Path, *arguments: str, program: Path = PROGRAM) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mirror", *arguments, "--config", "", "--cache-dir", str(folder)]
-    return subprocess.run(command, cwd=program, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command,
+        cwd=program,
+        env=without_coverage(),  # its files would be those of another user
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def untouched(path: Path) -> bool:
@@ -285,6 +294,7 @@ def test_commands_refuse_the_folder_of_a_third_user(shared: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", AS_A_THIRD_USER, str(shared)],
         cwd=PROGRAM,
+        env=without_coverage(),
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,6 +13,7 @@ import typer
 
 from mirror.cli.common import require_access
 from tests.fakes.cached import X, open_folder, put_image
+from tests.programs import without_coverage
 from tests.unit.cli.test_app import run
 
 # Packages that none of the commands below needs, and what each one costs in milliseconds.
@@ -39,7 +40,8 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr
 def imported(*arguments: str) -> set[str]:
     """Return the top-level packages that a command has imported when it ends."""
     command = [sys.executable, "-c", SCRIPT, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    env = without_coverage()  # it imports too
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=True)
     return set(done.stderr.splitlines()[-1].split())
 
 

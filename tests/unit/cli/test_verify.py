@@ -13,6 +13,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.cache_dir import CacheDirectory
+from tests.programs import without_coverage
 from tests.unit.cli.terminal import read_to_end
 from tests.unit.cli.test_app import COMMAND, run
 from tests.unit.store.blobs.test_blobs import file_of
@@ -89,8 +90,8 @@ def test_verify_goes_on_after_an_interrupt(cache: Path, tmp_path: Path) -> None:
     command = ["env", "--default-signal=INT", *COMMAND]
     command += ["verify", "--cache-dir", str(cache), "--rate", "1MiB"]
     # Without coverage, which holds a lock that a signal may leave held.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     pipe = subprocess.PIPE
+    env = without_coverage()
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env) as process:
         assert process.stdout is not None
         assert process.stderr is not None
