@@ -29,7 +29,8 @@ Imports go down only, and each library is used in one place; `tests/test_archite
 Three rules hold everywhere, and everything else relies on them:
 
 1. A *fill* is the one download of a digest that is not in the store. A file in the blob store hashes to its
-   name, because only a verified fill can put a file there.
+   name, because only content that was just verified gets there: fills, manifests, copies from memory, and
+   files that fsck has hashed.
 2. All clients of a digest share one fill, and none of them owns the fill: no client that is slow, leaves or
    fails affects the others. Only a fill without any client may end, or wait for other fills.
 3. To know a digest is not enough: content is served for a repository only with a *link*, a fact confirmed by

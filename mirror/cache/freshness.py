@@ -1,9 +1,14 @@
 """Freshness: how long an upstream's answer about a tag is used; pure.
 
-    confirmed ──fresh──▶ served unasked ──stale_while_revalidate──▶ served at once, revalidated meanwhile
-              ──stale_if_error──▶ revalidated first, served when the upstream cannot be asked
+    confirmed ──fresh──┬──stale_while_revalidate──▶
+                       └──stale_if_error───────────────────▶
 
-Each period begins where the one before it ends (the words are those of RFC 9111 and RFC 5861). An answer that
+    fresh                   served unasked
+    stale_while_revalidate  served at once, revalidated meanwhile
+    stale_if_error          served when the upstream cannot be asked
+
+Both stale periods begin at the end of `fresh` (the words are those of RFC 9111 and RFC 5861). When the longer
+one is over, an answer is used only after it was revalidated. An immutable tag is always fresh. An answer that
 is served without being confirmed is *stale*. While an upstream's rate limit runs out, more answers are served
 stale, and fewer are revalidated (mirror.upstream.rate_limit).
 """

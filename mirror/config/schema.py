@@ -78,9 +78,11 @@ class ServerSettings(Settings):
     )
     when_unavailable: Literal["auto", "next", "honest"] = Field(
         default="auto",
-        description='Response to a client when an upstream is unavailable. "next" is a 404, at which every '
-        'client goes on to its next mirror or to the registry itself. "honest" is 429, 502 or 504. "auto" '
-        'is "honest" for requests with the name of the upstream in the path, and "next" for all others.',
+        description="Response to a client when an upstream is unavailable, or the mirror cannot use its "
+        'cache or stops. "next" is a 404, at which every client goes on to its next mirror or to the '
+        'registry itself. "honest" is 429, 502 or 504, and 503 for the mirror itself. "auto" is "honest" '
+        'for requests with the name of the upstream in the path and without `ns`, and "next" for all '
+        "others. What an upstream refuses or does not have is always a 404.",
     )
     offline: bool = Field(
         default=False,
@@ -267,7 +269,7 @@ class TagSettings(Settings):
     )
     missing: Duration = Field(
         default=5,
-        description="TTL of the negative cache: a tag or digest that does not exist upstream is not "
+        description="TTL of the negative cache: a tag or manifest that does not exist upstream is not "
         "requested again within this time.",
         examples=["1m"],
     )
@@ -306,8 +308,10 @@ class FillSettings(Settings):
     )
     connections: Annotated[int, Number, Field(ge=1, le=10_000)] = Field(
         default=64,
-        description="Maximum number of connections for blobs, to all upstreams and sources together. Four "
-        "times as many downloads may wait; further ones are refused.",
+        description="Maximum number of connections for blobs, to all upstreams and sources together. Blobs "
+        "of up to 256 KiB that a manifest has named have as many of their own. Four times as many downloads "
+        "may wait in each queue; a further one is refused, unless it can start at once or a waiting one has "
+        "lost its clients.",
     )
     verify_first: bool = Field(
         default=False,

@@ -11,9 +11,15 @@ A request can name its upstream in four ways, strongest first:
     host       the Host header, where the configuration maps it
     root       the default upstream
 
-Only the strongest name is checked against UpstreamNames: with a prefix, ns and host do not count. An unknown
-prefix is a part of the repository's name, except a host name, which `_unknown_upstream` refuses like each
-other name that is not configured. The mirror never connects to a host because a client named the host
+Only the strongest name is checked against UpstreamNames: with a prefix, ns and host do not choose the
+upstream. A prefix with ns counts as ns in `Target.via`. Names that are not configured:
+
+    ns, and /name/v2/  refused by `_unknown_upstream`
+    host               no name: the default upstream
+    /v2/name/...       a part of the repository's name; refused too if it looks like a host and the request
+                       came by root, without ns or a configured host
+
+The mirror never connects to a host because a client named the host
 (invariant 7).
 """
 

@@ -5,6 +5,8 @@ Who evicts, and when:
     housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`)
     a running fill      the process that fills, for the next ROOM_AHEAD bytes (`Store.evict_excess`)
     an adoption         the process that added a blob, if the quota is exceeded now (`Store.evict_excess`)
+    a slow reader       the process that sends to it, before it ends the reader for keeping a blob beyond the
+                        quota (`web.pace`, `BlobCache`)
     a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`);
                         nothing for a blob that would not fit even then (`Evictor.can_free`)
     registry-mirror gc  the command, beside a running mirror or without one; its order is its own, partials
@@ -16,7 +18,8 @@ What an eviction removes, in this order, until enough bytes are free:
     2  partials as in 4 of blobs that exceed the quota alone, so that no blob is evicted for one of them
     3  blobs that were not used for IN_USE seconds, least recently used first
     4  partials that no process fills and that were not written for IN_USE seconds
-    5  blobs that were used more recently: those above `small_bytes` first, the small ones last
+    5  blobs that were used more recently, least recently used first; among the first 500 (`blobs.ROWS`)
+       those above `small_bytes` go before the small ones
 
 What no eviction removes: pinned content, blobs that the caller just added, blobs that any process reads (a
 shared lock on the file; `web.pace` ends readers that keep too much for too long), partials that a process
@@ -131,8 +134,8 @@ class Evictor:
     ) -> list[EvictedBlob]:
         """Evict in the order of the module's docstring until the quota is met and `need` bytes are free.
 
-        `need` counts whatever the quota allows; `filling` is that of `room`. Blobs of up to `small_bytes`
-        that are in use go last: they make little room, and are soon missed.
+        `need` counts whatever the quota allows; `filling` is that of `room`. Among the first blobs in use,
+        those of up to `small_bytes` go last: they make little room, and are soon missed.
         """
         evicted: list[EvictedBlob] = []
         with self.lock():

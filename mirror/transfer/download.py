@@ -90,7 +90,7 @@ class Download:
         return self._growing
 
     def defer(self) -> None:
-        """Use one connection, behind urgent downloads, until `hurry`: no client waits for the blob."""
+        """Start no connection beside a running one, and go behind urgent downloads, until `hurry`."""
         self._urgent = False
 
     @property

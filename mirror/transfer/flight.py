@@ -3,11 +3,13 @@
 A fill outlives its clients (invariant 3), and what outlives its clients is bounded:
 
 1. A fill takes its lock and its files at its turn. Fills that clients wait for have the first turns.
-2. A fill that no client waits for, and of which nothing has come yet, ends when its last client leaves. One
-   that is a single small request goes on from its turn on.
-3. One with bytes goes on. When a client's fill needs its turn, the fill gives way: its partial stays, and is
-   resumed at the fill's next turn.
-4. Fills that wait for a turn are limited. A further one is refused, unless one of them has no client.
+2. A fill of which nothing has come yet ends when its last client leaves. Two kinds go on: a single small
+   request from its turn on, and a fill that a client left because the client's time was up (`Flight.kept`).
+3. A fill with bytes goes on. When a client's fill needs the turn of one without a client, the latter gives
+   way, and its partial stays: it is resumed at its next turn, or ends if the queue is full or no byte has
+   come. A prefetch is always resumed.
+4. Fills that wait for a turn are limited. A further one is refused, unless its upstream has a free turn, or a
+   fill that waits has lost its clients: that one ends.
 """
 
 import asyncio

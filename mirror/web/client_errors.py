@@ -1,9 +1,11 @@
 """Client-facing errors for upstream and store failures (the failure table of docs/architecture.md).
 
 The status of an *unavailable* upstream depends on how the request named the upstream. A client that came by
-the root path, `ns` or Host has another registry to try, and 404 is the one status at which every client goes
-there at once. A client that came by an explicit prefix has no other registry, so the mirror sends the honest
-status, with Retry-After where a wait helps. Never a challenge: a challenge would draw out credentials.
+the root path, `ns` (with a prefix too) or Host has another registry to try, and 404 is the one status at
+which every client goes there at once. A client that came by a prefix alone has no other registry, so the
+mirror sends the honest status, with Retry-After where a wait helps; 503 when the store fails or the mirror
+stops. What the upstream refuses or does not have, and a miss offline, is 404 for every client. Never a
+challenge: a challenge would draw out credentials.
 """
 
 import math
