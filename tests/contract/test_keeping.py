@@ -76,6 +76,8 @@ async def test_pinned_image_survives_eviction(hub: FakeRegistry, tmp_path: Path)
         await with_folder(mirror, lambda folder: folder.pin(Pin.parse("x0:t")))
         for image in images:
             await pull(mirror.address, image)
+            for digest in image.blobs:  # a client has the bytes before the store has the file
+                await mirror.landed(digest)
             await age_everything(mirror)
         await mirror.service._store.evict()
         size, _ = await mirror.service._store.stats()
