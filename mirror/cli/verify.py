@@ -234,6 +234,6 @@ def _advice(run: VerifyRun, quarantine: Path, *, repair: bool) -> str:
         return ""
     if not repair:
         return "; --repair repairs that"
-    done = [each.repair for each in run.findings if each.repair]
-    moved = f"; wrong files are in {quarantine} now" if any("quarantined" in each for each in done) else ""
-    return f"; {len(done)} repaired{moved}"
+    done = sum(each.repair is not None for each in run.findings)
+    moved = any(each.quarantined for each in run.findings)
+    return f"; {done} repaired{f'; wrong files are in {quarantine} now' if moved else ''}"

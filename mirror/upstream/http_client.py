@@ -287,7 +287,7 @@ class HTTPClient:
         if self._expired(response):
             # The registry granted the request: its store's refusal is a disorder at the upstream.
             failure = Failure.SERVER_ERROR
-        message = f"{self._transport.name}: {response.url.host} answered {response.status}"
+        message = f"{self._transport.name}: {response.url.host_port_subcomponent} answered {response.status}"
         if detail := self._accounts.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))

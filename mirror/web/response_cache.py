@@ -22,6 +22,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from mirror.metrics.metrics import Metrics
 from mirror.metrics.request_stats import RequestStats
 from mirror.oci.digest import Digest
+from mirror.util.callbacks import zero
 from mirror.util.log import LineFiltered, LineTemplate, get_logger, timestamp, write_lines
 from mirror.util.lru import LRUCache
 from mirror.web.request_log import RequestRecord, new_id
@@ -75,7 +76,7 @@ class ResponseCache:
         metrics: Metrics,
         record_use: Callable[[Digest], None],
         clock: Callable[[], float] = time.perf_counter,
-        removal_epoch: Callable[[], int] = int,
+        removal_epoch: Callable[[], int] = zero,
     ) -> None:
         self._clock = clock
         self.removal_epoch = removal_epoch

@@ -53,11 +53,15 @@ HARMLESS = frozenset({Damage.NO_ENTRY, Damage.DUPLICATE})
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Damage of one subject, a digest or a file's name below the blobs, and its `repair`, if any."""
+    """Damage of one subject, a digest or a file's name below the blobs, and its `repair`, if any.
+
+    `quarantined` is true if the repair moved a file to the quarantine.
+    """
 
     subject: str
     damage: Damage
     repair: str | None = None
+    quarantined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ class Fsck:
         if keep_file:
             return Finding(row.digest, wrong, "entry removed")
         self._blobs.quarantine_file(self._folder / row.name)
-        return Finding(row.digest, wrong, "entry removed, file quarantined")
+        return Finding(row.digest, wrong, "entry removed, file quarantined", quarantined=True)
 
     def _check_file(self, name: str) -> Iterator[FsckStep]:
         digest = _digest_of(name)
@@ -219,7 +223,7 @@ class Fsck:
             self._blobs.quarantine_file(self._folder / name)
         except OSError:  # a folder of that name is in the quarantine already, for instance
             return Finding(name, wrong)
-        return Finding(name, wrong, "file quarantined")
+        return Finding(name, wrong, "file quarantined", quarantined=True)
 
     def _add_entry(self, row: BlobRow) -> Finding:
         if not self._repair:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from mirror.upstream.http.addresses import is_private_address
+from mirror.util.callbacks import never
 
 
 class PrivateAddress(OSError):
@@ -30,7 +31,7 @@ class GuardedResolver(AbstractResolver):
         upstream: str,
         trusted: Collection[str] = (),
         *,
-        private: Callable[[], bool] = bool,
+        private: Callable[[], bool] = never,
         timeout: float = 10.0,
     ) -> None:
         self._private = private

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import Failure, UpstreamError
@@ -55,12 +56,12 @@ async def test_temporary_failures_are_retried(status: int) -> None:
 
 
 async def test_error_message() -> None:
-    """A message names upstream, host and status, and quotes the upstream's reason."""
+    """A message names upstream, host, port and status, and quotes the upstream's reason."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         with pytest.raises(UpstreamError) as raised:
             await registry.get_manifest("nowhere", LATEST)
-        expected = "docker.io: 127.0.0.1 answered 404: NAME_UNKNOWN: repository name not known to registry"
-        assert str(raised.value) == expected
+        reason = "NAME_UNKNOWN: repository name not known to registry"
+        assert str(raised.value) == f"docker.io: 127.0.0.1:{URL(fake.url).port} answered 404: {reason}"
 
 
 async def test_error_answer_that_breaks() -> None:

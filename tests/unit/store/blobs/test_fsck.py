@@ -72,7 +72,7 @@ def test_fsck_finds_a_corrupt_file(
     found = [Finding(str(digest), kind)] if kind else []
     for _ in range(2):
         assert run(folder, FsckCursor(quick=quick)) == found
-    done = [Finding(str(digest), kind, "entry removed, file quarantined")] if kind else []
+    done = [Finding(str(digest), kind, "entry removed, file quarantined", quarantined=True)] if kind else []
     assert run(folder, FsckCursor(quick=quick), repair=True) == done
     assert folder.has(digest) == (kind is None)
     assert quarantined(folder) == ([wrong] if kind else [])
