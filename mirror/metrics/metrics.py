@@ -28,7 +28,7 @@ ACCOUNT = ("upstream", "account")
 class Metrics:
     """All metrics of one mirror, in a registry of its own. `lines_dropped`: lines that its log has lost."""
 
-    def __init__(self, lines_dropped: Callable[[], int] | None = None) -> None:
+    def __init__(self, lines_dropped: Callable[[], int] = lambda: 0) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -37,8 +37,7 @@ class Metrics:
         ).set(1)
         self.requests = RequestStatsTable()
         registry.register(RequestCollector(self.requests))
-        if lines_dropped is not None:
-            registry.register(LogCollector(lines_dropped))
+        registry.register(LogCollector(lines_dropped))
         self.upstream_bytes = self._counter(
             "upstream_bytes_total", "Body bytes received from upstreams.", "upstream"
         )
