@@ -64,7 +64,7 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
             name=name,
             url=url,
             aliases=("registry-1.docker.io", "index.docker.io") if name == "docker.io" else (),
-            hosts=(f"{name}.mirror.test",),
+            hosts=() if name.startswith("[") else (f"{name}.mirror.test",),
             attempts=1,
             **each,
         )

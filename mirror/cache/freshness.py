@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mirror.config.schema import TagRuleSettings, TagSettings
+from mirror.oci.image_pattern import escaped_address
 from mirror.oci.reference import Repository, Tag
 from mirror.upstream.rate_limit import BudgetLevel
 
@@ -71,7 +72,9 @@ class Freshness:
 
     def _rule(self, repository: Repository) -> TagRuleSettings:
         name = str(repository)
-        found = (rule for rule in self._settings.rules if fnmatchcase(name, rule.repositories))
+        found = (
+            rule for rule in self._settings.rules if fnmatchcase(name, escaped_address(rule.repositories))
+        )
         return next(found, TagRuleSettings(repositories="*"))
 
 

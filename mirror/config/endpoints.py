@@ -205,14 +205,15 @@ class UpstreamSettings(EndpointSettings):
     """A mirrored registry: its canonical name, its own endpoint, and other mirrors of it."""
 
     name: HostName = Field(
-        description="Canonical name, which clients use as path prefix and as `ns`.", examples=["docker.io"]
+        description="Canonical name, which clients use as path prefix, as `ns` and as Host.",
+        examples=["docker.io"],
     )
     aliases: Hosts = Field(
         default=(), description="Other names for the upstream.", examples=[["index.docker.io"]]
     )
     hosts: Hosts = Field(
         default=(),
-        description="Host headers that stand for the upstream.",
+        description="Names of this mirror that stand for the upstream, as Host headers.",
         examples=[["hub.mirror.lan"]],
     )
     sources: tuple[SourceSettings, ...] = Field(

@@ -53,6 +53,11 @@ PRECONFIGURED: dict[str, dict[str, Any]] = {
     "gcr.io": {"url": "https://gcr.io"},
     "mcr.microsoft.com": {"url": "https://mcr.microsoft.com"},
     "public.ecr.aws": {"url": "https://public.ecr.aws"},
+    # An API key of NVIDIA goes to its own server of tokens too.
+    "nvcr.io": {"url": "https://nvcr.io", "realms": ("https://authn.nvidia.com",)},
+    "docker.elastic.co": {"url": "https://docker.elastic.co"},
+    "dhi.io": {"url": "https://dhi.io"},
+    "lscr.io": {"url": "https://lscr.io"},
 }
 
 CANONICAL = {alias: name for name, keys in PRECONFIGURED.items() for alias in keys.get("aliases", ())}

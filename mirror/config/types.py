@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, TypeAdapter
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from mirror.oci.registries import canonical_host
+
 # A host name, with a port or without, as clients write it in front of a repository.
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
 
@@ -134,9 +136,11 @@ def _check_readable(value: Path) -> Path:
 
 
 def _check_host_name(value: str) -> str:
+    if value.startswith("[") and (address := canonical_host(value)) is not None:
+        return address  # IPv6, in its one spelling
     if HOST.fullmatch(value) is None:
         raise ValueError(
-            f"{value!r} is not a host name in lower case, for instance quay.io or registry.lan:5000"
+            f"{value!r} is not a host name in lower case, for instance quay.io, r.lan:5000 or [::1]:5000"
         )
     return value
 

@@ -14,11 +14,13 @@ from types import MappingProxyType
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import DOCKER_HUB, HUB_NAMESPACE, Repository
+from mirror.oci.registries import canonical_host
 
 # Characters of a name, a tag and a host, and the wildcards of a pattern.
 NAME = re.compile(r"[a-z0-9._*?\[\]!-]+")
 TAG = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
-HOST = re.compile(r"[a-z0-9.*?\[\]!-]+(:[0-9*]{1,5})?")
+HOST = re.compile(r"([a-z0-9.*?\[\]!-]+|\[\[\][0-9a-f:.]+\])(:[0-9*]{1,5})?")
+ADDRESS = re.compile(r"\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\](:[0-9]{1,5})?(?=/|$)")
 WILD = re.compile(r"[*?\[]")
 
 PLATFORM = re.compile(r"[a-z0-9_]+/[a-z0-9_]+(/[a-z0-9_.]+)?")
@@ -118,6 +120,13 @@ def literal(pattern: str) -> str:
     return WILD.split(pattern, maxsplit=1)[0]
 
 
+def escaped_address(pattern: str) -> str:
+    """Return the pattern with the IPv6 address that it begins with, if any, as text and not as a wildcard."""
+    found = ADDRESS.match(pattern)
+    address = canonical_host(found[0]) if found else None
+    return pattern if found is None or address is None else f"[[]{address[1:]}{pattern[found.end() :]}"
+
+
 def is_literal(pattern: str) -> bool:
     """Return whether the pattern has no wildcard, so that only the same text matches."""
     return WILD.search(pattern) is None
@@ -160,6 +169,7 @@ def _full_name(name: str, names: Mapping[str, str]) -> str:
         host, rest = DOCKER_HUB, name
     if host == DOCKER_HUB and "/" not in rest and rest != "*":
         rest = f"{HUB_NAMESPACE}/{rest}"
+    host = escaped_address(host)
     if HOST.fullmatch(host) is None or any(NAME.fullmatch(each) is None for each in rest.split("/")):
         raise ValueError(
             f"{name!r} is not the name of an image: lower-case letters and digits, as in "

@@ -1,49 +1,48 @@
 """Names of repositories and tags, and the parser of request paths.
 
-A path is parsed once, here, into a Target; no later code splits strings. A path outside the grammar is
-refused with a sentence. The parser neither decodes nor normalises, so no name has a second spelling: a `%`, a
-`..` and a double slash are errors, not synonyms.
+A path is parsed once, here, into a Target; no later code splits strings. It is decoded once, as registries
+do, and then judged: `a%2Fb` is `a/b`, and `%252F` is refused, because a `%` is in no name. A path outside the
+grammar is refused with a sentence. The parser does not normalise: a `..` and a double slash are errors, not
+synonyms.
 
-A request can name its upstream in four ways, strongest first:
+A request can name its upstream in four ways:
 
     prefix     /v2/quay.io/org/app/...  or  /quay.io/v2/org/app/...
-    ns         /v2/org/app/...?ns=quay.io        (containerd, BuildKit, regclient)
-    host       the Host header, where the configuration maps it
-    root       the default upstream
+    ns         /v2/org/app/...?ns=quay.io        (containerd, BuildKit, regclient); as header OCI-Namespace
+    host       the Host header: a name or alias of an upstream, or what its `hosts` has
+    root       none of them: the default upstream
 
-Only the strongest name is checked against UpstreamNames: with a prefix, ns and host do not choose the
-upstream. A prefix with ns counts as ns in `Target.via`. Names that are not configured:
+`/quay.io/v2/...` can mean nothing else, and decides. `/v2/quay.io/...` may also be the repository
+`quay.io/...` of a registry that the client names by `ns`, or by a Host that is the registry's own name. That
+word is explicit, and the prefix a guess: the word decides, and the whole path is the repository. Where both
+name the same upstream, the prefix is a prefix. docs/clients.md has the table. Names that are refused (404):
 
-    ns, and /name/v2/  refused by `_unknown_upstream`
-    host               no name: the default upstream
-    /v2/name/...       a part of the repository's name; refused too if it looks like a host and the request
-                       came by root, without ns or a configured host
+    ns, and /name/v2/  any that is not configured
+    host               that of a public registry (`mirror.oci.registries`) which is not configured; any other
+                       unknown Host is taken for a name of this mirror
+    /v2/name/...       by root, one that looks like a host and is not configured; in all other cases it is a
+                       part of the repository's name
 
-The mirror never connects to a host because a client named the host
-(invariant 7).
+The mirror never connects to a host because a client named the host (invariant 7).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import unquote_to_bytes
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
+from mirror.oci.registries import DEFAULT_PORTS, canonical_host, is_public_registry, split_port
 
 # OCI distribution-spec, "Pulling manifests".
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
-# A registry as clients write it: a name or an address, with a port or without.
-HOST = re.compile(r"[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*(?::[0-9]{1,5})?")
-
 # Longest path of a request, in bytes: twice the longest name, a sha512 digest and all around them. Compared
-# before any character is read.
+# before any character is read or decoded.
 PATH_LENGTH = 1024
-
-# Longest name of a host, with a port (RFC 1035 2.3.4, RFC 6335 6).
-HOST_LENGTH = 255 + 6
 
 # Many clients limit host, slash and name together to this length (same section).
 NAME_LENGTH = 255
@@ -106,21 +105,41 @@ class Via(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamNames:
-    """The configured upstreams by every name that a client may use (all in lower case)."""
+    """The configured upstreams by every name that a client may use (all as `canonical_host` writes them).
+
+    `hosts`: names of this mirror that stand for an upstream.
+    """
 
     default: str
     names: Mapping[str, str]
     hosts: Mapping[str, str]
 
     def find(self, name: str) -> str | None:
-        return self.names.get(name.lower()) if len(name) <= HOST_LENGTH else None
+        host = canonical_host(name)
+        return None if host is None else self.names.get(host)
 
-    def by_host(self, host: str | None) -> str | None:
-        """Return the upstream that a Host header maps to, with its port or for every port."""
-        if host is None or len(host) > HOST_LENGTH:
+    def by_host(self, host: str | None) -> tuple[str, bool] | None:
+        """Return the upstream that a Host header names, and whether by the registry's own name.
+
+        A name in `hosts` without a port counts for every port. The name of a registry does so only if it is
+        public: `registry.lan:5000` is another server than `registry.lan`, and may be this mirror.
+
+        Raises RegistryError for the name of a public registry that is not configured (404).
+        """
+        found = canonical_host((host or "").rstrip("."))
+        if found is None:
             return None
-        host = host.lower()
-        return self.hosts.get(host) or self.hosts.get(re.sub(r":\d+$", "", host))
+        bare, port = split_port(found)
+        own = self.hosts.get(found) or self.hosts.get(bare)
+        if own is not None:
+            return own, False
+        public = is_public_registry(bare)
+        registry = self.names.get(found)
+        if registry is None and (public or port in DEFAULT_PORTS):
+            registry = self.names.get(bare)
+        if registry is None and public:
+            raise _unknown_upstream(self, bare)
+        return None if registry is None else (registry, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +172,20 @@ KINDS = {word: kind for kind, word in WORDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """The chosen upstream, and how the client named it."""
+    """The chosen upstream, and how the client named it.
+
+    `overrules_prefix`: by a word that leaves no doubt, so that a prefix of another name is none.
+    """
 
     upstream: str
     via: Via
+    overrules_prefix: bool = False
 
 
 def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str | None) -> Target:
     """Parse the target of a request for `raw_path` (undecoded, without the query).
+
+    `ns` is decoded; `host` is the Host header.
 
     Raises RegistryError: NAME_INVALID, TAG_INVALID, DIGEST_INVALID (400), NAME_UNKNOWN (404); for a path
     that is too long NAME_INVALID (414).
@@ -168,9 +193,7 @@ def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str 
     if len(raw_path) > PATH_LENGTH:
         message = f"the path is longer than {PATH_LENGTH} characters, which no name, tag or digest needs"
         raise RegistryError(Code.NAME_INVALID, message, status=414)
-    components = _split(raw_path)
-    prefix, rest = _prefix(names, components)
-    origin = _choose(names, prefix, ns, host)
+    origin, rest = _origin(names, _split(_decoded(raw_path)), ns, host)
     if not rest:
         return Target(TargetKind.BASE, origin.via, origin.upstream)
     if rest == ["_catalog"]:
@@ -179,53 +202,72 @@ def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str 
     return _content(names, origin, rest)
 
 
-def _split(raw_path: str) -> list[str]:
-    """Return the components of the path. A trailing slash is allowed only after the API root: `/v2/`."""
-    if not raw_path.startswith("/"):
-        raise RegistryError(Code.NAME_INVALID, "the request path does not start with '/'", status=400)
-    for character in raw_path:
+def namespace(names: UpstreamNames, given: Sequence[str]) -> str | None:
+    """Return the one `ns` among those of a request; refuse different ones (400)."""
+    if len({names.find(ns) for ns in given}) > 1:
+        message = "the request names more than one registry by ns and OCI-Namespace: name one"
+        raise RegistryError(Code.NAME_INVALID, message)
+    return given[0] if given else None
+
+
+def _decoded(raw_path: str) -> str:
+    """Decode the path, once. Refuse what no path of the API has: also a `%` that is left after decoding."""
+    path = raw_path
+    if "%" in path:
+        path = unquote_to_bytes(path).decode("latin-1")
+    for character in path:
         if character in "%\\" or not "!" <= character <= "~":
             raise RegistryError(
                 Code.NAME_INVALID,
-                f"the path has {character!r} in it: names, tags and digests are never encoded",
+                f"the path has {character!r} in it, which is in no name, tag or digest",
             )
-    components = raw_path.removeprefix("/").split("/")
+    return path
+
+
+def _split(path: str) -> list[str]:
+    """Return the components of the path. A trailing slash is allowed only after the API root: `/v2/`."""
+    if not path.startswith("/"):
+        raise RegistryError(Code.NAME_INVALID, "the request path does not start with '/'", status=400)
+    components = path.removeprefix("/").split("/")
     if components[-1] == "" and components[-2:-1] == [API]:
         components.pop()
     return components
 
 
-def _prefix(names: UpstreamNames, components: list[str]) -> tuple[str | None, list[str]]:
-    """Return the canonical upstream that the path names, if any, and the components behind both prefixes."""
+def _origin(
+    names: UpstreamNames, components: list[str], ns: str | None, host: str | None
+) -> tuple[_Origin, list[str]]:
+    """Return the upstream, and the components behind the API root and the prefix."""
+    # A client that sends ns is configured with mirrors, and can continue with the next one.
+    via = Via.PREFIX if ns is None else Via.NS
     if components[0] == API:
-        found = names.find(components[1]) if len(components) > 1 else None
-        if found is None:
-            return None, components[1:]
-        rest = components[2:]
-        return found, [] if rest == [""] else rest
+        rest = components[1:]
+        prefix = names.find(rest[0]) if rest else None
+        explicit = _explicit(names, ns, host)
+        if prefix is None:
+            return explicit or _Origin(names.default, Via.ROOT), rest
+        if explicit is not None and explicit.overrules_prefix and explicit.upstream != prefix:
+            return explicit, rest
+        return _Origin(prefix, via), [] if rest[1:] == [""] else rest[1:]
     if components[0] and components[1:2] == [API]:
-        found = names.find(components[0])
-        if found is None:
+        prefix = names.find(components[0])
+        if prefix is None:
             raise _unknown_upstream(names, components[0])
-        return found, components[2:]
+        return _Origin(prefix, via), components[2:]
     raise RegistryError(
         Code.NAME_UNKNOWN, "nothing is served here: the registry API of this mirror is under /v2/", status=404
     )
 
 
-def _choose(names: UpstreamNames, prefix: str | None, ns: str | None, host: str | None) -> _Origin:
-    if prefix is not None:
-        # A client that sends ns is configured with mirrors, and can continue with the next one.
-        return _Origin(prefix, Via.PREFIX if ns is None else Via.NS)
+def _explicit(names: UpstreamNames, ns: str | None, host: str | None) -> _Origin | None:
+    """Return the upstream that `ns` or Host names. Raises RegistryError if the name is not configured."""
     if ns is not None:
         found = names.find(ns)
         if found is None:
             raise _unknown_upstream(names, ns)
-        return _Origin(found, Via.NS)
-    found = names.by_host(host)
-    if found is not None:
-        return _Origin(found, Via.HOST)
-    return _Origin(names.default, Via.ROOT)
+        return _Origin(found, Via.NS, overrules_prefix=True)
+    by_host = names.by_host(host)
+    return None if by_host is None else _Origin(by_host[0], Via.HOST, overrules_prefix=by_host[1])
 
 
 def _content(names: UpstreamNames, origin: _Origin, rest: list[str]) -> Target:
@@ -276,15 +318,14 @@ def _repository(names: UpstreamNames, origin: _Origin, components: list[str]) ->
 def _looks_like_host(component: str) -> bool:
     """Return whether Docker takes the component for a registry: distribution/reference, splitDockerDomain."""
     marked = "." in component or ":" in component or component == "localhost"
-    return marked and HOST.fullmatch(component) is not None
+    return marked and canonical_host(component) is not None
 
 
 def _unknown_upstream(names: UpstreamNames, name: str) -> RegistryError:
     """Return the error about an upstream that is not configured, with the lines that add it."""
     known = ", ".join(sorted(set(names.names.values())))
     message = f"{name[:100]!r} is not configured here; this mirror serves {known}"
-    if len(name) <= HOST_LENGTH and HOST.fullmatch(name) is not None:
-        host = name.lower()[:100]
+    if (host := canonical_host(name)) is not None and len(host) <= 100:
         message += (
             f". To add {host}, append to the configuration file (its first [[upstream]] is the default):"
             f'\n\n[[upstream]]\nname = "{host}"\nurl = "https://{host}"\n'

@@ -19,7 +19,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.ranges import Span
-from mirror.oci.reference import Repository, Tag, Target, TargetKind, parse_target
+from mirror.oci.reference import Repository, Tag, Target, TargetKind, namespace, parse_target
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
@@ -79,12 +79,17 @@ class RegistryApi:
         if len(request.rel_url.raw_query_string) > QUERY_BYTES:
             message = f"the query is longer than {QUERY_BYTES} characters"
             raise RegistryError(Code.UNSUPPORTED, message, status=414)
-        target = parse_target(self._names, path, request.query.get("ns"), host)
+        target = parse_target(self._names, path, self._ns(request), host)
         record.target = target
         try:
             return await self._handlers[target.kind](record, target)
         except (UpstreamError, StoreError) as failure:
             raise client_error(failure, target, self._when_unavailable) from failure
+
+    def _ns(self, request: web.BaseRequest) -> str | None:
+        """Return the registry that the client names, by the parameter or by the header."""
+        given = [*request.query.getall("ns", []), *request.headers.getall("OCI-Namespace", [])]
+        return namespace(self._names, given)
 
     async def _base(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         record.outcome, record.ttl = Outcome.HIT, FOREVER

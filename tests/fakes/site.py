@@ -42,7 +42,10 @@ Handler = Callable[[web.BaseRequest, Seen], Awaitable[web.StreamResponse]]
 class Site:
     """HTTP server: `async with Site(handler) as site`; `handler` answers all requests to `site.url`."""
 
-    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, handler: Handler, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+    ) -> None:
+        self._address = address
         self.log: list[Seen] = []
         self.tls = tls
         self.url = ""
@@ -53,9 +56,10 @@ class Site:
         server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls).start()
+        await web.TCPSite(self._runner, self._address, 0, ssl_context=self.tls).start()
         port = self._runner.addresses[0][1]
-        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        self.url = f"{'https' if self.tls else 'http'}://{host}:{port}"
         return self
 
     async def __aexit__(

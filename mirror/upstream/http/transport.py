@@ -281,4 +281,4 @@ def _status_label(status: int) -> str:
 
 def _place(url: URL) -> str:
     scheme, host, port = origin(url)
-    return f"{scheme}://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

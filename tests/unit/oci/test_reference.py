@@ -6,7 +6,16 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
-from mirror.oci.reference import Repository, Tag, Target, TargetKind, UpstreamNames, Via, parse_target
+from mirror.oci.reference import (
+    Repository,
+    Tag,
+    Target,
+    TargetKind,
+    UpstreamNames,
+    Via,
+    namespace,
+    parse_target,
+)
 
 D = Digest.of(b"x")
 NAMES = UpstreamNames(
@@ -16,8 +25,10 @@ NAMES = UpstreamNames(
         "index.docker.io": "docker.io",
         "quay.io": "quay.io",
         "reg.test:5000": "reg.test:5000",
+        "harbor.test": "harbor.test",
+        "[::1]:5001": "[::1]:5001",
     },
-    hosts={"quay.mirror.test": "quay.io", "hub.mirror.test:5001": "docker.io", "[::1]": "quay.io"},
+    hosts={"quay.mirror.test": "quay.io", "hub.mirror.test:5001": "docker.io", "[::2]": "quay.io"},
 )
 
 
@@ -36,13 +47,17 @@ def parse(path: str, ns: str | None = None, host: str | None = None) -> Target:
         ("/quay.io/v2/a/b/tags/list", None, None, "quay.io", Via.PREFIX),
         ("/v2/reg.test:5000/a/b/tags/list", None, None, "reg.test:5000", Via.PREFIX),
         ("/v2/index.docker.io/a/b/tags/list", None, None, "docker.io", Via.PREFIX),
-        ("/v2/quay.io/a/b/tags/list", "docker.io", "hub.mirror.test:5001", "quay.io", Via.NS),
+        ("/v2/[::1]:5001/a/b/tags/list", None, None, "[::1]:5001", Via.PREFIX),
+        ("/[::1]:5001/v2/a/b/tags/list", None, None, "[::1]:5001", Via.PREFIX),
+        ("/v2/%5B0:0::1%5D%3A5001/a/b/tags/list", None, None, "[::1]:5001", Via.PREFIX),
+        ("/v2/a/b/tags/list", "[0:0:0:0:0:0:0:1]:5001", None, "[::1]:5001", Via.NS),
+        ("/v2/a/b/tags/list", None, "[::1]:5001", "[::1]:5001", Via.HOST),
         ("/v2/a/b/tags/list", "docker.io", "quay.mirror.test", "docker.io", Via.NS),
         ("/v2/a/b/tags/list", None, "quay.mirror.test", "quay.io", Via.HOST),
         ("/v2/a/b/tags/list", None, "Quay.Mirror.Test:5000", "quay.io", Via.HOST),
         ("/v2/a/b/tags/list", None, "hub.mirror.test:5001", "docker.io", Via.HOST),
         ("/v2/a/b/tags/list", None, "hub.mirror.test:9", "docker.io", Via.ROOT),
-        ("/v2/a/b/tags/list", None, "[::1]:5000", "quay.io", Via.HOST),
+        ("/v2/a/b/tags/list", None, "[::2]:5000", "quay.io", Via.HOST),
     ],
 )
 def test_upstream_by_prefix_then_ns_then_host_then_root(
@@ -50,6 +65,142 @@ def test_upstream_by_prefix_then_ns_then_host_then_root(
 ) -> None:
     """The strongest hint decides; a client that sends ns has other mirrors to try, prefix or not."""
     assert parse(path, ns, host) == Target(TargetKind.TAGS, via, upstream, Repository(upstream, "a/b"))
+
+
+# What a client may say of the upstream beside a prefix: nothing, a name of the same upstream, of another one,
+# of none, and what is no name at all. A Host is said as a registry's own name, as a name of this mirror that
+# stands for an upstream, as the name of a public registry that is not configured, and as any other name.
+NOTHING = (None, "mirror.lan:5000", "127.0.0.1:5000", "[fe80::1]", "localhost", "a b", "", "harbor.test:5000")
+SAME = ("quay.io", "QUAY.IO", "quay.io:443")
+OTHER = ("docker.io", "index.docker.io", "harbor.test", "reg.test:5000")
+NONE = ("ghcr.io", "nvcr.io", "me.azurecr.io")
+OWN = ("quay.mirror.test", "hub.mirror.test:5001")
+MALFORMED = ("", " ", "quay.io/", "quay.io ", "http://quay.io", "quay..io", "a\r\nb", "[::1", "q" * 300)
+
+
+@pytest.mark.parametrize("host", [*NOTHING, *SAME, *OTHER, *NONE, *OWN])
+@pytest.mark.parametrize("ns", [None, "quay.io", *OTHER, "ghcr.io", "evil.test", *MALFORMED])
+@pytest.mark.parametrize("path", ["/v2/{}/tags/list", "/v2/quay.io/{}/tags/list", "/quay.io/v2/{}/tags/list"])
+def test_table_of_the_ways_to_name_an_upstream(path: str, ns: str | None, host: str | None) -> None:
+    """The table of docs/clients.md: an explicit word decides, and a prefix only where nothing contradicts."""
+    expected = table(path, ns, host)
+    path = path.format("team/app")
+    if expected is None:
+        with pytest.raises(RegistryError, match="is not configured here") as refused:
+            parse(path, ns, host)
+        assert (refused.value.code, refused.value.status) == (Code.NAME_UNKNOWN, 404)
+    else:
+        target = parse(path, ns, host)
+        assert (target.repository, target.via) == expected
+
+
+def table(path: str, ns: str | None, host: str | None) -> tuple[Repository, Via] | None:
+    """Return the repository of the table and the way there, None for 404. Written apart from the parser."""
+    named = NAMES.names.get((host or "").lower().removesuffix(":443")) if ns is None else NAMES.names.get(ns)
+    prefixed = ("quay.io", Via.PREFIX if ns is None else Via.NS)
+    word = None if named is None else (named, Via.HOST if ns is None else Via.NS)
+    refused = word is None and (ns is not None or host in NONE)
+    if path.startswith("/quay.io/"):
+        upstream, via = prefixed
+    elif refused:
+        return None
+    elif path.startswith("/v2/quay.io/") and named in (None, "quay.io"):
+        upstream, via = prefixed
+    else:
+        own = NAMES.hosts.get(host or "")
+        upstream, via = word or ((own, Via.HOST) if own else ("docker.io", Via.ROOT))
+    whole = path.startswith("/v2/quay.io/") and upstream != "quay.io"
+    return Repository(upstream, "quay.io/team/app" if whole else "team/app"), via
+
+
+def test_host_of_a_private_registry_counts_with_its_port_only() -> None:
+    """A mirror may run beside a private registry, on another port. A public one is meant on any port."""
+    for host, upstream in (
+        ("harbor.test", "harbor.test"),
+        ("harbor.test:80", "harbor.test"),
+        ("harbor.test.", "harbor.test"),
+        ("harbor.test:5000", "docker.io"),
+        ("reg.test", "docker.io"),
+        ("quay.io:34567", "quay.io"),
+    ):
+        assert parse("/v2/a/b/tags/list", None, host).upstream == upstream, host
+
+
+def test_host_of_a_public_registry_that_is_not_configured_is_refused() -> None:
+    """The error says what to configure, for every request under /v2/."""
+    for path in ("/v2/", "/v2/_catalog", "/v2/a/manifests/t", "/v2/quay.io/a/manifests/t"):
+        with pytest.raises(RegistryError, match=r"'nvcr\.io' is not configured here") as refused:
+            parse(path, None, "NVCR.io:5000")
+        assert 'name = "nvcr.io"' in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "ns"),
+    [([], None), (["quay.io"], "quay.io"), (["docker.io", "index.docker.io"], "docker.io"), (["x"], "x")],
+)
+def test_namespace_of_a_request(given: list[str], ns: str | None) -> None:
+    """The same upstream may be named twice."""
+    assert namespace(NAMES, given) == ns
+
+
+def test_different_namespaces_are_refused() -> None:
+    """Neither of two words is a guess."""
+    for other in ("docker.io", "evil.test", ""):
+        with pytest.raises(RegistryError, match="more than one registry") as refused:
+            namespace(NAMES, ["quay.io", other])
+        assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "reference"),
+    [
+        ("/v2/library%2Fbb/manifests/t", "library/bb", Tag("t")),
+        (f"/v2/a/b/blobs/{D.algorithm}%3A{D.encoded}", "a/b", D),
+        (f"/v2/a/b/blobs/{D.algorithm}%3a{D.encoded}", "a/b", D),
+        ("/%76%32/a/b/manifests/%74", "a/b", Tag("t")),
+        ("/v2/a%2Fb%2Fmanifests%2Ft", "a/b", Tag("t")),
+        ("/v2/a/b/%6Danifests/1%2E0", "a/b", Tag("1.0")),
+    ],
+)
+def test_path_is_decoded_once(path: str, name: str, reference: Tag | Digest) -> None:
+    """An encoded path is the same target as the plain one, as at other registries."""
+    target = parse(path)
+    assert (target.repository, target.reference) == (Repository("docker.io", name), reference)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v2/library%252Fbb/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%25/manifests/t", Code.NAME_INVALID),
+        ("/v2/..%2Fa/manifests/t", Code.NAME_INVALID),
+        ("/v2/a/..%2F..%2Fb/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%2F%2Fb/manifests/t", Code.NAME_INVALID),
+        ("/v2/%2Fa/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%5Cb/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%00/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%0D%0AX:y/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%20b/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%C3%A4/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%zz/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%2/manifests/t", Code.NAME_INVALID),
+        ("/v2/a%/manifests/t", Code.NAME_INVALID),
+        ("/v2/%41/manifests/t", Code.NAME_INVALID),
+        ("/v2/a/manifests/t%2Fu", Code.NAME_UNKNOWN),
+        ("/v2/a/manifests/t%3Fu", Code.TAG_INVALID),
+        ("/v2/a/manifests/t%23u", Code.TAG_INVALID),
+        ("/v2/a/manifests/..", Code.TAG_INVALID),
+        ("/v2/a/manifests/%2E%2E", Code.TAG_INVALID),
+        ("/v2/a/blobs/sha256%253A" + "0" * 64, Code.NAME_INVALID),
+        ("/v2/evil.test%2Fa/manifests/t", Code.NAME_UNKNOWN),
+        ("/evil.test%2Fv2/a/manifests/t", Code.NAME_UNKNOWN),
+    ],
+)
+def test_decoded_path_is_judged_like_a_plain_one(path: str, code: Code) -> None:
+    """Decoding opens no way around the grammar, and what is still encoded is refused."""
+    with pytest.raises(RegistryError) as refused:
+        parse(path)
+    assert refused.value.code is code
 
 
 @pytest.mark.parametrize(
@@ -171,7 +322,9 @@ def test_invalid_path_is_refused(path: str, code: Code, status: int) -> None:
 def test_unknown_upstream_error_lists_the_configured_ones() -> None:
     """The error lists the upstreams, for ns and for a prefix, and does not echo control characters."""
     for path, ns in (("/v2/a/tags/list", "evil\r\n.test"), ("/evil.test/v2/a/tags/list", None)):
-        with pytest.raises(RegistryError, match=r"serves docker.io, quay.io, reg.test:5000") as refused:
+        with pytest.raises(
+            RegistryError, match=r"serves \[::1\]:5001, docker.io, harbor.test, quay.io, reg"
+        ) as refused:
             parse(path, ns)
         assert "\r" not in refused.value.message
 
