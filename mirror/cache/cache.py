@@ -38,7 +38,7 @@ class Cache:
         self._manifests = ManifestCache(context, upstreams, tags.missing)
         self._tags = TagCache(context, upstreams, self._manifests, tags)
         self._listings = ListingCache(context, upstreams, self._tags)
-        self._prefetch = Prefetch(context, upstreams, self._blobs)
+        self._prefetch = Prefetch(context, upstreams, self._blobs, self._manifests.reader)
         self._completeness = Completeness(
             context.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
         )

@@ -7,7 +7,7 @@ on to the next mirror.
 
 from mirror.cache.manifests import ManifestCache
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import Manifest, ManifestInvalid, parse_manifest
+from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import StoredManifest
 from mirror.store.store import Store
@@ -57,7 +57,7 @@ class Completeness:
 
     async def _count(self, repository: Repository, digest: Digest) -> int:
         """Return the number of missing blobs; for an index, of its most complete platform."""
-        manifest = _parsed(await self._manifests.stored(repository, digest))
+        manifest = await self._parsed(await self._manifests.stored(repository, digest))
         if manifest is None:
             return 0
         if not manifest.is_index:
@@ -68,7 +68,7 @@ class Completeness:
     async def _missing_of_platform(self, repository: Repository, digest: Digest) -> int | None:
         """Return the number of missing blobs of a platform; None when its manifest is missing too."""
         stored = await self._manifests.stored(repository, digest)
-        manifest = _parsed(stored)
+        manifest = await self._parsed(stored)
         if stored is None:
             return None
         return 0 if manifest is None else await self._missing_blobs(manifest)
@@ -78,12 +78,8 @@ class Completeness:
             await self._store.missing_blobs([each.digest for each in manifest.children() if not each.urls])
         )
 
-
-def _parsed(stored: StoredManifest | None) -> Manifest | None:
-    """Return the parsed manifest; None for one that is not here, or that names no content we could check."""
-    if stored is None:
-        return None
-    try:
-        return parse_manifest(stored.data, stored.media_type)
-    except ManifestInvalid:
-        return None
+    async def _parsed(self, stored: StoredManifest | None) -> Manifest | None:
+        """Return the parsed manifest; None for one that is not here, or names nothing that can be checked."""
+        if stored is None:
+            return None
+        return await self._manifests.reader.read(stored.digest, stored.data, stored.media_type)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+from mirror.cache.manifest_reader import ManifestReader
 from mirror.cache.negative_cache import NegativeCache
 from mirror.cache.results import FOREVER, ManifestAnswer, ManifestInfo, Outcome
 from mirror.oci.digest import Digest
@@ -12,8 +13,7 @@ from mirror.oci.manifest import (
     MAX_MANIFEST_BYTES,
     OCI_INDEX,
     OCI_MANIFEST,
-    ManifestInvalid,
-    parse_manifest,
+    Manifest,
 )
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import StoredManifest
@@ -45,6 +45,7 @@ class ManifestCache:
         """`missing`: seconds for which a manifest that was not found is not asked for again."""
         self._store = context.store
         self._upstreams = upstreams
+        self.reader = ManifestReader()
         self._fetching: SingleFlight[Digest, FetchedManifest] = SingleFlight(context.tasks)
         self._missing: NegativeCache[tuple[Repository, Digest]] = NegativeCache(missing)
 
@@ -79,7 +80,8 @@ class ManifestCache:
     async def put(self, repository: Repository, body: ManifestBody) -> StoredManifest:
         """Store a manifest that the upstream sent, with links for all digests that it names."""
         manifest = StoredManifest(body.data, body.digest, body.media_type)
-        await self._store.put_manifest(repository, manifest, links_of(manifest))
+        links = links_of(await self.reader.read(body.digest, body.data, body.media_type))
+        await self._store.put_manifest(repository, manifest, links)
         return manifest
 
     async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
@@ -120,18 +122,13 @@ def manifest_answer(manifest: StoredManifest, outcome: Outcome, ttl: float = 0.0
     return ManifestAnswer(manifest.data, manifest.digest, manifest.media_type, outcome, ttl)
 
 
-def links_of(manifest: StoredManifest) -> dict[Digest, Link]:
-    """Return the links that a repository has because of its manifest.
+def links_of(manifest: Manifest | None) -> dict[Digest, Link]:
+    """Return the links that a repository has because of its manifest; none if that could not be read.
 
-    Children with `urls` are left out: a foreign layer need not be in the registry at all. A manifest that
-    does not parse is served as it is, and gives no links.
+    Children with `urls` are left out: a foreign layer need not be in the registry at all.
     """
-    try:
-        children = parse_manifest(manifest.data, manifest.media_type).children()
-    except ManifestInvalid:
-        return {}
     return {
         child.digest: Link(child.media_type if child.media_type in MANIFEST_TYPES else None, child.size)
-        for child in children
+        for child in (() if manifest is None else manifest.children())
         if not child.urls
     }

@@ -17,9 +17,10 @@ import math
 import time
 
 from mirror.cache.blobs import BlobCache
+from mirror.cache.manifest_reader import ManifestReader
 from mirror.cache.results import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import ManifestInvalid, parse_manifest
+from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.quota import IN_USE
 from mirror.store.errors import StoreError
@@ -57,7 +58,10 @@ HOLD_SECONDS = 0.2
 class Prefetch:
     """A queue of blobs, and up to `fill.prefetch` workers, each with a fill that no client has joined yet."""
 
-    def __init__(self, context: TransferContext, upstreams: UpstreamSet, blobs: BlobCache) -> None:
+    def __init__(
+        self, context: TransferContext, upstreams: UpstreamSet, blobs: BlobCache, reader: ManifestReader
+    ) -> None:
+        self._reader = reader
         self._context = context
         self._upstreams = upstreams
         self._blobs = blobs
@@ -79,7 +83,11 @@ class Prefetch:
         if self._examined.get(key) or not self._allowed(repository, time.monotonic()):
             return
         self._examined.put(key, True)
-        for digest in blobs_of(answer):
+        self._context.tasks.spawn(self._examine(repository, answer), name="prefetch")
+
+    async def _examine(self, repository: Repository, answer: ManifestAnswer) -> None:
+        """Queue the blobs of a manifest."""
+        for digest in blobs_of(await self._reader.read(answer.digest, answer.data, answer.media_type)):
             if len(self._queue) < QUEUE or digest in self._queue:
                 self._queue.setdefault(digest, repository)
             else:
@@ -189,16 +197,12 @@ class Prefetch:
         self._context.metrics.prefetched.labels(outcome).inc(count)
 
 
-def blobs_of(answer: ManifestAnswer) -> list[Digest]:
+def blobs_of(manifest: Manifest | None) -> list[Digest]:
     """Return the blobs that a client will ask for after this manifest, in that order.
 
     Nothing for an index. Blobs with `urls` are left out: clients get foreign layers elsewhere.
     """
-    try:
-        manifest = parse_manifest(answer.data, answer.media_type)
-    except ManifestInvalid:
-        return []
-    if manifest.is_index or manifest.manifests:
+    if manifest is None or manifest.is_index or manifest.manifests:
         return []
     return [child.digest for child in manifest.children() if not child.urls]
 

@@ -3,12 +3,12 @@
 Synchronous. No more than one repository is in memory at a time.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, on_platform
 from mirror.oci.manifest import platform_of
@@ -182,8 +182,8 @@ class Inventory:
     def _config_platform(self, digest: Digest) -> str | None:
         data = self._folder.read(digest, SMALL_BYTES)
         try:
-            return None if data is None else platform_of(json.loads(data))
-        except (ValueError, RecursionError):
+            return None if data is None else platform_of(json_text.parse(data))
+        except ValueError:
             return None
 
     def _missing(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:

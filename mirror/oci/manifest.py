@@ -1,8 +1,8 @@
 """Reader of manifests and indexes, for the descriptors in them. Manifests are never rewritten (invariant 9).
 
 The reader is lenient by intent: it accepts any artifact, and reads the same fields of an unknown media type.
-A malformed manifest raises ManifestInvalid. The mirror still serves such a manifest as received, without
-links.
+A malformed manifest raises ManifestInvalid, one that names very much ManifestTooLong. The mirror still serves
+such a manifest as received, without links.
 """
 
 import json
@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Tag
@@ -31,8 +32,17 @@ ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 
+# Most descriptors that are read of a manifest. No image that runs has as many: Docker stops at 125 layers,
+# overlayfs at 500, and rpm-ostree makes images of up to 499. Each costs a row of the index.
+MOST_DESCRIPTORS = 1024
+
+
 class ManifestInvalid(ValueError):
     """The bytes are not a manifest that this module can read."""
+
+
+class ManifestTooLong(ManifestInvalid):
+    """The manifest has more values, or more descriptors, than are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,9 @@ class Manifest:
 def parse_manifest(data: bytes, media_type: str) -> Manifest:
     """Parse a manifest. Raises ManifestInvalid. Schema 1 has none of the fields, and so no children."""
     fields = _object(data)
+    lists = [each for each in (fields.get("layers"), fields.get("manifests")) if isinstance(each, list)]
+    if sum(map(len, lists)) > MOST_DESCRIPTORS:
+        raise ManifestTooLong(f"more than {MOST_DESCRIPTORS} descriptors")
     return Manifest(
         media_type=media_type,
         config=_optional(fields, "config"),
@@ -135,8 +148,10 @@ def referrers_tag(digest: Digest) -> Tag:
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = json_text.parse(data)
+    except json_text.TooManyValues as error:
+        raise ManifestTooLong(str(error)) from None
+    except ValueError as error:
         raise ManifestInvalid(f"not JSON: {type(error).__name__}") from error
     if not isinstance(value, dict):
         raise ManifestInvalid("not a JSON object")
@@ -164,10 +179,13 @@ def _descriptor(value: object) -> Descriptor:
     # bool is an int in Python, and a size of `true` is still invalid.
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63:
         raise ManifestInvalid("a descriptor's size is not a number of bytes")
-    if not isinstance(media_type, str) or not isinstance(urls, list):
-        raise ManifestInvalid("a descriptor's mediaType or urls is of the wrong type")
+    digest_text = value.get("digest")
+    if not isinstance(media_type, str) or not isinstance(urls, list) or not isinstance(digest_text, str):
+        raise ManifestInvalid("a descriptor's mediaType, digest or urls is of the wrong type")
     try:
-        digest = Digest.parse(str(value.get("digest")))
+        digest = Digest.parse(digest_text)
     except RegistryError as error:
         raise ManifestInvalid(error.message) from error
-    return Descriptor(media_type, digest, size, tuple(str(url) for url in urls), value)
+    return Descriptor(
+        media_type, digest, size, tuple(url if isinstance(url, str) else "" for url in urls), value
+    )

@@ -14,7 +14,6 @@ The handshake:
 import asyncio
 import base64
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from mirror.config.endpoints import UpstreamSettings
+from mirror.oci import json_text
 from mirror.oci.challenge import Challenge
 from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
@@ -35,6 +35,8 @@ from mirror.util.lru import LRUCache
 log = get_logger(__name__)
 
 MAX_TOKEN_BYTES = 1024 * 1024
+# Values in a token server's answer: it has five, and some servers add claims.
+_MAX_TOKEN_VALUES = 1000
 # The specification's default in seconds, for the many servers that omit expires_in.
 _DEFAULT_LIFETIME = 60.0
 # Share of its lifetime for which a token is used: the upstream's clock runs on while a request travels.
@@ -308,8 +310,8 @@ class Authorizer:
 
     def _parse(self, body: bytes) -> tuple[str, float]:
         try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
+            document = json_text.parse(body, _MAX_TOKEN_VALUES)
+        except ValueError:
             document = None
         answer = document if isinstance(document, dict) else {}
         token = answer.get("token") or answer.get("access_token")

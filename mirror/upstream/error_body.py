@@ -1,13 +1,16 @@
 """Error answers of upstreams: which failure an answer means, and its own words without secrets."""
 
-import json
 import re
 
+from mirror.oci import json_text
 from mirror.upstream.errors import Failure
 
 # Enough for any OCI error document, in bytes; a longer one is not read to its end.
 MAX_ERROR_BYTES = 64 * 1024
 _MAX_EXCERPT = 200
+# An error document has ten values; of a text that is shortened, this many characters are looked at.
+_MAX_VALUES = 1000
+_MAX_SCRUBBED = 1024
 
 _RATE_CODES = frozenset({"TOOMANYREQUESTS"})
 _MISSING_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"})
@@ -24,17 +27,22 @@ _SECRETS = (
 def errors_in(body: bytes) -> list[tuple[str, str]]:
     """Return (code, message) pairs of an OCI error document; none if the body is anything else."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = json_text.parse(body, _MAX_VALUES)
+    except ValueError:
         return []
     entries = document.get("errors") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         return []
     return [
-        (str(entry.get("code", "")), str(entry.get("message", "")))
+        (_text(entry.get("code")), _text(entry.get("message")))
         for entry in entries
         if isinstance(entry, dict)
     ]
+
+
+def _text(value: object) -> str:
+    """Return a text, or a number as one; empty for what may be nested too deeply to be shown."""
+    return str(value) if isinstance(value, str | int) else ""
 
 
 def failure_of(status: int, codes: frozenset[str]) -> Failure:
@@ -60,7 +68,7 @@ def excerpt(body: bytes, media_type: str) -> str:
 
 def scrub(text: str) -> str:
     """Return `text` as one printable line of at most 200 characters; mask what looks like a credential."""
-    line = "".join(char if char.isprintable() else " " for char in text[:4096])
+    line = "".join(char if char.isprintable() else " " for char in text[:_MAX_SCRUBBED])
     for pattern, replacement in _SECRETS:
         line = pattern.sub(replacement, line)
     line = " ".join(line.split())

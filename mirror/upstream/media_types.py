@@ -1,8 +1,9 @@
 """Media types of manifests, also where the upstream's Content-Type does not tell."""
 
-import json
+import re
 from typing import Any
 
+from mirror.oci import json_text
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.media_type import is_media_type
 
@@ -12,6 +13,9 @@ _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 GENERIC = frozenset(
     {"", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain", "text/json"}
 )
+
+# The beginning of a manifest as all builders write it: its type is the first field, or the second.
+_LEADING_TYPE = re.compile(rb'\s*\{\s*(?:"schemaVersion"\s*:\s*2\s*,\s*)?"mediaType"\s*:\s*"([^"\\]{1,255})"')
 
 
 def is_generic(kind: str) -> bool:
@@ -43,16 +47,24 @@ def manifest_type(kind: str, body: bytes) -> str:
         raise ValueError("a web page instead of a manifest")
     if not is_generic(kind):
         return kind
+    if document is None:
+        leading = _LEADING_TYPE.match(body)
+        document = {"mediaType": leading[1].decode("latin-1")} if leading else {}
     declared = document.get("mediaType")
     if isinstance(declared, str) and is_media_type(declared):
         return declared
     return _by_shape(document)
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes) -> dict[str, Any] | None:
+    """Return the manifest; None for one with too many values to parse. Raises ValueError."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = json_text.parse(body)
+    except json_text.TooManyValues:
+        if json_text.may_be_object(body):
+            return None
+        raise ValueError("not JSON, so no manifest") from None
+    except ValueError:
         raise ValueError("not JSON, so no manifest") from None
     if not isinstance(document, dict):
         raise ValueError("JSON, but no object, so no manifest")

@@ -6,7 +6,6 @@ body of a blob: the caller decides how to resume that.
 
 import asyncio
 import contextlib
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
+from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestInvalid, referrers_of
@@ -29,6 +29,7 @@ from mirror.upstream.http_client import DirectLocation, HeadRefused, HTTPClient,
 from mirror.upstream.media_types import is_generic, is_page, manifest_type, media_type
 from mirror.upstream.pagination import next_query
 from mirror.upstream.retry import Retrier, RetryPolicy
+from mirror.util.tasks import off_loop
 
 # One line with all types, as containerd sends it. Without one of them, registries based on Distribution
 # answer 404 for a manifest of that type, and quay.io converts manifests to schema 1.
@@ -192,11 +193,11 @@ class RegistryClient:
         async with self._client.fetch(request, MAX_MANIFEST_BYTES) as (response, data):
             kind = media_type(response.headers.get("Content-Type"))
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
-        digest = Digest.of(data, algorithm)
+        digest = await off_loop(len(data), Digest.of, data, algorithm)
         if isinstance(reference, Digest) and digest != reference and not is_page(kind):
             raise WrongBytes(Failure.INVALID, f"{self.name}: {path}: asked for {reference}, sent {digest}")
         try:
-            return ManifestBody(data, manifest_type(kind, data), digest)
+            return ManifestBody(data, await off_loop(len(data), manifest_type, kind, data), digest)
         except ValueError as error:
             raise self._invalid(f"{path}: {error}") from None
 
@@ -217,11 +218,7 @@ class RegistryClient:
 
     async def _tags(self, path: str, query: str) -> TagsPage:
         page = await self._page(OutgoingRequest("GET", f"{path}/tags/list", path), query, MAX_TAGS_BYTES)
-        try:
-            document = json.loads(page.data)
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict) or not isinstance(document.get("tags", ""), list | None):
+        if not await off_loop(len(page.data), _is_tag_list, page.data):
             raise self._invalid(f"{path}: the answer is not a list of tags")
         return page
 
@@ -257,6 +254,17 @@ class RegistryClient:
 
     def _invalid(self, what: str) -> UpstreamError:
         return UpstreamError(Failure.INVALID, f"{self.name}: {what}")
+
+
+def _is_tag_list(data: bytes) -> bool:
+    """Return whether a body is a list of tags. Of a very long one beginning and end are looked at."""
+    try:
+        document = json_text.parse(data)
+    except json_text.TooManyValues:
+        return b'"tags"' in data and json_text.may_be_object(data)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("tags", ""), list | None)
 
 
 def _range(start: int, stop: int | None) -> Mapping[str, str]:

@@ -1,12 +1,16 @@
 """Background tasks with an owner, which references and names them and ends them in `close`."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from mirror.util.log import get_logger
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+# Text of up to this many bytes is parsed in less time than it takes to wake a thread.
+SHORT_TEXT = 16 * 1024
 
 log = get_logger(__name__)
 
@@ -71,6 +75,11 @@ async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return the result of `work` on a text of `size` bytes: of a thread's, unless the text is short."""
+    return work(*args, **kwargs) if size <= SHORT_TEXT else await asyncio.to_thread(work, *args, **kwargs)
 
 
 async def stop_task(task: "asyncio.Task[None] | None") -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mirror.cache.manifests import links_of
 from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.manifest import OCI_MANIFEST, parse_manifest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory, StoredManifest
 from mirror.store.metadata.index import Link, TagEntry
@@ -83,7 +83,9 @@ def put_images(folder: CacheDirectory, images: Sequence[Image]) -> None:
     with folder.index.database.cache.transact():
         for each in images:
             manifest = each.manifest
-            links = links_of(manifest) | {manifest.digest: Link(manifest.media_type, len(manifest.data))}
+            links = links_of(parse_manifest(manifest.data, manifest.media_type)) | {
+                manifest.digest: Link(manifest.media_type, len(manifest.data))
+            }
             folder.index.add_links(each.repository, links)
             entry = TagEntry(str(manifest.digest), manifest.media_type, len(manifest.data), now)
             folder.index.put_tag(each.repository, each.tag, entry)

@@ -4,12 +4,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mirror.cache.manifests import links_of
 from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST, ManifestInvalid, parse_manifest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.quota import IN_USE
@@ -43,7 +44,10 @@ def put_manifest(
     media_type: str = OCI_MANIFEST,
 ) -> Digest:
     manifest = StoredManifest(data, Digest.of(data), media_type)
-    folder.put_manifest(repository, manifest, links_of(manifest))
+    parsed = None
+    with suppress(ManifestInvalid):
+        parsed = parse_manifest(manifest.data, manifest.media_type)
+    folder.put_manifest(repository, manifest, links_of(parsed))
     if tag is not None:
         folder.put_tag(
             repository, Tag(tag), TagEntry(str(manifest.digest), media_type, len(data), time.time())

@@ -71,6 +71,9 @@ Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry)
 # Rows to read or remove at a time, so that no transaction and no list is long.
 ROWS = 500
 
+# Links that one transaction writes: some ten milliseconds, in which other writers wait.
+LINKS_AT_ONCE = 100
+
 
 class Index:
     """The database `folder/cache.db`. Never culled: the quota is for blobs, and index entries are small."""
@@ -94,13 +97,19 @@ class Index:
         return self._read(f"link:{repository}@{digest}", Link)
 
     def add_links(self, repository: Repository, links: Mapping[Digest, Link]) -> None:
-        """Record links, in one transaction; a blob's link never replaces a manifest's."""
-        with self._cache.transact():
-            for digest, link in links.items():
-                known = self.link(repository, digest)
-                if known is None or known.media_type is None or link.media_type is not None:
-                    self._write(f"link:{repository}@{digest}", link)
-            self._cache.add(f"repository:{repository}", "")
+        """Record links; a blob's link never replaces a manifest's.
+
+        LINKS_AT_ONCE in a transaction, so that other writers wait for no long one.
+        """
+        pending = list(links.items())
+        while pending:
+            with self._cache.transact():
+                for digest, link in pending[:LINKS_AT_ONCE]:
+                    known = self.link(repository, digest)
+                    if known is None or known.media_type is None or link.media_type is not None:
+                        self._write(f"link:{repository}@{digest}", link)
+                self._cache.add(f"repository:{repository}", "")
+            del pending[:LINKS_AT_ONCE]
 
     def drop_link(self, repository: Repository, digest: Digest) -> None:
         """Remove a link."""

@@ -8,7 +8,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.metadata.index import Index, Link, ReferrersEntry, TagEntry
+from mirror.store.metadata.index import LINKS_AT_ONCE, Index, Link, ReferrersEntry, TagEntry
 
 X, Y = Repository("docker.io", "library/x"), Repository("quay.io", "org/y")
 D = Digest.of(b"d")
@@ -104,3 +104,19 @@ def test_index_prefix_finds_the_name_itself(index: Index) -> None:
         index.put_tag(X, Tag(name), TagEntry(str(D), "type", 5, 1.0))
     assert index.tags(X, "", 10, "1") == ["1", "1.1"]
     assert index.tags(X, "1", 10, "1") == ["1.1"]
+
+
+def test_index_links_are_written_in_short_transactions(index: Index) -> None:
+    """Other processes can write between the links of a long manifest."""
+    statements: list[str] = []
+    index.database.cache._con.set_trace_callback(statements.append)
+    links = {Digest.of(b"%d" % each): Link(size=each) for each in range(2 * LINKS_AT_ONCE + 1)}
+    index.add_links(X, links)
+    index.database.cache._con.set_trace_callback(None)
+    # SQLite traces a statement once for each trigger, too.
+    traced = [each for before, each in zip(["", *statements], statements, strict=False) if each != before]
+    transactions = "\n".join(traced).split("BEGIN")[1:]
+    rows = [each.count("INSERT INTO Cache(") for each in transactions]
+    assert rows == [LINKS_AT_ONCE + 1, LINKS_AT_ONCE, 1]
+    assert all("COMMIT" in each for each in transactions)
+    assert len(index.links(X, "", len(links) + 1)) == len(links)
