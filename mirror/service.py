@@ -11,7 +11,7 @@ from mirror.config.schema import Config
 from mirror.metrics.metrics import Family, Metrics, render
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
+from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.fsck import HARMLESS, FsckStep
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError

@@ -1,5 +1,6 @@
 """Blobs: a hit, a flight to join, or a new fill."""
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -8,6 +9,8 @@ from mirror.cache.readers import BlobAnswer, Fallback, GrowingReader, SmallBlob,
 from mirror.cache.results import BlobInfo, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.store.blobs.entries import OpenBlob
+from mirror.store.blobs.prover import PendingProof, Proof, Prover
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.metadata.index import Link
 from mirror.store.partial.growing import HOLDBACK_BYTES
@@ -35,6 +38,10 @@ ROUNDS = 4
 SIZE_SECONDS = 3600.0
 SIZES = 10_000
 
+QUARANTINED = (
+    "; the copy here was corrupt on the disk and is in quarantine: pull again once the upstream answers"
+)
+
 
 class BlobCache:
     """Blobs by digest, for repositories that are known to have them (invariant 5)."""
@@ -45,6 +52,8 @@ class BlobCache:
         self._flights = FlightTable(context.tasks, context.metrics)
         self._flights.on_urgency = upstreams.slots.reassign
         connections = context.settings.connections
+        folder = context.store.folder
+        self._prover = Prover(folder.blobs, folder.proofs, context.tasks, self._on_proven)
         self._turns = _turns(upstreams, connections, lambda each: each.max_blob_connections)
         # Apart from large fills: a config does not wait behind the layers of other images.
         self._small_turns = _turns(upstreams, connections, lambda each: each.max_connections)
@@ -64,7 +73,21 @@ class BlobCache:
         except StoreError as error:
             log.debug("blob passed through, not stored", digest=str(digest), reason=str(error))
             answer = None
+        except UpstreamError as error:
+            raise await self._explained(digest, error) from error
         return answer or await self._pass_through(repository, digest)
+
+    async def _explained(self, digest: Digest, error: UpstreamError) -> UpstreamError:
+        """Return the error, with the reason why the blob is not here if it was found corrupt."""
+        if not error.temporary and error.failure is not Failure.OFFLINE:
+            return error
+        with suppress(StoreError):
+            blobs = self._context.store.folder.blobs
+            if await self._context.store.executor.run(blobs.quarantined.holds, digest):
+                error = error.copy()
+                error.message += QUARANTINED
+                error.args = (error.message,)
+        return error
 
     async def _get_through_store(
         self, repository: Repository, digest: Digest, limit: TimeLimit
@@ -76,9 +99,7 @@ class BlobCache:
             if local.data is not None:
                 return BlobAnswer(SmallBlob(local.data), outcome)
             if local.blob is not None:
-                fallback = self._fallback(repository, digest, local.blob.size)
-                end_reading = store.begin_reading(digest)
-                return BlobAnswer(StoredReader(local.blob, store.readers, fallback, end_reading), outcome)
+                return BlobAnswer(self._stored_reader(repository, digest, local.blob), outcome)
             flight = self._flights.get(digest)
             if flight is None and local.present:
                 await self._confirm_link(repository, digest)
@@ -124,14 +145,25 @@ class BlobCache:
     def _pass_through_blob(self, repository: Repository, digest: Digest, size: int) -> PassThroughBlob:
         return PassThroughBlob(self._context, self._upstreams[repository.upstream], repository, digest, size)
 
-    def _fallback(self, repository: Repository, digest: Digest, size: int) -> Fallback:
-        """Return the fallback of a reader whose blob is in the store."""
-        tasks, doubt = self._context.tasks, self._context.store.quarantine_if_unreadable
-        return Fallback(
-            self._pass_through_blob(repository, digest, size),
-            lambda: tasks.spawn(doubt(digest), name=f"doubt {digest}"),
+    def _stored_reader(self, repository: Repository, digest: Digest, blob: OpenBlob) -> StoredReader:
+        """Return a reader of a blob in the store, which may have to wait for a proof of the blob."""
+        tasks, store = self._context.tasks, self._context.store
+        fallback = Fallback(
+            self._pass_through_blob(repository, digest, blob.size),
+            lambda: tasks.spawn(store.quarantine_if_unreadable(digest), name=f"doubt {digest}"),
+            reopen=partial(self.get, repository, digest),
             when_crowded=self._when_crowded,
+            on_sent=partial(self._prover.note_sent, digest),
         )
+        proof = None
+        if self._prover.note_use(digest):
+            status = os.fstat(blob.file.fileno())
+            is_current = partial(store.executor.run, store.folder.blobs.is_current, digest, status)
+            proof = PendingProof(partial(self._prover.is_pending, digest), is_current)
+        return StoredReader(blob, store.readers, fallback, store.begin_reading(digest), proof)
+
+    def _on_proven(self, proof: Proof) -> None:
+        self._context.metrics.proofs.labels(proof.reason.value, "right" if proof.right else "wrong").inc()
 
     def _when_crowded(self, call: Callable[[], object]) -> None:
         """Call `call` if the cache is over its quota and nothing but blobs in use could go."""
@@ -235,6 +267,7 @@ class BlobCache:
             self._pass_through_blob(repository, flight.digest, content.size),
             reopen=partial(self.get, repository, flight.digest),
             when_crowded=self._when_crowded,
+            on_sent=partial(self._prover.note_sent, flight.digest),
         )
         return GrowingReader(content, file, store.readers, fallback, store.begin_reading(flight.digest))
 

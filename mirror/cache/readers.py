@@ -7,13 +7,14 @@ from typing import BinaryIO, Protocol
 
 from mirror.cache.results import Outcome
 from mirror.oci.ranges import Span
-from mirror.store.blobs.blobs import OpenBlob
+from mirror.store.blobs.entries import OpenBlob
+from mirror.store.blobs.prover import PendingProof
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.executor import DiskExecutor
-from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing import HOLDBACK_BYTES, GrowingFile
 from mirror.store.readahead import ReadAhead
 from mirror.transfer.passthrough import PassThroughBlob, SentPart
-from mirror.upstream.errors import WrongBytes
+from mirror.upstream.errors import Failure, WrongBytes
 from mirror.util.callbacks import ignore
 
 
@@ -47,6 +48,10 @@ class BlobReader(Protocol):
         """
         ...
 
+    def note_sent(self, stop: int) -> None:
+        """Record that the client was sent all bytes of its request, up to `stop`."""
+        ...
+
     def when_crowded(self, call: Callable[[], object]) -> None:
         """Call `call` if the cache is over its quota and nothing but blobs in use could go."""
         ...
@@ -78,13 +83,15 @@ class Fallback:
     """Other ways to the content of a reader whose file fails.
 
     `passed`: the same blob from the upstream, past the disk. `on_disk_error` is called when the disk fails;
-    `reopen` requests the blob from the cache again; `when_crowded` is that of the reader.
+    `reopen` requests the blob from the cache again; `when_crowded` is that of the reader. `on_sent` is called
+    when a client was sent the blob to its end.
     """
 
     passed: PassThroughBlob
     on_disk_error: Callable[[], object] = ignore
     reopen: Callable[[], Awaitable[BlobAnswer]] | None = None
     when_crowded: Callable[[Callable[[], object]], object] = ignore
+    on_sent: Callable[[], object] = ignore
 
     def continue_from_upstream(self, error: StoreError) -> PassThroughBlob:
         """Return the blob that passes the disk by; raise `error` when the mirror is stopping."""
@@ -103,18 +110,37 @@ class StoredReader:
         executor: DiskExecutor,
         fallback: Fallback,
         on_close: Callable[[], object] = ignore,
+        proof: PendingProof | None = None,
     ) -> None:
-        """`executor`: the threads that read ahead; `on_close` is called when the reader is closed."""
+        """`executor`: the threads that read ahead; `on_close` is called when the reader is closed.
+
+        `proof`: one that must be waited for before the end of the blob is sent (invariant 4).
+        """
         self._fallback = fallback
         self.file = blob.file
         self.size = blob.size
         self._executor = executor
         self._on_close = on_close
+        self._proof = proof
+
+    def note_sent(self, stop: int) -> None:
+        if stop == self.size:
+            self._fallback.on_sent()
 
     def when_crowded(self, call: Callable[[], object]) -> None:
         self._fallback.when_crowded(call)
 
     async def wait_readable(self, offset: int) -> int:
+        if self._proof is None:
+            return self.size
+        held_from = self.size - min(self.size, HOLDBACK_BYTES)
+        if offset < held_from and self._proof.is_pending():
+            return held_from
+        if not await self._proof.wait():
+            error = WrongBytes(Failure.INVALID, "the blob is corrupt on the disk, and was quarantined")
+            error.retry_elsewhere = True
+            raise error
+        self._proof = None
         return self.size
 
     def read_ahead(self, stop: int) -> ReadAhead:
@@ -126,7 +152,7 @@ class StoredReader:
         return self._fallback.continue_from_upstream(error).stream(Span(offset, span.stop))
 
     async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> BlobReader:
-        raise error  # a stored blob was verified: no other source has better bytes
+        return await _reopen(self._fallback, SentPart(self.file, sent, self._executor), error)
 
     def close(self) -> None:
         self.file.close()
@@ -160,6 +186,10 @@ class GrowingReader:
         """`call` when the reader is closed."""
         self._closing.callback(call)
 
+    def note_sent(self, stop: int) -> None:
+        if stop == self.size:
+            self._fallback.on_sent()
+
     def when_crowded(self, call: Callable[[], object]) -> None:
         self._fallback.when_crowded(call)
 
@@ -170,22 +200,7 @@ class GrowingReader:
         return ReadAhead(self._executor, self.file, stop, self._growing.is_corrupt)
 
     async def reopen_elsewhere(self, error: WrongBytes, sent: Span) -> BlobReader:
-        sent_part = SentPart(self.file, sent, self._executor)
-        while error.retry_elsewhere and self._fallback.reopen is not None:
-            fresh = (await self._fallback.reopen()).content
-            if isinstance(fresh, SmallBlob | PassThroughBlob):
-                break
-            with ExitStack() as opened:
-                opened.callback(fresh.close)
-                try:
-                    if not await sent_part.matches_reader(fresh):
-                        break
-                except WrongBytes as also_wrong:
-                    error = also_wrong
-                    continue
-                opened.pop_all()
-                return fresh
-        raise error
+        return await _reopen(self._fallback, SentPart(self.file, sent, self._executor), error)
 
     def continue_from_upstream(
         self, error: StoreError, span: Span, offset: int
@@ -198,3 +213,25 @@ class GrowingReader:
     def close(self) -> None:
         self.file.close()
         self._closing.close()
+
+
+async def _reopen(fallback: Fallback, sent_part: SentPart, error: WrongBytes) -> BlobReader:
+    """Return a reader of a blob whose bytes were wrong, if its bytes match the part that was sent.
+
+    Raises `error`, or the one of a later reader, if they do not, or where the blob cannot be had.
+    """
+    while error.retry_elsewhere and fallback.reopen is not None:
+        fresh = (await fallback.reopen()).content
+        if isinstance(fresh, SmallBlob | PassThroughBlob):
+            break
+        with ExitStack() as opened:
+            opened.callback(fresh.close)
+            try:
+                if not await sent_part.matches_reader(fresh):
+                    break
+            except WrongBytes as also_wrong:
+                error = also_wrong
+                continue
+            opened.pop_all()
+            return fresh
+    raise error

@@ -13,7 +13,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, on_platform
 from mirror.oci.manifest import platform_of
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
+from mirror.store.blobs.entries import SMALL_BYTES
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.closure import Closures, Part, digest_or_none
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories, tags

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
+from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, EvictionReason
 from mirror.store.blobs.quota import IN_USE
-from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.eviction import EvictionGuard
 from mirror.store.orphans import Orphan, discard, old_partials
 

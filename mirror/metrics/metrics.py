@@ -65,6 +65,12 @@ class Metrics:
             "scrubbed_bytes_total", "Bytes read and verified by the scrubber."
         )
         self.scrub_wrong = self._counter("scrub_wrong_total", "Corrupt blobs found by the scrubber.")
+        self.proofs = self._counter(
+            "proofs_total",
+            "Large blobs verified while in use, by reason (retry, use) and result (right, wrong).",
+            "reason",
+            "result",
+        )
         self.tasks = self._gauge("tasks", "Background tasks that run now, downloads included.")
         self.prefetched = self._counter(
             "prefetched_blobs_total",

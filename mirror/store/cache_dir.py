@@ -9,6 +9,7 @@
     kept                  what pinned manifests name (pins/manifest_journal.py)
     version               version of this layout
     generation            epochs of removals and of pins, shared by all processes (invalidation.py)
+    proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)
     evicting              locked during an eviction or a change of pins (eviction.py)
     books-lost, rebuild   marks of a database that was lost (pins/manifest_journal.py, recovery.py)
     scrub.cursor, .lock   where the scrub stands, and the process that scrubs (scrub.py)
@@ -31,8 +32,10 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.reference import Repository, Tag
-from mirror.store.blobs.blobs import BlobStore, EvictedBlob, OpenBlob
+from mirror.store.blobs.blobs import BlobStore
 from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, OpenBlob
+from mirror.store.blobs.proof_table import ProofTable
 from mirror.store.blobs.quota import DiskRoom, Quota, Shortage
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.eviction import Evictor
@@ -52,10 +55,6 @@ from mirror.util.durable import create_file
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
-
-# Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
-# in less time than it takes to wake a thread, so they are verified each time they are read from the disk.
-SMALL_BYTES = 256 * 1024
 
 # Chunk size of a blob that is restored without its chunk map, in bytes.
 RESTORED_CHUNK = 8 * 1024 * 1024
@@ -108,6 +107,7 @@ class CacheDirectory:
         self.recovery = Recovery(path, (self.blobs.database, self.index.database), self.health)
         self.recovery.open()
         self.epoch = Epoch(path / "generation")
+        self.proofs = ProofTable(path / "proofs")
         self.blobs.on_entry_dropped = self.epoch.note_removal
         self.recreated = False  # a part was recreated, and lacks the pins of the configuration
         self.recovery.on_repaired = self._repaired
@@ -374,6 +374,7 @@ class CacheDirectory:
     def close(self) -> None:
         """Close this thread's connections. No thread may use the folder afterwards."""
         self.epoch.close()
+        self.proofs.close()
         self.blobs.close()
         self.index.close()
 

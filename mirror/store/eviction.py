@@ -45,7 +45,8 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs import quota
-from mirror.store.blobs.blobs import START, BlobStore, EvictedBlob, EvictionReason
+from mirror.store.blobs.blobs import BlobStore
+from mirror.store.blobs.entries import START, EvictedBlob, EvictionReason
 from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
 from mirror.store.invalidation import Epoch
 from mirror.store.lock import data_path, exclusive_lock

@@ -34,7 +34,7 @@ class Epoch:
     def reopen(self) -> None:
         """Map the file of that name, which may have been removed and recreated."""
         with suppress(OSError):
-            self._map = _mapped(self._path)
+            self._map = map_shared(self._path, LAYOUT.size)
             # The old mapping is freed with the last thread that reads it.
             self._numbers = memoryview(self._map).cast("Q")
 
@@ -64,13 +64,13 @@ class Epoch:
                 self._map.close()
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    """Map the file of the numbers, created if it is new."""
+def map_shared(path: Path, size: int) -> mmap.mmap:
+    """Map a file of `size` bytes that all processes of the mirror write, created if it is new. OSError."""
     descriptor = open_shared(path)
     try:
         # Allocated first: a page that a full disk cannot back kills the process that writes it (SIGBUS).
-        os.posix_fallocate(descriptor, 0, LAYOUT.size)
-        return mmap.mmap(descriptor, LAYOUT.size)
+        os.posix_fallocate(descriptor, 0, size)
+        return mmap.mmap(descriptor, size)
     finally:
         os.close(descriptor)
 

@@ -18,8 +18,8 @@ from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.batch import Batcher
 from mirror.store.blobs import quota
-from mirror.store.blobs.blobs import EvictedBlob
 from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.entries import EvictedBlob
 from mirror.store.cache_dir import CacheDirectory, LocalContent, StoredManifest
 from mirror.store.errors import StoreError, reason_of
 from mirror.store.executor import DiskExecutor

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import SMALL_BYTES
+from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.errors import StoreError
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link

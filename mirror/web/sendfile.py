@@ -106,6 +106,7 @@ class BodySender:
         before = self._writer.sent - offset
         try:
             await self._send(content, Span(offset, span.stop))
+            content.note_sent(span.stop)
         except StoreError as error:
             offset = self._writer.sent - before
             rest = content.continue_from_upstream(error, span, offset)

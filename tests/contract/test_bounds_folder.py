@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import START
+from mirror.store.blobs.entries import START
 from mirror.store.blobs.fsck import Fsck, FsckCursor
 from mirror.store.invalidation import open_shared
 from mirror.store.orphans import files_without_entry

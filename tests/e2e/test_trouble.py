@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mirror.oci.digest import Digest
+from tests.contract.test_corrupt_on_disk import flip
 from tests.e2e.clients import Skopeo, docker
 from tests.e2e.conftest import Library
 from tests.e2e.cutter import cutter
@@ -78,6 +80,24 @@ def test_cached_image_is_served_without_its_origin(
     assert sorted(each.name for each in (tmp_path / "first").iterdir()) == sorted(
         each.name for each in (tmp_path / "second").iterdir()
     )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_corrupt_layer_is_replaced_for_the_client_that_pulls_again(
+    library: Library, hub: Origin, tmp_path: Path, workers: int
+) -> None:
+    """One byte of a layer is wrong on the disk: no operator has to do anything for the pulls after it."""
+    mirror = Mirror(tmp_path / "mirror", hub.url, env={"REGISTRY_MIRROR_SERVER_WORKERS": str(workers)})
+    skopeo, layer = Skopeo(mirror.address), Digest.parse(library.large.blobs[-1])
+    with mirror:
+        skopeo.copy(library.large.reference, tmp_path / "first")
+        flip(mirror.cache, layer, 20 * MIB)
+        failures = [skopeo.try_copy(library.large.reference, tmp_path / f"try{each}") for each in range(3)]
+        assert failures[0] != ""
+        assert failures[-1] == ""
+        assert hashlib.sha256(largest(tmp_path / "try2")).hexdigest() == layer.encoded
+        assert mirror.metric('registry_mirror_proofs_total{reason="retry",result="wrong"}') == 1
+    assert hub.counts()[str(layer)] >= 2
 
 
 @needs_docker

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mirror.config.loader import load
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import BlobRow
+from mirror.store.blobs.entries import BlobRow
 from mirror.store.blobs.fsck import HARMLESS
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.health import ERRORS

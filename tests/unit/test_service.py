@@ -14,7 +14,7 @@ from mirror import service
 from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.service import Service
-from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
+from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.quota import Quota
 from mirror.store.errors import StoreError
 from tests.fakes.registry import FakeRegistry

@@ -12,21 +12,28 @@ import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
 
 import diskcache
 from diskcache.core import MODE_BINARY
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.diskcache_disk import POLICY, AdoptingDisk, VerifiedFile
+from mirror.store.blobs.entries import (
+    START,
+    BlobRow,
+    EvictedBlob,
+    Eviction,
+    EvictionReason,
+    OpenBlob,
+    Position,
+)
+from mirror.store.blobs.quarantine import Quarantine
 from mirror.store.database import BUSY_SECONDS, Database
 from mirror.store.lock import lock_if_unread, lock_shared
 from mirror.util.callbacks import ignore
-from mirror.util.durable import move_into, open_file
+from mirror.util.durable import open_file
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -41,63 +48,12 @@ READ_BYTES = 1024 * 1024
 ROWS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class OpenBlob:
-    """A blob ready to be sent; the holder closes `file`. `size` in bytes."""
-
-    file: BinaryIO
-    size: int
-
-
-class EvictionReason(StrEnum):
-    """The reasons of an eviction: too little room; too little room without blobs in use; or age."""
-
-    ROOM = "room"
-    USED = "used"
-    AGE = "age"
-
-
-@dataclass(frozen=True, slots=True)
-class EvictedBlob:
-    """A blob that was evicted. `size` in bytes."""
-
-    digest: Digest
-    size: int
-    reason: EvictionReason = EvictionReason.ROOM
-
-
-@dataclass(frozen=True, slots=True)
-class BlobRow:
-    """An entry: the digest as text, the file's name below the blobs, its size in bytes."""
-
-    digest: str
-    name: str
-    size: int
-
-    def evicted(self, reason: EvictionReason) -> EvictedBlob:
-        """Return the entry as an evicted blob."""
-        return EvictedBlob(Digest.parse(self.digest), self.size, reason)
-
-
-# A position in the order of last use: the moment, and the row's number, which orders rows of one moment.
-Position = tuple[float, int]
-START: Position = (-math.inf, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Eviction:
-    """The result of an eviction; up to and including `resume_after` all blobs must be kept."""
-
-    evicted: list[EvictedBlob]
-    resume_after: Position
-
-
 class BlobStore:
     """The database `folder/cache.db` and the files that its entries name."""
 
     def __init__(self, folder: Path, quarantine: Path) -> None:
         self.folder = folder
-        self._quarantine = quarantine
+        self.quarantined = Quarantine(quarantine)
         self.on_entry_dropped: Callable[[], object] = ignore  # called when a blob turns out to be missing
         self.database = Database(
             folder,
@@ -167,19 +123,16 @@ class BlobStore:
 
     def quarantine(self, digest: Digest) -> None:
         """Quarantine a file that does not have its digest or size; from now on the blob is a miss."""
-        log.error("blob corrupt on disk, quarantined", digest=str(digest), quarantine=str(self._quarantine))
+        log.error(
+            "blob corrupt on disk, quarantined", digest=str(digest), quarantine=str(self.quarantined.folder)
+        )
         row = self.row(str(digest))
         if row is None:
             return
         # Entry first, file second (invariant 8).
         self.drop_entry(row)
         if AdoptingDisk.is_own_name(row.name):
-            self.quarantine_file(self.database.folder / row.name)
-
-    def quarantine_file(self, path: Path) -> None:
-        """Move a file to the quarantine folder, where the operator can look at it."""
-        with suppress(FileNotFoundError):
-            move_into(self._quarantine, path, path.name)
+            self.quarantined.add(self.database.folder / row.name)
 
     def add(self, *verified: VerifiedFile) -> None:
         """Adopt verified files, in one transaction.
@@ -217,6 +170,29 @@ class BlobStore:
         """
         if self._delete_row(row):
             self.on_entry_dropped()
+
+    def verified_at(self, row: BlobRow) -> float:
+        """Return when the file was last found right (seconds since the epoch); 0 if the entry is gone.
+
+        diskcache's `store_time` has it: the moment of an adoption, which follows a verification.
+        """
+        statement = "SELECT store_time FROM Cache WHERE key = ? AND filename = ?"
+        found = self._cache._sql(statement, (row.digest, row.name)).fetchone()
+        return 0.0 if found is None else float(found[0])
+
+    def is_current(self, digest: Digest, status: os.stat_result) -> bool:
+        """Return whether the blob's file is still the one of `status`."""
+        row = self.row(str(digest))
+        if row is None:
+            return False
+        with suppress(OSError):
+            return os.path.samestat(os.lstat(self.folder / row.name), status)
+        return False
+
+    def note_verified(self, row: BlobRow) -> None:
+        """Record that the file was found right now."""
+        statement = "UPDATE Cache SET store_time = ? WHERE key = ? AND filename = ?"
+        self._cache._sql(statement, (time.time(), row.digest, row.name))
 
     def add_entry(self, row: BlobRow) -> None:
         """Add an entry for a file that is in its place and was verified."""

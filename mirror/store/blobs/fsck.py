@@ -19,8 +19,9 @@ from diskcache.core import DBNAME
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.store.blobs.blobs import UNREADABLE_ERRNOS, BlobRow, BlobStore
+from mirror.store.blobs.blobs import UNREADABLE_ERRNOS, BlobStore
 from mirror.store.blobs.diskcache_disk import AdoptingDisk
+from mirror.store.blobs.entries import SMALL_BYTES, BlobRow
 from mirror.store.readahead import resident
 from mirror.util.durable import create_file, open_file
 
@@ -129,6 +130,10 @@ class Fsck:
                 if name > cursor.after:
                     yield from self._count(self._check_file(name), name)
 
+    def check(self, row: BlobRow) -> Iterator[FsckStep]:
+        """Yield the steps of one entry. Raises errors of disk and database."""
+        return self._check_entry(row)
+
     def _count(self, steps: Iterator[FsckStep], name: str) -> Iterator[FsckStep]:
         """Count each step before it is yielded: a caller that stops here goes on with the next one."""
         for step in steps:
@@ -183,8 +188,10 @@ class Fsck:
         # A blob evicted meanwhile has no entry any more; one that was fetched again has another file.
         if wrong is not None and self._blobs.row(row.digest) == row:
             yield FsckStep(finding=self._drop_entry(row, wrong, keep_file=wrong is Damage.MISSING), last=True)
-        else:
-            yield FsckStep(last=True)
+            return
+        if wrong is None and self._repair and not self.cursor.quick and row.size > SMALL_BYTES:
+            self._blobs.note_verified(row)
+        yield FsckStep(last=True)
 
     def _drop_entry(self, row: BlobRow, wrong: Damage, *, keep_file: bool) -> Finding:
         """Remove an entry, and quarantine its file: entry first, file second (invariant 8)."""
@@ -193,7 +200,7 @@ class Fsck:
         self._blobs.drop_entry(row)
         if keep_file:
             return Finding(row.digest, wrong, "entry removed")
-        self._blobs.quarantine_file(self._folder / row.name)
+        self._blobs.quarantined.add(self._folder / row.name)
         return Finding(row.digest, wrong, "entry removed, file quarantined", quarantined=True)
 
     def _check_file(self, name: str) -> Iterator[FsckStep]:
@@ -220,7 +227,7 @@ class Fsck:
         if not self._repair:
             return Finding(name, wrong)
         try:
-            self._blobs.quarantine_file(self._folder / name)
+            self._blobs.quarantined.add(self._folder / name)
         except OSError:  # a folder of that name is in the quarantine already, for instance
             return Finding(name, wrong)
         return Finding(name, wrong, "file quarantined", quarantined=True)

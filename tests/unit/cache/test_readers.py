@@ -10,7 +10,7 @@ import pytest
 from mirror.cache.readers import BlobReader, Fallback, GrowingReader, StoredReader
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
-from mirror.store.blobs.blobs import OpenBlob
+from mirror.store.blobs.entries import OpenBlob
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.executor import DiskExecutor
 from mirror.store.partial.growing import GrowingFile

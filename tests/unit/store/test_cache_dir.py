@@ -7,7 +7,7 @@ import pytest
 
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import SMALL_BYTES
+from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.errors import PinTooLarge
 from tests.fakes.cached import open_folder, put_image
 from tests.unit.store.test_eviction import put

@@ -13,10 +13,10 @@ from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Repository
-from mirror.store.blobs.blobs import EvictedBlob, EvictionReason
 from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, EvictionReason
 from mirror.store.blobs.quota import IN_USE
-from mirror.store.cache_dir import SMALL_BYTES, CacheDirectory
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.metadata.index import Link
 from mirror.store.partial.partial import Partial

@@ -11,7 +11,8 @@ import pytest
 from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.cache_dir import SMALL_BYTES, StoredManifest
+from mirror.store.blobs.entries import SMALL_BYTES
+from mirror.store.cache_dir import StoredManifest
 from mirror.store.errors import StoreError
 from mirror.store.executor import THREADS
 from mirror.store.health import Capability

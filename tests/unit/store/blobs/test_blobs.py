@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.blobs import BlobStore, EvictedBlob, EvictionReason
+from mirror.store.blobs.blobs import BlobStore
 from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 
 
 @pytest.fixture

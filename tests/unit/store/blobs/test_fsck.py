@@ -10,7 +10,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs import fsck
-from mirror.store.blobs.blobs import BlobRow
+from mirror.store.blobs.entries import BlobRow
 from mirror.store.blobs.fsck import Damage, Finding, Fsck, FsckCursor
 from mirror.store.cache_dir import CacheDirectory
 from tests.unit.store.blobs.test_blobs import file_of

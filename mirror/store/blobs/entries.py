@@ -1,0 +1,63 @@
+"""Entries of the blob store as values, and the results of what is done with them."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO
+
+from mirror.oci.digest import Digest
+
+# Blobs up to this size are handled whole, in memory: configs, and the many small layers. 256 KiB are hashed
+# in less time than it takes to wake a thread, so they are verified each time they are read from the disk.
+SMALL_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBlob:
+    """A blob ready to be sent; the holder closes `file`. `size` in bytes."""
+
+    file: BinaryIO
+    size: int
+
+
+class EvictionReason(StrEnum):
+    """The reasons of an eviction: too little room; too little room without blobs in use; or age."""
+
+    ROOM = "room"
+    USED = "used"
+    AGE = "age"
+
+
+@dataclass(frozen=True, slots=True)
+class EvictedBlob:
+    """A blob that was evicted. `size` in bytes."""
+
+    digest: Digest
+    size: int
+    reason: EvictionReason = EvictionReason.ROOM
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRow:
+    """An entry: the digest as text, the file's name below the blobs, its size in bytes."""
+
+    digest: str
+    name: str
+    size: int
+
+    def evicted(self, reason: EvictionReason) -> EvictedBlob:
+        """Return the entry as an evicted blob."""
+        return EvictedBlob(Digest.parse(self.digest), self.size, reason)
+
+
+# A position in the order of last use: the moment, and the row's number, which orders rows of one moment.
+Position = tuple[float, int]
+START: Position = (-math.inf, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """The result of an eviction; up to and including `resume_after` all blobs must be kept."""
+
+    evicted: list[EvictedBlob]
+    resume_after: Position

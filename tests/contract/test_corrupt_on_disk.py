@@ -1,0 +1,153 @@
+"""A blob that the disk has corrupted: a client that asks again gets the right bytes, without an operator."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.store.blobs import prover
+from tests.fakes.registry import FakeRegistry
+from tests.running import LARGE, Running, configured, mirror_of, serving
+from tests.unit.store.blobs.test_blobs import file_of
+from tests.wire import Reply, get
+
+DATA = bytes(range(256)) * (LARGE // 256)
+
+START, MIDDLE, END = 0, LARGE // 2, LARGE - 1
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as fake:
+        yield fake
+
+
+def flip(cache: Path, digest: Digest, offset: int) -> None:
+    """Change one byte of a blob's file, as a failing disk does: size and name stay."""
+    path = file_of(cache, digest)
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+    path.chmod(0o400)
+
+
+async def pull(mirror: Running, digest: Digest) -> Reply:
+    return await get(mirror.address, f"/v2/library/x/blobs/{digest}")
+
+
+async def pulled_once(hub: FakeRegistry, mirror: Running) -> Digest:
+    """Return a large blob that is in the cache."""
+    digest = hub.add_blob("library/x", DATA)
+    assert (await pull(mirror, digest)).body == DATA
+    await mirror.landed(digest)
+    return digest
+
+
+def let_time_pass(mirror: Running, digest: Digest) -> None:
+    """Forget that the blob was sent: the client that found it corrupt came much later."""
+    mirror.service._store.folder.proofs.forget(digest)
+
+
+def quarantined(mirror: Running) -> int:
+    return len(list((mirror.config.cache.dir / "quarantine").iterdir()))
+
+
+def proofs(reason: str, result: str) -> str:
+    return f'registry_mirror_proofs_total{{reason="{reason}",result="{result}"}}'
+
+
+@pytest.mark.parametrize("offset", [START, MIDDLE, END])
+@pytest.mark.parametrize("later", [True, False])
+async def test_corrupt_blob_is_fetched_again_for_the_client_that_retries(
+    hub: FakeRegistry, tmp_path: Path, offset: int, later: bool
+) -> None:
+    """No complete wrong body after the first one, and the right one at the third try at the latest."""
+    async with mirror_of(hub, tmp_path / "cache") as mirror:
+        digest = await pulled_once(hub, mirror)
+        await asyncio.to_thread(flip, mirror.config.cache.dir, digest, offset)
+        if later:
+            let_time_pass(mirror, digest)
+        replies = [await pull(mirror, digest) for _ in range(3)]
+        assert (replies[0].complete and replies[0].body != DATA) is later
+        assert not any(each.complete and each.body != DATA for each in replies[1:])
+        assert replies[-1].body == DATA
+        await mirror.landed(digest)
+        assert (await pull(mirror, digest)).body == DATA
+        assert hub.requests("GET", digest) == 2
+        assert await asyncio.to_thread(quarantined, mirror) == 1
+        assert await mirror.metric(proofs("retry", "wrong")) == 1
+
+
+async def test_corrupt_blob_is_found_when_the_retry_comes_to_another_worker(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """Each try is answered by another process than the one before: two mirrors on one folder."""
+    async with mirror_of(hub, tmp_path / "cache") as one, mirror_of(hub, tmp_path / "cache") as two:
+        digest = await pulled_once(hub, one)
+        await asyncio.to_thread(flip, one.config.cache.dir, digest, START)
+        let_time_pass(one, digest)
+        replies = [await pull(mirror, digest) for mirror in (one, two, one)]
+        assert [each.complete for each in replies] == [True, False, True]
+        assert replies[-1].body == DATA
+        assert await two.metric(proofs("retry", "wrong")) == 1
+
+
+async def test_corrupt_blob_costs_a_crowd_of_honest_clients_one_proof(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """Clients that ask for a right blob, one after another and at once, get it; it is read again once."""
+    async with mirror_of(hub, tmp_path / "cache") as mirror:
+        digest = await pulled_once(hub, mirror)
+        for _ in range(5):
+            assert (await pull(mirror, digest)).body == DATA
+        crowd = await asyncio.gather(*(pull(mirror, digest) for _ in range(20)))
+        assert all(each.body == DATA for each in crowd)
+        assert await mirror.metric(proofs("retry", "right")) == 1
+
+
+async def test_corrupt_blob_is_not_sent_again_without_an_upstream(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Offline, the client is told why; the file stays in quarantine. Pinned or not."""
+    cache = tmp_path / "cache"
+    async with mirror_of(hub, cache) as mirror:
+        digest = await pulled_once(hub, mirror)
+    await asyncio.to_thread(flip, cache, digest, MIDDLE)
+    config = configured(cache, {"docker.io": hub.url}, server={"offline": True})
+    async with serving(config) as mirror:
+        assert not (await pull(mirror, digest)).complete
+        for _ in range(2):
+            reply = await get(mirror.address, f"/v2/docker.io/library/x/blobs/{digest}")
+            assert reply.status >= 400
+            assert b"corrupt on the disk and is in quarantine" in reply.body
+        assert await asyncio.to_thread(quarantined, mirror) == 1
+
+
+async def test_corrupt_blob_is_proven_when_first_used_after_a_day(
+    hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of that day is not delayed; a blob that was verified less than a day ago is not read."""
+    async with mirror_of(hub, tmp_path / "cache") as mirror:
+        digest = await pulled_once(hub, mirror)
+        let_time_pass(mirror, digest)
+        assert (await pull(mirror, digest)).body == DATA
+        await proven(mirror)
+        assert await mirror.metric(proofs("use", "right")) == 0
+    monkeypatch.setattr(prover, "USE_SECONDS", -1.0)
+    async with mirror_of(hub, tmp_path / "cache") as mirror:
+        let_time_pass(mirror, digest)
+        await asyncio.to_thread(flip, mirror.config.cache.dir, digest, MIDDLE)
+        assert (await pull(mirror, digest)).complete
+        await proven(mirror)
+        assert await mirror.metric(proofs("use", "wrong")) == 1
+        assert (await pull(mirror, digest)).body == DATA
+
+
+async def proven(mirror: Running) -> None:
+    """Wait for the proofs that run."""
+    tasks = mirror.service._tasks._running
+    while proving := [each for each in tasks if each.get_name() == "prove blobs"]:
+        await asyncio.wait(proving)

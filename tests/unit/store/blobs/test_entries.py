@@ -1,0 +1,11 @@
+"""Tests of entries as values."""
+
+from mirror.oci.digest import Digest
+from mirror.store.blobs.entries import BlobRow, EvictedBlob, EvictionReason
+
+
+def test_entry_becomes_an_evicted_blob() -> None:
+    """The digest is parsed, the size is kept."""
+    digest = Digest.of(b"one")
+    row = BlobRow(str(digest), "sha256/ab/cd.00000000", 3)
+    assert row.evicted(EvictionReason.AGE) == EvictedBlob(digest, 3, EvictionReason.AGE)
