@@ -7,7 +7,6 @@ import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from mirror.config.schema import Config
 from mirror.transfer import download
 from mirror.util.log import set_debug
 from mirror.util.tasks import Tasks
@@ -18,9 +17,6 @@ from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_runtest_setup,
     pytest_terminal_summary,
 )
-
-# Building the first validator reads files (pydantic looks for plugins): before any event loop runs.
-Config.model_rebuild()
 
 pytest_plugins = ["pytester", "tests.e2e.report", "tests.leftovers"]
 

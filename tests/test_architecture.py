@@ -42,6 +42,8 @@ DOORS = {
     "aiohttp": ("upstream/", "web/"),
     "prometheus_client": ("metrics/metrics.py", "web/probes.py"),
     "tomllib": ("config/",),
+    "msgspec": ("config/",),
+    "pydantic": (),
     "os.environ": ("config/",),
     "os.getenv": ("config/",),
     "asyncio.create_task": ("util/tasks.py",),

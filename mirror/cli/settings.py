@@ -11,10 +11,8 @@ from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile, Listen, Of
 from mirror.cli.output import json_document, say, tell
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
-
     from mirror.config.loader import Loaded
+    from mirror.config.validation import Option, Settings
 
 CHECK_HELP = """Check the configuration, and say what is wrong with it.
 
@@ -80,7 +78,7 @@ def config_show(
         return
     from mirror.config.display import shown
 
-    rows = [(key, shown(value, field), origin) for key, value, field, origin in _rows(read)]
+    rows = [(key, shown(value, option), origin) for key, value, option, origin in _rows(read)]
     # Whole lines, whatever the width of the terminal: people search and compare them.
     keys, values_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     for key, text, origin in rows:
@@ -103,29 +101,29 @@ def _file(given: str | None) -> str | None:
     return None if found is None else str(found)
 
 
-def _rows(read: "Loaded") -> list[tuple[str, object, "FieldInfo", str]]:
-    """Return dotted key, value, field and origin of every option of every section and upstream."""
+def _rows(read: "Loaded") -> list[tuple[str, object, "Option", str]]:
+    """Return dotted key, value, option and origin of every option of every section and upstream."""
     config = read.config
     options = [*_options("", config)]
     for upstream in config.upstreams:
         options += _options(f"upstream.{upstream.name}.", upstream)
-    return [(key, value, field, read.origins.get(key, "default")) for key, value, field in options]
+    return [(key, value, option, read.origins.get(key, "default")) for key, value, option in options]
 
 
-def _options(prefix: str, table: "BaseModel") -> Iterator[tuple[str, object, "FieldInfo"]]:
-    """Yield dotted key, value and field of every option below `prefix`; tables in a list count from 1."""
-    from pydantic import BaseModel
+def _options(prefix: str, table: "Settings") -> Iterator[tuple[str, object, "Option"]]:
+    """Yield dotted key, value and option of every option below `prefix`; tables in a list count from 1."""
+    from mirror.config.validation import Settings
 
-    for name, field in type(table).model_fields.items():
+    for name, option in type(table).options().items():
         value = getattr(table, name)
-        if isinstance(value, BaseModel):
+        if isinstance(value, Settings):
             yield from _options(f"{prefix}{name}.", value)
-        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        elif isinstance(value, tuple) and value and isinstance(value[0], Settings):
             if name != "upstreams":
                 for number, each in enumerate(value, 1):
                     yield from _options(f"{prefix}{name}.{number}.", each)
         else:
-            yield f"{prefix}{name}", value, field
+            yield f"{prefix}{name}", value, option
 
 
 def exact(value: object) -> str:

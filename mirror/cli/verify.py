@@ -99,13 +99,12 @@ def verify(
 
 
 def _limiter(rate: str) -> "RateLimiter":
-    from pydantic import ByteSize, TypeAdapter, ValidationError
-
+    from mirror.config.types import parse_size
     from mirror.util.rate_limiter import RateLimiter
 
     try:
-        return RateLimiter(TypeAdapter(ByteSize).validate_python(rate))
-    except ValidationError:
+        return RateLimiter(parse_size(rate))
+    except ValueError:
         fail(f"--rate: must be a size, for instance 50MiB, not {rate!r}", 2)
 
 

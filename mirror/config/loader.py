@@ -10,25 +10,24 @@ first one is the default.
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from msgspec import Struct, field
 
-from mirror.config.endpoints import AccountSettings, Settings, SourceSettings, UpstreamSettings
+from mirror.config.endpoints import AccountSettings, SourceSettings, UpstreamSettings
 from mirror.config.schema import (
     CacheSettings,
+    Claimed,
     Config,
     FillSettings,
     LogSettings,
-    ServerSettings,
     TagRuleSettings,
     TagSettings,
 )
-from mirror.config.types import reason
+from mirror.config.server import ServerSettings
+from mirror.config.validation import Invalid, Problem, Settings, no_such_key
 
 PREFIX = "REGISTRY_MIRROR_"
 
@@ -82,16 +81,14 @@ class ConfigError(Exception):
     """The configuration is invalid; each line names the origin, the key, and the remedy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """A configuration and, by dotted key, the origin of each value that is not a default."""
 
     config: Config
     origins: Mapping[str, str]
 
 
-@dataclass
-class _Layers:
+class _Layers(Struct):
     """Raw values, gathered from the lowest layer up, and the problems found on the way."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -193,7 +190,7 @@ def _apply_file(layers: _Layers, file: Path) -> None:
             else:
                 layers.refuse(origin, "upstream", "write [[upstream]], with two brackets")
         elif section not in SECTIONS:
-            layers.refuse(origin, section, _suggest(section, [*SECTIONS, "upstream"]))
+            layers.refuse(origin, section, no_such_key(section, [*SECTIONS, "upstream"]))
         elif not isinstance(keys, dict):
             layers.refuse(origin, section, f"is a section: write [{section}], and its keys below")
         else:
@@ -213,26 +210,26 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _apply_section(layers: _Layers, section: str, keys: dict[str, Any], origin: str) -> None:
-    known = list(SECTIONS[section].model_fields)
+    known = list(SECTIONS[section].options())
     for key, value in keys.items():
         if key in known:
             layers.put(section, key, value, origin)
         else:
-            layers.refuse(origin, f"{section}.{key}", _suggest(key, known))
+            layers.refuse(origin, f"{section}.{key}", no_such_key(key, known))
 
 
 def _apply_environment(layers: _Layers, env: Mapping[str, str]) -> None:
     variables = {
         f"{PREFIX}{section}_{key}".upper(): (section, key)
         for section, model in SECTIONS.items()
-        for key in model.model_fields
+        for key in model.options()
     }
     others = [f"{PREFIX}CONFIG", f"{PREFIX}UPSTREAMS"]
     for name in sorted(each for each in env if each.startswith(PREFIX) and env[each]):
         if name in variables:
             layers.put(*variables[name], env[name], f"environment {name}")
         elif name not in others and SERVICE_LINKS.fullmatch(name) is None:
-            layers.refuse(f"environment {name}", _suggest(name, [*variables, *others]))
+            layers.refuse(f"environment {name}", no_such_key(name, [*variables, *others]))
     named = [each.strip() for each in env.get(f"{PREFIX}UPSTREAMS", "").split(",") if each.strip()]
     _apply_pairs(layers, named, f"environment {PREFIX}UPSTREAMS")
 
@@ -261,66 +258,47 @@ def _apply_pairs(layers: _Layers, pairs: list[str], origin: str) -> None:
 
 
 def _validate(layers: _Layers) -> Loaded:
-    # A section that is not given is {}: one validator is built, that of Config, instead of five (20 ms).
-    sections = {section: layers.values.get(section, {}) for section in SECTIONS}
-    values = {**sections, "upstreams": list(layers.upstreams.values())}
+    values = {
+        **{section: layers.values.get(section, {}) for section in SECTIONS},
+        "upstreams": list(layers.upstreams.values()),
+    }
     try:
         config = Config.model_validate(values)
-    except ValidationError as invalid:
-        layers.problems += [_explain(layers, each) for each in invalid.errors()]
+    except Invalid as invalid:
+        layers.problems += [_explain(layers, each) for each in invalid.problems]
+    except Claimed as claim:
+        layers.refuse(_origin_of_upstream(layers, *claim.upstreams), "upstream", str(claim))
     if layers.problems:
         raise ConfigError("\n".join(layers.problems))
     return Loaded(config, layers.origins)
 
 
-def _explain(layers: _Layers, error: ErrorDetails) -> str:
-    """Return one line about a validation error: origin of the value, key, remedy."""
-    location = [str(each) for each in error["loc"]]
-    if error["type"] == "claimed":
-        origin = _origin_of_upstream(layers, error["ctx"]["second"], error["ctx"]["first"])
-        return f"{origin}: upstream: {reason(error)}"
-    if location[0] == "upstreams":
-        name = list(layers.upstreams)[int(location[1])]
-        keys, model = _resolve(location[2:], UpstreamSettings)
-        dotted = ".".join(["upstream", name, *keys])
+def _explain(layers: _Layers, problem: Problem) -> str:
+    """Return one line about a wrong value: its origin, its key, the remedy."""
+    section, *places = problem.location
+    if section == "upstreams":
+        name = list(layers.upstreams)[int(places[0])]
+        dotted = ".".join(["upstream", name, *_keys(places[1:])])
         origin = layers.origins.get(dotted) or _origin_of_upstream(layers, name)
-    else:
-        keys, model = _resolve(location[1:], SECTIONS[location[0]])
-        dotted = ".".join([location[0], *keys])
-        origin = layers.origins.get(".".join(location[:2]), "default")
-        if origin.startswith("--"):  # the flag is the key
-            return f"{origin}: {_remedy(error, keys, model)}"
-    return f"{origin}: {dotted}: {_remedy(error, keys, model)}"
+        return f"{origin}: {dotted}: {problem.error}"
+    origin = layers.origins.get(f"{section}.{places[0]}", "default")
+    if origin.startswith("--"):  # the flag is the key
+        return f"{origin}: {problem.error}"
+    return f"{origin}: {'.'.join([str(section), *_keys(places)])}: {problem.error}"
 
 
-def _remedy(error: ErrorDetails, keys: list[str], model: type[Settings]) -> str:
-    """Return what is wrong with the value of the last key, which belongs to `model`."""
-    if error["type"] == "extra_forbidden":
-        return _suggest(keys[-1], list(model.model_fields))
-    if error["type"] == "tuple_type" and keys[-1] in TABLES:
-        return "must be a list of tables of options"
-    return reason(error)
-
-
-def _resolve(location: list[str], model: type[Settings]) -> tuple[list[str], type[Settings]]:
-    """Return the keys that lead to a value below `model`, and the model of the table that holds the value."""
-    keys: list[str] = []
-    while len(location) > 1 and location[0] in TABLES:
-        # People count from 1.
-        keys += [location[0], str(int(location[1]) + 1)]
-        model, location = TABLES[location[0]], location[2:]
-    return [*keys, *location[:1]], model
+def _keys(places: Sequence[str | int]) -> Iterator[str]:
+    """Yield the keys that lead to a value. People count tables from 1; a text in a list has no number."""
+    table = False
+    for place in places:
+        if isinstance(place, str):
+            table = place in TABLES
+            yield place
+        elif table:
+            yield str(place + 1)
 
 
 def _origin_of_upstream(layers: _Layers, *names: str) -> str:
     """Return the origin of any key of these upstreams."""
-    keys = [f"upstream.{name}.{key}" for name in names for key in UpstreamSettings.model_fields]
+    keys = [f"upstream.{name}.{key}" for name in names for key in UpstreamSettings.options()]
     return next((layers.origins[key] for key in keys if key in layers.origins), "default")
-
-
-def _suggest(name: str, names: list[str]) -> str:
-    from difflib import get_close_matches  # only errors need it
-
-    close = [each for each in names if each.startswith(name)] or get_close_matches(name, names, 1)
-    right = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(names))}"
-    return f"there is no such key; {right}"

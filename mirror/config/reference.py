@@ -10,19 +10,18 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from msgspec import NODEFAULT, Meta
 
-from mirror.config.display import unit_of, zero_of
+from mirror.config.display import unit_of
 from mirror.config.endpoints import (
     AccountSettings,
     EndpointSettings,
-    Settings,
     SourceSettings,
     UpstreamSettings,
 )
 from mirror.config.loader import PRECONFIGURED, PREFIX, SECTIONS, TABLES
 from mirror.config.schema import TagRuleSettings
+from mirror.config.validation import Option, Settings
 
 CHECKOUT = Path(__file__).parents[2]
 WIDTH = 110
@@ -101,16 +100,16 @@ def toml() -> str:
     """Return the text of config/mirror.toml."""
     blocks = [TOML_HEAD]
     for section, model in SECTIONS.items():
-        options = [_toml_option(key, field) for key, field in model.model_fields.items()]
+        options = [_toml_option(key, option) for key, option in model.options().items()]
         blocks.append("\n\n".join([f"[{section}]", *options]))
         if section == "tags":
-            blocks.append(_toml_table("tags.rules", TagRuleSettings, TagRuleSettings.model_fields))
+            blocks.append(_toml_table("tags.rules", TagRuleSettings, TagRuleSettings.options()))
     blocks.append(TOML_UPSTREAMS)
     hub, *others = PRECONFIGURED
-    options = [_toml_option(key, field, _preset(hub).get(key)) for key, field in _upstream_fields()]
+    options = [_toml_option(key, option, _preset(hub).get(key)) for key, option in _upstream_fields()]
     blocks.append("\n\n".join(["[[upstream]]", *options]))
     # Without `password`, which contradicts `password_file`.
-    account = {key: field for key, field in AccountSettings.model_fields.items() if key != "password"}
+    account = {key: option for key, option in AccountSettings.options().items() if key != "password"}
     blocks.append(_toml_table("upstream.accounts", AccountSettings, account))
     blocks.append(_toml_table("upstream.sources", SourceSettings, _own_fields(SourceSettings)))
     for name in others:
@@ -124,75 +123,77 @@ def page() -> str:
     parts = [PAGE_HEAD]
     for section, model in SECTIONS.items():
         parts += [f"## [{section}]", _prose(model)]
-        parts += [_entry(f"{section}.{key}", key, field) for key, field in model.model_fields.items()]
+        parts += [_entry(f"{section}.{key}", key, option) for key, option in model.options().items()]
         if section == "tags":
-            parts += [*_page_table("tags.rules", TagRuleSettings, TagRuleSettings.model_fields)]
+            parts += [*_page_table("tags.rules", TagRuleSettings, TagRuleSettings.options())]
     preconfigured = f"Preconfigured: {', '.join(PRECONFIGURED)}."
     parts += ["## [[upstream]]", _prose(UpstreamSettings), preconfigured, PAGE_UPSTREAMS]
-    parts += [_entry(f"upstream.{key}", key, field) for key, field in _upstream_fields()]
-    parts += _page_table("upstream.accounts", AccountSettings, AccountSettings.model_fields)
+    parts += [_entry(f"upstream.{key}", key, option) for key, option in _upstream_fields()]
+    parts += _page_table("upstream.accounts", AccountSettings, AccountSettings.options())
     parts += _page_table("upstream.sources", SourceSettings, _own_fields(SourceSettings))
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def _toml_option(key: str, field: FieldInfo, preset: object = None) -> str:
+def _toml_option(key: str, option: Option, preset: object = None) -> str:
     """Return comment and line of an option, the line commented out if there is no default to show."""
-    lines = [*_comment(_description(field))]
-    examples = [] if preset is not None else field.examples or []
-    value = field.default if preset is None else preset
+    lines = [*_comment(_description(option))]
+    examples = [] if preset is not None else option.doc.examples or []
+    value = option.default if preset is None else preset
     # A list of tables is commented out too: TOML cannot add [[tables]] to a list that has a value.
-    if (field.is_required() and preset is None) or value is None or key in TABLES:
+    if (option.required and preset is None) or value is None or key in TABLES:
         return "\n".join([*lines, f"# {key} = {_literal(examples[0])}"])
     if examples:
         lines += _comment(f"Example: {key} = {' or '.join(map(_literal, examples))}")
-    return "\n".join([*lines, f"{key} = {_value(value, field)}"])
+    return "\n".join([*lines, f"{key} = {_value(value, option)}"])
 
 
-def _toml_table(name: str, model: type[Settings], fields: Mapping[str, FieldInfo]) -> str:
+def _toml_table(name: str, model: type[Settings], fields: Mapping[str, Option]) -> str:
     """Return a commented-out example of a table, with its description."""
     lines = [*_comment(_prose(model)), "#", f"#   [[{name}]]"]
-    for key, field in fields.items():
-        lines += _comment(_description(field), "#   # ")
-        lines.append(f"#   {key} = {_literal((field.examples or [field.default])[0])}")
+    for key, option in fields.items():
+        lines += _comment(_description(option), "#   # ")
+        lines.append(f"#   {key} = {_literal((option.doc.examples or [option.default])[0])}")
     more = _more_options(model)
     return "\n".join([*lines, *(["#", *_comment(more)] if more else [])])
 
 
-def _page_table(name: str, model: type[Settings], fields: Mapping[str, FieldInfo]) -> Iterator[str]:
+def _page_table(name: str, model: type[Settings], fields: Mapping[str, Option]) -> Iterator[str]:
     yield f"## [[{name}]]"
     yield _prose(model)
-    yield from (_entry(f"{name}.{key}", key, field) for key, field in fields.items())
+    yield from (_entry(f"{name}.{key}", key, option) for key, option in fields.items())
     if _more_options(model):
         yield textwrap.fill(_more_options(model), WIDTH)
 
 
-def _entry(name: str, key: str, field: FieldInfo) -> str:
+def _entry(name: str, key: str, option: Option) -> str:
     """Return heading, type, default, environment variable, description and example of an option."""
     section = name.split(".")[0]
-    facts = [_type(field)]
-    if field.is_required() and name != "cache.dir":
+    facts = [_type(option)]
+    if option.required and name != "cache.dir":
         facts.append("required")
-    elif field.default not in (None, PydanticUndefined) and key not in TABLES:
-        facts.append(f"default `{_value(field.default, field)}`")
+    elif option.default not in (None, NODEFAULT) and key not in TABLES:
+        facts.append(f"default `{_value(option.default, option)}`")
     if section in SECTIONS and name.count(".") == 1 and key not in TABLES:
         facts.append(f"environment `{PREFIX}{section.upper()}_{key.upper()}`")
     lines = [f"### `{name}`", "", f"*{facts[0]}*" + "".join(f", {each}" for each in facts[1:]), ""]
-    lines += textwrap.wrap(_description(field), WIDTH, break_on_hyphens=False, break_long_words=False)
-    if field.examples:
-        lines += ["", f"Example: {' or '.join(f'`{key} = {_literal(each)}`' for each in field.examples)}"]
+    lines += textwrap.wrap(_description(option), WIDTH, break_on_hyphens=False, break_long_words=False)
+    if option.doc.examples:
+        lines += [
+            "",
+            f"Example: {' or '.join(f'`{key} = {_literal(each)}`' for each in option.doc.examples)}",
+        ]
     return "\n".join(lines)
 
 
-def _type(field: FieldInfo) -> str:
+def _type(option: Option) -> str:
     """Return the type of an option in words, with its limits."""
-    unit = unit_of(field)
+    unit = unit_of(option)
     if unit is not None:
         return unit.name
-    words = " or ".join(map(_name, _kinds(field.annotation)))
-    limits = {
-        name: getattr(each, name) for each in field.metadata for name in ("ge", "le") if hasattr(each, name)
-    }
-    return f"{words} from {limits['ge']} to {limits['le']}" if len(limits) == 2 else words
+    words = " or ".join(map(_name, _kinds(option.kind)))
+    limits = next((each for each in option.markers() if isinstance(each, Meta)), Meta())
+    ranged = limits.ge is not None and limits.le is not None
+    return f"{words} from {limits.ge} to {limits.le}" if ranged else words
 
 
 def _kinds(annotation: Any) -> list[Any]:
@@ -214,9 +215,9 @@ def _name(kind: Any) -> str:
     return TYPES.get(kind, "text")
 
 
-def _description(field: FieldInfo) -> str:
-    zero = zero_of(field)
-    return f"{field.description}" + ("" if zero is None else f" 0 means {zero}.")
+def _description(option: Option) -> str:
+    zero = option.doc.zero
+    return f"{option.doc.description}" + ("" if zero is None else f" 0 means {zero}.")
 
 
 def _prose(model: type[Settings]) -> str:
@@ -230,19 +231,19 @@ def _prose(model: type[Settings]) -> str:
 def _more_options(model: type[Settings]) -> str:
     if not issubclass(model, EndpointSettings):
         return ""
-    shared = [key for key in EndpointSettings.model_fields if key != "url"]
+    shared = [key for key in EndpointSettings.options() if key != "url"]
     return f"A source also has these options of an upstream, with the same defaults: {', '.join(shared)}."
 
 
-def _upstream_fields() -> list[tuple[str, FieldInfo]]:
-    fields = UpstreamSettings.model_fields
+def _upstream_fields() -> list[tuple[str, Option]]:
+    fields = UpstreamSettings.options()
     return [(key, fields[key]) for key in (*FIRST, *(key for key in fields if key not in FIRST))]
 
 
-def _own_fields(model: type[EndpointSettings]) -> dict[str, FieldInfo]:
+def _own_fields(model: type[EndpointSettings]) -> dict[str, Option]:
     """Return `url` and the options that `model` does not share with other endpoints."""
-    shared = EndpointSettings.model_fields.keys() - {"url"}
-    return {key: field for key, field in model.model_fields.items() if key not in shared}
+    shared = EndpointSettings.options().keys() - {"url"}
+    return {key: option for key, option in model.options().items() if key not in shared}
 
 
 def _preset(name: str) -> dict[str, object]:
@@ -265,9 +266,9 @@ def _comment(text: str, prefix: str = "# ") -> list[str]:
     return lines
 
 
-def _value(value: Any, field: FieldInfo) -> str:
+def _value(value: Any, option: Option) -> str:
     """Return the TOML of a default, with its unit."""
-    unit = unit_of(field)
+    unit = unit_of(option)
     return _literal(value if unit is None else unit.format(value))
 
 

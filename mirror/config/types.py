@@ -1,15 +1,14 @@
 """Types of option values: how each is written, parsed and printed, and the error for a wrong value."""
 
+import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, TypeAdapter
-from pydantic_core import ErrorDetails, PydanticCustomError
+from msgspec import Meta, Struct
 
+from mirror.config.validation import After, Before, Parse, WrongForm
 from mirror.oci.registries import canonical_host
 
 # A host name, with a port or without, as clients write it in front of a repository.
@@ -27,19 +26,25 @@ BYTES = {
     **{unit: 1000**power for power, unit in enumerate(("MB", "GB", "TB"), 2)},
 }
 
+# A size: number, prefix of the unit, "i" of a binary prefix, unit.
+SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(?:([KMGTPE])(I(?=B))?)?(BIT|B)?\s*", re.IGNORECASE)
+PREFIXES = ("", "k", "m", "g", "t", "p", "e")
+
+# How sizes and times are written, for the errors about those that are not.
+SIZE_EXAMPLES = "must be a size, for instance 50GiB, 500MB or 0 (for the room on the disk also 80%)"
+TIME_EXAMPLES = "must be a time, for instance 500ms, 30s, 10m, 1h or 2d (a plain number is seconds)"
+
 FOREVER = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(Struct, frozen=True):
     """Marker of a type whose values have a unit: the unit's name, and a function that prints a value."""
 
     name: str
     format: Callable[[Any], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(Struct, frozen=True):
     """A number of bytes, or a percentage of a file system."""
 
     bytes: int = 0
@@ -51,6 +56,31 @@ class Amount:
 
     def __str__(self) -> str:
         return f"{self.percent:g}%" if self.percent else str(self.bytes)
+
+
+class SecretStr:
+    """Text that is neither printed nor logged."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretStr) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return "**********"
+
+    def __repr__(self) -> str:
+        return f"SecretStr('{self}')"
 
 
 def format_size(size: int) -> str:
@@ -83,33 +113,50 @@ def _split_list(value: object) -> object:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
 
-def _refuse_bool(value: object) -> object:
-    """Refuse true, which is the number 1 in Python and in pydantic."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-def _parse_time(value: object) -> object:
+def _parse_time(value: object) -> float:
     """Return the seconds of a number or of a time with units."""
+    if (seconds := _seconds(value)) is None:
+        raise WrongForm(TIME_EXAMPLES)
+    return seconds
+
+
+def _parse_time_or_forever(value: object) -> float:
+    """Return the seconds of a time, or infinity for "forever", for which TOML has no readable number."""
+    if value == "forever":
+        return FOREVER
+    if (seconds := _seconds(value)) is None:
+        raise WrongForm(f'{TIME_EXAMPLES}, or "forever"')
+    return seconds
+
+
+def _seconds(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     text = value.strip() if isinstance(value, str) else ""
     if TIME.fullmatch(text):
         return sum(float(number) * SECONDS[unit] for number, unit in AMOUNT_OF_TIME.findall(text))
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        return float(text)
-    raise PydanticCustomError("time", "not a time")
+    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else None
 
 
-def _parse_time_or_forever(value: object) -> object:
-    """Return the seconds of a time, or infinity for "forever", for which TOML has no readable number."""
-    if value == "forever":
-        return FOREVER
-    try:
-        return _parse_time(value)
-    except PydanticCustomError:
-        raise PydanticCustomError("time_or_forever", "not a time") from None
+def _refuse_infinite(value: float) -> float:
+    if not math.isfinite(value):
+        raise WrongForm("must be a finite number")
+    return value
+
+
+def parse_size(value: object) -> int:
+    """Return the bytes of a number or of a size with a unit. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    if isinstance(value, int | float) and value >= 0 and value % 1 == 0:
+        return int(value)
+    match = SIZE.fullmatch(value.replace("_", "")) if isinstance(value, str) else None
+    if match is None:
+        raise WrongForm(SIZE_EXAMPLES)
+    digits, prefix, binary, unit = match.groups(default="")
+    number = int(digits) if digits.isdigit() else float(digits)
+    factor: int = (1024 if binary else 1000) ** PREFIXES.index(prefix.lower())
+    return int(number * factor / 8) if unit.lower() == "bit" else int(number * factor)
 
 
 def _refuse_empty(value: object) -> object:
@@ -119,11 +166,22 @@ def _refuse_empty(value: object) -> object:
     return value
 
 
-def _expand(value: Path) -> Path:
+def _parse_path(value: object) -> Path:
+    if not isinstance(value, str | Path):
+        raise WrongForm("must be a path in quotes")
     try:
-        return value.expanduser()
+        return Path(value).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{value}: {error}") from None
+
+
+def _parse_secret(value: object) -> SecretStr:
+    """Return a secret; no error repeats it."""
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be text in quotes")
+    return SecretStr(value)
 
 
 def _check_readable(value: Path) -> Path:
@@ -160,72 +218,26 @@ def _parse_amount(value: object) -> Amount:
         share = value.strip().removesuffix("%")
         if re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", share) and 0 < float(share) <= 100:
             return Amount(percent=float(share))
-        raise PydanticCustomError("byte_size", "not a percentage")
-    return Amount(_size_adapter().validate_python(value))
+        raise WrongForm(SIZE_EXAMPLES)
+    return Amount(parse_size(value))
 
 
-@cache
-def _size_adapter() -> TypeAdapter[ByteSize]:
-    """Return a validator of sizes, built at first use."""
-    return TypeAdapter(Size)
-
-
-Number = BeforeValidator(_refuse_bool)
-Strings = Annotated[tuple[str, ...], BeforeValidator(_split_list)]
-HostName = Annotated[str, AfterValidator(_check_host_name)]
-Hosts = Annotated[tuple[HostName, ...], BeforeValidator(_split_list)]
+Strings = Annotated[tuple[str, ...], Before(_split_list)]
+HostName = Annotated[str, After(_check_host_name)]
+Hosts = Annotated[tuple[HostName, ...], Before(_split_list)]
 Duration = Annotated[
-    float, BeforeValidator(_parse_time), Field(ge=0, allow_inf_nan=False), Unit("time", format_time)
+    float, Before(_parse_time), Meta(ge=0), After(_refuse_infinite), Unit("time", format_time)
 ]
 DurationOrForever = Annotated[
-    float, BeforeValidator(_parse_time_or_forever), Field(ge=0), Unit('time or "forever"', format_time)
+    float, Before(_parse_time_or_forever), Meta(ge=0), Unit('time or "forever"', format_time)
 ]
 Timeout = Annotated[
-    float, BeforeValidator(_parse_time), Field(gt=0, allow_inf_nan=False), Unit("time", format_time)
+    float, Before(_parse_time), Meta(gt=0), After(_refuse_infinite), Unit("time", format_time)
 ]
-Attempts = Annotated[int, Number, Field(ge=1, le=100)]
-Size = Annotated[ByteSize, Number, Unit("size", format_size)]
-Processes = Annotated[int | Literal["auto"], BeforeValidator(_parse_processes)]
-DiskSpace = Annotated[Amount, BeforeValidator(_parse_amount), Unit("size or percentage", format_amount)]
-Folder = Annotated[Path, BeforeValidator(_refuse_empty), AfterValidator(_expand)]
-ReadableFile = Annotated[Folder, AfterValidator(_check_readable)]
-
-
-# How times are written, for the error about a time that is not.
-TIME_EXAMPLES = "must be a time, for instance 500ms, 30s, 10m, 1h or 2d (a plain number is seconds)"
-
-# Words in place of pydantic's, by the beginning of the error's type. The refused value follows.
-REASONS = {
-    "byte_size": "must be a size, for instance 50GiB, 500MB or 0 (for the room on the disk also 80%)",
-    "time_or_forever": f'{TIME_EXAMPLES}, or "forever"',
-    "time": TIME_EXAMPLES,
-    "greater_than_equal": "must be at least {ge}",
-    "greater_than": "must be more than {gt}",
-    "less_than_equal": "must be at most {le}",
-    "finite_number": "must be a finite number",
-    "literal_error": "must be {expected}",
-    "missing": "is missing",
-    "string_type": "must be text in quotes",
-    "string_pattern": "must be the beginning of repository names, for instance docker.io",
-    "tuple": "must be a list of texts in quotes",
-    "path": "must be a path in quotes",
-    "bool": "must be true or false",
-    "int": "must be a whole number",
-    "float": "must be a number",
-    "model": "must be a table of options",
-}
-
-
-def reason(error: ErrorDetails) -> str:
-    """Return a validation error in the words of the file.
-
-    The refused value is appended unless the value is long or may be a secret.
-    """
-    kind = error["type"]
-    words = next((words for start, words in REASONS.items() if kind.startswith(start)), None)
-    if words is None:
-        return error["msg"].removeprefix("Value error, ")
-    context: dict[str, Any] = error.get("ctx", {})
-    value = error["input"]
-    shown = isinstance(value, str | int | float) and "password" not in error["loc"]
-    return words.format(**context) + (f", not {value!r:.80}" if shown else "")
+Attempts = Annotated[int, Meta(ge=1, le=100)]
+Size = Annotated[int, Parse(parse_size), Unit("size", format_size)]
+Processes = Annotated[int | Literal["auto"], Parse(_parse_processes)]
+DiskSpace = Annotated[Amount, Parse(_parse_amount), Unit("size or percentage", format_amount)]
+Folder = Annotated[Path, Before(_refuse_empty), Parse(_parse_path)]
+ReadableFile = Annotated[Folder, After(_check_readable)]
+Password = Annotated[SecretStr, Parse(_parse_secret)]

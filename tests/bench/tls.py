@@ -1,6 +1,6 @@
 """Warm blob over TLS, where no sendfile helps."""
 
-from mirror.config.schema import ServerSettings
+from mirror.config.server import ServerSettings
 from tests.bench.bench import Bench, check
 from tests.bench.client import throughput
 from tests.bench.contestants import MIRROR, STATIC
@@ -10,7 +10,7 @@ from tests.e2e.origin import Authority
 
 def tls_blob(bench: Bench) -> None:
     """Measure GB/s with one client, which decrypts on the core of the load, and the cost for the server."""
-    if "tls_certificate" not in ServerSettings.model_fields:
+    if "tls_certificate" not in ServerSettings.options():
         bench.note("tls-blob: this version of the mirror does not serve TLS")
         return
     path = bench.site.warm.layers[0].path

@@ -15,8 +15,9 @@ import typer
 from prometheus_client import Counter, Gauge
 
 from mirror.cli.app import app
-from mirror.config.endpoints import Settings, UpstreamSettings
+from mirror.config.endpoints import UpstreamSettings
 from mirror.config.loader import PRECONFIGURED, SECTIONS, TABLES, load
+from mirror.config.validation import Settings
 from mirror.metrics.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent
@@ -87,7 +88,7 @@ def test_options_file_has_every_option(section: str) -> None:
     """Each has a value and a comment above, and is commented out where there is no default to show."""
     model = UpstreamSettings if section == "upstream" else SECTIONS[section]
     lines = sections()[section].splitlines()
-    for key in model.model_fields:
+    for key in model.options():
         (number,) = (n for n, each in enumerate(lines) if re.match(rf"(# )?{key} = ", each))
         assert re.match(r"# \S.*\S", lines[number - 1]), f"no comment: {lines[number]}"
 
@@ -100,7 +101,7 @@ def test_options_file_has_every_preconfigured_upstream() -> None:
 
 def option_names() -> set[str]:
     models: dict[str, type[Settings]] = {**SECTIONS, "upstream": UpstreamSettings, **TABLES}
-    return {f"{section}.{key}" for section, model in models.items() for key in model.model_fields}
+    return {f"{section}.{key}" for section, model in models.items() for key in model.options()}
 
 
 @pages()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.schema import ServerSettings
+from mirror.config.server import ServerSettings
 from mirror.system.sockets import BACKLOG
 from tests.programs import program
 

@@ -2,10 +2,12 @@
 
 import pytest
 
-from mirror.config.display import shown, unit_of, zero_of
-from mirror.config.endpoints import Settings, SourceSettings, UpstreamSettings
-from mirror.config.schema import CacheSettings, FillSettings, ServerSettings, TagRuleSettings, TagSettings
+from mirror.config.display import shown, unit_of
+from mirror.config.endpoints import SourceSettings, UpstreamSettings
+from mirror.config.schema import CacheSettings, FillSettings, TagRuleSettings, TagSettings
+from mirror.config.server import ServerSettings
 from mirror.config.types import FOREVER, Amount
+from mirror.config.validation import Settings
 
 
 @pytest.mark.parametrize(
@@ -35,13 +37,13 @@ def test_option_is_shown_as_people_write_it(
     model: type[Settings], key: str, value: object, text: str
 ) -> None:
     """Times and sizes have units, 0 has its meaning, and a missing value is a dash."""
-    assert shown(value, model.model_fields[key]) == text
+    assert shown(value, model.options()[key]) == text
 
 
 def test_unit_and_zero_of_an_option() -> None:
     """Optional values have the unit too; most options have no special 0."""
-    unit = unit_of(TagRuleSettings.model_fields["fresh"])
+    unit = unit_of(TagRuleSettings.options()["fresh"])
     assert unit is not None
     assert unit.name == 'time or "forever"'
-    assert unit_of(FillSettings.model_fields["attempts"]) is None
-    assert zero_of(FillSettings.model_fields["attempts"]) is None
+    assert unit_of(FillSettings.options()["attempts"]) is None
+    assert FillSettings.options()["attempts"].doc.zero is None

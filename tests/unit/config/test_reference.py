@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from mirror.config import reference
-from mirror.config.endpoints import AccountSettings, Settings, SourceSettings, UpstreamSettings
+from mirror.config.endpoints import AccountSettings, SourceSettings, UpstreamSettings
 from mirror.config.loader import PRECONFIGURED, SECTIONS, load
 from mirror.config.schema import TagRuleSettings
+from mirror.config.validation import Settings
 
 ROOT = Path(__file__).parents[3]
 MODELS: list[type[Settings]] = [
@@ -34,11 +35,11 @@ def test_configuration_page_equals_the_schema() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_option_has_a_description(model: type[Settings]) -> None:
     """Each description is a sentence; an option without a default has an example."""
-    for key, field in model.model_fields.items():
-        assert field.description, key
-        assert field.description[0].isupper() or field.description[0] == '"', key
-        assert field.description.endswith((".", "...")), key
-        assert field.examples or (field.default is not None and not field.is_required()), key
+    for key, option in model.options().items():
+        assert option.doc.description, key
+        assert option.doc.description[0].isupper() or option.doc.description[0] == '"', key
+        assert option.doc.description.endswith((".", "...")), key
+        assert option.doc.examples or (option.default is not None and not option.required), key
 
 
 def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_options_file_has_every_key() -> None:
     parsed = tomllib.loads(reference.toml())
     assert [each["name"] for each in parsed["upstream"]] == list(PRECONFIGURED)
     for section, model in SECTIONS.items():
-        for key in model.model_fields:
+        for key in model.options():
             assert key in parsed[section] or f"\n# {key} = " in reference.toml()
 
 

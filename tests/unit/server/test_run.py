@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from mirror.config.loader import ConfigError
-from mirror.config.schema import Config, ServerSettings
+from mirror.config.schema import Config
+from mirror.config.server import ServerSettings
 from mirror.server.run import _reload
 from tests.fakes.tls import Authority
 from tests.running import configured

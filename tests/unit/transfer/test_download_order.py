@@ -18,7 +18,7 @@ from mirror.util.tasks import Tasks
 from tests.fakes.upstream import settings
 
 CHUNK = 10
-FILL = FillSettings.model_construct(parallel=4, parallel_above=100, chunk_size=CHUNK)
+FILL = FillSettings(parallel=4, parallel_above=100, chunk_size=CHUNK)
 
 
 @pytest.fixture

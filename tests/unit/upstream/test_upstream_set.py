@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from mirror.config.endpoints import SourceSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings
+from mirror.config.types import SecretStr
 from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
 from mirror.upstream.upstream_set import UpstreamSet
