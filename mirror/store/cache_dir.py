@@ -310,9 +310,9 @@ class CacheDirectory:
         """
         return self._evictor.evict(keep, need, SMALL_BYTES, filling)
 
-    def can_free(self, need: int) -> bool:
-        """Return whether `need` bytes are free, or an eviction could free them. Nothing is evicted."""
-        return self._evictor.can_free(need)
+    def make_room(self, missing: int) -> list[EvictedBlob]:
+        """Evict on a full disk for a blob of which bytes are `missing`, if all of them can come to fit."""
+        return self._evictor.make_room(missing, SMALL_BYTES)
 
     def eviction_lock(self) -> AbstractContextManager[None]:
         """Hold off evictions and changes of pins in all processes, as a context manager."""

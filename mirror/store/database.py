@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import diskcache
 from diskcache.core import DBNAME, MODE_PICKLE
 
-from mirror.util.durable import move_into
+from mirror.util.durable import move_into, reserve
 
 # How long a write waits for another process's write before it fails with StoreError, in seconds.
 BUSY_SECONDS = 5.0
@@ -33,6 +33,10 @@ SQLITE = {
     # while a long read lasts, a backup for instance, and shrinks to this size afterwards.
     "sqlite_journal_size_limit": 16 * 1024 * 1024,
 }
+
+# Room, in bytes, that is kept behind the write-ahead log of a database that must be writable on a full disk.
+# A transaction that removes one row takes eight pages of 4 KiB.
+LOG_RESERVE = 1024 * 1024
 
 
 class ForeignRow(OSError):
@@ -102,6 +106,15 @@ class Database:
                 previous.close()
             self._thread.cache = cache
         return cache
+
+    def reserve_log(self) -> None:
+        """Reserve room for the next transactions, which then succeed on a disk that is full by then.
+
+        The write-ahead log takes all writes, and grows with most of them. SQLite locks other files than this
+        one, so that closing a descriptor of it releases no lock.
+        """
+        with suppress(OSError):
+            reserve(self.folder / f"{DBNAME}-wal", LOG_RESERVE)
 
     def drop_connection(self) -> None:
         """Close this thread's connection: a transaction whose commit failed would stay open in it."""

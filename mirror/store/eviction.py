@@ -8,7 +8,7 @@ Who evicts, and when:
     a slow reader       the process that sends to it, before it ends the reader for keeping a blob beyond the
                         quota (`web.pace`, `BlobCache`)
     a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`);
-                        nothing for a blob that would not fit even then (`Evictor.can_free`)
+                        nothing for a blob that would not fit even then (`Evictor.make_room`)
     registry-mirror gc  the command, beside a running mirror or without one; its order is its own, partials
                         before blobs (`manage.quota_excess`)
 
@@ -138,26 +138,42 @@ class Evictor:
         `need` counts whatever the quota allows; `filling` is that of `room`. Among the first blobs in use,
         those of up to `small_bytes` go last: they make little room, and are soon missed.
         """
-        evicted: list[EvictedBlob] = []
         with self.lock():
-            now, kept = time.time(), EvictionGuard(keep, self._pins)
-            if self.quota.max_age < math.inf:
-                old = self._evict_unused(now - max(self.quota.max_age, IN_USE), None, kept)
-                evicted += (replace(each, reason=EvictionReason.AGE) for each in old)
-            if self.excess(filling=filling) > 0:
-                self._remove_hopeless_partials(now - IN_USE)
-            if (excess := max(self.excess(filling=filling), self._bytes_lacking(need))) > 0:
-                unused = self._evict_unused(now - IN_USE, excess, kept)
-                evicted += unused
-                if (left := excess - sum(each.size for each in unused)) > 0:
-                    left = self._remove_partials(now - IN_USE, left)
-                    evicted += self._blobs.evict_in_use(now - IN_USE, left, kept, small_bytes)
-            self._warn_of_pins()
-            with suppress(OSError):  # the journal cannot be written on a full disk
-                self._pins.write_journal()
+            return self._evict(keep, need, small_bytes, filling)
+
+    def make_room(self, missing: int, small_bytes: int) -> list[EvictedBlob]:
+        """Evict on a full disk for the next of a blob's `missing` bytes, and some more; 0 for some room.
+
+        Nothing goes if all of them could not come to fit: the fill would fail all the same. That is judged
+        under the lock: what a running eviction removes is neither free nor evictable until it is gone.
+        """
+        with self.lock():
+            if missing and not self._can_free(missing):
+                return []
+            return self._evict((), min(missing, quota.ROOM_AHEAD) + quota.MORE_ROOM, small_bytes, None)
+
+    def _evict(
+        self, keep: Collection[Digest], need: int, small_bytes: int, filling: Digest | None
+    ) -> list[EvictedBlob]:
+        evicted: list[EvictedBlob] = []
+        now, kept = time.time(), EvictionGuard(keep, self._pins)
+        if self.quota.max_age < math.inf:
+            old = self._evict_unused(now - max(self.quota.max_age, IN_USE), None, kept)
+            evicted += (replace(each, reason=EvictionReason.AGE) for each in old)
+        if self.excess(filling=filling) > 0:
+            self._remove_hopeless_partials(now - IN_USE)
+        if (excess := max(self.excess(filling=filling), self._bytes_lacking(need))) > 0:
+            unused = self._evict_unused(now - IN_USE, excess, kept)
+            evicted += unused
+            if (left := excess - sum(each.size for each in unused)) > 0:
+                left = self._remove_partials(now - IN_USE, left)
+                evicted += self._blobs.evict_in_use(now - IN_USE, left, kept, small_bytes)
+        self._warn_of_pins()
+        with suppress(OSError):  # the journal cannot be written on a full disk
+            self._pins.write_journal()
         return evicted
 
-    def can_free(self, need: int) -> bool:
+    def _can_free(self, need: int) -> bool:
         """Return whether `need` bytes are free, or would be once all that may go went. Nothing goes."""
         if (lacking := self._bytes_lacking(need)) <= 0:
             return True

@@ -17,7 +17,6 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.batch import Batcher
-from mirror.store.blobs import quota
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import EvictedBlob
 from mirror.store.cache_dir import CacheDirectory, LocalContent, StoredManifest
@@ -291,12 +290,7 @@ class Store:
 
     async def evict(self, keep: Sequence[Digest] = (), need: int = 0, filling: Digest | None = None) -> None:
         """Evict as `CacheDirectory.evict`."""
-        async with self._evicting:
-            with suppress(StoreError):  # a full disk takes no writes, and must get room nevertheless
-                await self.flush_last_use()  # so that the eviction knows what is in use
-            evicted = await self.executor.run(self.folder.evict, keep, need, filling)
-        if evicted:
-            self.on_evicted(evicted)
+        await self._evict(self.folder.evict, keep, need, filling)
 
     async def excess(self, ahead: int = 0, filling: Digest | None = None) -> int:
         """Return the excess as `CacheDirectory.excess`."""
@@ -312,13 +306,9 @@ class Store:
                 await run_to_completion(self.evict(keep, filling=filling))
 
     async def make_room(self, missing: int = 0) -> None:
-        """Evict on a full disk for the next of a blob's `missing` bytes, and some more; failures are ignored.
-
-        Not if all of them could not come to fit: the fill would fail all the same.
-        """
+        """Evict on a full disk as `Evictor.make_room`; failures are ignored."""
         with suppress(StoreError):
-            if not missing or await self.executor.run(self.folder.can_free, missing):
-                await self.evict(need=min(missing, quota.ROOM_AHEAD) + quota.MORE_ROOM)
+            await self._evict(self.folder.make_room, missing)
 
     async def run_housekeeping(self) -> None:
         """Recover, and write last-use times; one process of all on the folder evicts and sweeps too."""
@@ -368,6 +358,14 @@ class Store:
         await self.executor.run(self.folder.release_housekeeping)
         self.readers.executor.shutdown(wait=False)
         await self.executor.close(self.folder.close)
+
+    async def _evict(self, work: Callable[P, list[EvictedBlob]], *args: P.args, **kwargs: P.kwargs) -> None:
+        async with self._evicting:
+            with suppress(StoreError):  # a full disk takes no writes, and must get room nevertheless
+                await self.flush_last_use()  # so that the eviction knows what is in use
+            evicted = await self.executor.run(work, *args, **kwargs)
+        if evicted:
+            self.on_evicted(evicted)
 
     async def _write_small(self, lease: BlobLease, data: bytes) -> int:
         """Return the excess after storing a small blob, with more room or after a repair if need be."""

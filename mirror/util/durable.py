@@ -1,4 +1,4 @@
-"""Files that survive a power failure, files that are created without following links, and a probe for room.
+"""Files that survive a power failure or a full disk, created without following links; a probe for room.
 
 What another user has planted in a folder must not lead a write elsewhere: files are created with O_EXCL,
 opened with O_NOFOLLOW, and changed by their descriptors.
@@ -6,9 +6,14 @@ opened with O_NOFOLLOW, and changed by their descriptors.
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
+
+# linux/falloc.h: the file keeps its size, and what is in it.
+FALLOC_FL_KEEP_SIZE = 1
 
 
 def create_file(path: Path, mode: int = 0o600) -> BinaryIO:
@@ -83,3 +88,29 @@ def try_allocate(folder: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
     finally:
         path.unlink(missing_ok=True)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Reserve room for `size` more bytes at the end of a file, which stays as it is.
+
+    Without effect on a file system that cannot (network file systems), or that is full. OSError if the file
+    cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if 512 * status.st_blocks < status.st_size + size:
+            _fallocate()(descriptor, FALLOC_FL_KEEP_SIZE, status.st_size, size)
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def _fallocate() -> Callable[[int, int, int, int], int]:
+    """Return fallocate(2). `os.posix_fallocate` would change the size, and write where it cannot allocate."""
+    import ctypes  # only what writes needs this
+
+    libc = ctypes.CDLL(None)
+    function = getattr(libc, "fallocate64", None) or libc.fallocate
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return function

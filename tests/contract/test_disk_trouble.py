@@ -13,12 +13,14 @@ import sqlite3
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from mirror.oci.digest import Digest
+from mirror.oci.image_pattern import Pin
 from mirror.store.memory_cache import MemoryCache
 from tests.disks import MIB, fill_up, formatted, mount, tmpfs
 from tests.fakes.content import FakeImage
@@ -86,9 +88,14 @@ async def is_kept(hub: FakeRegistry, mirror: Running, tag: str) -> bool:
 
 @pytest.mark.needs("unshare", root=True)
 async def test_full_disk_passes_through_and_recovers(hub: FakeRegistry, small_disk: Path) -> None:
-    """Another program fills the disk: pulls go on, one line says what to do, and caching resumes."""
+    """Another program fills the disk, and nothing may go: pulls go on, one line says what to do.
+
+    Caching resumes.
+    """
     async with mirror_of(hub, small_disk / "cache") as mirror:
         assert await is_kept(hub, mirror, "before")
+        store = mirror.service._store
+        await store.executor.run(store.folder.pin, Pin.parse("x:before"))
         await asyncio.to_thread(fill_up, small_disk / "others")
         with capture_logs() as lines:
             for tag in ("a", "b", "c"):
@@ -103,10 +110,10 @@ async def test_full_disk_passes_through_and_recovers(hub: FakeRegistry, small_di
         assert await mirror.metric(label) == 1
         assert await mirror.metric("registry_mirror_passed_through_total") >= 3
         await asyncio.to_thread((small_disk / "others").unlink)
-        await mirror.service._store.recover()
+        await store.recover()
         assert await troubles(mirror) == set()
         assert await is_kept(hub, mirror, "after")
-        assert await mirror.service._store.check() == []
+        assert await store.check() == []
 
 
 @pytest.mark.needs("unshare", root=True)
@@ -192,14 +199,29 @@ async def test_full_disk_evicts_nothing_for_a_blob_that_would_not_fit(
 async def test_full_disk_evicts_unused_blobs(hub: FakeRegistry, small_disk: Path) -> None:
     """A full disk is first of all a reason to evict."""
     async with mirror_of(hub, small_disk / "cache") as mirror:
-        store = mirror.service._store
         for tag in ("a", "b", "c", "d"):
-            image = new_image(hub, tag)
-            await pull(mirror, image)
-            await store.flush_last_use()
-            await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, 1.0))
+            await pull_unused(mirror, image := new_image(hub, tag))
         assert await troubles(mirror) == set()
         assert hub.requests("GET", image.layers[1]) == 1
+        await pull(mirror, image)
+        assert hub.requests("GET", image.layers[1]) == 1
+
+
+@pytest.mark.needs("unshare", root=True)
+async def test_full_disk_evicts_without_a_free_byte(hub: FakeRegistry, small_disk: Path) -> None:
+    """A fill is faster than the eviction that makes room for it, and has taken all that was free."""
+    async with mirror_of(hub, small_disk / "cache") as mirror:
+        store = mirror.service._store
+        for tag in ("a", "b"):
+            await pull_unused(mirror, new_image(hub, tag))
+        locked = ExitStack()
+        await asyncio.to_thread(locked.enter_context, store.folder.eviction_lock())
+        pulling = asyncio.ensure_future(pull(mirror, image := new_image(hub, "c")))
+        while (await asyncio.to_thread(shutil.disk_usage, small_disk)).free:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0)
+        await asyncio.to_thread(locked.close)
+        await pulling
+        assert await troubles(mirror) == set()
         await pull(mirror, image)
         assert hub.requests("GET", image.layers[1]) == 1
 

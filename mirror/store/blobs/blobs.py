@@ -148,6 +148,7 @@ class BlobStore:
             for each in verified:
                 # The size is in the entry's tag too: get() returns the tag but not the size.
                 self._cache.add(str(each.digest), each, tag=str(each.size))
+        self.database.reserve_log()
 
     def rows(self, after: str, limit: int) -> list[BlobRow]:
         """Return up to `limit` entries in the order of their digests, after the digest `after`."""
@@ -347,6 +348,7 @@ class BlobStore:
                     row = (moment, str(digest))
                     if not self._cache._sql("UPDATE Cache SET access_time = ? WHERE key = ?", row).rowcount:
                         missing.append(digest)
+        self.database.reserve_log()
         return missing
 
     def stats(self) -> tuple[int, int]:

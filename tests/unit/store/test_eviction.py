@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, EvictionReason
 from mirror.store.blobs.quota import IN_USE
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import NoRoom, PinTooLarge
+from mirror.store.lock import lock_if_unread
 from mirror.store.metadata.index import Link
 from mirror.store.partial.partial import Partial
+from tests.disks import MIB, fill_up, tmpfs
 from tests.fakes.cached import age, open_folder, put_image
 
 X = Repository("docker.io", "library/x")
@@ -288,3 +291,54 @@ def test_eviction_sees_pins_of_other_processes(tmp_path: Path) -> None:
     assert folder.evict() == []
     folder.close()
     other.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 8 MiB."""
+    with tmpfs(tmp_path / "disk", 8 * MIB) as place:
+        yield place
+
+
+def put_unused(folder: CacheDirectory, place: Path, number: int) -> Digest:
+    """Adopt a blob of a megabyte that is the first to go; on the disk of the folder, where a fill writes."""
+    digest, _ = put(folder, place, bytes([number]) * MIB)
+    folder.blobs.touch({digest: LONG_AGO + number})
+    return digest
+
+
+@pytest.mark.needs("unshare", root=True)
+def test_eviction_works_without_a_free_byte(disk: Path) -> None:
+    """The entry goes before the file, and the log that takes its removal has its room already."""
+    folder = folder_with(disk)
+    digests = [put_unused(folder, disk, number) for number in range(3)]
+    fill_up(disk / "others")
+    assert [each.digest for each in folder.make_room(2 * MIB)] == digests
+    assert folder.room().free >= 3 * MIB
+    folder.close()
+
+
+@pytest.mark.needs("unshare", root=True)
+def test_room_is_judged_when_a_running_eviction_is_over(disk: Path) -> None:
+    """Content that another eviction is removing is neither free nor evictable, until it is gone."""
+    folder, other = folder_with(disk), folder_with(disk)
+    digest = put_unused(folder, disk, 1)
+    fill_up(disk / "others")
+    row = folder.blobs.row(str(digest))
+    assert row is not None
+    with ThreadPoolExecutor(1) as pool:
+        with folder.eviction_lock(), lock_if_unread(folder.blobs.folder / row.name) as unread:
+            assert unread  # as an eviction does that has come to this blob
+            asking = pool.submit(other.make_room, MIB)
+            while not asking.done() and not is_waiting(disk / "cache" / "evicting"):
+                time.sleep(0.001)
+            assert not asking.done()
+        assert [each.digest for each in asking.result()] == [digest]
+        pool.submit(other.close).result()
+    folder.close()
+
+
+def is_waiting(path: Path) -> bool:
+    """Return whether a lock on the file is waited for."""
+    inode = f":{path.stat().st_ino} "
+    return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.util.durable import replace_file, try_allocate
+from mirror.util.durable import replace_file, reserve, try_allocate
 
 
 def test_replace_file_leaves_one_private_file(tmp_path: Path) -> None:
@@ -32,3 +32,17 @@ def test_try_room_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         try_allocate(tmp_path / "gone", 4096)
     assert os.listdir(tmp_path) == []
+
+
+def test_reserve_takes_room_and_changes_nothing(tmp_path: Path) -> None:
+    """A file keeps size and content, has room for more, and is not given more room at the next call."""
+    path = tmp_path / "log"
+    path.write_bytes(b"written")
+    for _ in range(2):
+        reserve(path, 1024 * 1024)
+        status = path.stat()
+        assert (status.st_size, path.read_bytes()) == (7, b"written")
+        assert 1024 * 1024 <= 512 * status.st_blocks <= 1024 * 1024 + 8192
+    with pytest.raises(FileNotFoundError):
+        reserve(tmp_path / "gone", 4096)
+    assert os.listdir(tmp_path) == ["log"]
