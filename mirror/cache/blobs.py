@@ -19,7 +19,7 @@ from mirror.transfer.fill import Fill
 from mirror.transfer.flight import Flight, FlightTable, RunningFill, queue_full
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.transfer.small_fill import SmallFill, is_small
-from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, too_many_requests
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
@@ -58,8 +58,12 @@ class BlobCache:
         # Apart from large fills: a config does not wait behind the layers of other images.
         self._small_turns = _turns(upstreams, connections, lambda each: each.max_connections)
         self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(SIZE_SECONDS, SIZES)
-        self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(context.tasks)
-        self._confirming: SingleFlight[tuple[Repository, Digest], int | None] = SingleFlight(context.tasks)
+        self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(
+            context.tasks, refusal=too_many_requests
+        )
+        self._confirming: SingleFlight[tuple[Repository, Digest], int | None] = SingleFlight(
+            context.tasks, refusal=too_many_requests
+        )
 
     async def get(self, repository: Repository, digest: Digest, limit: TimeLimit | None = None) -> BlobAnswer:
         """Return the blob, open for reading. Raises UpstreamError or, when the mirror stops, StoreError.
@@ -129,7 +133,9 @@ class BlobCache:
         if size > HOLDBACK_BYTES:
             return BlobAnswer(self._pass_through_blob(repository, digest, size), Outcome.PASSED)
         # No byte may be sent before all are verified, so one transfer serves all requests meanwhile.
-        data = await self._passing.do((repository, digest), partial(self._fetch, repository, digest))
+        data = await self._passing.do(
+            (repository, digest), partial(self._fetch, repository, digest), repository.upstream
+        )
         return BlobAnswer(SmallBlob(data), Outcome.PASSED)
 
     async def _fetch(self, repository: Repository, digest: Digest) -> bytes:
@@ -273,9 +279,8 @@ class BlobCache:
 
     async def _confirm_link(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream with a HEAD whether the repository has the digest; return the size, if given."""
-        return await self._confirming.do(
-            (repository, digest), partial(self._ask_for_link, repository, digest)
-        )
+        ask = partial(self._ask_for_link, repository, digest)
+        return await self._confirming.do((repository, digest), ask, repository.upstream)
 
     async def _ask_for_link(self, repository: Repository, digest: Digest) -> int | None:
         size = await self._upstreams[repository.upstream].head_blob(repository.path, digest)

@@ -20,7 +20,7 @@ from mirror.oci.manifest import (
 from mirror.oci.reference import Repository
 from mirror.store.metadata.index import ReferrersEntry
 from mirror.transfer.context import TransferContext
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.single_flight import SingleFlight
 
@@ -43,9 +43,11 @@ class ListingCache:
         self._store = context.store
         self._upstreams = upstreams
         self._tags = tags
-        self._listing: SingleFlight[tuple[Repository, str], TagsAnswer] = SingleFlight(context.tasks)
+        self._listing: SingleFlight[tuple[Repository, str], TagsAnswer] = SingleFlight(
+            context.tasks, refusal=too_many_requests
+        )
         self._referring: SingleFlight[tuple[Repository, Digest], list[dict[str, Any]]] = SingleFlight(
-            context.tasks
+            context.tasks, refusal=too_many_requests
         )
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
@@ -57,7 +59,9 @@ class ListingCache:
         known = await self._store.known_tags(repository, "", 1)
         if known and self._tags.saves_budget(repository, 0.0):
             return await self._known_tags(repository, query, saving_rate_limit(repository.upstream))
-        listing = self._listing.do((repository, query), partial(self._list_tags, repository, query))
+        listing = self._listing.do(
+            (repository, query), partial(self._list_tags, repository, query), repository.upstream
+        )
         if not known:
             return await listing
         try:
@@ -108,7 +112,9 @@ class ListingCache:
         ):
             staleness = Staleness(age, saving_rate_limit(repository.upstream))
             return _Referrers(entry.manifests, Outcome.STALE, staleness)
-        answer = self._referring.do((repository, digest), partial(self._ask, repository, digest))
+        answer = self._referring.do(
+            (repository, digest), partial(self._ask, repository, digest), repository.upstream
+        )
         if entry is None:
             return _Referrers(await answer, Outcome.MISS)
         try:

@@ -21,7 +21,7 @@ from mirror.store.lock import blob_key
 from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
 from mirror.upstream.registry_client import ManifestBody
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.single_flight import SingleFlight
@@ -46,7 +46,9 @@ class ManifestCache:
         self._store = context.store
         self._upstreams = upstreams
         self.reader = ManifestReader()
-        self._fetching: SingleFlight[Digest, FetchedManifest] = SingleFlight(context.tasks)
+        self._fetching: SingleFlight[Digest, FetchedManifest] = SingleFlight(
+            context.tasks, refusal=too_many_requests
+        )
         self._missing: NegativeCache[tuple[Repository, Digest]] = NegativeCache(missing)
 
     async def get(self, repository: Repository, digest: Digest) -> ManifestAnswer:
@@ -88,7 +90,9 @@ class ManifestCache:
         # An error for another repository says nothing about ours: repeat until the fetch was for ours.
         while True:
             self._upstreams[repository.upstream].raise_if_unresponsive(digest)
-            fetched = await self._fetching.do(digest, partial(self._fetch_or_error, repository, digest))
+            fetched = await self._fetching.do(
+                digest, partial(self._fetch_or_error, repository, digest), repository.upstream
+            )
             result, ours = fetched.result, fetched.repository == repository
             if isinstance(result, StoredManifest):
                 return result if ours else await self._confirm(repository, digest, result.data)

@@ -19,7 +19,7 @@ from mirror.store.lock import name_key
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
 from mirror.upstream.rate_limit import PLENTY
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
@@ -32,6 +32,10 @@ log = get_logger(__name__)
 
 # Failures that are an upstream's answer: a tag that was deleted, or made private, is not served stale.
 FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
+
+# Refreshes of stale tags of one upstream that run in the background at a time. No client waits for them: they
+# leave most connections of the upstream free.
+MOST_REFRESHES = 16
 
 
 class FallbackDue(UpstreamError):
@@ -63,9 +67,15 @@ class TagCache:
         self._fallback_after = settings.fallback_after
         self._freshness = Freshness(settings)
         self._missing: NegativeCache[tuple[Repository, Tag]] = NegativeCache(settings.missing)
-        self._revalidating: SingleFlight[tuple[Repository, Tag], TagEntry] = SingleFlight(context.tasks)
-        self._getting: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(context.tasks)
-        self._refreshing: SingleFlight[tuple[Repository, Tag], None] = SingleFlight(context.tasks)
+        self._revalidating: SingleFlight[tuple[Repository, Tag], TagEntry] = SingleFlight(
+            context.tasks, refusal=too_many_requests
+        )
+        self._getting: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(
+            context.tasks, refusal=too_many_requests
+        )
+        self._refreshing: SingleFlight[tuple[Repository, Tag], None] = SingleFlight(
+            context.tasks, MOST_REFRESHES, too_many_requests
+        )
 
     async def get(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """Return the manifest that a tag points to. Raises UpstreamError or StoreError."""
@@ -78,7 +88,9 @@ class TagCache:
             refresh = partial(self._refresh, repository, tag)
             with self._missing.remembering((repository, tag)):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
-                return await self._getting.do((repository, tag), refresh if save_gets else get)
+                return await self._getting.do(
+                    (repository, tag), refresh if save_gets else get, repository.upstream
+                )
         ttl = self._ttl(repository, tag, entry)
         if ttl > 0:
             _log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
@@ -171,15 +183,19 @@ class TagCache:
         )
 
     def _start_refresh(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
-        """Refresh a stale entry in the background for the next request, if no refresh of it is running."""
-        if not self._refreshing.running((repository, tag)):
+        """Refresh a stale entry in the background for the next request, if no refresh of it is running.
+
+        Not while MOST_REFRESHES of the upstream run: a later request starts it.
+        """
+        if not self._refreshing.running((repository, tag)) and not self._refreshing.full(repository.upstream):
             refreshing = self._refresh_quietly(repository, tag, entry)
             self._context.tasks.spawn(refreshing, name=f"refresh {repository}:{tag}")
 
     async def _refresh_quietly(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Refresh a stale entry; errors are ignored, because no client waits."""
         with contextlib.suppress(UpstreamError, StoreError):
-            await self._refreshing.do((repository, tag), partial(self._refresh_once, repository, tag, entry))
+            refresh = partial(self._refresh_once, repository, tag, entry)
+            await self._refreshing.do((repository, tag), refresh, repository.upstream)
 
     async def _refresh_once(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Refresh, unless a refresh that has just ended did so: `entry` is then an old entry."""
@@ -212,7 +228,8 @@ class TagCache:
 
     async def _revalidate(self, repository: Repository, tag: Tag) -> TagEntry:
         """Ask the upstream what the tag points to; one request for all callers."""
-        return await self._revalidating.do((repository, tag), partial(self._head_upstream, repository, tag))
+        head = partial(self._head_upstream, repository, tag)
+        return await self._revalidating.do((repository, tag), head, repository.upstream)
 
     async def _head_upstream(self, repository: Repository, tag: Tag) -> TagEntry:
         """Ask with a HEAD, which is free at Docker Hub; with a GET if the response lacks digest or size."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # `token` of RFC 9110, not a secret
 PARAMETER = re.compile(rf"({TOKEN})[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|({TOKEN}))")
@@ -10,6 +11,10 @@ SCHEME = re.compile(rf"({TOKEN})(?=[ \t,]|$)[ \t]*")
 # A scheme may be followed by a token68 in place of parameters. The parser skips it.
 TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*)*")
+
+# Challenges that are read, and characters of each line; a server has one or two, of some hundred characters.
+MOST_CHALLENGES = 16
+LONGEST_LINE = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +26,19 @@ class Challenge:
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
-    """Return the challenges of all WWW-Authenticate lines, in order. Malformed parts are skipped."""
-    return [challenge for header in headers for challenge in _parse(header)]
+    """Return the first challenges of all WWW-Authenticate lines, in order. Malformed parts are skipped."""
+    found: list[Challenge] = []
+    for header in islice(headers, MOST_CHALLENGES):
+        found += _parse(header[:LONGEST_LINE])
+        if len(found) >= MOST_CHALLENGES:
+            break
+    return found[:MOST_CHALLENGES]
 
 
 def _parse(header: str) -> list[Challenge]:
     found: list[tuple[str, dict[str, str]]] = []
     position = 0
-    while position < len(header):
+    while position < len(header) and len(found) <= MOST_CHALLENGES:
         position = _end(SEPARATOR, header, position)
         if found and (match := PARAMETER.match(header, position)):
             value = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])

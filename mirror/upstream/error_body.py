@@ -69,6 +69,8 @@ def excerpt(body: bytes, media_type: str) -> str:
 def scrub(text: str) -> str:
     """Return `text` as one printable line of at most 200 characters; mask what looks like a credential."""
     line = "".join(char if char.isprintable() else " " for char in text[:_MAX_SCRUBBED])
+    if len(text) > _MAX_SCRUBBED and " " in line:
+        line = line[: line.rindex(" ")]  # the end of a credential alone would not be recognised
     for pattern, replacement in _SECRETS:
         line = pattern.sub(replacement, line)
     line = " ".join(line.split())

@@ -54,6 +54,16 @@ class UpstreamError(Exception):
         return self.failure in _TEMPORARY
 
 
+# Retry-After, in seconds, for a request that was refused because too many wait: answers come all the time.
+BUSY_RETRY_AFTER = 5.0
+
+
+def too_many_requests(upstream: str) -> UpstreamError:
+    """Return the error of a request that is not sent because too many wait for the upstream."""
+    message = f"this mirror is busy: too many requests wait for {upstream}; try again in a few seconds"
+    return UpstreamError(Failure.RATE_LIMITED, message, retry_after=BUSY_RETRY_AFTER)
+
+
 class AnswerTooLong(UpstreamError):
     """The answer exceeds the most bytes that are read of its kind.
 

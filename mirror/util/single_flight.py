@@ -16,15 +16,29 @@ V = TypeVar("V")
 # Executions of one table that go on for later callers after their callers have left.
 MOST_ABANDONED = 64
 
+# Executions of one group of a table, whether callers wait for them or not.
+MOST_RUNNING = 512
+
+
+class Busy(Exception):
+    """So many executions of the group run that no further one is started."""
+
 
 class SingleFlight(Generic[K, V]):
     """Calls by key. The work runs in its own task, so a cancelled caller does not affect the others.
 
     Work goes on without callers, but not without bound: beyond MOST_ABANDONED the first abandoned work ends.
+    Beyond `limit` executions of a group, an upstream for instance, a further one is refused.
     """
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(
+        self, tasks: Tasks, limit: int = MOST_RUNNING, refusal: Callable[[str], Exception] = Busy
+    ) -> None:
+        """`refusal` makes the error of a call that is refused, of the name of its group."""
         self._tasks = tasks
+        self._limit = limit
+        self._refusal = refusal
+        self._groups: Counter[str] = Counter()
         self._running: dict[K, asyncio.Future[V]] = {}
         self._callers: Counter[asyncio.Future[V]] = Counter()
         self._abandoned: dict[asyncio.Future[V], Callable[[], object]] = {}
@@ -34,20 +48,20 @@ class SingleFlight(Generic[K, V]):
         """Return whether a call with this key is running."""
         return key in self._running
 
-    async def do(self, key: K, work: Callable[[], Awaitable[V]]) -> V:
+    def full(self, group: str) -> bool:
+        """Return whether no further execution of the group would be started."""
+        return self._groups[group] >= self._limit
+
+    async def do(self, key: K, work: Callable[[], Awaitable[V]], group: str = "") -> V:
         """Return the result of `work`, or of the call with the same key that is already running.
 
-        Every caller gets the exception that the work raises.
+        Every caller gets the exception that the work raises. Raises the refusal if the group is full.
         """
         answer = self._running.get(key)
         if answer is None:
-            answer = asyncio.get_running_loop().create_future()
-            # Retrieve the exception: asyncio would report an error whose callers have all left.
-            answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._running[key] = answer
-            task = self._tasks.spawn(self._run(key, work, answer), name=f"single {key}")
-            task.add_done_callback(partial(self._end, key, answer))
-            self._ends[answer] = partial(self._stop, key, answer, task)
+            if self.full(group):
+                raise self._refusal(group)
+            answer = self._start(key, work, group)
         self._callers[answer] += 1
         self._abandoned.pop(answer, None)
         try:
@@ -55,6 +69,17 @@ class SingleFlight(Generic[K, V]):
         finally:
             self._leave(answer)
             del answer  # holds the exception, whose traceback refers to this frame
+
+    def _start(self, key: K, work: Callable[[], Awaitable[V]], group: str) -> "asyncio.Future[V]":
+        answer: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        # Retrieve the exception: asyncio would report an error whose callers have all left.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task = self._tasks.spawn(self._run(key, work, answer), name=f"single {key}")
+        self._running[key] = answer
+        self._groups[group] += 1
+        task.add_done_callback(partial(self._end, key, answer, group))
+        self._ends[answer] = partial(self._stop, key, answer, task)
+        return answer
 
     def _leave(self, answer: "asyncio.Future[V]") -> None:
         """Record that a caller has left; end the first abandoned work if there is too much of it."""
@@ -83,8 +108,11 @@ class SingleFlight(Generic[K, V]):
             # Before the callers resume: a caller that calls again then starts a new execution.
             self._forget(key, answer)
 
-    def _end(self, key: K, answer: "asyncio.Future[V]", _: object) -> None:
+    def _end(self, key: K, answer: "asyncio.Future[V]", group: str, _: object) -> None:
         """Cancel the waiting callers of a task that was cancelled, perhaps before its first step."""
+        self._groups[group] -= 1
+        if not self._groups[group]:
+            del self._groups[group]
         self._forget(key, answer)
         answer.cancel()
 

@@ -71,3 +71,23 @@ def test_scrub_keeps_digests_and_length() -> None:
     assert scrub(f"{digest} unknown") == f"{digest} unknown"
     assert scrub("a\x1b[31mb\r\nc") == "a [31mb c"
     assert len(scrub("word " * 1000)) == 200
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900])
+@pytest.mark.parametrize("name", ["code", "message"])
+def test_errors_in_nested_document(name: str, depth: int) -> None:
+    """A value that is nested too deeply to be shown is no text, and no failure of the mirror."""
+    body = b'{"errors":[{"%s":%s}]}' % (name.encode(), b"[" * depth + b"]" * depth)
+    assert errors_in(body) in ([("", "")], [])
+
+
+@pytest.mark.parametrize("entry", ["{}", '{"code":"A"}', "[]"])
+def test_errors_in_flood_are_not_parsed(entry: str) -> None:
+    """More entries than any error has are none."""
+    assert errors_in(f'{{"errors":[{",".join([entry] * 5000)}]}}'.encode()) == []
+
+
+def test_scrub_shows_no_beginning_of_a_secret() -> None:
+    """A credential at the place where a long text is cut is not shown either."""
+    text = "x" * 950 + " " + "geheim" * 30
+    assert "geheim" not in scrub(text)

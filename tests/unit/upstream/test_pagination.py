@@ -25,3 +25,13 @@ from mirror.upstream.pagination import next_query
 def test_next_query(headers: list[str], expected: str | None) -> None:
     """The query of the next page is found, to the byte, and no other link counts."""
     assert next_query(headers) == expected
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [["<>" * 60_000 + '</x?b=2>; rel="next"'], ['</x?a=1>; rel="prev"'] * 5_000 + ['</x?b=2>; rel="next"']],
+    ids=["targets", "lines"],
+)
+def test_next_query_reads_a_bounded_part(headers: list[str]) -> None:
+    """A link behind a flood of others is not read."""
+    assert next_query(headers) is None

@@ -117,3 +117,34 @@ async def test_single_flight_bounds_abandoned_work(tasks: Tasks) -> None:
     while tasks.running:  # noqa: ASYNC110
         await asyncio.sleep(0)
     assert [*flights._running, *flights._callers, *flights._abandoned, *flights._ends] == []
+
+
+async def test_single_flight_refuses_beyond_the_limit_of_a_group(tasks: Tasks) -> None:
+    """A full group starts nothing more; running work is joined, and other groups have their own limit."""
+    single: SingleFlight[str, int] = SingleFlight(tasks, limit=2, refusal=KeyError)
+    work = Work()
+    calls = [asyncio.create_task(single.do(key, work, "a")) for key in ("1", "2", "2")]
+    await asyncio.sleep(0)
+    assert (single.full("a"), single.full("b")) == (True, False)
+    with pytest.raises(KeyError, match="a"):
+        await single.do("3", work, "a")
+    other = asyncio.create_task(single.do("4", work, "b"))
+    await asyncio.sleep(0)
+    work.gate.set()
+    assert len(await asyncio.gather(*calls, other)) == 4
+    assert not single.full("a")
+    assert await single.do("3", work, "a") == 4
+    assert not single._groups
+
+
+async def test_single_flight_limit_is_free_again_after_abandoned_work_ends(tasks: Tasks) -> None:
+    """Work that ends without a caller, cancelled or not, counts no more."""
+    single: SingleFlight[int, int] = SingleFlight(tasks, limit=MOST_ABANDONED + 1)
+    work = Work()
+    for key in range(MOST_ABANDONED + 1):
+        call = asyncio.create_task(single.do(key, work, "a"))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+    await asyncio.sleep(0)
+    assert not single.full("a")
