@@ -24,7 +24,8 @@ class UpstreamError(Exception):
     """A failed request to an upstream. The message names the upstream and carries no secret.
 
     `status` is the upstream's HTTP status if there was one, `retry_after` its Retry-After in seconds.
-    `unanswered` is true if there was no answer at all, not even the beginning of one.
+    `unanswered` is true if there was no answer at all, not even the beginning of one. `own` is true if this
+    machine could not ask, for want of a descriptor for instance: that says nothing about the upstream.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class UpstreamError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.unanswered = False
+        self.own = False
 
     def copy(self) -> "UpstreamError":
         """Return an equal error to keep or to raise elsewhere: this one's traceback holds frames."""
         copy = UpstreamError(self.failure, self.message, status=self.status, retry_after=self.retry_after)
-        copy.unanswered = self.unanswered
+        copy.unanswered, copy.own = self.unanswered, self.own
         return copy
 
     @property

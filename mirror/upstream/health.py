@@ -82,6 +82,10 @@ class SourceHealth:
         if self._open:
             self._probing_until = now + LONGEST_PAUSE
 
+    def forget_request(self) -> None:
+        """Record that a request was not sent after all: while half-open, the next one is the probe."""
+        self._probing_until = 0.0
+
     def record_success(self, seconds: float) -> None:
         """Record an answer whose first byte came after `seconds`, and close the breaker."""
         self.latency = _average(self.latency, seconds) if self._latencies else seconds

@@ -185,7 +185,13 @@ class Source:
             raise UpstreamError(silence.failure, f"{silence} (will be tried again soon)")
 
     def record_failure(self, error: UpstreamError, times: int = 1) -> None:
-        """Record a failed request, counted as `times` failures in a row."""
+        """Record a failed request, counted as `times` failures in a row.
+
+        One that this machine could not send does not count.
+        """
+        if error.own:
+            self.health.forget_request()
+            return
         now = time.monotonic()
         self._silence = error.copy() if error.unanswered else None
         if error.failure is Failure.RATE_LIMITED:

@@ -21,7 +21,7 @@ MOST_RUNNING = 512
 
 
 class Busy(Exception):
-    """So many executions of the group run that no further one is started."""
+    """The group has as many executions as may run, and no further one is started."""
 
 
 class SingleFlight(Generic[K, V]):

@@ -3,6 +3,7 @@
 No message quotes an exception's own text where it may hold a URL: signatures are in those (invariant 6).
 """
 
+import errno
 import os
 import re
 import ssl
@@ -10,6 +11,7 @@ import ssl
 import aiohttp
 from yarl import URL
 
+from mirror.system.descriptors import EXHAUSTED, are_exhausted
 from mirror.upstream.errors import Failure
 from mirror.upstream.http.resolver import PrivateAddress
 
@@ -19,6 +21,20 @@ _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL"})
 _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
 # What Python puts around OpenSSL's words: "[SSL: REASON] words (_ssl.c:1006)".
 _AROUND_WORDS = re.compile(r"^\[[^]]*\]\s*|\s*\(_ssl\.c:\d+\)$")
+
+# Errors of a machine that lacks descriptors, memory or free ports: no upstream is at fault.
+_OWN = EXHAUSTED | {errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+
+
+def is_own(error: Exception) -> bool:
+    """Return whether `error` is a want of this machine, which has not asked the upstream at all.
+
+    A resolver that finds no descriptor says only that the name is not known.
+    """
+    cause = _system_error(error)
+    if isinstance(error, aiohttp.ClientConnectorDNSError) and are_exhausted():
+        return True
+    return cause is not None and cause.errno in _OWN
 
 
 def describe(error: Exception, url: URL) -> tuple[Failure, str]:

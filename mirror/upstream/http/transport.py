@@ -20,7 +20,7 @@ from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
 from mirror.upstream.http.connections import CheckedConnector, CheckedResponse, response_class
 from mirror.upstream.http.direct_read import DirectReader
-from mirror.upstream.http.failures import describe, reason
+from mirror.upstream.http.failures import describe, is_own, reason
 from mirror.upstream.http.low_speed import LowSpeedLimit
 from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
@@ -105,7 +105,7 @@ class Transport:
                 )
         except UpstreamError as error:
             self._metrics.upstream_requests.labels(self.name, str(error.failure)).inc()
-            error.unanswered = error.temporary
+            error.unanswered = error.temporary and not error.own
             self._log_exchange(method, url, began, reason=str(error))
             raise
         if isinstance(response, CheckedResponse) and origin(url) == origin(self.url):
@@ -206,7 +206,9 @@ class Transport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure, why = describe(error, url)
             without_frames(error)  # aiohttp keeps it with the body, which the frames refer to
-            raise UpstreamError(failure, f"{self.name}: {_place(url)}: {why}") from None
+            failed = UpstreamError(failure, f"{self.name}: {_place(url)}: {why}")
+            failed.own = is_own(error)
+            raise failed from None
 
     async def close(self) -> None:
         session, self._session = self._session, None

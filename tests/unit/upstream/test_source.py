@@ -1,8 +1,11 @@
 """One source: timeouts, its breaker, and the log of its outages."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import os
+import resource
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from mirror.config.schema import CacheSettings, Config
 from mirror.metrics.metrics import Metrics
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import UpstreamError
-from mirror.upstream.health import FAILURES
+from mirror.upstream.health import FAILURES, BreakerState, SourceHealth
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import Source
 from mirror.upstream.upstream_set import UpstreamSet
@@ -200,3 +203,44 @@ async def test_outage_is_not_a_refusal(fake: FakeRegistry, source: Source) -> No
     with capture_logs() as lines:
         assert [await ask(source) for _ in range(2 * FAILURES)] == ["not_found"] * 2 * FAILURES
     assert lines == []
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Leave no free descriptor to this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)  # the lowest free one
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_want_of_descriptors_is_no_failure_of_the_source(
+    fake: FakeRegistry, host: str, tmp_path: Path, tasks: Tasks
+) -> None:
+    """Requests that could not be sent open no breaker; the next one is sent and answered."""
+    fake.add_image("x", "t", [])
+    at = settings(fake.url.replace("127.0.0.1", host), attempts=1)
+    upstreams = UpstreamSet(Config(cache=CacheSettings(dir=tmp_path), upstreams=(at,)), Metrics(), tasks)
+    source = upstreams["docker.io"].own
+    await source.registry.warm_up()
+    with no_descriptors():
+        assert [await ask(source) for _ in range(FAILURES + 1)] == ["unreachable"] * (FAILURES + 1)
+    assert source.health.breaker(time.monotonic()) is BreakerState.CLOSED
+    assert not source.unresponsive
+    assert await ask(source) == "answered"
+    await upstreams.close()
+
+
+async def test_probe_that_could_not_be_sent_is_not_waited_for() -> None:
+    """A half-open breaker lets the next request through in place of one that was not sent."""
+    health = SourceHealth(lambda: 0.0)
+    health.record_failure(0.0, FAILURES)
+    health.record_request(2.0)
+    assert not health.allows_request(3.0)
+    health.forget_request()
+    assert health.allows_request(3.0)
