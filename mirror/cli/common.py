@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
 from mirror.cli.output import tell
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ def fail(message: str, code: int) -> NoReturn:
     with suppress(OSError):  # the exit status tells, even where nothing can be written
         for line in message.splitlines():
             tell(f"registry-mirror: {line}")
-    raise typer.Exit(code)
+    raise SystemExit(code)
 
 
 def start_collector() -> None:

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
-
-import typer
+from typing import TextIO
 
 from mirror.util.terminal_log import printable
+
+# How the head of a table stands out on a terminal.
+BOLD, RESET = "\x1b[1m", "\x1b[0m"
 
 # Units of elapsed time: seconds in each, and its name.
 ELAPSED = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
@@ -21,12 +23,17 @@ ELAPSED = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
 
 def say(message: str) -> None:
     """Print to standard output, with control characters escaped in each line."""
-    typer.echo(_printable_lines(message))
+    _write(_printable_lines(message))
 
 
 def tell(message: str) -> None:
     """Print to standard error, as `say` does: for people, beside what programs may read."""
-    typer.echo(_printable_lines(message), err=True)
+    _write(_printable_lines(message), sys.stderr)
+
+
+def _write(text: str, stream: TextIO | None = None) -> None:
+    """Write a line at once, so that no error of the reader waits for the end of the program."""
+    print(text, file=stream or sys.stdout, flush=True)
 
 
 def _printable_lines(message: str) -> str:
@@ -68,7 +75,7 @@ def table(
         _columns(dict(zip(head, columns, strict=True)), right, optional)
         return
     for row in chain((head,), escaped):
-        typer.echo("\t".join(row))
+        _write("\t".join(row))
 
 
 def _columns(columns: dict[str, tuple[str, ...]], right: Sequence[str], optional: Sequence[str]) -> None:
@@ -84,23 +91,23 @@ def _columns(columns: dict[str, tuple[str, ...]], right: Sequence[str], optional
         )
         return "  ".join(padded).rstrip()
 
-    typer.secho(line([*widths]), bold=True)
+    _write(f"{BOLD}{line([*widths])}{RESET}")
     for row in zip(*(columns[name] for name in widths), strict=True):
-        typer.echo(line(row))
+        _write(line(row))
 
 
 def json_document(value: object) -> None:
     """Print a JSON document."""
-    typer.echo(_json(value, indent=2))
+    _write(_json(value, indent=2))
 
 
 def json_list(items: Iterable[object]) -> None:
     """Print a JSON list, one item at a time."""
     between = "[\n"
     for item in items:
-        typer.echo(between + _json(item), nl=False)
+        print(between + _json(item), end="", flush=True)
         between = ",\n"
-    typer.echo("[]" if between == "[\n" else "\n]")
+    _write("[]" if between == "[\n" else "\n]")
 
 
 def _json(value: object, indent: int | None = None) -> str:

@@ -280,7 +280,7 @@ def test_serve_as_root_refuses_the_folder_of_another_user(shared: Path) -> None:
 # The interpreter may be one that only root can read: imports come first.
 AS_A_THIRD_USER = """
 import os, pathlib, sys
-import mirror.cli.app
+import mirror.cli.program
 from mirror.cli.common import become_owner
 os.setresuid(12345, 12345, 12345)
 become_owner(pathlib.Path(sys.argv[1]), 1)

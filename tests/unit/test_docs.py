@@ -14,7 +14,7 @@ import pytest
 import typer
 from prometheus_client import Counter, Gauge
 
-from mirror.cli.app import app
+from mirror.cli.program import app
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.loader import PRECONFIGURED, SECTIONS, TABLES, load
 from mirror.config.validation import Settings

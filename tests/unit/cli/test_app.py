@@ -1,4 +1,4 @@
-"""The program as a user runs it: a process, its exit status, its output, its end."""
+"""The program as a user runs it: a process, its exit status, its end, and what a start imports."""
 
 import os
 import re
@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from mirror import __version__
 
 COMMAND = [sys.executable, "-m", "mirror"]
 
@@ -117,27 +115,3 @@ def test_serve_with_an_unusable_cache_folder(tmp_path: Path) -> None:
     done = run("serve", "--listen", "127.0.0.1:0", "--cache-dir", str(tmp_path / "file"))
     assert done.returncode == 1
     assert f"cannot use the cache folder {tmp_path / 'file'}" in done.stderr
-
-
-def test_help_of_serve_has_options_and_examples() -> None:
-    """The program lists its commands; --version prints the version."""
-    assert "serve" in run("--help").stdout
-    text = run("serve", "--help").stdout
-    for each in (
-        "--config",
-        "--listen",
-        "--cache-dir",
-        "--upstream",
-        "registry-mirror serve --upstream",
-        "SIGTERM",
-    ):
-        assert each in text
-    assert run("--version").stdout == f"registry-mirror {__version__}\n"
-
-
-def test_help_version_and_status_are_words_that_people_try() -> None:
-    """`help` and `version` answer; `status` says where to look."""
-    assert run("help").stdout == run("--help").stdout
-    assert run("version").stdout == f"registry-mirror {__version__}\n"
-    done = run("status")
-    assert (done.returncode, "readyz" in done.stderr) == (2, True)

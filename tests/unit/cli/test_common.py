@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import typer
 
 from mirror.cli.common import require_access
 from tests.fakes.cached import X, open_folder, put_image
@@ -76,9 +75,9 @@ def test_cache_folder_that_is_a_file(command: str, status: int, tmp_path: Path) 
 def test_cache_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the owner, and sudo."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(typer.Exit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
+    with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
         require_access(tmp_path, 2)
-    assert ended.value.exit_code == 2
+    assert ended.value.code == 2
     assert f"{tmp_path} belongs to {tmp_path.owner()}. Run this with sudo" in said.getvalue()
 
 
@@ -87,9 +86,9 @@ def test_cache_folder_on_a_read_only_file_system(tmp_path: Path, monkeypatch: py
     disk = SimpleNamespace(f_flag=os.ST_RDONLY)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
-    with pytest.raises(typer.Exit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
+    with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
         require_access(tmp_path, 1)
-    assert ended.value.exit_code == 1
+    assert ended.value.code == 1
     assert f"{tmp_path} is on a read-only file system" in said.getvalue()
     assert "sudo" not in said.getvalue()
 
@@ -105,11 +104,11 @@ def test_cache_folder_below_one_that_cannot_be_searched(tmp_path: Path) -> None:
             each.chmod(0o755)
         os.seteuid(65534)
     try:
-        with pytest.raises(typer.Exit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
+        with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:
             require_access(closed / "cache", 1)
     finally:
         if root:
             os.seteuid(0)
         closed.chmod(0o700)
-    assert ended.value.exit_code == 1
+    assert ended.value.code == 1
     assert f"{closed / 'cache'} cannot be reached: {closed} belongs to {closed.owner()}" in said.getvalue()
