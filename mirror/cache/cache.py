@@ -1,11 +1,13 @@
 """The cache: one object that answers for every kind of content, from disk or by way of an upstream."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from typing import TypeVar
 
 from mirror.cache.blobs import BlobCache
 from mirror.cache.completeness import Completeness
 from mirror.cache.listings import ListingCache
-from mirror.cache.manifests import ManifestCache
+from mirror.cache.manifests import ManifestCache, Types
 from mirror.cache.prefetch import Prefetch
 from mirror.cache.readers import BlobAnswer
 from mirror.cache.results import (
@@ -16,13 +18,21 @@ from mirror.cache.results import (
     ReferrersAnswer,
     TagsAnswer,
 )
+from mirror.cache.single_platform import SinglePlatform
 from mirror.cache.tags import TagCache
 from mirror.config.schema import TagSettings
+from mirror.oci.accept import ANYTHING, Accepted
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.transfer.context import TransferContext
+from mirror.upstream.errors import UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.time_limit import TimeLimit
+
+T = TypeVar("T")
+
+# Statuses with which upstreams refuse a manifest whose type was not asked for.
+NOT_ACCEPTABLE = frozenset({400, 404, 406, 415})
 
 
 class Cache:
@@ -37,29 +47,69 @@ class Cache:
         self._blobs = BlobCache(context, upstreams)
         self._manifests = ManifestCache(context, upstreams, tags.missing)
         self._tags = TagCache(context, upstreams, self._manifests, tags)
+        self._single = SinglePlatform(self._manifests, tags.single_platform)
         self._listings = ListingCache(context, upstreams, self._tags)
         self._prefetch = Prefetch(context, upstreams, self._blobs, self._manifests.reader)
         self._completeness = Completeness(
             context.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
         )
 
-    async def get_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestAnswer:
-        """Return the manifest, and prefetch the blobs that it names."""
-        if isinstance(reference, Tag):
-            answer = await self._tags.get(repository, reference)
-        else:
-            answer = await self._manifests.get(repository, reference)
+    async def get_manifest(
+        self, repository: Repository, reference: Tag | Digest, accepted: Accepted = ANYTHING
+    ) -> ManifestAnswer:
+        """Return the manifest, and prefetch the blobs that it names.
+
+        `accepted`: the types that the client takes.
+        """
+        answer = await self._as_accepted(self._get, repository, reference, accepted)
+        if isinstance(reference, Tag) and accepted.takes_single_only(answer.media_type):
+            answer = await self._single.get(repository, answer)
         await self._completeness.ensure(repository, answer.digest)
         self._prefetch.enqueue(repository, answer)
         return answer
 
-    async def head_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestInfo:
-        if isinstance(reference, Tag):
-            info = await self._tags.head(repository, reference)
-        else:
-            info = await self._manifests.head(repository, reference)
+    async def head_manifest(
+        self, repository: Repository, reference: Tag | Digest, accepted: Accepted = ANYTHING
+    ) -> ManifestInfo:
+        """Return digest, type and size of what `get_manifest` returns."""
+        info = await self._as_accepted(self._head, repository, reference, accepted)
+        if isinstance(reference, Tag) and accepted.takes_single_only(info.media_type):
+            info = await self._single.head(repository, info)
         await self._completeness.ensure(repository, info.digest)
         return info
+
+    async def _get(self, repository: Repository, reference: Tag | Digest, also: Types) -> ManifestAnswer:
+        if isinstance(reference, Tag):
+            return await self._tags.get(repository, replace(reference, also=also))
+        return await self._manifests.get(repository, reference, also)
+
+    async def _head(self, repository: Repository, reference: Tag | Digest, also: Types) -> ManifestInfo:
+        if isinstance(reference, Tag):
+            return await self._tags.head(repository, replace(reference, also=also))
+        return await self._manifests.head(repository, reference, also)
+
+    async def _as_accepted(
+        self,
+        ask: Callable[[Repository, Tag | Digest, Types], Awaitable[T]],
+        repository: Repository,
+        reference: Tag | Digest,
+        accepted: Accepted,
+    ) -> T:
+        """Ask as for every client; if that finds nothing, ask with the further types that this client takes.
+
+        What a tag is with further types is kept apart, and is no answer to a client that does not take them.
+        """
+        others = accepted.others()
+        if others and isinstance(reference, Tag):
+            known = await self._tags.entry(repository, replace(reference, also=others))
+            if known is not None:
+                return await ask(repository, reference, others)
+        try:
+            return await ask(repository, reference, ())
+        except UpstreamError as error:
+            if not others or error.status not in NOT_ACCEPTABLE:
+                raise
+        return await ask(repository, reference, others)
 
     async def get_blob(
         self, repository: Repository, digest: Digest, limit: TimeLimit | None = None

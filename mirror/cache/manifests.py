@@ -27,6 +27,9 @@ from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.single_flight import SingleFlight
 from mirror.util.tracebacks import without_frames
 
+# Media types.
+Types = tuple[str, ...]
+
 MANIFEST_TYPES = frozenset({DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST})
 
 
@@ -46,31 +49,34 @@ class ManifestCache:
         self._store = context.store
         self._upstreams = upstreams
         self.reader = ManifestReader()
-        self._fetching: SingleFlight[Digest, FetchedManifest] = SingleFlight(
+        self._fetching: SingleFlight[tuple[Digest, Types], FetchedManifest] = SingleFlight(
             context.tasks, refusal=too_many_requests
         )
-        self._missing: NegativeCache[tuple[Repository, Digest]] = NegativeCache(missing)
+        self._missing: NegativeCache[tuple[Repository, Digest, Types]] = NegativeCache(missing)
 
-    async def get(self, repository: Repository, digest: Digest) -> ManifestAnswer:
-        """Return the manifest. Raises UpstreamError or StoreError."""
+    async def get(self, repository: Repository, digest: Digest, also: Types = ()) -> ManifestAnswer:
+        """Return the manifest. Raises UpstreamError or StoreError.
+
+        `also`: media types to ask the upstream for, besides those that it is always asked for.
+        """
         stored = await self._store.manifest(repository, digest)
         if stored is not None:
             return manifest_answer(stored, Outcome.HIT, FOREVER)
-        outcome = Outcome.JOIN if self._fetching.running(digest) else Outcome.MISS
-        with self._missing.remembering((repository, digest)):
-            return manifest_answer(await self._fetch(repository, digest), outcome)
+        outcome = Outcome.JOIN if self._fetching.running((digest, also)) else Outcome.MISS
+        with self._missing.remembering((repository, digest, also)):
+            return manifest_answer(await self._fetch(repository, digest, also), outcome)
 
-    async def head(self, repository: Repository, digest: Digest) -> ManifestInfo:
+    async def head(self, repository: Repository, digest: Digest, also: Types = ()) -> ManifestInfo:
         """Return type and size; asks the upstream with a HEAD, or with a GET if the HEAD gives no size."""
         local = await self._store.look_up(repository, digest)
         link = local.link
         if link is not None and link.media_type is not None and link.size is not None:
             outcome, ttl = (Outcome.HIT, FOREVER) if local.present else (Outcome.MISS, 0.0)
             return ManifestInfo(digest, link.media_type, link.size, outcome, ttl)
-        with self._missing.remembering((repository, digest)):
-            info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
+        with self._missing.remembering((repository, digest, also)):
+            info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest, also)
         if info.size is None:
-            found = await self.get(repository, digest)
+            found = await self.get(repository, digest, also)
             return ManifestInfo(digest, found.media_type, len(found.data), found.outcome)
         await self._store.add_link(repository, digest, Link(info.media_type, info.size))
         return ManifestInfo(digest, info.media_type, info.size, Outcome.MISS)
@@ -86,36 +92,37 @@ class ManifestCache:
         await self._store.put_manifest(repository, manifest, links)
         return manifest
 
-    async def _fetch(self, repository: Repository, digest: Digest) -> StoredManifest:
+    async def _fetch(self, repository: Repository, digest: Digest, also: Types) -> StoredManifest:
         # An error for another repository says nothing about ours: repeat until the fetch was for ours.
         while True:
             self._upstreams[repository.upstream].raise_if_unresponsive(digest)
-            fetched = await self._fetching.do(
-                digest, partial(self._fetch_or_error, repository, digest), repository.upstream
-            )
+            fetch = partial(self._fetch_or_error, repository, digest, also)
+            fetched = await self._fetching.do((digest, also), fetch, repository.upstream)
             result, ours = fetched.result, fetched.repository == repository
             if isinstance(result, StoredManifest):
-                return result if ours else await self._confirm(repository, digest, result.data)
+                return result if ours else await self._confirm(repository, digest, result.data, also)
             if ours:
                 raise result.with_traceback(None)
 
-    async def _fetch_or_error(self, repository: Repository, digest: Digest) -> FetchedManifest:
+    async def _fetch_or_error(self, repository: Repository, digest: Digest, also: Types) -> FetchedManifest:
         try:
-            return FetchedManifest(await self._fill(repository, digest), repository)
+            return FetchedManifest(await self._fill(repository, digest, also), repository)
         except UpstreamError as error:
             return FetchedManifest(without_frames(error), repository)
 
-    async def _fill(self, repository: Repository, digest: Digest) -> StoredManifest:
+    async def _fill(self, repository: Repository, digest: Digest, also: Types) -> StoredManifest:
         async with exclusive(self._store, blob_key(digest)):
             data = await self._store.read_blob(digest, MAX_MANIFEST_BYTES)
             if data is None:
-                body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest)
+                body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest, also)
                 return await self.put(repository, body)
-        return await self._confirm(repository, digest, data)
+        return await self._confirm(repository, digest, data, also)
 
-    async def _confirm(self, repository: Repository, digest: Digest, data: bytes) -> StoredManifest:
+    async def _confirm(
+        self, repository: Repository, digest: Digest, data: bytes, also: Types
+    ) -> StoredManifest:
         """Ask with a HEAD whether this repository has stored bytes too, and under which media type."""
-        info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest)
+        info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest, also)
         if info.digest not in (None, digest):
             raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {digest}")
         return await self.put(repository, ManifestBody(data, info.media_type, digest))

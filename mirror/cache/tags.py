@@ -80,7 +80,7 @@ class TagCache:
     async def get(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """Return the manifest that a tag points to. Raises UpstreamError or StoreError."""
         requested = self._context.clock()
-        entry = await self._store.tag(repository, tag)
+        entry = await self.entry(repository, tag)
         if entry is None:
             # A HEAD first saves the GET of a manifest that is here by its digest, but costs a round trip.
             save_gets = self._upstreams[repository.upstream].budget_level(repository.path) is not PLENTY
@@ -94,7 +94,7 @@ class TagCache:
         ttl = self._ttl(repository, tag, entry)
         if ttl > 0:
             _log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
-            found = await self._manifests.get(repository, Digest.parse(entry.digest))
+            found = await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
             return replace(found, ttl=min(found.ttl, ttl))
         answers = _Answers(
             partial(self._refresh, repository, tag), partial(self._stale_manifest, repository, entry)
@@ -103,7 +103,7 @@ class TagCache:
 
     async def head(self, repository: Repository, tag: Tag) -> ManifestInfo:
         """Return what a tag points to; asks the upstream with a HEAD at most."""
-        entry = await self._store.tag(repository, tag)
+        entry = await self.entry(repository, tag)
         if entry is None:
             with self._missing.remembering((repository, tag)):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
@@ -121,6 +121,11 @@ class TagCache:
             return replace(_info(entry, Outcome.STALE), staleness=staleness) if local.present else None
 
         return await self._answer_expired(repository, tag, entry, _Answers(revalidated, stale))
+
+    async def entry(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Return what is known of a tag; with further types, only if it is of one of those."""
+        entry = await self._store.tag(repository, tag)
+        return None if entry is not None and tag.also and entry.media_type not in tag.also else entry
 
     def is_fresh(self, repository: Repository, confirmed: float) -> bool:
         """Return whether an answer about the repository is fresh; `confirmed` in seconds since the epoch."""
@@ -199,7 +204,7 @@ class TagCache:
 
     async def _refresh_once(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Refresh, unless a refresh that has just ended did so: `entry` is then an old entry."""
-        if await self._store.tag(repository, tag) == entry:
+        if await self.entry(repository, tag) == entry:
             await self._refresh(repository, tag)
 
     def _ttl(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
@@ -222,7 +227,7 @@ class TagCache:
     async def _refresh(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """Revalidate the tag, and fetch the manifest if it is a new one."""
         entry = await self._revalidate(repository, tag)
-        manifest = await self._manifests.get(repository, Digest.parse(entry.digest))
+        manifest = await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
         await self._store.put_tag(repository, tag, entry)
         return manifest
 
@@ -235,7 +240,7 @@ class TagCache:
         """Ask with a HEAD, which is free at Docker Hub; with a GET if the response lacks digest or size."""
         requested = self._context.clock()
         try:
-            info = await self._upstreams[repository.upstream].head_manifest(repository.path, tag)
+            info = await self._upstreams[repository.upstream].head_manifest(repository.path, tag, tag.also)
         except UpstreamError as error:
             if error.failure is Failure.NOT_FOUND:
                 await self._store.drop_tag(repository, tag)
@@ -247,7 +252,7 @@ class TagCache:
         await self._store.add_link(repository, info.digest, Link(info.media_type, info.size))
         # A tag that moved keeps its old entry until the new manifest is here. If that cannot be fetched (a
         # HEAD is free at Docker Hub, a GET is limited), the image that can be served is the old one.
-        known = await self._store.tag(repository, tag)
+        known = await self.entry(repository, tag)
         moved = known is not None and known.digest != entry.digest
         _log_decision("tag revalidated", repository, tag, moved=moved, digest=entry.digest)
         if not moved or (await self._store.look_up(repository, info.digest)).present:
@@ -259,14 +264,14 @@ class TagCache:
 
         The answer that another process received since `requested` is used instead.
         """
-        async with exclusive(self._store, name_key(f"{repository}:{tag}")):
-            entry = await self._store.tag(repository, tag)
+        async with exclusive(self._store, name_key(f"{repository}:{tag}{' '.join(tag.also)}")):
+            entry = await self.entry(repository, tag)
             if entry is None or entry.confirmed < requested:
                 return await self._get_upstream(repository, tag)
-        return await self._manifests.get(repository, Digest.parse(entry.digest))
+        return await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
 
     async def _get_upstream(self, repository: Repository, tag: Tag) -> ManifestAnswer:
-        body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag)
+        body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag, tag.also)
         manifest = await self._manifests.put(repository, body)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
         await self._store.put_tag(repository, tag, entry)

@@ -20,6 +20,7 @@ from mirror.config.types import (
     Duration,
     DurationOrForever,
     Folder,
+    Platform,
     Size,
     Strings,
     format_size,
@@ -187,6 +188,14 @@ class TagSettings(Settings, frozen=True, kw_only=True):
             "did not answer the previous request."
         ),
     ] = 2
+    single_platform: Annotated[
+        Platform,
+        Doc(
+            "Platform whose manifest a client gets for a tag of several platforms, if its Accept header "
+            "names single manifests and no list. Most clients take lists, and choose themselves.",
+            examples=["linux/arm64"],
+        ),
+    ] = "linux/amd64"
     serve_incomplete: Annotated[
         bool, Doc("Serve a manifest even if blobs of it are neither cached nor available upstream.")
     ] = False

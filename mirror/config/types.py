@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from mirror.config.validation import After, Before, Parse, WrongForm
+from mirror.oci.image_pattern import PLATFORM
 from mirror.oci.registries import canonical_host
 
 # A host name, with a port or without, as clients write it in front of a repository.
@@ -203,6 +204,12 @@ def _check_host_name(value: str) -> str:
     return value
 
 
+def _check_platform(value: str) -> str:
+    if PLATFORM.fullmatch(value) is None:
+        raise ValueError(f"{value!r:.80} is not a platform, for instance linux/amd64 or linux/arm/v7")
+    return value
+
+
 def _parse_processes(value: object) -> object:
     """Return a number of processes, or "auto"."""
     number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,3}", value) else value
@@ -223,6 +230,7 @@ def _parse_amount(value: object) -> Amount:
 
 
 Strings = Annotated[tuple[str, ...], Before(_split_list)]
+Platform = Annotated[str, After(_check_platform)]
 HostName = Annotated[str, After(_check_host_name)]
 Hosts = Annotated[tuple[HostName, ...], Before(_split_list)]
 Duration = Annotated[

@@ -67,7 +67,13 @@ class Repository:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Tag:
+    """A tag. `also`: media types to ask the upstream for, besides those that it is always asked for.
+
+    What a tag is with further types is kept apart from what the same tag is without.
+    """
+
     name: str
+    also: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Tag":

@@ -31,9 +31,6 @@ from mirror.upstream.pagination import next_query
 from mirror.upstream.retry import Retrier, RetryPolicy
 from mirror.util.tasks import off_loop
 
-# One line with all types, as containerd sends it. Without one of them, registries based on Distribution
-# answer 404 for a manifest of that type, and quay.io converts manifests to schema 1.
-_ACCEPT = {"Accept": ", ".join(ACCEPT)}
 # Docker Hub lists all tags of a repository at once if no `n` is given: tens of thousands in places.
 MAX_TAGS_BYTES = 8 * 1024 * 1024
 MAX_REFERRERS_BYTES = 8 * 1024 * 1024
@@ -94,17 +91,24 @@ class RegistryClient:
     def __repr__(self) -> str:
         return f"RegistryClient({self.name!r})"
 
-    async def head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest:
-        """Return type, size and digest of a manifest, without its body where the upstream supports that."""
-        info = await self._retry(partial(self._head_manifest, path, reference))
+    async def head_manifest(
+        self, path: str, reference: Tag | Digest, also: tuple[str, ...] = ()
+    ) -> RemoteManifest:
+        """Return type, size and digest of a manifest, without its body where the upstream supports that.
+
+        `also`: media types to ask for besides those that are always asked for.
+        """
+        info = await self._retry(partial(self._head_manifest, path, reference, also))
         if info is not None:
             return info
-        body = await self.get_manifest(path, reference)
+        body = await self.get_manifest(path, reference, also)
         return RemoteManifest(body.digest, body.media_type, len(body.data))
 
-    async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
+    async def get_manifest(
+        self, path: str, reference: Tag | Digest, also: tuple[str, ...] = ()
+    ) -> ManifestBody:
         """Return a manifest; raise INVALID if it is too large, no manifest, or does not match the digest."""
-        return await self._retry(partial(self._get_manifest, path, reference))
+        return await self._retry(partial(self._get_manifest, path, reference, also))
 
     async def head_blob(self, path: str, digest: Digest) -> int | None:
         """Return the size of a blob, without download; None if the upstream does not tell it."""
@@ -174,9 +178,11 @@ class RegistryClient:
         """Close all connections; running transfers break."""
         await self._transport.close()
 
-    async def _head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest | None:
+    async def _head_manifest(
+        self, path: str, reference: Tag | Digest, also: tuple[str, ...]
+    ) -> RemoteManifest | None:
         """Return None if only a GET can tell."""
-        request = OutgoingRequest("HEAD", f"{path}/manifests/{reference}", path, _ACCEPT)
+        request = OutgoingRequest("HEAD", f"{path}/manifests/{reference}", path, _accept(also))
         try:
             async with self._client.open(request) as response:
                 kind = media_type(response.headers.get("Content-Type"))
@@ -188,8 +194,8 @@ class RegistryClient:
         except HeadRefused:
             return None
 
-    async def _get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
-        request = OutgoingRequest("GET", f"{path}/manifests/{reference}", path, _ACCEPT)
+    async def _get_manifest(self, path: str, reference: Tag | Digest, also: tuple[str, ...]) -> ManifestBody:
+        request = OutgoingRequest("GET", f"{path}/manifests/{reference}", path, _accept(also))
         async with self._client.fetch(request, MAX_MANIFEST_BYTES) as (response, data):
             kind = media_type(response.headers.get("Content-Type"))
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
@@ -265,6 +271,15 @@ def _is_tag_list(data: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(document, dict) and isinstance(document.get("tags", ""), list | None)
+
+
+def _accept(also: tuple[str, ...]) -> Mapping[str, str]:
+    """Return one line with all types, as containerd sends it.
+
+    Without one of them, registries based on Distribution answer 404 for a manifest of that type, and quay.io
+    converts manifests to schema 1.
+    """
+    return {"Accept": ", ".join((*ACCEPT, *also))}
 
 
 def _range(start: int, stop: int | None) -> Mapping[str, str]:

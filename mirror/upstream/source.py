@@ -114,11 +114,17 @@ class Source:
                     self.record_failure(error)
                 raise
 
-    async def head_manifest(self, repository: str, reference: Tag | Digest) -> RemoteManifest:
-        return await self.ask(lambda registry: registry.head_manifest(self.path(repository), reference))
+    async def head_manifest(
+        self, repository: str, reference: Tag | Digest, also: tuple[str, ...] = ()
+    ) -> RemoteManifest:
+        path = self.path(repository)
+        return await self.ask(lambda registry: registry.head_manifest(path, reference, also))
 
-    async def get_manifest(self, repository: str, reference: Tag | Digest) -> ManifestBody:
-        return await self.ask(lambda registry: registry.get_manifest(self.path(repository), reference))
+    async def get_manifest(
+        self, repository: str, reference: Tag | Digest, also: tuple[str, ...] = ()
+    ) -> ManifestBody:
+        path = self.path(repository)
+        return await self.ask(lambda registry: registry.get_manifest(path, reference, also))
 
     async def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
         return await self.ask(lambda registry: registry.get_blob(self.path(repository), digest, limit))

@@ -93,20 +93,24 @@ class Upstream:
         usable = self.usable_sources()
         return usable if self.own in usable else [*usable, self.own]
 
-    async def head_manifest(self, path: str, reference: Tag | Digest) -> RemoteManifest:
+    async def head_manifest(
+        self, path: str, reference: Tag | Digest, also: tuple[str, ...] = ()
+    ) -> RemoteManifest:
         """Ask the own endpoint, or a source that is trusted with tags."""
         return await self._first(
-            lambda source: source.head_manifest(path, reference), self._trusted_for_tags()
+            lambda source: source.head_manifest(path, reference, also), self._trusted_for_tags()
         )
 
-    async def get_manifest(self, path: str, reference: Tag | Digest) -> ManifestBody:
+    async def get_manifest(
+        self, path: str, reference: Tag | Digest, also: tuple[str, ...] = ()
+    ) -> ManifestBody:
         """Get a manifest: by tag from the sources of `head_manifest`, by digest from any source."""
         if isinstance(reference, Tag):
             return await self._first(
-                lambda source: source.get_manifest(path, reference), self._trusted_for_tags()
+                lambda source: source.get_manifest(path, reference, also), self._trusted_for_tags()
             )
         return await self._first(
-            lambda source: self._checked(source, reference, source.get_manifest(path, reference)),
+            lambda source: self._checked(source, reference, source.get_manifest(path, reference, also)),
             self._usable_and_own(),
         )
 

@@ -15,6 +15,7 @@ from mirror.cache.cache import Cache
 from mirror.cache.readers import BlobReader, SmallBlob
 from mirror.cache.results import FOREVER, Outcome, Staleness
 from mirror.config.schema import Config
+from mirror.oci.accept import Accepted
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.manifest import OCI_INDEX
@@ -97,20 +98,26 @@ class RegistryApi:
 
     async def _manifest(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, reference = _repository_and_reference(target)
+        accepted = Accepted.parse(record.request.headers.getall("Accept", []))
         if record.request.method == "HEAD":
-            info = await self._within_header_timeout(target, self._cache.head_manifest(repository, reference))
+            head = self._cache.head_manifest(repository, reference, accepted)
+            info = await self._within_header_timeout(target, head)
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
             record.outcome, record.ttl, staleness = info.outcome, info.ttl, info.staleness
         else:
-            found = await self._within_header_timeout(target, self._cache.get_manifest(repository, reference))
+            get = self._cache.get_manifest(repository, reference, accepted)
+            found = await self._within_header_timeout(target, get)
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
             record.outcome, record.ttl, staleness = found.outcome, found.ttl, found.staleness
         record.digest = digest
+        # What a tag is may depend on what the client takes; what a digest is does not.
+        vary = {"Vary": "Accept"} if isinstance(reference, Tag) else {}
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
-            return responses.not_modified(record, digest)
+            return responses.not_modified(record, digest, vary)
         headers = {
             "Content-Type": responses.content_type(media_type),
             **responses.content_headers(digest),
+            **vary,
             **_stale_headers(record, staleness),
         }
         if data is None:

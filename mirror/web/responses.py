@@ -53,10 +53,12 @@ def error(record: RequestRecord, failure: RegistryError) -> web.StreamResponse:
     return buffered(record, failure.status, headers, failure.body())
 
 
-def not_modified(record: RequestRecord, digest: Digest) -> web.StreamResponse:
+def not_modified(
+    record: RequestRecord, digest: Digest, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
     record.status = 304
     record.first_byte()
-    return web.Response(status=304, headers={**COMMON, **content_headers(digest)})
+    return web.Response(status=304, headers={**COMMON, **content_headers(digest), **(headers or {})})
 
 
 def stale_headers(age: float | None) -> dict[str, str]:

@@ -47,6 +47,7 @@ class FakeRegistry:
         self.signature_status = 403  # the CDN's answer after that
         self.ranges = True
         self.head = True  # False: 405 for every HEAD
+        self.negotiates = False  # True: 404 for a manifest whose type is not in Accept
         self.digest_header = True
         self.manifest_type: str | None = None  # Content-Type of every manifest, in place of its own
         self.referrers_api = True
@@ -217,6 +218,9 @@ class FakeRegistry:
                 return self._redirect(name, last)
             return self._ranged(request, repository.blobs[last], fault, {"Docker-Content-Digest": last})
         if kind == "manifests" and (found := repository.manifest(last)):
+            accept = ",".join(request.headers.getall("Accept", []))
+            if self.negotiates and found[1].media_type not in accept:
+                return _error(404, "MANIFEST_UNKNOWN", "found, but not of a type in the accept header")
             return self._manifest(*found, fault)
         if kind == "tags":
             return self._tags(name, repository, seen)

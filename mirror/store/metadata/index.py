@@ -4,6 +4,7 @@ Synchronous: everything here runs in a disk thread. The keys sort so that a pref
 
     link:<upstream>/<repository>@<digest>        -> Link
     tag:<upstream>/<repository>:<tag>            -> TagEntry
+    typed:<upstream>/<repository>:<tag>          -> TagEntry, of a tag that was asked for with further types
     referrers:<upstream>/<repository>@<digest>   -> ReferrersEntry
     repository:<upstream>/<repository>           -> ""
 """
@@ -117,15 +118,15 @@ class Index:
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return a tag entry."""
-        return self._read(f"tag:{repository}:{tag}", TagEntry)
+        return self._read(_tag_key(repository, tag), TagEntry)
 
     def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Write a tag entry."""
-        self._write(f"tag:{repository}:{tag}", entry)
+        self._write(_tag_key(repository, tag), entry)
 
     def drop_tag(self, repository: Repository, tag: Tag) -> None:
         """Remove a tag entry."""
-        self._cache.delete(f"tag:{repository}:{tag}")
+        self._cache.delete(_tag_key(repository, tag))
 
     def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
         """Return the referrers list of a digest."""
@@ -158,7 +159,7 @@ class Index:
     def drop(self, repository: Repository, tags: Iterable[str], digests: Iterable[Digest]) -> None:
         """Remove tags, and links with their referrers lists; and the repository with the last of them."""
         keys = [
-            *(f"tag:{repository}:{tag}" for tag in tags),
+            *(f"{kind}:{repository}:{tag}" for tag in tags for kind in ("tag", "typed")),
             *(f"{kind}:{repository}@{digest}" for digest in digests for kind in ("link", "referrers")),
         ]
         for start in range(0, len(keys), ROWS):
@@ -204,3 +205,7 @@ class Index:
 
     def _write(self, key: str, entry: Link | TagEntry | ReferrersEntry) -> None:
         self._cache.set(key, json.dumps(asdict(entry), separators=(",", ":")))
+
+
+def _tag_key(repository: Repository, tag: Tag) -> str:
+    return f"{'typed' if tag.also else 'tag'}:{repository}:{tag}"
