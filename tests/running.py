@@ -60,13 +60,15 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
     """
     each = sections.pop("upstream", {})
     settings = tuple(
-        UpstreamSettings(
-            name=name,
-            url=url,
-            aliases=("registry-1.docker.io", "index.docker.io") if name == "docker.io" else (),
-            hosts=() if name.startswith("[") else (f"{name}.mirror.test",),
-            attempts=1,
-            **each,
+        UpstreamSettings.model_validate(
+            {
+                "name": name,
+                "url": url,
+                "aliases": ("registry-1.docker.io", "index.docker.io") if name == "docker.io" else (),
+                "hosts": () if name.startswith("[") else (f"{name}.mirror.test",),
+                "attempts": 1,
+                **each,
+            }
         )
         for name, url in upstreams.items()
     )
@@ -74,7 +76,7 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
     sections["fill"] = {"chunk_size": CHUNK, "attempts": 3, "prefetch": 0, **sections.get("fill", {})}
     # Nothing is evicted, even when the disk that the test runs on is nearly full.
     kept = CacheSettings(dir=cache, min_free=Amount())
-    return Config(cache=kept, upstreams=settings, **sections)
+    return Config.model_validate({"cache": kept, "upstreams": settings, **sections})
 
 
 @asynccontextmanager
