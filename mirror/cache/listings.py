@@ -4,35 +4,41 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
 from mirror.cache.tags import FINAL, TagCache, saving_rate_limit
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import (
-    ManifestInvalid,
-    filter_referrers,
-    referrers_index,
-    referrers_of,
-    referrers_tag,
-)
+from mirror.oci.manifest import ManifestInvalid, referrers_tag
 from mirror.oci.reference import Repository
+from mirror.oci.referrers import array_of, index_of, texts_by_type, texts_of_index
 from mirror.store.metadata.index import ReferrersEntry
 from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.lru import LRUCache
 from mirror.util.single_flight import SingleFlight
+from mirror.util.tasks import off_loop
 
 # The most tags on a page that is made of known tags.
 MOST_TAGS = 10_000
 
+# Memory for referrers by their type, in bytes, and what a list takes, as a multiple of its length.
+LISTS = 32 * 1024 * 1024
+LIST_FACTOR = 3
+
 
 @dataclass(frozen=True, slots=True)
 class _Referrers:
-    manifests: list[dict[str, Any]]
+    manifests: str
     outcome: Outcome
     staleness: Staleness | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadList:
+    manifests: str
+    by_type: dict[str, list[tuple[int, str]]]
 
 
 class ListingCache:
@@ -46,9 +52,11 @@ class ListingCache:
         self._listing: SingleFlight[tuple[Repository, str], TagsAnswer] = SingleFlight(
             context.tasks, refusal=too_many_requests
         )
-        self._referring: SingleFlight[tuple[Repository, Digest], list[dict[str, Any]]] = SingleFlight(
+        self._referring: SingleFlight[tuple[Repository, Digest], str] = SingleFlight(
             context.tasks, refusal=too_many_requests
         )
+
+        self._lists: LRUCache[Digest, _ReadList] = LRUCache(LISTS)
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
         """Return one page of the upstream's tags, or of the known tags when the upstream cannot be asked.
@@ -79,8 +87,21 @@ class ListingCache:
         Raises UpstreamError; NOT_FOUND when unknown.
         """
         found = await self._referrers(repository, digest)
-        chosen = filter_referrers(found.manifests, artifact_types) if artifact_types else found.manifests
-        return ReferrersAnswer(referrers_index(chosen), bool(artifact_types), found.outcome, found.staleness)
+        chosen = found.manifests
+        if artifact_types:
+            by_type = await self._by_type(digest, found.manifests)
+            fitting = sorted(found for each in artifact_types for found in by_type.get(each, ()))
+            chosen = array_of(text for _, text in fitting)
+        return ReferrersAnswer(index_of(chosen), bool(artifact_types), found.outcome, found.staleness)
+
+    async def _by_type(self, digest: Digest, manifests: str) -> dict[str, list[tuple[int, str]]]:
+        """Return the descriptors of a list by their artifactType. A list is read once for many requests."""
+        known = self._lists.get(digest)
+        if known is not None and known.manifests == manifests:
+            return known.by_type
+        by_type = await off_loop(len(manifests), texts_by_type, manifests)
+        self._lists.put(digest, _ReadList(manifests, by_type), LIST_FACTOR * len(manifests))
+        return by_type
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         """Return repositories that have cached content: of one upstream, or of all with its name in front."""
@@ -125,7 +146,7 @@ class ListingCache:
             age = self._context.clock() - entry.confirmed
             return _Referrers(entry.manifests, Outcome.STALE, Staleness(age, str(error)))
 
-    async def _ask(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
+    async def _ask(self, repository: Repository, digest: Digest) -> str:
         try:
             manifests = await self._upstreams[repository.upstream].referrers(repository.path, digest)
         except UpstreamError as error:
@@ -135,14 +156,14 @@ class ListingCache:
         await self._store.put_referrers(repository, digest, ReferrersEntry(manifests, self._context.clock()))
         return manifests
 
-    async def _by_tag(self, repository: Repository, digest: Digest) -> list[dict[str, Any]]:
+    async def _by_tag(self, repository: Repository, digest: Digest) -> str:
         """Return referrers by the tag schema, for upstreams without the API; NOT_FOUND without such a tag.
 
         Not an empty list: that would tell the client that the upstream has the API, and no referrers.
         """
         found = await self._tags.get(repository, referrers_tag(digest))
         try:
-            return referrers_of(found.data)
+            return array_of(await off_loop(len(found.data), texts_of_index, found.data))
         except ManifestInvalid as error:
             raise UpstreamError(
                 Failure.NOT_FOUND, f"{repository}:{referrers_tag(digest)} is no index of referrers: {error}"

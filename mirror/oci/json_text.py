@@ -29,7 +29,7 @@ def parse(data: bytes, most: int = MOST_VALUES) -> Any:
     if has_more_values(data, most):
         raise TooManyValues(f"more than {most} values")
     try:
-        return json.loads(data, parse_int=_integer, parse_float=_real)
+        return json.loads(data, parse_int=integer, parse_float=real)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -44,9 +44,11 @@ def may_be_object(data: bytes) -> bool:
     return data[:1024].lstrip().startswith(b"{") and data[-1024:].rstrip().endswith(b"}")
 
 
-def _integer(text: str) -> float:
+def integer(text: str) -> float:
+    """Return the value of a JSON integer, an infinite one for a very long text."""
     return int(text) if len(text) <= LONGEST_NUMBER else math.inf
 
 
-def _real(text: str) -> float:
+def real(text: str) -> float:
+    """Return the value of another JSON number, an infinite one for a very long text."""
     return float(text) if len(text) <= LONGEST_NUMBER else math.inf

@@ -5,9 +5,8 @@ A malformed manifest raises ManifestInvalid, one that names very much ManifestTo
 such a manifest as received, without links.
 """
 
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -104,23 +103,6 @@ def parse_manifest(data: bytes, media_type: str) -> Manifest:
     )
 
 
-def referrers_index(manifests: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return an OCI index of the descriptors: a response of the referrers API."""
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(manifests)}
-    return json.dumps(index, separators=(",", ":")).encode()
-
-
-def referrers_of(data: bytes) -> list[dict[str, Any]]:
-    """Return the descriptors of an OCI index. Raises ManifestInvalid if `data` is not an OCI index."""
-    fields = _object(data)
-    manifests = fields.get("manifests")
-    if not isinstance(manifests, list) or fields.get("mediaType", OCI_INDEX) != OCI_INDEX:
-        raise ManifestInvalid("not an OCI index")
-    for each in manifests:
-        _descriptor(each)
-    return manifests
-
-
 def descriptors_of(manifests: Iterable[Mapping[str, Any]]) -> list[Descriptor]:
     """Return the valid descriptors among the objects."""
     found = []
@@ -130,11 +112,9 @@ def descriptors_of(manifests: Iterable[Mapping[str, Any]]) -> list[Descriptor]:
     return found
 
 
-def filter_referrers(
-    manifests: Iterable[dict[str, Any]], artifact_types: Collection[str]
-) -> list[dict[str, Any]]:
-    """Return the descriptors whose artifactType is one of `artifact_types`."""
-    return [each for each in manifests if each.get("artifactType") in artifact_types]
+def check_descriptor(value: object) -> bool:
+    """Return True for a valid descriptor. Raises ManifestInvalid for all else."""
+    return bool(_descriptor(value))
 
 
 def referrers_tag(digest: Digest) -> Tag:

@@ -11,16 +11,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestInvalid, referrers_of
+from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestInvalid
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
+from mirror.oci.referrers import array_of, texts_of_index
 from mirror.upstream.accounts import Accounts
 from mirror.upstream.body import BlobBody, BodyReaders, blob_body
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
@@ -155,9 +155,9 @@ class RegistryClient:
         """Return one page of the tag list; `query` is passed on unchanged."""
         return await self._retry(partial(self._tags, path, query))
 
-    async def referrers(self, path: str, digest: Digest) -> list[dict[str, Any]]:
-        """Return descriptors of all referrers of `digest`; raise NOT_FOUND if the upstream lacks the API."""
-        manifests: list[dict[str, Any]] = []
+    async def referrers(self, path: str, digest: Digest) -> str:
+        """Return all referrers of `digest` as a list; raise NOT_FOUND if the upstream lacks the API."""
+        texts: list[str] = []
         seen: set[str] = set()
         size = 0
         query: str | None = ""
@@ -165,10 +165,10 @@ class RegistryClient:
             if query in seen or len(seen) == MAX_REFERRERS_PAGES or size > MAX_REFERRERS_BYTES:
                 raise self._invalid(f"the list of referrers of {digest} does not end")
             seen.add(query)
-            page = await self._retry(partial(self._referrers, path, digest, query))
-            manifests += self._referring(page.data)
+            page, found = await self._retry(partial(self._referrers, path, digest, query))
+            texts += found
             size, query = size + len(page.data), page.next_query
-        return manifests
+        return array_of(texts)
 
     async def warm_up(self) -> None:
         """Prepare for the first request without dialling."""
@@ -228,13 +228,13 @@ class RegistryClient:
             raise self._invalid(f"{path}: the answer is not a list of tags")
         return page
 
-    async def _referrers(self, path: str, digest: Digest, query: str) -> TagsPage:
+    async def _referrers(self, path: str, digest: Digest, query: str) -> tuple[TagsPage, list[str]]:
         request = OutgoingRequest(
             "GET", f"{path}/referrers/{digest}", path, {"Accept": OCI_INDEX}, follow_see_other=False
         )
         try:
             page = await self._page(request, query, MAX_REFERRERS_BYTES)
-            self._referring(page.data)
+            return page, await off_loop(len(page.data), self._referring, page.data)
         except UpstreamError as error:
             # Registries without the API answer 404, 405, a redirect to a web page (ghcr.io), or a web page;
             # with the API but without that digest: 400 MANIFEST_INVALID (quay.io). In all these cases the
@@ -242,11 +242,10 @@ class RegistryClient:
             if error.failure is Failure.INVALID and not query:
                 raise UpstreamError(Failure.NOT_FOUND, error.message, status=error.status) from None
             raise
-        return page
 
-    def _referring(self, data: bytes) -> list[dict[str, Any]]:
+    def _referring(self, data: bytes) -> list[str]:
         try:
-            return referrers_of(data)
+            return texts_of_index(data)
         except ManifestInvalid as error:
             raise self._invalid(f"the answer to a request for referrers is no index: {error}") from None
 

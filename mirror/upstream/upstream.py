@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
@@ -150,7 +150,7 @@ class Upstream:
     async def tags(self, path: str, query: str) -> TagsPage:
         return await self.own.ask(lambda registry: registry.tags(path, query))
 
-    async def referrers(self, path: str, digest: Digest) -> list[dict[str, Any]]:
+    async def referrers(self, path: str, digest: Digest) -> str:
         return await self.own.ask(lambda registry: registry.referrers(path, digest))
 
     async def close(self) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from mirror.cache import listings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_BYTES, MOST_DESCRIPTORS, OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository
+from mirror.oci.referrers import texts_by_type
 from tests.fakes.site import Handler, Seen, Site
 from tests.running import configured, serving
 from tests.wire import get
@@ -104,3 +106,40 @@ async def test_heavy_text_that_is_no_manifest_is_refused(tmp_path: Path) -> None
         config = configured(tmp_path, {"u.test": site.url})
         async with serving(config) as mirror:
             assert (await get(mirror.address, "/v2/u.test/a/manifests/t")).status == 502
+
+
+async def test_long_referrers_list_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of 20,000 entries is served whole, and read once for all requests that filter it."""
+    entries = [
+        {
+            "mediaType": "a/b",
+            "digest": str(Digest.of(b"%d" % each)),
+            "size": 1,
+            "artifactType": f"t/{each % 2}",
+        }
+        for each in range(20_000)
+    ]
+    body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+    reads: list[str] = []
+
+    def counted(array: str) -> dict[str, list[tuple[int, str]]]:
+        reads.append(array)
+        return texts_by_type(array)
+
+    monkeypatch.setattr(listings, "texts_by_type", counted)
+
+    async def answer(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return web.Response(body=body, headers={"Content-Type": OCI_INDEX})
+
+    async with Site(answer) as site:
+        config = configured(tmp_path, {"u.test": site.url})
+        async with serving(config) as mirror:
+            path = f"/v2/u.test/a/referrers/{Digest.of(b'subject')}"
+            for _ in range(2):
+                reply = await get(mirror.address, path)
+                assert (reply.status, json.loads(reply.body)["manifests"]) == (200, entries)
+            for kind, expected in (("t/1", entries[1::2]), ("t/2", []), ("t/0", entries[::2])):
+                reply = await get(mirror.address, f"{path}?artifactType={kind}")
+                assert json.loads(reply.body)["manifests"] == expected
+            assert len(site.log) == 1
+    assert len(reads) == 1

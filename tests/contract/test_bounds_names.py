@@ -30,6 +30,7 @@ BOUNDED = {
     "BlobCache._sizes",
     "Completeness._counts",
     "HTTPClient._too_long",
+    "ListingCache._lists",
     "ManifestReader._manifests",
     "MemoryCache._contents",
     "MemoryCache._links",

@@ -261,5 +261,5 @@ class TestLists:
         """ECR answers several filters with nothing: referrers are asked for without any."""
         async with FakeRegistry() as fake, registry_at(fake.url) as registry:
             image = fake.add_image(REPOSITORY, "latest", [])
-            assert await registry.referrers(REPOSITORY, image.manifest) == []
+            assert await registry.referrers(REPOSITORY, image.manifest) == "[]"
             assert fake.log[0].query == ""

@@ -21,6 +21,7 @@ from mirror.oci.manifest import (
     referrers_tag,
 )
 from mirror.oci.reference import Repository, Tag
+from mirror.oci.referrers import descriptors_in
 from mirror.store.metadata.index import Index
 
 # Most tags that refer to one manifest; there are four kinds of such tags.
@@ -107,7 +108,7 @@ class Closures:
     def _referrers(self, repository: Repository, digest: Digest) -> Iterator[Part]:
         listed = self._index.referrers(repository, digest)
         if listed is not None:
-            for each in descriptors_of(listed.manifests):
+            for each in descriptors_of(descriptors_in(listed.manifests)):
                 yield Part(each.digest, each.size, True, is_referrer=True)
         for name in self.referring_tags(repository, digest):
             entry = self._index.tag(repository, Tag(name))

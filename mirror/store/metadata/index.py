@@ -10,6 +10,7 @@ Synchronous: everything here runs in a disk thread. The keys sort so that a pref
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -61,13 +62,28 @@ class TagEntry:
 
 @dataclass(frozen=True, slots=True)
 class ReferrersEntry:
-    """The descriptors that refer to a digest, unfiltered; `confirmed` in seconds since the epoch."""
+    """The list of what refers to a digest, unfiltered; `confirmed` in seconds since the epoch.
 
-    manifests: list[dict[str, Any]]
+    The list is JSON text (`oci.referrers`), which is neither parsed nor printed here: it may have megabytes.
+    """
+
+    manifests: str
     confirmed: float
 
+    @classmethod
+    def from_json(cls, text: str) -> "ReferrersEntry | None":
+        """Return the entry of a row; None for another text."""
+        found = REFERRERS.fullmatch(text)
+        return None if found is None else cls(found[1], float(found[2]))
 
-Entry = TypeVar("Entry", Link, TagEntry, ReferrersEntry)
+    def to_json(self) -> str:
+        """Return the text of a row."""
+        return f'{{"manifests":{self.manifests},"confirmed":{self.confirmed}}}'
+
+
+REFERRERS = re.compile(r'\{"manifests":(\[.*\]),"confirmed":([0-9.e+-]+)\}', re.DOTALL)
+
+Entry = TypeVar("Entry", Link, TagEntry)
 
 # Rows to read or remove at a time, so that no transaction and no list is long.
 ROWS = 500
@@ -130,11 +146,14 @@ class Index:
 
     def referrers(self, repository: Repository, digest: Digest) -> ReferrersEntry | None:
         """Return the referrers list of a digest."""
-        return self._read(f"referrers:{repository}@{digest}", ReferrersEntry)
+        text = self._cache.get(f"referrers:{repository}@{digest}")
+        with suppress(ValueError):
+            return ReferrersEntry.from_json(text) if isinstance(text, str) else None
+        return None
 
     def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
         """Write the referrers list of a digest."""
-        self._write(f"referrers:{repository}@{digest}", entry)
+        self._cache.set(f"referrers:{repository}@{digest}", entry.to_json())
 
     def tags(self, repository: Repository, after: str, limit: int, prefix: str = "") -> list[str]:
         """Return up to `limit` tags with an entry, in order: with `prefix`, and sorted after `after`."""
@@ -203,7 +222,7 @@ class Index:
         except (ValueError, TypeError):
             return None
 
-    def _write(self, key: str, entry: Link | TagEntry | ReferrersEntry) -> None:
+    def _write(self, key: str, entry: Link | TagEntry) -> None:
         self._cache.set(key, json.dumps(asdict(entry), separators=(",", ":")))
 
 

@@ -12,11 +12,8 @@ from mirror.oci.manifest import (
     OCI_MANIFEST,
     ManifestInvalid,
     descriptors_of,
-    filter_referrers,
     parse_manifest,
     platform_of,
-    referrers_index,
-    referrers_of,
     referrers_tag,
 )
 
@@ -84,21 +81,6 @@ def test_manifest_that_is_not_json_is_refused(data: bytes) -> None:
     """Bytes that are not JSON raise ManifestInvalid, and so does very deep nesting."""
     with pytest.raises(ManifestInvalid):
         parse_manifest(data, OCI_MANIFEST)
-
-
-def test_referrers_index_reads_back() -> None:
-    """A written index of referrers parses back, and can be filtered by artifactType."""
-    entries = [descriptor("a", artifactType="text/a"), descriptor("b")]
-    assert referrers_of(referrers_index(entries)) == entries
-    assert filter_referrers(entries, ["text/a", "text/c"]) == entries[:1]
-    assert json.loads(referrers_index([]))["manifests"] == []
-
-
-@pytest.mark.parametrize("document", [{}, {"manifests": {}}, {"manifests": [], "mediaType": OCI_MANIFEST}])
-def test_referrers_of_another_document_are_refused(document: object) -> None:
-    """A document that is not an index raises ManifestInvalid."""
-    with pytest.raises(ManifestInvalid):
-        referrers_of(json.dumps(document).encode())
 
 
 def test_referrers_tag_fits_into_a_tag() -> None:

@@ -80,7 +80,7 @@ def test_closure_has_referrers(folder: CacheDirectory) -> None:
     of_signature = put_signature(folder, X, signature[0], "att")
     elsewhere = put_signature(folder, Y, root, "sbom")
     sbom = image_manifest(b"{}", [b"sbom"])
-    folder.put_referrers(X, root, ReferrersEntry([listed(sbom), {"digest": "nonsense"}], 1.0))
+    folder.put_referrers(X, root, ReferrersEntry(json.dumps([listed(sbom), {"digest": "nonsense"}]), 1.0))
     put_manifest(folder, X, sbom)
     found = closure(folder, root)
     assert {*signature, *of_signature, Digest.of(sbom), Digest.of(b"sbom")} <= set(found)
@@ -91,7 +91,9 @@ def test_closure_has_referrers(folder: CacheDirectory) -> None:
 def test_closure_of_a_circle_ends(folder: CacheDirectory) -> None:
     """Two digests that refer to each other cannot be made, but a list can say so."""
     (root, *_) = put_image(folder, X, "t", [b"layer"])
-    folder.put_referrers(X, root, ReferrersEntry([{**descriptor(OCI_MANIFEST, b"", str(root))}], 1.0))
+    folder.put_referrers(
+        X, root, ReferrersEntry(json.dumps([{**descriptor(OCI_MANIFEST, b"", str(root))}]), 1.0)
+    )
     folder.index.put_tag(X, Tag(f"sha256-{root.encoded}"), TagEntry(str(root), OCI_INDEX, 1, 1.0))
     assert len(closure(folder, root)) == 3
 

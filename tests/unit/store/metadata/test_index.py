@@ -1,5 +1,6 @@
 """The index: links, tag entries, referrers, repositories."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,10 +54,11 @@ def test_index_tags_are_put_and_dropped(index: Index) -> None:
 def test_index_keeps_long_referrers_lists(index: Index) -> None:
     """A list that does not fit into a row is kept too."""
     manifests = [{"digest": f"sha256:{number:064}", "annotations": {"x": "y" * 100}} for number in range(500)]
-    index.put_referrers(X, D, ReferrersEntry(manifests, 1.0))
-    assert index.referrers(X, D) == ReferrersEntry(manifests, 1.0)
-    index.put_referrers(X, D, ReferrersEntry([], 2.0))
-    assert index.referrers(X, D) == ReferrersEntry([], 2.0)
+    long = json.dumps(manifests)
+    index.put_referrers(X, D, ReferrersEntry(long, 1.0))
+    assert index.referrers(X, D) == ReferrersEntry(long, 1.0)
+    index.put_referrers(X, D, ReferrersEntry("[]", 2.0))
+    assert index.referrers(X, D) == ReferrersEntry("[]", 2.0)
 
 
 def test_index_lists_repositories_in_order(index: Index) -> None:
@@ -87,7 +89,7 @@ def test_index_lists_and_drops_links(index: Index) -> None:
     other = Digest.of(b"other")
     index.add_links(X, {D: Link("type", 5), other: Link()})
     index.put_tag(X, Tag("t"), TagEntry(str(D), "type", 5, 1.0))
-    index.put_referrers(X, D, ReferrersEntry([], 1.0))
+    index.put_referrers(X, D, ReferrersEntry("[]", 1.0))
     assert {digest: link for digest, link, _ in index.links(X, "", 10)} == {D: Link("type", 5), other: Link()}
     first, second = sorted((D, other))
     assert [digest for digest, _, _ in index.links(X, str(first), 10)] == [second]
@@ -120,3 +122,23 @@ def test_index_links_are_written_in_short_transactions(index: Index) -> None:
     assert rows == [LINKS_AT_ONCE + 1, LINKS_AT_ONCE, 1]
     assert all("COMMIT" in each for each in transactions)
     assert len(index.links(X, "", len(links) + 1)) == len(links)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", '{"manifests":{},"confirmed":1.0}', '{"manifests":[],"confirmed":e}']
+)
+def test_index_referrers_row_of_another_kind_is_missing(index: Index, text: str) -> None:
+    """A row that no mirror has written is asked of the upstream again."""
+    index.database.cache.set(f"referrers:{X}@{D}", text)
+    assert index.referrers(X, D) is None
+
+
+def test_index_reads_referrers_of_earlier_versions(index: Index) -> None:
+    """A row is the compact JSON of a list and a time."""
+    manifests = [{"digest": str(D), "annotations": {"a": 'x","confirmed":2.0}'}}]
+    row = json.dumps({"manifests": manifests, "confirmed": 1.5}, separators=(",", ":"))
+    index.database.cache.set(f"referrers:{X}@{D}", row)
+    found = index.referrers(X, D)
+    assert found is not None
+    assert (json.loads(found.manifests), found.confirmed) == (manifests, 1.5)
+    assert found.to_json() == row
