@@ -154,6 +154,7 @@ class BlobCache:
     def _stored_reader(self, repository: Repository, digest: Digest, blob: OpenBlob) -> StoredReader:
         """Return a reader of a blob in the store, which may have to wait for a proof of the blob."""
         tasks, store = self._context.tasks, self._context.store
+        store.allowance.note_request(digest)
         fallback = Fallback(
             self._pass_through_blob(repository, digest, blob.size),
             lambda: tasks.spawn(store.quarantine_if_unreadable(digest), name=f"doubt {digest}"),
@@ -164,8 +165,8 @@ class BlobCache:
         proof = None
         if self._prover.note_use(digest):
             status = os.fstat(blob.file.fileno())
-            is_current = partial(store.executor.run, store.folder.blobs.is_current, digest, status)
-            proof = PendingProof(partial(self._prover.is_pending, digest), is_current)
+            is_wrong = partial(store.executor.run, store.folder.blobs.quarantined.holds, digest, status)
+            proof = PendingProof(partial(self._prover.is_pending, digest), is_wrong)
         return StoredReader(blob, store.readers, fallback, store.begin_reading(digest), proof)
 
     def _on_proven(self, proof: Proof) -> None:

@@ -116,7 +116,7 @@ class CacheDirectory:
         self.epoch.note_pin_change()
         total = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).total
         quota = Quota() if settings is None else Quota.for_disk(settings, total)
-        self._evictor = Evictor(path, self.blobs, self.pins, self.epoch, quota)
+        self.evictor = Evictor(path, self.blobs, self.pins, self.epoch, quota)
         self._housekeeping: int | None = None
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
@@ -292,7 +292,7 @@ class CacheDirectory:
         return partial.allocate(size, chunk_size)
 
     def _check_room(self, digest: Digest, size: int) -> None:
-        if not self._evictor.can_hold(size):
+        if not self.evictor.can_hold(size):
             allowed = self.size_limit()
             raise NoRoom(f"{digest} takes {size} bytes of {allowed} that may be kept, pinned ones included")
 
@@ -308,44 +308,44 @@ class CacheDirectory:
 
         `filling`: as in `excess`.
         """
-        return self._evictor.evict(keep, need, SMALL_BYTES, filling)
+        return self.evictor.evict(keep, need, SMALL_BYTES, filling)
 
     def make_room(self, missing: int) -> list[EvictedBlob]:
         """Evict on a full disk for a blob of which bytes are `missing`, if all of them can come to fit."""
-        return self._evictor.make_room(missing, SMALL_BYTES)
+        return self.evictor.make_room(missing, SMALL_BYTES)
 
     def eviction_lock(self) -> AbstractContextManager[None]:
         """Hold off evictions and changes of pins in all processes, as a context manager."""
-        return self._evictor.lock()
+        return self.evictor.lock()
 
     def excess(self, ahead: int = 0, filling: Digest | None = None) -> int:
         """Return how many bytes must go for `ahead` more bytes to be within the quota.
 
         The fill of `filling` counts with the next bytes that it will write (ROOM_AHEAD), too.
         """
-        return self._evictor.excess(ahead, filling)
+        return self.evictor.excess(ahead, filling)
 
     @property
     def quota(self) -> Quota:
         """The quota that evictions go by."""
-        return self._evictor.quota
+        return self.evictor.quota
 
     def size_limit(self) -> int:
         """Return how many bytes the cache may hold."""
-        return self._evictor.size_limit()
+        return self.evictor.size_limit()
 
     def room(self) -> DiskRoom:
         """Return what the file system has and the cache uses; fills count with what they have written."""
-        return self._evictor.room()
+        return self.evictor.room()
 
     @property
     def min_free(self) -> int:
         """Return the bytes that the quota leaves free on the file system."""
-        return self._evictor.quota.min_free
+        return self.evictor.quota.min_free
 
     def shortage(self, margin: int = 0) -> Shortage | None:
         """Return the shortage if `min_free` leaves the cache `margin` bytes or less: nothing is kept then."""
-        return self._evictor.quota.shortage(self.room(), self.path, margin)
+        return self.evictor.quota.shortage(self.room(), self.path, margin)
 
     def claim_housekeeping(self) -> bool:
         """Return whether this process is the housekeeper: one of all processes on this folder.

@@ -21,6 +21,9 @@ What an eviction removes, in this order, until enough bytes are free:
     5  blobs that were used more recently, least recently used first; among the first 500 (`blobs.ROWS`)
        those above `small_bytes` go before the small ones
 
+and, except on a full disk, some blobs that were not used for UNUSED_SECONDS, least recently used first, so
+that prefetches find room (`blobs.headroom`).
+
 What no eviction removes: pinned content, blobs that the caller just added, blobs that any process reads (a
 shared lock on the file; `web.pace` ends readers that keep too much for too long), partials that a process
 fills. Content also goes without regard to the quota: by `registry-mirror rm` and `gc` (what no image names),
@@ -29,7 +32,7 @@ by housekeeping (partials not resumed for a week), and by quarantine (`BlobStore
 A fill reserves nothing: a partial counts with the bytes that were written, and room is made as bytes come. A
 size is only a number in a manifest until they do. A blob that could not be kept even if all that may go went
 (`Evictor.can_hold`) is passed through before anything goes, and a prefetch evicts nothing: it starts only
-where it fits.
+where it fits, in the headroom of a full cache.
 
 An eviction holds one lock among all processes, on the file `evicting`; `pin`, `unpin` and `rm` take it too.
 """
@@ -47,6 +50,7 @@ from mirror.oci.digest import Digest
 from mirror.store.blobs import quota
 from mirror.store.blobs.blobs import BlobStore
 from mirror.store.blobs.entries import START, EvictedBlob, EvictionReason
+from mirror.store.blobs.headroom import UNUSED_SECONDS, Allowance, headroom
 from mirror.store.blobs.quota import IN_USE, DiskRoom, Quota
 from mirror.store.invalidation import Epoch
 from mirror.store.lock import data_path, exclusive_lock
@@ -83,6 +87,7 @@ class Evictor:
         self._pins = pins
         self._epoch = epoch
         self.quota = limits
+        self.allowance = Allowance()
         # For which pins `_warn_of_pins` has looked, and whether they exceeded the quota.
         self._pins_checked = (0, False)
         # For which pins, until when (monotonic seconds) and up to where all blobs are known to be pinned.
@@ -168,9 +173,24 @@ class Evictor:
             if (left := excess - sum(each.size for each in unused)) > 0:
                 left = self._remove_partials(now - IN_USE, left)
                 evicted += self._blobs.evict_in_use(now - IN_USE, left, kept, small_bytes)
+        if not need:
+            evicted += self._make_headroom(now - UNUSED_SECONDS, kept, filling)
         self._warn_of_pins()
         with suppress(OSError):  # the journal cannot be written on a full disk
             self._pins.write_journal()
+        return evicted
+
+    def _make_headroom(self, before: float, kept: EvictionGuard, filling: Digest | None) -> list[EvictedBlob]:
+        """Evict blobs last used before a moment for the headroom, as far as the allowance goes."""
+        room = self.room(filling)
+        share = headroom(self.quota.size_limit(room))
+        # Without a reserve, the disk may be full of other files, and room on it is not the cache's to keep.
+        lacking = self.quota.excess(room, share) if self.quota.min_free or self.quota.max_size else 0
+        wanted = min(lacking, self.allowance.left(share))
+        if wanted <= 0:
+            return []
+        evicted = self._evict_unused(before, wanted, kept)
+        self.allowance.spend(sum(each.size for each in evicted))
         return evicted
 
     def _can_free(self, need: int) -> bool:

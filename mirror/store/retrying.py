@@ -71,10 +71,15 @@ class RetryingDisk:
 
     async def recover(self) -> None:
         """Test the capabilities that are down, and use those that work again."""
-        kinds = {each.kind for each in self._health.faults()}
-        if FaultKind.FULL in kinds:  # there may have been no room for the writes of an eviction
-            await self._make_room(0)
-        if FaultKind.READ_ONLY in kinds and await self._executor.run(self._recovery.can_write_files):
+        if FaultKind.READ_ONLY in self._fault_kinds() and await self._executor.run(
+            self._recovery.can_write_files
+        ):
             # A connection opened meanwhile can only read, and so can one opened beside it: drop all at once.
             await self._executor.run_in_every_thread(self._recovery.drop_connections)
         await self._executor.run(self._recovery.probe)
+        if FaultKind.FULL in self._fault_kinds():  # not if another program's files have gone meanwhile
+            await self._make_room(0)
+            await self._executor.run(self._recovery.probe)
+
+    def _fault_kinds(self) -> set[FaultKind]:
+        return {each.kind for each in self._health.faults()}

@@ -52,6 +52,7 @@ class Store:
         self.folder = folder
         self.on_evicted: Callable[[Sequence[EvictedBlob]], object] = ignore  # called with what the quota cost
         self.health = folder.health
+        self.allowance = folder.evictor.allowance
         self._memory = MemoryCache(memory, folder.epoch.removals)
         self._pins: Sequence[Pin] = ()  # of the configuration
         self._pins_written = True
@@ -180,9 +181,10 @@ class Store:
         with suppress(StoreError):
             await self.executor.run(self.folder.blobs.quarantine_if_unreadable, digest)
 
-    async def adopt(self, verified: VerifiedFile) -> None:
-        """Move a verified file into the blob store, and evict if the quota is exceeded."""
+    async def adopt(self, verified: VerifiedFile, *, asked_for: bool = True) -> None:
+        """Move a verified file into the blob store, `asked_for` by a client; evict above the quota."""
         excess = await self._disk.write(self.folder.adopt, verified)
+        self.allowance.note_stored(verified.digest, verified.size, asked_for=asked_for)
         await self.evict_excess([verified.digest], excess)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
@@ -314,7 +316,7 @@ class Store:
         """Recover, and write last-use times; one process of all on the folder evicts and sweeps too."""
         await self.recover()
         if not await self.executor.run(self.folder.claim_housekeeping):
-            await self.flush_last_use()
+            await (self.evict() if self.allowance.earned else self.flush_last_use())
             return
         if time.monotonic() - self._swept >= SWEEP_SECONDS:
             self._swept = time.monotonic()

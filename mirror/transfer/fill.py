@@ -134,11 +134,12 @@ class Fill:
         await run_to_completion(self._keep(partial, verified))
 
     async def _keep(self, partial: Partial, verified: VerifiedFile) -> None:
-        if not self._is_wanted() and await self._context.store.excess() > 0:
+        asked_for = self._is_wanted()
+        if not asked_for and await self._context.store.excess() > 0:
             # No client has asked for it, and since it began others have taken the room.
             await self._discard(partial)
             return
-        await self._context.store.adopt(verified)
+        await self._context.store.adopt(verified, asked_for=asked_for)
         await self._context.store.add_link(self._repository, self._digest, Link(size=verified.size))
         await self._discard(partial)
         log.debug("fill stored", bytes=verified.size, **self._log_fields())

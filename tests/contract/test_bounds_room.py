@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -206,3 +207,36 @@ async def test_room_is_made_as_bytes_come(
         assert (await pulling).body == data
         await mirror.landed(digest)
         assert await evicted(mirror, kept) == LAYERS - 1
+
+
+async def grow_old(mirror: Running, image: FakeImage) -> None:
+    """Make the image look unused for a day, and let housekeeping see that."""
+    store = mirror.service._store
+    await store.flush_last_use()
+    await store.executor.run(store.folder.blobs.touch, dict.fromkeys(image.blobs, time.time() - 24 * 3600))
+    await store.run_housekeeping()
+
+
+async def test_room_for_prefetches_is_kept_in_a_full_cache(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Blobs that no client has used for long make way before a manifest is asked for."""
+    async with full(hub, tmp_path, room=61 * LAYER + 20_000, layers=60) as (mirror, kept):
+        await grow_old(mirror, kept)
+        ahead = hub.add_image("library/x", "t", [b"1" * LAYER, b"2" * LAYER])
+        assert (await get(mirror.address, "/v2/library/x/manifests/t")).status == 200
+        await idle(mirror)
+        assert await mirror.service._store.missing_blobs(ahead.layers) == []
+        assert 0 < await evicted(mirror, kept) <= 4
+
+
+async def test_room_for_prefetches_does_not_let_manifests_replace_the_cache(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """Manifest after manifest, whose layers come and that no client asks for: the headroom, and no more."""
+    async with full(hub, tmp_path, room=61 * LAYER + 20_000, layers=60) as (mirror, kept):
+        await grow_old(mirror, kept)
+        for number in range(20):
+            hub.add_image("library/x", f"t{number}", [b"%6d" % number * (LAYER // 6)])
+            assert (await get(mirror.address, f"/v2/library/x/manifests/t{number}")).status == 200
+            await idle(mirror)
+            await mirror.service._store.run_housekeeping()
+        assert await evicted(mirror, kept) <= 4

@@ -132,7 +132,7 @@ async def test_shortage_of_room_that_begins_while_running(
             assert mirror.service.troubles() == []
             folder = mirror.service._store.folder
             for min_free in (1 << 62, 0):
-                monkeypatch.setattr(folder._evictor, "quota", Quota(min_free=min_free))
+                monkeypatch.setattr(folder.evictor, "quota", Quota(min_free=min_free))
                 while bool(mirror.service.troubles()) is not bool(min_free):  # noqa: ASYNC110  # no event
                     await asyncio.sleep(0.001)
     events = [line["event"] for line in lines if line["log_level"] in ("warning", "info")]

@@ -11,7 +11,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
@@ -180,15 +179,6 @@ class BlobStore:
         statement = "SELECT store_time FROM Cache WHERE key = ? AND filename = ?"
         found = self._cache._sql(statement, (row.digest, row.name)).fetchone()
         return 0.0 if found is None else float(found[0])
-
-    def is_current(self, digest: Digest, status: os.stat_result) -> bool:
-        """Return whether the blob's file is still the one of `status`."""
-        row = self.row(str(digest))
-        if row is None:
-            return False
-        with suppress(OSError):
-            return os.path.samestat(os.lstat(self.folder / row.name), status)
-        return False
 
     def note_verified(self, row: BlobRow) -> None:
         """Record that the file was found right now."""

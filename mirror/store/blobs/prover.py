@@ -66,10 +66,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class PendingProof:
-    """A proof that a reader of the blob waits for. `is_current`: whether the blob still has the same file."""
+    """A proof that a reader of the blob waits for. `is_wrong`: whether the reader's file is in quarantine."""
 
     is_pending: Callable[[], bool]
-    is_current: Callable[[], Awaitable[bool]]
+    is_wrong: Callable[[], Awaitable[bool]]
 
     async def wait(self) -> bool:
         """Wait for the result, for a limited time; return False if the file was found wrong."""
@@ -78,7 +78,7 @@ class PendingProof:
             if time.monotonic() >= deadline:
                 return True
             await asyncio.sleep(POLL_SECONDS)
-        return await self.is_current()
+        return not await self.is_wrong()
 
 
 class Prover:

@@ -24,11 +24,12 @@ class Quarantine:
             move_into(self.folder, path, path.name)
         self._prune()
 
-    def holds(self, digest: Digest) -> bool:
-        """Return whether a file of this digest is here."""
+    def holds(self, digest: Digest, file: os.stat_result | None = None) -> bool:
+        """Return whether a file of this digest is here, or this very `file`."""
         start = f"{digest.encoded[2:]}."  # the file's name below its shard
         with suppress(OSError):
-            return any(name.startswith(start) for name in os.listdir(self.folder))
+            names = [name for name in os.listdir(self.folder) if name.startswith(start)]
+            return any(file is None or os.path.samestat(os.lstat(self.folder / name), file) for name in names)
         return False
 
     def _prune(self) -> None:

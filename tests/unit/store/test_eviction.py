@@ -16,6 +16,7 @@ from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.reference import Repository
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, EvictionReason
+from mirror.store.blobs.headroom import SHARE, UNUSED_SECONDS
 from mirror.store.blobs.quota import IN_USE
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import NoRoom, PinTooLarge
@@ -342,3 +343,46 @@ def is_waiting(path: Path) -> bool:
     """Return whether a lock on the file is waited for."""
     inode = f":{path.stat().st_ino} "
     return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def full_of_old_blobs(tmp_path: Path, count: int = 100) -> tuple[CacheDirectory, list[Digest]]:
+    """A cache at its quota whose blobs of 10 bytes no client has used for a day, the first one longest."""
+    folder = folder_with(tmp_path, max_size=10 * count)
+    digests = [put(folder, tmp_path, b"%10d" % number)[0] for number in range(count)]
+    day_ago = time.time() - 24 * 3600
+    folder.blobs.touch({digest: day_ago + number for number, digest in enumerate(digests)})
+    return folder, digests
+
+
+def test_eviction_keeps_headroom_of_unused_blobs(tmp_path: Path) -> None:
+    """Least recently used first, and no more than the share."""
+    folder, digests = full_of_old_blobs(tmp_path)
+    assert [each.digest for each in folder.evict()] == digests[: 100 // SHARE]
+    assert folder.evict() == []
+    folder.close()
+
+
+def test_eviction_makes_no_headroom_of_blobs_used_lately(tmp_path: Path) -> None:
+    """A blob that is read stays too: a prefetch is worth less than any of them."""
+    folder, digests = full_of_old_blobs(tmp_path)
+    folder.blobs.touch(dict.fromkeys(digests[1:], time.time() - UNUSED_SECONDS / 2))
+    reader = folder.blobs.open(digests[0])
+    assert reader is not None
+    with reader.file:
+        assert folder.evict() == []
+    assert [each.digest for each in folder.evict()] == digests[:1]
+    folder.close()
+
+
+def test_eviction_makes_headroom_as_clients_ask(tmp_path: Path) -> None:
+    """A headroom that prefetches have used up is made again for what clients ask for, and else slowly."""
+    folder, digests = full_of_old_blobs(tmp_path)
+    folder.evict()
+    ahead = [put(folder, tmp_path, b"%9d!" % number)[0] for number in range(4)]
+    for digest in ahead:
+        folder.evictor.allowance.note_stored(digest, 10, asked_for=False)
+    assert folder.evict() == []
+    folder.evictor.allowance.note_request(ahead[0])
+    assert folder.evictor.allowance.earned
+    assert [each.digest for each in folder.evict()] == digests[4:5]
+    folder.close()

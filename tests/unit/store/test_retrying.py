@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.store import recovery
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import NoRoom, PartialLost, ShuttingDown, StoreError
 from mirror.store.executor import DiskExecutor
@@ -101,3 +102,30 @@ async def test_write_failure_that_is_not_the_disks_is_not_reported(
     assert attempt.is_writable
     attempt.report_write_failure(StoreError("really"))
     assert not attempt.is_writable
+
+
+async def test_recovery_evicts_nothing_when_the_disk_has_room_again(
+    executor: DiskExecutor, tmp_path: Path
+) -> None:
+    """Files of another program were in the way, and have gone: no blob has to."""
+    disk = Disk()
+    attempt = await attempts(executor, tmp_path, disk)
+    attempt._health.report_fault(Capability.WRITING, FULL)
+    await attempt.recover()
+    assert (disk.asked, attempt.is_writable) == ([], True)
+
+
+async def test_recovery_makes_room_while_the_disk_is_full(
+    executor: DiskExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some room is made, once for each call, as long as nothing can be written."""
+
+    def refuse(*_: object) -> None:
+        raise FULL
+
+    disk = Disk()
+    attempt = await attempts(executor, tmp_path, disk)
+    attempt._health.report_fault(Capability.WRITING, FULL)
+    monkeypatch.setattr(recovery, "try_allocate", refuse)
+    await attempt.recover()
+    assert (disk.asked, attempt.is_writable) == ([0], False)

@@ -21,7 +21,10 @@ def test_quarantine_takes_a_file_and_knows_its_digest(tmp_path: Path) -> None:
     kept = Quarantine(tmp_path / "quarantine")
     assert not kept.holds(Digest.of(b"one"))
     path = wrong_file(tmp_path, b"one")
+    status = path.stat()
+    other = wrong_file(tmp_path, b"two").stat()
     kept.add(path)
+    assert (kept.holds(Digest.of(b"one"), status), kept.holds(Digest.of(b"one"), other)) == (True, False)
     kept.add(path)
     assert (path.exists(), kept.holds(Digest.of(b"one")), kept.holds(Digest.of(b"two"))) == (
         False,
