@@ -27,6 +27,6 @@ def next_query(headers: Iterable[str]) -> str | None:
         for target, parameters in _LINK.findall(header[:_LONGEST_LINE]):
             relation = _REL.search(parameters)
             if relation and "next" in (relation[1] or relation[2] or "").lower().split():
-                query = target.partition("#")[0].partition("?")[2]
+                query = target.strip().partition("#")[0].partition("?")[2]
                 return quote(query, safe=_URL_CHARACTERS, errors="surrogateescape") or None
     return None

@@ -11,8 +11,10 @@ from aiohttp.web_protocol import _ErrInfo
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
+from mirror.oci.header_fault import header_fault
 from mirror.system.admission import Admission
 from mirror.system.sockets import AcceptBalancer
+from mirror.util.log import get_logger
 from mirror.web import responses
 from mirror.web.framing import (
     HEAD_BYTES,
@@ -27,6 +29,8 @@ from mirror.web.idle_order import IdleOrder
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
 
+log = get_logger(__name__)
+
 # Headers of requests that have more than a head, or that change the connection.
 BODY_HEADERS = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
 
@@ -36,6 +40,9 @@ HEAD_SECONDS = 30.0
 # Time, in seconds, between a response that is the last of its connection and the connection's end, for a
 # client that is still sending a body.
 LINGERING_SECONDS = 1.0
+
+
+SPEAKS_TLS = "this is TLS, and here plain HTTP is spoken: use http://"
 
 
 class RequestProtocol(web.RequestHandler):
@@ -172,10 +179,16 @@ class RequestProtocol(web.RequestHandler):
             response.headers.update(responses.SERVER)
             return response
         record = RequestRecord(request)
-        failure = RegistryError(Code.UNSUPPORTED, _reason(exc, message or ""), status=status)
+        failure = RegistryError(
+            Code.UNSUPPORTED, _reason(exc, message or "", self.head or b""), status=status
+        )
         refusal = responses.error(record, failure)
         refusal.force_close()
-        record.report(self._metrics)
+        if failure.message == SPEAKS_TLS:
+            # Docker and Podman try TLS first where plain HTTP is allowed: no error, and no request either.
+            log.debug("client tried TLS", client=request.remote)
+        else:
+            record.report(self._metrics)
         return refusal
 
 
@@ -234,16 +247,18 @@ class ProtocolFactory(web.Server):
             self._balancer.set_connections(connections)
 
 
-def _reason(error: BaseException | None, message: str) -> str:
+def _reason(error: BaseException | None, message: str, head: bytes) -> str:
     """Explain why a request cannot be read. aiohttp's own message quotes lines, and secrets with them."""
     if isinstance(error, Refusal):
         return error.message
     if isinstance(error, LineTooLong):
-        return "a line of the request's head is too long"
+        return header_fault(str(error.message), head) or "a line of the request's head is too long"
     if "HTTPS" in message:
-        return "this is TLS, and here plain HTTP is spoken: use http://"
+        return SPEAKS_TLS
     if "'Host'" in message:
         return "the request has no Host header"
+    if fault := header_fault(message, head):
+        return f"the head of the request is wrong: {fault}"
     return "this is not an HTTP/1.1 request"
 
 

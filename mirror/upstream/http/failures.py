@@ -11,6 +11,7 @@ import ssl
 import aiohttp
 from yarl import URL
 
+from mirror.oci.header_fault import header_fault
 from mirror.system.descriptors import EXHAUSTED, are_exhausted
 from mirror.upstream.errors import Failure
 from mirror.upstream.http.resolver import PrivateAddress
@@ -56,6 +57,8 @@ def describe(error: Exception, url: URL) -> tuple[Failure, str]:
         case aiohttp.ClientHttpProxyError():
             return Failure.UNREACHABLE, f"the proxy refused with status {error.status}"
         case aiohttp.ClientResponseError():
+            if fault := header_fault(error.message):
+                return Failure.INVALID, f"the head of the answer is wrong: {fault}"
             hint = ": use https:// if this server speaks TLS" if url.scheme == "http" else ""
             return Failure.INVALID, f"the answer is not HTTP{hint}"
         case aiohttp.ClientPayloadError():

@@ -8,6 +8,7 @@ this process connect to private addresses around it (SSRF).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from yarl import URL
 
@@ -18,7 +19,10 @@ from mirror.util.log import redact_url
 MAX_HOPS = 6
 STATUSES = frozenset({301, 302, 303, 307, 308})
 
-_NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
+# Control characters end a request line, or reach a log. Browsers and Go escape the others that no URL has.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)")
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class RedirectRefused(ValueError):
@@ -80,15 +84,24 @@ def is_private_host(host: str) -> bool:
 def parse_url(text: str, base: URL | None = None) -> URL:
     """Parse a URL that the network named, relative to `base`, without its fragment; raise ValueError.
 
-    Its escapes are kept: a signed URL must be sent exactly as it came, or its signature does not match. So a
-    space or a control character, which would end the request line or reach a log, is refused.
+    Its escapes are kept: a signed URL must be sent exactly as it came, or its signature does not match. A raw
+    space and bytes beyond ASCII are escaped, as browsers and Go do; not in the host, where they are refused.
     """
-    if _NOT_IN_URL.search(text):
-        raise ValueError("characters that no URL has")
+    if _CONTROL.search(text):
+        raise ValueError("control characters")
+    authority = _AUTHORITY.match(text.lstrip(" "))
+    if authority is not None and not _is_host_text(authority[1].rpartition("@")[2]):
+        raise ValueError("a host with characters that no host has")
+    text = quote(text.strip(" "), safe=_PRINTABLE, errors="surrogateescape")
     url = URL(text, encoded=True)
     url = (base.join(url) if base is not None else url).with_fragment(None)
     origin(url)  # yarl parses host and port only when they are read
     return url
+
+
+def _is_host_text(text: str) -> bool:
+    """Return whether the characters can be a host's: escapes too would make it another one than it looks."""
+    return all(character in _PRINTABLE and character not in "%\\" for character in text)
 
 
 def _resolve(base: URL, location: str) -> URL:

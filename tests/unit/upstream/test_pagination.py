@@ -20,6 +20,8 @@ from mirror.upstream.pagination import next_query
         (['</x?a=1>; rel="nextish"'], None),
         (["nonsense; rel=next"], None),
         (['</x?last=a b\x1b\udcff>; rel="next"'], "last=a%20b%1B%FF"),
+        (['< /x y?last=a b >; rel = "next"'], "last=a%20b"),
+        (['</x?last=é&a=%20>; rel="next"'], "last=%C3%A9&a=%20"),
     ],
 )
 def test_next_query(headers: list[str], expected: str | None) -> None:

@@ -19,13 +19,18 @@ HEAD = request_head("GET", "/v2/x")
     ("sent", "why"),
     [
         (b"GET /v2/ HTTP/1.1\r\n\r\n", "Host"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS"),
-        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization: Basic c2Vj\x00cmV0\r\n\r\n", "not an HTTP"),
-        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization Basic c2VjcmV0\r\n\r\n", "not an HTTP"),
+        (
+            b"GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization: Basic c2Vj\x00cmV0\r\n\r\n",
+            "the header Authorization has a con",
+        ),
+        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization Basic c2VjcmV0\r\n\r\n", "no colon"),
         (b"FOO /v2/ HTTP/1.1\r\nHost: x\r\n\r\n", "not an HTTP"),
-        (b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX: " + b"c2Vj" * 20_000 + b"\r\n\r\n", "too long"),
+        (
+            b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX: " + b"c2Vj" * 20_000 + b"\r\n\r\n",
+            "the header X is longer than",
+        ),
     ],
-    ids=["no host", "tls", "control", "no colon", "method", "long"],
+    ids=["no host", "control", "no colon", "method", "long"],
 )
 async def test_malformed_request_gets_an_oci_error(
     mirror: Running, sent: bytes, why: str, caplog: pytest.LogCaptureFixture
@@ -48,6 +53,20 @@ async def test_malformed_request_gets_an_oci_error(
     assert "c2Vj" not in str(lines) + str(reply.body) + caplog.text
     assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert await mirror.metric('registry_mirror_requests_total{kind="other",outcome="error"}') == 1
+
+
+async def test_tls_probe_is_no_error(mirror: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """Docker and Podman try TLS first where plain HTTP is allowed: neither logged nor counted as an error."""
+    with capture_logs() as lines:
+        async with await Wire.open(mirror.address) as wire:
+            wire.writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+            reply = await wire.reply()
+            assert await wire.reader.read() == b""
+    assert reply.status == 400
+    assert "TLS" in json.loads(reply.body)["errors"][0]["message"]
+    assert [line["event"] for line in lines if line["log_level"] != "debug"] == []
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert await mirror.metric('registry_mirror_requests_total{kind="other",outcome="error"}') == 0
 
 
 @pytest.mark.parametrize("data", [HEAD, request_head("HEAD", "/v2/x", ["Accept: */*"])])

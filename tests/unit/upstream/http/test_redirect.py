@@ -26,6 +26,13 @@ PUBLIC = RedirectRules(URL("https://registry.test"))
         ("other", "https://registry.test/v2/a/blobs/other"),
         ("https://cdn.test/x#fragment", "https://cdn.test/x"),
         ("https://user:secret@cdn.test/x", "https://cdn.test/x"),
+        ("https://us%20er:se%40cret@cdn.test/x", "https://cdn.test/x"),
+        ("https://cdn.test/a b?file=c d&x=%20", "https://cdn.test/a%20b?file=c%20d&x=%20"),
+        (" /a b ", "https://registry.test/a%20b"),
+        ("https://cdn.test/é?k=ü", "https://cdn.test/%C3%A9?k=%C3%BC"),
+        ("https://cdn.test/\udce9", "https://cdn.test/%E9"),
+        ("https://cdn.test/\x9b", "https://cdn.test/%C2%9B"),
+        ('https://cdn.test/a"<>^`{|}', 'https://cdn.test/a"<>^`{|}'),
     ],
 )
 def test_redirect_target(location: str, expected: str) -> None:
@@ -47,6 +54,16 @@ def test_redirect_keeps_a_signed_url_to_the_byte() -> None:
         "file:///etc/passwd",
         "https://[::1/x",
         "https://cdn.test:99999/x",
+        "https://cdn.test/a\r\nX: y",
+        "https://cdn.test/a\x00",
+        "https://cdn.test/\x1b[31m",
+        "https://cdn.test\t/",
+        "https://cdn .test/",
+        "https://cdné.test/",
+        "https://cdn%2Etest/",
+        "https://127.0.0.1%2F@/",
+        "https://127.0.0.1\\@cdn%/",
+        "//cdn%00.test/",
     ],
 )
 def test_redirect_out_of_https_is_refused(location: str) -> None:
