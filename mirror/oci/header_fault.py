@@ -1,4 +1,4 @@
-"""What is wrong with the head of an HTTP message, from what aiohttp's parser says.
+"""Reader of the errors of aiohttp's parser: which header of a head is wrong, and how.
 
 The parser quotes the line that it refused, and the value in it may be a secret. Of a quoted line only the
 header's name is taken, and only if it looks like one.

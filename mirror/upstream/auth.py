@@ -7,6 +7,7 @@ The handshake:
    scope `repository:<path>:pull` and never more, since some registries refuse a scope that is too wide.
    2a. With user and password, if the realm is on the upstream's own origin or in `realms`.
    2b. Anonymously otherwise, and always if the 401 came from the target of a redirect.
+   2c. Redirects of the token server are followed; the password stays behind once they leave those origins.
 3. Basic is answered second: user and password, to the upstream's own origin only.
 4. The request is repeated once. A second 401 is final.
 """
@@ -25,6 +26,7 @@ from mirror.oci import json_text
 from mirror.oci.challenge import Challenge
 from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.http.follow import Credential, get_following
 from mirror.upstream.http.redirect import RedirectRules, origin, parse_url, refusal
 from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.outage import Outage
@@ -249,13 +251,17 @@ class Authorizer:
             realm = parse_url(challenge.parameters.get("realm", ""))
         except ValueError:
             raise _UnusableChallenge("the realm of its token server is not a URL") from None
-        trusted = origin(realm) in self._realms
-        rules = RedirectRules(self._transport.url, private=self._transport.private or trusted)
+        rules = self._rules(realm)
         secure = self._transport.url.scheme == "https"
         if realm.raw_user is not None or (reason := refusal(rules, realm, secure=secure)):
             why = "it names a user" if realm.raw_user is not None else reason
             raise _UnusableChallenge(f"token server {redact_url(str(realm))} is not asked: {why}")
         return realm
+
+    def _rules(self, realm: URL) -> RedirectRules:
+        """Return the rules for a realm and its redirects."""
+        trusted = origin(realm) in self._realms
+        return RedirectRules(self._transport.url, private=self._transport.private or trusted)
 
     async def _token(self, key: _TokenKey, rejected: str | None) -> str:
         """Return the cached token, or one new token for all callers that wait for the same key."""
@@ -291,18 +297,19 @@ class Authorizer:
         """Ask the token server; return the header and its lifetime in seconds."""
         query = [("service", key.service)] if key.service else []
         realm = URL(key.realm, encoded=True)
-        headers = {"Accept": "application/json"}
-        if key.with_password:
-            headers["Authorization"] = self._password_unless_refused()
+        login = Credential(self._password_unless_refused(), self._is_trusted) if key.with_password else None
         url = realm.extend_query([*query, ("scope", key.scope)])
-        response = await self._transport.send("GET", url, headers)
+        headers = {"Accept": "application/json"}
+        response, with_password = await get_following(
+            self._transport, self._rules(realm), url, headers, login
+        )
         try:
             body = await self._transport.read(response, MAX_TOKEN_BYTES)
         finally:
             response.close()
         if response.status != 200:
-            raise self._failure(key, response, body)
-        if key.with_password:
+            raise self._failure(key, response, body, with_password=with_password)
+        if with_password:
             self._note_acceptance()
         header, lifetime = self._parse(body)
         log.debug("token fetched", realm=redact_url(key.realm), scope=key.scope, seconds=round(lifetime))
@@ -321,22 +328,24 @@ class Authorizer:
             )
         return f"Bearer {token}", _lifetime(answer.get("expires_in"))
 
-    def _failure(self, key: _TokenKey, response: Response, body: bytes) -> UpstreamError:
+    def _failure(
+        self, key: _TokenKey, response: Response, body: bytes, *, with_password: bool
+    ) -> UpstreamError:
         status = response.status
         failure = _TOKEN_FAILURES.get(status, Failure.SERVER_ERROR if status >= 500 else Failure.INVALID)
-        message = self._failure_words(key, status)
+        message = self._failure_words(key, status, with_password=with_password)
         if detail := self.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         return UpstreamError(failure, message, status=status, retry_after=retry_after)
 
-    def _failure_words(self, key: _TokenKey, status: int) -> str:
-        if status == 401 and key.with_password:
+    def _failure_words(self, key: _TokenKey, status: int, *, with_password: bool) -> str:
+        if status == 401 and with_password:
             self._note_refusal(URL(key.realm, encoded=True))
             return self.refusal().message
-        client = f"user {self._settings.username}" if key.with_password else "an anonymous request"
+        client = f"user {self._settings.username}" if with_password else "an anonymous request"
         words = f"{self._transport.name}: {redact_url(key.realm)} answered {status} to {client}"
-        if self._settings.username is not None and not key.with_password:
+        if self._settings.username is not None and not with_password:
             words += " (the password goes only to origins in realms)"
         return words
 

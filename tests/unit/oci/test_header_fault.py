@@ -48,12 +48,12 @@ async def test_fault_of_an_answers_head_as_the_parser_says_it(line: str, words: 
     "message", ["", "Bad status line 'SSH-2.0'", "Expected HTTP/, RTSP/ or ICE/:\n\n  b'X: y'", "Data after"]
 )
 def test_other_faults_are_no_headers(message: str) -> None:
-    """What is no HTTP at all has no header to name."""
+    """A message that is no HTTP at all has no header to name."""
     assert header_fault(message) is None
 
 
 def test_header_is_found_in_the_head() -> None:
-    """Where the parser has no name, the head has; a name that looks like none is not repeated."""
+    """The head has the name where the parser has none; a name that looks like none is not repeated."""
     head = f"GET / HTTP/1.1\r\nHost: x\r\nX-Odd: {SECRET}\x00\r\n\r\n".encode()
     assert header_fault("Invalid HTTP header: b''", head) == (
         "the header X-Odd has a control character in its value"

@@ -289,7 +289,6 @@ async def test_token_answer_that_is_invalid(body: bytes) -> None:
         (401, Failure.DENIED),
         (403, Failure.DENIED),
         (404, Failure.INVALID),
-        (302, Failure.INVALID),
         (408, Failure.TIMEOUT),
         (429, Failure.RATE_LIMITED),
         (503, Failure.SERVER_ERROR),
