@@ -15,6 +15,7 @@ from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.fsck import HARMLESS, FsckStep
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
+from mirror.store.metadata.pruning import IndexPruner
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.system.malloc import trim_heap
@@ -55,6 +56,7 @@ class Service:
         self._store = store
         store.on_evicted = self._on_evicted
         self._room = RoomWatch(store.folder.shortage)
+        self._pruner = IndexPruner(store.folder.index, store.folder.blobs)
         self.removal_epoch = store.folder.epoch.removals
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock, limits=limits)
@@ -180,11 +182,19 @@ class Service:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
                 await self._store.run_housekeeping()
+                await self._prune_index()
             except StoreError as error:
                 if not self._store.health.faults():  # a fault has been logged, once, with what to do
                     log.warning("housekeeping failed", reason=str(error))
             await self._look_at_room()
             await asyncio.to_thread(trim_heap)
+
+    async def _prune_index(self) -> None:
+        """Keep the index within its bound; the worker that runs housekeeping does."""
+        if await self._store.executor.run(self._store.folder.claim_housekeeping):
+            removed = await self._store.executor.run(self._pruner.run)
+            if removed:
+                log.info("index pruned, links to what is not here removed", rows=removed)
 
     async def _look_at_room(self) -> None:
         """Look whether there is room for the cache; the worker that runs housekeeping says so."""

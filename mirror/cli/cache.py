@@ -175,7 +175,8 @@ def disk_usage(
         count = f"{total['count']} blob{'' if total['count'] == 1 else 's'}"
         tell(
             f"{size(total['blobs'])} in {count}; {size(total['downloads'])} in running and "
-            f"interrupted downloads; {size(total['pinned'])} pinned; {size(total['allowed'])} allowed."
+            f"interrupted downloads; {size(total['pinned'])} pinned; {size(total['allowed'])} allowed. "
+            f"The index takes {size(total['index'])} of {size(total['index_allowed'])} beside that."
         )
         if shortage := folder.shortage():
             tell(f"Note: {shortage}")
@@ -309,6 +310,8 @@ def _usage_row(usage: "RepositoryUsage") -> tuple[str, ...]:
 
 
 def _totals(folder: "CacheDirectory") -> dict[str, int]:
+    from mirror.store.metadata.pruning import index_limit
+
     held, count = folder.blobs.stats()
     return {
         "blobs": held,
@@ -316,4 +319,6 @@ def _totals(folder: "CacheDirectory") -> dict[str, int]:
         "downloads": folder.room().used - held,
         "pinned": sum(folder.pins.pinned_sizes().values()),
         "allowed": folder.size_limit(),
+        "index": folder.index.size(),
+        "index_allowed": index_limit(folder.blobs),
     }

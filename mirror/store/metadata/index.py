@@ -85,6 +85,16 @@ REFERRERS = re.compile(r'\{"manifests":(\[.*\]),"confirmed":([0-9.e+-]+)\}', re.
 
 Entry = TypeVar("Entry", Link, TagEntry)
 
+
+@dataclass(frozen=True, slots=True)
+class DigestRow:
+    """A link, or a list of referrers: the number of its row, its key, and the digest that it is about."""
+
+    number: int
+    key: str
+    digest: str
+
+
 # Rows to read or remove at a time, so that no transaction and no list is long.
 ROWS = 500
 
@@ -188,6 +198,30 @@ class Index:
         with self._cache.transact():
             if not self.tags(repository, "", 1) and not self.links(repository, "", 1):
                 self._cache.delete(f"repository:{repository}")
+
+    def size(self) -> int:
+        """Return the bytes of the index on the disk, without the write-ahead log."""
+        return int(self._cache.volume())
+
+    def oldest_about_digests(self, after: int, before: float) -> list[DigestRow]:
+        """Return links and referrers among the next ROWS rows behind row `after`, written before a moment.
+
+        The last one may be a row of another kind: it says how far the rows were read.
+        """
+        rows = self.query(
+            "SELECT rowid, key FROM Cache WHERE rowid > ? AND store_time < ? ORDER BY rowid LIMIT ?",
+            (after, before, ROWS),
+        )
+        return [DigestRow(number, key, key.rpartition("@")[2]) for number, key in rows]
+
+    def remove_rows(self, rows: Sequence[DigestRow]) -> int:
+        """Remove those of the rows that are links or referrers; return their number."""
+        keys = [each.key for each in rows if each.key.startswith(("link:", "referrers:"))]
+        for start in range(0, len(keys), LINKS_AT_ONCE):
+            with self._cache.transact():
+                for key in keys[start : start + LINKS_AT_ONCE]:
+                    self._cache.delete(key)
+        return len(keys)
 
     def query(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Run an SQL statement and return its rows, for queries over the links of all repositories."""
