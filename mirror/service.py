@@ -16,7 +16,7 @@ from mirror.store.blobs.fsck import HARMLESS, FsckStep
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
 from mirror.store.metadata.pruning import IndexPruner
-from mirror.store.scrub import Scrub
+from mirror.store.scrub import Scrub, scrub_progress
 from mirror.store.store import Store
 from mirror.system.malloc import trim_heap
 from mirror.transfer.context import TransferContext
@@ -122,6 +122,8 @@ class Service:
         folder = self._store.folder
         self.metrics.cache_min_free.set(folder.min_free)
         self.metrics.cache_allowed.set(await self._store.executor.run(folder.size_limit))
+        progress = await self._store.executor.run(scrub_progress, folder.path)
+        self.metrics.scrub_progress.set(0.0 if progress is None else progress.share)
         pinned = await self._store.executor.run(folder.pins.pinned_sizes)
         self.metrics.cache_pinned.set(sum(pinned.values()))
 

@@ -1,6 +1,7 @@
 """The commands about cached images and their room: `ls`, `rm`, `du`, `gc`."""
 
 import sys
+import time
 from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -158,6 +159,7 @@ def disk_usage(
     as_json: AsJson = False,
 ) -> None:
     from mirror.manage.disk_usage import DiskUsage
+    from mirror.store.scrub import scrub_progress
 
     with opened(config, cache_dir) as (folder, settings):
         usage, everything = DiskUsage(folder), images == "*"
@@ -178,6 +180,10 @@ def disk_usage(
             f"interrupted downloads; {size(total['pinned'])} pinned; {size(total['allowed'])} allowed. "
             f"The index takes {size(total['index'])} of {size(total['index_allowed'])} beside that."
         )
+        if (scrub := scrub_progress(folder.path)) is not None:
+            ended = time.strftime("%Y-%m-%d", time.localtime(scrub.ended))
+            done = f"ended on {ended}" if scrub.ended else f"{scrub.share:.0%} of this pass"
+            tell(f"Scrub: {done}; {scrub.wrong} wrong.")
         if shortage := folder.shortage():
             tell(f"Note: {shortage}")
 

@@ -89,12 +89,12 @@ class CacheSettings(Settings, frozen=True, kw_only=True):
     scrub: Annotated[
         Size,
         Doc(
-            "Bytes per second at which the scrubber reads and verifies everything that is cached, over "
-            "and over. Each file counts 64 KiB more than its size.",
+            "Bytes per second at which the scrubber reads and verifies everything that is cached, once a "
+            "week; a tenth of it on a busy machine. Each file counts 64 KiB more than its size.",
             examples=["1MiB"],
             zero="no scrubbing",
         ),
-    ] = 0
+    ] = 4 * 1024 * 1024
     pins: Annotated[
         Strings,
         After(_check_pins),

@@ -64,6 +64,9 @@ class Metrics:
         self.scrubbed_bytes = self._counter(
             "scrubbed_bytes_total", "Bytes read and verified by the scrubber."
         )
+        self.scrub_progress = self._gauge(
+            "scrub_progress", "Share of the scrub's pass that is done, from 0 to 1; 1 between two passes."
+        )
         self.scrub_wrong = self._counter("scrub_wrong_total", "Corrupt blobs found by the scrubber.")
         self.proofs = self._counter(
             "proofs_total",

@@ -1,7 +1,7 @@
-"""The scrub: reads and verifies all cached files in the background, slowly, over and over.
+"""The scrub: reads and verifies all cached files in the background, slowly, once a week.
 
-After the database of the blobs was lost, the scrub runs once at a rate of its own, and files without an entry
-get one.
+`scrub.cursor` says how far a pass has come, so that the next start goes on there, or when it ended. After the
+database of the blobs was lost, the scrub runs once at a rate of its own, and files without an entry get one.
 """
 
 import asyncio
@@ -25,7 +25,16 @@ log = get_logger(__name__)
 POLL_SECONDS = 10.0
 
 # Least time, in seconds, from the start of one pass to the start of the next.
-PASS_SECONDS = 24 * 3600.0
+PASS_SECONDS = 7 * 24 * 3600.0
+
+# Time, in seconds, after a start before which no pass goes on: then clients come back, and the disk is cold.
+START_SECONDS = 120.0
+
+# On a busy machine, a byte counts for as many.
+BUSY_FACTOR = 10
+
+# Time, in seconds, after a failure of the disk until the scrub goes on.
+RETRY_SECONDS = 600.0
 
 # Interval, in seconds, between writes of the cursor.
 SAVE_SECONDS = 60.0
@@ -37,36 +46,58 @@ FILE_BYTES = 64 * 1024
 # Rate at which lost entries are recreated, in bytes per second: a fifth of what a common disk reads.
 REBUILD_RATE = 100 * 1024 * 1024
 
+# Name of the file in the cache folder with the progress of the pass, or of the last one.
+CURSOR = "scrub.cursor"
+
+
+def scrub_progress(folder: Path) -> FsckCursor | None:
+    """Return the progress of the pass that runs in a cache folder, or of the last one; None before any."""
+    path = folder / CURSOR
+    return FsckCursor.load(path, quick=False) if path.is_file() else None
+
+
+def machine_is_busy() -> bool:
+    """Return whether more threads want a processor, or wait for a disk, than there are processors."""
+    return os.getloadavg()[0] > len(os.sched_getaffinity(0))
+
 
 class Scrub:
     """The scrub of one cache folder."""
 
     def __init__(
-        self, folder: CacheDirectory, rate: int, on_step: Callable[[FsckStep], object] = ignore
+        self,
+        folder: CacheDirectory,
+        rate: int,
+        on_step: Callable[[FsckStep], object] = ignore,
+        busy: Callable[[], bool] = machine_is_busy,
     ) -> None:
         """Prepare; `rate` in bytes per second, 0 for no scrub; `on_step` is called with each step."""
         self._folder = folder
         self._rate = rate
         self._on_step = on_step
+        self._busy = busy
         self._next = 0.0
         self._executor = DiskExecutor(1)
 
     async def run(self) -> None:
         """Scrub until cancelled."""
+        started = time.monotonic()
         try:
             while True:
                 try:
-                    await self.run_once()
+                    await self.run_once(rebuild_only=time.monotonic() - started < START_SECONDS)
                 except StoreError as error:
-                    log.warning("scrub failed", reason=str(error))
+                    self._next = time.time() + RETRY_SECONDS
+                    if not self._folder.health.faults():  # a fault has been logged, once, with what to do
+                        log.warning("scrub failed", reason=str(error))
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             await self._executor.close(self._folder.close)
 
-    async def run_once(self) -> None:
+    async def run_once(self, *, rebuild_only: bool = False) -> None:
         """Do the pass that is due, if any, unless another process does it. StoreError."""
         rebuilding = await self._executor.run(lambda: self._folder.recovery.needs_rebuild)
-        if not rebuilding and (not self._rate or time.time() < self._next):
+        if not rebuilding and (rebuild_only or not self._rate or time.time() < self._next):
             return
         lock = await self._executor.run(try_lock, self._folder.path / "scrub.lock")
         if lock is None:
@@ -77,15 +108,28 @@ class Scrub:
                 await self._run_pass(FsckCursor(files=True), REBUILD_RATE, None)
                 await self._executor.run(self._folder.recovery.finish_rebuild)
             else:
-                cursor_path = self._folder.path / "scrub.cursor"
-                cursor = await self._executor.run(lambda: FsckCursor.load(cursor_path, quick=False))
-                await self._run_pass(cursor, self._rate, cursor_path)
-                self._next = cursor.began + PASS_SECONDS
-                await self._executor.run(cursor_path.unlink, missing_ok=True)
+                await self._scrub()
         finally:
             os.close(lock)
 
-    async def _run_pass(self, cursor: FsckCursor, rate: int, cursor_path: Path | None) -> None:
+    async def _scrub(self) -> None:
+        """Do a pass, or the rest of one, if the last one began long enough ago."""
+        path = self._folder.path / CURSOR
+        cursor = await self._executor.run(lambda: FsckCursor.load(path, quick=False))
+        if cursor.ended:
+            # Another process has done the pass. After a clock was set back, the next one is due.
+            self._next = cursor.began + PASS_SECONDS
+            if cursor.began <= time.time() < self._next:
+                return
+            cursor = FsckCursor()
+        cursor.total = cursor.total or await self._executor.run(self._folder.blobs.size)
+        if await self._run_pass(cursor, self._rate, path):
+            cursor.ended = time.time()
+            self._next = cursor.began + PASS_SECONDS
+        await self._executor.run(cursor.save, path)
+
+    async def _run_pass(self, cursor: FsckCursor, rate: int, cursor_path: Path | None) -> bool:
+        """Take all steps; return False if lost entries must be recreated first. Without a path: do that."""
         limiter, saved = RateLimiter(rate), time.monotonic()
         steps = Fsck(self._folder.path / "blobs", self._folder.blobs, cursor, repair=True).steps()
         while (step := await self._executor.run(next, steps, None)) is not None:
@@ -93,11 +137,15 @@ class Scrub:
             if (found := step.finding) is not None:
                 report = log.info if found.damage in HARMLESS else log.error
                 report("scrub", what=found.subject, wrong=found.damage.value, done=found.repair)
-            await asyncio.sleep(limiter.pause(rate_cost(step)))
+            slower = BUSY_FACTOR if cursor_path is not None and self._busy() else 1
+            await asyncio.sleep(limiter.pause(rate_cost(step) * slower))
             if cursor_path is not None and time.monotonic() - saved > SAVE_SECONDS:
+                if await self._executor.run(lambda: self._folder.recovery.needs_rebuild):
+                    return False
                 await self._executor.run(cursor.save, cursor_path)
                 saved = time.monotonic()
         log.info("scrub done", blobs=cursor.checked, bytes=cursor.bytes, wrong=cursor.wrong)
+        return True
 
 
 def rate_cost(step: FsckStep) -> int:

@@ -76,7 +76,11 @@ class FsckStep:
 
 @dataclass(slots=True)
 class FsckCursor:
-    """The progress of a run. `files`: all entries are done; `after`: a digest, or then the name of a file."""
+    """The progress of a run. `files`: all entries are done; `after`: a digest, or then the name of a file.
+
+    `total`: the bytes of all blobs when it began, if known. `began` and `ended` in seconds since the epoch;
+    `ended` is 0 while the run is not done.
+    """
 
     quick: bool = False
     files: bool = False
@@ -86,6 +90,13 @@ class FsckCursor:
     wrong: int = 0
     leftovers: int = 0
     began: float = field(default_factory=time.time)
+    total: int = 0
+    ended: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Return the share of a pass that is done, from 0 to 1, as far as `total` tells."""
+        return 1.0 if self.ended else min(1.0, self.bytes / self.total) if self.total else 0.0
 
     @classmethod
     def load(cls, path: Path, *, quick: bool) -> "FsckCursor":

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mirror.store.blobs.fsck import FsckCursor
+from mirror.store.scrub import CURSOR
 from tests.fakes.cached import X, Y, open_folder, put_blob, put_image
 from tests.unit.cli.terminal import on_terminal
 from tests.unit.cli.test_app import run
@@ -204,6 +206,18 @@ def test_gc_names_a_reserve_that_leaves_no_room(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "cache.min_free" in done.stderr
     assert "pinned" not in done.stderr
+
+
+def test_du_tells_the_progress_of_the_scrub(cache: str) -> None:
+    """Share of the pass, or the day on which the last one ended; nothing before the first one."""
+    assert "Scrub" not in run("du", "--cache-dir", cache).stderr
+    for cursor, line in (
+        (FsckCursor(bytes=1, total=4), "Scrub: 25% of this pass; 0 wrong."),
+        (FsckCursor(wrong=1, ended=1e9), "; 1 wrong."),
+    ):
+        cursor.save(Path(cache) / CURSOR)
+        done = run("du", "--cache-dir", cache)
+        assert line in done.stdout + done.stderr
 
 
 def test_du_says_when_nothing_will_be_kept(cache: str) -> None:
