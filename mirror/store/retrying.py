@@ -71,14 +71,19 @@ class RetryingDisk:
 
     async def recover(self) -> None:
         """Test the capabilities that are down, and use those that work again."""
-        if FaultKind.READ_ONLY in self._fault_kinds() and await self._executor.run(
-            self._recovery.can_write_files
-        ):
-            # A connection opened meanwhile can only read, and so can one opened beside it: drop all at once.
-            await self._executor.run_in_every_thread(self._recovery.drop_connections)
-        await self._executor.run(self._recovery.probe)
+        await self._probe()
         if FaultKind.FULL in self._fault_kinds():  # not if another program's files have gone meanwhile
             await self._make_room(0)
+            await self._probe()
+
+    async def _probe(self) -> None:
+        if FaultKind.READ_ONLY not in self._fault_kinds():
+            await self._executor.run(self._recovery.probe)
+        # After that probe too: behind another fault it may find connections of a disk that was read-only.
+        if FaultKind.READ_ONLY in self._fault_kinds():
+            if await self._executor.run(self._recovery.can_write_files):
+                # A connection opened meanwhile can only read, and so can one beside it: drop all at once.
+                await self._executor.run_in_every_thread(self._recovery.drop_connections)
             await self._executor.run(self._recovery.probe)
 
     def _fault_kinds(self) -> set[FaultKind]:

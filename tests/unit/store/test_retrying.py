@@ -129,3 +129,16 @@ async def test_recovery_makes_room_while_the_disk_is_full(
     monkeypatch.setattr(recovery, "try_allocate", refuse)
     await attempt.recover()
     assert (disk.asked, attempt.is_writable) == ([0], False)
+
+
+async def test_recover_uses_connections_from_a_read_only_time_no_more(
+    executor: DiskExecutor, tmp_path: Path
+) -> None:
+    """The disk was full, then read-only, and works: the look that finds the second fault ends it too."""
+    attempt = await attempts(executor, tmp_path, Disk())
+    attempt.report_write_failure(StoreError("full").with_traceback(None))
+    database = attempt._recovery._blobs
+    await executor.run(lambda: database.cache._sql("PRAGMA query_only = 1"))
+    await attempt.recover()
+    assert attempt.is_writable
+    await executor.run(database.close)
