@@ -167,6 +167,8 @@ class Evictor:
             evicted += (replace(each, reason=EvictionReason.AGE) for each in old)
         if self.excess(filling=filling) > 0:
             self._remove_hopeless_partials(now - IN_USE)
+            if filling is not None and not self._would_fit(filling):
+                filling = None  # another program has taken the room: it fails whatever goes
         if (excess := max(self.excess(filling=filling), self._bytes_lacking(need))) > 0:
             unused = self._evict_unused(now - IN_USE, excess, kept)
             evicted += unused
@@ -195,7 +197,19 @@ class Evictor:
 
     def _can_free(self, need: int) -> bool:
         """Return whether `need` bytes are free, or would be once all that may go went. Nothing goes."""
-        if (lacking := self._bytes_lacking(need)) <= 0:
+        return self._can_evict(self._bytes_lacking(need))
+
+    def _would_fit(self, filling: Digest) -> bool:
+        """Return whether the rest of a fill is free on the disk, or would be once all that may go went."""
+        try:
+            status = data_path(filling, self._partials).stat()
+        except FileNotFoundError:  # adopted meanwhile
+            return True
+        rest = max(0, status.st_size - 512 * status.st_blocks)
+        return self._can_evict(rest - shutil.disk_usage(self._folder).free)
+
+    def _can_evict(self, lacking: int) -> bool:
+        if lacking <= 0:
             return True
         before, kept = time.time() - IN_USE, EvictionGuard((), self._pins)
         lacking -= sum(each.size for each in old_partials(self._partials, before, remove=False))

@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import Pin
 from mirror.store.memory_cache import MemoryCache
+from mirror.transfer.fill import Fill
 from tests.disks import MIB, fill_up, formatted, mount, tmpfs
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault, Gate, flipped
@@ -128,9 +129,9 @@ async def test_full_disk_in_the_middle_of_a_blob(hub: FakeRegistry, small_disk: 
             asyncio.ensure_future(get(mirror.address, f"/v2/library/x/blobs/{layer}")) for _ in range(3)
         ]
         await gate.reached.wait()
-        await asyncio.to_thread(fill_up, small_disk / "others")
-        gate.release()
         with capture_logs() as lines:
+            await asyncio.to_thread(fill_up, small_disk / "others")
+            gate.release()
             for reply in await asyncio.gather(*asking):
                 assert (reply.status, reply.complete, reply.body == image.layers_data[1]) == (200, True, True)
             await mirror.landed(layer)
@@ -183,16 +184,24 @@ async def test_full_disk_evicts_nothing_for_a_blob_that_would_not_fit(
     """Another program takes the room of a running fill: all that could be evicted is less than it needs."""
     unused = hub.add_image("library/y", "t", [os.urandom(MIB)])
     async with mirror_of(hub, small_disk / "cache") as mirror:
+        store = mirror.service._store
         await pull_unused(mirror, unused)
         digest = hub.add_blob("library/x", BIG)
         gate = hub.hold(digest, after=LARGE // 2)
         asking = asyncio.ensure_future(get(mirror.address, f"/v2/library/x/blobs/{digest}"))
         await gate.reached.wait()
+        flight = mirror.service.cache._blobs._flights.get(digest)
+        assert flight is not None
+        await flight.wait_content()
+        assert isinstance(flight.fill, Fill)
+        assert flight.fill._making_room is not None
+        await flight.fill._making_room  # while there is room
         await asyncio.to_thread(fill_up, small_disk / "others")
+        await store.executor.run(store.folder.evict, (), 0, digest)  # as the fill does when more has come
         gate.release()
         assert (await asking).body == BIG
         await mirror.landed(digest)
-        assert await mirror.service._store.missing_blobs(unused.blobs) == []
+        assert await store.missing_blobs(unused.blobs) == []
 
 
 @pytest.mark.needs("unshare", root=True)
