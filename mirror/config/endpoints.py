@@ -83,6 +83,24 @@ def _check_accounts(
 BaseURL = Annotated[str, After(_check_url)]
 
 
+def _check_client_cert(value: Path | None, valid: Mapping[str, Any]) -> Path | None:
+    if value is not None and str(valid.get("url", "https:")).startswith("http:"):
+        raise ValueError("needs TLS: give a url that begins with https://")
+    return value
+
+
+def _check_client_key(value: Path | None, valid: Mapping[str, Any]) -> Path | None:
+    """Load the pair, so that a wrong pair is an error at the start and not at the first connection."""
+    certificate: Path | None = valid.get("client_cert")
+    if "client_cert" in valid and (certificate is None) != (value is None):
+        raise ValueError("and client_cert belong together: give both or none")
+    if certificate is not None and value is not None:
+        from mirror.util.tls import check_pair  # imports ssl, which few commands need (10 ms)
+
+        check_pair(certificate, value)
+    return value
+
+
 class LoginSettings(Settings, frozen=True, kw_only=True):
     """Username and password, the latter preferably in a file of its own."""
 
@@ -148,6 +166,24 @@ class EndpointSettings(LoginSettings, frozen=True, kw_only=True):
         ReadableFile | None,
         Doc(
             "Certificates to trust besides those of the system, as PEM.", examples=["/etc/ssl/private-ca.crt"]
+        ),
+    ] = None
+    client_cert: Annotated[
+        ReadableFile | None,
+        Beside(_check_client_cert),
+        Doc(
+            "Certificate that the mirror shows to the endpoint, followed by its chain, as PEM. It is shown "
+            "to the origins of `url` and `realms` only, and not along a redirect. Goes together with "
+            "`client_key`.",
+            examples=["/etc/registry-mirror/client.crt"],
+        ),
+    ] = None
+    client_key: Annotated[
+        ReadableFile | None,
+        Beside(_check_client_key),
+        Doc(
+            "Private key of `client_cert`, as PEM and without a passphrase.",
+            examples=["/etc/registry-mirror/client.key"],
         ),
     ] = None
     private_redirects: Annotated[

@@ -26,7 +26,7 @@ from mirror.oci import json_text
 from mirror.oci.challenge import Challenge
 from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.follow import Credential, get_following
+from mirror.upstream.http.follow import get_following
 from mirror.upstream.http.redirect import RedirectRules, origin, parse_url, refusal
 from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.outage import Outage
@@ -68,12 +68,16 @@ class AuthDemand:
 
 @dataclass(frozen=True, slots=True)
 class _TokenKey:
-    """Key of a cached token. One got with a password is never used for an anonymous request."""
+    """Key of a cached token. One got with a password is never used for an anonymous request.
+
+    `own`: for a challenge of the upstream itself, as in AuthDemand.
+    """
 
     realm: str
     service: str
     scope: str
     with_password: bool
+    own: bool
 
 
 @dataclass(slots=True, repr=False)
@@ -233,6 +237,7 @@ class Authorizer:
             service=challenge.parameters.get("service", ""),
             scope=self._scope(challenge, demand),
             with_password=demand.own and self._settings.username is not None and self._is_trusted(realm),
+            own=demand.own,
         )
 
     def _scope(self, challenge: Challenge, demand: AuthDemand) -> str:
@@ -297,11 +302,16 @@ class Authorizer:
         """Ask the token server; return the header and its lifetime in seconds."""
         query = [("service", key.service)] if key.service else []
         realm = URL(key.realm, encoded=True)
-        login = Credential(self._password_unless_refused(), self._is_trusted) if key.with_password else None
+        login = self._password_unless_refused() if key.with_password else None
         url = realm.extend_query([*query, ("scope", key.scope)])
         headers = {"Accept": "application/json"}
         response, with_password = await get_following(
-            self._transport, self._rules(realm), url, headers, login
+            self._transport,
+            self._rules(realm),
+            url,
+            headers,
+            login,
+            self._is_trusted if key.own else _is_nobody,
         )
         try:
             body = await self._transport.read(response, MAX_TOKEN_BYTES)
@@ -371,6 +381,11 @@ class Authorizer:
 
 class _UnusableChallenge(Exception):
     """A challenge that cannot be answered; another one may be."""
+
+
+def _is_nobody(_: URL) -> bool:
+    """Trust no URL: the challenge came from the target of a redirect."""
+    return False
 
 
 _TOKEN_FAILURES = {401: Failure.DENIED, 403: Failure.DENIED, 408: Failure.TIMEOUT, 429: Failure.RATE_LIMITED}

@@ -119,7 +119,7 @@ class HTTPClient:
             return None
         url = location.url
         try:
-            response = await self._send(request, url, None)
+            response = await self._send(request, url, None, own=False)
         except UpstreamError:
             location.url = None
             raise
@@ -206,7 +206,7 @@ class HTTPClient:
     ) -> Response:
         """Return the answer of one host after at most one challenge. `own`: no redirect left the upstream."""
         authorization = await account.auth.current(request.repository) if own else None
-        response = await self._send(request, url, authorization)
+        response = await self._send(request, url, authorization, own=own)
         if response.status == 401 and (own or _challenges(response)):
             challenges = _challenges(response)
             response.release()
@@ -227,7 +227,7 @@ class HTTPClient:
     ) -> Response:
         """Repeat a request with the authorization demanded; raise DENIED if the password is refused."""
         authorization = await account.auth.answer(demand)
-        response = await self._send(request, url, authorization)
+        response = await self._send(request, url, authorization, own=demand.own)
         try:
             refused = await self._check_password(account, authorization, response.status)
         except BaseException:
@@ -251,11 +251,13 @@ class HTTPClient:
             status = response.status
         return account.auth.note_answer(authorization, status)
 
-    async def _send(self, request: OutgoingRequest, url: URL, authorization: str | None) -> Response:
+    async def _send(
+        self, request: OutgoingRequest, url: URL, authorization: str | None, *, own: bool
+    ) -> Response:
         headers = dict(request.headers)
         if authorization is not None:
             headers["Authorization"] = authorization
-        return await self._transport.send(request.method, url, headers, proven=request.proven)
+        return await self._transport.send(request.method, url, headers, proven=request.proven, identified=own)
 
     async def _ping(self) -> tuple[Challenge, ...]:
         """Return the challenges of /v2/, for a registry whose other 401s carry none (seen at gcr.io)."""

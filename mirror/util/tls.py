@@ -16,6 +16,12 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    load_pair(context, certificate, key)
+    return context
+
+
+def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Show the certificate in `context`. Raises ValueError that says which file to replace, and by what."""
     try:
         context.load_cert_chain(certificate, key, password=_refuse)
     except ssl.SSLError as error:
@@ -25,7 +31,11 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
             f"{certificate} must have the certificate and its chain, {key} its key, both as PEM"
             f" ({error.reason or error})"
         ) from None
-    return context
+
+
+def check_pair(certificate: Path, key: Path) -> None:
+    """Raise ValueError if the files are not a certificate and its key."""
+    load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key)
 
 
 @cache

@@ -21,6 +21,7 @@ class Authority:
         """Set `lifetime`, how long from now the server's certificate is valid; below zero, it has expired."""
         self.ca_file = folder / "ca.pem"
         key, name = ec.generate_private_key(ec.SECP256R1()), _name("test authority")
+        self._key = key
         certificate = _certificate(name, name, key.public_key(), key, ca=True)
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         server_key = ec.generate_private_key(ec.SECP256R1())
@@ -28,16 +29,27 @@ class Authority:
             _name("127.0.0.1"), name, server_key.public_key(), key, ca=False, lifetime=lifetime
         )
         self.server_file = folder / "server.pem"
-        self.server_file.write_bytes(
-            server_key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + server.public_bytes(serialization.Encoding.PEM)
-        )
+        self.server_file.write_bytes(_pem(server_key) + server.public_bytes(serialization.Encoding.PEM))
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(self.server_file)
+
+    def issue(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """Write a certificate of this authority for `name`, and its key; return both files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certificate(
+            _name(name), _name("test authority"), key.public_key(), self._key, ca=False
+        )
+        files = (folder / f"{name}.crt", folder / f"{name}.key")
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(_pem(key))
+        return files
+
+    def asking_context(self, mode: ssl.VerifyMode = ssl.CERT_REQUIRED) -> ssl.SSLContext:
+        """Return a context for servers that ask clients for a certificate of this authority. Reads files."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.ca_file)
+        context.load_cert_chain(self.server_file)
+        context.verify_mode = mode
+        return context
 
     def client_context(self) -> ssl.SSLContext:
         """Return a context for clients that trust this authority and no other. Reads files."""
@@ -45,6 +57,12 @@ class Authority:
 
     def server_context(self) -> ssl.SSLContext:
         return self._context
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _name(common_name: str) -> x509.Name:

@@ -1,7 +1,6 @@
 """GET requests to token servers: redirects are followed, and the password goes to trusted origins only."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from yarl import URL
 
@@ -10,35 +9,30 @@ from mirror.upstream.http.redirect import STATUSES, RedirectRefused, RedirectRul
 from mirror.upstream.http.transport import Response, Transport
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """An Authorization header, and a function that tells to which URLs it may go."""
-
-    header: str = field(repr=False)
-    may_go_to: Callable[[URL], bool]
-
-
 async def get_following(
     transport: Transport,
     rules: RedirectRules,
     url: URL,
     headers: Mapping[str, str],
-    credential: Credential | None,
+    authorization: str | None,
+    is_trusted: Callable[[URL], bool],
 ) -> tuple[Response, bool]:
-    """Return the answer at the end of all redirects, and whether the credential was sent for it.
+    """Return the answer at the end of all redirects, and whether the authorization was sent for it.
 
-    Once a redirect has left the URLs that the credential may go to, it goes nowhere any more, not back either
-    (invariant 6). Raises UpstreamError, INVALID for a redirect that is not followed.
+    Once a redirect has left the URLs that are trusted with it, neither the authorization nor the client
+    certificate goes anywhere any more, not back either (invariant 6).
+
+    Raises UpstreamError, INVALID for a redirect that is not followed.
     """
     visited = [url]
+    inside = True
     while True:
-        if credential is not None and not credential.may_go_to(visited[-1]):
-            credential = None
-        authorization = {} if credential is None else {"Authorization": credential.header}
-        response = await transport.send("GET", visited[-1], {**headers, **authorization})
+        inside = inside and is_trusted(visited[-1])
+        shown = {"Authorization": authorization} if inside and authorization is not None else {}
+        response = await transport.send("GET", visited[-1], {**headers, **shown}, identified=inside)
         location = response.headers.get("Location")
         if response.status not in STATUSES or location is None:
-            return response, credential is not None
+            return response, bool(shown)
         response.release()
         try:
             visited.append(next_hop(rules, visited, location))

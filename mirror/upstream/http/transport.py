@@ -26,7 +26,7 @@ from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
 from mirror.upstream.http.resolver import GuardedResolver
 from mirror.util.log import debug_enabled, get_logger
-from mirror.util.tls import client_context
+from mirror.util.tls import client_context, load_pair
 from mirror.util.tracebacks import without_frames
 
 log = get_logger(__name__)
@@ -57,6 +57,8 @@ class Transport:
         self._metrics = metrics
         self._proxies = Proxies.from_environment()
         self._session: aiohttp.ClientSession | None = None
+        self._identity: ssl.SSLContext | None = None  # with the client certificate, if there is one
+        self._knows_us = {origin(self.url), *(origin(URL(realm)) for realm in settings.realms)}
         self._private_peer = False
 
     @property
@@ -79,12 +81,19 @@ class Transport:
             await self._open()
 
     async def send(
-        self, method: str, url: URL, headers: Mapping[str, str], *, proven: bool = False
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        *,
+        proven: bool = False,
+        identified: bool = True,
     ) -> Response:
         """Return the answer of any status, its body unread. The caller closes it.
 
         `proven`: a digest proves the body. Such requests have connections of their own, so that a body that
         is longer than announced answers no request for a tag or a token, however late its surplus comes.
+        `identified`: the client certificate may be shown, if the URL is of an origin that knows us.
         """
         if self._offline:
             raise UpstreamError(
@@ -101,6 +110,7 @@ class Transport:
                     headers=headers,
                     allow_redirects=False,
                     proxy=proxy,
+                    ssl=self._context_for(url, proxy) if identified else True,
                     server_hostname=url.raw_host if proven else None,
                 )
         except UpstreamError as error:
@@ -113,6 +123,15 @@ class Transport:
         self._metrics.upstream_requests.labels(self.name, _status_label(response.status)).inc()
         self._log_exchange(method, url, began, status=response.status)
         return response
+
+    def _context_for(self, url: URL, proxy: URL | None) -> ssl.SSLContext | bool:
+        """Return the TLS context that shows the client certificate, or True for the session's own.
+
+        It is shown to the upstream and its realms only (invariant 6). aiohttp shows it to a proxy over https
+        too, and so it is not used with one.
+        """
+        shown = origin(url) in self._knows_us and (proxy is None or proxy.scheme == "http")
+        return self._identity if shown and self._identity is not None else True
 
     def _log_exchange(self, method: str, url: URL, began: float, **outcome: object) -> None:
         """Log a request at level debug. The path is left out for other hosts than the upstream's own."""
@@ -216,19 +235,35 @@ class Transport:
             await session.close()
 
     async def _open(self) -> aiohttp.ClientSession:
-        context = await asyncio.to_thread(self._tls)
+        context, identity = await asyncio.to_thread(self._contexts)
         # Another request may have opened the session while the thread read the certificates.
         if self._session is None:
+            self._identity = identity
             self._session = self._new_session(context)
         return self._session
 
-    def _tls(self) -> ssl.SSLContext:
-        if self._settings.ca_file is None:
+    def _contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext | None]:
+        """Return the context of the session, and the one that shows the client certificate, if any."""
+        certificate, key = self._settings.client_cert, self._settings.client_key
+        context, identity = self._tls(), None
+        if certificate is not None and key is not None:
+            identity = self._tls(shared=False)
+            try:
+                load_pair(identity, certificate, key)
+            except (OSError, ValueError) as error:
+                why = reason(error) if isinstance(error, OSError) else str(error)
+                message = f"{self.name}: client_cert {certificate}, client_key {key}: {why}"
+                raise UpstreamError(Failure.INVALID, message) from None
+        return context, identity
+
+    def _tls(self, *, shared: bool = True) -> ssl.SSLContext:
+        if self._settings.ca_file is None and shared:
             return client_context()
         # In addition to the system's certificates: the registry may be private while its CDN is public.
         context = ssl.create_default_context()
         try:
-            context.load_verify_locations(self._settings.ca_file)
+            if self._settings.ca_file is not None:
+                context.load_verify_locations(self._settings.ca_file)
         except OSError as error:
             message = f"{self.name}: ca_file {self._settings.ca_file}: {reason(error)}"
             raise UpstreamError(Failure.INVALID, message) from None

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from mirror.config.loader import load
+from tests.fakes.tls import Authority
 from tests.unit.config.refusals import refusal
 
 
@@ -34,6 +36,11 @@ def upstream(**keys: Any) -> str:
         (upstream(url="http://x.test", hosts=["UPPER"]), "is not a host name in lower case"),
         (upstream(url="http://x.test", ca_file="/nowhere/ca"), "/nowhere/ca cannot be read: No such file"),
         (upstream(url="http://x.test", password_file="/nowhere/pw"), "/nowhere/pw cannot be read"),
+        (upstream(url="https://x.test", client_cert="/dev/null"), "belong together: give both or none"),
+        (upstream(url="https://x.test", client_key="/dev/null"), "belong together: give both or none"),
+        (upstream(url="https://x.test", client_cert="/nowhere/c"), "/nowhere/c cannot be read"),
+        (upstream(url="https://x.test", client_cert="/dev/null", client_key="/dev/null"), "both as PEM"),
+        (upstream(url="http://x.test", client_cert="/dev/null", client_key="/dev/null"), "needs TLS"),
         (upstream(url="http://x.test", max_connections=0), "must be at least 1"),
         (upstream(url="http://x.test", connect_timeout=0), "must be more than 0"),
         (upstream(url="http://x.test", connect_timeout="0s"), "must be more than 0"),
@@ -89,3 +96,46 @@ def test_source_prefix(tmp_path: Path, prefix: str) -> None:
         f"{upstream(url='http://x.test')}\n[[upstream.sources]]\nurl='http://y'\nprefix='{prefix}'"
     )
     assert load(file, {"HOME": "/home/me"}, {}).config.upstreams[0].sources[0].prefix == prefix
+
+
+def test_client_certificate_and_key_are_checked_together(tmp_path: Path) -> None:
+    """A key of another certificate, and one with a passphrase, are errors of the configuration."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue(tmp_path, "me")
+    _, other = authority.issue(tmp_path, "other")
+    text = upstream(url="https://x.test", client_cert=str(certificate), client_key=str(other))
+    assert "upstream.x.test.client_key" in refusal(tmp_path, text)
+    assert f"{other} is not the key of the certificate in {certificate}" in refusal(tmp_path, text)
+    secret = tmp_path / "secret.key"
+    secret.write_bytes(locked(key))
+    text = upstream(url="https://x.test", client_cert=str(certificate), client_key=str(secret))
+    assert "has a passphrase" in refusal(tmp_path, text)
+
+
+def test_source_has_a_certificate_of_its_own(tmp_path: Path) -> None:
+    """The certificate of the upstream is not shown to its sources, nor the other way round."""
+    authority = Authority(tmp_path)
+    pairs = [authority.issue(tmp_path, name) for name in ("me", "other")]
+    one, two = ({"client_cert": str(c), "client_key": str(k)} for c, k in pairs)
+    tables = [
+        upstream(url="https://x.test", **one),
+        "[[upstream.sources]]\nurl = 'https://a.test'",
+        "[[upstream.sources]]\nurl = 'https://b.test'",
+        *(f"{key} = {value!r}" for key, value in two.items()),
+    ]
+    file = tmp_path / "mirror.toml"
+    file.write_text("\n".join(tables))
+    found = load(file, {"HOME": "/home/me"}, {}).config.upstreams[0]
+    assert (found.client_cert, found.client_key) == pairs[0]
+    shown = [(each.endpoint()["client_cert"], each.endpoint()["client_key"]) for each in found.sources]
+    assert shown == [(None, None), pairs[1]]
+
+
+def locked(key: Path) -> bytes:
+    """Return the key in `key` with a passphrase."""
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    return loaded.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"geheim"),
+    )
