@@ -93,6 +93,11 @@ class Fallback:
     when_crowded: Callable[[Callable[[], object]], object] = ignore
     on_sent: Callable[[], object] = ignore
 
+    def look_for_crowd(self, call: Callable[[], object]) -> None:
+        """Call `call` if others wait for the room, or for the connection, that the client takes."""
+        self.when_crowded(call)
+        self.passed.when_crowded(call)
+
     def continue_from_upstream(self, error: StoreError) -> PassThroughBlob:
         """Return the blob that passes the disk by; raise `error` when the mirror is stopping."""
         if isinstance(error, ShuttingDown):
@@ -128,7 +133,7 @@ class StoredReader:
             self._fallback.on_sent()
 
     def when_crowded(self, call: Callable[[], object]) -> None:
-        self._fallback.when_crowded(call)
+        self._fallback.look_for_crowd(call)
 
     async def wait_readable(self, offset: int) -> int:
         if self._proof is None:
@@ -191,7 +196,7 @@ class GrowingReader:
             self._fallback.on_sent()
 
     def when_crowded(self, call: Callable[[], object]) -> None:
-        self._fallback.when_crowded(call)
+        self._fallback.look_for_crowd(call)
 
     async def wait_readable(self, offset: int) -> int:
         return await self._growing.wait_readable(offset)

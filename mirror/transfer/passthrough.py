@@ -7,8 +7,8 @@ as it is. A range that includes the end is fetched from the beginning: the diges
 
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -100,6 +100,12 @@ class PassThroughBlob:
         self._shortcuts: dict[Source, DirectLocation] = {}
         self._served: set[Source] = set()
         self._failed: set[Source] = set()
+        self._held: Source | None = None  # whose connection slot the running transfer has
+
+    def when_crowded(self, call: Callable[[], object]) -> None:
+        """Call `call` if a transfer runs, and others wait for its connection."""
+        if self._held is not None and self._held.is_waited_for:
+            call()
 
     async def stream(self, span: Span, sent: "SentPart | None" = None) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a span. UpstreamError when the rest cannot be had, or the blob is corrupt.
@@ -155,7 +161,7 @@ class PassThroughBlob:
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
         asked = (span.start, None if span.stop == self.size else span.stop)
         path, began, left = self._repository.path, time.monotonic(), span.length
-        async with source.connection_slot(), source.open_blob(path, self._digest, asked, shortcut) as body:
+        async with self._slot(source), source.open_blob(path, self._digest, asked, shortcut) as body:
             if body.total not in (None, self.size):
                 message = f"{self._digest} is {self.size} bytes, not {body.total}"
                 raise UpstreamError(Failure.INVALID, message)
@@ -170,6 +176,15 @@ class PassThroughBlob:
         source.health.record_transfer(span.length - left, time.monotonic() - began)
         if left:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._digest}: ended {left} bytes early")
+
+    @asynccontextmanager
+    async def _slot(self, source: Source) -> AsyncIterator[None]:
+        async with source.connection_slot():
+            self._held = source
+            try:
+                yield
+            finally:
+                self._held = None
 
     def _pick(self) -> Source:
         """Return the best source that has not failed; the upstream's own endpoint when all have."""

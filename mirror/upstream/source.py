@@ -69,6 +69,11 @@ class Source:
         """True if one more connection for a blob would have to wait, or would overtake one that waits."""
         return self._slots.saturated
 
+    @property
+    def is_waited_for(self) -> bool:
+        """True if a transfer waits for a connection, which one of this source would give to it."""
+        return self._slots.pool.waiting > 0 and self._slots.saturated
+
     def reassign_slots(self) -> None:
         """Give connections to transfers that have become urgent."""
         self._slots.pool.reassign()

@@ -1,8 +1,9 @@
-"""The least pace of a client whose blob stays on the disk beyond the quota.
+"""The least pace of a client that takes what others wait for.
 
 No eviction removes a blob that a client reads, so clients that take next to nothing could keep any number of
 blobs. A client that is slower than LEAST_RATE is ended once the cache is over its quota and nothing else can
-go. With room, a client may be as slow as it likes.
+go. A client of pass-through holds a connection to the upstream: it is ended once others wait for that. With
+room, and with free connections, a client may be as slow as it likes.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ LEAST_RATE = 16 * 1024
 # Interval, in seconds, over which the rate is measured: a client that unpacks while it pulls pauses for long.
 PACE_SECONDS = 120.0
 
-# Calls its argument if the cache is over its quota and nothing else can go.
+# Calls its argument if others wait: the cache is over its quota and nothing else can go, or all connections
+# to the upstream are in use.
 WhenCrowded = Callable[[Callable[[], object]], object]
 
-TOO_SLOW = "slower than the least rate while the cache was over its quota"
+TOO_SLOW = "slower than the least rate while others waited for the room or the connection"
 
 
 class Pace:

@@ -82,12 +82,12 @@ class BodySender:
 
     async def send(self, content: BlobReader | PassThroughBlob, span: Span) -> None:
         """Send a span of the blob as its bytes become readable. Raises what `wait_readable` raises, too."""
-        if isinstance(content, PassThroughBlob):
-            await self._pass_through(content.stream(span))
-            return
         self._pace = Pace(lambda: self._writer.sent, content.when_crowded, self._end_connection)
         try:
-            await self._send_with_fallback(content, span, span.start)
+            if isinstance(content, PassThroughBlob):
+                await self._pass_through(content.stream(span))
+            else:
+                await self._send_with_fallback(content, span, span.start)
         except ConnectionError as error:
             if self._pace.ended:
                 raise ConnectionAbortedError(TOO_SLOW) from error
@@ -122,7 +122,9 @@ class BodySender:
         """Send pieces from the upstream, at the client's pace."""
         async with aclosing(stream) as pieces:
             async for piece in pieces:
+                self._pace.begin_send()
                 await self._writer.write(piece)
+                self._pace.end_send()
 
     async def _send(self, reader: BlobReader, span: Span) -> None:
         offset = span.start

@@ -119,3 +119,34 @@ async def test_slow_reader_that_is_fast_enough_is_served_without_room(
         while asyncio.get_running_loop().time() < until:
             await get(mirror.address, "/healthz")
         assert [await rest(wire) for wire in wires] == [SIZE] * 2
+
+
+@asynccontextmanager
+async def passing(hub: FakeRegistry, folder: Path) -> AsyncIterator[Running]:
+    """Yield a mirror that passes all blobs through, over one connection."""
+    config = configured(folder / "cache", {"docker.io": hub.url}, upstream={"max_connections": 2})
+    cache = config.cache.model_copy(update={"max_size": Amount(SIZE // 2)})
+    async with serving(config.model_copy(update={"cache": cache})) as mirror:
+        yield mirror
+
+
+async def test_slow_reader_of_pass_through_gives_way_to_others(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A client that takes nothing loses its connection to the upstream once another one waits for it."""
+    async with passing(hub, tmp_path) as mirror, AsyncExitStack() as stack:
+        slow, other, *_ = blobs(hub)
+        wire = await stack.enter_async_context(await slow_reader(mirror, slow))
+        reply = await get(mirror.address, url(other))
+        assert (reply.status, len(reply.body)) == (200, SIZE)
+        assert await rest(wire) < SIZE
+
+
+async def test_slow_reader_of_pass_through_is_served_while_no_other_waits(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """A client may be as slow as it likes while no other waits for its connection to the upstream."""
+    async with passing(hub, tmp_path) as mirror, AsyncExitStack() as stack:
+        wire = await stack.enter_async_context(await slow_reader(mirror, blobs(hub)[0]))
+        until = asyncio.get_running_loop().time() + 0.3  # six looks
+        while asyncio.get_running_loop().time() < until:
+            await get(mirror.address, "/healthz")
+        assert await rest(wire) == SIZE
