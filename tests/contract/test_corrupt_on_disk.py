@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
+from mirror.oci.image_pattern import Pin
 from mirror.store.blobs import prover
+from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, mirror_of, serving
 from tests.unit.store.blobs.test_blobs import file_of
@@ -111,7 +113,7 @@ async def test_corrupt_blob_costs_a_crowd_of_honest_clients_one_proof(
 
 
 async def test_corrupt_blob_is_not_sent_again_without_an_upstream(hub: FakeRegistry, tmp_path: Path) -> None:
-    """Offline, the client is told why; the file stays in quarantine. Pinned or not."""
+    """Offline, the client is told why; the file stays in quarantine."""
     cache = tmp_path / "cache"
     async with mirror_of(hub, cache) as mirror:
         digest = await pulled_once(hub, mirror)
@@ -151,3 +153,41 @@ async def proven(mirror: Running) -> None:
     tasks = mirror.service._tasks._running
     while proving := [each for each in tasks if each.get_name() == "prove blobs"]:
         await asyncio.wait(proving)
+
+
+async def test_corrupt_blob_of_a_pinned_image_is_fetched_again(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A pin keeps an image from eviction, not a wrong file from quarantine; the pin stays."""
+    image = hub.add_image("library/x", "t", [DATA])
+    async with mirror_of(hub, tmp_path / "cache") as mirror:
+        await mirror.service._store.configure_pins([Pin.parse("x:t")])
+        assert (await get(mirror.address, "/v2/library/x/manifests/t")).status == 200
+        (digest,) = image.layers
+        assert (await pull(mirror, digest)).body == DATA
+        await mirror.landed(digest)
+        await asyncio.to_thread(flip, mirror.config.cache.dir, digest, START)
+        replies = [await pull(mirror, digest) for _ in range(2)]
+        assert replies[-1].body == DATA
+        await mirror.landed(digest)
+        store = mirror.service._store
+        assert str(digest) in await store.executor.run(store.folder.pins.pinned_sizes)
+
+
+async def test_corrupt_part_of_an_interrupted_download_reaches_no_client(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """A resumed download is hashed from its beginning, so a byte that went wrong meanwhile is found."""
+    digest = hub.add_blob("library/x", DATA)
+    hub.fault(Fault(cut_at=LARGE // 2), digest, "GET")
+    hub.fault(Fault(status=503), digest, "GET", times=4)
+
+    def spoil() -> None:
+        (path,) = (tmp_path / "cache" / "partial").glob("*.data")
+        with path.open("r+b") as file:
+            file.write(bytes([DATA[0] ^ 1]))
+
+    async with mirror_of(hub, tmp_path / "cache") as mirror:
+        assert not (await pull(mirror, digest)).complete
+        await asyncio.to_thread(spoil)
+        replies = [await pull(mirror, digest) for _ in range(2)]
+        assert not any(each.complete and each.body != DATA for each in replies)
+        assert replies[-1].body == DATA

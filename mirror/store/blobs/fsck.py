@@ -118,7 +118,11 @@ class FsckCursor:
 class Fsck:
     """One run over `folder`, that of the blobs. With `repair`, corrupt files go to quarantine."""
 
-    def __init__(self, folder: Path, blobs: BlobStore, cursor: FsckCursor, *, repair: bool) -> None:
+    def __init__(
+        self, folder: Path, blobs: BlobStore, cursor: FsckCursor, *, repair: bool, in_use: bool = False
+    ) -> None:
+        """`in_use`: clients are being sent the files, which therefore stay in the page cache."""
+        self._in_use = in_use
         self.cursor = cursor
         self._folder = folder
         self._blobs = blobs
@@ -264,7 +268,7 @@ class Fsck:
         try:
             with open_file(self._folder / name) as file:
                 size = os.fstat(file.fileno()).st_size
-                cold = size > 0 and resident(file, 0, size) < size
+                cold = not self._in_use and size > 0 and resident(file, 0, size) < size
                 while data := file.read(READ_BYTES):
                     hasher.update(data)
                     yield FsckStep(len(data))

@@ -168,7 +168,7 @@ class Prover:
             return None
         if reason is ProofReason.USE and await executor.run(self._is_recent, row):
             return None
-        steps = Fsck(self._blobs.folder, self._blobs, FsckCursor(), repair=True).check(row)
+        steps = Fsck(self._blobs.folder, self._blobs, FsckCursor(), repair=True, in_use=True).check(row)
         limiter = RateLimiter(USE_RATE if reason is ProofReason.USE else 0)
         while taken := await executor.run(lambda: list(islice(steps, STEPS))):
             if (found := taken[-1].finding) is not None:
