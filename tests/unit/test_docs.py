@@ -244,7 +244,7 @@ def test_snippets_of_the_configuration_are_valid(path: Path, tmp_path: Path) -> 
     secret.write_text("secret")
     for kind, text in fenced(path):
         if kind == "toml" and set(parsed(text, kind)) <= {*SECTIONS, "upstream"}:
-            plain = re.sub(r"^tls_\w+ = .*$", "", text, flags=re.MULTILINE)
+            plain = re.sub(r"^(tls|client)_\w+ = .*$", "", text, flags=re.MULTILINE)
             file.write_text(re.sub(r'_file = ".*"', f'_file = "{secret}"', plain))
             assert load(file, {"HOME": "/home/me"}, {}).config
 
