@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from mirror.oci.ranges import Span
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.http.transport import PartReader
@@ -71,13 +72,13 @@ class BodyBuffer:
 
 
 @asynccontextmanager
-async def open_parts(body: BlobBody, skip: int, tasks: Tasks) -> AsyncIterator[PartReader]:
-    """Open a body for reading in parts, without its first `skip` bytes."""
-    direct = None if skip else body.direct_reader()
+async def open_parts(body: BlobBody, tasks: Tasks) -> AsyncIterator[PartReader]:
+    """Open a body for reading in parts."""
+    direct = body.direct_reader()
     if direct is not None:
         yield direct
         return
-    buffer = BodyBuffer(skipping(body.chunks(), skip))
+    buffer = BodyBuffer(body.chunks())
     collecting = tasks.spawn(buffer.collect(), name="collect")
     try:
         yield buffer.next
@@ -93,6 +94,17 @@ async def skipping(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[by
             continue
         yield chunk[count:]
         count = 0
+
+
+def section(parts: Sequence[bytes | memoryview], offset: int, span: Span) -> list[bytes | memoryview]:
+    """Return the bytes of `span` from `parts`, of which the first begins at `offset`."""
+    found: list[bytes | memoryview] = []
+    for part in parts:
+        piece = part[max(span.start - offset, 0) : max(span.stop - offset, 0)]
+        if piece:
+            found.append(piece)
+        offset += len(part)
+    return found
 
 
 def clipped(parts: Sequence[bytes | memoryview], length: int) -> list[bytes | memoryview]:

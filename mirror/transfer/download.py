@@ -11,18 +11,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import plan
-from mirror.transfer.body_buffer import clipped, open_parts
+from mirror.transfer.body_buffer import open_parts
 from mirror.transfer.cpu_load import CpuLoad
 from mirror.transfer.download_order import ENDLESS, DownloadOrder
 from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.plan import ConcurrencyLimit, Segment
 from mirror.transfer.source_selector import SourceSelector
+from mirror.transfer.sources.receiving import Reception
 from mirror.upstream.body import BlobBody
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError, WrongSize
 from mirror.upstream.http.transport import PartReader
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import LONGEST_THROTTLE, Source
@@ -33,8 +35,7 @@ from mirror.util.tasks import Tasks
 
 log = get_logger(__name__)
 
-# Interval at which running segments are checked, in seconds.
-TICK = 0.05
+TICK = 0.05  # interval at which running segments are checked, in seconds
 # Pauses between attempts that brought next to nothing, in seconds; the last one repeats.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 
@@ -62,12 +63,12 @@ class Download:
         self._selector = SourceSelector(upstream, linked=order.linked, one_by_one=order.one_by_one)
         self._changed = asyncio.Event()
         self._urgent = True
-        self._without_range = False  # request no range though the size is not known
         self._failures = ConsecutiveFailures(order.settings.attempts)
         self._not_before = 0.0
         self.on_queue: Callable[[bool], object] = (
             ignore  # called with True when the first request waits, with False when it is sent
         )
+        self.ranged: set[Source] = set()  # sources that have sent parts by ranges
         self.parts: dict[Source, list[Span]] = defaultdict(list)  # the spans that each source has sent
 
     async def run(self, growing: GrowingFile | None = None) -> GrowingFile:
@@ -133,7 +134,7 @@ class Download:
         """Ask one source for the first byte; another source if the first one is late by its own measure."""
         if not self._segments:
             source = self._selector.pick({})
-            span = self._order.first_span(source, without_range=self._without_range)
+            span = self._order.first_span(source, without_range=self._selector.ranges.plain(source))
             self._start(source, span, now)
             return
         segment = next(iter(self._segments))
@@ -171,7 +172,7 @@ class Download:
     def _divisible(self, growing: GrowingFile) -> bool:
         """Return whether several connections may fetch the blob."""
         large = growing.size > self._order.settings.parallel_above
-        return large and any(source.supports_ranges for source in self._selector.candidates())
+        return large and not all(map(self._selector.ranges.plain, self._selector.candidates()))
 
     def _start_next(
         self, growing: GrowingFile, gaps: tuple[Sequence[Span], Sequence[int]], level: int, now: float
@@ -182,7 +183,8 @@ class Download:
         source = self._selector.pick(Counter(segment.source for segment in self._segments), unproven)
         if source in unproven:  # all other sources are throttled
             return False
-        if self._segments and (not source.supports_ranges or source.saturated or source.throttled(now)):
+        plain = self._selector.ranges.plain(source)
+        if self._segments and (plain or source.saturated or source.throttled(now)):
             return False
         if not self._divisible(growing):
             length = growing.size
@@ -241,8 +243,10 @@ class Download:
         """Make one request and write its bytes into the growing file; return the error of source or disk."""
         order, source = self._order, segment.source
         size = self._growing.size if self._growing else order.size
-        # No upper bound up to the end of the blob: for a whole blob the request then needs no range at all.
-        span = (segment.start, None if segment.stop in (size, ENDLESS) else segment.stop)
+        # A whole blob is requested plainly. Else the end is named: some refuse a range without one.
+        whole = segment.start == 0 and segment.stop in (size, ENDLESS)
+        segment.ranged = not whole and not self._selector.ranges.plain(source)
+        span = (segment.start, segment.stop) if segment.ranged else (0, None)
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
         on_wait = self.on_queue if self._growing is None else ignore
         give_way = partial(self._give_way, segment)
@@ -252,30 +256,25 @@ class Download:
                 async with source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
                     segment.answered, segment.progress_time = True, time.monotonic()
                     # Before the growing file is made: until then no more is read than came with the head.
-                    # A source that ignores Range sends the blob from its beginning: that part is skipped.
-                    async with open_parts(body, segment.start - body.start, self._tasks) as next_parts:
-                        await self._accept(segment, body, next_parts, ranged=span != (0, None))
-            except UpstreamError as error:
-                if not self._refuses_range(error):
-                    return error
-            except StoreError as error:
+                    async with open_parts(body, self._tasks) as next_parts:
+                        await self._accept(segment, body, next_parts)
+            except (UpstreamError, StoreError) as error:
                 return error
         return None
 
-    def _refuses_range(self, error: UpstreamError) -> bool:
-        """Return whether only the range was refused: by an empty blob (416), or with a nonsense 206."""
-        blind = self._growing is None and self._order.size is None and not self._without_range
-        self._without_range = self._without_range or (blind and error.status in (206, 416))
-        return blind and self._without_range
-
-    async def _accept(
-        self, segment: SourceSegment, body: BlobBody, next_parts: PartReader, *, ranged: bool
-    ) -> None:
+    async def _accept(self, segment: SourceSegment, body: BlobBody, next_parts: PartReader) -> None:
         """Receive the bytes of a response that the segment can use."""
+        digest = self._order.digest
+        if body.total == 0 and digest != Digest.of(b"", digest.algorithm):
+            raise UpstreamError(Failure.INVALID, f"an empty answer in place of {digest}")
         growing = self._growing or await self._open(segment, body)
         if body.total not in (None, size := growing.size):
-            raise UpstreamError(Failure.INVALID, f"{self._order.digest} is {size} bytes, not {body.total}")
-        if self._usable(segment, body, growing, ranged=ranged):
+            message = f"{digest} is {size} bytes, not {body.total}"
+            if not segment.ranged:
+                self._selector.ranges.accept_whole(segment.source, body, 0)
+                raise WrongSize(Failure.INVALID, message)
+            raise UpstreamError(Failure.INVALID, message)
+        if self._usable(segment, body, growing):
             await self._receive(segment, next_parts, growing)
 
     async def _open(self, segment: SourceSegment, body: BlobBody) -> GrowingFile:
@@ -287,41 +286,50 @@ class Download:
         self._changed.set()
         return growing
 
-    def _usable(self, segment: SourceSegment, body: BlobBody, growing: GrowingFile, *, ranged: bool) -> bool:
+    def _usable(self, segment: SourceSegment, body: BlobBody, growing: GrowingFile) -> bool:
         """Return whether the body has the segment's bytes; remember whether the source supports ranges."""
-        if ranged:
-            segment.source.supports_ranges = not body.whole
-        if body.whole and ranged:
-            if len(self._segments) > 1 or (
-                segment.start and any(each.supports_ranges for each in self._selector.candidates())
-            ):
-                return False  # other segments fetch these bytes without skipping through the beginning again
-            segment.stop = growing.size
+        missing = growing.missing()
+        if body.whole:
+            return self._usable_whole(segment, body, growing, missing)
         # The partial of an earlier fill may have been of another size: the gaps are different then.
-        for gap in growing.missing():
+        for gap in missing:
             if gap.start <= segment.start < gap.stop:
                 return segment.start == gap.start or segment.start % growing.chunk_size == 0
         return False
 
+    def _usable_whole(
+        self, segment: SourceSegment, body: BlobBody, growing: GrowingFile, missing: Sequence[Span]
+    ) -> bool:
+        """Return whether a body with the whole blob is used: the segment is then the whole blob, too."""
+        source, ranges = segment.source, self._selector.ranges
+        if segment.ranged:
+            self.ranged.add(source)
+        if segment.ranged and (segment.start or segment.stop < growing.size):
+            source.refuse_ranges()
+        elif not ranges.accept_whole(source, body, missing[0].start if missing else 0):
+            return False
+        others = segment.start and any(map(ranges.answered, self._selector.candidates()))
+        if len(self._segments) > 1 or others:
+            return False  # other segments fetch these bytes without reading through the beginning again
+        segment.start = segment.offset = segment.progress_offset = 0
+        segment.stop, segment.ranged = growing.size, False
+        return bool(missing)
+
     async def _receive(self, segment: SourceSegment, next_parts: PartReader, growing: GrowingFile) -> None:
-        digest, source = self._order.digest, segment.source
+        source, reception = segment.source, Reception(growing, self._limits)
         try:
-            while segment.left and (parts := await next_parts()):
-                length = sum(len(part) for part in parts)
-                if segment.offset + length > growing.size:
-                    raise UpstreamError(Failure.INVALID, f"{digest}: more bytes than announced")
-                if length > segment.left:
-                    parts, length = clipped(parts, segment.left), segment.left
-                segment.writing = True
-                await growing.write(segment.offset, parts)
-                segment.writing = False
-                segment.record(time.monotonic(), length, self._limits.low_speed_bytes)
+            await reception.receive(segment, next_parts, lambda: self._record_range(segment))
         finally:
             source.health.record_transfer(segment.offset - segment.start, segment.last_byte - segment.began)
-            if segment.offset > segment.start:
-                self.parts[source].append(Span(segment.start, segment.offset))
+            if reception.written:
+                self.parts[source] += reception.written
         if segment.left:
-            raise UpstreamError(Failure.UNREACHABLE, f"{digest}: ended at byte {segment.offset}")
+            raise UpstreamError(Failure.UNREACHABLE, f"{self._order.digest}: ended at byte {segment.offset}")
+
+    def _record_range(self, segment: SourceSegment) -> None:
+        if segment.ranged:
+            self.ranged.add(segment.source)
+            self._selector.ranges.record_range(segment.source)
 
     async def _wait(self) -> None:
         """Wait until a segment ends, a reader jumps ahead, or TICK has passed."""
@@ -355,6 +363,13 @@ class Download:
     def _handle_failure(self, segment: SourceSegment, error: UpstreamError) -> None:
         """Continue from another source or after a pause; raise `error` when neither can help."""
         now = time.monotonic()
+        unused = segment.ranged and segment.offset == segment.start
+        ranges, span = self._selector.ranges, Span(segment.start, segment.stop)
+        doubted = unused and ranges.record_failure(segment.source, span, error)
+        if doubted and (self._growing is None or not error.temporary):
+            return
+        if not segment.ranged and error.temporary:
+            ranges.record_plain_failure(segment.source)
         self._failures.record(segment.began, self._growing.received() if self._growing else 0, now)
         # Before the first byte the registry client has retried already: fail fast.
         if not error.temporary or self._growing is None:
@@ -362,6 +377,8 @@ class Download:
             return
         if self._failures.too_many:
             raise error
+        if unused and self._failures.next_is_last:
+            ranges.record_failure(segment.source, span, error, last=True)
         if error.failure is Failure.TIMEOUT:
             self._selector.back_off(segment.source)
         log.info("transfer broke, resuming", reason=str(error), **self._order.log_fields(segment.source))

@@ -36,12 +36,12 @@ class DownloadOrder:
     def first_span(self, source: Source, *, without_range: bool = False) -> Span:
         """Return the span of the first request; up to ENDLESS for a whole blob of unknown size.
 
-        `without_range`: whether the source refused a range of a blob of unknown size.
+        `without_range`: a range of the source failed.
         """
-        settings, ranges = self.settings, source.supports_ranges
+        settings, ranges = self.settings, source.supports_ranges and not without_range
         if self.missing is None and self.size is None:
             # The response to a range has the size too, and others can bring the rest, if that is worth it.
-            ranged = settings.parallel > 1 and ranges and not without_range
+            ranged = settings.parallel > 1 and ranges
             return Span(0, max(self.limits.first_span, settings.parallel_above) if ranged else ENDLESS)
         gap = self.missing[0] if self.missing else Span(0, self.size or 0)
         left = sum(each.length for each in self.missing or [gap])

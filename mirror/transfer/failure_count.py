@@ -33,6 +33,11 @@ class ConsecutiveFailures:
     def too_many(self) -> bool:
         return self._count > self._most
 
+    @property
+    def next_is_last(self) -> bool:
+        """Return whether the download survives no further failure."""
+        return self._count >= self._most
+
     def pause(self, pauses: Sequence[float]) -> float:
         """Return the seconds to wait before the next attempt; the last of `pauses` repeats."""
         return pauses[min(self._count, len(pauses)) - 1] if self._count else 0.0

@@ -118,6 +118,7 @@ class Fill:
         while verified is None:
             if parts:  # else all of it was here before
                 await self._blame(parts)
+            self._refuse_ranges()
             retry_elsewhere = bool(self._sources_to_try())
             # As long as no client has received a byte, the blob can be requested again without harm.
             if not self._growing_file().unread or (retried and not retry_elsewhere):
@@ -228,6 +229,11 @@ class Fill:
         for source in suspects:
             source.suspect()
         await corruption.record_parts(self._growing_file(), parts)
+
+    def _refuse_ranges(self) -> None:
+        """Ask for whole blobs where parts of wrong bytes came by ranges: perhaps only those were wrong."""
+        for source in self._active_download.ranged if self._active_download is not None else ():
+            source.refuse_ranges()
 
     def _sources_to_try(self) -> list[Source]:
         """Return the sources to ask one after another, if the blob was corrupt before."""

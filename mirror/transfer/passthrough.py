@@ -21,6 +21,8 @@ from mirror.store.partial.growing import HOLDBACK_BYTES
 from mirror.transfer.body_buffer import clipped, skipping
 from mirror.transfer.context import TransferContext
 from mirror.transfer.failure_count import ConsecutiveFailures
+from mirror.transfer.sources.range_fallback import RangeFallback
+from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import Source
@@ -32,6 +34,10 @@ log = get_logger(__name__)
 
 # Length of the pieces that are compared, in bytes.
 COMPARED_BYTES = 1024 * 1024
+
+
+class RangeFailed(UpstreamError):
+    """The same source is asked for the same bytes in the other way, by a range or plainly."""
 
 
 class ComparableReader(Protocol):
@@ -101,6 +107,7 @@ class PassThroughBlob:
         self._served: set[Source] = set()
         self._failed: set[Source] = set()
         self._held: Source | None = None  # whose connection slot the running transfer has
+        self._ranges = RangeFallback()
 
     def when_crowded(self, call: Callable[[], object]) -> None:
         """Call `call` if a transfer runs, and others wait for its connection."""
@@ -148,6 +155,8 @@ class PassThroughBlob:
                     async for piece in pieces:
                         offset += len(piece)
                         yield piece
+            except RangeFailed:
+                continue
             except UpstreamError as error:
                 failures.record(began, offset - span.start, time.monotonic())
                 self._failed.add(source)
@@ -159,20 +168,30 @@ class PassThroughBlob:
     async def _from(self, source: Source, span: Span) -> AsyncGenerator[bytes, None]:
         """Yield a span from one source, completely or with an UpstreamError at the end."""
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
-        asked = (span.start, None if span.stop == self.size else span.stop)
+        ranged = span.length < self.size and not self._ranges.plain(source)
+        asked = (span.start, span.stop) if ranged else (0, None)
         path, began, left = self._repository.path, time.monotonic(), span.length
-        async with self._slot(source), source.open_blob(path, self._digest, asked, shortcut) as body:
-            if body.total not in (None, self.size):
-                message = f"{self._digest} is {self.size} bytes, not {body.total}"
-                raise UpstreamError(Failure.INVALID, message)
-            chunks = skipping(body.chunks(), span.start - body.start)
-            async for piece in _closing(chunks):
-                if wanted := b"".join(clipped([piece], left)):
-                    self._served.add(source)
-                    left -= len(wanted)
-                    yield wanted
-                if not left:
-                    break
+        try:
+            async with self._slot(source), source.open_blob(path, self._digest, asked, shortcut) as body:
+                if body.total not in (None, self.size):
+                    message = f"{self._digest} is {self.size} bytes, not {body.total}"
+                    raise UpstreamError(Failure.INVALID, message)
+                self._learn(source, body, span, ranged=ranged)
+                chunks = skipping(body.chunks(), span.start - body.start)
+                async for piece in _closing(chunks):
+                    if wanted := b"".join(clipped([piece], left)):
+                        self._served.add(source)
+                        if not body.whole:
+                            self._ranges.record_range(source)
+                        left -= len(wanted)
+                        yield wanted
+                    if not left:
+                        break
+        except UpstreamError as error:
+            unused = ranged and left == span.length
+            if unused and self._ranges.record_failure(source, span, error):
+                raise RangeFailed(error.failure, error.message) from None
+            raise
         source.health.record_transfer(span.length - left, time.monotonic() - began)
         if left:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._digest}: ended {left} bytes early")
@@ -186,10 +205,19 @@ class PassThroughBlob:
             finally:
                 self._held = None
 
+    def _learn(self, source: Source, body: BlobBody, span: Span, *, ranged: bool) -> None:
+        """Remember how the source has answered; raise RangeFailed if the range is to be asked for again."""
+        if body.whole and ranged:
+            source.refuse_ranges()
+        elif body.whole and not self._ranges.accept_whole(source, body, span.start):
+            raise RangeFailed(Failure.INVALID, f"{source.name} has answered for the whole blob")
+
     def _pick(self) -> Source:
-        """Return the best source that has not failed; the upstream's own endpoint when all have."""
-        fresh = [source for source in self._upstream.usable_sources() if source not in self._failed]
-        return fresh[0] if fresh else self._upstream.own
+        """Return the best source that has not failed since all had."""
+        sources = self._upstream.usable_sources()
+        if self._failed.issuperset(sources):
+            self._failed.clear()
+        return next(source for source in sources if source not in self._failed)
 
     def _corrupt(self) -> UpstreamError:
         """Return the error for a corrupt blob; report the source if a mirror sent all of the blob."""

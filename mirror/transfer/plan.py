@@ -169,6 +169,7 @@ class Segment(Generic[S]):
     stop: int
     began: float
     offset: int = 0  # end of the bytes that have been received
+    ranged: bool = False  # a range was asked for, not the whole blob
     requested: bool = False  # the source has a free slot, and the request is on its way
     answered: bool = False
     writing: bool = False  # waiting for the disk, not for the network
@@ -243,6 +244,19 @@ def uncovered(offset: int, missing: Sequence[Span], segments: Iterable[Segment[S
     if not any(gap.start <= offset < gap.stop for gap in missing):
         return False
     return not any(segment.start <= offset < segment.stop for segment in segments)
+
+
+def overlaps(gaps: Iterable[Span], span: Span) -> list[Span]:
+    """Return the parts of `span` that lie in the gaps, in order."""
+    found = [Span(max(gap.start, span.start), min(gap.stop, span.stop)) for gap in gaps]
+    return [each for each in found if each.length > 0]
+
+
+def append_span(spans: list[Span], span: Span) -> None:
+    """Append a span to a list in order, merged with the last one if it continues that."""
+    if spans and spans[-1].stop == span.start:
+        span = Span(spans.pop().start, span.stop)
+    spans.append(span)
 
 
 class ConcurrencyLimit:

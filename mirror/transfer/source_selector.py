@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from mirror.transfer.sources.range_fallback import RangeFallback
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
@@ -20,6 +21,7 @@ class SourceSelector:
 
     def __init__(self, upstream: Upstream, *, linked: bool, one_by_one: Sequence[Source] = ()) -> None:
         self.blob_confirmed = linked  # the repository is known to have the blob
+        self.ranges = RangeFallback()
         self._upstream = upstream
         self._one_by_one = one_by_one
         self._excluded: dict[Source, UpstreamError] = {}
@@ -55,11 +57,12 @@ class SourceSelector:
         candidates = [source for source in candidates if not source.throttled(now)] or candidates
         candidates = [each for each in candidates if self._back_off_until.get(each, now) <= now] or candidates
         candidates = [source for source in candidates if source not in unproven] or candidates
+        candidates = [source for source in candidates if not self.ranges.doubted(source)] or candidates
         fastest = max(source.health.speed for source in candidates) or 1.0
 
         def share(source: Source) -> float:
             speed = source.weight * (source.health.speed or fastest) / (1 + 9 * self._back_offs[source])
-            usable = not busy or (source.supports_ranges and not source.saturated)
+            usable = not busy or not (self.ranges.plain(source) or source.saturated)
             return speed / (1 + busy.get(source, 0)) if usable else 0.0
 
         return max(candidates, key=share)

@@ -43,15 +43,16 @@ class BlobBody:
         """Yield the bytes as they arrive, once.
 
         Raise UpstreamError: UNREACHABLE or TIMEOUT if the body breaks, or ends before the end of what was
-        asked for and exists; INVALID if it is longer than announced.
+        asked for and exists. What is longer than announced is left out: the digest decides.
         """
         received = 0
         async with contextlib.aclosing(self._readers.chunks()) as chunks:
             async for chunk in chunks:
-                received += len(chunk)
-                if self._length is not None and received > self._length:
-                    raise UpstreamError(Failure.INVALID, f"{self._name}: more bytes than announced")
-                yield chunk
+                left = len(chunk) if self._length is None else self._length - received
+                received += min(left, len(chunk))
+                yield chunk[:left]
+                if received == self._length:
+                    return
         if self._length is not None and received < self._length:
             message = f"{self._name}: the body ended after {received} of {self._length} bytes"
             raise UpstreamError(Failure.UNREACHABLE, message)
@@ -67,12 +68,12 @@ class BlobBody:
 
 def blob_body(name: str, response: Response, asked: Span | None, readers: BodyReaders) -> BlobBody:
     """Return the body of a 200 or 206 answer. `asked` is the requested range, None for the whole blob."""
-    if response.status == 200:
+    if response.status == 200 and (asked is None or not _is_part(response)):
         total = response.content_length
         return BlobBody(name, readers, (0, total), total, whole=True)
     span, total = _content_range(name, response)
-    if asked is None or span.start != asked.start or span.stop > asked.stop:
-        message = f"{name}: asked for {_words(asked)}, sent {_words(span)}"
+    if response.status == 200 or asked is None or span.start != asked.start or span.stop > asked.stop:
+        message = f"{name}: asked for {_words(asked)}, sent {_words(span)} with status {response.status}"
         raise UpstreamError(Failure.INVALID, message, status=206)
     # The source may send less than asked for although more exists: chunks() then ends as a broken body does,
     # and the download is resumed.
@@ -80,8 +81,19 @@ def blob_body(name: str, response: Response, asked: Span | None, readers: BodyRe
     return BlobBody(name, readers, (span.start, stop), total, whole=False)
 
 
+def _is_part(response: Response) -> bool:
+    """Return whether an answer with status 200 says that it has a part only."""
+    try:
+        span, total = parse_content_range(response.headers.get("Content-Range", ""))
+    except ValueError:
+        return False
+    return span.length != total
+
+
 def _content_range(name: str, response: Response) -> tuple[Span, int | None]:
     try:
+        if response.content_type.startswith("multipart/"):
+            raise ValueError("several parts")
         span, total = parse_content_range(response.headers.get("Content-Range", ""))
     except ValueError:
         message = f"{name}: a partial answer without a valid Content-Range"

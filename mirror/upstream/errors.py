@@ -82,3 +82,7 @@ class WrongBytes(UpstreamError):
     """
 
     retry_elsewhere = False
+
+
+class WrongSize(UpstreamError):
+    """The blob is of another size than was said of it; a new request for the blob goes by the new size."""

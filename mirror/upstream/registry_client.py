@@ -114,14 +114,13 @@ class RegistryClient:
         """Return the size of a blob, without download; None if the upstream does not tell it."""
         with contextlib.suppress(HeadRefused):
             return await self._retry(partial(self._head_blob, path, digest))
-        # A GET of one byte proves as much.
-        try:
+        # A GET of one byte proves as much; where ranges fail, the head of a GET does.
+        with contextlib.suppress(UpstreamError):
             async with self.open_blob(path, digest, 0, 1) as body:
-                return body.total
-        except UpstreamError as error:
-            if error.status == 416:  # a blob without a first byte is empty
-                return 0
-            raise
+                if body.total is not None:
+                    return body.total
+        async with self.open_blob(path, digest) as body:
+            return body.total
 
     @contextlib.asynccontextmanager
     async def open_blob(

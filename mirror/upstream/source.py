@@ -12,6 +12,7 @@ from mirror.oci.reference import Tag
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.health import FAILURES, BreakerState, SourceHealth
+from mirror.upstream.http.range_support import REFUSED_FOR, RangeSupport
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.outage import Outage
 from mirror.upstream.registry_client import ManifestBody, RegistryClient, RemoteManifest
@@ -49,7 +50,7 @@ class Source:
         self._slots = SlotGroup(total, registry.max_blob_connections)
         self.health = SourceHealth()
         self._outage = Outage()
-        self.supports_ranges = True  # until an answer shows otherwise
+        self._ranges = RangeSupport()
         self.concurrency = 1  # connections that paid for the last blob
         self.active_connections = 0  # connections that bring blobs now
         self._throttled_until = 0.0
@@ -63,6 +64,19 @@ class Source:
     def path(self, repository: str) -> str:
         """Return the path of a repository at this source."""
         return f"{self.prefix}/{repository}" if self.prefix else repository
+
+    @property
+    def supports_ranges(self) -> bool:
+        """True until an answer shows otherwise, and again some time after that."""
+        return self._ranges.available(time.monotonic())
+
+    def confirm_ranges(self) -> None:
+        """Record a range that was answered as asked."""
+        self._ranges.confirm()
+
+    def refuse_ranges(self, seconds: float = REFUSED_FOR) -> None:
+        """Ask for whole blobs for `seconds`: a range was mis-answered."""
+        self._ranges.refuse(time.monotonic(), seconds)
 
     @property
     def saturated(self) -> bool:

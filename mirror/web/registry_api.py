@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -23,7 +23,7 @@ from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository, Tag, Target, TargetKind, namespace, parse_target
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
-from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, WrongSize
 from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
 from mirror.web.client_errors import client_error
@@ -39,6 +39,9 @@ CATALOG_MAX = 10_000
 
 # A request target in absolute form, as for a proxy, which a server must accept (RFC 9112 3.2.2).
 ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
+
+# How often a blob is requested again that turns out to be of another size than was said of it.
+SIZES = 2
 
 # Longest query, in bytes, that is parsed; an upstream's next-page tokens are much shorter.
 QUERY_BYTES = 4096
@@ -125,10 +128,17 @@ class RegistryApi:
         return responses.buffered(record, 200, headers, data)
 
     async def _blob(self, record: RequestRecord, target: Target) -> web.StreamResponse:
-        repository, digest = _repository_and_digest(target)
-        record.digest = digest
+        _, record.digest = _repository_and_digest(target)
         if record.request.method == "HEAD":
             return await self._blob_head(record, target)
+        for _ in range(SIZES):
+            # No byte has been sent: the next answer goes by what has been learnt about the size.
+            with suppress(WrongSize):
+                return await self._blob_body(record, target)
+        return await self._blob_body(record, target)
+
+    async def _blob_body(self, record: RequestRecord, target: Target) -> web.StreamResponse:
+        repository, digest = _repository_and_digest(target)
         limit = self._time_limit(repository)
         answer = await self._within_header_timeout(
             target, self._cache.get_blob(repository, digest, limit), limit

@@ -96,7 +96,7 @@ WRONGS = [
     Wrong(
         "100 MB without a length",
         lambda data: raw(data + b" " * 2 * LARGE, "Connection: close"),
-        {"large": SHORT},
+        {"large": RIGHT},
     ),
     Wrong("login page", page),
     Wrong("type of a page", partial(typed, "text/html"), BLOBS_RIGHT),

@@ -27,6 +27,7 @@ from tests.fakes.answer import Answer, write
 from tests.fakes.content import FakeImage, FakeRepository, StoredManifest, image_manifest
 from tests.fakes.faults import NO_FAULT, Fault, Gate, Planned, oci_error
 from tests.fakes.limit import RateLimit
+from tests.fakes.ranges import AskedRange, RangeWay
 from tests.fakes.site import Seen, Site
 
 _JSON = {"Content-Type": "application/json"}
@@ -46,6 +47,7 @@ class FakeRegistry:
         self.signature_uses = 1  # requests that one signed URL allows
         self.signature_status = 403  # the CDN's answer after that
         self.ranges = True
+        self.range_way: RangeWay | None = None  # how each range of a blob is answered, in place of rightly
         self.head = True  # False: 405 for every HEAD
         self.negotiates = False  # True: 404 for a manifest whose type is not in Accept
         self.digest_header = True
@@ -154,6 +156,12 @@ class FakeRegistry:
                 await fault.hold.wait()
             return await self.auth.token(request, seen)
         answer = self._right_answer(request, seen, fault)
+        parts = seen.path.split("/")
+        if (
+            parts[-2] == "blobs"
+            and (data := self.repository("/".join(parts[2:-2])).blobs.get(parts[-1])) is not None
+        ):
+            answer, fault = self._misanswered(request, answer, fault, data)
         return await write(request, answer, fault, self.piece)
 
     async def _answer_cdn(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
@@ -169,9 +177,19 @@ class FakeRegistry:
             return await write(request, refused, NO_FAULT)
         _, name, digest = seen.path.split("/", 2)
         data = self.repository(name.replace("+", "/")).blobs[digest]
-        return await write(
-            request, self._ranged(request, data, fault, {"ETag": '"md5-like"'}), fault, self.piece
-        )
+        answer = self._ranged(request, data, fault, {"ETag": '"md5-like"'})
+        answer, fault = self._misanswered(request, answer, fault, data)
+        return await write(request, answer, fault, self.piece)
+
+    def _misanswered(
+        self, request: web.BaseRequest, answer: Answer, fault: Fault, data: bytes
+    ) -> tuple[Answer, Fault]:
+        """Return the answer to a range as `range_way` has it; other answers as they are."""
+        header = request.headers.get("Range")
+        if self.range_way is None or header is None or answer.status not in (200, 206, 416):
+            return answer, fault
+        first, _, last = header.removeprefix("bytes=").partition("-")
+        return self.range_way(AskedRange(data, int(first), int(last) + 1 if last else None))
 
     def _next_fault(self, seen: Seen, cdn: bool = False) -> Fault:
         for plan in self._planned:

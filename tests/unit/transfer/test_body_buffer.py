@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mirror.oci.ranges import Span
 from mirror.transfer import body_buffer
-from mirror.transfer.body_buffer import BodyBuffer, clipped, skipping
+from mirror.transfer.body_buffer import BodyBuffer, clipped, section, skipping
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.util.tasks import Tasks
 
@@ -71,3 +72,9 @@ async def test_skipping_drops_the_first_bytes(count: int) -> None:
 def test_clipping_keeps_the_first_bytes(length: int) -> None:
     """Exactly `length` bytes are kept, whatever the sizes of the parts."""
     assert b"".join(clipped([b"ab", b"cde", b"fg"], length)) == b"abcdefg"[:length]
+
+
+def test_section_of_parts() -> None:
+    parts = [b"abc", b"defg", b"h"]
+    assert section(parts, 10, Span(11, 15)) == [b"bc", b"de"]
+    assert section(parts, 10, Span(17, 20)) == [b"h"]

@@ -45,3 +45,12 @@ def test_failure_count_of_connections_that_break_together() -> None:
     for began in (6.0, 6.0, 7.0):
         failures.record(began, 10 * MIN_SPEED, began + 0.5)
     assert failures.too_many
+
+
+def test_failure_count_announces_the_last_attempt() -> None:
+    """After as many failures as the download survives, the next attempt is the last one."""
+    failures = ConsecutiveFailures(2)
+    failures.record(0.0, 0, 1.0)
+    assert not failures.next_is_last
+    failures.record(2.0, 0, 3.0)
+    assert (failures.next_is_last, failures.too_many) == (True, False)

@@ -87,7 +87,7 @@ async def test_follow_continues_the_fill_of_a_stopped_process(fake: FakeRegistry
         first.stop.set()
         assert await two.reader.readexactly(LARGE - HALF + CHUNK) == BIG[HALF - CHUNK :]
         ranges = [seen.headers.get("Range") for seen in fake.log if seen.method == "GET"]
-        assert ranges[1] == f"bytes={HALF}-"
+        assert ranges[1] == f"bytes={HALF}-{LARGE - 1}"
         assert fake.requests("GET", digest) == 2
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from mirror.oci.ranges import Span
+from mirror.transfer import plan
 from mirror.transfer.plan import (
     DEFAULT_LIMITS,
     ConcurrencyLimit,
@@ -268,3 +269,16 @@ def test_concurrency_limit_waits_for_the_first_byte() -> None:
     for step in range(100):
         limit.observe(step * 0.05, 1000 * step, 0)
     assert limit.level == 1
+
+
+def test_plan_overlaps_of_a_span_with_gaps() -> None:
+    gaps = [Span(0, 5), Span(10, 20)]
+    assert plan.overlaps(gaps, Span(3, 12)) == [Span(3, 5), Span(10, 12)]
+    assert plan.overlaps(gaps, Span(5, 10)) == []
+
+
+def test_plan_appends_a_span_to_the_one_that_it_continues() -> None:
+    spans: list[Span] = []
+    for span in (Span(0, 5), Span(5, 7), Span(9, 10)):
+        plan.append_span(spans, span)
+    assert spans == [Span(0, 7), Span(9, 10)]

@@ -180,7 +180,7 @@ async def test_head_blob_falls_back_to_one_byte(data: bytes, ranges: bool) -> No
         digest = fake.add_blob("a", data)
         fake.head, fake.ranges = False, ranges
         assert await registry.head_blob("a", digest) == len(data)
-        assert fake.log[-1].headers["Range"] == "bytes=0-0"
+        assert fake.log[1].headers["Range"] == "bytes=0-0"
 
 
 async def test_head_blob_answered_with_a_page() -> None:

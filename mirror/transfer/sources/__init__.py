@@ -1,0 +1,1 @@
+"""Sources as they are: what they mis-answer, and how their bytes are received all the same."""

@@ -1,0 +1,47 @@
+"""Reception of one response: its bytes into the growing file, of a whole blob only those that are missing."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from mirror.oci.ranges import Span
+from mirror.store.partial.growing import GrowingFile
+from mirror.transfer import plan
+from mirror.transfer.body_buffer import section
+from mirror.transfer.plan import PlanLimits, Segment
+from mirror.upstream.http.transport import PartReader
+
+S = TypeVar("S")
+
+
+class Reception:
+    """One response that is received into a growing file; `written`: the spans that came from it."""
+
+    def __init__(self, growing: GrowingFile, limits: PlanLimits) -> None:
+        self.written: list[Span] = []
+        self._growing = growing
+        self._limits = limits
+
+    async def receive(
+        self, segment: Segment[S], next_parts: PartReader, on_first: Callable[[], object]
+    ) -> bool:
+        """Receive the segment's bytes; return whether the response has more than these.
+
+        `on_first` is called when the first byte has come. Raises UpstreamError or StoreError.
+        """
+        # A whole blob is read past what is here; nothing else runs beside it.
+        gaps = self._growing.missing() if not segment.start else [Span(segment.start, segment.stop)]
+        while segment.left and (parts := await next_parts()):
+            if segment.first_byte is None:
+                on_first()
+            length = min(sum(len(part) for part in parts), segment.left)
+            surplus = sum(len(part) for part in parts) > length
+            segment.writing = True
+            for span in plan.overlaps(gaps, Span(segment.offset, segment.offset + length)):
+                await self._growing.write(span.start, section(parts, segment.offset, span))
+                plan.append_span(self.written, span)
+            segment.writing = False
+            segment.record(time.monotonic(), length, self._limits.low_speed_bytes)
+            if surplus:
+                return True
+        return False
