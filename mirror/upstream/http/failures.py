@@ -30,7 +30,7 @@ _OWN = EXHAUSTED | {errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 def is_own(error: Exception) -> bool:
     """Return whether `error` is a want of this machine, which has not asked the upstream at all.
 
-    A resolver that finds no descriptor says only that the name is not known.
+    A failed look-up of a name may have another error than that of the descriptor that the resolver lacked.
     """
     cause = _system_error(error)
     if isinstance(error, aiohttp.ClientConnectorDNSError) and are_exhausted():
