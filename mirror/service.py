@@ -54,6 +54,7 @@ class Service:
         self.multiprocess: MultiprocessMetrics | None = None  # with several workers
         self._tasks = Tasks()
         self._store = store
+        self.folder = store.folder
         store.on_evicted = self._on_evicted
         self._room = RoomWatch(store.folder.shortage)
         self._pruner = IndexPruner(store.folder.index, store.folder.blobs)

@@ -42,7 +42,6 @@ DOORS = {
     "aiohttp": ("upstream/", "web/"),
     "prometheus_client": ("metrics/metrics.py", "web/probes.py"),
     "tomllib": ("config/",),
-    "msgspec": ("config/",),
     "pydantic": (),
     "os.environ": ("config/",),
     "os.getenv": ("config/",),

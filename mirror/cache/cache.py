@@ -1,8 +1,9 @@
 """The cache: one object that answers for every kind of content, from disk or by way of an upstream."""
 
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from mirror.cache.blobs import BlobCache
 from mirror.cache.completeness import Completeness

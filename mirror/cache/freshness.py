@@ -14,8 +14,9 @@ stale, and fewer are revalidated (mirror.upstream.rate_limit).
 """
 
 import math
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from msgspec import Struct
 
 from mirror.config.schema import TagRuleSettings, TagSettings
 from mirror.oci.image_pattern import escaped_address
@@ -23,8 +24,7 @@ from mirror.oci.reference import Repository, Tag
 from mirror.upstream.rate_limit import BudgetLevel
 
 
-@dataclass(frozen=True, slots=True)
-class FreshnessTerms:
+class FreshnessTerms(Struct, frozen=True):
     """The periods of one tag, in seconds; `math.inf` for no limit."""
 
     fresh: float

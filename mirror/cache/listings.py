@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import partial
 from urllib.parse import parse_qsl, urlencode
+
+from msgspec import Struct
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
 from mirror.cache.tags import FINAL, TagCache, saving_rate_limit
@@ -28,15 +29,13 @@ LISTS = 32 * 1024 * 1024
 LIST_FACTOR = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Referrers:
+class _Referrers(Struct, frozen=True):
     manifests: str
     outcome: Outcome
     staleness: Staleness | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadList:
+class _ReadList(Struct, frozen=True):
     manifests: str
     by_type: dict[str, list[tuple[int, str]]]
 

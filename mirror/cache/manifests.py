@@ -1,7 +1,8 @@
 """Manifests by digest: immutable, whole in memory, verified before the first byte is sent."""
 
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from mirror.cache.manifest_reader import ManifestReader
 from mirror.cache.negative_cache import NegativeCache
@@ -33,8 +34,7 @@ Types = tuple[str, ...]
 MANIFEST_TYPES = frozenset({DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST})
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedManifest:
+class FetchedManifest(Struct, frozen=True):
     """The result of a fetch for one repository."""
 
     result: StoredManifest | UpstreamError

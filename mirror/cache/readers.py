@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import BinaryIO, Protocol
+
+from msgspec import Struct
 
 from mirror.cache.results import Outcome
 from mirror.oci.ranges import Span
@@ -63,23 +64,20 @@ class BlobReader(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class SmallBlob:
+class SmallBlob(Struct, frozen=True):
     """A blob that is in memory as a whole."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BlobAnswer:
+class BlobAnswer(Struct, frozen=True):
     """The answer to a GET on a blob: its content, open for reading."""
 
     content: BlobReader | SmallBlob | PassThroughBlob
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Fallback:
+class Fallback(Struct, frozen=True):
     """Other ways to the content of a reader whose file fails.
 
     `passed`: the same blob from the upstream, past the disk. `on_disk_error` is called when the disk fails;

@@ -1,8 +1,9 @@
 """Result values of the cache; `web` turns them into HTTP. Blob content is in `cache.readers`."""
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 
@@ -22,16 +23,14 @@ class Outcome(StrEnum):
 FOREVER = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Staleness:
+class Staleness(Struct, frozen=True):
     """Why an answer is stale, and its `age`: seconds since the upstream confirmed it, None if not known."""
 
     age: float | None
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestInfo:
+class ManifestInfo(Struct, frozen=True):
     """The answer to a HEAD on a manifest; `size` in bytes.
 
     `ttl`: seconds for which the same request has the same answer, 0 if not known. `staleness` is set when
@@ -46,8 +45,7 @@ class ManifestInfo:
     staleness: Staleness | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestAnswer:
+class ManifestAnswer(Struct, frozen=True):
     """The answer to a GET on a manifest; `ttl` and `staleness` as in ManifestInfo."""
 
     data: bytes
@@ -58,16 +56,14 @@ class ManifestAnswer:
     staleness: Staleness | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BlobInfo:
+class BlobInfo(Struct, frozen=True):
     """The answer to a HEAD on a blob; `size` in bytes."""
 
     size: int
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class TagsAnswer:
+class TagsAnswer(Struct, frozen=True):
     """A page of tags: `data` as the upstream sent it, `next_query` the query of the next page, if any."""
 
     data: bytes
@@ -76,8 +72,7 @@ class TagsAnswer:
     staleness: Staleness | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReferrersAnswer:
+class ReferrersAnswer(Struct, frozen=True):
     """Referrers as an OCI index; `filtered` when an artifactType was applied."""
 
     data: bytes
@@ -86,8 +81,7 @@ class ReferrersAnswer:
     staleness: Staleness | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogAnswer:
+class CatalogAnswer(Struct, frozen=True):
     """A page of repository names; `more` when another page follows."""
 
     repositories: list[str]

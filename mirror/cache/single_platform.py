@@ -1,6 +1,6 @@
 """The manifest of one platform in the place of a list, for clients that read no lists."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from mirror.cache.manifests import ManifestCache
 from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.cache.freshness import Freshness
 from mirror.cache.manifests import ManifestCache, manifest_answer
@@ -42,8 +44,7 @@ class FallbackDue(UpstreamError):
     """The upstream has not answered within `fallback_after`, and there is a stale answer to fall back on."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answers(Generic[T]):
+class _Answers(Struct, Generic[T], frozen=True):
     """The two answers for an entry that is not fresh; `stale` gives None when its content is not here."""
 
     revalidated: Callable[[], Awaitable[T]]

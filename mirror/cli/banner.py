@@ -9,6 +9,7 @@ from mirror.cli.notes import config_notes
 
 if TYPE_CHECKING:
     from mirror.config.schema import Config
+    from mirror.store.cache_dir import CacheDirectory
 
 # Hosts that mean all addresses of this machine.
 EVERY_ADDRESS = ("", "0.0.0.0", "[::]")  # noqa: S104  # compared, not bound
@@ -93,23 +94,29 @@ def _notes(config: "Config", *, open_to_network: bool) -> list[str]:
     return notes
 
 
-def room(config: "Config") -> str:
-    """Return a line about the disk: what is free, cached and allowed; "" if the cache cannot be read."""
+def room(config: "Config", folder: "CacheDirectory | None" = None) -> str:
+    """Return a line about the disk: what is free, cached and allowed; "" if the cache cannot be read.
+
+    `folder` is that of a mirror in this process; else the folder is opened here.
+    """
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError
     from mirror.store.health import StoreHealth
+
+    with suppress(StoreError, OSError):
+        if folder is not None:
+            return _room_line(folder)
+        health = StoreHealth(log_faults=False)  # the mirror has logged them
+        with closing(CacheDirectory(config.cache.dir, config.cache, health)) as opened:
+            return _room_line(opened)
+    return ""
+
+
+def _room_line(folder: "CacheDirectory") -> str:
     from mirror.util.units import size
 
-    health = StoreHealth(log_faults=False)  # the mirror has logged them
-    with (
-        suppress(StoreError, OSError),
-        closing(CacheDirectory(config.cache.dir, config.cache, health)) as folder,
-    ):
-        disk, allowed = folder.room(), folder.size_limit()
-        return (
-            f"{size(disk.free)} of {size(disk.total)} free, {size(disk.used)} cached, {size(allowed)} allowed"
-        )
-    return ""
+    disk, allowed = folder.room(), folder.size_limit()
+    return f"{size(disk.free)} of {size(disk.total)} free, {size(disk.used)} cached, {size(allowed)} allowed"
 
 
 def reachable(address: str) -> str:

@@ -11,6 +11,7 @@ from mirror.cli.output import tell
 
 if TYPE_CHECKING:
     from mirror.config.schema import Config
+    from mirror.store.cache_dir import CacheDirectory
 
 
 class Flags(NamedTuple):
@@ -74,8 +75,10 @@ def run_server(flags: Flags) -> int:
         fail(reason_of(error), 1)
 
 
-def _announce(config: "Config", addresses: Sequence[str], *, new: bool) -> None:
+def _announce(
+    config: "Config", addresses: Sequence[str], folder: "CacheDirectory | None" = None, *, new: bool
+) -> None:
     from mirror.cli.banner import banner, room
     from mirror.system.addresses import network_addresses
 
-    tell(banner(config, addresses, network_addresses(), room(config), new=new))
+    tell(banner(config, addresses, network_addresses(), room(config, folder), new=new))

@@ -4,11 +4,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from mirror.cli.common import become_owner, fail, loaded, require_cache, start_collector
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
@@ -43,8 +43,7 @@ SAVE_SECONDS = 5.0
 INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyRun:
+class VerifyRun(Struct, frozen=True):
     """One check, its findings, and the total of its progress: blobs in a quick check, else bytes."""
 
     fsck: "Fsck"

@@ -95,11 +95,12 @@ class Beside(Struct, frozen=True):
 
 
 class Option(Struct, frozen=True):
-    """An option of a table: its type with all markers, and its default."""
+    """An option of a table: its type with all markers, its default, and its checks beside other options."""
 
     kind: Any
     default: Any
     required: bool
+    checks: tuple[Beside, ...] = ()
 
     @property
     def doc(self) -> Doc:
@@ -236,9 +237,8 @@ def _option_value(name: str, option: Option, given: Mapping[str, object], valid:
     if name not in given and option.required:
         raise ValueError("is missing")
     value = convert(given[name], option.kind) if name in given else option.default
-    for each in option.markers():
-        if isinstance(each, Beside):
-            value = each.function(value, valid)
+    for each in option.checks:
+        value = each.function(value, valid)
     return value
 
 
@@ -292,5 +292,12 @@ def _options(model: type[Settings]) -> Mapping[str, Option]:
         factory = field.default_factory
         return field.default if factory is msgspec.NODEFAULT else factory()
 
-    fields = msgspec.structs.fields(model)
-    return {each.name: Option(each.type, default(each), each.required) for each in fields}
+    return {
+        each.name: Option(
+            each.type,
+            default(each),
+            each.required,
+            tuple(marker for marker in _markers(each.type) if isinstance(marker, Beside)),
+        )
+        for each in msgspec.structs.fields(model)
+    }

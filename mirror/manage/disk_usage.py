@@ -1,7 +1,8 @@
 """Disk usage: bytes of each repository and each upstream."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
@@ -11,8 +12,7 @@ from mirror.store.metadata.query import repositories
 from mirror.store.metadata.refcount import ReferenceCounts
 
 
-@dataclass(slots=True)
-class RepositoryUsage:
+class RepositoryUsage(Struct):
     """The blobs of a repository that are here.
 
     `size`: their bytes, each blob counted once. `own`: bytes of blobs that no other repository has, which a
@@ -41,7 +41,6 @@ class RepositoryUsage:
         self.blobs += 1
 
 
-@dataclass(slots=True)
 class UpstreamUsage(RepositoryUsage):
     """The blobs of a whole upstream; `own` are those that no other upstream has."""
 

@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.manage.inventory import Inventory
 from mirror.manage.quota_excess import Freed, quota_excess
@@ -44,8 +45,7 @@ BLOB = "blob of no repository"
 QUOTA = "over the quota"
 
 
-@dataclass(frozen=True, slots=True)
-class GarbageItem:
+class GarbageItem(Struct, frozen=True):
     """One removal: its kind, the name of the thing, and the bytes that are freed."""
 
     kind: str

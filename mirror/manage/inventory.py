@@ -6,7 +6,8 @@ Synchronous. No more than one repository is in memory at a time.
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.oci import json_text
 from mirror.oci.digest import Digest
@@ -27,8 +28,7 @@ REFERRING = re.compile(r"(sha256|sha512)-[0-9a-f]{64}(\.[a-z]+)?")
 EVERY_TAG = ImagePattern("*")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
+class StoredImage(Struct, frozen=True):
     """An image of some repository: its tag ("" for none) and all its parts, the root first."""
 
     tag: str
@@ -39,8 +39,7 @@ class StoredImage:
         return self.parts[0].digest
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSummary:
+class ImageSummary(Struct, frozen=True):
     """An image as `ls` shows it.
 
     `size`: bytes that are here; `shared`: those of them that other images need too. `missing`: digests that

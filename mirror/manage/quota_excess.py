@@ -7,8 +7,10 @@ from downloads that nobody continues, and complete blobs stay if that suffices.
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, EvictionReason
@@ -18,8 +20,7 @@ from mirror.store.eviction import EvictionGuard
 from mirror.store.orphans import Orphan, discard, old_partials
 
 
-@dataclass(slots=True)
-class Freed:
+class Freed(Struct):
     """Bytes that a dry run would have freed by now; `accounted` count against the quota, others do not."""
 
     accounted: int = 0

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.manage.inventory import Inventory, StoredImage
 from mirror.oci.digest import Digest
@@ -14,8 +15,7 @@ from mirror.store.metadata.query import repositories
 from mirror.store.metadata.refcount import ReferenceCounts
 
 
-@dataclass(frozen=True, slots=True)
-class RemovalStep:
+class RemovalStep(Struct, frozen=True):
     """The removals from one repository. `pinned` images match too, and stay. `freed`: bytes."""
 
     repository: Repository

@@ -1,9 +1,9 @@
 """Prometheus metrics. Label values are bounded: a repository or a digest is never a label."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Self
 
+from msgspec import Struct
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -182,8 +182,7 @@ SUMMED_GAUGES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """A metric family with its samples: (name, labels) -> value."""
 
     name: str

@@ -5,14 +5,14 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 # Bounds in seconds, from a hit in memory to a layer over a slow line.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
-@dataclass(slots=True)
-class Latency:
+class Latency(Struct):
     """A histogram. `counts[i]` durations are at or below `BUCKETS[i]` and above the previous bound."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
@@ -31,8 +31,7 @@ class Latency:
         return rows
 
 
-@dataclass(slots=True)
-class RequestStats:
+class RequestStats(Struct):
     """Statistics of requests for one kind of content with one outcome. `bytes`: body bytes sent."""
 
     requests: int = 0

@@ -9,7 +9,8 @@ answer 404 for a manifest whose type is not asked for (Azure's, for artifact man
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.oci.manifest import ACCEPT, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from mirror.oci.media_type import is_media_type
@@ -35,8 +36,7 @@ _NOT_ASKED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """The types that a client names; `types` is empty if the client takes anything."""
 
     types: frozenset[str] = frozenset()

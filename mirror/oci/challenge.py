@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
+
+from msgspec import Struct, field
 
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # `token` of RFC 9110, not a secret
 PARAMETER = re.compile(rf"({TOKEN})[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|({TOKEN}))")
@@ -17,8 +18,7 @@ MOST_CHALLENGES = 16
 LONGEST_LINE = 8 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(Struct, frozen=True):
     """One authentication challenge. `scheme` and the parameter names are in lower case."""
 
     scheme: str

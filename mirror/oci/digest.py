@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mirror.oci.errors import Code, RegistryError
 
@@ -17,8 +18,7 @@ ENCODED = {
 }
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(Struct, frozen=True, order=True):
     """A digest: `algorithm` is sha256 or sha512, `encoded` is lower-case hex. Create with `parse` or `of`."""
 
     algorithm: str

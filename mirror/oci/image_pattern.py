@@ -7,9 +7,10 @@ tag.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
@@ -28,8 +29,7 @@ PLATFORM = re.compile(r"[a-z0-9_]+/[a-z0-9_]+(/[a-z0-9_.]+)?")
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ImagePattern:
+class ImagePattern(Struct, frozen=True, order=True):
     """A pattern of images: `name` matches `<upstream>/<repository>`, and `tag` or `digest` the image.
 
     An image without a tag has the tag "", which only `*` matches.
@@ -86,8 +86,7 @@ class ImagePattern:
         return f"{self.name}:{self.tag}" if self.digest is None else f"{self.name}@{self.digest}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Pin:
+class Pin(Struct, frozen=True, order=True):
     """A pattern of images that eviction spares.
 
     `platforms` limits the pin of an index to some platforms, such as `linux/arm64`. Empty: all platforms.

@@ -8,8 +8,9 @@ such a manifest as received, without links.
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.oci import json_text
 from mirror.oci.digest import Digest
@@ -44,8 +45,7 @@ class ManifestTooLong(ManifestInvalid):
     """The manifest has more values, or more descriptors, than are read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """A descriptor of the OCI image-spec. `size` is in bytes; `urls` is set for foreign layers."""
 
     media_type: str
@@ -70,8 +70,7 @@ def platform_of(value: object) -> str | None:
     return "/".join(each for each in words if isinstance(each, str) and each)
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     media_type: str
     config: Descriptor | None
     layers: tuple[Descriptor, ...]

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.oci.errors import Code, RegistryError
 
@@ -23,8 +24,7 @@ MULTIPART_SURPLUS_BYTES = 16 * 1024
 PART_HEAD_BYTES = 105
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Span:
+class Span(Struct, frozen=True, order=True):
     """A byte range from `start` up to, and excluding, `stop`."""
 
     start: int

@@ -28,9 +28,10 @@ The mirror never connects to a host because a client named the host (invariant 7
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
@@ -54,8 +55,7 @@ HUB_NAMESPACE = "library"
 API = "v2"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Repository:
+class Repository(Struct, frozen=True, order=True):
     """A repository: `upstream` is its canonical name, `path` the upstream's own name for the repository."""
 
     upstream: str
@@ -65,8 +65,7 @@ class Repository:
         return f"{self.upstream}/{self.path}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Tag:
+class Tag(Struct, frozen=True, order=True):
     """A tag. `also`: media types to ask the upstream for, besides those that it is always asked for.
 
     What a tag is with further types is kept apart from what the same tag is without.
@@ -109,8 +108,7 @@ class Via(StrEnum):
     HOST = "host"
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamNames:
+class UpstreamNames(Struct, frozen=True):
     """The configured upstreams by every name that a client may use (all as `canonical_host` writes them).
 
     `hosts`: names of this mirror that stand for an upstream.
@@ -148,8 +146,7 @@ class UpstreamNames:
         return None if registry is None else (registry, True)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """The content that a request names. `repository` is None for BASE and CATALOG, `upstream` for all."""
 
     kind: TargetKind
@@ -176,8 +173,7 @@ WORDS = {TargetKind.MANIFEST: "manifests", TargetKind.BLOB: "blobs", TargetKind.
 KINDS = {word: kind for kind, word in WORDS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
+class _Origin(Struct, frozen=True):
     """The chosen upstream, and how the client named it.
 
     `overrules_prefix`: by a word that leaves no doubt, so that a prefix of another name is none.

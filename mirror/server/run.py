@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from mirror.config.loader import ConfigError, environment
 from mirror.config.schema import Config
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.server.supervisor import RETIRE, STOP, Hooks, Supervisor, WorkerSpec
 from mirror.service import Service
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError, reason_of
 from mirror.system.descriptors import raise_limit
 from mirror.system.sd_notify import notify
@@ -29,7 +31,13 @@ from mirror.web.app import Listeners, serve
 
 log = get_logger(__name__)
 
-Announce = Callable[[Config, Sequence[str]], None]
+
+class Announce(Protocol):
+    """Says that the mirror is ready. `folder` is the cache folder, if this process has it open."""
+
+    def __call__(
+        self, config: Config, addresses: Sequence[str], folder: CacheDirectory | None = None
+    ) -> None: ...
 
 
 def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
@@ -75,11 +83,12 @@ async def _run_single(
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
 
+    service = await Service.open(config)
+
     def ready(addresses: Sequence[str]) -> None:
-        announce(config, addresses)
+        announce(config, addresses, service.folder)
         notify("READY=1")
 
-    service = await Service.open(config)
     _tune_garbage_collector()
     try:
         await serve(service, config, ready, stop, listeners)

@@ -18,10 +18,11 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import NoReturn
+
+from msgspec import Struct
 
 from mirror.config.loader import ConfigError
 from mirror.config.schema import Config
@@ -46,8 +47,7 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 STOP, RETIRE = signal.SIGTERM, signal.SIGUSR1
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(Struct, frozen=True):
     """Parameters of a worker. `number`: unique among live workers, reused after a death.
 
     `sockets`: for clients; `operations`: for operators.
@@ -70,8 +70,7 @@ class Stage(Enum):
     ENDING = auto()
 
 
-@dataclass(slots=True, eq=False)
-class Worker:
+class Worker(Struct, eq=False):
     pid: int
     number: int
     config: Config
@@ -81,8 +80,7 @@ class Worker:
     stage: Stage = Stage.STARTING
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(Struct, frozen=True):
     """Callbacks into the layers above.
 
     `load` reads the configuration again and raises ConfigError. `work` runs a worker and returns its exit

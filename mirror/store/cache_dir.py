@@ -24,8 +24,10 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
@@ -63,8 +65,7 @@ RESTORED_CHUNK = 8 * 1024 * 1024
 RESUMED_SECONDS = 7 * 24 * 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class StoredManifest:
+class StoredManifest(Struct, frozen=True):
     """A verified manifest, with the media type that its upstream gave."""
 
     data: bytes
@@ -72,8 +73,7 @@ class StoredManifest:
     media_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class LocalContent:
+class LocalContent(Struct, frozen=True):
     """The state of one repository and digest on this disk.
 
     `present`: the bytes are here, perhaps through another repository only. The content comes only with a link

@@ -43,8 +43,9 @@ import shutil
 import time
 from collections.abc import Collection, Container, Iterable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs import quota

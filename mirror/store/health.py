@@ -11,11 +11,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
 import diskcache
+from msgspec import Struct
 
 from mirror.store.errors import NoRoom, reason_of
 from mirror.system.descriptors import are_exhausted
@@ -102,8 +102,7 @@ _SQLITE = {
 ERRORS = (OSError, sqlite3.Error, diskcache.Timeout)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """A capability that is down. `since`: seconds since the epoch."""
 
     capability: Capability

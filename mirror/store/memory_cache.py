@@ -5,7 +5,8 @@ kept: it may be old when it arrives from its thread.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
@@ -19,8 +20,7 @@ LINKS = 8 * 1024 * 1024
 TAG_SHARE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """Small content, and the link by which its repository has it (invariant 5)."""
 
     link: Link

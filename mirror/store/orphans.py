@@ -9,10 +9,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from diskcache.core import DBNAME
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import ROWS, BlobStore
@@ -22,8 +22,7 @@ from mirror.store.metadata.closure import digest_or_none
 from mirror.store.partial.partial import Partial
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(Struct, frozen=True):
     """An orphaned file, and the bytes it takes on the disk.
 
     Of a partial also `reserved`, the bytes of the whole blob, and `modified`, in seconds since the epoch.

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mirror.config.schema import FillSettings
 from mirror.metrics.metrics import Metrics
@@ -12,8 +13,7 @@ from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.util.tasks import Tasks
 
 
-@dataclass(frozen=True, slots=True)
-class TransferContext:
+class TransferContext(Struct, frozen=True):
     """Shared dependencies, made once by the composition root.
 
     `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads.

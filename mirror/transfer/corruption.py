@@ -7,8 +7,9 @@ sources that were not wrong about the blob before: such a source is right, or kn
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
@@ -21,8 +22,7 @@ Parts: TypeAlias = Mapping[Source, Sequence[Span]]
 MOST = 64
 
 
-@dataclass(slots=True)
-class _CorruptBlob:
+class _CorruptBlob(Struct):
     """A blob with a wrong digest: hashes of its parts, sources proven wrong about it, number of downloads."""
 
     parts: dict[tuple[Source, Span], bytes] = field(default_factory=dict)

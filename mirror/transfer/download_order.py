@@ -1,7 +1,8 @@
 """The description of one download, and the span with which the download begins; pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.config.schema import FillSettings
 from mirror.oci.digest import Digest
@@ -15,8 +16,7 @@ from mirror.upstream.source import Source
 ENDLESS = 2**62
 
 
-@dataclass(frozen=True, slots=True)
-class DownloadOrder:
+class DownloadOrder(Struct, frozen=True):
     """The blob to download, what is known about it, and the settings to follow.
 
     `size`: in bytes, where a manifest names it. `missing`: the gaps that an earlier fill left, None for all.

@@ -9,8 +9,9 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import BinaryIO, Protocol
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
@@ -48,8 +49,7 @@ class ComparableReader(Protocol):
     async def wait_readable(self, offset: int) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class SentPart:
+class SentPart(Struct, frozen=True):
     """The unverified part that a client was sent of a growing file before the file's fill failed.
 
     A wrong part with a right end after it would be a complete wrong blob (invariant 4): the part is compared

@@ -13,8 +13,9 @@ A *segment* is one connection's work on one span of a blob. The rules:
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from mirror.oci.ranges import Span
 from mirror.upstream.http.low_speed import MIN_SPEED
@@ -22,8 +23,7 @@ from mirror.upstream.http.low_speed import MIN_SPEED
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
-class PlanLimits:
+class PlanLimits(Struct, frozen=True):
     """Thresholds of the planner, and the decisions that depend on them; times in seconds, sizes in bytes."""
 
     # Target duration of a span: a round trip of 150 ms is then 7 % of it.
@@ -160,8 +160,7 @@ class PlanLimits:
 DEFAULT_LIMITS = PlanLimits()
 
 
-@dataclass(eq=False, slots=True)
-class Segment(Generic[S]):
+class Segment(Struct, Generic[S], eq=False):
     """One connection to `source` for the bytes from `start` to `stop`; times in seconds of one clock."""
 
     source: S

@@ -13,8 +13,9 @@ Claims and visibility of repositories are kept in memory, bounded, and lost when
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.config.endpoints import LoginSettings, UpstreamSettings
 from mirror.metrics.metrics import Metrics
@@ -88,16 +89,14 @@ class Account:
         }
 
 
-@dataclass(slots=True)
-class _Claim:
+class _Claim(Struct):
     """The account that a repository is asked for with; `until` is inf once the account has read from it."""
 
     account: Account
     until: float
 
 
-@dataclass(slots=True)
-class _Visibility:
+class _Visibility(Struct):
     """Visibility of a repository, public or not, and the lock under which the upstream is asked."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -17,8 +17,8 @@ import base64
 import contextlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from yarl import URL
 
 from mirror.config.endpoints import UpstreamSettings
@@ -53,8 +53,7 @@ _TOKENS_LIMIT = 8 * 1024 * 1024
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
-@dataclass(frozen=True, slots=True)
-class AuthDemand:
+class AuthDemand(Struct, frozen=True):
     """A 401 to be answered: its challenges, and the Authorization header that was rejected.
 
     `own` is true if it came from the upstream's own origin, false if from the target of a redirect.
@@ -63,11 +62,13 @@ class AuthDemand:
     challenges: tuple[Challenge, ...]
     repository: str
     own: bool
-    rejected: str | None = field(default=None, repr=False)
+    rejected: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(challenges={self.challenges!r}, repository={self.repository!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class _TokenKey:
+class _TokenKey(Struct, frozen=True):
     """Key of a cached token. One got with a password is never used for an anonymous request.
 
     `own`: for a challenge of the upstream itself, as in AuthDemand.
@@ -80,8 +81,7 @@ class _TokenKey:
     own: bool
 
 
-@dataclass(slots=True, repr=False)
-class _CachedToken:
+class _CachedToken(Struct):
     """One token, and the lock under which it is fetched.
 
     `rejected` is true from a 401 to the token until the token server has given another one.
@@ -93,6 +93,9 @@ class _CachedToken:
     rejected: bool = False
     failures: int = 0
     failure: UpstreamError | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
 class Authorizer:

@@ -2,15 +2,15 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.oci.ranges import Span, parse_content_range
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.transport import PartReader, Response
 
 
-@dataclass(frozen=True, slots=True)
-class BodyReaders:
+class BodyReaders(Struct, frozen=True):
     """Two ways to read the bytes of a body; one of them is taken, once.
 
     `chunks` yields them as aiohttp has them; `direct_reader` reads straight from the socket where that is

@@ -6,9 +6,10 @@ first two may get credentials (mirror.upstream.auth), the last gets none (invari
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from yarl import URL
 
 from mirror.oci.challenge import Challenge, parse_challenges
@@ -32,8 +33,7 @@ class HeadRefused(UpstreamError):
     """HEAD is not allowed at this registry, or not for a URL that it signed for GET; a GET may work."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingRequest:
+class OutgoingRequest(Struct, frozen=True):
     """A request. `path` follows `/v2/` and may have a query; the token is for `repository`."""
 
     method: str
@@ -46,11 +46,13 @@ class OutgoingRequest:
     proven: bool = False
 
 
-@dataclass(slots=True)
-class DirectLocation:
+class DirectLocation(Struct):
     """Target of the last redirect for one blob: its next range is asked for there, as long as that works."""
 
-    url: URL | None = field(default=None, repr=False)  # signed
+    url: URL | None = None  # signed
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
 class HTTPClient:

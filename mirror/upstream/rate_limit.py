@@ -8,13 +8,13 @@ Docker Hub reports it in every answer about a manifest (docs/upstreams.md); `100
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.upstream.retry import parse_retry_after
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetLevel:
+class BudgetLevel(Struct, frozen=True):
     """Level of what is left of a rate limit, and what the mirror does to spare it.
 
     share       the level applies when at most this share of the limit is left
@@ -46,8 +46,7 @@ _WINDOW = re.compile(r";\s*w=([0-9]{1,9})\b")
 _MAX_SOURCE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitReading:
+class RateLimitReading(Struct, frozen=True):
     """The last report of an upstream. `window` in seconds; `source` names whom the upstream counts."""
 
     remaining: int

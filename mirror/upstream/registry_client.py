@@ -9,8 +9,10 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
@@ -41,8 +43,7 @@ _END = 2**63 - 1
 _QUERY = re.compile(r"[!-~]*")
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteManifest:
+class RemoteManifest(Struct, frozen=True):
     """Answer to a HEAD. `digest` is as the upstream says, unproven; None if its answer has none."""
 
     digest: Digest | None
@@ -50,8 +51,7 @@ class RemoteManifest:
     size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestBody:
+class ManifestBody(Struct, frozen=True):
     """A manifest as sent. `digest` is computed from `data`; no header counts."""
 
     data: bytes
@@ -59,8 +59,7 @@ class ManifestBody:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class TagsPage:
+class TagsPage(Struct, frozen=True):
     """One page of a list as sent, and the raw query of the next page."""
 
     data: bytes

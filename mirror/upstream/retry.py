@@ -2,18 +2,18 @@
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
+
+from msgspec import Struct
 
 from mirror.upstream.errors import UpstreamError
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """Number of attempts, and delays in seconds: exponential backoff from `first` to `longest`.
 
     No retry begins later than `elapsed` after the first attempt, since clients must see an answer's headers,
@@ -39,8 +39,7 @@ class RetryPolicy:
         return delay * (0.5 + jitter / 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Retrier:
+class Retrier(Struct, frozen=True):
     """Runs an operation again according to a policy, after an UpstreamError that is temporary."""
 
     policy: RetryPolicy

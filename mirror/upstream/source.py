@@ -4,8 +4,9 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
@@ -28,8 +29,7 @@ log = get_logger(__name__)
 LONGEST_THROTTLE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
+class SourceOptions(Struct, frozen=True):
     """Use of a source, see `SourceSettings`. The defaults are those of an upstream's own endpoint."""
 
     prefix: str = ""

@@ -4,10 +4,10 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from msgspec import Struct, field
 
 from mirror.cache.results import Outcome
 from mirror.config.schema import Config
@@ -45,8 +45,7 @@ RESPONSE_CACHE_DIVISOR = 4
 CLOSING_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Listeners:
+class Listeners(Struct, frozen=True):
     """Bound sockets, and the TLS context of their connections (None for plain HTTP).
 
     `balancer`: shares new connections with other processes on the same sockets. `retire_requested`: set when

@@ -14,10 +14,10 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 
 from aiohttp import HttpVersion11, hdrs, web
+from msgspec import Struct
 
 from mirror.metrics.metrics import Metrics
 from mirror.metrics.request_stats import RequestStats
@@ -44,8 +44,7 @@ MAX_SEEN_ONCE = 8192
 VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CachedResponse:
+class CachedResponse(Struct, frozen=True, eq=False):
     """The bytes of a response without its Date, and what to record when the response is served.
 
     `expires`: by the cache's clock. `removal_epoch`: the store's at lookup time; the entry is invalid once

@@ -10,11 +10,11 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from diskcache.core import EVICTION_POLICY, MODE_BINARY
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.store.database import ForeignRow, PlainDisk
@@ -30,8 +30,7 @@ EVICTION_POLICY[POLICY] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedFile:
+class VerifiedFile(Struct, frozen=True):
     """A file on the same file system that is known to hash to `digest`; adopted by rename.
 
     `durable`: its bytes must be on the disk before its name is. Not for small files, which each read

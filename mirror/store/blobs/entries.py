@@ -1,9 +1,10 @@
 """Entries of the blob store as values, and the results of what is done with them."""
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 
@@ -12,8 +13,7 @@ from mirror.oci.digest import Digest
 SMALL_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class OpenBlob:
+class OpenBlob(Struct, frozen=True):
     """A blob ready to be sent; the holder closes `file`. `size` in bytes."""
 
     file: BinaryIO
@@ -28,8 +28,7 @@ class EvictionReason(StrEnum):
     AGE = "age"
 
 
-@dataclass(frozen=True, slots=True)
-class EvictedBlob:
+class EvictedBlob(Struct, frozen=True):
     """A blob that was evicted. `size` in bytes."""
 
     digest: Digest
@@ -37,8 +36,7 @@ class EvictedBlob:
     reason: EvictionReason = EvictionReason.ROOM
 
 
-@dataclass(frozen=True, slots=True)
-class BlobRow:
+class BlobRow(Struct, frozen=True):
     """An entry: the digest as text, the file's name below the blobs, its size in bytes."""
 
     digest: str
@@ -55,8 +53,7 @@ Position = tuple[float, int]
 START: Position = (-math.inf, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Eviction:
+class Eviction(Struct, frozen=True):
     """The result of an eviction; up to and including `resume_after` all blobs must be kept."""
 
     evicted: list[EvictedBlob]

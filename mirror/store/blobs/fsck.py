@@ -11,11 +11,12 @@ import stat
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from diskcache.core import DBNAME
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
@@ -52,8 +53,7 @@ class Damage(StrEnum):
 HARMLESS = frozenset({Damage.NO_ENTRY, Damage.DUPLICATE})
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Damage of one subject, a digest or a file's name below the blobs, and its `repair`, if any.
 
     `quarantined` is true if the repair moved a file to the quarantine.
@@ -65,8 +65,7 @@ class Finding:
     quarantined: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FsckStep:
+class FsckStep(Struct, frozen=True):
     """The bytes that one step has read, and its finding; `last` of an entry or a file."""
 
     read: int = 0
@@ -74,8 +73,7 @@ class FsckStep:
     last: bool = False
 
 
-@dataclass(slots=True)
-class FsckCursor:
+class FsckCursor(Struct):
     """The progress of a run. `files`: all entries are done; `after`: a digest, or then the name of a file.
 
     `total`: the bytes of all blobs when it began, if known. `began` and `ended` in seconds since the epoch;

@@ -12,9 +12,10 @@ One blob at a time, in a thread of low priority. A wrong one is a miss for all w
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import BlobStore
@@ -55,8 +56,7 @@ class ProofReason(StrEnum):
     USE = "use"
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """A finished proof. `right` is False if the file was wrong, and is in quarantine now."""
 
     digest: Digest
@@ -64,8 +64,7 @@ class Proof:
     right: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PendingProof:
+class PendingProof(Struct, frozen=True):
     """A proof that a reader of the blob waits for. `is_wrong`: whether the reader's file is in quarantine."""
 
     is_pending: Callable[[], bool]

@@ -1,8 +1,9 @@
 """The quota: how many bytes the cache may take. Pure; `store.eviction` applies it."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.config.schema import CacheSettings
 from mirror.util.units import size
@@ -19,8 +20,7 @@ ROOM_AHEAD = 2 * ROOM_STEP
 MORE_ROOM = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class DiskRoom:
+class DiskRoom(Struct, frozen=True):
     """The room on the disk, in bytes: of the file system, and used by the cache.
 
     `used`: by blobs, and by what fills have written.
@@ -31,8 +31,7 @@ class DiskRoom:
     used: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shortage:
+class Shortage(Struct, frozen=True):
     """A folder on whose file system `min_free` leaves no room for the cache. In bytes."""
 
     folder: Path
@@ -56,8 +55,7 @@ class Shortage:
         return f"{self.reason}; {self.to_do}"
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """The limits of one cache: `max_size` and `min_free` in bytes, `max_age` in seconds since the last use.
 
     0 is no limit of size, `math.inf` none of age.

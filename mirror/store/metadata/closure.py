@@ -7,7 +7,9 @@ attestations and SBOMs are found without that API (OCI distribution-spec, "Refer
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
@@ -33,8 +35,7 @@ ATTACHED_TO = "vnd.docker.reference.digest"
 NO_PLATFORM = "unknown/unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """One part of an image. `size` in bytes; `platform` if an index gives it.
 
     `is_referrer`: the part is not of the image itself, but refers to the image, or belongs to a part that

@@ -13,12 +13,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import diskcache
 from diskcache.core import EVICTION_POLICY
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
@@ -42,16 +43,14 @@ EVICTION_POLICY[POLICY] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """The fact that a repository contains a digest. `media_type` is set for manifests only."""
 
     media_type: str | None = None
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TagEntry:
+class TagEntry(Struct, frozen=True):
     """The target of a tag when the upstream was last asked; `confirmed` in seconds since the epoch."""
 
     digest: str
@@ -60,8 +59,7 @@ class TagEntry:
     confirmed: float
 
 
-@dataclass(frozen=True, slots=True)
-class ReferrersEntry:
+class ReferrersEntry(Struct, frozen=True):
     """The list of what refers to a digest, unfiltered; `confirmed` in seconds since the epoch.
 
     The list is JSON text (`oci.referrers`), which is neither parsed nor printed here: it may have megabytes.
@@ -86,8 +84,7 @@ REFERRERS = re.compile(r'\{"manifests":(\[.*\]),"confirmed":([0-9.e+-]+)\}', re.
 Entry = TypeVar("Entry", Link, TagEntry)
 
 
-@dataclass(frozen=True, slots=True)
-class DigestRow:
+class DigestRow(Struct, frozen=True):
     """A link, or a list of referrers: the number of its row, its key, and the digest that it is about."""
 
     number: int

@@ -4,7 +4,8 @@ A blob that one repository alone links is of no use once that repository is remo
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.store.metadata.index import LINKED, LINKS, ROWS, Index
 
@@ -22,8 +23,7 @@ GROUP BY 1, 2
 MEMOISED_ABOVE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class BlobUse:
+class BlobUse(Struct, frozen=True):
     """The repositories of one upstream that link a digest: their number, and the first of them in order."""
 
     upstream: str

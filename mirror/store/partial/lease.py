@@ -7,15 +7,15 @@ large blob is fetched into a `Partial`, which locks the file of the same name: t
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.store.lock import blob_key, key_path, try_lock
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """A lock under a key, on the file `path`, by its open `descriptor`."""
 
     key: str
@@ -34,8 +34,7 @@ class Lease:
         os.close(self.descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class BlobLease(Lease):
+class BlobLease(Lease, frozen=True):
     """A lease for filling `digest`; `present`: the store has the blob, so there is nothing to fill."""
 
     digest: Digest

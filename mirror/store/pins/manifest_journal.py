@@ -8,8 +8,9 @@ journal also outlives the loss of the index, when nothing tells any more what ta
 
 import json
 from contextlib import suppress
-from dataclasses import astuple
 from pathlib import Path
+
+from msgspec.structs import astuple
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError

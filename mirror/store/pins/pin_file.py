@@ -7,8 +7,9 @@ nothing else knows the pins. The file is replaced as a whole, and an unreadable 
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.util.durable import replace_file
@@ -20,8 +21,7 @@ log = get_logger(__name__)
 CONFIGURATION, COMMAND = "configuration", "command"
 
 
-@dataclass(frozen=True, slots=True)
-class PinEntry:
+class PinEntry(Struct, frozen=True):
     """A pin, and since when in epoch seconds; `configured`: the pin is of the configuration only."""
 
     pin: Pin

@@ -6,17 +6,19 @@ the targets of redirects, which invariant 6 forbids.
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.request import getproxies
 
+from msgspec import Struct
 from yarl import URL
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Proxies:
+class Proxies(Struct, frozen=True):
     """Proxy URLs, perhaps with passwords, by scheme as `getproxies` returns them; "no" holds NO_PROXY."""
 
     by_scheme: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
     @classmethod
     def from_environment(cls) -> "Proxies":

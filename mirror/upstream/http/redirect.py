@@ -7,9 +7,9 @@ this process connect to private addresses around it (SSRF).
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import quote
 
+from msgspec import Struct
 from yarl import URL
 
 from mirror.upstream.http.addresses import is_private_address
@@ -29,8 +29,7 @@ class RedirectRefused(ValueError):
     """A redirect that is not followed; the message says why and carries no secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class RedirectRules:
+class RedirectRules(Struct, frozen=True):
     """Rules for the redirects of one upstream. `private` allows private addresses as targets."""
 
     upstream: URL

@@ -111,8 +111,10 @@ def test_banner_knows_the_room(tmp_path: Path) -> None:
     """Free, cached and allowed bytes; an empty line if the cache cannot be read."""
     folder = open_folder(tmp_path / "cache")
     put_image(folder, X, "1", [b"a" * 2000])
-    folder.close()
     config = load("", {}, {"cache_dir": str(tmp_path / "cache")}).config
+    line = room(config, folder)
+    assert re.fullmatch(r"\S+ \S+ of \S+ \S+ free, 2\.\d+ KiB cached, \S+ \S+ allowed", line)
+    folder.close()
     assert re.fullmatch(r"\S+ \S+ of \S+ \S+ free, 2\.\d+ KiB cached, \S+ \S+ allowed", room(config))
     (tmp_path / "file").touch()
     assert room(load("", {}, {"cache_dir": str(tmp_path / "file")}).config) == ""
