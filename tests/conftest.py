@@ -18,7 +18,7 @@ from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_terminal_summary,
 )
 
-pytest_plugins = ["pytester", "tests.e2e.report", "tests.leftovers"]
+pytest_plugins = ["pytester", "tests.e2e.report", "tests.e2e.matrix.table", "tests.leftovers"]
 
 
 @pytest.fixture(autouse=True)

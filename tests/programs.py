@@ -26,7 +26,9 @@ PACKAGES = {
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
     "nginx": "nginx-light",
+    "node": "nodejs",
     "podman": "podman",
+    "runc": "runc",
     "skopeo": "skopeo",
     "systemd-analyze": "systemd",
     "unshare": "util-linux",
@@ -42,6 +44,7 @@ def without_coverage() -> dict[str, str]:
 
 
 MISSING = pytest.StashKey[dict[str, set[str]]]()
+MISSING_CLIENTS = pytest.StashKey[list[str]]()
 ROOT = "root"
 
 
@@ -69,6 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = {}
+    config.stash[MISSING_CLIENTS] = []
     config.addinivalue_line(
         "markers", "needs(*programs, root=False): runs these programs, skipped where one is missing"
     )
@@ -86,6 +90,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    _report_clients(terminalreporter, config.stash[MISSING_CLIENTS])
     missing = config.stash[MISSING]
     if not missing:
         return
@@ -98,3 +103,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"To run them: sudo apt-get install -y {' '.join(packages)}")
     if ROOT in names:
         terminalreporter.line("Some of them run daemons and mount: run pytest as root.")
+
+
+def _report_clients(terminalreporter: pytest.TerminalReporter, clients: list[str]) -> None:
+    """List the pinned clients that were not there, which `--require-e2e` does not require."""
+    if clients:
+        terminalreporter.section("pinned clients that were not driven")
+        terminalreporter.line(", ".join(clients))
+        terminalreporter.line("To make them: .ci/clients")

@@ -52,19 +52,29 @@ class Docker:
 
 @contextmanager
 def docker(
-    folder: Path, mirrors: Sequence[str], wrapper: Sequence[str] = (), env: dict[str, str] | None = None
+    folder: Path,
+    mirrors: Sequence[str],
+    wrapper: Sequence[str] = (),
+    env: dict[str, str] | None = None,
+    daemon: str | Path = "",
+    storage: str = "vfs",
+    **settings: object,
 ) -> Iterator[Docker]:
-    """Run a dockerd whose `registry-mirrors` are `mirrors`; `wrapper` is the command that runs it."""
+    """Run a dockerd whose `registry-mirrors` are `mirrors`; `wrapper` is the command that runs it.
+
+    `daemon` is another dockerd than Debian's, `settings` are more of daemon.json.
+    """
     folder.mkdir()
-    (folder / "daemon.json").write_text(json.dumps({"registry-mirrors": list(mirrors)}))
+    settings |= {"registry-mirrors": list(mirrors)}
+    (folder / "daemon.json").write_text(json.dumps(settings))
     client = Docker(folder)
     command: list[str | Path] = [
         *wrapper,
-        program("dockerd"),
+        daemon or program("dockerd"),
         *("--config-file", folder / "daemon.json", "--host", client.socket),
         *("--data-root", folder / "data", "--exec-root", folder / "exec"),
         *("--pidfile", folder / "docker.pid"),
-        *("--storage-driver", "vfs", "--bridge", "none", "--iptables=false", "--ip6tables=false"),
+        *("--storage-driver", storage, "--bridge", "none", "--iptables=false", "--ip6tables=false"),
     ]
     info = {"DOCKER_HOST": client.socket, "DOCKER_CONFIG": str(folder / "client")}
     ready = [program("docker"), "info"]

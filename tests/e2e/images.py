@@ -132,7 +132,7 @@ def push_index(to: Pusher, reference: str, images: dict[str, Image]) -> Image:
         {
             "mediaType": DOCKER_MANIFEST,
             "digest": image.digest,
-            "size": int(_head(to, name, image.digest)),
+            "size": manifest_size(to, name, image.digest),
             "platform": {"os": "linux", "architecture": architecture},
         }
         for architecture, image in images.items()
@@ -191,9 +191,10 @@ def _descriptor(to: Pusher, name: str, data: bytes, media_type: str) -> dict[str
     return {"mediaType": media_type, "size": len(data), "digest": to.blob(name, data)}
 
 
-def _head(to: Pusher, name: str, digest: str) -> str:
+def manifest_size(to: Pusher, name: str, digest: str) -> int:
+    """Return the bytes of a Docker manifest that was pushed."""
     request = urllib.request.Request(
         f"{to.url}/v2/{name}/manifests/{digest}", headers={"Accept": DOCKER_MANIFEST}, method="HEAD"
     )
-    length: str = urllib.request.urlopen(request).headers["Content-Length"]
-    return length
+    with urllib.request.urlopen(request) as response:
+        return int(response.headers["Content-Length"])
