@@ -36,12 +36,14 @@ REMOUNT = "mount it writable, or copy the folder to another disk"
 
 # What commands import after they have opened the cache folder.
 IMPORTED_BY_COMMANDS = (
+    "ctypes",  # by a write to the database of the blobs
     "mirror.manage.disk_usage",
     "mirror.manage.garbage_collector",
     "mirror.manage.inventory",
     "mirror.manage.removal",
     "mirror.store.blobs.fsck",
     "mirror.store.cache_dir",
+    "mirror.store.metadata.pruning",
     "mirror.store.pins.pin_file",
     "mirror.util.rate_limiter",
     "rich.console",

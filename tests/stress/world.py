@@ -53,7 +53,18 @@ fresh = 1
 level = "debug"
 """
 
-ROOT = {"blobs", "books", "partial", "quarantine", "version", "generation", "evicting", "pins", "kept"}
+ROOT = {
+    "blobs",
+    "books",
+    "partial",
+    "quarantine",
+    "version",
+    "generation",
+    "evicting",
+    "pins",
+    "kept",
+    "proofs",
+}
 
 
 @dataclass
