@@ -18,8 +18,10 @@ from mirror.oci.media_type import is_media_type
 # Longest Accept that is read, in bytes, all its lines together. Beyond that, a client takes anything.
 ACCEPT_BYTES = 4096
 
-# Most further types that an upstream is asked for: the longest list seen in a client has two.
-MOST_OTHERS = 8
+# Most further types that an upstream is asked for, and the length of the longest: the most seen in a client
+# are two, of 51 characters. They are part of the keys of what is remembered about a tag.
+MOST_OTHERS = 4
+LONGEST_OTHER = 100
 
 WILDCARDS = frozenset({"*/*", "application/*"})
 
@@ -63,7 +65,8 @@ class Accepted(Struct, frozen=True):
 
     def others(self) -> tuple[str, ...]:
         """Return the named types that upstreams are not asked for anyway, in a fixed order."""
-        named = (kind for kind in self.types if is_media_type(kind) and kind not in _NOT_ASKED)
+        short = (kind for kind in self.types if len(kind) <= LONGEST_OTHER)
+        named = (kind for kind in short if is_media_type(kind) and kind not in _NOT_ASKED)
         return tuple(sorted(kind for kind in named if kind.startswith("application/")))[:MOST_OTHERS]
 
 

@@ -56,7 +56,7 @@ class ImagePattern(Struct, frozen=True, order=True):
         if at:
             return cls(name, digest=_digest(encoded))
         if tag is None:
-            tag = "*" if any_tag or WILD.search(name) else "latest"
+            tag = "*" if any_tag or WILD.search(name.replace("[[]", "")) else "latest"
         if TAG.fullmatch(tag) is None:
             raise ValueError(f"{text!r}: {tag!r} is neither a tag nor a pattern of tags")
         return cls(name, tag)

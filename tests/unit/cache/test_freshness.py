@@ -80,3 +80,11 @@ def test_freshness_of_immutable_tags_has_no_end() -> None:
     assert freshness.terms(X, Tag("stable")).ttl(10**9) == math.inf
     assert freshness.terms(Repository("quay.io", "x/y"), Tag("stable")).ttl(61) < 0
     assert freshness.terms(X, Tag("latest")).ttl(61) < 0
+
+
+def test_freshness_rule_of_an_ipv6_address() -> None:
+    """The brackets of an address in a rule are no wildcard."""
+    rule = TagRuleSettings(repositories="[::1]:5000/*", fresh=3600)
+    freshness = Freshness(TagSettings(fresh=60, rules=(rule,)))
+    assert freshness.terms(Repository("[::1]:5000", "app")).fresh == 3600
+    assert freshness.terms(Repository("1:5000", "app")).fresh == 60

@@ -3,7 +3,14 @@
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.oci.image_pattern import ImagePattern, Pin, is_literal, literal, on_platform
+from mirror.oci.image_pattern import (
+    ImagePattern,
+    Pin,
+    escaped_address,
+    is_literal,
+    literal,
+    on_platform,
+)
 from mirror.oci.reference import Repository
 
 D = Digest.of(b"d")
@@ -29,6 +36,8 @@ NAMES = {"index.docker.io": "docker.io", "docker.io": "docker.io", "hub": "docke
         ("*", "*:*"),
         ("registry.lan:5000/app", "registry.lan:5000/app:latest"),
         ("localhost/app", "localhost/app:latest"),
+        ("[::1]:5000/app", "[[]::1]:5000/app:latest"),
+        ("[2001:DB8:0::1]/org/*:v*", "[[]2001:db8::1]/org/*:v*"),
         (f"alpine@{D}", f"docker.io/library/alpine@{D}"),
         (f"alpine:3@{D}", f"docker.io/library/alpine@{D}"),
         (f"@{D}", f"*@{D}"),
@@ -110,3 +119,15 @@ def test_literal_prefix_of_a_pattern() -> None:
     """The part before the first wildcard bounds the search of the index."""
     assert (literal("quay.io/org/*:v*"), literal("abc"), literal("[ab]c")) == ("quay.io/org/", "abc", "")
     assert (is_literal("abc"), is_literal("a?c")) == (True, False)
+
+
+def test_pattern_of_an_ipv6_address_is_no_wildcard() -> None:
+    """The brackets are those of the address; the printed form parses back and matches the same."""
+    app = Repository("[::1]:5000", "org/app")
+    pattern = ImagePattern.parse("[0:0::1]:5000/org/*:1")
+    assert pattern.match(app, "1", str(D))
+    assert not pattern.match(Repository("1:5000", "org/app"), "1", str(D))
+    assert ImagePattern.printed(str(pattern)) == pattern
+    assert escaped_address("[::1]:5000/*") == "[[]::1]:5000/*"
+    for text in ("quay.io/*", "[ab]*/x", "*", "[::1/x", "[:::]/x"):
+        assert escaped_address(text) == text
