@@ -60,7 +60,11 @@ class Service:
         self._pruner = IndexPruner(store.folder.index, store.folder.blobs)
         self.removal_epoch = store.folder.epoch.removals
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
-        context = TransferContext(store, self._tasks, self.metrics, config.fill, clock=clock, limits=limits)
+        accounts = self._upstreams.use_accounts
+        store.folder.trusts_unknown = not accounts
+        context = TransferContext(
+            store, self._tasks, self.metrics, config.fill, clock=clock, limits=limits, accounts=accounts
+        )
         self.cache = Cache(context, self._upstreams, config.tags)
 
     @classmethod

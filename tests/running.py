@@ -56,9 +56,10 @@ class Running:
 def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Config:
     """Configuration with these upstreams, NAME -> URL; the first is the default.
 
-    `sections` are sections of the file; the section `upstream` is that of each upstream.
+    `sections` are sections of the file; the section `upstream` is that of each upstream, `upstream_of`
+    has further values by name.
     """
-    each = sections.pop("upstream", {})
+    each, some = sections.pop("upstream", {}), sections.pop("upstream_of", {})
     settings = tuple(
         UpstreamSettings.model_validate(
             {
@@ -68,6 +69,7 @@ def configured(cache: Path, upstreams: dict[str, str], **sections: Any) -> Confi
                 "hosts": () if name.startswith("[") else (f"{name}.mirror.test",),
                 "attempts": 1,
                 **each,
+                **some.get(name, {}),
             }
         )
         for name, url in upstreams.items()

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
+from mirror.cache.access import AccessChecker
 from mirror.cache.readers import BlobAnswer, Fallback, GrowingReader, SmallBlob, StoredReader
-from mirror.cache.results import BlobInfo, Outcome
+from mirror.cache.results import BlobInfo, Outcome, Staleness
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import OpenBlob
 from mirror.store.blobs.prover import PendingProof, Proof, Prover
 from mirror.store.errors import ShuttingDown, StoreError
+from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
 from mirror.store.partial.growing import HOLDBACK_BYTES
 from mirror.transfer.context import TransferContext
@@ -46,9 +48,10 @@ QUARANTINED = (
 class BlobCache:
     """Blobs by digest, for repositories that are known to have them (invariant 5)."""
 
-    def __init__(self, context: TransferContext, upstreams: UpstreamSet) -> None:
+    def __init__(self, context: TransferContext, upstreams: UpstreamSet, access: AccessChecker) -> None:
         self._context = context
         self._upstreams = upstreams
+        self._access = access
         self._flights = FlightTable(context.tasks, context.metrics)
         self._flights.on_urgency = upstreams.slots.reassign
         connections = context.settings.connections
@@ -57,11 +60,9 @@ class BlobCache:
         self._turns = _turns(upstreams, connections, lambda each: each.max_blob_connections)
         # Apart from large fills: a config does not wait behind the layers of other images.
         self._small_turns = _turns(upstreams, connections, lambda each: each.max_connections)
-        self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(SIZE_SECONDS, SIZES)
+        believed = min((SIZE_SECONDS, *(each.recheck_access for each in upstreams.values())))
+        self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(believed, SIZES)
         self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(
-            context.tasks, refusal=too_many_requests
-        )
-        self._confirming: SingleFlight[tuple[Repository, Digest], int | None] = SingleFlight(
             context.tasks, refusal=too_many_requests
         )
 
@@ -97,16 +98,14 @@ class BlobCache:
         self, repository: Repository, digest: Digest, limit: TimeLimit
     ) -> BlobAnswer | None:
         """Return the blob from the disk, or from a fill; None when the disk is of no use."""
-        store, outcome = self._context.store, Outcome.HIT
+        store, outcome, staleness = self._context.store, Outcome.HIT, None
         for _ in range(ROUNDS):
             local = await store.open_blob(repository, digest)
-            if local.data is not None:
-                return BlobAnswer(SmallBlob(local.data), outcome)
-            if local.blob is not None:
-                return BlobAnswer(self._stored_reader(repository, digest, local.blob), outcome)
+            if local.is_open:
+                return await self._stored(repository, digest, local, outcome)
             flight = self._flights.get(digest)
             if flight is None and local.present:
-                await self._confirm_link(repository, digest)
+                await self._access.confirm_blob(repository, digest)
                 continue
             if flight is None and not store.is_writable:
                 return None
@@ -114,20 +113,59 @@ class BlobCache:
                 flight, joined = self._start(repository, digest, local.link, limit), Outcome.MISS
             else:
                 joined = Outcome.JOIN
-                if local.link is None and flight.repository != repository:
-                    await self._confirm_link(repository, digest)
+                staleness = await self._check_join(flight, repository, local)
                 flight.join(limit)
             outcome = joined if outcome is Outcome.HIT else outcome
             content = await self._follow(flight, repository, limit)
             if content is not None:
-                return BlobAnswer(content, outcome)
+                return BlobAnswer(content, outcome, staleness=staleness)
         return None  # the blob never stayed in the store long enough to be served
+
+    async def _stored(
+        self, repository: Repository, digest: Digest, local: LocalContent, outcome: Outcome
+    ) -> BlobAnswer:
+        """Return the answer with content that is here, unless the upstream withdraws the old link to it."""
+        ttl, staleness = self._ttl(repository, local), None
+        if ttl <= 0:
+            staleness = await self._check(repository, digest, local)
+            outcome = outcome if staleness is None else Outcome.STALE
+        if outcome is not Outcome.HIT:
+            ttl = 0.0
+        if local.blob is None:
+            return BlobAnswer(SmallBlob(local.data or b""), outcome, ttl, staleness)
+        return BlobAnswer(self._stored_reader(repository, digest, local.blob), outcome, ttl, staleness)
+
+    def _ttl(self, repository: Repository, local: LocalContent) -> float:
+        return 0.0 if local.link is None else self._access.ttl(repository, local.link)
+
+    async def _check(self, repository: Repository, digest: Digest, local: LocalContent) -> Staleness | None:
+        """Ask about an old link; close the content if the upstream withdraws it."""
+        with ExitStack() as opened:
+            opened.callback(local.close)
+            staleness = None
+            if local.link is not None:
+                staleness = await self._access.check(repository, digest, local.link)
+            opened.pop_all()
+        return staleness
+
+    async def _check_join(
+        self, flight: Flight, repository: Repository, local: LocalContent
+    ) -> Staleness | None:
+        """Raise UpstreamError unless a repository may have what is being filled, perhaps for another one."""
+        if flight.repository == repository:
+            return None
+        link, other = local.link, flight.repository
+        named_enough = not self._upstreams[other.upstream].uses_account(other.path)
+        if link is None or (link.confirmed is None and not named_enough):
+            await self._access.confirm_blob(repository, flight.digest)
+            return None
+        return await self._access.check(repository, flight.digest, link)
 
     async def _pass_through(self, repository: Repository, digest: Digest) -> BlobAnswer:
         """Return the blob past the disk, after the upstream has confirmed the link (invariant 5)."""
         if self._upstreams.slots.crowded:
             raise queue_full(self._upstreams.slots.waiting)
-        size = await self._confirm_link(repository, digest)
+        size = await self._access.confirm_blob(repository, digest)
         if size is None:
             raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
         if size > HOLDBACK_BYTES:
@@ -190,14 +228,14 @@ class BlobCache:
         that only a manifest claims.
         """
         local = await self._context.store.open_blob(repository, digest)
-        if local.data is not None:
-            return BlobInfo(len(local.data), Outcome.HIT)
-        if local.blob is not None:
-            local.blob.file.close()
-            return BlobInfo(local.blob.size, Outcome.HIT)
+        if local.is_open:
+            staleness = await self._check(repository, digest, local)
+            local.close()
+            found = len(local.data or b"") if local.blob is None else local.blob.size
+            return BlobInfo(found, Outcome.HIT if staleness is None else Outcome.STALE, staleness)
         size = self._sizes.get((repository, digest))
         if size is None:
-            size = await self._confirm_link(repository, digest)
+            size = await self._access.confirm_blob(repository, digest)
             if size is None:
                 raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
             self._sizes.put((repository, digest), size)
@@ -277,16 +315,6 @@ class BlobCache:
             on_sent=partial(self._prover.note_sent, flight.digest),
         )
         return GrowingReader(content, file, store.readers, fallback, store.begin_reading(flight.digest))
-
-    async def _confirm_link(self, repository: Repository, digest: Digest) -> int | None:
-        """Ask the upstream with a HEAD whether the repository has the digest; return the size, if given."""
-        ask = partial(self._ask_for_link, repository, digest)
-        return await self._confirming.do((repository, digest), ask, repository.upstream)
-
-    async def _ask_for_link(self, repository: Repository, digest: Digest) -> int | None:
-        size = await self._upstreams[repository.upstream].head_blob(repository.path, digest)
-        await self._context.store.add_link(repository, digest, Link(size=size))
-        return size
 
 
 def _turns(

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from mirror.cache.access import AccessChecker
 from mirror.cache.blobs import BlobCache
 from mirror.cache.completeness import Completeness
 from mirror.cache.listings import ListingCache
@@ -45,8 +46,9 @@ class Cache:
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagSettings) -> None:
         self._upstreams = upstreams
         self._fallback_after = tags.fallback_after
-        self._blobs = BlobCache(context, upstreams)
-        self._manifests = ManifestCache(context, upstreams, tags.missing)
+        access = AccessChecker(context, upstreams, fallback_after=tags.fallback_after, missing=tags.missing)
+        self._blobs = BlobCache(context, upstreams, access)
+        self._manifests = ManifestCache(context, upstreams, access, tags.missing)
         self._tags = TagCache(context, upstreams, self._manifests, tags)
         self._single = SinglePlatform(self._manifests, tags.single_platform)
         self._listings = ListingCache(context, upstreams, self._tags)

@@ -9,7 +9,7 @@ from mirror.cache.manifests import ManifestCache
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import StoredManifest
+from mirror.store.links.content import StoredManifest
 from mirror.store.store import Store
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet

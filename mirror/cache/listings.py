@@ -8,14 +8,14 @@ from urllib.parse import parse_qsl, urlencode
 from msgspec import Struct
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
-from mirror.cache.tags import FINAL, TagCache, saving_rate_limit
+from mirror.cache.tags import TagCache, saving_rate_limit
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, referrers_tag
 from mirror.oci.reference import Repository
 from mirror.oci.referrers import array_of, index_of, texts_by_type, texts_of_index
 from mirror.store.metadata.index import ReferrersEntry
 from mirror.transfer.context import TransferContext
-from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
+from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.lru import LRUCache
 from mirror.util.single_flight import SingleFlight
@@ -127,8 +127,11 @@ class ListingCache:
         entry = await self._store.referrers(repository, digest)
         if entry is not None and self._tags.is_fresh(repository, entry.confirmed):
             return _Referrers(entry.manifests, Outcome.HIT)
-        if entry is not None and self._tags.saves_budget(
-            repository, age := self._context.clock() - entry.confirmed
+        age = self._context.clock() - entry.confirmed if entry is not None else 0.0
+        if (
+            entry is not None
+            and self._tags.access_ttl(repository, entry.confirmed) > 0
+            and self._tags.saves_budget(repository, age)
         ):
             staleness = Staleness(age, saving_rate_limit(repository.upstream))
             return _Referrers(entry.manifests, Outcome.STALE, staleness)

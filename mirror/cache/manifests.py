@@ -3,10 +3,12 @@
 from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from mirror.cache.access import AccessChecker
 from mirror.cache.manifest_reader import ManifestReader
 from mirror.cache.negative_cache import NegativeCache
-from mirror.cache.results import FOREVER, ManifestAnswer, ManifestInfo, Outcome
+from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
     DOCKER_LIST,
@@ -17,7 +19,8 @@ from mirror.oci.manifest import (
     Manifest,
 )
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import StoredManifest
+from mirror.store.blobs.entries import Origin
+from mirror.store.links.content import StoredManifest
 from mirror.store.lock import blob_key
 from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
@@ -44,8 +47,12 @@ class FetchedManifest(Struct, frozen=True):
 class ManifestCache:
     """One fetch per digest, whichever repositories request it at the same time (invariant 2)."""
 
-    def __init__(self, context: TransferContext, upstreams: UpstreamSet, missing: float = 0.0) -> None:
+    def __init__(
+        self, context: TransferContext, upstreams: UpstreamSet, access: AccessChecker, missing: float = 0.0
+    ) -> None:
         """`missing`: seconds for which a manifest that was not found is not asked for again."""
+        self._context = context
+        self._access = access
         self._store = context.store
         self._upstreams = upstreams
         self.reader = ManifestReader()
@@ -60,8 +67,11 @@ class ManifestCache:
         `also`: media types to ask the upstream for, besides those that it is always asked for.
         """
         stored = await self._store.manifest(repository, digest)
-        if stored is not None:
-            return manifest_answer(stored, Outcome.HIT, FOREVER)
+        if stored is not None and stored.link is not None:
+            ttl = self._access.ttl(repository, stored.link)
+            if ttl <= 0 and (staleness := await self._access.check(repository, digest, stored.link)):
+                return replace(manifest_answer(stored, Outcome.STALE), staleness=staleness)
+            return manifest_answer(stored, Outcome.HIT, ttl)
         outcome = Outcome.JOIN if self._fetching.running((digest, also)) else Outcome.MISS
         with self._missing.remembering((repository, digest, also)):
             return manifest_answer(await self._fetch(repository, digest, also), outcome)
@@ -69,25 +79,41 @@ class ManifestCache:
     async def head(self, repository: Repository, digest: Digest, also: Types = ()) -> ManifestInfo:
         """Return type and size; asks the upstream with a HEAD, or with a GET if the HEAD gives no size."""
         local = await self._store.look_up(repository, digest)
-        link = local.link
+        link = None if local.unconfirmed else local.link
         if link is not None and link.media_type is not None and link.size is not None:
-            outcome, ttl = (Outcome.HIT, FOREVER) if local.present else (Outcome.MISS, 0.0)
+            staleness = await self._access.check(repository, digest, link)
+            if staleness is not None:
+                return ManifestInfo(digest, link.media_type, link.size, Outcome.STALE, 0.0, staleness)
+            outcome = Outcome.HIT if local.present else Outcome.MISS
+            ttl = self._access.ttl(repository, link) if local.present else 0.0
             return ManifestInfo(digest, link.media_type, link.size, outcome, ttl)
+        upstream, began = self._upstreams[repository.upstream], self._context.clock()
         with self._missing.remembering((repository, digest, also)):
-            info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest, also)
+            info = await upstream.head_manifest(repository.path, digest, also)
         if info.size is None:
             found = await self.get(repository, digest, also)
             return ManifestInfo(digest, found.media_type, len(found.data), found.outcome)
-        await self._store.add_link(repository, digest, Link(info.media_type, info.size))
+        link = self._context.confirmed(upstream, repository, Link(info.media_type, info.size), began)
+        await self._store.links.add(repository, digest, link)
         return ManifestInfo(digest, info.media_type, info.size, Outcome.MISS)
 
     async def stored(self, repository: Repository, digest: Digest) -> StoredManifest | None:
         """Return the manifest if it is in the store; never ask the upstream."""
         return await self._store.manifest(repository, digest)
 
-    async def put(self, repository: Repository, body: ManifestBody) -> StoredManifest:
-        """Store a manifest that the upstream sent, with links for all digests that it names."""
-        manifest = StoredManifest(body.data, body.digest, body.media_type)
+    async def put(
+        self, repository: Repository, body: ManifestBody, since: float, *, sent: bool = True
+    ) -> StoredManifest:
+        """Store a manifest that the upstream has confirmed, with links for all digests that it names.
+
+        `since`: when the upstream was asked; `sent`: whether its bytes came from there.
+        """
+        upstream = self._upstreams[repository.upstream]
+        link = Link(body.media_type, len(body.data))
+        link, origin = self._context.confirmed(upstream, repository, link, since), Origin.PRIVATE
+        if sent and not link.account:
+            origin = Origin.PUBLIC
+        manifest = StoredManifest(body.data, body.digest, body.media_type, link, origin)
         links = links_of(await self.reader.read(body.digest, body.data, body.media_type))
         await self._store.put_manifest(repository, manifest, links)
         return manifest
@@ -113,19 +139,22 @@ class ManifestCache:
     async def _fill(self, repository: Repository, digest: Digest, also: Types) -> StoredManifest:
         async with exclusive(self._store, blob_key(digest)):
             data = await self._store.read_blob(digest, MAX_MANIFEST_BYTES)
+            began = self._context.clock()
             if data is None:
                 body = await self._upstreams[repository.upstream].get_manifest(repository.path, digest, also)
-                return await self.put(repository, body)
+                return await self.put(repository, body, began)
         return await self._confirm(repository, digest, data, also)
 
     async def _confirm(
         self, repository: Repository, digest: Digest, data: bytes, also: Types
     ) -> StoredManifest:
         """Ask with a HEAD whether this repository has stored bytes too, and under which media type."""
+        began = self._context.clock()
         info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest, also)
         if info.digest not in (None, digest):
             raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {digest}")
-        return await self.put(repository, ManifestBody(data, info.media_type, digest))
+        body = ManifestBody(data, info.media_type, digest)
+        return await self.put(repository, body, began, sent=False)
 
 
 def manifest_answer(manifest: StoredManifest, outcome: Outcome, ttl: float = 0.0) -> ManifestAnswer:

@@ -1,11 +1,12 @@
 """Negative cache: what an upstream lately reported as not found, so that it is not asked again at once.
 
 A client that misses a tag asks twice (HEAD, then GET for the error text), and Podman and cosign ask at every
-pull for signatures that most images lack. Only NOT_FOUND is remembered: all other errors may soon be over.
+pull for signatures that most images lack. Only NOT_FOUND is remembered, and for access DENIED: all other
+errors may soon be over.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -19,9 +20,15 @@ MOST = 10_000
 
 
 class NegativeCache(Generic[K]):
-    """Errors by key, each for `seconds`."""
+    """Errors by key, each for `seconds`: those of `failures`."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        failures: Collection[Failure] = (Failure.NOT_FOUND,),
+    ) -> None:
+        self._failures = failures
         self._known: TTLCache[K, UpstreamError] = TTLCache(seconds, MOST, clock)
 
     @contextmanager
@@ -34,6 +41,6 @@ class NegativeCache(Generic[K]):
         try:
             yield
         except UpstreamError as failed:
-            if failed.failure is Failure.NOT_FOUND:
+            if failed.failure in self._failures:
                 self._known.put(key, failed.copy())
             raise

@@ -6,7 +6,7 @@ from typing import BinaryIO, Protocol
 
 from msgspec import Struct
 
-from mirror.cache.results import Outcome
+from mirror.cache.results import Outcome, Staleness
 from mirror.oci.ranges import Span
 from mirror.store.blobs.entries import OpenBlob
 from mirror.store.blobs.prover import PendingProof
@@ -71,10 +71,15 @@ class SmallBlob(Struct, frozen=True):
 
 
 class BlobAnswer(Struct, frozen=True):
-    """The answer to a GET on a blob: its content, open for reading."""
+    """The answer to a GET on a blob: its content, open for reading.
+
+    `ttl` and `staleness` as in ManifestInfo.
+    """
 
     content: BlobReader | SmallBlob | PassThroughBlob
     outcome: Outcome
+    ttl: float = 0.0
+    staleness: Staleness | None = None
 
 
 class Fallback(Struct, frozen=True):

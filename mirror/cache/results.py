@@ -57,10 +57,11 @@ class ManifestAnswer(Struct, frozen=True):
 
 
 class BlobInfo(Struct, frozen=True):
-    """The answer to a HEAD on a blob; `size` in bytes."""
+    """The answer to a HEAD on a blob; `size` in bytes, `staleness` as in ManifestInfo."""
 
     size: int
     outcome: Outcome
+    staleness: Staleness | None = None
 
 
 class TagsAnswer(Struct, frozen=True):

@@ -21,7 +21,7 @@ from mirror.store.lock import name_key
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
-from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
+from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
 from mirror.upstream.rate_limit import PLENTY
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
@@ -31,9 +31,6 @@ from mirror.util.single_flight import SingleFlight
 T = TypeVar("T")
 
 log = get_logger(__name__)
-
-# Failures that are an upstream's answer: a tag that was deleted, or made private, is not served stale.
-FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
 
 # Refreshes of stale tags of one upstream that run in the background at a time. No client waits for them: they
 # leave most connections of the upstream free.
@@ -130,7 +127,12 @@ class TagCache:
 
     def is_fresh(self, repository: Repository, confirmed: float) -> bool:
         """Return whether an answer about the repository is fresh; `confirmed` in seconds since the epoch."""
-        return self._freshness.terms(repository).ttl(self._context.clock() - confirmed) > 0
+        ttl = self._freshness.terms(repository).ttl(self._context.clock() - confirmed)
+        return min(ttl, self.access_ttl(repository, confirmed)) > 0
+
+    def access_ttl(self, repository: Repository, confirmed: float) -> float:
+        """Return how much longer an answer about the repository is used unasked, whatever its terms say."""
+        return self._context.access_ttl(self._upstreams[repository.upstream], repository, confirmed)
 
     def saves_budget(self, repository: Repository, age: float) -> bool:
         """Return whether an answer `age` seconds old is served to save the repository's rate limit."""
@@ -145,7 +147,8 @@ class TagCache:
 
         1. The stale answer is served at once where the terms allow revalidation meanwhile, where the upstream
            has not answered lately, and to save its rate limit. In the last case the upstream is asked only to
-           see whether it answers again.
+           see whether it answers again. An answer with an account that is older than `recheck_access` is
+           served at once in the second case only.
         2. Otherwise the upstream is asked. It has `fallback_after` seconds if there is a stale answer to fall
            back on.
         """
@@ -153,7 +156,10 @@ class TagCache:
         terms, upstream = self._freshness.terms(repository, tag), self._upstreams[repository.upstream]
         saves_budget = terms.serve_to_save_budget(age, upstream.budget_level(repository.path))
         serve_on_error = terms.serve_on_error(age)
-        if saves_budget or terms.serve_while_revalidating(age) or (serve_on_error and not upstream.available):
+        unasked = saves_budget or terms.serve_while_revalidating(age)
+        if self.access_ttl(repository, entry.confirmed) <= 0:
+            unasked = False
+        if unasked or (serve_on_error and not upstream.available):
             staleness = Staleness(age, _reason(upstream, saves_budget=saves_budget))
             if (answer := await answers.stale(staleness)) is not None:
                 _log_decision("tag stale, served at once", repository, tag, reason=staleness.reason)
@@ -210,7 +216,8 @@ class TagCache:
 
     def _ttl(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
         """Return how much longer an entry is fresh, in seconds."""
-        return self._freshness.terms(repository, tag).ttl(self._context.clock() - entry.confirmed)
+        ttl = self._freshness.terms(repository, tag).ttl(self._context.clock() - entry.confirmed)
+        return min(ttl, self.access_ttl(repository, entry.confirmed))
 
     async def wait_until_fallback(self, repository: Repository, answer: Awaitable[T]) -> T:
         """Await `answer` for at most `fallback_after` seconds, then raise FallbackDue; the request goes on.
@@ -239,9 +246,9 @@ class TagCache:
 
     async def _head_upstream(self, repository: Repository, tag: Tag) -> TagEntry:
         """Ask with a HEAD, which is free at Docker Hub; with a GET if the response lacks digest or size."""
-        requested = self._context.clock()
+        requested, upstream = self._context.clock(), self._upstreams[repository.upstream]
         try:
-            info = await self._upstreams[repository.upstream].head_manifest(repository.path, tag, tag.also)
+            info = await upstream.head_manifest(repository.path, tag, tag.also)
         except UpstreamError as error:
             if error.failure is Failure.NOT_FOUND:
                 await self._store.drop_tag(repository, tag)
@@ -250,7 +257,9 @@ class TagCache:
             found = await self._get_by_tag(repository, tag, requested)
             return TagEntry(str(found.digest), found.media_type, len(found.data), self._context.clock())
         entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
-        await self._store.add_link(repository, info.digest, Link(info.media_type, info.size))
+        link = Link(info.media_type, info.size)
+        link = self._context.confirmed(upstream, repository, link, requested)
+        await self._store.links.add(repository, info.digest, link)
         # A tag that moved keeps its old entry until the new manifest is here. If that cannot be fetched (a
         # HEAD is free at Docker Hub, a GET is limited), the image that can be served is the old one.
         known = await self.entry(repository, tag)
@@ -272,8 +281,9 @@ class TagCache:
         return await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
 
     async def _get_upstream(self, repository: Repository, tag: Tag) -> ManifestAnswer:
+        began = self._context.clock()
         body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag, tag.also)
-        manifest = await self._manifests.put(repository, body)
+        manifest = await self._manifests.put(repository, body, began)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
         await self._store.put_tag(repository, tag, entry)
         return manifest_answer(manifest, Outcome.MISS)

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from mirror.config.types import (
     Attempts,
+    DurationOrForever,
     HostName,
     Hosts,
     Password,
@@ -262,6 +263,16 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True):
             examples=[["hub.mirror.lan"]],
         ),
     ] = ()
+    recheck_access: Annotated[
+        DurationOrForever,
+        Doc(
+            "Time for which content that was read with an account is served from the cache without asking "
+            "the upstream again. After it the next request for the content asks with a HEAD, and a refusal "
+            "ends the access; without an answer the content is served, marked as stale. Nothing is asked "
+            "again at an upstream without an account.",
+            examples=["1h"],
+        ),
+    ] = 24 * 3600
     sources: Annotated[
         tuple[SourceSettings, ...],
         Doc(

@@ -26,7 +26,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from mirror.config.schema import CacheSettings
@@ -36,13 +35,14 @@ from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.blobs import BlobStore
 from mirror.store.blobs.diskcache_disk import VerifiedFile
-from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, OpenBlob
+from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, Origin
 from mirror.store.blobs.proof_table import ProofTable
 from mirror.store.blobs.quota import DiskRoom, Quota, Shortage
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.eviction import Evictor
 from mirror.store.health import Capability, StoreHealth
 from mirror.store.invalidation import Epoch
+from mirror.store.links.content import LocalContent, StoredManifest
 from mirror.store.lock import try_lock_folder
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Index, Link, ReferrersEntry, TagEntry
@@ -63,32 +63,6 @@ RESTORED_CHUNK = 8 * 1024 * 1024
 
 # How long an interrupted fill can be resumed, in seconds: a week. After that its room has better uses.
 RESUMED_SECONDS = 7 * 24 * 3600.0
-
-
-class StoredManifest(Struct, frozen=True):
-    """A verified manifest, with the media type that its upstream gave."""
-
-    data: bytes
-    digest: Digest
-    media_type: str
-
-
-class LocalContent(Struct, frozen=True):
-    """The state of one repository and digest on this disk.
-
-    `present`: the bytes are here, perhaps through another repository only. The content comes only with a link
-    (invariant 5): whole in `data` up to SMALL_BYTES, else as the open `blob`.
-    """
-
-    link: Link | None
-    present: bool
-    blob: OpenBlob | None = None
-    data: bytes | None = None
-
-    def close(self) -> None:
-        """Close the blob, if one is open."""
-        if self.blob is not None:
-            self.blob.file.close()
 
 
 class CacheDirectory:
@@ -118,6 +92,7 @@ class CacheDirectory:
         quota = Quota() if settings is None else Quota.for_disk(settings, total)
         self.evictor = Evictor(path, self.blobs, self.pins, self.epoch, quota)
         self._housekeeping: int | None = None
+        self.trusts_unknown = False  # blobs of unknown origin are public, as without accounts
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """Return the link that the index has; None too if the index cannot be read."""
@@ -129,14 +104,28 @@ class CacheDirectory:
 
     def look_up(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
         """Look up link and presence, without content. `link`: the link, if the caller has it already."""
-        return LocalContent(link or self.link(repository, digest), self.has(digest))
+        link = link or self.link(repository, digest)
+        origin = self.recovery.read_or(Capability.BLOBS, None, lambda: self.blobs.origin(digest))
+        unconfirmed = link is not None and origin is not None and not self._opens(link, origin)
+        return LocalContent(link, origin is not None, unconfirmed=unconfirmed)
+
+    def _opens(self, link: Link, origin: Origin) -> bool:
+        """Return whether a link opens a blob: a name alone does not open what came with an account."""
+        unknown = origin is Origin.UNKNOWN and self.trusts_unknown
+        return link.confirmed is not None or origin is Origin.PUBLIC or unknown
 
     def open_blob(self, repository: Repository, digest: Digest, link: Link | None = None) -> LocalContent:
-        """Look up as `look_up`, and open the blob if the repository has a link; the caller closes it."""
+        """Look up as `look_up`, and open the blob if the repository's link opens it; the caller closes it.
+
+        A blob of up to SMALL_BYTES is read instead.
+        """
         link = link or self.link(repository, digest)
         if link is None:
             return LocalContent(None, self.has(digest))
         blob = self.recovery.read_or(Capability.BLOBS, None, lambda: self.blobs.open(digest))
+        if blob is not None and not self._opens(link, blob.origin):
+            blob.file.close()
+            return LocalContent(link, present=True, unconfirmed=True)
         if blob is None or blob.size > SMALL_BYTES:
             return LocalContent(link, blob is not None, blob)
         blob.file.close()
@@ -144,9 +133,11 @@ class CacheDirectory:
         return LocalContent(link, data is not None, data=data)
 
     def manifest(self, repository: Repository, digest: Digest, link: Link | None = None) -> Content | None:
-        """Return the manifest if it is here and linked to the repository as a manifest."""
+        """Return the manifest if it is here, and the repository's link is a manifest's and opens it."""
         link = link or self.link(repository, digest)
         if link is None or link.media_type is None:
+            return None
+        if link.confirmed is None and self.look_up(repository, digest, link).unconfirmed:
             return None
         data = self.read(digest, MAX_MANIFEST_BYTES)
         return None if data is None else Content(link, data)
@@ -168,9 +159,8 @@ class CacheDirectory:
     ) -> None:
         """Store a verified manifest, and link the manifest and its children to the repository."""
         if not self.blobs.has(manifest.digest):
-            self._add_small({manifest.digest: manifest.data})
-        link = Link(manifest.media_type, len(manifest.data))
-        self.index.add_links(repository, {**children, manifest.digest: link})
+            self._add_small({manifest.digest: manifest.data}, manifest.origin)
+        self.index.add_links(repository, {**children, manifest.digest: manifest.stored_link()})
         self.pins.note_change(repository)
 
     def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
@@ -226,23 +216,25 @@ class CacheDirectory:
         """Acquire a lease under each key; None where another process holds it."""
         return acquire(keys, self.partials)
 
-    def put_small_blobs(self, blobs: Sequence[tuple[BlobLease, bytes]]) -> list[int]:
+    def put_small_blobs(self, blobs: Sequence[tuple[BlobLease, bytes, Origin]]) -> list[int]:
         """Store small blobs and release their leases; return the `excess` after that, for each."""
         try:
-            self._add_small({lease.digest: data for lease, data in blobs})
+            for origin in Origin:
+                self._add_small({lease.digest: data for lease, data, of in blobs if of is origin}, origin)
         finally:
-            for lease, _ in blobs:
+            for lease, _, _ in blobs:
                 lease.release()
         return [self.excess()] * len(blobs)
 
-    def put_small_blob(self, digest: Digest, data: bytes) -> int:
+    def put_small_blob(self, digest: Digest, data: bytes, origin: Origin = Origin.UNKNOWN) -> int:
         """Store a small blob without a lease; return the `excess` after that."""
-        self._add_small({digest: data})
+        self._add_small({digest: data}, origin)
         return self.excess()
 
-    def restore(self, copies: Mapping[Digest, bytes], missing: Collection[Digest]) -> None:
+    def restore(self, copies: Mapping[Digest, Content], missing: Collection[Digest]) -> None:
         """Store evicted small blobs again; for one without a copy, all copies in memory are dropped."""
-        self._add_small(copies)
+        for origin in Origin:
+            self._add_small({key: each.data for key, each in copies.items() if each.origin is origin}, origin)
         if any(each not in copies for each in missing):
             self.epoch.note_removal()
 
@@ -253,11 +245,13 @@ class CacheDirectory:
         self.blobs.add(replace(verified, durable=durable))
         return self.excess()
 
-    def lock_partial(self, repository: Repository, digest: Digest) -> tuple[Partial | None, LocalContent]:
+    def lock_partial(
+        self, repository: Repository, digest: Digest, *, public: bool = False
+    ) -> tuple[Partial | None, LocalContent]:
         """Lock the partial of `digest`, new or resumed, and then look the digest up.
 
         The partial is None while another process holds it. NoRoom if the link names more bytes than the quota
-        allows: nothing needs to be asked of the upstream then.
+        allows: nothing needs to be asked of the upstream then. `public`: the rest comes without an account.
         """
         partial = Partial.lock(digest, self.partials)
         try:
@@ -266,6 +260,8 @@ class CacheDirectory:
                 self._check_room(digest, local.link.size or 0)
             if partial is not None and not local.present:
                 self._restore(partial, local.link)
+            if partial is not None and partial.chunks is not None and not public:
+                partial.chunks.set_private()
             return partial, local
         except BaseException:
             if partial is not None:
@@ -286,10 +282,13 @@ class CacheDirectory:
         """Open the partial that another process fills; None while there is nothing to follow."""
         return RemotePartial.open(digest, self.partials)
 
-    def allocate(self, partial: Partial, size: int, chunk_size: int) -> ChunkMap:
-        """Start a partial of `size` bytes, which takes no room yet. NoRoom if the quota allows less."""
+    def allocate(self, partial: Partial, size: int, chunk_size: int, *, public: bool = False) -> ChunkMap:
+        """Start a partial of `size` bytes, which takes no room yet. NoRoom if the quota allows less.
+
+        `public`: the bytes will come without an account.
+        """
         self._check_room(partial.digest, size)
-        return partial.allocate(size, chunk_size)
+        return partial.allocate(size, chunk_size, public=public)
 
     def _check_room(self, digest: Digest, size: int) -> None:
         if not self.evictor.can_hold(size):
@@ -378,22 +377,24 @@ class CacheDirectory:
         self.blobs.close()
         self.index.close()
 
-    def _add_small(self, contents: Mapping[Digest, bytes]) -> None:
+    def _add_small(self, contents: Mapping[Digest, bytes], origin: Origin) -> None:
         """Store small blobs. On an error, a full disk for instance, their temporary files are removed."""
+        if not contents:
+            return
         try:
-            self.blobs.add(*(self._write_small(digest, data) for digest, data in contents.items()))
+            self.blobs.add(*(self._write_small(digest, data, origin) for digest, data in contents.items()))
         except BaseException:
             for digest in contents:
                 self._small_path(digest).unlink(missing_ok=True)
             raise
 
-    def _write_small(self, digest: Digest, data: bytes) -> VerifiedFile:
+    def _write_small(self, digest: Digest, data: bytes, origin: Origin) -> VerifiedFile:
         if Digest.of(data, digest.algorithm) != digest:
             raise ValueError(f"these bytes do not hash to {digest}")
         with create_file(path := self._small_path(digest)) as file:
             file.write(data)
         # Not durable: `read` verifies it each time, and what a power failure destroyed is fetched again.
-        return VerifiedFile(digest, path, len(data), durable=False)
+        return VerifiedFile(digest, path, len(data), durable=False, origin=origin)
 
     def _small_path(self, digest: Digest) -> Path:
         """Return the temporary path under which this thread, and no other, writes a small blob."""

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
+from mirror.store.blobs.entries import Origin
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.util.lru import LRUCache
 
@@ -25,6 +26,11 @@ class Content(Struct, frozen=True):
 
     link: Link
     data: bytes
+
+    @property
+    def origin(self) -> Origin:
+        """The origin of the content, if it is stored again: not known where the link does not tell it."""
+        return Origin.PRIVATE if self.link.account and self.link.confirmed else Origin.UNKNOWN
 
 
 class MemoryCache:
@@ -53,11 +59,15 @@ class MemoryCache:
         self._drop_removed()
         return self._contents.get((repository, digest))
 
-    def copies(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
-        """Return the bytes of those digests whose content is here, whatever repository has it."""
+    def copies(self, digests: Iterable[Digest]) -> dict[Digest, Content]:
+        """Return those digests whose content is here, whatever repository has it; private if one says so."""
         self._drop_removed()
-        wanted = set(digests)
-        return {digest: found.data for (_, digest), found in self._contents.items() if digest in wanted}
+        wanted, found = set(digests), dict[Digest, Content]()
+        for (_, digest), content in self._contents.items():
+            known = found.get(digest)
+            if digest in wanted and (known is None or content.origin is Origin.PRIVATE):
+                found[digest] = content
+        return found
 
     def put_content(self, repository: Repository, digest: Digest, content: Content, version: int) -> None:
         """Keep content that was read at `version`, unless there was a write since."""
@@ -69,13 +79,17 @@ class MemoryCache:
         return self._links.get((repository, digest))
 
     def put_links(self, repository: Repository, links: Mapping[Digest, Link], *, written: bool) -> None:
-        """Keep links that were not `written` to the index; a blob's link never replaces a manifest's."""
+        """Keep links that were not `written` to the index, over known ones (`Link.over`)."""
         for digest, link in links.items():
-            known = self._links.get((repository, digest))
             if written:
                 self._links.drop((repository, digest))
-            elif known is None or known.media_type is None or link.media_type is not None:
-                self._links.put((repository, digest), link, 0)
+            else:
+                self._links.put((repository, digest), link.over(self.link(repository, digest)), 0)
+
+    def drop_link(self, repository: Repository, digest: Digest) -> None:
+        """Drop a link that was withdrawn, and its content."""
+        self._links.drop((repository, digest))
+        self.forget(repository, (digest,))
 
     def forget(self, repository: Repository, digests: Iterable[Digest]) -> None:
         """Drop content about which something was written."""

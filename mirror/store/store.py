@@ -18,10 +18,12 @@ from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository, Tag
 from mirror.store.batch import Batcher
 from mirror.store.blobs.diskcache_disk import VerifiedFile
-from mirror.store.blobs.entries import EvictedBlob
-from mirror.store.cache_dir import CacheDirectory, LocalContent, StoredManifest
+from mirror.store.blobs.entries import EvictedBlob, Origin
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError, reason_of
 from mirror.store.executor import DiskExecutor
+from mirror.store.links.content import LocalContent, StoredManifest
+from mirror.store.links.link_store import LinkStore
 from mirror.store.memory_cache import Content, MemoryCache
 from mirror.store.metadata.index import Link, ReferrersEntry, TagEntry
 from mirror.store.partial.growing import GrowingFile
@@ -34,7 +36,6 @@ from mirror.util.log import get_logger
 from mirror.util.tasks import run_to_completion
 
 log = get_logger(__name__)
-
 P = ParamSpec("P")
 
 # Threads that read blobs ahead of their senders: as many reads as a disk serves well at a time.
@@ -63,8 +64,11 @@ class Store:
         self.executor = DiskExecutor(initialize=folder.open_connections)
         self._leases: Batcher[Digest, BlobLease | None] = Batcher(self.executor, folder.acquire_leases)
         self._key_leases: Batcher[str, Lease | None] = Batcher(self.executor, folder.acquire_key_leases)
-        self._writes: Batcher[tuple[BlobLease, bytes], int] = Batcher(self.executor, folder.put_small_blobs)
+        self._writes: Batcher[tuple[BlobLease, bytes, Origin], int] = Batcher(
+            self.executor, folder.put_small_blobs
+        )
         self._disk = RetryingDisk(self.executor, folder.recovery, folder.health, self.make_room)
+        self.links = LinkStore(folder.index, folder.epoch, self._disk, self._memory)
         # Apart: a crowd that reads old blobs from a slow disk must not delay look-ups and fills.
         self.readers = DiskExecutor(READERS)
 
@@ -137,7 +141,7 @@ class Store:
         if content.link.media_type is None:
             return None
         self.touch(digest)
-        return StoredManifest(content.data, digest, content.link.media_type)
+        return StoredManifest(content.data, digest, content.link.media_type, content.link)
 
     def touch(self, digest: Digest) -> None:
         """Note that a blob is used now; `flush_last_use` writes that down later."""
@@ -162,19 +166,13 @@ class Store:
         self, repository: Repository, manifest: StoredManifest, children: Mapping[Digest, Link]
     ) -> None:
         """Store a verified manifest if possible, and link it and its children to the repository."""
-        content = Content(Link(manifest.media_type, len(manifest.data)), manifest.data)
-        links = {**children, manifest.digest: content.link}
-        await self._write_links(repository, links, self.folder.put_manifest, repository, manifest, children)
+        content = Content(manifest.stored_link(), manifest.data)
+        links, work = {**children, manifest.digest: content.link}, self.folder.put_manifest
+        await self.links.write(repository, links, work, repository, manifest, children)
         self._memory.forget(repository, links)
         self._memory.put_content(repository, manifest.digest, content, self._memory.version)
         if self.is_writable:
             await self.evict_excess([manifest.digest])
-
-    async def add_link(self, repository: Repository, digest: Digest, link: Link) -> None:
-        """Link a digest to the repository."""
-        links = {digest: link}
-        await self._write_links(repository, links, self.folder.index.add_links, repository, links)
-        self._memory.forget(repository, (digest,))
 
     async def quarantine_if_unreadable(self, digest: Digest) -> None:
         """Read a blob that broke off while it was sent; an unreadable file is a miss for the next client."""
@@ -236,11 +234,13 @@ class Store:
         """Acquire the lease under a key (`store.lock`); None while another process holds it."""
         return await self.executor.await_or_release(self._key_leases.start(key), _release)
 
-    async def put_small_blob(self, repository: Repository, lease: BlobLease, content: Content) -> None:
+    async def put_small_blob(
+        self, repository: Repository, lease: BlobLease, content: Content, origin: Origin = Origin.UNKNOWN
+    ) -> None:
         """Store a verified small blob if possible, and release its lease."""
         self._memory.put_content(repository, lease.digest, content, self._memory.version)
         try:
-            excess = await self._write_small(lease, content.data)
+            excess = await self._write_small(lease, content.data, origin)
         except StoreError as error:
             self.report_write_failure(error)
         else:
@@ -255,11 +255,16 @@ class Store:
         return await self.executor.run(lambda: [each for each in digests if not self.folder.has(each)])
 
     async def lock_partial(
-        self, repository: Repository, digest: Digest
+        self, repository: Repository, digest: Digest, *, public: bool = False
     ) -> tuple[Partial | None, LocalContent]:
-        """Lock the partial, new or resumed (None if another process holds it); then look the digest up."""
+        """Lock the partial, new or resumed (None if another process holds it); then look the digest up.
+
+        `public`: its bytes, or those that are missing, come without an account.
+        """
         lock = self.folder.recovery.write
-        locking = self.executor.start(lambda: lock(self.folder.lock_partial, repository, digest))
+        locking = self.executor.start(
+            lambda: lock(self.folder.lock_partial, repository, digest, public=public)
+        )
         return await self.executor.await_or_release(locking, lambda locked: _release(locked[0]))
 
     async def open_remote_partial(self, digest: Digest) -> RemotePartial | None:
@@ -272,12 +277,18 @@ class Store:
         return GrowingFile(remote, remote.chunks, self.executor, verify_first=verify_first)
 
     async def open_growing_file(
-        self, partial: Partial, size: int, chunk_size: int, *, verify_first: bool = False
+        self,
+        partial: Partial,
+        size: int,
+        chunk_size: int,
+        *,
+        verify_first: bool = False,
+        public: bool = False,
     ) -> GrowingFile:
         """Open the partial as a growing file; resumed if the partial was of `size` bytes, else empty."""
         chunks = partial.chunks
         if chunks is None or chunks.size != size:
-            chunks = await self._disk.write(self.folder.allocate, partial, size, chunk_size)
+            chunks = await self._disk.write(self.folder.allocate, partial, size, chunk_size, public=public)
         growing = GrowingFile(partial, chunks, self.executor, verify_first=verify_first)
         growing.make_room = self.make_room
         return growing
@@ -369,23 +380,11 @@ class Store:
         if evicted:
             self.on_evicted(evicted)
 
-    async def _write_small(self, lease: BlobLease, data: bytes) -> int:
+    async def _write_small(self, lease: BlobLease, data: bytes, origin: Origin) -> int:
         """Return the excess after storing a small blob, with more room or after a repair if need be."""
         with suppress(StoreError):
-            return await self._writes.do((lease, data))
-        return await self._disk.write(self.folder.put_small_blob, lease.digest, data)
-
-    async def _write_links(
-        self,
-        repository: Repository,
-        links: Mapping[Digest, Link],
-        work: Callable[P, object],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
-        """Write by `best_effort`; unwritten links stay in memory, so that no client has to ask again."""
-        written = await self._disk.best_effort(work, *args, **kwargs)
-        self._memory.put_links(repository, links, written=written)
+            return await self._writes.do((lease, data, origin))
+        return await self._disk.write(self.folder.put_small_blob, lease.digest, data, origin)
 
 
 def _release(held: Lease | Partial | None) -> None:

@@ -1,22 +1,28 @@
 """The dependencies that all parts of the transfer and of the cache share, in one value."""
 
+import math
 import time
 from collections.abc import Callable
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mirror.config.schema import FillSettings
 from mirror.metrics.metrics import Metrics
+from mirror.oci.reference import Repository
+from mirror.store.metadata.index import AT_AN_UNKNOWN_TIME, Link
 from mirror.store.store import Store
 from mirror.transfer.corruption import CorruptionTracker
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
+from mirror.upstream.upstream import Upstream
 from mirror.util.tasks import Tasks
 
 
 class TransferContext(Struct, frozen=True):
     """Shared dependencies, made once by the composition root.
 
-    `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads.
+    `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads. `accounts`:
+    whether any upstream is asked with an account.
     """
 
     store: Store
@@ -26,3 +32,33 @@ class TransferContext(Struct, frozen=True):
     corruption: CorruptionTracker = field(default_factory=CorruptionTracker)
     clock: Callable[[], float] = time.time
     limits: PlanLimits = DEFAULT_LIMITS
+    accounts: bool = True
+
+    def confirmed(
+        self, upstream: Upstream, repository: Repository, link: Link, since: float | None = None
+    ) -> Link:
+        """Return a link as the upstream has confirmed it, now or at `since`."""
+        moment = self.clock() if since is None else since
+        account = upstream.uses_account(repository.path)
+        return replace(link, confirmed=float(math.floor(moment)), account=account)
+
+    def link_ttl(self, upstream: Upstream, link: Link) -> float:
+        """Return how much longer a link is believed unasked, in seconds; 0 or less: no longer.
+
+        An account may lose its access, so the upstream is asked again. It is about a link of an earlier
+        version too, unless there is no account that its content can have come with.
+        """
+        if not link.account or (link.confirmed == AT_AN_UNKNOWN_TIME and not self.accounts):
+            return math.inf
+        return self._ttl(upstream, link.confirmed or 0.0)
+
+    def access_ttl(self, upstream: Upstream, repository: Repository, confirmed: float) -> float:
+        """Return how much longer an answer about the repository is used unasked, in seconds, as `link_ttl`.
+
+        `confirmed`: when the upstream gave it.
+        """
+        return self._ttl(upstream, confirmed) if upstream.uses_account(repository.path) else math.inf
+
+    def _ttl(self, upstream: Upstream, confirmed: float) -> float:
+        age = self.clock() - confirmed
+        return upstream.recheck_access - age if age >= 0 else 0.0  # a clock that was set back

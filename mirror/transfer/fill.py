@@ -13,9 +13,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.entries import Origin
 from mirror.store.errors import StoreError
 from mirror.store.health import FaultKind, kind_of
 from mirror.store.metadata.index import Link
@@ -63,20 +66,15 @@ class Fill:
         self._repository = repository
         self._digest = digest
         self._link: Link | None = None
+        self._public = not upstream.uses_account(repository.path)
+        self._answered_at: float | None = None  # when the upstream was first asked, if it has answered
         self._growing: GrowingFile | None = None
         self._making_room: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
 
     async def run(self, publish: Publish) -> None:
         """Fill the blob. Raises UpstreamError or StoreError; the next fill resumes what was received."""
-        settings = self._context.settings
-        follower = FillFollower(
-            self._context.store,
-            self._upstream,
-            self._repository,
-            self._digest,
-            verify_first=settings.verify_first,
-        )
+        follower = FillFollower(self._context, self._upstream, self._repository, self._digest)
         try:
             partial, local = await follower.lock(publish)
             self._growing = follower.growing
@@ -140,8 +138,15 @@ class Fill:
             # No client has asked for it, and since it began others have taken the room.
             await self._discard(partial)
             return
-        await self._context.store.adopt(verified, asked_for=asked_for)
-        await self._context.store.add_link(self._repository, self._digest, Link(size=verified.size))
+        # Another fill's bytes, without an answer to this one: only their map tells how they came.
+        was_public = partial.chunks is not None and partial.chunks.public
+        link, public = Link(size=verified.size), was_public
+        if self._answered_at is not None:
+            link = self._context.confirmed(self._upstream, self._repository, link, self._answered_at)
+            public = self._public
+        origin = Origin.PUBLIC if public else Origin.PRIVATE
+        await self._context.store.adopt(replace(verified, origin=origin), asked_for=asked_for)
+        await self._context.store.links.add(self._repository, self._digest, link)
         await self._discard(partial)
         log.debug("fill stored", bytes=verified.size, **self._log_fields())
 
@@ -155,7 +160,7 @@ class Fill:
         left = partial.chunks.missing() if partial.chunks else None
         if left == [] and self._growing is None:
             # Nothing is missing: an earlier fill was killed before its last step.
-            await self._grow(partial, await self._confirm_complete(), publish)
+            await self._grow(partial, await self._confirm_complete(partial), publish)
         order = DownloadOrder(
             self._repository,
             self._digest,
@@ -172,19 +177,30 @@ class Fill:
         if not self._urgent:
             download.defer()
         download.on_queue = self.on_queue
-        self._downloading = True
+        self._downloading, began = True, self._context.clock()
         await download.run(self._growing)
         self._downloading = False
+        if download.parts and self._answered_at is None:
+            self._answered_at = began
         return download.parts
 
-    async def _confirm_complete(self) -> int | None:
+    async def _confirm_complete(self, partial: Partial) -> int | None:
         """Return the size from a HEAD; from the link, as for a stored blob, if no upstream answers."""
+        began = self._context.clock()
         try:
-            return await self._upstream.head_blob(self._repository.path, self._digest)
+            size = await self._upstream.head_blob(self._repository.path, self._digest)
         except UpstreamError as error:
-            if self._link is None or not (error.temporary or error.failure is Failure.OFFLINE):
+            if not (error.temporary or error.failure is Failure.OFFLINE) or not self._opens(partial):
                 raise
-            return self._link.size
+            return self._link.size if self._link is not None else None
+        self._answered_at = began
+        return size
+
+    def _opens(self, partial: Partial) -> bool:
+        """Return whether the link opens what an earlier fill has left, perhaps one of another repository."""
+        public = partial.chunks is not None and partial.chunks.public
+        trusted = public or self._context.store.folder.trusts_unknown
+        return self._link is not None and (self._link.confirmed is not None or trusted)
 
     @property
     def brief(self) -> bool:
@@ -263,7 +279,7 @@ class Fill:
         size = await self._size(announced)
         settings = self._context.settings
         self._growing = await self._context.store.open_growing_file(
-            partial, size, settings.chunk_size, verify_first=settings.verify_first
+            partial, size, settings.chunk_size, verify_first=settings.verify_first, public=self._public
         )
         self._start_verifying()
         publish(self._growing)

@@ -12,14 +12,15 @@ from contextlib import suppress
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.cache_dir import LocalContent
 from mirror.store.errors import PartialLost, StoreError
+from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
-from mirror.store.store import Store
+from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import POLL_SECONDS
+from mirror.upstream.errors import FINAL, UpstreamError
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
 from mirror.util.tasks import run_to_completion
@@ -38,14 +39,15 @@ class FillFollower:
     """
 
     def __init__(
-        self, store: Store, upstream: Upstream, repository: Repository, digest: Digest, *, verify_first: bool
+        self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest
     ) -> None:
         self.growing: GrowingFile | None = None
-        self._store = store
+        self._context = context
+        self._store = context.store
         self._upstream = upstream
         self._repository = repository
         self._digest = digest
-        self._verify_first = verify_first
+        self._public = not upstream.uses_account(repository.path)
         self._remote: RemotePartial | None = None
 
     async def lock(self, publish: Callable[[GrowingFile], None]) -> tuple[Partial | None, LocalContent]:
@@ -56,7 +58,9 @@ class FillFollower:
         was thrown away, and StoreError.
         """
         while True:
-            partial, local = await self._store.lock_partial(self._repository, self._digest)
+            partial, local = await self._store.lock_partial(
+                self._repository, self._digest, public=self._public
+            )
             if partial is not None or local.present:
                 return await self._finish(partial, local)
             await self._follow(local.link, publish)
@@ -104,15 +108,33 @@ class FillFollower:
         # Before the first byte the upstream may still answer the other process that there is no such blob.
         if self._remote is None or not self._remote.refresh().received():
             return
-        if link is None:
-            link = Link(size=await self._upstream.head_blob(self._repository.path, self._digest))
-            await self._store.add_link(self._repository, self._digest, link)
+        if not self._opens(link, public=self._remote.chunks.public):
+            link = await self._confirm(link)
         chunks = self._remote.refresh()
-        if link.size not in (None, chunks.size) or chunks.verified:
+        if (link is not None and link.size not in (None, chunks.size)) or chunks.verified:
             return  # not to be followed: the blob will be in the store in a moment, or never
         log.debug("following another process's fill", digest=str(self._digest))
-        self.growing = self._store.remote_growing_file(self._remote, verify_first=self._verify_first)
+        verify_first = self._context.settings.verify_first
+        self.growing = self._store.remote_growing_file(self._remote, verify_first=verify_first)
         publish(self.growing)
+
+    def _opens(self, link: Link | None, *, public: bool) -> bool:
+        """Return whether the link opens what the other process fetches, for whatever repository it does."""
+        if link is None or self._context.link_ttl(self._upstream, link) <= 0:
+            return False
+        return link.confirmed is not None or public or self._store.folder.trusts_unknown
+
+    async def _confirm(self, link: Link | None) -> Link:
+        """Ask the upstream; without an answer a link is believed that was confirmed before."""
+        try:
+            size = await self._upstream.head_blob(self._repository.path, self._digest)
+        except UpstreamError as error:
+            if link is None or link.confirmed is None or error.failure in FINAL:
+                raise
+            return link
+        confirmed = self._context.confirmed(self._upstream, self._repository, Link(size=size))
+        await self._store.links.add(self._repository, self._digest, confirmed)
+        return confirmed
 
     async def _finish(
         self, partial: Partial | None, local: LocalContent

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.blobs.entries import SMALL_BYTES
+from mirror.store.blobs.entries import SMALL_BYTES, Origin
 from mirror.store.errors import StoreError
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link
@@ -91,9 +91,17 @@ class SmallFill:
             raise
         self._verified = True
         publish(data)
-        await self._context.store.put_small_blob(self._repository, lease, Content(self._link, data))
+        await self._store(lease, data)
         repository, digest = str(self._repository), str(self._digest)
         log.debug("fill stored", bytes=len(data), repository=repository, digest=digest)
+
+    async def _store(self, lease: BlobLease, data: bytes) -> None:
+        """Store the blob. Its name in a manifest opens it, unless it came with an account."""
+        store, link, origin = self._context.store, self._link, Origin.PUBLIC
+        if self._upstream.uses_account(self._repository.path):
+            link, origin = self._context.confirmed(self._upstream, self._repository, link), Origin.PRIVATE
+            await store.links.add(self._repository, self._digest, link)
+        await store.put_small_blob(self._repository, lease, Content(link, data), origin)
 
     async def _download(self) -> bytes:
         """Return the verified bytes; a blob with wrong bytes is requested a second time."""

@@ -116,6 +116,8 @@ class Accounts:
 
         self.anonymous = account(ANONYMOUS, LoginSettings())
         named = tuple(account(login.username or "", login) for login in settings.logins())
+        # What came with a client certificate is as private as what came with a password.
+        self.configured = bool(named) or settings.client_cert is not None
         self.all = named or (self.anonymous,)
         self._clock = clock
         self._claims: dict[str, _Claim] = {}

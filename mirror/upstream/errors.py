@@ -16,6 +16,9 @@ class Failure(StrEnum):
     OFFLINE = "offline"
 
 
+# Failures that are an upstream's answer about content: it does not exist, or may not be read.
+FINAL = frozenset({Failure.NOT_FOUND, Failure.DENIED})
+
 # Failures after which the same request may succeed later, or at another source.
 _TEMPORARY = frozenset({Failure.RATE_LIMITED, Failure.UNREACHABLE, Failure.TIMEOUT, Failure.SERVER_ERROR})
 

@@ -7,6 +7,7 @@ whether a repository has a blob at all, come from the own endpoint.
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -29,10 +30,19 @@ class Upstream:
     """One upstream with all its sources; the first is its own endpoint. All methods raise UpstreamError."""
 
     def __init__(
-        self, name: str, sources: Sequence[Source], tasks: Tasks, metrics: Metrics, *, offline: bool = False
+        self,
+        name: str,
+        sources: Sequence[Source],
+        tasks: Tasks,
+        metrics: Metrics,
+        *,
+        offline: bool = False,
+        recheck_access: float = math.inf,
     ) -> None:
+        """`recheck_access`: seconds for which what was read with an account is served unasked."""
         self.name = name
         self.offline = offline
+        self.recheck_access = recheck_access
         self._metrics = metrics
         self.sources = tuple(sources)
         self.own = self.sources[0]
@@ -50,6 +60,13 @@ class Upstream:
     def allows_request(self) -> bool:
         """True if a request may be sent, also one that probes whether the upstream answers again."""
         return not self.offline and self.own.health.allows_request(time.monotonic())
+
+    def uses_account(self, path: str) -> bool:
+        """Return whether a repository is asked for with an account, here or at a source.
+
+        What comes so is private: others may not be able to read it.
+        """
+        return any(source.registry.accounts.configured for source in self.sources)
 
     @property
     def max_blob_connections(self) -> int:

@@ -30,7 +30,12 @@ class UpstreamSet(Mapping[str, Upstream]):
         offline, self.slots = config.server.offline, SlotPool(config.fill.connections)
         self._upstreams = {
             each.name: Upstream(
-                each.name, _sources(each, metrics, self.slots, offline), tasks, metrics, offline=offline
+                each.name,
+                _sources(each, metrics, self.slots, offline),
+                tasks,
+                metrics,
+                offline=offline,
+                recheck_access=each.recheck_access,
             )
             for each in config.upstreams
         }
@@ -43,6 +48,15 @@ class UpstreamSet(Mapping[str, Upstream]):
 
     def __len__(self) -> int:
         return len(self._upstreams)
+
+    @property
+    def use_accounts(self) -> bool:
+        """True if any upstream or source is asked with an account."""
+        return any(
+            source.registry.accounts.configured
+            for upstream in self._upstreams.values()
+            for source in upstream.sources
+        )
 
     def state(self) -> dict[str, Any]:
         """Return the state of all upstreams for /readyz."""

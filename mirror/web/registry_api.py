@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from typing import TypeVar
@@ -144,19 +144,20 @@ class RegistryApi:
             target, self._cache.get_blob(repository, digest, limit), limit
         )
         record.outcome, content = answer.outcome, answer.content
+        stale = _stale_headers(record, answer.staleness)
         if not isinstance(content, SmallBlob | PassThroughBlob):
             with closing(content):
-                return await self._read_blob(record, digest, content, limit.deadline)
+                return await self._read_blob(record, digest, content, limit.deadline, stale)
         if isinstance(content, SmallBlob):
-            record.ttl = FOREVER if answer.outcome is Outcome.HIT else 0.0
+            record.ttl = answer.ttl
         else:
             record.note = "passed through: the cache folder is in trouble"
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
-            return responses.not_modified(record, digest)
+            return responses.not_modified(record, digest, stale)
         if isinstance(content, SmallBlob):
-            return responses.small_blob(record, digest, content.data)
+            return responses.small_blob(record, digest, content.data, stale)
         spans = responses.requested_spans(record.request, digest, content.size)
-        return await _deliver(record, digest, content, spans)
+        return await _deliver(record, digest, content, spans, stale)
 
     async def _blob_head(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
@@ -168,17 +169,23 @@ class RegistryApi:
             "Content-Type": responses.BLOB_TYPE,
             "Accept-Ranges": "bytes",
             **responses.content_headers(digest),
+            **_stale_headers(record, info.staleness),
         }
         return responses.head(record, headers, info.size)
 
     async def _read_blob(
-        self, record: RequestRecord, digest: Digest, reader: BlobReader, deadline: float
+        self,
+        record: RequestRecord,
+        digest: Digest,
+        reader: BlobReader,
+        deadline: float,
+        stale: Mapping[str, str],
     ) -> web.StreamResponse:
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
-            return responses.not_modified(record, digest)
+            return responses.not_modified(record, digest, stale)
         spans = responses.requested_spans(record.request, digest, reader.size)
         await self._wait_first_readable(reader, spans, deadline)
-        return await _deliver(record, digest, reader, spans)
+        return await _deliver(record, digest, reader, spans, stale)
 
     async def _tags(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository = _repository(target)
@@ -258,11 +265,15 @@ class RegistryApi:
 
 
 async def _deliver(
-    record: RequestRecord, digest: Digest, reader: BlobReader | PassThroughBlob, spans: list[Span]
+    record: RequestRecord,
+    digest: Digest,
+    reader: BlobReader | PassThroughBlob,
+    spans: list[Span],
+    stale: Mapping[str, str],
 ) -> web.StreamResponse:
     """Send the blob. From here on, only an early end can report an error."""
     try:
-        return await responses.send_blob(record, digest, reader, spans)
+        return await responses.send_blob(record, digest, reader, spans, stale)
     except (UpstreamError, StoreError) as failure:
         record.outcome, record.note = Outcome.ERROR, f"cut short: {failure}"
     except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's for a closing transport

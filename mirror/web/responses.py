@@ -19,6 +19,7 @@ CONDITION_BYTES = 4096
 
 BLOB_TYPE = OCTETS
 SERVER = {"Server": "registry-mirror"}
+NO_HEADERS: Mapping[str, str] = {}
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", **SERVER}
 
 
@@ -54,11 +55,11 @@ def error(record: RequestRecord, failure: RegistryError) -> web.StreamResponse:
 
 
 def not_modified(
-    record: RequestRecord, digest: Digest, headers: Mapping[str, str] | None = None
+    record: RequestRecord, digest: Digest, extra: Mapping[str, str] = NO_HEADERS
 ) -> web.StreamResponse:
     record.status = 304
     record.first_byte()
-    return web.Response(status=304, headers={**COMMON, **content_headers(digest), **(headers or {})})
+    return web.Response(status=304, headers={**COMMON, **content_headers(digest), **extra})
 
 
 def stale_headers(age: float | None) -> dict[str, str]:
@@ -96,19 +97,28 @@ def requested_spans(request: web.BaseRequest, digest: Digest, size: int) -> list
     return parse_range(header, size)
 
 
-def small_blob(record: RequestRecord, digest: Digest, data: bytes) -> web.StreamResponse:
-    """Return a response with a blob that is in memory, or with ranges of the blob."""
+def small_blob(
+    record: RequestRecord, digest: Digest, data: bytes, extra: Mapping[str, str] = NO_HEADERS
+) -> web.StreamResponse:
+    """Return a response with a blob that is in memory, or with ranges of the blob; `extra`: headers."""
     status, headers, parts = _plan(digest, len(data), requested_spans(record.request, digest, len(data)))
     body = b"".join(part if isinstance(part, bytes) else data[part.start : part.stop] for part in parts)
-    return buffered(record, status, headers, body)
+    return buffered(record, status, {**headers, **extra}, body)
 
 
 async def send_blob(
-    record: RequestRecord, digest: Digest, reader: BlobReader | PassThroughBlob, spans: list[Span]
+    record: RequestRecord,
+    digest: Digest,
+    reader: BlobReader | PassThroughBlob,
+    spans: list[Span],
+    extra: Mapping[str, str] = NO_HEADERS,
 ) -> web.StreamResponse:
-    """Stream the blob, or ranges of it; cut short, with FIN, when the rest cannot come (invariant 4)."""
+    """Stream the blob, or ranges of it; cut short, with FIN, when the rest cannot come (invariant 4).
+
+    `extra`: further headers.
+    """
     status, headers, parts = _plan(digest, reader.size, spans)
-    response = web.StreamResponse(status=status, headers=headers)
+    response = web.StreamResponse(status=status, headers={**headers, **extra})
     record.status = status
     record.streaming = True
     writer = await response.prepare(record.request)

@@ -17,7 +17,9 @@ from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST, parse_manifest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.cache_dir import CacheDirectory, StoredManifest
+from mirror.store.blobs.entries import Origin
+from mirror.store.cache_dir import CacheDirectory
+from mirror.store.links.content import StoredManifest
 from mirror.store.metadata.index import Link, TagEntry
 from tests.e2e.images import OCI_CONFIG, OCI_LAYER
 
@@ -97,7 +99,9 @@ def put_images(folder: CacheDirectory, images: Sequence[Image]) -> None:
 def put_blobs(folder: CacheDirectory, blobs: dict[Digest, bytes]) -> None:
     """Put small blobs as a fill does: take a lease for each, then store all."""
     claims = folder.acquire_leases(list(blobs))
-    folder.put_small_blobs([(claim, blobs[claim.digest]) for claim in claims if claim is not None])
+    folder.put_small_blobs(
+        [(claim, blobs[claim.digest], Origin.PUBLIC) for claim in claims if claim is not None]
+    )
 
 
 def _descriptor(media_type: str, data: bytes) -> dict[str, object]:

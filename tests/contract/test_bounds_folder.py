@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.store.blobs.entries import START
+from mirror.store.blobs.entries import START, Origin
 from mirror.store.blobs.fsck import Fsck, FsckCursor
 from mirror.store.invalidation import open_shared
 from mirror.store.orphans import files_without_entry
@@ -189,7 +189,7 @@ def test_link_in_place_of_a_small_blob_is_not_written(tmp_path: Path, outside: P
     folder = open_folder(tmp_path / "cache")
     digest = Digest.of(b"small")
     folder._small_path(digest).symlink_to(outside)
-    folder._add_small({digest: b"small"})
+    folder._add_small({digest: b"small"}, Origin.PUBLIC)
     assert folder.blobs.read(digest, 100) == b"small"
     folder.close()
     assert untouched(outside)

@@ -196,7 +196,7 @@ async def test_redirects_out_of_https_are_refused(other: FakeRegistry, tmp_path:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_login_page_confirms_no_link(fake: FakeRegistry, tmp_path: Path, method: str) -> None:
     """A page in response to every HEAD does not confirm that the repository has the blob (invariant 5)."""
-    async with mirror_of(fake, tmp_path) as mirror:
+    async with mirror_of(fake, tmp_path, tags={"missing": 0}) as mirror:
         content = await prepared("small", fake, mirror)
         expect(await get(mirror.address, content.path), content, RIGHT)
         foreign = content.path.replace(X, "library/y")

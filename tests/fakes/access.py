@@ -18,7 +18,8 @@ class TokenAuth:
 
     `realm` is where the challenge sends clients; empty means `/token` of the registry itself. A client
     without credentials gets a token for everything outside `private`. `issued` maps valid tokens to their
-    scope: clear it and all tokens have expired. `users` are further users, `owners` maps tokens to users.
+    scope: clear it and all tokens have expired. `users` are further users, `owners` maps tokens to users. No
+    user has access to repositories in `denied`.
     """
 
     realm: str = ""
@@ -32,6 +33,7 @@ class TokenAuth:
     issued: dict[str, str] = field(default_factory=dict)
     count: int = 0
     users: dict[str, str] = field(default_factory=dict)
+    denied: set[str] = field(default_factory=set)
     owners: dict[str, str] = field(default_factory=dict)
 
     def owner(self, header: str | None) -> str:
@@ -44,7 +46,8 @@ class TokenAuth:
 
     def allows(self, header: str | None, repository: str) -> bool:
         scheme, _, token = (header or "").partition(" ")
-        return scheme == "Bearer" and self.issued.get(token) == f"repository:{repository}:pull"
+        granted = self.issued.get(token) == f"repository:{repository}:pull"
+        return scheme == "Bearer" and granted and repository not in self.denied
 
     async def token(self, request: web.BaseRequest, seen: Seen) -> web.Response:
         """Answer as the token server. Can be the handler of a `Site` of its own."""

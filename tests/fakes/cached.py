@@ -14,7 +14,8 @@ from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST, ManifestInvalid, parse_
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.quota import IN_USE
-from mirror.store.cache_dir import CacheDirectory, StoredManifest
+from mirror.store.cache_dir import CacheDirectory
+from mirror.store.links.content import StoredManifest
 from mirror.store.metadata.index import TagEntry
 from mirror.store.partial.partial import Partial
 from tests.fakes.content import descriptor, image_index, image_manifest

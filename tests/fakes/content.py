@@ -64,6 +64,11 @@ class FakeImage:
         """Config and layers."""
         return (self.config, *self.layers)
 
+    @property
+    def blobs_data(self) -> tuple[bytes, ...]:
+        """Bytes of `blobs`."""
+        return (self.config_data, *self.layers_data)
+
 
 def descriptor(media_type: str, data: bytes, digest: str | None = None) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest or str(Digest.of(data)), "size": len(data)}

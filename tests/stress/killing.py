@@ -19,8 +19,10 @@ from mirror.config.schema import CacheSettings, LogSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs import fsck
+from mirror.store.blobs.entries import Origin
 from mirror.store.blobs.fsck import HARMLESS, Fsck, FsckCursor
-from mirror.store.cache_dir import CacheDirectory, StoredManifest
+from mirror.store.cache_dir import CacheDirectory
+from mirror.store.links.content import StoredManifest
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.orphans import old_partials
 from mirror.store.partial.partial import Hasher
@@ -69,7 +71,7 @@ def put_small(folder: CacheDirectory) -> None:
     if lease.present:
         lease.release()
     else:
-        folder.put_small_blobs([(lease, SMALL)])
+        folder.put_small_blobs([(lease, SMALL, Origin.PUBLIC)])
 
 
 def put_manifest(folder: CacheDirectory) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
+from mirror.store.blobs.entries import Origin
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.partial.partial import Hasher
@@ -36,7 +37,7 @@ def put_small(folder: CacheDirectory, data: bytes) -> None:
     if lease.present:
         lease.release()
     else:
-        folder.put_small_blobs([(lease, data)])
+        folder.put_small_blobs([(lease, data, Origin.PUBLIC)])
 
 
 def fill(folder: CacheDirectory, repository: Repository, data: bytes) -> None:

@@ -26,6 +26,7 @@ from mirror.store.blobs.entries import (
     Eviction,
     EvictionReason,
     OpenBlob,
+    Origin,
     Position,
 )
 from mirror.store.blobs.quarantine import Quarantine
@@ -71,6 +72,11 @@ class BlobStore:
         """Return whether there is an entry."""
         return str(digest) in self._cache
 
+    def origin(self, digest: Digest) -> Origin | None:
+        """Return how a blob came; None if there is no entry."""
+        found = self._cache._sql("SELECT tag FROM Cache WHERE key = ?", (str(digest),)).fetchone()
+        return None if found is None else Origin.of(str(found[0]))
+
     def open(self, digest: Digest) -> OpenBlob | None:
         """Open a blob. A missing file, or one of the wrong size, counts as a miss (failure table)."""
         found = self._cache.get(str(digest), tag=True)
@@ -94,7 +100,7 @@ class BlobStore:
             file.close()
             self.quarantine(digest)
             return None
-        return OpenBlob(file, int(size))
+        return OpenBlob(file, int(size), Origin.of(size))
 
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """Return a whole blob of up to `limit` bytes, unverified."""
@@ -146,7 +152,7 @@ class BlobStore:
         with self._disk().undo_on_error(), self._cache.transact():
             for each in verified:
                 # The size is in the entry's tag too: get() returns the tag but not the size.
-                self._cache.add(str(each.digest), each, tag=str(each.size))
+                self._cache.add(str(each.digest), each, tag=each.origin.tag(each.size))
         self.database.reserve_log()
 
     def rows(self, after: str, limit: int) -> list[BlobRow]:

@@ -17,6 +17,7 @@ from diskcache.core import EVICTION_POLICY, MODE_BINARY
 from msgspec import Struct
 
 from mirror.oci.digest import Digest
+from mirror.store.blobs.entries import Origin
 from mirror.store.database import ForeignRow, PlainDisk
 from mirror.util.durable import sync_folder
 
@@ -34,13 +35,14 @@ class VerifiedFile(Struct, frozen=True):
     """A file on the same file system that is known to hash to `digest`; adopted by rename.
 
     `durable`: its bytes must be on the disk before its name is. Not for small files, which each read
-    verifies.
+    verifies. `origin`: how it came.
     """
 
     digest: Digest
     path: Path
     size: int
     durable: bool = True
+    origin: Origin = Origin.UNKNOWN
 
 
 class AdoptingDisk(PlainDisk):

@@ -1,7 +1,7 @@
 """Entries of the blob store as values, and the results of what is done with them."""
 
 import math
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import BinaryIO
 
 from msgspec import Struct
@@ -13,11 +13,35 @@ from mirror.oci.digest import Digest
 SMALL_BYTES = 256 * 1024
 
 
+class Origin(Enum):
+    """Origin of a blob: without an account, with one, or not known.
+
+    The value is a prefix of the size in the blob's entry, which an earlier version reads as the same number.
+    Unknown are entries of an earlier version, and those of files that were found without an entry.
+    """
+
+    PUBLIC = "+"
+    PRIVATE = "0"
+    UNKNOWN = ""
+
+    def tag(self, size: int) -> str:
+        """Return origin and size as the entry has them."""
+        return f"{self.value}{size}"
+
+    @classmethod
+    def of(cls, tag: str) -> "Origin":
+        """Return the origin that an entry has."""
+        if tag.startswith(cls.PUBLIC.value):
+            return cls.PUBLIC
+        return cls.PRIVATE if len(tag) > 1 and tag.startswith(cls.PRIVATE.value) else cls.UNKNOWN
+
+
 class OpenBlob(Struct, frozen=True):
     """A blob ready to be sent; the holder closes `file`. `size` in bytes."""
 
     file: BinaryIO
     size: int
+    origin: Origin = Origin.UNKNOWN
 
 
 class EvictionReason(StrEnum):

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import diskcache
 from diskcache.core import EVICTION_POLICY
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
@@ -43,11 +43,50 @@ EVICTION_POLICY[POLICY] = {
 }
 
 
+# `Link.confirmed` of a link that an earlier version has written.
+AT_AN_UNKNOWN_TIME = 0.0
+
+
+def with_standing(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a link; one of an earlier version tells neither name nor confirmation."""
+    if "confirmed" in values:
+        return values
+    return {**values, "confirmed": AT_AN_UNKNOWN_TIME, "account": True}
+
+
 class Link(Struct, frozen=True):
-    """The fact that a repository contains a digest. `media_type` is set for manifests only."""
+    """The fact that a repository contains a digest. `media_type` is set for manifests only.
+
+    `confirmed`: when the repository's upstream last said so, in seconds since the epoch. None if only a
+    manifest of the repository names the digest: what that names is up to who pushed it. `account`: whether
+    the upstream was asked with an account, so that its word holds for a while only.
+    """
 
     media_type: str | None = None
     size: int | None = None
+    confirmed: float | None = None
+    account: bool = False
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> "Link":
+        """Return a link as it was written. TypeError for keys that no link has.
+
+        A link of an earlier version may have been named or confirmed, with or without an account.
+        """
+        return cls(**with_standing(values))
+
+    def over(self, known: "Link | None") -> "Link":
+        """Return this link written over a known one.
+
+        A blob's link never replaces a manifest's, and a name neither a confirmation nor its size.
+        """
+        if known is None:
+            return self
+        kept = known if known.media_type is not None and self.media_type is None else self
+        if self.confirmed is not None or known.confirmed is None:
+            return replace(kept, confirmed=self.confirmed, account=self.account)
+        size = kept.size if known.size is None else known.size
+        return replace(kept, size=size, confirmed=known.confirmed, account=known.account)
 
 
 class TagEntry(Struct, frozen=True):
@@ -121,7 +160,7 @@ class Index:
         return self._read(f"link:{repository}@{digest}", Link)
 
     def add_links(self, repository: Repository, links: Mapping[Digest, Link]) -> None:
-        """Record links; a blob's link never replaces a manifest's.
+        """Record links over known ones (`Link.over`).
 
         LINKS_AT_ONCE in a transaction, so that other writers wait for no long one.
         """
@@ -129,9 +168,7 @@ class Index:
         while pending:
             with self._cache.transact():
                 for digest, link in pending[:LINKS_AT_ONCE]:
-                    known = self.link(repository, digest)
-                    if known is None or known.media_type is None or link.media_type is not None:
-                        self._write(f"link:{repository}@{digest}", link)
+                    self._write(f"link:{repository}@{digest}", link.over(self.link(repository, digest)))
                 self._cache.add(f"repository:{repository}", "")
             del pending[:LINKS_AT_ONCE]
 
@@ -179,7 +216,7 @@ class Index:
         kind = f"link:{repository}@"
         for key, value, noted in self._rows("key, value, store_time", kind, "", after, limit):
             with suppress(ValueError, TypeError, RegistryError):
-                found.append((Digest.parse(key.removeprefix(kind)), Link(**json.loads(value)), noted))
+                found.append((Digest.parse(key.removeprefix(kind)), Link.parse(json.loads(value)), noted))
         return found
 
     def drop(self, repository: Repository, tags: Iterable[str], digests: Iterable[Digest]) -> None:
@@ -249,7 +286,8 @@ class Index:
         if not isinstance(text, str):
             return None
         try:
-            return kind(**json.loads(text))
+            values = json.loads(text)
+            return kind(**(with_standing(values) if kind is Link else values))
         except (ValueError, TypeError):
             return None
 

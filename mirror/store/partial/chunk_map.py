@@ -9,7 +9,8 @@ verification fails and the blob is fetched again.
             8  size          u64, bytes of the blob
            16  chunk size    u32, bytes
            20  epoch         u32, how often the blob was started from nothing
-           24  verified      u32, 1 when the whole blob was verified, just before it is adopted
+           24  state         u32, 1 when the whole blob was verified, just before it is adopted, and 2 as
+                             long as all bytes came without an account
            28  requests[8]   u32 each, 1 + the chunk that readers of another process wait for; 0 for none
            60  count[i]      u32 each, bytes of chunk i that are here, from its start
 
@@ -28,7 +29,8 @@ from mirror.oci.ranges import Span
 MAGIC = b"RMCHUNK2"
 HEADER = struct.Struct("<8sQIII32x")
 COUNT = struct.Struct("<I")
-VERIFIED_AT = 24
+STATE_AT = 24
+VERIFIED, PUBLIC = 1, 2
 REQUESTS_AT = 28
 REQUESTS = struct.Struct("<8I")
 REQUEST_SLOTS = 8
@@ -43,23 +45,27 @@ class ChunkMap:
         self.size: int
         self.chunk_size: int
         self.epoch: int
-        _, self.size, self.chunk_size, self.epoch, verified = HEADER.unpack_from(memory, 0)
-        self.verified = verified == 1
+        _, self.size, self.chunk_size, self.epoch, state = HEADER.unpack_from(memory, 0)
+        self.verified = bool(state & VERIFIED)
+        self.public = bool(state & PUBLIC)
         # A copy of the counts for this process, which may read them after the memory is closed.
         self._counts: list[int] = list(struct.unpack_from(f"<{len(self)}I", memory, HEADER.size))
         self._last = len(self) - 1
         self._first_incomplete = 0  # all chunks before this index are complete
 
     @classmethod
-    def create(cls, descriptor: int, size: int, chunk_size: int) -> "ChunkMap":
-        """Create an empty map in the (locked) file `descriptor`, whatever the file held before."""
+    def create(cls, descriptor: int, size: int, chunk_size: int, *, public: bool = False) -> "ChunkMap":
+        """Create an empty map in the (locked) file `descriptor`, whatever the file held before.
+
+        `public`: the bytes will come without an account.
+        """
         before = os.pread(descriptor, HEADER.size, 0)
         epoch = HEADER.unpack(before)[3] + 1 if before.startswith(MAGIC) else 1
         os.ftruncate(descriptor, 0)
         # Allocated first: a page that a full disk cannot back kills the process that writes it (SIGBUS).
         os.posix_fallocate(descriptor, 0, _map_length(size, chunk_size))
         memory = mmap.mmap(descriptor, 0)
-        HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, epoch % 2**32, 0)
+        HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, epoch % 2**32, PUBLIC if public else 0)
         return cls(memory)
 
     @classmethod
@@ -72,8 +78,7 @@ class ChunkMap:
             memory.close()
             return None
         # The mark may be from before a power failure, which destroyed the bytes and left the map.
-        COUNT.pack_into(memory, VERIFIED_AT, 0)
-        chunks.verified = False
+        chunks._set_state(verified=False, public=chunks.public)
         return chunks
 
     @classmethod
@@ -173,7 +178,15 @@ class ChunkMap:
 
     def set_verified(self) -> None:
         """Mark the whole blob as verified: other processes may send all of it."""
-        COUNT.pack_into(self._memory, VERIFIED_AT, 1)
+        self._set_state(verified=True, public=self.public)
+
+    def set_private(self) -> None:
+        """Mark the bytes as ones that came, in part, with an account."""
+        self._set_state(verified=self.verified, public=False)
+
+    def _set_state(self, *, verified: bool, public: bool) -> None:
+        self.verified, self.public = verified, public
+        COUNT.pack_into(self._memory, STATE_AT, VERIFIED * verified | PUBLIC * public)
 
     def close(self) -> None:
         """Close the mapping."""

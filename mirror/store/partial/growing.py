@@ -270,7 +270,9 @@ class GrowingFile:
         """
         # A reader that comes while the disk is busy must not receive bytes that are being discarded.
         withheld, self._withheld = self._withheld, True
-        self._chunks = await self._executor.run(self._partial.allocate, self.size, self._chunks.chunk_size)
+        self._chunks = await self._executor.run(
+            self._partial.allocate, self.size, self._chunks.chunk_size, public=self._chunks.public
+        )
         self._hasher = Hasher(self.digest)
         self._withheld = withheld
 

@@ -53,11 +53,11 @@ class Partial:
             os.close(lock)
             raise
 
-    def allocate(self, size: int, chunk_size: int) -> ChunkMap:
-        """Start from nothing, with the size known."""
+    def allocate(self, size: int, chunk_size: int, *, public: bool = False) -> ChunkMap:
+        """Start from nothing, with the size known. `public`: the bytes will come without an account."""
         self._drop_map()
         # First the map: a follower in another process must not take the new bytes for the old ones.
-        self.chunks = ChunkMap.create(self._lock, size, chunk_size)
+        self.chunks = ChunkMap.create(self._lock, size, chunk_size, public=public)
         os.ftruncate(self.descriptor, 0)
         os.ftruncate(self.descriptor, size)
         return self.chunks

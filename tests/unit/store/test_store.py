@@ -11,17 +11,18 @@ import pytest
 from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.blobs.entries import SMALL_BYTES
-from mirror.store.cache_dir import StoredManifest
+from mirror.store.blobs.entries import SMALL_BYTES, Origin
 from mirror.store.errors import StoreError
 from mirror.store.executor import THREADS
 from mirror.store.health import Capability
+from mirror.store.links.content import StoredManifest
 from mirror.store.memory_cache import Content
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.store.store import Store
 
 X, Y = Repository("docker.io", "library/x"), Repository("docker.io", "library/y")
-MANIFEST = StoredManifest(b'{"schemaVersion":2}', Digest.of(b'{"schemaVersion":2}'), "application/x")
+DATA = b'{"schemaVersion":2}'
+MANIFEST = StoredManifest(DATA, Digest.of(DATA), "application/x", Link("application/x", len(DATA), 1.0))
 LAYER = Digest.of(b"layer")
 
 
@@ -67,7 +68,7 @@ async def test_lease_has_one_holder_at_a_time(store: Store, tmp_path: Path) -> N
     assert lease is not None
     assert not lease.present
     assert await store.acquire_lease(LAYER) is None
-    await store.put_small_blob(X, lease, content)
+    await store.put_small_blob(X, lease, content, Origin.PUBLIC)
     again = await store.acquire_lease(LAYER)
     assert again is not None
     assert again.present
@@ -94,7 +95,7 @@ async def test_leases_and_small_blobs_in_batches(store: Store) -> None:
     digests = [Digest.of(bytes([number])) for number in range(20)]
     leases = await asyncio.gather(*(store.acquire_lease(digest) for digest in digests))
     kept = [
-        store.put_small_blob(X, lease, Content(Link(size=1), bytes([number])))
+        store.put_small_blob(X, lease, Content(Link(size=1), bytes([number])), Origin.PUBLIC)
         for number, lease in enumerate(leases)
         if lease is not None
     ]
@@ -103,7 +104,7 @@ async def test_leases_and_small_blobs_in_batches(store: Store) -> None:
     lease = await store.acquire_lease(LAYER)
     assert lease is not None
     with pytest.raises(ValueError, match="do not hash"):
-        await store.put_small_blob(X, lease, Content(Link(size=5), b"wrong"))
+        await store.put_small_blob(X, lease, Content(Link(size=5), b"wrong"), Origin.PUBLIC)
     assert await store.acquire_lease(LAYER) is not None
     assert await store.check() == []
 
@@ -114,7 +115,7 @@ async def test_full_disk_is_not_made_fuller(store: Store, tmp_path: Path) -> Non
     assert lease is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store.folder.blobs, "add", _no_space)
-        await store.put_small_blob(X, lease, Content(Link(size=5), b"layer"))
+        await store.put_small_blob(X, lease, Content(Link(size=5), b"layer"), Origin.PUBLIC)
         assert not store.is_writable
         await store.put_manifest(X, MANIFEST, {LAYER: Link(size=5)})
     assert (await store.look_up(X, LAYER)).link == Link(size=5)
@@ -160,7 +161,7 @@ async def test_small_fill_removes_the_partial_of_a_large_one(store: Store, tmp_p
     await store.release_partial(partial)
     lease = await store.acquire_lease(LAYER)
     assert lease is not None
-    await store.put_small_blob(X, lease, Content(Link(size=5), b"layer"))
+    await store.put_small_blob(X, lease, Content(Link(size=5), b"layer"), Origin.PUBLIC)
     assert await asyncio.to_thread(os.listdir, tmp_path / "cache" / "partial") == []
 
 
@@ -262,7 +263,7 @@ async def test_memory_follows_writes(quick: Store) -> None:
     await quick.drop_tag(X, Tag("t"))
     assert await quick.tag(X, Tag("t")) is None
     await quick.put_manifest(Y, MANIFEST, {})
-    await quick.add_link(X, MANIFEST.digest, Link(size=len(MANIFEST.data)))
+    await quick.links.add(X, MANIFEST.digest, Link(size=len(MANIFEST.data)))
     assert await quick.manifest(X, MANIFEST.digest) is None
     await quick.open_blob(X, MANIFEST.digest)
     assert await quick.manifest(X, MANIFEST.digest) is None

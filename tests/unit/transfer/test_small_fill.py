@@ -91,7 +91,7 @@ async def test_small_fill_refuses_a_size_other_than_the_manifests(
     layer = image.layers[0]
     link = (await mirror.service._store.look_up(X, layer)).link
     assert link is not None
-    await mirror.service._store.add_link(X, layer, type(link)(size=len(SMALL) + 1))
+    await mirror.service._store.links.add(X, layer, type(link)(size=len(SMALL) + 1))
     reply = await get(mirror.address, path_of(layer))
     assert (reply.status, b"13 bytes, not 14" in reply.body) == (502, True)
 

@@ -142,3 +142,22 @@ def test_index_reads_referrers_of_earlier_versions(index: Index) -> None:
     assert found is not None
     assert (json.loads(found.manifests), found.confirmed) == (manifests, 1.5)
     assert found.to_json() == row
+
+
+def test_link_of_an_earlier_version_is_of_unknown_standing(index: Index) -> None:
+    """A row without a standing may be named or confirmed: its upstream is asked where there are accounts."""
+    index._cache.set(f"link:{X}@{D}", '{"media_type":null,"size":5}')
+    assert index.link(X, D) == Link(None, 5, confirmed=0.0, account=True)
+    assert [link for _, link, _ in index.links(X, "", 10)] == [Link(None, 5, confirmed=0.0, account=True)]
+
+
+def test_name_replaces_no_confirmation(index: Index) -> None:
+    """A manifest that names a digest takes neither the upstream's word nor its size away."""
+    confirmed = Link(None, 5, confirmed=10.0, account=True)
+    index.add_links(X, {D: confirmed})
+    index.add_links(X, {D: Link(None, 6)})
+    assert index.link(X, D) == confirmed
+    index.add_links(X, {D: Link("type", 6)})
+    assert index.link(X, D) == Link("type", 5, confirmed=10.0, account=True)
+    index.add_links(X, {D: Link(None, 5, confirmed=20.0)})
+    assert index.link(X, D) == Link("type", 5, confirmed=20.0)

@@ -1,0 +1,1 @@
+"""Links for the event loop, and the content that a link opens."""

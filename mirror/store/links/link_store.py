@@ -1,0 +1,57 @@
+"""The links for the event loop: written to the index, or kept in memory while the disk takes no writes."""
+
+from collections.abc import Callable, Mapping
+from typing import ParamSpec
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.invalidation import Epoch
+from mirror.store.memory_cache import MemoryCache
+from mirror.store.metadata.index import Index, Link
+from mirror.store.retrying import RetryingDisk
+
+P = ParamSpec("P")
+
+
+class LinkStore:
+    """The links of one cache folder, for the event loop."""
+
+    def __init__(self, index: Index, epoch: Epoch, disk: RetryingDisk, memory: MemoryCache) -> None:
+        self._index = index
+        self._epoch = epoch
+        self._disk = disk
+        self._memory = memory
+
+    async def add(self, repository: Repository, digest: Digest, link: Link) -> None:
+        """Link a digest to the repository."""
+        links = {digest: link}
+        await self.write(repository, links, self._index.add_links, repository, links)
+        self._memory.forget(repository, (digest,))
+
+    async def read_again(self, repository: Repository, digest: Digest) -> Link | None:
+        """Return the link as it is on the disk, where another process may have confirmed it."""
+        self._memory.forget(repository, (digest,))
+        link = self._memory.link(repository, digest)
+        return link or await self._disk.read_or(None, lambda: self._index.link(repository, digest))
+
+    async def withdraw(self, repository: Repository, digest: Digest) -> None:
+        """Drop a link, and all copies of it in memory, in all processes: the upstream has refused it."""
+        self._memory.drop_link(repository, digest)
+        await self._disk.best_effort(self._withdraw, repository, digest)
+        self._memory.drop_link(repository, digest)
+
+    def _withdraw(self, repository: Repository, digest: Digest) -> None:
+        self._index.drop_link(repository, digest)
+        self._epoch.note_removal()
+
+    async def write(
+        self,
+        repository: Repository,
+        links: Mapping[Digest, Link],
+        work: Callable[P, object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Write by `best_effort`; unwritten links stay in memory, so that no client has to ask again."""
+        written = await self._disk.best_effort(work, *args, **kwargs)
+        self._memory.put_links(repository, links, written=written)
