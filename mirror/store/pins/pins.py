@@ -64,8 +64,8 @@ class Pins:
         return sizes
 
     def _compute_sizes(self) -> dict[str, int]:
-        closures, pins = self._closures(), self.all()
-        before = self._journal or {}
+        pins, before = self.all(), self._known()
+        closures = Closures(self._index, self._read, before)
         sizes = self._closure(closures, (each.pin for each in pins))
         self._journal = closures.visited
         if self._lost_mark.exists():
@@ -83,14 +83,15 @@ class Pins:
             write_journal(self._journal_path, self._journal or {})
             self._written_journal = self._journal
 
-    def _closures(self) -> Closures:
-        if self._journal is None:
-            self._journal = self._written_journal = read_journal(self._journal_path)
-        return Closures(self._index, self._read, self._journal)
+    def _known(self) -> Children:
+        """Return the children of pinned manifests that any process has read, while those were here."""
+        self._written_journal = read_journal(self._journal_path)
+        self._journal = {**self._written_journal, **(self._journal or {})}
+        return self._journal
 
     def closure(self, pins: Iterable[Pin]) -> dict[str, int]:
         """Return sizes of the content that these pins would keep, as `pinned_sizes`."""
-        return self._closure(self._closures(), pins)
+        return self._closure(Closures(self._index, self._read, self._known()), pins)
 
     def _closure(self, closures: Closures, pins: Iterable[Pin]) -> dict[str, int]:
         found: dict[str, int] = {}

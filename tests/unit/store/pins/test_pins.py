@@ -147,6 +147,20 @@ def test_pin_keeps_children_of_a_lost_manifest(folder: CacheDirectory, tmp_path:
     other.close()
 
 
+def test_pin_keeps_children_that_another_process_knew(folder: CacheDirectory, tmp_path: Path) -> None:
+    """A process that has looked at the pins before the image came learns of the layers from the others."""
+    other = open_folder(tmp_path / "cache", max_size=1)
+    folder.pin(Pin.parse("x:1"))
+    assert kept(other) == set()
+    image = put_image(folder, X, "1", [b"a"])
+    folder.evict()
+    folder.blobs.remove(image[0])
+    age(other, *image)
+    assert other.evict() == []
+    assert kept(other) == set(image)
+    other.close()
+
+
 def test_pin_keeps_content_when_the_index_is_lost(folder: CacheDirectory, tmp_path: Path) -> None:
     """Tags are unknown then; the content stays until they are known again, or the pin goes."""
     image, other = put_image(folder, X, "1", [b"a"]), put_image(folder, Y, "v1", [b"b"])
