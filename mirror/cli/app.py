@@ -14,7 +14,7 @@ def main() -> None:
     `serve` starts without the library that parses the other commands: typer, and pydantic with it, would cost
     each start 100 ms, and each process 15 MB. Help and wrong arguments are typer's for `serve` too.
     """
-    gc.disable()  # until `start_collector`
+    gc.disable()  # until the command has imported what it needs: imports leave hardly any garbage
     try:
         if sys.argv[1:2] == ["serve"] and (flags := parse_flags(sys.argv[2:])) is not None:
             sys.exit(run_server(flags))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from mirror.cli.common import fail, loaded, require_owner, start_collector
+from mirror.cli.common import fail, loaded, require_owner
 from mirror.cli.output import tell
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ def run_server(flags: Flags) -> int:
     from mirror.store.errors import StoreError, reason_of
     from mirror.util.log import configure_later
 
-    start_collector()
     configure_later(wanted.log, sys.stderr)
     require_owner(wanted.cache.dir, 1, "run the mirror as that user, or choose another folder: --cache-dir")
     new = not os.path.isdir(wanted.cache.dir / "books")  # no error if it cannot be reached

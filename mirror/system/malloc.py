@@ -7,7 +7,6 @@ no longer returns free memory on its own. The mirror therefore raises the thresh
 trims the heap periodically.
 """
 
-import ctypes
 from contextlib import suppress
 from functools import cache
 
@@ -24,5 +23,7 @@ def keep_buffers() -> None:
 
 def trim_heap() -> None:
     """Return free memory to the system, in some milliseconds. Does nothing with other C libraries."""
+    import ctypes  # 1 ms of the start
+
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -166,6 +166,7 @@ async def serve(
         await _listen(runner, listeners, admission)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])
+        service.warm_up()
         await first_of(stop.wait(), listeners.retire_requested.wait())
         server.report_to(None)
         if listeners.balancer is not None:
