@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
 
+from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.web.responses import content_type
 from tests.fakes.site import Seen, Site
 from tests.running import configured, serving
-from tests.wire import Wire
+from tests.wire import Wire, get
 
 ODD = ["a/b\r\nX-Injected: 1", "a/b\x00", "a/\x1b[31m", "a/b\ud800", "ä/ö", "a b/c", "a/" + "b" * 5000]
 
@@ -89,3 +91,28 @@ def test_stored_media_type_is_checked_again() -> None:
     """A type that an earlier version stored unchecked does not become a header."""
     assert content_type(OCI_MANIFEST) == OCI_MANIFEST
     assert content_type("a/b\r\nX: y") == "application/octet-stream"
+
+
+@pytest.mark.parametrize("name", [b"a b.tar", b"\xc3\xa9.tar", b"\xe9.tar", b"a%20b%2Fc"])
+async def test_location_with_characters_that_no_url_has(name: bytes, tmp_path: Path) -> None:
+    """A raw space or byte beyond ASCII is requested escaped, and escapes as they are: the blob is served."""
+    blob = b"blob"
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        asked.append(request.raw_path)
+        if seen.path.startswith("/store"):
+            return web.Response(body=blob)
+        assert request.transport is not None
+        request.transport.write(
+            b"HTTP/1.1 307 Moved\r\nContent-Length: 0\r\nLocation: /store/%s?sig=%s\r\n\r\n" % (name, name)
+        )
+        request.transport.close()
+        return web.Response()
+
+    digest = Digest.of(blob)
+    async with Site(answer) as site, serving(configured(tmp_path, {"u.test": site.url})) as mirror:
+        reply = await get(mirror.address, f"/v2/u.test/a/blobs/{digest}")
+        assert (reply.status, reply.body) == (200, blob)
+    escaped = quote(name, safe="%")
+    assert asked[-1] == f"/store/{escaped}?sig={escaped}"
