@@ -5,7 +5,8 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
 import pytest
 
@@ -29,19 +30,20 @@ pytestmark = [
 
 @dataclass
 class Theatre:
-    """Stage, and the images of each cell: one to be pulled by this client, one to be joined."""
+    """Stage, an image that all pull, and the images of each cell: one to pull alone, one to join."""
 
     stage: Stage
     images: dict[Cell, Content]
     joined: dict[Cell, Content]
+    shared: Content
     matrix: Matrix
     _pulled: set[Cell]
-    _count: int = 0
+    _count: Iterator[int] = field(default_factory=lambda: count(1))
 
     def pull(self, cell: Cell, content: Content) -> str:
         """Pull by the client of a cell; return the complaint."""
-        self._count += 1
-        return cell.client.pull(self.stage, cell.way, content, self.stage.folder / f"pull{self._count}")
+        folder = self.stage.folder / f"pull{next(self._count)}"
+        return cell.client.pull(self.stage, cell.way, content, folder)
 
     def miss(self, cell: Cell) -> str:
         """Pull the image of a cell for the first time."""
@@ -81,8 +83,9 @@ def theatre(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
         to = Pusher(url)
         images = {cell: _push(to, cell, f"library/{cell.name}", 0) for cell in present}
         joined = {cell: _push(to, cell, f"library/joined-{cell.name}", LARGE) for cell in present}
+        shared = push_list(to, "library/shared", "shared", LARGE)
     with short_folder() as folder, stage(storage, folder) as running:
-        yield Theatre(running, images, joined, pytestconfig.stash[MATRIX], set())
+        yield Theatre(running, images, joined, shared, pytestconfig.stash[MATRIX], set())
 
 
 def _push(to: Pusher, cell: Cell, name: str, size: int) -> Content:
@@ -174,6 +177,20 @@ def test_matrix_offline(theatre: Theatre, cell: Cell) -> None:
     mark = theatre.stage.tap.mark()
     with theatre.matrix.cell(cell, "offline"):
         assert theatre.pull(cell, content) == "", asked(theatre, mark)
+
+
+def test_matrix_herd_of_all_clients_is_one_download(theatre: Theatre) -> None:
+    """Every client, each by its first way, pulls one image at the same time: each blob comes once."""
+    theatre.stage.become(Weather.FAIR)
+    firsts = {cell.client.name: cell for cell in reversed(CELLS) if cell.client.installed}
+    # `ctr --local` has the images of its daemon in common with the transfer service.
+    herd = [cell for cell in firsts.values() if not cell.client.chart and "`--local`" not in cell.client.name]
+    with ThreadPoolExecutor(len(herd)) as pool:
+        pulls = {str(cell): pool.submit(theatre.pull, cell, theatre.shared) for cell in herd}
+        assert {name: pull.result() for name, pull in pulls.items()} == dict.fromkeys(pulls, "")
+    theatre.await_downloads(theatre.shared)
+    # A busy machine may make the mirror give up a connection: bytes in its buffers come again then, no more.
+    assert all(1 <= times < 1.25 for times in theatre.downloads(theatre.shared).values())
 
 
 def asked(theatre: Theatre, mark: int) -> str:

@@ -71,9 +71,11 @@ def _scripts() -> Iterator[Client]:
         "azure-containerregistry",
         "registry-api-v2-client",
         "docker-charon",
+        "python-dxf",
     ):
         yield Client(name, partial(tools.python_script, name), (Way.UPSTREAM,), (name,))
     for name, package in (
+        ("docker-registry-client", "docker-registry-client"),
         ("snyk-registry-client", "@snyk/docker-registry-v2-client"),
         ("renovate-registry-client", "@renovatebot/docker-registry-client"),
     ):
@@ -111,6 +113,7 @@ CLIENTS = (
     ),
     Client("containerd, `--local`", _containerd_local, (Way.NS, Way.PATH), ("containerd",)),
     Client("containerd, parallel ranges", _containerd_ranges, (Way.NS,), ("containerd",)),
+    Client("containerd, CRI by crictl", daemons.kubernetes, (Way.NS,), ("containerd", "crictl")),
     Client("BuildKit", daemons.buildkit, SET, ("buildkit",), ("runc",)),
     Client("Podman", daemons.podman, SET, needs=("podman",), package="podman"),
     Client("Skopeo", tools.skopeo, SET, needs=("skopeo",), package="skopeo"),

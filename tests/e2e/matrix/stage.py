@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 from tests.e2e.matrix.content import Content
@@ -56,6 +57,7 @@ class Stage:
     weather: Weather
     _stack: ExitStack
     _daemons: dict[str, object] = field(default_factory=dict)
+    _starting: Lock = field(default_factory=Lock)
 
     @property
     def address(self) -> str:
@@ -64,10 +66,11 @@ class Stage:
 
     def daemon(self, name: str, start: Callable[[Path], Iterator[T]]) -> T:
         """Return the client that the generator `start` yields for a folder, running until the end."""
-        if name not in self._daemons:
-            running = contextmanager(start)(self.folder / name)
-            self._daemons[name] = self._stack.enter_context(running)
-        return self._daemons[name]  # type: ignore[return-value]
+        with self._starting:
+            if name not in self._daemons:
+                running = contextmanager(start)(self.folder / name)
+                self._daemons[name] = self._stack.enter_context(running)
+            return self._daemons[name]  # type: ignore[return-value]
 
     def become(self, weather: Weather) -> None:
         """Change origin and mirror; the cache stays."""

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import get_ident
 
 from tests.e2e.clients import POLICY, complaint
 from tests.e2e.matrix.content import Content, not_whole
@@ -35,10 +36,18 @@ insecure = true
 
 def registries(stage: Stage) -> dict[str, str]:
     """Return the environment that has the Podman family use the mirror."""
-    path = stage.folder / "registries.conf"
-    path.write_text(REGISTRIES.format(address=stage.address, other=OTHER))
-    (stage.folder / "policy.json").write_text(POLICY)
+    path = written(stage.folder / "registries.conf", REGISTRIES.format(address=stage.address, other=OTHER))
+    written(stage.folder / "policy.json", POLICY)
     return {"CONTAINERS_REGISTRIES_CONF": str(path), "HOME": str(stage.folder)}
+
+
+def written(path: Path, text: str) -> Path:
+    """Write a file unless it is there; clients that run at the same time may read it meanwhile."""
+    if not path.exists():
+        scratch = path.with_suffix(f".{get_ident()}")
+        scratch.write_text(text)
+        scratch.rename(path)
+    return path
 
 
 def ran(command: Command, content: Content, folder: Path, env: Mapping[str, str] | None = None) -> str:
@@ -62,13 +71,12 @@ def oras(stage: Stage, way: Way, content: Content, folder: Path) -> str:
 
 
 def regctl(stage: Stage, way: Way, content: Content, folder: Path) -> str:
-    config = stage.folder / "regctl.json"
     hosts = {
         stage.address: {"tls": "disabled", "hostname": stage.address},
         "docker.io": {"mirrors": [stage.address], "hostname": "registry-1.docker.io"},
         OTHER: {"mirrors": [stage.address], "hostname": OTHER},
     }
-    config.write_text(json.dumps({"hosts": hosts}))
+    config = written(stage.folder / "regctl.json", json.dumps({"hosts": hosts}))
     reference = way.reference(stage.address, content)
     command: Command = [tool("regctl"), "image", "copy", reference, f"ocidir://{folder}:1"]
     return ran(command, content, folder, {"REGCTL_CONFIG": str(config)})
