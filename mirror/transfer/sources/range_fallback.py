@@ -6,7 +6,7 @@ is the next request to such a source: bytes that are here are read past. If that
 asked for no range for a while (`Source.refuse_ranges`).
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mirror.oci.ranges import Span
 from mirror.upstream.body import BlobBody
@@ -25,8 +25,7 @@ REREAD_BYTES = 64 * 1024 * 1024
 _NOT_OF_THE_RANGE = frozenset({Failure.RATE_LIMITED, Failure.OFFLINE})
 
 
-@dataclass(slots=True)
-class _Doubt:
+class _Doubt(Struct):
     """A range that failed. `temporary`: it may have failed for another reason than the range.
 
     `too_long`: perhaps because it ended after the blob.
