@@ -32,6 +32,7 @@ from mirror.upstream.upstream import Upstream
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
+from mirror.util.tracebacks import without_frames
 
 log = get_logger(__name__)
 
@@ -65,9 +66,8 @@ class Download:
         self._urgent = True
         self._failures = ConsecutiveFailures(order.settings.attempts)
         self._not_before = 0.0
-        self.on_queue: Callable[[bool], object] = (
-            ignore  # called with True when the first request waits, with False when it is sent
-        )
+        # Called with True when the first request waits, with False when it is sent.
+        self.on_queue: Callable[[bool], object] = ignore
         self.ranged: set[Source] = set()  # sources that have sent parts by ranges
         self.parts: dict[Source, list[Span]] = defaultdict(list)  # the spans that each source has sent
 
@@ -259,7 +259,7 @@ class Download:
                     async with open_parts(body, self._tasks) as next_parts:
                         await self._accept(segment, body, next_parts)
             except (UpstreamError, StoreError) as error:
-                return error
+                return without_frames(error)  # the task keeps it
         return None
 
     async def _accept(self, segment: SourceSegment, body: BlobBody, next_parts: PartReader) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import termios
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -155,7 +156,8 @@ def test_log_to_a_full_device_stops_nothing(tmp_path: Path, workers: int) -> Non
     """Standard error cannot be written from the start: the mirror starts, serves, tells and ends."""
     with Path("/dev/full").open("wb") as full, serving(tmp_path, full.fileno(), workers) as mirror:
         mirror.request(BURST)
-        assert mirror.dropped() > 0
+        while not mirror.dropped():  # the thread that writes may be behind the answers, or a worker be slow
+            time.sleep(0.01)
         if workers == 1:  # else perhaps the worker answers that has logged nothing
             assert mirror.log_state()["losing_lines"] is True
         assert mirror.end(signal.SIGTERM) == 0

@@ -13,6 +13,8 @@ from typing import Self
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from mirror.util.tracebacks import without_frames
+
 # Size of each of the two buffers, in bytes: large for one write, and still in the processor's cache when its
 # bytes are hashed. A shorter body is left to aiohttp, since much of it has come with its head.
 BUFFER = 1024 * 1024
@@ -108,6 +110,9 @@ class DirectReader(asyncio.BufferedProtocol):
         self._transport = None
         self._arrived.set()
         self._handler.connection_lost(exc)
+        # aiohttp keeps it with the body; its frames refer to the buffers here.
+        if (kept := self._content.exception()) is not None:
+            without_frames(kept)
 
     def pause_writing(self) -> None:
         self._handler.pause_writing()
