@@ -21,7 +21,7 @@ from mirror.transfer.fill import Fill
 from mirror.transfer.flight import Flight, FlightTable, RunningFill, queue_full
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.transfer.small_fill import SmallFill, is_small
-from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, too_many_requests
+from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError, WrongBytes, too_many_requests
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import get_logger
@@ -166,15 +166,15 @@ class BlobCache:
         if self._upstreams.slots.crowded:
             raise queue_full(self._upstreams.slots.waiting)
         size = await self._access.confirm_blob(repository, digest)
-        if size is None:
-            raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
-        if size > HOLDBACK_BYTES:
-            return BlobAnswer(self._pass_through_blob(repository, digest, size), Outcome.PASSED)
-        # No byte may be sent before all are verified, so one transfer serves all requests meanwhile.
-        data = await self._passing.do(
-            (repository, digest), partial(self._fetch, repository, digest), repository.upstream
-        )
-        return BlobAnswer(SmallBlob(data), Outcome.PASSED)
+        if size is None or size <= HOLDBACK_BYTES:
+            # No byte may be sent before all are verified, so one transfer serves all requests meanwhile.
+            with suppress(AnswerTooLong):
+                data = await self._passing.do(
+                    (repository, digest), partial(self._fetch, repository, digest), repository.upstream
+                )
+                return BlobAnswer(SmallBlob(data), Outcome.PASSED)
+            size = None
+        return BlobAnswer(self._pass_through_blob(repository, digest, size), Outcome.PASSED)
 
     async def _fetch(self, repository: Repository, digest: Digest) -> bytes:
         self._context.metrics.passed_through.inc()
@@ -186,7 +186,7 @@ class BlobCache:
             log.warning("wrong bytes from upstream, asking again", reason=str(error))
             return await upstream.get_blob(repository.path, digest, HOLDBACK_BYTES)
 
-    def _pass_through_blob(self, repository: Repository, digest: Digest, size: int) -> PassThroughBlob:
+    def _pass_through_blob(self, repository: Repository, digest: Digest, size: int | None) -> PassThroughBlob:
         return PassThroughBlob(self._context, self._upstreams[repository.upstream], repository, digest, size)
 
     def _stored_reader(self, repository: Repository, digest: Digest, blob: OpenBlob) -> StoredReader:
@@ -236,9 +236,8 @@ class BlobCache:
         size = self._sizes.get((repository, digest))
         if size is None:
             size = await self._access.confirm_blob(repository, digest)
-            if size is None:
-                raise UpstreamError(Failure.INVALID, f"{repository.upstream} gives no size for {digest}")
-            self._sizes.put((repository, digest), size)
+            if size is not None:
+                self._sizes.put((repository, digest), size)
         return BlobInfo(size, Outcome.HIT if local.present else Outcome.MISS)
 
     def prefetch(self, repository: Repository, digest: Digest, link: Link | None) -> Flight | None:

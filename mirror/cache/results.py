@@ -57,9 +57,9 @@ class ManifestAnswer(Struct, frozen=True):
 
 
 class BlobInfo(Struct, frozen=True):
-    """The answer to a HEAD on a blob; `size` in bytes, `staleness` as in ManifestInfo."""
+    """The answer to a HEAD on a blob; `size` in bytes, None if not told, `staleness` as in ManifestInfo."""
 
-    size: int
+    size: int | None
     outcome: Outcome
     staleness: Staleness | None = None
 

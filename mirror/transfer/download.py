@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
 from mirror.store.partial.growing import GrowingFile
@@ -22,9 +21,9 @@ from mirror.transfer.download_order import ENDLESS, DownloadOrder
 from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.plan import ConcurrencyLimit, Segment
 from mirror.transfer.source_selector import SourceSelector
-from mirror.transfer.sources.receiving import Reception
+from mirror.transfer.sources.receiving import Reception, check_end, check_size
 from mirror.upstream.body import BlobBody
-from mirror.upstream.errors import Failure, UpstreamError, WrongSize
+from mirror.upstream.errors import Failure, SizeUnknown, UpstreamError
 from mirror.upstream.http.transport import PartReader
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.source import LONGEST_THROTTLE, Source
@@ -66,9 +65,9 @@ class Download:
         self._urgent = True
         self._failures = ConsecutiveFailures(order.settings.attempts)
         self._not_before = 0.0
-        # Called with True when the first request waits, with False when it is sent.
-        self.on_queue: Callable[[bool], object] = ignore
+        self.on_queue: Callable[[bool], object] = ignore  # as of RunningFill
         self.ranged: set[Source] = set()  # sources that have sent parts by ranges
+        self.encodings: set[str] = set()  # with which responses were labelled
         self.parts: dict[Source, list[Span]] = defaultdict(list)  # the spans that each source has sent
 
     async def run(self, growing: GrowingFile | None = None) -> GrowingFile:
@@ -243,7 +242,7 @@ class Download:
         """Make one request and write its bytes into the growing file; return the error of source or disk."""
         order, source = self._order, segment.source
         size = self._growing.size if self._growing else order.size
-        # A whole blob is requested plainly. Else the end is named: some refuse a range without one.
+        # A range names its end: some sources refuse one that does not.
         whole = segment.start == 0 and segment.stop in (size, ENDLESS)
         segment.ranged = not whole and not self._selector.ranges.plain(source)
         span = (segment.start, segment.stop) if segment.ranged else (0, None)
@@ -264,18 +263,18 @@ class Download:
 
     async def _accept(self, segment: SourceSegment, body: BlobBody, next_parts: PartReader) -> None:
         """Receive the bytes of a response that the segment can use."""
-        digest = self._order.digest
-        if body.total == 0 and digest != Digest.of(b"", digest.algorithm):
-            raise UpstreamError(Failure.INVALID, f"an empty answer in place of {digest}")
+        digest, ranges = self._order.digest, self._selector.ranges
+        self.encodings.add(body.encoding)
+        size = self._growing.size if self._growing else None
+        if not segment.ranged and size is not None and body.total not in (None, size):
+            ranges.accept_whole(segment.source, body, 0)
+        elif size is None and (segment.ranged or len(self._selector.candidates()) > 1):
+            size = self._order.size  # a plain answer, or another source, decides
+        check_size(digest, body, size, ranged=segment.ranged or self._growing is None)
         growing = self._growing or await self._open(segment, body)
-        if body.total not in (None, size := growing.size):
-            message = f"{digest} is {size} bytes, not {body.total}"
-            if not segment.ranged:
-                self._selector.ranges.accept_whole(segment.source, body, 0)
-                raise WrongSize(Failure.INVALID, message)
-            raise UpstreamError(Failure.INVALID, message)
         if self._usable(segment, body, growing):
             await self._receive(segment, next_parts, growing)
+            check_end(digest, body, segment)
 
     async def _open(self, segment: SourceSegment, body: BlobBody) -> GrowingFile:
         """Make the growing file: the source has confirmed the blob, and from now on readers may follow."""
@@ -363,6 +362,8 @@ class Download:
     def _handle_failure(self, segment: SourceSegment, error: UpstreamError) -> None:
         """Continue from another source or after a pause; raise `error` when neither can help."""
         now = time.monotonic()
+        if isinstance(error, SizeUnknown):
+            raise error
         unused = segment.ranged and segment.offset == segment.start
         ranges, span = self._selector.ranges, Span(segment.start, segment.stop)
         doubted = unused and ranges.record_failure(segment.source, span, error)

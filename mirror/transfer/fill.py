@@ -29,7 +29,9 @@ from mirror.transfer.corruption import Parts, sole_supplier
 from mirror.transfer.download import Download
 from mirror.transfer.download_order import DownloadOrder
 from mirror.transfer.follow import FillFollower
-from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.transfer.sources.unsized import UnsizedDownload
+from mirror.upstream.body import labelled
+from mirror.upstream.errors import Failure, SizeUnknown, UpstreamError, WrongBytes, WrongSize
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.callbacks import ignore
@@ -69,6 +71,7 @@ class Fill:
         self._public = not upstream.uses_account(repository.path)
         self._answered_at: float | None = None  # when the upstream was first asked, if it has answered
         self._growing: GrowingFile | None = None
+        self._size_claimed = False  # no response to a GET has told the size
         self._making_room: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
 
@@ -100,6 +103,10 @@ class Fill:
                 with self._context.metrics.fills_running.track_inprogress():
                     log.debug("fill started", prefetch=not self._urgent, **self._log_fields())
                     await self._fill(partial, publish)
+        except WrongSize:
+            await self._discard(partial)
+            await self._forget_size()
+            raise
         except StoreError as error:
             if kind_of(error) is FaultKind.FULL:  # the space is better used for a blob that fits
                 await self._discard(partial)
@@ -114,6 +121,11 @@ class Fill:
         parts = await self._download(partial, publish)
         verified, retried = await self._verify(), False
         while verified is None:
+            if self._size_claimed:
+                message = (
+                    f"{self._repository.upstream} sent other bytes for {self._digest} than its size says"
+                )
+                raise WrongSize(Failure.INVALID, message)
             if parts:  # else all of it was here before
                 await self._blame(parts)
             self._refuse_ranges()
@@ -178,7 +190,11 @@ class Fill:
             download.defer()
         download.on_queue = self.on_queue
         self._downloading, began = True, self._context.clock()
-        await download.run(self._growing)
+        try:
+            await download.run(self._growing)
+        except SizeUnknown:
+            unsized = UnsizedDownload(self._context, self._upstream, self._repository, self._digest, partial)
+            await self._grow(partial, await unsized.run(), publish)
         self._downloading = False
         if download.parts and self._answered_at is None:
             self._answered_at = began
@@ -257,7 +273,9 @@ class Fill:
 
     def _wrong_bytes(self, *, retry_elsewhere: bool) -> WrongBytes:
         upstream = self._repository.upstream
-        error = WrongBytes(Failure.INVALID, f"{upstream} sent bytes that are not {self._digest}")
+        encodings = self._active_download.encodings if self._active_download is not None else ()
+        label = labelled(" ".join(sorted(filter(None, encodings))))
+        error = WrongBytes(Failure.INVALID, f"{upstream} sent bytes that are not {self._digest}{label}")
         error.retry_elsewhere = retry_elsewhere
         return error
 
@@ -277,9 +295,11 @@ class Fill:
     async def _grow(self, partial: Partial, announced: int | None, publish: Publish) -> GrowingFile:
         """Make the growing file: the upstream has confirmed the blob, and from now on readers may follow."""
         size = await self._size(announced)
-        settings = self._context.settings
+        settings, claimed = self._context.settings, self._link.size if self._link else None
+        # Where a manifest and the response disagree, nothing is sent before the digest has decided.
+        verify_first = settings.verify_first or claimed not in (None, size)
         self._growing = await self._context.store.open_growing_file(
-            partial, size, settings.chunk_size, verify_first=settings.verify_first, public=self._public
+            partial, size, settings.chunk_size, verify_first=verify_first, public=self._public
         )
         self._start_verifying()
         publish(self._growing)
@@ -294,19 +314,27 @@ class Fill:
             self._making_room = self._context.tasks.spawn(work, name=f"make room for {self._digest}")
 
     async def _size(self, announced: int | None) -> int:
-        """Return the blob's size, as announced, as in a manifest, or from a HEAD; they must not disagree."""
-        known = self._link.size if self._link else None
-        size = known if announced is None else announced
+        """Return the size as announced by the response, or else by a HEAD, or else by a manifest.
+
+        SizeUnknown if none tells. A manifest's word is only a claim: the digest decides.
+        """
+        claimed = self._link.size if self._link else None
+        if announced is None:
+            with suppress(UpstreamError):  # a HEAD may be refused where a GET is answered
+                announced = await self._upstream.head_blob(self._repository.path, self._digest)
+        self._size_claimed = announced is None
+        size = claimed if announced is None else announced
         if size is None:
-            size = await self._upstream.head_blob(self._repository.path, self._digest)
-        upstream = self._repository.upstream
-        if size is None:
-            raise UpstreamError(Failure.INVALID, f"{upstream} gives no size for {self._digest}")
-        if known not in (None, size):
-            raise UpstreamError(
-                Failure.INVALID, f"{upstream} announces {size} bytes, not {known}: {self._digest}"
-            )
+            message = f"{self._repository.upstream} gives no size for {self._digest}"
+            raise SizeUnknown(Failure.INVALID, message)
         return size
+
+    async def _forget_size(self) -> None:
+        """Forget a size that was wrong: the next fill goes by what the upstream sends."""
+        if self._link is not None and self._link.size is not None:
+            log.warning("blob is of another size than was said", **self._log_fields())
+            self._link = replace(self._link, size=None)
+            await self._context.store.links.add(self._repository, self._digest, self._link)
 
     def _start_verifying(self) -> None:
         self._growing_file().on_room_needed = self._make_room

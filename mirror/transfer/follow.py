@@ -111,8 +111,8 @@ class FillFollower:
         if not self._opens(link, public=self._remote.chunks.public):
             link = await self._confirm(link)
         chunks = self._remote.refresh()
-        if (link is not None and link.size not in (None, chunks.size)) or chunks.verified:
-            return  # not to be followed: the blob will be in the store in a moment, or never
+        if chunks.verified:
+            return  # not to be followed: the blob will be in the store in a moment
         log.debug("following another process's fill", digest=str(self._digest))
         verify_first = self._context.settings.verify_first
         self.growing = self._store.remote_growing_file(self._remote, verify_first=verify_first)

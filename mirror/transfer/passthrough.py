@@ -33,6 +33,9 @@ from mirror.util.log import get_logger
 log = get_logger(__name__)
 
 
+# The end of a blob of unknown size.
+ENDLESS = 2**62
+
 # Length of the pieces that are compared, in bytes.
 COMPARED_BYTES = 1024 * 1024
 
@@ -93,10 +96,18 @@ def _read_once(descriptor: int, size: int, offset: int) -> bytes:
 
 
 class PassThroughBlob:
-    """A blob of a known size that the repository is known to have, streamed past the disk."""
+    """A blob that the repository is known to have, streamed past the disk.
+
+    `size` is None where the upstream does not tell it: such a blob is streamed as a whole only.
+    """
 
     def __init__(
-        self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest, size: int
+        self,
+        context: TransferContext,
+        upstream: Upstream,
+        repository: Repository,
+        digest: Digest,
+        size: int | None,
     ) -> None:
         self.size = size
         self._context = context
@@ -120,18 +131,35 @@ class PassThroughBlob:
         `sent`: the part that the client has received before, which is not verified yet.
         """
         self._context.metrics.passed_through.inc()
-        holdback = self.size - min(self.size, HOLDBACK_BYTES)
-        source = self._bytes(span) if span.stop <= holdback else self._verified(span, holdback, sent)
+        if self.size is None:
+            source = self._unsized()
+        else:
+            holdback = self.size - min(self.size, HOLDBACK_BYTES)
+            source = self._bytes(span) if span.stop <= holdback else self._verified(span, holdback, sent)
         async with aclosing(source) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def _unsized(self) -> AsyncGenerator[bytes, None]:
+        """Yield a blob of unknown size, its last bytes once the blob is verified."""
+        hasher, held = self._digest.hasher(), bytearray()
+        async with aclosing(self._bytes(Span(0, ENDLESS))) as pieces:
+            async for piece in pieces:
+                hasher.update(piece)
+                held += piece
+                if (surplus := len(held) - HOLDBACK_BYTES) > 0:
+                    yield bytes(held[:surplus])
+                    del held[:surplus]
+        if hasher.hexdigest() != self._digest.encoded:
+            raise self._corrupt()
+        yield bytes(held)
 
     async def _verified(
         self, span: Span, holdback: int, sent: "SentPart | None"
     ) -> AsyncGenerator[bytes, None]:
         """Yield a span that reaches into the holdback; bytes of that come once the blob is verified."""
         hasher, offset, end = self._digest.hasher(), 0, bytearray()
-        async with aclosing(self._bytes(Span(0, self.size))) as pieces:
+        async with aclosing(self._bytes(Span(0, self.size or 0))) as pieces:
             async for piece in pieces:
                 hasher.update(piece)
                 if sent is not None and not await sent.matches(piece, offset):
@@ -155,6 +183,8 @@ class PassThroughBlob:
                     async for piece in pieces:
                         offset += len(piece)
                         yield piece
+                if self.size is None:
+                    return  # the end of the response is the end of the blob
             except RangeFailed:
                 continue
             except UpstreamError as error:
@@ -168,12 +198,12 @@ class PassThroughBlob:
     async def _from(self, source: Source, span: Span) -> AsyncGenerator[bytes, None]:
         """Yield a span from one source, completely or with an UpstreamError at the end."""
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
-        ranged = span.length < self.size and not self._ranges.plain(source)
+        ranged = self.size is not None and span.length < self.size and not self._ranges.plain(source)
         asked = (span.start, span.stop) if ranged else (0, None)
         path, began, left = self._repository.path, time.monotonic(), span.length
         try:
             async with self._slot(source), source.open_blob(path, self._digest, asked, shortcut) as body:
-                if body.total not in (None, self.size):
+                if self.size is not None and body.total not in (None, self.size):
                     message = f"{self._digest} is {self.size} bytes, not {body.total}"
                     raise UpstreamError(Failure.INVALID, message)
                 self._learn(source, body, span, ranged=ranged)
@@ -193,7 +223,7 @@ class PassThroughBlob:
                 raise RangeFailed(error.failure, error.message) from None
             raise
         source.health.record_transfer(span.length - left, time.monotonic() - began)
-        if left:
+        if left and self.size is not None:
             raise UpstreamError(Failure.UNREACHABLE, f"{self._digest}: ended {left} bytes early")
 
     @asynccontextmanager

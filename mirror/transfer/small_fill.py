@@ -7,6 +7,8 @@ growing file, and costs a third of a fill that has these: an image has more smal
 import asyncio
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import SMALL_BYTES, Origin
@@ -17,7 +19,7 @@ from mirror.store.partial.lease import BlobLease
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import POLL_SECONDS
 from mirror.transfer.fill import Publish
-from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.errors import AnswerTooLong, Failure, WrongBytes, WrongSize
 from mirror.upstream.upstream import Upstream
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
@@ -97,27 +99,32 @@ class SmallFill:
 
     async def _store(self, lease: BlobLease, data: bytes) -> None:
         """Store the blob. Its name in a manifest opens it, unless it came with an account."""
-        store, link, origin = self._context.store, self._link, Origin.PUBLIC
+        store, origin = self._context.store, Origin.PUBLIC
+        link = replace(self._link, size=len(data))
         if self._upstream.uses_account(self._repository.path):
             link, origin = self._context.confirmed(self._upstream, self._repository, link), Origin.PRIVATE
             await store.links.add(self._repository, self._digest, link)
         await store.put_small_blob(self._repository, lease, Content(link, data), origin)
 
     async def _download(self) -> bytes:
-        """Return the verified bytes; a blob with wrong bytes is requested a second time."""
-        size = self._link.size
+        """Return the verified bytes; a blob with wrong bytes is requested a second time.
+
+        WrongSize if the blob is not small, as a manifest says: the next request for it starts a large fill.
+        """
         for last in (False, True):
             try:
                 data = await self._upstream.get_blob(self._repository.path, self._digest, SMALL_BYTES)
+            except AnswerTooLong as error:
+                large = replace(self._link, size=SMALL_BYTES + 1)
+                await self._context.store.links.add(self._repository, self._digest, large)
+                raise WrongSize(
+                    Failure.INVALID, f"{error}, which a manifest says of {self._digest}"
+                ) from None
             except WrongBytes as error:
                 self._context.metrics.fill_failures.labels("digest").inc()
                 if last:
                     raise
                 log.warning("wrong bytes from upstream, asking again", reason=str(error))
                 continue
-            if len(data) != size:
-                upstream = self._repository.upstream
-                message = f"{upstream} sent {len(data)} bytes, not {size}: {self._digest}"
-                raise UpstreamError(Failure.INVALID, message)
             return data
         raise AssertionError("left by return or raise")

@@ -9,6 +9,8 @@ from mirror.oci.ranges import Span, parse_content_range
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.transport import PartReader, Response
 
+_COMPRESSED = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
+
 
 class BodyReaders(Struct, frozen=True):
     """Two ways to read the bytes of a body; one of them is taken, once.
@@ -25,8 +27,13 @@ class BlobBody:
     """Bytes of a blob from `start` on.
 
     `total` is the size of the whole blob, None if the source does not tell it. `whole` is true if the source
-    sends the whole blob, perhaps although a range was asked for.
+    sends the whole blob, perhaps although a range was asked for. `encoding` is the Content-Encoding that the
+    bytes are labelled with, empty for none: it is no reason to refuse them, since the digest decides.
+    `chunked`: the body tells its own end, so that one without a length is not broken where it ends.
     """
+
+    encoding = ""
+    chunked = False
 
     def __init__(
         self, name: str, readers: BodyReaders, span: tuple[int, int | None], total: int | None, *, whole: bool
@@ -68,10 +75,35 @@ class BlobBody:
 
 def blob_body(name: str, response: Response, asked: Span | None, readers: BodyReaders) -> BlobBody:
     """Return the body of a 200 or 206 answer. `asked` is the requested range, None for the whole blob."""
+    body = _body(name, response, asked, readers)
+    body.encoding, body.chunked = content_encoding(response), "Transfer-Encoding" in response.headers
+    return body
+
+
+def content_encoding(response: Response) -> str:
+    """Return the Content-Encoding that was not asked for, empty for none, for a message."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()[:20]
+    return "" if encoding == "identity" else encoding
+
+
+def content_length(response: Response) -> int | None:
+    """Return the Content-Length, which does not count beside a Transfer-Encoding (RFC 9112 6.3)."""
+    return None if "Transfer-Encoding" in response.headers else response.content_length
+
+
+def labelled(encoding: str) -> str:
+    """Return the words for a message about wrong bytes."""
+    return f", labelled Content-Encoding {encoding!r}, which was not asked for" if encoding else ""
+
+
+def _body(name: str, response: Response, asked: Span | None, readers: BodyReaders) -> BlobBody:
     if response.status == 200 and (asked is None or not _is_part(response)):
-        total = response.content_length
+        total = content_length(response)
         return BlobBody(name, readers, (0, total), total, whole=True)
     span, total = _content_range(name, response)
+    if content_encoding(response) in _COMPRESSED and asked is not None and asked.start == 0:
+        # The range may be one of the compressed bytes; a plain request shows.
+        raise UpstreamError(Failure.INVALID, f"{name}: a compressed part was not asked for", status=206)
     if response.status == 200 or asked is None or span.start != asked.start or span.stop > asked.stop:
         message = f"{name}: asked for {_words(asked)}, sent {_words(span)} with status {response.status}"
         raise UpstreamError(Failure.INVALID, message, status=206)
@@ -98,7 +130,7 @@ def _content_range(name: str, response: Response) -> tuple[Span, int | None]:
     except ValueError:
         message = f"{name}: a partial answer without a valid Content-Range"
         raise UpstreamError(Failure.INVALID, message, status=206) from None
-    length = response.content_length
+    length = content_length(response)
     if (length is not None and length != span.length) or (total is not None and span.stop > total):
         message = f"{name}: a partial answer whose Content-Range and Content-Length disagree"
         raise UpstreamError(Failure.INVALID, message, status=206)

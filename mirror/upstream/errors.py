@@ -89,3 +89,7 @@ class WrongBytes(UpstreamError):
 
 class WrongSize(UpstreamError):
     """The blob is of another size than was said of it; a new request for the blob goes by the new size."""
+
+
+class SizeUnknown(UpstreamError):
+    """The size of the blob is told by nothing but its end."""

@@ -24,8 +24,16 @@ from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
 from mirror.oci.referrers import array_of, texts_of_index
 from mirror.upstream.accounts import Accounts
-from mirror.upstream.body import BlobBody, BodyReaders, blob_body
+from mirror.upstream.body import (
+    BlobBody,
+    BodyReaders,
+    blob_body,
+    content_encoding,
+    content_length,
+    labelled,
+)
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.http.encodings import as_sent_or_decoded, document
 from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.http_client import DirectLocation, HeadRefused, HTTPClient, OutgoingRequest
 from mirror.upstream.media_types import is_generic, is_page, manifest_type, media_type
@@ -196,10 +204,13 @@ class RegistryClient:
         request = OutgoingRequest("GET", f"{path}/manifests/{reference}", path, _accept(also))
         async with self._client.fetch(request, MAX_MANIFEST_BYTES) as (response, data):
             kind = media_type(response.headers.get("Content-Type"))
+            encoding = content_encoding(response)
+        data = await off_loop(len(data), document, data, encoding, MAX_MANIFEST_BYTES)
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
         digest = await off_loop(len(data), Digest.of, data, algorithm)
         if isinstance(reference, Digest) and digest != reference and not is_page(kind):
-            raise WrongBytes(Failure.INVALID, f"{self.name}: {path}: asked for {reference}, sent {digest}")
+            message = f"{self.name}: {path}: asked for {reference}, sent {digest}{labelled(encoding)}"
+            raise WrongBytes(Failure.INVALID, message)
         try:
             return ManifestBody(data, await off_loop(len(data), manifest_type, kind, data), digest)
         except ValueError as error:
@@ -210,15 +221,17 @@ class RegistryClient:
             if is_page(media_type(response.headers.get("Content-Type"))):
                 # A server that answers every request with a login form does not know what the repository has.
                 raise self._invalid(f"{path}: a web page in place of {digest}")
-            return response.content_length
+            return content_length(response)
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, proven=True)
-        async with self._client.fetch(request, limit) as (_, data):
-            pass
-        if Digest.of(data, digest.algorithm) != digest:
-            raise WrongBytes(Failure.INVALID, f"{self.name} sent bytes that are not {digest}")
-        return data
+        async with self._client.fetch(request, limit) as (response, data):
+            encoding = content_encoding(response)
+        for each in as_sent_or_decoded(data, encoding, limit):
+            if Digest.of(each, digest.algorithm) == digest:
+                return each
+        message = f"{self.name} sent bytes that are not {digest}{labelled(encoding)}"
+        raise WrongBytes(Failure.INVALID, message)
 
     async def _tags(self, path: str, query: str) -> TagsPage:
         page = await self._page(OutgoingRequest("GET", f"{path}/tags/list", path), query, MAX_TAGS_BYTES)
@@ -253,7 +266,8 @@ class RegistryClient:
         page = replace(request, path=f"{request.path}?{query}" if query else request.path)
         # Lists of large repositories are too long every day; a manifest that is too long is soon mended.
         async with self._client.fetch(page, limit, remember=True) as (response, data):
-            return TagsPage(data, next_query(response.headers.getall("Link", [])))
+            page_data = await off_loop(len(data), document, data, content_encoding(response), limit)
+            return TagsPage(page_data, next_query(response.headers.getall("Link", [])))
 
     def _invalid(self, what: str) -> UpstreamError:
         return UpstreamError(Failure.INVALID, f"{self.name}: {what}")

@@ -156,7 +156,8 @@ class RegistryApi:
             return responses.not_modified(record, digest, stale)
         if isinstance(content, SmallBlob):
             return responses.small_blob(record, digest, content.data, stale)
-        spans = responses.requested_spans(record.request, digest, content.size)
+        size = content.size
+        spans = [] if size is None else responses.requested_spans(record.request, digest, size)
         return await _deliver(record, digest, content, spans, stale)
 
     async def _blob_head(self, record: RequestRecord, target: Target) -> web.StreamResponse:

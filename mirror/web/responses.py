@@ -10,7 +10,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.media_type import OCTETS, is_media_type
 from mirror.oci.ranges import Span, multipart, parse_range, total_length
-from mirror.transfer.passthrough import PassThroughBlob
+from mirror.transfer.passthrough import ENDLESS, PassThroughBlob
 from mirror.web.request_log import RequestRecord
 from mirror.web.sendfile import BodySender
 
@@ -41,11 +41,12 @@ def json_body(
     return buffered(record, 200, {"Content-Type": "application/json", **(headers or {})}, body)
 
 
-def head(record: RequestRecord, headers: Mapping[str, str], size: int) -> web.StreamResponse:
-    """Return the head of a response whose body of `size` bytes is not sent."""
+def head(record: RequestRecord, headers: Mapping[str, str], size: int | None) -> web.StreamResponse:
+    """Return the head of a response whose body of `size` bytes, None for unknown, is not sent."""
     record.status = 200
     record.first_byte()
-    return web.Response(headers={**COMMON, **headers, "Content-Length": str(size)})
+    length = {} if size is None else {"Content-Length": str(size)}
+    return web.Response(headers={**COMMON, **headers, **length})
 
 
 def error(record: RequestRecord, failure: RegistryError) -> web.StreamResponse:
@@ -117,8 +118,15 @@ async def send_blob(
 
     `extra`: further headers.
     """
-    status, headers, parts = _plan(digest, reader.size, spans)
+    parts: list[bytes | Span]
+    if reader.size is None:
+        headers = {**COMMON, **content_headers(digest), "Content-Type": BLOB_TYPE}
+        status, parts = 200, [Span(0, ENDLESS)]
+    else:
+        status, headers, parts = _plan(digest, reader.size, spans)
     response = web.StreamResponse(status=status, headers={**headers, **extra})
+    if reader.size is None:
+        response.enable_chunked_encoding()
     record.status = status
     record.streaming = True
     writer = await response.prepare(record.request)

@@ -62,6 +62,13 @@ class Partial:
         os.ftruncate(self.descriptor, size)
         return self.chunks
 
+    def record_whole(self, size: int, chunk_size: int) -> None:
+        """Record that the data file has the whole blob; all of it is still to be verified."""
+        os.ftruncate(self.descriptor, size)
+        self._drop_map()
+        self.chunks = ChunkMap.create(self._lock, size, chunk_size)
+        self.chunks.record(0, size)
+
     def restore(self, path: Path, chunk_size: int) -> None:
         """Make a whole blob's file the data of this partial: nothing is missing, all is still to be verified.
 

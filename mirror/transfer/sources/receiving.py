@@ -4,14 +4,37 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import plan
 from mirror.transfer.body_buffer import section
 from mirror.transfer.plan import PlanLimits, Segment
+from mirror.upstream.body import BlobBody
+from mirror.upstream.errors import Failure, UpstreamError, WrongSize
 from mirror.upstream.http.transport import PartReader
 
 S = TypeVar("S")
+
+
+def check_size(digest: Digest, body: BlobBody, size: int | None, *, ranged: bool) -> None:
+    """Raise UpstreamError for a response that is about a blob of another `size`.
+
+    WrongSize if that is the answer to a plain request, which nothing is more certain than.
+    """
+    if body.total == 0 and digest != Digest.of(b"", digest.algorithm):
+        raise UpstreamError(Failure.INVALID, f"an empty answer in place of {digest}")
+    if size is not None and body.total not in (None, size):
+        kind = UpstreamError if ranged else WrongSize
+        raise kind(Failure.INVALID, f"{digest} is {size} bytes, not {body.total}")
+
+
+def check_end(digest: Digest, body: BlobBody, segment: Segment[S]) -> None:
+    """Raise UpstreamError if the response ended before the segment; WrongSize if it ended as it should."""
+    if segment.left and body.whole and body.chunked:
+        raise WrongSize(Failure.INVALID, f"{digest} is {segment.offset} bytes, not {segment.stop}")
+    if segment.left:
+        raise UpstreamError(Failure.UNREACHABLE, f"{digest}: ended at byte {segment.offset}")
 
 
 class Reception:

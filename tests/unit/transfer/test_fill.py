@@ -124,7 +124,8 @@ async def test_fill_with_wrong_bytes_cuts_readers_of_a_large_blob(
     assert len(reply.body) <= HELD
     assert await partials(mirror) == []
     again = await get(mirror.address, path_of(digest))
-    assert (again.body, ranges_asked(fake, digest)) == (BIG, ["bytes=0-8388607", "bytes=0-8388607"])
+    # Perhaps only the range was wrong: the next request is plain.
+    assert (again.body, ranges_asked(fake, digest)) == (BIG, ["bytes=0-8388607", None])
 
 
 async def test_fill_holds_back_the_last_chunk(fake: FakeRegistry, mirror: Running) -> None:
@@ -213,14 +214,17 @@ async def test_fill_that_fails_before_the_first_byte_is_an_error_status(
     assert ["Range" in seen.headers for seen in fake.log] == [True, False]
 
 
-async def test_fill_refuses_a_size_other_than_the_manifests(fake: FakeRegistry, mirror: Running) -> None:
-    """A manifest names digest and size; with another Content-Length no client receives a byte."""
+async def test_fill_of_a_size_other_than_the_manifests(fake: FakeRegistry, mirror: Running) -> None:
+    """No client receives a byte of another length before the digest has decided."""
     image = fake.add_image("library/x", "t", [BIG])
     await get(mirror.address, "/v2/docker.io/library/x/manifests/t")
     fake.fault(Fault(data=BIG + b"!"), image.layers[0], "GET")
-    reply = await get(mirror.address, path_of(image.layers[0]))
-    assert reply.status == 502
-    assert f"{len(BIG) + 1} bytes".encode() in reply.body
+    assert (await get(mirror.address, path_of(image.layers[0]))).body == BIG
+    fake.add_image("library/x", "u", [BIG[::-1]])
+    await get(mirror.address, "/v2/docker.io/library/x/manifests/u")
+    other = Digest.of(BIG[::-1])
+    fake.fault(Fault(data=BIG[::-1] + b"!"), other, "GET", times=9)
+    assert (await get(mirror.address, path_of(other))).status == 502
 
 
 async def test_fill_without_content_length_takes_the_size_from_elsewhere(
@@ -289,13 +293,12 @@ async def test_fill_refuses_a_body_of_another_length(
     assert (await get(mirror.address, path_of(image.layers[0]))).status == 502
 
 
-async def test_fill_without_any_size_is_an_error(fake: FakeRegistry, mirror: Running) -> None:
-    """Neither response nor HEAD nor manifest has a size: an error that says so."""
+async def test_fill_without_any_size(fake: FakeRegistry, mirror: Running) -> None:
+    """Neither response nor HEAD nor manifest has a size: the end of the blob tells it."""
     digest = fake.add_blob("library/x", SMALL)
     fake.fault(Fault(chunked=True, no_ranges=True), digest, times=4)
     reply = await get(mirror.address, path_of(digest))
-    assert reply.status == 502
-    assert b"gives no size for" in reply.body
+    assert (reply.status, reply.body) == (200, SMALL)
 
 
 async def test_fill_refuses_a_resume_with_another_size(fake: FakeRegistry, mirror: Running) -> None:

@@ -135,7 +135,7 @@ async def test_get_manifest_with_wrong_bytes() -> None:
         Fault(status=200, body=b"", headers={"Content-Type": OCI_MANIFEST}),
         Fault(status=200, body=b"{}", headers={"Content-Type": "application/json"}),
         Fault(status=200, body=b"{" + b" " * MAX_MANIFEST_BYTES, headers={"Content-Type": OCI_MANIFEST}),
-        Fault(headers={"Content-Encoding": "gzip"}),
+        Fault(data=b"\x1f\x8bnonsense", headers={"Content-Encoding": "gzip"}),
         Fault(status=206),
     ],
 )

@@ -1,0 +1,224 @@
+"""Labels and claims about content: the digest decides, and a label is only named when the bytes are wrong."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.config.types import Amount
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_MANIFEST
+from tests.fakes.content import CONFIG_TYPE, LAYER_TYPE, descriptor
+from tests.fakes.faults import Fault
+from tests.fakes.registry import FakeRegistry
+from tests.running import CHUNK, LARGE, configured, mirror_of, serving
+from tests.wire import Wire, get, head
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
+X = "library/x"
+TINY = b"ten bytes."
+MIDDLE = bytes(range(256)) * 2000
+BLOB = bytes(range(256)) * (LARGE // 256)
+BLOBS = {"tiny": TINY, "middle": MIDDLE, "large": BLOB}
+CLAIMS: dict[str, Callable[[int], object]] = {
+    "one more": lambda size: size + 1,
+    "one less": lambda size: size - 1,
+    "half": lambda size: size // 2,
+    "nothing": lambda size: 0,
+    "one": lambda size: 1,
+    "small": lambda size: 1000,
+    "large": lambda size: 5 * LARGE,
+    "huge": lambda size: 2**62,
+    "negative": lambda size: -1,
+    "beyond": lambda size: 2**70,
+    "text": str,
+    "fraction": lambda size: size + 0.5,
+}
+LENGTHS = {
+    "length": Fault(),
+    "no length": Fault(chunked=True),
+}
+LABELS = {
+    **{
+        f"Content-Encoding {each}": {"Content-Encoding": each}
+        for each in (
+            "aws-chunked",
+            "x-gzip",
+            "gzip",
+            "UTF-8",
+            "identity",
+            "deflate",
+            "br",
+            "none",
+            "a, b",
+            "",
+        )
+    },
+    **{
+        f"Content-Type {each}": {"Content-Type": each}
+        for each in ("text/plain; charset=latin-9", "image/png", "application/json", "x", "multipart/mixed")
+    },
+    "wrong digest": {"Docker-Content-Digest": str(Digest.of(b"other"))},
+    "no digest": {"Docker-Content-Digest": ""},
+    "nonsense digest": {"Docker-Content-Digest": "md5:1"},
+    "wrong ETag": {"ETag": '"other"'},
+    "ETag": {"ETag": "W/nonsense"},
+    "Content-MD5": {"Content-MD5": "AAAA"},
+    "Content-Range": {"Content-Range": "bytes 5-9/10"},
+    "Content-Disposition": {"Content-Disposition": "attachment"},
+    "Last-Modified": {"Last-Modified": "never"},
+}
+
+
+def path_of(digest: Digest) -> str:
+    return f"/v2/docker.io/{X}/blobs/{digest}"
+
+
+def claim(fake: FakeRegistry, data: bytes, size: object) -> Digest:
+    """Add a manifest that says `size` of a layer."""
+    digest = fake.add_blob(X, data)
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": descriptor(CONFIG_TYPE, b"{}"),
+        "layers": [{"mediaType": LAYER_TYPE, "digest": str(digest), "size": size}],
+    }
+    fake.add_blob(X, b"{}")
+    fake.add_manifest(X, json.dumps(document).encode(), tag="t")
+    return digest
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("data", BLOBS)
+@pytest.mark.parametrize("claimed", CLAIMS)
+async def test_size_that_a_manifest_claims(
+    fake: FakeRegistry, tmp_path: Path, claimed: str, data: str, length: str, prefetch: int
+) -> None:
+    """The blob is pulled and kept; skopeo, podman and dockerd pull it directly as well."""
+    content, fake.piece = BLOBS[data], CHUNK
+    digest = claim(fake, content, CLAIMS[claimed](len(content)))
+    async with mirror_of(fake, tmp_path / "cache", fill={"prefetch": prefetch}) as mirror:
+        fake.fault(LENGTHS[length], digest, "GET", times=99)
+        assert (await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")).status == 200
+        reply = await get(mirror.address, path_of(digest))
+        assert (reply.status, reply.body == content) == (200, True)
+        await mirror.landed(digest)
+        received = await mirror.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}')
+        assert received < 2.3 * len(content) + 5000
+        asked = len(fake.log)
+        assert (await get(mirror.address, path_of(digest))).body == content
+        assert (await head(mirror.address, path_of(digest))).header("content-length") == str(len(content))
+        if claimed != "huge" and data != "tiny":
+            assert len(fake.log) == asked
+
+
+@pytest.mark.parametrize("data", BLOBS)
+async def test_blob_without_any_size(fake: FakeRegistry, tmp_path: Path, data: str) -> None:
+    """Neither GET nor HEAD nor a manifest tells the size: only the end does."""
+    content, fake.piece = BLOBS[data], CHUNK
+    digest = fake.add_blob(X, content)
+    async with mirror_of(fake, tmp_path / "cache") as mirror:
+        fake.fault(Fault(chunked=True, no_ranges=True), digest, times=99)
+        first = await head(mirror.address, path_of(digest))
+        assert (first.status, "content-length" in first.headers) == (200, False)
+        assert (await get(mirror.address, path_of(digest))).body == content
+        await mirror.landed(digest)
+        asked = len(fake.log)
+        assert (await get(mirror.address, path_of(digest))).body == content
+        assert len(fake.log) == asked
+
+
+async def test_blob_without_any_size_that_breaks(fake: FakeRegistry, tmp_path: Path) -> None:
+    """A broken download is read past what is here; wrong bytes are an error."""
+    digest, fake.piece = fake.add_blob(X, BLOB), CHUNK
+    async with mirror_of(fake, tmp_path / "cache") as mirror:
+        fake.fault(Fault(chunked=True, no_ranges=True), digest, "GET")
+        fake.fault(Fault(chunked=True, no_ranges=True), digest, "HEAD", times=9)
+        fake.fault(Fault(chunked=True, no_ranges=True, cut_at=LARGE // 2), digest, "GET")
+        fake.fault(Fault(chunked=True, no_ranges=True), digest, "GET", times=9)
+        assert (await get(mirror.address, path_of(digest))).body == BLOB
+        other = Digest.of(b"other")
+        fake.repository(X).blobs[str(other)] = BLOB
+        fake.fault(Fault(chunked=True, no_ranges=True), other, times=99)
+        reply = await get(mirror.address, path_of(other))
+        assert (reply.status, b"bytes that are not" in reply.body) == (502, True)
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
+async def test_blob_without_any_size_over_the_quota(
+    fake: FakeRegistry, tmp_path: Path, *, wrong: bool
+) -> None:
+    """Passed through in chunks, the end once it is verified; nothing is kept of it."""
+    digest, fake.piece = fake.add_blob(X, BLOB), CHUNK
+    if wrong:
+        fake.repository(X).blobs[str(digest)] = BLOB[:-1] + b"x"
+    config = configured(tmp_path / "cache", {"docker.io": fake.url})
+    cache = config.cache.model_copy(update={"max_size": Amount(1024 * 1024)})
+    async with serving(config.model_copy(update={"cache": cache})) as mirror:
+        fake.fault(Fault(chunked=True, no_ranges=True), digest, times=99)
+        async with await Wire.open(mirror.address) as wire:
+            wire.send("GET", path_of(digest), ["Connection: close"])
+            answer = await wire.head()
+            body = await wire.reader.read()
+        assert answer.header("transfer-encoding") == "chunked"
+        assert body.endswith(b"\r\n0\r\n\r\n") is not wrong
+        assert len(body) > (LARGE if not wrong else 0)
+
+
+@pytest.mark.parametrize("data", BLOBS)
+@pytest.mark.parametrize("label", LABELS)
+async def test_label_on_right_bytes(fake: FakeRegistry, tmp_path: Path, label: str, data: str) -> None:
+    """The bytes are those of the digest, whatever they are called: named by a manifest, and not."""
+    content, fake.piece = BLOBS[data], CHUNK
+    digest = claim(fake, content, len(content))
+    async with mirror_of(fake, tmp_path / "cache") as mirror:
+        fake.fault(Fault(headers=LABELS[label]), digest, times=99)
+        assert (await get(mirror.address, path_of(digest))).body == content
+    async with mirror_of(fake, tmp_path / "other") as mirror:
+        assert (await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")).status == 200
+        assert (await get(mirror.address, path_of(digest))).body == content
+
+
+@pytest.mark.parametrize("label", LABELS)
+async def test_label_on_a_manifest(fake: FakeRegistry, tmp_path: Path, label: str) -> None:
+    """Manifests by digest and by tag; where the type is no manifest's, the manifest itself tells."""
+    image = fake.add_image(X, "t", [TINY])
+    async with mirror_of(fake, tmp_path / "cache") as mirror:
+        headers = LABELS[label]
+        if headers.get("Content-Type", "").startswith("multipart"):
+            headers = {"Content-Type": "application/octet-stream; charset=x"}
+        fake.fault(Fault(headers=headers), "manifests", "GET", times=99)
+        for reference in ("t", image.manifest):
+            reply = await get(mirror.address, f"/v2/docker.io/{X}/manifests/{reference}")
+            assert (reply.status, reply.body) == (200, image.manifest_data)
+
+
+@pytest.mark.parametrize("data", BLOBS)
+async def test_label_is_named_where_the_bytes_are_wrong(
+    fake: FakeRegistry, tmp_path: Path, data: str
+) -> None:
+    content = BLOBS[data]
+    digest = claim(fake, content, len(content))
+    async with mirror_of(fake, tmp_path / "cache", fill={"verify_first": True}) as mirror:
+        assert (await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")).status == 200
+        wrong = Fault(data=content[:-1] + b"!", headers={"Content-Encoding": "aws-chunked"})
+        fake.fault(wrong, digest, "GET", times=99)
+        reply = await get(mirror.address, path_of(digest))
+        assert (reply.status, b"aws-chunked" in reply.body) == (502, True)
+
+
+async def test_content_that_is_really_compressed(fake: FakeRegistry, tmp_path: Path) -> None:
+    """A config or manifest that is compressed though identity was asked for: decoded, as Go's clients do."""
+    image = fake.add_image(X, "t", [TINY])
+    async with mirror_of(fake, tmp_path / "cache") as mirror:
+        for match, data in (("manifests", image.manifest_data), (str(image.config), image.config_data)):
+            packed = Fault(data=gzip.compress(data), headers={"Content-Encoding": "gzip"})
+            fake.fault(packed, match, "GET", times=9)
+        reply = await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")
+        assert reply.body == image.manifest_data
+        assert (await get(mirror.address, path_of(image.config))).body == image.config_data

@@ -1,0 +1,68 @@
+"""Download of a blob whose size only its end tells."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.errors import NoRoom
+from mirror.transfer.context import TransferContext
+from mirror.transfer.sources.unsized import UnsizedDownload
+from mirror.upstream.errors import WrongBytes
+from tests.fakes.faults import Fault
+from tests.fakes.registry import FakeRegistry
+from tests.running import CHUNK, Running, mirror_of
+
+REPOSITORY = Repository("docker.io", "library/x")
+DATA = bytes(range(256)) * 10_000
+UNSIZED = Fault(chunked=True, no_ranges=True)
+
+
+@pytest.fixture
+async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
+    async with mirror_of(fake, tmp_path / "cache") as mirror:
+        yield mirror
+
+
+async def download(mirror: Running, digest: Digest) -> tuple[int, bytes]:
+    """Return the size and the bytes on the disk."""
+    context: TransferContext = mirror.service.cache._blobs._context
+    partial, _ = await context.store.lock_partial(REPOSITORY, digest)
+    assert partial is not None
+    upstream = mirror.service._upstreams["docker.io"]
+    try:
+        size = await UnsizedDownload(context, upstream, REPOSITORY, digest, partial).run()
+        assert partial.chunks is not None
+        assert partial.chunks.missing() == []
+        return size, await context.store.executor.run(partial.data_path.read_bytes)
+    finally:
+        await context.store.release_partial(partial)
+
+
+async def test_unsized_download_that_breaks_is_read_past(fake: FakeRegistry, mirror: Running) -> None:
+    digest, fake.piece = fake.add_blob("library/x", DATA), CHUNK
+    fake.fault(Fault(chunked=True, no_ranges=True, cut_at=1_500_000), digest)
+    fake.fault(UNSIZED, digest)
+    assert await download(mirror, digest) == (len(DATA), DATA)
+    assert [seen.headers.get("Range") for seen in fake.log] == [None, None]
+
+
+async def test_unsized_download_of_wrong_bytes_names_the_label(fake: FakeRegistry, mirror: Running) -> None:
+    digest = Digest.of(b"other")
+    fake.repository("library/x").blobs[str(digest)] = DATA
+    fake.fault(Fault(chunked=True, headers={"Content-Encoding": "br"}), digest)
+    with pytest.raises(WrongBytes, match="'br'"):
+        await download(mirror, digest)
+
+
+async def test_unsized_download_is_bounded(
+    fake: FakeRegistry, mirror: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upstream that sends without end: no more is written than the cache may hold."""
+    digest = fake.add_blob("library/x", DATA)
+    fake.fault(UNSIZED, digest)
+    monkeypatch.setattr(mirror.service._store.folder, "size_limit", lambda: 1_200_000)
+    with pytest.raises(NoRoom, match="1200000"):
+        await download(mirror, digest)
