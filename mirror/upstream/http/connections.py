@@ -7,6 +7,7 @@ repository. aiohttp looks at a connection when an answer ends, not when the next
 
 import asyncio
 import select
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,10 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 from mirror.upstream.http.addresses import is_private_address
+
+# Factor on the time limit for the head of the answer to this task's request. A registry that fetches a blob
+# itself first answers late, as Docker, Podman and skopeo wait for.
+HEAD_PATIENCE: ContextVar[float] = ContextVar("HEAD_PATIENCE", default=1.0)
 
 
 class CheckedHandler(ResponseHandler):
@@ -92,11 +97,13 @@ class CheckedResponse(aiohttp.ClientResponse):
     head_timeout: float
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """Read the head, whole within `head_timeout` seconds, even if its bytes drip in."""
+        """Read the head, whole within HEAD_PATIENCE times `head_timeout`, even if its bytes drip in."""
         transport = connection.transport
         peer = transport.get_extra_info("peername") if transport is not None else None
-        async with asyncio.timeout(self.head_timeout):
+        async with asyncio.timeout(HEAD_PATIENCE.get() * self.head_timeout):
             await super().start(connection)
+        if connection.protocol is not None and HEAD_PATIENCE.get() > 1:
+            connection.protocol.read_timeout = self.head_timeout  # for the body
         self.from_private_address = peer is not None and is_private_address(peer[0])
         return self
 

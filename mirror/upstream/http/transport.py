@@ -18,7 +18,7 @@ from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
-from mirror.upstream.http.connections import CheckedConnector, CheckedResponse, response_class
+from mirror.upstream.http.connections import HEAD_PATIENCE, CheckedConnector, CheckedResponse, response_class
 from mirror.upstream.http.direct_read import DirectReader
 from mirror.upstream.http.failures import describe, is_own, reason
 from mirror.upstream.http.low_speed import LowSpeedLimit
@@ -36,6 +36,9 @@ log = get_logger(__name__)
 _MAX_HEADER = 128 * 1024
 # Most bytes that one read of asyncio brings; mirror.transfer.body_buffer collects more.
 _READ_BUFFER = 256 * 1024
+
+# Time limit for the head of a blob's answer, in times `read_timeout`.
+BLOB_PATIENCE = 4.0
 
 _STATUSES = frozenset(int(status) for status in HTTPStatus)
 
@@ -101,6 +104,8 @@ class Transport:
             )
         session, began = self._session or await self._open(), time.monotonic()
         proxy = self._proxies.choose(url)
+        patience = BLOB_PATIENCE if proven else 1.0
+        token = HEAD_PATIENCE.set(patience)
         try:
             with self.translated(url):
                 # aiohttp's pool tells requests with and without server_hostname apart; TLS does not.
@@ -112,17 +117,26 @@ class Transport:
                     proxy=proxy,
                     ssl=self._context_for(url, proxy) if identified else True,
                     server_hostname=url.raw_host if proven else None,
+                    timeout=self._timeout(patience),
                 )
         except UpstreamError as error:
             self._metrics.upstream_requests.labels(self.name, str(error.failure)).inc()
             error.unanswered = error.temporary and not error.own
             self._log_exchange(method, url, began, reason=str(error))
             raise
+        finally:
+            HEAD_PATIENCE.reset(token)
         if isinstance(response, CheckedResponse) and origin(url) == origin(self.url):
             self._private_peer = proxy is None and response.from_private_address
         self._metrics.upstream_requests.labels(self.name, _status_label(response.status)).inc()
         self._log_exchange(method, url, began, status=response.status)
         return response
+
+    def _timeout(self, patience: float = 1.0) -> aiohttp.ClientTimeout:
+        settings = self._settings
+        return aiohttp.ClientTimeout(
+            total=None, sock_connect=settings.connect_timeout, sock_read=patience * settings.read_timeout
+        )
 
     def _context_for(self, url: URL, proxy: URL | None) -> ssl.SSLContext | bool:
         """Return the TLS context that shows the client certificate, or True for the session's own.
@@ -281,9 +295,7 @@ class Transport:
         )
         return aiohttp.ClientSession(
             connector=CheckedConnector(limit=settings.max_connections, resolver=resolver, ssl=context),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
-            ),
+            timeout=self._timeout(),
             headers={"User-Agent": f"registry-mirror/{__version__}", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
