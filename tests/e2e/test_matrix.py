@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 
 from tests.e2e.images import Pusher
-from tests.e2e.matrix.content import LARGE, Content, push_helm_chart, push_list
+from tests.e2e.matrix.content import LARGE, SMALL, Content, push_helm_chart, push_list
 from tests.e2e.matrix.roster import CELLS, Cell, known
 from tests.e2e.matrix.stage import Stage, Weather, stage
 from tests.e2e.matrix.table import MATRIX, Matrix
@@ -30,15 +30,25 @@ pytestmark = [
 
 @dataclass
 class Theatre:
-    """Stage, an image that all pull, and the images of each cell: one to pull alone, one to join."""
+    """Stage, and the images that are pulled, pushed when the first test needs them."""
 
     stage: Stage
-    images: dict[Cell, Content]
-    joined: dict[Cell, Content]
-    shared: Content
     matrix: Matrix
-    _pulled: set[Cell]
+    to: Pusher
+    _pushed: dict[str, Content] = field(default_factory=dict)
+    _pulled: set[Cell] = field(default_factory=set)
     _count: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def content(self, name: str, size: int = SMALL, chart: bool = False) -> Content:
+        """Return the image of a name, or a chart."""
+        if name not in self._pushed:
+            push = push_helm_chart if chart else push_list
+            self._pushed[name] = push(self.to, f"library/{name}", name, size)
+        return self._pushed[name]
+
+    def own(self, cell: Cell) -> Content:
+        """Return the image that only the client of a cell pulls."""
+        return self.content(cell.name, chart=cell.client.chart)
 
     def pull(self, cell: Cell, content: Content) -> str:
         """Pull by the client of a cell; return the complaint."""
@@ -48,14 +58,14 @@ class Theatre:
     def miss(self, cell: Cell) -> str:
         """Pull the image of a cell for the first time."""
         self._pulled.add(cell)
-        return self.pull(cell, self.images[cell])
+        return self.pull(cell, self.own(cell))
 
     def cached(self, cell: Cell) -> Content:
         """Return the image of a cell, which has been pulled."""
         if cell not in self._pulled:
             self.stage.become(Weather.FAIR)
             self.miss(cell)
-        return self.images[cell]
+        return self.own(cell)
 
     def await_downloads(self, content: Content) -> None:
         """Wait until the CDN has noted each blob, which it does after the client has the last byte."""
@@ -78,19 +88,12 @@ class Theatre:
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Theatre]:
     storage, push = tmp_path_factory.mktemp("storage"), tmp_path_factory.mktemp("push")
-    present = [cell for cell in CELLS if cell.client.installed]
-    with unprotected(storage, push) as url:
-        to = Pusher(url)
-        images = {cell: _push(to, cell, f"library/{cell.name}", 0) for cell in present}
-        joined = {cell: _push(to, cell, f"library/joined-{cell.name}", LARGE) for cell in present}
-        shared = push_list(to, "library/shared", "shared", LARGE)
-    with short_folder() as folder, stage(storage, folder) as running:
-        yield Theatre(running, images, joined, shared, pytestconfig.stash[MATRIX], set())
-
-
-def _push(to: Pusher, cell: Cell, name: str, size: int) -> Content:
-    push = push_helm_chart if cell.client.chart else push_list
-    return push(to, name, name, size) if size else push(to, name, name)
+    with (
+        unprotected(storage, push) as url,
+        short_folder() as folder,
+        stage(storage, folder) as running,
+    ):
+        yield Theatre(running, pytestconfig.stash[MATRIX], Pusher(url))
 
 
 def cells(state: str) -> pytest.MarkDecorator:
@@ -121,15 +124,15 @@ def test_matrix_miss(theatre: Theatre, cell: Cell) -> None:
     with theatre.matrix.cell(cell, "miss"):
         said = theatre.miss(cell)
         assert said == "", asked(theatre, mark)
-        theatre.await_downloads(theatre.images[cell])
-        assert set(theatre.downloads(theatre.images[cell]).values()) == {1.0}
+        theatre.await_downloads(theatre.own(cell))
+        assert set(theatre.downloads(theatre.own(cell)).values()) == {1.0}
 
 
 @cells("join")
 def test_matrix_join(theatre: Theatre, cell: Cell) -> None:
     """A pull that comes while a layer is on its way joins, and the layer comes once from the upstream."""
     theatre.stage.become(Weather.FAIR)
-    content = theatre.joined[cell]
+    content = theatre.content(f"joined-{cell.name}", LARGE, cell.client.chart)
     layer = content.layers[0]
     theatre.stage.gate.shut()
     mark = theatre.stage.tap.mark()
@@ -185,12 +188,13 @@ def test_matrix_herd_of_all_clients_is_one_download(theatre: Theatre) -> None:
     firsts = {cell.client.name: cell for cell in reversed(CELLS) if cell.client.installed}
     # `ctr --local` has the images of its daemon in common with the transfer service.
     herd = [cell for cell in firsts.values() if not cell.client.chart and "`--local`" not in cell.client.name]
+    shared = theatre.content("shared", LARGE)
     with ThreadPoolExecutor(len(herd)) as pool:
-        pulls = {str(cell): pool.submit(theatre.pull, cell, theatre.shared) for cell in herd}
+        pulls = {str(cell): pool.submit(theatre.pull, cell, shared) for cell in herd}
         assert {name: pull.result() for name, pull in pulls.items()} == dict.fromkeys(pulls, "")
-    theatre.await_downloads(theatre.shared)
+    theatre.await_downloads(shared)
     # A busy machine may make the mirror give up a connection: bytes in its buffers come again then, no more.
-    assert all(1 <= times < 1.25 for times in theatre.downloads(theatre.shared).values())
+    assert all(1 <= times < 1.25 for times in theatre.downloads(shared).values())
 
 
 def asked(theatre: Theatre, mark: int) -> str:
