@@ -232,7 +232,8 @@ async def test_room_for_prefetches_does_not_let_manifests_replace_the_cache(
     hub: FakeRegistry, tmp_path: Path
 ) -> None:
     """Manifest after manifest, whose layers come and that no client asks for: the headroom, and no more."""
-    async with full(hub, tmp_path, room=61 * LAYER + 20_000, layers=60) as (mirror, kept):
+    # Besides layers: the manifests, and the blocks that a running fill takes, of its data and its map.
+    async with full(hub, tmp_path, room=61 * LAYER + 60_000, layers=60) as (mirror, kept):
         await grow_old(mirror, kept)
         for number in range(20):
             hub.add_image("library/x", f"t{number}", [b"%6d" % number * (LAYER // 6)])

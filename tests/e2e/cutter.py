@@ -28,7 +28,11 @@ class Cutter:
         with suppress(OSError):  # the listener was closed
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self.target))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:  # nothing listens there yet, or any more
+                    client.close()
+                    continue
                 Thread(target=self._forward, args=(client, server, None), daemon=True).start()
                 Thread(target=self._forward, args=(server, client, self._after), daemon=True).start()
 
