@@ -67,7 +67,7 @@ class Cache:
         answer = await self._as_accepted(self._get, repository, reference, accepted)
         if isinstance(reference, Tag) and accepted.takes_single_only(answer.media_type):
             answer = await self._single.get(repository, answer)
-        await self._completeness.ensure(repository, answer.digest)
+        await self._completeness.ensure(repository, answer.digest, answer.staleness)
         self._prefetch.enqueue(repository, answer)
         return answer
 
@@ -78,7 +78,7 @@ class Cache:
         info = await self._as_accepted(self._head, repository, reference, accepted)
         if isinstance(reference, Tag) and accepted.takes_single_only(info.media_type):
             info = await self._single.head(repository, info)
-        await self._completeness.ensure(repository, info.digest)
+        await self._completeness.ensure(repository, info.digest, info.staleness)
         return info
 
     async def _get(self, repository: Repository, reference: Tag | Digest, also: Types) -> ManifestAnswer:

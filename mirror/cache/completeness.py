@@ -6,6 +6,7 @@ on to the next mirror.
 """
 
 from mirror.cache.manifests import ManifestCache
+from mirror.cache.results import Staleness
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository
@@ -32,18 +33,22 @@ class Completeness:
         self._enforced = enforced
         self._counts: TTLCache[tuple[Repository, Digest], int] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
 
-    async def ensure(self, repository: Repository, digest: Digest) -> None:
+    async def ensure(
+        self, repository: Repository, digest: Digest, staleness: Staleness | None = None
+    ) -> None:
         """Raise UpstreamError when blobs are missing that cannot be had.
 
-        Nothing is counted as long as the upstream is available.
+        Nothing is counted as long as the upstream is available, and does not refuse this mirror.
         """
         upstream = self._upstreams[repository.upstream]
-        if not self._enforced or upstream.available:
+        refused = staleness is not None and staleness.refused
+        if not self._enforced or (upstream.available and not refused):
             return
         missing = await self._missing(repository, digest)
         if missing:
             failure = Failure.OFFLINE if upstream.offline else Failure.UNREACHABLE
             what = "is offline" if upstream.offline else f"gets no answer from {upstream.name}"
+            what = f"is refused: {staleness.reason}" if staleness is not None and refused else what
             blobs = "1 blob" if missing == 1 else f"{missing} blobs"
             lacks = f"{blobs} of {repository}@{digest} {'is' if missing == 1 else 'are'} missing here"
             raise UpstreamError(failure, f"{lacks}, and this mirror {what}")

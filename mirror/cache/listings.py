@@ -15,7 +15,7 @@ from mirror.oci.reference import Repository
 from mirror.oci.referrers import array_of, index_of, texts_by_type, texts_of_index
 from mirror.store.metadata.index import ReferrersEntry
 from mirror.transfer.context import TransferContext
-from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
+from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.lru import LRUCache
 from mirror.util.single_flight import SingleFlight
@@ -74,7 +74,8 @@ class ListingCache:
         try:
             return await self._tags.wait_until_fallback(repository, listing)
         except UpstreamError as error:
-            if error.failure in FINAL:
+            # The list of known tags has no age: with an account, no refusal is overlooked.
+            if self._tags.is_ended_by(error, repository, confirmed=0.0):
                 raise
             return await self._known_tags(repository, query, str(error))
 
@@ -143,7 +144,7 @@ class ListingCache:
         try:
             return _Referrers(await self._tags.wait_until_fallback(repository, answer), Outcome.MISS)
         except UpstreamError as error:
-            if error.failure in FINAL:
+            if self._tags.is_ended_by(error, repository, entry.confirmed):
                 raise
             age = self._context.clock() - entry.confirmed
             return _Referrers(entry.manifests, Outcome.STALE, Staleness(age, str(error)))

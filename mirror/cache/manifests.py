@@ -25,7 +25,7 @@ from mirror.store.lock import blob_key
 from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
-from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
+from mirror.upstream.errors import UpstreamError, too_many_requests
 from mirror.upstream.registry_client import ManifestBody
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.single_flight import SingleFlight
@@ -77,7 +77,10 @@ class ManifestCache:
             return manifest_answer(await self._fetch(repository, digest, also), outcome)
 
     async def head(self, repository: Repository, digest: Digest, also: Types = ()) -> ManifestInfo:
-        """Return type and size; asks the upstream with a HEAD, or with a GET if the HEAD gives no size."""
+        """Return type and size, those of what a GET is answered with.
+
+        Asks the upstream with a GET; with a HEAD where it counts GETs, if the HEAD gives a size.
+        """
         local = await self._store.look_up(repository, digest)
         link = None if local.unconfirmed else local.link
         if link is not None and link.media_type is not None and link.size is not None:
@@ -88,9 +91,11 @@ class ManifestCache:
             ttl = self._access.ttl(repository, link) if local.present else 0.0
             return ManifestInfo(digest, link.media_type, link.size, outcome, ttl)
         upstream, began = self._upstreams[repository.upstream], self._context.clock()
-        with self._missing.remembering((repository, digest, also)):
-            info = await upstream.head_manifest(repository.path, digest, also)
-        if info.size is None:
+        info = None
+        if upstream.counts_pulls:
+            with self._missing.remembering((repository, digest, also)):
+                info = await upstream.head_manifest(repository.path, digest, also)
+        if info is None or info.size is None:
             found = await self.get(repository, digest, also)
             return ManifestInfo(digest, found.media_type, len(found.data), found.outcome)
         link = self._context.confirmed(upstream, repository, Link(info.media_type, info.size), began)
@@ -151,8 +156,8 @@ class ManifestCache:
         """Ask with a HEAD whether this repository has stored bytes too, and under which media type."""
         began = self._context.clock()
         info = await self._upstreams[repository.upstream].head_manifest(repository.path, digest, also)
-        if info.digest not in (None, digest):
-            raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {digest}")
+        if info.body is not None:
+            return await self.put(repository, info.body, began)
         body = ManifestBody(data, info.media_type, digest)
         return await self.put(repository, body, began, sent=False)
 

@@ -24,10 +24,14 @@ FOREVER = math.inf
 
 
 class Staleness(Struct, frozen=True):
-    """Why an answer is stale, and its `age`: seconds since the upstream confirmed it, None if not known."""
+    """Why an answer is stale, and its `age`: seconds since the upstream confirmed it, None if not known.
+
+    `refused` is true if the upstream refuses this mirror, so that nothing else can be had from it either.
+    """
 
     age: float | None
     reason: str
+    refused: bool = False
 
 
 class ManifestInfo(Struct, frozen=True):

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from mirror.cache.freshness import Freshness
 from mirror.cache.manifests import ManifestCache, manifest_answer
 from mirror.cache.negative_cache import NegativeCache
+from mirror.cache.refusal_log import RefusalLog
 from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Staleness
 from mirror.config.schema import TagSettings
 from mirror.oci.digest import Digest
@@ -23,6 +24,7 @@ from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
 from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
 from mirror.upstream.rate_limit import PLENTY
+from mirror.upstream.registry_client import ManifestBody
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.log import debug_enabled, get_logger
@@ -48,6 +50,17 @@ class _Answers(Struct, Generic[T], frozen=True):
     stale: Callable[[Staleness], Awaitable[T | None]]
 
 
+class _Revalidated(Struct, frozen=True):
+    """Result of asking what a tag points to.
+
+    `proven` is true if the tag is unchanged, or a GET told. Otherwise `entry` is what a HEAD claims, which a
+    GET may contradict; None if the HEAD claims nothing.
+    """
+
+    entry: TagEntry | None
+    proven: bool = True
+
+
 class TagCache:
     """Tag entries, and the manifests that they point to."""
 
@@ -64,8 +77,9 @@ class TagCache:
         self._manifests = manifests
         self._fallback_after = settings.fallback_after
         self._freshness = Freshness(settings)
+        self._refusals = RefusalLog()
         self._missing: NegativeCache[tuple[Repository, Tag]] = NegativeCache(settings.missing)
-        self._revalidating: SingleFlight[tuple[Repository, Tag], TagEntry] = SingleFlight(
+        self._revalidating: SingleFlight[tuple[Repository, Tag], _Revalidated] = SingleFlight(
             context.tasks, refusal=too_many_requests
         )
         self._getting: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(
@@ -100,25 +114,43 @@ class TagCache:
         return await self._answer_expired(repository, tag, entry, answers)
 
     async def head(self, repository: Repository, tag: Tag) -> ManifestInfo:
-        """Return what a tag points to; asks the upstream with a HEAD at most."""
+        """Return what a tag points to: what a GET is answered with.
+
+        Where the upstream counts GETs, it is asked with a HEAD at most.
+        """
+        requested = self._context.clock()
         entry = await self.entry(repository, tag)
         if entry is None:
             with self._missing.remembering((repository, tag)):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
-                return _info(await self._revalidate(repository, tag), Outcome.MISS)
+                return await self._head(repository, tag, requested, Outcome.MISS)
         ttl = self._ttl(repository, tag, entry)
         if ttl > 0:
             _log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
             return _info(entry, Outcome.HIT, ttl)
 
         async def revalidated() -> ManifestInfo:
-            return _info(await self._revalidate(repository, tag), Outcome.HIT)
+            return await self._head(repository, tag, requested, Outcome.HIT)
 
         async def stale(staleness: Staleness) -> ManifestInfo | None:
             local = await self._store.look_up(repository, Digest.parse(entry.digest))
             return replace(_info(entry, Outcome.STALE), staleness=staleness) if local.present else None
 
         return await self._answer_expired(repository, tag, entry, _Answers(revalidated, stale))
+
+    async def _head(
+        self, repository: Repository, tag: Tag, requested: float, outcome: Outcome
+    ) -> ManifestInfo:
+        """Return what a tag points to now."""
+        upstream = self._upstreams[repository.upstream]
+        known = await self.entry(repository, tag)
+        if known is not None or upstream.counts_pulls:
+            found = await self._revalidate(repository, tag)
+            if found.entry is not None and (found.proven or upstream.counts_pulls):
+                return _info(found.entry, outcome)
+        get = partial(self._get_by_tag, repository, tag, requested)
+        manifest = await self._getting.do((repository, tag), get, repository.upstream)
+        return ManifestInfo(manifest.digest, manifest.media_type, len(manifest.data), outcome)
 
     async def entry(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return what is known of a tag; with further types, only if it is of one of those."""
@@ -166,25 +198,40 @@ class TagCache:
                 if not (saves_budget and upstream.available) and upstream.allows_request:
                     self._start_refresh(repository, tag, entry)
                 return answer
-        return await self._revalidated_or_stale(repository, age, answers, serve_on_error=serve_on_error)
+        return await self._revalidated_or_stale(repository, entry, answers, serve_on_error=serve_on_error)
 
     async def _revalidated_or_stale(
-        self, repository: Repository, age: float, answers: _Answers[T], *, serve_on_error: bool
+        self, repository: Repository, entry: TagEntry, answers: _Answers[T], *, serve_on_error: bool
     ) -> T:
         """Ask the upstream; return the stale answer if that fails, and raise the error if there is none."""
         try:
             if serve_on_error:
-                return await self.wait_until_fallback(repository, answers.revalidated())
-            return await answers.revalidated()
+                answer = await self.wait_until_fallback(repository, answers.revalidated())
+            else:
+                answer = await answers.revalidated()
         except UpstreamError as error:
-            fall_back = error.failure not in FINAL and serve_on_error
-            answer = await answers.stale(Staleness(age, str(error))) if fall_back else None
-            if answer is not None:
-                return answer
+            stale = None
+            if serve_on_error and not self.is_ended_by(error, repository, entry.confirmed):
+                age, refused = self._context.clock() - entry.confirmed, error.failure in FINAL
+                stale = await answers.stale(Staleness(age, str(error), refused))
+                if stale is not None and refused:
+                    self._refusals.refused(repository.upstream, str(error))
+            if stale is not None:
+                return stale
             # Only the time for a fallback is over, and the fallback was evicted: wait for the upstream.
             if isinstance(error, FallbackDue) and self._upstreams[repository.upstream].available:
                 return await answers.revalidated()
             raise
+        self._refusals.answered(repository.upstream)
+        return answer
+
+    def is_ended_by(self, error: UpstreamError, repository: Repository, confirmed: float) -> bool:
+        """Return whether an error takes away what the upstream gave at `confirmed`.
+
+        The registry's own word does. Any other refusal does once the access of an account is to be checked.
+        """
+        due = error.failure in FINAL and self.access_ttl(repository, confirmed) <= 0
+        return error.final or due
 
     async def _stale_manifest(
         self, repository: Repository, entry: TagEntry, staleness: Staleness
@@ -234,40 +281,55 @@ class TagCache:
 
     async def _refresh(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """Revalidate the tag, and fetch the manifest if it is a new one."""
-        entry = await self._revalidate(repository, tag)
-        manifest = await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
-        await self._store.put_tag(repository, tag, entry)
+        requested = self._context.clock()
+        found = await self._revalidate(repository, tag)
+        if found.entry is None or not found.proven:
+            return await self._get_by_tag(repository, tag, requested)
+        manifest = await self._manifests.get(repository, Digest.parse(found.entry.digest), tag.also)
+        await self._store.put_tag(repository, tag, found.entry)
         return manifest
 
-    async def _revalidate(self, repository: Repository, tag: Tag) -> TagEntry:
+    async def _revalidate(self, repository: Repository, tag: Tag) -> _Revalidated:
         """Ask the upstream what the tag points to; one request for all callers."""
         head = partial(self._head_upstream, repository, tag)
         return await self._revalidating.do((repository, tag), head, repository.upstream)
 
-    async def _head_upstream(self, repository: Repository, tag: Tag) -> TagEntry:
-        """Ask with a HEAD, which is free at Docker Hub; with a GET if the response lacks digest or size."""
+    async def _head_upstream(self, repository: Repository, tag: Tag) -> _Revalidated:
+        """Ask with a HEAD, which is free at Docker Hub.
+
+        Its word counts if it says that nothing has changed. At an upstream that counts GETs it also counts
+        for a manifest that is here: that saves a GET.
+        """
         requested, upstream = self._context.clock(), self._upstreams[repository.upstream]
         try:
             info = await upstream.head_manifest(repository.path, tag, tag.also)
         except UpstreamError as error:
-            if error.failure is Failure.NOT_FOUND:
-                await self._store.drop_tag(repository, tag)
+            await self._drop_missing(repository, tag, error)
             raise
-        if info.digest is None or info.size is None:
-            found = await self._get_by_tag(repository, tag, requested)
-            return TagEntry(str(found.digest), found.media_type, len(found.data), self._context.clock())
-        entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
-        link = Link(info.media_type, info.size)
-        link = self._context.confirmed(upstream, repository, link, requested)
-        await self._store.links.add(repository, info.digest, link)
-        # A tag that moved keeps its old entry until the new manifest is here. If that cannot be fetched (a
-        # HEAD is free at Docker Hub, a GET is limited), the image that can be served is the old one.
+        if info.body is not None:
+            return _Revalidated(await self._keep(repository, tag, info.body, requested))
         known = await self.entry(repository, tag)
-        moved = known is not None and known.digest != entry.digest
-        _log_decision("tag revalidated", repository, tag, moved=moved, digest=entry.digest)
-        if not moved or (await self._store.look_up(repository, info.digest)).present:
-            await self._store.put_tag(repository, tag, entry)
-        return entry
+        unchanged = known is not None and known.digest == str(info.digest)
+        _log_decision("tag revalidated", repository, tag, moved=not unchanged, digest=str(info.digest))
+        if known is not None and unchanged:
+            entry = replace(known, confirmed=self._context.clock())
+        elif info.digest is None or info.size is None:
+            return _Revalidated(None, proven=False)
+        else:
+            entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
+            local = await self._store.look_up(repository, info.digest)
+            if not (upstream.counts_pulls and local.present):
+                return _Revalidated(entry, proven=False)
+        link = Link(entry.media_type, entry.size)
+        link = self._context.confirmed(upstream, repository, link, requested)
+        await self._store.links.add(repository, Digest.parse(entry.digest), link)
+        await self._store.put_tag(repository, tag, entry)
+        return _Revalidated(entry)
+
+    async def _drop_missing(self, repository: Repository, tag: Tag, error: UpstreamError) -> None:
+        """Forget a tag that the registry says does not exist."""
+        if error.failure is Failure.NOT_FOUND and error.final:
+            await self._store.drop_tag(repository, tag)
 
     async def _get_by_tag(self, repository: Repository, tag: Tag, requested: float) -> ManifestAnswer:
         """Fetch digest and manifest with one GET; one process at a time, because GETs are rate limited.
@@ -281,12 +343,21 @@ class TagCache:
         return await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
 
     async def _get_upstream(self, repository: Repository, tag: Tag) -> ManifestAnswer:
-        began = self._context.clock()
-        body = await self._upstreams[repository.upstream].get_manifest(repository.path, tag, tag.also)
-        manifest = await self._manifests.put(repository, body, began)
+        began, upstream = self._context.clock(), self._upstreams[repository.upstream]
+        try:
+            body = await upstream.get_manifest(repository.path, tag, tag.also)
+        except UpstreamError as error:
+            await self._drop_missing(repository, tag, error)
+            raise
+        await self._keep(repository, tag, body, began)
+        return ManifestAnswer(body.data, body.digest, body.media_type, Outcome.MISS)
+
+    async def _keep(self, repository: Repository, tag: Tag, body: ManifestBody, began: float) -> TagEntry:
+        """Store a tag and the manifest that the upstream sent for it."""
+        await self._manifests.put(repository, body, began)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
         await self._store.put_tag(repository, tag, entry)
-        return manifest_answer(manifest, Outcome.MISS)
+        return entry
 
 
 def _reason(upstream: Upstream, *, saves_budget: bool) -> str:

@@ -160,6 +160,12 @@ class Accounts:
             (account.rate_limit.budget_level for account in usable), key=lambda level: level.ttl_factor
         )
 
+    @property
+    def count_pulls(self) -> bool:
+        """True while the upstream reports a rate limit for any account, or has refused one lately."""
+        limits = [account.rate_limit for account in self.all]
+        return any(limit.reading is not None or limit.budget_level is not PLENTY for limit in limits)
+
     def redacted(self, text: str) -> str:
         """Return `text` without any of the passwords, should an upstream echo one."""
         for account in self.all:

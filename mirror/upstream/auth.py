@@ -15,19 +15,18 @@ The handshake:
 import asyncio
 import base64
 import contextlib
-import re
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct, field
 from yarl import URL
 
 from mirror.config.endpoints import UpstreamSettings
-from mirror.oci import json_text
 from mirror.oci.challenge import Challenge
 from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.follow import get_following
 from mirror.upstream.http.redirect import RedirectRules, origin, parse_url, refusal
+from mirror.upstream.http.token_answer import token_of
 from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.outage import Outage
 from mirror.upstream.retry import parse_retry_after
@@ -37,20 +36,13 @@ from mirror.util.lru import LRUCache
 log = get_logger(__name__)
 
 MAX_TOKEN_BYTES = 1024 * 1024
-# Values in a token server's answer: it has five, and some servers add claims.
-_MAX_TOKEN_VALUES = 1000
-# The specification's default in seconds, for the many servers that omit expires_in.
-_DEFAULT_LIFETIME = 60.0
 # Share of its lifetime for which a token is used: the upstream's clock runs on while a request travels.
 # BuildKit takes the same.
 _USED_LIFETIME = 0.9
 # Docker Hub locks an account for 10 minutes after some wrong passwords: do not send one with each request.
 _REFUSED_FOR = 60.0
-# Longest use of a token, in seconds, whatever its server says: what was revoked since then ends.
-_LONGEST_LIFETIME = 3600.0
 # Bytes of the tokens of one account. A client that makes up names adds one for each; those in use stay.
 _TOKENS_LIMIT = 8 * 1024 * 1024
-_HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
 class AuthDemand(Struct, frozen=True):
@@ -144,7 +136,7 @@ class Authorizer:
             f"{self._transport.name}: {self._refused_by} refused the password of user "
             f"{self._settings.username}: check username and password_file"
         )
-        return UpstreamError(Failure.DENIED, message, status=401)
+        return _refused(message, 401)
 
     def _note_refusal(self, server: URL) -> None:
         """Warn once until the password is accepted again."""
@@ -176,6 +168,14 @@ class Authorizer:
         token = self._token_for(self._last_challenge, demand)
         return None if token is not None and token.rejected else await self.answer(demand)
 
+    def is_new(self, challenges: Iterable[Challenge]) -> bool:
+        """Return whether none of the challenges names the token server that gave the last token.
+
+        Some registries name another token server to a client with an old token than to one without (nvcr.io).
+        """
+        last = self._last_challenge
+        return last is not None and all(_server(each) != _server(last) for each in challenges)
+
     def forget_rejected(self, demand: AuthDemand) -> None:
         """Forget the token that was answered 401, so that it is not sent again."""
         challenges = [*demand.challenges, *([self._last_challenge] if self._last_challenge else [])]
@@ -192,8 +192,11 @@ class Authorizer:
         return None
 
     async def answer(self, demand: AuthDemand) -> str:
-        """Return the Authorization header that answers a 401; raise DENIED if there is none."""
-        reasons = []
+        """Return the Authorization header that answers a 401; raise DENIED if there is none.
+
+        That is the upstream's own word only if it accepts the password, but not for this repository.
+        """
+        reasons: list[_UnusableChallenge] = []
         for challenge in self._by_preference(demand.challenges):
             try:
                 if challenge.scheme == "bearer":
@@ -201,14 +204,15 @@ class Authorizer:
                 else:
                     header = self._basic(demand)
             except _UnusableChallenge as reason:
-                reasons.append(str(reason))
+                reasons.append(reason)
                 continue
             if demand.own:
                 self._last_challenge = challenge
             return header
-        why = "; ".join(reasons) or "the upstream did not say how"
-        message = f"{self._transport.name}: cannot authenticate: {why}"
-        raise UpstreamError(Failure.DENIED, message, status=401)
+        why = "; ".join(map(str, reasons)) or "the upstream did not say how"
+        error = _refused(f"{self._transport.name}: cannot authenticate: {why}", 401)
+        error.vague = not any(isinstance(reason, _NotForRepository) for reason in reasons)
+        raise error
 
     def _by_preference(self, challenges: Iterable[Challenge]) -> list[Challenge]:
         usable = [challenge for challenge in challenges if challenge.scheme in ("bearer", "basic")]
@@ -225,7 +229,7 @@ class Authorizer:
             )
         if header == demand.rejected and self._accepted:
             user, host = self._settings.username, self._transport.url.host
-            raise _UnusableChallenge(f"{host} accepts user {user}, but not for {demand.repository}")
+            raise _NotForRepository(f"{host} accepts user {user}, but not for {demand.repository}")
         if header == demand.rejected:
             raise self.refusal()
         return header
@@ -324,22 +328,12 @@ class Authorizer:
             raise self._failure(key, response, body, with_password=with_password)
         if with_password:
             self._note_acceptance()
-        header, lifetime = self._parse(body)
+        try:
+            header, lifetime = token_of(body)
+        except ValueError as reason:
+            raise UpstreamError(Failure.INVALID, f"{self._transport.name}: {reason}") from None
         log.debug("token fetched", realm=redact_url(key.realm), scope=key.scope, seconds=round(lifetime))
         return header, lifetime
-
-    def _parse(self, body: bytes) -> tuple[str, float]:
-        try:
-            document = json_text.parse(body, _MAX_TOKEN_VALUES)
-        except ValueError:
-            document = None
-        answer = document if isinstance(document, dict) else {}
-        token = answer.get("token") or answer.get("access_token")
-        if not isinstance(token, str) or not _HEADER_SAFE.fullmatch(token):
-            raise UpstreamError(
-                Failure.INVALID, f"{self._transport.name}: the token server's answer holds no token"
-            )
-        return f"Bearer {token}", _lifetime(answer.get("expires_in"))
 
     def _failure(
         self, key: _TokenKey, response: Response, body: bytes, *, with_password: bool
@@ -350,7 +344,9 @@ class Authorizer:
         if detail := self.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
-        return UpstreamError(failure, message, status=status, retry_after=retry_after)
+        error = UpstreamError(failure, message, status=status, retry_after=retry_after)
+        error.vague = True
+        return error
 
     def _failure_words(self, key: _TokenKey, status: int, *, with_password: bool) -> str:
         if status == 401 and with_password:
@@ -386,15 +382,24 @@ class _UnusableChallenge(Exception):
     """A challenge that cannot be answered; another one may be."""
 
 
+class _NotForRepository(_UnusableChallenge):
+    """The account is accepted, but not for the repository."""
+
+
+def _refused(message: str, status: int) -> UpstreamError:
+    """Return the error of a refusal that is about this mirror, and not about a repository."""
+    error = UpstreamError(Failure.DENIED, message, status=status)
+    error.vague = True
+    return error
+
+
+def _server(challenge: Challenge) -> tuple[str, str | None, str | None]:
+    return (challenge.scheme, challenge.parameters.get("realm"), challenge.parameters.get("service"))
+
+
 def _is_nobody(_: URL) -> bool:
     """Trust no URL: the challenge came from the target of a redirect."""
     return False
 
 
 _TOKEN_FAILURES = {401: Failure.DENIED, 403: Failure.DENIED, 408: Failure.TIMEOUT, 429: Failure.RATE_LIMITED}
-
-
-def _lifetime(expires_in: object) -> float:
-    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
-        return _DEFAULT_LIFETIME
-    return min(float(expires_in), _LONGEST_LIFETIME) if 0 < expires_in < 10**9 else _DEFAULT_LIFETIME

@@ -1,6 +1,7 @@
 """Error answers of upstreams: which failure an answer means, and its own words without secrets."""
 
 import re
+from collections.abc import Collection
 
 from mirror.oci import json_text
 from mirror.upstream.errors import Failure
@@ -13,6 +14,9 @@ _MAX_VALUES = 1000
 _MAX_SCRUBBED = 1024
 
 _RATE_CODES = frozenset({"TOOMANYREQUESTS"})
+_DENIAL_CODES = frozenset({"DENIED", "UNAUTHORIZED"})
+# A code of an OCI error document. Firewalls send documents of the same shape with numbers.
+_CODE = re.compile(r"[A-Z][A-Z0-9_]+")
 _MISSING_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"})
 
 # An error page may echo the request, S3 even its Authorization header: text of such a shape is masked.
@@ -49,13 +53,25 @@ def failure_of(status: int, codes: frozenset[str]) -> Failure:
     """Return the failure that a status means. A code in the body counts for more: registries differ."""
     if status == 429 or codes & _RATE_CODES:
         return Failure.RATE_LIMITED
-    if status in (401, 403):
+    if status in (401, 403) or (status == 451 and codes & _DENIAL_CODES):
         return Failure.DENIED
-    if status == 404 or (codes & _MISSING_CODES and status < 500):
+    if status in (404, 410) or (codes & _MISSING_CODES and status < 500):
         return Failure.NOT_FOUND
     if status == 408:
         return Failure.TIMEOUT
     return Failure.SERVER_ERROR if status >= 500 else Failure.INVALID
+
+
+def is_own_word(status: int, codes: Collection[str]) -> bool:
+    """Return whether a refusal is a registry's own word about the repository (docs/upstreams.md).
+
+    A firewall or a login form refuses with a page, an ingress without its registry with a bare 404.
+    """
+    if status == 410:
+        return True
+    if status in (401, 403, 451):
+        return not _DENIAL_CODES.isdisjoint(codes)
+    return any(_CODE.fullmatch(code) for code in codes)
 
 
 def excerpt(body: bytes, media_type: str) -> str:

@@ -29,6 +29,9 @@ class UpstreamError(Exception):
     `status` is the upstream's HTTP status if there was one, `retry_after` its Retry-After in seconds.
     `unanswered` is true if there was no answer at all, not even the beginning of one. `own` is true if this
     machine could not ask, for want of a descriptor for instance: that says nothing about the upstream.
+    `vague` is true if a refusal is not the registry's own word about the repository, but that of a token
+    server, a firewall or a proxy, or is about this mirror's password: it takes nothing away that was public.
+    `bad_request` is true if the registry itself answered 400: the request is wrong wherever it is sent.
     """
 
     def __init__(
@@ -46,12 +49,20 @@ class UpstreamError(Exception):
         self.retry_after = retry_after
         self.unanswered = False
         self.own = False
+        self.vague = False
+        self.bad_request = False
 
     def copy(self) -> "UpstreamError":
         """Return an equal error to keep or to raise elsewhere: this one's traceback holds frames."""
         copy = UpstreamError(self.failure, self.message, status=self.status, retry_after=self.retry_after)
         copy.unanswered, copy.own = self.unanswered, self.own
+        copy.vague, copy.bad_request = self.vague, self.bad_request
         return copy
+
+    @property
+    def final(self) -> bool:
+        """True if the registry itself says that the content does not exist, or may not be read."""
+        return self.failure in FINAL and not self.vague
 
     @property
     def temporary(self) -> bool:

@@ -15,7 +15,7 @@ from yarl import URL
 from mirror.oci.challenge import Challenge, parse_challenges
 from mirror.upstream.accounts import Account, Accounts
 from mirror.upstream.auth import AuthDemand
-from mirror.upstream.error_body import MAX_ERROR_BYTES, errors_in, excerpt, failure_of
+from mirror.upstream.error_body import MAX_ERROR_BYTES, errors_in, excerpt, failure_of, is_own_word
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
 from mirror.upstream.http.redirect import STATUSES, RedirectRefused, RedirectRules, next_hop, origin
 from mirror.upstream.http.transport import PartReader, Response, Transport
@@ -24,13 +24,15 @@ from mirror.util.ttl_cache import TTLCache
 
 # Answers of stores to a signed URL that is too old, or that was signed for another method.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
+# Answers of gateways that do not reach the registry: a GET would not either.
+_OUTAGES = frozenset({408, 502, 503, 504})
 # How long an answer that was too long is not asked for again, in seconds: finding out costs megabytes.
 TOO_LONG_TTL = 60.0
 _MAX_TOO_LONG = 1000
 
 
 class HeadRefused(UpstreamError):
-    """HEAD is not allowed at this registry, or not for a URL that it signed for GET; a GET may work."""
+    """HEAD was answered with a failure, which has no words and may not be a GET's: only a GET tells."""
 
 
 class OutgoingRequest(Struct, frozen=True):
@@ -209,20 +211,58 @@ class HTTPClient:
         """Return the answer of one host after at most one challenge. `own`: no redirect left the upstream."""
         authorization = await account.auth.current(request.repository) if own else None
         response = await self._send(request, url, authorization, own=own)
-        if response.status == 401 and (own or _challenges(response)):
-            challenges = _challenges(response)
+        if self._is_rejected(response, authorization, account):
+            # What it says to an old token may differ from what it says to a new client.
+            account.auth.forget_rejected(AuthDemand((), request.repository, own, rejected=authorization))
             response.release()
-            await self._check_password(account, authorization, 401)
-            challenges = challenges or await self._ping()
-            demand = AuthDemand(challenges, request.repository, own, rejected=authorization)
-            account.auth.forget_rejected(demand)
-            response = await self._answer_challenge(request, url, account, demand)
+            authorization = None
+            response = await self._send(request, url, authorization, own=own)
+        if response.status == 401 and (own or _challenges(response)):
+            response = await self._authenticate(request, account, response, authorization, own=own)
         else:
             account.auth.note_answer(authorization, response.status)
         # Rate limits of stores and other registries are not this account's; a 401 is counted for no account.
         if own and response.status != 401:
             account.observe(response.headers, response.status, self._transport.name)
         return response
+
+    def _is_rejected(self, response: Response, authorization: str | None, account: Account) -> bool:
+        """Return whether a token was rejected in a way that a challenge to a new client may not share."""
+        if authorization is None or not authorization.startswith("Bearer "):
+            return False
+        challenges = _challenges(response)
+        is_new = bool(challenges) and account.auth.is_new(challenges)
+        return response.status == 403 or (response.status == 401 and is_new)
+
+    async def _authenticate(
+        self,
+        request: OutgoingRequest,
+        account: Account,
+        response: Response,
+        authorization: str | None,
+        *,
+        own: bool,
+    ) -> Response:
+        """Answer the challenges of a 401 and repeat the request; raise DENIED where that is not possible."""
+        url, challenges, codes = response.url, _challenges(response), frozenset[str]()
+        if any(challenge.scheme == "bearer" for challenge in challenges):
+            response.release()
+        else:
+            _, codes = await self._words(response)
+            response.close()
+        await self._check_password(account, authorization, 401)
+        challenges = challenges or await self._ping()
+        demand = AuthDemand(challenges, request.repository, own, rejected=authorization)
+        account.auth.forget_rejected(demand)
+        try:
+            return await self._answer_challenge(request, url, account, demand)
+        except UpstreamError as error:
+            bearer = any(challenge.scheme == "bearer" for challenge in challenges)
+            if error.vague and not (bearer or account.auth.refused):
+                if request.method == "HEAD" and own:
+                    raise HeadRefused(Failure.INVALID, error.message, status=401) from None
+                error.vague = not is_own_word(401, codes)
+            raise
 
     async def _answer_challenge(
         self, request: OutgoingRequest, url: URL, account: Account, demand: AuthDemand
@@ -238,7 +278,7 @@ class HTTPClient:
         if refused:
             response.release()
             raise account.auth.refusal()
-        if response.status == 401:
+        if response.status in (401, 403):
             account.auth.forget_rejected(replace(demand, rejected=authorization))
         return response
 
@@ -277,11 +317,7 @@ class HTTPClient:
             raise await self._failure(response)
 
     async def _failure(self, response: Response) -> UpstreamError:
-        body = b""
-        # Reading a failing answer may fail too; its status is enough then.
-        with contextlib.suppress(UpstreamError):
-            body = await self._transport.read(response, MAX_ERROR_BYTES)
-        codes = frozenset(code for code, _ in errors_in(body))
+        body, codes = await self._words(response)
         failure = failure_of(response.status, codes)
         if self._expired(response):
             # The registry granted the request: its store's refusal is a disorder at the upstream.
@@ -290,9 +326,20 @@ class HTTPClient:
         if detail := self._accounts.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
-        if response.method == "HEAD" and (response.status in (405, 501) or self._expired(response)):
+        if response.method == "HEAD" and not (failure is Failure.RATE_LIMITED or response.status in _OUTAGES):
             return HeadRefused(Failure.INVALID, message, status=response.status)
-        return UpstreamError(failure, message, status=response.status, retry_after=retry_after)
+        error = UpstreamError(failure, message, status=response.status, retry_after=retry_after)
+        error.vague = not is_own_word(response.status, codes)
+        error.bad_request = (response.status, failure) == (400, Failure.INVALID) and self._own(response.url)
+        return error
+
+    async def _words(self, response: Response) -> tuple[bytes, frozenset[str]]:
+        """Return the body of a failing answer, and the codes in it; nothing if it cannot be read."""
+        body = b""
+        # Reading a failing answer may fail too; its status is enough then.
+        with contextlib.suppress(UpstreamError):
+            body = await self._transport.read(response, MAX_ERROR_BYTES)
+        return body, frozenset(code for code, _ in errors_in(body))
 
 
 def _challenges(response: Response) -> tuple[Challenge, ...]:

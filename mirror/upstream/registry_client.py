@@ -51,20 +51,24 @@ _END = 2**63 - 1
 _QUERY = re.compile(r"[!-~]*")
 
 
-class RemoteManifest(Struct, frozen=True):
-    """Answer to a HEAD. `digest` is as the upstream says, unproven; None if its answer has none."""
-
-    digest: Digest | None
-    media_type: str
-    size: int | None
-
-
 class ManifestBody(Struct, frozen=True):
     """A manifest as sent. `digest` is computed from `data`; no header counts."""
 
     data: bytes
     media_type: str
     digest: Digest
+
+
+class RemoteManifest(Struct, frozen=True):
+    """Answer to a HEAD. `digest` is as the upstream says, unproven; None if its answer has none.
+
+    `body` is the manifest if only a GET told: then everything is proven.
+    """
+
+    digest: Digest | None
+    media_type: str
+    size: int | None
+    body: ManifestBody | None = None
 
 
 class TagsPage(Struct, frozen=True):
@@ -109,7 +113,7 @@ class RegistryClient:
         if info is not None:
             return info
         body = await self.get_manifest(path, reference, also)
-        return RemoteManifest(body.digest, body.media_type, len(body.data))
+        return RemoteManifest(body.digest, body.media_type, len(body.data), body)
 
     async def get_manifest(
         self, path: str, reference: Tag | Digest, also: tuple[str, ...] = ()
@@ -122,10 +126,13 @@ class RegistryClient:
         with contextlib.suppress(HeadRefused):
             return await self._retry(partial(self._head_blob, path, digest))
         # A GET of one byte proves as much; where ranges fail, the head of a GET does.
-        with contextlib.suppress(UpstreamError):
+        try:
             async with self.open_blob(path, digest, 0, 1) as body:
                 if body.total is not None:
                     return body.total
+        except UpstreamError as error:
+            if error.final:
+                raise
         async with self.open_blob(path, digest) as body:
             return body.total
 
@@ -194,7 +201,11 @@ class RegistryClient:
                 kind = media_type(response.headers.get("Content-Type"))
                 if is_generic(kind):
                     return None
-                digest = reference if isinstance(reference, Digest) else _digest_header(response)
+                digest = _digest_header(response)
+                if isinstance(reference, Digest):
+                    if digest not in (None, reference):
+                        return None
+                    digest = reference
                 # Some registries send 0 for "not known"; no manifest is empty.
                 return RemoteManifest(digest, kind, response.content_length or None)
         except HeadRefused:

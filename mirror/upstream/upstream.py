@@ -61,6 +61,11 @@ class Upstream:
         """True if a request may be sent, also one that probes whether the upstream answers again."""
         return not self.offline and self.own.health.allows_request(time.monotonic())
 
+    @property
+    def counts_pulls(self) -> bool:
+        """True while the own endpoint reports a rate limit: the GET of a manifest costs, a HEAD does not."""
+        return self.own.registry.accounts.count_pulls
+
     def uses_account(self, path: str) -> bool:
         """Return whether a repository is asked for with an account, here or at a source.
 

@@ -4,8 +4,9 @@ The status of an *unavailable* upstream depends on how the request named the ups
 the root path, `ns` (with a prefix too) or Host has another registry to try, and 404 is the one status at
 which every client goes there at once. A client that came by a prefix alone has no other registry, so the
 mirror sends the honest status, with Retry-After where a wait helps; 503 when the store fails or the mirror
-stops. What the upstream refuses or does not have, and a miss offline, is 404 for every client. Never a
-challenge: a challenge would draw out credentials.
+stops. An upstream's own 400 is told as 400: the request would fail at any other registry too. What the
+upstream refuses or does not have, and a miss offline, is 404 for every client. Never a challenge: a challenge
+would draw out credentials.
 """
 
 import math
@@ -49,6 +50,8 @@ def client_error(error: UpstreamError | StoreError, target: Target, when: WhenUn
         if _tries_elsewhere(target, when):
             return RegistryError(missing, message, status=404)
         return RegistryError(Code.UNAVAILABLE, message, status=503)
+    if error.bad_request and when != "next":
+        return RegistryError(Code.UNSUPPORTED, str(error), status=400)
     if error.failure in NOT_HERE or _tries_elsewhere(target, when):
         return RegistryError(missing, str(error), status=404)
     status, code = HONEST[error.failure]

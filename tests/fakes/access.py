@@ -35,6 +35,8 @@ class TokenAuth:
     users: dict[str, str] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
     owners: dict[str, str] = field(default_factory=dict)
+    granted_answer: tuple[int, bytes] | None = None  # of the registry to a client with a valid token
+    rejection: int = 401  # the registry's status for an expired token
 
     def owner(self, header: str | None) -> str:
         """Return the user whose token an Authorization header has; empty for an anonymous token or none."""

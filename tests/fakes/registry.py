@@ -138,6 +138,11 @@ class FakeRegistry:
         """Give the fault to the next `times` requests with `match` in the path. Earlier faults go first."""
         self._planned.append(Planned(fault, str(match), method, times))
 
+    def forgive(self) -> None:
+        """Forget all faults, and let everybody in."""
+        self._planned.clear()
+        self.auth = None
+
     def hold(self, match: str | Digest, after: int = 0, method: str = "GET") -> Gate:
         """Make the next such answer wait after `after` bytes of its body; -1: before its head.
 
@@ -203,8 +208,14 @@ class FakeRegistry:
         if parts[1] != "v2":
             return _error(404, "NAME_UNKNOWN", "no such route")
         name, kind, last = "/".join(parts[2:-2]), parts[-2], parts[-1]
-        if self.auth is not None and not self.auth.allows(request.headers.get("Authorization"), name):
+        authorization = request.headers.get("Authorization")
+        if self.auth is not None and not self.auth.allows(authorization, name):
+            if authorization is not None and isinstance(self.auth, TokenAuth) and self.auth.rejection != 401:
+                return _error(self.auth.rejection, "DENIED", "the token has expired")
             return self._challenge(name)
+        if isinstance(self.auth, TokenAuth) and self.auth.granted_answer is not None:
+            status, body = self.auth.granted_answer
+            return Answer(body, _JSON, status)
         if not name:
             return Answer(b"{}", _JSON)
         if request.method == "HEAD" and not self.head:

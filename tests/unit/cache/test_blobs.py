@@ -39,7 +39,7 @@ async def test_blob_is_not_served_without_a_link(hub: FakeRegistry, mirror: Runn
     for method in (get, head):
         reply = await method(mirror.address, path("library/other", digest))
         assert reply.status == 404
-    assert hub.requests("GET", digest) == 1
+    assert (hub.requests("GET", f"library/private/blobs/{digest}"), hub.requests("GET", digest)) == (1, 2)
 
 
 async def test_blob_link_of_another_repository_costs_a_head(hub: FakeRegistry, mirror: Running) -> None:
@@ -64,7 +64,7 @@ async def test_blob_link_is_confirmed_by_each_upstream(
         await mirror.landed(digest)
     assert (await get(mirror.address, path("quay.io/library/x", common))).body == DATA
     assert (await get(mirror.address, path("quay.io/library/x", ours))).status == 404
-    assert (quay.requests("GET"), quay.requests("HEAD", common)) == (0, 1)
+    assert (quay.requests("GET", common), quay.requests("HEAD", common)) == (0, 1)
 
 
 async def test_blob_fill_is_joined_from_another_repository_with_a_link(
@@ -81,7 +81,8 @@ async def test_blob_fill_is_joined_from_another_repository_with_a_link(
     second = asyncio.ensure_future(get(mirror.address, path("library/y", digest)))
     gate.release()
     assert (await first).body == (await second).body == BIG
-    assert hub.requests("GET", digest) == 1
+    asked = [hub.requests("GET", f"library/{name}/blobs/{digest}") for name in "xyz"]
+    assert asked == [1, 0, 1]  # of z, a GET has to confirm the 404 of the HEAD
 
 
 async def test_blob_fill_refused_for_one_repository_is_retried_by_another(

@@ -8,6 +8,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.fakes.content import image_index
 from tests.fakes.faults import Fault, flipped
+from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running
 from tests.wire import get, head
@@ -54,7 +55,7 @@ async def test_manifest_link_of_another_repository_costs_a_head(
     for _ in range(2):
         assert (await get(mirror.address, path("quay.io/org/y", image.manifest))).status == 200
     assert (await get(mirror.address, path("quay.io/org/z", image.manifest))).status == 404
-    assert (quay.requests("GET", image.manifest), quay.requests("HEAD", "org/y")) == (0, 1)
+    assert (quay.requests("GET", "org/y"), quay.requests("HEAD", "org/y")) == (0, 1)
 
 
 async def test_manifest_fetch_is_shared_by_two_repositories(
@@ -91,13 +92,24 @@ async def test_manifest_fetch_is_not_held_up_by_repositories_without_it(
 
 
 async def test_manifest_head_asks_once(hub: FakeRegistry, mirror: Running) -> None:
-    """A HEAD is a HEAD upstream, and the next one is answered from the link."""
+    """A HEAD is one GET upstream, whose size is right, and the next one is answered from the cache."""
     image = hub.add_image("library/x", None, [b"a"])
     for _ in range(2):
         reply = await head(mirror.address, path("x", image.manifest))
         assert reply.header("content-length") == str(len(image.manifest_data))
         assert reply.header("content-type") == OCI_MANIFEST
-    assert (hub.requests("GET"), hub.requests("HEAD")) == (0, 1)
+    assert (hub.requests("GET"), hub.requests("HEAD")) == (1, 0)
+
+
+async def test_manifest_head_is_a_head_where_pulls_count(hub: FakeRegistry, mirror: Running) -> None:
+    """An upstream that reports a rate limit is asked with a HEAD, which costs no pull."""
+    hub.limit = RateLimit(limit=100)
+    known, asked = (hub.add_image("library/x", tag, [b"a"]) for tag in ("known", "asked"))
+    await get(mirror.address, path("x", known.manifest))
+    for _ in range(2):
+        reply = await head(mirror.address, path("x", asked.manifest))
+        assert reply.header("content-length") == str(len(asked.manifest_data))
+    assert (hub.requests("GET", asked.manifest), hub.requests("HEAD")) == (0, 1)
 
 
 async def test_manifest_head_without_a_length_becomes_a_get(hub: FakeRegistry, mirror: Running) -> None:

@@ -224,7 +224,7 @@ async def test_prefetch_uses_one_connection_until_a_client_joins(
         await first.reached.wait()
         for _ in range(20):
             await get(mirror.address, "/v2/")
-        assert hub.requests("GET", image.layers[0]) == 1
+        assert hub.requests("GET", f"library/x/blobs/{image.layers[0]}") == 1
         asking = asyncio.ensure_future(get(mirror.address, blob(image.layers[0])))
         await second.reached.wait()
         first.release()
@@ -466,4 +466,4 @@ async def test_prefetched_blob_is_not_served_without_a_link(hub: FakeRegistry, o
     await idle(one)
     assert (await get(one.address, blob(image.layers[0]))).body == b"a secret"
     assert (await get(one.address, blob(image.layers[0], "library/y"))).status == 404
-    assert hub.requests("GET", image.layers[0]) == 1
+    assert hub.requests("GET", f"library/x/blobs/{image.layers[0]}") == 1

@@ -1,6 +1,7 @@
 """Tags: fresh, revalidated with a HEAD, stale when the upstream fails, gone when deleted."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.reference import Repository, Tag
+from mirror.store.metadata.index import TagEntry
 from tests.fakes.faults import Fault
+from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
 from tests.running import NEVER, Running, configured, serving
 from tests.wire import Reply, get, head
@@ -40,23 +44,35 @@ async def test_tag_revalidation_uses_head(hub: FakeRegistry, forgetful: Running)
 
 
 async def test_tag_revalidation_follows_a_moved_tag(hub: FakeRegistry, forgetful: Running) -> None:
-    """The HEAD has the new digest, and the new manifest is fetched by it."""
+    """The HEAD has a new digest, and a GET by tag tells the new manifest."""
     hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
     moved = hub.add_image("library/x", "t", [b"b"])
     assert (await get(forgetful.address, TAG)).body == moved.manifest_data
-    assert hub.requests("GET", moved.manifest) == 1
+    assert (hub.requests("GET", "manifests/t"), hub.requests("GET", moved.manifest)) == (2, 0)
 
 
 async def test_tag_head_and_then_get_by_digest(hub: FakeRegistry, mirror: Running) -> None:
-    """A HEAD of an unknown tag is a HEAD upstream; the GET by digest that follows is the only GET."""
+    """A HEAD of an unknown tag is a GET upstream; the GETs that follow are answered from the cache."""
     image = hub.add_image("library/x", "t", [b"a"])
     reply = await head(mirror.address, TAG)
     assert reply.header("content-length") == str(len(image.manifest_data))
     assert reply.header("content-type") == OCI_MANIFEST
-    assert (hub.requests("GET"), hub.requests("HEAD")) == (0, 1)
     assert (await get(mirror.address, TAG)).body == image.manifest_data
-    assert hub.requests("GET") == 1
+    assert (hub.requests("GET"), hub.requests("HEAD")) == (1, 0)
+
+
+async def test_tag_head_is_a_head_where_pulls_count(hub: FakeRegistry, mirror: Running) -> None:
+    """An upstream that reports a rate limit is asked with a HEAD; what a tag is, a GET tells."""
+    hub.limit = RateLimit(limit=100)
+    hub.add_image("library/x", "known", [b"a"])
+    image = hub.add_image("library/x", "t", [b"a"])
+    await get(mirror.address, TAG.replace("/t", "/known"))
+    reply = await head(mirror.address, TAG)
+    assert reply.header("docker-content-digest") == str(image.manifest)
+    assert (hub.requests("GET", "manifests/t"), hub.requests("HEAD")) == (0, 1)
+    assert (await get(mirror.address, TAG)).body == image.manifest_data
+    assert (hub.requests("GET", "manifests/t"), hub.requests("HEAD")) == (1, 1)
 
 
 async def test_tag_head_without_a_digest_becomes_a_get(hub: FakeRegistry, mirror: Running) -> None:
@@ -71,7 +87,7 @@ async def test_tag_stale_while_the_upstream_fails(hub: FakeRegistry, forgetful: 
     """The known manifest is served, with a warning that it is not confirmed."""
     image = hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
-    hub.fault(Fault(status=status), "manifests/t", times=2)
+    hub.fault(Fault(status=status), "manifests/t", times=4 if status == 500 else 2)
     reply = await get(forgetful.address, TAG)
     assert is_stale(reply)
     assert reply.body == image.manifest_data
@@ -96,15 +112,16 @@ async def test_tag_without_a_fallback_waits_for_a_slow_upstream(
     hub: FakeRegistry, impatient: Running, method: Callable[[str, str], Awaitable[Reply]]
 ) -> None:
     """The manifest of a known tag is not here: the client waits as for an unknown tag, for one request."""
-    hub.add_image("library/x", "t", [b"a"])
-    await head(impatient.address, TAG)
+    image = hub.add_image("library/x", "t", [b"a"])
+    known = TagEntry(str(image.manifest), OCI_MANIFEST, len(image.manifest_data), time.time())
+    await impatient.service._store.put_tag(Repository("docker.io", "library/x"), Tag("t"), known)
     gate = hub.hold("manifests/t", after=-1, method="HEAD")
     asking = asyncio.ensure_future(method(impatient.address, TAG))
     await gate.reached.wait()
     over, _ = await asyncio.wait([asking], timeout=0.3)
     assert not over
     gate.release()
-    assert ((await asking).status, hub.requests("HEAD")) == (200, 2)
+    assert ((await asking).status, hub.requests("HEAD")) == (200, 1)
 
 
 async def test_tag_deleted_upstream_is_not_served_stale(hub: FakeRegistry, forgetful: Running) -> None:
@@ -123,7 +140,7 @@ async def test_tag_moved_to_an_unavailable_manifest_keeps_the_old_one(
     old = hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
     new = hub.add_image("library/x", "t", [b"b"])
-    hub.fault(Fault(status=429), new.manifest, "GET", times=2)
+    hub.fault(Fault(status=429), "manifests/t", "GET", times=2)
     for _ in range(2):
         reply = await get(forgetful.address, TAG)
         assert is_stale(reply)
@@ -133,6 +150,7 @@ async def test_tag_moved_to_an_unavailable_manifest_keeps_the_old_one(
 
 async def test_tag_head_of_a_moved_tag_keeps_the_old_image(hub: FakeRegistry, forgetful: Running) -> None:
     """containerd HEADs first: the new digest is reported, and stored once its manifest is here."""
+    hub.limit = RateLimit(limit=100)
     old = hub.add_image("library/x", "t", [b"a"])
     await get(forgetful.address, TAG)
     new = hub.add_image("library/x", "t", [b"b"])
@@ -215,7 +233,7 @@ async def test_tag_older_than_stale_if_error_is_an_error(
     async with with_terms(hub, tmp_path, clock, stale_if_error=100) as mirror:
         hub.add_image("library/x", "t", [b"a"])
         await get(mirror.address, TAG)
-        hub.fault(Fault(status=500), "manifests/t", times=4)
+        hub.fault(Fault(status=503), "manifests/t", times=4)
         clock.now += 159
         assert is_stale(await get(mirror.address, TAG))
         assert is_stale(await head(mirror.address, TAG))
@@ -246,7 +264,7 @@ async def test_tag_confirmed_in_the_future_is_revalidated(
         assert (await get(mirror.address, TAG)).body == image.manifest_data
         assert hub.requests("HEAD", "manifests/t") == 1
         clock.now -= 10**6
-        hub.fault(Fault(status=500), "manifests/t")
+        hub.fault(Fault(status=503), "manifests/t")
         reply = await get(mirror.address, TAG)
         assert (is_stale(reply), reply.header("age")) == (True, "0")
 

@@ -200,8 +200,8 @@ async def test_basic_authentication_without_credentials() -> None:
             "docker.io: cannot authenticate: 127.0.0.1 wants user and password, and none are configured: "
             "set username and password_file"
         )
-        assert raised.value.failure is Failure.DENIED
-        assert len(fake.log) == 1
+        assert (raised.value.failure, raised.value.final) == (Failure.DENIED, True)
+        assert [seen.method for seen in fake.log] == ["HEAD", "GET"]
 
 
 async def test_basic_authentication_with_a_wrong_password() -> None:
@@ -388,11 +388,11 @@ async def test_refused_password_is_not_a_refused_token() -> None:
         (account,) = registry.accounts.all
         with capture_logs() as lines:
             challenge = {"WWW-Authenticate": auth.challenges(fake.url, "org/a")[0]}
-            fake.fault(Fault(status=401, headers=challenge), "manifests", times=2)
+            fake.fault(Fault(status=401, headers=challenge), "manifests", times=4)
             assert await pull(registry) == ["denied"]
             assert account.state()["refused"] is False
             fake.auth = BasicAuth("me", "geheim")
-            fake.fault(Fault(status=404), "manifests", times=2)
+            fake.fault(Fault(status=404), "manifests", times=4)
             assert await pull(registry) == ["not_found"]
     assert (account.state()["refused"], lines) == (False, [])
 

@@ -10,7 +10,7 @@ from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST_BYTES
 from mirror.oci.reference import Tag
 from mirror.upstream import registry_client as module
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.registry_client import RemoteManifest
+from mirror.upstream.registry_client import ManifestBody, RemoteManifest
 from tests.fakes.content import StoredManifest, descriptor, image_manifest
 from tests.fakes.faults import Fault, flipped
 from tests.fakes.registry import FakeRegistry
@@ -53,8 +53,7 @@ async def test_head_manifest_without_size() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(status=405),
-        Fault(status=501),
+        *(Fault(status=status) for status in (400, 401, 403, 404, 405, 406, 410, 451, 500, 501)),
         Fault(status=200, headers={"Content-Type": "application/json"}),
         Fault(status=200, headers={"Content-Type": "text/plain; charset=utf-8"}),
         Fault(status=200, headers={"Content-Type": "text/html"}),
@@ -66,18 +65,20 @@ async def test_head_manifest_falls_back_to_get(fault: Fault) -> None:
         image = fake.add_image("a", "latest", [])
         fake.fault(fault, method="HEAD")
         info = await registry.head_manifest("a", LATEST)
-        assert info == RemoteManifest(image.manifest, OCI_MANIFEST, len(image.manifest_data))
-        assert [seen.method for seen in fake.log] == ["HEAD", "GET"]
+        body = ManifestBody(image.manifest_data, OCI_MANIFEST, image.manifest)
+        assert info == RemoteManifest(image.manifest, OCI_MANIFEST, len(image.manifest_data), body)
+        asked = [seen.method for seen in fake.log if "manifests" in seen.path]
+        assert asked == ["HEAD", "GET"]
 
 
 async def test_head_manifest_of_a_missing_tag() -> None:
-    """A HEAD of an unknown tag is NOT_FOUND, without a GET."""
+    """A HEAD of an unknown tag is NOT_FOUND once a GET has said so: a HEAD's 404 has no words."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         fake.add_image("a", "latest", [])
         with pytest.raises(UpstreamError) as raised:
             await registry.head_manifest("a", Tag("other"))
-        assert raised.value.failure is Failure.NOT_FOUND
-        assert len(fake.log) == 1
+        assert (raised.value.failure, raised.value.final) == (Failure.NOT_FOUND, True)
+        assert [seen.method for seen in fake.log] == ["HEAD", "GET"]
 
 
 @pytest.mark.parametrize("piece", [None, 1])
