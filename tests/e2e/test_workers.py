@@ -99,7 +99,7 @@ async def test_workers_finish_the_download_of_a_killed_one(hub: FakeRegistry, tm
         for each in wires:
             assert await each.reader.readexactly(LARGE - HALF + CHUNK) == BIG[HALF - CHUNK :]
         ranges = [seen.headers.get("Range") for seen in hub.log if str(digest) in seen.path]
-        begin = int(str(ranges[1]).removeprefix("bytes=").removesuffix("-"))
+        begin = int(str(ranges[1]).removeprefix("bytes=").partition("-")[0])
         assert len(ranges) == 2
         assert HALF - CHUNK <= begin <= HALF
         await mirror.until(lambda pids: len(pids) == 3 and first not in pids, "a worker in its place")
