@@ -2,24 +2,27 @@
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
 from urllib.parse import parse_qsl, urlencode
 
 from msgspec import Struct
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
-from mirror.cache.tags import TagCache, saving_rate_limit
+from mirror.cache.tags import MOST_REFRESHES, REVALIDATING, TagCache, saving_rate_limit
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, referrers_tag
 from mirror.oci.reference import Repository
 from mirror.oci.referrers import array_of, index_of, texts_by_type, texts_of_index
+from mirror.store.errors import StoreError
 from mirror.store.metadata.index import ReferrersEntry
 from mirror.transfer.context import TransferContext
-from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
+from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.lru import LRUCache
 from mirror.util.single_flight import SingleFlight
 from mirror.util.tasks import off_loop
+from mirror.util.ttl_cache import TTLCache
 
 # The most tags on a page that is made of known tags.
 MOST_TAGS = 10_000
@@ -27,6 +30,15 @@ MOST_TAGS = 10_000
 # Memory for referrers by their type, in bytes, and what a list takes, as a multiple of its length.
 LISTS = 32 * 1024 * 1024
 LIST_FACTOR = 3
+
+# The list of a digest that has no referrers.
+NO_REFERRERS = array_of(())
+
+# How long, in seconds, an upstream is known to lack the referrers API, and for how many repositories.
+API_SECONDS = 600.0
+API_REPOSITORIES = 4096
+
+BAD_REQUEST, NOT_IMPLEMENTED = 400, 501
 
 
 class _Referrers(Struct, frozen=True):
@@ -54,7 +66,8 @@ class ListingCache:
         self._referring: SingleFlight[tuple[Repository, Digest], str] = SingleFlight(
             context.tasks, refusal=too_many_requests
         )
-
+        self._without_api: TTLCache[Repository, bool] = TTLCache(API_SECONDS, API_REPOSITORIES)
+        self._refreshes = 0
         self._lists: LRUCache[Digest, _ReadList] = LRUCache(LISTS)
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
@@ -84,7 +97,7 @@ class ListingCache:
     ) -> ReferrersAnswer:
         """Return the referrers of a digest as an OCI index: all, or those of one of `artifact_types`.
 
-        Raises UpstreamError; NOT_FOUND when unknown.
+        An upstream without referrers of it has an empty list, with and without the API. Raises UpstreamError.
         """
         found = await self._referrers(repository, digest)
         chosen = found.manifests
@@ -126,48 +139,90 @@ class ListingCache:
 
     async def _referrers(self, repository: Repository, digest: Digest) -> _Referrers:
         entry = await self._store.referrers(repository, digest)
-        if entry is not None and self._tags.is_fresh(repository, entry.confirmed):
-            return _Referrers(entry.manifests, Outcome.HIT)
-        age = self._context.clock() - entry.confirmed if entry is not None else 0.0
-        if (
-            entry is not None
-            and self._tags.access_ttl(repository, entry.confirmed) > 0
-            and self._tags.saves_budget(repository, age)
-        ):
-            staleness = Staleness(age, saving_rate_limit(repository.upstream))
-            return _Referrers(entry.manifests, Outcome.STALE, staleness)
-        answer = self._referring.do(
-            (repository, digest), partial(self._ask, repository, digest), repository.upstream
-        )
         if entry is None:
-            return _Referrers(await answer, Outcome.MISS)
+            return _Referrers(await self._ask_once(repository, digest), Outcome.MISS)
+        if self._tags.is_fresh(repository, entry.confirmed):
+            return _Referrers(entry.manifests, Outcome.HIT)
+        if (reason := self._reason_not_to_ask(repository, entry)) is not None:
+            if reason == REVALIDATING:
+                self._start_refresh(repository, digest)
+            return self._stale(entry, reason)
         try:
+            answer = self._ask_once(repository, digest)
             return _Referrers(await self._tags.wait_until_fallback(repository, answer), Outcome.MISS)
         except UpstreamError as error:
             if self._tags.is_ended_by(error, repository, entry.confirmed):
                 raise
-            age = self._context.clock() - entry.confirmed
-            return _Referrers(entry.manifests, Outcome.STALE, Staleness(age, str(error)))
+            return self._stale(entry, str(error))
+
+    def _reason_not_to_ask(self, repository: Repository, entry: ReferrersEntry) -> str | None:
+        """Return why a list that is not fresh is served at once, if it is."""
+        if self._tags.access_ttl(repository, entry.confirmed) <= 0:
+            return None
+        age = self._context.clock() - entry.confirmed
+        if self._tags.saves_budget(repository, age):
+            return saving_rate_limit(repository.upstream)
+        return REVALIDATING if self._tags.serves_while_revalidating(repository, age) else None
+
+    def _stale(self, entry: ReferrersEntry, reason: str) -> _Referrers:
+        age = self._context.clock() - entry.confirmed
+        return _Referrers(entry.manifests, Outcome.STALE, Staleness(age, reason))
+
+    def _start_refresh(self, repository: Repository, digest: Digest) -> None:
+        """Ask in the background, if there is room for one more request that no client waits for."""
+        upstream = self._upstreams[repository.upstream]
+        if (
+            not self._referring.running((repository, digest))
+            and self._refreshes < MOST_REFRESHES
+            and upstream.allows_request
+        ):
+            self._refreshes += 1
+            self._context.tasks.spawn(self._refresh(repository, digest), name=f"referrers {repository}")
+
+    async def _refresh(self, repository: Repository, digest: Digest) -> None:
+        try:
+            with suppress(UpstreamError, StoreError):
+                await self._ask_once(repository, digest)
+        finally:
+            self._refreshes -= 1
+
+    async def _ask_once(self, repository: Repository, digest: Digest) -> str:
+        return await self._referring.do(
+            (repository, digest), partial(self._ask, repository, digest), repository.upstream
+        )
 
     async def _ask(self, repository: Repository, digest: Digest) -> str:
-        try:
-            manifests = await self._upstreams[repository.upstream].referrers(repository.path, digest)
-        except UpstreamError as error:
-            if error.failure is not Failure.NOT_FOUND:
-                raise
+        manifests = None
+        if not self._without_api.get(repository):
+            manifests = await self._by_api(repository, digest)
+        if manifests is None:
             manifests = await self._by_tag(repository, digest)
         await self._store.put_referrers(repository, digest, ReferrersEntry(manifests, self._context.clock()))
         return manifests
 
-    async def _by_tag(self, repository: Repository, digest: Digest) -> str:
-        """Return referrers by the tag schema, for upstreams without the API; NOT_FOUND without such a tag.
-
-        Not an empty list: that would tell the client that the upstream has the API, and no referrers.
-        """
-        found = await self._tags.get(repository, referrers_tag(digest))
+    async def _by_api(self, repository: Repository, digest: Digest) -> str | None:
+        """Return referrers by the API; None if the upstream lacks the API, or does not give it to clients."""
         try:
+            return await self._upstreams[repository.upstream].referrers(repository.path, digest)
+        except UpstreamError as error:
+            if error.failure not in FINAL and error.status != NOT_IMPLEMENTED:
+                raise
+            # 400 is about the digest: quay.io has the API. A refusal may soon be over.
+            if error.failure is not Failure.DENIED and error.status != BAD_REQUEST:
+                self._without_api.put(repository, True)
+            return None
+
+    async def _by_tag(self, repository: Repository, digest: Digest) -> str:
+        """Return referrers by the tag schema, for upstreams without the API; none without such a tag.
+
+        None is an answer: where one digest is found and another is not, oras fails.
+        """
+        try:
+            found = await self._tags.get(repository, referrers_tag(digest))
             return array_of(await off_loop(len(found.data), texts_of_index, found.data))
-        except ManifestInvalid as error:
-            raise UpstreamError(
-                Failure.NOT_FOUND, f"{repository}:{referrers_tag(digest)} is no index of referrers: {error}"
-            ) from error
+        except ManifestInvalid:
+            return NO_REFERRERS  # an image that happens to have that tag
+        except UpstreamError as error:
+            if error.failure is not Failure.NOT_FOUND:
+                raise
+            return NO_REFERRERS

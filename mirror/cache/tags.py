@@ -38,6 +38,9 @@ log = get_logger(__name__)
 # leave most connections of the upstream free.
 MOST_REFRESHES = 16
 
+# Why an answer is stale that is revalidated meanwhile.
+REVALIDATING = "revalidation is running"
+
 
 class FallbackDue(UpstreamError):
     """The upstream has not answered within `fallback_after`, and there is a stale answer to fall back on."""
@@ -171,6 +174,11 @@ class TagCache:
         upstream = self._upstreams[repository.upstream]
         budget = upstream.budget_level(repository.path)
         return upstream.available and self._freshness.terms(repository).serve_to_save_budget(age, budget)
+
+    def serves_while_revalidating(self, repository: Repository, age: float) -> bool:
+        """Return whether an answer `age` seconds old is served at once while the upstream is asked."""
+        upstream = self._upstreams[repository.upstream]
+        return upstream.available and self._freshness.terms(repository).serve_while_revalidating(age)
 
     async def _answer_expired(
         self, repository: Repository, tag: Tag, entry: TagEntry, answers: _Answers[T]
@@ -364,7 +372,7 @@ def _reason(upstream: Upstream, *, saves_budget: bool) -> str:
     """Return the reason for a stale answer that is served at once."""
     if not upstream.available:
         return f"{upstream.name} has not answered lately"
-    return saving_rate_limit(upstream.name) if saves_budget else "revalidation is running"
+    return saving_rate_limit(upstream.name) if saves_budget else REVALIDATING
 
 
 def _log_decision(event: str, repository: Repository, tag: Tag, **values: object) -> None:

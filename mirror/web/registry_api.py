@@ -13,7 +13,7 @@ from aiohttp import web
 
 from mirror.cache.cache import Cache
 from mirror.cache.readers import BlobReader, SmallBlob
-from mirror.cache.results import FOREVER, Outcome, Staleness
+from mirror.cache.results import FOREVER, Outcome, ReferrersAnswer, Staleness
 from mirror.config.schema import Config
 from mirror.oci.accept import Accepted
 from mirror.oci.digest import Digest
@@ -21,6 +21,7 @@ from mirror.oci.errors import Code, RegistryError
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository, Tag, Target, TargetKind, namespace, parse_target
+from mirror.oci.referrers import array_of, index_of
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, WrongSize
@@ -42,6 +43,9 @@ ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
 
 # How often a blob is requested again that turns out to be of another size than was said of it.
 SIZES = 2
+
+# What the referrers API answers about a digest that has none.
+NO_REFERRERS = index_of(array_of(()))
 
 # Longest query, in bytes, that is parsed; an upstream's next-page tokens are much shorter.
 QUERY_BYTES = 4096
@@ -203,9 +207,17 @@ class RegistryApi:
     async def _referrers(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
         artifact_types = {each for each in record.request.query.getall("artifactType", []) if each}
-        found = await self._within_header_timeout(
-            target, self._cache.referrers(repository, digest, artifact_types)
-        )
+        try:
+            found = await self._within_header_timeout(
+                target, self._cache.referrers(repository, digest, artifact_types)
+            )
+        except ShuttingDown:
+            raise
+        except (UpstreamError, StoreError) as error:
+            # The specification forbids 404. Docker 29 fails its pull at any error, oras at a 404 after a 200.
+            found = ReferrersAnswer(
+                NO_REFERRERS, bool(artifact_types), Outcome.STALE, Staleness(None, str(error))
+            )
         record.outcome = found.outcome
         headers = {"Content-Type": OCI_INDEX, **_stale_headers(record, found.staleness)}
         if found.filtered:
