@@ -5,7 +5,7 @@ connection ends: bytes behind such a head could be read as a request by one prog
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs
@@ -20,6 +20,9 @@ SURPLUS_BYTES = 256 * 1024
 # Longest head of a request, in bytes: one header line of the longest kind, and as much again.
 HEAD_BYTES = 128 * 1024
 
+# The empty line behind the last header.
+HEAD_END = b"\r\n\r\n"
+
 Message = tuple[RawRequestMessage | _ErrInfo, StreamReader]
 
 
@@ -31,16 +34,18 @@ class Refusal(Exception):
         self.status = status
         self.message = message
 
-    def as_message(self) -> Message:
-        """Return the refusal as an entry of aiohttp's queue of requests."""
-        return _ErrInfo(self.status, self, self.message), EMPTY_PAYLOAD
+    def as_message(self) -> _ErrInfo:
+        """Return the refusal in the place of a request in aiohttp's queue."""
+        return _ErrInfo(self.status, self, self.message)
 
 
 HEAD_TOO_LONG = Refusal(431, f"the head of the request is longer than {HEAD_BYTES} bytes")
 
 
 class UnreadBody:
-    """Stand-in for the body of the last request of a connection: its bytes are never parsed.
+    """Stand-in for whatever comes behind the last head of a connection: these bytes are never parsed.
+
+    A connection that closes with unread bytes is reset, and the reset can take the answer from the client.
 
     aiohttp waits for the end of a body, for `lingering_time`, before it closes the connection. Here the
     wait begins with the end of our direction, and ends when the client has left.
@@ -90,16 +95,25 @@ def ends_connection(message: RawRequestMessage, payload: object) -> bool:
 
 
 def first_last(messages: Sequence[Message]) -> int | None:
-    """Return the place of the first request that is refused, or that ends its connection."""
+    """Return the place of the first request that is wrong or refused, or that ends its connection."""
     for index, (message, payload) in enumerate(messages):
-        if not isinstance(message, _ErrInfo) and (refusal(message) or ends_connection(message, payload)):
+        if isinstance(message, _ErrInfo) or refusal(message) or ends_connection(message, payload):
             return index
     return None
 
 
-def as_last(message: RawRequestMessage, payload: object, transport: asyncio.WriteTransport) -> Message:
+def as_last(message: RawRequestMessage | _ErrInfo) -> RawRequestMessage | _ErrInfo:
     """Return the request as the last one of its connection: answered with `Connection: close`."""
+    if isinstance(message, _ErrInfo):
+        return message
     if (reason := refusal(message)) is not None:
         return reason.as_message()
-    body: Any = EMPTY_PAYLOAD if payload is EMPTY_PAYLOAD else UnreadBody(transport)
-    return message._replace(should_close=True), body
+    return message._replace(should_close=True)
+
+
+def by_head(data: bytes) -> Iterator[bytes]:
+    """Yield `data` in parts, each up to the end of a head, and what is left."""
+    start = 0
+    while (end := data.find(HEAD_END, start, -1)) >= 0:
+        yield data[start : (start := end + len(HEAD_END))]
+    yield data[start:]

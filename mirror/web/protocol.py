@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
@@ -23,6 +23,7 @@ from mirror.web.framing import (
     Refusal,
     UnreadBody,
     as_last,
+    by_head,
     first_last,
 )
 from mirror.web.idle_order import IdleOrder
@@ -103,11 +104,23 @@ class RequestProtocol(web.RequestHandler):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
+        """Have aiohttp parse `data` head by head: a wrong head takes nothing from the requests before it.
+
+        The parser forgets what it has parsed of the same bytes when it raises.
+        """
+        for part in by_head(data):
+            if self._ended:
+                self._discard(part)
+            else:
+                self._parse_part(part)
+
+    def _parse_part(self, data: bytes) -> None:
         """Have aiohttp parse `data`, and end the connection behind a request that must be the last."""
         before = len(self._messages)
         super().data_received(data)
         if len(self._messages) == before:
-            self._note_partial_head(len(data))
+            if not self._buffer_paused:  # else the parser holds whole heads back
+                self._note_partial_head(len(data))
             return
         self._partial_head = 0
         last = first_last(list(self._messages)[before:])
@@ -119,14 +132,11 @@ class RequestProtocol(web.RequestHandler):
         transport: Any = self.transport
         while len(self._messages) > index + 1:
             self._messages.pop()
-        message, payload = self._messages.pop()
-        if not isinstance(message, _ErrInfo):
-            message, payload = as_last(message, payload, transport)
-        self._messages.append((message, payload))
+        message, _ = self._messages.pop()
+        self._unread_body = UnreadBody(transport)
+        self._messages.append((as_last(message), self._unread_body))
         self._ended, self._message_tail = True, b""
-        if isinstance(payload, UnreadBody):
-            self._unread_body = payload
-            self._resume_transport_reading()  # the body that nobody reads may have filled aiohttp's buffer
+        self._resume_transport_reading()  # the body that nobody reads may have filled aiohttp's buffer
 
     def _discard(self, data: bytes) -> None:
         """Throw away what comes behind the last request, as much as a client may send without a reset."""
@@ -139,8 +149,8 @@ class RequestProtocol(web.RequestHandler):
         began = self._partial_head == 0 and size > 0
         self._partial_head += size
         if self._partial_head > HEAD_BYTES:
-            self._messages.append(HEAD_TOO_LONG.as_message())
-            self._ended = True
+            self._messages.append((HEAD_TOO_LONG.as_message(), EMPTY_PAYLOAD))
+            self._end_connection_after(len(self._messages) - 1)
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
         elif began and self._waiter is not None:

@@ -84,6 +84,11 @@ class RegistryApi:
         if request.method not in ("GET", "HEAD"):
             raise _read_only(request.method)
         path, host = _path_and_host(request)
+        if (
+            not request.raw_path.isascii()
+        ):  # aiohttp's parser in Python lets such bytes through, as surrogates
+            message = "the request target has bytes that no URL has: write them as %XX"
+            raise RegistryError(Code.NAME_INVALID, message)
         if len(request.rel_url.raw_query_string) > QUERY_BYTES:
             message = f"the query is longer than {QUERY_BYTES} characters"
             raise RegistryError(Code.UNSUPPORTED, message, status=414)

@@ -13,7 +13,7 @@ from aiohttp.http_parser import HttpRequestParserPy
 
 from mirror.web import protocol
 from tests.fakes.registry import FakeRegistry
-from tests.running import Running, mirror_of
+from tests.running import NEVER, Running, mirror_of
 from tests.wire import Wire, request_head
 
 # A second request on the same connection, which must never be answered behind one that ends it.
@@ -129,6 +129,54 @@ async def test_pipelined_requests_before_a_body_are_answered(mirror: Running) ->
     assert statuses(answer) == [b"200", b"405", b"200"]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"GET /v2/ HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\n\r\n",
+        b"not HTTP\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        request_head("GET", "/v2/", ["Content-Length: x"]),
+    ],
+)
+async def test_pipelined_requests_before_a_wrong_one_are_answered(mirror: Running, wrong: bytes) -> None:
+    """An error is the answer to the wrong request, not to the first one that came in the same segment."""
+    before = request_head("GET", "/v2/") + request_head("DELETE", "/v2/")
+    answer = await everything(mirror, before + wrong + SMUGGLED)
+    assert statuses(answer) == [b"200", b"405", b"400"]
+
+
+async def test_many_long_pipelined_requests_are_no_long_head(mirror: Running) -> None:
+    """More requests than aiohttp's queue holds, of more bytes than a head may have, are all answered."""
+    requests = request_head("GET", "/v2/", [f"X: {'x' * 3_000}"]) * 79
+    last = request_head("GET", "/v2/", ["Connection: close"])
+    assert statuses(await everything(mirror, requests + last)) == [b"200"] * 80
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"not HTTP\r\n\r\n",
+        request_head("GET", "/v2/", ["Upgrade: h2c"]),
+        b"GET /v2/ HTTP/2.0\r\nHost: a\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nX: " + b"x" * 50_000 + b"\r\nY: " + b"y" * 50_000 + b"\r\nZ: " + b"z" * 50_000,
+    ],
+    ids=["no HTTP", "upgrade", "version", "long head"],
+)
+async def test_answer_that_ends_the_connection_is_not_reset(
+    mirror: Running, monkeypatch: pytest.MonkeyPatch, last: bytes
+) -> None:
+    """A client that is still sending can read its answer: the mirror takes the bytes, and closes afterwards."""
+    monkeypatch.setattr(protocol, "LINGERING_SECONDS", NEVER)
+    async with await Wire.open(mirror.address) as wire:
+        wire.writer.write(last)
+        assert await wire.reader.readuntil(b"\r\n\r\n")
+        await asyncio.wait_for(wire.reader.read(), 10)
+        for _ in range(50):
+            wire.writer.write(bytes(1024))
+            await wire.writer.drain()
+
+
 async def test_endless_body_is_answered_at_once_and_read_no_further(
     mirror: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +209,28 @@ async def test_other_versions_are_refused(
     answer = await everything(mirror, f"GET /v2/ {version}\r\nHost: x\r\n\r\n".encode() + SMUGGLED)
     assert statuses(answer) in ([b"505"], [b"400"])
     assert not quiet.records
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v2/library/app%2F\x9a/manifests/t",
+        "/v2/library/\xff/manifests/t",
+        "/v2/library/app/tags/list?last=\xff",
+        "/v2/library/app/tags/list?n=1&ns=\xff",
+        "/v2/_catalog?last=\xff",
+        "/v2/library/app/referrers/sha256:" + "0" * 64 + "?artifactType=\xff",
+        "/\xff",
+        "/healthz?\xff",
+    ],
+)
+async def test_target_beyond_ascii_is_refused(
+    mirror: Running, target: str, quiet: pytest.LogCaptureFixture
+) -> None:
+    """Bytes that no URL has are the client's fault, for both parsers, and no error in the log."""
+    answer = await everything(mirror, request_head("GET", target, ["Connection: close"]))
+    assert statuses(answer) in ([b"400"], [b"200"] if "healthz" in target else [b"400"])
+    assert not [each for each in quiet.records if each.levelno > logging.WARNING]
 
 
 async def test_http2_preface_is_refused(mirror: Running, quiet: pytest.LogCaptureFixture) -> None:
