@@ -111,9 +111,21 @@ def as_last(message: RawRequestMessage | _ErrInfo) -> RawRequestMessage | _ErrIn
     return message._replace(should_close=True)
 
 
-def by_head(data: bytes) -> Iterator[bytes]:
-    """Yield `data` in parts, each up to the end of a head, and what is left."""
-    start = 0
-    while (end := data.find(HEAD_END, start, -1)) >= 0:
-        yield data[start : (start := end + len(HEAD_END))]
-    yield data[start:]
+class HeadSplitter:
+    """Splitter of a connection's bytes: a part has the end of one head at most, and nothing behind it."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        self._before = b""  # the last bytes: the end of a head may come in several segments
+
+    def split(self, data: bytes) -> Iterator[bytes]:
+        """Yield `data` in parts."""
+        joined, start = self._before + data, len(self._before)
+        self._before = joined[-len(HEAD_END) + 1 :]
+        search = 0
+        while (end := joined.find(HEAD_END, search, -1)) >= 0:
+            search = end + len(HEAD_END)
+            yield joined[start:search]
+            start = search
+        yield joined[start:]

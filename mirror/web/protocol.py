@@ -20,10 +20,10 @@ from mirror.web.framing import (
     HEAD_BYTES,
     HEAD_TOO_LONG,
     SURPLUS_BYTES,
+    HeadSplitter,
     Refusal,
     UnreadBody,
     as_last,
-    by_head,
     first_last,
 )
 from mirror.web.idle_order import IdleOrder
@@ -52,6 +52,7 @@ class RequestProtocol(web.RequestHandler):
     __slots__ = (
         "_client",
         "_ended",
+        "_heads",
         "_metrics",
         "_only_heads",
         "_partial_head",
@@ -74,6 +75,7 @@ class RequestProtocol(web.RequestHandler):
         self._surplus = SURPLUS_BYTES
         self._unread_body: UnreadBody | None = None
         self._partial_head = 0  # bytes since the last whole head
+        self._heads = HeadSplitter()
         # Each request so far was one head and nothing more, and found the connection idle.
         self._only_heads = True
         self.head: bytes | None = None  # the running request's head, if the request is nothing but a head
@@ -108,7 +110,7 @@ class RequestProtocol(web.RequestHandler):
 
         The parser forgets what it has parsed of the same bytes when it raises.
         """
-        for part in by_head(data):
+        for part in self._heads.split(data):
             if self._ended:
                 self._discard(part)
             else:
@@ -134,7 +136,8 @@ class RequestProtocol(web.RequestHandler):
             self._messages.pop()
         message, _ = self._messages.pop()
         self._unread_body = UnreadBody(transport)
-        self._messages.append((as_last(message), self._unread_body))
+        body: Any = self._unread_body
+        self._messages.append((as_last(message), body))
         self._ended, self._message_tail = True, b""
         self._resume_transport_reading()  # the body that nobody reads may have filled aiohttp's buffer
 

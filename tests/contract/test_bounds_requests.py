@@ -166,7 +166,7 @@ async def test_many_long_pipelined_requests_are_no_long_head(mirror: Running) ->
 async def test_answer_that_ends_the_connection_is_not_reset(
     mirror: Running, monkeypatch: pytest.MonkeyPatch, last: bytes
 ) -> None:
-    """A client that is still sending can read its answer: the mirror takes the bytes, and closes afterwards."""
+    """A client that is still sending can read its answer: the mirror takes the bytes before it closes."""
     monkeypatch.setattr(protocol, "LINGERING_SECONDS", NEVER)
     async with await Wire.open(mirror.address) as wire:
         wire.writer.write(last)

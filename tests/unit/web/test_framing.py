@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import socket
 
 import pytest
@@ -10,7 +11,7 @@ from aiohttp.http_parser import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from mirror.web.framing import UnreadBody, refusal
+from mirror.web.framing import HeadSplitter, UnreadBody, refusal
 
 
 def message(version: HttpVersion, headers: dict[str, str]) -> RawRequestMessage:
@@ -68,3 +69,16 @@ async def test_unread_body_ends_when_the_client_has_reset(monkeypatch: pytest.Mo
     assert body.is_eof()
     transport.close()
     theirs.close()
+
+
+@pytest.mark.parametrize(
+    "cuts", [(), *itertools.combinations(range(1, 12), 1), *itertools.combinations(range(1, 12), 3)]
+)
+def test_head_splitter_splits_behind_each_head(cuts: tuple[int, ...]) -> None:
+    """The end of a head is found wherever segments end."""
+    data = b"a\r\n\r\nb\r\n\r\nc"
+    splitter = HeadSplitter()
+    segments = [data[start:stop] for start, stop in itertools.pairwise((0, *cuts, len(data)))]
+    parts = [part for segment in segments for part in splitter.split(segment)]
+    assert b"".join(parts) == data
+    assert {5, 10} <= set(itertools.accumulate(map(len, parts)))
