@@ -1,0 +1,108 @@
+"""The part of `python -m tests.fuzz` that CI has time for."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.cases import Case, Expected, Request, Way, case_of
+from tests.fuzz.client import Heard, Response
+from tests.fuzz.content import GOOD, digest_of, image_of
+from tests.fuzz.differences import reason_of
+from tests.fuzz.oracle import faults_of
+
+ROOT = Path(__file__).parent.parent.parent
+SERVER = ("server", "registry-mirror")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_fuzz_finds_nothing() -> None:
+    """Some thousand requests of a fixed seed, to both parsers: no wrong answer, no error in a log."""
+    fuzz = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.fuzz", "--seed", "13", "--requests", "12000", "--minutes", "0.7"),
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await fuzz.communicate()
+    print(output.decode(errors="replace"))
+    assert fuzz.returncode == 0
+
+
+def test_cases_are_the_same_for_the_same_seed() -> None:
+    """`--only` repeats a case: its bytes depend on seed and number alone."""
+    assert [case_of(7, number) for number in range(60)] == [case_of(7, number) for number in range(60)]
+    assert [case_of(7, number).data() for number in range(60)] != [
+        case_of(8, number).data() for number in range(60)
+    ]
+
+
+BLOB = next(iter(image_of(GOOD, "library/app1").blobs))
+DATA = image_of(GOOD, "library/app1").blobs[BLOB]
+
+
+def heard(status: int, body: bytes, *headers: tuple[str, str], complete: bool = True) -> Heard:
+    fields = (SERVER, ("content-length", str(len(body))), *headers)
+    return Heard((Response(status, fields, body, complete),), "open")
+
+
+RIGHT = heard(200, DATA, ("docker-content-digest", BLOB))
+PART = heard(206, DATA[1:3], ("docker-content-digest", BLOB), ("content-range", f"bytes 1-2/{len(DATA)}"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (RIGHT, None),
+        (PART, None),
+        (heard(200, DATA[:-1] + b"x", ("docker-content-digest", BLOB)), "that are not sha256"),
+        (heard(200, DATA, ("docker-content-digest", digest_of(b"x"))), "that are not sha256"),
+        (heard(200, b"x", ("docker-content-digest", digest_of(b"x"))), "answer of another request"),
+        (heard(200, DATA), "answer of another request"),
+        (heard(206, b"xx", *PART.responses[0].headers[2:]), "wrong bytes"),
+        (heard(500, b"{}"), "status 500"),
+        (heard(404, b"{}"), "status 404"),
+        (heard(200, DATA, ("docker-content-digest", BLOB), complete=False), "status 200 with"),
+        (Heard((), "silent"), "no answer and no end"),
+        (Heard((), "closed"), "1 requests and 0 responses"),
+        (Heard(RIGHT.responses, "open", "bytes that are no response: b'x'"), "no response"),
+    ],
+)
+def test_oracle_finds_wrong_answers(answer: Heard, words: str | None) -> None:
+    """Each kind of wrong answer to a request for a blob is found, and a right one is not."""
+    request = Request(b"", "GET", Expected(frozenset({200, 206}), {BLOB: DATA}))
+    found = list(faults_of(Case(0, (request,), Way.IN_TURN), answer))
+    assert bool(found) == (words is not None)
+    assert words is None or words in found[0]
+
+
+def test_oracle_wants_oci_errors() -> None:
+    """An error without the OCI document, or with a code that no registry has, is found."""
+    request = Request(b"", "GET", Expected(frozenset({404})))
+    kind = ("content-type", "application/json")
+    for body, right in (
+        (b'{"errors":[{"code":"BLOB_UNKNOWN","message":""}]}', True),
+        (b'{"errors":[{"code":"ODD"}]}', False),
+        (b"<html>", False),
+    ):
+        found = list(faults_of(Case(0, (request,), Way.IN_TURN), heard(404, body, kind)))
+        assert bool(found) != right
+
+
+@pytest.mark.parametrize(
+    ("data", "statuses", "known"),
+    [
+        (b"GET /v2/\xff HTTP/1.1\r\n\r\n", ([400], [400, 200]), True),
+        (b"GET /v2/ HTTP/1.1\r\n\r\n", ([400], [400, 200]), False),
+        (b"GET /v2/ HTTP/1.2\r\n\r\n", ([400], [505]), True),
+        (b"GET /v2/ HTTP/1.1\r\n\r\n", ([400], [505]), False),
+        (b"ODD /v2/ HTTP/1.1\r\n\r\n", ([200, 400], [200, 405, 200]), True),
+    ],
+)
+def test_differences_of_parsers(data: bytes, statuses: tuple[list[int], list[int]], known: bool) -> None:
+    """A difference is known by its bytes and by its statuses."""
+    assert (reason_of(data, *statuses) is not None) == known
