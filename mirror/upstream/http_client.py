@@ -17,7 +17,14 @@ from mirror.upstream.accounts import Account, Accounts
 from mirror.upstream.auth import AuthDemand
 from mirror.upstream.error_body import MAX_ERROR_BYTES, errors_in, excerpt, failure_of, is_own_word
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
-from mirror.upstream.http.redirect import STATUSES, RedirectRefused, RedirectRules, next_hop, origin
+from mirror.upstream.http.redirect import (
+    STATUSES,
+    RedirectRefused,
+    RedirectRules,
+    is_signed,
+    next_hop,
+    origin,
+)
 from mirror.upstream.http.transport import PartReader, Response, Transport
 from mirror.upstream.retry import parse_retry_after
 from mirror.util.ttl_cache import TTLCache
@@ -55,6 +62,18 @@ class DirectLocation(Struct):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+class _Hop(Struct, frozen=True):
+    """One of the URLs that a request is sent to, one after another.
+
+    `own`: all URLs so far were paths of the upstream's API, which get credentials. `inside`: all were of the
+    upstream's origin.
+    """
+
+    url: URL
+    own: bool = True
+    inside: bool = True
 
 
 class HTTPClient:
@@ -123,7 +142,7 @@ class HTTPClient:
             return None
         url = location.url
         try:
-            response = await self._send(request, url, None, own=False)
+            response = await self._send(request, _Hop(url, own=False, inside=False), None)
         except UpstreamError:
             location.url = None
             raise
@@ -136,8 +155,13 @@ class HTTPClient:
 
     def _expired(self, response: Response) -> bool:
         # Only a URL with a query is signed; registry.k8s.io's redirects to other registries have none.
-        signed = bool(response.url.raw_query_string) and not self._own(response.url)
-        return signed and response.status in _EXPIRED
+        outside = not self._own(response.url) or is_signed(response.url) or not self._is_api(response.url)
+        return outside and bool(response.url.raw_query_string) and response.status in _EXPIRED
+
+    def _is_api(self, url: URL) -> bool:
+        """Return whether `url` is of the upstream's API: other paths of its host may be another service's."""
+        paths = ("/v2/", f"{self._transport.url.raw_path.rstrip('/')}/v2/")
+        return self._own(url) and url.raw_path.startswith(paths)
 
     def _own(self, url: URL) -> bool:
         return origin(url) == origin(self._transport.url)
@@ -177,7 +201,7 @@ class HTTPClient:
         """Return True if a HEAD, which Docker Hub does not count, succeeds without an account."""
         head = OutgoingRequest("HEAD", request.path, request.repository, request.headers)
         try:
-            response = await self._authorized(head, self._url(head), self._accounts.anonymous)
+            response = await self._authorized(head, _Hop(self._url(head)), self._accounts.anonymous)
         except UpstreamError:
             return False
         response.release()
@@ -187,8 +211,9 @@ class HTTPClient:
         """Return the answer at the end of all redirects."""
         visited = [self._url(request)]
         while True:
-            own = all(self._own(hop) for hop in visited)
-            response = await self._authorized(request, visited[-1], account, own=own)
+            inside = all(self._own(hop) for hop in visited)
+            own = all(self._is_api(hop) and not is_signed(hop) for hop in visited[1:])
+            response = await self._authorized(request, _Hop(visited[-1], own, inside), account)
             location = response.headers.get("Location")
             if response.status not in STATUSES or location is None:
                 return response
@@ -205,24 +230,22 @@ class HTTPClient:
     def _url(self, request: OutgoingRequest) -> URL:
         return URL(f"{self._transport.url}/v2/{request.path}", encoded=True)
 
-    async def _authorized(
-        self, request: OutgoingRequest, url: URL, account: Account, *, own: bool = True
-    ) -> Response:
-        """Return the answer of one host after at most one challenge. `own`: no redirect left the upstream."""
-        authorization = await account.auth.current(request.repository) if own else None
-        response = await self._send(request, url, authorization, own=own)
+    async def _authorized(self, request: OutgoingRequest, hop: _Hop, account: Account) -> Response:
+        """Return the answer of one host after at most one challenge."""
+        authorization = await account.auth.current(request.repository) if hop.own else None
+        response = await self._send(request, hop, authorization)
         if self._is_rejected(response, authorization, account):
             # What it says to an old token may differ from what it says to a new client.
-            account.auth.forget_rejected(AuthDemand((), request.repository, own, rejected=authorization))
+            account.auth.forget_rejected(AuthDemand((), request.repository, hop.own, rejected=authorization))
             response.release()
             authorization = None
-            response = await self._send(request, url, authorization, own=own)
-        if response.status == 401 and (own or _challenges(response)):
-            response = await self._authenticate(request, account, response, authorization, own=own)
+            response = await self._send(request, hop, authorization)
+        if response.status == 401 and (hop.own or _challenges(response)):
+            response = await self._authenticate(request, hop, account, response, authorization)
         else:
             account.auth.note_answer(authorization, response.status)
         # Rate limits of stores and other registries are not this account's; a 401 is counted for no account.
-        if own and response.status != 401:
+        if hop.own and response.status != 401:
             account.observe(response.headers, response.status, self._transport.name)
         return response
 
@@ -237,14 +260,13 @@ class HTTPClient:
     async def _authenticate(
         self,
         request: OutgoingRequest,
+        hop: _Hop,
         account: Account,
         response: Response,
         authorization: str | None,
-        *,
-        own: bool,
     ) -> Response:
         """Answer the challenges of a 401 and repeat the request; raise DENIED where that is not possible."""
-        url, challenges, codes = response.url, _challenges(response), frozenset[str]()
+        challenges, codes = _challenges(response), frozenset[str]()
         if any(challenge.scheme == "bearer" for challenge in challenges):
             response.release()
         else:
@@ -252,24 +274,24 @@ class HTTPClient:
             response.close()
         await self._check_password(account, authorization, 401)
         challenges = challenges or await self._ping()
-        demand = AuthDemand(challenges, request.repository, own, rejected=authorization)
+        demand = AuthDemand(challenges, request.repository, hop.own, rejected=authorization)
         account.auth.forget_rejected(demand)
         try:
-            return await self._answer_challenge(request, url, account, demand)
+            return await self._answer_challenge(request, hop, account, demand)
         except UpstreamError as error:
             bearer = any(challenge.scheme == "bearer" for challenge in challenges)
             if error.vague and not (bearer or account.auth.refused):
-                if request.method == "HEAD" and own:
+                if request.method == "HEAD" and hop.own:
                     raise HeadRefused(Failure.INVALID, error.message, status=401) from None
                 error.vague = not is_own_word(401, codes)
             raise
 
     async def _answer_challenge(
-        self, request: OutgoingRequest, url: URL, account: Account, demand: AuthDemand
+        self, request: OutgoingRequest, hop: _Hop, account: Account, demand: AuthDemand
     ) -> Response:
         """Repeat a request with the authorization demanded; raise DENIED if the password is refused."""
         authorization = await account.auth.answer(demand)
-        response = await self._send(request, url, authorization, own=demand.own)
+        response = await self._send(request, hop, authorization)
         try:
             refused = await self._check_password(account, authorization, response.status)
         except BaseException:
@@ -293,13 +315,13 @@ class HTTPClient:
             status = response.status
         return account.auth.note_answer(authorization, status)
 
-    async def _send(
-        self, request: OutgoingRequest, url: URL, authorization: str | None, *, own: bool
-    ) -> Response:
+    async def _send(self, request: OutgoingRequest, hop: _Hop, authorization: str | None) -> Response:
         headers = dict(request.headers)
         if authorization is not None:
             headers["Authorization"] = authorization
-        return await self._transport.send(request.method, url, headers, proven=request.proven, identified=own)
+        return await self._transport.send(
+            request.method, hop.url, headers, proven=request.proven, identified=hop.inside
+        )
 
     async def _ping(self) -> tuple[Challenge, ...]:
         """Return the challenges of /v2/, for a registry whose other 401s carry none (seen at gcr.io)."""
@@ -330,7 +352,9 @@ class HTTPClient:
             return HeadRefused(Failure.INVALID, message, status=response.status)
         error = UpstreamError(failure, message, status=response.status, retry_after=retry_after)
         error.vague = not is_own_word(response.status, codes)
-        error.bad_request = (response.status, failure) == (400, Failure.INVALID) and self._own(response.url)
+        error.bad_request = (response.status, failure) == (400, Failure.INVALID) and self._is_api(
+            response.url
+        )
         return error
 
     async def _words(self, response: Response) -> tuple[bytes, frozenset[str]]:

@@ -22,6 +22,11 @@ STATUSES = frozenset({301, 302, 303, 307, 308})
 # Control characters end a request line, or reach a log. Browsers and Go escape the others that no URL has.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)")
+# Names of parameters that sign a URL: of S3, Google, Azure, CloudFront, Alibaba, Tencent, Swift, Akamai.
+_SIGNATURE = re.compile(
+    r"(?i)^(x-\w+-)?(signature|credential|security-token)$|^(q-|temp_url_)?sig(nature)?$"
+    r"|^(awsaccesskeyid|ossaccesskeyid|googleaccessid|key-pair-id|policy|token|hdnts|verify|hmac|auth_key)$"
+)
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -39,6 +44,11 @@ class RedirectRules(Struct, frozen=True):
 def origin(url: URL) -> tuple[str, str, int | None]:
     """Return scheme, host and port, which tell who reads a credential that is sent to `url`."""
     return (url.scheme, (url.host or "").rstrip(".").lower(), url.port)
+
+
+def is_signed(url: URL) -> bool:
+    """Return whether the query of a redirect's target is a credential, beside which no other may be sent."""
+    return any(_SIGNATURE.search(name) for name in url.query)
 
 
 def next_hop(rules: RedirectRules, visited: Sequence[URL], location: str) -> URL:

@@ -8,6 +8,7 @@ from mirror.upstream.http.redirect import (
     RedirectRefused,
     RedirectRules,
     is_private_host,
+    is_signed,
     next_hop,
     origin,
     refusal,
@@ -154,3 +155,26 @@ def test_redirect_refusal_names_the_option() -> None:
     reason = refusal(PUBLIC, URL("https://10.0.0.1/"), secure=True)
     assert reason is not None
     assert "private_redirects" in reason
+
+
+@pytest.mark.parametrize(
+    ("query", "signed"),
+    [
+        ("X-Amz-Algorithm=a&X-Amz-Signature=b", True),
+        ("x-amz-security-token=t", True),
+        ("X-Goog-Signature=b", True),
+        ("x-oss-signature=b", True),
+        ("sv=2024&sig=abc", True),
+        ("Signature=abc&Expires=1", True),
+        ("Policy=p&Key-Pair-Id=k", True),
+        ("temp_url_sig=abc&temp_url_expires=1", True),
+        ("q-signature=abc", True),
+        ("token=abc", True),
+        ("", False),
+        ("n=100&last=signature", False),
+        ("digest=sha256:abc&design=1", False),
+    ],
+)
+def test_signed_query(query: str, signed: bool) -> None:
+    """Parameters that sign a URL are known by name, in any case."""
+    assert is_signed(URL(f"https://store.test/key?{query}")) is signed
