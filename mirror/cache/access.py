@@ -17,8 +17,8 @@ The first three rows are `CacheDirectory.open_blob`, which gives no content, and
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from mirror.cache.negative_cache import NegativeCache
@@ -77,10 +77,45 @@ class AccessChecker:
         if self.ttl(repository, link) > 0:
             return None
         reason = await self._reason_unasked(repository, digest, link)
-        if reason is None:
+        return None if reason is None else self._staleness(link, reason)
+
+    def unanswered(self, repository: Repository, link: Link | None, reason: str | None) -> Staleness | None:
+        """Return why an answer is stale, None if the link holds.
+
+        `reason`: why the upstream gave no answer; None if it was not asked, or has answered.
+        """
+        if link is None or reason is None or self.ttl(repository, link) > 0:
             return None
-        age = self._context.clock() - link.confirmed if link.confirmed else None
-        return Staleness(age, reason)
+        return self._staleness(link, reason)
+
+    def _staleness(self, link: Link, reason: str) -> Staleness:
+        return Staleness(self._context.clock() - link.confirmed if link.confirmed else None, reason)
+
+    @asynccontextmanager
+    async def withdrawing(self, repository: Repository, digest: Digest) -> AsyncGenerator[None]:
+        """Withdraw the link if the upstream, asked in the block for the content itself, refuses it.
+
+        By the registry's own word; once the access is to be checked, by any refusal. A link that was
+        confirmed without an account holds for good.
+        """
+        try:
+            yield
+        except UpstreamError as error:
+            if error.failure in FINAL:
+                with suppress(StoreError):
+                    await self._withdraw_refused(repository, digest, error)
+            raise
+
+    async def _withdraw_refused(self, repository: Repository, digest: Digest, error: UpstreamError) -> None:
+        link = (await self._context.store.look_up(repository, digest)).link
+        if link is None or not link.account or link.confirmed is None:
+            return
+        if error.final or self.ttl(repository, link) <= 0:
+            await self._withdraw(repository, digest, error)
+
+    async def _withdraw(self, repository: Repository, digest: Digest, error: UpstreamError) -> None:
+        log.info("access withdrawn", repository=str(repository), digest=str(digest), reason=str(error))
+        await self._context.store.links.withdraw(repository, digest)
 
     async def confirm_blob(self, repository: Repository, digest: Digest) -> int | None:
         """Ask the upstream with a HEAD whether the repository has the blob; return the size, if given."""
@@ -139,10 +174,7 @@ class AccessChecker:
                     raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {digest}")
         except UpstreamError as error:
             if error.failure in FINAL:
-                log.info(
-                    "access withdrawn", repository=str(repository), digest=str(digest), reason=str(error)
-                )
-                await store.links.withdraw(repository, digest)
+                await self._withdraw(repository, digest, error)
             raise
         confirmed = self._context.confirmed(upstream, repository, known or link, began)
         await store.links.add(repository, digest, confirmed)

@@ -72,7 +72,8 @@ class BlobCache:
         `limit`: the caller's time limit, which stands still while the blob waits in the mirror's own queue.
         """
         try:
-            answer = await self._get_through_store(repository, digest, limit or TimeLimit())
+            async with self._access.withdrawing(repository, digest):
+                answer = await self._get_through_store(repository, digest, limit or TimeLimit())
         except ShuttingDown:
             raise
         except StoreError as error:
@@ -117,6 +118,8 @@ class BlobCache:
                 flight.join(limit)
             outcome = joined if outcome is Outcome.HIT else outcome
             content = await self._follow(flight, repository, limit)
+            if flight.repository == repository and flight.fill is not None:
+                staleness = self._access.unanswered(repository, local.link, flight.fill.unanswered)
             if content is not None:
                 return BlobAnswer(content, outcome, staleness=staleness)
         return None  # the blob never stayed in the store long enough to be served
@@ -235,7 +238,8 @@ class BlobCache:
             return BlobInfo(found, Outcome.HIT if staleness is None else Outcome.STALE, staleness)
         size = self._sizes.get((repository, digest))
         if size is None:
-            size = await self._access.confirm_blob(repository, digest)
+            async with self._access.withdrawing(repository, digest):
+                size = await self._access.confirm_blob(repository, digest)
             if size is not None:
                 self._sizes.put((repository, digest), size)
         return BlobInfo(size, Outcome.HIT if local.present else Outcome.MISS)

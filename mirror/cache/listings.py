@@ -1,7 +1,7 @@
 """Listings: tags and referrers of a repository, repositories of the cache."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from urllib.parse import parse_qsl, urlencode
@@ -12,7 +12,7 @@ from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Stalen
 from mirror.cache.tags import MOST_REFRESHES, REVALIDATING, TagCache, saving_rate_limit
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, referrers_tag
-from mirror.oci.reference import Repository
+from mirror.oci.reference import Repository, Tag
 from mirror.oci.referrers import array_of, index_of, texts_by_type, texts_of_index
 from mirror.store.errors import StoreError
 from mirror.store.metadata.index import ReferrersEntry
@@ -73,11 +73,15 @@ class ListingCache:
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
         """Return one page of the upstream's tags, or of the known tags when the upstream cannot be asked.
 
-        The known tags are also used while the upstream's rate limit allows next to nothing. Raises
-        UpstreamError or StoreError.
+        The known tags are also used while the upstream's rate limit allows next to nothing, unless access to
+        the repository is to be confirmed. Raises UpstreamError or StoreError.
         """
         known = await self._store.known_tags(repository, "", 1)
-        if known and self._tags.saves_budget(repository, 0.0):
+        if (
+            known
+            and self._tags.saves_budget(repository, 0.0)
+            and await self._is_accessible(repository, known)
+        ):
             return await self._known_tags(repository, query, saving_rate_limit(repository.upstream))
         listing = self._listing.do(
             (repository, query), partial(self._list_tags, repository, query), repository.upstream
@@ -121,6 +125,11 @@ class ListingCache:
         prefix = f"{upstream}/" if upstream is not None else ""
         names = await self._store.repositories(prefix, f"{prefix}{after}", limit + 1)
         return CatalogAnswer([name.removeprefix(prefix) for name in names[:limit]], len(names) > limit)
+
+    async def _is_accessible(self, repository: Repository, known: Sequence[str]) -> bool:
+        """Return whether the upstream confirmed a known tag so lately that access need not be confirmed."""
+        entry = await self._tags.entry(repository, Tag(known[0]))
+        return entry is not None and self._tags.access_ttl(repository, entry.confirmed) > 0
 
     async def _list_tags(self, repository: Repository, query: str) -> TagsAnswer:
         page = await self._upstreams[repository.upstream].tags(repository.path, query)

@@ -74,15 +74,19 @@ class ManifestCache:
             return manifest_answer(stored, Outcome.HIT, ttl)
         outcome = Outcome.JOIN if self._fetching.running((digest, also)) else Outcome.MISS
         with self._missing.remembering((repository, digest, also)):
-            return manifest_answer(await self._fetch(repository, digest, also), outcome)
+            async with self._access.withdrawing(repository, digest):
+                return manifest_answer(await self._fetch(repository, digest, also), outcome)
 
     async def head(self, repository: Repository, digest: Digest, also: Types = ()) -> ManifestInfo:
         """Return type and size, those of what a GET is answered with.
 
-        Asks the upstream with a GET; with a HEAD where it counts GETs, if the HEAD gives a size.
+        Asks the upstream with a GET; with a HEAD where it counts GETs, if the HEAD gives a size. What a
+        manifest says of another one is repeated only if that is here, and has been verified.
         """
         local = await self._store.look_up(repository, digest)
         link = None if local.unconfirmed else local.link
+        if link is not None and link.confirmed is None and not local.present:
+            link = None
         if link is not None and link.media_type is not None and link.size is not None:
             staleness = await self._access.check(repository, digest, link)
             if staleness is not None:
@@ -94,7 +98,8 @@ class ManifestCache:
         info = None
         if upstream.counts_pulls:
             with self._missing.remembering((repository, digest, also)):
-                info = await upstream.head_manifest(repository.path, digest, also)
+                async with self._access.withdrawing(repository, digest):
+                    info = await upstream.head_manifest(repository.path, digest, also)
         if info is None or info.size is None:
             found = await self.get(repository, digest, also)
             return ManifestInfo(digest, found.media_type, len(found.data), found.outcome)

@@ -106,10 +106,10 @@ class CacheDirectory:
         """Look up link and presence, without content. `link`: the link, if the caller has it already."""
         link = link or self.link(repository, digest)
         origin = self.recovery.read_or(Capability.BLOBS, None, lambda: self.blobs.origin(digest))
-        unconfirmed = link is not None and origin is not None and not self._opens(link, origin)
+        unconfirmed = link is not None and origin is not None and not self.opens(link, origin)
         return LocalContent(link, origin is not None, unconfirmed=unconfirmed)
 
-    def _opens(self, link: Link, origin: Origin) -> bool:
+    def opens(self, link: Link, origin: Origin) -> bool:
         """Return whether a link opens a blob: a name alone does not open what came with an account."""
         unknown = origin is Origin.UNKNOWN and self.trusts_unknown
         return link.confirmed is not None or origin is Origin.PUBLIC or unknown
@@ -123,7 +123,7 @@ class CacheDirectory:
         if link is None:
             return LocalContent(None, self.has(digest))
         blob = self.recovery.read_or(Capability.BLOBS, None, lambda: self.blobs.open(digest))
-        if blob is not None and not self._opens(link, blob.origin):
+        if blob is not None and not self.opens(link, blob.origin):
             blob.file.close()
             return LocalContent(link, present=True, unconfirmed=True)
         if blob is None or blob.size > SMALL_BYTES:

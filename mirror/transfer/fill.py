@@ -63,6 +63,7 @@ class Fill:
         self._urgent = urgent
         self._asked_for = urgent or asked_for
         self.on_queue: Callable[[bool], object] = ignore  # called as that of Download
+        self.unanswered: str | None = None
         self._downloading = False
         self._active_download: Download | None = None
         self._repository = repository
@@ -78,8 +79,13 @@ class Fill:
     async def run(self, publish: Publish) -> None:
         """Fill the blob. Raises UpstreamError or StoreError; the next fill resumes what was received."""
         follower = FillFollower(self._context, self._upstream, self._repository, self._digest)
+
+        def publish_followed(growing: GrowingFile) -> None:
+            self.unanswered = follower.unanswered
+            publish(growing)
+
         try:
-            partial, local = await follower.lock(publish)
+            partial, local = await follower.lock(publish_followed)
             self._growing = follower.growing
             if partial is not None:
                 self._link = local.link
@@ -151,12 +157,10 @@ class Fill:
             await self._discard(partial)
             return
         # Another fill's bytes, without an answer to this one: only their map tells how they came.
-        was_public = partial.chunks is not None and partial.chunks.public
-        link, public = Link(size=verified.size), was_public
+        link, origin = Link(size=verified.size), _origin(partial)
         if self._answered_at is not None:
             link = self._context.confirmed(self._upstream, self._repository, link, self._answered_at)
-            public = self._public
-        origin = Origin.PUBLIC if public else Origin.PRIVATE
+            origin = Origin.PUBLIC if self._public else Origin.PRIVATE
         await self._context.store.adopt(replace(verified, origin=origin), asked_for=asked_for)
         await self._context.store.links.add(self._repository, self._digest, link)
         await self._discard(partial)
@@ -208,15 +212,15 @@ class Fill:
         except UpstreamError as error:
             if not (error.temporary or error.failure is Failure.OFFLINE) or not self._opens(partial):
                 raise
+            self.unanswered = str(error)
             return self._link.size if self._link is not None else None
         self._answered_at = began
         return size
 
     def _opens(self, partial: Partial) -> bool:
         """Return whether the link opens what an earlier fill has left, perhaps one of another repository."""
-        public = partial.chunks is not None and partial.chunks.public
-        trusted = public or self._context.store.folder.trusts_unknown
-        return self._link is not None and (self._link.confirmed is not None or trusted)
+        folder = self._context.store.folder
+        return self._link is not None and folder.opens(self._link, _origin(partial))
 
     @property
     def brief(self) -> bool:
@@ -361,3 +365,8 @@ class Fill:
 
     def _log_fields(self) -> dict[str, object]:
         return {"repository": str(self._repository), "digest": str(self._digest)}
+
+
+def _origin(partial: Partial) -> Origin:
+    """Return how the bytes came that a partial has."""
+    return Origin.UNKNOWN if partial.chunks is None else partial.chunks.origin

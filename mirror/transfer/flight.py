@@ -55,6 +55,11 @@ class RunningFill(Protocol):
     on_queue: Callable[[bool], object]
 
     @property
+    def unanswered(self) -> str | None:
+        """Return why the upstream gave no answer about the repository, if an old link opened the blob."""
+        ...
+
+    @property
     def brief(self) -> bool:
         """Return whether the fill is one small request: its end would cost a connection and save little."""
         ...

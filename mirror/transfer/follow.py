@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.store.blobs.entries import Origin
 from mirror.store.errors import PartialLost, StoreError
 from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
@@ -36,12 +37,14 @@ class FillFollower:
     """A wait for the lock of a digest, with readers that follow meanwhile.
 
     `lock` is called once, `close` at the end. `growing`: the file that readers here follow, None for none.
+    `unanswered`: why the upstream gave no answer about the repository, if an old link opened the blob.
     """
 
     def __init__(
         self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest
     ) -> None:
         self.growing: GrowingFile | None = None
+        self.unanswered: str | None = None
         self._context = context
         self._store = context.store
         self._upstream = upstream
@@ -108,7 +111,7 @@ class FillFollower:
         # Before the first byte the upstream may still answer the other process that there is no such blob.
         if self._remote is None or not self._remote.refresh().received():
             return
-        if not self._opens(link, public=self._remote.chunks.public):
+        if not self._opens(link, self._remote.chunks.origin):
             link = await self._confirm(link)
         chunks = self._remote.refresh()
         if chunks.verified:
@@ -118,11 +121,11 @@ class FillFollower:
         self.growing = self._store.remote_growing_file(self._remote, verify_first=verify_first)
         publish(self.growing)
 
-    def _opens(self, link: Link | None, *, public: bool) -> bool:
+    def _opens(self, link: Link | None, origin: Origin) -> bool:
         """Return whether the link opens what the other process fetches, for whatever repository it does."""
         if link is None or self._context.link_ttl(self._upstream, link) <= 0:
             return False
-        return link.confirmed is not None or public or self._store.folder.trusts_unknown
+        return self._store.folder.opens(link, origin)
 
     async def _confirm(self, link: Link | None) -> Link:
         """Ask the upstream; without an answer a link is believed that was confirmed before."""
@@ -131,6 +134,7 @@ class FillFollower:
         except UpstreamError as error:
             if link is None or link.confirmed is None or error.failure in FINAL:
                 raise
+            self.unanswered = str(error)
             return link
         confirmed = self._context.confirmed(self._upstream, self._repository, Link(size=size))
         await self._store.links.add(self._repository, self._digest, confirmed)

@@ -45,6 +45,7 @@ class SmallFill:
         self._digest = digest
         self._link = link
         self._verified = False
+        self.unanswered: str | None = None
         self.on_queue: Callable[[bool], object] = ignore
 
     async def run(self, publish: Publish) -> None:

@@ -18,9 +18,10 @@ from mirror.store.metadata.index import Index
 from tests.fakes.access import TokenAuth
 from tests.fakes.content import FakeImage, image_index
 from tests.fakes.faults import Fault
+from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, NEVER, Running, configured, serving
-from tests.wire import Reply, get, head
+from tests.wire import Reply, Wire, get, head
 
 SMALL = b"a private layer"
 BIG = bytes(range(256)) * (LARGE // 256)
@@ -235,19 +236,77 @@ async def test_name_follows_no_fill_of_another_worker(scene: Scene) -> None:
         assert (await first).body == BIG
 
 
-async def test_name_does_not_complete_a_private_download(scene: Scene) -> None:
-    """All bytes are here, but their fill was killed: without an answer the name alone does not open them."""
-    await scene.name()
-    layer = scene.image.layers[1]
+async def leave_complete_partial(scene: Scene, *, public: bool = False) -> Digest:
+    """Leave all bytes of the large layer as a fill does that is killed before its last step."""
     assert scene.mirror is not None
-    store = scene.mirror.service._store
-    partial, _ = await store.lock_partial(Repository("quay.io", SECRET), layer)
+    store, layer = scene.mirror.service._store, scene.image.layers[1]
+    partial, _ = await store.lock_partial(Repository("quay.io", SECRET), layer, public=public)
     assert partial is not None
-    growing = await store.open_growing_file(partial, LARGE, 64 * 1024)
+    growing = await store.open_growing_file(partial, LARGE, 64 * 1024, public=public)
     await growing.write(0, [BIG])
+    growing.close()
     await store.release_partial(partial)
+    return layer
+
+
+@pytest.mark.parametrize("account", [True, False])
+async def test_name_does_not_complete_a_private_download(scene: Scene, account: bool) -> None:
+    """All bytes are here, but their fill was killed: without an answer the name alone does not open them.
+
+    Nor does it once the account has left the configuration.
+    """
+    await scene.name()
+    layer = await leave_complete_partial(scene)
+    await scene.restart(account=account)
     scene.hub.fault(Fault(status=503), times=10_000)
     assert (await scene.get(OPEN, "blobs", layer)).status != 200
+
+
+async def confirmed_layer(scene: Scene) -> Digest:
+    """Return the large layer: confirmed by a HEAD, complete in a partial of a fill that was killed."""
+    layer = scene.image.layers[1]
+    assert (await scene.head(f"quay.io/{SECRET}", "blobs", layer)).status == 200
+    return await leave_complete_partial(scene)
+
+
+@pytest.mark.parametrize("age", [0, INTERVAL])
+async def test_old_link_completes_a_download_as_stale_during_an_outage(scene: Scene, age: float) -> None:
+    """The answer is labelled, though the blob was never stored."""
+    layer = await confirmed_layer(scene)
+    scene.now += age
+    scene.quay.fault(Fault(status=503), times=10_000)
+    reply = await scene.get(f"quay.io/{SECRET}", "blobs", layer)
+    assert (reply.status, reply.body) == (200, BIG)
+    assert reply.headers.get("warning", "")[:3] == ("110" if age else "")
+
+
+async def test_old_link_follows_another_workers_fill_as_stale_during_an_outage(scene: Scene) -> None:
+    """The other worker has its connection from before the outage."""
+    layer = scene.image.layers[1]
+    assert (await scene.head(f"quay.io/{SECRET}", "blobs", layer)).status == 200
+    async with serving(scene.config(), lambda: scene.now) as other:
+        path = f"/v2/quay.io/{SECRET}/blobs/{layer}"
+        assert (await head(other.address, path)).status == 200  # with the token
+        gate = scene.quay.hold(layer, after=LARGE // 2)
+        first = asyncio.ensure_future(get(other.address, path))
+        await gate.reached.wait()
+        scene.now += INTERVAL
+        scene.quay.fault(Fault(status=503), times=10_000)
+        async with await Wire.open(scene.address) as wire:
+            wire.send("GET", path)
+            assert (await wire.head()).headers.get("warning", "")[:3] == "110"
+            gate.release()
+            assert (await first).body == BIG
+
+
+async def test_refused_download_withdraws_the_link(scene: Scene) -> None:
+    """A refusal counts in an outage after it, whatever was asked when the upstream refused."""
+    layer = await confirmed_layer(scene)
+    assert scene.quay.auth is not None
+    scene.quay.auth.denied.add(SECRET)
+    assert (await scene.get(f"quay.io/{SECRET}", "blobs", layer)).status == 404
+    scene.quay.fault(Fault(status=503), times=10_000)
+    assert (await scene.get(f"quay.io/{SECRET}", "blobs", layer)).status != 200
 
 
 async def assert_all(scene: Scene, status: int, warning: str | None = None) -> None:
@@ -482,3 +541,30 @@ async def test_tag_of_a_private_repository_is_confirmed_with_its_image(scene: Sc
     scene.now += INTERVAL
     assert (await scene.get(f"quay.io/{SECRET}", "manifests", Tag("t"))).status == 200
     assert scene.quay.requests("HEAD") == 1
+
+
+async def test_head_of_a_manifest_that_is_only_named_asks_the_upstream(scene: Scene) -> None:
+    """Type and size that an index claims of an image are no word of the registry."""
+    await scene.name()
+    scene.hub.repository(OPEN).manifests.pop(str(scene.image.manifest), None)
+    for _ in range(2):
+        assert (await scene.head(OPEN, "manifests", scene.image.manifest)).status == 404
+    scene.hub.add_manifest(OPEN, scene.image.manifest_data)
+    assert (await scene.head(OPEN, "manifests", scene.image.manifest)).status == 200
+    assert scene.hub.requests(None, scene.image.manifest) == 3
+
+
+async def test_revoked_access_ends_for_the_list_of_tags_without_a_budget(scene: Scene) -> None:
+    """An exhausted rate limit does not prolong the access to tags."""
+    scene.quay.limit = RateLimit(1)
+    path = f"/v2/quay.io/{SECRET}/tags/list"
+    assert (await scene.get(f"quay.io/{SECRET}", "manifests", "t")).status == 200
+    asked = len(scene.quay.log)
+    reply = await get(scene.address, path)
+    assert (reply.status, reply.headers.get("warning", "")[:3], len(scene.quay.log)) == (200, "110", asked)
+    scene.now += INTERVAL
+    assert (await get(scene.address, path)).status == 200
+    assert len(scene.quay.log) == asked + 1
+    assert scene.quay.auth is not None
+    scene.quay.auth.denied.add(SECRET)
+    assert (await get(scene.address, path)).status == 404

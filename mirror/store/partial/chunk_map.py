@@ -9,8 +9,9 @@ verification fails and the blob is fetched again.
             8  size          u64, bytes of the blob
            16  chunk size    u32, bytes
            20  epoch         u32, how often the blob was started from nothing
-           24  state         u32, 1 when the whole blob was verified, just before it is adopted, and 2 as
-                             long as all bytes came without an account
+           24  state         u32, 1 when the whole blob was verified, just before it is adopted, 2 as long
+                             as all bytes came without an account, and 4 once one came with an account;
+                             an earlier version tells neither
            28  requests[8]   u32 each, 1 + the chunk that readers of another process wait for; 0 for none
            60  count[i]      u32 each, bytes of chunk i that are here, from its start
 
@@ -25,12 +26,14 @@ import struct
 from collections.abc import Sequence
 
 from mirror.oci.ranges import Span
+from mirror.store.blobs.entries import Origin
 
 MAGIC = b"RMCHUNK2"
 HEADER = struct.Struct("<8sQIII32x")
 COUNT = struct.Struct("<I")
 STATE_AT = 24
-VERIFIED, PUBLIC = 1, 2
+VERIFIED = 1
+ORIGINS = {Origin.UNKNOWN: 0, Origin.PUBLIC: 2, Origin.PRIVATE: 4}
 REQUESTS_AT = 28
 REQUESTS = struct.Struct("<8I")
 REQUEST_SLOTS = 8
@@ -47,7 +50,7 @@ class ChunkMap:
         self.epoch: int
         _, self.size, self.chunk_size, self.epoch, state = HEADER.unpack_from(memory, 0)
         self.verified = bool(state & VERIFIED)
-        self.public = bool(state & PUBLIC)
+        self.origin = _origin_of(state)
         # A copy of the counts for this process, which may read them after the memory is closed.
         self._counts: list[int] = list(struct.unpack_from(f"<{len(self)}I", memory, HEADER.size))
         self._last = len(self) - 1
@@ -65,7 +68,8 @@ class ChunkMap:
         # Allocated first: a page that a full disk cannot back kills the process that writes it (SIGBUS).
         os.posix_fallocate(descriptor, 0, _map_length(size, chunk_size))
         memory = mmap.mmap(descriptor, 0)
-        HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, epoch % 2**32, PUBLIC if public else 0)
+        state = ORIGINS[Origin.PUBLIC if public else Origin.PRIVATE]
+        HEADER.pack_into(memory, 0, MAGIC, size, chunk_size, epoch % 2**32, state)
         return cls(memory)
 
     @classmethod
@@ -78,7 +82,7 @@ class ChunkMap:
             memory.close()
             return None
         # The mark may be from before a power failure, which destroyed the bytes and left the map.
-        chunks._set_state(verified=False, public=chunks.public)
+        chunks._set_state(verified=False, origin=chunks.origin)
         return chunks
 
     @classmethod
@@ -178,15 +182,15 @@ class ChunkMap:
 
     def set_verified(self) -> None:
         """Mark the whole blob as verified: other processes may send all of it."""
-        self._set_state(verified=True, public=self.public)
+        self._set_state(verified=True, origin=self.origin)
 
     def set_private(self) -> None:
         """Mark the bytes as ones that came, in part, with an account."""
-        self._set_state(verified=self.verified, public=False)
+        self._set_state(verified=self.verified, origin=Origin.PRIVATE)
 
-    def _set_state(self, *, verified: bool, public: bool) -> None:
-        self.verified, self.public = verified, public
-        COUNT.pack_into(self._memory, STATE_AT, VERIFIED * verified | PUBLIC * public)
+    def _set_state(self, *, verified: bool, origin: Origin) -> None:
+        self.verified, self.origin = verified, origin
+        COUNT.pack_into(self._memory, STATE_AT, VERIFIED * verified | ORIGINS[origin])
 
     def close(self) -> None:
         """Close the mapping."""
@@ -215,3 +219,9 @@ def _is_map(memory: mmap.mmap | bytearray) -> bool:
 
 def _map_length(size: int, chunk_size: int) -> int:
     return HEADER.size + _chunk_count(size, chunk_size) * COUNT.size
+
+
+def _origin_of(state: int) -> Origin:
+    """Return the origin of the bytes; a state of two origins is of an unknown version, and private."""
+    found = [origin for origin, bits in ORIGINS.items() if state & bits]
+    return found[-1] if found else Origin.UNKNOWN

@@ -13,6 +13,7 @@ from aiofiles.os import wrap
 from mirror.oci.ranges import Span
 from mirror.store.blobs import quota
 from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.entries import Origin
 from mirror.store.errors import StoreError, translated
 from mirror.store.executor import DiskExecutor
 from mirror.store.health import FaultKind, kind_of
@@ -271,7 +272,10 @@ class GrowingFile:
         # A reader that comes while the disk is busy must not receive bytes that are being discarded.
         withheld, self._withheld = self._withheld, True
         self._chunks = await self._executor.run(
-            self._partial.allocate, self.size, self._chunks.chunk_size, public=self._chunks.public
+            self._partial.allocate,
+            self.size,
+            self._chunks.chunk_size,
+            public=self._chunks.origin is Origin.PUBLIC,
         )
         self._hasher = Hasher(self.digest)
         self._withheld = withheld

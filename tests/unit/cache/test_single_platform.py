@@ -52,13 +52,17 @@ async def test_single_platform_is_as_fresh_as_the_list(
         assert answer.staleness is staleness
 
 
-async def test_head_of_a_single_platform_fetches_the_list_at_most(hub: FakeRegistry, mirror: Running) -> None:
-    """Type and size of the child are in the list."""
+async def test_head_of_a_single_platform_fetches_what_the_get_needs(
+    hub: FakeRegistry, mirror: Running
+) -> None:
+    """Type and size of the child are in the list, which is not believed: the child is fetched, once."""
     data = added_list(hub)
     found = ManifestInfo(Digest.of(data), DOCKER_LIST, len(data), Outcome.HIT, FOREVER)
     info = await chooser(mirror).head(REPOSITORY, found)
     assert (info.digest, info.media_type, info.size) == (Digest.of(CHILD), DOCKER_MANIFEST, len(CHILD))
-    assert hub.requests("GET") == 1
+    assert hub.requests("GET") == 2
+    assert (await chooser(mirror).head(REPOSITORY, found)).digest == Digest.of(CHILD)
+    assert hub.requests("GET") == 2
 
 
 async def test_platform_that_the_list_lacks(hub: FakeRegistry, mirror: Running) -> None:
