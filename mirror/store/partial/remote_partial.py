@@ -79,9 +79,14 @@ class RemotePartial:
     def has_files(self, map_: int, data: int) -> bool:
         """Return whether these descriptors are of the same two files."""
         pairs = ((self.map, map_), (self._data, data))
-        return all(os.path.samestat(os.fstat(ours), os.fstat(theirs)) for ours, theirs in pairs)
+        return all(_identity(ours) == _identity(theirs) for ours, theirs in pairs)
 
     def close(self) -> None:
         """Close both files."""
         os.close(self.map)
         os.close(self._data)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return (status.st_dev, status.st_ino)

@@ -128,6 +128,11 @@ def test_remote_partial_verified_mark_is_dropped_when_locked(
     next_one.release()
 
 
+async def test_remote_partial_is_compared_without_blocking(partial: Partial, followed: RemotePartial) -> None:
+    """A fill continues another process's fill in the event loop."""
+    assert partial.is_continuation_of(followed)
+
+
 def test_remote_partial_discarded_is_not_continued(
     partial: Partial, followed: RemotePartial, tmp_path: Path
 ) -> None:
