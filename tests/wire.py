@@ -42,9 +42,11 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def open(cls, address: str, tls: ssl.SSLContext | None = None) -> "Wire":
+    async def open(cls, address: str, tls: ssl.SSLContext | None = None, client: str | None = None) -> "Wire":
+        """Connect to `address`, from the address `client` of this machine if one is given."""
         host, _, port = address.rpartition(":")
-        return cls(*await asyncio.open_connection(host, int(port), ssl=tls))
+        source = None if client is None else (client, 0)
+        return cls(*await asyncio.open_connection(host, int(port), ssl=tls, local_addr=source))
 
     async def __aenter__(self) -> "Wire":
         return self

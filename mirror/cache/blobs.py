@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 from mirror.cache.access import AccessChecker
-from mirror.cache.readers import BlobAnswer, Fallback, GrowingReader, SmallBlob, StoredReader
+from mirror.cache.readers import BlobAnswer, BlobRequest, Fallback, GrowingReader, SmallBlob, StoredReader
 from mirror.cache.results import BlobInfo, Outcome, Staleness
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
@@ -24,6 +24,7 @@ from mirror.transfer.small_fill import SmallFill, is_small
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError, WrongBytes, too_many_requests
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.single_flight import SingleFlight
 from mirror.util.slots import SlotGroup, SlotPool
@@ -66,14 +67,21 @@ class BlobCache:
             context.tasks, refusal=too_many_requests
         )
 
-    async def get(self, repository: Repository, digest: Digest, limit: TimeLimit | None = None) -> BlobAnswer:
+    async def get(
+        self,
+        repository: Repository,
+        digest: Digest,
+        limit: TimeLimit | None = None,
+        request: BlobRequest | None = None,
+    ) -> BlobAnswer:
         """Return the blob, open for reading. Raises UpstreamError or, when the mirror stops, StoreError.
 
         `limit`: the caller's time limit, which stands still while the blob waits in the mirror's own queue.
+        `request`: a client's; None where the mirror itself reads.
         """
         try:
             async with self._access.withdrawing(repository, digest):
-                answer = await self._get_through_store(repository, digest, limit or TimeLimit())
+                answer = await self._get_through_store(repository, digest, limit or TimeLimit(), request)
         except ShuttingDown:
             raise
         except StoreError as error:
@@ -96,14 +104,14 @@ class BlobCache:
         return error
 
     async def _get_through_store(
-        self, repository: Repository, digest: Digest, limit: TimeLimit
+        self, repository: Repository, digest: Digest, limit: TimeLimit, request: BlobRequest | None
     ) -> BlobAnswer | None:
         """Return the blob from the disk, or from a fill; None when the disk is of no use."""
         store, outcome, staleness = self._context.store, Outcome.HIT, None
         for _ in range(ROUNDS):
             local = await store.open_blob(repository, digest)
             if local.is_open:
-                return await self._stored(repository, digest, local, outcome)
+                return await self._stored(repository, digest, local, outcome, request)
             flight = self._flights.get(digest)
             if flight is None and local.present:
                 await self._access.confirm_blob(repository, digest)
@@ -117,7 +125,7 @@ class BlobCache:
                 staleness = await self._check_join(flight, repository, local)
                 flight.join(limit)
             outcome = joined if outcome is Outcome.HIT else outcome
-            content = await self._follow(flight, repository, limit)
+            content = await self._follow(flight, repository, limit, request)
             if flight.repository == repository and flight.fill is not None:
                 staleness = self._access.unanswered(repository, local.link, flight.fill.unanswered)
             if content is not None:
@@ -125,7 +133,12 @@ class BlobCache:
         return None  # the blob never stayed in the store long enough to be served
 
     async def _stored(
-        self, repository: Repository, digest: Digest, local: LocalContent, outcome: Outcome
+        self,
+        repository: Repository,
+        digest: Digest,
+        local: LocalContent,
+        outcome: Outcome,
+        request: BlobRequest | None,
     ) -> BlobAnswer:
         """Return the answer with content that is here, unless the upstream withdraws the old link to it."""
         ttl, staleness = self._ttl(repository, local), None
@@ -136,7 +149,8 @@ class BlobCache:
             ttl = 0.0
         if local.blob is None:
             return BlobAnswer(SmallBlob(local.data or b""), outcome, ttl, staleness)
-        return BlobAnswer(self._stored_reader(repository, digest, local.blob), outcome, ttl, staleness)
+        reader = self._stored_reader(repository, digest, local.blob, request)
+        return BlobAnswer(reader, outcome, ttl, staleness)
 
     def _ttl(self, repository: Repository, local: LocalContent) -> float:
         return 0.0 if local.link is None else self._access.ttl(repository, local.link)
@@ -192,7 +206,9 @@ class BlobCache:
     def _pass_through_blob(self, repository: Repository, digest: Digest, size: int | None) -> PassThroughBlob:
         return PassThroughBlob(self._context, self._upstreams[repository.upstream], repository, digest, size)
 
-    def _stored_reader(self, repository: Repository, digest: Digest, blob: OpenBlob) -> StoredReader:
+    def _stored_reader(
+        self, repository: Repository, digest: Digest, blob: OpenBlob, request: BlobRequest | None
+    ) -> StoredReader:
         """Return a reader of a blob in the store, which may have to wait for a proof of the blob."""
         tasks, store = self._context.tasks, self._context.store
         store.allowance.note_request(digest)
@@ -201,14 +217,19 @@ class BlobCache:
             lambda: tasks.spawn(store.quarantine_if_unreadable(digest), name=f"doubt {digest}"),
             reopen=partial(self.get, repository, digest),
             when_crowded=self._when_crowded,
-            on_sent=partial(self._prover.note_sent, digest),
+            on_sent=self._on_sent(digest, request),
         )
-        proof = None
-        if self._prover.note_use(digest):
+        proof, client = None, request.client if request is not None and request.whole else None
+        awaited = self._prover.note_use(digest, client)
+        if awaited or self._prover.is_pending(digest):
             status = os.fstat(blob.file.fileno())
             is_wrong = partial(store.executor.run, store.folder.blobs.quarantined.holds, digest, status)
-            proof = PendingProof(partial(self._prover.is_pending, digest), is_wrong)
+            proof = PendingProof(partial(self._prover.is_pending, digest), is_wrong, awaited)
         return StoredReader(blob, store.readers, fallback, store.begin_reading(digest), proof)
+
+    def _on_sent(self, digest: Digest, request: BlobRequest | None) -> Callable[[], object]:
+        """Return what is called when a blob was sent to its end."""
+        return ignore if request is None else partial(self._prover.note_sent, digest, request.client)
 
     def _on_proven(self, proof: Proof) -> None:
         self._context.metrics.proofs.labels(proof.reason.value, "right" if proof.right else "wrong").inc()
@@ -287,17 +308,19 @@ class BlobCache:
         return flight
 
     async def _follow(
-        self, flight: Flight, repository: Repository, limit: TimeLimit
+        self, flight: Flight, repository: Repository, limit: TimeLimit, request: BlobRequest | None
     ) -> GrowingReader | SmallBlob | None:
         """Return the content of a joined flight, and leave it with that; None to start again."""
         with ExitStack() as joined:
             joined.callback(flight.leave, limit)
-            content = await self._content(flight, repository)
+            content = await self._content(flight, repository, request)
             if isinstance(content, GrowingReader):
                 content.on_close(joined.pop_all().close)
             return content
 
-    async def _content(self, flight: Flight, repository: Repository) -> GrowingReader | SmallBlob | None:
+    async def _content(
+        self, flight: Flight, repository: Repository, request: BlobRequest | None
+    ) -> GrowingReader | SmallBlob | None:
         store = self._context.store
         try:
             content = await flight.wait_content()
@@ -315,7 +338,7 @@ class BlobCache:
             self._pass_through_blob(repository, flight.digest, content.size),
             reopen=partial(self.get, repository, flight.digest),
             when_crowded=self._when_crowded,
-            on_sent=partial(self._prover.note_sent, flight.digest),
+            on_sent=self._on_sent(flight.digest, request),
         )
         return GrowingReader(content, file, store.readers, fallback, store.begin_reading(flight.digest))
 

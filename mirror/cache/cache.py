@@ -11,7 +11,7 @@ from mirror.cache.completeness import Completeness
 from mirror.cache.listings import ListingCache
 from mirror.cache.manifests import ManifestCache, Types
 from mirror.cache.prefetch import Prefetch
-from mirror.cache.readers import BlobAnswer
+from mirror.cache.readers import BlobAnswer, BlobRequest
 from mirror.cache.results import (
     BlobInfo,
     CatalogAnswer,
@@ -115,9 +115,13 @@ class Cache:
         return await ask(repository, reference, others)
 
     async def get_blob(
-        self, repository: Repository, digest: Digest, limit: TimeLimit | None = None
+        self,
+        repository: Repository,
+        digest: Digest,
+        limit: TimeLimit | None = None,
+        request: BlobRequest | None = None,
     ) -> BlobAnswer:
-        return await self._blobs.get(repository, digest, limit)
+        return await self._blobs.get(repository, digest, limit, request)
 
     async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
         return await self._blobs.head(repository, digest)

@@ -64,6 +64,13 @@ class BlobReader(Protocol):
     def close(self) -> None: ...
 
 
+class BlobRequest(Struct, frozen=True):
+    """A client's request for a blob: the client's address, and whether all of the blob is wanted."""
+
+    client: str
+    whole: bool
+
+
 class SmallBlob(Struct, frozen=True):
     """A blob that is in memory as a whole."""
 

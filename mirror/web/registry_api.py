@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 from aiohttp import web
 
 from mirror.cache.cache import Cache
-from mirror.cache.readers import BlobReader, SmallBlob
+from mirror.cache.readers import BlobReader, BlobRequest, SmallBlob
 from mirror.cache.results import FOREVER, Outcome, ReferrersAnswer, Staleness
 from mirror.config.schema import Config
 from mirror.oci.accept import Accepted
@@ -150,7 +150,7 @@ class RegistryApi:
         repository, digest = _repository_and_digest(target)
         limit = self._time_limit(repository)
         answer = await self._within_header_timeout(
-            target, self._cache.get_blob(repository, digest, limit), limit
+            target, self._cache.get_blob(repository, digest, limit, _blob_request(record)), limit
         )
         record.outcome, content = answer.outcome, answer.content
         stale = _stale_headers(record, answer.staleness)
@@ -297,6 +297,13 @@ async def _deliver(
     except (ConnectionError, RuntimeError) as left:  # RuntimeError: asyncio's for a closing transport
         record.note = f"client left: {reason_of(left)}"
     return responses.cut_short(record)
+
+
+def _blob_request(record: RequestRecord) -> BlobRequest:
+    """Return what a request tells about a retry: that is one without a range or condition."""
+    headers = record.request.headers
+    whole = headers.get("Range", "bytes=0-") == "bytes=0-" and "If-None-Match" not in headers
+    return BlobRequest(record.request.remote or "", whole)
 
 
 def _path_and_host(request: web.BaseRequest) -> tuple[str, str | None]:

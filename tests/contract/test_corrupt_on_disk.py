@@ -13,11 +13,14 @@ from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, mirror_of, serving
 from tests.unit.store.blobs.test_blobs import file_of
-from tests.wire import Reply, get
+from tests.wire import Reply, Wire, get
 
 DATA = bytes(range(256)) * (LARGE // 256)
 
 START, MIDDLE, END = 0, LARGE // 2, LARGE - 1
+
+# Addresses of clients, all of this machine.
+ONE, OTHER = "127.0.0.1", "127.0.0.2"
 
 
 @pytest.fixture
@@ -38,21 +41,21 @@ def flip(cache: Path, digest: Digest, offset: int) -> None:
     path.chmod(0o400)
 
 
-async def pull(mirror: Running, digest: Digest) -> Reply:
-    return await get(mirror.address, f"/v2/library/x/blobs/{digest}")
+async def pull(
+    mirror: Running, digest: Digest, *headers: str, client: str = "127.0.0.1", method: str = "GET"
+) -> Reply:
+    """Ask for all of a blob from an address of loopback."""
+    async with await Wire.open(mirror.address, client=client) as wire:
+        wire.send(method, f"/v2/library/x/blobs/{digest}", headers)
+        return await wire.reply(method)
 
 
-async def pulled_once(hub: FakeRegistry, mirror: Running) -> Digest:
-    """Return a large blob that is in the cache."""
+async def pulled_once(hub: FakeRegistry, mirror: Running, client: str = OTHER) -> Digest:
+    """Return a large blob that is in the cache; a client has pulled it."""
     digest = hub.add_blob("library/x", DATA)
-    assert (await pull(mirror, digest)).body == DATA
+    assert (await pull(mirror, digest, client=client)).body == DATA
     await mirror.landed(digest)
     return digest
-
-
-def let_time_pass(mirror: Running, digest: Digest) -> None:
-    """Forget that the blob was sent: the client that found it corrupt came much later."""
-    mirror.service._store.folder.proofs.forget(digest)
 
 
 def quarantined(mirror: Running) -> int:
@@ -64,18 +67,16 @@ def proofs(reason: str, result: str) -> str:
 
 
 @pytest.mark.parametrize("offset", [START, MIDDLE, END])
-@pytest.mark.parametrize("later", [True, False])
+@pytest.mark.parametrize("had_it", [True, False])
 async def test_corrupt_blob_is_fetched_again_for_the_client_that_retries(
-    hub: FakeRegistry, tmp_path: Path, offset: int, later: bool
+    hub: FakeRegistry, tmp_path: Path, offset: int, had_it: bool
 ) -> None:
     """No complete wrong body after the first one, and the right one at the third try at the latest."""
     async with mirror_of(hub, tmp_path / "cache") as mirror:
-        digest = await pulled_once(hub, mirror)
+        digest = await pulled_once(hub, mirror, ONE if had_it else OTHER)
         await asyncio.to_thread(flip, mirror.config.cache.dir, digest, offset)
-        if later:
-            let_time_pass(mirror, digest)
         replies = [await pull(mirror, digest) for _ in range(3)]
-        assert (replies[0].complete and replies[0].body != DATA) is later
+        assert (replies[0].complete and replies[0].body != DATA) is not had_it
         assert not any(each.complete and each.body != DATA for each in replies[1:])
         assert replies[-1].body == DATA
         await mirror.landed(digest)
@@ -92,7 +93,6 @@ async def test_corrupt_blob_is_found_when_the_retry_comes_to_another_worker(
     async with mirror_of(hub, tmp_path / "cache") as one, mirror_of(hub, tmp_path / "cache") as two:
         digest = await pulled_once(hub, one)
         await asyncio.to_thread(flip, one.config.cache.dir, digest, START)
-        let_time_pass(one, digest)
         replies = [await pull(mirror, digest) for mirror in (one, two, one)]
         assert [each.complete for each in replies] == [True, False, True]
         assert replies[-1].body == DATA
@@ -104,7 +104,7 @@ async def test_corrupt_blob_costs_a_crowd_of_honest_clients_one_proof(
 ) -> None:
     """Clients that ask for a right blob, one after another and at once, get it; it is read again once."""
     async with mirror_of(hub, tmp_path / "cache") as mirror:
-        digest = await pulled_once(hub, mirror)
+        digest = await pulled_once(hub, mirror, ONE)
         for _ in range(5):
             assert (await pull(mirror, digest)).body == DATA
         crowd = await asyncio.gather(*(pull(mirror, digest) for _ in range(20)))
@@ -112,11 +112,39 @@ async def test_corrupt_blob_costs_a_crowd_of_honest_clients_one_proof(
         assert await mirror.metric(proofs("retry", "right")) == 1
 
 
+async def test_right_blob_is_not_proven_for_other_clients(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Each client of a popular blob gets it as the first did, through whichever worker."""
+    async with mirror_of(hub, tmp_path / "cache") as one, mirror_of(hub, tmp_path / "cache") as two:
+        digest = await pulled_once(hub, one)
+        for number in range(3, 9):
+            mirror = (one, two)[number % 2]
+            assert (await pull(mirror, digest, client=f"127.0.0.{number}")).body == DATA
+        assert [await each.metric(proofs("retry", "right")) for each in (one, two)] == [0, 0]
+        assert (await pull(two, digest, client=OTHER)).body == DATA
+        assert await two.metric(proofs("retry", "right")) == 1
+
+
+async def test_right_blob_is_not_proven_for_a_client_that_asks_for_parts(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """containerd asks in chunks, and others with a HEAD or a condition: none of these is a retry."""
+    async with mirror_of(hub, tmp_path / "cache") as mirror:
+        digest = await pulled_once(hub, mirror, ONE)
+        half = LARGE // 2
+        for header in (f"bytes=0-{half - 1}", f"bytes={half}-", f"bytes=0-{LARGE - 1}", "bytes=-10"):
+            assert (await pull(mirror, digest, f"Range: {header}")).status == 206
+        assert (await pull(mirror, digest, "If-None-Match: *")).status == 304
+        assert (await pull(mirror, digest, method="HEAD")).status == 200
+        assert await mirror.metric(proofs("retry", "right")) == 0
+        assert (await pull(mirror, digest, "Range: bytes=0-")).body == DATA
+        assert await mirror.metric(proofs("retry", "right")) == 1
+
+
 async def test_corrupt_blob_is_not_sent_again_without_an_upstream(hub: FakeRegistry, tmp_path: Path) -> None:
     """Offline, the client is told why; the file stays in quarantine."""
     cache = tmp_path / "cache"
     async with mirror_of(hub, cache) as mirror:
-        digest = await pulled_once(hub, mirror)
+        digest = await pulled_once(hub, mirror, ONE)
     await asyncio.to_thread(flip, cache, digest, MIDDLE)
     config = configured(cache, {"docker.io": hub.url}, server={"offline": True})
     async with serving(config) as mirror:
@@ -134,15 +162,13 @@ async def test_corrupt_blob_is_proven_when_first_used_after_a_day(
     """The client of that day is not delayed; a blob that was verified less than a day ago is not read."""
     async with mirror_of(hub, tmp_path / "cache") as mirror:
         digest = await pulled_once(hub, mirror)
-        let_time_pass(mirror, digest)
         assert (await pull(mirror, digest)).body == DATA
         await proven(mirror)
         assert await mirror.metric(proofs("use", "right")) == 0
     monkeypatch.setattr(prover, "USE_SECONDS", -1.0)
     async with mirror_of(hub, tmp_path / "cache") as mirror:
-        let_time_pass(mirror, digest)
         await asyncio.to_thread(flip, mirror.config.cache.dir, digest, MIDDLE)
-        assert (await pull(mirror, digest)).complete
+        assert (await pull(mirror, digest, client="127.0.0.3")).complete
         await proven(mirror)
         assert await mirror.metric(proofs("use", "wrong")) == 1
         assert (await pull(mirror, digest)).body == DATA

@@ -2,8 +2,9 @@
 
 A large blob is not hashed when it is sent: that would cost more than sending it. It is proven
 
-    retry   when it is requested soon after it was sent to its end, which is what a client does whose digest
-            check failed: at once, and the readers of the blob wait with its end for the result
+    retry   when the same client requests all of it again soon after it was sent to its end, which is what a
+            client does whose digest check failed: at once, and the clients that ask again get the end of the
+            blob with the result. Other clients wait for nothing
     use     when it is requested and was not verified for a day: slowly, and no reader waits
 
 One blob at a time, in a thread of low priority. A wrong one is a miss for all workers from then on.
@@ -65,14 +66,18 @@ class Proof(Struct, frozen=True):
 
 
 class PendingProof(Struct, frozen=True):
-    """A proof that a reader of the blob waits for. `is_wrong`: whether the reader's file is in quarantine."""
+    """A proof that runs while a reader sends the blob. `is_wrong`: whether the file is in quarantine.
+
+    `awaited`: whether the reader waits for the result; another one only looks whether it is there already.
+    """
 
     is_pending: Callable[[], bool]
     is_wrong: Callable[[], Awaitable[bool]]
+    awaited: bool = True
 
     async def wait(self) -> bool:
         """Wait for the result, for a limited time; return False if the file was found wrong."""
-        deadline = time.monotonic() + HOLD_SECONDS
+        deadline = time.monotonic() + (HOLD_SECONDS if self.awaited else 0.0)
         while self.is_pending():
             if time.monotonic() >= deadline:
                 return True
@@ -94,24 +99,26 @@ class Prover:
         self._proven_today: TTLCache[Digest, bool] = TTLCache(USE_SECONDS, SEEN)
         self._working = False
 
-    def note_sent(self, digest: Digest) -> None:
+    def note_sent(self, digest: Digest, client: str) -> None:
         """Record that a client was sent a large blob to its end."""
-        self._table.note_sent(digest)
+        self._table.note_sent(digest, client)
 
-    def note_use(self, digest: Digest) -> bool:
+    def note_use(self, digest: Digest, client: str | None) -> bool:
         """Queue a proof of a large blob that is going to be sent, if one is due.
 
-        Return whether a reader must wait for a proof, of this process or another.
+        `client`: the address of a client that requests all of the blob, None for requests of other kinds.
+        Return whether the reader must wait for a proof, of this process or another.
         """
-        if self._table.is_doubtful(digest):
+        retry = client is not None and self._table.is_retry(digest, client)
+        if retry and not self._table.was_begun(digest):
             if self._enqueue(ProofReason.RETRY, digest):
                 self._table.begin(digest)
         elif self._proven_today.get(digest) is None and self._enqueue(ProofReason.USE, digest):
             self._proven_today.put(digest, True)
-        return self._table.is_pending(digest)
+        return retry and self._table.is_pending(digest)
 
     def is_pending(self, digest: Digest) -> bool:
-        """Return whether a proof that readers wait for is not done, in this process or another."""
+        """Return whether a proof of a retry is not done, in this process or another."""
         return self._table.is_pending(digest)
 
     def _enqueue(self, reason: ProofReason, digest: Digest) -> bool:

@@ -16,6 +16,7 @@ from tests.unit.store.test_eviction import put
 
 DATA = [bytes([number]) * 300_000 for number in range(4)]
 DIGESTS = [Digest.of(each) for each in DATA]
+CLIENT, OTHER = "192.0.2.1", "192.0.2.2"
 
 
 @pytest.fixture
@@ -60,16 +61,30 @@ async def test_prover_proves_a_blob_that_is_asked_for_again(folder: CacheDirecto
     made, proofs = prover_of(folder, tasks)
     right, wrong, *_ = DIGESTS
     await asyncio.to_thread(corrupt, folder, wrong)
-    assert not made.note_use(right)
+    assert not made.note_use(right, CLIENT)
     for digest in (right, wrong):
-        made.note_sent(digest)
-        assert [made.note_use(digest) for _ in range(3)] == [True] * 3
+        made.note_sent(digest, CLIENT)
+        assert [made.note_use(digest, CLIENT) for _ in range(3)] == [True] * 3
     await idle(tasks)
     retried = [each for each in proofs if each.reason is ProofReason.RETRY]
     assert retried == [Proof(right, ProofReason.RETRY, True), Proof(wrong, ProofReason.RETRY, False)]
-    assert not made.note_use(right)
+    assert not made.note_use(right, CLIENT)
     found = await asyncio.to_thread(lambda: (folder.blobs.has(right), folder.blobs.has(wrong)))
     assert found == (True, False)
+
+
+async def test_prover_takes_no_other_client_and_no_part_for_a_retry(
+    folder: CacheDirectory, tasks: Tasks
+) -> None:
+    """A popular blob is not hashed for its next client, who does not wait for the proof of a retry either."""
+    made, proofs = prover_of(folder, tasks)
+    made.note_sent(DIGESTS[0], CLIENT)
+    assert [made.note_use(DIGESTS[0], client) for client in (OTHER, None)] == [False, False]
+    assert not made.is_pending(DIGESTS[0])
+    assert made.note_use(DIGESTS[0], CLIENT)
+    assert (made.is_pending(DIGESTS[0]), made.note_use(DIGESTS[0], OTHER)) == (True, False)
+    await idle(tasks)
+    assert [each.reason for each in proofs] == [ProofReason.RETRY]
 
 
 async def test_prover_puts_retries_before_daily_proofs(
@@ -81,9 +96,9 @@ async def test_prover_puts_retries_before_daily_proofs(
     monkeypatch.undo()
     monkeypatch.setattr(Prover, "_is_recent", lambda *_: False)
     for digest in DIGESTS[:3]:
-        assert not made.note_use(digest)
-    made.note_sent(DIGESTS[3])
-    assert made.note_use(DIGESTS[3])
+        assert not made.note_use(digest, CLIENT)
+    made.note_sent(DIGESTS[3], CLIENT)
+    assert made.note_use(DIGESTS[3], CLIENT)
     await idle(tasks)
     assert (proofs[0].digest, {each.digest for each in proofs}) == (DIGESTS[3], set(DIGESTS))
     assert all(each.right for each in proofs)
@@ -95,7 +110,7 @@ async def test_prover_skips_what_was_verified_less_than_a_day_ago(
     """An adoption follows a verification."""
     made, proofs = prover_of(folder, tasks)
     for digest in DIGESTS:
-        made.note_use(digest)
+        made.note_use(digest, CLIENT)
     await idle(tasks)
     assert proofs == []
 
@@ -107,8 +122,8 @@ async def test_prover_queue_is_bounded(
     monkeypatch.setattr(prover, "QUEUE", 2)
     made, proofs = prover_of(folder, tasks)
     for digest in DIGESTS:
-        made.note_sent(digest)
-    assert [made.note_use(digest) for digest in DIGESTS] == [True, True, False, False]
+        made.note_sent(digest, CLIENT)
+    assert [made.note_use(digest, CLIENT) for digest in DIGESTS] == [True, True, False, False]
     await idle(tasks)
     assert len(proofs) == 2
 
@@ -116,8 +131,8 @@ async def test_prover_queue_is_bounded(
 async def test_prover_says_nothing_of_a_blob_that_is_gone(folder: CacheDirectory, tasks: Tasks) -> None:
     """Evicted since it was asked for: neither right nor wrong."""
     made, proofs = prover_of(folder, tasks)
-    made.note_sent(gone := Digest.of(b"gone"))
-    assert made.note_use(gone)
+    made.note_sent(gone := Digest.of(b"gone"), CLIENT)
+    assert made.note_use(gone, CLIENT)
     await idle(tasks)
     assert (proofs, made.is_pending(gone)) == ([], False)
 
@@ -130,3 +145,13 @@ async def test_pending_proof_is_waited_for_a_limited_time(monkeypatch: pytest.Mo
         raise AssertionError
 
     assert await PendingProof(lambda: True, never).wait()
+
+
+async def test_pending_proof_of_another_clients_retry_is_not_waited_for() -> None:
+    """The result counts if the proof ends in time."""
+
+    async def wrong() -> bool:
+        return True
+
+    assert await PendingProof(lambda: True, wrong, awaited=False).wait()
+    assert not await PendingProof(lambda: False, wrong, awaited=False).wait()
