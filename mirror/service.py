@@ -12,11 +12,11 @@ from mirror.metrics.metrics import Family, Metrics, render
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
 from mirror.store.blobs.entries import EvictedBlob, EvictionReason
-from mirror.store.blobs.fsck import HARMLESS, FsckStep
+from mirror.store.blobs.fsck import HARMLESS, FsckStep, scrub_progress
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
 from mirror.store.metadata.pruning import IndexPruner
-from mirror.store.scrub import Scrub, scrub_progress
+from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.system.malloc import trim_heap
 from mirror.transfer.context import TransferContext

@@ -159,7 +159,7 @@ def disk_usage(
     as_json: AsJson = False,
 ) -> None:
     from mirror.manage.disk_usage import DiskUsage
-    from mirror.store.scrub import scrub_progress
+    from mirror.store.blobs.fsck import scrub_progress
 
     with opened(config, cache_dir) as (folder, settings):
         usage, everything = DiskUsage(folder), images == "*"

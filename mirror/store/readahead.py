@@ -10,14 +10,12 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO
 
+from mirror.store.blobs.page_cache import resident
 from mirror.store.errors import translated
 from mirror.store.executor import DiskExecutor
 
 # Bytes that are sampled, and then sent, at a time.
 STRETCH_BYTES = 2 * 1024 * 1024
-
-# Distance of samples, in bytes: Linux reads, and so drops, as much together (read_ahead_kb of most disks).
-SAMPLE_BYTES = 128 * 1024
 
 # One read of a disk thread, in bytes: a slow disk takes some milliseconds for it.
 READ_BYTES = 1024 * 1024
@@ -69,24 +67,6 @@ class ReadAhead:
         reading = self._executor.start(_read_through, descriptor, offset, min(offset + READ_BYTES, self.stop))
         reading.add_done_callback(_mark_retrieved)
         return reading
-
-
-def resident(file: BinaryIO, offset: int, stop: int) -> int:
-    """Return how far the bytes from `offset` up to `stop` are in the page cache, by samples.
-
-    The result is the last sample found: nothing is known of the bytes between it and the first one missing.
-    On a file system that does not tell (EOPNOTSUPP: tmpfs, NFS) no bytes count as cached.
-    """
-    descriptor, byte, at = file.fileno(), [bytearray(1)], offset
-    try:
-        while at < stop:
-            os.preadv(descriptor, byte, at, os.RWF_NOWAIT)
-            offset = at
-            at += SAMPLE_BYTES
-        os.preadv(descriptor, byte, stop - 1, os.RWF_NOWAIT)
-    except OSError:  # EAGAIN, or an error that the reading thread will meet too
-        return offset
-    return stop
 
 
 def _read_through(descriptor: int, offset: int, stop: int) -> int:

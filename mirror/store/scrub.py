@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mirror.store.blobs.fsck import HARMLESS, Fsck, FsckCursor, FsckStep
+from mirror.store.blobs.fsck import CURSOR, HARMLESS, Fsck, FsckCursor, FsckStep
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
@@ -45,15 +45,6 @@ FILE_BYTES = 64 * 1024
 
 # Rate at which lost entries are recreated, in bytes per second: a fifth of what a common disk reads.
 REBUILD_RATE = 100 * 1024 * 1024
-
-# Name of the file in the cache folder with the progress of the pass, or of the last one.
-CURSOR = "scrub.cursor"
-
-
-def scrub_progress(folder: Path) -> FsckCursor | None:
-    """Return the progress of the pass that runs in a cache folder, or of the last one; None before any."""
-    path = folder / CURSOR
-    return FsckCursor.load(path, quick=False) if path.is_file() else None
 
 
 def machine_is_busy() -> bool:

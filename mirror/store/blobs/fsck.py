@@ -23,7 +23,7 @@ from mirror.oci.errors import RegistryError
 from mirror.store.blobs.blobs import UNREADABLE_ERRNOS, BlobStore
 from mirror.store.blobs.diskcache_disk import AdoptingDisk
 from mirror.store.blobs.entries import SMALL_BYTES, BlobRow
-from mirror.store.readahead import resident
+from mirror.store.blobs.page_cache import resident
 from mirror.util.durable import create_file, open_file
 
 # Bytes of one read, and entries to read from the database at a time.
@@ -35,6 +35,10 @@ GRACE_SECONDS = 60.0
 
 # Errors of a read for which the file is to blame, and not the disk as a whole: those of the disk, and modes.
 READ_ERRNOS = UNREADABLE_ERRNOS | {errno.EACCES, errno.EPERM}
+
+
+# Name of the file in the cache folder with the progress of the scrub's pass, or of its last one.
+CURSOR = "scrub.cursor"
 
 
 class Damage(StrEnum):
@@ -298,3 +302,9 @@ def _list_folder(folder: Path) -> list[str]:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def scrub_progress(folder: Path) -> FsckCursor | None:
+    """Return the progress of the pass that runs in a cache folder, or of the last one; None before any."""
+    path = folder / CURSOR
+    return FsckCursor.load(path, quick=False) if path.is_file() else None

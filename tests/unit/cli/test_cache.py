@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.store.blobs.fsck import FsckCursor
-from mirror.store.scrub import CURSOR
+from mirror.store.blobs.fsck import CURSOR, FsckCursor
 from tests.fakes.cached import X, Y, open_folder, put_blob, put_image
 from tests.unit.cli.terminal import on_terminal
 from tests.unit.cli.test_app import run

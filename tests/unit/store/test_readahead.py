@@ -10,9 +10,10 @@ from typing import BinaryIO
 import pytest
 
 from mirror.store import readahead
+from mirror.store.blobs.page_cache import resident
 from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
-from mirror.store.readahead import READ_BYTES, STRETCH_BYTES, ReadAhead, resident
+from mirror.store.readahead import READ_BYTES, STRETCH_BYTES, ReadAhead
 from tests.page_cache import drop, is_resident
 
 SIZE = 2 * STRETCH_BYTES + READ_BYTES + 5000

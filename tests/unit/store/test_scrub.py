@@ -10,10 +10,10 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.store import scrub as scrub_module
 from mirror.store.blobs import fsck
-from mirror.store.blobs.fsck import Damage, FsckCursor, FsckStep
+from mirror.store.blobs.fsck import CURSOR, Damage, FsckCursor, FsckStep, scrub_progress
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.lock import try_lock
-from mirror.store.scrub import BUSY_FACTOR, CURSOR, Scrub, rate_cost, scrub_progress
+from mirror.store.scrub import BUSY_FACTOR, Scrub, rate_cost
 from mirror.util.rate_limiter import RateLimiter
 from tests.unit.store.blobs.test_blobs import file_of
 from tests.unit.store.test_eviction import put
