@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import cold, durable, readers, several, small, sources, startup, tls, warm
+from tests.bench import abuse, cold, durable, readers, several, small, sources, startup, tls, warm
 from tests.bench.bench import Bench, Options
 from tests.bench.machine import CORES, LOAD_CORE, Others, describe, missing
 from tests.bench.report import document, markdown
@@ -49,6 +49,7 @@ SCENARIOS = {
     "workers-tls": Scenario(several.workers_tls),
     "workers-herd": Scenario(several.workers_herd),
     "durability": Scenario(durable.durability),
+    **{f"abuse-{kind}": Scenario(partial(abuse.abuse, kind=kind)) for kind in abuse.KINDS},
 }
 
 
@@ -60,7 +61,7 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started programs, too
     os.sched_setaffinity(0, {LOAD_CORE})
-    options = Options(arguments.rounds, arguments.quick, arguments.small, arguments.base)
+    options = Options(arguments.rounds, arguments.quick, arguments.small, arguments.base, arguments.abuse)
     others = Others()
     with TemporaryDirectory(prefix="bench", dir=arguments.folder, ignore_cleanup_errors=True) as folder:
         bench = Bench(Path(folder), options)
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="short runs and small content: shows that it works, not how fast"
     )
     add("--small", type=int, default=10_000, help="blobs of small-fills (default 10,000)")
+    add("--abuse", type=float, default=10, metavar="SECONDS", help="duration of each abuse (default 10)")
     add(
         "--base", type=Path, metavar="DIR", help="another checkout with its own .venv, compared with this one"
     )

@@ -28,11 +28,16 @@ class Options:
     quick: bool = False
     small: int = 10_000
     base: Path | None = None  # another checkout with a .venv, which takes part as BASE
+    abuse: float = 10  # seconds of each abuse
 
     @property
     def seconds(self) -> int:
         """Duration of one measurement of a rate."""
         return 1 if self.quick else 4
+
+    @property
+    def abuse_seconds(self) -> float:
+        return 2 if self.quick else self.abuse
 
 
 class Bench:

@@ -26,19 +26,28 @@ class Trouble(Exception):
 
 
 class Connection:
-    """One HTTP/1.1 connection. `tls`: encrypted; `receive`: size of the receive buffer in bytes."""
+    """One HTTP/1.1 connection. `tls`: encrypted; `receive`: size of the receive buffer in bytes.
 
-    def __init__(self, address: str, tls: ssl.SSLContext | None = None, receive: int = 0) -> None:
+    `timeout`: limit in seconds for each call.
+    """
+
+    def __init__(
+        self, address: str, tls: ssl.SSLContext | None = None, receive: int = 0, timeout: float = TIMEOUT
+    ) -> None:
         host, _, port = address.rpartition(":")
         self.address = address
         self._tls = tls
         self._buffer = bytearray()
         self.socket = socket.socket()
-        self.socket.settimeout(TIMEOUT)
+        self.socket.settimeout(timeout)
         if receive:  # before the connection, which announces it
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.connect((host, int(port)))
+        try:
+            self.socket.connect((host, int(port)))
+        except OSError:
+            self.socket.close()
+            raise
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname=host)
 
@@ -89,16 +98,16 @@ class Fetched:
     digest: str = ""
 
 
-def fetch(server: Running, path: str, verify: bool = False) -> Fetched:
+def fetch(server: Running, path: str, verify: bool = False, timeout: float = TIMEOUT) -> Fetched:
     """GET on new connections, with one redirect followed. Trouble when the body is not complete."""
     started = time.perf_counter()
-    connection = Connection(server.address, server.tls)
+    connection = Connection(server.address, server.tls, timeout=timeout)
     try:
         status, headers, rest = connection.ask(path, server.headers)
         if status == 307:
             connection.close()
             address, _, beyond = headers["location"].removeprefix("http://").partition("/")
-            connection = Connection(address)
+            connection = Connection(address, timeout=timeout)
             status, headers, rest = connection.ask(f"/{beyond}", {})
         if status != 200:
             raise Trouble(f"{status} {rest[:200]!r}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from tests.e2e.images import OCI_CONFIG, OCI_LAYER, digest_of
 
 MIB = 1024 * 1024
@@ -22,6 +22,9 @@ SMALL, MEDIUM = 2048, 512 * 1024
 
 # Layers of an image of small layers.
 LAYERS = 20
+
+# Descriptors of a huge index: nearly as many as fit into the 4 MiB of a manifest.
+DESCRIPTORS = 26_900
 
 # Layers of the image for the slow line, in MiB: uneven, as real ones are, 226 together.
 WAN_LAYERS = (128, 48, 24, 16, 8, 2)
@@ -71,6 +74,7 @@ class Site:
         self._quick = quick
         self._small: list[Blob] = []
         self._medium: list[Blob] = []
+        self._large: list[Blob] = []
 
     @cached_property
     def warm(self) -> Image:
@@ -120,6 +124,27 @@ class Site:
         for number in range(len(self._medium), count):
             self._medium.append(self._blob("library/medium", [number.to_bytes(8, "big"), noise]))
         return self._medium[:count]
+
+    def large(self, count: int) -> list[Blob]:
+        """Return `count` blobs of 6 MiB, always the same; their repository has no manifest."""
+        for number in range(len(self._large), count):
+            self._large.append(self._blob("library/large", _noise(f"large {number}", 6)))
+        return self._large[:count]
+
+    @cached_property
+    def plain(self) -> Image:
+        """Image of a config of 2 KiB, and no layer."""
+        return self._tagged("library/plain", "1", [])
+
+    def index(self, number: int) -> Manifest:
+        """Return a huge index of manifests that do not exist, in a repository of indexes."""
+        names = (hashlib.sha256(b"%d %d" % (number, each)).hexdigest() for each in range(DESCRIPTORS))
+        manifests = [{"mediaType": OCI_MANIFEST, "size": 700, "digest": f"sha256:{name}"} for name in names]
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
+        data = json.dumps(document, separators=(",", ":")).encode()
+        index = Manifest("huge/index", digest_of(data), len(data))
+        self._place(index.path).write_bytes(data)
+        return index
 
     def file(self, blob: Blob) -> Path:
         return self.root / blob.path[1:]

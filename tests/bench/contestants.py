@@ -22,13 +22,16 @@ STATIC, DIRECT = "nginx static", "direct"
 # The mirror itself, with only the good source, with one worker, with `durability = "fast"`.
 ALONE, ONE_WORKER, FAST = "good source alone", "one worker", "fast"
 
+# The mirror before it is abused.
+BEFORE = "before"
+
 # The mirror of another checkout, with a .venv of its own: the build before a change, for instance.
 BASE = "base"
 
 # The usual way to cache blobs with nginx: the second location follows the redirect and stores the blob under
 # its digest, where the first location finds it. The lock lasts as long as the download.
 CACHING = """
-    proxy_cache_path {folder}/cache levels=1:2 keys_zone=registry:64m use_temp_path=off;
+    proxy_cache_path {folder}/cache levels=1:2 keys_zone=registry:64m use_temp_path=off{quota};
     map $upstream_http_location $target {{ ~^http://[^/]+(?<path>/.*)$ $path; }}
     upstream registry {{ server {registry}; keepalive 64; }}
     upstream cdn {{ server {cdn}; keepalive 64; }}
@@ -101,6 +104,8 @@ class Setup:
     authority: Authority | None = None  # serve TLS with its certificate
     workers: int = 0  # of the mirror, on all cores; 0 for one on the server's core
     base: Path | None = None  # the checkout of BASE
+    quota: int = 0  # of the mirror's cache and nginx's, in MiB; distribution has none
+    connections: int = 4096  # of nginx's clients and upstreams; the others take what the limit allows
 
 
 @contextmanager
@@ -137,6 +142,8 @@ def _mirror(setup: Setup, program: Sequence[str | Path] = MIRROR_PROGRAM) -> tup
     if setup.authority:
         paths = {"tls_certificate": setup.authority.certificate, "tls_key": setup.authority.key}
         config += "".join(f"{name} = {str(path)!r}\n" for name, path in paths.items())
+    if setup.quota:
+        config += f"[cache]\nmax_size = '{setup.quota}MiB'\n"
     file = setup.folder / "mirror.toml"
     file.write_text(config)
     mirror = _Mirror(setup.folder, setup.origin.url, "--config", str(file), program=program)
@@ -147,8 +154,9 @@ def _proxy(setup: Setup) -> tuple[Process, str]:
     """Return nginx with a cache and, like the mirror, an access log."""
     port, origin = free_port(), setup.origin
     values = {"registry": origin.registry, "cdn": origin.cdn, "token": TOKEN}
+    values["quota"] = f" max_size={setup.quota}m" if setup.quota else ""
     servers = CACHING.format(folder=setup.folder, port=port, **values)
-    return nginx(setup.folder, servers, port), f"127.0.0.1:{port}"
+    return nginx(setup.folder, servers, port, setup.connections), f"127.0.0.1:{port}"
 
 
 def _static(setup: Setup) -> tuple[Process, str]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from tests.bench.content import Blob, Site
 from tests.bench.machine import LOAD_CORE, on_core
 from tests.bench.throttle import Line
@@ -28,10 +28,10 @@ NGINX = """
 daemon off;
 user root;
 worker_processes 1;
-worker_rlimit_nofile 8192;
+worker_rlimit_nofile {files};
 pid {folder}/nginx.pid;
 error_log {folder}/nginx-error.log;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {connections}; }}
 http {{
     client_body_temp_path {folder}/nginx; proxy_temp_path {folder}/nginx; fastcgi_temp_path {folder}/nginx;
     uwsgi_temp_path {folder}/nginx; scgi_temp_path {folder}/nginx;
@@ -60,6 +60,11 @@ SERVERS = """
         location = /v2/ {{
             if ($http_authorization != "Bearer {token}") {{ return 401; }}
             return 200 '{{}}';
+        }}
+        location ~ ^/v2/(?<repository>.+/index)/manifests/ {{
+            if ($http_authorization != "Bearer {token}") {{ return 401; }}
+            default_type {index};
+            add_header Docker-Content-Digest $content_digest;
         }}
         location ~ ^/v2/(?<repository>.+)/manifests/ {{
             if ($http_authorization != "Bearer {token}") {{ return 401; }}
@@ -120,6 +125,7 @@ def fast_origin(site: Site, folder: Path) -> Iterator[Origin]:
         cdn=cdn,
         token=TOKEN,
         manifest=OCI_MANIFEST,
+        index=OCI_INDEX,
         tags="\n        ".join(f"{path} {digest};" for path, digest in site.tags.items()),
     )
     log = folder / "cdn.log"
@@ -141,8 +147,10 @@ def slow_origin(site: Site, folder: Path, line: Line) -> Iterator[Origin]:
         yield Origin(f"127.0.0.1:{registry}", f"127.0.0.1:{cdn}", log)
 
 
-def nginx(folder: Path, servers: str, port: int) -> Process:
-    """Return an nginx that is ready when it listens on `port`."""
+def nginx(folder: Path, servers: str, port: int, connections: int = 4096) -> Process:
+    """Return an nginx that is ready when it listens on `port`, for so many connections."""
     config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, servers=servers))
+    config.write_text(
+        NGINX.format(folder=folder, servers=servers, connections=connections, files=2 * connections)
+    )
     return Process([program("nginx"), "-c", config], folder / "nginx.out", lambda: listens(port))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.bench.contestants import ALONE, BASE, DIRECT, DISTRIBUTION, FAST, ONE_WORKER, PROXY, STATIC
+from tests.bench.contestants import ALONE, BASE, BEFORE, DIRECT, DISTRIBUTION, FAST, ONE_WORKER, PROXY, STATIC
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ NOTES = (
     "Clients let the kernel discard received bytes; every contestant's bytes are checked beside that.",
     "nginx static in small-fills is not cold: it shows the limit of the load itself.",
     "Where workers are compared, servers and load share all cores.",
+    "Beside abuse, a warm request is due every 20 ms, and its time begins then; "
+    "before is the mirror in the same round without the abuse. distribution has no quota.",
 )
 
 # Headers of range responses do not count, so "1.00" is 1 but for rounding.
@@ -57,6 +59,18 @@ ONCE = most(1.005)
 FLAT = (least(0.95, STATIC),)
 LEVEL = (least(0.9, PROXY),)
 BETTER = (least(1, ONE_WORKER),)
+
+
+def _beside(kind: str, work: str) -> tuple[Row, ...]:
+    """Return the rows of one kind of abuse."""
+    key = f"abuse-{kind}"
+    return (
+        Row(key, f"{work}: another client's warm 2 KiB blob, p99 ms", BEFORE, (most(50, unit="ms"),)),
+        Row(f"{key}-cold", "same, its cold 6 MiB blob: time by that before", targets=(most(2),)),
+        Row(f"{key}-rss", "same, growth of memory, MB", targets=(most(150, unit="MB"),)),
+        Row(f"{key}-unanswered", "same, its requests that were not answered, %", targets=(most(0),)),
+    )
+
 
 ROWS = (
     Row("startup-version", "--version: processor s", targets=(most(0.3, BASE), most(0.2, unit="s"))),
@@ -133,4 +147,11 @@ ROWS = (
     Row("durable-small", "durability safe, blobs of 2 KiB: filled per second", FAST, (least(0.9, FAST),)),
     Row("durable-medium", "same, 512 KiB, 8 at a time: filled per second", FAST, (least(0.5, FAST),)),
     Row("durable-giant", "same, 1 GiB: s", FAST, (most(1.5, FAST),)),
+    *_beside("idle", "10,000 idle connections"),
+    *_beside("leave", "2,000 clients ask for cold blobs and leave"),
+    *_beside("slow", "200 slow readers of 360 MiB, quota 100 MiB"),
+    *_beside("body", "compressed and endless request bodies"),
+    *_beside("names", "1,000 unique names a second"),
+    Row("abuse-names-rate", "same, names that were answered per second"),
+    *_beside("index", "huge indexes, 26,900 descriptors each"),
 )
