@@ -53,6 +53,7 @@ class RequestProtocol(web.RequestHandler):
         "_client",
         "_ended",
         "_heads",
+        "_held",
         "_metrics",
         "_only_heads",
         "_partial_head",
@@ -76,6 +77,7 @@ class RequestProtocol(web.RequestHandler):
         self._unread_body: UnreadBody | None = None
         self._partial_head = 0  # bytes since the last whole head
         self._heads = HeadSplitter()
+        self._held = b""  # requests that the queue has no place for yet
         # Each request so far was one head and nothing more, and found the connection idle.
         self._only_heads = True
         self.head: bytes | None = None  # the running request's head, if the request is nothing but a head
@@ -110,19 +112,21 @@ class RequestProtocol(web.RequestHandler):
 
         The parser forgets what it has parsed of the same bytes when it raises.
         """
-        for part in self._heads.split(data):
+        held, self._held = self._held, b""
+        for part in self._heads.split(held + data):
             if self._ended:
                 self._discard(part)
-            else:
+            elif len(self._messages) < self._max_msg_queue_size:
                 self._parse_part(part)
+            else:  # aiohttp reads no more until its queue is shorter, and then comes here without data
+                self._held += part
 
     def _parse_part(self, data: bytes) -> None:
         """Have aiohttp parse `data`, and end the connection behind a request that must be the last."""
         before = len(self._messages)
         super().data_received(data)
         if len(self._messages) == before:
-            if not self._buffer_paused:  # else the parser holds whole heads back
-                self._note_partial_head(len(data))
+            self._note_partial_head(len(data))
             return
         self._partial_head = 0
         last = first_last(list(self._messages)[before:])

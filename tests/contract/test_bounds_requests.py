@@ -153,6 +153,12 @@ async def test_many_long_pipelined_requests_are_no_long_head(mirror: Running) ->
     assert statuses(await everything(mirror, requests + last)) == [b"200"] * 80
 
 
+async def test_wrong_request_behind_a_full_queue_is_answered_last(mirror: Running) -> None:
+    """More requests than aiohttp's queue holds are answered before the wrong one behind them."""
+    answer = await everything(mirror, request_head("GET", "/v2/") * 60 + b"not HTTP\r\n\r\n")
+    assert statuses(answer) == [b"200"] * 60 + [b"400"]
+
+
 @pytest.mark.parametrize(
     "last",
     [
