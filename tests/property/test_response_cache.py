@@ -17,7 +17,7 @@ from mirror.config.schema import LogSettings
 from mirror.util.log import configure
 from mirror.web.app import App
 from tests.fakes.registry import FakeRegistry
-from tests.running import Running, configured, serving
+from tests.running import NEVER, Running, configured, serving
 from tests.wire import Wire, request_head
 
 pytestmark = pytest.mark.usefixtures("own_logging")
@@ -112,6 +112,8 @@ def sides(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, list[Side], list[str
             apps.append(self)
 
         patch.setattr(App, "__init__", collect)
+        # Housekeeping writes the last uses, which this compares: on a slow machine it came in the middle.
+        patch.setattr("mirror.service.HOUSEKEEPING_SECONDS", NEVER)
         stack = AsyncExitStack()
         found = runner.run(_start(stack, tmp_path, apps))
         yield runner, *found
