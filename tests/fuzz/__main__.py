@@ -107,7 +107,7 @@ def _progress(figures: Figures) -> None:
     if sys.stderr.isatty():
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
         print(f"\r{line:<{columns - 1}}", end="", file=sys.stderr, flush=True)
-    elif figures.cases % 8_000 == 0:
+    elif figures.cases % 4_000 == 0:
         print(line, flush=True)
 
 
@@ -120,7 +120,7 @@ async def _report(campaign: Campaign, mirrors: list[MirrorUnderTest]) -> None:
     print(f"{done}, {figures.seconds:.0f} s, {rate:,.0f} a second")
     print(f"cases: {_counted(figures.labels, 4)}; statuses: {_counted(figures.statuses, 20)}")
     for parser, after in figures.after.items():
-        print(f"at rest, {parser}: {figures.before.get(parser, 'not measured')}; at the end: {after}")
+        print(f"at rest, {parser}: {figures.before[parser]}; at the end: {after}")
     for reason, count in figures.differences.most_common():
         print(f"parsers differ, as known, {count} times: {reason}")
     print(f"{len(figures.failures)} failures of {len(figures.kinds())} kinds")

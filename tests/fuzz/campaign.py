@@ -18,7 +18,7 @@ ROUND = 400
 CLIENTS = 24
 
 # Rounds before resources are measured first: caches are full then.
-WARMING = 2
+WARMING = 5
 
 # What a mirror may hold more at the end than after the first rounds. Memory in bytes: its caches are bounded
 # (`cache.memory` of each worker, responses, negative entries), and the allocator keeps pages.
@@ -85,8 +85,9 @@ class Campaign:
             number += ROUND
             if self._progress is not None:
                 self._progress(self.figures)
-        self.figures.after = await self._rest()
-        self._compare_rest()
+        if self.figures.before:
+            self.figures.after = await self._rest()
+            self._compare_rest()
 
     async def round(self, cases: Sequence[Case]) -> None:
         """Run cases, several at a time, and read the logs."""
@@ -153,7 +154,8 @@ class Campaign:
         return await asyncio.to_thread(mirror.forbidden_lines)
 
     async def _rest(self) -> dict[str, Resources]:
-        return {each.parser: await asyncio.to_thread(each.at_rest) for each in self._mirrors}
+        found = await asyncio.gather(*(asyncio.to_thread(each.at_rest) for each in self._mirrors))
+        return {mirror.parser: each for mirror, each in zip(self._mirrors, found, strict=True)}
 
     def _compare_rest(self) -> None:
         for parser, before in self.figures.before.items():

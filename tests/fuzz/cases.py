@@ -269,7 +269,7 @@ class _Grammar:
         path, more, elsewhere = self._address(tail, query)
         name = self._repository if named else None
         if self._odd:
-            statuses = statuses | {200, 404} | (set() if elsewhere else UNAVAILABLE)
+            statuses = statuses | {200, 400, 404} | (set() if elsewhere else UNAVAILABLE)
             name = None
         expected = Expected(frozenset(statuses), contents, name, self._odd)
         method = self._chance.choices(("GET", "HEAD"), weights=(4, 1))[0]

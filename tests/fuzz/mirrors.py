@@ -49,6 +49,9 @@ FORBIDDEN = re.compile(
 # Errors that a broken upstream causes: an operator must learn of them.
 EARNED = b'"event": "source sent wrong bytes, not used for a while"'
 
+# Time, in seconds, after which aiohttp's client has closed an idle connection (15), and a little more.
+IDLE_SECONDS = 18
+
 # Size of the log, in bytes, at which it is emptied.
 LOG_BYTES = 32 * 1024 * 1024
 
@@ -128,18 +131,15 @@ class MirrorUnderTest(Process):
             tasks=int(self._metric("registry_mirror_tasks")),
         )
 
-    def at_rest(self, seconds: float = PATIENCE) -> Resources:
-        """Measure when nothing changes any more, or at the end of the time."""
-        end, last = time.monotonic() + seconds, self.resources()
-        while time.monotonic() < end:
+    def at_rest(self) -> Resources:
+        """Measure when nothing runs any more and idle connections to upstreams are closed."""
+        end = time.monotonic() + PATIENCE
+        same, last = 0, self.resources()
+        while same < IDLE_SECONDS and time.monotonic() < end:
             time.sleep(1)
             now = self.resources()
-            if (now.descriptors, now.tasks) == (
-                last.descriptors,
-                last.tasks,
-            ) and now.tasks <= 8 * self._workers:
-                return now
-            last = now
+            calm = now.tasks <= 8 * self._workers and now.descriptors == last.descriptors
+            same, last = same + 1 if calm else 0, now
         return last
 
     def worker_pids(self) -> set[int]:
