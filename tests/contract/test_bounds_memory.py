@@ -62,7 +62,9 @@ async def test_failing_answers_leave_no_bytes_behind(kind: str, answer: Handler,
                 if number == 1:  # what is made once is made
                     before = tracemalloc.get_traced_memory()[0]
                 reply = await get(mirror.address, f"/v2/u.test/a{number}/{kind.format(digest)}")
-                assert reply.status != 200 or not reply.complete
+                # A list of referrers that cannot be had is an empty one, labelled.
+                empty = kind.startswith("referrers/") and "warning" in reply.headers
+                assert reply.status != 200 or not reply.complete or (empty and len(reply.body) < 200)
             await asyncio.sleep(0)
             grown = tracemalloc.get_traced_memory()[0] - before
     assert grown < 2 * MIB
