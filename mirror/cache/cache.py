@@ -60,7 +60,7 @@ class Cache:
     async def get_manifest(
         self, repository: Repository, reference: Tag | Digest, accepted: Accepted = ANYTHING
     ) -> ManifestAnswer:
-        """Return the manifest, and prefetch the blobs that it names.
+        """Return the manifest; what it names is prefetched, at once or with its first layer.
 
         `accepted`: the types that the client takes.
         """
@@ -122,6 +122,10 @@ class Cache:
         request: BlobRequest | None = None,
     ) -> BlobAnswer:
         return await self._blobs.get(repository, digest, limit, request)
+
+    def note_layer(self, repository: Repository, digest: Digest) -> None:
+        """Record that a client reads a blob from its beginning: the other layers of its image follow."""
+        self._prefetch.note_layer(repository, digest)
 
     async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
         return await self._blobs.head(repository, digest)

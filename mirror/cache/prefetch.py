@@ -1,7 +1,9 @@
 """Prefetch: blobs of a manifest are fetched before the client that received the manifest asks for them.
 
-The config first, then the layers in the order of the manifest: a few at a time, each over one connection. A
-client's own request joins the fill, which is then a fill like any other. Prefetches give way to clients:
+A small config comes with the manifest. The layers follow when a client requests the first of them (`layer`),
+because many clients only look at manifests and configs; or with the manifest too (`manifest`). They come in
+the order of the manifest: a few at a time, each over one connection. A client's own request joins the fill,
+which is then a fill like any other. Prefetches give way to clients:
 
 - one starts only where a connection is left for a client;
 - never at an upstream that is throttled, low on its rate limit or not available;
@@ -15,6 +17,9 @@ An index prefetches nothing: the client's next request tells which of its platfo
 import asyncio
 import math
 import time
+from collections.abc import Iterable
+
+from msgspec import Struct
 
 from mirror.cache.blobs import BlobCache
 from mirror.cache.manifest_reader import ManifestReader
@@ -22,6 +27,7 @@ from mirror.cache.results import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository
+from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.blobs.quota import IN_USE
 from mirror.store.errors import StoreError
 from mirror.transfer.context import TransferContext
@@ -54,9 +60,23 @@ ROOM_PAUSE = IN_USE
 # Interval at which the queue is checked for an upstream with a free connection, in seconds.
 HOLD_SECONDS = 0.2
 
+# Prefetches at a time that no client has joined, if the configuration names no number.
+WORKERS = 3
+
+# Layers whose image is known until a client requests one of them, and for how long, in seconds: longer than a
+# manifest is not examined again.
+LAYERS = 16_384
+LAYERS_SECONDS = 2 * REMEMBERED_SECONDS
+
+
+class _Image(Struct):
+    """The layers of a manifest that a client has received, emptied once they are queued."""
+
+    layers: list[Digest]
+
 
 class Prefetch:
-    """A queue of blobs, and up to `fill.prefetch` workers, each with a fill that no client has joined yet."""
+    """A queue of blobs, and a few workers, each with a fill that no client has joined yet."""
 
     def __init__(
         self, context: TransferContext, upstreams: UpstreamSet, blobs: BlobCache, reader: ManifestReader
@@ -65,7 +85,10 @@ class Prefetch:
         self._context = context
         self._upstreams = upstreams
         self._blobs = blobs
-        self._max_workers = context.settings.prefetch
+        way = context.settings.prefetch
+        self._with_manifest = way != "layer"
+        self._max_workers = WORKERS if way in ("layer", "manifest") else 0 if way == "off" else int(way)
+        self._images: TTLCache[tuple[Repository, Digest], _Image] = TTLCache(LAYERS_SECONDS, LAYERS)
         self._queue: dict[Digest, Repository] = {}
         self._unjoined: dict[Flight, int] = {}  # bytes of each, as its manifest says
         self._workers = 0
@@ -85,9 +108,30 @@ class Prefetch:
         self._examined.put(key, True)
         self._context.tasks.spawn(self._examine(repository, answer), name="prefetch")
 
+    def note_layer(self, repository: Repository, digest: Digest) -> None:
+        """Queue the other layers of an image of which a client reads this one from its beginning."""
+        image = self._images.get((repository, digest))
+        if image is not None and image.layers and self._allowed(repository, time.monotonic()):
+            layers, image.layers = image.layers, []
+            self._add(repository, (each for each in layers if each != digest))
+
     async def _examine(self, repository: Repository, answer: ManifestAnswer) -> None:
-        """Queue the blobs of a manifest."""
-        for digest in blobs_of(await self._reader.read(answer.digest, answer.data, answer.media_type)):
+        """Queue the blobs of a manifest, or only a small config until a layer is requested."""
+        manifest = await self._reader.read(answer.digest, answer.data, answer.media_type)
+        if self._with_manifest or manifest is None:
+            self._add(repository, blobs_of(manifest))
+            return
+        config = manifest.config
+        small = {config.digest} if config is not None and config.size <= SMALL_BYTES else set()
+        blobs = blobs_of(manifest)
+        self._add(repository, (each for each in blobs if each in small))
+        layers = {each.digest for each in manifest.layers}
+        image = _Image([each for each in blobs if each in layers and each not in small])
+        for layer in image.layers if len(image.layers) > 1 else ():
+            self._images.put((repository, layer), image)
+
+    def _add(self, repository: Repository, blobs: Iterable[Digest]) -> None:
+        for digest in blobs:
             if len(self._queue) < QUEUE or digest in self._queue:
                 self._queue.setdefault(digest, repository)
             else:

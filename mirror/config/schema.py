@@ -21,6 +21,7 @@ from mirror.config.types import (
     DurationOrForever,
     Folder,
     Platform,
+    PrefetchWay,
     Size,
     Strings,
     format_size,
@@ -240,14 +241,16 @@ class FillSettings(Settings, frozen=True, kw_only=True):
     ] = 64
     verify_first: Annotated[bool, Doc("Send nothing of a blob before the whole blob is verified.")] = False
     prefetch: Annotated[
-        int,
-        Meta(ge=0, le=64),
+        PrefetchWay,
         Doc(
-            "Number of layers that are downloaded at a time before the client that has their manifest "
-            "requests them.",
-            zero="no prefetch",
+            'When layers are downloaded that no client has requested yet: "layer", once a client requests '
+            'a first layer of the image; "manifest", once it has the manifest, which also costs the layers '
+            'of images that are only looked at; "off", never. Three at a time; a number is that many at a '
+            "time, from the manifest on.",
+            examples=["manifest", "off"],
+            zero='"off"',
         ),
-    ] = 3
+    ] = "layer"
 
 
 class LogSettings(Settings, frozen=True, kw_only=True):

@@ -18,6 +18,10 @@ HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
 # More processes only slow each other down: all of them share one index, which has one writer at a time.
 MAX_WORKERS = 64
 
+# When layers are prefetched; and the most at a time that can be asked for.
+PREFETCH_WAYS = ("layer", "manifest", "off")
+MAX_PREFETCHES = 64
+
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 AMOUNT_OF_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd])\s*")
 TIME = re.compile(rf"(?:{AMOUNT_OF_TIME.pattern})+")
@@ -218,6 +222,14 @@ def _parse_processes(value: object) -> object:
     return number
 
 
+def _parse_prefetch(value: object) -> object:
+    """Return a way to prefetch, or a number of layers."""
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,2}", value) else value
+    if number in PREFETCH_WAYS or (type(number) is int and 0 <= number <= MAX_PREFETCHES):
+        return number
+    raise WrongForm(f'must be "layer", "manifest", "off" or a whole number from 0 to {MAX_PREFETCHES}')
+
+
 def _parse_amount(value: object) -> Amount:
     if isinstance(value, Amount):
         return value
@@ -244,6 +256,7 @@ Timeout = Annotated[
 ]
 Attempts = Annotated[int, Meta(ge=1, le=100)]
 Size = Annotated[int, Parse(parse_size), Unit("size", format_size)]
+PrefetchWay = Annotated[int | Literal["layer", "manifest", "off"], Parse(_parse_prefetch)]
 Processes = Annotated[int | Literal["auto"], Parse(_parse_processes)]
 DiskSpace = Annotated[Amount, Parse(_parse_amount), Unit("size or percentage", format_amount)]
 Folder = Annotated[Path, Before(_refuse_empty), Parse(_parse_path)]

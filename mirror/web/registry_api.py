@@ -148,6 +148,8 @@ class RegistryApi:
 
     async def _blob_body(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
+        if responses.reads_beginning(record.request.headers.get("Range")):
+            self._cache.note_layer(repository, digest)
         limit = self._time_limit(repository)
         answer = await self._within_header_timeout(
             target, self._cache.get_blob(repository, digest, limit, _blob_request(record)), limit

@@ -1,5 +1,6 @@
 """HTTP responses as clients check them: headers, conditions, ranges, and bodies sent by `sendfile`."""
 
+import re
 import secrets
 from collections.abc import Mapping
 
@@ -16,6 +17,11 @@ from mirror.web.sendfile import BodySender
 
 # Longest If-None-Match that is parsed, in bytes: dozens of digests. A longer one matches nothing.
 CONDITION_BYTES = 4096
+
+# A range from the first byte on, and the fewest digits of its last byte: 1 MB or so. Clients that pull a
+# layer in parts ask for several MiB at a time.
+BEGINNING = re.compile(r"bytes=0-([0-9]*)")
+BEGINNING_DIGITS = 7
 
 BLOB_TYPE = OCTETS
 SERVER = {"Server": "registry-mirror"}
@@ -87,6 +93,17 @@ def matches(condition: str | None, digest: Digest) -> bool:
         return False
     tags = [each.strip().removeprefix("W/") for each in condition.split(",")]
     return "*" in tags or f'"{digest}"' in tags
+
+
+def reads_beginning(header: str | None) -> bool:
+    """Return whether a request with this Range reads a blob as a pull does.
+
+    Lazy pulls do not: they ask for parts anywhere, or for two bytes to see whether ranges work.
+    """
+    if header is None:
+        return True
+    found = BEGINNING.fullmatch(header)
+    return found is not None and (not found[1] or len(found[1]) >= BEGINNING_DIGITS)
 
 
 def requested_spans(request: web.BaseRequest, digest: Digest, size: int) -> list[Span]:

@@ -38,6 +38,7 @@ BOUNDED = {
     "MemoryCache._tags",
     "NegativeCache._known",
     "Prefetch._examined",
+    "Prefetch._images",
     "ResponseCache._responses",
     "ResponseCache._seen_once",
     "Store._used",

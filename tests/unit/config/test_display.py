@@ -25,7 +25,7 @@ from mirror.config.validation import Settings
         (CacheSettings, "scrub", 0, "0 (no scrubbing)"),
         (CacheSettings, "pins", (), "-"),
         (CacheSettings, "pins", ("a", "b linux/amd64"), "a, b linux/amd64"),
-        (FillSettings, "prefetch", 0, "0 (no prefetch)"),
+        (FillSettings, "prefetch", 0, '0 ("off")'),
         (FillSettings, "prefetch", 3, "3"),
         (ServerSettings, "offline", False, "false"),
         (ServerSettings, "workers", "auto", "auto"),
