@@ -7,6 +7,7 @@ from functools import partial
 from urllib.parse import parse_qsl, urlencode
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
 from mirror.cache.tags import MOST_REFRESHES, REVALIDATING, TagCache, saving_rate_limit
@@ -26,6 +27,9 @@ from mirror.util.ttl_cache import TTLCache
 
 # The most tags on a page that is made of known tags.
 MOST_TAGS = 10_000
+
+# Memory for pages of tags, in bytes.
+PAGES = 16 * 1024 * 1024
 
 # Memory for referrers by their type, in bytes, and what a list takes, as a multiple of its length.
 LISTS = 32 * 1024 * 1024
@@ -47,13 +51,21 @@ class _Referrers(Struct, frozen=True):
     staleness: Staleness | None = None
 
 
+class _Page(Struct, frozen=True):
+    answer: TagsAnswer
+    confirmed: float
+
+
 class _ReadList(Struct, frozen=True):
     manifests: str
     by_type: dict[str, list[tuple[int, str]]]
 
 
 class ListingCache:
-    """Lists that change: each is one upstream request for all its callers; referrers are kept for a while."""
+    """Lists that change: each is one upstream request for all its callers.
+
+    Referrers are kept in the index, pages of tags in memory. Both are fresh as long as tags are.
+    """
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagCache) -> None:
         self._context = context
@@ -67,15 +79,20 @@ class ListingCache:
             context.tasks, refusal=too_many_requests
         )
         self._without_api: TTLCache[Repository, bool] = TTLCache(API_SECONDS, API_REPOSITORIES)
+        self._pages: LRUCache[tuple[Repository, str], _Page] = LRUCache(PAGES)
         self._refreshes = 0
         self._lists: LRUCache[Digest, _ReadList] = LRUCache(LISTS)
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
         """Return one page of the upstream's tags, or of the known tags when the upstream cannot be asked.
 
-        The known tags are also used while the upstream's rate limit allows next to nothing, unless access to
-        the repository is to be confirmed. Raises UpstreamError or StoreError.
+        A page is used again while it is fresh: Helm lists the tags at each pull of a range of versions. The
+        known tags are also used while the upstream's rate limit allows next to nothing, unless access to the
+        repository is to be confirmed. Raises UpstreamError or StoreError.
         """
+        page = self._pages.get((repository, query))
+        if page is not None and self._tags.is_fresh(repository, page.confirmed):
+            return replace(page.answer, outcome=Outcome.HIT)
         known = await self._store.known_tags(repository, "", 1)
         if (
             known
@@ -132,8 +149,12 @@ class ListingCache:
         return entry is not None and self._tags.access_ttl(repository, entry.confirmed) > 0
 
     async def _list_tags(self, repository: Repository, query: str) -> TagsAnswer:
+        requested = self._context.clock()
         page = await self._upstreams[repository.upstream].tags(repository.path, query)
-        return TagsAnswer(page.data, page.next_query)
+        answer = TagsAnswer(page.data, page.next_query)
+        length = len(page.data) + len(query) + len(page.next_query or "")
+        self._pages.put((repository, query), _Page(answer, requested), length)
+        return answer
 
     async def _known_tags(self, repository: Repository, query: str, reason: str) -> TagsAnswer:
         """Return a page of the tags that were requested before: these can be served now."""

@@ -31,6 +31,7 @@ BOUNDED = {
     "Completeness._counts",
     "HTTPClient._too_long",
     "ListingCache._lists",
+    "ListingCache._pages",
     "ListingCache._without_api",
     "ManifestReader._manifests",
     "MemoryCache._contents",

@@ -150,15 +150,12 @@ CELLS = tuple(Cell(client, way) for client in CLIENTS for way in client.ways)
 
 
 REFERRERS = "asks for referrers, which are passed to the upstream each time"
-TAGS = "asks for the list of tags, which is passed to the upstream each time"
 
 # Reasons for which a client fails, by name, way and state: such a failure is expected, and a footnote.
 KNOWN = {
     ("cosign save", Way.NAME, "hit"): REFERRERS,
     ("cosign save", Way.UPSTREAM, "hit"): REFERRERS,
     ("cosign save", Way.UPSTREAM, "stale"): REFERRERS,
-    ("helm, range of versions", Way.NAME, "hit"): TAGS,
-    ("helm, range of versions", Way.UPSTREAM, "hit"): TAGS,
 }
 
 

@@ -1,6 +1,7 @@
 """Listings: tags page by page, referrers cached and filtered, the catalog of cached content."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from tests.fakes.content import FakeImage, descriptor
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import Running
+from tests.running import Running, configured, serving
 from tests.wire import get
 
 X = "/v2/docker.io/library/x"
@@ -44,6 +45,23 @@ async def test_tags_listing_pages_are_the_upstreams(hub: FakeRegistry, mirror: R
     assert json.loads(second.body)["tags"] == ["c"]
     assert "link" not in second.headers
     assert all("ns=" not in seen.query for seen in hub.log)
+
+
+async def test_tags_listing_is_kept_while_fresh(hub: FakeRegistry, tmp_path: Path) -> None:
+    """One upstream request for each page in `tags.fresh`, whatever the form of its address; then another."""
+    image = hub.add_image("library/x", "a", [b"a"])
+    now = [1_800_000_000.0]
+    config = configured(tmp_path, {"docker.io": hub.url}, tags={"fresh": 60})
+    async with serving(config, lambda: now[0]) as mirror:
+        for path in (X, "/v2/library/x", "/docker.io/v2/library/x"):
+            reply = await get(mirror.address, f"{path}/tags/list")
+            assert json.loads(reply.body)["tags"] == ["a"]
+        assert hub.requests(match="tags/list") == 1
+        hub.repository("library/x").tags["b"] = str(image.manifest)
+        assert json.loads((await get(mirror.address, f"{X}/tags/list?last=a")).body)["tags"] == ["b"]
+        now[0] += 61
+        assert json.loads((await get(mirror.address, f"{X}/tags/list")).body)["tags"] == ["a", "b"]
+        assert hub.requests(match="tags/list") == 3
 
 
 async def test_tags_listing_with_n_0_has_no_next_page(hub: FakeRegistry, mirror: Running) -> None:
