@@ -146,7 +146,7 @@ class Cache:
 
         The request to the upstream goes on after the limit, so a later client may find it answered.
         """
-        unresponsive = self._upstreams[repository.upstream].own.unresponsive
+        unresponsive = self._upstreams[repository.upstream].unresponsive
         return min(seconds, self._fallback_after) if unresponsive else seconds
 
     def report_timeout(self, repository: Repository, seconds: float) -> bool:

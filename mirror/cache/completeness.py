@@ -38,11 +38,11 @@ class Completeness:
     ) -> None:
         """Raise UpstreamError when blobs are missing that cannot be had.
 
-        Nothing is counted as long as the upstream is available, and does not refuse this mirror.
+        Nothing is counted as long as a source of the upstream answers, and it does not refuse this mirror.
         """
         upstream = self._upstreams[repository.upstream]
         refused = staleness is not None and staleness.refused
-        if not self._enforced or (upstream.available and not refused):
+        if not self._enforced or (upstream.has_content and not refused):
             return
         missing = await self._missing(repository, digest)
         if missing:

@@ -55,6 +55,11 @@ def _check_url(value: str) -> str:
         raise ValueError("has a user in it: set username and password_file instead")
     if parts.query or parts.fragment:
         raise ValueError("has a query or fragment in it: give the registry's base URL")
+    base, api, prefix = f"{value.rstrip('/')}/".partition("/v2/")
+    if api and prefix:
+        raise ValueError(f"has /v2/ in it: write url = {base!r} and prefix = {prefix.strip('/')!r}")
+    if api:
+        raise ValueError(f"ends with /v2, which is added to it: write url = {base!r}")
     return value.rstrip("/")
 
 
@@ -255,6 +260,15 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True):
         HostName,
         Doc("Canonical name, which clients use as path prefix, as `ns` and as Host.", examples=["docker.io"]),
     ]
+    prefix: Annotated[
+        str,
+        After(_check_prefix),
+        Doc(
+            "Prefix of every repository at `url`, if that is another registry's project or mirror of the "
+            "upstream: harbor.example/v2/hub-proxy/library/...",
+            examples=["hub-proxy"],
+        ),
+    ] = ""
     aliases: Annotated[Hosts, Doc("Other names for the upstream.", examples=[["index.docker.io"]])] = ()
     hosts: Annotated[
         Hosts,

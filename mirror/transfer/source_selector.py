@@ -15,7 +15,7 @@ class SourceSelector:
     """The sources of one upstream, with what one download has learnt about each of them.
 
     `linked`: the repository is known to have the blob, so any source may be asked; otherwise the upstream's
-    own endpoint is asked first. `one_by_one`: the sources to ask one after another, so that the source of
+    speakers are asked first. `one_by_one`: the sources to ask one after another, so that the source of
     each byte is known.
     """
 
@@ -35,8 +35,10 @@ class SourceSelector:
         that was excluded first.
         """
         own = self._upstream.own
-        if not self.blob_confirmed and own not in self._excluded:
-            return [own]
+        if not self.blob_confirmed:
+            speakers = [each for each in self._upstream.best_speakers() if each not in self._excluded]
+            if speakers:
+                return speakers[:1]
         if left := [source for source in self._one_by_one if source not in self._excluded]:
             return left[:1]
         candidates = [source for source in self._upstream.usable_sources() if source not in self._excluded]

@@ -92,6 +92,10 @@ class SourceHealth:
         self._latencies.append(seconds)
         self._failures, self._open, self._pause = 0, False, FIRST_PAUSE
 
+    def record_late(self, seconds: float) -> None:
+        """Record that another source has answered first, while this one was waited for."""
+        self.latency = max(self.latency, seconds)
+
     def record_transfer(self, length: int, seconds: float) -> None:
         """Record that one connection brought `length` bytes in `seconds`."""
         if seconds > 0 and length:

@@ -16,7 +16,8 @@ from mirror.upstream.health import FAILURES, BreakerState, SourceHealth
 from mirror.upstream.http.range_support import REFUSED_FOR, RangeSupport
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.outage import Outage
-from mirror.upstream.registry_client import ManifestBody, RegistryClient, RemoteManifest
+from mirror.upstream.rate_limit import BudgetLevel
+from mirror.upstream.registry_client import ManifestBody, RegistryClient, RemoteManifest, TagsPage
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.slots import SlotGroup, SlotPool, always
@@ -150,6 +151,16 @@ class Source:
 
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest))
+
+    async def tags(self, repository: str, query: str) -> TagsPage:
+        return await self.ask(lambda registry: registry.tags(self.path(repository), query))
+
+    async def referrers(self, repository: str, digest: Digest) -> str:
+        return await self.ask(lambda registry: registry.referrers(self.path(repository), digest))
+
+    def budget_level(self, repository: str) -> BudgetLevel:
+        """Return what the rate limit leaves for requests about a repository."""
+        return self.registry.accounts.budget_level(self.path(repository))
 
     async def ask(self, request: Callable[[RegistryClient], Awaitable[T]]) -> T:
         """Return the answer to a small request, and record how long it took and whether it failed."""

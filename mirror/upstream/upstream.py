@@ -1,8 +1,8 @@
 """One upstream with its sources: its own endpoint, and other mirrors of it.
 
-Blobs, and manifests by digest, come from the source that is fast and healthy: the digest proves them. Tags
-come from the upstream's own endpoint and from sources that are trusted with tags. Listings, and the answer
-whether a repository has a blob at all, come from the own endpoint.
+Blobs, and manifests by digest, come from the source that is fast and healthy: the digest proves them. Tags,
+listings, and the answer whether a repository has a blob at all, come from the sources that speak for the
+upstream: its own endpoint, and those that are trusted with tags.
 """
 
 import asyncio
@@ -50,21 +50,32 @@ class Upstream:
 
     @property
     def available(self) -> bool:
-        """True if it is worth waiting for: the breaker of its own endpoint is closed.
+        """True if it is worth waiting for: the breaker of a source that speaks for it about tags is closed.
 
-        Wrong bytes do not count: a digest proves content, and for tags there is no other source to ask.
+        Wrong bytes do not count: a digest proves content.
         """
-        return not self.offline and self.own.health.breaker(time.monotonic()) is BreakerState.CLOSED
+        return not self.offline and _any_closed(self.speakers)
+
+    @property
+    def has_content(self) -> bool:
+        """True if the breaker of any source is closed, so that blobs that a manifest names can be had."""
+        return not self.offline and _any_closed(self.sources)
+
+    @property
+    def unresponsive(self) -> bool:
+        """True if none of the sources that speak for it about tags has answered lately."""
+        return all(source.unresponsive for source in self.speakers)
 
     @property
     def allows_request(self) -> bool:
         """True if a request may be sent, also one that probes whether the upstream answers again."""
-        return not self.offline and self.own.health.allows_request(time.monotonic())
+        now = time.monotonic()
+        return not self.offline and any(source.health.allows_request(now) for source in self.speakers)
 
     @property
     def counts_pulls(self) -> bool:
-        """True while the own endpoint reports a rate limit: the GET of a manifest costs, a HEAD does not."""
-        return self.own.registry.accounts.count_pulls
+        """True while a rate limit is reported: the GET of a manifest costs, a HEAD does not."""
+        return any(source.registry.accounts.count_pulls for source in self.speakers)
 
     def uses_account(self, path: str) -> bool:
         """Return whether a repository is asked for with an account, here or at a source.
@@ -84,8 +95,13 @@ class Upstream:
         return sum(source.registry.max_connections for source in self.sources)
 
     def budget_level(self, path: str) -> BudgetLevel:
-        """Return what the rate limit of its own endpoint leaves for requests about a repository."""
-        return self.own.registry.accounts.budget_level(path)
+        """Return what rate limits leave for requests about the tags of a repository: that of the best source.
+
+        Sources that do not answer do not count, as long as another one does.
+        """
+        now = time.monotonic()
+        asked = [each for each in self.speakers if each.health.allows_request(now)] or self.speakers
+        return min((each.budget_level(path) for each in asked), key=lambda level: level.ttl_factor)
 
     def report_timeout(self, seconds: float) -> bool:
         """Open the breakers of the sources that a client waited `seconds` for; return True for any."""
@@ -95,7 +111,7 @@ class Upstream:
     def raise_if_unresponsive(self, reference: Tag | Digest) -> None:
         """Raise the error that a new request for a manifest would get, before joining one in flight."""
         errors = []
-        for source in self._trusted_for_tags() if isinstance(reference, Tag) else self._usable_and_own():
+        for source in self.best_speakers() if isinstance(reference, Tag) else self._usable_and_own():
             try:
                 source.raise_if_unresponsive()
             except UpstreamError as error:
@@ -120,7 +136,7 @@ class Upstream:
     ) -> RemoteManifest:
         """Ask the own endpoint, or a source that is trusted with tags."""
         return await self._first(
-            lambda source: source.head_manifest(path, reference, also), self._trusted_for_tags()
+            lambda source: source.head_manifest(path, reference, also), self.best_speakers()
         )
 
     async def get_manifest(
@@ -129,7 +145,7 @@ class Upstream:
         """Get a manifest: by tag from the sources of `head_manifest`, by digest from any source."""
         if isinstance(reference, Tag):
             return await self._first(
-                lambda source: source.get_manifest(path, reference, also), self._trusted_for_tags()
+                lambda source: source.get_manifest(path, reference, also), self.best_speakers()
             )
         return await self._first(
             lambda source: self._checked(source, reference, source.get_manifest(path, reference, also)),
@@ -159,35 +175,40 @@ class Upstream:
     async def head_blob(self, path: str, digest: Digest) -> int | None:
         """Return the size of a blob that the repository has; ask other sources only if the upstream fails."""
         try:
-            return await self.own.head_blob(path, digest)
+            return await self._first(lambda source: source.head_blob(path, digest), self.best_speakers())
         except UpstreamError as error:
-            if not error.temporary or len(self.sources) == 1:
+            if not error.temporary:
                 raise
             for source in self.usable_sources():
-                if source is not self.own:
+                if not source.trusted_for_tags:
                     with contextlib.suppress(UpstreamError):
                         return await source.head_blob(path, digest)
             raise
 
     async def tags(self, path: str, query: str) -> TagsPage:
-        return await self.own.ask(lambda registry: registry.tags(path, query))
+        return await self._first(lambda source: source.tags(path, query), self.best_speakers())
 
     async def referrers(self, path: str, digest: Digest) -> str:
-        return await self.own.ask(lambda registry: registry.referrers(path, digest))
+        return await self._first(lambda source: source.referrers(path, digest), self.best_speakers())
 
     async def close(self) -> None:
         await asyncio.gather(*(source.registry.close() for source in self.sources))
 
-    def _trusted_for_tags(self) -> list[Source]:
-        """Return the sources whose answer about a tag counts, best first."""
-        trusted = [source for source in self.sources if source.trusted_for_tags]
-        return [source for source in self.usable_sources() if source in trusted] or trusted
+    @property
+    def speakers(self) -> list[Source]:
+        """The sources that speak for the upstream: about tags, lists, and what a repository has."""
+        return [source for source in self.sources if source.trusted_for_tags]
+
+    def best_speakers(self) -> list[Source]:
+        """Return the sources that speak for the upstream, best first: the usable ones, or all."""
+        return [source for source in self.usable_sources() if source.trusted_for_tags] or self.speakers
 
     async def _first(self, request: Callable[[Source], Awaitable[T]], sources: Sequence[Source]) -> T:
         """Return the first good answer. Ask the next source when one fails or is late by its own measure."""
         waiting = list(sources)
         if len(waiting) == 1:
             return await request(waiting[0])
+        began = time.monotonic()
         running: dict[asyncio.Task[T | UpstreamError], Source] = {}
         errors: dict[Source, UpstreamError] = {}
         try:
@@ -206,12 +227,19 @@ class Upstream:
                     asked = running.pop(task)
                     answer = task.result()
                     if not isinstance(answer, UpstreamError):
+                        for late in running.values():
+                            late.health.record_late(time.monotonic() - began)
                         return answer
                     errors[asked] = answer
         finally:
             for task in running:
                 task.cancel()
         raise errors.get(self.own) or next(iter(errors.values()))
+
+
+def _any_closed(sources: Sequence[Source]) -> bool:
+    now = time.monotonic()
+    return any(source.health.breaker(now) is BreakerState.CLOSED for source in sources)
 
 
 async def _outcome(request: Callable[[Source], Awaitable[T]], source: Source) -> T | UpstreamError:

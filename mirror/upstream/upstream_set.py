@@ -105,7 +105,10 @@ def _sources(settings: UpstreamSettings, metrics: Metrics, total: SlotPool, offl
     """Return the upstream's own endpoint, then its other sources."""
     sources = [
         Source(
-            _label(settings.url), RegistryClient(settings, metrics, offline=offline), SourceOptions(), total
+            _label(settings.url),
+            RegistryClient(settings, metrics, offline=offline),
+            SourceOptions(settings.prefix),
+            total,
         )
     ]
     for each in settings.sources:
