@@ -39,6 +39,10 @@ class SourceSelector:
             speakers = [each for each in self._upstream.best_speakers() if each not in self._excluded]
             if speakers:
                 return speakers[:1]
+            # Other sources may stand in for a speaker that fails, and not overrule one (invariant 5).
+            for each in self._upstream.speakers:
+                if (error := self._excluded.get(each)) is not None and error.final:
+                    raise error
         if left := [source for source in self._one_by_one if source not in self._excluded]:
             return left[:1]
         candidates = [source for source in self._upstream.usable_sources() if source not in self._excluded]

@@ -123,6 +123,18 @@ async def test_source_that_is_not_trusted_completes_a_stale_image(
         assert (await get(mirror.address, f"{X}/manifests/other")).status == 502
 
 
+async def test_source_that_is_not_trusted_overrules_no_404(
+    fake: FakeRegistry, other: FakeRegistry, tmp_path: Path
+) -> None:
+    """A blob that the upstream does not have is not had from a source that may not speak for it."""
+    fake.add_image("library/x", "t", [b"small"])
+    digest = other.add_blob("hub/library/x", b"not the upstream's")
+    config = config_of(fake.url, other, tmp_path, sources=(SourceSettings(url=other.url, prefix="hub"),))
+    async with serving(config) as mirror:
+        assert (await get(mirror.address, f"{X}/blobs/{digest}")).status == 404
+    assert other.requests(match=digest) == 0
+
+
 async def test_prefix_of_the_own_endpoint(fake: FakeRegistry, tmp_path: Path) -> None:
     """The own endpoint is a project of another registry: every request has its prefix."""
     image = fake.add_image("hub-proxy/library/x", "t", [b"small", BIG])

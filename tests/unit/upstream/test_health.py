@@ -135,3 +135,14 @@ def test_corruption_leaves_the_breaker_closed() -> None:
     assert (health.breaker(1.0), health.allows_request(1.0)) == (BreakerState.OPEN, False)
     now = CORRUPT_FOR
     assert (health.state(now), health.usable(now)) == (BreakerState.HALF_OPEN, True)
+
+
+def test_health_records_a_source_that_is_late() -> None:
+    """The latency of a source that another one overtook is the wait for it, until its next answer."""
+    health = SourceHealth()
+    health.record_success(0.1)
+    health.record_late(5.0)
+    health.record_late(1.0)
+    assert health.latency == 5.0
+    health.record_success(0.1)
+    assert 0.1 < health.latency < 5.0
