@@ -26,7 +26,7 @@ from mirror.upstream.http.redirect import (
     origin,
 )
 from mirror.upstream.http.transport import PartReader, Response, Transport
-from mirror.upstream.retry import parse_retry_after
+from mirror.upstream.retry import parse_retry_after, retry_after_in
 from mirror.util.ttl_cache import TTLCache
 
 # Answers of stores to a signed URL that is too old, or that was signed for another method.
@@ -347,7 +347,8 @@ class HTTPClient:
         message = f"{self._transport.name}: {response.url.host_port_subcomponent} answered {response.status}"
         if detail := self._accounts.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
-        retry_after = parse_retry_after(response.headers.get("Retry-After"))
+        words = retry_after_in(body) if failure is Failure.RATE_LIMITED else None
+        retry_after = parse_retry_after(response.headers.get("Retry-After") or words)
         if response.method == "HEAD" and not (failure is Failure.RATE_LIMITED or response.status in _OUTAGES):
             return HeadRefused(Failure.INVALID, message, status=response.status)
         error = UpstreamError(failure, message, status=response.status, retry_after=retry_after)

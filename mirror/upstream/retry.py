@@ -1,6 +1,7 @@
 """Retries of requests to upstreams: which, how often, and after which delay."""
 
 import random
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -11,6 +12,29 @@ from msgspec import Struct
 from mirror.upstream.errors import UpstreamError
 
 T = TypeVar("T")
+
+
+# The longest wait, in seconds, that an upstream is believed: a clock of a server that is wrong by years, or
+# a limit that was lifted meanwhile, ends with one more request an hour.
+LONGEST_WAIT = 3600.0
+
+_UNITS = {
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "\u00b5s": 1e-6,
+    "\u03bcs": 1e-6,
+    "ns": 1e-9,
+}
+_PARTS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|us|\u00b5s|\u03bcs|ns|h|m|s)")
+_DURATION = re.compile(rf"(?:{_PARTS.pattern}){{1,8}}")
+_IN_WORDS = re.compile(
+    r"retry[-_ ]?after[\"']?\s{0,3}[:=]?\s{0,3}[\"']?"
+    r"((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|us|\u00b5s|\u03bcs|ns|h|m|s)){1,8}|[0-9]{1,9})(?![\w.])",
+    re.IGNORECASE,
+)
 
 
 class RetryPolicy(Struct, frozen=True):
@@ -62,16 +86,27 @@ class Retrier(Struct, frozen=True):
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Return the seconds from now in a Retry-After header (RFC 9110 10.2.3); None if it has neither form."""
+    """Return the seconds from now in a Retry-After header (RFC 9110 10.2.3); None if it has no known form.
+
+    At most LONGEST_WAIT. A Go duration is a known form too: registries that are written in Go print such.
+    """
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return min(float(text[:9]), LONGEST_WAIT)
+    if _DURATION.fullmatch(text):
+        return min(sum(float(number) * _UNITS[unit] for number, unit in _PARTS.findall(text)), LONGEST_WAIT)
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # OverflowError: numbers that no date has
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+    return min(max(0.0, (when - (now or datetime.now(UTC))).total_seconds()), LONGEST_WAIT)
+
+
+def retry_after_in(body: bytes) -> str | None:
+    """Return the wait that an error's words name, as ghcr.io does: `retry-after: 1.16676ms`."""
+    found = _IN_WORDS.search(body.decode("utf-8", "replace"))
+    return found[1] if found else None

@@ -1,5 +1,6 @@
 """Upstream with Docker Hub's rate limit: the mirror spares it, and provokes no 429."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from tests.fakes.content import some_layers
 from tests.fakes.faults import Fault
 from tests.fakes.limit import RateLimit
 from tests.fakes.registry import FakeRegistry
-from tests.running import NEVER, Running, configured, serving
+from tests.running import NEVER, Running, configured, mirror_of, serving
 from tests.wire import Reply, get, head
 
 X = "/v2/docker.io/library/x"
@@ -250,3 +251,24 @@ async def test_rate_limit_stretches_the_ttl_of_referrers(
         assert not is_stale(await get(mirror.address, f"{X}/tags/list"))
         clock.now += 1
         assert not is_stale(await get(mirror.address, path))
+
+
+async def test_rate_limit_wait_in_the_words_of_the_error_is_kept(hub: FakeRegistry, tmp_path: Path) -> None:
+    """ghcr.io names the wait in the message alone: the request is repeated after it, not after a minute."""
+    words = (
+        b'{"errors":[{"code":"TOOMANYREQUESTS","message":"retry-after: 1.16676ms, allowed: 44000/minute"}]}'
+    )
+    hub.fault(Fault(status=429, body=words, headers={"Content-Type": "application/json"}), "/manifests/")
+    hub.add_image("library/x", "t", [b"a"])
+    async with mirror_of(hub, tmp_path, upstream={"attempts": 2}) as mirror:
+        assert (await get(mirror.address, f"{X}/manifests/t")).status == 200
+        source = mirror.service._upstreams["docker.io"].own
+        assert not source.throttled(time.monotonic())
+
+
+async def test_rate_limit_wait_of_years_is_not_passed_on(hub: FakeRegistry, tmp_path: Path) -> None:
+    """A client is told to wait for an hour at most."""
+    hub.fault(Fault(status=429, headers={"Retry-After": "Mon, 23 Nov 2099 12:00:00 GMT"}), "/manifests/")
+    async with mirror_of(hub, tmp_path) as mirror:
+        reply = await get(mirror.address, f"{X}/manifests/t")
+        assert (reply.status, reply.header("retry-after")) == (429, "3600")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.retry import Retrier, RetryPolicy, parse_retry_after
+from mirror.upstream.retry import LONGEST_WAIT, Retrier, RetryPolicy, parse_retry_after, retry_after_in
 from tests.fakes.upstream import FakeTime
 
 RESET = UpstreamError(Failure.UNREACHABLE, "reset")
@@ -100,7 +100,13 @@ def test_retry_jitter_halves_at_most() -> None:
         (None, None),
         ("0", 0.0),
         (" 7 ", 7.0),
-        ("9" * 400, 999999999.0),
+        ("9" * 400, LONGEST_WAIT),
+        ("864000", LONGEST_WAIT),
+        ("Mon, 23 Nov 2099 12:00:00 GMT", LONGEST_WAIT),
+        ("1.16676ms", 0.00116676),
+        ("1m30.5s", 90.5),
+        ("44h", LONGEST_WAIT),
+        ("1.5", None),
         ("-1", None),
         ("soon", None),
         ("Mon, 23 Nov 2026 12:00:30 GMT", 30.0),
@@ -112,3 +118,25 @@ def test_retry_jitter_halves_at_most() -> None:
 def test_retry_after_header(value: str | None, expected: float | None) -> None:
     """Seconds and dates are parsed, a date in the past is now, and nonsense is None."""
     assert parse_retry_after(value, datetime(2026, 11, 23, 12, tzinfo=UTC)) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "wait"),
+    [
+        (
+            b'{"errors":[{"code":"TOOMANYREQUESTS","message":"retry-after: 1.16676ms, allowed: 44/minute"}]}',
+            "1.16676ms",
+        ),
+        (b'{"errors":[{"code":"TOOMANYREQUESTS","detail":{"retry_after":"1m2s"}}]}', "1m2s"),
+        (b'{"retryAfter": 7}', "7"),
+        ("retry-after: 812.4\u00b5s".encode(), "812.4\u00b5s"),
+        (b"Retry-After: Mon, 23 Nov 2026", None),
+        (b"retry after a while", None),
+        (b"retry-after: 1.5parsecs", None),
+        (b"\xff\xfe", None),
+        (b"", None),
+    ],
+)
+def test_retry_after_in_the_words_of_an_error(body: bytes, wait: str | None) -> None:
+    """A wait in the message or in the detail is found; other words are no wait."""
+    assert retry_after_in(body) == wait
