@@ -184,7 +184,8 @@ class World:
                 content = contents.get(parts[-1])
                 if content is None or (parts[-2] == "manifests") is not (content in MANIFESTS):
                     continue
-                self.note(f"{name}/{'/'.join(parts[2:-2])}", content, seen.method, seen.status)
+                status = seen.status or (200 if seen.sent else 0)  # an answer that was cut has none
+                self.note(f"{name}/{'/'.join(parts[2:-2])}", content, seen.method, status)
 
     def note(self, repository: str, content: str, method: str, status: int) -> None:
         known = self.known_of(repository, content)
