@@ -10,6 +10,9 @@ from mirror.oci.errors import Code, RegistryError
 RANGE = re.compile(r"[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*")
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
+# Largest size that files and the index can hold.
+LARGEST = 2**63 - 1
+
 # Podman's zstd:chunked merges what it misses until at most 1024 ranges are left (containers/storage,
 # maxNumberMissingChunks). No known client sends more; a request with more ranges gets the whole content.
 MAX_RANGES = 1024
@@ -77,7 +80,7 @@ def parse_content_range(header: str) -> tuple[Span, int | None]:
         raise ValueError(f"not a Content-Range: {header[:100]!r}")
     span = Span(int(match[1]), int(match[2]) + 1)
     size = None if match[3] == "*" else int(match[3])
-    if span.length <= 0 or (size is not None and span.stop > size):
+    if span.length <= 0 or (size is not None and span.stop > size) or max(span.stop, size or 0) > LARGEST:
         raise ValueError(f"impossible Content-Range: {header[:100]!r}")
     return span, size
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from msgspec import Struct
 
-from mirror.oci.ranges import Span, parse_content_range
+from mirror.oci.ranges import LARGEST, Span, parse_content_range
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.transport import PartReader, Response
 
@@ -86,9 +86,15 @@ def content_encoding(response: Response) -> str:
     return "" if encoding == "identity" else encoding
 
 
-def content_length(response: Response) -> int | None:
-    """Return the Content-Length, which does not count beside a Transfer-Encoding (RFC 9112 6.3)."""
-    return None if "Transfer-Encoding" in response.headers else response.content_length
+def content_length(name: str, response: Response) -> int | None:
+    """Return the Content-Length, which does not count beside a Transfer-Encoding (RFC 9112 6.3).
+
+    Raises UpstreamError INVALID for one above 63 bits, which aiohttp's parser in Python lets through.
+    """
+    length = None if "Transfer-Encoding" in response.headers else response.content_length
+    if length is not None and length > LARGEST:
+        raise UpstreamError(Failure.INVALID, f"{name}: a Content-Length that is too large a number")
+    return length
 
 
 def labelled(encoding: str) -> str:
@@ -98,7 +104,7 @@ def labelled(encoding: str) -> str:
 
 def _body(name: str, response: Response, asked: Span | None, readers: BodyReaders) -> BlobBody:
     if response.status == 200 and (asked is None or not _is_part(response)):
-        total = content_length(response)
+        total = content_length(name, response)
         return BlobBody(name, readers, (0, total), total, whole=True)
     span, total = _content_range(name, response)
     if content_encoding(response) in _COMPRESSED and asked is not None and asked.start == 0:
@@ -130,7 +136,7 @@ def _content_range(name: str, response: Response) -> tuple[Span, int | None]:
     except ValueError:
         message = f"{name}: a partial answer without a valid Content-Range"
         raise UpstreamError(Failure.INVALID, message, status=206) from None
-    length = content_length(response)
+    length = content_length(name, response)
     if (length is not None and length != span.length) or (total is not None and span.stop > total):
         message = f"{name}: a partial answer whose Content-Range and Content-Length disagree"
         raise UpstreamError(Failure.INVALID, message, status=206)

@@ -207,7 +207,7 @@ class RegistryClient:
                         return None
                     digest = reference
                 # Some registries send 0 for "not known"; no manifest is empty.
-                return RemoteManifest(digest, kind, response.content_length or None)
+                return RemoteManifest(digest, kind, content_length(self.name, response) or None)
         except HeadRefused:
             return None
 
@@ -232,7 +232,7 @@ class RegistryClient:
             if is_page(media_type(response.headers.get("Content-Type"))):
                 # A server that answers every request with a login form does not know what the repository has.
                 raise self._invalid(f"{path}: a web page in place of {digest}")
-            return content_length(response)
+            return content_length(self.name, response)
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, proven=True)

@@ -96,7 +96,17 @@ def test_content_range_is_parsed() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["", "bytes */100", "bytes 9-0/100", "bytes 0-100/100", "bytes 0-9", "lines 0-9/100", "bytes a-b/c"],
+    [
+        "bytes 0-0/9223372036854775808",
+        "bytes 9223372036854775807-9223372036854775807/*",
+        "",
+        "bytes */100",
+        "bytes 9-0/100",
+        "bytes 0-100/100",
+        "bytes 0-9",
+        "lines 0-9/100",
+        "bytes a-b/c",
+    ],
 )
 def test_impossible_content_range_is_refused(header: str) -> None:
     """The error is ValueError: the caller knows whose fault the header is."""

@@ -4,6 +4,7 @@ import contextlib
 import random
 
 import pytest
+from aiohttp.http_parser import HttpResponseParserPy
 
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
@@ -236,3 +237,20 @@ async def test_body_read_to_its_end_keeps_the_connection() -> None:
         await fetch(registry, digest)
         await fetch(registry, digest)
         assert len({seen.peer for seen in fake.log}) == 1
+
+
+@pytest.mark.parametrize("parser", ["C", "Python"])
+@pytest.mark.parametrize(
+    "field", ["Content-Length: 99999999999999999999", "Content-Length: 9223372036854775808"]
+)
+async def test_body_of_an_impossible_length(monkeypatch: pytest.MonkeyPatch, parser: str, field: str) -> None:
+    """A length that no file can have is refused, and repeated to no client."""
+    if parser == "Python":
+        monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", HttpResponseParserPy)
+    async with FakeRegistry() as fake, registry_at(fake.url) as registry:
+        digest = fake.add_blob("a", DATA)
+        fake.fault(Fault(raw=f"HTTP/1.1 200 OK\r\n{field}\r\n\r\nx".encode()), digest, times=9)
+        received, error = await fetch_broken(registry, digest)
+        assert (received, error.failure) == (b"", Failure.INVALID)
+        with pytest.raises(UpstreamError):
+            await registry.head_blob("a", digest)
