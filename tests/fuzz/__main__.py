@@ -113,8 +113,6 @@ def _progress(figures: Figures) -> None:
 
 async def _report(campaign: Campaign, mirrors: list[MirrorUnderTest]) -> None:
     figures = campaign.figures
-    for found in list(figures.kinds().values())[:SHOWN]:
-        print(await _explained(campaign, found, mirrors), flush=True)
     rate = figures.requests / max(figures.seconds, 0.001)
     done = f"{figures.requests:,} requests, {figures.cases:,} cases"
     print(f"{done}, {figures.seconds:.0f} s, {rate:,.0f} a second")
@@ -123,7 +121,9 @@ async def _report(campaign: Campaign, mirrors: list[MirrorUnderTest]) -> None:
         print(f"at rest, {parser}: {figures.before[parser]}; at the end: {after}")
     for reason, count in figures.differences.most_common():
         print(f"parsers differ, as known, {count} times: {reason}")
-    print(f"{len(figures.failures)} failures of {len(figures.kinds())} kinds")
+    print(f"{len(figures.failures)} failures of {len(figures.kinds())} kinds", flush=True)
+    for found in list(figures.kinds().values())[:SHOWN]:
+        print(await _explained(campaign, found, mirrors), flush=True)
 
 
 def _counted(counts: "dict[str, int] | dict[int, int]", most: int) -> str:

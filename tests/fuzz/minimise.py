@@ -9,7 +9,7 @@ from tests.fuzz.cases import Case, Way
 from tests.fuzz.mirrors import MirrorUnderTest
 
 # Time, in seconds, for one failure.
-SECONDS = 60.0
+SECONDS = 30.0
 
 BLOCKS = (4_096, 512, 64, 16, 4, 1)
 
