@@ -21,6 +21,7 @@ from mirror.upstream.http.redirect import (
     STATUSES,
     RedirectRefused,
     RedirectRules,
+    climbs,
     is_signed,
     next_hop,
     origin,
@@ -161,7 +162,7 @@ class HTTPClient:
     def _is_api(self, url: URL) -> bool:
         """Return whether `url` is of the upstream's API: other paths of its host may be another service's."""
         paths = ("/v2/", f"{self._transport.url.raw_path.rstrip('/')}/v2/")
-        return self._own(url) and url.raw_path.startswith(paths)
+        return self._own(url) and url.raw_path.startswith(paths) and not climbs(url)
 
     def _own(self, url: URL) -> bool:
         return origin(url) == origin(self._transport.url)

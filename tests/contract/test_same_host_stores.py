@@ -103,3 +103,38 @@ async def test_redirect_within_the_api_keeps_the_token(fake: FakeRegistry, tmp_p
         fake.fault(Fault(status=307, headers={"Location": moved}), "blobs", "HEAD")
         assert (await get(mirror.address, f"{X}/blobs/{digest}")).body == BLOB
     assert [seen.status for seen in fake.log if seen.query == "moved=1"][-1] == 206
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/../other/key",
+        "/v2/%2e%2e/other/key",
+        "/v2/.%2E/other/key",
+        "/v2/x/..%2f..%2fother/key",
+        "/v2/..\\other/key",
+        "/v2/..%5Cother/key",
+        "/v2/..;a=b/other/key",
+        "/v2/%252e%252e/other/key",
+    ],
+)
+async def test_path_that_leads_out_of_the_api_gets_no_credentials(tmp_path: Path, path: str) -> None:
+    """Servers resolve dot segments, written in many ways: `/v2/../other` is another service's path."""
+    asked: list[str | None] = []
+    auth = BasicAuth("me", "geheim")
+    digest = Digest.of(BLOB)
+
+    async def answer(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        if "other" in request.raw_path:
+            asked.append(request.headers.get("Authorization"))
+            return web.Response(body=BLOB)
+        if not auth.allows(request.headers.get("Authorization"), "library/x"):
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return web.Response(status=302, headers={"Location": f"http://{request.host}{path}"})
+
+    async with Site(answer) as site:
+        config = configured(tmp_path, {"docker.io": site.url}, upstream=ACCOUNT)
+        async with serving(config) as mirror:
+            assert (await get(mirror.address, f"{X}/blobs/{digest}")).body == BLOB
+    assert asked
+    assert not any(asked)

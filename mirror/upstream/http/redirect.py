@@ -27,6 +27,9 @@ _SIGNATURE = re.compile(
     r"(?i)^(x-\w+-)?(signature|credential|security-token)$|^(q-|temp_url_)?sig(nature)?$"
     r"|^(awsaccesskeyid|ossaccesskeyid|googleaccessid|key-pair-id|policy|token|hdnts|verify|hmac|auth_key)$"
 )
+# A component ".." of a path: its characters may be escaped, more than once too, and parameters may follow.
+_SLASH, _DOT = r"(?:[/\\]|%(?:25)*(?:2f|5c))", r"(?:\.|%(?:25)*2e)"
+_CLIMB = re.compile(rf"(?i){_SLASH}{_DOT}{_DOT}(?:$|;|%(?:25)*3b|{_SLASH})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -49,6 +52,11 @@ def origin(url: URL) -> tuple[str, str, int | None]:
 def is_signed(url: URL) -> bool:
     """Return whether the query of a redirect's target is a credential, beside which no other may be sent."""
     return any(_SIGNATURE.search(name) for name in url.query)
+
+
+def climbs(url: URL) -> bool:
+    """Return whether the path has a `..` that a server may resolve: it may lead to any path of the host."""
+    return _CLIMB.search(url.raw_path) is not None
 
 
 def next_hop(rules: RedirectRules, visited: Sequence[URL], location: str) -> URL:

@@ -7,6 +7,7 @@ from mirror.upstream.http.redirect import (
     MAX_HOPS,
     RedirectRefused,
     RedirectRules,
+    climbs,
     is_private_host,
     is_signed,
     next_hop,
@@ -178,3 +179,23 @@ def test_redirect_refusal_names_the_option() -> None:
 def test_signed_query(query: str, signed: bool) -> None:
     """Parameters that sign a URL are known by name, in any case."""
     assert is_signed(URL(f"https://store.test/key?{query}")) is signed
+
+
+@pytest.mark.parametrize(
+    ("path", "climbing"),
+    [
+        ("/v2/../x", True),
+        ("/v2/..", True),
+        ("/v2/%2E%2e/x", True),
+        ("/v2/a%2f..%5Cx", True),
+        ("/v2/%252525252e./x", True),
+        ("/v2/..%3Ba/x", True),
+        ("/v2/./x", False),
+        ("/v2/.../x", False),
+        ("/v2/a../..b/x", False),
+        ("/v2/a%2Fb:1.2..3", False),
+    ],
+)
+def test_climbs_knows_dot_segments_in_every_spelling(path: str, climbing: bool) -> None:
+    """A server decodes a path, perhaps more than once, before it resolves `..`."""
+    assert climbs(URL(f"https://r.test{path}", encoded=True)) is climbing
