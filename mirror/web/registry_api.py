@@ -14,6 +14,7 @@ from aiohttp import web
 from mirror.cache.cache import Cache
 from mirror.cache.readers import BlobReader, BlobRequest, SmallBlob
 from mirror.cache.results import FOREVER, Outcome, ReferrersAnswer, Staleness
+from mirror.cache.tags import REVALIDATING
 from mirror.config.schema import Config
 from mirror.oci.accept import Accepted
 from mirror.oci.digest import Digest
@@ -368,4 +369,6 @@ def _stale_headers(record: RequestRecord, staleness: Staleness | None) -> dict[s
     if staleness is None:
         return {}
     record.note = f"not confirmed: {staleness.reason}"
-    return responses.stale_headers(staleness.age)
+    # Revalidation meanwhile is everyday work, which no client needs to show to its user.
+    reason = None if staleness.reason == REVALIDATING else staleness.reason
+    return responses.stale_headers(staleness.age, reason)

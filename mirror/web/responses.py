@@ -23,6 +23,10 @@ CONDITION_BYTES = 4096
 BEGINNING = re.compile(r"bytes=0-([0-9]*)")
 BEGINNING_DIGITS = 7
 
+# What is replaced in the text of a Warning: quotes, and escapes, of which containerd decodes %xx.
+UNQUOTED = re.compile(r"[^ !#$&-\[\]-~]")
+WARNING_CHARACTERS = 240
+
 BLOB_TYPE = OCTETS
 SERVER = {"Server": "registry-mirror"}
 NO_HEADERS: Mapping[str, str] = {}
@@ -69,12 +73,18 @@ def not_modified(
     return web.Response(status=304, headers={**COMMON, **content_headers(digest), **extra})
 
 
-def stale_headers(age: float | None) -> dict[str, str]:
+def stale_headers(age: float | None, reason: str | None) -> dict[str, str]:
     """Return the headers that mark a stale response; `age` in seconds.
 
-    Warning is obsolete since RFC 9111 (5.5), but proxies and people still look for this header.
+    Warning is obsolete since RFC 9111 (5.5), but proxies and people still look for this header. The line with
+    299 is that of the OCI distribution-spec ("Warnings"), which clients show to their users: containerd reads
+    a line of its own only. Two spellings of one name make two lines.
     """
-    headers = {"Warning": '110 registry-mirror "Response is Stale"'}
+    headers = {}
+    if reason is not None:
+        text = UNQUOTED.sub("'", f"registry-mirror: not confirmed: {reason}"[:WARNING_CHARACTERS])
+        headers["warning"] = f'299 - "{text}"'
+    headers["Warning"] = '110 registry-mirror "Response is Stale"'
     return headers if age is None else {**headers, "Age": str(max(0, round(age)))}
 
 

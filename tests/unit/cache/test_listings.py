@@ -1,6 +1,7 @@
 """Listings: tags page by page, referrers cached and filtered, the catalog of cached content."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,6 @@ async def test_referrers_served_stale_have_a_warning_and_an_age(
     reply = await get(forgetful.address, path)
     assert digests(reply.body) == [str(signature)]
     assert (reply.header("warning")[:4], reply.header("age")) == ("110 ", "0")
+    warnings = [value for name, value in reply.raw_headers if name.lower() == "warning"]
+    assert [value.partition(" ")[0] for value in warnings] == ["299", "110"]
+    assert re.fullmatch(r'299 - "registry-mirror: not confirmed: docker\.io[^"\\]*503[^"\\]*"', warnings[0])

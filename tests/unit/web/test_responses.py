@@ -1,9 +1,12 @@
 """Headers, conditions and ranges, as clients check them."""
 
+import re
+
 import pytest
+from multidict import CIMultiDict
 
 from mirror.oci.digest import Digest
-from mirror.web.responses import matches
+from mirror.web.responses import matches, stale_headers
 from tests.fakes.content import FakeImage
 from tests.running import Running
 from tests.wire import Wire, get, head
@@ -120,3 +123,15 @@ async def test_connection_is_reusable_after_every_response(mirror: Running, imag
             wire.send(method, f"/v2/library/x/{path}", [header])
             reply = await wire.reply(method)
             assert (reply.status, reply.complete) == (status, True)
+
+
+@pytest.mark.parametrize(
+    "reason", ['a "quoted" word', "back\\slash", "100 %41", "line\r\nSet-Cookie: x", "ü", "x" * 999]
+)
+def test_stale_headers_name_the_reason_in_a_warning_of_their_own(reason: str) -> None:
+    """The text of the OCI's Warning has no quote, escape, control or non-ASCII character, and is bounded."""
+    lines = CIMultiDict(stale_headers(7.4, reason)).getall("Warning")
+    assert lines[1] == '110 registry-mirror "Response is Stale"'
+    found = re.fullmatch(r'299 - "([ -~]{1,240})"', lines[0])
+    assert found is not None
+    assert not set(found[1]) & set('"\\%')
