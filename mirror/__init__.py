@@ -11,8 +11,9 @@ disk from then on. The packages, upper layers first:
     cache        what a client is given: hit, join, miss or stale; tag freshness, negative cache, prefetch
     manage       what operators do: inventory, removal, garbage collection, disk usage
     transfer     downloads: flights that clients join, fills, the planner of ranges, pass-through
-    store        this machine's disk, in four subpackages:
+    store        this machine's disk, in five subpackages:
       metadata     the index of links, tags and referrers, and queries of it
+      links        links for the event loop, and what they open
       blobs        verified blobs and their quota
       partial      growing files, their chunk maps and leases
       pins         images that are never evicted

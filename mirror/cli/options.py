@@ -40,8 +40,8 @@ Upstream = Annotated[
     typer.Option(
         "--upstream",
         metavar="NAME=URL",
-        help="Registry to mirror besides the preconfigured seven, which stay, or another server for one of "
-        "them; repeatable, the first is the default. Default: Docker Hub and six others.",
+        help="Registry to mirror besides the preconfigured ones, which stay, or another server for one of "
+        "them; repeatable, the first is the default. Default: Docker Hub and ten others.",
     ),
 ]
 Offline = Annotated[

@@ -13,7 +13,7 @@ from mirror.cli.serve import Flags, run_server
 
 SERVE_HELP = """Run the mirror in the foreground.
 
-Without options it mirrors Docker Hub and six other large registries on 127.0.0.1:5000:
+Without options it mirrors Docker Hub and ten other large registries on 127.0.0.1:5000:
 
     registry-mirror serve
 

@@ -2,7 +2,8 @@
 
 Who evicts, and when:
 
-    housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`)
+    housekeeping        one process of all on the folder, every few seconds (`Store.run_housekeeping`);
+                        another one only to give back the headroom that its clients earned
     a running fill      the process that fills, for the next ROOM_AHEAD bytes (`Store.evict_excess`)
     an adoption         the process that added a blob, if the quota is exceeded now (`Store.evict_excess`)
     a slow reader       the process that sends to it, before it ends the reader for keeping a blob beyond the

@@ -8,7 +8,7 @@
                  while the capability is down, at once    missing_blobs, tag, known_tags, referrers
     write        repair or make room and try again; then  adopt, open_growing_file, GrowingFile.write
                  StoreError, and the fill passes through  (room only), lock_partial (repair only)
-    best effort  as write; then writing is down, and the  put_manifest, add_link, put_tag, drop_tag,
+    best effort  as write; then writing is down, and the  put_manifest, LinkStore.add, put_tag, drop_tag,
                  client gets its answer nevertheless      put_referrers, put_small_blob, configure_pins
     ignored      no report: the next call that needs the  evict_excess, make_room,
                  disk meets the failure                   quarantine_if_unreadable

@@ -53,7 +53,10 @@ def describe(error: Exception, url: URL) -> tuple[Failure, str]:
         case aiohttp.ClientConnectorDNSError():
             return Failure.UNREACHABLE, f"cannot resolve the host name {error.host}: {reason(error.os_error)}"
         case aiohttp.ClientProxyConnectionError():
-            return Failure.UNREACHABLE, f"the proxy {error.host} does not answer: {_system_words(cause)}"
+            return (
+                Failure.UNREACHABLE,
+                f"the proxy {error.host}:{error.port} does not answer: {_system_words(cause)}",
+            )
         case aiohttp.ClientHttpProxyError():
             return Failure.UNREACHABLE, f"the proxy refused with status {error.status}"
         case aiohttp.ClientResponseError():

@@ -39,7 +39,7 @@ SIGNED = URL("https://registry.test/x?sig=geheim")
         (
             aiohttp.ClientProxyConnectionError(KEY, OSError(111, "refused")),
             Failure.UNREACHABLE,
-            "the proxy registry.test does not answer: Connection refused",
+            "the proxy registry.test:443 does not answer: Connection refused",
         ),
         (aiohttp.ClientPayloadError("x"), Failure.UNREACHABLE, "middle"),
         (aiohttp.ServerDisconnectedError(), Failure.UNREACHABLE, "without an answer"),
