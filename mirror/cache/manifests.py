@@ -102,7 +102,7 @@ class ManifestCache:
                     info = await upstream.head_manifest(repository.path, digest, also)
         if info is None or info.size is None:
             found = await self.get(repository, digest, also)
-            return ManifestInfo(digest, found.media_type, len(found.data), found.outcome)
+            return info_of(found)
         link = self._context.confirmed(upstream, repository, Link(info.media_type, info.size), began)
         await self._store.links.add(repository, digest, link)
         return ManifestInfo(digest, info.media_type, info.size, Outcome.MISS)
@@ -170,6 +170,12 @@ class ManifestCache:
 def manifest_answer(manifest: StoredManifest, outcome: Outcome, ttl: float = 0.0) -> ManifestAnswer:
     """Return the answer to a GET that has this manifest."""
     return ManifestAnswer(manifest.data, manifest.digest, manifest.media_type, outcome, ttl)
+
+
+def info_of(answer: ManifestAnswer) -> ManifestInfo:
+    """Return the answer to a HEAD that took a GET's; the next HEAD may take another way."""
+    size, staleness = len(answer.data), answer.staleness
+    return ManifestInfo(answer.digest, answer.media_type, size, answer.outcome, staleness=staleness)
 
 
 def links_of(manifest: Manifest | None) -> dict[Digest, Link]:

@@ -22,14 +22,14 @@ class SinglePlatform:
         """Return the manifest of the platform in the list `found`. Raises UpstreamError or StoreError."""
         child = await self._manifests.get(repository, self._choose(repository, found))
         ttl, outcome = min(found.ttl, child.ttl), _joint(found.outcome, child.outcome)
-        return replace(child, ttl=ttl, outcome=outcome, staleness=found.staleness)
+        return replace(child, ttl=ttl, outcome=outcome, staleness=found.staleness or child.staleness)
 
     async def head(self, repository: Repository, found: ManifestInfo) -> ManifestInfo:
         """Return type and size of the manifest that `get` returns; fetch the list if it is not here."""
         index = await self._manifests.get(repository, found.digest)
         child = await self._manifests.head(repository, self._choose(repository, index))
         ttl, outcome = min(found.ttl, child.ttl), _joint(found.outcome, child.outcome)
-        return replace(child, ttl=ttl, outcome=outcome, staleness=found.staleness)
+        return replace(child, ttl=ttl, outcome=outcome, staleness=found.staleness or child.staleness)
 
     def _choose(self, repository: Repository, index: ManifestAnswer) -> Digest:
         """Return the digest of the first manifest of the platform."""
@@ -50,6 +50,6 @@ class SinglePlatform:
 
 
 def _joint(found: Outcome, child: Outcome) -> Outcome:
-    """Return the outcome of an answer that took two: stale if the first was, else the costlier one."""
-    costlier = found is Outcome.JOIN and child is Outcome.MISS
+    """Return the outcome of an answer that took two: stale if one was, else the costlier one."""
+    costlier = child is Outcome.STALE or (found is Outcome.JOIN and child is Outcome.MISS)
     return child if found is Outcome.HIT or costlier else found

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from mirror.cache.freshness import Freshness
-from mirror.cache.manifests import ManifestCache, manifest_answer
+from mirror.cache.manifests import ManifestCache, info_of, manifest_answer
 from mirror.cache.negative_cache import NegativeCache
 from mirror.cache.refusal_log import RefusalLog
 from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Staleness
@@ -153,7 +153,7 @@ class TagCache:
                 return _info(found.entry, outcome)
         get = partial(self._get_by_tag, repository, tag, requested)
         manifest = await self._getting.do((repository, tag), get, repository.upstream)
-        return ManifestInfo(manifest.digest, manifest.media_type, len(manifest.data), outcome)
+        return replace(info_of(manifest), outcome=outcome if manifest.staleness is None else Outcome.STALE)
 
     async def entry(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return what is known of a tag; with further types, only if it is of one of those."""

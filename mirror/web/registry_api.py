@@ -125,13 +125,13 @@ class RegistryApi:
         record.digest = digest
         # What a tag is may depend on what the client takes; what a digest is does not.
         vary = {"Vary": "Accept"} if isinstance(reference, Tag) else {}
+        extra = {**vary, **_stale_headers(record, staleness)}
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
-            return responses.not_modified(record, digest, vary)
+            return responses.not_modified(record, digest, extra)
         headers = {
             "Content-Type": responses.content_type(media_type),
             **responses.content_headers(digest),
-            **vary,
-            **_stale_headers(record, staleness),
+            **extra,
         }
         if data is None:
             return responses.head(record, headers, size)
@@ -175,14 +175,14 @@ class RegistryApi:
     async def _blob_head(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
         info = await self._within_header_timeout(target, self._cache.head_blob(repository, digest))
-        record.outcome = info.outcome
+        record.outcome, stale = info.outcome, _stale_headers(record, info.staleness)
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
-            return responses.not_modified(record, digest)
+            return responses.not_modified(record, digest, stale)
         headers = {
             "Content-Type": responses.BLOB_TYPE,
             "Accept-Ranges": "bytes",
             **responses.content_headers(digest),
-            **_stale_headers(record, info.staleness),
+            **stale,
         }
         return responses.head(record, headers, info.size)
 

@@ -9,6 +9,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from tests.fakes.access import BasicAuth
 from tests.fakes.content import descriptor
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
@@ -181,6 +182,27 @@ async def test_single_platform_without_the_upstream(fake: FakeRegistry, tmp_path
             assert reply.header("warning").startswith("110 ")
         assert (await get(mirror.address, "/v2/library/x/manifests/other", SINGLE)).status == 404
         assert len(other.platforms) == 4
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_single_platform_that_is_not_confirmed_is_marked_stale(
+    fake: FakeRegistry, tmp_path: Path, method: str
+) -> None:
+    """The tag is confirmed again and the child is not: the answer says so, and a 304 too."""
+    child, now = add_multi(fake, "t").platforms["linux/amd64"], [1_000_000.0]
+    fake.auth = BasicAuth("me", "geheim")
+    account = {"username": "me", "password": "geheim", "recheck_access": 3600}
+    config = configured(tmp_path, {"docker.io": fake.url}, upstream=account)
+    async with serving(config, clock=lambda: now[0]) as mirror:
+        tag = "/v2/library/x/manifests/t"
+        assert (await get(mirror.address, tag, SINGLE)).body == child
+        now[0] += 4000
+        fake.fault(Fault(status=503), Digest.of(child), times=1000)
+        for condition in ([], [f'If-None-Match: "{Digest.of(child)}"']):
+            reply = await ask(mirror.address, method, tag, [SINGLE, *condition])
+            assert reply.status == (304 if condition else 200)
+            assert reply.header("warning").startswith("110 ")
+            assert reply.header("age") == "4000"
 
 
 async def test_type_that_only_the_client_names(fake: FakeRegistry, tmp_path: Path) -> None:
