@@ -84,13 +84,14 @@ def sign(reference: str, folder: Path) -> None:
 
 @needs("oras")
 @pytest.mark.parametrize("weather", WEATHERS)
-def test_oras_discovers_what_it_discovers_upstream(shelf: Shelf, weather: Weather) -> None:
+def test_oras_discovers_what_it_discovers_upstream(shelf: Shelf, tmp_path: Path, weather: Weather) -> None:
     """An image with referrers shows them, one without shows none, also a second time without the upstream."""
     shelf.stage.become(Weather.FAIR)
     assert (bool(shelf.direct["attached"]), shelf.direct["bare"]) == (True, set())
     for name in IMAGES:
-        # oras asks for the manifest with a HEAD only, which brings no manifest that could be served stale.
-        run([tool("oras"), "manifest", "fetch", "--plain-http", shelf.reference(name)])
+        # oras asks for the manifest with a HEAD only, and what is not wholly here is not served stale.
+        pull: list[str | Path] = [tool("oras"), "copy", "--from-plain-http", "--to-oci-layout"]
+        run([*pull, shelf.reference(name), f"{tmp_path}:1"])
         discovered(shelf.reference(name))
     shelf.stage.become(weather)
     for name in IMAGES:
