@@ -27,6 +27,12 @@ PREFIX = re.compile(r"([a-z0-9]([a-z0-9._/-]*[a-z0-9])?)?")
 # A URL without its scheme, as people type one: a host, perhaps a port and a path.
 BARE_URL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[^\s@?#]*)?")
 
+# A host as the resolver takes it, of a URL: labels of DNS, in any alphabet and with "_" too; or IPv6.
+URL_HOST = re.compile(r"[^\s%.]{1,63}(\.[^\s%.]{1,63})*\.?|[^\s]*:[^\s]*")
+
+# What no URL has. Python drops some of it in silence.
+NOT_IN_URL = re.compile(r"[\s\\\x00-\x1f\x7f]")
+
 # The beginning of a URL that is neither http nor https.
 OTHER_SCHEME = re.compile(r"(?!https?:)[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -65,8 +71,16 @@ def _check_url(value: str) -> str:
 
 def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     for each in value:
-        if not _is_web_address(each) or "@" in each or urlsplit(each).path.strip("/"):
+        parts = urlsplit(each) if _is_web_address(each) and "@" not in each else None
+        if parts is None or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("has something in it that is not an origin, for instance https://auth.docker.io")
+    return value
+
+
+def _check_username(value: str | None) -> str | None:
+    """Refuse what cannot be sent: RFC 7617 2 ends the name at the first colon."""
+    if value is not None and re.search(r"[:\x00-\x1f\x7f]", value):
+        raise ValueError("has a colon or a control character in it, which no username has")
     return value
 
 
@@ -112,6 +126,7 @@ class LoginSettings(Settings, frozen=True, kw_only=True):
 
     username: Annotated[
         str | None,
+        After(_check_username),
         Doc(
             "Account at the endpoint. Every client of the mirror can read what this account can read.",
             examples=["me"],
@@ -145,7 +160,7 @@ class AccountSettings(LoginSettings, frozen=True, kw_only=True):
     the password. A private repository stays with the account that requested it first.
     """
 
-    username: Annotated[str, Doc("Name of the account.", examples=["us"])]
+    username: Annotated[str, After(_check_username), Doc("Name of the account.", examples=["us"])]
 
 
 class EndpointSettings(LoginSettings, frozen=True, kw_only=True):
@@ -299,7 +314,8 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True):
 def _is_web_address(value: str) -> bool:
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = URL_HOST.fullmatch(parts.hostname or "") is not None and NOT_IN_URL.search(value) is None
+        return parts.scheme in ("http", "https") and host and parts.port != 0
     except ValueError:  # a wrong port or IPv6 address
         return False
 
