@@ -13,7 +13,7 @@ from tests.bench.abusers import Abuse, abusing
 from tests.bench.bench import Bench
 from tests.bench.client import fetch
 from tests.bench.contestants import BEFORE, DISTRIBUTION, MIRROR, PROXY, Running
-from tests.bench.machine import rss_bytes
+from tests.bench.machine import cpu_seconds, rss_bytes
 from tests.bench.origin import Origin
 from tests.bench.throttle import Line
 
@@ -91,8 +91,10 @@ def _measure(bench: Bench, server: Running, abuse: Abuse) -> None:
     fetch(server, warm)
     alone, rss = _probe(server, probe.Plan(server.address, warm, cold[:COLD_ALONE], ALONE_SECONDS))
     plan = probe.Plan(server.address, warm, cold[COLD_ALONE:], bench.options.abuse_seconds)
+    before = cpu_seconds(server.pid)
     with abusing(abuse) as abusers:
         beside, peak = _probe(server, plan)
+    used = cpu_seconds(server.pid) - before
     bench.add(f"{row}-unanswered", server.name, beside.unanswered_percent)
     if beside.warm_p99 is not None:
         bench.add(row, server.name, beside.warm_p99 * 1000)
@@ -103,6 +105,8 @@ def _measure(bench: Bench, server: Running, abuse: Abuse) -> None:
     bench.add(f"{row}-rss", server.name, (peak - rss) / 1e6)
     if abuse.kind == "names":
         bench.add(f"{row}-rate", server.name, abusers.result / bench.options.abuse_seconds)
+        if abusers.result:
+            bench.add(f"{row}-cpu", server.name, 1000 * used / abusers.result)
     if abuse.kind == "idle" and abusers.result < abuse.count:
         bench.note(f"abuse-idle: {server.name} took {abusers.result:,} connections")
 

@@ -230,10 +230,12 @@ async def _names(abuse: Abuse, over: threading.Event) -> int:
         try:
             while not over.is_set():
                 asked += 1
-                await asyncio.sleep(started + asked / abuse.count - loop.time())
-                path = f"/v2/library/{os.getpid()}-{asked}/manifests/latest"
+                number = asked  # others count on while this one waits
+                await asyncio.sleep(started + number / abuse.count - loop.time())
+                path = f"/v2/library/{os.getpid()}-{number}/manifests/latest"
                 writer.write(abuse.request(path))
-                answered += await _response(reader)
+                refused = await _response(reader)
+                answered += refused
         finally:
             writer.close()
 

@@ -153,5 +153,6 @@ ROWS = (
     *_beside("body", "compressed and endless request bodies"),
     *_beside("names", "1,000 unique names a second"),
     Row("abuse-names-rate", "same, names that were answered per second"),
+    Row("abuse-names-cpu", "same, server CPU ms per name, the other client's requests included"),
     *_beside("index", "huge indexes, 26,900 descriptors each"),
 )

@@ -13,12 +13,15 @@ from threading import Event, Thread
 import pytest
 
 from tests.bench import abuse, probe
-from tests.bench.abusers import KINDS, Abuse, abusing, compressed_zeros
+from tests.bench.abusers import KINDS, NAME_CONNECTIONS, Abuse, abusing, compressed_zeros
 from tests.bench.content import DESCRIPTORS, Site
 from tests.bench.rows import ROWS
 
 # Seconds that a test waits for a request, far more than it takes.
 PATIENCE = 60.0
+
+# More requests than there are clients that share the names.
+MANY = 2 * NAME_CONNECTIONS
 
 BODY = b"right"
 RIGHT = f"/v2/a/blobs/sha256:{hashlib.sha256(BODY).hexdigest()}"
@@ -29,12 +32,14 @@ class Paths:
     """The paths that were requested."""
 
     def __init__(self) -> None:
-        self.all = set[str]()
-        self.some = Event()
+        self.all = list[str]()
+        self.some, self.many = Event(), Event()
 
     def add(self, path: str) -> None:
-        self.all.add(path)
+        self.all.append(path)
         self.some.set()
+        if len(self.all) > MANY:
+            self.many.set()
 
 
 @contextmanager
@@ -92,7 +97,7 @@ def test_probe_counts_wrong_bytes_as_unanswered() -> None:
     """Only a whole response with the right bytes is an answer."""
     with server() as (address, paths):
         seen = probe.run(probe.Plan(address, RIGHT, [WRONG, RIGHT], seconds=0))
-    assert paths.all == {RIGHT, WRONG}
+    assert sorted(paths.all) == sorted([RIGHT, WRONG])
     assert (len(seen.warm), len(seen.cold), seen.unanswered) == (1, 0, 1)
 
 
@@ -112,6 +117,14 @@ def test_abusers_reach_the_server(kind: str) -> None:
         with abusing(Abuse(kind, address, [RIGHT], 3)) as abusers:
             assert paths.some.wait(PATIENCE)
         assert abusers.result >= (0 if kind == "names" else 1)
+
+
+def test_no_name_is_asked_for_twice() -> None:
+    """All clients together ask for unique names, and count each answer."""
+    with server() as (address, paths), abusing(Abuse("names", address, [RIGHT], 1000)) as abusers:
+        assert paths.many.wait(PATIENCE)
+    assert len(set(paths.all)) == len(paths.all)
+    assert len(paths.all) - NAME_CONNECTIONS <= abusers.result <= len(paths.all)
 
 
 def test_each_kind_has_its_rows() -> None:
