@@ -567,4 +567,5 @@ async def test_revoked_access_ends_for_the_list_of_tags_without_a_budget(scene: 
     assert len(scene.quay.log) == asked + 1
     assert scene.quay.auth is not None
     scene.quay.auth.denied.add(SECRET)
+    scene.now += INTERVAL
     assert (await get(scene.address, path)).status == 404
