@@ -24,6 +24,11 @@ class Challenge(Struct, frozen=True):
     scheme: str
     parameters: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def server(self) -> tuple[str, str | None, str | None]:
+        """Identity of the server that authenticates: scheme, realm and service."""
+        return (self.scheme, self.parameters.get("realm"), self.parameters.get("service"))
+
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
     """Return the first challenges of all WWW-Authenticate lines, in order. Malformed parts are skipped."""

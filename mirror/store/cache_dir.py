@@ -14,8 +14,7 @@
     books-lost, rebuild   marks of a database that was lost (pins/manifest_journal.py, recovery.py)
     scrub.cursor, .lock   where the scrub stands, and the process that scrubs (scrub.py)
 
-A failing disk: `recovery.py` has the table of what counts as a miss and what raises.
-Eviction: `eviction.py` has the table of who evicts what.
+`recovery.py` has the table of what is a miss on a failing disk, `eviction.py` that of who evicts what.
 """
 
 import os

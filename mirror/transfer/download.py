@@ -332,12 +332,12 @@ class Download:
 
     async def _wait(self) -> None:
         """Wait until a segment ends, a reader jumps ahead, or TICK has passed."""
-        began = time.monotonic()
+        due = time.monotonic() + TICK
         with suppress(TimeoutError):
             async with asyncio.timeout(TICK):
                 await self._changed.wait()
         self._changed.clear()
-        late = time.monotonic() - began - TICK
+        late = time.monotonic() - due
         for segment in self._segments if late > 0 else ():
             segment.shift_clock(late)
 
@@ -395,7 +395,6 @@ class Download:
                 source.concurrency = self._concurrency.proven_level
 
     async def _stop(self) -> None:
-        for task in self._segments.values():
+        for task in (tasks := tuple(self._segments.values())):
             task.cancel()
-        if self._segments:
-            await asyncio.wait(self._segments.values())
+        await asyncio.gather(*tasks, return_exceptions=True)

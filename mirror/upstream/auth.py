@@ -39,6 +39,7 @@ MAX_TOKEN_BYTES = 1024 * 1024
 # Share of its lifetime for which a token is used: the upstream's clock runs on while a request travels.
 # BuildKit takes the same.
 _USED_LIFETIME = 0.9
+_TOKEN_FAILURES = {401: Failure.DENIED, 403: Failure.DENIED, 408: Failure.TIMEOUT, 429: Failure.RATE_LIMITED}
 # Docker Hub locks an account for 10 minutes after some wrong passwords: do not send one with each request.
 _REFUSED_FOR = 60.0
 # Bytes of the tokens of one account. A client that makes up names adds one for each; those in use stay.
@@ -174,7 +175,7 @@ class Authorizer:
         Some registries name another token server to a client with an old token than to one without (nvcr.io).
         """
         last = self._last_challenge
-        return last is not None and all(_server(each) != _server(last) for each in challenges)
+        return last is not None and all(each.server != last.server for each in challenges)
 
     def forget_rejected(self, demand: AuthDemand) -> None:
         """Forget the token that was answered 401, so that it is not sent again."""
@@ -393,13 +394,6 @@ def _refused(message: str, status: int) -> UpstreamError:
     return error
 
 
-def _server(challenge: Challenge) -> tuple[str, str | None, str | None]:
-    return (challenge.scheme, challenge.parameters.get("realm"), challenge.parameters.get("service"))
-
-
 def _is_nobody(_: URL) -> bool:
     """Trust no URL: the challenge came from the target of a redirect."""
     return False
-
-
-_TOKEN_FAILURES = {401: Failure.DENIED, 403: Failure.DENIED, 408: Failure.TIMEOUT, 429: Failure.RATE_LIMITED}
