@@ -2,7 +2,8 @@
 
 Podman and kaniko choose a mirror by its manifest and have no way back (docs/clients.md). A manifest whose
 blobs can be had neither here nor upstream would be a pull that fails; without the manifest, these clients go
-on to the next mirror.
+on to the next mirror. A client that was given an index has chosen already, so the index's own manifests are
+not refused: containerd's transfer service reads those of all platforms, and the layers of one.
 """
 
 from mirror.cache.manifests import ManifestCache
@@ -20,6 +21,9 @@ from mirror.util.ttl_cache import TTLCache
 REMEMBERED_SECONDS = 10.0
 REMEMBERED = 1024
 
+# How long after its index a manifest is served although its blobs are missing, in seconds.
+OFFERED_SECONDS = 60.0
+
 
 class Completeness:
     """The completeness check before a manifest is served; `enforced`: whether a manifest is ever refused."""
@@ -32,6 +36,7 @@ class Completeness:
         self._manifests = manifests
         self._enforced = enforced
         self._counts: TTLCache[tuple[Repository, Digest], int] = TTLCache(REMEMBERED_SECONDS, REMEMBERED)
+        self._offered: TTLCache[tuple[Repository, Digest], bool] = TTLCache(OFFERED_SECONDS, REMEMBERED)
 
     async def ensure(
         self, repository: Repository, digest: Digest, staleness: Staleness | None = None
@@ -43,6 +48,8 @@ class Completeness:
         upstream = self._upstreams[repository.upstream]
         refused = staleness is not None and staleness.refused
         if not self._enforced or (upstream.has_content and not refused):
+            return
+        if self._offered.get((repository, digest)):
             return
         missing = await self._missing(repository, digest)
         if missing:
@@ -68,7 +75,11 @@ class Completeness:
         if not manifest.is_index:
             return await self._missing_blobs(manifest)
         counts = [await self._missing_of_platform(repository, each.digest) for each in manifest.manifests]
-        return min((count for count in counts if count is not None), default=1)
+        least = min((count for count in counts if count is not None), default=1)
+        if least == 0:
+            for each in manifest.manifests:
+                self._offered.put((repository, each.digest), True)
+        return least
 
     async def _missing_of_platform(self, repository: Repository, digest: Digest) -> int | None:
         """Return the number of missing blobs of a platform; None when its manifest is missing too."""

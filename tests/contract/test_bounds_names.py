@@ -29,6 +29,7 @@ BOUNDED = {
     "Authorizer._tokens",
     "BlobCache._sizes",
     "Completeness._counts",
+    "Completeness._offered",
     "HTTPClient._too_long",
     "ListingCache._lists",
     "ListingCache._pages",

@@ -26,6 +26,7 @@ offline = {offline}
 
 [tags]
 fresh = {fresh}
+missing = 3600
 
 [[upstream]]
 name = "docker.io"

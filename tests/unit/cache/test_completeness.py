@@ -95,6 +95,25 @@ async def test_completeness_of_an_index_needs_one_platform(
     assert (await get(offline.address, f"{X}/manifests/none")).status == 404
 
 
+async def test_completeness_allows_all_manifests_of_an_index_that_was_served(
+    hub: FakeRegistry, mirror: Running, offline: Running
+) -> None:
+    """The manifest of a platform without blobs is refused, unless its index was served before."""
+    whole, half = (hub.add_image("library/x", None, [name]) for name in (b"whole", b"half"))
+    index = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [descriptor(OCI_MANIFEST, image.manifest_data) for image in (half, whole)],
+    }
+    hub.add_manifest("library/x", json.dumps(index).encode(), OCI_INDEX, "both")
+    for reference in ("both", str(half.manifest), str(whole.manifest)):
+        await get(mirror.address, f"{X}/manifests/{reference}")
+    await fetch(mirror, whole)
+    assert (await get(offline.address, f"{X}/manifests/{half.manifest}")).status == 404
+    assert (await get(offline.address, f"{X}/manifests/both")).status == 200
+    assert (await get(offline.address, f"{X}/manifests/{half.manifest}")).body == half.manifest_data
+
+
 async def test_completeness_of_a_manifest_without_blobs(
     hub: FakeRegistry, mirror: Running, offline: Running
 ) -> None:

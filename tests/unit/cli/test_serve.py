@@ -112,8 +112,11 @@ def test_interrupt_before_the_server_is_up_ends_quietly(tmp_path: Path) -> None:
     """Ctrl-C while a start waits for something is no traceback."""
     fifo = tmp_path / "mirror.toml"
     os.mkfifo(fifo)
-    command = [sys.executable, "-m", "mirror", "serve", "--config", str(fifo)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # Tests that run in the background ignore SIGINT, and so would the processes that they start.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "mirror", "serve", "--config", str(fifo)]
+    # Without coverage, which holds a lock that a signal may leave held.
+    env = without_coverage()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         writer = os.open(fifo, os.O_WRONLY)  # returns when the mirror has opened it, and waits for its text
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
