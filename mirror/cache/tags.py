@@ -325,8 +325,13 @@ class TagCache:
             return _Revalidated(None, proven=False)
         else:
             entry = TagEntry(str(info.digest), info.media_type, info.size, self._context.clock())
+            if not upstream.counts_pulls:
+                return _Revalidated(entry, proven=False)
             local = await self._store.look_up(repository, info.digest)
-            if not (upstream.counts_pulls and local.present):
+            if not local.present:
+                if known is None:
+                    # Containerd gets the manifest by its digest next: no GET would tell of the tag.
+                    await self._store.put_tag(repository, tag, entry)
                 return _Revalidated(entry, proven=False)
         link = Link(entry.media_type, entry.size)
         link = self._context.confirmed(upstream, repository, link, requested)

@@ -63,7 +63,7 @@ async def test_tag_head_and_then_get_by_digest(hub: FakeRegistry, mirror: Runnin
 
 
 async def test_tag_head_is_a_head_where_pulls_count(hub: FakeRegistry, mirror: Running) -> None:
-    """An upstream that reports a rate limit is asked with a HEAD; what a tag is, a GET tells."""
+    """An upstream that reports a rate limit is asked with a HEAD, whose word is kept for a new tag."""
     hub.limit = RateLimit(limit=100)
     hub.add_image("library/x", "known", [b"a"])
     image = hub.add_image("library/x", "t", [b"a"])
@@ -71,8 +71,12 @@ async def test_tag_head_is_a_head_where_pulls_count(hub: FakeRegistry, mirror: R
     reply = await head(mirror.address, TAG)
     assert reply.header("docker-content-digest") == str(image.manifest)
     assert (hub.requests("GET", "manifests/t"), hub.requests("HEAD")) == (0, 1)
+    by_digest = TAG.replace("/t", f"/{image.manifest}")
+    assert (await get(mirror.address, by_digest)).body == image.manifest_data
+    hub.fault(Fault(status=429), "manifests", times=9)
+    assert (await head(mirror.address, TAG)).status == 200
     assert (await get(mirror.address, TAG)).body == image.manifest_data
-    assert (hub.requests("GET", "manifests/t"), hub.requests("HEAD")) == (1, 1)
+    assert (hub.requests("GET", "manifests/t"), hub.requests("HEAD")) == (0, 1)
 
 
 async def test_tag_head_without_a_digest_becomes_a_get(hub: FakeRegistry, mirror: Running) -> None:
