@@ -61,25 +61,13 @@ class Metrics:
             "what",
             "kind",
         )
-        self.scrubbed_bytes = self._counter(
-            "scrubbed_bytes_total", "Bytes read and verified by the scrubber."
-        )
-        self.scrub_progress = self._gauge(
-            "scrub_progress", "Share of the scrub's pass that is done, from 0 to 1; 1 between two passes."
-        )
-        self.scrub_wrong = self._counter("scrub_wrong_total", "Corrupt blobs found by the scrubber.")
-        self.proofs = self._counter(
-            "proofs_total",
-            "Large blobs verified while in use, by reason (retry, use) and result (right, wrong).",
-            "reason",
-            "result",
-        )
         self.tasks = self._gauge("tasks", "Background tasks that run now, downloads included.")
         self.prefetched = self._counter(
             "prefetched_blobs_total",
             "Blobs queued for prefetch, by outcome (stored, joined, failed, cancelled, dropped).",
             "outcome",
         )
+        self._add_verification_metrics()
         self._add_source_metrics()
         self._add_storage_metrics()
 
@@ -106,6 +94,21 @@ class Metrics:
             )
             for each in self._registry.collect()
         ]
+
+    def _add_verification_metrics(self) -> None:
+        self.scrubbed_bytes = self._counter(
+            "scrubbed_bytes_total", "Bytes read and verified by the scrubber."
+        )
+        self.scrub_progress = self._gauge(
+            "scrub_progress", "Share of the scrub's pass that is done, from 0 to 1; 1 between two passes."
+        )
+        self.scrub_wrong = self._counter("scrub_wrong_total", "Corrupt blobs found by the scrubber.")
+        self.proofs = self._counter(
+            "proofs_total",
+            "Large blobs verified while in use, by reason (retry, use) and result (right, wrong).",
+            "reason",
+            "result",
+        )
 
     def _add_source_metrics(self) -> None:
         self.source_up = self._gauge(
