@@ -7,15 +7,17 @@ import base64
 import json
 import re
 import secrets
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography import x509
@@ -108,10 +110,41 @@ def token_server(authority: Authority, host: str = "127.0.0.1") -> Iterator[str]
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer((host, 0), Handler) as server:
+    with _ThreadedServer((host, 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://{host}:{server.server_port}/token"
         server.shutdown()
+
+
+class _ThreadedServer(ThreadingHTTPServer):
+    """Server that leaves no connection and no thread behind.
+
+    A peer whose network is gone never ends its connection, so the server does.
+    """
+
+    daemon_threads = False  # server_close waits for them
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._connections: set[socket.socket] = set()
+        self._lock = Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.discard(request)
+        super().close_request(request)
+
+    def server_close(self) -> None:
+        with self._lock:
+            for each in self._connections:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+        super().server_close()
 
 
 def _claims(query: dict[str, list[str]]) -> dict[str, object]:
