@@ -11,6 +11,10 @@ Both stale periods begin at the end of `fresh` (the words are those of RFC 9111 
 one is over, an answer is used only after it was revalidated. An immutable tag is always fresh. An answer that
 is served without being confirmed is *stale*. While an upstream's rate limit runs out, more answers are served
 stale, and fewer are revalidated (mirror.upstream.rate_limit).
+
+The age of a tag that no upstream has ever confirmed, because it was imported, is `math.inf`. It is stale from
+its beginning, whatever the immutable patterns are: its upstream is asked before it is used. While the
+upstream cannot be asked it is served whatever the terms are: an operator put it here for that.
 """
 
 import math
@@ -36,7 +40,7 @@ class FreshnessTerms(Struct, frozen=True):
 
         A clock that was set back makes an age negative, and must not make anything fresh for years.
         """
-        return self.fresh - age if age >= 0 else 0.0
+        return self.fresh - age if 0 <= age < math.inf else 0.0
 
     def serve_while_revalidating(self, age: float) -> bool:
         """Return whether the answer is served at once while the upstream is being asked."""
@@ -49,7 +53,7 @@ class FreshnessTerms(Struct, frozen=True):
 
     def serve_on_error(self, age: float) -> bool:
         """Return whether the answer is served when the upstream cannot be asked."""
-        return age < self.fresh + max(self.stale_while_revalidate, self.stale_if_error)
+        return age < self.fresh + max(self.stale_while_revalidate, self.stale_if_error) or math.isinf(age)
 
 
 class Freshness:

@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
-from mirror.cache.tags import MOST_REFRESHES, REVALIDATING, TagCache, saving_rate_limit
+from mirror.cache.tag.expired import REVALIDATING, saving_rate_limit
+from mirror.cache.tags import MOST_REFRESHES, TagCache
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, referrers_tag
 from mirror.oci.reference import Repository, Tag
@@ -91,12 +92,12 @@ class ListingCache:
         repository is to be confirmed. Raises UpstreamError or StoreError.
         """
         page = self._pages.get((repository, query))
-        if page is not None and self._tags.is_fresh(repository, page.confirmed):
+        if page is not None and self._tags.validity.is_fresh(repository, page.confirmed):
             return replace(page.answer, outcome=Outcome.HIT)
         known = await self._store.known_tags(repository, "", 1)
         if (
             known
-            and self._tags.saves_budget(repository, 0.0)
+            and self._tags.validity.saves_budget(repository, 0.0)
             and await self._is_accessible(repository, known)
         ):
             return await self._known_tags(repository, query, saving_rate_limit(repository.upstream))
@@ -106,10 +107,10 @@ class ListingCache:
         if not known:
             return await listing
         try:
-            return await self._tags.wait_until_fallback(repository, listing)
+            return await self._tags.expired.wait_until_fallback(repository, listing)
         except UpstreamError as error:
             # The list of known tags has no age: with an account, no refusal is overlooked.
-            if self._tags.is_ended_by(error, repository, confirmed=0.0):
+            if self._tags.validity.is_ended_by(error, repository, confirmed=0.0):
                 raise
             return await self._known_tags(repository, query, str(error))
 
@@ -146,7 +147,7 @@ class ListingCache:
     async def _is_accessible(self, repository: Repository, known: Sequence[str]) -> bool:
         """Return whether the upstream confirmed a known tag so lately that access need not be confirmed."""
         entry = await self._tags.entry(repository, Tag(known[0]))
-        return entry is not None and self._tags.access_ttl(repository, entry.confirmed) > 0
+        return entry is not None and self._tags.validity.access_ttl(repository, entry.confirmed) > 0
 
     async def _list_tags(self, repository: Repository, query: str) -> TagsAnswer:
         requested = self._context.clock()
@@ -171,7 +172,7 @@ class ListingCache:
         entry = await self._store.referrers(repository, digest)
         if entry is None:
             return _Referrers(await self._ask_once(repository, digest), Outcome.MISS)
-        if self._tags.is_fresh(repository, entry.confirmed):
+        if self._tags.validity.is_fresh(repository, entry.confirmed):
             return _Referrers(entry.manifests, Outcome.HIT)
         if (reason := self._reason_not_to_ask(repository, entry)) is not None:
             if reason == REVALIDATING:
@@ -179,20 +180,20 @@ class ListingCache:
             return self._stale(entry, reason)
         try:
             answer = self._ask_once(repository, digest)
-            return _Referrers(await self._tags.wait_until_fallback(repository, answer), Outcome.MISS)
+            return _Referrers(await self._tags.expired.wait_until_fallback(repository, answer), Outcome.MISS)
         except UpstreamError as error:
-            if self._tags.is_ended_by(error, repository, entry.confirmed):
+            if self._tags.validity.is_ended_by(error, repository, entry.confirmed):
                 raise
             return self._stale(entry, str(error))
 
     def _reason_not_to_ask(self, repository: Repository, entry: ReferrersEntry) -> str | None:
         """Return why a list that is not fresh is served at once, if it is."""
-        if self._tags.access_ttl(repository, entry.confirmed) <= 0:
+        if self._tags.validity.access_ttl(repository, entry.confirmed) <= 0:
             return None
         age = self._context.clock() - entry.confirmed
-        if self._tags.saves_budget(repository, age):
+        if self._tags.validity.saves_budget(repository, age):
             return saving_rate_limit(repository.upstream)
-        return REVALIDATING if self._tags.serves_while_revalidating(repository, age) else None
+        return REVALIDATING if self._tags.validity.serves_while_revalidating(repository, age) else None
 
     def _stale(self, entry: ReferrersEntry, reason: str) -> _Referrers:
         age = self._context.clock() - entry.confirmed

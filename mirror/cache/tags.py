@@ -1,19 +1,16 @@
 """Tags: fresh for a while, then revalidated with a HEAD, and stale when the upstream cannot be asked."""
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Generic, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mirror.cache.freshness import Freshness
 from mirror.cache.manifests import ManifestCache, info_of, manifest_answer
 from mirror.cache.negative_cache import NegativeCache
-from mirror.cache.refusal_log import RefusalLog
 from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Staleness
+from mirror.cache.tag.expired import Answers, ExpiredEntries, log_decision
+from mirror.cache.tag.validity import TagValidity
 from mirror.config.schema import TagSettings
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
@@ -22,35 +19,15 @@ from mirror.store.lock import name_key
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
-from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
+from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
 from mirror.upstream.rate_limit import PLENTY
 from mirror.upstream.registry_client import ManifestBody
-from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
-from mirror.util.log import debug_enabled, get_logger
 from mirror.util.single_flight import SingleFlight
-
-T = TypeVar("T")
-
-log = get_logger(__name__)
 
 # Refreshes of stale tags of one upstream that run in the background at a time. No client waits for them: they
 # leave most connections of the upstream free.
 MOST_REFRESHES = 16
-
-# Why an answer is stale that is revalidated meanwhile.
-REVALIDATING = "revalidation is running"
-
-
-class FallbackDue(UpstreamError):
-    """The upstream has not answered within `fallback_after`, and there is a stale answer to fall back on."""
-
-
-class _Answers(Struct, Generic[T], frozen=True):
-    """The two answers for an entry that is not fresh; `stale` gives None when its content is not here."""
-
-    revalidated: Callable[[], Awaitable[T]]
-    stale: Callable[[Staleness], Awaitable[T | None]]
 
 
 class _Revalidated(Struct, frozen=True):
@@ -78,9 +55,8 @@ class TagCache:
         self._store = context.store
         self._upstreams = upstreams
         self._manifests = manifests
-        self._fallback_after = settings.fallback_after
-        self._freshness = Freshness(settings)
-        self._refusals = RefusalLog()
+        self.validity = TagValidity(context, upstreams, settings)
+        self.expired = ExpiredEntries(upstreams, self.validity, settings.fallback_after)
         self._missing: NegativeCache[tuple[Repository, Tag]] = NegativeCache(settings.missing)
         self._revalidating: SingleFlight[tuple[Repository, Tag], _Revalidated] = SingleFlight(
             context.tasks, refusal=too_many_requests
@@ -106,15 +82,17 @@ class TagCache:
                 return await self._getting.do(
                     (repository, tag), refresh if save_gets else get, repository.upstream
                 )
-        ttl = self._ttl(repository, tag, entry)
+        ttl = self.validity.ttl(repository, tag, entry)
         if ttl > 0:
-            _log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
+            log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
             found = await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
             return replace(found, ttl=min(found.ttl, ttl))
-        answers = _Answers(
-            partial(self._refresh, repository, tag), partial(self._stale_manifest, repository, entry)
+        answers = Answers(
+            partial(self._refresh, repository, tag),
+            partial(self._stale_manifest, repository, entry),
+            partial(self._start_refresh, repository, tag, entry),
         )
-        return await self._answer_expired(repository, tag, entry, answers)
+        return await self.expired.answer(repository, tag, entry, answers)
 
     async def head(self, repository: Repository, tag: Tag) -> ManifestInfo:
         """Return what a tag points to: what a GET is answered with.
@@ -127,9 +105,9 @@ class TagCache:
             with self._missing.remembering((repository, tag)):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
                 return await self._head(repository, tag, requested, Outcome.MISS)
-        ttl = self._ttl(repository, tag, entry)
+        ttl = self.validity.ttl(repository, tag, entry)
         if ttl > 0:
-            _log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
+            log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
             return _info(entry, Outcome.HIT, ttl)
 
         async def revalidated() -> ManifestInfo:
@@ -139,7 +117,8 @@ class TagCache:
             local = await self._store.look_up(repository, Digest.parse(entry.digest))
             return replace(_info(entry, Outcome.STALE), staleness=staleness) if local.present else None
 
-        return await self._answer_expired(repository, tag, entry, _Answers(revalidated, stale))
+        refresh = partial(self._start_refresh, repository, tag, entry)
+        return await self.expired.answer(repository, tag, entry, Answers(revalidated, stale, refresh))
 
     async def _head(
         self, repository: Repository, tag: Tag, requested: float, outcome: Outcome
@@ -159,87 +138,6 @@ class TagCache:
         """Return what is known of a tag; with further types, only if it is of one of those."""
         entry = await self._store.tag(repository, tag)
         return None if entry is not None and tag.also and entry.media_type not in tag.also else entry
-
-    def is_fresh(self, repository: Repository, confirmed: float) -> bool:
-        """Return whether an answer about the repository is fresh; `confirmed` in seconds since the epoch."""
-        ttl = self._freshness.terms(repository).ttl(self._context.clock() - confirmed)
-        return min(ttl, self.access_ttl(repository, confirmed)) > 0
-
-    def access_ttl(self, repository: Repository, confirmed: float) -> float:
-        """Return how much longer an answer about the repository is used unasked, whatever its terms say."""
-        return self._context.access_ttl(self._upstreams[repository.upstream], repository, confirmed)
-
-    def saves_budget(self, repository: Repository, age: float) -> bool:
-        """Return whether an answer `age` seconds old is served to save the repository's rate limit."""
-        upstream = self._upstreams[repository.upstream]
-        budget = upstream.budget_level(repository.path)
-        return upstream.available and self._freshness.terms(repository).serve_to_save_budget(age, budget)
-
-    def serves_while_revalidating(self, repository: Repository, age: float) -> bool:
-        """Return whether an answer `age` seconds old is served at once while the upstream is asked."""
-        upstream = self._upstreams[repository.upstream]
-        return upstream.available and self._freshness.terms(repository).serve_while_revalidating(age)
-
-    async def _answer_expired(
-        self, repository: Repository, tag: Tag, entry: TagEntry, answers: _Answers[T]
-    ) -> T:
-        """Return the answer for an entry that is not fresh: revalidated, or stale where the terms allow it.
-
-        1. The stale answer is served at once where the terms allow revalidation meanwhile, where the upstream
-           has not answered lately, and to save its rate limit. In the last case the upstream is asked only to
-           see whether it answers again. An answer with an account that is older than `recheck_access` is
-           served at once in the second case only.
-        2. Otherwise the upstream is asked. It has `fallback_after` seconds if there is a stale answer to fall
-           back on.
-        """
-        age = self._context.clock() - entry.confirmed
-        terms, upstream = self._freshness.terms(repository, tag), self._upstreams[repository.upstream]
-        saves_budget = terms.serve_to_save_budget(age, upstream.budget_level(repository.path))
-        serve_on_error = terms.serve_on_error(age)
-        unasked = saves_budget or terms.serve_while_revalidating(age)
-        if self.access_ttl(repository, entry.confirmed) <= 0:
-            unasked = False
-        if unasked or (serve_on_error and not upstream.available):
-            staleness = Staleness(age, _reason(upstream, saves_budget=saves_budget))
-            if (answer := await answers.stale(staleness)) is not None:
-                _log_decision("tag stale, served at once", repository, tag, reason=staleness.reason)
-                if not (saves_budget and upstream.available) and upstream.allows_request:
-                    self._start_refresh(repository, tag, entry)
-                return answer
-        return await self._revalidated_or_stale(repository, entry, answers, serve_on_error=serve_on_error)
-
-    async def _revalidated_or_stale(
-        self, repository: Repository, entry: TagEntry, answers: _Answers[T], *, serve_on_error: bool
-    ) -> T:
-        """Ask the upstream; return the stale answer if that fails, and raise the error if there is none."""
-        try:
-            if serve_on_error:
-                answer = await self.wait_until_fallback(repository, answers.revalidated())
-            else:
-                answer = await answers.revalidated()
-        except UpstreamError as error:
-            stale = None
-            if serve_on_error and not self.is_ended_by(error, repository, entry.confirmed):
-                age, refused = self._context.clock() - entry.confirmed, error.failure in FINAL
-                stale = await answers.stale(Staleness(age, str(error), refused))
-                if stale is not None and refused:
-                    self._refusals.refused(repository.upstream, str(error))
-            if stale is not None:
-                return stale
-            # Only the time for a fallback is over, and the fallback was evicted: wait for the upstream.
-            if isinstance(error, FallbackDue) and self._upstreams[repository.upstream].available:
-                return await answers.revalidated()
-            raise
-        self._refusals.answered(repository.upstream)
-        return answer
-
-    def is_ended_by(self, error: UpstreamError, repository: Repository, confirmed: float) -> bool:
-        """Return whether an error takes away what the upstream gave at `confirmed`.
-
-        The registry's own word does. Any other refusal does once the access of an account is to be checked.
-        """
-        due = error.failure in FINAL and self.access_ttl(repository, confirmed) <= 0
-        return error.final or due
 
     async def _stale_manifest(
         self, repository: Repository, entry: TagEntry, staleness: Staleness
@@ -268,24 +166,6 @@ class TagCache:
         """Refresh, unless a refresh that has just ended did so: `entry` is then an old entry."""
         if await self.entry(repository, tag) == entry:
             await self._refresh(repository, tag)
-
-    def _ttl(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
-        """Return how much longer an entry is fresh, in seconds."""
-        ttl = self._freshness.terms(repository, tag).ttl(self._context.clock() - entry.confirmed)
-        return min(ttl, self.access_ttl(repository, entry.confirmed))
-
-    async def wait_until_fallback(self, repository: Repository, answer: Awaitable[T]) -> T:
-        """Await `answer` for at most `fallback_after` seconds, then raise FallbackDue; the request goes on.
-
-        Not at all if the upstream has not answered lately.
-        """
-        seconds = self._fallback_after if self._upstreams[repository.upstream].available else 0.0
-        try:
-            async with asyncio.timeout(seconds):
-                return await answer
-        except TimeoutError:
-            message = f"{repository.upstream} did not answer within {self._fallback_after:g} s"
-            raise FallbackDue(Failure.TIMEOUT, message) from None
 
     async def _refresh(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         """Revalidate the tag, and fetch the manifest if it is a new one."""
@@ -318,9 +198,9 @@ class TagCache:
             return _Revalidated(await self._keep(repository, tag, info.body, requested))
         known = await self.entry(repository, tag)
         unchanged = known is not None and known.digest == str(info.digest)
-        _log_decision("tag revalidated", repository, tag, moved=not unchanged, digest=str(info.digest))
+        log_decision("tag revalidated", repository, tag, moved=not unchanged, digest=str(info.digest))
         if known is not None and unchanged:
-            entry = replace(known, confirmed=self._context.clock())
+            entry = replace(known, confirmed=self._context.clock(), provenance=None)
         elif info.digest is None or info.size is None:
             return _Revalidated(None, proven=False)
         else:
@@ -371,24 +251,6 @@ class TagCache:
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
         await self._store.put_tag(repository, tag, entry)
         return entry
-
-
-def _reason(upstream: Upstream, *, saves_budget: bool) -> str:
-    """Return the reason for a stale answer that is served at once."""
-    if not upstream.available:
-        return f"{upstream.name} has not answered lately"
-    return saving_rate_limit(upstream.name) if saves_budget else REVALIDATING
-
-
-def _log_decision(event: str, repository: Repository, tag: Tag, **values: object) -> None:
-    """Log a decision at level debug; names are formatted only while that level is on."""
-    if debug_enabled():
-        log.debug(event, repository=str(repository), tag=str(tag), **values)
-
-
-def saving_rate_limit(upstream: str) -> str:
-    """Return the reason why an upstream that answers was not asked."""
-    return f"not asked, to save the rate limit of {upstream}"
 
 
 def _info(entry: TagEntry, outcome: Outcome, ttl: float = 0.0) -> ManifestInfo:

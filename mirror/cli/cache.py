@@ -7,10 +7,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec.structs import asdict
 
 from mirror.cli.common import fail, opened, pattern
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
-from mirror.cli.output import json_document, json_list, moment, say, table, tell
+from mirror.cli.output import day, json_document, json_list, moment, say, table, tell
 from mirror.util.units import size
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def _image_json(image: "ImageSummary") -> dict[str, Any]:
         "missing": list(image.missing),
         "missing_platforms": list(image.missing_platforms),
         "pinned": image.pinned,
+        "provenance": None if image.provenance is None else asdict(image.provenance),
     }
 
 
@@ -259,6 +261,8 @@ def _states(image: "ImageSummary") -> Iterable[str]:
         yield "complete"
     if image.pinned:
         yield "pinned"
+    if image.provenance is not None:
+        yield f"{image.provenance.kind} {day(image.provenance.date)}"
 
 
 def _summarise(action: str, steps: "Iterable[RemovalStep]") -> None:

@@ -49,6 +49,11 @@ def moment(seconds: float | None) -> str:
     return ago(time.time() - seconds)
 
 
+def day(seconds: float) -> str:
+    """Return the date of a time since the epoch, in UTC."""
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
 def ago(seconds: float) -> str:
     """Return elapsed time in the largest unit that has passed at least once."""
     for length, name in ELAPSED:
@@ -99,6 +104,11 @@ def _columns(columns: dict[str, tuple[str, ...]], right: Sequence[str], optional
 def json_document(value: object) -> None:
     """Print a JSON document."""
     _write(_json(value, indent=2))
+
+
+def json_line(value: object) -> None:
+    """Print a JSON value on a line of its own, at once."""
+    _write(_json(value))
 
 
 def json_list(items: Iterable[object]) -> None:

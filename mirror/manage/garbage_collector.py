@@ -125,7 +125,7 @@ class GarbageCollector:
         for tag, entry in tags(self._folder.index, repository, ImagePattern("*")):
             gone = not self._known([entry.digest])
             pinned = self._folder.pins.matching(repository, tag, entry.digest)
-            if gone and not pinned and entry.confirmed < self._now - YOUNG:
+            if gone and not pinned and entry.written < self._now - YOUNG:
                 yield tag
 
     def _links(self, repository: Repository, named: set[Digest]) -> Iterator[Digest]:

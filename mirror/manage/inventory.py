@@ -17,7 +17,7 @@ from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.closure import Closures, Part, digest_or_none
-from mirror.store.metadata.index import ROWS
+from mirror.store.metadata.index import ROWS, Provenance, TagEntry
 from mirror.store.metadata.query import repositories, tags
 from mirror.store.metadata.refcount import ReferenceCounts
 from mirror.store.pins.pin_file import PinEntry
@@ -29,10 +29,14 @@ EVERY_TAG = ImagePattern("*")
 
 
 class StoredImage(Struct, frozen=True):
-    """An image of some repository: its tag ("" for none) and all its parts, the root first."""
+    """An image of some repository: its tag ("" for none) and all its parts, the root first.
+
+    `entry`: the tag entry, None without a tag.
+    """
 
     tag: str
     parts: tuple[Part, ...]
+    entry: TagEntry | None = None
 
     @property
     def root(self) -> Digest:
@@ -45,6 +49,7 @@ class ImageSummary(Struct, frozen=True):
     `size`: bytes that are here; `shared`: those of them that other images need too. `missing`: digests that
     would have to be downloaded for the platforms that are here. `last_used`: seconds since the epoch, None if
     no manifest of the image is here. `missing_platforms`: platforms that are pinned, and not here.
+    `provenance`: how the tag came here, None for a tag that its upstream has confirmed.
     """
 
     repository: Repository
@@ -57,6 +62,7 @@ class ImageSummary(Struct, frozen=True):
     missing: tuple[str, ...]
     pinned: bool
     missing_platforms: tuple[str, ...] = ()
+    provenance: Provenance | None = None
 
     @property
     def complete(self) -> bool:
@@ -95,23 +101,26 @@ class Inventory:
         """
         # Manifests are parsed once for each repository, although they are asked for more often.
         self._closures = Closures(self._folder.index, self._folder.read, {})
-        found: list[tuple[str, Part]] = []
-        signatures: list[tuple[str, Part]] = []
+        found: list[tuple[str, TagEntry, Part]] = []
+        signatures: list[tuple[str, TagEntry, Part]] = []
         for tag, entry in tags(self._folder.index, repository, EVERY_TAG):
             if (digest := digest_or_none(entry.digest)) is None:
                 continue
             root = Part(digest, entry.size, True)
-            (signatures if REFERRING.fullmatch(tag) else found).append((tag, root))
-        walked = [self._walk(repository, tag, root) for tag, root in found]
+            (signatures if REFERRING.fullmatch(tag) else found).append((tag, entry, root))
+        walked = [self._walk(repository, root, tag, entry) for tag, entry, root in found]
         seen = _manifests(walked)
-        walked += [self._walk(repository, tag, root) for tag, root in signatures if root.digest not in seen]
+        others = [each for each in signatures if each[2].digest not in seen]
+        walked += [self._walk(repository, root, tag, entry) for tag, entry, root in others]
         return walked + self._untagged(repository, _manifests(walked))
 
-    def _walk(self, repository: Repository, tag: str, root: Part) -> StoredImage:
-        return StoredImage(tag, tuple(self._closures.parts(repository, root)))
+    def _walk(
+        self, repository: Repository, root: Part, tag: str = "", entry: TagEntry | None = None
+    ) -> StoredImage:
+        return StoredImage(tag, tuple(self._closures.parts(repository, root)), entry)
 
     def _untagged(self, repository: Repository, seen: set[Digest]) -> list[StoredImage]:
-        walked = [self._walk(repository, "", root) for root in self._manifests(repository, seen)]
+        walked = [self._walk(repository, root) for root in self._manifests(repository, seen)]
         below = {part.digest for each in walked for part in each.parts[1:]}
         return [each for each in walked if each.root not in below]
 
@@ -150,6 +159,7 @@ class Inventory:
             missing=self._missing(found, here),
             pinned=bool(pins),
             missing_platforms=self._missing_platforms(found, here, pins),
+            provenance=None if found.entry is None else found.entry.provenance,
         )
 
     def _platforms(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:

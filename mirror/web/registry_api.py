@@ -14,7 +14,7 @@ from aiohttp import web
 from mirror.cache.cache import Cache
 from mirror.cache.readers import BlobReader, BlobRequest, SmallBlob
 from mirror.cache.results import FOREVER, Outcome, ReferrersAnswer, Staleness
-from mirror.cache.tags import REVALIDATING
+from mirror.cache.tag.expired import REVALIDATING
 from mirror.config.schema import Config
 from mirror.oci.accept import Accepted
 from mirror.oci.digest import Digest

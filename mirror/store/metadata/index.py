@@ -14,9 +14,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import diskcache
+import msgspec
 from diskcache.core import EVICTION_POLICY
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -89,13 +90,52 @@ class Link(Struct, frozen=True):
         return replace(kept, size=size, confirmed=known.confirmed, account=known.account)
 
 
-class TagEntry(Struct, frozen=True):
-    """The target of a tag when the upstream was last asked; `confirmed` in seconds since the epoch."""
+# `TagEntry.confirmed` of a tag that no upstream has confirmed.
+NEVER = 0.0
+
+
+class Provenance(Struct, frozen=True):
+    """The provenance of a tag entry that does not come from its upstream.
+
+    `kind`: how it came here, for instance "imported". `origin`: the name of what it came from, as text for
+    people. `date`: when it came, in seconds since the epoch.
+    """
+
+    kind: str
+    origin: str
+    date: float
+
+
+class TagEntry(Struct, frozen=True, omit_defaults=True):
+    """The target of a tag when the upstream was last asked; `confirmed` in seconds since the epoch.
+
+    `confirmed` is NEVER, and `provenance` is set, until the upstream is asked about a tag that came another
+    way. A row of a later version may have further keys, which are ignored; an earlier version takes a row
+    with further keys for none.
+    """
 
     digest: str
     media_type: str
     size: int
     confirmed: float
+    provenance: Provenance | None = None
+
+    @classmethod
+    def from_json(cls, text: str) -> "TagEntry | None":
+        """Return the entry of a row; None for another text."""
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            return None
+
+    def to_json(self) -> str:
+        """Return the text of a row."""
+        return msgspec.json.encode(self).decode()
+
+    @property
+    def written(self) -> float:
+        """The time at which the entry was last known to be right, in seconds since the epoch."""
+        return self.confirmed if self.provenance is None else self.provenance.date
 
 
 class ReferrersEntry(Struct, frozen=True):
@@ -119,8 +159,6 @@ class ReferrersEntry(Struct, frozen=True):
 
 
 REFERRERS = re.compile(r'\{"manifests":(\[.*\]),"confirmed":([0-9.e+-]+)\}', re.DOTALL)
-
-Entry = TypeVar("Entry", Link, TagEntry)
 
 
 class DigestRow(Struct, frozen=True):
@@ -156,8 +194,11 @@ class Index:
         return self.database.cache
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
-        """Return the link of a repository to a digest."""
-        return self._read(f"link:{repository}@{digest}", Link)
+        """Return the link of a repository to a digest; None for one that cannot be read."""
+        text = self._cache.get(f"link:{repository}@{digest}")
+        with suppress(ValueError, TypeError):
+            return Link.parse(json.loads(text)) if isinstance(text, str) else None
+        return None
 
     def add_links(self, repository: Repository, links: Mapping[Digest, Link]) -> None:
         """Record links over known ones (`Link.over`).
@@ -168,7 +209,9 @@ class Index:
         while pending:
             with self._cache.transact():
                 for digest, link in pending[:LINKS_AT_ONCE]:
-                    self._write(f"link:{repository}@{digest}", link.over(self.link(repository, digest)))
+                    written = asdict(link.over(self.link(repository, digest)))
+                    text = json.dumps(written, separators=(",", ":"))
+                    self._cache.set(f"link:{repository}@{digest}", text)
                 self._cache.add(f"repository:{repository}", "")
             del pending[:LINKS_AT_ONCE]
 
@@ -178,11 +221,13 @@ class Index:
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return a tag entry."""
-        return self._read(_tag_key(repository, tag), TagEntry)
+        text = self._cache.get(_tag_key(repository, tag))
+        # An unreadable entry is asked of the upstream again, never trusted.
+        return TagEntry.from_json(text) if isinstance(text, str) else None
 
     def put_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Write a tag entry."""
-        self._write(_tag_key(repository, tag), entry)
+        self._cache.set(_tag_key(repository, tag), entry.to_json())
 
     def drop_tag(self, repository: Repository, tag: Tag) -> None:
         """Remove a tag entry."""
@@ -279,20 +324,6 @@ class Index:
     def close(self) -> None:
         """Close this thread's connection."""
         self.database.close()
-
-    def _read(self, key: str, kind: type[Entry]) -> Entry | None:
-        """Return an entry, or None: an unreadable entry is asked of the upstream again, never trusted."""
-        text = self._cache.get(key)
-        if not isinstance(text, str):
-            return None
-        try:
-            values = json.loads(text)
-            return kind(**(with_standing(values) if kind is Link else values))
-        except (ValueError, TypeError):
-            return None
-
-    def _write(self, key: str, entry: Link | TagEntry) -> None:
-        self._cache.set(key, json.dumps(asdict(entry), separators=(",", ":")))
 
 
 def _tag_key(repository: Repository, tag: Tag) -> str:

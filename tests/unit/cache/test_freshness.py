@@ -23,6 +23,7 @@ X = Repository("docker.io", "library/x")
         (159.0, -99.0, False, True),
         (160.0, -100.0, False, False),
         (-1.0, 0.0, False, True),
+        (math.inf, 0.0, False, True),
     ],
 )
 def test_freshness_periods_follow_each_other(
@@ -53,6 +54,19 @@ def test_freshness_of_zero_is_served_only_when_the_budget_is_out() -> None:
     terms = FreshnessTerms(fresh=0.0, stale_while_revalidate=0.0, stale_if_error=math.inf)
     assert [terms.serve_to_save_budget(1.0, budget) for budget in (SPARE, LOW, OUT)] == [False, False, True]
     assert [terms.serve_to_save_budget(-1.0, budget) for budget in (SPARE, LOW, OUT)] == [False, False, True]
+
+
+def test_freshness_of_a_tag_that_was_never_confirmed() -> None:
+    """Its upstream is asked, even under an immutable pattern, unless its rate limit is used up."""
+    for terms in (FreshnessTerms(math.inf, 0.0, 0.0), FreshnessTerms(60.0, math.inf, 0.0)):
+        assert terms.ttl(math.inf) == 0.0
+        assert not terms.serve_while_revalidating(math.inf)
+        assert terms.serve_on_error(math.inf)
+        assert [terms.serve_to_save_budget(math.inf, each) for each in (PLENTY, LOW, OUT)] == [
+            False,
+            False,
+            True,
+        ]
 
 
 def test_freshness_allows_any_age_on_error_by_default() -> None:

@@ -8,9 +8,10 @@ import pytest
 from mirror.manage.inventory import ImageSummary, Inventory
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin
-from mirror.oci.reference import Repository
+from mirror.oci.manifest import OCI_MANIFEST
+from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
-from mirror.store.metadata.index import Link
+from mirror.store.metadata.index import NEVER, Link, Provenance, TagEntry
 from tests.fakes.cached import (
     LONG_AGO,
     X,
@@ -48,6 +49,16 @@ def test_inventory_of_a_complete_image(folder: CacheDirectory) -> None:
     assert found.size == folder.blobs.size()
     assert found.shared == 0
     assert found.last_used == pytest.approx(LONG_AGO)
+
+
+def test_inventory_tells_that_a_tag_was_imported(folder: CacheDirectory) -> None:
+    """The provenance is that of the tag; an image by digest, and a confirmed tag, have none."""
+    image = put_image(folder, X, "1", [b"a"])
+    put_image(folder, X, "2", [b"b"])
+    put_image(folder, X, None, [b"c"])
+    imported = Provenance("imported", "usb.tar", 7.0)
+    folder.put_tag(X, Tag("1"), TagEntry(str(image[0]), OCI_MANIFEST, 5, NEVER, imported))
+    assert [each.provenance for each in listed(folder).values()] == [imported, None, None]
 
 
 def test_inventory_of_missing_parts(folder: CacheDirectory) -> None:

@@ -9,7 +9,15 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.metadata.index import LINKS_AT_ONCE, Index, Link, ReferrersEntry, TagEntry
+from mirror.store.metadata.index import (
+    LINKS_AT_ONCE,
+    NEVER,
+    Index,
+    Link,
+    Provenance,
+    ReferrersEntry,
+    TagEntry,
+)
 
 X, Y = Repository("docker.io", "library/x"), Repository("quay.io", "org/y")
 D = Digest.of(b"d")
@@ -49,6 +57,41 @@ def test_index_tags_are_put_and_dropped(index: Index) -> None:
     assert index.tag(X, tag) == TagEntry(str(D), "type", 5, 2.0)
     index.drop_tag(X, tag)
     assert index.tag(X, tag) is None
+
+
+def test_index_keeps_the_provenance_of_a_tag(index: Index) -> None:
+    """A tag that no upstream has confirmed has the date of its import in place of a confirmation."""
+    imported = TagEntry(str(D), "type", 5, NEVER, Provenance("imported", "usb.tar", 7.0))
+    index.put_tag(X, Tag("t"), imported)
+    assert index.tag(X, Tag("t")) == imported
+    assert (imported.written, TagEntry(str(D), "type", 5, 3.0).written) == (7.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "entry"),
+    [
+        ('{"digest":"d","media_type":"t","size":5,"confirmed":1.5}', TagEntry("d", "t", 5, 1.5)),
+        ('{"digest":"d","media_type":"t","size":5,"confirmed":1}', TagEntry("d", "t", 5, 1.0)),
+        (
+            '{"digest":"d","media_type":"t","size":5,"confirmed":0.0,"provenance":'
+            '{"kind":"imported","origin":"é","date":7.0,"later":1},"later":[]}',
+            TagEntry("d", "t", 5, NEVER, Provenance("imported", "é", 7.0)),
+        ),
+        ('{"digest":"d","media_type":"t","size":"5","confirmed":1}', None),
+        ('{"digest":"d"}', None),
+        ("\ud800", None),
+        ("[]", None),
+    ],
+)
+def test_index_tag_rows_of_other_versions(row: str, entry: TagEntry | None) -> None:
+    """Rows of earlier versions parse, and those of later ones as far as they are known here."""
+    assert TagEntry.from_json(row) == entry
+
+
+def test_index_tag_rows_are_read_by_earlier_versions() -> None:
+    """A confirmed tag is written as ever: earlier versions take no row with further keys."""
+    text = TagEntry("d", "t", 5, 1.5).to_json()
+    assert text == '{"digest":"d","media_type":"t","size":5,"confirmed":1.5}'
 
 
 def test_index_keeps_long_referrers_lists(index: Index) -> None:
