@@ -34,6 +34,9 @@ OTHER_USER = "Run this with sudo, or as that user"
 REMOUNT = "mount it writable, or copy the folder to another disk"
 
 
+# Exit status of a command that SIGINT ended, as shells count.
+INTERRUPTED = 130
+
 # What commands import after they have opened the cache folder.
 IMPORTED_BY_COMMANDS = (
     "ctypes",  # by a write to the database of the blobs

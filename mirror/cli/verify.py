@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from mirror.cli.common import become_owner, fail, loaded, require_cache, start_collector
+from mirror.cli.common import INTERRUPTED, become_owner, fail, loaded, require_cache, start_collector
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
 from mirror.cli.output import json_document, say, tell
 from mirror.util.terminal_log import printable
@@ -38,9 +38,6 @@ again. Right files without an entry, which a crash or a lost database leaves, ge
 
 # How often the cursor is written, in seconds.
 SAVE_SECONDS = 5.0
-
-# Exit status of a command that SIGINT ended, as shells count.
-INTERRUPTED = 130
 
 
 class VerifyRun(Struct, frozen=True):

@@ -1,0 +1,67 @@
+"""Progress: sums over images, a rate that follows, and the time that is left."""
+
+from mirror.util.progress import Amount, ImageProgress, Progress, RateWindow
+
+
+def test_progress_amount_knows_what_is_missing() -> None:
+    """Nothing is known without a total, and an amount beyond its total lacks nothing."""
+    assert [Amount(3).missing, Amount(3, 10).missing, Amount(11, 10).missing] == [None, 7, 0]
+
+
+def test_progress_rate_is_that_of_the_last_seconds() -> None:
+    """A fast beginning is forgotten; a standstill shows at once, without a further sample."""
+    window = RateWindow()
+    assert window.rate(0.0) == 0.0
+    for second in range(11):
+        window.add(float(second), second * 1000)
+    assert window.rate(10.0) == 1000.0
+    for second in range(11, 31):
+        window.add(float(second), 10_000 + (second - 10) * 10)
+    assert window.rate(30.0) == 10.0
+    assert window.rate(50.0) < 5.0
+
+
+def test_progress_rate_keeps_few_samples() -> None:
+    """Updates may come at each chunk."""
+    window = RateWindow()
+    for number in range(100_000):
+        window.add(number / 10_000, number)
+    assert len(window._samples) < 100
+    assert abs(window.rate(10.0) - 10_000) < 100
+
+
+def test_progress_sums_images() -> None:
+    """The time left is told once the total of each image is known, and the images are all announced."""
+    progress = Progress(images=2)
+    progress.update(ImageProgress("a", Amount(0, 1000), Amount(0, 3)), 0.0)
+    assert progress.totals(0.0).bytes == Amount(0)
+    progress.update(ImageProgress("b", Amount(0), Amount(0)), 0.0)
+    assert progress.totals(0.0).seconds_left is None
+    progress.update(ImageProgress("b", Amount(0, 500), Amount(0, 2)), 0.0)
+    progress.update(ImageProgress("a", Amount(500, 1000), Amount(1, 3)), 5.0)
+    totals = progress.totals(5.0)
+    assert (totals.bytes, totals.items) == (Amount(500, 1500), Amount(1, 5))
+    assert (totals.rate, totals.seconds_left) == (100.0, 10.0)
+    assert [each.name for each in progress.running()] == ["b", "a"]
+
+
+def test_progress_of_images_that_have_ended() -> None:
+    """A failed image lacks nothing more, one that waits is not shown, and a repeated one counts once."""
+    progress = Progress(images=3)
+    progress.update(ImageProgress("c", state="waiting"), 0.0)
+    for _ in range(2):
+        progress.update(ImageProgress("a", Amount(300, 1000), state="failed", reason="why"), 1.0)
+        progress.update(ImageProgress("b", Amount(7, 7), state="done"), 1.0)
+    totals = progress.totals(1.0)
+    assert (totals.images, totals.failed, totals.bytes.done) == (Amount(2, 3), 1, 307)
+    assert ([each.name for each in progress.results()], progress.running()) == (["a", "b"], [])
+    progress.update(ImageProgress("a", Amount(400, 1000)), 2.0)
+    assert progress.totals(2.0).failed == 0
+
+
+def test_progress_without_a_known_number_of_images() -> None:
+    """No total is invented."""
+    progress = Progress()
+    progress.update(ImageProgress("a", Amount(1, 2)), 0.0)
+    totals = progress.totals(1.0)
+    assert (totals.images, totals.bytes, totals.seconds_left) == (Amount(0), Amount(1), None)
