@@ -28,7 +28,7 @@ class Amount(Struct, frozen=True):
 
     @property
     def missing(self) -> int | None:
-        """How much is to be done yet; None if that is not known."""
+        """The amount that is to be done yet; None if that is not known."""
         return None if self.total is None else max(0, self.total - self.done)
 
 

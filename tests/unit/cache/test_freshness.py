@@ -57,7 +57,7 @@ def test_freshness_of_zero_is_served_only_when_the_budget_is_out() -> None:
 
 
 def test_freshness_of_a_tag_that_was_never_confirmed() -> None:
-    """Its upstream is asked, even under an immutable pattern, unless its rate limit is used up."""
+    """The upstream is asked, even under an immutable pattern, unless its rate limit is used up."""
     for terms in (FreshnessTerms(math.inf, 0.0, 0.0), FreshnessTerms(60.0, math.inf, 0.0)):
         assert terms.ttl(math.inf) == 0.0
         assert not terms.serve_while_revalidating(math.inf)

@@ -127,7 +127,7 @@ def test_progress_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str
 
 
 def test_progress_events_come_every_second(capsys: pytest.CaptureFixture[str]) -> None:
-    """For each image; its result comes at once."""
+    """Each image has its own interval; its result comes at once."""
     clock = Clock()
     view = JSONView(2, clock)
     for tenth in range(21):
