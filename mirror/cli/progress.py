@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.cli.common import INTERRUPTED
 from mirror.cli.output import json_line, say, tell
-from mirror.util.progress import Amount, ImageProgress, Progress, Totals
+from mirror.util.progress.amounts import Amount, ImageProgress
+from mirror.util.progress.totals import Progress, Totals
 from mirror.util.terminal_log import printable
 from mirror.util.units import size
 

@@ -13,14 +13,14 @@ import pytest
 
 from mirror.cli.common import INTERRUPTED
 from mirror.cli.progress import JSONView, ProgressView, time_left
-from mirror.util.progress import Amount, ImageProgress
+from mirror.util.progress.amounts import Amount, ImageProgress
 from tests.unit.cli.terminal import read_to_end
 
 # Two images, one after another; the second one fails.
 COMMAND = """
 import sys
 from mirror.cli.progress import shown
-from mirror.util.progress import Amount, ImageProgress
+from mirror.util.progress.amounts import Amount, ImageProgress
 with shown(2, as_json="--json" in sys.argv) as view:
     for done in range(0, 2049, 1024):
         view.update(ImageProgress("alpine:3.20", Amount(done, 2048), Amount(0, 2)))

@@ -1,54 +1,15 @@
-"""Progress of long operations: bytes and items, per image and in all, with rate and time left; pure.
+"""Progress of a whole operation, added up from that of its images; pure: the clock is passed in.
 
 An operation yields an `ImageProgress` whenever an image is further, and a last one with its result. The
-command that shows the progress adds these up in a `Progress`, with the clock passed in.
+command that shows the progress adds these up in a `Progress`.
 """
 
-from collections import deque
 from typing import Literal
 
 from msgspec import Struct
 
-# The rate is that of this many seconds, so that it follows a connection that becomes slow or fast.
-WINDOW_SECONDS = 10.0
-
-# Samples of the window are at least this many seconds apart, which bounds their number.
-SAMPLE_SECONDS = 0.25
-
-# State of an image; the last three are results.
-State = Literal["waiting", "running", "done", "present", "failed"]
-RESULTS = frozenset({"done", "present", "failed"})
-
-
-class Amount(Struct, frozen=True):
-    """An amount that is `done`, of `total`; None for a total that is not known yet."""
-
-    done: int = 0
-    total: int | None = None
-
-    @property
-    def missing(self) -> int | None:
-        """The amount that is to be done yet; None if that is not known."""
-        return None if self.total is None else max(0, self.total - self.done)
-
-
-class ImageProgress(Struct, frozen=True):
-    """The progress of one image, or of another part of an operation that has a name.
-
-    `bytes` and `items` (blobs and manifests) are those that the operation has to move; "present": there was
-    nothing to move. `reason`: why it failed.
-    """
-
-    name: str
-    bytes: Amount = Amount()
-    items: Amount = Amount()
-    state: State = "running"
-    reason: str = ""
-
-    @property
-    def ended(self) -> bool:
-        """Return whether this is the result."""
-        return self.state in RESULTS
+from mirror.util.progress.amounts import Amount, ImageProgress
+from mirror.util.progress.rate import RateWindow
 
 
 class Totals(Struct, frozen=True):
@@ -63,29 +24,6 @@ class Totals(Struct, frozen=True):
     failed: int
     rate: float
     seconds_left: float | None
-
-
-class RateWindow:
-    """The rate over the last WINDOW_SECONDS, from samples of a growing number."""
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def add(self, now: float, done: int) -> None:
-        """Note that `done` is reached at `now`."""
-        samples = self._samples
-        if len(samples) > 1 and now - samples[-2][0] < SAMPLE_SECONDS:
-            samples.pop()
-        samples.append((now, done))
-        while len(samples) > 2 and samples[1][0] <= now - WINDOW_SECONDS:
-            samples.popleft()
-
-    def rate(self, now: float) -> float:
-        """Return the rate until `now`, in units per second; 0.0 before there are two samples."""
-        if not self._samples:
-            return 0.0
-        (began, first), (_, last) = self._samples[0], self._samples[-1]
-        return max(0, last - first) / (now - began) if now > began else 0.0
 
 
 class Progress:
