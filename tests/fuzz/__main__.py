@@ -7,13 +7,14 @@ with workers: one with aiohttp's parser in C, one with that in Python. A fake or
 A run fails at a status that documents do not allow (5xx are those of an upstream that is out of order), wrong
 bytes, the answer of another request, an error that is no OCI error, a traceback or an error in a log, a dead
 worker, parsers that differ (tests/fuzz/differences.py has the known differences), and memory, descriptors,
-threads or tasks that do not return to rest.
+threads or tasks that do not return to rest. SIGTERM ends a run with its mirrors.
 """
 
 import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mirror.util.tasks import run_to_completion
 from tests.fuzz.campaign import Campaign, Failure, Figures
 from tests.fuzz.cases import Case, case_of
 from tests.fuzz.minimise import Minimiser
@@ -35,8 +37,11 @@ examples:
   python -m tests.fuzz --seed 7 --first 1200 --minutes 1    from case 1200 on, for a failure that needs others
   python -m tests.fuzz --parser python --workers 1      one mirror, one process, easier to read
 
-exit status: 0 nothing found, 1 failures, 2 wrong usage
+exit status: 0 nothing found, 1 failures, 2 wrong usage, 143 ended by SIGTERM
 """
+
+# Exit status of a run that SIGTERM has ended, as a shell has it.
+TERMINATED = 128 + signal.SIGTERM
 
 # Failures whose cases are minimised and shown.
 SHOWN = 12
@@ -46,7 +51,10 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
     with TemporaryDirectory(prefix="fuzz-") as folder:
-        return asyncio.run(_run(arguments, seed, Path(folder)))
+        try:
+            return asyncio.run(_run(arguments, seed, Path(folder)))
+        except asyncio.CancelledError:
+            return TERMINATED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(arguments: argparse.Namespace, seed: int, folder: Path) -> int:
+    _end_by_signal(asyncio.current_task())
     names = list(PARSERS) if arguments.parser == "both" else [arguments.parser]
     print(f"seed {seed}, parsers {' and '.join(names)}, {arguments.workers} workers each", flush=True)
     async with AsyncExitStack() as stack:
@@ -76,7 +85,8 @@ async def _run(arguments: argparse.Namespace, seed: int, folder: Path) -> int:
         mirrors = [MirrorUnderTest(folder / name, origin.url, name, arguments.workers) for name in names]
         for mirror in mirrors:
             stack.push_async_callback(asyncio.to_thread, mirror.stop)
-            await asyncio.to_thread(mirror.start)
+            await run_to_completion(asyncio.to_thread(mirror.start))
+            print(f"mirror {mirror.parser}: process {mirror.pid}, port {mirror.port}", flush=True)
         campaign = Campaign(seed, mirrors, _progress)
         if arguments.only is not None:
             await campaign.round([case_of(seed, arguments.only)])
@@ -87,6 +97,19 @@ async def _run(arguments: argparse.Namespace, seed: int, folder: Path) -> int:
             print(file=sys.stderr)
         await _report(campaign, mirrors)
     return 1 if campaign.figures.failures else 0
+
+
+def _end_by_signal(run: "asyncio.Task[int] | None") -> None:
+    """End the run at the first SIGTERM, with its mirrors, whose ends a second one does not interrupt."""
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert run is not None
+        run.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
 
 
 def _limit(requests: int | None, minutes: float | None) -> Callable[[Figures], bool]:
@@ -108,7 +131,9 @@ def _progress(figures: Figures) -> None:
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
         print(f"\r{line:<{columns - 1}}", end="", file=sys.stderr, flush=True)
     elif figures.cases % 4_000 == 0:
-        print(line, flush=True)
+        memory = figures.memory[-1][1] if figures.memory else {}
+        held = ", ".join(f"{parser} {bytes_ / 2**20:.0f} MiB" for parser, bytes_ in memory.items())
+        print(f"{line}; {held}", flush=True)
 
 
 async def _report(campaign: Campaign, mirrors: list[MirrorUnderTest]) -> None:
@@ -119,11 +144,20 @@ async def _report(campaign: Campaign, mirrors: list[MirrorUnderTest]) -> None:
     print(f"cases: {_counted(figures.labels, 4)}; statuses: {_counted(figures.statuses, 20)}")
     for parser, after in figures.after.items():
         print(f"at rest, {parser}: {figures.before[parser]}; at the end: {after}")
+    for parser in figures.before:
+        print(f"memory, {parser}, at work: {_course(figures, parser)}")
     for reason, count in figures.differences.most_common():
         print(f"parsers differ, as known, {count} times: {reason}")
     print(f"{len(figures.failures)} failures of {len(figures.kinds())} kinds", flush=True)
     for found in list(figures.kinds().values())[:SHOWN]:
         print(await _explained(campaign, found, mirrors), flush=True)
+
+
+def _course(figures: Figures, parser: str) -> str:
+    """Return the memory of a mirror over the run, at eleven moments at most."""
+    step = max(1, -(-(len(figures.memory) - 1) // 10))
+    rows = figures.memory[::step]
+    return ", ".join(f"{each[parser] / 2**20:.0f} MiB at {requests:,}" for requests, each in rows)
 
 
 def _counted(counts: "dict[str, int] | dict[int, int]", most: int) -> str:

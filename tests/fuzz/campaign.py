@@ -53,6 +53,8 @@ class Figures:
     failures: list[Failure] = field(default_factory=list)
     before: dict[str, Resources] = field(default_factory=dict)
     after: dict[str, Resources] = field(default_factory=dict)
+    # Memory of each mirror at work, in bytes, with the number of requests before.
+    memory: list[tuple[int, dict[str, int]]] = field(default_factory=list)
 
     def kinds(self) -> dict[str, list[Failure]]:
         """Return the failures by kind."""
@@ -94,6 +96,8 @@ class Campaign:
         waiting = iter(cases)
         await asyncio.gather(*(self._client(waiting) for _ in range(CLIENTS)))
         await self._read_logs(cases)
+        held = await asyncio.to_thread(lambda: {each.parser: each.memory() for each in self._mirrors})
+        self.figures.memory.append((self.figures.requests, held))
         self.figures.seconds = time.monotonic() - self._began
 
     async def _client(self, waiting: Iterable[Case]) -> None:

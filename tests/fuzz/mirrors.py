@@ -120,12 +120,17 @@ class MirrorUnderTest(Process):
             self._scanned = 0
         return [each.decode(errors="replace") for each in found]
 
+    def memory(self) -> int:
+        """Measure the memory of its own, in bytes, of the parent and the workers."""
+        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in (self.pid, *children(self.pid))]
+        return sum(_field(each, "RssAnon") for each in statuses) * 1024
+
     def resources(self) -> Resources:
         """Measure the parent and the workers."""
         pids = [self.pid, *children(self.pid)]
         statuses = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
         return Resources(
-            memory=sum(_field(each, "RssAnon") for each in statuses) * 1024,
+            memory=self.memory(),
             descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
             threads=sum(_field(each, "Threads") for each in statuses),
             tasks=int(self._metric("registry_mirror_tasks")),

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz.__main__ import TERMINATED
 from tests.fuzz.cases import Case, Expected, Request, Way, case_of
 from tests.fuzz.client import Heard, Response
 from tests.fuzz.content import GOOD, digest_of, image_of
 from tests.fuzz.differences import reason_of
 from tests.fuzz.oracle import faults_of
+from tests.leftovers import children, is_alive
 
 ROOT = Path(__file__).parent.parent.parent
 SERVER = ("server", "registry-mirror")
@@ -31,6 +33,25 @@ async def test_fuzz_finds_nothing() -> None:
     output, _ = await fuzz.communicate()
     print(output.decode(errors="replace"))
     assert fuzz.returncode == 0
+
+
+@pytest.mark.timeout(300)
+async def test_fuzz_ends_its_mirrors_with_itself() -> None:
+    """SIGTERM to a run ends its mirrors and their workers, and says so by the exit status."""
+    fuzz = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.fuzz", "--seed", "13", "--minutes", "60", "--parser", "c"),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert fuzz.stdout is not None
+    while not (line := await fuzz.stdout.readline()).startswith(b"mirror c: process "):
+        assert line, "the run has ended"
+    mirror = int(line.split()[3].rstrip(b","))
+    pids = [mirror, *await asyncio.to_thread(lambda: list(children(mirror)))]
+    assert len(pids) == 3  # its two workers too
+    fuzz.terminate()
+    assert await fuzz.wait() == TERMINATED
+    assert await asyncio.to_thread(lambda: [pid for pid in pids if is_alive(pid)]) == []
 
 
 def test_cases_are_the_same_for_the_same_seed() -> None:
