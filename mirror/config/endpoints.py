@@ -20,9 +20,10 @@ from mirror.config.types import (
     Timeout,
 )
 from mirror.config.validation import After, Beside, Doc, Settings, WrongForm
+from mirror.oci.reference import COMPONENT
 
 # The beginning of repository names at a source.
-PREFIX = re.compile(r"([a-z0-9]([a-z0-9._/-]*[a-z0-9])?)?")
+PREFIX = re.compile(rf"({COMPONENT.pattern}(/{COMPONENT.pattern})*)?")
 
 # A URL without its scheme, as people type one: a host, perhaps a port and a path.
 BARE_URL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[^\s@?#]*)?")
@@ -86,7 +87,7 @@ def _check_username(value: str | None) -> str | None:
 
 def _check_prefix(value: str) -> str:
     if PREFIX.fullmatch(value) is None:
-        raise WrongForm("must be the beginning of repository names, for instance docker.io")
+        raise WrongForm("must be the beginning of repository names, for instance docker.io or team/hub-proxy")
     return value
 
 

@@ -10,10 +10,13 @@ from msgspec import Meta, Struct
 
 from mirror.config.validation import After, Before, Parse, WrongForm
 from mirror.oci.image_pattern import PLATFORM
-from mirror.oci.registries import canonical_host
+from mirror.oci.registries import canonical_host, split_port
 
-# A host name, with a port or without, as clients write it in front of a repository.
-HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
+# A host name, with a port or without, as clients write it in front of a repository: labels of DNS.
+LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+HOST = re.compile(rf"{LABEL}(\.{LABEL})*(:[0-9]{{1,5}})?")
+
+MAX_PORT = 65_535
 
 # More processes only slow each other down: all of them share one index, which has one writer at a time.
 MAX_WORKERS = 64
@@ -199,13 +202,16 @@ def _check_readable(value: Path) -> Path:
 
 
 def _check_host_name(value: str) -> str:
-    if value.startswith("[") and (address := canonical_host(value)) is not None:
-        return address  # IPv6, in its one spelling
-    if HOST.fullmatch(value) is None:
+    """Return the name in its one spelling; refuse what no client can send as a host."""
+    name = canonical_host(value) if value.startswith("[") else value
+    if name is None or not (name.startswith("[") or HOST.fullmatch(name)):
         raise ValueError(
             f"{value!r} is not a host name in lower case, for instance quay.io, r.lan:5000 or [::1]:5000"
         )
-    return value
+    port = split_port(name)[1]
+    if port and not 1 <= int(port) <= MAX_PORT:
+        raise ValueError(f"{value!r} has a port that does not exist: give one from 1 to {MAX_PORT}, or none")
+    return name
 
 
 def _check_platform(value: str) -> str:
