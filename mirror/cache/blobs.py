@@ -11,7 +11,7 @@ from mirror.cache.results import BlobInfo, Outcome, Staleness
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import OpenBlob
-from mirror.store.blobs.prover import PendingProof, Proof, Prover
+from mirror.store.blobs.prover import PendingProof, Proof, Prover, hold_seconds
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
@@ -224,7 +224,8 @@ class BlobCache:
         if awaited or self._prover.is_pending(digest):
             status = os.fstat(blob.file.fileno())
             is_wrong = partial(store.executor.run, store.folder.blobs.quarantined.holds, digest, status)
-            proof = PendingProof(partial(self._prover.is_pending, digest), is_wrong, awaited)
+            seconds = hold_seconds(blob.size) if awaited else 0.0
+            proof = PendingProof(partial(self._prover.is_pending, digest), is_wrong, seconds)
         return StoredReader(blob, store.readers, fallback, store.begin_reading(digest), proof)
 
     def _on_sent(self, digest: Digest, request: BlobRequest | None) -> Callable[[], object]:
@@ -257,7 +258,10 @@ class BlobCache:
             local.close()
             found = len(local.data or b"") if local.blob is None else local.blob.size
             return BlobInfo(found, Outcome.HIT if staleness is None else Outcome.STALE, staleness)
-        size = self._sizes.get((repository, digest))
+        # A remembered size is the word of the upstream for as long as its word about the link is.
+        confirmed = local.link is not None and local.link.confirmed is not None
+        known = confirmed and self._ttl(repository, local) > 0
+        size = self._sizes.get((repository, digest)) if known else None
         if size is None:
             async with self._access.withdrawing(repository, digest):
                 size = await self._access.confirm_blob(repository, digest)

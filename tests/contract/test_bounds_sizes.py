@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.access import TokenAuth
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, mirror_of
@@ -47,6 +48,22 @@ async def test_head_of_a_blob_that_nobody_has_is_an_error(mirror: Running, fake:
     fake.fault(Fault(status=503), "/blobs/", times=4)
     reply = await head(mirror.address, f"/v2/docker.io/library/x/blobs/{missing}")
     assert reply.status in (404, 502)
+
+
+async def test_head_of_a_blob_repeats_no_size_after_a_revocation(fake: FakeRegistry, tmp_path: Path) -> None:
+    """A size that the upstream told an account is forgotten with the access to the blob."""
+    login = {"username": "a", "password": "x"}
+    fake.auth = TokenAuth(users={"a": "x"})
+    digest = fake.add_blob("library/x", DATA)
+    path = f"/v2/docker.io/library/x/blobs/{digest}"
+    async with mirror_of(fake, tmp_path / "cache", upstream=login, tags={"missing": 0}) as mirror:
+        assert (await head(mirror.address, path)).header("content-length") == str(len(DATA))
+        asked = fake.requests(match=digest)
+        assert (await head(mirror.address, path)).header("content-length") == str(len(DATA))
+        assert fake.requests(match=digest) == asked
+        del fake.repository("library/x").blobs[str(digest)]
+        assert (await get(mirror.address, path)).status == 404
+        assert (await head(mirror.address, path)).status == 404
 
 
 async def _name(mirror: Running, fake: FakeRegistry, digest: str, size: int) -> None:

@@ -99,6 +99,20 @@ async def test_corrupt_blob_is_found_when_the_retry_comes_to_another_worker(
         assert await two.metric(proofs("retry", "wrong")) == 1
 
 
+async def test_corrupt_blob_is_not_sent_whole_before_a_long_proof_ends(
+    hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client that retries waits for a proof as long as its size explains, not for seconds alone."""
+    monkeypatch.setattr(prover, "HOLD_SECONDS", 0.0)
+    monkeypatch.setattr(prover, "HOLD_RATE", LARGE // 60, raising=False)
+    async with mirror_of(hub, tmp_path / "cache") as mirror:
+        digest = await pulled_once(hub, mirror, ONE)
+        await asyncio.to_thread(flip, mirror.config.cache.dir, digest, MIDDLE)
+        replies = [await pull(mirror, digest) for _ in range(2)]
+        assert not any(each.complete and each.body != DATA for each in replies)
+        assert replies[-1].body == DATA
+
+
 async def test_corrupt_blob_costs_a_crowd_of_honest_clients_one_proof(
     hub: FakeRegistry, tmp_path: Path
 ) -> None:

@@ -46,7 +46,11 @@ SEEN = 10_000
 STEPS = 8
 
 # How long a reader waits at most with the end of a blob for the result, and how often it looks, in seconds.
+# HOLD_RATE: bytes a second of a proof on a slow disk. Clients wait for bytes for longer than
+# MOST_HOLD_SECONDS: containerd's limit for an image without progress is five minutes.
 HOLD_SECONDS = 5.0
+HOLD_RATE = 64 * 1024 * 1024
+MOST_HOLD_SECONDS = 120.0
 POLL_SECONDS = 0.02
 
 
@@ -65,19 +69,24 @@ class Proof(Struct, frozen=True):
     right: bool
 
 
+def hold_seconds(size: int) -> float:
+    """Return how long a reader waits at most for the proof of a blob of `size` bytes."""
+    return min(HOLD_SECONDS + size / HOLD_RATE, MOST_HOLD_SECONDS)
+
+
 class PendingProof(Struct, frozen=True):
     """A proof that runs while a reader sends the blob. `is_wrong`: whether the file is in quarantine.
 
-    `awaited`: whether the reader waits for the result; another one only looks whether it is there already.
+    `seconds`: how long the reader waits for the result; with 0 it only looks whether it is there already.
     """
 
     is_pending: Callable[[], bool]
     is_wrong: Callable[[], Awaitable[bool]]
-    awaited: bool = True
+    seconds: float = HOLD_SECONDS
 
     async def wait(self) -> bool:
         """Wait for the result, for a limited time; return False if the file was found wrong."""
-        deadline = time.monotonic() + (HOLD_SECONDS if self.awaited else 0.0)
+        deadline = time.monotonic() + self.seconds
         while self.is_pending():
             if time.monotonic() >= deadline:
                 return True

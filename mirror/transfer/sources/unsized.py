@@ -2,7 +2,8 @@
 
 The bytes are written as they come, and no client reads them before the end, which tells the size. Then the
 blob is verified like any other. A download that breaks is asked for again plainly, and read past what is
-here. What the cache cannot hold is passed through.
+here. An upstream that sends without end displaces next to nothing: beyond EVICTABLE bytes, a blob of unknown
+size gets the room that is free, and what it finds none for is passed through.
 """
 
 import time
@@ -10,6 +11,7 @@ import time
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs import quota
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import NoRoom, translated
 from mirror.store.partial.partial import Hasher, Partial
 from mirror.transfer.body_buffer import skipping
@@ -26,6 +28,10 @@ log = get_logger(__name__)
 
 # Bytes of one write.
 WRITE_BYTES = 1024 * 1024
+
+# Bytes of a blob of unknown size for which others may be evicted. Manifests name the size of each layer, so
+# what is left is small: configs, signatures, and what a client asks for without a manifest.
+EVICTABLE = 64 * 1024 * 1024
 
 
 class UnsizedDownload:
@@ -105,5 +111,11 @@ class UnsizedDownload:
     async def _make_room(self) -> None:
         """Make room as bytes come, and look how many may be kept."""
         store = self._context.store
-        self._allowed = await store.executor.run(store.folder.size_limit)
+        self._allowed = await store.executor.run(_keepable, store.folder, self._offset)
         await store.evict_excess()
+
+
+def _keepable(folder: CacheDirectory, written: int) -> int:
+    """Return how many bytes of a blob may be kept, of which `written` ones are counted as used."""
+    limit, used = folder.size_limit(), folder.room().used
+    return min(limit, max(written + limit - used, EVICTABLE))

@@ -8,7 +8,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs import prover
-from mirror.store.blobs.prover import PendingProof, Proof, ProofReason, Prover
+from mirror.store.blobs.prover import PendingProof, Proof, ProofReason, Prover, hold_seconds
 from mirror.store.cache_dir import CacheDirectory
 from mirror.util.tasks import Tasks
 from tests.unit.store.blobs.test_blobs import file_of
@@ -137,14 +137,21 @@ async def test_prover_says_nothing_of_a_blob_that_is_gone(folder: CacheDirectory
     assert (proofs, made.is_pending(gone)) == ([], False)
 
 
-async def test_pending_proof_is_waited_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pending_proof_is_waited_for_a_limited_time() -> None:
     """A proof that takes longer delays no honest client further."""
-    monkeypatch.setattr(prover, "HOLD_SECONDS", 0.0)
 
     async def never() -> bool:
         raise AssertionError
 
-    assert await PendingProof(lambda: True, never).wait()
+    assert await PendingProof(lambda: True, never, seconds=0.0).wait()
+
+
+def test_pending_proof_of_a_large_blob_is_waited_for_longer() -> None:
+    """The time is that of a slow disk, and less than clients wait for bytes."""
+    gibibyte = 1024**3
+    assert hold_seconds(0) == 5.0
+    assert 5.0 + gibibyte / 100e6 < hold_seconds(gibibyte) < 30.0
+    assert hold_seconds(1000 * gibibyte) == 120.0
 
 
 async def test_pending_proof_of_another_clients_retry_is_not_waited_for() -> None:
@@ -153,5 +160,5 @@ async def test_pending_proof_of_another_clients_retry_is_not_waited_for() -> Non
     async def wrong() -> bool:
         return True
 
-    assert await PendingProof(lambda: True, wrong, awaited=False).wait()
-    assert not await PendingProof(lambda: False, wrong, awaited=False).wait()
+    assert await PendingProof(lambda: True, wrong, seconds=0.0).wait()
+    assert not await PendingProof(lambda: False, wrong, seconds=0.0).wait()

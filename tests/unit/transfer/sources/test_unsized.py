@@ -1,19 +1,23 @@
 """Download of a blob whose size only its end tells."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from mirror.config.types import Amount
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import NoRoom
 from mirror.transfer.context import TransferContext
+from mirror.transfer.sources import unsized
 from mirror.transfer.sources.unsized import UnsizedDownload
 from mirror.upstream.errors import WrongBytes
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import CHUNK, Running, mirror_of
+from tests.running import CHUNK, Running, configured, mirror_of, serving
+from tests.wire import get
 
 REPOSITORY = Repository("docker.io", "library/x")
 DATA = bytes(range(256)) * 10_000
@@ -66,3 +70,37 @@ async def test_unsized_download_is_bounded(
     monkeypatch.setattr(mirror.service._store.folder, "size_limit", lambda: 1_200_000)
     with pytest.raises(NoRoom, match="1200000"):
         await download(mirror, digest)
+
+
+@asynccontextmanager
+async def nearly_full(fake: FakeRegistry, cache: Path) -> AsyncIterator[tuple[Running, Digest]]:
+    """Serve a mirror that has one blob, with half as much room again."""
+    here = fake.add_blob("library/x", bytes(2_000_000))
+    config = configured(cache, {"docker.io": fake.url})
+    quota = config.cache.model_copy(update={"max_size": Amount(3_000_000)})
+    async with serving(config.model_copy(update={"cache": quota})) as mirror:
+        assert (await get(mirror.address, f"/v2/library/x/blobs/{here}")).status == 200
+        await mirror.landed(here)
+        yield mirror, here
+
+
+async def test_unsized_download_evicts_next_to_nothing(
+    fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blob of unknown size is kept as far as there is room; what is here stays."""
+    monkeypatch.setattr(unsized, "EVICTABLE", 500_000, raising=False)
+    digest = fake.add_blob("library/x", DATA)
+    fake.fault(UNSIZED, digest)
+    async with nearly_full(fake, tmp_path / "cache") as (mirror, here):
+        with pytest.raises(NoRoom):
+            await download(mirror, digest)
+        store = mirror.service._store
+        assert await store.executor.run(store.folder.blobs.has, here)
+
+
+async def test_unsized_download_evicts_for_a_small_blob(fake: FakeRegistry, tmp_path: Path) -> None:
+    """A full cache keeps small blobs of unknown size all the same."""
+    digest = fake.add_blob("library/x", DATA)
+    fake.fault(UNSIZED, digest)
+    async with nearly_full(fake, tmp_path / "cache") as (mirror, _):
+        assert await download(mirror, digest) == (len(DATA), DATA)
