@@ -73,7 +73,7 @@ class ManifestCache:
                 return replace(manifest_answer(stored, Outcome.STALE), staleness=staleness)
             return manifest_answer(stored, Outcome.HIT, ttl)
         outcome = Outcome.JOIN if self._fetching.running((digest, also)) else Outcome.MISS
-        with self._missing.remembering((repository, digest, also)):
+        with self._missing.remembering((repository, digest), also):
             async with self._access.withdrawing(repository, digest):
                 return manifest_answer(await self._fetch(repository, digest, also), outcome)
 
@@ -97,7 +97,7 @@ class ManifestCache:
         upstream, began = self._upstreams[repository.upstream], self._context.clock()
         info = None
         if upstream.counts_pulls:
-            with self._missing.remembering((repository, digest, also)):
+            with self._missing.remembering((repository, digest), also):
                 async with self._access.withdrawing(repository, digest):
                     info = await upstream.head_manifest(repository.path, digest, also)
         if info is None or info.size is None:

@@ -57,7 +57,7 @@ class TagCache:
         self._manifests = manifests
         self.validity = TagValidity(context, upstreams, settings)
         self.expired = ExpiredEntries(upstreams, self.validity, settings.fallback_after)
-        self._missing: NegativeCache[tuple[Repository, Tag]] = NegativeCache(settings.missing)
+        self._missing: NegativeCache[tuple[Repository, str]] = NegativeCache(settings.missing)
         self._revalidating: SingleFlight[tuple[Repository, Tag], _Revalidated] = SingleFlight(
             context.tasks, refusal=too_many_requests
         )
@@ -77,7 +77,7 @@ class TagCache:
             save_gets = self._upstreams[repository.upstream].budget_level(repository.path) is not PLENTY
             get = partial(self._get_by_tag, repository, tag, requested)
             refresh = partial(self._refresh, repository, tag)
-            with self._missing.remembering((repository, tag)):
+            with self._missing.remembering((repository, tag.name), tag.also):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
                 return await self._getting.do(
                     (repository, tag), refresh if save_gets else get, repository.upstream
@@ -102,7 +102,7 @@ class TagCache:
         requested = self._context.clock()
         entry = await self.entry(repository, tag)
         if entry is None:
-            with self._missing.remembering((repository, tag)):
+            with self._missing.remembering((repository, tag.name), tag.also):
                 self._upstreams[repository.upstream].raise_if_unresponsive(tag)
                 return await self._head(repository, tag, requested, Outcome.MISS)
         ttl = self.validity.ttl(repository, tag, entry)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mirror.cache import negative_cache
-from mirror.cache.negative_cache import NegativeCache
+from mirror.cache.negative_cache import MOST_VARIANTS, NegativeCache
 from mirror.upstream.errors import Failure, UpstreamError
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, serving
@@ -21,12 +21,14 @@ class Clock:
         return self.now
 
 
-def asked(known: NegativeCache[str], key: str, failure: Failure = Failure.NOT_FOUND) -> bool:
+def asked(
+    known: NegativeCache[str], key: str, failure: Failure = Failure.NOT_FOUND, variant: str | None = None
+) -> bool:
     """Return whether a request that fails reaches the upstream."""
     questions: list[str] = []
 
     def ask() -> None:
-        with known.remembering(key):
+        with known.remembering(key, variant):
             questions.append(key)
             raise UpstreamError(failure, "what happened", status=404)
 
@@ -71,6 +73,38 @@ def test_negative_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not asked(known, "c")
     assert not asked(known, "b")
     assert asked(known, "a")
+
+
+def test_negative_cache_keeps_few_variants_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variant has its own time; made up ones are not remembered, and displace no other key."""
+    monkeypatch.setattr(negative_cache, "MOST", 2)
+    clock = Clock()
+    known: NegativeCache[str] = NegativeCache(5, clock)
+    assert asked(known, "a")
+    clock.now += 2
+    assert asked(known, "b")
+    for number in range(10 * MOST_VARIANTS):
+        assert asked(known, "b", variant=f"{number}")
+    assert not asked(known, "b")
+    assert not asked(known, "b", variant="0")
+    assert asked(known, "b", variant=f"{MOST_VARIANTS}")
+    assert not asked(known, "a")
+    clock.now += 3
+    assert asked(known, "a")
+    assert not asked(known, "b")
+
+
+async def test_negative_cache_of_made_up_types(hub: FakeRegistry, mirror: Running) -> None:
+    """Types that a client makes up for Accept leave a few entries; the error without them stays known."""
+    hub.add_image("library/x", "other", [b"a"])
+    for number in range(3 * MOST_VARIANTS):
+        accept = f"Accept: application/vnd.made.up{number}+json"
+        assert (await get(mirror.address, TAG, accept)).status == 404
+    variants = mirror.service.cache._tags._missing._known
+    assert [len(errors) for _, errors in variants._entries.values()] == [MOST_VARIANTS]
+    requests = len(hub.log)
+    assert (await get(mirror.address, TAG)).status == 404
+    assert len(hub.log) == requests
 
 
 async def test_negative_cache_of_a_missing_tag(hub: FakeRegistry, mirror: Running) -> None:
