@@ -102,7 +102,7 @@ class RegistryApi:
 
     def _ns(self, request: web.BaseRequest) -> str | None:
         """Return the registry that the client names, by the parameter or by the header."""
-        given = [*request.query.getall("ns", []), *request.headers.getall("OCI-Namespace", [])]
+        given = [*request.query.getall("ns", []), *request.headers.getall(responses.NAMESPACE, [])]
         return namespace(self._names, given)
 
     async def _base(self, record: RequestRecord, target: Target) -> web.StreamResponse:
@@ -124,7 +124,7 @@ class RegistryApi:
             record.outcome, record.ttl, staleness = found.outcome, found.ttl, found.staleness
         record.digest = digest
         # What a tag is may depend on what the client takes; what a digest is does not.
-        vary = {"Vary": "Accept"} if isinstance(reference, Tag) else {}
+        vary = {"Vary": f"Accept, {responses.NAMESPACE}"} if isinstance(reference, Tag) else {}
         extra = {**vary, **_stale_headers(record, staleness)}
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
             return responses.not_modified(record, digest, extra)

@@ -30,7 +30,11 @@ WARNING_CHARACTERS = 240
 BLOB_TYPE = OCTETS
 SERVER = {"Server": "registry-mirror"}
 NO_HEADERS: Mapping[str, str] = {}
-COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", **SERVER}
+
+# A header of a request that may decide from which registry the answer comes: a cache in front of the mirror
+# must not give an answer to another one.
+NAMESPACE = "OCI-Namespace"
+COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "Vary": NAMESPACE, **SERVER}
 
 
 def buffered(
