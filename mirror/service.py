@@ -20,8 +20,10 @@ from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.system.malloc import trim_heap
 from mirror.transfer.context import TransferContext
+from mirror.transfer.cpu_load import CpuLoad
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.fairness.turns import LookupTurns
 from mirror.util.log import get_logger
 from mirror.util.log_writer import lines_dropped
 from mirror.util.tasks import Tasks
@@ -62,8 +64,16 @@ class Service:
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         accounts = self._upstreams.use_accounts
         store.folder.trusts_unknown = not accounts
+        self.lookups = LookupTurns(CpuLoad().saturated)
         context = TransferContext(
-            store, self._tasks, self.metrics, config.fill, clock=clock, limits=limits, accounts=accounts
+            store,
+            self._tasks,
+            self.metrics,
+            config.fill,
+            clock=clock,
+            limits=limits,
+            accounts=accounts,
+            lookups=self.lookups,
         )
         self.cache = Cache(context, self._upstreams, config.tags)
 

@@ -53,10 +53,10 @@ class AccessChecker:
         self._upstreams = upstreams
         self._fallback_after = fallback_after
         self._asking: SingleFlight[tuple[Repository, Digest], None] = SingleFlight(
-            context.tasks, refusal=too_many_requests
+            context.tasks, refusal=too_many_requests, turns=context.lookups
         )
         self._confirming: SingleFlight[tuple[Repository, Digest], int | None] = SingleFlight(
-            context.tasks, refusal=too_many_requests
+            context.tasks, refusal=too_many_requests, turns=context.lookups
         )
         self._unanswered: TTLCache[tuple[Repository, Digest], str] = TTLCache(
             UNANSWERED_SECONDS, MAX_UNANSWERED

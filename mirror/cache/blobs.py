@@ -64,7 +64,7 @@ class BlobCache:
         believed = min((SIZE_SECONDS, *(each.recheck_access for each in upstreams.values())))
         self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(believed, SIZES)
         self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(
-            context.tasks, refusal=too_many_requests
+            context.tasks, refusal=too_many_requests, turns=context.lookups
         )
 
     async def get(

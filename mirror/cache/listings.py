@@ -74,10 +74,10 @@ class ListingCache:
         self._upstreams = upstreams
         self._tags = tags
         self._listing: SingleFlight[tuple[Repository, str], TagsAnswer] = SingleFlight(
-            context.tasks, refusal=too_many_requests
+            context.tasks, refusal=too_many_requests, turns=context.lookups
         )
         self._referring: SingleFlight[tuple[Repository, Digest], str] = SingleFlight(
-            context.tasks, refusal=too_many_requests
+            context.tasks, refusal=too_many_requests, turns=context.lookups
         )
         self._without_api: TTLCache[Repository, bool] = TTLCache(API_SECONDS, API_REPOSITORIES)
         self._pages: LRUCache[tuple[Repository, str], _Page] = LRUCache(PAGES)

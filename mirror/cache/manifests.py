@@ -26,7 +26,7 @@ from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
 from mirror.upstream.errors import UpstreamError, too_many_requests
-from mirror.upstream.registry_client import ManifestBody
+from mirror.upstream.registry_client import ManifestBody, RemoteManifest
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.single_flight import SingleFlight
 from mirror.util.tracebacks import without_frames
@@ -57,9 +57,12 @@ class ManifestCache:
         self._upstreams = upstreams
         self.reader = ManifestReader()
         self._fetching: SingleFlight[tuple[Digest, Types], FetchedManifest] = SingleFlight(
-            context.tasks, refusal=too_many_requests
+            context.tasks, refusal=too_many_requests, turns=context.lookups
         )
-        self._missing: NegativeCache[tuple[Repository, Digest, Types]] = NegativeCache(missing)
+        self._heading: SingleFlight[tuple[Repository, Digest, Types], RemoteManifest] = SingleFlight(
+            context.tasks, refusal=too_many_requests, turns=context.lookups
+        )
+        self._missing: NegativeCache[tuple[Repository, Digest]] = NegativeCache(missing)
 
     async def get(self, repository: Repository, digest: Digest, also: Types = ()) -> ManifestAnswer:
         """Return the manifest. Raises UpstreamError or StoreError.
@@ -99,7 +102,8 @@ class ManifestCache:
         if upstream.counts_pulls:
             with self._missing.remembering((repository, digest), also):
                 async with self._access.withdrawing(repository, digest):
-                    info = await upstream.head_manifest(repository.path, digest, also)
+                    ask = partial(upstream.head_manifest, repository.path, digest, also)
+                    info = await self._heading.do((repository, digest, also), ask, repository.upstream)
         if info is None or info.size is None:
             found = await self.get(repository, digest, also)
             return info_of(found)

@@ -59,10 +59,10 @@ class TagCache:
         self.expired = ExpiredEntries(upstreams, self.validity, settings.fallback_after)
         self._missing: NegativeCache[tuple[Repository, str]] = NegativeCache(settings.missing)
         self._revalidating: SingleFlight[tuple[Repository, Tag], _Revalidated] = SingleFlight(
-            context.tasks, refusal=too_many_requests
+            context.tasks, refusal=too_many_requests, turns=context.lookups
         )
         self._getting: SingleFlight[tuple[Repository, Tag], ManifestAnswer] = SingleFlight(
-            context.tasks, refusal=too_many_requests
+            context.tasks, refusal=too_many_requests, turns=context.lookups
         )
         self._refreshing: SingleFlight[tuple[Repository, Tag], None] = SingleFlight(
             context.tasks, MOST_REFRESHES, too_many_requests

@@ -15,6 +15,7 @@ from mirror.store.store import Store
 from mirror.transfer.corruption import CorruptionTracker
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.upstream import Upstream
+from mirror.util.fairness.turns import LookupTurns
 from mirror.util.tasks import Tasks
 
 
@@ -22,7 +23,8 @@ class TransferContext(Struct, frozen=True):
     """Shared dependencies, made once by the composition root.
 
     `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads. `accounts`:
-    whether any upstream is asked with an account.
+    whether any upstream is asked with an account. `lookups`: the turns of what asks an upstream for less than
+    a blob.
     """
 
     store: Store
@@ -33,6 +35,7 @@ class TransferContext(Struct, frozen=True):
     clock: Callable[[], float] = time.time
     limits: PlanLimits = DEFAULT_LIMITS
     accounts: bool = True
+    lookups: LookupTurns = field(default_factory=LookupTurns)
 
     def confirmed(
         self, upstream: Upstream, repository: Repository, link: Link, since: float | None = None

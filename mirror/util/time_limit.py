@@ -66,7 +66,9 @@ class TimeLimit:
             self._timer = loop.call_later(self._early[0], self._check)
 
     def _check(self) -> None:
-        if self._early is not None and self._running and self._timeout is not None and self._early[1]():
+        if self._early is None or not self._running or self._timeout is None or self._timeout.expired():
+            return
+        if self._early[1]():
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def _cancel_timer(self) -> None:

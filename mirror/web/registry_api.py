@@ -26,6 +26,7 @@ from mirror.oci.referrers import array_of, index_of
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, WrongSize
+from mirror.util.fairness.client import set_client
 from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
 from mirror.web.client_errors import client_error
@@ -74,6 +75,7 @@ class RegistryApi:
 
         Raises only when cancelled, or when the client left.
         """
+        set_client(record.request.remote)
         try:
             return await self._dispatch(record)
         except RegistryError as failure:

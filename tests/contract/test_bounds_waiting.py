@@ -10,6 +10,7 @@ from mirror.cache.tags import MOST_REFRESHES
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
+from mirror.util.fairness.client import set_client
 from mirror.util.single_flight import MOST_RUNNING
 from tests.fakes.site import Seen, Site
 from tests.running import configured, serving
@@ -82,6 +83,7 @@ async def test_flood_of_new_tags_is_refused_beyond_a_bound(tmp_path: Path) -> No
         config = configured(tmp_path, {"u.test": site.url, "v.test": other.url})
         async with serving(config) as mirror:
             cache, table = mirror.service.cache, mirror.service.cache._tags._getting
+            set_client("127.0.0.1")  # that of the one more: another one's would take the place of the last
             tags = [Tag(f"t{number}") for number in range(MOST_RUNNING)]
             calls = [
                 asyncio.ensure_future(cache.get_manifest(Repository("u.test", "a"), tag)) for tag in tags

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mirror.util.fairness.client import set_client
+from mirror.util.fairness.turns import LEAST, LookupTurns
 from mirror.util.single_flight import MOST_ABANDONED, SingleFlight
 from mirror.util.tasks import Tasks
 
@@ -148,3 +150,40 @@ async def test_single_flight_limit_is_free_again_after_abandoned_work_ends(tasks
         await asyncio.wait([call])
     await asyncio.sleep(0)
     assert not single.full("a")
+
+
+async def test_single_flight_makes_room_for_a_client_with_less(tasks: Tasks) -> None:
+    """A full group ends the latest work of the client with the most, unless several callers wait for it."""
+    single: SingleFlight[str, int] = SingleFlight(tasks, limit=3, refusal=KeyError)
+    work = Work()
+    set_client("192.0.2.1")
+    calls = {key: asyncio.create_task(single.do(key, work, "g")) for key in "abc"}
+    joined = asyncio.create_task(single.do("c", work, "g"))
+    await asyncio.sleep(0)
+    set_client("192.0.2.2")
+    other = asyncio.create_task(single.do("d", work, "g"))
+    with pytest.raises(KeyError):
+        await calls.pop("b")
+    with pytest.raises(KeyError):
+        await single.do("e", work, "g")  # the other client would have as many as the first
+    work.gate.set()
+    assert len(await asyncio.gather(*calls.values(), joined, other)) == 4
+    assert not single._groups
+
+
+async def test_single_flight_drops_work_that_waits_with_its_last_caller(tasks: Tasks) -> None:
+    """Work that has not had its turn is no use to anybody; work that has begun goes on."""
+    turns = LookupTurns(lambda: True)
+    single: SingleFlight[int, int] = SingleFlight(tasks, turns=turns)
+    work = Work()
+    calls = [asyncio.create_task(single.do(key, work)) for key in range(LEAST + 1)]
+    while work.runs < LEAST:  # noqa: ASYNC110  # each begins in a turn of the loop
+        await asyncio.sleep(0)
+    calls[0].cancel()
+    calls[-1].cancel()
+    await asyncio.wait([calls[0], calls[-1]])
+    await asyncio.sleep(0)
+    assert [single.running(key) for key in (0, LEAST)] == [True, False]
+    work.gate.set()
+    await asyncio.gather(*calls[1:-1])
+    assert (work.runs, turns.waiting, single._queued) == (LEAST, 0, set())

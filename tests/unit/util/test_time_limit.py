@@ -72,3 +72,13 @@ async def test_time_limit_without_seconds_or_outside_its_block() -> None:
     limit.resume()
     limit.suspend()
     assert not limit.expired
+
+
+async def test_time_limit_that_ends_early_at_its_end() -> None:
+    """Both times are the same for an upstream that answered last: that is no error in the event loop."""
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    limit = TimeLimit(0.0, (0.0, lambda: True))
+    with pytest.raises(TimeoutError):
+        await _wait(limit)
+    assert faults == []
