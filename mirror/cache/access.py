@@ -117,15 +117,20 @@ class AccessChecker:
         log.info("access withdrawn", repository=str(repository), digest=str(digest), reason=str(error))
         await self._context.store.links.withdraw(repository, digest)
 
-    async def confirm_blob(self, repository: Repository, digest: Digest) -> int | None:
-        """Ask the upstream with a HEAD whether the repository has the blob; return the size, if given."""
+    async def confirm_blob(
+        self, repository: Repository, digest: Digest, expected: int | None = None
+    ) -> int | None:
+        """Ask the upstream with a HEAD whether the repository has the blob; return the size, if given.
+
+        `expected`: as of `RegistryClient.head_blob`.
+        """
         with self._refused.remembering((repository, digest)):
-            ask = partial(self._confirm_blob, repository, digest)
+            ask = partial(self._confirm_blob, repository, digest, expected)
             return await self._confirming.do((repository, digest), ask, repository.upstream)
 
-    async def _confirm_blob(self, repository: Repository, digest: Digest) -> int | None:
+    async def _confirm_blob(self, repository: Repository, digest: Digest, expected: int | None) -> int | None:
         upstream, began = self._upstreams[repository.upstream], self._context.clock()
-        size = await upstream.head_blob(repository.path, digest)
+        size = await upstream.head_blob(repository.path, digest, expected)
         link = self._context.confirmed(upstream, repository, Link(size=size), began)
         await self._context.store.links.add(repository, digest, link)
         return size
@@ -166,7 +171,7 @@ class AccessChecker:
         began = self._context.clock()
         try:
             if link.media_type is None:
-                await upstream.head_blob(repository.path, digest)
+                await upstream.head_blob(repository.path, digest, link.size)
             else:
                 also = () if link.media_type in ACCEPT else (link.media_type,)
                 info = await upstream.head_manifest(repository.path, digest, also)

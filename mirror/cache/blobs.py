@@ -114,7 +114,7 @@ class BlobCache:
                 return await self._stored(repository, digest, local, outcome, request)
             flight = self._flights.get(digest)
             if flight is None and local.present:
-                await self._access.confirm_blob(repository, digest)
+                await self._access.confirm_blob(repository, digest, _claimed(local.link))
                 continue
             if flight is None and not store.is_writable:
                 return None
@@ -174,7 +174,7 @@ class BlobCache:
         link, other = local.link, flight.repository
         named_enough = not self._upstreams[other.upstream].uses_account(other.path)
         if link is None or (link.confirmed is None and not named_enough):
-            await self._access.confirm_blob(repository, flight.digest)
+            await self._access.confirm_blob(repository, flight.digest, _claimed(link))
             return None
         return await self._access.check(repository, flight.digest, link)
 
@@ -182,7 +182,12 @@ class BlobCache:
         """Return the blob past the disk, after the upstream has confirmed the link (invariant 5)."""
         if self._upstreams.slots.crowded:
             raise queue_full(self._upstreams.slots.waiting)
-        size = await self._access.confirm_blob(repository, digest)
+        # The client is told the size before the first byte comes: a HEAD alone is not enough.
+        local = None
+        with suppress(StoreError):
+            local = await self._context.store.look_up(repository, digest)
+        expected = _claimed(local.link) if local is not None else None
+        size = await self._access.confirm_blob(repository, digest, expected or 0)
         if size is None or size <= HOLDBACK_BYTES:
             # No byte may be sent before all are verified, so one transfer serves all requests meanwhile.
             with suppress(AnswerTooLong):
@@ -264,7 +269,7 @@ class BlobCache:
         size = self._sizes.get((repository, digest)) if known else None
         if size is None:
             async with self._access.withdrawing(repository, digest):
-                size = await self._access.confirm_blob(repository, digest)
+                size = await self._access.confirm_blob(repository, digest, _claimed(local.link))
             if size is not None:
                 self._sizes.put((repository, digest), size)
         return BlobInfo(size, Outcome.HIT if local.present else Outcome.MISS)
@@ -345,6 +350,11 @@ class BlobCache:
             on_sent=self._on_sent(flight.digest, request),
         )
         return GrowingReader(content, file, store.readers, fallback, store.begin_reading(flight.digest))
+
+
+def _claimed(link: Link | None) -> int | None:
+    """Return the size that a manifest, or an earlier answer, has told."""
+    return None if link is None else link.size
 
 
 def _turns(

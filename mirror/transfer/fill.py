@@ -205,15 +205,15 @@ class Fill:
         return download.parts
 
     async def _confirm_complete(self, partial: Partial) -> int | None:
-        """Return the size from a HEAD; from the link, as for a stored blob, if no upstream answers."""
-        began = self._context.clock()
+        """Return the size of what is here, once the upstream has confirmed the blob, or a link opens it."""
+        began, size = self._context.clock(), partial.chunks.size if partial.chunks is not None else None
         try:
-            size = await self._upstream.head_blob(self._repository.path, self._digest)
+            await self._upstream.head_blob(self._repository.path, self._digest, size)
         except UpstreamError as error:
             if not (error.temporary or error.failure is Failure.OFFLINE) or not self._opens(partial):
                 raise
             self.unanswered = str(error)
-            return self._link.size if self._link is not None else None
+            return size
         self._answered_at = began
         return size
 
@@ -320,13 +320,13 @@ class Fill:
     async def _size(self, announced: int | None) -> int:
         """Return the size as announced by the response, or else by a HEAD, or else by a manifest.
 
-        SizeUnknown if none tells. A manifest's word is only a claim: the digest decides.
+        SizeUnknown if none tells. The last two are only claims: the digest decides.
         """
         claimed = self._link.size if self._link else None
+        self._size_claimed = announced is None
         if announced is None:
             with suppress(UpstreamError):  # a HEAD may be refused where a GET is answered
-                announced = await self._upstream.head_blob(self._repository.path, self._digest)
-        self._size_claimed = announced is None
+                announced = await self._upstream.head_blob(self._repository.path, self._digest, claimed)
         size = claimed if announced is None else announced
         if size is None:
             message = f"{self._repository.upstream} gives no size for {self._digest}"
@@ -335,6 +335,8 @@ class Fill:
 
     async def _forget_size(self) -> None:
         """Forget a size that was wrong: the next fill goes by what the upstream sends."""
+        if self._size_claimed:
+            self._upstream.doubt_heads()
         if self._link is not None and self._link.size is not None:
             log.warning("blob is of another size than was said", **self._log_fields())
             self._link = replace(self._link, size=None)

@@ -130,7 +130,8 @@ class FillFollower:
     async def _confirm(self, link: Link | None) -> Link:
         """Ask the upstream; without an answer a link is believed that was confirmed before."""
         try:
-            size = await self._upstream.head_blob(self._repository.path, self._digest)
+            claimed = None if self._remote is None else self._remote.chunks.size
+            size = await self._upstream.head_blob(self._repository.path, self._digest, claimed)
         except UpstreamError as error:
             if link is None or link.confirmed is None or error.failure in FINAL:
                 raise

@@ -3,7 +3,7 @@
 1. The first account is used until its budget is out, it is answered 429, or its password is refused; then the
    next account is used.
 2. A repository stays with the account that asked for it first, unless it is public. The upstream is asked
-   whether it is public by a HEAD without an account, when that matters and not before. So no private
+   whether it is public by a HEAD, or else a GET, without an account, when that matters. So no private
    repository is asked for with two accounts, whatever their budgets are.
 3. When the budgets of all accounts are out, the first account that has not been answered 429 is used.
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from mirror.oci.ranges import LARGEST, Span, parse_content_range
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.transport import PartReader, Response
+from mirror.upstream.media_types import is_page, media_type
 
 _COMPRESSED = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
 
@@ -30,10 +31,12 @@ class BlobBody:
     sends the whole blob, perhaps although a range was asked for. `encoding` is the Content-Encoding that the
     bytes are labelled with, empty for none: it is no reason to refuse them, since the digest decides.
     `chunked`: the body tells its own end, so that one without a length is not broken where it ends.
+    `page`: the body is labelled as a web page, which is a reason to doubt an answer of which no byte is read.
     """
 
     encoding = ""
     chunked = False
+    page = False
 
     def __init__(
         self, name: str, readers: BodyReaders, span: tuple[int, int | None], total: int | None, *, whole: bool
@@ -77,6 +80,7 @@ def blob_body(name: str, response: Response, asked: Span | None, readers: BodyRe
     """Return the body of a 200 or 206 answer. `asked` is the requested range, None for the whole blob."""
     body = _body(name, response, asked, readers)
     body.encoding, body.chunked = content_encoding(response), "Transfer-Encoding" in response.headers
+    body.page = is_page(media_type(response.headers.get("Content-Type")))
     return body
 
 

@@ -29,6 +29,7 @@ class UpstreamError(Exception):
     `status` is the upstream's HTTP status if there was one, `retry_after` its Retry-After in seconds.
     `unanswered` is true if there was no answer at all, not even the beginning of one. `own` is true if this
     machine could not ask, for want of a descriptor for instance: that says nothing about the upstream.
+    `hung_up` is true if the upstream took the request and closed the connection.
     `vague` is true if a refusal is not the registry's own word about the repository, but that of a token
     server, a firewall or a proxy, or is about this mirror's password: it takes nothing away that was public.
     `bad_request` is true if the registry itself answered 400: the request is wrong wherever it is sent.
@@ -49,6 +50,7 @@ class UpstreamError(Exception):
         self.retry_after = retry_after
         self.unanswered = False
         self.own = False
+        self.hung_up = False
         self.vague = False
         self.bad_request = False
 

@@ -27,20 +27,29 @@ from mirror.upstream.http.redirect import (
     origin,
 )
 from mirror.upstream.http.transport import PartReader, Response, Transport
+from mirror.upstream.media_types import is_page, media_type
 from mirror.upstream.retry import parse_retry_after, retry_after_in
 from mirror.util.ttl_cache import TTLCache
 
 # Answers of stores to a signed URL that is too old, or that was signed for another method.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
-# Answers of gateways that do not reach the registry: a GET would not either.
-_OUTAGES = frozenset({408, 502, 503, 504})
 # How long an answer that was too long is not asked for again, in seconds: finding out costs megabytes.
 TOO_LONG_TTL = 60.0
 _MAX_TOO_LONG = 1000
 
 
+_SUCCESSES = {"HEAD": {200}, "GET": {200, 206}}
+# Answers of gateways that do not reach the registry.
+_OUTAGES = frozenset({408, 502, 503, 504})
+
+
 class HeadRefused(UpstreamError):
     """HEAD was answered with a failure, which has no words and may not be a GET's: only a GET tells."""
+
+    @property
+    def outage(self) -> bool:
+        """True if a GET is likely to fail, too."""
+        return self.hung_up or self.status in _OUTAGES
 
 
 class OutgoingRequest(Struct, frozen=True):
@@ -96,7 +105,15 @@ class HTTPClient:
         A body that is not read to its end costs the connection: the rest is not waited for.
         """
         location = location or DirectLocation()
-        response = await self._send_directly(request, location) or await self._send_as_account(request)
+        try:
+            response = await self._send_directly(request, location) or await self._send_as_account(request)
+        except UpstreamError as error:
+            invalid = error.failure is Failure.INVALID and not error.vague  # vague: the token server's
+            if request.method == "HEAD" and (invalid or error.hung_up):
+                refused = HeadRefused(Failure.INVALID, error.message, status=error.status)
+                refused.hung_up = error.hung_up
+                raise refused from None
+            raise
         if request.method == "GET" and self._expired(response):
             response.close()
             response = await self._send_as_account(request)
@@ -199,14 +216,23 @@ class HTTPClient:
         return response
 
     async def _is_public(self, request: OutgoingRequest) -> bool:
-        """Return True if a HEAD, which Docker Hub does not count, succeeds without an account."""
-        head = OutgoingRequest("HEAD", request.path, request.repository, request.headers)
-        try:
-            response = await self._authorized(head, _Hop(self._url(head)), self._accounts.anonymous)
-        except UpstreamError:
-            return False
-        response.release()
-        return response.status < 400
+        """Return True if a HEAD, which Docker Hub does not count, or else a GET succeeds without an account.
+
+        A web page is no success, which is how a login form answers, nor is an answer without any length.
+        """
+        for method in ("HEAD", "GET"):
+            asked = replace(request, method=method, proven=method == "GET")
+            try:
+                response = await self._follow_redirects(asked, self._accounts.anonymous)
+            except UpstreamError:
+                continue
+            response.release()
+            page = is_page(media_type(response.headers.get("Content-Type")))
+            if response.status in _SUCCESSES[method] and not page and response.content_length != 0:
+                return True
+            if response.status == 429:
+                break  # a GET would count
+        return False
 
     async def _follow_redirects(self, request: OutgoingRequest, account: Account) -> Response:
         """Return the answer at the end of all redirects."""
@@ -281,10 +307,10 @@ class HTTPClient:
             return await self._answer_challenge(request, hop, account, demand)
         except UpstreamError as error:
             bearer = any(challenge.scheme == "bearer" for challenge in challenges)
-            if error.vague and not (bearer or account.auth.refused):
+            if error.failure is Failure.DENIED and not (bearer or account.auth.refused):
                 if request.method == "HEAD" and hop.own:
                     raise HeadRefused(Failure.INVALID, error.message, status=401) from None
-                error.vague = not is_own_word(401, codes)
+                error.vague = error.vague and not is_own_word(401, codes)
             raise
 
     async def _answer_challenge(
@@ -350,7 +376,7 @@ class HTTPClient:
             message += f": {detail}"
         words = retry_after_in(body) if failure is Failure.RATE_LIMITED else None
         retry_after = parse_retry_after(response.headers.get("Retry-After") or words)
-        if response.method == "HEAD" and not (failure is Failure.RATE_LIMITED or response.status in _OUTAGES):
+        if response.method == "HEAD" and failure is not Failure.RATE_LIMITED:
             return HeadRefused(Failure.INVALID, message, status=response.status)
         error = UpstreamError(failure, message, status=response.status, retry_after=retry_after)
         error.vague = not is_own_word(response.status, codes)

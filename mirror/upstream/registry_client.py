@@ -34,6 +34,7 @@ from mirror.upstream.body import (
 )
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.http.encodings import as_sent_or_decoded, document
+from mirror.upstream.http.range_support import RangeSupport
 from mirror.upstream.http.transport import Response, Transport
 from mirror.upstream.http_client import DirectLocation, HeadRefused, HTTPClient, OutgoingRequest
 from mirror.upstream.media_types import is_generic, is_page, manifest_type, media_type
@@ -98,6 +99,8 @@ class RegistryClient:
         # Blobs leave some connections free, so that a tag can be revalidated while layers are fetched.
         self.max_connections = settings.max_connections
         self.max_blob_connections = max(1, settings.max_connections * 7 // 8)
+        self._clock = clock
+        self._heads = RangeSupport()
 
     def __repr__(self) -> str:
         return f"RegistryClient({self.name!r})"
@@ -121,20 +124,48 @@ class RegistryClient:
         """Return a manifest; raise INVALID if it is too large, no manifest, or does not match the digest."""
         return await self._retry(partial(self._get_manifest, path, reference, also))
 
-    async def head_blob(self, path: str, digest: Digest) -> int | None:
-        """Return the size of a blob, without download; None if the upstream does not tell it."""
-        with contextlib.suppress(HeadRefused):
-            return await self._retry(partial(self._head_blob, path, digest))
-        # A GET of one byte proves as much; where ranges fail, the head of a GET does.
+    async def head_blob(self, path: str, digest: Digest, expected: int | None = None) -> int | None:
+        """Return the size of a blob, without download; None if the upstream does not tell it.
+
+        `expected`: the size that something else tells, 0 for nothing that a HEAD could confirm. A HEAD is
+        believed if it agrees; if it fails, tells no size, or another one, a GET is asked.
+        """
+        told, ranged = None, True
         try:
-            async with self.open_blob(path, digest, 0, 1) as body:
-                if body.total is not None:
-                    return body.total
+            if self._heads.available(self._clock()):
+                told = await self._retry(partial(self._head_blob, path, digest))
+            if told and expected in (None, told):
+                return told
+        except HeadRefused as error:
+            ranged = not error.outage  # in an outage, two ways to ask by GET cost twice as much
+        size = await self._size_by_get(path, digest, ranged=ranged)
+        if told and size is not None and told != size:
+            self.doubt_heads()
+        return size
+
+    def doubt_heads(self) -> None:
+        """Ask by GET for a while how large blobs are: a HEAD has told a wrong length."""
+        self._heads.refuse(self._clock())
+
+    async def _size_by_get(self, path: str, digest: Digest, *, ranged: bool) -> int | None:
+        """Ask for one byte; where ranges fail, the head of a plain GET tells as much."""
+        try:
+            if ranged:
+                async with self.open_blob(path, digest, 0, 1) as body:
+                    self._refuse_page(path, digest, page=body.page)
+                    if body.total is not None:
+                        return body.total
         except UpstreamError as error:
             if error.final:
                 raise
         async with self.open_blob(path, digest) as body:
+            self._refuse_page(path, digest, page=body.page)
             return body.total
+
+    def _refuse_page(self, path: str, digest: Digest, *, page: bool) -> None:
+        """Raise INVALID for a web page: a login form does not know what the repository has."""
+        if page:
+            raise self._invalid(f"{path}: a web page in place of {digest}")
 
     @contextlib.asynccontextmanager
     async def open_blob(
@@ -229,10 +260,9 @@ class RegistryClient:
 
     async def _head_blob(self, path: str, digest: Digest) -> int | None:
         async with self._client.open(OutgoingRequest("HEAD", f"{path}/blobs/{digest}", path)) as response:
-            if is_page(media_type(response.headers.get("Content-Type"))):
-                # A server that answers every request with a login form does not know what the repository has.
-                raise self._invalid(f"{path}: a web page in place of {digest}")
-            return content_length(self.name, response)
+            # A page's length, or a status that a HEAD has no use for, is nothing to go by.
+            is_blob = response.status == 200 and not is_page(media_type(response.headers.get("Content-Type")))
+            return content_length(self.name, response) if is_blob else None
 
     async def _get_blob(self, path: str, digest: Digest, limit: int) -> bytes:
         request = OutgoingRequest("GET", f"{path}/blobs/{digest}", path, proven=True)

@@ -149,8 +149,8 @@ class Source:
     async def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
         return await self.ask(lambda registry: registry.get_blob(self.path(repository), digest, limit))
 
-    async def head_blob(self, repository: str, digest: Digest) -> int | None:
-        return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest))
+    async def head_blob(self, repository: str, digest: Digest, expected: int | None = None) -> int | None:
+        return await self.ask(lambda registry: registry.head_blob(self.path(repository), digest, expected))
 
     async def tags(self, repository: str, query: str) -> TagsPage:
         return await self.ask(lambda registry: registry.tags(self.path(repository), query))

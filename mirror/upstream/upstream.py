@@ -172,18 +172,28 @@ class Upstream:
                 self._metrics.source_wrong_bytes.labels(self.name, source.name).inc()
             raise
 
-    async def head_blob(self, path: str, digest: Digest) -> int | None:
-        """Return the size of a blob that the repository has; ask other sources only if the upstream fails."""
+    async def head_blob(self, path: str, digest: Digest, expected: int | None = None) -> int | None:
+        """Return the size of a blob that the repository has; ask other sources only if the upstream fails.
+
+        `expected`: as of `RegistryClient.head_blob`.
+        """
         try:
-            return await self._first(lambda source: source.head_blob(path, digest), self.best_speakers())
+            return await self._first(
+                lambda source: source.head_blob(path, digest, expected), self.best_speakers()
+            )
         except UpstreamError as error:
             if not error.temporary:
                 raise
             for source in self.usable_sources():
                 if not source.trusted_for_tags:
                     with contextlib.suppress(UpstreamError):
-                        return await source.head_blob(path, digest)
+                        return await source.head_blob(path, digest, expected)
             raise
+
+    def doubt_heads(self) -> None:
+        """Ask all sources by GET for a while how large blobs are: a HEAD has told a wrong length."""
+        for source in self.sources:
+            source.registry.doubt_heads()
 
     async def tags(self, path: str, query: str) -> TagsPage:
         return await self._first(lambda source: source.tags(path, query), self.best_speakers())

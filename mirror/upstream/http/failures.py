@@ -38,6 +38,13 @@ def is_own(error: Exception) -> bool:
     return cause is not None and cause.errno in _OWN
 
 
+def has_hung_up(error: Exception) -> bool:
+    """Return whether the server took the connection and closed it without an answer."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    return isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | BrokenPipeError)
+
+
 def describe(error: Exception, url: URL) -> tuple[Failure, str]:
     """Return the failure that `error`, raised by a request to `url`, stands for, and the reason."""
     cause = _system_error(error)

@@ -20,7 +20,7 @@ from mirror.system.malloc import keep_buffers
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
 from mirror.upstream.http.connections import HEAD_PATIENCE, CheckedConnector, CheckedResponse, response_class
 from mirror.upstream.http.direct_read import DirectReader
-from mirror.upstream.http.failures import describe, is_own, reason
+from mirror.upstream.http.failures import describe, has_hung_up, is_own, reason
 from mirror.upstream.http.low_speed import LowSpeedLimit
 from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
@@ -240,7 +240,7 @@ class Transport:
             failure, why = describe(error, url)
             without_frames(error)  # aiohttp keeps it with the body, which the frames refer to
             failed = UpstreamError(failure, f"{self.name}: {_place(url)}: {why}")
-            failed.own = is_own(error)
+            failed.own, failed.hung_up = is_own(error), has_hung_up(error)
             raise failed from None
 
     async def close(self) -> None:

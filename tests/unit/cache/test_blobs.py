@@ -154,8 +154,11 @@ async def test_blob_whose_file_vanished_is_fetched_again(hub: FakeRegistry, mirr
 
 
 async def test_blob_head_without_a_size(hub: FakeRegistry, mirror: Running) -> None:
-    """A HEAD without Content-Length is passed on, and no length is made up."""
+    """A GET is asked for the length that a HEAD does not tell; if neither tells, none is made up."""
     digest = hub.add_blob("library/x", DATA)
-    hub.fault(Fault(chunked=True), digest, "HEAD")
+    hub.fault(Fault(chunked=True), digest, "HEAD", times=2)
+    hub.fault(Fault(chunked=True, no_ranges=True), digest, "GET", times=2)
     reply = await head(mirror.address, path("docker.io/library/x", digest))
     assert (reply.status, "content-length" in reply.headers) == (200, False)
+    reply = await head(mirror.address, path("docker.io/library/x", digest))
+    assert (reply.status, reply.header("content-length")) == (200, str(len(DATA)))

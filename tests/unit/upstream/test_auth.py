@@ -124,13 +124,13 @@ async def test_token_that_is_refused_twice_is_final() -> None:
     """A refusal of the new token too is the answer."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         auth = guarded(fake)
-        await registry.head_manifest("org/a", LATEST)
+        await registry.get_manifest("org/a", LATEST)
         fake.fault(
             Fault(status=401, headers={"WWW-Authenticate": auth.challenges(fake.url, "x")[0]}), times=9
         )
         fake.log.clear()
         with pytest.raises(UpstreamError) as raised:
-            await registry.head_manifest("org/a", LATEST)
+            await registry.get_manifest("org/a", LATEST)
         assert raised.value.failure is Failure.DENIED
         # The first 401 leads to a token request, which meets the fault as well.
         assert len(fake.log) == 2
@@ -279,7 +279,7 @@ async def test_token_answer_that_is_invalid(body: bytes) -> None:
         guarded(fake)
         fake.fault(Fault(status=200, body=body), match="/token")
         with pytest.raises(UpstreamError) as raised:
-            await registry.head_manifest("org/a", LATEST)
+            await registry.get_manifest("org/a", LATEST)
         assert raised.value.failure is Failure.INVALID
 
 

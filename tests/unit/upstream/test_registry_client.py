@@ -185,10 +185,13 @@ async def test_head_blob_falls_back_to_one_byte(data: bytes, ranges: bool) -> No
 
 
 async def test_head_blob_answered_with_a_page() -> None:
-    """A login form does not know which blobs there are."""
+    """A login form does not know which blobs there are; a GET has to tell, and without a page."""
     async with FakeRegistry() as fake, registry_at(fake.url) as registry:
         digest = fake.add_blob("a", b"blob")
-        fake.fault(Fault(status=200, body=b"<html>", headers={"Content-Type": "text/html"}))
+        page = Fault(status=200, body=b"<html>", headers={"Content-Type": "text/html"})
+        fake.fault(page, method="HEAD")
+        assert await registry.head_blob("a", digest) == 4
+        fake.fault(page, times=3)
         with pytest.raises(UpstreamError, match="web page") as raised:
             await registry.head_blob("a", digest)
         assert raised.value.failure is Failure.INVALID

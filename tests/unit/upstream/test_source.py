@@ -123,7 +123,7 @@ async def test_outage_is_logged_once_and_its_end_once(
         source = await open_source(stack, tmp_path, tasks, fake.url)
         with capture_logs() as lines:
             assert await ask(source) == "answered"
-            fake.fault(Fault(status=503), times=2 * FAILURES)
+            fake.fault(Fault(status=503), times=2 * 2 * FAILURES)  # of HEAD and GET
             assert [await ask(source) for _ in range(2 * FAILURES)] == ["server_error"] * 2 * FAILURES
             assert [await ask(source), await ask(source)] == ["answered", "answered"]
     down, up = lines
@@ -153,7 +153,7 @@ async def test_outage_of_a_source_that_flaps_is_logged_once(
         source = await open_source(stack, tmp_path, tasks, fake.url)
         with capture_logs() as lines:
             for _ in range(9):
-                fake.fault(Fault(status=503), times=FAILURES)
+                fake.fault(Fault(status=503), times=2 * FAILURES)
                 for _ in range(FAILURES):
                     await ask(source)
                 assert await ask(source) == "answered"
