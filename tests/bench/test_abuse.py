@@ -17,6 +17,8 @@ from tests.bench.abusers import KINDS, NAME_CONNECTIONS, Abuse, abusing, compres
 from tests.bench.content import DESCRIPTORS, Site
 from tests.bench.rows import ROWS
 
+pytestmark = pytest.mark.slow
+
 # Seconds that a test waits for a request, far more than it takes.
 PATIENCE = 60.0
 

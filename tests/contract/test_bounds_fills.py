@@ -17,7 +17,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, configured, mirror_of, serving
 from tests.wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("no_pauses")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 BLOB = bytes(range(256)) * (LARGE // 256)
 # Requests for unknown digests at a time: what one client may ask for over many connections.

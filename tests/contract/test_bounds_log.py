@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Requests whose access lines overflow a pipe and the buffer of the mirror.
 FLOOD = 6000
 BURST = 50

@@ -17,6 +17,8 @@ from tests.fakes.upstream import FakeTime, registry_at
 from tests.running import configured, serving
 from tests.wire import get
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 REQUESTS = 6
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import MethodType
 
+import pytest
 from aiohttp import web
 
 from mirror.oci.digest import Digest
@@ -18,6 +19,8 @@ from tests.fakes.registry import FakeRegistry
 from tests.fakes.site import Seen, Site
 from tests.running import Running, configured, mirror_of, serving
 from tests.wire import Wire
+
+pytestmark = pytest.mark.slow
 
 NAMES = 150
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"

@@ -16,6 +16,8 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import NEVER, Running, mirror_of
 from tests.wire import Wire, request_head
 
+pytestmark = pytest.mark.slow
+
 # A second request on the same connection, which must never be answered behind one that ends it.
 SMUGGLED = request_head("GET", "/v2/library/smuggled/manifests/t")
 

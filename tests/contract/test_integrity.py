@@ -37,7 +37,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, mirror_of
 from tests.wire import Wire, get
 
-pytestmark = pytest.mark.usefixtures("no_pauses")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 
 @dataclass(frozen=True)

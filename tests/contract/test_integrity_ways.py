@@ -35,7 +35,7 @@ from tests.fakes.tls import Authority
 from tests.running import configured, mirror_of, serving
 from tests.wire import ask, get
 
-pytestmark = pytest.mark.usefixtures("no_pauses")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 # One byte at a time: each byte comes in time, and the end never comes.
 SLOW = {

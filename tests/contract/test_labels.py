@@ -17,7 +17,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, configured, mirror_of, serving
 from tests.wire import Wire, get, head
 
-pytestmark = pytest.mark.usefixtures("no_pauses")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 X = "library/x"
 TINY = b"ten bytes."

@@ -13,6 +13,8 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, mirror_of
 from tests.wire import get, head
 
+pytestmark = pytest.mark.slow
+
 ACCEPT = f"Accept: {', '.join((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX))}"
 
 

@@ -21,7 +21,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, configured, mirror_of, serving
 from tests.wire import Reply, get
 
-pytestmark = pytest.mark.usefixtures("no_pauses")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 X = "library/x"
 BLOB = bytes(range(256)) * (LARGE // 256)

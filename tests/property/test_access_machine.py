@@ -35,6 +35,8 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, NEVER, Running, configured, serving
 from tests.wire import Reply, ask
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
 
 START, INTERVAL = 1_700_000_000.0, 1000.0
