@@ -17,8 +17,9 @@ from mirror.util.units import size
 if TYPE_CHECKING:
     from mirror.manage.disk_usage import RepositoryUsage
     from mirror.manage.inventory import ImageSummary
-    from mirror.manage.removal import ImageRemoval, RemovalStep
-    from mirror.store.cache_dir import CacheDirectory
+    from mirror.manage.management import Management
+    from mirror.manage.removal import RemovalStep
+    from mirror.manage.steps import Steps
 
 LS_HELP = """List images: tags, and what was pulled by digest.
 
@@ -101,11 +102,9 @@ def list_images(
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
-    from mirror.manage.inventory import Inventory
-
-    with opened(config, cache_dir) as (folder, settings):
+    with opened(config, cache_dir) as (management, settings):
         wanted = pattern(images, settings, any_tag=True)
-        found = Inventory(folder).images(wanted)
+        found = iter(management.images(wanted))
         if as_json:
             json_list(map(_image_json, found))
             return
@@ -132,25 +131,23 @@ def remove_images(
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
-    from mirror.manage.removal import ImageRemoval
-
-    with opened(config, cache_dir) as (folder, settings):
+    with opened(config, cache_dir) as (management, settings):
         wanted = pattern(images, settings)
 
-        def removal() -> "ImageRemoval":
-            return ImageRemoval(folder, wanted, forced=force)
+        def removal(*, dry_run: bool) -> "Steps[RemovalStep]":
+            return management.removal(wanted, forced=force, dry_run=dry_run)
 
         if as_json:
             if not dry_run and not yes:
                 fail("nothing was removed: --json does not ask, so add --yes or --dry-run", 2)
-            _print_removal(removal().steps() if dry_run else removal().carry_out(), dry_run=dry_run)
+            _print_removal(removal(dry_run=dry_run), dry_run=dry_run)
             return
         if dry_run or not yes:
-            _summarise("would remove", removal().steps())
+            _summarise("would remove", removal(dry_run=True))
             if dry_run:
                 return
             _confirm()
-        _summarise("removed", removal().carry_out())
+        _summarise("removed", removal(dry_run=False))
 
 
 def disk_usage(
@@ -159,45 +156,42 @@ def disk_usage(
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
-    from mirror.manage.disk_usage import DiskUsage
-    from mirror.store.blobs.fsck import scrub_progress
-
-    with opened(config, cache_dir) as (folder, settings):
-        usage, everything = DiskUsage(folder), images == "*"
-        found = usage.all() if everything else usage.matching(pattern(images, settings, any_tag=True))
-        total = _totals(folder)
+    with opened(config, cache_dir) as (management, settings):
+        everything = images == "*"
+        found = management.usage(None if everything else pattern(images, settings, any_tag=True))
+        total = management.disk_totals().now()
         if as_json:
-            json_document({**total, "shares": [_usage_json(each) for each in found]})
+            numbers = {key: value for key, value in asdict(total).items() if key != "scrub"}
+            json_document({**numbers, "shares": [_usage_json(each) for each in found]})
             return
         rows = [_usage_row(each) for each in found]
         if not rows and not everything:
             tell(f"No repository here matches {images}.")
             return
-        numbers = ("SIZE", "OWN", "SHARED", "BLOBS")
-        table(("NAME", *numbers), rows, right=numbers, optional=("SHARED", "BLOBS"))
-        count = f"{total['count']} blob{'' if total['count'] == 1 else 's'}"
+        columns = ("SIZE", "OWN", "SHARED", "BLOBS")
+        table(("NAME", *columns), rows, right=columns, optional=("SHARED", "BLOBS"))
+        count = f"{total.count} blob{'' if total.count == 1 else 's'}"
         tell(
-            f"{size(total['blobs'])} in {count}; {size(total['downloads'])} in running and "
-            f"interrupted downloads; {size(total['pinned'])} pinned; {size(total['allowed'])} allowed. "
-            f"The index takes {size(total['index'])} of {size(total['index_allowed'])} beside that."
+            f"{size(total.blobs)} in {count}; {size(total.downloads)} in running and "
+            f"interrupted downloads; {size(total.pinned)} pinned; {size(total.allowed)} allowed. "
+            f"The index takes {size(total.index)} of {size(total.index_allowed)} beside that."
         )
-        if (scrub := scrub_progress(folder.path)) is not None:
+        if (scrub := total.scrub) is not None:
             ended = time.strftime("%Y-%m-%d", time.localtime(scrub.ended))
             done = f"ended on {ended}" if scrub.ended else f"{scrub.share:.0%} of this pass"
             tell(f"Scrub: {done}; {scrub.wrong} wrong.")
-        if shortage := folder.shortage():
+        if shortage := management.shortage().now():
             tell(f"Note: {shortage}")
 
 
 def collect_garbage(
     dry_run: DryRun = False, config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False
 ) -> None:
-    from mirror.manage.garbage_collector import GarbageCollector, count_by_kind
+    from mirror.manage.garbage_collector import count_by_kind
 
-    with opened(config, cache_dir) as (folder, _):
-        collector = GarbageCollector(folder, dry_run=dry_run)
-        counts, freed = count_by_kind(collector.items())
-        foreign = [str(path) for path in collector.foreign()]
+    with opened(config, cache_dir) as (management, _):
+        counts, freed = count_by_kind(management.garbage(dry_run=dry_run))
+        foreign = [str(path) for path in management.foreign_files().now()]
         if as_json:
             kinds = {kind: {"count": counts[kind], "size": freed[kind]} for kind in counts}
             json_document({"dry_run": dry_run, "removed": kinds, "foreign": foreign})
@@ -209,13 +203,13 @@ def collect_garbage(
         tell(f"{size(freed.total())} {done}." if counts else "There is no garbage.")
         for path in foreign:
             tell(f"Not part of the cache, and not touched: {path}")
-        if not dry_run and (excess := folder.excess()) > 0:
-            tell(_still_over(folder, excess))
+        if not dry_run and (excess := management.excess().now()) > 0:
+            tell(_still_over(management, excess))
 
 
-def _still_over(folder: "CacheDirectory", excess: int) -> str:
+def _still_over(management: "Management", excess: int) -> str:
     """Return why the cache exceeds the quota after a collection."""
-    if shortage := folder.shortage():
+    if shortage := management.shortage().now():
         return f"Note: {shortage}"
     return f"Still {size(excess)} over the quota: pinned, being read, or being downloaded."
 
@@ -317,18 +311,3 @@ def _usage_json(usage: "RepositoryUsage") -> dict[str, object]:
 def _usage_row(usage: "RepositoryUsage") -> tuple[str, ...]:
     name = f"{usage.name}/*" if usage.is_upstream else usage.name
     return name, size(usage.size), size(usage.own), size(usage.shared), str(usage.blobs)
-
-
-def _totals(folder: "CacheDirectory") -> dict[str, int]:
-    from mirror.store.metadata.pruning import index_limit
-
-    held, count = folder.blobs.stats()
-    return {
-        "blobs": held,
-        "count": count,
-        "downloads": folder.room().used - held,
-        "pinned": sum(folder.pins.pinned_sizes().values()),
-        "allowed": folder.size_limit(),
-        "index": folder.index.size(),
-        "index_allowed": index_limit(folder.blobs),
-    }

@@ -19,8 +19,8 @@ from mirror.cli.output import tell
 if TYPE_CHECKING:
     from mirror.config.loader import Loaded
     from mirror.config.schema import Config
+    from mirror.manage.management import Management
     from mirror.oci.image_pattern import ImagePattern
-    from mirror.store.cache_dir import CacheDirectory
 
 # Where the service of systemd/registry-mirror.service keeps its cache.
 SERVICE_FOLDER = Path("/var/cache/registry-mirror")
@@ -43,7 +43,9 @@ IMPORTED_BY_COMMANDS = (
     "mirror.manage.disk_usage",
     "mirror.manage.garbage_collector",
     "mirror.manage.inventory",
+    "mirror.manage.management",
     "mirror.manage.removal",
+    "mirror.manage.verification",
     "mirror.store.blobs.fsck",
     "mirror.store.cache_dir",
     "mirror.store.metadata.pruning",
@@ -85,9 +87,10 @@ def loaded(file: str | None, flags: Mapping[str, object]) -> "Loaded":
 
 
 @contextmanager
-def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[CacheDirectory, Config]]":
+def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[Management, Config]]":
     """Open the cache folder, beside a running mirror or a stopped one; without a cache it ends with 1."""
     config = loaded(file, {"cache_dir": cache_dir}).config
+    from mirror.manage.management import Management
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import StoreError, translated
     from mirror.util.log import configure_later
@@ -101,7 +104,7 @@ def opened(file: str | None, cache_dir: str | None) -> "Iterator[tuple[CacheDire
         with translated(f"cannot use the cache folder {path}"):
             folder = CacheDirectory(path, config.cache)
             try:
-                yield folder, config
+                yield Management(folder), config
             finally:
                 folder.close()
     except StoreError as error:

@@ -14,8 +14,8 @@ from mirror.util.units import size
 
 if TYPE_CHECKING:
     from mirror.config.schema import Config
+    from mirror.manage.management import Management
     from mirror.oci.image_pattern import Pin
-    from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import PinTooLarge
     from mirror.store.pins.pin_file import PinEntry
 
@@ -100,10 +100,10 @@ def pin(
 ) -> None:
     from mirror.store.errors import PinTooLarge
 
-    with opened(config, cache_dir) as (folder, settings):
+    with opened(config, cache_dir) as (management, settings):
         wanted = _pin(reference, platform or [], settings)
         try:
-            kept = folder.pin(wanted)
+            kept = management.pin(wanted).now()
         except PinTooLarge as error:
             fail(_too_large(wanted, error), 1)
         upstream = wanted.images.name.partition("/")[0]
@@ -115,7 +115,7 @@ def pin(
             say(f"pinned {wanted}: nothing of it is here yet, it is kept once it is pulled")
             return
         say(f"pinned {wanted}: {size(kept)}")
-        _tell_missing(folder, wanted, settings)
+        _tell_missing(management, wanted, settings)
 
 
 def _misspelt_architecture(platform: str) -> str:
@@ -127,14 +127,12 @@ def _misspelt_architecture(platform: str) -> str:
     return "" if architecture in ARCHITECTURES or not close else f"{platform}: did you mean {close[0]}?"
 
 
-def _tell_missing(folder: "CacheDirectory", pin: "Pin", settings: "Config") -> None:
+def _tell_missing(management: "Management", pin: "Pin", settings: "Config") -> None:
     """Say what the pin keeps and is not here, and by which commands it comes."""
-    from mirror.manage.inventory import Inventory
-
-    images = list(Inventory(folder).images(pin.images))
+    images = list(management.images(pin.images))
     platforms = [(image, name) for image in images for name in image.missing_platforms]
     if not platforms:
-        kept, here = _sizes(folder, pin)
+        kept, here = management.pin_sizes(pin).now()
         if kept > here:
             tell(f"{size(kept - here)} of it are not here: pull it through the mirror to have all of it.")
         return
@@ -148,26 +146,26 @@ def _tell_missing(folder: "CacheDirectory", pin: "Pin", settings: "Config") -> N
 
 
 def unpin(reference: Pattern, config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
-    with opened(config, cache_dir) as (folder, settings):
+    with opened(config, cache_dir) as (management, settings):
         images = pattern(reference, settings)
-        if folder.unpin(images):
+        if management.unpin(images).now():
             say(f"unpinned {images}")
-        elif any(each.pin.images == images for each in folder.pins.all()):
+        elif any(each.pin.images == images for each in management.pins().now()):
             fail(f"{images} is pinned by the configuration: take it out of cache.pins, and restart", 1)
         else:
             fail(f"there is no pin {images}; the pins there are: registry-mirror pins", 1)
 
 
 def pins(config: ConfigFile = None, cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
-    with opened(config, cache_dir) as (folder, _):
-        listed = folder.pins.all()
+    with opened(config, cache_dir) as (management, _):
+        listed = management.pins().now()
         if as_json:
-            json_list(_as_json(each, *_sizes(folder, each.pin)) for each in listed)
+            json_list(_as_json(each, *management.pin_sizes(each.pin).now()) for each in listed)
             return
         if not listed:
             tell("Nothing is pinned. To keep an image: registry-mirror pin alpine:3.20")
             return
-        rows = (_as_row(each, *_sizes(folder, each.pin)) for each in listed)
+        rows = (_as_row(each, *management.pin_sizes(each.pin).now()) for each in listed)
         head = ("PATTERN", "PLATFORMS", "SIZE", "HERE", "SINCE", "FROM")
         table(head, rows, right=("SIZE", "HERE"), optional=("SINCE", "FROM"))
 
@@ -179,12 +177,6 @@ def _pin(reference: str, platforms: list[str], config: "Config") -> "Pin":
         return Pin.of(image_name(reference, config), platforms, config.names().names)
     except ValueError as error:
         fail(str(error), 2)
-
-
-def _sizes(folder: "CacheDirectory", pin: "Pin") -> tuple[int, int]:
-    """Return the bytes of all that a pin keeps, as far as they are known, and of its part that is here."""
-    kept = folder.pins.closure([pin])
-    return sum(kept.values()), sum(count for count, _ in folder.blobs.sizes_and_last_use(kept).values())
 
 
 def _origin(pinned: "PinEntry") -> str:

@@ -1,14 +1,12 @@
 """`registry-mirror verify`: check every cached file against its digest."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from msgspec import Struct
 
 from mirror.cli.common import INTERRUPTED, become_owner, fail, loaded, require_cache, start_collector
 from mirror.cli.options import AsJson, CacheDir, ConfigFile
@@ -17,7 +15,9 @@ from mirror.util.terminal_log import printable
 from mirror.util.units import size
 
 if TYPE_CHECKING:
-    from mirror.store.blobs.fsck import Finding, Fsck, FsckCursor
+    from mirror.manage.management import Management
+    from mirror.manage.verification import Verification
+    from mirror.store.blobs.fsck import Finding
     from mirror.util.rate_limiter import RateLimiter
 
 HELP = """Check every cached file against its digest.
@@ -35,26 +35,6 @@ leaves a busy disk to the clients.
 --repair moves wrong files to the folder `quarantine` of the cache, and clients get them from the upstream
 again. Right files without an entry, which a crash or a lost database leaves, get an entry.
 """
-
-# How often the cursor is written, in seconds.
-SAVE_SECONDS = 5.0
-
-
-class VerifyRun(Struct, frozen=True):
-    """One check, its findings, and the total of its progress: blobs in a quick check, else bytes."""
-
-    fsck: "Fsck"
-    findings: "list[Finding]"
-    total: int
-
-    @property
-    def cursor(self) -> "FsckCursor":
-        return self.fsck.cursor
-
-    @property
-    def done(self) -> int:
-        """The progress so far, in the unit of `total`."""
-        return self.cursor.checked if self.cursor.quick else self.cursor.bytes
 
 
 def verify(
@@ -90,7 +70,7 @@ def verify(
     if as_json:
         json_document(_report(run))
     else:
-        say(_summary(run, path / "quarantine", repair=repair))
+        say(_summary(run, run.quarantine, repair=repair))
     raise typer.Exit(1 if run.cursor.wrong else 0)
 
 
@@ -104,58 +84,42 @@ def _limiter(rate: str) -> "RateLimiter":
         fail(f"--rate: must be a size, for instance 50MiB, not {rate!r}", 2)
 
 
-def _run(path: Path, limiter: "RateLimiter", *, quick: bool, repair: bool, show: bool) -> VerifyRun:
-    """Check the cache in `path`, from the cursor of an interrupted run on. Raises StoreError or OSError."""
-    from mirror.store.blobs.fsck import Fsck, FsckCursor
+def _run(path: Path, limiter: "RateLimiter", *, quick: bool, repair: bool, show: bool) -> "Verification":
+    """Check the cache in `path`, from where an interrupted run stopped. Raises StoreError or OSError."""
+    from mirror.manage.management import Management
     from mirror.store.cache_dir import CacheDirectory
     from mirror.store.errors import translated
 
     start_collector()
-    place = path / "verify.cursor"
     with translated("verify"), closing(CacheDirectory(path)) as folder:
-        cursor = FsckCursor.load(place, quick=quick)
-        held, count = folder.blobs.stats()
-        run = VerifyRun(
-            Fsck(path / "blobs", folder.blobs, cursor, repair=repair), [], count if quick else held
-        )
+        management = Management(folder)
+        run = management.verification(limiter, quick=quick, repair=repair).now()
         with _progress(run, show=show) as progress:
-            _go_through(run, limiter, place, progress)
-        if repair:
-            folder.recovery.finish_rebuild()
-    place.unlink(missing_ok=True)
+            _go_through(management, run, progress)
     return run
 
 
 def _go_through(
-    run: VerifyRun, limiter: "RateLimiter", place: Path, progress: "Callable[[Finding | None], None]"
+    management: "Management", run: "Verification", progress: "Callable[[Finding | None], None]"
 ) -> None:
-    saved = time.monotonic()
-    try:
-        for step in run.fsck.steps():
-            if step.finding is not None:
-                run.findings.append(step.finding)
-            progress(step.finding)
-            time.sleep(limiter.pause(step.read))
-            if time.monotonic() - saved > SAVE_SECONDS:
-                run.cursor.save(place)
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        run.cursor.save(place)
-        tell(f"Stopped after {_amount(run)}. The next `registry-mirror verify` goes on from there.")
-        raise typer.Exit(INTERRUPTED) from None
-    except BaseException:
-        run.cursor.save(place)
-        raise
+    with closing(iter(management.verify(run))) as steps:
+        try:
+            for step in steps:
+                progress(step.finding)
+        except KeyboardInterrupt:
+            tell(f"Stopped after {_amount(run)}. The next `registry-mirror verify` goes on from there.")
+            raise typer.Exit(INTERRUPTED) from None
 
 
-def _amount(run: VerifyRun) -> str:
+def _amount(run: "Verification") -> str:
+    done, total = run.progress.done, run.progress.total or 0
     if run.cursor.quick:
-        return f"{run.done} of {run.total} blobs"
-    return f"{size(run.done)} of {size(run.total)}"
+        return f"{done} of {total} blobs"
+    return f"{size(done)} of {size(total)}"
 
 
 @contextmanager
-def _progress(run: VerifyRun, *, show: bool) -> "Iterator[Callable[[Finding | None], None]]":
+def _progress(run: "Verification", *, show: bool) -> "Iterator[Callable[[Finding | None], None]]":
     """Print findings as they come, and on a terminal a progress bar."""
     if show and sys.stderr.isatty():
         with _bar(run) as progress:
@@ -170,7 +134,7 @@ def _progress(run: VerifyRun, *, show: bool) -> "Iterator[Callable[[Finding | No
 
 
 @contextmanager
-def _bar(run: VerifyRun) -> "Iterator[Callable[[Finding | None], None]]":
+def _bar(run: "Verification") -> "Iterator[Callable[[Finding | None], None]]":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -185,10 +149,10 @@ def _bar(run: VerifyRun) -> "Iterator[Callable[[Finding | None], None]]":
     amount = MofNCompleteColumn() if quick else DownloadColumn(binary_units=True)
     columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("blobs" if quick else "read", total=run.total)
+        task = bar.add_task("blobs" if quick else "read", total=run.progress.total)
 
         def progress(finding: "Finding | None") -> None:
-            bar.update(task, completed=run.done)
+            bar.update(task, completed=run.progress.done)
             if finding is not None:
                 # Whole lines, whatever the width of the terminal.
                 print(printable(_line(finding)), file=bar.console.file, flush=True)
@@ -201,7 +165,7 @@ def _line(finding: "Finding") -> str:
     return f"{finding.subject}: {finding.damage}{done}"
 
 
-def _report(run: VerifyRun) -> dict[str, object]:
+def _report(run: "Verification") -> dict[str, object]:
     cursor = run.cursor
     return {
         "checked": cursor.checked,
@@ -214,7 +178,7 @@ def _report(run: VerifyRun) -> dict[str, object]:
     }
 
 
-def _summary(run: VerifyRun, quarantine: Path, *, repair: bool) -> str:
+def _summary(run: "Verification", quarantine: Path, *, repair: bool) -> str:
     cursor = run.cursor
     checked = f"{cursor.checked} blob{'' if cursor.checked == 1 else 's'} checked"
     read = "" if cursor.quick else f", {size(cursor.bytes)} read"
@@ -223,7 +187,7 @@ def _summary(run: VerifyRun, quarantine: Path, *, repair: bool) -> str:
     return f"{checked}{read}: {found}{left}{_advice(run, quarantine, repair=repair)}"
 
 
-def _advice(run: VerifyRun, quarantine: Path, *, repair: bool) -> str:
+def _advice(run: "Verification", quarantine: Path, *, repair: bool) -> str:
     """Say what was repaired, or that a repair is possible."""
     if not (run.cursor.wrong or run.cursor.leftovers):
         return ""

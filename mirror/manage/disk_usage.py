@@ -6,8 +6,10 @@ from msgspec import Struct
 
 from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
+from mirror.store.blobs.fsck import FsckCursor, scrub_progress
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.metadata.index import ROWS
+from mirror.store.metadata.pruning import index_limit
 from mirror.store.metadata.query import repositories
 from mirror.store.metadata.refcount import ReferenceCounts
 
@@ -48,6 +50,37 @@ class UpstreamUsage(RepositoryUsage):
     def is_upstream(self) -> bool:
         """Return whether these are the blobs of a whole upstream."""
         return True
+
+
+class DiskTotals(Struct, frozen=True):
+    """All that a cache folder holds and may hold, in bytes; `count`: the number of blobs.
+
+    `scrub`: the progress of the scrub, None before its first pass.
+    """
+
+    blobs: int
+    count: int
+    downloads: int
+    pinned: int
+    allowed: int
+    index: int
+    index_allowed: int
+    scrub: FsckCursor | None
+
+
+def disk_totals(folder: CacheDirectory) -> DiskTotals:
+    """Return the totals of a cache folder."""
+    held, count = folder.blobs.stats()
+    return DiskTotals(
+        blobs=held,
+        count=count,
+        downloads=folder.room().used - held,
+        pinned=sum(folder.pins.pinned_sizes().values()),
+        allowed=folder.size_limit(),
+        index=folder.index.size(),
+        index_allowed=index_limit(folder.blobs),
+        scrub=scrub_progress(folder.path),
+    )
 
 
 class DiskUsage:

@@ -106,20 +106,15 @@ class GarbageCollector:
 
     def _metadata(self) -> Iterator[GarbageItem]:
         inventory = Inventory(self._folder)
-        dropped = False
         for repository in repositories(self._folder.index, ImagePattern("*")):
             found = [each for each in inventory.of(repository) if self._known([str(each.root)])]
             named = {part.digest for each in found for part in each.parts}
             old_tags = list(self._tags(repository))
             old_links = list(self._links(repository, named))
             if self._remove and (old_tags or old_links):
-                dropped = True
-                self._folder.index.drop(repository, old_tags, old_links)
+                self._folder.remove_images(repository, old_tags, old_links, ())
             yield from (GarbageItem(TAG, f"{repository}:{tag}") for tag in old_tags)
             yield from (GarbageItem(LINK, f"{repository}@{digest}") for digest in old_links)
-        if dropped:
-            self._folder.epoch.note_removal()
-            self._folder.epoch.note_pin_change()
 
     def _tags(self, repository: Repository) -> Iterator[str]:
         for tag, entry in tags(self._folder.index, repository, ImagePattern("*")):

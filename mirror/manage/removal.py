@@ -50,10 +50,7 @@ class ImageRemoval:
                 yield self._step(repository, removed, pinned, [each for each in found if each not in removed])
 
     def carry_out(self) -> Iterator[RemovalStep]:
-        """Remove, and yield each step once it is done.
-
-        Links go before blobs, so that no repository ever has a link to a blob that is gone.
-        """
+        """Remove, and yield each step once it is done."""
         steps = self.steps()
         while True:
             # One repository at a time: a running mirror must not wait long for its next eviction.
@@ -61,19 +58,9 @@ class ImageRemoval:
                 step = next(steps, None)
                 if step is None:
                     return
-                self._remove(step)
+                self._folder.remove_images(step.repository, step.tags, step.links, step.blobs)
                 self._dropped_links.clear()  # the index does not count them any more
             yield step
-
-    def _remove(self, step: RemovalStep) -> None:
-        try:
-            self._folder.index.drop(step.repository, step.tags, step.links)
-        finally:
-            # However far it came, no process may serve the images from memory any more.
-            self._folder.epoch.note_removal()
-            self._folder.epoch.note_pin_change()
-        for digest in step.blobs:
-            self._folder.blobs.remove(digest)
 
     def _step(
         self,

@@ -19,9 +19,8 @@
 
 import os
 import shutil
-import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import SMALL_BYTES, EvictedBlob, Origin
 from mirror.store.blobs.proof_table import ProofTable
 from mirror.store.blobs.quota import DiskRoom, Quota, Shortage
+from mirror.store.blobs.small_files import SmallFiles
 from mirror.store.errors import NoRoom, PinTooLarge
 from mirror.store.eviction import Evictor
 from mirror.store.health import Capability, StoreHealth
@@ -52,7 +52,6 @@ from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.pins.pins import Pins
 from mirror.store.recovery import Recovery
-from mirror.util.durable import create_file
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -76,6 +75,7 @@ class CacheDirectory:
         self.health = health or StoreHealth()
         self.durable = settings is None or settings.durability == "safe"
         self.blobs = BlobStore(path / "blobs", path / "quarantine")
+        self._small_files = SmallFiles(self.blobs, self.partials)
         self.index = Index(path / "books")
         self.recovery = Recovery(path, (self.blobs.database, self.index.database), self.health)
         self.recovery.open()
@@ -158,7 +158,7 @@ class CacheDirectory:
     ) -> None:
         """Store a verified manifest, and link the manifest and its children to the repository."""
         if not self.blobs.has(manifest.digest):
-            self._add_small({manifest.digest: manifest.data}, manifest.origin)
+            self._small_files.add({manifest.digest: manifest.data}, manifest.origin)
         self.index.add_links(repository, {**children, manifest.digest: manifest.stored_link()})
         self.pins.note_change(repository)
 
@@ -173,6 +173,22 @@ class CacheDirectory:
         """Remove a tag entry."""
         self.index.drop_tag(repository, tag)
         self.pins.note_change(repository)
+
+    def remove_images(
+        self, repository: Repository, tags: Iterable[str], links: Iterable[Digest], blobs: Iterable[Digest]
+    ) -> None:
+        """Remove tags and links of a repository, then blobs that nothing needs any more.
+
+        Links go before blobs: no repository ever has a link to a blob that is gone. All processes learn of it
+        in between, however far it came, so that none serves the images from memory any more.
+        """
+        try:
+            self.index.drop(repository, tags, links)
+        finally:
+            self.epoch.note_removal()
+            self.epoch.note_pin_change()
+        for digest in blobs:
+            self.blobs.remove(digest)
 
     def put_referrers(self, repository: Repository, digest: Digest, entry: ReferrersEntry) -> None:
         """Write a referrers list; the pins are computed again if the list has changed."""
@@ -219,7 +235,9 @@ class CacheDirectory:
         """Store small blobs and release their leases; return the `excess` after that, for each."""
         try:
             for origin in Origin:
-                self._add_small({lease.digest: data for lease, data, of in blobs if of is origin}, origin)
+                self._small_files.add(
+                    {lease.digest: data for lease, data, of in blobs if of is origin}, origin
+                )
         finally:
             for lease, _, _ in blobs:
                 lease.release()
@@ -227,13 +245,15 @@ class CacheDirectory:
 
     def put_small_blob(self, digest: Digest, data: bytes, origin: Origin = Origin.UNKNOWN) -> int:
         """Store a small blob without a lease; return the `excess` after that."""
-        self._add_small({digest: data}, origin)
+        self._small_files.add({digest: data}, origin)
         return self.excess()
 
     def restore(self, copies: Mapping[Digest, Content], missing: Collection[Digest]) -> None:
         """Store evicted small blobs again; for one without a copy, all copies in memory are dropped."""
         for origin in Origin:
-            self._add_small({key: each.data for key, each in copies.items() if each.origin is origin}, origin)
+            self._small_files.add(
+                {key: each.data for key, each in copies.items() if each.origin is origin}, origin
+            )
         if any(each not in copies for each in missing):
             self.epoch.note_removal()
 
@@ -375,26 +395,3 @@ class CacheDirectory:
         self.proofs.close()
         self.blobs.close()
         self.index.close()
-
-    def _add_small(self, contents: Mapping[Digest, bytes], origin: Origin) -> None:
-        """Store small blobs. On an error, a full disk for instance, their temporary files are removed."""
-        if not contents:
-            return
-        try:
-            self.blobs.add(*(self._write_small(digest, data, origin) for digest, data in contents.items()))
-        except BaseException:
-            for digest in contents:
-                self._small_path(digest).unlink(missing_ok=True)
-            raise
-
-    def _write_small(self, digest: Digest, data: bytes, origin: Origin) -> VerifiedFile:
-        if Digest.of(data, digest.algorithm) != digest:
-            raise ValueError(f"these bytes do not hash to {digest}")
-        with create_file(path := self._small_path(digest)) as file:
-            file.write(data)
-        # Not durable: `read` verifies it each time, and what a power failure destroyed is fetched again.
-        return VerifiedFile(digest, path, len(data), durable=False, origin=origin)
-
-    def _small_path(self, digest: Digest) -> Path:
-        """Return the temporary path under which this thread, and no other, writes a small blob."""
-        return self.partials / f"small-{digest.encoded}-{os.getpid()}-{threading.get_ident()}"

@@ -1,6 +1,7 @@
-"""The cache directory: what must be durable, and what can be pinned."""
+"""The cache directory: what must be durable, what can be pinned, and the order of a removal."""
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import SMALL_BYTES
+from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import PinTooLarge
 from tests.fakes.cached import open_folder, put_image
 from tests.unit.store.test_eviction import put
@@ -41,4 +43,41 @@ def test_pin_above_the_quota_is_refused(tmp_path: Path) -> None:
     assert refused.value.used + refused.value.asked > 10_000
     assert 7000 < refused.value.used < 10_000
     assert [str(each.pin.images.tag) for each in folder.pins.all()] == ["1", "2"]
+    folder.close()
+
+
+def fail_at(folder: CacheDirectory, prefix: str) -> None:
+    """Let the index's database refuse to remove rows whose keys begin with `prefix`."""
+    folder.index.query(
+        "CREATE TRIGGER refuse BEFORE DELETE ON Cache WHEN OLD.key LIKE"
+        f" '{prefix}%' BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+
+
+def test_remove_images_drops_links_before_blobs(tmp_path: Path) -> None:
+    """Tags, links, then blobs; all processes learn of it."""
+    folder = open_folder(tmp_path / "cache")
+    image = put_image(folder, X, "1", [b"a"])
+    before = (folder.epoch.removals(), folder.epoch.pin_changes())
+    folder.remove_images(X, ["1"], image, image)
+    assert not any(folder.has(each) or folder.link(X, each) for each in image)
+    assert folder.index.repositories("", "", 1) == []
+    assert folder.epoch.removals() != before[0]
+    assert folder.epoch.pin_changes() != before[1]
+    folder.close()
+
+
+@pytest.mark.parametrize(("prefix", "tags"), [("link:", ["1"]), ("repository:", [])])
+def test_remove_images_tells_of_a_removal_that_failed(tmp_path: Path, prefix: str, tags: list[str]) -> None:
+    """No process serves what was removed before the error; the blobs stay, so that each link has its file."""
+    folder = open_folder(tmp_path / "cache")
+    image = put_image(folder, X, "1", [b"a"])
+    fail_at(folder, prefix)
+    before = (folder.epoch.removals(), folder.epoch.pin_changes())
+    with pytest.raises(sqlite3.IntegrityError, match="refused"):
+        folder.remove_images(X, ["1"], image, image)
+    assert folder.index.tags(X, "", 9) == tags
+    assert folder.epoch.removals() != before[0]
+    assert folder.epoch.pin_changes() != before[1]
+    assert all(folder.has(each) for each in image)
     folder.close()

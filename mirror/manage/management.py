@@ -1,0 +1,160 @@
+"""Management: all use cases of operators on one cache folder, beside a running mirror or a stopped one.
+
+    management = Management(CacheDirectory(path))               a command
+    for image in management.images(ImagePattern("*")): ...
+
+    management = await Management.open(path)                    in an event loop
+    async for image in management.images(ImagePattern("*")): ...
+    await management.aclose()
+
+Each method returns at once, with `Steps` or a `Call` (`mirror.manage.steps`), and imports its use case when
+that begins: a command imports what it uses.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mirror.config.schema import CacheSettings
+from mirror.manage.steps import Call, Steps, Worker
+from mirror.oci.image_pattern import ImagePattern, Pin
+from mirror.store.blobs.quota import Shortage
+from mirror.store.cache_dir import CacheDirectory
+from mirror.store.pins.pin_file import PinEntry
+
+if TYPE_CHECKING:
+    from mirror.manage.disk_usage import DiskTotals, RepositoryUsage
+    from mirror.manage.garbage_collector import GarbageItem
+    from mirror.manage.inventory import ImageSummary
+    from mirror.manage.removal import RemovalStep
+    from mirror.manage.verification import Verification
+    from mirror.store.blobs.fsck import FsckStep
+    from mirror.util.rate_limiter import RateLimiter
+
+
+class Management:
+    """The use cases on `folder`. A folder that is shared with a running `Store` is not closed here."""
+
+    def __init__(self, folder: CacheDirectory, worker: Worker | None = None) -> None:
+        self.folder = folder
+        self._worker = worker or Worker()
+        self._owns_folder = worker is not None
+
+    @classmethod
+    async def open(cls, path: Path, settings: CacheSettings | None = None) -> "Management":
+        """Open a folder in an event loop; `settings` give the quota. Raises StoreError."""
+        worker = Worker()
+        return cls(await worker.start(CacheDirectory, path, settings), worker)
+
+    async def aclose(self) -> None:
+        """End the thread, and close the folder if `open` has opened it."""
+        last = self.folder.close if self._owns_folder else self.folder.recovery.drop_connections
+        await self._worker.close(last)
+
+    def images(self, wanted: ImagePattern) -> "Steps[ImageSummary]":
+        """Return the images that match, by repository and tag."""
+
+        def begin() -> "Iterator[ImageSummary]":
+            from mirror.manage.inventory import Inventory
+
+            return Inventory(self.folder).images(wanted)
+
+        return Steps(self._worker, begin)
+
+    def removal(
+        self, wanted: ImagePattern, *, forced: bool = False, dry_run: bool = False
+    ) -> "Steps[RemovalStep]":
+        """Remove the images that match, pinned ones only if `forced`: a step for each repository."""
+
+        def begin() -> "Iterator[RemovalStep]":
+            from mirror.manage.removal import ImageRemoval
+
+            removal = ImageRemoval(self.folder, wanted, forced=forced)
+            return removal.steps() if dry_run else removal.carry_out()
+
+        return Steps(self._worker, begin)
+
+    def garbage(self, *, dry_run: bool = False) -> "Steps[GarbageItem]":
+        """Remove garbage, and whatever exceeds the quota: a step for each removal."""
+
+        def begin() -> "Iterator[GarbageItem]":
+            from mirror.manage.garbage_collector import GarbageCollector
+
+            return GarbageCollector(self.folder, dry_run=dry_run).items()
+
+        return Steps(self._worker, begin)
+
+    def foreign_files(self) -> Call[list[Path]]:
+        """Return what is in the cache folder and not the cache's own."""
+
+        def find() -> list[Path]:
+            from mirror.manage.garbage_collector import GarbageCollector
+
+            return GarbageCollector(self.folder, dry_run=True).foreign()
+
+        return Call(self._worker, find)
+
+    def usage(self, wanted: ImagePattern | None = None) -> "Steps[RepositoryUsage]":
+        """Return the usage of each repository that matches; without a pattern, of each upstream too."""
+
+        def begin() -> "Iterator[RepositoryUsage]":
+            from mirror.manage.disk_usage import DiskUsage
+
+            usage = DiskUsage(self.folder)
+            return usage.all() if wanted is None else usage.matching(wanted)
+
+        return Steps(self._worker, begin)
+
+    def disk_totals(self) -> "Call[DiskTotals]":
+        """Return what the cache holds and may hold, in bytes."""
+
+        def count() -> "DiskTotals":
+            from mirror.manage.disk_usage import disk_totals
+
+            return disk_totals(self.folder)
+
+        return Call(self._worker, count)
+
+    def shortage(self) -> Call[Shortage | None]:
+        """Return the shortage if the disk leaves the cache no room."""
+        return Call(self._worker, self.folder.shortage)
+
+    def excess(self) -> Call[int]:
+        """Return the bytes by which the cache exceeds its quota; 0 or less for none."""
+        return Call(self._worker, self.folder.excess)
+
+    def pin(self, pin: Pin) -> Call[int]:
+        """Keep what matches; return how many bytes match, as far as they are known. Raises PinTooLarge."""
+        return Call(self._worker, lambda: self.folder.pin(pin))
+
+    def unpin(self, images: ImagePattern) -> Call[bool]:
+        """Remove a pin; return whether there was such a pin. Pins of the configuration stay."""
+        return Call(self._worker, lambda: self.folder.unpin(images))
+
+    def pins(self) -> Call[list[PinEntry]]:
+        """Return all pins."""
+        return Call(self._worker, self.folder.pins.all)
+
+    def pin_sizes(self, pin: Pin) -> Call[tuple[int, int]]:
+        """Return the known bytes of all that a pin keeps, and of its part that is here."""
+
+        def count() -> tuple[int, int]:
+            kept = self.folder.pins.closure([pin])
+            here = self.folder.blobs.sizes_and_last_use(kept)
+            return sum(kept.values()), sum(size for size, _ in here.values())
+
+        return Call(self._worker, count)
+
+    def verification(self, limiter: "RateLimiter", *, quick: bool, repair: bool) -> "Call[Verification]":
+        """Return a check of all files, which goes on where the last one was interrupted."""
+
+        def begin() -> "Verification":
+            from mirror.manage.verification import Verification
+
+            return Verification(self.folder, limiter, quick=quick, repair=repair)
+
+        return Call(self._worker, begin)
+
+    def verify(self, verification: "Verification") -> "Steps[FsckStep]":
+        """Carry out a check."""
+        return Steps(self._worker, verification.steps)
