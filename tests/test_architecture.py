@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "mirror"
 LAYERS = [
     {"oci"},
     {"util", "metrics"},
-    {"config"},
+    {"config", "bundle"},
     {"system"},
     {"store", "upstream"},
     {"transfer"},

@@ -1,0 +1,149 @@
+"""Images made up in memory, as contents of a bundle, and the blobs that they need."""
+
+import gzip
+import io
+import json
+import random
+import tarfile
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from mirror.bundle.model import BundleContents, BundleImage, BundleManifest, Content
+from mirror.bundle.plan import Plan
+from mirror.bundle.writer import write
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+EMPTY = "application/vnd.oci.empty.v1+json"
+
+
+def random_bytes(size: int, seed: int) -> bytes:
+    """Return bytes that do not compress, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def layer_tar(name: str, data: bytes) -> bytes:
+    """Return a layer of one file, uncompressed."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+class Shelf:
+    """Blobs and manifests, by digest; a place to make images up."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[Digest, bytes] = {}
+        self.manifests: dict[Digest, BundleManifest] = {}
+
+    def blob(self, data: bytes) -> Digest:
+        digest = Digest.of(data)
+        self.blobs[digest] = data
+        return digest
+
+    def manifest(self, document: Mapping[str, Any]) -> Content:
+        """Keep a manifest; return its descriptor."""
+        data = json.dumps(document).encode()
+        digest = Digest.of(data)
+        self.manifests[digest] = BundleManifest(data, document["mediaType"])
+        return Content(document["mediaType"], digest, len(data))
+
+    def layer(self, data: bytes, media_type: str = LAYER) -> dict[str, Any]:
+        """Keep a blob; return its descriptor as JSON."""
+        return {"mediaType": media_type, "digest": str(self.blob(data)), "size": len(data)}
+
+    def image(self, layers: Sequence[bytes], architecture: str = "amd64") -> Content:
+        """Keep an image of these layers, which need not be tars."""
+        config = json.dumps({"os": "linux", "architecture": architecture, "layers": len(layers)}).encode()
+        return self.manifest(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": self.layer(config, CONFIG),
+                "layers": [self.layer(each) for each in layers],
+            }
+        )
+
+    def runnable(self, files: Mapping[str, bytes], architecture: str = "amd64") -> Content:
+        """Keep an image of one layer for each file, with the config that programs check."""
+        tars = [layer_tar(name, data) for name, data in files.items()]
+        config = {
+            "os": "linux",
+            "architecture": architecture,
+            "config": {"Cmd": ["/bin/true"]},
+            "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(each)) for each in tars]},
+        }
+        return self.manifest(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": self.layer(json.dumps(config).encode(), CONFIG),
+                "layers": [self.layer(gzip.compress(each, mtime=0)) for each in tars],
+            }
+        )
+
+    def index(self, children: Mapping[str, Content]) -> Content:
+        """Keep an index of images by architecture."""
+        entries = [
+            {**as_json(child), "platform": {"os": "linux", "architecture": architecture}}
+            for architecture, child in children.items()
+        ]
+        return self.manifest({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+    def referrer(self, subject: Content, data: bytes) -> Content:
+        """Keep an artifact that refers to another manifest, such as a signature."""
+        return self.manifest(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "artifactType": "application/vnd.test.signature",
+                "config": self.layer(b"{}", EMPTY),
+                "layers": [self.layer(data, "application/vnd.test.signature.part")],
+                "subject": as_json(subject),
+            }
+        )
+
+    def contents(
+        self, images: Mapping[str, Content], assumed: frozenset[Digest] = frozenset()
+    ) -> BundleContents:
+        """Return all that is here as a bundle with these images by name, without the blobs `assumed`."""
+        return BundleContents(
+            images=tuple(BundleImage(name, root) for name, root in images.items()),
+            manifests=self.manifests,
+            blobs={digest: len(data) for digest, data in self.blobs.items() if digest not in assumed},
+            assumed=assumed,
+        )
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Open a blob."""
+        return io.BytesIO(self.blobs[digest])
+
+    def written(self, plan: Plan) -> bytes:
+        """Return the bytes of a plan."""
+        out = io.BytesIO()
+        write(plan, self.open, out)
+        return out.getvalue()
+
+
+def as_json(content: Content) -> dict[str, Any]:
+    """Return a descriptor as JSON."""
+    return {"mediaType": content.media_type, "digest": str(content.digest), "size": content.size}
+
+
+def two_platforms(shelf: Shelf) -> BundleContents:
+    """Return an index of two platforms with a signature, and an image of one platform that shares a layer."""
+    shared = random_bytes(5000, 1)
+    index = shelf.index(
+        {
+            "amd64": shelf.image([shared, random_bytes(70_000, 2)]),
+            "arm64": shelf.image([random_bytes(900, 3)], "arm64"),
+        }
+    )
+    shelf.referrer(index, b"signed")
+    single = shelf.image([shared, random_bytes(300_000, 4)])
+    return shelf.contents({"quay.io/org/app:1": index, "docker.io/library/one:2": single})
