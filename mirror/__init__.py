@@ -5,7 +5,7 @@ or a blob of a *repository*. The mirror downloads each digest once, stores the c
 disk from then on. The packages, upper layers first:
 
     cli          the subcommands
-    server       the `serve` command: one process, or several workers under a supervisor
+    server       the `serve` command: a supervisor that holds the sockets, and its workers
     web          HTTP: requests to targets, results to bytes (sendfile), the cache of whole responses
     service      composition root: builds everything below from a configuration
     cache        what a client is given: hit, join, miss or stale; tag freshness, negative cache, prefetch

@@ -154,11 +154,15 @@ class Service:
         families = await (self.metric_families() if self.multiprocess is None else self.multiprocess.sum())
         return await asyncio.to_thread(render, families)
 
-    async def join_workers(self, multiprocess: MultiprocessMetrics) -> None:
-        """Share metrics with the other workers. Raises OSError."""
+    async def join_workers(self, multiprocess: MultiprocessMetrics, *, periodically: bool = True) -> None:
+        """Share metrics with the other workers, those before and after this one too. Raises OSError.
+
+        `periodically`: write them from time to time; a worker that is alone writes at scrapes and at its end.
+        """
         await multiprocess.open()
         self.multiprocess = multiprocess
-        self._tasks.spawn(multiprocess.write_periodically(), name="multiprocess metrics")
+        if periodically:
+            self._tasks.spawn(multiprocess.write_periodically(), name="multiprocess metrics")
 
     async def close(self) -> None:
         """Stop fills where they are (the next start resumes them), and close everything."""

@@ -33,8 +33,8 @@ Clients name the registry in front of the image, for instance
 docker pull 127.0.0.1:5000/quay.io/prometheus/busybox; a name without a registry means the first upstream.
 
 SIGTERM or Ctrl-C ends the mirror when running responses are finished, after server.shutdown_timeout at most;
-a second one ends it at once. SIGHUP loads a renewed certificate and, if server.workers is 2 or more, every
-change of the configuration.
+a second one ends it at once. SIGHUP takes up a changed configuration and a renewed certificate, SIGUSR2 a
+newer program, without a connection refused.
 """
 
 app = typer.Typer(

@@ -58,8 +58,8 @@ def run_server(flags: Flags) -> int:
     wanted = loaded(flags.config, flags.options()).config
     from mirror.config.loader import environment, load
     from mirror.server.run import run
-    from mirror.store.errors import StoreError, reason_of
     from mirror.util.log import configure_later
+    from mirror.util.tracebacks import reason_of
 
     configure_later(wanted.log, sys.stderr)
     require_owner(wanted.cache.dir, 1, "run the mirror as that user, or choose another folder: --cache-dir")
@@ -70,7 +70,7 @@ def run_server(flags: Flags) -> int:
             lambda: load(flags.config, environment(), flags.options()).config,
             partial(_announce, new=new),
         )
-    except (StoreError, OSError) as error:
+    except OSError as error:
         fail(reason_of(error), 1)
 
 

@@ -74,8 +74,7 @@ Values are written as follows:
 - size: `"50GiB"` or `"500MB"`; a plain number is bytes; `"80%"` is a share of the file system
 - list: `["a", "b"]` in the file, `a,b` in the environment
 
-With two workers or more (`server.workers`), SIGHUP applies a changed file without dropping a connection. With
-one worker, SIGHUP renews the certificate only.
+SIGHUP applies a changed file without dropping a connection.
 """
 
 PAGE_UPSTREAMS = """\

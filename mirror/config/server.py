@@ -73,8 +73,8 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
         After(_require_address),
         Doc(
             'Addresses to serve on, each as HOST:PORT. A port alone, as in ":5000", stands for every '
-            "address of the machine, IPv4 and IPv6. If systemd passes sockets, the mirror uses those "
-            "instead.",
+            "address of the machine, IPv4 and IPv6. If systemd passes sockets (registry-mirror.socket), the "
+            "mirror uses those instead.",
             examples=[[":5000"]],
         ),
     ] = ("127.0.0.1:5000",)

@@ -1,1 +1,1 @@
-"""The `serve` command: one process, or several and their supervisor."""
+"""The `serve` command: a parent that holds the sockets, and its workers."""

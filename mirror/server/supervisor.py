@@ -1,8 +1,10 @@
-"""The supervisor of several worker processes that serve on the same sockets.
+"""The supervisor: the parent that holds the listening sockets, and one worker process or several that serve.
 
 The parent binds the sockets, forks the workers, and serves nothing itself: no event loop, no thread, no
-cache. The parent replaces a worker that died. On SIGHUP it starts a complete new set of workers with the
-configuration and the certificates of that moment; when all new workers are ready, the old ones retire.
+cache. A client that connects while no worker accepts waits in the socket's queue. The parent replaces a
+worker that died. On SIGHUP it starts a complete new set of workers with the configuration and the
+certificates of that moment; when all new workers are ready, the old ones retire. On SIGUSR2 a newer program
+takes over (`mirror.server.handover`).
 
 The sockets are shared, instead of one socket per worker with SO_REUSEPORT. Closing a SO_REUSEPORT socket
 resets the connections that wait in it, at each reload and each death; a worker that hangs blocks the
@@ -16,21 +18,24 @@ import selectors
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from enum import Enum, auto
 from pathlib import Path
 from typing import NoReturn
 
 from msgspec import Struct
 
-from mirror.config.loader import ConfigError
+from mirror import __version__
+from mirror.config.loader import ConfigError, environment
 from mirror.config.schema import Config
-from mirror.store.errors import reason_of
+from mirror.server.addresses import BoundAddresses
+from mirror.server.handover import Handover, OldWorker, Rehearsal, execute
+from mirror.server.worker_process import RETIRE, STOP, Stage, Worker, WorkerSpec
 from mirror.system.sd_notify import notify
-from mirror.system.sockets import ConnectionCounts, ListeningSocket, bind_all, format_address
+from mirror.system.sockets import ConnectionCounts, ListeningSocket, format_address
 from mirror.system.terminal import Terminal
 from mirror.util.log import get_logger
+from mirror.util.tracebacks import reason_of
 
 log = get_logger(__name__)
 
@@ -41,50 +46,15 @@ SHORT_LIFE_SECONDS = 10.0
 # the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-
-# Signals to a worker: finish running responses and end; other workers have taken over.
-STOP, RETIRE = signal.SIGTERM, signal.SIGUSR1
-
-
-class WorkerSpec(Struct, frozen=True):
-    """Parameters of a worker. `number`: unique among live workers, reused after a death.
-
-    `sockets`: for clients; `operations`: for operators.
-    `ready`: descriptor that takes a byte when the worker answers. `parent`: descriptor that reaches end of
-    file when the parent dies.
-    """
-
-    number: int
-    sockets: Sequence[ListeningSocket]
-    counts: ConnectionCounts
-    folder: Path
-    ready: int
-    parent: int
-    operations: Sequence[ListeningSocket] = ()
-
-
-class Stage(Enum):
-    STARTING = auto()
-    SERVING = auto()
-    ENDING = auto()
-
-
-class Worker(Struct, eq=False):
-    pid: int
-    number: int
-    config: Config
-    ready: int
-    lifeline: int
-    born: float
-    stage: Stage = Stage.STARTING
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 
 
 class Hooks(Struct, frozen=True):
     """Callbacks into the layers above.
 
     `load` reads the configuration again and raises ConfigError. `work` runs a worker and returns its exit
-    status. `announce` is called with the configuration and the addresses when the first workers are ready.
+    status. `announce` is called with the configuration and the addresses when the first workers are ready, if
+    there are several: an only one says so itself, because it has the cache open.
     """
 
     load: Callable[[], Config]
@@ -96,18 +66,22 @@ class Supervisor:
     """Parent process; `run` may be called once."""
 
     def __init__(
-        self, config: Config, hooks: Hooks, inherited: Sequence[ListeningSocket], folder: Path
+        self,
+        config: Config,
+        hooks: Hooks,
+        inherited: Mapping[str, Sequence[ListeningSocket]],
+        folder: Path,
+        handover: Handover | None = None,
     ) -> None:
         """Bind the addresses; raises OSError when one cannot be bound.
 
-        `inherited`: sockets of a service manager, used instead of `server.listen`. `folder`: private, where
-        workers find each other.
+        `inherited`: sockets of a service manager, used instead of configured addresses, or those that are
+        handed over. `folder`: private, where workers find each other. `handover`: of the program before.
         """
         self._config = config
         self._hooks = hooks
         self._folder = folder
-        # By HOST:PORT as configured; those of a service manager under the name "".
-        self._sockets: dict[str, list[ListeningSocket]] = {"": list(inherited)} if inherited else {}
+        self._addresses = BoundAddresses(inherited)
         self._counts = ConnectionCounts()
         self._terminal = Terminal()
         self._workers: list[Worker] = []
@@ -118,15 +92,20 @@ class Supervisor:
         self._status = 0
         self._short_lives = 0
         self._due: list[float] = []  # times at which to replace dead workers
+        self._rehearsal: Rehearsal | None = None
+        self._generation = 0
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._signalled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._bind(config)
+        self._addresses.bind(config.server)
+        if handover is not None:
+            self._take_over(handover)
 
     def run(self) -> int:
         """Run until a signal, or until no worker could be started; return the exit status."""
         signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)
         for number in HANDLED:
             signal.signal(number, _ignore)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)  # blocked during a handover
         self._selector.register(self._wakeup, selectors.EVENT_READ)
         for _ in range(self._config.server.processes()):
             self._start(self._config)
@@ -135,7 +114,8 @@ class Supervisor:
         return self._status
 
     def _wait_and_handle(self) -> None:
-        timeout = min(self._due) - time.monotonic() if self._due else None
+        due = [*self._due, *([self._rehearsal.deadline] if self._rehearsal else [])]
+        timeout = min(due) - time.monotonic() if due else None
         for key, _ in self._selector.select(None if timeout is None else max(0.0, timeout)):
             if isinstance(key.data, Worker):
                 self._on_ready(key.data)
@@ -143,8 +123,10 @@ class Supervisor:
                 for number in os.read(self._wakeup, 4096):
                     self._on_signal(number)
         now = time.monotonic()
-        for due in [each for each in self._due if each <= now]:
-            self._due.remove(due)
+        if self._rehearsal is not None and self._rehearsal.deadline <= now:
+            self._rehearsal.end()
+        for moment in [each for each in self._due if each <= now]:
+            self._due.remove(moment)
             self._start(self._config)
 
     def _on_signal(self, number: int) -> None:
@@ -155,6 +137,8 @@ class Supervisor:
         elif number == signal.SIGHUP:
             if not self._stopping:  # the kernel and the shell both send the signal
                 self._stop(number)
+        elif number == signal.SIGUSR2:
+            self._rehearse()
         elif number in (signal.SIGTERM, signal.SIGINT):
             self._stop(number)
 
@@ -165,8 +149,10 @@ class Supervisor:
         number = next(each for each in range(len(taken) + 1) if each not in taken)
         ready, tell = os.pipe2(os.O_CLOEXEC)
         parent, lifeline = os.pipe2(os.O_CLOEXEC)
-        sockets, operations = self._sockets_of(config), self._operations_of(config)
-        spec = WorkerSpec(number, sockets, self._counts, self._folder, tell, parent, operations)
+        sockets = self._addresses.for_clients(config.server)
+        operations = self._addresses.for_operations(config.server)
+        first = not self._announced
+        spec = WorkerSpec(number, sockets, self._counts, self._folder, tell, parent, operations, first)
         # A signal to the child, before it has its own handlers, would run the parent's.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()
@@ -191,17 +177,13 @@ class Supervisor:
             # Ctrl-C goes to all processes; the parent decides.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             self._selector.close()
-            for each in self._all_sockets():
-                if each not in (
-                    *spec.sockets,
-                    *spec.operations,
-                ):  # else the socket stays open without a process that accepts
-                    each.close()
+            # Else a socket stays open without a process that accepts.
+            self._addresses.close(kept=[*spec.sockets, *spec.operations])
             for other in self._workers:  # else they do not notice the parent's death
-                os.close(other.lifeline)
-                os.close(other.ready)
+                other.close()
             status = self._hooks.work(config, spec)
         except BaseException:  # above is only the parent's code
             traceback.print_exc()
@@ -210,6 +192,8 @@ class Supervisor:
 
     def _on_ready(self, worker: Worker) -> None:
         """Note that the worker answers; `_reap` handles a worker that ended instead."""
+        if worker.ready is None:
+            return
         self._selector.unregister(worker.ready)
         if not os.read(worker.ready, 1) or worker.stage is not Stage.STARTING:
             return
@@ -218,22 +202,26 @@ class Supervisor:
             self._switch(self._next)
         elif not self._announced and not self._starting(self._config):
             self._announced = True
-            sockets = self._sockets_of(self._config)
-            self._hooks.announce(self._config, [format_address(each) for each in sockets])
+            if self._config.server.processes() > 1:
+                sockets = self._addresses.for_clients(self._config.server)
+                self._hooks.announce(self._config, [format_address(each) for each in sockets])
             self._finish_reload()
 
     def _reap(self) -> None:
-        while self._workers:
+        while self._workers or self._rehearsal:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
+            if self._rehearsal is not None and self._rehearsal.pid == pid:
+                self._rehearsal = None
+                self._on_rehearsed(os.waitstatus_to_exitcode(status))
             for worker in [each for each in self._workers if each.pid == pid]:
                 self._workers.remove(worker)
                 self._counts.leave(worker.number)
-                with suppress(KeyError):
-                    self._selector.unregister(worker.ready)
-                os.close(worker.ready)
-                os.close(worker.lifeline)
+                if worker.ready is not None:
+                    with suppress(KeyError):
+                        self._selector.unregister(worker.ready)
+                worker.close()
                 self._on_death(worker, os.waitstatus_to_exitcode(status))
 
     def _on_death(self, worker: Worker, status: int) -> None:
@@ -275,8 +263,9 @@ class Supervisor:
     def _end(self) -> None:
         self._stopping = True
         self._due.clear()
-        for each in self._all_sockets():
-            each.close()
+        if self._rehearsal is not None:
+            self._rehearsal.end()
+        self._addresses.close()
         self._send_signal(self._workers, STOP)
 
     # Reloading.
@@ -284,13 +273,13 @@ class Supervisor:
     def _reload(self) -> None:
         if self._stopping:
             return
-        if self._next is not None or not self._announced:
+        if self._next is not None or not self._announced or self._rehearsal is not None:
             self._reload_again = True
             return
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        _notify_reloading()
         try:
             config = self._hooks.load()
-            self._bind(config)
+            self._addresses.bind(config.server)
         except (ConfigError, OSError) as error:
             log.error("new configuration unusable, the old one stays in effect", reason=reason_of(error))
             notify("READY=1")
@@ -306,14 +295,14 @@ class Supervisor:
         self._config, self._next = config, None
         self._short_lives = 0
         self._due.clear()
-        self._unbind()
+        self._addresses.unbind(config.server)
         log.info("reloaded, the old workers finish their responses")
         self._finish_reload()
 
     def _give_up_reload(self) -> None:
         self._send_signal([each for each in self._workers if each.config is self._next], STOP)
         self._next = None
-        self._unbind()
+        self._addresses.unbind(self._config.server)
         self._finish_reload()
 
     def _finish_reload(self) -> None:
@@ -322,33 +311,57 @@ class Supervisor:
             self._reload_again = False
             self._reload()
 
-    # Sockets.
+    # Handing over to a newer program.
 
-    def _bind(self, config: Config) -> None:
-        """Bind what `config` listens on and is not bound yet; a service manager's sockets are for clients."""
-        listen = () if "" in self._sockets else config.server.listen
-        new = [each for each in (*listen, *config.server.operations_listen) if each not in self._sockets]
-        self._sockets.update({each: bind_all([each]) for each in new})
+    def _rehearse(self) -> None:
+        if self._stopping or self._rehearsal is not None:
+            return
+        if self._next is not None or not self._announced:
+            log.warning("workers are starting, the newer program is not tried: send SIGUSR2 again")
+            return
+        _notify_reloading()
+        log.info("trying whether the newer program can start")
+        try:
+            self._rehearsal = Rehearsal(environment())
+        except OSError as error:
+            self._refuse_program(reason_of(error))
 
-    def _unbind(self) -> None:
-        kept = ("", *self._config.server.listen, *self._config.server.operations_listen)
-        for name in [each for each in self._sockets if each not in kept]:
-            for each in self._sockets.pop(name):
-                each.close()
+    def _on_rehearsed(self, status: int) -> None:
+        if self._stopping:
+            return
+        if status != 0:
+            self._refuse_program(f"its trial ended with status {status}; its reason is in the log above")
+            return
+        numbers = {
+            name: [each.fileno() for each in sockets] for name, sockets in self._addresses.by_name().items()
+        }
+        old = [
+            OldWorker(each.pid, each.number, each.lifeline, each.stage is Stage.ENDING)
+            for each in self._workers
+        ]
+        handover = Handover(os.getpid(), numbers, old, str(self._folder.parent), self._generation + 1)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        try:
+            execute(handover, environment())
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+            self._refuse_program(reason_of(error))
 
-    def _sockets_of(self, config: Config) -> list[ListeningSocket]:
-        """Return the sockets for clients."""
-        return self._bound(("", *config.server.listen))
+    def _refuse_program(self, reason: str) -> None:
+        log.error("the newer program cannot start, this one stays", reason=reason)
+        self._finish_reload()
 
-    def _operations_of(self, config: Config) -> list[ListeningSocket]:
-        """Return the sockets for operators."""
-        return self._bound(config.server.operations_listen)
-
-    def _bound(self, names: Sequence[str]) -> list[ListeningSocket]:
-        return [each for name, sockets in self._sockets.items() if name in names for each in sockets]
-
-    def _all_sockets(self) -> list[ListeningSocket]:
-        return [each for sockets in self._sockets.values() for each in sockets]
+    def _take_over(self, handover: Handover) -> None:
+        """Continue for the program before: its workers serve until those of this one are ready."""
+        log.info("the newer program starts its workers", version=__version__)
+        self._generation = handover.generation
+        self._announced, self._next = True, self._config
+        for each in handover.workers:
+            os.set_inheritable(each.lifeline, False)
+            stage = Stage.ENDING if each.ending else Stage.SERVING
+            self._workers.append(
+                Worker(each.pid, each.number, None, None, each.lifeline, time.monotonic(), stage)
+            )
 
     def _starting(self, config: Config) -> list[Worker]:
         return [each for each in self._workers if each.config is config and each.stage is Stage.STARTING]
@@ -357,6 +370,10 @@ class Supervisor:
 def restart_delay(short_lives: int) -> float:
     """Return the seconds until a dead worker is replaced, after `short_lives` early deaths in a row."""
     return 0.0 if short_lives < 2 else min(FIRST_PAUSE * 2.0 ** (min(short_lives, 10) - 2), LONGEST_PAUSE)
+
+
+def _notify_reloading() -> None:
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def _ignore(_number: int, _frame: object) -> None:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import diskcache
 
+from mirror.util.tracebacks import reason_of as reason_of
+
 
 class StoreError(Exception):
     """The cache folder could not be read or written; the message says which operation failed, and why."""
@@ -34,13 +36,6 @@ class PinTooLarge(StoreError):
         self.used = used
         self.asked = asked
         self.allowed = allowed
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the words of an error, and the file's name where it has one, without the number of the errno."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error) or type(error).__name__
-    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
 @contextmanager

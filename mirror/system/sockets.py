@@ -43,6 +43,10 @@ CONNECTION_ERRNOS = frozenset(
 # The first descriptor that a service manager passes (SD_LISTEN_FDS_START).
 FIRST_DESCRIPTOR = 3
 
+# Names of the sockets that a service manager passes: FileDescriptorName=operations is for operators, any
+# other name for clients. An address, by which the others are known, always has a colon.
+CLIENTS, OPERATIONS = "", "operations"
+
 
 ELSEWHERE = "choose another address with --listen HOST:PORT, or with server.listen in the configuration"
 
@@ -151,19 +155,25 @@ class ListeningSocket(socket.socket):
         return connection, address
 
 
-def inherited_sockets() -> list[ListeningSocket]:
-    """Return the sockets that a service manager passed to this process. Raises OSError if one is not TCP."""
+def inherited_sockets() -> dict[str, list[ListeningSocket]]:
+    """Return the sockets that a service manager passed to this process, for CLIENTS and for OPERATIONS.
+
+    Raises OSError if one is not TCP.
+    """
     env = environment()
     if env.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = int(env.get("LISTEN_FDS", "0"))
-    sockets = [ListeningSocket(fileno=FIRST_DESCRIPTOR + number) for number in range(count)]
-    for each in sockets:
+        return {}
+    found: dict[str, list[ListeningSocket]] = {}
+    names = env.get("LISTEN_FDNAMES", "").split(":")
+    for number in range(int(env.get("LISTEN_FDS", "0"))):
+        each = ListeningSocket(fileno=FIRST_DESCRIPTOR + number)
         if each.family not in (socket.AF_INET, socket.AF_INET6) or each.type != socket.SOCK_STREAM:
             raise OSError(f"the service manager passed a socket that is not TCP: {each.getsockname()}")
         os.set_inheritable(each.fileno(), False)
         each.setblocking(False)
-    return sockets
+        name = OPERATIONS if names[number : number + 1] == [OPERATIONS] else CLIENTS
+        found.setdefault(name, []).append(each)
+    return found
 
 
 def bind_all(addresses: Sequence[str]) -> list[ListeningSocket]:

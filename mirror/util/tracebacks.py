@@ -1,8 +1,8 @@
-"""Exceptions that outlive the block that caught them: in a future, an attribute, a cache.
+"""The words of an error, and exceptions that outlive the block that caught them: in a future, a cache.
 
 A traceback refers to frames, and a frame to its local variables: megabytes of a body, say. Where a frame also
 refers to the exception, directly or through a future, only the garbage collector frees them, and it runs
-seldom (`mirror.server.run`).
+seldom (`mirror.server.worker_process`).
 """
 
 from types import TracebackType
@@ -29,6 +29,13 @@ def without_frames(error: E) -> E:
         behind = (each.__cause__, each.__context__)
         pending += [one for one in behind if one is not None and id(one) not in seen]
     return error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the words of an error, and the file's name where it has one, without the number of the errno."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
 def _lines(trace: TracebackType | None) -> list[str]:

@@ -62,14 +62,14 @@ class Listeners(Struct, frozen=True):
 class App:
     """The request handler; counts running requests, for the drain."""
 
-    def __init__(self, service: Service, config: Config) -> None:
+    def __init__(self, service: Service, config: Config, *, own_listener: bool = False) -> None:
+        """`own_listener`: operators have an address of their own."""
         self._metrics = service.metrics
         self._registry = RegistryApi(service.cache, config)
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
             memory, service.metrics, service.record_use, removal_epoch=service.removal_epoch
         )
-        own_listener = bool(config.server.operations_listen)
         self.probes = Probes(service, own_listener=own_listener)
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
         self._closing = False  # each connection ends after its next response
@@ -154,7 +154,7 @@ async def serve(
         sockets = await asyncio.to_thread(bind_all, config.server.listen)
         operations = await asyncio.to_thread(bind_all, config.server.operations_listen)
         listeners = Listeners(sockets, config.server.tls(), operations=operations)
-    app = App(service, config)
+    app = App(service, config, own_listener=bool(listeners.operations))
     admission = Admission(client_limit(config.server.connections))
     server = _protocol_factory(app, service, admission)
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)

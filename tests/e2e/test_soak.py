@@ -29,7 +29,7 @@ from tests.e2e.mirror import Mirror
 from tests.e2e.processes import wait_until
 from tests.e2e.report import REPORT, Report
 from tests.e2e.scene import Scene, scene
-from tests.leftovers import short_folder
+from tests.leftovers import children, short_folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -86,7 +86,8 @@ class Size:
 
     @classmethod
     def of(cls, mirror: Mirror) -> "Size":
-        descriptors = len(list(Path(f"/proc/{mirror.pid}/fd").iterdir()))
+        pids = [mirror.pid, *children(mirror.pid)]
+        descriptors = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
         resident = mirror.metric("process_resident_memory_bytes")
         return cls(descriptors, mirror.metric("registry_mirror_tasks"), resident)
 

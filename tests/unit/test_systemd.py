@@ -46,6 +46,16 @@ def test_systemd_socket_has_the_default_address() -> None:
     assert int(parser["Socket"]["Backlog"]) == BACKLOG
 
 
+def test_systemd_socket_belongs_to_the_service(service: dict[str, str]) -> None:
+    """The service is enabled and started with the held address; without that unit, server.listen is it."""
+    assert service["Sockets"] == "registry-mirror.socket"
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.read(UNIT)
+    assert parser["Install"]["Also"] == "registry-mirror.socket"
+    for page in ("README.md", "README.zh.md", "docs/operations.md"):
+        assert "systemd/registry-mirror.socket" in (FOLDER.parent / page).read_text()
+
+
 def test_systemd_waits_longer_than_the_drain(service: dict[str, str]) -> None:
     """A shorter timeout would kill responses that may still finish."""
     assert float(service["TimeoutStopSec"]) > ServerSettings().shutdown_timeout

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.e2e.clients import Docker, complaint, docker
 from tests.e2e.hub import mounted
@@ -79,7 +80,14 @@ class Ctr:
         return said or (f"containerd lacks {sorted(lacks)}" if lacks else "")
 
 
-def write_hosts(stage: Stage, folder: Path, way: Way) -> None:
+class Addressed(Protocol):
+    """A stage, or a mirror alone."""
+
+    @property
+    def address(self) -> str: ...
+
+
+def write_hosts(stage: Addressed, folder: Path, way: Way) -> None:
     """Write the hosts.toml of a way below `folder`."""
     registry, url, more = HOSTS[way]
     (folder / registry).mkdir(parents=True)
@@ -88,7 +96,7 @@ def write_hosts(stage: Stage, folder: Path, way: Way) -> None:
 
 
 def start_containerd(
-    stage: Stage,
+    stage: Addressed,
     folder: Path,
     programs: tuple[str | Path, str | Path],
     version: int,

@@ -23,7 +23,8 @@ import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 from mirror.system.sockets import format_address, inherited_sockets
-print(*map(format_address, inherited_sockets()))
+for name, sockets in inherited_sockets().items():
+    print(name, *map(format_address, sockets))
 """
 
 
@@ -95,8 +96,18 @@ def test_inherited_sockets_are_used() -> None:
     """A passed socket is used as it is, and only by the process of LISTEN_PID."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        assert inheriting(listening).stdout == f"127.0.0.1:{port}\n"
-    assert inherited_sockets() == []
+        assert inheriting(listening).stdout == f" 127.0.0.1:{port}\n"
+    assert inherited_sockets() == {}
+
+
+@pytest.mark.parametrize("name", ["operations", "registry-mirror.socket", ""])
+def test_inherited_socket_for_operators_has_that_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FileDescriptorName=operations of a socket unit; any other name is for clients."""
+    monkeypatch.setenv("LISTEN_FDNAMES", name)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        shown = "operations" if name == "operations" else ""
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert inheriting(listening).stdout == f"{shown} {address}\n"
 
 
 def test_inherited_socket_that_is_not_tcp_is_refused() -> None:

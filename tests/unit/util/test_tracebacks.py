@@ -4,7 +4,7 @@ import weakref
 
 import pytest
 
-from mirror.util.tracebacks import without_frames
+from mirror.util.tracebacks import reason_of, without_frames
 
 
 class Body:
@@ -57,3 +57,17 @@ def test_kept_exception_drops_one_that_was_suppressed() -> None:
 def test_exception_that_was_never_raised_is_left_as_it_is() -> None:
     """There is nothing to drop and nothing to note."""
     assert not hasattr(without_frames(ValueError("no")), "__notes__")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(2, "No such file or directory", "/x"), "No such file or directory: /x"),
+        (OSError("cannot listen"), "cannot listen"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_reason_has_no_errno(error: Exception, words: str) -> None:
+    """An operator reads words, and the name of the file where there is one."""
+    assert reason_of(error) == words

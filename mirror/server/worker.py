@@ -1,0 +1,65 @@
+"""A worker: the process that serves, from its fork to its end."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from mirror.config.schema import Config
+from mirror.metrics.multiprocess import MultiprocessMetrics
+from mirror.server.worker_process import RETIRE, STOP, Announce, WorkerSpec, tune_garbage_collector
+from mirror.service import Service
+from mirror.store.errors import StoreError, reason_of
+from mirror.system.sockets import AcceptBalancer
+from mirror.util.log import bind_context, server_log
+from mirror.util.terminal_log import printable
+from mirror.web.app import Listeners, serve
+
+
+def run_worker(config: Config, spec: WorkerSpec, announce: Announce) -> int:
+    """Run a worker from its fork to its end; return the exit status.
+
+    `announce` is called by an only worker, when it is the first.
+    """
+    with server_log(config.log, threaded=True):
+        if config.server.processes() > 1:
+            bind_context(worker=spec.number)
+        try:
+            asyncio.run(_serve(config, spec, announce))
+        except (StoreError, OSError, ValueError) as error:
+            print(f"registry-mirror: {printable(reason_of(error))}", file=sys.stderr)
+            return 1
+        return 0
+
+
+async def _serve(config: Config, spec: WorkerSpec, announce: Announce) -> None:
+    loop = asyncio.get_running_loop()
+    alone = config.server.processes() == 1
+    balancer = None if alone else AcceptBalancer(spec.counts, spec.number)
+    listeners = Listeners(spec.sockets, config.server.tls(), balancer, operations=spec.operations)
+    stop = asyncio.Event()
+    loop.add_signal_handler(STOP, stop.set)
+    loop.add_signal_handler(RETIRE, listeners.retire_requested.set)
+    loop.add_reader(spec.parent, partial(_stop_without_parent, spec.parent, stop))
+    service = await Service.open(config)
+
+    def ready(addresses: Sequence[str]) -> None:
+        if alone and spec.first:
+            announce(config, addresses, service.folder)
+        os.write(spec.ready, b"\n")
+        os.close(spec.ready)
+
+    tune_garbage_collector()
+    try:
+        metrics = MultiprocessMetrics(spec.folder, spec.number, service.metric_families)
+        await service.join_workers(metrics, periodically=not alone)
+        await serve(service, config, ready, stop, listeners)
+    finally:
+        await service.close()
+
+
+def _stop_without_parent(parent: int, stop: asyncio.Event) -> None:
+    """Stop when the parent died without a signal: its successor needs the addresses."""
+    asyncio.get_running_loop().remove_reader(parent)
+    stop.set()
