@@ -102,16 +102,20 @@ def _file(given: str | None) -> str | None:
 
 
 def _rows(read: "Loaded") -> list[tuple[str, object, "Option", str]]:
-    """Return dotted key, value, option and origin of every option of every section and upstream."""
+    """Return dotted key, value, option and origin of every option of every section and named table."""
+    from mirror.config.tables import LAYOUT
+
     config = read.config
     options = [*_options("", config)]
-    for upstream in config.upstreams:
-        options += _options(f"upstream.{upstream.name}.", upstream)
+    for row in LAYOUT.tables:
+        for table in getattr(config, row.field):
+            options += _options(f"{row.section}.{getattr(table, row.key)}.", table)
     return [(key, value, option, read.origins.get(key, "default")) for key, value, option in options]
 
 
 def _options(prefix: str, table: "Settings") -> Iterator[tuple[str, object, "Option"]]:
     """Yield dotted key, value and option of every option below `prefix`; tables in a list count from 1."""
+    from mirror.config.tables import LAYOUT
     from mirror.config.validation import Settings
 
     for name, option in type(table).options().items():
@@ -119,7 +123,7 @@ def _options(prefix: str, table: "Settings") -> Iterator[tuple[str, object, "Opt
         if isinstance(value, Settings):
             yield from _options(f"{prefix}{name}.", value)
         elif isinstance(value, tuple) and value and isinstance(value[0], Settings):
-            if name != "upstreams":
+            if LAYOUT.table_of_field(name) is None:
                 for number, each in enumerate(value, 1):
                     yield from _options(f"{prefix}{name}.{number}.", each)
         else:

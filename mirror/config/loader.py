@@ -2,32 +2,23 @@
 
     flags  >  environment REGISTRY_MIRROR_<SECTION>_<KEY>  >  file (TOML)  >  defaults
 
-Preconfigured upstreams are always there. A `[[upstream]]`, a REGISTRY_MIRROR_UPSTREAMS or an `--upstream`
-with the name of one changes only the keys that it has. Named upstreams come first, in their order, and the
-first one is the default.
+`mirror.config.tables` has the layout of a file. Presets of named tables, the preconfigured upstreams, are
+always there. A `[[upstream]]`, a REGISTRY_MIRROR_UPSTREAMS or an `--upstream` with the name of one changes
+only the keys that it has. Named upstreams come first, in their order, and the first one is the default.
 """
 
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
-from mirror.config.endpoints import AccountSettings, SourceSettings, UpstreamSettings
-from mirror.config.schema import (
-    CacheSettings,
-    Claimed,
-    Config,
-    FillSettings,
-    LogSettings,
-    TagRuleSettings,
-    TagSettings,
-)
-from mirror.config.server import ServerSettings
-from mirror.config.validation import Invalid, Problem, Settings, no_such_key
+from mirror.config.schema import Claimed, Config
+from mirror.config.tables import LAYOUT, Layout, NamedTable
+from mirror.config.validation import Invalid, Problem, no_such_key
 
 PREFIX = "REGISTRY_MIRROR_"
 
@@ -36,45 +27,6 @@ SYSTEM_FILE = Path("/etc/registry-mirror/mirror.toml")
 
 # Kubernetes sets these in every pod of a namespace that has a Service called registry-mirror.
 SERVICE_LINKS = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
-
-# Names that clients use for Docker Hub. regclient sends the second as `ns`, old tools send the others.
-HUB_ALIASES = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "registry.docker.io")
-
-PRECONFIGURED: dict[str, dict[str, Any]] = {
-    "docker.io": {
-        "url": "https://registry-1.docker.io",
-        "aliases": HUB_ALIASES,
-        "realms": ("https://auth.docker.io",),
-    },
-    "ghcr.io": {"url": "https://ghcr.io"},
-    "quay.io": {"url": "https://quay.io"},
-    "registry.k8s.io": {"url": "https://registry.k8s.io", "aliases": ("k8s.gcr.io",)},
-    "gcr.io": {"url": "https://gcr.io"},
-    "mcr.microsoft.com": {"url": "https://mcr.microsoft.com"},
-    "public.ecr.aws": {"url": "https://public.ecr.aws"},
-    # An API key of NVIDIA goes to its own server of tokens too.
-    "nvcr.io": {"url": "https://nvcr.io", "realms": ("https://authn.nvidia.com",)},
-    "docker.elastic.co": {"url": "https://docker.elastic.co"},
-    "dhi.io": {"url": "https://dhi.io"},
-    "lscr.io": {"url": "https://lscr.io"},
-}
-
-CANONICAL = {alias: name for name, keys in PRECONFIGURED.items() for alias in keys.get("aliases", ())}
-
-SECTIONS: dict[str, type[Settings]] = {
-    "server": ServerSettings,
-    "cache": CacheSettings,
-    "tags": TagSettings,
-    "fill": FillSettings,
-    "log": LogSettings,
-}
-
-# Lists of tables within a section or an upstream.
-TABLES: dict[str, type[Settings]] = {
-    "sources": SourceSettings,
-    "accounts": AccountSettings,
-    "rules": TagRuleSettings,
-}
 
 
 class ConfigError(Exception):
@@ -91,10 +43,18 @@ class Loaded(Struct, frozen=True):
 class _Layers(Struct):
     """Raw values, gathered from the lowest layer up, and the problems found on the way."""
 
+    layout: Layout
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    upstreams: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # By field of Config and by name; the presets are there from the beginning.
+    tables: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, layout: Layout) -> "_Layers":
+        """Return the layers with the presets of all named tables."""
+        presets = {row.field: {name: row.preset(name) for name in row.presets} for row in layout.tables}
+        return cls(layout, tables=presets)
 
     def put(self, section: str, key: str, value: object, origin: str) -> None:
         """Set a value, overriding that of a lower layer."""
@@ -105,27 +65,27 @@ class _Layers(Struct):
         """Note a problem: origin, key, message."""
         self.problems.append(": ".join(parts))
 
-    def name_upstreams(self, named: list[Any], origin: str) -> None:
-        """Put the named upstreams first, in order, on top of the values that a lower layer gives them."""
-        first: dict[str, dict[str, Any]] = {}
+    def name_tables(self, row: NamedTable, named: list[Any], origin: str) -> None:
+        """Put the named tables first, in order, on top of the values that a lower layer gives them."""
+        known, first = self.tables[row.field], dict[str, dict[str, Any]]()
         for each in named:
-            name = each.get("name") if isinstance(each, dict) else None
-            if not isinstance(name, str) or not name:
-                self.refuse(origin, 'upstream: each one needs a name: [[upstream]] and then name = "quay.io"')
+            name = row.name_of(each)
+            if name is None:
+                example = f'[[{row.section}]] and then {row.key} = "{row.example}"'
+                self.refuse(origin, f"{row.section}: each one needs a {row.key}: {example}")
                 continue
-            name = CANONICAL.get(name, name)
             if name in first:
-                self.refuse(origin, f"upstream.{name}", "is named twice: keep one of them")
-            first[name] = {**self.upstreams.get(name, {}), **each, "name": name}
-            self._note_origins(f"upstream.{name}", each, origin)
-        self.upstreams = {**first, **{k: v for k, v in self.upstreams.items() if k not in first}}
+                self.refuse(origin, f"{row.section}.{name}", "is named twice: keep one of them")
+            first[name] = {**known.get(name, {}), **each, row.key: name}
+            self._note_origins(f"{row.section}.{name}", each, origin)
+        self.tables[row.field] = {**first, **{k: v for k, v in known.items() if k not in first}}
 
     def _note_origins(self, dotted: str, table: dict[str, Any], origin: str) -> None:
         """Note the origin of each key of a table and of the tables in it."""
         self.origins.update({f"{dotted}.{key}": origin for key in table})
         if table.get("password_file"):
             self.origins[f"{dotted}.password"] = f"{origin}, password_file"
-        for name in TABLES:
+        for name in self.layout.inner_tables():
             inner = table.get(name)
             for number, each in enumerate(inner if isinstance(inner, list) else [], 1):
                 if isinstance(each, dict):
@@ -149,15 +109,19 @@ def config_file(file: Path | str | None, env: Mapping[str, str]) -> Path | None:
     return SYSTEM_FILE if os.access(SYSTEM_FILE, os.R_OK) else None
 
 
-def load(file: Path | str | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
+def load(
+    file: Path | str | None,
+    env: Mapping[str, str],
+    flags: Mapping[str, object],
+    layout: Layout = LAYOUT,
+) -> Loaded:
     """Read and check the configuration. Raises ConfigError, which lists all problems.
 
     `config_file` explains `file`.
     `flags` maps `listen` (list of HOST:PORT), `cache_dir`, `upstreams` (list of NAME=URL) and `offline` to
     values. Flags that are None, empty lists, and empty variables of `env` are ignored.
     """
-    layers = _Layers()
-    layers.upstreams = {name: {"name": name, **keys} for name, keys in PRECONFIGURED.items()}
+    layers = _Layers.of(layout)
     _apply_cache_dir(layers, env)
     found = config_file(file, env)
     if found is not None:
@@ -184,13 +148,13 @@ def _apply_cache_dir(layers: _Layers, env: Mapping[str, str]) -> None:
 def _apply_file(layers: _Layers, file: Path) -> None:
     origin = f"file {file}"
     for section, keys in _read(file).items():
-        if section == "upstream":
+        if (row := layers.layout.table(section)) is not None:
             if isinstance(keys, list):
-                layers.name_upstreams(keys, origin)
+                layers.name_tables(row, keys, origin)
             else:
-                layers.refuse(origin, "upstream", "write [[upstream]], with two brackets")
-        elif section not in SECTIONS:
-            layers.refuse(origin, section, no_such_key(section, [*SECTIONS, "upstream"]))
+                layers.refuse(origin, section, f"write [[{section}]], with two brackets")
+        elif section not in layers.layout.sections:
+            layers.refuse(origin, section, no_such_key(section, layers.layout.names()))
         elif not isinstance(keys, dict):
             layers.refuse(origin, section, f"is a section: write [{section}], and its keys below")
         else:
@@ -210,7 +174,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _apply_section(layers: _Layers, section: str, keys: dict[str, Any], origin: str) -> None:
-    known = list(SECTIONS[section].options())
+    known = list(layers.layout.sections[section].options())
     for key, value in keys.items():
         if key in known:
             layers.put(section, key, value, origin)
@@ -221,17 +185,19 @@ def _apply_section(layers: _Layers, section: str, keys: dict[str, Any], origin: 
 def _apply_environment(layers: _Layers, env: Mapping[str, str]) -> None:
     variables = {
         f"{PREFIX}{section}_{key}".upper(): (section, key)
-        for section, model in SECTIONS.items()
+        for section, model in layers.layout.sections.items()
         for key in model.options()
     }
-    others = [f"{PREFIX}CONFIG", f"{PREFIX}UPSTREAMS"]
+    short = {f"{PREFIX}{row.field}".upper(): row for row in layers.layout.tables if row.pairs is not None}
+    others = [f"{PREFIX}CONFIG", *short]
     for name in sorted(each for each in env if each.startswith(PREFIX) and env[each]):
         if name in variables:
             layers.put(*variables[name], env[name], f"environment {name}")
         elif name not in others and SERVICE_LINKS.fullmatch(name) is None:
             layers.refuse(f"environment {name}", no_such_key(name, [*variables, *others]))
-    named = [each.strip() for each in env.get(f"{PREFIX}UPSTREAMS", "").split(",") if each.strip()]
-    _apply_pairs(layers, named, f"environment {PREFIX}UPSTREAMS")
+    for name, row in short.items():
+        named = [each.strip() for each in env.get(name, "").split(",") if each.strip()]
+        _apply_pairs(layers, row, named, f"environment {name}")
 
 
 def _apply_flags(layers: _Layers, flags: Mapping[str, object]) -> None:
@@ -241,33 +207,37 @@ def _apply_flags(layers: _Layers, flags: Mapping[str, object]) -> None:
         layers.put("server", "offline", True, "--offline")
     if flags.get("cache_dir") is not None:
         layers.put("cache", "dir", flags["cache_dir"], "--cache-dir")
-    if isinstance(named := flags.get("upstreams"), list):
-        _apply_pairs(layers, named, "--upstream")
+    for row in layers.layout.tables:
+        if isinstance(named := flags.get(row.field), list):
+            _apply_pairs(layers, row, named, f"--{row.section}")
 
 
-def _apply_pairs(layers: _Layers, pairs: list[str], origin: str) -> None:
-    found = []
-    for each in pairs:
-        name, _, url = each.partition("=")
-        if not name or not url:
+def _apply_pairs(layers: _Layers, row: NamedTable, given: list[str], origin: str) -> None:
+    """Name tables by their short form, NAME=VALUE."""
+    pairs, found = row.pairs, list[dict[str, str]]()
+    if pairs is None:
+        return
+    for each in given:
+        name, _, value = each.partition("=")
+        if not name or not value:
             # The message does not repeat the value, which may be a URL with a password in it.
-            layers.refuse(origin, "must be NAME=URL, for instance docker.io=http://10.0.0.1:5000")
+            layers.refuse(origin, f"must be NAME={pairs.key.upper()}, for instance {pairs.example}")
         else:
-            found.append({"name": name, "url": url})
-    layers.name_upstreams(found, origin)
+            found.append({row.key: name, pairs.key: value})
+    layers.name_tables(row, found, origin)
 
 
 def _validate(layers: _Layers) -> Loaded:
     values = {
-        **{section: layers.values.get(section, {}) for section in SECTIONS},
-        "upstreams": list(layers.upstreams.values()),
+        **{section: layers.values.get(section, {}) for section in layers.layout.sections},
+        **{field: list(tables.values()) for field, tables in layers.tables.items()},
     }
     try:
-        config = Config.model_validate(values)
+        config = layers.layout.config.model_validate(values)
     except Invalid as invalid:
         layers.problems += [_explain(layers, each) for each in invalid.problems]
     except Claimed as claim:
-        layers.refuse(_origin_of_upstream(layers, *claim.upstreams), "upstream", str(claim))
+        layers.refuse(_origin_of_table(layers, claim.section, *claim.names), claim.section, str(claim))
     if layers.problems:
         raise ConfigError("\n".join(layers.problems))
     return Loaded(config, layers.origins)
@@ -276,29 +246,31 @@ def _validate(layers: _Layers) -> Loaded:
 def _explain(layers: _Layers, problem: Problem) -> str:
     """Return one line about a wrong value: its origin, its key, the remedy."""
     section, *places = problem.location
-    if section == "upstreams":
-        name = list(layers.upstreams)[int(places[0])]
-        dotted = ".".join(["upstream", name, *_keys(places[1:])])
-        origin = layers.origins.get(dotted) or _origin_of_upstream(layers, name)
+    inner = layers.layout.inner_tables()
+    if (row := layers.layout.table_of_field(str(section))) is not None:
+        name = list(layers.tables[row.field])[int(places[0])]
+        dotted = ".".join([row.section, name, *_keys(places[1:], inner)])
+        origin = layers.origins.get(dotted) or _origin_of_table(layers, row.section, name)
         return f"{origin}: {dotted}: {problem.error}"
     origin = layers.origins.get(f"{section}.{places[0]}", "default")
     if origin.startswith("--"):  # the flag is the key
         return f"{origin}: {problem.error}"
-    return f"{origin}: {'.'.join([str(section), *_keys(places)])}: {problem.error}"
+    return f"{origin}: {'.'.join([str(section), *_keys(places, inner)])}: {problem.error}"
 
 
-def _keys(places: Sequence[str | int]) -> Iterator[str]:
+def _keys(places: Sequence[str | int], inner: Collection[str]) -> Iterator[str]:
     """Yield the keys that lead to a value. People count tables from 1; a text in a list has no number."""
     table = False
     for place in places:
         if isinstance(place, str):
-            table = place in TABLES
+            table = place in inner
             yield place
         elif table:
             yield str(place + 1)
 
 
-def _origin_of_upstream(layers: _Layers, *names: str) -> str:
-    """Return the origin of any key of these upstreams."""
-    keys = [f"upstream.{name}.{key}" for name in names for key in UpstreamSettings.options()]
+def _origin_of_table(layers: _Layers, section: str, *names: str) -> str:
+    """Return the origin of any key of the tables with these names."""
+    row = layers.layout.table(section)
+    keys = [f"{section}.{name}.{key}" for name in names for key in (row.model.options() if row else ())]
     return next((layers.origins[key] for key in keys if key in layers.origins), "default")

@@ -13,21 +13,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from msgspec import NODEFAULT, Meta
 
 from mirror.config.display import unit_of
-from mirror.config.endpoints import (
-    AccountSettings,
-    EndpointSettings,
-    SourceSettings,
-    UpstreamSettings,
-)
-from mirror.config.loader import PRECONFIGURED, PREFIX, SECTIONS, TABLES
-from mirror.config.schema import TagRuleSettings
+from mirror.config.endpoints import EndpointSettings
+from mirror.config.loader import PREFIX
+from mirror.config.tables import LAYOUT, Layout, NamedTable, inner_table, inner_tables
 from mirror.config.validation import Option, Settings
 
 CHECKOUT = Path(__file__).parents[2]
 WIDTH = 110
-
-# The options of an upstream that come first; the others follow in the order of the schema.
-FIRST = ("name", "url", "aliases", "hosts")
 
 # Names of types without a unit.
 TYPES = {bool: "true or false", int: "whole number", float: "number", Path: "path"}
@@ -42,12 +34,6 @@ TOML_HEAD = """\
 #
 # Times: "500ms", "30s", "10m", "1h30m", "2d", or a number of seconds.
 # Sizes: "50GiB", "500MB", or a number of bytes.
-"""
-
-TOML_UPSTREAMS = """\
-# The upstreams below are preconfigured: a file needs only what it adds or changes. An [[upstream]] with the
-# name of a preconfigured one changes only the keys that it has. The upstreams of a file come first, in their
-# order, and the first one of all is the default: clients that name no upstream get it.
 """
 
 PAGE_HEAD = """\
@@ -77,60 +63,79 @@ Values are written as follows:
 SIGHUP applies a changed file without dropping a connection.
 """
 
-PAGE_UPSTREAMS = """\
-A file needs only what it adds or changes: an `[[upstream]]` with the name of a preconfigured one changes only
-the keys that it has. The upstreams of a file come first, in their order, and the first one of all is the
-default: clients that name no upstream get it.
 
-```toml
-[[upstream]]
-name = "quay.io"
-username = "me"
-password_file = "/etc/registry-mirror/quay.io.password"
-
-[[upstream]]
-name = "registry.example.com"
-url = "https://registry.example.com"
-```
-"""
-
-
-def toml() -> str:
+def toml(layout: Layout = LAYOUT) -> str:
     """Return the text of config/mirror.toml."""
     blocks = [TOML_HEAD]
-    for section, model in SECTIONS.items():
+    for section, model in layout.sections.items():
         options = [_toml_option(key, option) for key, option in model.options().items()]
         blocks.append("\n\n".join([f"[{section}]", *options]))
-        if section == "tags":
-            blocks.append(_toml_table("tags.rules", TagRuleSettings, TagRuleSettings.options()))
-    blocks.append(TOML_UPSTREAMS)
-    hub, *others = PRECONFIGURED
-    options = [_toml_option(key, option, _preset(hub).get(key)) for key, option in _upstream_fields()]
-    blocks.append("\n\n".join(["[[upstream]]", *options]))
-    # Without `password`, which contradicts `password_file`.
-    account = {key: option for key, option in AccountSettings.options().items() if key != "password"}
-    blocks.append(_toml_table("upstream.accounts", AccountSettings, account))
-    blocks.append(_toml_table("upstream.sources", SourceSettings, _own_fields(SourceSettings)))
-    for name in others:
-        rows = [f"{key} = {_literal(value)}" for key, value in _preset(name).items()]
-        blocks.append("\n".join(["[[upstream]]", *rows]))
+        blocks += _toml_inner(section, model)
+    for row in layout.tables:
+        blocks += _toml_named(row)
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
 
 
-def page() -> str:
+def page(layout: Layout = LAYOUT) -> str:
     """Return the text of docs/configuration.md."""
     parts = [PAGE_HEAD]
-    for section, model in SECTIONS.items():
+    for section, model in layout.sections.items():
         parts += [f"## [{section}]", _prose(model)]
-        parts += [_entry(f"{section}.{key}", key, option) for key, option in model.options().items()]
-        if section == "tags":
-            parts += [*_page_table("tags.rules", TagRuleSettings, TagRuleSettings.options())]
-    preconfigured = f"Preconfigured: {', '.join(PRECONFIGURED)}."
-    parts += ["## [[upstream]]", _prose(UpstreamSettings), preconfigured, PAGE_UPSTREAMS]
-    parts += [_entry(f"upstream.{key}", key, option) for key, option in _upstream_fields()]
-    parts += _page_table("upstream.accounts", AccountSettings, AccountSettings.options())
-    parts += _page_table("upstream.sources", SourceSettings, _own_fields(SourceSettings))
+        parts += [_entry(f"{section}.{key}", key, option, layout) for key, option in model.options().items()]
+        parts += _page_inner(section, model, layout)
+    for row in layout.tables:
+        parts += _page_named(row, layout)
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _toml_named(row: NamedTable) -> Iterator[str]:
+    """Yield the blocks of named tables: the presets, the first one with all options; else an example."""
+    if not row.presets:
+        yield _toml_table(row.section, row.model, dict(_named_fields(row)), row.note)
+        yield from _toml_inner(row.section, row.model)
+        return
+    yield "\n".join(_comment(row.note.replace("`", "")))
+    first, *others = row.presets
+    options = [_toml_option(key, option, row.preset(first).get(key)) for key, option in _named_fields(row)]
+    yield "\n\n".join([f"[[{row.section}]]", *options])
+    yield from _toml_inner(row.section, row.model)
+    for name in others:
+        rows = [f"{key} = {_literal(value)}" for key, value in row.preset(name).items()]
+        yield "\n".join([f"[[{row.section}]]", *rows])
+
+
+def _toml_inner(section: str, model: type[Settings]) -> Iterator[str]:
+    """Yield examples of the lists of tables in a table."""
+    for key, inner in inner_tables(model):
+        fields = _own_fields(inner)
+        # An example has one of two keys that contradict each other: `password_file`, and no `password`.
+        shown = {name: option for name, option in fields.items() if f"{name}_file" not in fields}
+        yield _toml_table(f"{section}.{key}", inner, shown)
+
+
+def _page_named(row: NamedTable, layout: Layout) -> Iterator[str]:
+    yield f"## [[{row.section}]]"
+    yield _prose(row.model)
+    if row.presets:
+        yield f"Preconfigured: {', '.join(row.presets)}."
+    if row.note:
+        yield _wrapped(row.note)
+    if row.sample:
+        yield f"```toml\n{row.sample}```"
+    yield from (_entry(f"{row.section}.{key}", key, option, layout) for key, option in _named_fields(row))
+    yield from _page_inner(row.section, row.model, layout)
+
+
+def _page_inner(section: str, model: type[Settings], layout: Layout) -> Iterator[str]:
+    for key, inner in inner_tables(model):
+        name = f"{section}.{key}"
+        yield f"## [[{name}]]"
+        yield _prose(inner)
+        yield from (
+            _entry(f"{name}.{each}", each, option, layout) for each, option in _own_fields(inner).items()
+        )
+        if _more_options(inner):
+            yield textwrap.fill(_more_options(inner), WIDTH)
 
 
 def _toml_option(key: str, option: Option, preset: object = None) -> str:
@@ -139,16 +144,17 @@ def _toml_option(key: str, option: Option, preset: object = None) -> str:
     examples = [] if preset is not None else option.doc.examples or []
     value = option.default if preset is None else preset
     # A list of tables is commented out too: TOML cannot add [[tables]] to a list that has a value.
-    if (option.required and preset is None) or value is None or key in TABLES:
+    if (option.required and preset is None) or value is None or inner_table(option) is not None:
         return "\n".join([*lines, f"# {key} = {_literal(examples[0])}"])
     if examples:
         lines += _comment(f"Example: {key} = {' or '.join(map(_literal, examples))}")
     return "\n".join([*lines, f"{key} = {_value(value, option)}"])
 
 
-def _toml_table(name: str, model: type[Settings], fields: Mapping[str, Option]) -> str:
+def _toml_table(name: str, model: type[Settings], fields: Mapping[str, Option], note: str = "") -> str:
     """Return a commented-out example of a table, with its description."""
-    lines = [*_comment(_prose(model)), "#", f"#   [[{name}]]"]
+    prose = "\n\n".join(filter(None, (_prose(model), note.replace("`", ""))))
+    lines = [*_comment(prose), "#", f"#   [[{name}]]"]
     for key, option in fields.items():
         lines += _comment(_description(option), "#   # ")
         lines.append(f"#   {key} = {_literal((option.doc.examples or [option.default])[0])}")
@@ -156,23 +162,15 @@ def _toml_table(name: str, model: type[Settings], fields: Mapping[str, Option]) 
     return "\n".join([*lines, *(["#", *_comment(more)] if more else [])])
 
 
-def _page_table(name: str, model: type[Settings], fields: Mapping[str, Option]) -> Iterator[str]:
-    yield f"## [[{name}]]"
-    yield _prose(model)
-    yield from (_entry(f"{name}.{key}", key, option) for key, option in fields.items())
-    if _more_options(model):
-        yield textwrap.fill(_more_options(model), WIDTH)
-
-
-def _entry(name: str, key: str, option: Option) -> str:
+def _entry(name: str, key: str, option: Option, layout: Layout) -> str:
     """Return heading, type, default, environment variable, description and example of an option."""
     section = name.split(".")[0]
     facts = [_type(option)]
     if option.required and name != "cache.dir":
         facts.append("required")
-    elif option.default not in (None, NODEFAULT) and key not in TABLES:
+    elif option.default not in (None, NODEFAULT) and inner_table(option) is None:
         facts.append(f"default `{_value(option.default, option)}`")
-    if section in SECTIONS and name.count(".") == 1 and key not in TABLES:
+    if section in layout.sections and name.count(".") == 1 and inner_table(option) is None:
         facts.append(f"environment `{PREFIX}{section.upper()}_{key.upper()}`")
     lines = [f"### `{name}`", "", f"*{facts[0]}*" + "".join(f", {each}" for each in facts[1:]), ""]
     lines += textwrap.wrap(_description(option), WIDTH, break_on_hyphens=False, break_long_words=False)
@@ -222,9 +220,11 @@ def _description(option: Option) -> str:
 def _prose(model: type[Settings]) -> str:
     """Return the docstring of a model, wrapped."""
     paragraphs = (inspect.getdoc(model) or "").split("\n\n")
-    return "\n\n".join(
-        textwrap.fill(each.replace("\n", " "), WIDTH, break_on_hyphens=False) for each in paragraphs
-    )
+    return "\n\n".join(_wrapped(each.replace("\n", " ")) for each in paragraphs)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_on_hyphens=False)
 
 
 def _more_options(model: type[Settings]) -> str:
@@ -234,19 +234,15 @@ def _more_options(model: type[Settings]) -> str:
     return f"A source also has these options of an upstream, with the same defaults: {', '.join(shared)}."
 
 
-def _upstream_fields() -> list[tuple[str, Option]]:
-    fields = UpstreamSettings.options()
-    return [(key, fields[key]) for key in (*FIRST, *(key for key in fields if key not in FIRST))]
+def _named_fields(row: NamedTable) -> list[tuple[str, Option]]:
+    fields = row.model.options()
+    return [(key, fields[key]) for key in (*row.first, *(key for key in fields if key not in row.first))]
 
 
-def _own_fields(model: type[EndpointSettings]) -> dict[str, Option]:
-    """Return `url` and the options that `model` does not share with other endpoints."""
-    shared = EndpointSettings.options().keys() - {"url"}
+def _own_fields(model: type[Settings]) -> dict[str, Option]:
+    """Return the options of a table in a list; of an endpoint, `url` and those that others do not have."""
+    shared = EndpointSettings.options().keys() - {"url"} if issubclass(model, EndpointSettings) else set()
     return {key: option for key, option in model.options().items() if key not in shared}
-
-
-def _preset(name: str) -> dict[str, object]:
-    return {"name": name, **PRECONFIGURED[name]}
 
 
 def _comment(text: str, prefix: str = "# ") -> list[str]:

@@ -32,11 +32,12 @@ from mirror.oci.reference import UpstreamNames
 
 
 class Claimed(ValueError):
-    """A name, alias or host that two upstreams claim."""
+    """A name, alias or host that two upstreams claim. `names` are theirs, and `section` that of the file."""
 
     def __init__(self, name: str, first: str, second: str) -> None:
         super().__init__(f"{name} is claimed by {first} and by {second}: take it from one of them")
-        self.upstreams = (second, first)
+        self.section = "upstream"
+        self.names = (second, first)
 
 
 def _check_pins(value: tuple[str, ...]) -> tuple[str, ...]:

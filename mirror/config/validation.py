@@ -272,6 +272,11 @@ def _refuse(base: Any, reason: str) -> NoReturn:
     raise WrongForm(FORMS[base])
 
 
+def bare(kind: Any) -> Any:
+    """Return a type without its markers."""
+    return bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
+
+
 def _is_table(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Settings)
 

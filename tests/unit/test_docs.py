@@ -15,8 +15,8 @@ import typer
 from prometheus_client import Counter, Gauge
 
 from mirror.cli.program import app
-from mirror.config.endpoints import UpstreamSettings
-from mirror.config.loader import PRECONFIGURED, SECTIONS, TABLES, load
+from mirror.config.loader import load
+from mirror.config.tables import LAYOUT, PRECONFIGURED
 from mirror.config.validation import Settings
 from mirror.metrics.metrics import Metrics
 
@@ -83,10 +83,11 @@ def sections() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("section", [*SECTIONS, "upstream"])
+@pytest.mark.parametrize("section", LAYOUT.names())
 def test_options_file_has_every_option(section: str) -> None:
     """Each has a value and a comment above, and is commented out where there is no default to show."""
-    model = UpstreamSettings if section == "upstream" else SECTIONS[section]
+    row = LAYOUT.table(section)
+    model = LAYOUT.sections[section] if row is None else row.model
     lines = sections()[section].splitlines()
     for key in model.options():
         (number,) = (n for n, each in enumerate(lines) if re.match(rf"(# )?{key} = ", each))
@@ -100,14 +101,15 @@ def test_options_file_has_every_preconfigured_upstream() -> None:
 
 
 def option_names() -> set[str]:
-    models: dict[str, type[Settings]] = {**SECTIONS, "upstream": UpstreamSettings, **TABLES}
+    named = {row.section: row.model for row in LAYOUT.tables}
+    models: dict[str, type[Settings]] = {**LAYOUT.sections, **named, **LAYOUT.inner_tables()}
     return {f"{section}.{key}" for section, model in models.items() for key in model.options()}
 
 
 @pages()
 def test_options_named_in_documents_exist(path: Path) -> None:
     """Every `section.key` in backticks, with or without a value behind it, is an option."""
-    named = re.findall(rf"`((?:{'|'.join(SECTIONS)})\.[a-z_]+)[`= ]", path.read_text())
+    named = re.findall(rf"`((?:{'|'.join(LAYOUT.names())})\.[a-z_]+)[`= ]", path.read_text())
     assert set(named) <= option_names() | {"cache.trouble"}  # a key of /readyz
 
 
@@ -243,7 +245,7 @@ def test_snippets_of_the_configuration_are_valid(path: Path, tmp_path: Path) -> 
     secret, file = tmp_path / "password", tmp_path / "mirror.toml"
     secret.write_text("secret")
     for kind, text in fenced(path):
-        if kind == "toml" and set(parsed(text, kind)) <= {*SECTIONS, "upstream"}:
+        if kind == "toml" and set(parsed(text, kind)) <= {*LAYOUT.names()}:
             plain = re.sub(r"^(tls|client)_\w+ = .*$", "", text, flags=re.MULTILINE)
             file.write_text(re.sub(r'_file = ".*"', f'_file = "{secret}"', plain))
             assert load(file, {"HOME": "/home/me"}, {}).config

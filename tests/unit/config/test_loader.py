@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config.loader import HUB_ALIASES, PRECONFIGURED, ConfigError, environment, load
+from mirror.config.loader import ConfigError, environment, load
 from mirror.config.schema import Config
+from mirror.config.tables import HUB_ALIASES, PRECONFIGURED
 
 HOME = {"HOME": "/home/me"}
 

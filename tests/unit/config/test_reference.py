@@ -7,8 +7,9 @@ import pytest
 
 from mirror.config import reference
 from mirror.config.endpoints import AccountSettings, SourceSettings, UpstreamSettings
-from mirror.config.loader import PRECONFIGURED, SECTIONS, load
+from mirror.config.loader import load
 from mirror.config.schema import TagRuleSettings
+from mirror.config.tables import PRECONFIGURED, SECTIONS
 from mirror.config.validation import Settings
 
 ROOT = Path(__file__).parents[3]

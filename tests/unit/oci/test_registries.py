@@ -2,7 +2,7 @@
 
 import pytest
 
-from mirror.config.loader import PRECONFIGURED
+from mirror.config.tables import PRECONFIGURED
 from mirror.oci.registries import canonical_host, is_public_registry, split_port
 
 
