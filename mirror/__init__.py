@@ -20,6 +20,7 @@ disk from then on. The packages, upper layers first:
     upstream     other registries: sources, accounts, tokens, retries, rate limits, circuit breakers
       http         below authentication: connections, redirects, proxies, name resolution
     system       sockets, systemd notifications, malloc
+    setup        configuration of clients
     bundle       images in a tar, and archives of other programs; knows files and digests, not the cache
     config       the schema of options, and their loading
     metrics      Prometheus metrics of one process or of all workers

@@ -19,6 +19,7 @@ from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, for
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
+from mirror.web.client_setup import ClientSetup
 from mirror.web.landing_page import LandingPage
 from mirror.web.operations import OperationsListener
 from mirror.web.probes import Probes
@@ -72,6 +73,7 @@ class App:
         )
         self.probes = Probes(service, own_listener=own_listener)
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
+        self._setup = ClientSetup(config.upstreams)
         self._closing = False  # each connection ends after its next response
         self._running = 0
         self._idle = asyncio.Event()
@@ -79,7 +81,11 @@ class App:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         head = request.protocol.head if isinstance(request.protocol, RequestProtocol) else None
-        probe_response = await self.probes.answer(request) or self._page.answer(request)
+        probe_response = (
+            await self.probes.answer(request)
+            or self._page.answer(request)
+            or await self._setup.answer(request)
+        )
         if probe_response is not None:
             if self._closing and not self.probes.draining:
                 probe_response.force_close()

@@ -78,8 +78,8 @@ Docker, containerd, Podman and others, and fetches each image once from its regi
 <p class="soft">Other registries by name: <code>docker pull {host}/REGISTRY/IMAGE</code>.</p>
 
 <h2>containerd and Kubernetes</h2>
-<p>For all registries: <code>/etc/containerd/certs.d/_default/hosts.toml</code>. containerd 1 also needs
-<code>config_path = "/etc/containerd/certs.d"</code> in its configuration.</p>
+<p>For all registries: <code>/etc/containerd/certs.d/_default/hosts.toml</code>. For Kubernetes containerd
+also needs <code>config_path = "/etc/containerd/certs.d"</code> in its configuration.</p>
 <pre><code>[host."{scheme}://{host}"]
   capabilities = ["pull", "resolve"]</code></pre>
 
@@ -92,6 +92,9 @@ location = "{default}"
 [[registry.mirror]]
 location = "{host}"{insecure}</code></pre>
 {tls}
+<h2>By a script</h2>
+<p>Read it before you run it: {scripts}. On a machine with registry-mirror:
+<code>registry-mirror setup docker --mirror {scheme}://{host}</code>.</p>
 <p class="soft">More clients and details: <code>docs/clients.md</code> in the source of registry-mirror.</p>
 </main>
 </body>
@@ -99,6 +102,7 @@ location = "{host}"{insecure}</code></pre>
 """
 
 INSECURE = "\ninsecure = true"
+SCRIPTS = ("docker", "containerd", "podman", "k3s")
 TLS_NOTE = """<p class="soft">A client needs the CA of a certificate that a private CA has signed,
 for instance in <code>/etc/docker/certs.d/{host}/ca.crt</code> for Docker.</p>"""
 
@@ -141,6 +145,7 @@ class LandingPage:
             upstreams=", ".join(f"<code>{escape(each)}</code>" for each in self._upstreams),
             docker="{\n" + ",\n".join(lines) + "\n}",
             insecure="" if secure else INSECURE,
+            scripts=", ".join(f'<a href="/setup/{each}.sh">{each}.sh</a>' for each in SCRIPTS),
             tls=TLS_NOTE.format(host=shown) if secure else "",
         )
 

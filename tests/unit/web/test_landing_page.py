@@ -38,6 +38,7 @@ async def test_landing_page_says_how_to_point_clients_at_the_mirror(mirror: Runn
         'href="/healthz"',
         'href="/readyz"',
         'href="/metrics"',
+        'href="/setup/docker.sh"',
     ):
         assert part in text
 
