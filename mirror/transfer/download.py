@@ -322,8 +322,6 @@ class Download:
             source.health.record_transfer(segment.offset - segment.start, segment.last_byte - segment.began)
             if reception.written:
                 self.parts[source] += reception.written
-        if segment.left:
-            raise UpstreamError(Failure.UNREACHABLE, f"{self._order.digest}: ended at byte {segment.offset}")
 
     def _record_range(self, segment: SourceSegment) -> None:
         if segment.ranged:

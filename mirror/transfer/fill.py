@@ -29,9 +29,11 @@ from mirror.transfer.corruption import Parts, sole_supplier
 from mirror.transfer.download import Download
 from mirror.transfer.download_order import DownloadOrder
 from mirror.transfer.follow import FillFollower
+from mirror.transfer.sources.compressed import decode
 from mirror.transfer.sources.unsized import UnsizedDownload
 from mirror.upstream.body import labelled
 from mirror.upstream.errors import Failure, SizeUnknown, UpstreamError, WrongBytes, WrongSize
+from mirror.upstream.http.encodings import GZIP
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.callbacks import ignore
@@ -73,6 +75,7 @@ class Fill:
         self._answered_at: float | None = None  # when the upstream was first asked, if it has answered
         self._growing: GrowingFile | None = None
         self._size_claimed = False  # no response to a GET has told the size
+        self._decoded = False
         self._making_room: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
 
@@ -110,8 +113,9 @@ class Fill:
                     log.debug("fill started", prefetch=not self._urgent, **self._log_fields())
                     await self._fill(partial, publish)
         except WrongSize:
-            await self._discard(partial)
-            await self._forget_size()
+            if not self._decoded:
+                await self._discard(partial)
+                await self._forget_size()
             raise
         except StoreError as error:
             if kind_of(error) is FaultKind.FULL:  # the space is better used for a blob that fits
@@ -127,6 +131,7 @@ class Fill:
         parts = await self._download(partial, publish)
         verified, retried = await self._verify(), False
         while verified is None:
+            await self._decode(partial)
             if self._size_claimed:
                 message = (
                     f"{self._repository.upstream} sent other bytes for {self._digest} than its size says"
@@ -149,6 +154,15 @@ class Fill:
         await self._judge_suspects()
         # To completion, even when the mirror is stopping: half of it would leave orphaned files.
         await run_to_completion(self._keep(partial, verified))
+
+    async def _decode(self, partial: Partial) -> None:
+        """Decode a blob that was compressed on the way, as long as no client has received a byte of it.
+
+        Raises WrongSize if that gave the blob: the next fill finds all of it in the partial.
+        """
+        if self._growing_file().unread and await decode(self._context, partial, self._encodings()):
+            self._decoded = True
+            raise WrongSize(Failure.INVALID, f"{self._digest} was compressed on the way")
 
     async def _keep(self, partial: Partial, verified: VerifiedFile) -> None:
         asked_for = self._is_wanted()
@@ -277,11 +291,14 @@ class Fill:
 
     def _wrong_bytes(self, *, retry_elsewhere: bool) -> WrongBytes:
         upstream = self._repository.upstream
-        encodings = self._active_download.encodings if self._active_download is not None else ()
-        label = labelled(" ".join(sorted(filter(None, encodings))))
+        label = labelled(" ".join(sorted(filter(None, self._encodings()))))
         error = WrongBytes(Failure.INVALID, f"{upstream} sent bytes that are not {self._digest}{label}")
         error.retry_elsewhere = retry_elsewhere
         return error
+
+    def _encodings(self) -> set[str]:
+        """Return the encodings with which responses were labelled."""
+        return self._active_download.encodings if self._active_download is not None else set()
 
     async def _judge_suspects(self) -> None:
         """Compare with an earlier corrupt download: report the source that was wrong, clear the others."""
@@ -300,8 +317,10 @@ class Fill:
         """Make the growing file: the upstream has confirmed the blob, and from now on readers may follow."""
         size = await self._size(announced)
         settings, claimed = self._context.settings, self._link.size if self._link else None
-        # Where a manifest and the response disagree, nothing is sent before the digest has decided.
-        verify_first = settings.verify_first or claimed not in (None, size)
+        # Where a manifest and the response disagree, nothing is sent before the digest has decided; nor where
+        # the response may be compressed, unless both tell the same size.
+        labelled_only = announced != claimed and not GZIP.isdisjoint(self._encodings())
+        verify_first = settings.verify_first or claimed not in (None, size) or labelled_only
         self._growing = await self._context.store.open_growing_file(
             partial, size, settings.chunk_size, verify_first=verify_first, public=self._public
         )

@@ -1,8 +1,12 @@
 """Labels and claims about content: the digest decides, and a label is only named when the bytes are wrong."""
 
+import asyncio
 import gzip
 import json
+import os
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +77,18 @@ LABELS = {
     "Last-Modified": {"Last-Modified": "never"},
 }
 
+PARALLEL = {"parallel": 4, "parallel_above": 1024 * 1024}
+RANDOM = random.Random(1).randbytes(700_000)
+LAYERS = {
+    "middle": gzip.compress(RANDOM, 1, mtime=0),  # as layers are, so that its first bytes tell nothing
+    "large": gzip.compress(bytes(range(256)) * (LARGE // 256) + RANDOM * 7, 1, mtime=0),
+    "tar": RANDOM,
+}
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "packed": lambda data: gzip.compress(data, 1),
+    "members": lambda data: gzip.compress(data[:1000], 1) + gzip.compress(data[1000:], 1),
+}
+
 
 def path_of(digest: Digest) -> str:
     return f"/v2/docker.io/{X}/blobs/{digest}"
@@ -90,6 +106,11 @@ def claim(fake: FakeRegistry, data: bytes, size: object) -> Digest:
     fake.add_blob(X, b"{}")
     fake.add_manifest(X, json.dumps(document).encode(), tag="t")
     return digest
+
+
+async def partials(folder: Path) -> list[str]:
+    """Return the names of files that a fill has left."""
+    return await asyncio.to_thread(os.listdir, folder / "cache/partial")
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])
@@ -222,3 +243,67 @@ async def test_content_that_is_really_compressed(fake: FakeRegistry, tmp_path: P
         reply = await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")
         assert reply.body == image.manifest_data
         assert (await get(mirror.address, path_of(image.config))).body == image.config_data
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize(
+    ("packing", "encoding"), [("packed", "gzip"), ("packed", "x-gzip"), ("members", "GZIP")]
+)
+@pytest.mark.parametrize("layer", LAYERS)
+async def test_layer_that_a_proxy_compresses(
+    fake: FakeRegistry, tmp_path: Path, layer: str, packing: str, encoding: str, length: str, *, named: bool
+) -> None:
+    """The layer is decoded, and kept as its digest says; no client gets a compressed byte."""
+    content, fake.piece = LAYERS[layer], CHUNK
+    digest = claim(fake, content, len(content))
+    packed = replace(LENGTHS[length], data=PACKINGS[packing](content), headers={"Content-Encoding": encoding})
+    async with mirror_of(fake, tmp_path / "cache", fill=PARALLEL) as mirror:
+        if named:
+            assert (await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")).status == 200
+        fake.fault(packed, digest, times=99)
+        for _ in range(2):
+            reply = await get(mirror.address, path_of(digest))
+            assert (reply.status, reply.body == content) == (200, True)
+            await mirror.landed(digest)
+        received = await mirror.metric('registry_mirror_upstream_bytes_total{upstream="docker.io"}')
+        assert received < 2.8 * len(content) + 5000
+        asked = len(fake.log)
+        assert (await get(mirror.address, path_of(digest))).body == content
+        assert (len(fake.log), await partials(tmp_path)) == (asked, [])
+
+
+async def test_layer_that_a_proxy_compresses_wrongly(fake: FakeRegistry, tmp_path: Path) -> None:
+    """Bytes that are wrong, decoded or not, are an error that names the label, and leave no file."""
+    content = LAYERS["middle"]
+    digest = claim(fake, content, len(content))
+    async with mirror_of(fake, tmp_path / "cache") as mirror:
+        assert (await get(mirror.address, f"/v2/docker.io/{X}/manifests/t")).status == 200
+        wrong = gzip.compress(content[:-1] + b"!", 1)
+        for data in (wrong, wrong[:-9], wrong + b"surplus", gzip.compress(b"")):
+            fake.fault(Fault(data=data, headers={"Content-Encoding": "gzip"}, chunked=True), digest, times=99)
+            reply = await get(mirror.address, path_of(digest))
+            assert (reply.status, b"'gzip'" in reply.body) == (502, True), reply.body
+            fake.forgive()
+        assert await partials(tmp_path) == []
+        assert (await get(mirror.address, path_of(digest))).body == content
+
+
+@pytest.mark.parametrize("name", ["manifest", "tiny", "middle", "large"])
+@pytest.mark.parametrize("claimed", [0, 5, 10**9])
+async def test_length_beside_chunks(fake: FakeRegistry, tmp_path: Path, name: str, claimed: int) -> None:
+    """An answer with both Content-Length and chunks: the chunks decide, as for clients written in Go."""
+    content = BLOBS.get(name, BLOB)
+    digest = claim(fake, content, len(content))
+    async with mirror_of(fake, tmp_path / "cache") as mirror:
+        found = fake.repository(X).manifest("t")
+        assert found is not None
+        body = found[1].data if name == "manifest" else content
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {claimed}\r\nTransfer-Encoding: chunked\r\n"
+        if name == "manifest":
+            head += f"Content-Type: {OCI_MANIFEST}\r\n"
+        raw = f"{head}\r\n{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+        fake.fault(Fault(raw=raw), "manifests" if name == "manifest" else digest, "GET", times=99)
+        path = f"/v2/docker.io/{X}/manifests/t" if name == "manifest" else path_of(digest)
+        reply = await get(mirror.address, path)
+        assert (reply.status, reply.body == body) == (200, True)

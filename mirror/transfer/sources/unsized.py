@@ -17,6 +17,7 @@ from mirror.store.partial.partial import Hasher, Partial
 from mirror.transfer.body_buffer import skipping
 from mirror.transfer.context import TransferContext
 from mirror.transfer.failure_count import ConsecutiveFailures
+from mirror.transfer.sources.compressed import decode
 from mirror.upstream.body import labelled
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.upstream.http_client import DirectLocation
@@ -57,7 +58,7 @@ class UnsizedDownload:
         self._allowed = 0  # bytes that the cache may hold
 
     async def run(self) -> int:
-        """Download to the end, and record all of it in the partial; return the size.
+        """Download to the end, and record all of it in the partial, decoded if need be; return the size.
 
         Raises UpstreamError, WrongBytes among them, or StoreError, NoRoom for what the cache cannot hold.
         """
@@ -73,6 +74,9 @@ class UnsizedDownload:
                     raise
                 log.info("transfer broke, resuming", reason=str(error), digest=str(self._digest))
         if not self._hasher.matches():
+            size = await decode(self._context, self._partial, [self._encoding])
+            if size is not None:
+                return size
             message = (
                 f"{self._upstream.name} sent bytes that are not {self._digest}{labelled(self._encoding)}"
             )

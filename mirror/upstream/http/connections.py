@@ -6,6 +6,7 @@ repository. aiohttp looks at a connection when an answer ends, not when the next
 """
 
 import asyncio
+import re
 import select
 from contextvars import ContextVar
 from functools import partial
@@ -22,17 +23,35 @@ from mirror.upstream.http.addresses import is_private_address
 HEAD_PATIENCE: ContextVar[float] = ContextVar("HEAD_PATIENCE", default=1.0)
 
 
+# End of a head, with whatever line ends the server has.
+_END = re.compile(rb"\r?\n\r?\n")
+_CHUNKED = re.compile(rb"\ntransfer-encoding:[ \t]*chunked[ \t]*\r?\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"(?<=\n)content-length:[^\n]*\n", re.IGNORECASE)
+
+
+def without_length(data: bytes) -> bytes:
+    """Return the first bytes of an answer, without its Content-Length if the body comes in chunks.
+
+    RFC 9112 6.3 lets the chunks decide, and clients that are written in Go do so; aiohttp's parser refuses
+    such an answer. A head that comes in several pieces is left as it is.
+    """
+    end = _END.search(data)
+    head = data[: end.end()] if end is not None else b""
+    return _LENGTH.sub(b"", head) + data[len(head) :] if _CHUNKED.search(head) else data
+
+
 class CheckedHandler(ResponseHandler):
     """aiohttp's protocol of one connection, which ends the connection at bytes that nobody asked for."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._answers = 0  # since the last request, without the informational ones
+        self._head_is_due = False
         self.used = False
 
     def set_response_params(self, **params: Any) -> None:
         """Prepare for the answer to one request."""
-        self._answers, self.used = 0, True
+        self._answers, self._head_is_due, self.used = 0, True, True
         super().set_response_params(**params)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
@@ -42,6 +61,12 @@ class CheckedHandler(ResponseHandler):
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
+        if self._head_is_due:
+            self._head_is_due = False
+            plain = without_length(data)
+            if len(plain) < len(data):
+                self.force_close()
+                data = plain
         if data and self._answers and (self._payload is None or self._payload.is_eof()):
             self._end()
             return

@@ -13,6 +13,7 @@ from yarl import URL
 from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.errors import UpstreamError
+from mirror.upstream.http.connections import without_length
 from mirror.upstream.http.transport import Transport
 from tests.fakes.tls import Authority
 from tests.fakes.upstream import settings
@@ -155,3 +156,43 @@ async def test_surplus_of_a_body_read_from_the_socket(raw: tuple[Raw, Transport]
     assert received == LARGE
     assert await get(transport, "/b") == b"/b"
     assert await get(transport, "/c") == b"/c"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nX: y\r\n"
+CHUNKS = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("body", [b"", b"4\r\nbody\r\n0\r\n\r\n", b"Content-Length: 9\r\n\r\n"])
+def test_length_beside_chunks_is_removed(body: bytes) -> None:
+    """Only that header, wherever it is, and nothing of the body."""
+    plain = b"HTTP/1.1 200 OK\r\nX: y\r\n" + CHUNKS + b"\r\n" + body
+    assert without_length(HEAD + CHUNKS + b"\r\n" + body) == plain
+    swapped = b"HTTP/1.1 200 OK\r\n" + CHUNKS.lower() + b"content-length:7\r\n\r\n" + body
+    assert without_length(swapped) == b"HTTP/1.1 200 OK\r\n" + CHUNKS.lower() + b"\r\n" + body
+    bare = (HEAD + CHUNKS + b"\r\n").replace(b"\r", b"")
+    assert (
+        without_length(bare + body) == b"HTTP/1.1 200 OK\nX: y\n" + CHUNKS.replace(b"\r", b"") + b"\n" + body
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD + b"\r\n" + CHUNKS,
+        HEAD + CHUNKS,
+        HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + CHUNKS + b"\r\n4\r\nbody",
+        b"",
+    ],
+)
+def test_length_without_chunks_stays(data: bytes) -> None:
+    assert without_length(data) == data
+
+
+async def test_length_beside_chunks_ends_the_connection(raw: tuple[Raw, Transport]) -> None:
+    """Intermediaries may disagree about its end: no other request is sent there."""
+    server, transport = raw
+    server.answers["/a"] = HEAD + CHUNKS + b"\r\n4\r\nbody\r\n0\r\n\r\n"
+    assert await get(transport, "/a") == b"body"
+    assert await get(transport, "/b") == b"/b"
+    assert len(server.connections) == 2

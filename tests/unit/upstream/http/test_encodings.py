@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from mirror.upstream.http.encodings import as_sent_or_decoded, document
+from mirror.upstream.http.encodings import Gunzip, as_sent_or_decoded, document
 
 DATA = b'{"a": 1}' * 100
 PACKED = gzip.compress(DATA)
@@ -33,3 +33,18 @@ def test_encodings_that_cannot_be_decoded(data: bytes, encoding: str, limit: int
 
 def test_encodings_of_a_document() -> None:
     assert document(PACKED, "gzip", 1000) == document(DATA, "gzip", 1000) == DATA
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_gunzip_in_parts(step: int) -> None:
+    """Members follow one another, in parts of any size; what is no member ends it."""
+    packed, gunzip = PACKED + PACKED + b"surplus", Gunzip()
+    parts = [packed[start : start + step] for start in range(0, len(packed), step)]
+    assert b"".join(piece for part in parts for piece in gunzip.pieces(part)) == DATA + DATA
+    assert (gunzip.complete, gunzip.ended) == (True, True)
+
+
+def test_gunzip_of_noise_is_not_complete() -> None:
+    gunzip = Gunzip()
+    assert list(gunzip.pieces(b"noise")) == []
+    assert (gunzip.complete, gunzip.ended) == (False, True)
