@@ -84,7 +84,8 @@ class Document(Struct, frozen=True, omit_defaults=True):
 
     `bundle`: name of the bundle, the SHA-256 of all that is the same in its parts. `part`: number of this
     part, from 1. `referrers`: digests of referrers by their subject. `links`: digests of manifests by the
-    repository that has them; a repository also has the blobs of its manifests.
+    repository that has them; a repository also has the blobs of its manifests, but for those in `lacking`:
+    the exporter had not got them, and cannot say.
     """
 
     format: int
@@ -96,6 +97,7 @@ class Document(Struct, frozen=True, omit_defaults=True):
     links: dict[str, tuple[str, ...]]
     referrers: dict[str, tuple[str, ...]] = {}
     base: Base | None = None
+    lacking: tuple[str, ...] = ()
 
     def carried(self) -> dict[Digest, int]:
         """Return the sizes of all blobs that the parts together carry. Raises BundleError."""
@@ -119,6 +121,7 @@ def document_of(contents: BundleContents, parts: tuple[Part, ...]) -> Document:
         links=_links(contents, graph),
         referrers={str(key): tuple(map(str, found)) for key, found in sorted(graph.referrers().items())},
         base=_base(contents.assumed),
+        lacking=tuple(map(str, sorted(contents.lacking))),
     )
     name = hashlib.sha256(whole.encoded()).hexdigest()
     return msgspec.structs.replace(whole, bundle=name, part=1)
@@ -168,6 +171,8 @@ def _check(document: Document) -> None:
         if not 0 <= piece.offset <= piece.offset + length <= piece.size:
             raise BundleError(f"a piece of {piece.digest[:80]} is outside the blob", NAME)
     document.carried()
+    for digest in document.lacking:
+        checked_digest(digest)
     for image in document.images:
         image.image()
 

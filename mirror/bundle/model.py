@@ -53,13 +53,15 @@ class BundleContents(Struct, frozen=True):
 
     `manifests`: every manifest and index of the images and their referrers. An index's children that are not
     among them are platforms left out. `blobs`: sizes in bytes of the blobs to carry. `assumed`: blobs that
-    are not carried, because the receiver has them. A blob that is needed must be in one of the two.
+    are not carried, because the receiver has them. `lacking`: blobs that the exporter lacks too. A blob that
+    is needed must be in one of the three.
     """
 
     images: tuple[BundleImage, ...]
     manifests: Mapping[Digest, BundleManifest]
     blobs: Mapping[Digest, int]
     assumed: frozenset[Digest] = frozenset()
+    lacking: frozenset[Digest] = frozenset()
 
 
 def split_name(name: str) -> tuple[str, str, str]:

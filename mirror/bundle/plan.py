@@ -140,7 +140,8 @@ def _check_image(name: str, root: Digest, contents: BundleContents, graph: Graph
     for digest in graph.reach(root, referrers=True).manifests:
         for blob in blobs_of(graph.manifest(digest)):
             known = contents.blobs.get(blob.digest)
-            if known is None and blob.digest not in contents.assumed and not blob.urls:
+            elsewhere = blob.digest in contents.assumed or blob.digest in contents.lacking
+            if known is None and not elsewhere and not blob.urls:
                 raise BundleError(f"the blob {blob.digest} of {name} is missing")
             if known not in (None, blob.size):
                 raise BundleError(

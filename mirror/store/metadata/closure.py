@@ -79,9 +79,9 @@ class Closures:
             seen.add(part.digest)
             yield part
             if part.is_manifest:
-                named = _select_platforms(self.children(part.digest), platforms)
+                named = select_platforms(self.children(part.digest), platforms)
                 pending += (replace(each, is_referrer=True) for each in named) if part.is_referrer else named
-                pending += self._referrers(repository, part.digest)
+                pending += self.referrers(repository, part.digest)
 
     def children(self, digest: Digest) -> tuple[Part, ...]:
         """Return what a manifest names; nothing if the manifest is not here."""
@@ -106,15 +106,20 @@ class Closures:
             *(_part_of_index(each) for each in manifest.manifests),
         )
 
-    def _referrers(self, repository: Repository, digest: Digest) -> Iterator[Part]:
-        listed = self._index.referrers(repository, digest)
-        if listed is not None:
-            for each in descriptors_of(descriptors_in(listed.manifests)):
-                yield Part(each.digest, each.size, True, is_referrer=True)
+    def referrers(self, repository: Repository, digest: Digest) -> Iterator[Part]:
+        """Yield the manifests that refer to a digest: those that its upstream listed, those of tags."""
+        yield from self.listed_referrers(repository, digest)
         for name in self.referring_tags(repository, digest):
             entry = self._index.tag(repository, Tag(name))
             if entry is not None and (found := digest_or_none(entry.digest)) is not None:
                 yield Part(found, entry.size, True, is_referrer=True)
+
+    def listed_referrers(self, repository: Repository, digest: Digest) -> Iterator[Part]:
+        """Yield the manifests that the upstream's list of referrers names."""
+        listed = self._index.referrers(repository, digest)
+        if listed is not None:
+            for each in descriptors_of(descriptors_in(listed.manifests)):
+                yield Part(each.digest, each.size, True, is_referrer=True)
 
     def referring_tags(self, repository: Repository, digest: Digest) -> list[str]:
         """Return the tags `sha256-<hex>...` of a digest that have an entry."""
@@ -138,7 +143,7 @@ def _part_of_index(descriptor: Descriptor) -> Part:
     return Part(descriptor.digest, descriptor.size, True, is_referrer=True, attached_to=str(about))
 
 
-def _select_platforms(named: tuple[Part, ...], platforms: tuple[str, ...]) -> list[Part]:
+def select_platforms(named: tuple[Part, ...], platforms: tuple[str, ...]) -> list[Part]:
     """Return the entries of an index for the wanted platforms, and those attached to them."""
     wanted = [
         each

@@ -94,16 +94,18 @@ class Link(Struct, frozen=True):
 NEVER = 0.0
 
 
-class Provenance(Struct, frozen=True):
+class Provenance(Struct, frozen=True, omit_defaults=True):
     """The provenance of a tag entry that does not come from its upstream.
 
     `kind`: how it came here, for instance "imported". `origin`: the name of what it came from, as text for
-    people. `date`: when it came, in seconds since the epoch.
+    people. `date`: when it came, in seconds since the epoch. `confirmed`: when the upstream last
+    confirmed the tag there, 0 if that is not known.
     """
 
     kind: str
     origin: str
     date: float
+    confirmed: float = 0.0
 
 
 class TagEntry(Struct, frozen=True, omit_defaults=True):

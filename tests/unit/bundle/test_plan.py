@@ -89,3 +89,13 @@ def test_blob_that_the_receiver_has_need_not_be_carried(shelf: Shelf) -> None:
     assumed = frozenset(contents.blobs.keys() - kept.keys())
     plan = make_plan(msgspec.structs.replace(contents, blobs=kept, assumed=assumed))
     assert plan.document.carried() == kept
+
+
+def test_blob_that_the_exporter_lacks_is_named(shelf: Shelf) -> None:
+    """The document says so, because the exporter cannot vouch for it."""
+    contents = two_platforms(shelf)
+    missing, *_ = sorted(contents.blobs)
+    kept = {digest: size for digest, size in contents.blobs.items() if digest != missing}
+    document = make_plan(msgspec.structs.replace(contents, blobs=kept, lacking=frozenset({missing}))).document
+    assert document.lacking == (str(missing),)
+    assert document.base is None

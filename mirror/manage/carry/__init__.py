@@ -1,0 +1,12 @@
+"""Images carried from one cache folder to another on a medium: export and import.
+
+Synchronous, on a `CacheDirectory`, beside a running mirror or a stopped one.
+
+    selection   images, platforms and referrers to export, as the operator names them
+    contents    what a bundle is to have, and what of it is missing here
+    held        blobs that no eviction takes away while an export reads them
+    export      files of a bundle: resumed, complete, made again alone
+    intake      blobs of an archive become blobs of the folder
+    sinks       places for content that is not proven yet
+    pieces      blobs that come in several parts
+"""

@@ -1,0 +1,170 @@
+"""Sinks of an import: places in `partial/` for content that is not proven yet.
+
+A large blob is written into its partial, as by a fill, with the same lock: readers of a running mirror follow
+it, and its fills wait for it. While another process holds that lock, and for small blobs, an import has files
+of its own, named `import-...` and locked. Those of an import that was killed are removed by the next one.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from mirror.bundle.errors import BundleError
+from mirror.oci.digest import Digest
+from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.blobs.entries import Origin
+from mirror.store.blobs.quota import ROOM_STEP
+from mirror.store.cache_dir import RESTORED_CHUNK, CacheDirectory
+from mirror.store.lock import blob_key, is_name_of, try_lock
+from mirror.store.partial.partial import Partial
+from mirror.util.durable import open_file
+
+# How the names of an import's own files in `partial/` begin.
+OWN = "import-"
+
+# Errors of a disk that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+# Called with the digest and the size of a blob that was adopted, and the excess above the quota after that.
+OnStored = Callable[[Digest, int, int], object]
+
+
+class BlobSink(Protocol):
+    """A place for content, as `mirror.bundle` has it; all methods may raise OSError."""
+
+    def write(self, data: memoryview, /) -> None:
+        """Take the next bytes."""
+
+    def commit(self) -> None:
+        """Keep the content: it is proven."""
+
+    def abort(self) -> None:
+        """Drop the content."""
+
+
+class SmallSink:
+    """A small blob, in memory until it is proven."""
+
+    def __init__(self, digest: Digest, size: int, keep: Callable[[Digest, bytearray], object]) -> None:
+        self._digest = digest
+        self._size = size
+        self._keep = keep
+        self._data = bytearray()
+
+    def write(self, data: memoryview, /) -> None:
+        self._data += data
+
+    def commit(self) -> None:
+        self._keep(self._digest, self._data)
+
+    def abort(self) -> None:
+        self._data.clear()
+
+
+class PartialSink:
+    """A large blob, written to its partial, which this process has locked."""
+
+    def __init__(self, folder: CacheDirectory, partial: Partial, size: int, on_stored: OnStored) -> None:
+        """Begin from nothing: what an interrupted fill has left may be wrong. Raises NoRoom."""
+        self._folder = folder
+        self._partial = partial
+        self._size = size
+        self._on_stored = on_stored
+        self._at = 0
+        try:
+            self._chunks = folder.allocate(partial, size, RESTORED_CHUNK)
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, data: memoryview, /) -> None:
+        write_with_room(self._folder, self._partial, self._at, data, self._size)
+        self._chunks.record(self._at, len(data))
+        self._at += len(data)
+
+    def commit(self) -> None:
+        try:
+            adopt(self._folder, self._partial, self._on_stored)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        try:
+            self._partial.discard()
+        finally:
+            self._partial.release()
+
+
+class BesideSink:
+    """A large blob in a file of the import's own."""
+
+    def __init__(
+        self, folder: CacheDirectory, verified: VerifiedFile, lock: int, on_stored: OnStored
+    ) -> None:
+        self._folder = folder
+        self._verified = verified
+        self._lock = lock
+        self._on_stored = on_stored
+
+    def write(self, data: memoryview, /) -> None:
+        while data:
+            data = data[os.write(self._lock, data) :]
+
+    def commit(self) -> None:
+        try:
+            excess = self._folder.adopt(self._verified)
+        finally:
+            self.abort()
+        self._on_stored(self._verified.digest, self._verified.size, excess)
+
+    def abort(self) -> None:
+        self._verified.path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def adopt(folder: CacheDirectory, partial: Partial, on_stored: OnStored) -> None:
+    """Move the whole blob of a partial, which is proven, into the store."""
+    if partial.chunks is not None:
+        partial.chunks.set_verified()
+    verified = replace(partial.verified_file(), origin=Origin.PRIVATE)
+    excess = folder.adopt(verified)
+    on_stored(verified.digest, verified.size, excess)
+
+
+def write_with_room(
+    folder: CacheDirectory, partial: Partial, offset: int, data: memoryview, size: int
+) -> None:
+    """Write bytes of a blob that ends at `size`, with room made for them as for those of a fill."""
+    try:
+        partial.write(offset, [data], None)
+    except OSError as error:
+        if error.errno not in FULL or not folder.make_room(size - offset):
+            raise
+        partial.write(offset, [data], None)
+    if offset // ROOM_STEP != (offset + len(data)) // ROOM_STEP and folder.excess(filling=partial.digest) > 0:
+        folder.evict(filling=partial.digest)
+
+
+def own_file(digest: Digest, partials: Path) -> tuple[Path, int]:
+    """Create and lock an empty file for a blob; return it and its descriptor. BundleError if it is locked."""
+    path = partials / f"{OWN}{blob_key(digest)}"
+    lock = try_lock(path)
+    if lock is None:
+        raise BundleError("another import takes this blob now: repeat the command", str(digest))
+    os.ftruncate(lock, 0)
+    return path, lock
+
+
+def remove_leftovers(partials: Path) -> None:
+    """Remove files of imports that were killed."""
+    for path in partials.glob(f"{OWN}*"):
+        with suppress(OSError), open_file(path) as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_name_of(path, file.fileno()):
+                path.unlink()
