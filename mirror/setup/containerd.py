@@ -1,6 +1,7 @@
 """containerd and nerdctl: hosts.toml, and `config_path` in config.toml for Kubernetes (CRI).
 
-Without `config_path` no version of CRI reads hosts.toml, 2.4 included (seen with 2.4.2).
+Without `config_path` no version of CRI reads hosts.toml, 2.4 included. CRI of containerd 2, which pulls by
+the transfer service, takes two folders in it, "A:B", for the name of one. Both were seen with 2.4.2.
 """
 
 from collections.abc import MutableMapping
@@ -103,10 +104,23 @@ class Cri:
                 "removed from disabled_plugins. ctr and nerdctl can."
             )
         if self.folder is not None:
-            return self._text
+            return self._with_one_folder(self.folder)
         if self._registry is not None and self._registry.get("mirrors"):
             return self._with_legacy_mirrors()
         return self._with_config_path(folder)
+
+    def _with_one_folder(self, folder: str) -> str | None:
+        """Leave one folder in `config_path` where containerd would read none of two."""
+        if self._registry is None or self._registry["config_path"] == folder:
+            return self._text
+        if self._request.version is not None and not self._request.at_least(2):
+            return self._text
+        self.notes.append(
+            f"{self._path} has two folders in config_path, of which containerd 2 reads none for Kubernetes: "
+            f"{folder} is left. What is in the other one has to move."
+        )
+        self._registry["config_path"] = folder
+        return tomlkit.dumps(self._document)
 
     def _with_config_path(self, folder: str) -> str:
         if self._registry is not None:

@@ -275,3 +275,26 @@ def test_undo_takes_docker_back(library: Library, mirror: Mirror, system: System
     run([*PROGRAM, "setup", "docker", "--root", system.folder, "--undo"])
     left = [each for each in system.folder.rglob("*") if each.is_file()]
     assert (left, config.read_text()) == ([config], "{}")
+
+
+TWO_FOLDERS = """
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "/etc/containerd/certs.d:/etc/docker/certs.d"
+"""
+
+
+def test_containerd_2_with_two_folders_in_config_path(
+    library: Library, mirror: Mirror, system: System, short: Path, way: str
+) -> None:
+    """Two folders, which `containerd config default` of 2.2 has, are one name for the transfer service."""
+    folder = tool("containerd").parent
+    config = system.folder / "etc/containerd/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("version = 3\n" + CONTAINERD.format(folder=short) + NATIVE + TWO_FOLDERS)
+    if way == "command":
+        system.setup("containerd", "2.4.2")
+    else:
+        system.script("containerd", "2.4.2")
+    with _cri(system, folder, short) as crictl:
+        assert complaint([*crictl, "pull", "docker.io/library/small:1"]) == ""
+    assert arrived(mirror)

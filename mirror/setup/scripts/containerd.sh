@@ -19,6 +19,7 @@ fail() {
 
 CONFIG=/etc/containerd/config.toml
 FOLDER=/etc/containerd/certs.d
+TAB=$(printf '\t')
 VERSION=${VERSION:-$(version_of containerd)}
 
 # Folders of the mirror's registries, which containerd reads in the place of the default.
@@ -35,9 +36,13 @@ with_config_path() {
         printf 'version = 3\n\n[plugins."io.containerd.cri.v1.images".registry]\n  config_path = "%s"\n' $FOLDER
     elif [ ! -f "$ROOT$CONFIG" ]; then
         printf 'version = 2\n\n[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "%s"\n' $FOLDER
-    elif grep -Eq '^[ \t]*config_path[ \t]*=[ \t]*"[^"]' "$ROOT$CONFIG"; then
-        cat "$ROOT$CONFIG"
-    elif grep -Eq '^[ \t]*\[plugins\..*\.registry\]' "$ROOT$CONFIG"; then
+    elif grep -Eq "^[ $TAB]*config_path[ $TAB]*=[ $TAB]*[\"'][^\"']" "$ROOT$CONFIG"; then
+        if [ -z "$VERSION" ] || at_least "$VERSION" 2; then # which takes two folders, A:B, for the name of one
+            sed "s|^\([ $TAB]*config_path[ $TAB]*=[ $TAB]*[\"']$FOLDER\):[^\"']*|\1|" "$ROOT$CONFIG"
+        else
+            cat "$ROOT$CONFIG"
+        fi
+    elif grep -Eq "^[ $TAB]*\[plugins\..*\.registry\]" "$ROOT$CONFIG"; then
         awk -v folder=$FOLDER '
             /^[ \t]*config_path[ \t]*=/ { next }
             { print }
@@ -60,7 +65,7 @@ if $UNDO; then
     restore $CONFIG
     RESTART=$CHANGED
 else
-    if [ -f "$ROOT$CONFIG" ] && grep -Eq '^[ \t]*\[plugins\..*registry\.mirrors' "$ROOT$CONFIG"; then
+    if [ -f "$ROOT$CONFIG" ] && grep -Eq "^[ $TAB]*\[plugins\..*registry\.mirrors" "$ROOT$CONFIG"; then
         fail "$ROOT$CONFIG has registry.mirrors, the old form, which excludes hosts.toml: move these lists first"
     fi
     {

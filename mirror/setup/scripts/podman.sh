@@ -18,6 +18,7 @@ fail() {
 
 CONFIG=/etc/containers/registries.conf.d/50-registry-mirror.conf
 CERTIFICATES=/etc/containers/certs.d
+TAB=$(printf '\t')
 
 if $UNDO; then
     restore $CONFIG
@@ -26,7 +27,7 @@ else
     for file in "$ROOT/etc/containers/registries.conf" "$ROOT"/etc/containers/registries.conf.d/*.conf; do
         [ -f "$file" ] && [ "$file" != "$ROOT$CONFIG" ] || continue
         for upstream in $UPSTREAMS; do
-            if grep -Eq "^[ \t]*(prefix|location)[ \t]*=[ \t]*['\"]$upstream['\"]" "$file"; then
+            if grep -Eq "^[ $TAB]*(prefix|location)[ $TAB]*=[ $TAB]*['\"]$upstream['\"]" "$file"; then
                 fail "$file has an entry for $upstream, and one replaces the other: \
 remove it, or use registry-mirror setup podman, which keeps its mirrors"
             fi

@@ -94,6 +94,19 @@ def test_containerd_own_folder_is_used(system: System) -> None:
     assert list(texts(plan(system.request(version="1.7.24")))) == ["/srv/certs/_default/hosts.toml"]
 
 
+@pytest.mark.parametrize("version", ["2.0.0", "2.4.2", None])
+def test_containerd_2_gets_one_folder(system: System, version: str | None) -> None:
+    """Two folders in `config_path` are one name for containerd 2, which then reads no hosts.toml."""
+    text = "[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/srv/certs:/etc/x' # both\n"
+    system.write(CONFIG, "version = 3\n" + text)
+    made = plan(system.request(version=version))
+    new = texts(made)[CONFIG]
+    assert new.count("/srv/certs") == 1
+    assert "/etc/x" not in new
+    assert "# both" in new
+    assert any("two folders" in each for each in made.notes)
+
+
 def test_containerd_legacy_mirrors_get_the_mirror_first(system: System) -> None:
     """`config_path` beside `registry.mirrors` would stop the plugin: the lists are extended."""
     system.write(CONFIG, LEGACY)

@@ -196,6 +196,18 @@ def test_containerd_script_sets_config_path(shell: Shell, config: str, plugin: s
     assert shell.files() == written
 
 
+@pytest.mark.parametrize(("version", "folders"), [("1.7.2", "A:B"), ("2.2.0", "A")])
+def test_containerd_script_leaves_one_folder(shell: Shell, version: str, folders: str) -> None:
+    """containerd 2 takes two folders for one name; containerd 1 reads both."""
+    path = "/etc/containerd/config.toml"
+    text = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n\tconfig_path = '{}'\n"
+    both = "/etc/containerd/certs.d:/etc/docker/certs.d"
+    shell.system.write(path, text.format(both))
+    shell(filled("containerd"), env={"VERSION": version})
+    left = both if folders == "A:B" else "/etc/containerd/certs.d"
+    assert shell.system.root.text(path) == text.format(left)
+
+
 def test_containerd_script_keeps_other_hosts_below(shell: Shell) -> None:
     """The mirror is the first host, also of a registry with a folder of its own."""
     path = "/etc/containerd/certs.d/quay.io/hosts.toml"
