@@ -4,8 +4,8 @@ A look-up costs a millisecond or so of processor time, and each turn of the even
 are ready. With a hundred of them, a client that wants a file from the disk waits a hundred times as long.
 
 1. While the process is not saturated, look-ups have as many turns as they want: waiting for a far registry
-   costs nothing. While it is, the window is halved at each measurement, down to LEAST; afterwards it is
-   doubled, as long as look-ups wait.
+   costs nothing. While it is, the window is halved at each measurement, down to LEAST; afterwards it grows
+   by half, as long as look-ups wait.
 2. Beyond the window look-ups wait, and clients have the next turns in turn: one with a thousand look-ups does
    not delay one with a single look-up. What is answered from the cache has no look-up, and never waits here.
 3. A turn lasts TURN_SECONDS at most, then the look-up goes on without: it waits for its upstream, and not for
@@ -24,12 +24,16 @@ from mirror.util.fairness.fair_queue import FairQueue
 
 V = TypeVar("V")
 
-# Look-ups at a time, at the least and at the most. Eight are a few milliseconds of one turn of the event
-# loop; they are 80 a second if each waits for as long as a turn lasts at most.
-LEAST, MOST = 8, 1024
+# Look-ups at a time, at the least and at the most. With four, a cold blob beside a flood of names took twice
+# as long as alone, with eight three times; with two the process was idle now and then, and the window jumped.
+LEAST, MOST = 4, 1024
 
-# The longest turn, and the longest wait for one, in seconds. Clients wait for an answer for 30 s or so.
-TURN_SECONDS, WAIT_SECONDS = 1.0, 10.0
+# The longest turn, in seconds: several times the processor time of LEAST look-ups, and less than the way to
+# a far registry. A saturated process begins 80 look-ups a second at the least.
+TURN_SECONDS = 0.05
+
+# The longest wait for a turn, in seconds: clients wait for an answer for 30 s or so.
+WAIT_SECONDS = 10.0
 
 # Look-ups that wait, all clients together.
 MOST_WAITING = 512
@@ -140,7 +144,7 @@ class LookupTurns:
             if self.saturated():
                 self.window = max(LEAST, min(self.window, len(self._holders)) // 2)
             else:
-                self.window = min(MOST, 2 * self.window) if self._waiting else MOST
+                self.window = min(MOST, self.window + self.window // 2) if self._waiting else MOST
             self._forget_long(now)
         return now
 

@@ -89,7 +89,7 @@ async def test_turns_are_few_in_a_saturated_process() -> None:
 
 
 async def test_turns_window_follows_the_load() -> None:
-    """The window is halved while the process is saturated, and doubled afterwards while look-ups wait."""
+    """The window is halved while the process is saturated, and grows by half afterwards."""
     load = [False]
     lookups = Lookups()
     lookups.turns.saturated = lambda: load[0]
@@ -97,15 +97,15 @@ async def test_turns_window_follows_the_load() -> None:
     tasks = await lookups.start("a", 64)
     load[0] = True
     windows = []
-    for _ in range(4):
+    for _ in range(5):
         lookups.clock.now += 1.5 * LOOK_SECONDS
         tasks += await lookups.start("a")
         windows.append(lookups.turns.window)
-    assert windows == [32, 16, LEAST, LEAST]
+    assert windows == [32, 16, 2 * LEAST, LEAST, LEAST]
     load[0] = False
     lookups.clock.now += 1.5 * LOOK_SECONDS
     tasks += await lookups.start("a")
-    assert lookups.turns.window == 2 * LEAST
+    assert lookups.turns.window == LEAST + LEAST // 2
     await lookups.end(64)
     lookups.clock.now += 1.5 * LOOK_SECONDS
     await lookups.start("a")
