@@ -75,7 +75,7 @@ class App:
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
         self._setup = ClientSetup(config.upstreams)
         self._closing = False  # each connection ends after its next response
-        self._running = 0
+        self.running = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -91,7 +91,7 @@ class App:
                 probe_response.force_close()
             return probe_response
         record = RequestRecord(request, self.response_cache.removal_epoch())
-        self._running += 1
+        self.running += 1
         self._idle.clear()
         try:
             response = await self._respond(record)
@@ -106,8 +106,8 @@ class App:
             raise
         finally:
             record.report(self._metrics)
-            self._running -= 1
-            if not self._running:
+            self.running -= 1
+            if not self.running:
                 self._idle.set()
 
     async def retire(self, server: ProtocolFactory, seconds: float, stop: asyncio.Event) -> None:
@@ -124,13 +124,13 @@ class App:
         """Wait for running requests, at most `seconds`."""
         self._closing = self.probes.draining = True
         self.response_cache.close()
-        if self._running:
-            log.info("finishing responses", responses=self._running, at_most_seconds=seconds)
+        if self.running:
+            log.info("finishing responses", responses=self.running, at_most_seconds=seconds)
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            log.warning("responses not finished in time, closing their connections", requests=self._running)
+            log.warning("responses not finished in time, closing their connections", requests=self.running)
 
     async def _respond(self, record: RequestRecord) -> web.StreamResponse:
         try:
@@ -196,6 +196,7 @@ def _protocol_factory(app: App, service: Service, admission: Admission) -> Proto
         service.metrics,
         app,
         admission,
+        lambda: app.running,
         access_log=None,
         logger=logging.getLogger("aiohttp.server"),
         # A client that leaves ends its handler and nothing else: fills are tasks of their own (invariant 3).

@@ -16,6 +16,7 @@ from mirror.system.admission import Admission
 from mirror.system.sockets import AcceptBalancer
 from mirror.util.log import get_logger
 from mirror.web import responses
+from mirror.web.departures import Departures
 from mirror.web.framing import (
     HEAD_BYTES,
     HEAD_TOO_LONG,
@@ -51,6 +52,7 @@ class RequestProtocol(web.RequestHandler):
 
     __slots__ = (
         "_client",
+        "_departures",
         "_ended",
         "_heads",
         "_held",
@@ -64,13 +66,19 @@ class RequestProtocol(web.RequestHandler):
     )
 
     def __init__(
-        self, response_cache: ResponseCache, metrics: Metrics, manager: web.Server, **options: Any
+        self,
+        response_cache: ResponseCache,
+        metrics: Metrics,
+        departures: Departures,
+        manager: web.Server,
+        **options: Any,
     ) -> None:
         super().__init__(
             manager, lingering_time=LINGERING_SECONDS, auto_decompress=False, **options
         )  # nobody reads a body
         self._response_cache = response_cache
         self._metrics = metrics
+        self._departures = departures
         self._client = ""
         self._ended = False  # the last request of this connection has come, or no further one can come
         self._surplus = SURPLUS_BYTES
@@ -102,6 +110,9 @@ class RequestProtocol(web.RequestHandler):
             return
         if self._ended:
             self._discard(data)
+            return
+        if idle and self._departures.is_unread(data, transport):
+            transport.abort()
             return
         self._only_heads = self._only_heads and idle and _is_one_head(data)
         self.head = data if self._only_heads else None
@@ -212,7 +223,8 @@ class RequestProtocol(web.RequestHandler):
 class ProtocolFactory(web.Server):
     """Maker and counter of the connections; `options` are aiohttp's.
 
-    `admission`: asks for the connection idle longest when there are too many.
+    `admission`: asks for the connection idle longest when there are too many. `running`: the number of
+    requests that run.
     """
 
     def __init__(
@@ -221,6 +233,7 @@ class ProtocolFactory(web.Server):
         metrics: Metrics,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         admission: Admission | None = None,
+        running: Callable[[], int] = int,
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
@@ -233,7 +246,13 @@ class ProtocolFactory(web.Server):
         self.no_connections = asyncio.Event()  # set while there is no connection
         self.no_connections.set()
         self._connect = partial(
-            RequestProtocol, response_cache, metrics, self, loop=self._loop, **self._kwargs
+            RequestProtocol,
+            response_cache,
+            metrics,
+            Departures(running),
+            self,
+            loop=self._loop,
+            **self._kwargs,
         )
 
     def __call__(self) -> web.RequestHandler:

@@ -2,19 +2,22 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.util.fairness.turns import LEAST
 from mirror.util.single_flight import MOST_RUNNING
+from mirror.web.departures import CROWD
 from tests.fakes.site import Seen, Site
 from tests.running import NEVER, Running, configured, serving
-from tests.wire import Reply, Wire, get
+from tests.wire import Reply, Wire, get, request_head
 
 BODY = json.dumps({"schemaVersion": 2, "config": {}, "layers": []}).encode()
 HEADERS = {"Content-Type": OCI_MANIFEST, "Docker-Content-Digest": str(Digest.of(BODY))}
@@ -157,6 +160,27 @@ async def test_look_up_whose_client_has_left_costs_no_turn(tmp_path: Path) -> No
         registry.open()
         assert {(await wire.reply()).status for wire in (*wires[:LEAST], *wires[2 * LEAST :])} == {200}
         assert {f"t{number}" for number in range(LEAST, 2 * LEAST)}.isdisjoint(registry.arrived)
+
+
+async def test_request_of_a_client_that_has_left_is_not_read_in_a_crowd(tmp_path: Path) -> None:
+    """Neither parsed nor looked up: clients that stay are answered meanwhile. Probes are always read."""
+    registry = GatedRegistry()
+    async with flooded(registry, tmp_path, CROWD) as (mirror, _):
+        with capture_logs() as lines:
+            leave(mirror, "/v2/u.test/a/manifests/left")
+            leave(mirror, "/healthz")
+            assert (await asked(mirror, "manifests/fresh")).status == 200
+        assert [line.get("reference") for line in lines if line["event"] == "request"] == ["fresh"]
+        assert [line["requests"] for line in lines if "left before" in line["event"]] == [1]
+
+
+def leave(mirror: Running, path: str) -> None:
+    """Ask and leave, before the mirror's event loop has accepted the connection."""
+    host, _, port = mirror.address.rpartition(":")
+    with socket.socket() as client:
+        client.setblocking(False)
+        client.connect_ex((host, int(port)))  # on loopback at once
+        client.send(request_head("GET", path))
 
 
 async def test_full_table_makes_room_for_another_client(tmp_path: Path) -> None:
