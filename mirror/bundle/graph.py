@@ -1,10 +1,10 @@
 """Manifests, and what each of them needs: children, blobs, referrers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
-from mirror.bundle.model import BundleManifest
+from mirror.bundle.model import BundleImage, BundleManifest
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import (
     DOCKER_LIST,
@@ -88,6 +88,20 @@ class Graph:
                 absent[child.digest] = Absent(child.digest, child.platform or "")
             elif depth < DEEPEST:
                 yield child.digest
+
+
+def links_of(images: Iterable[BundleImage], graph: Graph) -> dict[str, tuple[Digest, ...]]:
+    """Return the manifests of each repository: those below its images, and the referrers of all of them.
+
+    A repository also has the blobs of its manifests.
+    """
+    roots: dict[str, list[Digest]] = {}
+    for image in images:
+        roots.setdefault(image.repository, []).append(image.root.digest)
+    return {
+        name: tuple(sorted(graph.reach(*digests, referrers=True).manifests))
+        for name, digests in sorted(roots.items())
+    }
 
 
 def parsed(manifest: BundleManifest) -> Manifest:

@@ -25,7 +25,7 @@ class Source(Protocol):
 
 
 class Pump:
-    """A ring of buffers and threads that hash. To be closed, or used in a `with` statement."""
+    """Ring of buffers and threads that hash. To be closed, or used in a `with` statement."""
 
     def __init__(self) -> None:
         self._ring = [memoryview(bytearray(BUFFER)) for _ in range(BUFFERS)]

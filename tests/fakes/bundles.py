@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
+from mirror.bundle.archives.archive import Archive
 from mirror.bundle.model import BundleContents, BundleImage, BundleManifest, Content
 from mirror.bundle.plan import Plan
 from mirror.bundle.writer import write
@@ -147,3 +148,38 @@ def two_platforms(shelf: Shelf) -> BundleContents:
     shelf.referrer(index, b"signed")
     single = shelf.image([shared, random_bytes(300_000, 4)])
     return shelf.contents({"quay.io/org/app:1": index, "docker.io/library/one:2": single})
+
+
+class Taken:
+    """A place for proven contents, in memory."""
+
+    def __init__(self) -> None:
+        self.contents: dict[Digest, bytes] = {}
+        self.aborted = 0
+
+    def sink(self, digest: Digest) -> "MemorySink":
+        return MemorySink(self, digest)
+
+    def take(self, archive: Archive) -> "Taken":
+        """Read an archive to its end, and keep all whole contents of it."""
+        for found in archive.contents():
+            found.stream_to(self.sink(found.digest))
+        return self
+
+
+class MemorySink:
+    """A sink that keeps bytes when they are committed."""
+
+    def __init__(self, taken: Taken, digest: Digest) -> None:
+        self._taken = taken
+        self._digest = digest
+        self._data = bytearray()
+
+    def write(self, data: memoryview, /) -> None:
+        self._data += data
+
+    def commit(self) -> None:
+        self._taken.contents[self._digest] = bytes(self._data)
+
+    def abort(self) -> None:
+        self._taken.aborted += 1
