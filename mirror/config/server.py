@@ -119,9 +119,10 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
         Doc(
             "Response to a client when an upstream is unavailable, or the mirror cannot use its cache or "
             'stops. "next" is a 404, at which every client goes on to its next mirror or to the registry '
-            'itself. "honest" is 429, 502 or 504, and 503 for the mirror itself. "auto" is "honest" for '
-            'requests with the name of the upstream in the path and without `ns`, and "next" for all '
-            "others. What an upstream refuses or does not have is always a 404."
+            'itself. "honest" is 429, 502 or 504, and 503 for the mirror itself. "auto" is "next", but for '
+            "requests with the name of the upstream in the path and without `ns` it is 424 where the "
+            "upstream does not answer or fails, at which clients stop at once, and otherwise as "
+            '"honest". What an upstream refuses or does not have is always a 404.'
         ),
     ] = "auto"
     offline: Annotated[

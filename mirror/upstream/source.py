@@ -218,7 +218,8 @@ class Source:
         """Raise the last failure while the breaker is open: clients do not wait for silence one by one."""
         silence = self._silence
         if silence is not None and self.health.breaker(time.monotonic()) is BreakerState.OPEN:
-            raise UpstreamError(silence.failure, f"{silence} (will be tried again soon)")
+            # Not TIMEOUT: nothing was waited for, and so a request that follows at once finds nothing either.
+            raise UpstreamError(Failure.UNREACHABLE, f"{silence} (will be tried again soon)")
 
     def record_failure(self, error: UpstreamError, times: int = 1) -> None:
         """Record a failed request, counted as `times` failures in a row.

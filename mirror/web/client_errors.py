@@ -2,11 +2,16 @@
 
 The status of an *unavailable* upstream depends on how the request named the upstream. A client that came by
 the root path, `ns` (with a prefix too) or Host has another registry to try, and 404 is the one status at
-which every client goes there at once. A client that came by a prefix alone has no other registry, so the
-mirror sends the honest status, with Retry-After where a wait helps; 503 when the store fails or the mirror
-stops. An upstream's own 400 is told as 400: the request would fail at any other registry too. What the
-upstream refuses or does not have, and a miss offline, is 404 for every client. Never a challenge: a challenge
-would draw out credentials.
+which every client goes there at once. A client that came by a prefix alone has no other registry:
+
+- Where a repeated request may bring something it gets the honest status, with Retry-After where a wait helps;
+  503 when the store fails or the mirror stops.
+- Where the upstream is gone it gets 424 (RFC 4918 11.4): at 502 and 504 crane, oras, Helm, regctl ask again
+  for seconds; at 424 they stop, and show the reason (docs/clients.md has the measured table).
+
+An upstream's own 400 is told as 400: the request would fail at any other registry too. What the upstream
+refuses or does not have, and a miss offline, is 404 for every client. Never a challenge: a challenge would
+draw out credentials.
 """
 
 import math
@@ -37,6 +42,10 @@ HONEST: dict[Failure, tuple[int, Code]] = {
     Failure.INVALID: (502, Code.UNAVAILABLE),
 }
 
+# Failures of an upstream that is gone: this mirror has asked several times, or has done so lately.
+GONE = frozenset({Failure.UNREACHABLE, Failure.SERVER_ERROR})
+FAILED_DEPENDENCY = 424
+
 # Retry-After, in seconds, for a rate limit without a duration: Docker Hub's limits are per hour, and a
 # shorter wait would only bring useless retries.
 DEFAULT_RETRY_AFTER = 60
@@ -55,6 +64,8 @@ def client_error(error: UpstreamError | StoreError, target: Target, when: WhenUn
     if error.failure in NOT_HERE or _tries_elsewhere(target, when):
         return RegistryError(missing, str(error), status=404)
     status, code = HONEST[error.failure]
+    if when == "auto" and error.failure in GONE:
+        status = FAILED_DEPENDENCY
     headers = {}
     if status == 429:
         headers["Retry-After"] = str(math.ceil(error.retry_after or DEFAULT_RETRY_AFTER))

@@ -74,7 +74,7 @@ def expect(reply: Reply, content: Content, seen: str) -> None:
         assert (reply.status, reply.complete) == (200, False)
     else:
         assert reply.complete
-        assert reply.status in (404, 429, 502, 504)
+        assert reply.status in (404, 424, 429, 502, 504)
         assert reply.header("Content-Type") == "application/json"
         (error,) = json.loads(reply.body)["errors"]
         assert error["message"]

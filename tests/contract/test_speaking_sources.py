@@ -120,7 +120,7 @@ async def test_source_that_is_not_trusted_completes_a_stale_image(
             reply = await get(mirror.address, f"{X}/manifests/t")
             assert (reply.status, reply.header("warning")[:4]) == (200, "110 ")
         assert (await get(mirror.address, f"{X}/blobs/{image.layers[0]}")).body == b"small"
-        assert (await get(mirror.address, f"{X}/manifests/other")).status == 502
+        assert (await get(mirror.address, f"{X}/manifests/other")).status == 424
 
 
 async def test_source_that_is_not_trusted_overrules_no_404(

@@ -22,7 +22,7 @@ SENTINEL = b"GET /healthz HTTP/1.1\r\nHost: mirror.test\r\nConnection: close\r\n
 
 # Statuses of an upstream that is out of order, for a client without another registry to try
 # (docs/clients.md, docs/architecture.md "Failure table").
-UNAVAILABLE = frozenset({429, 502, 504})
+UNAVAILABLE = frozenset({424, 429, 502, 504})
 
 
 class Way(StrEnum):

@@ -337,7 +337,7 @@ async def test_prefetch_failure_with_a_client_is_reported(hub: FakeRegistry, one
     asking = asyncio.ensure_future(get(one.address, blob(image.config, "docker.io/library/x")))
     await idle(one)
     gate.release()
-    assert (await asking).status == 502
+    assert (await asking).status == 424
     assert await one.metric('registry_mirror_fill_failures_total{reason="server_error"}') == 1
     assert await counted(one, "joined") == 1
 

@@ -242,8 +242,8 @@ async def test_tag_older_than_stale_if_error_is_an_error(
         assert is_stale(await get(mirror.address, TAG))
         assert is_stale(await head(mirror.address, TAG))
         clock.now += 1
-        assert (await get(mirror.address, TAG)).status == 502
-        assert (await head(mirror.address, TAG)).status == 502
+        assert (await get(mirror.address, TAG)).status == 424
+        assert (await head(mirror.address, TAG)).status == 424
 
 
 async def test_tag_immutable_is_never_revalidated(hub: FakeRegistry, tmp_path: Path, clock: Clock) -> None:
@@ -291,7 +291,7 @@ async def test_tag_stale_at_once_while_the_upstream_is_unresponsive(
             assert is_stale(await method(mirror.address, TAG))
         assert len(hub.log) == asked
         missing = await get(mirror.address, "/v2/docker.io/library/x/manifests/other")
-        assert (missing.status, b"tried again soon" in missing.body) == (502, True)
+        assert (missing.status, b"tried again soon" in missing.body) == (424, True)
         assert len(hub.log) == asked
         upstream.own.health._open_until = 0.0  # some time later
         while is_stale(reply := await get(mirror.address, TAG)):

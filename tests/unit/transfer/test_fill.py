@@ -210,7 +210,7 @@ async def test_fill_that_fails_before_the_first_byte_is_an_error_status(
     digest = fake.add_blob("library/x", BIG)
     fake.fault(Fault(status=503), digest, "GET", times=2)
     reply = await get(mirror.address, path_of(digest))
-    assert reply.status == 502
+    assert reply.status == 424
     assert ["Range" in seen.headers for seen in fake.log] == [True, False]
 
 

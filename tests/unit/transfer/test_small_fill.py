@@ -105,7 +105,7 @@ async def test_small_fill_that_fails_releases_the_lock(
     """The client gets an error, and the next request can fill."""
     layer = image.layers[0]
     hub.fault(Fault(status=503), layer, "GET")
-    assert (await get(mirror.address, path_of(layer))).status == 502
+    assert (await get(mirror.address, path_of(layer))).status == 424
     assert (await get(mirror.address, path_of(layer))).body == SMALL
 
 

@@ -27,14 +27,18 @@ HONEST = {
 }
 
 
+GONE = (Failure.UNREACHABLE, Failure.SERVER_ERROR)
+
+
 @pytest.mark.parametrize("failure", Failure)
 @pytest.mark.parametrize("via", Via)
 @pytest.mark.parametrize("when", ["auto", "next", "honest"])
 def test_client_error_by_failure_and_route(failure: Failure, via: Via, when: WhenUnavailable) -> None:
-    """A client with another registry to try gets 404, any other the status. Never a challenge."""
+    """A client with another registry to try gets 404, any other the status, or 424. Never a challenge."""
     error = client_error(UpstreamError(failure, "what happened"), target(via), when)
     honest = when == "honest" or (when == "auto" and via is Via.PREFIX)
-    assert error.status == (HONEST[failure] if honest else 404)
+    status = 424 if when == "auto" and failure in GONE else HONEST[failure]
+    assert error.status == (status if honest else 404)
     assert error.message == "what happened"
     assert error.status not in (401, 403)
     assert ("Retry-After" in error.headers) == (error.status == 429)

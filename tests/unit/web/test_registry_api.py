@@ -101,7 +101,7 @@ async def test_head_error_has_no_body(mirror: Running, image: FakeImage) -> None
 
 @pytest.mark.parametrize("path", ["/v2/x/manifests/t", "/v2/x/blobs/sha256:" + "0" * 64, "/v2/x/tags/list"])
 @pytest.mark.parametrize(
-    ("status", "by_prefix"), [(401, 404), (403, 404), (404, 404), (429, 429), (500, 502), (418, 502)]
+    ("status", "by_prefix"), [(401, 404), (403, 404), (404, 404), (429, 429), (500, 424), (418, 502)]
 )
 async def test_failing_upstream_by_root_and_by_prefix(
     mirror: Running, hub: FakeRegistry, path: str, status: int, by_prefix: int
@@ -155,7 +155,7 @@ async def test_silent_upstream_is_waited_for_once(
         assert (await ask(mirror.address, "HEAD", f"{path}/t")).status == 504
         for method, reference in (("HEAD", "t"), ("GET", "t"), ("GET", "u"), ("GET", image.manifest)):
             reply = await ask(mirror.address, method, f"{path}/{reference}")
-            assert (reply.status, hub.requests()) == (504, 1)
+            assert (reply.status, hub.requests()) == (424, 1)
         for gate in gates:
             gate.release()
         while (await get(mirror.address, f"{path}/t")).status != 200:
