@@ -10,6 +10,5 @@ Pure format: files, tars and digests. Nothing here knows the cache or an upstrea
     parts      one bundle as several tars
     writer     a plan becomes bytes, from any offset
     have       lists of digests that a receiver has
-    pieces     blobs that were split over parts, put together again
     archives   readers: bundles, OCI layouts, `docker save`, the storage folder of distribution
 """

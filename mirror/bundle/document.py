@@ -137,7 +137,7 @@ def decode(data: bytes) -> Document:
             raise Unsupported(f"format {version} of bundles; this program reads format {FORMAT}", NAME)
         document = msgspec.json.decode(data, type=Document)
         _check(document)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"not the document of a bundle: {error}", NAME) from None
     return document
 

@@ -1,7 +1,7 @@
 """One bundle as several tars, each smaller than a limit, each readable alone, in any order.
 
 Each part has all documents and all manifests, and its share of the blobs. A blob larger than a part is cut
-into pieces, each followed by its SHA-256; `mirror.bundle.pieces` puts pieces together.
+into pieces of one length (the last is shorter), each followed by its SHA-256.
 
 Each part proves all others. The SHA-256 of a tar cannot be in the tar itself, nor in all of its siblings, and
 would cost a first pass over 50 GB before a byte is written. But each blob is named by its own digest, so the

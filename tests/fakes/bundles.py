@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from mirror.bundle.archives.archive import Archive
 from mirror.bundle.model import BundleContents, BundleImage, BundleManifest, Content
-from mirror.bundle.plan import Plan
+from mirror.bundle.plan import Plan, Slice
 from mirror.bundle.writer import write
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
@@ -155,31 +155,42 @@ class Taken:
 
     def __init__(self) -> None:
         self.contents: dict[Digest, bytes] = {}
+        self.pieces: dict[Slice, bytes] = {}
         self.aborted = 0
 
-    def sink(self, digest: Digest) -> "MemorySink":
-        return MemorySink(self, digest)
+    def sink(self, content: Slice) -> "MemorySink":
+        return MemorySink(self, content)
 
     def take(self, archive: Archive) -> "Taken":
-        """Read an archive to its end, and keep all whole contents of it."""
+        """Read an archive to its end, and keep all contents of it."""
         for found in archive.contents():
-            found.stream_to(self.sink(found.digest))
+            found.stream_to(self.sink(found.slice))
         return self
+
+    def whole(self) -> dict[Digest, bytes]:
+        """Return contents, and the blobs whose pieces are all here."""
+        joined: dict[Digest, bytes] = {}
+        for piece, data in sorted(self.pieces.items()):
+            joined[piece.digest] = joined.get(piece.digest, b"") + data
+        return self.contents | {digest: data for digest, data in joined.items() if Digest.of(data) == digest}
 
 
 class MemorySink:
     """A sink that keeps bytes when they are committed."""
 
-    def __init__(self, taken: Taken, digest: Digest) -> None:
+    def __init__(self, taken: Taken, content: Slice) -> None:
         self._taken = taken
-        self._digest = digest
+        self._content = content
         self._data = bytearray()
 
     def write(self, data: memoryview, /) -> None:
         self._data += data
 
     def commit(self) -> None:
-        self._taken.contents[self._digest] = bytes(self._data)
+        if self._content.whole:
+            self._taken.contents[self._content.digest] = bytes(self._data)
+        else:
+            self._taken.pieces[self._content] = bytes(self._data)
 
     def abort(self) -> None:
         self._taken.aborted += 1

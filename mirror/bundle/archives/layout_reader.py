@@ -213,7 +213,7 @@ def images_of(data: bytes) -> tuple[FoundImage, ...]:
     """Return the images of an index.json. Raises BundleError."""
     try:
         index = msgspec.json.decode(data, type=_Index)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"not an index of an OCI layout: {error}", layout.INDEX) from None
     return tuple(_image_of(each) for each in index.manifests)
 

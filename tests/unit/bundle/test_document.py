@@ -76,7 +76,9 @@ def test_document_that_is_wrong_is_refused_by_name(shelf: Shelf, fields: dict[st
         decode(damaged(document, **fields))
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"format":1}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"format":1}', b'{"format":1,"bundle":"\xb9"}']
+)
 def test_document_that_is_none_is_refused(data: bytes) -> None:
     """Deep nesting is no crash."""
     with pytest.raises(BundleError):

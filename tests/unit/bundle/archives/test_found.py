@@ -22,7 +22,7 @@ def test_content_is_committed_with_its_digest(size: int) -> None:
     digest = Digest.of(data)
     with Pump() as pump:
         found = FoundContent(io.BytesIO(data), Slice(digest, size, 0, size), "a", pump)
-        found.stream_to(taken.sink(digest))
+        found.stream_to(taken.sink(found.slice))
     assert (taken.contents, taken.aborted) == ({digest: data}, 0)
 
 
@@ -33,7 +33,7 @@ def test_content_with_another_digest_is_aborted(data: bytes) -> None:
     with Pump() as pump:
         found = FoundContent(io.BytesIO(data), Slice(digest, 5, 0, 5), "the entry", pump)
         with pytest.raises(Damaged, match="the entry"):
-            found.stream_to(taken.sink(digest))
+            found.stream_to(taken.sink(found.slice))
     assert (taken.contents, taken.aborted) == ({}, 1)
 
 

@@ -14,7 +14,6 @@ from mirror.bundle.archives.opening import open_archive
 from mirror.bundle.errors import BundleError, Damaged, EntryRefused, Unsupported
 from mirror.bundle.graph import Graph, links_of
 from mirror.bundle.parts import split
-from mirror.bundle.pieces import Pieces
 from mirror.bundle.plan import make_plan
 from mirror.bundle.tar_format import END, header, padding
 from mirror.oci.digest import Digest
@@ -131,24 +130,17 @@ def test_index_that_is_none_is_refused_by_name(index: bytes) -> None:
         images_of(index)
 
 
-def test_parts_are_read_in_any_order_and_give_the_whole(shelf: Shelf, tmp_path: Any) -> None:
+def test_parts_are_read_in_any_order_and_give_the_whole(shelf: Shelf) -> None:
     """Each part alone is complete; pieces make their blobs when the last part is here."""
     contents = two_platforms(shelf)
-    plans = split(contents, 100_000)
-    taken, pieces = Taken(), Pieces(tmp_path)
-    for plan in reversed(plans):
+    taken = Taken()
+    for plan in reversed(split(contents, 100_000)):
         with open_archive(io.BytesIO(shelf.written(plan))) as archive:
-            for found in archive.contents():
-                whole = found.slice.whole
-                found.stream_to(taken.sink(found.digest) if whole else pieces.sink(found.slice))
+            taken.take(archive)
             assert archive.exact
             assert archive.manifests == contents.manifests
             assert len(archive.images) == 2
-    for digest in pieces.digests():
-        path = pieces.complete(digest, contents.blobs[digest])
-        assert path is not None
-        taken.contents[digest] = path.read_bytes()
-    assert taken.contents.items() >= shelf.blobs.items()
+    assert taken.whole().items() >= shelf.blobs.items()
 
 
 def test_content_may_be_skipped(shelf: Shelf) -> None:
@@ -159,7 +151,7 @@ def test_content_may_be_skipped(shelf: Shelf) -> None:
             assert archive.exact
 
 
-def test_damaged_piece_is_found_in_its_part(shelf: Shelf, tmp_path: Any) -> None:
+def test_damaged_piece_is_found_in_its_part(shelf: Shelf) -> None:
     """The digest of the whole blob would only say that one of many parts is wrong."""
     plan = split(two_platforms(shelf), 100_000)[0]
     data = bytearray(shelf.written(plan))
@@ -184,7 +176,7 @@ def test_reading_goes_on_behind_a_damaged_content(shelf: Shelf) -> None:
     with open_archive(io.BytesIO(tar(files))) as archive:
         for found in archive.contents():
             try:
-                found.stream_to(taken.sink(found.digest))
+                found.stream_to(taken.sink(found.slice))
             except Damaged as error:
                 damaged.append(error.entry)
     assert damaged == [bad]
