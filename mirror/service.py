@@ -94,6 +94,17 @@ class Service:
         service._tasks.spawn(scrub.run(), name="scrub")
         return service
 
+    @classmethod
+    async def open_beside(cls, config: Config) -> "Service":
+        """Open the cache folder for a command, beside a running mirror or a stopped one, as one more worker.
+
+        The configuration of a command may be another one than the mirror's: its pins change nothing. Nothing
+        is scrubbed. StoreError when the folder cannot be used.
+        """
+        service = cls(config, await Store.open(config.cache.dir, config.cache))
+        service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
+        return service
+
     def record_use(self, digest: Digest) -> None:
         """Note that a client got `digest` from the response cache, past the cache."""
         self._store.touch(digest)

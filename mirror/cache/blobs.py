@@ -283,6 +283,11 @@ class BlobCache:
             return None
         return self._start(repository, digest, link, None)
 
+    def pull(self, repository: Repository, digest: Digest, link: Link | None) -> Flight:
+        """Start a fill as `prefetch` does, with room made for the blob; or return the running one."""
+        running = self._flights.get(digest)
+        return running or self._start(repository, digest, link, None, asked_for=True)
+
     def cancel(self, flight: Flight) -> bool:
         """End a prefetch that no client has joined; False when a client has, or the fill has ended."""
         return self._flights.cancel(flight)
@@ -292,9 +297,18 @@ class BlobCache:
         self._flights.on_disk_error = call
 
     def _start(
-        self, repository: Repository, digest: Digest, link: Link | None, limit: TimeLimit | None
+        self,
+        repository: Repository,
+        digest: Digest,
+        link: Link | None,
+        limit: TimeLimit | None,
+        *,
+        asked_for: bool = False,
     ) -> Flight:
-        """Start a flight, joined by the client with this time limit; by none for a prefetch."""
+        """Start a flight, joined by the client with this time limit; by none for a prefetch.
+
+        `asked_for`: there is to be room for the blob, although no client waits.
+        """
         flight = Flight(digest, repository, prefetch=limit is None)
         upstream, small = self._upstreams[repository.upstream], is_small(link)
 
@@ -307,7 +321,7 @@ class BlobCache:
                 repository,
                 digest,
                 urgent=flight.wanted,
-                asked_for=not flight.prefetch,
+                asked_for=asked_for or not flight.prefetch,
             )
 
         if limit is not None:

@@ -11,6 +11,9 @@ from mirror.cache.completeness import Completeness
 from mirror.cache.listings import ListingCache
 from mirror.cache.manifests import ManifestCache, Types
 from mirror.cache.prefetch import Prefetch
+from mirror.cache.pull.budget import Pause, PullBudget
+from mirror.cache.pull.puller import ImagePull, Puller
+from mirror.cache.pull.walk import Caches, Wanted
 from mirror.cache.readers import BlobAnswer, BlobRequest
 from mirror.cache.results import (
     BlobInfo,
@@ -29,12 +32,16 @@ from mirror.oci.reference import Repository, Tag
 from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.callbacks import ignore
 from mirror.util.time_limit import TimeLimit
 
 T = TypeVar("T")
 
 # Statuses with which upstreams refuse a manifest whose type was not asked for.
 NOT_ACCEPTABLE = frozenset({400, 404, 406, 415})
+
+# All platforms of an image, without its referrers.
+EVERYTHING = Wanted()
 
 
 class Cache:
@@ -53,6 +60,8 @@ class Cache:
         self._single = SinglePlatform(self._manifests, tags.single_platform)
         self._listings = ListingCache(context, upstreams, self._tags)
         self._prefetch = Prefetch(context, upstreams, self._blobs, self._manifests.reader)
+        caches = Caches(context.store, self._tags, self._manifests, self._listings, context.clock)
+        self._puller = Puller(context, caches, self._blobs, access)
         self._completeness = Completeness(
             context.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
         )
@@ -140,6 +149,14 @@ class Cache:
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)
+
+    def pull(self, repository: Repository, reference: Tag | Digest, wanted: Wanted = EVERYTHING) -> ImagePull:
+        """Return a pull of a whole image, with priority below clients; it begins when it is iterated over."""
+        return self._puller.pull(repository, reference, wanted)
+
+    def pull_budget(self, leave: int, on_pause: Callable[[Pause], object] = ignore) -> PullBudget:
+        """Return a budget for pulls, which leaves `leave` pulls of each upstream that counts them."""
+        return PullBudget(self._upstreams, leave, on_pause)
 
     def time_limit(self, repository: Repository, seconds: float) -> float:
         """Return the seconds to wait for an answer: `seconds`, or less if the upstream is unresponsive.

@@ -23,9 +23,9 @@ from msgspec import Struct
 
 from mirror.cache.blobs import BlobCache
 from mirror.cache.manifest_reader import ManifestReader
+from mirror.cache.pull.contents import blobs_of
 from mirror.cache.results import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.blobs.quota import IN_USE
@@ -239,16 +239,6 @@ class Prefetch:
 
     def _count(self, outcome: str, count: int = 1) -> None:
         self._context.metrics.prefetched.labels(outcome).inc(count)
-
-
-def blobs_of(manifest: Manifest | None) -> list[Digest]:
-    """Return the blobs that a client will ask for after this manifest, in that order.
-
-    Nothing for an index. Blobs with `urls` are left out: clients get foreign layers elsewhere.
-    """
-    if manifest is None or manifest.is_index or manifest.manifests:
-        return []
-    return [child.digest for child in manifest.children() if not child.urls]
 
 
 def _upstreams_of(queue: dict[Digest, Repository]) -> set[str]:

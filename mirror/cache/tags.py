@@ -120,6 +120,26 @@ class TagCache:
         refresh = partial(self._start_refresh, repository, tag, entry)
         return await self.expired.answer(repository, tag, entry, Answers(revalidated, stale, refresh))
 
+    async def confirm(self, repository: Repository, tag: Tag) -> ManifestInfo:
+        """Return what a tag points to by the upstream's word, or while it is fresh; never a stale answer.
+
+        Asks as `head`. A tag that has moved is only noted with its manifest, by `keep`. Raises UpstreamError
+        or StoreError.
+        """
+        requested = self._context.clock()
+        entry = await self.entry(repository, tag)
+        if entry is not None and (ttl := self.validity.ttl(repository, tag, entry)) > 0:
+            return _info(entry, Outcome.HIT, ttl)
+        with self._missing.remembering((repository, tag.name), tag.also):
+            return await self._head(repository, tag, requested, Outcome.MISS)
+
+    async def keep(self, repository: Repository, tag: Tag, found: ManifestAnswer, confirmed: float) -> None:
+        """Note that a tag points to a manifest, which `confirm` told at `confirmed` and which is here now."""
+        known = await self.entry(repository, tag)
+        if known is None or known.digest != str(found.digest):
+            entry = TagEntry(str(found.digest), found.media_type, len(found.data), confirmed)
+            await self._store.put_tag(repository, tag, entry)
+
     async def _head(
         self, repository: Repository, tag: Tag, requested: float, outcome: Outcome
     ) -> ManifestInfo:

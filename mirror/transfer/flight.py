@@ -131,6 +131,11 @@ class Flight:
         """Return whether the fill must not give way to others."""
         return self.wanted or (self.fill is not None and self.fill.urgent)
 
+    @property
+    def received(self) -> int:
+        """Return how many bytes of a large blob are here; 0 before the first one, and for a small blob."""
+        return self._content.received() if isinstance(self._content, GrowingFile) else 0
+
     def set_queued(self, queued: bool) -> None:
         """Stop the clients' time limits while the fill waits in the mirror's own queue."""
         if queued is not self._queued and not self._readable.is_set():

@@ -21,7 +21,7 @@ from mirror.config.endpoints import LoginSettings, UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.auth import Authorizer
 from mirror.upstream.http.transport import Transport
-from mirror.upstream.rate_limit import OUT, PLENTY, BudgetLevel, RateLimit
+from mirror.upstream.rate_limit import OUT, PLENTY, BudgetLevel, RateLimit, RateLimitReading
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -158,6 +158,19 @@ class Accounts:
         usable = [account for account in self.all if not account.auth.refused] or self.all
         return min(
             (account.rate_limit.budget_level for account in usable), key=lambda level: level.ttl_factor
+        )
+
+    def reading(self) -> RateLimitReading | None:
+        """Return what all accounts together have left; None if that of one of them is not known."""
+        readings = [each.rate_limit.reading for each in self.all if not each.auth.refused]
+        known = [each for each in readings if each is not None]
+        if not known or len(known) < len(readings):
+            return None
+        limits = [each.limit for each in known if each.limit is not None]
+        return RateLimitReading(
+            sum(each.remaining for each in known),
+            sum(limits) if len(limits) == len(known) else None,
+            max((each.window for each in known if each.window is not None), default=None),
         )
 
     @property

@@ -17,7 +17,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import UpstreamError, WrongBytes
 from mirror.upstream.health import BreakerState
-from mirror.upstream.rate_limit import BudgetLevel
+from mirror.upstream.rate_limit import BudgetLevel, RateLimitReading
 from mirror.upstream.registry_client import ManifestBody, RemoteManifest, TagsPage
 from mirror.upstream.source import Source
 from mirror.util.tasks import Tasks
@@ -102,6 +102,14 @@ class Upstream:
         now = time.monotonic()
         asked = [each for each in self.speakers if each.health.allows_request(now)] or self.speakers
         return min((each.budget_level(path) for each in asked), key=lambda level: level.ttl_factor)
+
+    def rate_limit_reading(self) -> RateLimitReading | None:
+        """Return how many pulls the upstream has left for all accounts; None where that is not known.
+
+        Of several sources that speak for it, the one with the fewest.
+        """
+        readings = [each.registry.accounts.reading() for each in self.speakers]
+        return min(filter(None, readings), key=lambda each: each.remaining, default=None)
 
     def report_timeout(self, seconds: float) -> bool:
         """Open the breakers of the sources that a client waited `seconds` for; return True for any."""

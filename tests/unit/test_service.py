@@ -138,3 +138,15 @@ async def test_shortage_of_room_that_begins_while_running(
     events = [line["event"] for line in lines if line["log_level"] in ("warning", "info")]
     assert len([each for each in events if "nothing will be kept" in each]) == 1
     assert events.count("there is room for the cache again") == 1
+
+
+async def test_service_beside_a_mirror_leaves_its_pins(tmp_path: Path) -> None:
+    """A command that was started with another configuration does not replace the mirror's pins."""
+    config = configured(tmp_path, {"docker.io": "http://127.0.0.1:9"})
+    cache = config.cache.model_copy(update={"pins": ("alpine:3.20",)})
+    mirror = await Service.open(config.model_copy(update={"cache": cache}))
+    beside = await Service.open_beside(config)
+    pins = await asyncio.to_thread(mirror.folder.pins.all)
+    await beside.close()
+    await mirror.close()
+    assert [str(each.pin) for each in pins] == ["docker.io/library/alpine:3.20"]

@@ -1,0 +1,1 @@
+"""Whole images: what a pull consists of, and pulls without a client."""
