@@ -10,6 +10,7 @@ disk from then on. The packages, upper layers first:
     service      composition root: builds everything below from a configuration
     cache        what a client is given: hit, join, miss or stale; tag freshness, negative cache, prefetch
     manage       what operators do: inventory, removal, garbage collection, disk usage
+    doctor       checks of the mirror's machine and of its upstreams
     transfer     downloads: flights that clients join, fills, the planner of ranges, pass-through
     store        this machine's disk, in five subpackages:
       metadata     the index of links, tags and referrers, and queries of it

@@ -20,7 +20,7 @@ LAYERS = [
     {"system", "setup"},
     {"store", "upstream"},
     {"transfer"},
-    {"cache", "manage"},
+    {"cache", "manage", "doctor"},
     {"service"},
     {"web"},
     {"server"},

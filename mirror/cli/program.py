@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mirror import __version__
-from mirror.cli import cache, pins, settings, setup, verify
+from mirror.cli import cache, doctor, pins, settings, setup, verify
 from mirror.cli.common import fail
 from mirror.cli.options import CacheDir, Command, ConfigFile, Listen, Offline, Upstream
 from mirror.cli.output import say
@@ -99,5 +99,6 @@ def _status() -> None:
 
 app.command(help=verify.HELP, cls=Command)(verify.verify)
 app.command(help=setup.HELP, cls=Command)(setup.setup)
+app.command(help=doctor.HELP, cls=Command)(doctor.doctor)
 cache.add_to(app)
 pins.add_to(app)

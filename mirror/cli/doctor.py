@@ -1,0 +1,123 @@
+"""The `doctor` command: what is wrong, why it matters, and the line that mends it."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mirror.cli.common import fail, loaded
+from mirror.cli.notes import config_notes
+from mirror.cli.options import AsJson, CacheDir, ConfigFile
+from mirror.cli.output import json_document, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mirror.config.schema import Config
+    from mirror.doctor.finding import Finding
+
+HELP = """Find what keeps the mirror from working, and what mends it.
+
+On the mirror's machine: the running mirror and its port, the disk of the cache, limits; then for each
+upstream name, route, proxy, TLS, clock, token, account, rate limit, and the host that has its blobs.
+
+    registry-mirror doctor
+    registry-mirror doctor --image quay.io/org/app:1
+
+An upstream that has no image of --image is asked for a small public one. Docker Hub counts that as one pull.
+
+Exit status: 0 if all is fine, 1 for warnings, 2 for errors.
+"""
+
+SIGNS = {"fine": "ok     ", "warning": "WARNING", "error": "ERROR  "}
+
+
+def doctor(
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="IMAGE",
+            help="Image that must be found, for instance quay.io/org/app:1; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+) -> None:
+    settings = loaded(config, {"cache_dir": cache_dir}).config
+    from mirror.doctor.finding import merged, status
+
+    findings = merged(asyncio.run(_examine(settings, _images(image or [], settings), quiet=as_json)))
+    if as_json:
+        json_document(
+            [
+                {
+                    "subject": each.subject,
+                    "severity": str(each.severity),
+                    "what": each.what,
+                    "why": each.why,
+                    "mend": each.mend,
+                }
+                for each in findings
+            ]
+        )
+    raise typer.Exit(status(findings))
+
+
+async def _examine(config: "Config", images: "Mapping[str, str]", *, quiet: bool) -> "list[Finding]":
+    """Return all findings; unless `quiet`, print the local ones at once, the others when all are there."""
+    from mirror.doctor.examination import examine_machine, examine_upstreams
+    from mirror.doctor.finding import merged, warning
+
+    notes = [
+        warning("configuration", note, "it may not be what was meant", "") for note in config_notes(config)
+    ]
+    local = [*notes, *await asyncio.to_thread(examine_machine, config, _ca(config))]
+    if not quiet:
+        _print(local)
+    remote: list[Finding] = []
+    async for each in examine_upstreams(config, images):
+        remote += each
+    if not quiet:
+        _print(merged(remote))
+    return [*local, *remote]
+
+
+def _ca(config: "Config") -> str | None:
+    from mirror.setup.certificates import root_of
+    from mirror.setup.plan import SetupError
+
+    try:
+        certificate = config.server.tls_certificate
+        return None if certificate is None else root_of(certificate)
+    except SetupError:
+        return None
+
+
+def _images(given: list[str], config: "Config") -> dict[str, str]:
+    """Return REPOSITORY:TAG by upstream; the command ends with 2 for an image that no upstream can have."""
+    from mirror.cli.common import pattern
+
+    found = {}
+    for each in given:
+        images = pattern(each, config)
+        upstream, _, repository = images.name.partition("/")
+        if (
+            upstream not in config.names().names
+            or "*" in images.name + images.tag
+            or images.digest is not None
+        ):
+            fail(f"--image {each!r} is not UPSTREAM/REPOSITORY:TAG of a configured upstream", 2)
+        found[config.names().names[upstream]] = f"{repository}:{images.tag}"
+    return found
+
+
+def _print(findings: "list[Finding]") -> None:
+    for each in findings:
+        say(f"{SIGNS[each.severity]} {each.subject}: {each.what}")
+        if each.why:
+            say(f"        why:  {each.why}")
+        if each.mend:
+            say(f"        mend: {each.mend}")
