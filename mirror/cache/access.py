@@ -21,13 +21,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
+from msgspec.structs import replace
+
 from mirror.cache.negative_cache import NegativeCache
 from mirror.cache.results import Staleness
+from mirror.cache.tag.gone import GoneKeeper, GoneUpstream
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ACCEPT
 from mirror.oci.reference import Repository
 from mirror.store.errors import StoreError
-from mirror.store.metadata.index import Link
+from mirror.store.metadata.index import Gone, Link
 from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
 from mirror.upstream.upstream_set import UpstreamSet
@@ -46,9 +49,16 @@ class AccessChecker:
     """Asks upstreams about links: those that are old, and those that only a manifest names."""
 
     def __init__(
-        self, context: TransferContext, upstreams: UpstreamSet, *, fallback_after: float, missing: float
+        self,
+        context: TransferContext,
+        upstreams: UpstreamSet,
+        gone: GoneKeeper,
+        *,
+        fallback_after: float,
+        missing: float,
     ) -> None:
         """`fallback_after`: seconds to wait for an answer; `missing`: seconds to remember a refusal."""
+        self._gone = gone
         self._context = context
         self._upstreams = upstreams
         self._fallback_after = fallback_after
@@ -65,6 +75,8 @@ class AccessChecker:
 
     def ttl(self, repository: Repository, link: Link) -> float:
         """Return how much longer a link is believed unasked, in seconds; 0 or less: no longer."""
+        if link.gone is not None:
+            return 0.0
         if not link.account:
             return math.inf
         return self._context.link_ttl(self._upstreams[repository.upstream], link)
@@ -76,8 +88,17 @@ class AccessChecker:
         """
         if self.ttl(repository, link) > 0:
             return None
-        reason = await self._reason_unasked(repository, digest, link)
+        try:
+            if link.gone is not None and self._gone.asked_lately(repository, link.gone):
+                return self._kept(repository, link, link.gone)
+            reason = await self._reason_unasked(repository, digest, link)
+        except GoneUpstream as error:
+            return self._kept(repository, link, error.gone)
         return None if reason is None else self._staleness(link, reason)
+
+    def _kept(self, repository: Repository, link: Link, gone: Gone) -> Staleness:
+        self._gone.note_served(repository)
+        return self._gone.staleness(gone, link.confirmed)
 
     def unanswered(self, repository: Repository, link: Link | None, reason: str | None) -> Staleness | None:
         """Return why an answer is stale, None if the link holds.
@@ -89,6 +110,8 @@ class AccessChecker:
         return self._staleness(link, reason)
 
     def _staleness(self, link: Link, reason: str) -> Staleness:
+        if link.gone is not None:
+            return self._gone.staleness(link.gone, link.confirmed, reason)
         return Staleness(self._context.clock() - link.confirmed if link.confirmed else None, reason)
 
     @asynccontextmanager
@@ -178,8 +201,19 @@ class AccessChecker:
                 if info.digest not in (None, digest):
                     raise UpstreamError(Failure.INVALID, f"{repository} answered {info.digest} for {digest}")
         except UpstreamError as error:
-            if error.failure in FINAL:
-                await self._withdraw(repository, digest, error)
+            await self._keep_or_withdraw(repository, digest, known or link, error)
             raise
-        confirmed = self._context.confirmed(upstream, repository, known or link, began)
+        self._gone.note_back(repository, digest, None if known is None else known.gone)
+        confirmed = self._context.confirmed(upstream, repository, replace(known or link, gone=None), began)
         await store.links.add(repository, digest, confirmed)
+
+    async def _keep_or_withdraw(
+        self, repository: Repository, digest: Digest, link: Link, error: UpstreamError
+    ) -> None:
+        """Withdraw a link that the upstream refuses; raise GoneUpstream if its content is kept."""
+        if self._gone.is_gone(error) and (
+            gone := await self._gone.keep_link(repository, digest, link, error)
+        ):
+            raise GoneUpstream(error, gone) from error
+        if error.failure in FINAL:
+            await self._withdraw(repository, digest, error)

@@ -24,6 +24,7 @@ from mirror.cache.results import (
     TagsAnswer,
 )
 from mirror.cache.single_platform import SinglePlatform
+from mirror.cache.tag.gone import GoneKeeper
 from mirror.cache.tags import TagCache
 from mirror.config.schema import TagSettings
 from mirror.oci.accept import ANYTHING, Accepted
@@ -53,12 +54,15 @@ class Cache:
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagSettings) -> None:
         self._upstreams = upstreams
         self._fallback_after = tags.fallback_after
-        access = AccessChecker(context, upstreams, fallback_after=tags.fallback_after, missing=tags.missing)
+        gone = GoneKeeper(context, tags)
+        access = AccessChecker(
+            context, upstreams, gone, fallback_after=tags.fallback_after, missing=tags.missing
+        )
         self._blobs = BlobCache(context, upstreams, access)
         self._manifests = ManifestCache(context, upstreams, access, tags.missing)
-        self._tags = TagCache(context, upstreams, self._manifests, tags)
+        self._tags = TagCache(context, upstreams, self._manifests, tags, gone)
         self._single = SinglePlatform(self._manifests, tags.single_platform)
-        self._listings = ListingCache(context, upstreams, self._tags)
+        self._listings = ListingCache(context, upstreams, self._tags, gone)
         self._prefetch = Prefetch(context, upstreams, self._blobs, self._manifests.reader)
         caches = Caches(context.store, self._tags, self._manifests, self._listings, context.clock)
         self._puller = Puller(context, caches, self._blobs, access)

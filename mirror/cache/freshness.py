@@ -74,6 +74,10 @@ class Freshness:
             _first(rule.stale_if_error, settings.stale_if_error),
         )
 
+    def keeps_gone(self, repository: Repository) -> bool:
+        """Return whether content of the repository is served although it is gone upstream."""
+        return (self._rule(repository).on_gone or self._settings.on_gone) == "keep"
+
     def _rule(self, repository: Repository) -> TagRuleSettings:
         name = str(repository)
         found = (

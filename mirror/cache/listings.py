@@ -11,6 +11,8 @@ from msgspec.structs import replace
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
 from mirror.cache.tag.expired import REVALIDATING, saving_rate_limit
+from mirror.cache.tag.gone import GoneKeeper
+from mirror.cache.tag.kept_list import KeptList
 from mirror.cache.tags import MOST_REFRESHES, TagCache
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestInvalid, referrers_tag
@@ -68,11 +70,14 @@ class ListingCache:
     Referrers are kept in the index, pages of tags in memory. Both are fresh as long as tags are.
     """
 
-    def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagCache) -> None:
+    def __init__(
+        self, context: TransferContext, upstreams: UpstreamSet, tags: TagCache, gone: GoneKeeper
+    ) -> None:
         self._context = context
         self._store = context.store
         self._upstreams = upstreams
         self._tags = tags
+        self._kept = KeptList(context.store, gone)
         self._listing: SingleFlight[tuple[Repository, str], TagsAnswer] = SingleFlight(
             context.tasks, refusal=too_many_requests, turns=context.lookups
         )
@@ -89,8 +94,15 @@ class ListingCache:
 
         A page is used again while it is fresh: Helm lists the tags at each pull of a range of versions. The
         known tags are also used while the upstream's rate limit allows next to nothing, unless access to the
-        repository is to be confirmed. Raises UpstreamError or StoreError.
+        repository is to be confirmed. Tags that are kept although they are gone upstream follow its last
+        page. Raises UpstreamError or StoreError.
         """
+        if (page := await self._kept.page(repository, query)) is not None:
+            return page
+        return await self._kept.complete(repository, query, await self._tags_page(repository, query))
+
+    async def _tags_page(self, repository: Repository, query: str) -> TagsAnswer:
+        """Return a page without the tags that are gone upstream, unless the upstream cannot be asked."""
         page = self._pages.get((repository, query))
         if page is not None and self._tags.validity.is_fresh(repository, page.confirmed):
             return replace(page.answer, outcome=Outcome.HIT)

@@ -10,6 +10,7 @@ from mirror.cache.manifests import ManifestCache, info_of, manifest_answer
 from mirror.cache.negative_cache import NegativeCache
 from mirror.cache.results import ManifestAnswer, ManifestInfo, Outcome, Staleness
 from mirror.cache.tag.expired import Answers, ExpiredEntries, log_decision
+from mirror.cache.tag.gone import GoneKeeper, GoneUpstream
 from mirror.cache.tag.validity import TagValidity
 from mirror.config.schema import TagSettings
 from mirror.oci.digest import Digest
@@ -19,7 +20,7 @@ from mirror.store.lock import name_key
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import exclusive
-from mirror.upstream.errors import Failure, UpstreamError, too_many_requests
+from mirror.upstream.errors import UpstreamError, too_many_requests
 from mirror.upstream.rate_limit import PLENTY
 from mirror.upstream.registry_client import ManifestBody
 from mirror.upstream.upstream_set import UpstreamSet
@@ -50,13 +51,15 @@ class TagCache:
         upstreams: UpstreamSet,
         manifests: ManifestCache,
         settings: TagSettings,
+        gone: GoneKeeper,
     ) -> None:
+        self._gone = gone
         self._context = context
         self._store = context.store
         self._upstreams = upstreams
         self._manifests = manifests
         self.validity = TagValidity(context, upstreams, settings)
-        self.expired = ExpiredEntries(upstreams, self.validity, settings.fallback_after)
+        self.expired = ExpiredEntries(upstreams, self.validity, gone, settings.fallback_after)
         self._missing: NegativeCache[tuple[Repository, str]] = NegativeCache(settings.missing)
         self._revalidating: SingleFlight[tuple[Repository, Tag], _Revalidated] = SingleFlight(
             context.tasks, refusal=too_many_requests, turns=context.lookups
@@ -85,8 +88,7 @@ class TagCache:
         ttl = self.validity.ttl(repository, tag, entry)
         if ttl > 0:
             log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
-            found = await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
-            return replace(found, ttl=min(found.ttl, ttl))
+            return await self._manifest(repository, tag, entry)
         answers = Answers(
             partial(self._refresh, repository, tag),
             partial(self._stale_manifest, repository, entry),
@@ -193,9 +195,14 @@ class TagCache:
         found = await self._revalidate(repository, tag)
         if found.entry is None or not found.proven:
             return await self._get_by_tag(repository, tag, requested)
-        manifest = await self._manifests.get(repository, Digest.parse(found.entry.digest), tag.also)
+        manifest = await self._manifest(repository, tag, found.entry)
         await self._store.put_tag(repository, tag, found.entry)
         return manifest
+
+    async def _manifest(self, repository: Repository, tag: Tag, entry: TagEntry) -> ManifestAnswer:
+        """Return the manifest of an entry, as the answer for the tag: for no longer than that is fresh."""
+        found = await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
+        return replace(found, ttl=max(0.0, min(found.ttl, self.validity.ttl(repository, tag, entry))))
 
     async def _revalidate(self, repository: Repository, tag: Tag) -> _Revalidated:
         """Ask the upstream what the tag points to; one request for all callers."""
@@ -220,7 +227,7 @@ class TagCache:
         unchanged = known is not None and known.digest == str(info.digest)
         log_decision("tag revalidated", repository, tag, moved=not unchanged, digest=str(info.digest))
         if known is not None and unchanged:
-            entry = replace(known, confirmed=self._context.clock(), provenance=None)
+            entry = replace(known, confirmed=self._context.clock(), provenance=None, gone=None)
         elif info.digest is None or info.size is None:
             return _Revalidated(None, proven=False)
         else:
@@ -237,11 +244,15 @@ class TagCache:
         link = self._context.confirmed(upstream, repository, link, requested)
         await self._store.links.add(repository, Digest.parse(entry.digest), link)
         await self._store.put_tag(repository, tag, entry)
+        self._gone.note_back(repository, tag, None if known is None else known.gone)
         return _Revalidated(entry)
 
     async def _drop_missing(self, repository: Repository, tag: Tag, error: UpstreamError) -> None:
-        """Forget a tag that the registry says does not exist."""
-        if error.failure is Failure.NOT_FOUND and error.final:
+        """Forget a tag that the registry says does not exist; raise GoneUpstream if it is kept."""
+        if self._gone.is_gone(error):
+            gone = await self._gone.keep_tag(repository, tag, error)
+            if gone is not None:
+                raise GoneUpstream(error, gone) from error
             await self._store.drop_tag(repository, tag)
 
     async def _get_by_tag(self, repository: Repository, tag: Tag, requested: float) -> ManifestAnswer:
@@ -253,7 +264,7 @@ class TagCache:
             entry = await self.entry(repository, tag)
             if entry is None or entry.confirmed < requested:
                 return await self._get_upstream(repository, tag)
-        return await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
+        return await self._manifest(repository, tag, entry)
 
     async def _get_upstream(self, repository: Repository, tag: Tag) -> ManifestAnswer:
         began, upstream = self._context.clock(), self._upstreams[repository.upstream]
@@ -269,7 +280,9 @@ class TagCache:
         """Store a tag and the manifest that the upstream sent for it."""
         await self._manifests.put(repository, body, began)
         entry = TagEntry(str(body.digest), body.media_type, len(body.data), self._context.clock())
+        known = await self._store.tag(repository, tag)
         await self._store.put_tag(repository, tag, entry)
+        self._gone.note_back(repository, tag, None if known is None else known.gone)
         return entry
 
 

@@ -230,6 +230,7 @@ def _image_json(image: "ImageSummary") -> dict[str, Any]:
         "missing_platforms": list(image.missing_platforms),
         "pinned": image.pinned,
         "provenance": None if image.provenance is None else asdict(image.provenance),
+        "gone_since": image.gone_since,
     }
 
 
@@ -257,6 +258,8 @@ def _states(image: "ImageSummary") -> Iterable[str]:
         yield "pinned"
     if image.provenance is not None:
         yield f"{image.provenance.kind} {day(image.provenance.date)}"
+    if image.gone_since is not None:
+        yield f"gone upstream since {day(image.gone_since)}"
 
 
 def _summarise(action: str, steps: "Iterable[RemovalStep]") -> None:

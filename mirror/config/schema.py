@@ -30,6 +30,9 @@ from mirror.config.validation import After, Doc, Settings
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import UpstreamNames
 
+# What becomes of content that is gone upstream.
+OnGone = Literal["drop", "keep"]
+
 
 class Claimed(ValueError):
     """A name, alias or host that two upstreams claim. `names` are theirs, and `section` that of the file."""
@@ -143,6 +146,9 @@ class TagRuleSettings(Settings, frozen=True, kw_only=True):
     immutable: Annotated[
         Strings, Doc("Tags that never move, besides those of `tags.immutable`.", examples=[["*.*.*"]])
     ] = ()
+    on_gone: Annotated[
+        OnGone | None, Doc("As `tags.on_gone`, for these repositories.", examples=["keep"])
+    ] = None
 
 
 class TagSettings(Settings, frozen=True, kw_only=True):
@@ -168,6 +174,16 @@ class TagSettings(Settings, frozen=True, kw_only=True):
         Strings,
         Doc("Patterns of tags that never move. Such a tag is never revalidated.", examples=[["v*.*.*"]]),
     ] = ()
+    on_gone: Annotated[
+        OnGone,
+        Doc(
+            'What becomes of a cached tag or manifest that its registry has removed (404 or 410). "drop": it '
+            'is gone here too. "keep": it is served, with a warning that says so, until `registry-mirror rm` '
+            "or the quota removes it. A registry that answers 404 to an account without access takes nothing "
+            'away then, so "keep" private repositories with care.',
+            examples=["keep"],
+        ),
+    ] = "drop"
     rules: Annotated[
         tuple[TagRuleSettings, ...],
         Doc(

@@ -49,7 +49,8 @@ class ImageSummary(Struct, frozen=True):
     `size`: bytes that are here; `shared`: those of them that other images need too. `missing`: digests that
     would have to be downloaded for the platforms that are here. `last_used`: seconds since the epoch, None if
     no manifest of the image is here. `missing_platforms`: platforms that are pinned, and not here.
-    `provenance`: how the tag came here, None for a tag that its upstream has confirmed.
+    `provenance`: how the tag came here, None for a tag that its upstream has confirmed. `gone_since`: since
+    when it is kept although it is gone upstream, in seconds since the epoch.
     """
 
     repository: Repository
@@ -63,6 +64,7 @@ class ImageSummary(Struct, frozen=True):
     pinned: bool
     missing_platforms: tuple[str, ...] = ()
     provenance: Provenance | None = None
+    gone_since: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -160,6 +162,7 @@ class Inventory:
             pinned=bool(pins),
             missing_platforms=self._missing_platforms(found, here, pins),
             provenance=None if found.entry is None else found.entry.provenance,
+            gone_since=self._gone_since(repository, found),
         )
 
     def _platforms(self, found: StoredImage, here: dict[str, tuple[int, float]]) -> tuple[str, ...]:
@@ -188,6 +191,11 @@ class Inventory:
             and not platform.startswith("unknown/")  # attestations, which are for no machine
             and any(on_platform(platform, each.pin.platforms) for each in pins)
         )
+
+    def _gone_since(self, repository: Repository, found: StoredImage) -> float | None:
+        """Return since when an image is gone upstream: its tag, or else its manifest."""
+        known = found.entry or self._folder.index.link(repository, found.root)
+        return None if known is None or known.gone is None else known.gone.since
 
     def _config_platform(self, digest: Digest) -> str | None:
         data = self._folder.read(digest, SMALL_BYTES)

@@ -67,6 +67,11 @@ class Metrics:
             "Blobs queued for prefetch, by outcome (stored, joined, failed, cancelled, dropped).",
             "outcome",
         )
+        self.gone_served = self._counter(
+            "gone_served_total",
+            "Answers with content that is gone upstream and kept by tags.on_gone.",
+            "upstream",
+        )
         self._add_verification_metrics()
         self._add_source_metrics()
         self._add_storage_metrics()

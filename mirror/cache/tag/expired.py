@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from mirror.cache.refusal_log import RefusalLog
 from mirror.cache.results import Staleness
+from mirror.cache.tag.gone import GoneKeeper, GoneUpstream, gone_since
 from mirror.cache.tag.validity import TagValidity
 from mirror.oci.reference import Repository, Tag
-from mirror.store.metadata.index import TagEntry
+from mirror.store.metadata.index import Gone, TagEntry
 from mirror.upstream.errors import FINAL, Failure, UpstreamError
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
@@ -44,8 +45,11 @@ class Answers(Struct, Generic[T], frozen=True):
 class ExpiredEntries:
     """The decision between the two answers for tag entries that are not fresh."""
 
-    def __init__(self, upstreams: UpstreamSet, validity: TagValidity, fallback_after: float) -> None:
+    def __init__(
+        self, upstreams: UpstreamSet, validity: TagValidity, gone: GoneKeeper, fallback_after: float
+    ) -> None:
         """`fallback_after`: seconds that an upstream has to answer while there is a stale answer."""
+        self._gone = gone
         self._upstreams = upstreams
         self._validity = validity
         self._fallback_after = fallback_after
@@ -54,6 +58,7 @@ class ExpiredEntries:
     async def answer(self, repository: Repository, tag: Tag, entry: TagEntry, answers: Answers[T]) -> T:
         """Return the answer for an entry that is not fresh: revalidated, or stale where the terms allow it.
 
+        0. A tag that is gone upstream, and is kept, is served at once while the upstream has said so lately.
         1. The stale answer is served at once where the terms allow revalidation meanwhile, where the upstream
            has not answered lately, and to save its rate limit. In the last case the upstream is asked only to
            see whether it answers again. An answer with an account that is older than `recheck_access` is
@@ -61,6 +66,10 @@ class ExpiredEntries:
         2. Otherwise the upstream is asked. It has `fallback_after` seconds if there is a stale answer to fall
            back on.
         """
+        if entry.gone is not None and self._gone.asked_lately(repository, entry.gone):
+            kept = await self._kept(repository, entry, entry.gone, answers)
+            if kept is not None:
+                return kept
         age = self._validity.age(entry.confirmed)
         terms, upstream = self._validity.terms(repository, tag), self._upstreams[repository.upstream]
         saves_budget = terms.serve_to_save_budget(age, upstream.budget_level(repository.path))
@@ -99,6 +108,10 @@ class ExpiredEntries:
                 answer = await self.wait_until_fallback(repository, answers.revalidated())
             else:
                 answer = await answers.revalidated()
+        except GoneUpstream as error:
+            if (kept := await self._kept(repository, entry, error.gone, answers)) is None:
+                raise
+            answer = kept
         except UpstreamError as error:
             stale = None
             if serve_on_error and not self._validity.is_ended_by(error, repository, entry.confirmed):
@@ -115,9 +128,20 @@ class ExpiredEntries:
         self._refusals.answered(repository.upstream)
         return answer
 
+    async def _kept(
+        self, repository: Repository, entry: TagEntry, gone: Gone, answers: Answers[T]
+    ) -> T | None:
+        """Return the answer for a tag that is gone upstream; None if its content is not here any more."""
+        answer = await answers.stale(self._gone.staleness(gone, entry.confirmed))
+        if answer is not None:
+            self._gone.note_served(repository)
+        return answer
+
     def _staleness(self, entry: TagEntry, reason: str, *, refused: bool = False) -> Staleness:
         """Return why the answer for an entry is stale; a tag that no upstream has confirmed has no age."""
         age = self._validity.age(entry.confirmed)
+        if entry.gone is not None:
+            reason = f"{gone_since(entry.gone)}; {reason}"
         if entry.provenance is not None:
             date = time.strftime("%Y-%m-%d", time.gmtime(entry.provenance.date))
             reason = f"{entry.provenance.kind} on {date}; {reason}"

@@ -7,7 +7,7 @@ from mirror.config.schema import TagSettings
 from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata.index import NEVER, TagEntry
 from mirror.transfer.context import TransferContext
-from mirror.upstream.errors import FINAL, UpstreamError
+from mirror.upstream.errors import FINAL, Failure, UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
 
 
@@ -28,7 +28,12 @@ class TagValidity:
         return math.inf if confirmed == NEVER else self._context.clock() - confirmed
 
     def ttl(self, repository: Repository, tag: Tag, entry: TagEntry) -> float:
-        """Return how much longer an entry is fresh, in seconds; 0 or less: no longer."""
+        """Return how much longer an entry is fresh, in seconds; 0 or less: no longer.
+
+        A tag that is gone upstream is never fresh.
+        """
+        if entry.gone is not None:
+            return 0.0
         ttl = self.terms(repository, tag).ttl(self.age(entry.confirmed))
         return min(ttl, self.access_ttl(repository, entry.confirmed))
 
@@ -56,6 +61,9 @@ class TagValidity:
         """Return whether an error takes away what the upstream gave at `confirmed`.
 
         The registry's own word does. Any other refusal does once the access of an account is to be checked.
+        Where content is kept that is gone upstream, the refusal of an account's access alone does.
         """
         due = error.failure in FINAL and self.access_ttl(repository, confirmed) <= 0
+        if self._freshness.keeps_gone(repository):
+            return due and error.failure is not Failure.NOT_FOUND
         return error.final or due

@@ -55,18 +55,30 @@ def with_standing(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "confirmed": AT_AN_UNKNOWN_TIME, "account": True}
 
 
+class Gone(Struct, frozen=True):
+    """Content that is kept although it is gone upstream, in seconds since the epoch.
+
+    `since`: when the upstream first said so; `asked`: when it last did.
+    """
+
+    since: float
+    asked: float
+
+
 class Link(Struct, frozen=True):
     """The fact that a repository contains a digest. `media_type` is set for manifests only.
 
     `confirmed`: when the repository's upstream last said so, in seconds since the epoch. None if only a
     manifest of the repository names the digest: what that names is up to who pushed it. `account`: whether
-    the upstream was asked with an account, so that its word holds for a while only.
+    the upstream was asked with an account, so that its word holds for a while only. `gone`: set while its
+    content is kept although the upstream does not have it any more.
     """
 
     media_type: str | None = None
     size: int | None = None
     confirmed: float | None = None
     account: bool = False
+    gone: Gone | None = None
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> "Link":
@@ -74,7 +86,16 @@ class Link(Struct, frozen=True):
 
         A link of an earlier version may have been named or confirmed, with or without an account.
         """
-        return cls(**with_standing(values))
+        values = with_standing(values)
+        gone = values.get("gone")
+        return cls(**(values if gone is None else {**values, "gone": Gone(**gone)}))
+
+    def to_json(self) -> str:
+        """Return the text of a row. An earlier version takes a row with further keys for none."""
+        values = asdict(self)
+        gone = values.pop("gone")
+        written = values if gone is None else {**values, "gone": asdict(gone)}
+        return json.dumps(written, separators=(",", ":"))
 
     def over(self, known: "Link | None") -> "Link":
         """Return this link written over a known one.
@@ -85,9 +106,9 @@ class Link(Struct, frozen=True):
             return self
         kept = known if known.media_type is not None and self.media_type is None else self
         if self.confirmed is not None or known.confirmed is None:
-            return replace(kept, confirmed=self.confirmed, account=self.account)
+            return replace(kept, confirmed=self.confirmed, account=self.account, gone=self.gone)
         size = kept.size if known.size is None else known.size
-        return replace(kept, size=size, confirmed=known.confirmed, account=known.account)
+        return replace(kept, size=size, confirmed=known.confirmed, account=known.account, gone=known.gone)
 
 
 # `TagEntry.confirmed` of a tag that no upstream has confirmed.
@@ -112,8 +133,8 @@ class TagEntry(Struct, frozen=True, omit_defaults=True):
     """The target of a tag when the upstream was last asked; `confirmed` in seconds since the epoch.
 
     `confirmed` is NEVER, and `provenance` is set, until the upstream is asked about a tag that came another
-    way. A row of a later version may have further keys, which are ignored; an earlier version takes a row
-    with further keys for none.
+    way. `gone` is set while the tag is kept although it is gone upstream. A row of a later version may have
+    further keys, which are ignored; an earlier version takes a row with further keys for none.
     """
 
     digest: str
@@ -121,6 +142,7 @@ class TagEntry(Struct, frozen=True, omit_defaults=True):
     size: int
     confirmed: float
     provenance: Provenance | None = None
+    gone: Gone | None = None
 
     @classmethod
     def from_json(cls, text: str) -> "TagEntry | None":
@@ -211,9 +233,8 @@ class Index:
         while pending:
             with self._cache.transact():
                 for digest, link in pending[:LINKS_AT_ONCE]:
-                    written = asdict(link.over(self.link(repository, digest)))
-                    text = json.dumps(written, separators=(",", ":"))
-                    self._cache.set(f"link:{repository}@{digest}", text)
+                    written = link.over(self.link(repository, digest)).to_json()
+                    self._cache.set(f"link:{repository}@{digest}", written)
                 self._cache.add(f"repository:{repository}", "")
             del pending[:LINKS_AT_ONCE]
 
@@ -249,6 +270,18 @@ class Index:
     def tags(self, repository: Repository, after: str, limit: int, prefix: str = "") -> list[str]:
         """Return up to `limit` tags with an entry, in order: with `prefix`, and sorted after `after`."""
         return self._names(f"tag:{repository}:", prefix, after, limit)
+
+    def gone_tags(self, repository: Repository) -> list[tuple[str, TagEntry]]:
+        """Return the tags, in order, that are kept although they are gone upstream."""
+        kind = f"tag:{repository}:"
+        rows = self.query(
+            """SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND value LIKE '%"gone":{%'""",
+            (kind, f"{kind}\U0010ffff"),
+        )
+        entries = ((key.removeprefix(kind), TagEntry.from_json(value)) for key, value in rows)
+        return sorted(
+            (name, entry) for name, entry in entries if entry is not None and entry.gone is not None
+        )
 
     def repositories(self, prefix: str, after: str, limit: int) -> list[str]:
         """Return up to `limit` names `<upstream>/<repository>`, in order.

@@ -96,6 +96,20 @@ def test_freshness_of_immutable_tags_has_no_end() -> None:
     assert freshness.terms(X, Tag("latest")).ttl(61) < 0
 
 
+def test_freshness_keeps_what_is_gone_by_rule() -> None:
+    """The first rule that matches counts; one without the key is as the section."""
+    rules = (
+        TagRuleSettings(repositories="docker.io/library/*", on_gone="keep"),
+        TagRuleSettings(repositories="docker.io/*", fresh=1),
+        TagRuleSettings(repositories="quay.io/*", on_gone="drop"),
+    )
+    asked = [X, Repository("docker.io", "me/x"), Repository("quay.io", "a/b"), Repository("ghcr.io", "a/b")]
+    section = TagSettings(rules=rules)
+    assert [Freshness(section).keeps_gone(each) for each in asked] == [True, False, False, False]
+    section = TagSettings(rules=rules, on_gone="keep")
+    assert [Freshness(section).keeps_gone(each) for each in asked] == [True, True, False, True]
+
+
 def test_freshness_rule_of_an_ipv6_address() -> None:
     """The brackets of an address in a rule are no wildcard."""
     rule = TagRuleSettings(repositories="[::1]:5000/*", fresh=3600)

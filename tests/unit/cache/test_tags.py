@@ -52,6 +52,18 @@ async def test_tag_revalidation_follows_a_moved_tag(hub: FakeRegistry, forgetful
     assert (hub.requests("GET", "manifests/t"), hub.requests("GET", moved.manifest)) == (2, 0)
 
 
+async def test_tag_revalidated_is_repeated_no_longer_than_it_is_fresh(
+    hub: FakeRegistry, forgetful: Running
+) -> None:
+    """The same request again and again: the response cache must not answer what the upstream is asked for."""
+    hub.add_image("library/x", "t", [b"a"])
+    for _ in range(4):
+        await get(forgetful.address, TAG)
+    assert hub.requests("HEAD") == 3
+    moved = hub.add_image("library/x", "t", [b"b"])
+    assert (await get(forgetful.address, TAG)).body == moved.manifest_data
+
+
 async def test_tag_head_and_then_get_by_digest(hub: FakeRegistry, mirror: Running) -> None:
     """A HEAD of an unknown tag is a GET upstream; the GETs that follow are answered from the cache."""
     image = hub.add_image("library/x", "t", [b"a"])

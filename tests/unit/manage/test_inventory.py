@@ -11,7 +11,7 @@ from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from mirror.store.cache_dir import CacheDirectory
-from mirror.store.metadata.index import NEVER, Link, Provenance, TagEntry
+from mirror.store.metadata.index import NEVER, Gone, Link, Provenance, TagEntry
 from tests.fakes.cached import (
     LONG_AGO,
     X,
@@ -59,6 +59,17 @@ def test_inventory_tells_that_a_tag_was_imported(folder: CacheDirectory) -> None
     imported = Provenance("imported", "usb.tar", 7.0)
     folder.put_tag(X, Tag("1"), TagEntry(str(image[0]), OCI_MANIFEST, 5, NEVER, imported))
     assert [each.provenance for each in listed(folder).values()] == [imported, None, None]
+
+
+def test_inventory_tells_since_when_an_image_is_gone_upstream(folder: CacheDirectory) -> None:
+    """A tag has its own mark; an image without a tag that of its link."""
+    tagged = put_image(folder, X, "1", [b"a"])
+    untagged = put_image(folder, X, None, [b"c"])
+    put_image(folder, X, "2", [b"b"])
+    entry = TagEntry(str(tagged[0]), OCI_MANIFEST, 5, 1.0, gone=Gone(7.0, 9.0))
+    folder.put_tag(X, Tag("1"), entry)
+    folder.index.add_links(X, {untagged[0]: Link(OCI_MANIFEST, 5, 1.0, account=True, gone=Gone(8.0, 9.0))})
+    assert [each.gone_since for each in listed(folder).values()] == [7.0, None, 8.0]
 
 
 def test_inventory_of_missing_parts(folder: CacheDirectory) -> None:

@@ -43,7 +43,23 @@ async def test_validity_ends_by_the_registrys_word(
     hub: FakeRegistry, tmp_path: Path, failure: Failure, vague: bool, ended: bool
 ) -> None:
     """An outage, or a refusal by something before the registry, ends nothing."""
+    error = UpstreamError(failure, "why")
+    error.vague = vague
     async with serving(configured(tmp_path, {"docker.io": hub.url})) as mirror:
-        error = UpstreamError(failure, "why")
-        error.vague = vague
         assert mirror.service.cache._tags.validity.is_ended_by(error, X, NEVER) is ended
+    async with serving(configured(tmp_path, {"docker.io": hub.url}, tags={"on_gone": "keep"})) as mirror:
+        assert mirror.service.cache._tags.validity.is_ended_by(error, X, NEVER) is False
+
+
+@pytest.mark.parametrize(("failure", "ended"), [(Failure.NOT_FOUND, False), (Failure.DENIED, True)])
+async def test_validity_ends_by_access_that_is_revoked(
+    hub: FakeRegistry, tmp_path: Path, failure: Failure, ended: bool
+) -> None:
+    """Kept content of an account ends with the account's access, when that is to be checked."""
+    account = {"username": "me", "password": "secret", "recheck_access": 60}
+    config = configured(tmp_path, {"docker.io": hub.url}, tags={"on_gone": "keep"}, upstream=account)
+    now = 1_700_000_000.0
+    async with serving(config, lambda: now) as mirror:
+        validity = mirror.service.cache._tags.validity
+        assert validity.is_ended_by(UpstreamError(failure, "why"), X, now - 61) is ended
+        assert validity.is_ended_by(UpstreamError(failure, "why"), X, now - 59) is False

@@ -12,6 +12,7 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.metadata.index import (
     LINKS_AT_ONCE,
     NEVER,
+    Gone,
     Index,
     Link,
     Provenance,
@@ -92,6 +93,31 @@ def test_index_tag_rows_are_read_by_earlier_versions() -> None:
     """A confirmed tag is written as ever: earlier versions take no row with further keys."""
     text = TagEntry("d", "t", 5, 1.5).to_json()
     assert text == '{"digest":"d","media_type":"t","size":5,"confirmed":1.5}'
+
+
+def test_index_keeps_marks_of_what_is_gone_upstream(index: Index) -> None:
+    """A confirmation ends the mark of a link, a name does not; rows without a mark are as ever."""
+    gone, later = Gone(3.0, 4.0), Link("type", 5, 6.0, account=True)
+    marked = Link("type", 5, 1.0, account=True, gone=gone)
+    assert '"gone"' not in later.to_json()
+    index.add_links(X, {D: marked})
+    assert index.link(X, D) == marked
+    index.add_links(X, {D: Link(None, 5)})
+    assert index.link(X, D) == marked
+    assert [link for _, link, _ in index.links(X, "", 9)] == [marked]
+    index.add_links(X, {D: later})
+    assert index.link(X, D) == later
+
+
+def test_index_lists_tags_that_are_gone_upstream(index: Index) -> None:
+    """The list is in order, and has those of this repository only."""
+    entry = TagEntry(str(D), "type", 5, 1.0)
+    kept = TagEntry(str(D), "type", 5, 1.0, gone=Gone(3.0, 4.0))
+    for name, each in (("b", kept), ("a", kept), ("c", entry)):
+        index.put_tag(X, Tag(name), each)
+    index.put_tag(Y, Tag("d"), kept)
+    index.put_tag(X, Tag("e", ("odd/type",)), kept)
+    assert index.gone_tags(X) == [("a", kept), ("b", kept)]
 
 
 def test_index_keeps_long_referrers_lists(index: Index) -> None:
