@@ -9,7 +9,7 @@ A fill outlives its clients (invariant 3), and what outlives its clients is boun
    way, and its partial stays: it is resumed at its next turn, or ends if the queue is full or no byte has
    come. A prefetch is always resumed.
 4. Fills that wait for a turn are limited. A further one is refused, unless its upstream has a free turn, or a
-   fill that waits has lost its clients: that one ends.
+   fill that waits has lost its clients, or another client has more of them than this one: that one ends.
 """
 
 import asyncio
@@ -24,8 +24,10 @@ from mirror.store.partial.growing import GrowingFile
 from mirror.transfer.fill import Publish
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
 from mirror.util.callbacks import ignore
+from mirror.util.fairness.client import current_client
+from mirror.util.fairness.fair_queue import FairQueue
 from mirror.util.log import get_logger
-from mirror.util.slots import Claim, SlotGroup
+from mirror.util.slots import Claim, SlotGroup, SlotPool
 from mirror.util.tasks import Tasks
 from mirror.util.time_limit import TimeLimit
 from mirror.util.tracebacks import without_frames
@@ -126,6 +128,15 @@ class Flight:
         """Return whether a client waits for the fill, or has not read all of it."""
         return bool(self._clients)
 
+    def waits_in(self, pool: SlotPool) -> bool:
+        """Return whether the fill waits for a turn of the pool."""
+        return self.turn is not None and self.turn.group.pool is pool and not self.turn.granted
+
+    @property
+    def wanted_by(self) -> int:
+        """Number of clients that wait for the fill, or have not read all of it."""
+        return len(self._clients)
+
     @property
     def urgent(self) -> bool:
         """Return whether the fill must not give way to others."""
@@ -206,7 +217,7 @@ class FlightTable:
     def start(self, flight: Flight, make_fill: Callable[[], RunningFill], turns: SlotGroup) -> None:
         """Start a flight, whose fill is made at its turn. Raises UpstreamError when too many flights wait."""
         if turns.pool.crowded and not turns.pool.has_room(turns, urgent=flight.wanted):
-            self._end_unwanted(turns)
+            self._make_room(turns)
         self._running[flight.digest] = flight
         flight.on_first_client = lambda: self._on_first_client(flight, turns)
         flight.on_last_client = lambda: self._on_last_client(flight, turns)
@@ -228,22 +239,32 @@ class FlightTable:
         flight.turn = turns.claim(lambda: flight.urgent, give_way)
         flight.set_queued(not flight.turn.granted)
 
-    def _end_unwanted(self, turns: SlotGroup) -> None:
-        """End a flight that waits for its turn and that no client waits for; UpstreamError if none does."""
-        for flight in reversed(self._running.values()):
-            waits = (
-                flight.turn is not None and flight.turn.group.pool is turns.pool and not flight.turn.granted
-            )
-            if waits and not flight.wanted and not flight.prefetch:
-                self._end(flight)
-                return
-        raise queue_full(turns.pool.waiting)
+    def _make_room(self, turns: SlotGroup) -> None:
+        """End a flight that waits for its turn: an abandoned one, else a late one.
 
-    def _end(self, flight: Flight) -> None:
-        """End a flight that no client waits for; its partial stays."""
+        The late one is that of the client with the most. Raises UpstreamError if the client that asks has as
+        many itself.
+        """
+        waiting = [each for each in self._running.values() if each.waits_in(turns.pool) and not each.prefetch]
+        if (unwanted := next((each for each in reversed(waiting) if not each.wanted), None)) is not None:
+            self._end(unwanted)
+            return
+        by_client: FairQueue[Flight] = FairQueue()
+        for flight in waiting:
+            by_client.push(flight.turn.client if flight.turn is not None else "", flight)
+        last = by_client.take_for(current_client(), lambda each: each.wanted_by == 1)
+        if last is None:
+            raise queue_full(turns.pool.waiting)
+        self._end(last, queue_full(turns.pool.waiting))
+
+    def _end(self, flight: Flight, error: UpstreamError | None = None) -> None:
+        """End a flight that no client waits for, or with an error; its partial stays."""
         del self._running[flight.digest]
         flight.gives_way = False
-        flight.finish_without_content()
+        if error is None:
+            flight.finish_without_content()
+        else:
+            flight.finish(error)
         flight.stop()
         if flight.turn is not None and not flight.turn.granted:
             self._release_turn(flight)

@@ -3,7 +3,8 @@
 Each `SlotGroup` has a limit, and all groups of a `SlotPool` together have one. Work is urgent while a client
 waits for it; that changes as clients come and go, and `SlotPool.reassign` is called then.
 
-1. Urgent claims get free slots first, in the order of their arrival.
+1. Urgent claims get free slots first. Clients have their turns in turn, and the claims of each in the order
+   of their arrival: a claim that comes behind others of its client goes behind as many of each other client.
 2. The other claims get the rest, but one slot in RESERVE stays free for urgent claims.
 3. An urgent claim that finds no free slot gets that of a holder that is not urgent: the latest one gives way.
 """
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from mirror.util.callbacks import ignore
+from mirror.util.fairness.client import current_client
 
 # One slot in this many is for urgent claims alone; none of a limit that is smaller.
 RESERVE = 8
@@ -35,6 +37,8 @@ class Claim:
         self.group = group
         self.urgent = urgent
         self.give_way = give_way
+        self.client = current_client()
+        self.rank = 0  # urgent claims of the client that waited before
         self.yielding = False  # `give_way` was called
         self._granted = asyncio.Event()
 
@@ -76,6 +80,7 @@ class SlotPool:
 
     def add(self, claim: Claim) -> None:
         """Grant the claim, or let it wait."""
+        claim.rank = sum(each.client == claim.client and each.urgent() for each in self._waiting)
         self._waiting[claim] = None
         self.reassign()
 
@@ -91,7 +96,7 @@ class SlotPool:
         """Grant what can be granted; call it when work has become urgent, or is urgent no more."""
         if not self._waiting:
             return
-        for claim in sorted(self._waiting, key=lambda each: not each.urgent()):
+        for claim in sorted(self._waiting, key=lambda each: (not each.urgent(), each.rank)):
             if self.has_room(claim.group, urgent=claim.urgent()):
                 del self._waiting[claim]
                 self._holders[claim] = None

@@ -20,6 +20,8 @@ from tests.wire import Wire, get
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 BLOB = bytes(range(256)) * (LARGE // 256)
+# Addresses of a client that floods, and of another one.
+FLOOD, OTHER = "127.0.0.2", "127.0.0.3"
 # Requests for unknown digests at a time: what one client may ask for over many connections.
 BATCH = 100
 # Descriptors that come with use, whatever is asked for: of the index, and of connections kept for reuse.
@@ -53,10 +55,17 @@ async def mirror(fake: FakeRegistry, tmp_path: Path) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def asking(mirror: Running, digests: Sequence[Digest]) -> AsyncIterator[list[Wire]]:
-    """Clients that have asked for these blobs, each over a connection of its own; at the end they leave."""
+async def asking(
+    mirror: Running, digests: Sequence[Digest], client: str | None = None
+) -> AsyncIterator[list[Wire]]:
+    """Clients that have asked for these blobs, each over a connection of its own; at the end they leave.
+
+    `client`: their address.
+    """
     async with AsyncExitStack() as stack:
-        wires = [await stack.enter_async_context(await Wire.open(mirror.address)) for _ in digests]
+        wires = [
+            await stack.enter_async_context(await Wire.open(mirror.address, client=client)) for _ in digests
+        ]
         for wire, digest in zip(wires, digests, strict=True):
             wire.send("GET", path_of(digest))
         yield wires
@@ -163,6 +172,26 @@ async def test_queue_of_downloads_is_bounded(fake: FakeRegistry, mirror: Running
         assert b"try again" in reply.body
         reply = await get(mirror.address, f"/v2/library/x/blobs/{more}")
         assert (reply.status, b"this mirror is busy" in reply.body) == (404, True)
+
+
+async def test_downloads_of_one_client_make_room_for_another(fake: FakeRegistry, mirror: Running) -> None:
+    """A client that fills the queue loses a place to another client, which has its turn before the others."""
+    gate, digests = Gate(), unknown(8 + WAITING_PER_SLOT * 8)
+    blob = fake.add_blob("library/x", BLOB)
+    fake.fault(Fault(hold=gate, after=-1), "sha256", "GET", times=8)
+    async with asking(mirror, digests, FLOOD) as wires:
+        await until(lambda: len(flights(mirror)) == len(digests) and gate.waiting == 8)
+        async with asking(mirror, [blob], OTHER) as others, asking(mirror, unknown(99)[-1:], FLOOD) as more:
+            replies = [asyncio.ensure_future(wire.reply()) for wire in wires]
+            await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED)
+            assert (await more[0].reply()).status == 429
+            asked = len(fake.log)
+            gate.release()
+            assert (await others[0].reply()).body == BLOB
+            paths = [seen.path for seen in fake.log[asked:] if "sha256" in seen.path]
+            assert any(str(blob) in path for path in paths[:16])  # eight turns are free at once
+            statuses = sorted([reply.status for reply in await asyncio.gather(*replies)])
+            assert statuses == [404] * (len(wires) - 1) + [429]
 
 
 async def test_time_limit_begins_after_the_queue(

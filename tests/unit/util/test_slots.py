@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from mirror.util.fairness.client import set_client
 from mirror.util.slots import RESERVE, WAITING_PER_SLOT, Claim, SlotGroup, SlotPool
 from mirror.util.tasks import Tasks
 
@@ -34,6 +35,25 @@ def test_slots_go_to_urgent_work_first() -> None:
         order.append(granted)
         granted.claim.release()
     assert [waiting.index(each) for each in order] == [1, 3, 0, 2]
+
+
+def test_slots_go_to_clients_in_turn() -> None:
+    """A client with one claim waits for one turn of a client with many."""
+    group = SlotGroup(SlotPool(1), 1)
+    first, order = group.claim(), list[str]()
+    claims = dict[str, Claim]()
+    for client, names in (
+        ("192.0.2.1", ("a0", "a1", "a2")),
+        ("192.0.2.2", ("b0",)),
+        ("192.0.2.3", ("c0", "c1")),
+    ):
+        set_client(client)
+        claims |= {name: group.claim() for name in names}
+    first.release()
+    while len(order) < len(claims):
+        order.append(next(name for name, each in claims.items() if each.granted and name not in order))
+        claims[order[-1]].release()
+    assert order == ["a0", "b0", "c0", "a1", "c1", "a2"]
 
 
 def test_slots_keep_a_reserve_for_urgent_work() -> None:
