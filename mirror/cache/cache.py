@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from mirror.cache.access import AccessChecker
 from mirror.cache.blobs import BlobCache
 from mirror.cache.completeness import Completeness
+from mirror.cache.freshness import Freshness
 from mirror.cache.listings import ListingCache
 from mirror.cache.manifests import ManifestCache, Types
 from mirror.cache.prefetch import Prefetch
@@ -15,6 +16,9 @@ from mirror.cache.pull.budget import Pause, PullBudget
 from mirror.cache.pull.puller import ImagePull, Puller
 from mirror.cache.pull.walk import Caches, Wanted
 from mirror.cache.readers import BlobAnswer, BlobRequest
+from mirror.cache.referring.absent import AbsentSignatures
+from mirror.cache.referring.clients import Requester
+from mirror.cache.referring.prefetch import ReferrersPrefetch
 from mirror.cache.results import (
     BlobInfo,
     CatalogAnswer,
@@ -66,22 +70,30 @@ class Cache:
         self._prefetch = Prefetch(context, upstreams, self._blobs, self._manifests.reader)
         caches = Caches(context.store, self._tags, self._manifests, self._listings, context.clock)
         self._puller = Puller(context, caches, self._blobs, access)
+        self._referring = ReferrersPrefetch(context, self._listings, self._manifests, self._prefetch)
+        self._absent = AbsentSignatures(context.store, Freshness(tags), context.clock)
         self._completeness = Completeness(
             context.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
         )
 
     async def get_manifest(
-        self, repository: Repository, reference: Tag | Digest, accepted: Accepted = ANYTHING
+        self,
+        repository: Repository,
+        reference: Tag | Digest,
+        accepted: Accepted = ANYTHING,
+        client: Requester | None = None,
     ) -> ManifestAnswer:
         """Return the manifest; what it names is prefetched, at once or with its first layer.
 
-        `accepted`: the types that the client takes.
+        `accepted`: the types that the client takes. `client`: None where the mirror itself reads.
         """
         answer = await self._as_accepted(self._get, repository, reference, accepted)
         if isinstance(reference, Tag) and accepted.takes_single_only(answer.media_type):
             answer = await self._single.get(repository, answer)
         await self._completeness.ensure(repository, answer.digest, answer.staleness)
         self._prefetch.enqueue(repository, answer)
+        if client is not None:
+            self._referring.enqueue(repository, answer, client)
         return answer
 
     async def head_manifest(
@@ -124,8 +136,19 @@ class Cache:
             return await ask(repository, reference, ())
         except UpstreamError as error:
             if not others or error.status not in NOT_ACCEPTABLE:
-                raise
-        return await ask(repository, reference, others)
+                raise await self._judged(repository, reference, error) from None
+        try:
+            return await ask(repository, reference, others)
+        except UpstreamError as error:
+            raise await self._judged(repository, reference, error) from None
+
+    async def _judged(
+        self, repository: Repository, reference: Tag | Digest, error: UpstreamError
+    ) -> UpstreamError:
+        """Return the error, or another one where a tag is known not to exist."""
+        return (
+            error if isinstance(reference, Digest) else await self._absent.judge(repository, reference, error)
+        )
 
     async def get_blob(
         self,
@@ -147,8 +170,15 @@ class Cache:
         return await self._listings.tags(repository, query)
 
     async def referrers(
-        self, repository: Repository, digest: Digest, artifact_types: Collection[str]
+        self,
+        repository: Repository,
+        digest: Digest,
+        artifact_types: Collection[str],
+        client: Requester | None = None,
     ) -> ReferrersAnswer:
+        """Return the list of referrers; `client` as in `get_manifest`."""
+        if client is not None:
+            self._referring.clients.note(client)
         return await self._listings.referrers(repository, digest, artifact_types)
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:

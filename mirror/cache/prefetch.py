@@ -63,6 +63,9 @@ HOLD_SECONDS = 0.2
 # Prefetches at a time that no client has joined, if the configuration names no number.
 WORKERS = 3
 
+# The largest blob of a referrer that is prefetched, in bytes: signatures, bundles and most SBOMs.
+SMALL_REFERRING = 4 * 1024 * 1024
+
 # Layers whose image is known until a client requests one of them, and for how long, in seconds: longer than a
 # manifest is not examined again.
 LAYERS = 16_384
@@ -107,6 +110,17 @@ class Prefetch:
             return
         self._examined.put(key, True)
         self._context.tasks.spawn(self._examine(repository, answer), name="prefetch")
+
+    def allows(self, repository: Repository) -> bool:
+        """Return whether anything may be prefetched for a repository now."""
+        return bool(self._max_workers) and self._allowed(repository, time.monotonic())
+
+    async def add_small(self, repository: Repository, answer: ManifestAnswer) -> None:
+        """Queue all blobs of a manifest that have at most SMALL_REFERRING bytes."""
+        manifest = await self._reader.read(answer.digest, answer.data, answer.media_type)
+        if manifest is not None:
+            small = {child.digest for child in manifest.children() if child.size <= SMALL_REFERRING}
+            self._add(repository, (each for each in blobs_of(manifest) if each in small))
 
     def note_layer(self, repository: Repository, digest: Digest) -> None:
         """Queue the other layers of an image of which a client reads this one from its beginning."""

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from mirror.cache.cache import Cache
 from mirror.cache.readers import BlobReader, BlobRequest, SmallBlob
+from mirror.cache.referring.clients import Requester
 from mirror.cache.results import FOREVER, Outcome, ReferrersAnswer, Staleness
 from mirror.cache.tag.expired import REVALIDATING
 from mirror.config.schema import Config
@@ -120,7 +121,7 @@ class RegistryApi:
             digest, media_type, size, data = info.digest, info.media_type, info.size, None
             record.outcome, record.ttl, staleness = info.outcome, info.ttl, info.staleness
         else:
-            get = self._cache.get_manifest(repository, reference, accepted)
+            get = self._cache.get_manifest(repository, reference, accepted, _requester(record))
             found = await self._within_header_timeout(target, get)
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
             record.outcome, record.ttl, staleness = found.outcome, found.ttl, found.staleness
@@ -219,7 +220,7 @@ class RegistryApi:
         artifact_types = {each for each in record.request.query.getall("artifactType", []) if each}
         try:
             found = await self._within_header_timeout(
-                target, self._cache.referrers(repository, digest, artifact_types)
+                target, self._cache.referrers(repository, digest, artifact_types, _requester(record))
             )
         except ShuttingDown:
             raise
@@ -309,6 +310,10 @@ def _blob_request(record: RequestRecord) -> BlobRequest:
     headers = record.request.headers
     whole = headers.get("Range", "bytes=0-") == "bytes=0-" and "If-None-Match" not in headers
     return BlobRequest(record.request.remote or "", whole)
+
+
+def _requester(record: RequestRecord) -> Requester:
+    return Requester(record.request.remote or "", record.request.headers.get("User-Agent", ""))
 
 
 def _path_and_host(request: web.BaseRequest) -> tuple[str, str | None]:
