@@ -137,6 +137,7 @@ class Service:
         """Bring the gauges up to date; some are computed only for a scrape."""
         self.metrics.requests.flush_pending()
         self.metrics.tasks.set(self._tasks.running)
+        self.metrics.lookups_waiting.set(self.lookups.waiting)
         self._upstreams.report(self.metrics)
         self.metrics.cache_trouble.clear()
         for trouble in self.troubles():

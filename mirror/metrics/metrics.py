@@ -62,6 +62,9 @@ class Metrics:
             "kind",
         )
         self.tasks = self._gauge("tasks", "Background tasks that run now, downloads included.")
+        self.lookups_waiting = self._gauge(
+            "lookups_waiting", "Requests to upstreams that wait because this mirror is saturated."
+        )
         self.prefetched = self._counter(
             "prefetched_blobs_total",
             "Blobs queued for prefetch, by outcome (stored, joined, failed, cancelled, dropped).",
@@ -182,6 +185,7 @@ MAXIMUM_GAUGES = ("registry_mirror_account_refused", "registry_mirror_cache_trou
 # Gauges that are summed over the live processes. All processes have the same value for any other gauge.
 SUMMED_GAUGES = (
     "registry_mirror_fills_running",
+    "registry_mirror_lookups_waiting",
     "registry_mirror_source_connections",
     "registry_mirror_tasks",
     "process_open_fds",
