@@ -52,7 +52,9 @@ class HaveList:
     def __len__(self) -> int:
         return len(self._records) // KEPT
 
-    def __contains__(self, digest: Digest) -> bool:
+    def __contains__(self, digest: object) -> bool:
+        if not isinstance(digest, Digest):
+            return False
         wanted = bytes.fromhex(digest.encoded[: 2 * KEPT])
         low, high = 0, len(self)
         while low < high:

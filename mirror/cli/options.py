@@ -1,5 +1,6 @@
 """Options and arguments that several commands share. Imports typer alone: `--help` needs nothing else."""
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -53,4 +54,4 @@ class Command(TyperCommand):
     """A command whose usage line shows a required argument as FILE; typer writes {FILE}."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        return [re.sub("[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]

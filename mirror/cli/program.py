@@ -6,6 +6,7 @@ import typer
 
 from mirror import __version__
 from mirror.cli import cache, doctor, pins, settings, setup, verify
+from mirror.cli.carry import bundles, export, imports
 from mirror.cli.common import fail
 from mirror.cli.options import CacheDir, Command, ConfigFile, Listen, Offline, Upstream
 from mirror.cli.output import say
@@ -101,4 +102,7 @@ app.command(help=verify.HELP, cls=Command)(verify.verify)
 app.command(help=setup.HELP, cls=Command)(setup.setup)
 app.command(help=doctor.HELP, cls=Command)(doctor.doctor)
 cache.add_to(app)
+export.add_to(app)
+imports.add_to(app)
+bundles.add_to(app)
 pins.add_to(app)

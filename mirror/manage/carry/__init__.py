@@ -9,4 +9,9 @@ Synchronous, on a `CacheDirectory`, beside a running mirror or a stopped one.
     intake      blobs of an archive become blobs of the folder
     sinks       places for content that is not proven yet
     pieces      blobs that come in several parts
+    room        the room that an import takes, before anything is evicted for it
+    names       names of imported images
+    registrar   manifests, links, tags and pins of imported images
+    imports     an import from its first byte to its report
+    have        what the folder has, for an export elsewhere
 """

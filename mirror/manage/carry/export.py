@@ -10,6 +10,7 @@ export that goes on with a bundle, or makes one part of it again, takes the time
 
 import fcntl
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +27,6 @@ from mirror.bundle.parts import split
 from mirror.bundle.plan import Plan, make_plan
 from mirror.bundle.tar_format import END
 from mirror.bundle.writer import OpenBlob, Progress, resume_offset, silent, write
-from mirror.store.lock import is_name_of
 from mirror.util.durable import sync_folder
 
 # Files of a bundle that come before its blobs; its document is among them.
@@ -38,9 +38,9 @@ class ExportError(Exception):
 
 
 class Target(Struct, frozen=True):
-    """One file to write: `size` bytes by `plan`. `number` of `count` parts, from 1."""
+    """One file to write by `plan`. `number` of `count` parts, from 1."""
 
-    path: Path
+    name: str
     plan: Plan
     number: int = 1
     count: int = 1
@@ -51,84 +51,104 @@ class Target(Struct, frozen=True):
         return self.plan.size
 
     @property
-    def unfinished(self) -> Path:
+    def unfinished(self) -> str:
         """The file's name while it is written."""
-        return self.path.with_name(f"{self.path.name}.part")
+        return f"{self.name}.part"
 
 
-def targets(path: Path, contents: BundleContents, limit: int = 0) -> list[Target]:
+class OutputFolder:
+    """The folder that files of a bundle are written to, with the rights of this process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        """Return the names in the folder."""
+        return os.listdir(self.path)
+
+    def open(self, name: str, flags: int) -> int:
+        """Open a file, by the flags of os.open; return its descriptor."""
+        return os.open(self.path / name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+    def rename(self, name: str, target: str) -> None:
+        """Rename a file, durably."""
+        os.rename(self.path / name, self.path / target)
+        sync_folder(self.path)
+
+
+def targets(name: str, contents: BundleContents, limit: int = 0) -> list[Target]:
     """Return the files of a bundle, each smaller than `limit` bytes if that is not 0. Raises BundleError."""
     if not limit:
-        return [Target(path, make_plan(contents))]
+        return [Target(name, make_plan(contents))]
     plans = split(contents, limit)
     return [
-        Target(part_path(path, number, len(plans)), plan, number, len(plans))
+        Target(part_name(name, number, len(plans)), plan, number, len(plans))
         for number, plan in enumerate(plans, 1)
     ]
 
 
-def part_path(path: Path, number: int, count: int) -> Path:
+def part_name(name: str, number: int, count: int) -> str:
     """Return the name of a part: `lab.2-of-9.tar`."""
-    stem, suffix = (path.name[:-4], ".tar") if path.name.endswith(".tar") else (path.name, "")
-    return path.with_name(f"{stem}.{number}-of-{count}{suffix}")
+    stem, suffix = (name[:-4], ".tar") if name.endswith(".tar") else (name, "")
+    return f"{stem}.{number}-of-{count}{suffix}"
 
 
-def with_known_times(contents: BundleContents, path: Path) -> BundleContents:
+def with_known_times(contents: BundleContents, folder: OutputFolder, name: str) -> BundleContents:
     """Return the contents with the times of confirmation that files of this export have already."""
     known: Mapping[BundleImage, BundleImage] = {
-        replace(each, confirmed=0): each for file in _siblings(path) for each in images_of(file)
+        replace(each, confirmed=0): each
+        for file in _siblings(folder, name)
+        for each in images_of(folder, file)
     }
     images = tuple(known.get(replace(each, confirmed=0), each) for each in contents.images)
     return replace(contents, images=images)
 
 
-def _siblings(path: Path) -> Iterator[Path]:
-    """Yield the files that an export to `path` may have written, the complete ones last."""
-    stem = path.name.removesuffix(".tar")
-    names = sorted(path.parent.glob(f"{_escaped(stem)}.*-of-*"), key=lambda each: each.suffix != ".part")
-    yield from (path.with_name(f"{path.name}.part"), path, *names)
+def _siblings(folder: OutputFolder, name: str) -> list[str]:
+    """Return the files that an export to `name` may have written, the complete ones last."""
+    part = re.compile(re.escape(name.removesuffix(".tar")) + r"\.[0-9]+-of-[0-9]+(\.tar)?(\.part)?")
+    found = [each for each in folder.names() if each in (name, f"{name}.part") or part.fullmatch(each)]
+    return sorted(found, key=lambda each: (not each.endswith(".part"), each))
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
-
-
-def images_of(path: Path) -> list[BundleImage]:
+def images_of(folder: OutputFolder, name: str) -> list[BundleImage]:
     """Return the images of a bundle's file, even of one that was begun; none if it is none."""
-    found = document_in(path)
-    return [] if found is None else [each.image() for each in found.images]
+    with suppress(OSError, BundleError), _opened(folder, name) as file:
+        found = document_in(file)
+        return [] if found is None else [each.image() for each in found.images]
+    return []
 
 
-def document_in(path: Path) -> document.Document | None:
+def document_in(file: BinaryIO) -> document.Document | None:
     """Return the document of a bundle's file, even of one that was begun; None if it is none."""
-    with suppress(OSError, tarfile.TarError, BundleError), tarfile.open(path, "r:") as tar:
+    with suppress(OSError, tarfile.TarError, BundleError), tarfile.open(fileobj=file, mode="r:") as tar:
         for _ in range(HEAD_MEMBERS):
             member = tar.next()
             if member is None:
                 return None
             if member.name == document.NAME and member.isreg() and member.size <= document.MOST_BYTES:
-                file = tar.extractfile(member)
-                return None if file is None else document.decode(file.read())
+                found = tar.extractfile(member)
+                return None if found is None else document.decode(found.read())
     return None
 
 
-def is_complete(target: Target) -> bool:
+def is_complete(folder: OutputFolder, target: Target) -> bool:
     """Return whether the file is there already, with the same documents and the same size."""
-    try:
-        with target.path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != target.size:
-                return False
+    with suppress(OSError, BundleError), _opened(folder, target.name) as file:
+        if os.fstat(file.fileno()).st_size == target.size:
             return resume_offset(target.plan, file) == target.size - len(END)
-    except (OSError, BundleError):
-        return False
+    return False
 
 
-def write_target(target: Target, open_blob: OpenBlob, progress: Progress = silent) -> int:
-    """Write a file, from where an interrupted export stopped; return the offset that it began at.
+def write_target(
+    folder: OutputFolder, target: Target, open_blob: OpenBlob, progress: Progress = silent
+) -> None:
+    """Write a file, from where an interrupted export stopped.
 
-    `progress` is called with the offset first. Raises ExportError, Damaged, OSError.
+    `progress` is called with the offset first, then with numbers of bytes. Raises ExportError, Damaged and
+    OSError.
     """
-    with _claimed(target.unfinished) as file:
+    with _claimed(folder, target.unfinished) as file:
         offset = _offset(target, file)
         os.ftruncate(file.fileno(), offset)
         file.seek(offset)
@@ -139,9 +159,7 @@ def write_target(target: Target, open_blob: OpenBlob, progress: Progress = silen
             os.ftruncate(file.fileno(), 0)  # the content changes with the blob: nothing to go on with
             raise
         os.fsync(file.fileno())
-        os.rename(target.unfinished, target.path)
-    sync_folder(target.path.parent)
-    return offset
+        folder.rename(target.unfinished, target.name)
 
 
 def _offset(target: Target, file: BinaryIO) -> int:
@@ -152,19 +170,23 @@ def _offset(target: Target, file: BinaryIO) -> int:
         return 0
 
 
+def _opened(folder: OutputFolder, name: str) -> BinaryIO:
+    return open(folder.open(name, os.O_RDONLY), "rb")
+
+
 @contextmanager
-def _claimed(path: Path) -> Iterator[BinaryIO]:
+def _claimed(folder: OutputFolder, name: str) -> Iterator[BinaryIO]:
     """Open a file to go on with, created if it is new, for this process alone. Raises ExportError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    descriptor = folder.open(name, os.O_RDWR | os.O_CREAT)
     with open(descriptor, "r+b", buffering=0) as file:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ExportError(f"another export writes {path}: wait for it, or end it") from None
+            raise ExportError(f"another export writes {name}: wait for it, or end it") from None
         except OSError:  # a file system without locks
             pass
-        if not is_name_of(path, descriptor):
-            raise ExportError(f"another export has just written {path}: repeat the command")
+        if os.fstat(descriptor).st_nlink == 0 or name not in folder.names():
+            raise ExportError(f"another export has just written {name}: repeat the command")
         yield file
 
 

@@ -11,8 +11,10 @@ from mirror.bundle.errors import BundleError, Damaged
 from mirror.manage.carry.sinks import OnStored, adopt, write_with_room
 from mirror.oci.digest import Digest
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.lock import lock_path
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.partial import Hasher, Partial
+from mirror.util.durable import open_file
 
 # Largest chunk of a partial that is put together from pieces, in bytes.
 LARGEST_CHUNK = 64 * 1024 * 1024
@@ -50,6 +52,16 @@ class PieceOfBlob(Struct, frozen=True):
             raise Damaged("pieces of different lengths", str(self.digest))
         parts = (each for each in range(1, MOST_CHUNKS) if self.step % each == 0)
         return next((self.step // each for each in parts if self.step // each <= LARGEST_CHUNK), self.step)
+
+
+def is_here(folder: CacheDirectory, digest: Digest, start: int, stop: int) -> bool:
+    """Return whether bytes of a blob are in its partial."""
+    try:
+        with open_file(lock_path(digest, folder.partials)) as file:
+            chunks = ChunkMap.snapshot(file.fileno())
+    except OSError:
+        return False
+    return chunks is not None and chunks.available(start) >= stop
 
 
 class PieceSink:

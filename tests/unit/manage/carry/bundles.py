@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mirror.bundle.model import BundleContents
 from mirror.manage.carry.contents import Collected, collect
-from mirror.manage.carry.export import targets, write_target
+from mirror.manage.carry.export import OutputFolder, targets, write_target
 from mirror.manage.carry.held import HeldBlobs
 from mirror.manage.carry.selection import Selection
 from mirror.oci.image_pattern import ImagePattern
@@ -36,9 +36,9 @@ def exported(
 ) -> list[Path]:
     """Export images that are here; return the files."""
     contents = complete(folder, *images, **options)
-    found = targets(path, contents, split)
+    found, output = targets(path.name, contents, split), OutputFolder(path.parent)
     with HeldBlobs(folder, LIMIT) as held:
         assert held.hold(contents.blobs) == []
         for each in found:
-            write_target(each, held.open)
-    return [each.path for each in found]
+            write_target(output, each, held.open)
+    return [path.with_name(each.name) for each in found]

@@ -13,10 +13,11 @@ from msgspec.structs import replace
 from mirror.bundle.errors import Damaged
 from mirror.manage.carry.export import (
     ExportError,
+    OutputFolder,
     document_in,
     images_of,
     is_complete,
-    part_path,
+    part_name,
     targets,
     with_known_times,
     write_target,
@@ -77,18 +78,20 @@ def test_export_is_an_archive_with_all_blobs(folder: CacheDirectory, tmp_path: P
 def test_export_goes_on_where_it_was_killed(folder: CacheDirectory, tmp_path: Path) -> None:
     """The file is that of an export that was not interrupted, whatever the point."""
     whole = exported(folder, tmp_path / "whole.tar", "x:1")[0].read_bytes()
-    (target,) = targets(tmp_path / "out.tar", complete(folder, "x:1"))
+    (target,) = targets("out.tar", complete(folder, "x:1"))
     for share in range(1, 10):
         with pytest.raises(Killed):
-            write_target(target, opener(folder), killed_after(len(whole) * share // 10))
-        assert not is_complete(target)
-        begun = target.unfinished.stat().st_size
+            write_target(
+                OutputFolder(tmp_path), target, opener(folder), killed_after(len(whole) * share // 10)
+            )
+        assert not is_complete(OutputFolder(tmp_path), target)
+        begun = (tmp_path / target.unfinished).stat().st_size
         with pytest.raises(Killed):
-            write_target(target, opener(folder), killed_after(1))
-        assert begun - 400_000 < target.unfinished.stat().st_size <= begun
-    write_target(target, opener(folder))
-    assert target.path.read_bytes() == whole
-    assert is_complete(target)
+            write_target(OutputFolder(tmp_path), target, opener(folder), killed_after(1))
+        assert begun - 400_000 < (tmp_path / target.unfinished).stat().st_size <= begun
+    write_target(OutputFolder(tmp_path), target, opener(folder))
+    assert (tmp_path / target.name).read_bytes() == whole
+    assert is_complete(OutputFolder(tmp_path), target)
 
 
 def test_export_begins_again_over_another_bundle(folder: CacheDirectory, tmp_path: Path) -> None:
@@ -97,32 +100,32 @@ def test_export_begins_again_over_another_bundle(folder: CacheDirectory, tmp_pat
     path.with_name("out.tar.part").write_bytes(b"x" * 5000)
     path.write_bytes(b"older")
     exported(folder, path, "x:1")
-    assert images_of(path)[0].name == "docker.io/library/x:1"
+    assert images_of(OutputFolder(tmp_path), "out.tar")[0].name == "docker.io/library/x:1"
 
 
 def test_export_is_written_by_one_process(folder: CacheDirectory, tmp_path: Path) -> None:
     """A second export to the same file is refused."""
-    (target,) = targets(tmp_path / "out.tar", complete(folder, "x:1"))
+    (target,) = targets("out.tar", complete(folder, "x:1"))
 
     def meanwhile(_: int) -> None:
-        write_target(target, opener(folder))
+        write_target(OutputFolder(tmp_path), target, opener(folder))
 
     with pytest.raises(ExportError, match="another export"):
-        write_target(target, opener(folder), meanwhile)
+        write_target(OutputFolder(tmp_path), target, opener(folder), meanwhile)
 
 
 def test_export_ends_at_a_blob_that_is_wrong_on_the_disk(folder: CacheDirectory, tmp_path: Path) -> None:
     """Nothing is left to go on with: the blob's bytes would stay wrong."""
-    (target,) = targets(tmp_path / "out.tar", complete(folder, "x:1"))
+    (target,) = targets("out.tar", complete(folder, "x:1"))
     row = folder.blobs.row(str(Digest.of(LAYERS[2])))
     assert row is not None
     path = folder.blobs.folder / row.name
     os.chmod(path, 0o600)
     path.write_bytes(b"?" + LAYERS[2][1:])
     with pytest.raises(Damaged, match="another digest"):
-        write_target(target, opener(folder))
-    assert target.unfinished.stat().st_size == 0
-    assert not target.path.exists()
+        write_target(OutputFolder(tmp_path), target, opener(folder))
+    assert (tmp_path / target.unfinished).stat().st_size == 0
+    assert not (tmp_path / "out.tar").exists()
 
 
 def test_parts_are_made_again_alone(folder: CacheDirectory, tmp_path: Path) -> None:
@@ -136,10 +139,11 @@ def test_parts_are_made_again_alone(folder: CacheDirectory, tmp_path: Path) -> N
     entry = folder.index.tag(X, Tag("1"))
     assert entry is not None
     folder.put_tag(X, Tag("1"), replace(entry, confirmed=entry.confirmed + 1000))
-    contents = with_known_times(complete(folder, "x:1"), path)
-    found = targets(path, contents, 500_000)
-    assert [is_complete(each) for each in found] == [each.path != files[1] for each in found]
-    write_target(found[1], opener(folder))
+    output = OutputFolder(tmp_path)
+    contents = with_known_times(complete(folder, "x:1"), output, path.name)
+    found = targets(path.name, contents, 500_000)
+    assert [is_complete(output, each) for each in found] == [each.name != files[1].name for each in found]
+    write_target(output, found[1], opener(folder))
     assert files[1].read_bytes() == lost
 
 
@@ -149,23 +153,27 @@ def test_times_of_other_images_are_not_taken(folder: CacheDirectory, tmp_path: P
     exported(folder, path, "x:1")
     put_image(folder, X, "1", [b"other"])
     contents = complete(folder, "x:1")
-    assert with_known_times(contents, path) == contents
+    assert with_known_times(contents, OutputFolder(tmp_path), "out.tar") == contents
 
 
 def test_names_of_parts() -> None:
     """The number comes before the suffix, if there is one."""
-    assert part_path(Path("a/lab.tar"), 2, 9) == Path("a/lab.2-of-9.tar")
-    assert part_path(Path("a/lab"), 2, 9) == Path("a/lab.2-of-9")
+    assert part_name("lab.tar", 2, 9) == "lab.2-of-9.tar"
+    assert part_name("lab", 2, 9) == "lab.2-of-9"
 
 
 def test_document_of_other_files(tmp_path: Path) -> None:
     """Other tars, other files and none have no document."""
     path = tmp_path / "file"
-    assert document_in(path) is None
-    path.write_bytes(b"text")
-    assert document_in(path) is None
+    for write in (lambda: path.write_bytes(b"text"), lambda: write_tar(path), lambda: path.write_bytes(b"")):
+        write()
+        with path.open("rb") as file:
+            assert document_in(file) is None
+    assert images_of(OutputFolder(tmp_path), "none") == images_of(OutputFolder(tmp_path), "file") == []
+
+
+def write_tar(path: Path) -> None:
+    """Write a tar of other files."""
     with tarfile.open(path, "w") as tar:
         for number in range(9):
-            entry = tarfile.TarInfo(f"file{number}")
-            tar.addfile(entry, io.BytesIO())
-    assert document_in(path) is None
+            tar.addfile(tarfile.TarInfo(f"file{number}"), io.BytesIO())

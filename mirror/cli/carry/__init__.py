@@ -1,0 +1,1 @@
+"""The commands that carry images to a mirror without a network: `have`, `export`, `import`, `bundle`."""

@@ -1,0 +1,402 @@
+"""The commands of the sending side: `have` (which the receiver runs), and `export`."""
+
+import sys
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeVar
+
+import typer
+
+from mirror.cli.common import INTERRUPTED, fail, loaded, opened, pattern
+from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
+from mirror.cli.output import json_line, tell
+from mirror.util.units import size
+
+if TYPE_CHECKING:
+    from mirror.bundle.model import BundleContents
+    from mirror.cli.progress import ProgressView
+    from mirror.config.schema import Config
+    from mirror.manage.carry.contents import Missing
+    from mirror.manage.carry.export import OutputFolder, Target
+    from mirror.manage.carry.held import HeldBlobs
+    from mirror.oci.digest import Digest
+    from mirror.store.cache_dir import CacheDirectory
+
+T = TypeVar("T")
+
+EXPORT_HELP = """Write images to a file, to carry them to a mirror without a network.
+
+\b
+    registry-mirror export -o lab.tar alpine:3.20 'quay.io/org/*:v*'
+    registry-mirror export -o lab.tar --lacking have.txt alpine:3.20
+    registry-mirror export -o /mnt/usb/lab.tar --split 4GiB alpine:3.20
+    registry-mirror export -o - alpine:3.20 | ssh lab registry-mirror import -
+
+The file is an OCI image layout in a tar, which podman, skopeo, oras and ctr read too. Indexes and manifests
+are those of the registry, byte for byte, with signatures, attestations and SBOMs. Of an image for several
+platforms those are exported that are here; --platform says which must be. What is missing is named, and
+nothing is exported unless --allow-missing says so.
+
+An interrupted export leaves FILE.part, and the same command goes on where it stopped. With --split there are
+files FILE.1-of-N.tar and so on, each of which can be imported alone, in any order; --part makes one of them
+again. --lacking reads the list that `registry-mirror have` writes at the receiver, --since an older bundle:
+blobs that are in it are not carried again.
+"""
+
+HAVE_HELP = """Write the digests of all cached blobs, for `registry-mirror export --lacking`.
+
+\b
+    registry-mirror have > have.txt
+
+A list of 100,000 blobs takes 2.1 MiB. It has digests alone: no names of images.
+"""
+
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE", help="Images, or patterns of images.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help='File to write; "-" for standard output.')
+]
+Platforms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--platform",
+        metavar="OS/ARCH",
+        help='Export this platform, which must be here; repeatable; "all" for each that an index has. '
+        "Default: those that are here.",
+        show_default=False,
+    ),
+]
+NoReferrers = Annotated[
+    bool,
+    typer.Option("--no-referrers", help="Leave out signatures, attestations and SBOMs.", show_default=False),
+]
+SplitSize = Annotated[
+    str,
+    typer.Option(
+        "--split", metavar="SIZE", help="Write files smaller than this, such as 4GiB.", show_default=False
+    ),
+]
+PartNumber = Annotated[
+    int, typer.Option("--part", metavar="N", help="Write this part alone, from 1.", show_default=False)
+]
+Lacking = Annotated[
+    str,
+    typer.Option(
+        "--lacking",
+        metavar="FILE",
+        help="List of the blobs that the receiver has, which are left out.",
+        show_default=False,
+    ),
+]
+Since = Annotated[
+    str,
+    typer.Option(
+        "--since", metavar="TAR", help="An older bundle: its blobs are left out.", show_default=False
+    ),
+]
+AllowMissing = Annotated[
+    bool,
+    typer.Option("--allow-missing", help="Export what is here, and say what is not.", show_default=False),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("have", cls=Command, help=HAVE_HELP)(have)
+    app.command("export", cls=Command, help=EXPORT_HELP)(export)
+
+
+def have(config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
+    with opened(config, cache_dir) as (management, _):
+        from mirror.manage.carry.have import have as list_of
+
+        for line in list_of(management.folder).lines():
+            sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+
+
+def export(
+    images: Images,
+    output: Output,
+    platform: Platforms = None,
+    no_referrers: NoReferrers = False,
+    split: SplitSize = "",
+    part: PartNumber = 0,
+    lacking: Lacking = "",
+    since: Since = "",
+    allow_missing: AllowMissing = False,
+    config: ConfigFile = None,
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+) -> None:
+    from mirror.bundle.errors import BundleError
+    from mirror.cli.carry.outputs import output_folder
+
+    limit = _limit(output, split, part)
+    try:
+        assumed = _assumed(lacking, since)
+        place = _place(output)
+        cache = loaded(config, {"cache_dir": cache_dir}).config.cache.dir
+        folder = output_folder(place.parent, cache)
+        with opened(config, cache_dir) as (management, settings):
+            from mirror.manage.carry.selection import Selection
+
+            selection = Selection(
+                tuple(pattern(each, settings) for each in images),
+                _platforms(platform or []),
+                referrers=not no_referrers,
+                assumed=assumed,
+            )
+            run = _Export(management.folder, settings, folder, place.name, as_json=as_json)
+            contents = run.collect(selection, allowed=allow_missing)
+            run.write(contents, limit, part, to_stdout=output == "-")
+            if run.missing:
+                raise SystemExit(1)
+    except BundleError as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        tell("Interrupted. The same command goes on from there.")
+        raise SystemExit(INTERRUPTED) from None
+
+
+class _Export:
+    """One run of `export`."""
+
+    def __init__(
+        self,
+        folder: "CacheDirectory",
+        settings: "Config",
+        output: "OutputFolder",
+        name: str,
+        *,
+        as_json: bool,
+    ) -> None:
+        self._folder = folder
+        self._output = output
+        self._name = name
+        self._as_json = as_json
+        self.missing: tuple[Missing, ...] = ()
+        folder.trusts_unknown = not any(each.logins() for each in settings.upstreams)
+
+    def collect(self, selection: "object", *, allowed: bool) -> "BundleContents":
+        """Return what is to be exported; ends with 1 if something is missing and not `allowed`."""
+        from mirror.manage.carry.contents import collect
+
+        found = collect(self._folder, selection)  # type: ignore[arg-type]
+        self.missing = found.missing
+        for each in found.missing:
+            self._show_missing(each)
+        if found.missing and not (allowed and found.contents.images):
+            fail(_advice(found.missing), 1)
+        return found.contents
+
+    def write(self, contents: "BundleContents", limit: int, part: int, *, to_stdout: bool) -> None:
+        """Write the files, or one of them."""
+        from mirror.cli.progress import shown
+        from mirror.manage.carry.export import targets, with_known_times
+        from mirror.manage.carry.held import BlobGone, HeldBlobs
+        from mirror.system.descriptors import raise_limit
+
+        if not to_stdout:
+            contents = with_known_times(contents, self._output, self._name)
+        found = targets(self._name, contents, limit)
+        if part > len(found):
+            fail(f"--part {part}: the bundle has {len(found)} parts", 2)
+        chosen = [each for each in found if part in (0, each.number)]
+        with HeldBlobs(self._folder, raise_limit()) as held:
+            gone = held.hold(contents.blobs)
+            try:
+                if gone:
+                    raise BlobGone(gone[0])
+                with shown(len(chosen), as_json=self._as_json and not to_stdout) as view:
+                    for target in chosen:
+                        self._write(target, held, view, to_stdout=to_stdout)
+                    if not to_stdout:
+                        view.done(**_facts(contents, chosen, self.missing))
+            except BlobGone as error:
+                fail(str(error), 1)
+
+    def _write(self, target: "Target", held: "HeldBlobs", view: "ProgressView", *, to_stdout: bool) -> None:
+        from mirror.bundle.errors import Damaged
+        from mirror.bundle.writer import write
+        from mirror.manage.carry.export import ExportError, is_complete, write_target
+
+        progress = _Progress(target, view)
+        try:
+            if to_stdout:
+                write(target.plan, held.open, sys.stdout.buffer, 0, lambda _: None)
+                sys.stdout.buffer.flush()
+            elif is_complete(self._output, target):
+                progress.end("present")
+            else:
+                write_target(self._output, target, held.open, progress.add)
+                progress.end("done")
+        except Damaged as error:
+            self._quarantine(error)
+        except ExportError as error:
+            fail(str(error), 1)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            fail(_disk_error(error, self._output.path / target.name), 1)
+
+    def _quarantine(self, error: "Exception") -> None:
+        """Remove a blob that is wrong on the disk, and end the command."""
+        from mirror.store.metadata.closure import digest_or_none
+
+        digest = digest_or_none(getattr(error, "entry", ""))
+        if digest is not None:
+            self._folder.blobs.quarantine(digest)
+        fail(
+            f"{error}; it is in quarantine now. Pull the image through the mirror again, then repeat this", 1
+        )
+
+    def _show_missing(self, missing: "Missing") -> None:
+        if self._as_json:
+            json_line({"event": "missing", **_missing_json(missing)})
+        else:
+            tell(f"{missing.image}: {_missing_line(missing)}")
+
+
+class _Progress:
+    """The progress of one file."""
+
+    def __init__(self, target: "Target", view: "ProgressView") -> None:
+        self._target = target
+        self._view = view
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        self._show("running")
+
+    def end(self, state: str) -> None:
+        self._done = self._target.size if state == "done" else 0
+        self._show(state)
+
+    def _show(self, state: str) -> None:
+        from mirror.util.progress.amounts import Amount, ImageProgress
+
+        amount = Amount(self._done, self._target.size)
+        self._view.update(ImageProgress(self._target.name, amount, state=state))  # type: ignore[arg-type]
+
+
+def _limit(output: str, split: str, part: int) -> int:
+    """Return the limit of a file's size, 0 for none; wrong usage ends the command with 2."""
+    from mirror.config.types import parse_size
+
+    if output == "-" and sys.stdout.isatty():
+        fail("-o -: standard output is a terminal; redirect it to a file or a program", 2)
+    if output == "-" and split and not part:
+        fail("-o - writes one file: name one of the parts with --part", 2)
+    if part and not split:
+        fail("--part needs --split, with the size that the parts have", 2)
+    try:
+        return parse_size(split) if split else 0
+    except ValueError:
+        fail(f"--split: must be a size, for instance 4GiB, not {split!r}", 2)
+
+
+def _place(output: str) -> Path:
+    """Return the path to write to; the command ends with 2 if its folder is none."""
+    place = Path(output).absolute()
+    if output != "-" and not place.parent.is_dir():
+        fail(f"{place.parent} is no folder: create it, or mount the disk", 2)
+    if output != "-" and place.is_dir():
+        fail(f"{place} is a folder: name a file in it, for instance {place / 'lab.tar'}", 2)
+    return place
+
+
+def _platforms(texts: list[str]) -> tuple[str, ...]:
+    from mirror.oci.image_pattern import PLATFORM
+
+    for each in texts:
+        if each != "all" and PLATFORM.fullmatch(each) is None:
+            fail(f"{each!r} is not a platform, for instance linux/amd64 or linux/arm/v7", 2)
+    return tuple(dict.fromkeys(texts))
+
+
+def _assumed(lacking: str, since: str) -> "Container[Digest]":
+    """Return the blobs that the receiver has. Raises BundleError."""
+    from mirror.bundle.have import HaveList, read_have
+    from mirror.manage.carry.export import document_in
+
+    found: list[Container[Digest]] = []
+    if lacking:
+        found.append(_read(lacking, read_have))
+    if since:
+        document = _read(since, document_in)
+        if document is None:
+            fail(f"{since} is not a bundle of registry-mirror, or a compressed one", 2)
+        found.append(HaveList.of([*document.carried(), *_manifests_of(document)]))
+    return _Union(found)
+
+
+def _manifests_of(document: "object") -> "list[Digest]":
+    from mirror.bundle.document import checked_digest
+
+    return [checked_digest(each.digest) for each in document.manifests]  # type: ignore[attr-defined]
+
+
+class _Union(Container["Digest"]):
+    """The digests of any of several lists."""
+
+    def __init__(self, lists: "list[Container[Digest]]") -> None:
+        self._lists = lists
+
+    def __contains__(self, digest: object) -> bool:
+        return any(digest in each for each in self._lists)
+
+
+def _read(name: str, read: "Callable[[BinaryIO], T]") -> T:
+    try:
+        with open(name, "rb") as file:
+            return read(file)
+    except OSError as error:
+        fail(f"{name} cannot be read: {error.strerror}", 2)
+
+
+def _advice(missing: "tuple[Missing, ...]") -> str:
+    count = f"{len(missing)} thing{'s are' if len(missing) > 1 else ' is'} missing, nothing is exported."
+    advice = "Pull through the mirror what is missing, or export the rest with --allow-missing."
+    if all(each.kind == "referrer" for each in missing):
+        advice = "Pull through the mirror what is missing, or export without signatures: --no-referrers."
+    return f"{count}\n{advice}"
+
+
+def _missing_line(missing: "Missing") -> str:
+    subject = {
+        "image": "nothing of it is here",
+        "platform": f"{missing.platform or 'each platform'} is not here",
+        "manifest": f"the manifest {missing.digest} is not here",
+        "blob": f"{missing.digest} ({size(missing.size)}) is not here",
+        "referrer": f"{missing.digest}, which refers to it, is not here",
+    }[missing.kind]
+    if missing.unconfirmed:
+        return f"{missing.digest} is here for other repositories only, and came with an account; pull it"
+    return subject
+
+
+def _missing_json(missing: "Missing") -> dict[str, object]:
+    from msgspec.structs import asdict
+
+    return asdict(missing)
+
+
+def _facts(
+    contents: "BundleContents", chosen: "list[Target]", missing: "tuple[Missing, ...]"
+) -> dict[str, object]:
+    return {
+        "files": [each.name for each in chosen],
+        "bundle": chosen[0].plan.document.bundle,
+        "blobs": len(contents.blobs),
+        "left_out": len(contents.assumed),
+        "missing": len(missing),
+    }
+
+
+def _disk_error(error: OSError, path: Path) -> str:
+    from mirror.store.errors import reason_of
+
+    return (
+        f"cannot write {path}: {reason_of(error)}\nMend that, and repeat the command: it goes on from there"
+    )

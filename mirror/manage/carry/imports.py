@@ -1,0 +1,270 @@
+"""An import: archives are read one after another, then the index says what is here now.
+
+Blobs are kept as they come, so that an import that was killed goes on with what it lacks. Manifests and links
+follow when an archive was read to its end, and a tag when all that its image needs is here. So parts of a
+bundle come in any order, by one import or by several.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from mirror.bundle.archives.archive import Archive
+from mirror.bundle.archives.found import FoundContent
+from mirror.bundle.archives.layout_reader import slice_of
+from mirror.bundle.document import Document, Piece, checked_digest
+from mirror.bundle.errors import BundleError, Damaged
+from mirror.bundle.model import Content
+from mirror.manage.carry.intake import Intake
+from mirror.manage.carry.names import ImageName, Namer
+from mirror.manage.carry.pieces import PieceOfBlob, is_here
+from mirror.manage.carry.registrar import Manifests, Registrar, own_blobs
+from mirror.manage.carry.room import ImportRoom, room_for
+from mirror.manage.carry.sinks import BlobSink
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.cache_dir import CacheDirectory
+from mirror.util.callbacks import ignore
+
+# "present": nothing of it was new. "older": the tag here is newer, and stays. "lacking": a part is not here.
+ImportState = Literal["imported", "present", "older", "lacking"]
+
+
+class NoRoomForImport(Exception):
+    """The blobs of a bundle cannot be kept beside what is pinned."""
+
+    def __init__(self, room: ImportRoom) -> None:
+        super().__init__(f"{room.new} new bytes do not fit beside {room.pinned} pinned ones")
+        self.room = room
+
+
+class ImportOptions(Struct, frozen=True):
+    """The operator's wishes. `accounts`, `forced`: as of a `Registrar`. `pin`: pin the images.
+
+    `on_room` is called with the room that a bundle takes, before a byte of it is kept.
+    """
+
+    namer: Namer
+    accounts: Collection[str]
+    now: float
+    forced: bool = False
+    pin: bool = False
+    on_room: Callable[[ImportRoom], object] = ignore
+
+
+class ImportedImage(Struct, frozen=True):
+    """The result of an image. `lacking`: sizes of the blobs that are not here.
+
+    `parts`: numbers of the parts of the bundle that have some of them.
+    """
+
+    name: str
+    root: Digest
+    state: ImportState
+    size: int = 0
+    lacking: Mapping[Digest, int] = {}
+    parts: tuple[int, ...] = ()
+
+
+class ArchiveRead(Struct, frozen=True):
+    """An archive that was read to its end."""
+
+    origin: str
+    manifests: Manifests
+    images: tuple[tuple[ImageName, str, Content, int], ...]
+    repositories: Mapping[Repository, tuple[Digest, ...]]
+    document: Document | None
+
+
+class Import:
+    """One import into a folder: `read` for each archive, then `finish`."""
+
+    def __init__(self, folder: CacheDirectory, options: ImportOptions) -> None:
+        self._folder = folder
+        self._options = options
+        self._intake = Intake(folder)
+        self._read: list[ArchiveRead] = []
+        self.damages: list[BundleError] = []
+
+    @property
+    def stored(self) -> Mapping[Digest, int]:
+        """Sizes of the blobs that were new."""
+        return self._intake.stored
+
+    def read(self, archive: Archive, origin: str, on_bytes: Callable[[int], object] = ignore) -> None:
+        """Take the blobs of an archive. `on_bytes` is called with the bytes of contents that were read.
+
+        Damaged blobs are noted in `damages`. Raises BundleError where the archive cannot be read further,
+        NoRoomForImport, NoRoom, StoreError and OSError; what was kept before stays.
+        """
+        steps: Mapping[Digest, int] | None = None
+        try:
+            for content in archive.contents():
+                if steps is None and archive.document is not None:
+                    self._check_room(archive.document)
+                    steps = steps_of(archive.document)
+                self._take(content, steps or {}, on_bytes)
+        finally:
+            self._intake.flush()
+        self._read.append(self._archive_read(archive, origin))
+
+    def finish(self) -> Iterator[ImportedImage]:
+        """Write the index, and yield the result of each image. Raises PinTooLarge and StoreError."""
+        self._intake.flush()
+        for read in self._read:
+            registrar, unproven = self._registrar(read), unproven_in(read.document)
+            for repository, digests in read.repositories.items():
+                registrar.link(repository, read.manifests, digests, unproven)
+        results = {}
+        for read in self._read:
+            for name, text, root, confirmed in read.images:
+                results[text, root.digest] = self._finish_image(read, name, text, root, confirmed)
+        # Copies in the memory of a running mirror are out of date: missing tags, older ones.
+        self._folder.epoch.note_removal()
+        yield from results.values()
+
+    def _take(
+        self, content: FoundContent, steps: Mapping[Digest, int], on_bytes: Callable[[int], object]
+    ) -> None:
+        if content.manifest is not None:
+            self._intake.take_bytes(content.digest, content.manifest.data)
+            on_bytes(content.size)
+            return
+        sink = self._sink(content, steps)
+        if sink is None:
+            on_bytes(content.size)
+            return
+        try:
+            content.stream_to(_Counted(sink, on_bytes))
+        except Damaged as error:
+            self.damages.append(error)
+
+    def _sink(self, content: FoundContent, steps: Mapping[Digest, int]) -> BlobSink | None:
+        found = content.slice
+        if found.whole:
+            return self._intake.sink(found.digest, found.size)
+        step = steps.get(found.digest, found.length)
+        return self._intake.piece_sink(
+            PieceOfBlob(found.digest, found.size, found.offset, found.length, step)
+        )
+
+    def _check_room(self, document: Document) -> None:
+        room = room_for(self._folder, document.carried(), pin=self._options.pin)
+        if not room.fits:
+            raise NoRoomForImport(room)
+        self._options.on_room(room)
+
+    def _archive_read(self, archive: Archive, origin: str) -> ArchiveRead:
+        namer, manifests = self._options.namer, Manifests(archive.manifests)
+        document = archive.document
+        if document is not None:
+            found = [each.image() for each in document.images]
+            images = [(namer.of_bundle(each.name), each.name, each.root, each.confirmed) for each in found]
+        else:
+            named = [each for each in archive.images if each.name or len(archive.images) == 1]
+            images = [(*_named(namer, each.name, each.root), each.root, 0) for each in named]
+        repositories: dict[Repository, set[Digest]] = {}
+        for name, digests in archive.links.items():
+            repository = namer.repository(name) if document else namer.of_archive(f"{name}:x").repository
+            repositories.setdefault(repository, set()).update(each for each in digests)
+        for image, _, root, _ in images:
+            repositories.setdefault(image.repository, set()).update(manifests.below(root.digest))
+        return ArchiveRead(
+            origin,
+            manifests,
+            tuple(images),
+            {
+                each: tuple(sorted(digests & archive.manifests.keys()))
+                for each, digests in repositories.items()
+            },
+            document,
+        )
+
+    def _has_piece(self, piece: Piece) -> bool:
+        """Return whether a piece of a blob that is not here as a whole came with another part."""
+        if piece.length < 0:
+            return False
+        found = slice_of(piece)
+        return is_here(self._folder, found.digest, found.offset, found.offset + found.length)
+
+    def _registrar(self, read: ArchiveRead) -> Registrar:
+        options = self._options
+        return Registrar(self._folder, read.origin, options.accounts, options.forced, options.now)
+
+    def _finish_image(
+        self, read: ArchiveRead, name: ImageName, text: str, root: Content, confirmed: int
+    ) -> ImportedImage:
+        needed = read.manifests.blobs(root.digest)
+        lacking = {digest: size for digest, size in needed.items() if not self._intake.has(digest)}
+        if root.digest not in read.manifests.data:
+            lacking[root.digest] = root.size
+        own = read.manifests.graph.reach(root.digest).manifests
+        own_lacking = {
+            each.digest
+            for digest in own
+            for each in own_blobs(read.manifests.graph.manifest(digest))
+            if each.digest in lacking
+        }
+        state: ImportState = "imported"
+        if lacking:
+            state = "lacking"
+        elif not any(digest in self.stored for digest in (root.digest, *own, *needed)):
+            state = "present"
+        registrar = self._registrar(read)
+        if own and not own_lacking:
+            if name.tag and not registrar.put_tag(name, root, confirmed):
+                state = "lacking" if lacking else "older"
+            elif self._options.pin:
+                registrar.pin(name, root.digest)
+        parts = () if read.document is None else parts_with(read.document, lacking, self._has_piece)
+        size = sum(needed.values()) + sum(len(read.manifests.data[each].data) for each in own)
+        return ImportedImage(text, root.digest, state, size, lacking, parts)
+
+
+class _Counted:
+    """A sink whose bytes are counted."""
+
+    def __init__(self, sink: BlobSink, on_bytes: Callable[[int], object]) -> None:
+        self._sink = sink
+        self._on_bytes = on_bytes
+        self.commit = sink.commit
+        self.abort = sink.abort
+
+    def write(self, data: memoryview, /) -> None:
+        self._sink.write(data)
+        self._on_bytes(len(data))
+
+
+def _named(namer: Namer, name: str, root: Content) -> tuple[ImageName, str]:
+    found = namer.of_archive(name)
+    text = f"{found.repository}:{found.tag}" if found.tag else f"{found.repository}@{root.digest}"
+    return found, text
+
+
+def steps_of(document: Document) -> dict[Digest, int]:
+    """Return the distance of the pieces of each blob that is split over the parts of a bundle."""
+    steps: dict[Digest, int] = {}
+    for piece in (each for part in document.parts for each in part.blobs if each.offset):
+        digest = checked_digest(piece.digest)
+        steps[digest] = min(piece.offset, steps.get(digest, piece.offset))
+    return steps
+
+
+def unproven_in(document: Document | None) -> frozenset[Digest]:
+    """Return the blobs that the sender of a bundle lacked, and could not vouch for."""
+    return frozenset() if document is None else frozenset(map(checked_digest, document.lacking))
+
+
+def parts_with(
+    document: Document, lacking: Collection[Digest], has_piece: Callable[[Piece], bool]
+) -> tuple[int, ...]:
+    """Return the numbers of the parts, from 1, that have some of the blobs; none for a bundle in one file."""
+    wanted = set(map(str, lacking))
+    if len(document.parts) == 1:
+        return ()
+    return tuple(
+        number
+        for number, part in enumerate(document.parts, 1)
+        if any(piece.digest in wanted and not has_piece(piece) for piece in part.blobs)
+    )
