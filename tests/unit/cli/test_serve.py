@@ -32,7 +32,17 @@ app.main()
 """
 
 # Libraries that a running mirror does without.
-NOT_OF_A_SERVER = {"pydantic", "pydantic_core", "typer", "click", "rich", "cattrs"}
+NOT_OF_A_SERVER = {
+    "pydantic",
+    "pydantic_core",
+    "typer",
+    "click",
+    "rich",
+    "cattrs",
+    "ruamel",
+    "packaging",
+    "cronsim",
+}
 
 
 def test_startup_of_serve_imports_no_command_line(tmp_path: Path) -> None:
