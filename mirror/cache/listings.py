@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from mirror.cache.results import CatalogAnswer, Outcome, ReferrersAnswer, Staleness, TagsAnswer
 from mirror.cache.tag.expired import REVALIDATING, saving_rate_limit
-from mirror.cache.tag.gone import GoneKeeper
+from mirror.cache.tag.gone import GoneKeeper, GoneUpstream
 from mirror.cache.tag.kept_list import KeptList
 from mirror.cache.tags import MOST_REFRESHES, TagCache
 from mirror.oci.digest import Digest
@@ -19,7 +19,7 @@ from mirror.oci.manifest import ManifestInvalid, referrers_tag
 from mirror.oci.reference import Repository, Tag
 from mirror.oci.referrers import array_of, index_of, texts_by_type, texts_of_index
 from mirror.store.errors import StoreError
-from mirror.store.metadata.index import ReferrersEntry
+from mirror.store.metadata.index import NEVER, ReferrersEntry
 from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import FINAL, Failure, UpstreamError, too_many_requests
 from mirror.upstream.upstream_set import UpstreamSet
@@ -81,7 +81,7 @@ class ListingCache:
         self._listing: SingleFlight[tuple[Repository, str], TagsAnswer] = SingleFlight(
             context.tasks, refusal=too_many_requests, turns=context.lookups
         )
-        self._referring: SingleFlight[tuple[Repository, Digest], str] = SingleFlight(
+        self._referring: SingleFlight[tuple[Repository, Digest], _Referrers] = SingleFlight(
             context.tasks, refusal=too_many_requests, turns=context.lookups
         )
         self._without_api: TTLCache[Repository, bool] = TTLCache(API_SECONDS, API_REPOSITORIES)
@@ -183,7 +183,7 @@ class ListingCache:
     async def _referrers(self, repository: Repository, digest: Digest) -> _Referrers:
         entry = await self._store.referrers(repository, digest)
         if entry is None:
-            return _Referrers(await self._ask_once(repository, digest), Outcome.MISS)
+            return await self._ask_once(repository, digest)
         if self._tags.validity.is_fresh(repository, entry.confirmed):
             return _Referrers(entry.manifests, Outcome.HIT)
         if (reason := self._reason_not_to_ask(repository, entry)) is not None:
@@ -192,7 +192,7 @@ class ListingCache:
             return self._stale(entry, reason)
         try:
             answer = self._ask_once(repository, digest)
-            return _Referrers(await self._tags.expired.wait_until_fallback(repository, answer), Outcome.MISS)
+            return await self._tags.expired.wait_until_fallback(repository, answer)
         except UpstreamError as error:
             if self._tags.validity.is_ended_by(error, repository, entry.confirmed):
                 raise
@@ -208,7 +208,7 @@ class ListingCache:
         return REVALIDATING if self._tags.validity.serves_while_revalidating(repository, age) else None
 
     def _stale(self, entry: ReferrersEntry, reason: str) -> _Referrers:
-        age = self._context.clock() - entry.confirmed
+        age = None if entry.confirmed == NEVER else self._context.clock() - entry.confirmed
         return _Referrers(entry.manifests, Outcome.STALE, Staleness(age, reason))
 
     def _start_refresh(self, repository: Repository, digest: Digest) -> None:
@@ -229,24 +229,41 @@ class ListingCache:
         finally:
             self._refreshes -= 1
 
-    async def _ask_once(self, repository: Repository, digest: Digest) -> str:
+    async def _ask_once(self, repository: Repository, digest: Digest) -> _Referrers:
         return await self._referring.do(
             (repository, digest), partial(self._ask, repository, digest), repository.upstream
         )
 
-    async def _ask(self, repository: Repository, digest: Digest) -> str:
-        manifests = None
+    async def _ask(self, repository: Repository, digest: Digest) -> _Referrers:
+        found = None
         if not self._without_api.get(repository):
-            manifests = await self._by_api(repository, digest)
-        if manifests is None:
-            manifests = await self._by_tag(repository, digest)
-        await self._store.put_referrers(repository, digest, ReferrersEntry(manifests, self._context.clock()))
-        return manifests
+            found = await self._by_api(repository, digest)
+        if found is None:
+            found = await self._by_tag(repository, digest)
+        if found.manifests == NO_REFERRERS:
+            await self._keep_referrers(repository, digest)
+        # A list of a stale tag is as old as the tag; one that no upstream has confirmed is never fresh.
+        age = 0.0 if found.staleness is None else found.staleness.age
+        confirmed = NEVER if age is None else self._context.clock() - age
+        await self._store.put_referrers(repository, digest, ReferrersEntry(found.manifests, confirmed))
+        return found
 
-    async def _by_api(self, repository: Repository, digest: Digest) -> str | None:
+    async def _keep_referrers(self, repository: Repository, digest: Digest) -> None:
+        """Raise GoneUpstream if an upstream has no referrers any more, and tags of the repository are kept.
+
+        Signatures go with their images: an image that is kept keeps them.
+        """
+        if (gone := await self._kept.latest_mark(repository)) is not None:
+            known = await self._store.referrers(repository, digest)
+            if known is not None and known.manifests != NO_REFERRERS:
+                message = f"{repository} has no referrers of {digest} any more; the known ones are kept"
+                raise GoneUpstream(UpstreamError(Failure.NOT_FOUND, message), gone)
+
+    async def _by_api(self, repository: Repository, digest: Digest) -> _Referrers | None:
         """Return referrers by the API; None if the upstream lacks the API, or does not give it to clients."""
         try:
-            return await self._upstreams[repository.upstream].referrers(repository.path, digest)
+            found = await self._upstreams[repository.upstream].referrers(repository.path, digest)
+            return _Referrers(found, Outcome.MISS)
         except UpstreamError as error:
             if error.failure not in FINAL and error.status != NOT_IMPLEMENTED:
                 raise
@@ -255,17 +272,19 @@ class ListingCache:
                 self._without_api.put(repository, True)
             return None
 
-    async def _by_tag(self, repository: Repository, digest: Digest) -> str:
+    async def _by_tag(self, repository: Repository, digest: Digest) -> _Referrers:
         """Return referrers by the tag schema, for upstreams without the API; none without such a tag.
 
         None is an answer: where one digest is found and another is not, oras fails.
         """
         try:
             found = await self._tags.get(repository, referrers_tag(digest))
-            return array_of(await off_loop(len(found.data), texts_of_index, found.data))
+            manifests = array_of(await off_loop(len(found.data), texts_of_index, found.data))
+            outcome = Outcome.MISS if found.staleness is None else Outcome.STALE
+            return _Referrers(manifests, outcome, found.staleness)
         except ManifestInvalid:
-            return NO_REFERRERS  # an image that happens to have that tag
+            return _Referrers(NO_REFERRERS, Outcome.MISS)  # an image that happens to have that tag
         except UpstreamError as error:
             if error.failure is not Failure.NOT_FOUND:
                 raise
-            return NO_REFERRERS
+            return _Referrers(NO_REFERRERS, Outcome.MISS)

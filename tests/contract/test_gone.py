@@ -11,6 +11,7 @@ import pytest
 
 from mirror.manage.management import Management
 from mirror.oci.image_pattern import ImagePattern
+from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from tests.fakes.access import BasicAuth
 from tests.fakes.content import FakeImage, image_index
@@ -348,7 +349,7 @@ async def test_gone_platform_of_an_index(hub: FakeRegistry, tmp_path: Path, cloc
     async with keeping(hub, tmp_path, clock) as mirror:
         here, other = (hub.add_image("library/x", tag, [tag.encode()]) for tag in ("here", "other"))
         index = image_index([here.manifest_data, other.manifest_data])
-        digest = hub.add_manifest("library/x", index, "application/vnd.oci.image.index.v1+json", "t")
+        digest = hub.add_manifest("library/x", index, OCI_INDEX, "t")
         for path in (TAG, TAG.replace("/t", f"/{here.manifest}")):
             assert (await get(mirror.address, path)).status == 200
         repository_removed(hub)
@@ -426,3 +427,37 @@ async def test_gone_digest_of_an_account_is_dropped_by_default(
         image = await pull(hub, mirror)
         repository_removed(hub)
         assert (await get(mirror.address, TAG.replace("/t", f"/{image.manifest}"))).status == 404
+
+
+@pytest.mark.parametrize("api", [True, False])
+async def test_gone_image_keeps_its_signatures(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock, api: bool
+) -> None:
+    """The list of referrers stays with the image, marked as stale; the default loses it with the image."""
+    hub.referrers_api = api
+    for number, (on_gone, kept) in enumerate((("keep", 1), ("drop", 0))):
+        async with keeping(hub, tmp_path / str(number), clock, {"on_gone": on_gone}) as mirror:
+            image = await pull(hub, mirror)
+            subject = {"mediaType": OCI_MANIFEST, "digest": str(image.manifest), "size": 1}
+            config = {"mediaType": "application/x", "digest": str(image.config), "size": 1}
+            document = {"schemaVersion": 2, "config": config, "layers": [], "subject": subject}
+            digest = hub.add_manifest("library/x", json.dumps(document).encode(), OCI_MANIFEST)
+            if not api:
+                listed = [{**config, "digest": str(digest)}]
+                index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+                tag = str(image.manifest).replace(":", "-")
+                hub.add_manifest("library/x", json.dumps(index).encode(), OCI_INDEX, tag)
+            path = f"/v2/docker.io/library/x/referrers/{image.manifest}"
+            assert len(json.loads((await get(mirror.address, path)).body)["manifests"]) == 1
+            repository_removed(hub)
+            await get(mirror.address, TAG)
+            for _ in range(2):
+                reply = await get(mirror.address, path)
+                found = json.loads(reply.body)["manifests"]
+                assert (reply.status, len(found)) == (200, kept)
+                assert ("110 " in warnings(reply)) is bool(kept)
+            new = await pull(hub, mirror)
+            assert new.manifest == image.manifest
+            assert len(json.loads((await get(mirror.address, path)).body)["manifests"]) == (
+                0 if api else kept
+            )

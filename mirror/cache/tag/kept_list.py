@@ -14,6 +14,7 @@ from mirror.cache.tag.gone import GoneKeeper
 from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.store.metadata.index import Gone, TagEntry
 from mirror.store.store import Store
 from mirror.util.tasks import off_loop
 
@@ -53,13 +54,23 @@ class KeptList:
             return page
         return replace(_page(repository, listed, kept, _limit(dict(parse_qsl(query)))), outcome=page.outcome)
 
+    async def latest_mark(self, repository: Repository) -> Gone | None:
+        """Return the latest mark of the kept tags of a repository; None if no tag is kept."""
+        if not self._gone.keeps(repository):
+            return None
+        marks = [entry.gone for _, entry in await self._entries(repository) if entry.gone is not None]
+        return max(marks, key=lambda gone: gone.asked, default=None)
+
     async def _names(self, repository: Repository) -> list[str]:
+        return [name for name, _ in await self._entries(repository)]
+
+    async def _entries(self, repository: Repository) -> list[tuple[str, TagEntry]]:
         """Return the kept tags of a repository whose manifest is here, in order."""
         folder = self._store.folder
 
-        def find() -> list[str]:
+        def find() -> list[tuple[str, TagEntry]]:
             found = folder.index.gone_tags(repository)
-            return [name for name, entry in found if folder.has(Digest.parse(entry.digest))]
+            return [(name, entry) for name, entry in found if folder.has(Digest.parse(entry.digest))]
 
         return await self._store.executor.run(find)
 

@@ -145,6 +145,21 @@ async def test_referrers_by_tag_schema_without_the_api(hub: FakeRegistry, mirror
     assert json.loads(reply.body)["manifests"] == [entry]
 
 
+async def test_referrers_of_a_stale_tag_are_stale(hub: FakeRegistry, forgetful: Running) -> None:
+    """The list says so, and is as old as the tag: it is not taken for one that was just confirmed."""
+    hub.referrers_api = False
+    image = hub.add_image("library/x", "t", [b"a"])
+    entry = {"mediaType": OCI_MANIFEST, "digest": f"sha256:{'0' * 64}", "size": 1}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+    tag = str(image.manifest).replace(":", "-")
+    hub.add_manifest("library/x", json.dumps(index).encode(), OCI_INDEX, tag)
+    path = f"{X}/referrers/{image.manifest}"
+    assert "warning" not in (await get(forgetful.address, path)).headers
+    hub.fault(Fault(status=503), f"manifests/{tag}", times=9)
+    reply = await get(forgetful.address, path)
+    assert (json.loads(reply.body)["manifests"], reply.header("warning")[:4]) == ([entry], "110 ")
+
+
 async def test_referrers_tag_that_is_no_index_lists_none(hub: FakeRegistry, mirror: Running) -> None:
     """An image under that tag says nothing about referrers."""
     hub.referrers_api = False

@@ -1,6 +1,7 @@
 """Garbage collection: what is collected, and what stays."""
 
 import socket
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -78,6 +79,24 @@ def test_garbage_collection_drops_metadata_of_lost_images(folder: CacheDirectory
     assert folder.epoch.removals() != generation
     assert folder.index.repositories("", "", 9) == [str(Y)]
     assert folder.index.tag(Y, Tag("1")) is not None
+
+
+def test_garbage_collection_that_fails_tells_of_its_removals(folder: CacheDirectory) -> None:
+    """No process goes on serving from memory what was removed before the error."""
+    for repository in (X, Y):
+        for each in put_image(folder, repository, "1", [str(repository).encode()]):
+            folder.blobs.remove(each)
+    folder.index.query(
+        "CREATE TRIGGER refuse BEFORE DELETE ON Cache WHEN OLD.key LIKE 'link:quay.io%'"
+        " BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    before = (folder.epoch.removals(), folder.epoch.pin_changes())
+    with pytest.raises(sqlite3.IntegrityError, match="refused"):
+        collect(folder)
+    assert folder.index.repositories("", "", 9) == [str(Y)]
+    assert folder.epoch.removals() != before[0]
+    assert folder.epoch.pin_changes() != before[1]
+    folder.index.query("DROP TRIGGER refuse")
 
 
 def test_garbage_collection_goes_by_the_quota(folder: CacheDirectory) -> None:
