@@ -7,7 +7,7 @@ import typer
 
 from mirror.cli.common import fail, loaded
 from mirror.cli.notes import config_notes
-from mirror.cli.options import AsJson, CacheDir, ConfigFile
+from mirror.cli.options import AsJson, CacheDir, CAFile, ConfigFile, MirrorURL
 from mirror.cli.output import json_document, say
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ upstream name, route, proxy, TLS, clock, token, account, rate limit, and the hos
 
 An upstream that has no image of --image is asked for a small public one. Docker Hub counts that as one pull.
 
+On a client's machine, for docker, containerd, podman or k3s: whether the mirror is reached, whether this
+version of the client reads its configuration, whether its pulls arrive at the mirror (an image that only the
+mirror has is pulled, and removed), whether the mirror would be sent a password, and where a miss goes.
+
+    registry-mirror doctor --client docker --mirror http://mirror.lan:5000
+
 Exit status: 0 if all is fine, 1 for warnings, 2 for errors.
 """
 
@@ -42,28 +48,49 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    client: Annotated[
+        str | None,
+        typer.Option(
+            "--client",
+            metavar="CLIENT",
+            help="Examine a client of this machine: docker, containerd, podman or k3s.",
+            show_default=False,
+        ),
+    ] = None,
+    mirror: MirrorURL = None,
+    ca: CAFile = None,
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
-    settings = loaded(config, {"cache_dir": cache_dir}).config
+    from msgspec import to_builtins
+
     from mirror.doctor.finding import merged, status
 
-    findings = merged(asyncio.run(_examine(settings, _images(image or [], settings), quiet=as_json)))
+    if client is not None:
+        findings = _examine_client(client, mirror, ca, config)
+        if not as_json:
+            _print(findings)
+    else:
+        settings = loaded(config, {"cache_dir": cache_dir}).config
+        images = _images(image or [], settings)
+        findings = merged(asyncio.run(_examine(settings, images, quiet=as_json)))
     if as_json:
-        json_document(
-            [
-                {
-                    "subject": each.subject,
-                    "severity": str(each.severity),
-                    "what": each.what,
-                    "why": each.why,
-                    "mend": each.mend,
-                }
-                for each in findings
-            ]
-        )
+        json_document([to_builtins(each) for each in findings])
     raise typer.Exit(status(findings))
+
+
+def _examine_client(client: str, mirror: str | None, ca: str | None, config: str | None) -> "list[Finding]":
+    from mirror.cli.setup import place_of_mirror
+    from mirror.doctor.client import NAMES, examine_client
+    from mirror.setup.plan import SetupError
+
+    if client not in NAMES:
+        fail(f"{client!r} is no client that can be examined: choose one of {', '.join(NAMES)}", 2)
+    try:
+        return examine_client(client, *place_of_mirror(mirror, ca, config))
+    except SetupError as error:
+        fail(str(error), 2)
 
 
 async def _examine(config: "Config", images: "Mapping[str, str]", *, quiet: bool) -> "list[Finding]":

@@ -48,6 +48,25 @@ Upstream = Annotated[
 Offline = Annotated[
     bool, typer.Option("--offline", help="Contact no upstream: serve what the cache has.", show_default=False)
 ]
+MirrorURL = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror",
+        metavar="URL",
+        help="The mirror as the client reaches it, http://HOST:PORT or https://HOST:PORT. Default: the one "
+        "on this machine.",
+        show_default=False,
+    ),
+]
+CAFile = Annotated[
+    str | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        help="Certificate of a private CA that has signed the mirror's, as PEM.",
+        show_default=False,
+    ),
+]
 
 
 class Command(TyperCommand):

@@ -9,7 +9,7 @@ import typer
 
 from mirror.cli.banner import reachable
 from mirror.cli.common import fail, loaded
-from mirror.cli.options import ConfigFile
+from mirror.cli.options import CAFile, ConfigFile, MirrorURL
 from mirror.cli.output import say, tell
 
 if TYPE_CHECKING:
@@ -46,25 +46,8 @@ USER_RECORDS = ".local/state/registry-mirror/setup"
 
 def setup(
     client: Annotated[str, typer.Argument(metavar="CLIENT", show_default=False)],
-    mirror: Annotated[
-        str | None,
-        typer.Option(
-            "--mirror",
-            metavar="URL",
-            help="The mirror as the client reaches it, http://HOST:PORT or https://HOST:PORT. Default: the "
-            "one on this machine.",
-            show_default=False,
-        ),
-    ] = None,
-    ca: Annotated[
-        str | None,
-        typer.Option(
-            "--ca",
-            metavar="FILE",
-            help="Certificate of a private CA that has signed the mirror's, as PEM.",
-            show_default=False,
-        ),
-    ] = None,
+    mirror: MirrorURL = None,
+    ca: CAFile = None,
     write: Annotated[bool, typer.Option("--write", help="Write the files.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Restore the files as they were before.")] = False,
     force: Annotated[
@@ -130,9 +113,14 @@ def _request(
 
 
 def _mirror(url: str | None, ca: str | None, config: str | None) -> "Mirror":
-    """Return the mirror that is named, or the one of this machine's configuration."""
-    from mirror.setup.certificates import read_ca, root_of
     from mirror.setup.running_mirror import find_mirror
+
+    return find_mirror(*place_of_mirror(url, ca, config))
+
+
+def place_of_mirror(url: str | None, ca: str | None, config: str | None) -> tuple[str, str | None]:
+    """Return URL and CA of the mirror that is named, or of this machine's. Raises SetupError."""
+    from mirror.setup.certificates import read_ca, root_of
 
     text = None if ca is None else read_ca(Path(ca))
     if url is None:
@@ -141,7 +129,7 @@ def _mirror(url: str | None, ca: str | None, config: str | None) -> "Mirror":
         url = f"{scheme}://{reachable(server.listen[0])}"
         if text is None and server.tls_certificate is not None:
             text = root_of(server.tls_certificate)
-    return find_mirror(url, text)
+    return url, text
 
 
 def _do(name: str, request: "Request", changes: "Changes", *, write: bool) -> None:

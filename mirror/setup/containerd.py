@@ -96,6 +96,10 @@ class Cri:
         text = str((self._registry or {}).get("config_path", ""))
         return text.partition(":")[0] or None
 
+    @property
+    def has_two_folders(self) -> bool:
+        return ":" in str((self._registry or {}).get("config_path", ""))
+
     def with_registries(self, folder: str) -> str | None:
         """Return the text with which CRI reads hosts.toml; as it is where nothing has to change."""
         if "cri" in self._document.get("disabled_plugins", []):

@@ -72,7 +72,7 @@ def _get(scheme: str, host: str, port: int, ca: str | None) -> bytes:
     bare = host.strip("[]")
     connection: http.client.HTTPConnection
     if scheme == "https":
-        connection = http.client.HTTPSConnection(bare, port, timeout=PATIENCE, context=_context(ca))
+        connection = http.client.HTTPSConnection(bare, port, timeout=PATIENCE, context=context_of(ca))
     else:
         connection = http.client.HTTPConnection(bare, port, timeout=PATIENCE)
     with closing(connection):
@@ -102,7 +102,8 @@ def _get(scheme: str, host: str, port: int, ca: str | None) -> bytes:
     return body
 
 
-def _context(ca: str | None) -> ssl.SSLContext:
+def context_of(ca: str | None) -> ssl.SSLContext:
+    """Return the TLS context for a mirror; `ca` is PEM. Raises SetupError."""
     try:
         return ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError):

@@ -19,8 +19,8 @@ from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, for
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
-from mirror.web.client_setup import ClientSetup
 from mirror.web.landing_page import LandingPage
+from mirror.web.onboarding.client_setup import ClientSetup
 from mirror.web.operations import OperationsListener
 from mirror.web.probes import Probes
 from mirror.web.protocol import ProtocolFactory, RequestProtocol

@@ -31,6 +31,7 @@ from mirror.util.fairness.client import set_client
 from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
 from mirror.web.client_errors import client_error
+from mirror.web.onboarding import marker_image
 from mirror.web.request_log import RequestRecord
 
 T = TypeVar("T")
@@ -98,6 +99,8 @@ class RegistryApi:
             raise RegistryError(Code.UNSUPPORTED, message, status=414)
         target = parse_target(self._names, path, self._ns(request), host)
         record.target = target
+        if (marker := marker_image.respond(record, target)) is not None:
+            return marker
         try:
             return await self._handlers[target.kind](record, target)
         except (UpstreamError, StoreError) as failure:

@@ -1,0 +1,1 @@
+"""Responses for the set-up and the examination of clients."""
