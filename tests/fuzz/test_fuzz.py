@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.store.partial.growing import HOLDBACK_BYTES
 from tests.fuzz.__main__ import TERMINATED
 from tests.fuzz.cases import Case, Expected, Request, Way, case_of
 from tests.fuzz.client import Heard, Response
@@ -99,6 +100,16 @@ def test_oracle_finds_wrong_answers(answer: Heard, words: str | None) -> None:
     found = list(faults_of(Case(0, (request,), Way.IN_TURN), answer))
     assert bool(found) == (words is not None)
     assert words is None or words in found[0]
+
+
+@pytest.mark.parametrize("odd", [True, False])
+def test_oracle_knows_bytes_before_proof(odd: bool) -> None:
+    """A wrong part of a large blob is a fault, but for an upstream that sends wrong bytes."""
+    data = bytes(HOLDBACK_BYTES + 1)
+    span = ("content-range", f"bytes 0-0/{len(data)}")
+    answer = heard(206, b"x", ("docker-content-digest", digest_of(data)), span)
+    request = Request(b"", "GET", Expected(frozenset({206}), {digest_of(data): data}, odd=odd))
+    assert bool(list(faults_of(Case(0, (request,), Way.IN_TURN), answer))) is not odd
 
 
 def test_oracle_wants_oci_errors() -> None:
