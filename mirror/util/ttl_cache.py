@@ -9,7 +9,10 @@ V = TypeVar("V")
 
 
 class TTLCache(Generic[K, V]):
-    """Values by key, each kept for `seconds`. The oldest entries are dropped beyond `max_entries`."""
+    """Values by key, each kept for `seconds`. The oldest entries are dropped beyond `max_entries`.
+
+    Expired entries are dropped when another one is put: a flood of names leaves nothing for long.
+    """
 
     def __init__(self, seconds: float, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -23,7 +26,11 @@ class TTLCache(Generic[K, V]):
         return None if entry is None or self._clock() >= entry[0] else entry[1]
 
     def put(self, key: K, value: V) -> None:
+        now = self._clock()
         self._entries.pop(key, None)  # keeps the order of insertion equal to the order of time
-        while len(self._entries) >= self._max_entries:
-            del self._entries[next(iter(self._entries))]
-        self._entries[key] = (self._clock() + self._seconds, value)
+        while self._entries:
+            oldest = next(iter(self._entries))
+            if len(self._entries) < self._max_entries and now < self._entries[oldest][0]:
+                break
+            del self._entries[oldest]
+        self._entries[key] = (now + self._seconds, value)

@@ -31,3 +31,13 @@ def test_ttl_cache_drops_the_oldest_beyond_its_maximum() -> None:
     for key in "abac":
         cache.put(key, 1)
     assert [key for key in "abc" if cache.get(key)] == ["a", "c"]
+
+
+def test_ttl_cache_keeps_no_expired_entries() -> None:
+    """Entries that nobody asks for again are dropped by the next one that is put."""
+    clock = Clock()
+    cache: TTLCache[int, int] = TTLCache(10, 1000, clock)
+    for key in range(100):
+        clock.now = float(key)
+        cache.put(key, 1)
+    assert len(cache._entries) == 10
