@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "mirror"
 LAYERS = [
     {"oci"},
     {"util", "metrics"},
+    {"access"},
     {"config", "bundle"},
     {"system", "setup"},
     {"store", "upstream"},

@@ -16,6 +16,7 @@ class Outcome(StrEnum):
     MISS = "miss"
     STALE = "stale"
     PASSED = "passed"
+    DENIED = "denied"
     ERROR = "error"
 
 

@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from mirror import __version__
-from mirror.cli import cache, doctor, pins, settings, setup, verify
+from mirror.cli import cache, doctor, pins, setup, verify
 from mirror.cli.carry import bundles, export, imports
 from mirror.cli.common import fail
+from mirror.cli.config import access, settings
 from mirror.cli.options import CacheDir, Command, ConfigFile, Listen, Offline, Upstream
 from mirror.cli.output import say
 from mirror.cli.serve import Flags, run_server
@@ -47,6 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(settings.app, name="config")
+app.add_typer(access.app, name="access")
 
 
 def _version(asked: bool) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from mirror.access.policy import Policy
+from mirror.config.access import AccessSettings, RuleSettings, policy_of
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.server import ServerSettings
 from mirror.config.types import (
@@ -293,13 +295,19 @@ class Config(Settings, frozen=True, kw_only=True):
     cache: CacheSettings
     tags: TagSettings = field(default_factory=TagSettings)
     fill: FillSettings = field(default_factory=FillSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    rules: tuple[RuleSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...]
 
     def __post_init__(self) -> None:
         """Refuse a name, alias or host that two upstreams claim."""
         _check_unique((name, each.name) for each in self.upstreams for name in (each.name, *each.aliases))
         _check_unique((host, each.name) for each in self.upstreams for host in each.hosts)
+
+    def policy(self) -> Policy:
+        """Return the access rules and the default."""
+        return policy_of(self.access, self.rules)
 
     def pins(self) -> tuple[Pin, ...]:
         """Return the pins of the configuration, with canonical names."""

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from mirror.config.types import MAX_WORKERS, Duration, Processes, ReadableFile, Strings, Timeout
+from mirror.access.rules import Network, parse_network
+from mirror.config.types import (
+    MAX_WORKERS,
+    Duration,
+    Networks,
+    Processes,
+    ReadableFile,
+    Strings,
+    Timeout,
+)
 from mirror.config.validation import After, Beside, Doc, Settings
 
 if TYPE_CHECKING:
@@ -95,6 +104,14 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
             examples=[["127.0.0.1:5001"]],
         ),
     ] = ()
+    trusted_proxies: Annotated[
+        Networks,
+        Doc(
+            "Addresses and networks of proxies in front of the mirror. Their X-Forwarded-For tells the "
+            "address of the client, for rules, fairness and the log; else that of the connection counts.",
+            examples=[["127.0.0.1", "10.0.0.0/28"]],
+        ),
+    ] = ()
     connections: Annotated[
         int,
         Meta(ge=16, le=1_000_000),
@@ -154,6 +171,10 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
         if self.workers == "auto":
             return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
         return self.workers
+
+    def proxies(self) -> tuple[Network, ...]:
+        """Return the networks of trusted proxies."""
+        return tuple(map(parse_network, self.trusted_proxies))
 
     def tls(self) -> "ssl.SSLContext | None":
         """Return the TLS context of the listener, or None for plain HTTP."""

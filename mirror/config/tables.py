@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 
 from msgspec import Struct
 
+from mirror.config.access import AccessSettings, RuleSettings
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
 from mirror.config.server import ServerSettings
@@ -88,6 +89,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "cache": CacheSettings,
     "tags": TagSettings,
     "fill": FillSettings,
+    "access": AccessSettings,
     "log": LogSettings,
 }
 
@@ -116,7 +118,26 @@ url = "https://registry.example.com"
 """,
 )
 
-NAMED_TABLES = (UPSTREAM,)
+RULE = NamedTable(
+    section="rule",
+    field="rules",
+    key="name",
+    model=RuleSettings,
+    example="no betas",
+    note="The first rule that matches a request allows or denies it. A key that a rule leaves out matches "
+    "everything; what no rule matches is up to `access.default`. [access.md](access.md) has more.",
+    sample="""\
+[[rule]]
+name = "no betas"
+effect = "deny"
+tags = ["*-rc*", "*beta*"]
+""",
+)
+
+NAMED_TABLES = (
+    UPSTREAM,
+    RULE,
+)
 
 
 class Layout(Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from mirror.access.rules import parse_network
 from mirror.config.validation import After, Before, Parse, WrongForm
 from mirror.oci.image_pattern import PLATFORM
 from mirror.oci.registries import canonical_host, split_port
@@ -214,6 +215,11 @@ def _check_host_name(value: str) -> str:
     return name
 
 
+def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no network; return each in its one spelling."""
+    return tuple(str(parse_network(each)) for each in value)
+
+
 def _check_platform(value: str) -> str:
     if PLATFORM.fullmatch(value) is None:
         raise ValueError(f"{value!r:.80} is not a platform, for instance linux/amd64 or linux/arm/v7")
@@ -248,6 +254,7 @@ def _parse_amount(value: object) -> Amount:
 
 
 Strings = Annotated[tuple[str, ...], Before(_split_list)]
+Networks = Annotated[tuple[str, ...], Before(_split_list), After(_check_networks)]
 Platform = Annotated[str, After(_check_platform)]
 HostName = Annotated[str, After(_check_host_name)]
 Hosts = Annotated[tuple[HostName, ...], Before(_split_list)]

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from msgspec import Struct, field
 
+from mirror.access.policy import EVERYBODY
 from mirror.cache.results import Outcome
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
@@ -19,6 +20,7 @@ from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, for
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
+from mirror.web.access_control import AccessControl
 from mirror.web.landing_page import LandingPage
 from mirror.web.onboarding.client_setup import ClientSetup
 from mirror.web.operations import OperationsListener
@@ -66,10 +68,15 @@ class App:
     def __init__(self, service: Service, config: Config, *, own_listener: bool = False) -> None:
         """`own_listener`: operators have an address of their own."""
         self._metrics = service.metrics
-        self._registry = RegistryApi(service.cache, config)
+        self.access = AccessControl(config.policy(), config.server.proxies())
+        self._registry = RegistryApi(service.cache, config, self.access)
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
-            memory, service.metrics, service.record_use, removal_epoch=service.removal_epoch
+            memory,
+            service.metrics,
+            service.record_use,
+            removal_epoch=service.removal_epoch,
+            scope_of=self.access.scope,
         )
         self.probes = Probes(service, own_listener=own_listener)
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
@@ -80,7 +87,9 @@ class App:
         self._idle.set()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        head = request.protocol.head if isinstance(request.protocol, RequestProtocol) else None
+        head, scope = None, EVERYBODY
+        if isinstance(request.protocol, RequestProtocol):
+            head, scope = request.protocol.head, request.protocol.scope
         probe_response = (
             await self.probes.answer(request)
             or self._page.answer(request)
@@ -91,6 +100,7 @@ class App:
                 probe_response.force_close()
             return probe_response
         record = RequestRecord(request, self.response_cache.removal_epoch())
+        record.client = self.access.client(request)
         self.running += 1
         self._idle.clear()
         try:
@@ -98,7 +108,7 @@ class App:
             if self._closing:  # the client reconnects to a worker that stays
                 response.force_close()
             elif head is not None:
-                await self.response_cache.remember(head, record, response)
+                await self.response_cache.remember(scope, head, record, response)
             return response
         except asyncio.CancelledError:
             if not record.streaming:

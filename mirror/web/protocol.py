@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from mirror.access.policy import EVERYBODY
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.header_fault import header_fault
@@ -63,6 +64,7 @@ class RequestProtocol(web.RequestHandler):
         "_surplus",
         "_unread_body",
         "head",
+        "scope",
     )
 
     def __init__(
@@ -80,6 +82,7 @@ class RequestProtocol(web.RequestHandler):
         self._metrics = metrics
         self._departures = departures
         self._client = ""
+        self.scope = EVERYBODY  # of the client, by its address
         self._ended = False  # the last request of this connection has come, or no further one can come
         self._surplus = SURPLUS_BYTES
         self._unread_body: UnreadBody | None = None
@@ -94,6 +97,7 @@ class RequestProtocol(web.RequestHandler):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.scope = self._response_cache.scope_of(self._client)
         self._limit_head_time()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -105,7 +109,8 @@ class RequestProtocol(web.RequestHandler):
         waiter = self._waiter
         idle = waiter is not None and not waiter.done()
         transport: Any = self.transport
-        if idle and self._only_heads and self._response_cache.answer(data, transport, self._client):
+        known = self._response_cache
+        if idle and self._only_heads and known.answer(self.scope, data, transport, self._client):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             return
         if self._ended:

@@ -30,6 +30,7 @@ from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, WrongSize
 from mirror.util.fairness.client import set_client
 from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
+from mirror.web.access_control import AccessControl, AccessDenied
 from mirror.web.client_errors import client_error
 from mirror.web.onboarding import marker_image
 from mirror.web.request_log import RequestRecord
@@ -58,8 +59,9 @@ QUERY_BYTES = 4096
 class RegistryApi:
     """The handlers of everything under /v2/ and /<prefix>/v2/."""
 
-    def __init__(self, cache: Cache, config: Config) -> None:
+    def __init__(self, cache: Cache, config: Config, access: AccessControl) -> None:
         self._cache = cache
+        self._access = access
         self._names = config.names()
         self._header_timeout = config.server.header_timeout
         self._when_unavailable = config.server.when_unavailable
@@ -77,9 +79,13 @@ class RegistryApi:
 
         Raises only when cancelled, or when the client left.
         """
-        set_client(record.request.remote)
+        set_client(record.client)
         try:
             return await self._dispatch(record)
+        except AccessDenied as denied:
+            response = responses.error(record, denied)
+            record.outcome, record.note = Outcome.DENIED, denied.note
+            return response
         except RegistryError as failure:
             record.outcome = Outcome.ERROR
             return responses.error(record, failure)
@@ -101,6 +107,7 @@ class RegistryApi:
         record.target = target
         if (marker := marker_image.respond(record, target)) is not None:
             return marker
+        self._access.authorise(record, target)
         try:
             return await self._handlers[target.kind](record, target)
         except (UpstreamError, StoreError) as failure:
@@ -216,7 +223,8 @@ class RegistryApi:
         # An empty page is the last one, even where the upstream links to another.
         next_query = None if entries == 0 else page.next_query
         headers = {**_next_page(record.request, next_query), **_stale_headers(record, page.staleness)}
-        return responses.json_body(record, page.data, headers)
+        data = await self._access.visible_tags(record, repository, page.data)
+        return responses.json_body(record, data, headers)
 
     async def _referrers(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
@@ -242,11 +250,11 @@ class RegistryApi:
         query = record.request.query
         entries = _entry_count(query.get("n"))
         limit = CATALOG_PAGE if entries is None else min(entries, CATALOG_MAX)
-        page = await self._cache.catalog(target.upstream, query.get("last", ""), limit)
+        fetch = partial(self._cache.catalog, target.upstream)
+        names, more = await self._access.catalog(record, target, fetch, query.get("last", ""), limit)
         record.outcome = Outcome.HIT
-        more = page.more and page.repositories
-        next_query = urlencode({"n": limit, "last": page.repositories[-1]}) if more else None
-        body = json.dumps({"repositories": page.repositories}, separators=(",", ":")).encode()
+        next_query = urlencode({"n": limit, "last": names[-1]}) if more and names else None
+        body = json.dumps({"repositories": names}, separators=(",", ":")).encode()
         return responses.json_body(record, body, _next_page(record.request, next_query))
 
     async def _within_header_timeout(
@@ -312,7 +320,7 @@ def _blob_request(record: RequestRecord) -> BlobRequest:
     """Return what a request tells about a retry: that is one without a range or condition."""
     headers = record.request.headers
     whole = headers.get("Range", "bytes=0-") == "bytes=0-" and "If-None-Match" not in headers
-    return BlobRequest(record.request.remote or "", whole)
+    return BlobRequest(record.client, whole)
 
 
 def _requester(record: RequestRecord) -> Requester:

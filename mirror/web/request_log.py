@@ -44,6 +44,7 @@ class RequestRecord:
 
     def __init__(self, request: web.BaseRequest, removal_epoch: int = 0) -> None:
         self.request = request
+        self.client = request.remote or ""  # its address; "" if the connection has none
         self.removal_epoch = removal_epoch
         self.id = new_id()
         self.target: Target | None = None
@@ -77,7 +78,7 @@ class RequestRecord:
         """Return the access line's fields. `first`, `total`: seconds to the response's head and end."""
         fields: dict[str, object] = {
             "id": self.id,
-            "client": self.request.remote,
+            "client": self.client,
             "method": self.request.method,
             "kind": self.kind,
             "status": self.status,

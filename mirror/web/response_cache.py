@@ -1,11 +1,12 @@
-"""A cache of whole responses, keyed by the exact bytes of the request's head.
+"""A cache of whole responses, keyed by the client's access scope and the exact bytes of the request's head.
 
 The clients of a mirror ask for the same few manifests and configs all the time, each client with the same
 head. A head that the full path has answered twice from the local cache is stored whole, with the bytes of the
 response; when the head comes again on an idle connection it is compared, not parsed, and answered at once.
 Identical request bytes (method, path, every header, credentials included) have an identical response for as
-long as the response lasts. All other requests take the full path: other heads, heads in several segments,
-pipelined heads, and requests of clients that do not read.
+long as the response lasts, for all clients of one access scope (`mirror.access.policy`). All other requests
+take the full path: other heads, heads in several segments, pipelined heads, and requests of clients that do
+not read.
 
 Both paths leave the same traces: metrics, access line, last use.
 """
@@ -19,6 +20,7 @@ from email.utils import formatdate
 from aiohttp import HttpVersion11, hdrs, web
 from msgspec import Struct
 
+from mirror.access.policy import Scope, everybody
 from mirror.metrics.metrics import Metrics
 from mirror.metrics.request_stats import RequestStats
 from mirror.oci.digest import Digest
@@ -49,7 +51,8 @@ class CachedResponse(Struct, frozen=True, eq=False):
 
     `expires`: by the cache's clock. `removal_epoch`: the store's at lookup time; the entry is invalid once
     the epoch has changed. `length`: bytes of the body. `digest`: the blob whose use to record. `line`: of the
-    access log, None when access lines are off.
+    access log, None when access lines are off. `client`: address in the head of the request, by the word of a
+    proxy; None for the address of the connection.
     """
 
     before_date: bytes
@@ -60,13 +63,15 @@ class CachedResponse(Struct, frozen=True, eq=False):
     digest: Digest | None
     stats: RequestStats
     line: LineTemplate | None
+    client: str | None = None
 
 
 class ResponseCache:
     """Bounded cache of responses by request head.
 
     `limit`: bytes. `record_use`: called with the digest of served content. `removal_epoch`: compared at each
-    hit, because a response ends with its content.
+    hit, because a response ends with its content. `scope_of`: returns the access scope of a connection by the
+    address of its other end.
     """
 
     def __init__(
@@ -76,10 +81,12 @@ class ResponseCache:
         record_use: Callable[[Digest], None],
         clock: Callable[[], float] = time.perf_counter,
         removal_epoch: Callable[[], int] = zero,
+        scope_of: Callable[[str], Scope] = everybody,
     ) -> None:
         self._clock = clock
         self.removal_epoch = removal_epoch
-        self._responses: LRUCache[bytes, CachedResponse] = LRUCache(limit)
+        self.scope_of = scope_of
+        self._responses: LRUCache[tuple[Scope, bytes], CachedResponse] = LRUCache(limit)
         self._metrics = metrics
         self._seen_once: set[int] = set()
         self._record_use = record_use
@@ -90,18 +97,22 @@ class ResponseCache:
         self._date_second = 0
         self._date = b""
 
-    async def remember(self, head: bytes, record: RequestRecord, response: web.StreamResponse) -> None:
+    async def remember(
+        self, scope: Scope, head: bytes, record: RequestRecord, response: web.StreamResponse
+    ) -> None:
         """Store the response to `head` if the head came before and the response can be served again as is.
 
         Never raises: a response that cannot be stored is still sent.
         """
         try:
-            await self._remember(head, record, response)
+            await self._remember((scope, head), record, response)
         except Exception as error:  # no traceback: what an upstream sent must not fill the log
             log.warning("response not remembered", id=record.id, reason=type(error).__name__)
 
-    async def _remember(self, head: bytes, record: RequestRecord, response: web.StreamResponse) -> None:
-        if record.ttl <= 0 or not isinstance(response, web.Response) or not self._seen_before(head):
+    async def _remember(
+        self, key: tuple[Scope, bytes], record: RequestRecord, response: web.StreamResponse
+    ) -> None:
+        if record.ttl <= 0 or not isinstance(response, web.Response) or not self._seen_before(key):
             return
         await response.prepare(record.request)
         if not response.keep_alive or record.request.version != HttpVersion11:
@@ -119,17 +130,18 @@ class ResponseCache:
             digest=record.digest if record.request.method == "GET" else None,
             stats=self._metrics.requests.of(record.kind, record.outcome.value),
             line=_line(record),
+            client=record.client if record.client != (record.request.remote or "") else None,
         )
-        self._responses.put(head, cached, len(head) + len(before) + len(cached.after_date))
+        self._responses.put(key, cached, len(key[1]) + len(before) + len(cached.after_date))
 
-    def answer(self, head: bytes, transport: asyncio.WriteTransport, client: str) -> bool:
+    def answer(self, scope: Scope, head: bytes, transport: asyncio.WriteTransport, client: str) -> bool:
         """Write the cached response to `head`; return False, with nothing written, if there is none."""
-        cached = self._responses.get(head)
+        cached = self._responses.get((scope, head))
         if cached is None:
             return False
         started = self._clock()
         if started >= cached.expires or self.removal_epoch() != cached.removal_epoch:
-            self._responses.drop(head)
+            self._responses.drop((scope, head))
             return False
         if transport.get_write_buffer_size():
             return False
@@ -154,7 +166,7 @@ class ResponseCache:
             durations[cached].append(seconds)
             if cached.line is not None:
                 milliseconds = round(seconds * 1000, 2)
-                values = (new_id(), client, milliseconds, milliseconds, timestamp(now))
+                values = (new_id(), cached.client or client, milliseconds, milliseconds, timestamp(now))
                 lines.append(cached.line.fill(values))
         for cached, each in durations.items():
             cached.stats.add_batch(cached.length, each)
@@ -174,8 +186,8 @@ class ResponseCache:
         self._timer_running = False
         self.flush()
 
-    def _seen_before(self, head: bytes) -> bool:
-        mark = hash(head)
+    def _seen_before(self, key: tuple[Scope, bytes]) -> bool:
+        mark = hash(key)
         if mark in self._seen_once:
             return True
         if len(self._seen_once) >= MAX_SEEN_ONCE:

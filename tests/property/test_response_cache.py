@@ -1,4 +1,7 @@
-"""The response cache is invisible: a mirror with the cache behaves like a mirror without."""
+"""The response cache is invisible: a mirror with the cache behaves like a mirror without.
+
+So a client never gets what only other clients may have, in whatever order they ask.
+"""
 
 import asyncio
 import json
@@ -32,6 +35,12 @@ HEADERS = (
 )
 # Ways in which a request travels: alone, in two segments, or in one segment with the next request.
 WAYS = ("alone", "split", "joined")
+# Clients that the rules treat alike, one that may not have a repository, and one that may not have a tag.
+CLIENTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
+RULES = [
+    {"name": "no x", "effect": "deny", "networks": ["127.0.0.3"], "repositories": ["docker.io/library/x"]},
+    {"name": "no t", "effect": "deny", "networks": ["127.0.0.4"], "tags": ["t"]},
+]
 VARYING = ("id", "timestamp", "first_byte_ms", "total_ms")
 
 
@@ -41,6 +50,7 @@ class Ask:
     path: str
     headers: tuple[str, ...]
     way: str
+    client: str = "127.0.0.1"
 
 
 @dataclass
@@ -70,14 +80,15 @@ class Side:
 
 
 async def replies(side: Side, asks: Sequence[Ask]) -> list[object]:
-    """Return the responses to `asks`, with a new connection after each closed one."""
+    """Return the responses to `asks`, with a new connection after each closed one and for each client."""
     seen: list[object] = []
     async with AsyncExitStack() as stack:
         wire: Wire | None = None
         waiting: list[Ask] = []
         for number, ask in enumerate(asks):
             if wire is None:
-                wire = await stack.enter_async_context(await Wire.open(side.mirror.address))
+                opened = await Wire.open(side.mirror.address, client=ask.client)
+                wire = await stack.enter_async_context(opened)
             waiting.append(ask)
             data = request_head(ask.method, ask.path, ask.headers)
             if ask.way == "split":
@@ -86,7 +97,8 @@ async def replies(side: Side, asks: Sequence[Ask]) -> list[object]:
                 data = data[20:]
             wire.writer.write(data)
             closing = "Connection: close" in ask.headers
-            if ask.way == "joined" and not closing and number + 1 < len(asks):
+            last = number + 1 == len(asks) or asks[number + 1].client != ask.client
+            if ask.way == "joined" and not closing and not last:
                 continue
             for each in waiting:
                 reply = await wire.reply(each.method)
@@ -96,7 +108,7 @@ async def replies(side: Side, asks: Sequence[Ask]) -> list[object]:
                 if "multipart" not in reply.headers.get("content-type", ""):  # its boundary is random
                     seen.append((reply.status, headers, reply.body))
             waiting.clear()
-            wire = None if closing else wire
+            wire = None if closing or last else wire
     return seen
 
 
@@ -107,8 +119,8 @@ def sides(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, list[Side], list[str
     with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
         original = App.__init__
 
-        def collect(self: App, *arguments: object) -> None:
-            original(self, *arguments)  # type: ignore[arg-type]
+        def collect(self: App, *arguments: object, **named: object) -> None:
+            original(self, *arguments, **named)  # type: ignore[arg-type]
             apps.append(self)
 
         patch.setattr(App, "__init__", collect)
@@ -135,7 +147,7 @@ async def _start(stack: AsyncExitStack, folder: Path, apps: list[App]) -> tuple[
     for name, memory in (("with", 1 << 24), ("without", 0)):
         log = StringIO()
         configure(LogSettings(format="json"), log)
-        config = configured(folder / name, {"docker.io": hub.url}, tags={"fresh": 3600})
+        config = configured(folder / name, {"docker.io": hub.url}, tags={"fresh": 3600}, rules=RULES)
         cache = config.cache.model_copy(update={"memory": memory})
         mirror = await stack.enter_async_context(serving(config.model_copy(update={"cache": cache})))
         side = Side(mirror, apps[-1], log)
@@ -157,6 +169,7 @@ def test_response_cache_is_invisible_to_clients_and_operators(
         st.sampled_from(paths),
         st.lists(st.sampled_from(HEADERS), max_size=1).map(tuple),
         st.sampled_from(WAYS),
+        st.sampled_from(CLIENTS),
     )
     answered = 0
 

@@ -33,6 +33,8 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import CHUNK, LARGE, Running, configured, serving
 from tests.wire import Wire
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
 
 SMALL = b"a small layer"

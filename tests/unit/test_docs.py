@@ -75,11 +75,14 @@ def test_options_file_is_the_defaults() -> None:
 
 
 def sections() -> dict[str, str]:
-    """Return the text of each section of the file, the first [[upstream]] as `upstream`."""
-    parts = re.split(r"^\[+(\w+)\]+$", OPTIONS, flags=re.MULTILINE)
+    """Return the text of each section of the file, the first [[upstream]] as `upstream`, and so on.
+
+    A table that has no presets is there as a comment.
+    """
+    parts = re.split(r"^(#   )?\[+(\w+)\]+$", OPTIONS, flags=re.MULTILINE)
     found: dict[str, str] = {}
-    for name, text in zip(parts[1::2], parts[2::2], strict=True):
-        found.setdefault(name, text)
+    for comment, name, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        found.setdefault(name, re.sub("^#   ", "", text, flags=re.MULTILINE) if comment else text)
     return found
 
 

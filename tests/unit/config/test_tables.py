@@ -10,7 +10,16 @@ from mirror.config import reference
 from mirror.config.endpoints import AccountSettings, SourceSettings
 from mirror.config.loader import ConfigError, load
 from mirror.config.schema import Config, TagRuleSettings
-from mirror.config.tables import LAYOUT, SECTIONS, UPSTREAM, Layout, NamedTable, Pairs, inner_tables
+from mirror.config.tables import (
+    LAYOUT,
+    NAMED_TABLES,
+    SECTIONS,
+    UPSTREAM,
+    Layout,
+    NamedTable,
+    Pairs,
+    inner_tables,
+)
 from mirror.config.types import Strings
 from mirror.config.validation import Doc, Settings
 
@@ -71,7 +80,7 @@ def refused(file: Path, text: str, env: dict[str, str] | None = None, **flags: o
 
 def test_layout_finds_lists_of_tables_by_their_type() -> None:
     """Sections, upstreams, and what is in them."""
-    assert LAYOUT.names() == [*SECTIONS, "upstream"]
+    assert LAYOUT.names() == [*SECTIONS, *(each.section for each in NAMED_TABLES)]
     assert LAYOUT.inner_tables() == {
         "rules": TagRuleSettings,
         "accounts": AccountSettings,

@@ -43,14 +43,14 @@ class FullPath:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         assert isinstance(request.protocol, RequestProtocol)
-        head = request.protocol.head
+        head, scope = request.protocol.head, request.protocol.scope
         self.requests += 1
         record = RequestRecord(request, self.response_cache.removal_epoch())
         self.removal_epoch += self.removing
         record.outcome, record.ttl, record.digest = Outcome.HIT, self.ttl, DIGEST
         response = responses.buffered(record, 200, {"Content-Type": self.content_type}, b"content")
         if head is not None:
-            await self.response_cache.remember(head, record, response)
+            await self.response_cache.remember(scope, head, record, response)
         return response
 
     def connections(self) -> list[RequestProtocol]:

@@ -1,0 +1,79 @@
+"""Access rules: the first rule that matches a request allows or denies it.
+
+    networks  x  repositories  x  tags  x  actions   ->   allow or deny
+
+A list that a rule leaves out matches everything. Without a matching rule the default decides. A rule with
+`tags` matches requests for a tag only: a manifest that is requested by its digest has no tag, so what must be
+out of reach by digest too needs a rule for its repository.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from msgspec import Struct
+
+from mirror.oci.reference import Repository
+
+Network = IPv4Network | IPv6Network
+
+
+class Action(StrEnum):
+    """The actions that a rule is about."""
+
+    PULL = "pull"
+    LIST = "list"
+
+
+class Rule(Struct, frozen=True):
+    """One rule. `number`: its place in the configuration, from 1. `name`: for people, may be empty."""
+
+    number: int
+    allow: bool
+    name: str = ""
+    networks: tuple[Network, ...] = ()
+    repositories: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    actions: tuple[Action, ...] = ()
+
+    def applies_to(self, action: Action, repository: Repository, tag: str | None) -> bool:
+        """Return whether the rule is about this request, from any client. `tag`: None for one without."""
+        if self.actions and action not in self.actions:
+            return False
+        if self.tags and (tag is None or not _matches(tag, self.tags)):
+            return False
+        return not self.repositories or _matches(str(repository), self.repositories)
+
+    def __str__(self) -> str:
+        return f"rule {self.number} ({self.name})" if self.name else f"rule {self.number}"
+
+
+class Decision(Struct, frozen=True):
+    """The answer to a request, and the rule that gave it; None for the default."""
+
+    allowed: bool
+    rule: Rule | None = None
+
+    @property
+    def reason(self) -> str:
+        """The rule or default that decided, in words."""
+        return "the default of [access]" if self.rule is None else str(self.rule)
+
+
+def parse_network(text: str) -> Network:
+    """Parse an address or a network such as `10.0.0.0/8`. Raises ValueError with a message for people."""
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        message = f"{text!r} is no address and no network, for instance 10.0.0.0/8, 192.168.1.7 or fd00::/8"
+        raise ValueError(message) from None
+    raise ValueError(f"{text!r} has bits behind its prefix: write {network}")
+
+
+def _matches(text: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(text, pattern) for pattern in patterns)

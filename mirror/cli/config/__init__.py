@@ -1,0 +1,1 @@
+"""The commands about the configuration: check, show, and try the access rules."""

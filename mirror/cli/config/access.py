@@ -1,0 +1,109 @@
+"""The command about access rules: `access test`."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mirror.cli.common import fail, loaded, pattern
+from mirror.cli.options import AsJson, Command, ConfigFile
+from mirror.cli.output import json_document, say
+
+if TYPE_CHECKING:
+    from mirror.access.rules import Action, Decision
+    from mirror.oci.reference import Repository
+
+TEST_HELP = """Say whether a client may do something, and which rule decides.
+
+\b
+    registry-mirror access test 10.1.2.3 pull quay.io/org/app:1
+    registry-mirror access test 10.1.2.3 pull quay.io/org/app@sha256:...
+    registry-mirror access test fd00::7 list alpine
+
+The rules are the [[rule]] tables of the configuration, and the default is access.default. No mirror is asked.
+The exit status is 0 for "allowed" and 1 for "denied".
+"""
+
+# The head of a rule in the configuration file.
+HEAD = re.compile(r"^[ \t]*\[\[[ \t]*rule[ \t]*\]\]", re.MULTILINE)
+
+Client = Annotated[str, typer.Argument(metavar="ADDRESS", help="Address of a client.")]
+ActionName = Annotated[str, typer.Argument(metavar="ACTION", help="pull or list.")]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or a repository.")]
+
+app = typer.Typer(help="Try the access rules.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def _top() -> None:
+    pass
+
+
+@app.command("test", cls=Command, help=TEST_HELP)
+def access_test(
+    address: Client,
+    action: ActionName,
+    image: Image,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    from mirror.access.policy import parse_address
+
+    read = loaded(config, {}).config
+    if parse_address(address) is None:
+        fail(f"{address!r} is not an address, for instance 10.1.2.3 or fd00::7", 2)
+    wanted, literal = _action(action), pattern(image, read)
+    repository, tag = _repository(image, literal.name), None if literal.digest else literal.tag
+    policy = read.policy()
+    decision = policy.decide(policy.scope(address), wanted, repository, tag)
+    word = "allowed" if decision.allowed else "denied"
+    line = _line(config, decision)
+    if as_json:
+        rule = decision.rule
+        json_document(
+            {
+                "decision": word,
+                "rule": None if rule is None else rule.number,
+                "name": None if rule is None else rule.name or None,
+                "line": line,
+            }
+        )
+    else:
+        where = "" if line is None else f", line {line} of the configuration"
+        say(f"{word} by {decision.reason}{where}")
+    raise typer.Exit(0 if decision.allowed else 1)
+
+
+def _action(text: str) -> "Action":
+    from mirror.access.rules import Action
+
+    try:
+        return Action(text)
+    except ValueError:
+        fail(f"{text!r} is no action: there are {' and '.join(Action)}", 2)
+
+
+def _repository(image: str, name: str) -> "Repository":
+    """Return the repository of a pattern that has no wildcard."""
+    from mirror.oci.image_pattern import is_literal
+    from mirror.oci.reference import Repository
+
+    upstream, _, path = name.partition("/")
+    if not path or not is_literal(name):
+        fail(f"{image!r} is a pattern: name one image", 2)
+    return Repository(upstream, path)
+
+
+def _line(config: str | None, decision: "Decision") -> int | None:
+    """Return the line at which the rule begins in the configuration file; None if that cannot be told."""
+    from mirror.config.loader import config_file, environment
+
+    file = config_file(config, environment())
+    if file is None or decision.rule is None:
+        return None
+    text = Path(file).read_text(encoding="utf-8")
+    heads = [match.start() for match in HEAD.finditer(text)]
+    if len(heads) < decision.rule.number:
+        return None
+    return text.count("\n", 0, heads[decision.rule.number - 1]) + 1

@@ -1,0 +1,149 @@
+"""Access control of requests: a decision for each request, before the cache or an upstream is asked.
+
+A refusal tells nothing about what is here or upstream. A client that named the registry gets 403 DENIED; a
+client that uses this as one of its mirrors gets 404 as for what is not here, because it treats 403 worse than
+404 and may take neither for a last word: only a firewall keeps it from the registry itself.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from mirror.access.forwarded import HEADER, client_address, is_among
+from mirror.access.policy import EVERYBODY, Policy, Scope, parse_address
+from mirror.access.rules import Action, Decision, Network
+from mirror.cache.results import FOREVER, CatalogAnswer
+from mirror.oci import json_text
+from mirror.oci.errors import Code, RegistryError
+from mirror.oci.reference import Repository, Tag, Target, TargetKind, Via
+from mirror.web.client_errors import UNKNOWN
+from mirror.web.request_log import RequestRecord
+
+FetchCatalog = Callable[[str, int], Awaitable[CatalogAnswer]]
+
+# Marks the scope of a connection that comes from a trusted proxy; no rule has this number.
+PROXIED = 0
+
+# Names of a catalog, or tags, that are judged before other clients have their turn: some milliseconds with a
+# thousand rules.
+NAMES_AT_ONCE = 8
+
+# The most tags of a page that are compared with the rules; a page of the largest repositories has fewer.
+MOST_TAGS = 100_000
+
+# The action of a request for each kind of content; other kinds are no repository's.
+ACTIONS = {
+    TargetKind.MANIFEST: Action.PULL,
+    TargetKind.BLOB: Action.PULL,
+    TargetKind.REFERRERS: Action.PULL,
+    TargetKind.TAGS: Action.LIST,
+}
+
+
+class AccessDenied(RegistryError):
+    """The refusal of a request by the rules. `note`: for the access line, which rule it was."""
+
+    def __init__(self, code: Code, message: str, status: int, note: str) -> None:
+        super().__init__(code, message, status=status)
+        self.note = note
+
+
+class AccessControl:
+    """The policy, as the registry API asks it."""
+
+    def __init__(self, policy: Policy, trusted_proxies: Sequence[Network] = ()) -> None:
+        self._policy = policy
+        self._trusted = trusted_proxies
+
+    def scope(self, peer: str) -> Scope:
+        """Return the scope of a connection, for which responses may be remembered with a request's head.
+
+        Behind a trusted proxy the head has the client's address, and decides with the scope of the proxy.
+        """
+        scope = self._policy.scope(peer) if self._policy.restricts else EVERYBODY
+        return (*scope, PROXIED) if is_among(parse_address(peer), self._trusted) else scope
+
+    def client(self, request: web.BaseRequest) -> str:
+        """Return the address of the client that sent the request, by the word of trusted proxies."""
+        peer = request.remote or ""
+        return client_address(peer, request.headers.getall(HEADER, []), self._trusted)
+
+    def authorise(self, record: RequestRecord, target: Target) -> None:
+        """Raise AccessDenied, 403 or 404, if the client may not have what the target names."""
+        if not self._policy.restricts or target.repository is None:
+            return
+        action = ACTIONS[target.kind]
+        tag = target.reference.name if isinstance(target.reference, Tag) else None
+        decision = self._decide(record, action, target.repository, tag)
+        if not decision.allowed:
+            record.ttl = FOREVER  # containerd asks a mirror that refuses again for each object
+            raise _refusal(record, target, action, decision)
+
+    async def catalog(
+        self, record: RequestRecord, target: Target, fetch: FetchCatalog, after: str, limit: int
+    ) -> tuple[list[str], bool]:
+        """Return a page of the names that the client may list, and whether another one follows.
+
+        `fetch` returns the page of all names after a name. A name that is not shown ends no page: the next
+        page would be asked for by that name.
+        """
+        shown: list[str] = []
+        while True:
+            page = await fetch(after, limit)
+            for number, name in enumerate(page.repositories):
+                if self._may_list(record, target, name):
+                    if len(shown) == limit:
+                        return shown, True
+                    shown.append(name)
+                if number % NAMES_AT_ONCE == NAMES_AT_ONCE - 1:
+                    await asyncio.sleep(0)
+            if not page.more or not page.repositories:
+                return shown, False
+            after = page.repositories[-1]
+
+    async def visible_tags(self, record: RequestRecord, repository: Repository, page: bytes) -> bytes:
+        """Return a page of tags without those that the client may not pull.
+
+        Raises RegistryError for a page that cannot be judged: it might tell of one.
+        """
+        if not self._policy.restricts_tags:
+            return page
+        try:
+            tags = json_text.parse(page, MOST_TAGS)["tags"] or []
+            names = [str(tag) for tag in tags]
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"the tags cannot be compared with the rules of this mirror ({error}); ask for n=1000"
+            raise RegistryError(Code.UNAVAILABLE, message, status=502) from None
+        shown: list[str] = []
+        for number, tag in enumerate(names, 1):
+            if self._decide(record, Action.PULL, repository, tag).allowed:
+                shown.append(tag)
+            if number % NAMES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return json.dumps({"name": repository.path, "tags": shown}, separators=(",", ":")).encode()
+
+    def _may_list(self, record: RequestRecord, target: Target, name: str) -> bool:
+        if not self._policy.restricts:
+            return True
+        first, _, rest = name.partition("/")
+        repository = Repository(first, rest) if target.upstream is None else Repository(target.upstream, name)
+        return self._decide(record, Action.LIST, repository, None).allowed
+
+    def _decide(
+        self, record: RequestRecord, action: Action, repository: Repository, tag: str | None
+    ) -> Decision:
+        return self._policy.decide(self._policy.scope(record.client), action, repository, tag)
+
+
+def _refusal(record: RequestRecord, target: Target, action: Action, decision: Decision) -> AccessDenied:
+    """Return the error of a denied request."""
+    message = f"the rules of this mirror do not let {record.client} {action} {target.repository}"
+    if isinstance(target.reference, Tag) and decision.rule is not None and decision.rule.tags:
+        message = f"{message}:{target.reference}"
+    named = target.via is Via.PREFIX
+    code = Code.DENIED if named else UNKNOWN.get(target.kind, Code.NAME_UNKNOWN)
+    return AccessDenied(
+        code, f"{message}: ask its operator", 403 if named else 404, f"denied by {decision.reason}"
+    )

@@ -1,0 +1,70 @@
+"""`access test` as a process."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.test_app import run
+
+CONFIG = """
+[access]
+default = "deny"
+
+[[rule]]
+name = "no betas"
+effect = "deny"
+tags = ["*-rc*"]
+
+[[rule]]
+name = "office"
+effect = "allow"
+networks = ["10.0.0.0/8"]
+repositories = ["quay.io/*", "docker.io/library/*"]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mirror.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (
+            ("10.1.2.3", "pull", "quay.io/org/app:1"),
+            0,
+            "allowed by rule 2 (office), line 10 of the configuration",
+        ),
+        (("10.1.2.3", "pull", "alpine:3-rc1"), 1, "denied by rule 1 (no betas), line 5 of the configuration"),
+        (("10.1.2.3", "list", "alpine"), 0, "allowed by rule 2 (office), line 10 of the configuration"),
+        (("192.168.0.1", "pull", "alpine"), 1, "denied by the default of [access]"),
+    ],
+)
+def test_access_test_names_the_rule_and_its_line(
+    file: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    done = run("access", "test", *arguments, "--config", str(file))
+    assert (done.returncode, done.stdout) == (status, f"{said}\n")
+
+
+def test_access_test_prints_json(file: Path) -> None:
+    done = run("access", "test", "10.1.2.3", "pull", "alpine:3-rc1", "--config", str(file), "--json")
+    assert json.loads(done.stdout) == {"decision": "denied", "rule": 1, "name": "no betas", "line": 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("10.1.2", "pull", "alpine"), "'10.1.2' is not an address"),
+        (("10.1.2.3", "push", "alpine"), "'push' is no action: there are pull and list"),
+        (("10.1.2.3", "pull", "quay.io/*"), "'quay.io/*' is a pattern: name one image"),
+    ],
+)
+def test_access_test_refuses_what_it_cannot_judge(file: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = run("access", "test", *arguments, "--config", str(file))
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -1,0 +1,87 @@
+"""Access control: pages of catalogs and tags as a client may see them."""
+
+import json
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from mirror.access.policy import Policy
+from mirror.access.rules import Action, Rule, parse_network
+from mirror.cache.results import CatalogAnswer
+from mirror.oci.errors import RegistryError
+from mirror.oci.reference import Repository, Target, TargetKind, Via
+from mirror.web.access_control import PROXIED, AccessControl
+from mirror.web.request_log import RequestRecord
+
+NAMES = ["a/1", "a/2", "b/1", "c/1", "c/2"]
+APP = Repository("hub.test", "app")
+
+
+def record() -> RequestRecord:
+    found = RequestRecord(make_mocked_request("GET", "/v2/"))
+    found.client = "127.0.0.1"
+    return found
+
+
+async def fetch(after: str, limit: int) -> CatalogAnswer:
+    left = [each for each in NAMES if each > after]
+    return CatalogAnswer(left[:limit], len(left) > limit)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+@pytest.mark.parametrize(
+    ("denied", "seen"),
+    [
+        ((), NAMES),
+        (("hub.test/a/*",), ["b/1", "c/1", "c/2"]),
+        (("hub.test/c/*",), ["a/1", "a/2", "b/1"]),
+        (("hub.test/a/2", "hub.test/b/*"), ["a/1", "c/1", "c/2"]),
+        (("*",), []),
+    ],
+)
+async def test_catalog_pages_join_to_what_may_be_listed(
+    limit: int, denied: tuple[str, ...], seen: list[str]
+) -> None:
+    """Pages of every size: only the last page is short, and only the last one is marked as the last."""
+    access = AccessControl(Policy([Rule(1, False, repositories=denied)] if denied else []))
+    target = Target(TargetKind.CATALOG, Via.PREFIX, "hub.test")
+    found: list[str] = []
+    more = True
+    while more:
+        page, more = await access.catalog(record(), target, fetch, found[-1] if found else "", limit)
+        assert len(page) == limit or not more
+        found += page
+    assert found == seen
+
+
+async def test_catalog_of_all_upstreams_is_judged_by_the_name_in_front() -> None:
+    access = AccessControl(Policy([Rule(1, False, repositories=("a/*",))]))
+    target = Target(TargetKind.CATALOG, Via.ROOT, None)
+    assert await access.catalog(record(), target, fetch, "", 10) == (["b/1", "c/1", "c/2"], False)
+
+
+@pytest.mark.parametrize("page", [b"", b"[]", b'{"name":"app"}', b'{"tags":7}', b'"tags"', b"\xff"])
+async def test_page_of_tags_that_cannot_be_read_is_not_shown(page: bytes) -> None:
+    access = AccessControl(Policy([Rule(1, False, tags=("*-rc*",))]))
+    with pytest.raises(RegistryError) as refused:
+        await access.visible_tags(record(), APP, page)
+    assert refused.value.status == 502
+
+
+async def test_page_of_tags_is_passed_on_where_no_rule_is_about_tags() -> None:
+    access = AccessControl(Policy([Rule(1, False, repositories=("other/*",))]))
+    assert await access.visible_tags(record(), APP, b"whatever") == b"whatever"
+
+
+async def test_page_without_tags_stays_without() -> None:
+    access = AccessControl(Policy([Rule(1, False, tags=("*-rc*",))]))
+    shown = await access.visible_tags(record(), APP, b'{"name":"app","tags":null}')
+    assert json.loads(shown) == {"name": "app", "tags": []}
+
+
+def test_scope_of_a_proxy_is_apart_from_that_of_a_client_there() -> None:
+    rules = [Rule(1, False, actions=(Action.LIST,), networks=(parse_network("10.0.0.0/8"),))]
+    access = AccessControl(Policy(rules), [parse_network("10.0.0.1")])
+    assert access.scope("10.0.0.2") == (1,)
+    assert access.scope("10.0.0.1") == (1, PROXIED)
+    assert AccessControl(Policy()).scope("10.0.0.2") == ()
