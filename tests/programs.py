@@ -27,6 +27,7 @@ PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "nginx": "nginx-light",
     "node": "nodejs",
+    "nsenter": "util-linux",
     "podman": "podman",
     "runc": "runc",
     "skopeo": "skopeo",

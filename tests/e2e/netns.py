@@ -52,6 +52,21 @@ class Namespace:
 
 
 @contextmanager
+def island() -> Iterator[tuple[str, ...]]:
+    """Make a namespace without a route to anywhere; yield the command that runs a program in it.
+
+    `ip netns exec` would hide the control groups, which dockerd needs.
+    """
+    ip, name = program("ip"), f"{RUN}-island"
+    run([ip, "netns", "add", name])
+    try:
+        run([ip, "-n", name, "link", "set", "lo", "up"])
+        yield (program("nsenter"), f"--net=/run/netns/{name}")
+    finally:
+        run([ip, "netns", "delete", name])
+
+
+@contextmanager
 def namespace() -> Iterator[Namespace]:
     """Make a namespace that can be reached from here, and remove it afterwards with everything in it."""
     pid = os.getpid()
