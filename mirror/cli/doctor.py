@@ -1,6 +1,5 @@
 """The `doctor` command: what is wrong, why it matters, and the line that mends it."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +62,8 @@ def doctor(
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
+    import asyncio
+
     from msgspec import to_builtins
 
     from mirror.doctor.finding import merged, status
@@ -95,6 +96,8 @@ def _examine_client(client: str, mirror: str | None, ca: str | None, config: str
 
 async def _examine(config: "Config", images: "Mapping[str, str]", *, quiet: bool) -> "list[Finding]":
     """Return all findings; unless `quiet`, print the local ones at once, the others when all are there."""
+    import asyncio
+
     from mirror.doctor.examination import examine_machine, examine_upstreams
     from mirror.doctor.finding import merged, warning
 
