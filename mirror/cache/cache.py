@@ -1,6 +1,7 @@
 """The cache: one object that answers for every kind of content, from disk or by way of an upstream."""
 
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -40,7 +41,7 @@ from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
 from mirror.util.time_limit import TimeLimit
 
-T = TypeVar("T")
+T = TypeVar("T", ManifestAnswer, ManifestInfo)
 
 # Statuses with which upstreams refuse a manifest whose type was not asked for.
 NOT_ACCEPTABLE = frozenset({400, 404, 406, 415})
@@ -133,7 +134,12 @@ class Cache:
             if known is not None:
                 return await ask(repository, reference, others)
         try:
-            return await ask(repository, reference, ())
+            answer = await ask(repository, reference, ())
+            if others and answer.staleness is not None and answer.staleness.gone:
+                # Perhaps the upstream has something else there now, of a type that it was not asked for.
+                with suppress(UpstreamError):
+                    return await ask(repository, reference, others)
+            return answer
         except UpstreamError as error:
             if not others or error.status not in NOT_ACCEPTABLE:
                 raise await self._judged(repository, reference, error) from None

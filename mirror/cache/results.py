@@ -28,11 +28,13 @@ class Staleness(Struct, frozen=True):
     """Why an answer is stale, and its `age`: seconds since the upstream confirmed it, None if not known.
 
     `refused` is true if the upstream refuses this mirror, so that nothing else can be had from it either.
+    `gone` is true if the upstream does not have the content any more, and it is kept here.
     """
 
     age: float | None
     reason: str
     refused: bool = False
+    gone: bool = False
 
 
 class ManifestInfo(Struct, frozen=True):

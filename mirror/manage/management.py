@@ -156,5 +156,5 @@ class Management:
         return Call(self._worker, begin)
 
     def verify(self, verification: "Verification") -> "Steps[FsckStep]":
-        """Carry out a check."""
-        return Steps(self._worker, verification.steps)
+        """Carry out a check. Its progress is in bytes, or in blobs if it is quick."""
+        return Steps(self._worker, verification.steps, lambda: verification.progress)

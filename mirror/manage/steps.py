@@ -80,15 +80,19 @@ class Steps(Generic[T]):
     leaves the loop early closes it with `contextlib.aclosing`.
     """
 
-    def __init__(self, worker: Worker, begin: Callable[[], Iterator[T]]) -> None:
+    def __init__(
+        self, worker: Worker, begin: Callable[[], Iterator[T]], progress: Callable[[], Amount] | None = None
+    ) -> None:
+        """`progress` returns that of the use case, if it knows better than by counting steps."""
         self._worker = worker
         self._begin = begin
+        self._progress = progress
         self._done = 0
 
     @property
     def progress(self) -> Amount:
-        """The number of steps so far; how many there will be is not known."""
-        return Amount(self._done)
+        """The progress so far: the number of steps, of an unknown total, or what the use case says."""
+        return Amount(self._done) if self._progress is None else self._progress()
 
     def __iter__(self) -> Generator[T]:
         self._done = 0

@@ -28,7 +28,7 @@ LIST = "/v2/docker.io/library/x/tags/list"
 LABEL = "gone upstream since 2023-11-14"
 METRIC = 'registry_mirror_gone_served_total{upstream="docker.io"}'
 
-Method = Callable[[str, str], Awaitable[Reply]]
+Method = Callable[..., Awaitable[Reply]]
 
 
 class Clock:
@@ -461,3 +461,21 @@ async def test_gone_image_keeps_its_signatures(
             assert len(json.loads((await get(mirror.address, path)).body)["manifests"]) == (
                 0 if api else kept
             )
+
+
+@pytest.mark.parametrize("method", [get, head])
+async def test_gone_is_no_word_for_another_type(
+    hub: FakeRegistry, tmp_path: Path, clock: Clock, method: Method
+) -> None:
+    """A client that takes the type which the tag has now gets that; another client the kept image."""
+    hub.negotiates = True
+    async with keeping(hub, tmp_path, clock) as mirror:
+        image = await pull(hub, mirror)
+        artifact = hub.add_manifest("library/x", b'{"odd":1}', "application/vnd.odd", "t")
+        clock.now += 1
+        named = await method(mirror.address, TAG, f"Accept: {OCI_MANIFEST}, application/vnd.odd")
+        assert (named.header("docker-content-digest"), warnings(named)) == (str(artifact), "")
+        assert is_kept(await method(mirror.address, TAG, f"Accept: {OCI_MANIFEST}"), image)
+        tag_removed(hub)
+        named = await method(mirror.address, TAG, f"Accept: {OCI_MANIFEST}, application/vnd.odd")
+        assert (named.header("docker-content-digest"), LABEL in warnings(named)) == (str(artifact), True)

@@ -64,7 +64,7 @@ class GoneKeeper:
     def staleness(self, gone: Gone, confirmed: float | None, reason: str = "kept here") -> Staleness:
         """Return the label of an answer; `confirmed`: when the upstream last had the content, if known."""
         age = self._context.clock() - confirmed if confirmed else None
-        return Staleness(age, f"{gone_since(gone)}; {reason}")
+        return Staleness(age, f"{gone_since(gone)}; {reason}", gone=True)
 
     def note_served(self, repository: Repository) -> None:
         """Count an answer that has the label."""

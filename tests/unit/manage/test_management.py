@@ -105,8 +105,10 @@ async def test_management_raises_what_the_use_case_raises(cache: Path, tmp_path:
 async def test_management_verifies(management: Management) -> None:
     """A check that was left goes on where it stopped; its progress is in bytes."""
     begun = await management.verification(RateLimiter(0), quick=False, repair=False)
-    steps = [each async for each in management.verify(begun)]
-    assert (len(begun.findings), begun.progress.done) == (0, begun.progress.total)
+    check = management.verify(begun)
+    steps = [each async for each in check]
+    assert (len(begun.findings), check.progress) == (0, begun.progress)
+    assert check.progress.done == check.progress.total
     assert sum(each.read for each in steps) == begun.progress.done
 
 
