@@ -91,7 +91,14 @@ def _containerd(path: Path, _version: Version | None) -> str:
     if daemon is None:
         return _toml(path, None)
     status, text = output_of([daemon, "--config", path, "config", "dump"])
-    return text.strip() if status else ""
+    if status:
+        return text.strip()
+    wanted, effective = (containerd.config_path(parsed(each, path.name)) for each in (path.read_text(), text))
+    if wanted and effective and effective != wanted:  # nothing in effect: another version than this program's
+        return (
+            f"config_path is {wanted} in it, and {effective!r} in effect: a file that it imports sets another"
+        )
+    return ""
 
 
 def _podman(path: Path, _version: Version | None) -> str:

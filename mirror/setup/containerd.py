@@ -164,6 +164,13 @@ class Cri:
         return (self._text or "") if tomlkit.parse(after) == tomlkit.parse(before) else after
 
 
+def config_path(document: MutableMapping[str, Any]) -> str:
+    """Return `config_path` of a configuration, of whichever version; "" if it has none."""
+    found = (_table(document, "plugins", each, "registry") for each in PLUGINS.values())
+    paths = [str(each.get("config_path", "")) for each in found if each is not None]
+    return next(filter(None, paths), "")
+
+
 def _table(document: MutableMapping[str, Any], *keys: str) -> MutableMapping[str, Any] | None:
     """Return the table at the end of `keys`, or None."""
     found: Any = document

@@ -1,10 +1,12 @@
 """Docker: daemon.json, the CA of the mirror, and hosts.toml for the containerd image store."""
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from mirror.setup.hosts_toml import HostsFile, hosts_text
-from mirror.setup.plan import DOCKER_HUB, File, Plan, Request, SetupError, Version, ours_first
+from mirror.setup.plan import DOCKER_HUB, File, Plan, Request, Root, SetupError, Version, ours_first
 
 CONFIG = "/etc/docker/daemon.json"
 CERTIFICATES = "/etc/docker/certs.d"
@@ -17,6 +19,14 @@ HOSTS_FILES = Version(29)
 
 RELOAD = "systemctl reload docker"
 
+# Files with the flags of dockerd, and those of daemon.json's keys.
+DROP_INS = "/etc/systemd/system/docker.service.d"
+START_FILES = (
+    *("/etc/default/docker", "/etc/sysconfig/docker", "/etc/systemd/system/docker.service"),
+    *("/lib/systemd/system/docker.service", "/usr/lib/systemd/system/docker.service"),
+)
+FLAGS = {"registry-mirrors": "--registry-mirror", "insecure-registries": "--insecure-registry"}
+
 
 def plan(request: Request) -> Plan:
     """Return the files that make Docker use the mirror."""
@@ -25,6 +35,9 @@ def plan(request: Request) -> Plan:
     url, why = _mirror_url(request)
     if why:
         notes.append(why)
+    _require_no_flags(
+        request.root, {"registry-mirrors": url, "insecure-registries": _insecure(request)}, path
+    )
     text = daemon_json(request.root.text(path), url, _insecure(request), path)
     files = [File(path, text)] if text is not None else []
     files += _certificates(request)
@@ -43,6 +56,20 @@ def plan(request: Request) -> Plan:
     if mirror.tls and mirror.is_loopback:
         notes.append("Docker does not verify the certificate of a mirror on a loopback address.")
     return Plan(tuple(files), (RELOAD,), notes=tuple(notes))
+
+
+def _require_no_flags(root: Root, wanted: Mapping[str, str | None], path: str) -> None:
+    """Raise SetupError for a setting that dockerd has as a flag: with both, it does not start any more."""
+    for file in (*START_FILES, *(f"{DROP_INS}/{each}" for each in root.names(DROP_INS))):
+        lines = (root.text(file) or "").splitlines()
+        text = "\n".join(each for each in lines if not each.lstrip().startswith("#"))
+        for key, value in wanted.items():
+            flag = FLAGS[key]
+            if value is not None and re.search(rf"{flag}[\s=]", text):
+                raise SetupError(
+                    f"{file} starts dockerd with {flag}, and dockerd refuses to start with {key} in {path} "
+                    f"as well: move the value into {path} first"
+                )
 
 
 def _mirror_url(request: Request) -> tuple[str | None, str]:

@@ -2,8 +2,9 @@
 
 import json
 import os
+import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.e2e.hub import mounted
 from tests.e2e.mirror import PROGRAM, Mirror
 from tests.e2e.origin import Origin
 from tests.e2e.processes import Process, attempt, run
+from tests.fakes.tls import Authority
 from tests.pinned import pinned
 from tests.programs import program
 
@@ -263,6 +265,64 @@ def test_buildkit_uses_the_mirror(library: Library, mirror: Mirror, system: Syst
     with Process([buildkitd, "--config", config], short / "b.log", lambda: attempt(ready).returncode == 0):
         run([*buildctl, "build", "--frontend=dockerfile.v0", *source, "--output", output])
     assert arrived(mirror)
+
+
+class Encrypted(Mirror):
+    """Mirror with a certificate of a CA that this machine does not know."""
+
+    def __init__(self, folder: Path, upstream: str, authority: Authority) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "mirror.toml").write_text(
+            f'[server]\ntls_certificate = "{authority.server_file}"\ntls_key = "{authority.server_file}"\n'
+        )
+        self._context = authority.client_context()
+        super().__init__(folder, upstream, "--config", folder / "mirror.toml")
+        self.url = f"https://{self.address}"
+
+    def _is_ready(self) -> bool:
+        with suppress(OSError):
+            ready = urllib.request.urlopen(f"{self.url}/readyz", timeout=1, context=self._context)
+            return bool(ready.status == 200)
+        return False
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def encrypted(hub: Origin, tmp_path: Path, authority: Authority) -> Iterator[Encrypted]:
+    with Encrypted(tmp_path / "encrypted", hub.url, authority) as running:
+        yield running
+
+
+def test_kubernetes_knows_the_ca_of_the_mirror(
+    library: Library, encrypted: Encrypted, short: Path, authority: Authority
+) -> None:
+    """containerd's CRI verifies the mirror by the CA that hosts.toml names."""
+    (short / "root").mkdir()
+    system = System(short / "root", encrypted)
+    config = system.folder / "etc/containerd/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("version = 3\n" + CONTAINERD.format(folder=short) + NATIVE)
+    system.setup("containerd", "2.4.2", "--ca", authority.ca_file)
+    with _cri(system, tool("containerd").parent, short) as crictl:
+        assert complaint([*crictl, "pull", "docker.io/library/small:1"]) == ""
+    assert arrived(encrypted)
+
+
+@pytest.mark.needs("skopeo")
+def test_skopeo_knows_the_ca_of_the_mirror(
+    library: Library, encrypted: Encrypted, short: Path, authority: Authority
+) -> None:
+    """The library of Podman verifies the mirror by the CA in its folder of certificates."""
+    (short / "root").mkdir()
+    system = System(short / "root", encrypted)
+    system.setup("podman", "4.3.1", "--ca", authority.ca_file)
+    copy = [*system.wrapper("/etc/containers"), program("skopeo"), "--insecure-policy", "copy"]
+    assert complaint([*copy, "docker://docker.io/library/small:1", f"dir:{short / 'small'}"]) == ""
+    assert arrived(encrypted)
 
 
 @pytest.mark.needs("dockerd", "docker", "containerd")

@@ -48,6 +48,13 @@ else
     " docker.io "*) ;;
     *) fail "this mirror does not mirror docker.io by default, and Docker asks mirrors for docker.io only" ;;
     esac
+    for file in "$ROOT/etc/default/docker" "$ROOT/etc/systemd/system/docker.service" \
+        "$ROOT"/etc/systemd/system/docker.service.d/*.conf "$ROOT/lib/systemd/system/docker.service"; do
+        if [ -f "$file" ] && sed 's/^#.*//' "$file" | grep -Eq -e '--(registry-mirror|insecure-registry)[ =]'; then
+            fail "$file starts dockerd with --registry-mirror or --insecure-registry, and dockerd refuses to start \
+with a setting both there and in $CONFIG: move it into $CONFIG first"
+        fi
+    done
     if [ -f "$ROOT$CONFIG" ]; then cat "$ROOT$CONFIG"; else printf '{}\n'; fi >"$scratch/0"
     if grep -Fq -e "\"$MIRROR\"" -e "\"$MIRROR/\"" "$scratch/0"; then
         cp "$scratch/0" "$scratch/1"

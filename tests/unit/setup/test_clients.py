@@ -63,6 +63,16 @@ def test_check_asks_containerd_itself() -> None:
 
 
 @pytest.mark.needs("containerd")
+def test_check_sees_a_setting_that_another_file_overrides(tmp_path: Path) -> None:
+    """An imported file that sets another `config_path` is found by what containerd has in effect."""
+    table = '[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "{}"\n'
+    (tmp_path / "x.toml").write_text("version = 2\n" + table.format("/elsewhere"))
+    text = f'version = 2\nimports = ["{tmp_path}/x.toml"]\n' + table.format("/etc/containerd/certs.d")
+    said = check(CLIENTS["containerd"], File("/etc/containerd/config.toml", text), None)
+    assert "'/elsewhere' in effect" in said
+
+
+@pytest.mark.needs("containerd")
 def test_version_is_asked_of_the_program() -> None:
     """The version of the installed program; None for a client without a program here."""
     found = installed_version(CLIENTS["containerd"])

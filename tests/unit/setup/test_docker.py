@@ -106,3 +106,26 @@ def test_docker_needs_docker_hub(system: System) -> None:
         made = plan(system.request(mirror, version))
         assert json.loads(texts(made)[CONFIG]).get("registry-mirrors", [None])[0] == url
         assert (url is None) is any("his mirror does not" in each or "default" in each for each in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "refused"),
+    [
+        ("/etc/default/docker", 'DOCKER_OPTS="--registry-mirror=http://a"', "--registry-mirror"),
+        ("/etc/default/docker", '#DOCKER_OPTS="--registry-mirror=http://a"', ""),
+        (
+            "/etc/systemd/system/docker.service.d/x.conf",
+            "ExecStart=dockerd --insecure-registry a:1",
+            "--insecure",
+        ),
+        ("/lib/systemd/system/docker.service", "ExecStart=dockerd -H fd://", ""),
+    ],
+)
+def test_docker_with_the_setting_as_a_flag(system: System, file: str, text: str, refused: str) -> None:
+    """Docker does not start with a setting as a flag and in daemon.json: the flag's file is named."""
+    system.write(file, text + "\n")
+    if not refused:
+        assert texts(plan(system.request(version="20.10")))
+        return
+    with pytest.raises(SetupError, match=f"{file} starts dockerd with {refused}"):
+        plan(system.request(version="20.10"))

@@ -148,6 +148,15 @@ def test_docker_script_on_loopback_and_with_tls(shell: Shell, tmp_path: Path) ->
         assert shell.system.root.text(f"/etc/docker/certs.d/{folder}") == CA
 
 
+def test_docker_script_refuses_a_setting_that_is_a_flag(shell: Shell) -> None:
+    """Docker would not start with the setting in both places."""
+    path = "/etc/systemd/system/docker.service.d/x.conf"
+    shell.system.write(path, "ExecStart=/usr/sbin/dockerd --insecure-registry a:1\n")
+    assert "x.conf starts dockerd with" in shell(filled("docker"), status=1)
+    shell.system.write(path, "#ExecStart=/usr/sbin/dockerd --insecure-registry a:1\n")
+    shell(filled("docker"))
+
+
 def test_docker_script_refuses_what_is_no_json(shell: Shell) -> None:
     """A file that is something else stays."""
     shell.system.write("/etc/docker/daemon.json", "nothing")
