@@ -74,6 +74,7 @@ class Service:
             limits=limits,
             accounts=accounts,
             lookups=self.lookups,
+            idle_seconds=self._upstreams.slots.idle_seconds,
         )
         self.cache = Cache(context, self._upstreams, config.tags)
 

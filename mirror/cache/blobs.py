@@ -15,6 +15,7 @@ from mirror.store.blobs.prover import PendingProof, Proof, Prover, hold_seconds
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
+from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import HOLDBACK_BYTES
 from mirror.transfer.context import TransferContext
 from mirror.transfer.fill import Fill
@@ -119,10 +120,11 @@ class BlobCache:
             if flight is None and not store.is_writable:
                 return None
             if flight is None:
-                flight, joined = self._start(repository, digest, local.link, limit), Outcome.MISS
+                flight, joined = self._start(repository, digest, local.link, limit, request), Outcome.MISS
             else:
                 joined = Outcome.JOIN
                 staleness = await self._check_join(flight, repository, local)
+                flight.demand.add(request.ranges if request is not None else None)
                 flight.join(limit)
             outcome = joined if outcome is Outcome.HIT else outcome
             content = await self._follow(flight, repository, limit, request)
@@ -302,6 +304,7 @@ class BlobCache:
         digest: Digest,
         link: Link | None,
         limit: TimeLimit | None,
+        request: BlobRequest | None = None,
         *,
         asked_for: bool = False,
     ) -> Flight:
@@ -315,7 +318,7 @@ class BlobCache:
         def make_fill() -> RunningFill:
             if link is not None and small:
                 return SmallFill(self._context, upstream, repository, digest, link)
-            return Fill(
+            fill = Fill(
                 self._context,
                 upstream,
                 repository,
@@ -323,8 +326,12 @@ class BlobCache:
                 urgent=flight.wanted,
                 asked_for=asked_for or not flight.prefetch,
             )
+            fill.demand = flight.demand
+            return fill
 
         if limit is not None:
+            flight.demand = Demand(whole=self._context.settings.rest == "always")
+            flight.demand.add(request.ranges if request is not None else None)
             flight.join(limit)
         turns = self._small_turns if small else self._turns
         self._flights.start(flight, make_fill, turns[repository.upstream])

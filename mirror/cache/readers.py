@@ -65,10 +65,14 @@ class BlobReader(Protocol):
 
 
 class BlobRequest(Struct, frozen=True):
-    """A client's request for a blob: the client's address, and whether all of the blob is wanted."""
+    """A client's request for a blob: the client's address, and whether all of the blob is wanted.
+
+    `ranges`: the Range header, None for a request without one.
+    """
 
     client: str
     whole: bool
+    ranges: str | None = None
 
 
 class SmallBlob(Struct, frozen=True):

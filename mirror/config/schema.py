@@ -271,6 +271,17 @@ class FillSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = "layer"
 
+    rest: Annotated[
+        Literal["always", "idle", "never"],
+        Doc(
+            "When the rest of a blob is downloaded of which clients read parts by ranges, as lazy clients "
+            'do (stargz, SOCI, zstd:chunked): "always", at once; "idle", while no client waits for an '
+            'upstream; "never", only what was asked for, in chunks of up to 256 KiB. Blobs of up to '
+            "`parallel_above`, and prefetched ones, are always downloaded as a whole.",
+            examples=["never"],
+        ),
+    ] = "idle"
+
 
 class LogSettings(Settings, frozen=True, kw_only=True):
     """The log, on standard error."""

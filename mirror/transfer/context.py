@@ -19,12 +19,16 @@ from mirror.util.fairness.turns import LookupTurns
 from mirror.util.tasks import Tasks
 
 
+def _never_idle() -> float:
+    return 0.0
+
+
 class TransferContext(Struct, frozen=True):
     """Shared dependencies, made once by the composition root.
 
     `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads. `accounts`:
     whether any upstream is asked with an account. `lookups`: the turns of what asks an upstream for less than
-    a blob.
+    a blob. `idle_seconds`: for how long no client has waited for a connection to an upstream.
     """
 
     store: Store
@@ -35,6 +39,7 @@ class TransferContext(Struct, frozen=True):
     clock: Callable[[], float] = time.time
     limits: PlanLimits = DEFAULT_LIMITS
     accounts: bool = True
+    idle_seconds: Callable[[], float] = _never_idle
     lookups: LookupTurns = field(default_factory=LookupTurns)
 
     def confirmed(

@@ -13,6 +13,7 @@ from functools import partial
 
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
+from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer import plan
 from mirror.transfer.body_buffer import open_parts
@@ -22,6 +23,7 @@ from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.plan import ConcurrencyLimit, Segment
 from mirror.transfer.source_selector import SourceSelector
 from mirror.transfer.sources.receiving import Reception, check_end, check_size
+from mirror.transfer.sources.rest import RestPolicy, RestWay
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, SizeUnknown, UpstreamError
 from mirror.upstream.http.transport import PartReader
@@ -54,6 +56,7 @@ class Download:
         self._order = order
         self._limits = order.limits
         self._grow = grow
+        self.rest = RestPolicy(RestWay.ALWAYS, Demand(whole=True), lambda: 0.0)
         self._growing: GrowingFile | None = None
         self._segments: dict[SourceSegment, asyncio.Task[UpstreamError | StoreError | None]] = {}
         self._concurrency: ConcurrencyLimit | None = None
@@ -79,19 +82,24 @@ class Download:
         if growing is not None:
             self._selector.blob_confirmed = True
             growing.on_wait_ahead = self._changed.set
+        self.rest.demand.on_change = self._changed.set
         try:
-            while self._growing is None or self._growing.missing():
+            while self._growing is None or not self.rest.is_over(self._growing):
                 self._assign(self._growing, time.monotonic())
                 await self._wait()
                 self._collect_ended()
         finally:
             await self._stop()
-        self._remember_concurrency()
+        if (
+            self._concurrency is not None
+        ):  # the next blob starts with as many connections as paid for this one
+            for source in self.parts:
+                source.concurrency = self._concurrency.proven_level
         return self._growing
 
     def defer(self) -> None:
         """Start no connection beside a running one, and go behind urgent downloads, until `hurry`."""
-        self._urgent = False
+        self._urgent = self.rest.attended = False
 
     @property
     def urgent(self) -> bool:
@@ -100,7 +108,7 @@ class Download:
 
     def hurry(self) -> None:
         """Use all connections from now on: a client waits for the blob."""
-        self._urgent = True
+        self._urgent = self.rest.attended = True
         self._changed.set()
 
     def _assign(self, growing: GrowingFile | None, now: float) -> None:
@@ -110,15 +118,19 @@ class Download:
         if growing is None:
             self._request_first(now)
             return
-        missing, wanted = growing.missing(), growing.awaited_offsets()
+        if not self.rest.demand.whole and not self._divisible(growing):
+            self.rest.demand.set_whole()  # without ranges all of it comes anyway
+        missing, wanted = self.rest.gaps(growing), growing.awaited_offsets()
+        for segment in [each for each in self._segments if each.rest and not self.rest.fetches_rest]:
+            self._segments[segment].cancel()
         if wanted and not self._urgent:  # readers of other processes do not call `hurry`
             self._urgent = True
             for segment in self._segments:
                 segment.source.reassign_slots()
-        level = self._level(growing, now)
+        level = self.rest.level(missing, self._level(growing, now), self._order.settings.parallel)
         # Segments that readers wait for are watched; all segments at the end, when nothing is unassigned.
         watched = [each for each in self._segments if any(each.start <= at < each.stop for at in wanted)]
-        while self._proven_segments() < level:
+        while sum(each.source not in self._unproven_sources() for each in self._segments) < level:
             if not self._start_next(growing, (missing, wanted), level, now):
                 watched = list(self._segments)
                 break
@@ -155,11 +167,6 @@ class Download:
         self._concurrency.observe(now, received, flowing, self._cpu_load.seconds())
         return 1 if all(source.throttled(now) for source in candidates) else self._concurrency.level
 
-    def _proven_segments(self) -> int:
-        """Return the number of segments, without those of unproven sources."""
-        unproven = self._unproven_sources()
-        return sum(segment.source not in unproven for segment in self._segments)
-
     def _unproven_sources(self) -> set[Source]:
         """Return sources of unknown speed that have not answered; none if not urgent, or if all are such."""
         if not self._urgent:
@@ -194,6 +201,7 @@ class Download:
                 # For the connections to come: a long span would be the last one to end.
                 sharers = max(level, self._concurrency.likely(now))
             length = self._limits.span_length(max(left, 1), sharers, source.health.speed, growing.chunk_size)
+        length = self.rest.length(length)
         span = plan.next_span(missing, self._segments, wanted, length, growing.chunk_size)
         if span is None:
             return False
@@ -233,7 +241,7 @@ class Download:
         self._segments[segment].cancel()
 
     def _start(self, source: Source, span: Span, now: float) -> None:
-        segment = Segment(source, span.start, span.stop, now)
+        segment = Segment(source, span.start, span.stop, now, rest=self.rest.fetches_rest)
         task = self._tasks.spawn(self._fetch(segment), name=f"receive {self._order.digest}")
         task.add_done_callback(lambda _: self._changed.set())
         self._segments[segment] = task
@@ -249,7 +257,7 @@ class Download:
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
         on_wait = self.on_queue if self._growing is None else ignore
         give_way = partial(self._give_way, segment)
-        async with source.connection_slot(lambda: self._urgent, give_way, on_wait):
+        async with source.connection_slot(lambda: self._urgent and not segment.rest, give_way, on_wait):
             segment.requested, segment.began, segment.last_byte = True, (now := time.monotonic()), now
             try:
                 async with source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
@@ -385,12 +393,6 @@ class Download:
         if all(source.throttled(now) for source in self._selector.candidates()):
             pause = max(pause, min(error.retry_after or 0.0, LONGEST_THROTTLE))
         self._not_before = now + pause
-
-    def _remember_concurrency(self) -> None:
-        """Start the next blob of these sources with as many connections as paid for this one."""
-        if self._concurrency is not None:
-            for source in self.parts:
-                source.concurrency = self._concurrency.proven_level
 
     async def _stop(self) -> None:
         for task in (tasks := tuple(self._segments.values())):

@@ -22,19 +22,21 @@ from mirror.store.blobs.entries import Origin
 from mirror.store.errors import StoreError
 from mirror.store.health import FaultKind, kind_of
 from mirror.store.metadata.index import Link
+from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.partial import Partial
 from mirror.transfer.context import TransferContext
-from mirror.transfer.corruption import Parts, sole_supplier
+from mirror.transfer.corruption import Parts
 from mirror.transfer.download import Download
 from mirror.transfer.download_order import DownloadOrder
 from mirror.transfer.follow import FillFollower
+from mirror.transfer.sources.blame import Blame
 from mirror.transfer.sources.compressed import decode
+from mirror.transfer.sources.rest import LAZY_CHUNK, RestPolicy, RestWay
 from mirror.transfer.sources.unsized import UnsizedDownload
 from mirror.upstream.body import labelled
 from mirror.upstream.errors import Failure, SizeUnknown, UpstreamError, WrongBytes, WrongSize
 from mirror.upstream.http.encodings import GZIP
-from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
@@ -65,12 +67,14 @@ class Fill:
         self._urgent = urgent
         self._asked_for = urgent or asked_for
         self.on_queue: Callable[[bool], object] = ignore  # called as that of Download
+        self.demand = Demand(whole=True)
         self.unanswered: str | None = None
         self._downloading = False
         self._active_download: Download | None = None
         self._repository = repository
         self._digest = digest
         self._link: Link | None = None
+        self._blame = Blame(context, upstream, repository, digest)
         self._public = not upstream.uses_account(repository.path)
         self._answered_at: float | None = None  # when the upstream was first asked, if it has answered
         self._growing: GrowingFile | None = None
@@ -81,7 +85,7 @@ class Fill:
 
     async def run(self, publish: Publish) -> None:
         """Fill the blob. Raises UpstreamError or StoreError; the next fill resumes what was received."""
-        follower = FillFollower(self._context, self._upstream, self._repository, self._digest)
+        follower = FillFollower(self._context, self._upstream, self._repository, self._digest, self.demand)
 
         def publish_followed(growing: GrowingFile) -> None:
             self.unanswered = follower.unanswered
@@ -129,6 +133,11 @@ class Fill:
         if self._growing is not None:
             self._start_verifying()
         parts = await self._download(partial, publish)
+        while self._growing_file().missing():  # of a blob that is read by ranges, and none more was asked for
+            if not self._urgent:
+                self._growing_file().close()  # in the same turn of the loop: no reader can be added any more
+                return
+            parts = await self._download(partial, publish)
         verified, retried = await self._verify(), False
         while verified is None:
             await self._decode(partial)
@@ -138,9 +147,9 @@ class Fill:
                 )
                 raise WrongSize(Failure.INVALID, message)
             if parts:  # else all of it was here before
-                await self._blame(parts)
+                await self._blame.blame(self._growing_file(), parts)
             self._refuse_ranges()
-            retry_elsewhere = bool(self._sources_to_try())
+            retry_elsewhere = bool(self._blame.sources_to_try())
             # As long as no client has received a byte, the blob can be requested again without harm.
             if not self._growing_file().unread or (retried and not retry_elsewhere):
                 await self._discard(partial)
@@ -151,7 +160,7 @@ class Fill:
             self._start_verifying()
             parts = await self._download(partial, publish)
             verified, retried = await self._verify(), True
-        await self._judge_suspects()
+        await self._blame.judge_suspects(self._growing_file())
         # To completion, even when the mirror is stopping: half of it would leave orphaned files.
         await run_to_completion(self._keep(partial, verified))
 
@@ -187,9 +196,13 @@ class Fill:
 
     async def _download(self, partial: Partial, publish: Publish) -> Parts:
         """Download until nothing is missing; return the parts that each source sent."""
-        left = partial.chunks.missing() if partial.chunks else None
-        if left == [] and self._growing is None:
-            # Nothing is missing: an earlier fill was killed before its last step.
+        left, claimed = partial.chunks.missing() if partial.chunks else None, self._link
+        if left is not None and partial.chunks is not None:
+            self.demand.resolve(partial.chunks.size, partial.chunks.chunk_size)
+        elif claimed is not None and claimed.size is not None:
+            self._expect_size(claimed.size)
+        if left is not None and self._growing is None and not self.demand.gaps(left):
+            # Nothing is missing: an earlier fill was killed before its last step, or left what is asked for.
             await self._grow(partial, await self._confirm_complete(partial), publish)
         order = DownloadOrder(
             self._repository,
@@ -199,10 +212,14 @@ class Fill:
             linked=self._link is not None,
             settings=self._context.settings,
             limits=self._context.limits,
-            one_by_one=self._sources_to_try(),
+            one_by_one=self._blame.sources_to_try(),
+            demand=self.demand,
         )
         self._active_download = download = Download(
             self._context.tasks, self._upstream, order, lambda size: self._grow(partial, size, publish)
+        )
+        download.rest = RestPolicy(
+            RestWay(self._context.settings.rest), self.demand, self._context.idle_seconds
         )
         if not self._urgent:
             download.defer()
@@ -217,6 +234,14 @@ class Fill:
         if download.parts and self._answered_at is None:
             self._answered_at = began
         return download.parts
+
+    def _expect_size(self, size: int) -> None:
+        """Note the size: all of a small blob is fetched, whatever was asked for."""
+        settings = self._context.settings
+        if size <= settings.parallel_above or settings.verify_first:
+            self.demand.set_whole()
+        chunk_size = settings.chunk_size if self.demand.whole else min(settings.chunk_size, LAZY_CHUNK)
+        self.demand.resolve(size, chunk_size)
 
     async def _confirm_complete(self, partial: Partial) -> int | None:
         """Return the size of what is here, once the upstream has confirmed the blob, or a link opens it."""
@@ -246,6 +271,12 @@ class Fill:
         download = self._active_download
         return download is not None and (not self._downloading or download.urgent)
 
+    @property
+    def parked(self) -> bool:
+        """Return whether nothing is to be fetched for now, though clients may be here."""
+        download = self._active_download
+        return self._downloading and download is not None and download.rest.parked
+
     def hurry(self) -> None:
         """Use all connections from now on: a client waits for a blob that was being prefetched."""
         self._urgent = self._asked_for = True
@@ -264,30 +295,10 @@ class Fill:
         if self._active_download is not None:
             self._active_download.defer()
 
-    async def _blame(self, parts: Parts) -> None:
-        """Take the source of wrong bytes out of use; if it is not known, all mirrors that sent a part."""
-        corruption = self._context.corruption
-        culprit = sole_supplier(parts, self._growing_file().size)
-        if culprit is not None:
-            for source in corruption.record_culprit(self._digest, culprit):
-                source.health.clear_suspicion()
-            self._report_corruption(culprit)
-            return
-        suspects = [source for source in parts if source is not self._upstream.own]
-        names = ", ".join(source.name for source in suspects)
-        log.error("wrong bytes from one of several sources", sources=names, **self._log_fields())
-        for source in suspects:
-            source.suspect()
-        await corruption.record_parts(self._growing_file(), parts)
-
     def _refuse_ranges(self) -> None:
         """Ask for whole blobs where parts of wrong bytes came by ranges: perhaps only those were wrong."""
         for source in self._active_download.ranged if self._active_download is not None else ():
             source.refuse_ranges()
-
-    def _sources_to_try(self) -> list[Source]:
-        """Return the sources to ask one after another, if the blob was corrupt before."""
-        return self._context.corruption.sources_to_try(self._digest, self._upstream.sources)
 
     def _wrong_bytes(self, *, retry_elsewhere: bool) -> WrongBytes:
         upstream = self._repository.upstream
@@ -300,19 +311,6 @@ class Fill:
         """Return the encodings with which responses were labelled."""
         return self._active_download.encodings if self._active_download is not None else set()
 
-    async def _judge_suspects(self) -> None:
-        """Compare with an earlier corrupt download: report the source that was wrong, clear the others."""
-        verdicts = await self._context.corruption.verdicts(self._growing_file())
-        for source, corrupt in verdicts.items():
-            if corrupt:
-                self._report_corruption(source)
-            else:
-                source.health.clear_suspicion()
-
-    def _report_corruption(self, source: Source) -> None:
-        source.report_corruption(str(self._digest))
-        self._context.metrics.source_wrong_bytes.labels(self._upstream.name, source.name).inc()
-
     async def _grow(self, partial: Partial, announced: int | None, publish: Publish) -> GrowingFile:
         """Make the growing file: the upstream has confirmed the blob, and from now on readers may follow."""
         size = await self._size(announced)
@@ -321,9 +319,13 @@ class Fill:
         # the response may be compressed, unless both tell the same size.
         labelled_only = announced != claimed and not GZIP.isdisjoint(self._encodings())
         verify_first = settings.verify_first or claimed not in (None, size) or labelled_only
+        self._expect_size(size)
+        chunk_size = settings.chunk_size if self.demand.whole else min(settings.chunk_size, LAZY_CHUNK)
         self._growing = await self._context.store.open_growing_file(
-            partial, size, settings.chunk_size, verify_first=verify_first, public=self._public
+            partial, size, chunk_size, verify_first=verify_first, public=self._public
         )
+        self.demand.resolve(size, self._growing.chunk_size)
+        self._growing.unread = self.demand.whole or not self._growing.received()
         self._start_verifying()
         publish(self._growing)
         if announced is not None:  # a size that only a manifest names reserves nothing
@@ -362,13 +364,16 @@ class Fill:
             await self._context.store.links.add(self._repository, self._digest, self._link)
 
     def _start_verifying(self) -> None:
+        """Hash what comes; of a blob that is read by ranges once all of it is wanted, or is here."""
         self._growing_file().on_room_needed = self._make_room
-        self._verifying = self._context.tasks.spawn(
-            self._growing_file().hash_contiguous(), name=f"verify {self._digest}"
-        )
+        self.demand.on_whole = self._start_verifying
+        if self.demand.whole:
+            work = self._growing_file().hash_contiguous()
+            self._verifying = self._context.tasks.spawn(work, name=f"verify {self._digest}")
 
     async def _verify(self) -> VerifiedFile | None:
         """Return the finished file, all of it readable; None when its digest is wrong."""
+        self.demand.set_whole()
         if self._verifying is not None:
             await self._verifying
         return self._growing_file().complete()
@@ -379,6 +384,7 @@ class Fill:
         return self._growing
 
     async def _release(self, partial: Partial) -> None:
+        self.demand.on_whole = self.demand.on_change = ignore
         await stop_task(self._verifying)
         if self._growing is not None:
             self._growing.close()

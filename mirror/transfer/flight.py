@@ -20,6 +20,7 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import NoRoom, PartialLost, ShuttingDown, StoreError
+from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer.fill import Publish
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
@@ -71,6 +72,11 @@ class RunningFill(Protocol):
         """Return whether the fill must not give way, although no client here waits for it."""
         ...
 
+    @property
+    def parked(self) -> bool:
+        """Return whether the fill has nothing to fetch for now, whatever clients are here."""
+        ...
+
     async def run(self, publish: Publish) -> None: ...
 
     def hurry(self) -> None: ...
@@ -87,6 +93,7 @@ class Flight:
             repository  # its upstream is asked; other repositories join with a link of their own
         )
         self.prefetch = prefetch
+        self.demand = Demand(whole=True)
         self.on_first_client: Callable[[], object] = ignore  # called when a client joins that waits alone
         self.on_last_client: Callable[[], object] = ignore  # called when no client waits any more
         self.stop: Callable[[], object] = ignore  # called to end a fill that no client waits for
@@ -140,6 +147,8 @@ class Flight:
     @property
     def urgent(self) -> bool:
         """Return whether the fill must not give way to others."""
+        if self.fill is not None and self.fill.parked:
+            return False
         return self.wanted or (self.fill is not None and self.fill.urgent)
 
     @property

@@ -16,6 +16,7 @@ from mirror.store.blobs.entries import Origin
 from mirror.store.errors import PartialLost, StoreError
 from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
+from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
@@ -41,8 +42,14 @@ class FillFollower:
     """
 
     def __init__(
-        self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest
+        self,
+        context: TransferContext,
+        upstream: Upstream,
+        repository: Repository,
+        digest: Digest,
+        demand: Demand | None = None,
     ) -> None:
+        """`demand`: the parts that clients here have asked for; None for all."""
         self.growing: GrowingFile | None = None
         self.unanswered: str | None = None
         self._context = context
@@ -50,6 +57,7 @@ class FillFollower:
         self._upstream = upstream
         self._repository = repository
         self._digest = digest
+        self._demand = demand or Demand(whole=True)
         self._public = not upstream.uses_account(repository.path)
         self._remote: RemotePartial | None = None
 
@@ -99,7 +107,7 @@ class FillFollower:
             # The bytes were wrong, or the disk was full: this process cannot tell which.
             raise PartialLost(f"{self._digest}: what another process has downloaded was thrown away")
         wanted = growing.priority_offset()
-        remote.request(wanted)
+        remote.request(wanted, whole=self._demand.whole)
         return wanted
 
     async def _begin(self, link: Link | None, publish: Callable[[GrowingFile], None]) -> None:

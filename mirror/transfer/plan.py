@@ -169,6 +169,7 @@ class Segment(Struct, Generic[S], eq=False):
     began: float
     offset: int = 0  # end of the bytes that have been received
     ranged: bool = False  # a range was asked for, not the whole blob
+    rest: bool = False  # no client has asked for these bytes
     requested: bool = False  # the source has a free slot, and the request is on its way
     answered: bool = False
     writing: bool = False  # waiting for the disk, not for the network

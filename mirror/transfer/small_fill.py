@@ -66,6 +66,10 @@ class SmallFill:
             await self._fill(lease, publish)
 
     @property
+    def parked(self) -> bool:
+        return False
+
+    @property
     def brief(self) -> bool:
         return True
 

@@ -10,6 +10,8 @@ waits for it; that changes as clients come and go, and `SlotPool.reassign` is ca
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -67,6 +69,14 @@ class SlotPool:
         self._limit = limit
         self._holders: dict[Claim, None] = {}
         self._waiting: dict[Claim, None] = {}
+        self._last_urgent = -math.inf
+
+    def idle_seconds(self) -> float:
+        """Return for how long no claim has been urgent, in seconds; 0 while one is."""
+        now = time.monotonic()
+        if any(claim.urgent() for claim in (*self._holders, *self._waiting)):
+            self._last_urgent = now
+        return now - self._last_urgent
 
     @property
     def waiting(self) -> int:
@@ -86,6 +96,8 @@ class SlotPool:
 
     def remove(self, claim: Claim) -> None:
         """Forget the claim, and give its slot to the next one."""
+        if claim.urgent():
+            self._last_urgent = time.monotonic()
         self._waiting.pop(claim, None)
         if claim in self._holders:
             del self._holders[claim]

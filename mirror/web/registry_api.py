@@ -320,7 +320,8 @@ def _blob_request(record: RequestRecord) -> BlobRequest:
     """Return what a request tells about a retry: that is one without a range or condition."""
     headers = record.request.headers
     whole = headers.get("Range", "bytes=0-") == "bytes=0-" and "If-None-Match" not in headers
-    return BlobRequest(record.client, whole)
+    ranges = None if whole or "If-Range" in headers else headers.get("Range")
+    return BlobRequest(record.client, whole, ranges)
 
 
 def _requester(record: RequestRecord) -> Requester:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import ssl
@@ -107,6 +108,40 @@ async def test_workers_finish_the_download_of_a_killed_one(hub: FakeRegistry, tm
         # The killed worker's counters are kept; only bytes that it had not yet written came twice.
         assert await mirror.metric(RECEIVED) == received + LARGE - begin
         assert LARGE <= received + LARGE - begin <= LARGE + CHUNK + MANIFEST
+
+
+async def test_workers_share_the_parts_of_a_blob(hub: FakeRegistry, tmp_path: Path) -> None:
+    """Parts that clients of two workers read, the end too, are asked for once; then one reads all of it."""
+    data = random.Random("parts").randbytes(100 * CHUNK)
+    mirror = await asyncio.to_thread(Fleet, tmp_path, hub.url, 2)
+    try:
+        await mirror.start(
+            ["env", "REGISTRY_MIRROR_FILL_REST=never", "REGISTRY_MIRROR_FILL_PARALLEL_ABOVE=1MiB"]
+        )
+        await mirror.notified("READY=1")
+        layer = hub.add_image("library/x", "t", [data]).layers[0]
+        assert (await get(mirror.address, "/v2/library/x/manifests/t")).status == 200
+        wires = [await mirror.connect(worker) for worker in await mirror.workers()]
+        parts = [range(2), range(len(data) - 51, len(data)), range(50 * CHUNK, 52 * CHUNK)]
+        for part in parts:
+            for wire in wires:
+                wire.send("GET", path_of(layer), [f"Range: bytes={part.start}-{part.stop - 1}"])
+            for wire in wires:
+                assert (await wire.reply()).body == data[part.start : part.stop]
+        asked = [
+            seen.headers["Range"] for seen in hub.log if seen.method == "GET" and str(layer) in seen.path
+        ]
+        assert sorted(asked) == sorted(
+            f"bytes={start * CHUNK}-{stop * CHUNK - 1}" for start, stop in ((0, 1), (99, 100), (50, 52))
+        )
+        for wire in reversed(wires):
+            wire.send("GET", path_of(layer))
+        for wire in reversed(wires):
+            assert (await wire.reply()).body == data
+            wire.writer.close()
+        assert await mirror.metric(RECEIVED) == len(data) + MANIFEST
+    finally:
+        await mirror.close()
 
 
 async def test_reload_drops_no_connection(hub: FakeRegistry, tmp_path: Path) -> None:

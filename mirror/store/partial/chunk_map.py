@@ -11,8 +11,9 @@ verification fails and the blob is fetched again.
            20  epoch         u32, how often the blob was started from nothing
            24  state         u32, 1 when the whole blob was verified, just before it is adopted, 2 as long
                              as all bytes came without an account, and 4 once one came with an account;
-                             an earlier version tells neither
-           28  requests[8]   u32 each, 1 + the chunk that readers of another process wait for; 0 for none
+                             an earlier version tells neither; 8 once the last chunk may have been sent
+           28  requests[8]   u32 each, 1 + the chunk that readers of another process wait for; 0 for none;
+                             with the highest bit set if one of them reads the whole blob
            60  count[i]      u32 each, bytes of chunk i that are here, from its start
 
 The holder of the lock on the file writes everything but the requests. Other processes read the map with
@@ -33,10 +34,12 @@ HEADER = struct.Struct("<8sQIII32x")
 COUNT = struct.Struct("<I")
 STATE_AT = 24
 VERIFIED = 1
+TAIL_RELEASED = 8
 ORIGINS = {Origin.UNKNOWN: 0, Origin.PUBLIC: 2, Origin.PRIVATE: 4}
 REQUESTS_AT = 28
 REQUESTS = struct.Struct("<8I")
 REQUEST_SLOTS = 8
+WHOLE_REQUESTED = 1 << 31
 
 
 class ChunkMap:
@@ -50,6 +53,7 @@ class ChunkMap:
         self.epoch: int
         _, self.size, self.chunk_size, self.epoch, state = HEADER.unpack_from(memory, 0)
         self.verified = bool(state & VERIFIED)
+        self.tail_released = bool(state & TAIL_RELEASED)
         self.origin = _origin_of(state)
         # A copy of the counts for this process, which may read them after the memory is closed.
         self._counts: list[int] = list(struct.unpack_from(f"<{len(self)}I", memory, HEADER.size))
@@ -177,8 +181,41 @@ class ChunkMap:
         ]
 
     def requests(self) -> Sequence[int]:
-        """Return the requests as they are stored."""
-        return REQUESTS.unpack_from(self._memory, REQUESTS_AT)
+        """Return the requests, each 1 + a chunk, or 0."""
+        stored: Sequence[int] = REQUESTS.unpack_from(self._memory, REQUESTS_AT)
+        return [each & ~WHOLE_REQUESTED for each in stored]
+
+    def whole_requested(self) -> bool:
+        """Return whether a reader of another process that waits reads the whole blob."""
+        return any(each & WHOLE_REQUESTED for each in REQUESTS.unpack_from(self._memory, REQUESTS_AT))
+
+    def sendable(self, offset: int) -> int:
+        """Return where the bytes end that may be sent from `offset` on before the whole is verified.
+
+        One chunk is held back (invariant 4): the last one; or, once that was released, the missing one that
+        is nearest to the end. When none is missing any more, nothing is sent until all is verified. The chunk
+        that comes last is therefore sent to no reader, whichever process serves it.
+        """
+        available = self.available(offset)
+        if not self.tail_released:
+            return min(available, self._last * self.chunk_size)
+        held = self._last_missing()
+        start = 0 if held is None else held * self.chunk_size
+        if held is not None and offset >= start + self.chunk_size:
+            return available
+        return min(available, max(start, offset))
+
+    def release_tail(self) -> bool:
+        """Release the last chunk if it is here and another one is not; return whether that is new."""
+        if self.tail_released or self._last_missing() in (None, self._last):
+            return False
+        self.tail_released = True
+        self._set_state(verified=self.verified, origin=self.origin)
+        return True
+
+    def _last_missing(self) -> int | None:
+        """Return the last chunk that is not complete; None if all are."""
+        return next((index for index in range(self._last, -1, -1) if not self._is_complete(index)), None)
 
     def set_verified(self) -> None:
         """Mark the whole blob as verified: other processes may send all of it."""
@@ -190,7 +227,8 @@ class ChunkMap:
 
     def _set_state(self, *, verified: bool, origin: Origin) -> None:
         self.verified, self.origin = verified, origin
-        COUNT.pack_into(self._memory, STATE_AT, VERIFIED * verified | ORIGINS[origin])
+        state = VERIFIED * verified | TAIL_RELEASED * self.tail_released | ORIGINS[origin]
+        COUNT.pack_into(self._memory, STATE_AT, state)
 
     def close(self) -> None:
         """Close the mapping."""

@@ -89,7 +89,7 @@ class GrowingFile:
             return self.size
         if self._withheld:
             return 0
-        return min(self._chunks.available(offset), self._last_chunk)
+        return self._chunks.sendable(offset)
 
     async def wait_readable(self, offset: int) -> int:
         """Wait until the byte at `offset` may be sent; return `readable`.
@@ -121,6 +121,24 @@ class GrowingFile:
             del self._waiting[waiter]
             if not self._waiting:
                 self._reader_waits.clear()
+
+    def release_tail(self) -> None:
+        """Let readers that wait for the last chunk have it, and hold back another one.
+
+        For a blob that is read by ranges: its index is at its end, and most of it may never come.
+        """
+        waits = any(offset >= self._last_chunk for offset in self._waiting.values())
+        if (waits or len(self._chunks) in self._chunks.requests()) and self._chunks.release_tail():
+            self._wake_readers()
+
+    @property
+    def withheld(self) -> bool:
+        """Return whether all of the blob is verified before any byte is sent."""
+        return self._withheld
+
+    def remote_requests(self) -> tuple[list[int], bool]:
+        """Return the offsets that readers of other processes wait at, and whether one reads all of it."""
+        return self._chunks.requested_offsets(), self._chunks.whole_requested()
 
     async def wait_for_reader(self) -> None:
         """Wait until a reader waits."""

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from mirror.oci.digest import Digest
 from mirror.store.lock import data_path, is_name_of, lock_path, lock_shared
-from mirror.store.partial.chunk_map import COUNT, REQUEST_SLOTS, REQUESTS_AT, ChunkMap
+from mirror.store.partial.chunk_map import COUNT, REQUEST_SLOTS, REQUESTS_AT, WHOLE_REQUESTED, ChunkMap
 
 
 class RemotePartial:
@@ -61,8 +61,10 @@ class RemotePartial:
         """Return whether the partial was adopted or discarded."""
         return os.fstat(self.map).st_nlink == 0
 
-    def request(self, offset: int | None) -> None:
+    def request(self, offset: int | None, *, whole: bool = True) -> None:
         """Ask the process that fills the blob to fetch `offset` first, for readers here; None: no request.
+
+        `whole`: they read the whole blob.
 
         There are REQUEST_SLOTS places. Two processes that have the same one overwrite each other in turns.
         """
@@ -70,7 +72,8 @@ class RemotePartial:
         if request == self._requested and (not request or self.chunks.requests()[self._slot] == request):
             return
         self._requested = request
-        os.pwrite(self.map, COUNT.pack(request), REQUESTS_AT + self._slot * COUNT.size)
+        stored = request | WHOLE_REQUESTED if request and whole else request
+        os.pwrite(self.map, COUNT.pack(stored), REQUESTS_AT + self._slot * COUNT.size)
 
     def open_reader(self) -> BinaryIO:
         """Open a reader, as `Partial.open_reader`."""

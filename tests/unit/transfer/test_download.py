@@ -25,7 +25,15 @@ pytestmark = pytest.mark.usefixtures("no_pauses")
 
 BIG = bytes(range(256)) * (LARGE // 256)
 CHUNKS = LARGE // CHUNK
-PARALLEL = {"chunk_size": CHUNK, "attempts": 3, "parallel": 4, "parallel_above": 0, "prefetch": 0}
+# All of a blob is fetched, whatever is asked for. Parts alone: tests/contract/test_rest_of_blobs.py
+PARALLEL = {
+    "chunk_size": CHUNK,
+    "attempts": 3,
+    "parallel": 4,
+    "parallel_above": 0,
+    "prefetch": 0,
+    "rest": "always",
+}
 SHORT_FIRST_SPAN = PlanLimits(first_span=8 * CHUNK)
 
 

@@ -160,3 +160,21 @@ def test_slots_under_random_claims(seed: int) -> None:
                 rivals = [each for each in held if each.claim.group is group or group.held < group.limit]
                 assert rivals
                 assert all(each.urgent for each in rivals)
+
+
+def test_slots_tell_for_how_long_no_work_was_urgent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that holds or waits for a slot counts until its end, or until it is urgent no more."""
+    now = [0.0]
+    monkeypatch.setattr("mirror.util.slots.time.monotonic", lambda: now[0])
+    pool = SlotPool(2)
+    group = SlotGroup(pool, 1)
+    assert pool.idle_seconds() > 1e9
+    first, second = Work(group, urgent=True), Work(group, urgent=True)
+    assert pool.idle_seconds() == 0
+    now[0] = 5.0
+    first.claim.release()
+    second.urgent = False
+    now[0] = 7.0
+    assert pool.idle_seconds() == 2
+    second.claim.release()
+    assert pool.idle_seconds() == 2

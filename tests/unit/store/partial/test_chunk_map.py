@@ -1,6 +1,7 @@
 """The chunk map: what is here, what is missing, and no byte promised that is not here."""
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -103,3 +104,63 @@ def test_chunk_map_that_is_inconsistent_is_none(descriptor: int, content: bytes)
     """The fill starts from nothing, whatever a crash or a person left there."""
     os.write(descriptor, content)
     assert ChunkMap.load(descriptor) is None
+
+
+def test_chunk_map_holds_the_last_chunk_back(descriptor: int) -> None:
+    """Another chunk takes its place once it was released, if one is missing."""
+    with closing(ChunkMap.create(descriptor, 45, 10)) as chunks:
+        chunks.record(40, 5)
+        assert (chunks.sendable(0), chunks.sendable(42)) == (0, 40)
+        chunks.record(0, 20)
+        assert (chunks.sendable(0), chunks.release_tail(), chunks.release_tail()) == (20, True, False)
+        assert chunks.sendable(42) == 45
+        chunks.record(30, 4)
+        assert chunks.sendable(30) == 30  # held back in its place
+        chunks.record(34, 6)
+        assert (chunks.sendable(30), chunks.sendable(20)) == (45, 20)
+        chunks.record(20, 10)
+        assert [chunks.sendable(offset) for offset in (0, 20, 42)] == [0, 20, 42]
+    again = ChunkMap.load(descriptor)
+    assert again is not None
+    with closing(again):  # after a restart too
+        assert again.tail_released
+        assert again.sendable(20) == 20
+
+
+def test_chunk_map_tail_is_not_released_without_need(descriptor: int) -> None:
+    """Only when all but the last chunk is here, or the last one is not, that one stays held back."""
+    with closing(ChunkMap.create(descriptor, 25, 10)) as chunks:
+        assert not chunks.release_tail()
+        chunks.record(0, 20)
+        assert not chunks.release_tail()
+        chunks.record(20, 5)
+        assert not chunks.release_tail()
+        assert chunks.sendable(20) == 20
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_chunk_map_never_sends_all_before_verification(descriptor: int, seed: int) -> None:
+    """Readers of three processes, two with old copies of the map, together lack a byte (invariant 4)."""
+    chance = random.Random(seed)
+    size, sent = 95, bytearray(95)
+    with closing(ChunkMap.create(descriptor, size, 10)) as chunks:
+        copies = [ChunkMap.snapshot(descriptor), ChunkMap.snapshot(descriptor)]
+        order = list(range(10))
+        chance.shuffle(order)
+        while order:
+            index = chance.choice(order[:2])
+            span = chunks.span(index)
+            length = min(chance.randint(1, 10), span.length - chunks.count(index))
+            chunks.record(span.start + chunks.count(index), length)
+            if chunks.count(index) == span.length:
+                order.remove(index)
+            if chance.random() < 0.3:
+                chunks.release_tail()
+            if chance.random() < 0.5:
+                copies[chance.randrange(2)] = ChunkMap.snapshot(descriptor)
+            for each in (chunks, *copies):
+                assert each is not None
+                for offset in range(size):
+                    for position in range(offset, each.sendable(offset)):
+                        sent[position] = 1
+            assert 0 in sent

@@ -1,0 +1,58 @@
+"""The sources of a blob whose bytes were wrong: who is taken out of use, and who is asked next."""
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.partial.growing import GrowingFile
+from mirror.transfer.context import TransferContext
+from mirror.transfer.corruption import Parts, sole_supplier
+from mirror.upstream.source import Source
+from mirror.upstream.upstream import Upstream
+from mirror.util.log import get_logger
+
+log = get_logger(__name__)
+
+
+class Blame:
+    """The verdicts about one fill's sources."""
+
+    def __init__(
+        self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest
+    ) -> None:
+        self._context = context
+        self._upstream = upstream
+        self._repository = repository
+        self._digest = digest
+
+    def sources_to_try(self) -> list[Source]:
+        """Return the sources to ask one after another, if the blob was corrupt before."""
+        return self._context.corruption.sources_to_try(self._digest, self._upstream.sources)
+
+    async def blame(self, growing: GrowingFile, parts: Parts) -> None:
+        """Take the source of wrong bytes out of use; if it is not known, all mirrors that sent a part."""
+        corruption = self._context.corruption
+        culprit = sole_supplier(parts, growing.size)
+        if culprit is not None:
+            for source in corruption.record_culprit(self._digest, culprit):
+                source.health.clear_suspicion()
+            self._report(culprit)
+            return
+        suspects = [source for source in parts if source is not self._upstream.own]
+        names = ", ".join(source.name for source in suspects)
+        fields = {"repository": str(self._repository), "digest": str(self._digest)}
+        log.error("wrong bytes from one of several sources", sources=names, **fields)
+        for source in suspects:
+            source.suspect()
+        await corruption.record_parts(growing, parts)
+
+    async def judge_suspects(self, growing: GrowingFile) -> None:
+        """Compare with an earlier corrupt download: report the source that was wrong, clear the others."""
+        verdicts = await self._context.corruption.verdicts(growing)
+        for source, corrupt in verdicts.items():
+            if corrupt:
+                self._report(source)
+            else:
+                source.health.clear_suspicion()
+
+    def _report(self, source: Source) -> None:
+        source.report_corruption(str(self._digest))
+        self._context.metrics.source_wrong_bytes.labels(self._upstream.name, source.name).inc()
