@@ -108,21 +108,25 @@ class Document(Struct, frozen=True, omit_defaults=True):
         return msgspec.json.encode(self, order="deterministic") + b"\n"
 
 
-def document_of(contents: BundleContents, parts: tuple[Part, ...]) -> Document:
-    """Return the document of part 1 of a bundle. Raises BundleError for contents that do not fit together."""
-    graph = Graph(contents.manifests)
-    whole = Document(
+def document_of(contents: BundleContents, graph: Graph) -> Document:
+    """Return the document of a bundle without its parts."""
+    return Document(
         format=FORMAT,
         bundle="",
         part=0,
         images=tuple(_image(each, graph) for each in sorted(contents.images)),
         manifests=_manifests(contents),
-        parts=parts,
+        parts=(),
         links={name: tuple(map(str, each)) for name, each in links_of(contents.images, graph).items()},
         referrers={str(key): tuple(map(str, found)) for key, found in sorted(graph.referrers().items())},
         base=_base(contents.assumed),
         lacking=tuple(map(str, sorted(contents.lacking))),
     )
+
+
+def with_parts(document: Document, parts: tuple[Part, ...]) -> Document:
+    """Return the document of part 1, named. Raises BundleError if it is longer than MOST_BYTES."""
+    whole = msgspec.structs.replace(document, parts=parts)
     data = whole.encoded()
     if len(data) > MOST_BYTES:
         raise BundleError("too many blobs for one bundle: export some of the images now, and the others then")

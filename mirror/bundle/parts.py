@@ -11,12 +11,9 @@ lost part is made again alone: its list, and with it every byte, follows from th
 blob of another part.
 """
 
-import msgspec
-
-from mirror.bundle.document import document_of
 from mirror.bundle.errors import BundleError
 from mirror.bundle.model import BundleContents
-from mirror.bundle.plan import Plan, Slice, carried_blobs, check_contents, part_of, plan_part
+from mirror.bundle.plan import Plan, Planner, Slice
 from mirror.bundle.tar_format import BLOCK, padding
 from mirror.oci.digest import Digest
 
@@ -37,27 +34,20 @@ def split(contents: BundleContents, limit: int) -> list[Plan]:
     Smaller, not equal: FAT32 holds files of 4 GiB less one byte. Raises BundleError for a limit that is too
     small, or that makes more than MOST_PARTS parts.
     """
-    check_contents(contents)
-    room = limit - 1 - max(each.size for each in _plans(contents, [[]]))
+    planner = Planner(contents)
+    blobs = planner.blobs()
+    room = limit - 1 - planner.plans([[]])[0].size
     while True:
         if room < _LEAST_ROOM:
             least = limit - room + _LEAST_ROOM
             raise BundleError(
                 f"parts must be larger: documents and manifests alone need {least} bytes of each"
             )
-        plans = _plans(contents, _packed(carried_blobs(contents), room))
+        plans = planner.plans(_packed(blobs, room))
         excess = max(each.size for each in plans) - (limit - 1)
         if excess <= 0:
             return plans
         room -= excess
-
-
-def _plans(contents: BundleContents, packed: list[list[Slice]]) -> list[Plan]:
-    document = document_of(contents, tuple(map(part_of, packed)))
-    return [
-        plan_part(contents, msgspec.structs.replace(document, part=number), slices)
-        for number, slices in enumerate(packed, 1)
-    ]
 
 
 def _packed(blobs: list[tuple[Digest, int]], room: int) -> list[list[Slice]]:

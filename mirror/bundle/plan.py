@@ -6,18 +6,18 @@ offset, and two exports of the same content are equal, byte for byte.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 import msgspec
 from msgspec import Struct
 
 from mirror.bundle import layout
-from mirror.bundle.document import NAME, Document, Part, Piece, document_of
+from mirror.bundle.document import NAME, Document, Part, Piece, document_of, with_parts
 from mirror.bundle.errors import BundleError
 from mirror.bundle.graph import Graph, blobs_of
 from mirror.bundle.model import BundleContents, check_name
-from mirror.bundle.tar_format import END, header, padding
+from mirror.bundle.tar_format import END, header, header_size, padding
 from mirror.oci.digest import Digest
 
 # Folder of pieces of blobs that are split over parts.
@@ -68,7 +68,7 @@ class Member(Struct, frozen=True):
     @property
     def length(self) -> int:
         """The number of bytes with header and padding."""
-        return len(self.header) + self.size + padding(self.size)
+        return header_size(self.path, self.size) + self.size + padding(self.size)
 
 
 class Plan(Struct, frozen=True):
@@ -83,38 +83,65 @@ class Plan(Struct, frozen=True):
         yield from accumulate((each.length for each in self.members[:-1]), initial=0)
 
 
+class Planner:
+    """Contents that fit together, and the plans of parts of them. Raises BundleError for other contents."""
+
+    def __init__(self, contents: BundleContents) -> None:
+        self._contents = contents
+        self._graph = Graph(contents.manifests)
+        check_contents(contents, self._graph)
+        self._document = document_of(contents, self._graph)
+        self._manifests = tuple(_manifests(contents))
+        self._length = sum(each.length for each in self._manifests)
+
+    def blobs(self) -> list[tuple[Digest, int]]:
+        """Return the blobs to carry and their sizes, by digest, without those that are manifests too."""
+        blobs, manifests = self._contents.blobs, self._contents.manifests
+        return [(digest, size) for digest, size in sorted(blobs.items()) if digest not in manifests]
+
+    def plans(self, parts: Sequence[Iterable[Slice]]) -> list[Plan]:
+        """Return the plans of all parts of a bundle, each with the slices that it carries."""
+        ordered = [sorted(each) for each in parts]
+        document = with_parts(self._document, tuple(map(part_of, ordered)))
+        return [
+            self._plan(msgspec.structs.replace(document, part=number), slices)
+            for number, slices in enumerate(ordered, 1)
+        ]
+
+    def _plan(self, document: Document, slices: list[Slice]) -> Plan:
+        head = tuple(self._head(document, slices))
+        carried = tuple(member for each in slices for member in _carried(each))
+        size = self._length + sum(each.length for each in (*head, *carried)) + len(END)
+        return Plan(document, head + self._manifests + carried, size)
+
+    def _head(self, document: Document, slices: list[Slice]) -> Iterator[Member]:
+        present = {each.digest for each in slices if each.whole}
+        images = layout.named_images(list(self._contents.images), self._graph, present.__contains__)
+        docker = layout.manifest_json(images, self._graph)
+        yield _literal(layout.LAYOUT, layout.LAYOUT_BYTES)
+        yield _literal(layout.INDEX, layout.index_json(images))
+        yield _literal(NAME, document.encoded())
+        if docker is not None:
+            yield _literal(layout.DOCKER, docker)
+
+
 def make_plan(contents: BundleContents) -> Plan:
     """Return the plan of a bundle in one tar. Raises BundleError for contents that do not fit together."""
-    check_contents(contents)
-    slices = [Slice(digest, size, 0, size) for digest, size in carried_blobs(contents)]
-    return plan_part(contents, document_of(contents, (part_of(slices),)), slices)
+    planner = Planner(contents)
+    return planner.plans([[Slice(digest, size, 0, size) for digest, size in planner.blobs()]])[0]
 
 
-def carried_blobs(contents: BundleContents) -> list[tuple[Digest, int]]:
-    """Return the blobs to carry and their sizes, by digest, without those that are manifests too."""
-    return [
-        (digest, size) for digest, size in sorted(contents.blobs.items()) if digest not in contents.manifests
-    ]
-
-
-def plan_part(contents: BundleContents, document: Document, slices: Iterable[Slice]) -> Plan:
-    """Return the plan of the part that `document` says it is, which carries `slices`."""
-    ordered = sorted(slices)
-    members = (*_head(contents, document, ordered), *_manifests(contents))
-    members += tuple(member for each in ordered for member in _carried(each))
-    return Plan(document, members, sum(each.length for each in members) + len(END))
-
-
-def part_of(slices: Iterable[Slice]) -> Part:
+def part_of(slices: list[Slice]) -> Part:
     """Return the entry of a part in the document. Its SHA-256 is that of the list of its pieces."""
-    pieces = tuple(each.piece for each in sorted(slices))
+    pieces = tuple(each.piece for each in slices)
     return Part(hashlib.sha256(msgspec.json.encode(pieces)).hexdigest(), pieces)
 
 
-def check_contents(contents: BundleContents) -> None:
+def check_contents(contents: BundleContents, graph: Graph) -> None:
     """Raise BundleError unless each image has its root, each manifest an image, each blob a place.
 
-    Digests of manifests are proven here; those of blobs when they are written.
+    Digests of manifests are proven here; those of blobs when they are written. The size in a manifest may be
+    wrong: the blob's own counts.
     """
     names = [image.name for image in contents.images]
     for name in names:
@@ -124,7 +151,6 @@ def check_contents(contents: BundleContents) -> None:
     for digest, manifest in contents.manifests.items():
         if Digest.of(manifest.data, digest.algorithm) != digest:
             raise BundleError(f"the manifest {digest} has other bytes")
-    graph = Graph(contents.manifests)
     for image in contents.images:
         _check_image(image.name, image.root.digest, contents, graph)
     reach = graph.reach(*(each.root.digest for each in contents.images), referrers=True)
@@ -139,26 +165,9 @@ def _check_image(name: str, root: Digest, contents: BundleContents, graph: Graph
         raise BundleError(f"the manifest {root} of {name} is missing")
     for digest in graph.reach(root, referrers=True).manifests:
         for blob in blobs_of(graph.manifest(digest)):
-            known = contents.blobs.get(blob.digest)
-            elsewhere = blob.digest in contents.assumed or blob.digest in contents.lacking
-            if known is None and not elsewhere and not blob.urls:
+            elsewhere = blob.digest in contents.assumed or blob.digest in contents.lacking or blob.urls
+            if blob.digest not in contents.blobs and not elsewhere:
                 raise BundleError(f"the blob {blob.digest} of {name} is missing")
-            if known not in (None, blob.size):
-                raise BundleError(
-                    f"the blob {blob.digest} of {name} has {known} bytes instead of {blob.size}"
-                )
-
-
-def _head(contents: BundleContents, document: Document, slices: list[Slice]) -> Iterator[Member]:
-    graph = Graph(contents.manifests)
-    present = {each.digest for each in slices if each.whole}
-    images = layout.named_images(list(contents.images), graph, present.__contains__)
-    docker = layout.manifest_json(images, graph)
-    yield _literal(layout.LAYOUT, layout.LAYOUT_BYTES)
-    yield _literal(layout.INDEX, layout.index_json(images))
-    yield _literal(NAME, document.encoded())
-    if docker is not None:
-        yield _literal(layout.DOCKER, docker)
 
 
 def _manifests(contents: BundleContents) -> Iterator[Member]:

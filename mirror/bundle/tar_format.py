@@ -34,6 +34,12 @@ def header(path: str, size: int) -> bytes:
     return _ustar(b"", b"PaxHeaders/file", len(records), PAX) + records + bytes(padding(len(records))) + own
 
 
+def header_size(path: str, size: int) -> int:
+    """Return the length of `header`."""
+    is_plain = len(path) <= 100 and path.isascii() and size <= LARGEST_USTAR
+    return BLOCK if is_plain else len(header(path, size))
+
+
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
     """Split a path into the fields `prefix` and `name`; None if it does not fit."""
     if len(name) <= 100:

@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from mirror.bundle.document import NAME, Document, decode, document_of
+from mirror.bundle.document import NAME, Document, decode
 from mirror.bundle.errors import BundleError, Unsupported
-from mirror.bundle.plan import Slice, make_plan, part_of
+from mirror.bundle.parts import split
+from mirror.bundle.plan import make_plan
 from mirror.oci.digest import Digest
 from tests.fakes.bundles import Shelf, two_platforms
 
@@ -95,8 +96,7 @@ def test_document_of_a_later_format_is_refused_with_its_number(shelf: Shelf) -> 
 def test_bundle_has_one_name_in_all_its_parts(shelf: Shelf) -> None:
     """The name follows from the contents and from how they are distributed."""
     contents = two_platforms(shelf)
-    slices = [Slice(digest, size, 0, size) for digest, size in sorted(contents.blobs.items())]
-    whole = document_of(contents, (part_of(slices),))
-    halves = document_of(contents, (part_of(slices[:2]), part_of(slices[2:])))
-    assert whole.bundle != halves.bundle
-    assert len(halves.parts) == 2
+    whole, parts = make_plan(contents).document, [each.document for each in split(contents, 100_000)]
+    assert len({each.bundle for each in parts}) == 1
+    assert whole.bundle != parts[0].bundle
+    assert decode(parts[2].encoded()).part == 3

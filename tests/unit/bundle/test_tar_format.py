@@ -6,7 +6,7 @@ import tarfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.bundle.tar_format import BLOCK, END, header, padding
+from mirror.bundle.tar_format import BLOCK, END, header, header_size, padding
 
 NAMES = st.text(st.sampled_from("abcxyz/.-é"), min_size=1, max_size=300).filter(
     lambda name: name.strip("/") == name
@@ -18,6 +18,7 @@ def test_header_is_read_by_tarfile(path: str, size: int) -> None:
     """Path and size are read as they were, for long names and for sizes of terabytes too."""
     block = header(path, size)
     assert len(block) % BLOCK == 0
+    assert len(block) == header_size(path, size)
     with tarfile.open(fileobj=io.BytesIO(block + END)) as tar:
         entry = tar.next()
     assert entry is not None
