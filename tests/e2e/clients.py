@@ -182,10 +182,10 @@ class Podman:
     def pull(self, reference: str) -> None:
         assert self.try_pull(reference) == ""
 
-    def try_pull(self, reference: str) -> str:
+    def try_pull(self, reference: str, *flags: str) -> str:
         """Pull, and return the complaint, "" for none."""
         policy = str(self._folder / "policy.json")
-        return complaint(self._command("pull", "--signature-policy", policy, reference), self._env)
+        return complaint(self._command("pull", "--signature-policy", policy, *flags, reference), self._env)
 
     def _command(self, *arguments: str) -> list[str | Path]:
         stores: list[str | Path] = ["--root", self._folder / "root", "--runroot", self._folder / "run"]
