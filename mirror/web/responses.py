@@ -81,8 +81,8 @@ def stale_headers(age: float | None, reason: str | None) -> dict[str, str]:
     """Return the headers that mark a stale response; `age` in seconds.
 
     Warning is obsolete since RFC 9111 (5.5), but proxies and people still look for this header. The line with
-    299 is that of the OCI distribution-spec ("Warnings"), which clients show to their users: containerd reads
-    a line of its own only. Two spellings of one name make two lines.
+    299 is that of the OCI distribution-spec ("Warnings"), which clients show to their users, if it is a line
+    of its own (tests/e2e/test_shown.py). Two spellings of one name make two lines.
     """
     headers = {}
     if reason is not None:
