@@ -88,7 +88,7 @@ class TagCache:
         ttl = self.validity.ttl(repository, tag, entry)
         if ttl > 0:
             log_decision("tag fresh", repository, tag, fresh_seconds=round(ttl, 1))
-            return await self._manifest(repository, tag, entry)
+            return await self._manifest(repository, tag, entry, ttl)
         answers = Answers(
             partial(self._refresh, repository, tag),
             partial(self._stale_manifest, repository, entry),
@@ -199,10 +199,16 @@ class TagCache:
         await self._store.put_tag(repository, tag, found.entry)
         return manifest
 
-    async def _manifest(self, repository: Repository, tag: Tag, entry: TagEntry) -> ManifestAnswer:
-        """Return the manifest of an entry, as the answer for the tag: for no longer than that is fresh."""
+    async def _manifest(
+        self, repository: Repository, tag: Tag, entry: TagEntry, ttl: float | None = None
+    ) -> ManifestAnswer:
+        """Return the manifest of an entry, as the answer for the tag: for no longer than that is fresh.
+
+        `ttl`: that of the entry, if the caller knows it.
+        """
         found = await self._manifests.get(repository, Digest.parse(entry.digest), tag.also)
-        return replace(found, ttl=max(0.0, min(found.ttl, self.validity.ttl(repository, tag, entry))))
+        ttl = self.validity.ttl(repository, tag, entry) if ttl is None else ttl
+        return replace(found, ttl=max(0.0, min(found.ttl, ttl)))
 
     async def _revalidate(self, repository: Repository, tag: Tag) -> _Revalidated:
         """Ask the upstream what the tag points to; one request for all callers."""
