@@ -15,6 +15,9 @@ from typing import BinaryIO
 # linux/falloc.h: the file keeps its size, and what is in it.
 FALLOC_FL_KEEP_SIZE = 1
 
+# Bytes after which the disk is asked to begin.
+WRITE_BACK_BYTES = 8 * 1024 * 1024
+
 
 def create_file(path: Path, mode: int = 0o600) -> BinaryIO:
     """Create a file of this process's own and open it for writing.
@@ -88,6 +91,26 @@ def try_allocate(folder: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
     finally:
         path.unlink(missing_ok=True)
+
+
+class WriteBack:
+    """Written bytes of a file that the disk is asked to take in time, so that the sync at the end is short.
+
+    The kernel would begin much later, and a large file's sync would wait for all of it.
+    """
+
+    def __init__(self, descriptor: int, offset: int = 0) -> None:
+        self._descriptor = descriptor
+        self._begun = offset
+        self._at = offset
+
+    def note(self, count: int) -> None:
+        """Note that the next `count` bytes were written."""
+        self._at += count
+        if self._at - self._begun >= WRITE_BACK_BYTES:
+            # Dirty pages are not dropped: the call begins to write them, and returns.
+            os.posix_fadvise(self._descriptor, self._begun, self._at - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = self._at
 
 
 def reserve(path: Path, size: int) -> None:

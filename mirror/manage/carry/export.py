@@ -27,7 +27,7 @@ from mirror.bundle.parts import split
 from mirror.bundle.plan import Plan, make_plan
 from mirror.bundle.tar_format import END
 from mirror.bundle.writer import OpenBlob, Progress, resume_offset, silent, write
-from mirror.util.durable import sync_folder
+from mirror.util.durable import WriteBack, sync_folder
 
 # Files of a bundle that come before its blobs; its document is among them.
 HEAD_MEMBERS = 4
@@ -153,8 +153,14 @@ def write_target(
         os.ftruncate(file.fileno(), offset)
         file.seek(offset)
         progress(offset)
+        write_back = WriteBack(file.fileno(), offset)
+
+        def note(count: int) -> None:
+            write_back.note(count)
+            progress(count)
+
         try:
-            write(target.plan, open_blob, file, offset, progress)
+            write(target.plan, open_blob, file, offset, note)
         except Damaged:
             os.ftruncate(file.fileno(), 0)  # the content changes with the blob: nothing to go on with
             raise

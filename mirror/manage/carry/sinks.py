@@ -23,7 +23,7 @@ from mirror.store.blobs.quota import ROOM_STEP
 from mirror.store.cache_dir import RESTORED_CHUNK, CacheDirectory
 from mirror.store.lock import blob_key, is_name_of, try_lock
 from mirror.store.partial.partial import Partial
-from mirror.util.durable import open_file
+from mirror.util.durable import WriteBack, open_file
 
 # How the names of an import's own files in `partial/` begin.
 OWN = "import-"
@@ -77,6 +77,7 @@ class PartialSink:
         self._size = size
         self._on_stored = on_stored
         self._at = 0
+        self._write_back = WriteBack(partial.descriptor)
         try:
             self._chunks = folder.allocate(partial, size, RESTORED_CHUNK)
         except BaseException:
@@ -87,6 +88,7 @@ class PartialSink:
         write_with_room(self._folder, self._partial, self._at, data, self._size)
         self._chunks.record(self._at, len(data))
         self._at += len(data)
+        self._write_back.note(len(data))
 
     def commit(self) -> None:
         try:

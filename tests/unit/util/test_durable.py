@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.util.durable import replace_file, reserve, try_allocate
+from mirror.util.durable import WriteBack, replace_file, reserve, try_allocate
 
 
 def test_replace_file_leaves_one_private_file(tmp_path: Path) -> None:
@@ -46,3 +46,13 @@ def test_reserve_takes_room_and_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         reserve(tmp_path / "gone", 4096)
     assert os.listdir(tmp_path) == ["log"]
+
+
+def test_write_back_begins_in_time(tmp_path: Path) -> None:
+    """All that was written stays readable, from whatever offset on it is noted."""
+    path, piece = tmp_path / "file", bytes(range(256)) * 4096
+    with path.open("wb", buffering=0) as file:
+        write_back = WriteBack(file.fileno())
+        for _ in range(20):
+            write_back.note(file.write(piece))
+    assert path.read_bytes() == piece * 20
