@@ -1,10 +1,12 @@
 """Copying at the speed of the disk, with hashes computed in threads beside: hashing releases the GIL."""
 
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -87,6 +89,12 @@ def read_full(source: Source, buffer: memoryview) -> int:
             break
         count += found
     return count
+
+
+def read_ahead(file: BinaryIO) -> None:
+    """Tell the kernel that a file is read from end to end, as cp does; nothing for a pipe or memory."""
+    with suppress(OSError, AttributeError):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
 
 def _await(futures: list[Future[None]]) -> None:

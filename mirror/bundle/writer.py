@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from mirror.bundle.errors import BundleError, Damaged
 from mirror.bundle.plan import Member, Plan, Slice
-from mirror.bundle.pump import Pump, Source
+from mirror.bundle.pump import Pump, Source, read_ahead
 from mirror.bundle.tar_format import END, padding
 from mirror.oci.digest import Digest
 
@@ -143,6 +143,7 @@ class _Writer:
 
     def _copy(self, source: Slice, hashers: "list[_Hash]", write: Callable[[memoryview], object]) -> None:
         with closing(self._open_blob(source.digest)) as file:
+            read_ahead(file)
             file.seek(source.offset)
             count = self._pump.copy(cast("Source", file), source.length, hashers, write)
             if count < source.length:

@@ -1,6 +1,7 @@
 """Rules over bundles: parts in any order, deltas with their base, and one wrong bit anywhere."""
 
 import io
+from contextlib import suppress
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -126,6 +127,29 @@ def test_one_wrong_byte_in_each_block_before_the_blobs_is_seen() -> None:
         for block in range(0, 24 * 512, 512):
             for place in (0, 1, 100, 124, 148, 154, 156, 257, 345, 500, 511):
                 assert tampered(data, block + place, 0), (block, place)
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.integers(0, 24 * 512),
+        st.sampled_from([b'"', b"{", b"]", b"null", b"-1", b"1e999", b"9" * 30, b"\xff", b"../", bytes(512)]),
+        st.integers(0, 600),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(edits=EDITS, whole=st.booleans())
+def test_changed_archive_is_refused_or_proven(edits: list[tuple[int, bytes, int]], whole: bool) -> None:
+    """No other error than ours, and no content without its proof, wherever bytes are put or taken away."""
+    data = WHOLE if whole else PART
+    for place, inserted, removed in edits:
+        data = data[:place] + inserted + data[place + removed :]
+    with suppress(BundleError), open_archive(io.BytesIO(data)) as archive:
+        for digest, each in Taken().take(archive).contents.items():
+            assert Digest.of(each) == digest
 
 
 @settings(max_examples=100, deadline=None)

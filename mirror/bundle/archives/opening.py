@@ -15,7 +15,7 @@ from mirror.bundle.archives.limits import DEFAULT, Limits
 from mirror.bundle.archives.stream import open_stream
 from mirror.bundle.archives.tar_reader import TarReader
 from mirror.bundle.errors import BundleError
-from mirror.bundle.pump import Pump
+from mirror.bundle.pump import Pump, read_ahead
 
 
 @contextmanager
@@ -31,6 +31,7 @@ def open_archive(source: Path | BinaryIO, limits: Limits = DEFAULT) -> Iterator[
             yield _folder(source, pump, limits)
         else:
             with open_regular(source) as file:
+                read_ahead(file)
                 yield _tar(file, pump, limits)
 
 

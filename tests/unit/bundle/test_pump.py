@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import os
+from pathlib import Path
 
 import pytest
 
-from mirror.bundle.pump import BUFFER, BUFFERS, Pump, read_full
+from mirror.bundle.pump import BUFFER, BUFFERS, Pump, read_ahead, read_full
 from tests.fakes.bundles import random_bytes
 
 
@@ -43,6 +45,17 @@ def test_copy_takes_no_more_than_the_size() -> None:
     with Pump() as pump:
         pump.copy(source, 4, [], io.BytesIO().write)
     assert source.read() == b"ef"
+
+
+def test_read_ahead_is_for_files_and_harmless_for_others(tmp_path: Path) -> None:
+    """A pipe and bytes in memory have nothing to read ahead."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    reading, writing = os.pipe()
+    with path.open("rb") as file, open(reading, "rb") as pipe, open(writing, "wb"):
+        for each in (file, pipe, io.BytesIO(b"x")):
+            read_ahead(each)
+        assert file.read() == b"x"
 
 
 def test_read_full_fills_the_buffer() -> None:
