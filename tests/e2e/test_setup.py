@@ -13,8 +13,9 @@ from tests.e2e.clients import POLICY, complaint
 from tests.e2e.conftest import Library
 from tests.e2e.hub import mounted
 from tests.e2e.mirror import PROGRAM, Mirror
+from tests.e2e.netns import Namespace, namespace
 from tests.e2e.origin import Origin
-from tests.e2e.processes import Process, attempt, run
+from tests.e2e.processes import Process, attempt, free_port, run
 from tests.fakes.tls import Authority
 from tests.pinned import pinned
 from tests.programs import program
@@ -41,8 +42,18 @@ class System:
     def __init__(self, folder: Path, mirror: Mirror) -> None:
         self.folder, self._mirror = folder, mirror
 
-    def setup(self, client: str, version: str, *arguments: str | Path) -> None:
-        command = [*PROGRAM, "setup", client, "--root", self.folder, "--client-version", version, *arguments]
+    def setup(self, client: str, version: str, *arguments: str | Path, wrapper: Sequence[str] = ()) -> None:
+        command = [
+            *wrapper,
+            *PROGRAM,
+            "setup",
+            client,
+            "--root",
+            self.folder,
+            "--client-version",
+            version,
+            *arguments,
+        ]
         run([*command, "--mirror", self._mirror.url, "--write"])
         again = run([*command, "--mirror", self._mirror.url, "--write"])
         assert again.stdout == "", "a second run changes something"
@@ -76,14 +87,20 @@ def arrived(mirror: Mirror, repository: str = SMALL) -> bool:
 
 @contextmanager
 def dockerd(
-    system: System, folder: Path, daemon: str | Path, store: str, *, env: dict[str, str] | None = None
+    system: System,
+    folder: Path,
+    daemon: str | Path,
+    store: str,
+    *,
+    env: dict[str, str] | None = None,
+    hosts: bool = False,
 ) -> Iterator[Sequence[str | Path]]:
     """Run a dockerd with the configuration of `system` and nothing else; yield the start of a command."""
     folder.mkdir()
     address = f"unix://{folder}/docker.sock"
     (system.folder / "etc/docker").mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [
-        *system.wrapper("/etc/docker"),
+        *system.wrapper("/etc/docker", *(["/etc/hosts"] if hosts else [])),
         daemon,
         *("--host", address, "--data-root", folder / "data", "--exec-root", folder / "exec"),
         *("--pidfile", folder / "docker.pid", "--storage-driver", store),
@@ -270,18 +287,19 @@ def test_buildkit_uses_the_mirror(library: Library, mirror: Mirror, system: Syst
 class Encrypted(Mirror):
     """Mirror with a certificate of a CA that this machine does not know."""
 
-    def __init__(self, folder: Path, upstream: str, authority: Authority) -> None:
+    def __init__(self, folder: Path, upstream: str, authority: Authority, *flags: str) -> None:
         folder.mkdir(exist_ok=True)
         (folder / "mirror.toml").write_text(
             f'[server]\ntls_certificate = "{authority.server_file}"\ntls_key = "{authority.server_file}"\n'
         )
         self._context = authority.client_context()
-        super().__init__(folder, upstream, "--config", folder / "mirror.toml")
+        super().__init__(folder, upstream, "--config", folder / "mirror.toml", *flags)
         self.url = f"https://{self.address}"
 
     def _is_ready(self) -> bool:
         with suppress(OSError):
-            ready = urllib.request.urlopen(f"{self.url}/readyz", timeout=1, context=self._context)
+            url = f"https://{self.address}/readyz"
+            ready = urllib.request.urlopen(url, timeout=1, context=self._context)
             return bool(ready.status == 200)
         return False
 
@@ -323,6 +341,64 @@ def test_skopeo_knows_the_ca_of_the_mirror(
     copy = [*system.wrapper("/etc/containers"), program("skopeo"), "--insecure-policy", "copy"]
     assert complaint([*copy, "docker://docker.io/library/small:1", f"dir:{short / 'small'}"]) == ""
     assert arrived(encrypted)
+
+
+@pytest.fixture
+def network() -> Iterator[Namespace]:
+    """An address of this machine that is not on loopback, where Docker would trust every registry."""
+    with namespace() as found:
+        yield found
+
+
+@pytest.mark.needs("dockerd", "docker", "containerd", "ip")
+def test_docker_trusts_a_plain_mirror_of_the_network(
+    library: Library, hub: Origin, network: Namespace, tmp_path: Path, short: Path
+) -> None:
+    """Pulls by the mirror's own name work, which need insecure-registries on a network."""
+    (short / "root").mkdir()
+    address = f"{network.here}:{free_port()}"
+    with Mirror(tmp_path / "mirror", hub.url, "--listen", address) as mirror:
+        mirror.url = f"http://{address}"
+        system = System(short / "root", mirror)
+        system.setup("docker", "20.10.24")
+        with dockerd(system, short / "d", program("dockerd"), "vfs") as docker:
+            run([*docker, "pull", f"{address}/docker.io/library/small:1"])
+            assert address in run([*docker, "info"]).stdout
+        assert arrived(mirror)
+
+
+@pytest.mark.needs("dockerd", "docker", "containerd", "ip")
+@pytest.mark.parametrize("store", ["classic", "containerd"])
+def test_docker_knows_the_ca_of_the_mirror(
+    library: Library,
+    hub: Origin,
+    network: Namespace,
+    authority: Authority,
+    tmp_path: Path,
+    short: Path,
+    store: str,
+) -> None:
+    """Each image store reads another folder; on a network both verify the mirror."""
+    (short / "root/etc").mkdir(parents=True)
+    (short / "root/etc/hosts").write_text(f"127.0.0.1 localhost\n{network.here} hub.test\n")
+    port = free_port()
+    flags = ("--listen", f"{network.here}:{port}")
+    with Encrypted(tmp_path / "encrypted", hub.url, authority, *flags) as mirror:
+        mirror.url = f"https://hub.test:{port}"
+        system = System(short / "root", mirror)
+        version = "20.10.24" if store == "classic" else "29.1.0"
+        system.setup("docker", version, "--ca", authority.ca_file, wrapper=system.wrapper("/etc/hosts"))
+        daemon = program("dockerd") if store == "classic" else tool("dockerd")
+        config = system.folder / "etc/docker/daemon.json"
+        env = None
+        if store == "containerd":
+            settings = json.loads(config.read_text()) | {"features": {"containerd-snapshotter": True}}
+            config.write_text(json.dumps(settings))
+            env = {"PATH": f"{tool('containerd').parent}:{os.environ['PATH']}"}
+        driver = "vfs" if store == "classic" else "native"
+        with dockerd(system, short / "d", daemon, driver, env=env, hosts=True) as docker:
+            run([*docker, "pull", "small:1"])
+        assert arrived(mirror)
 
 
 @pytest.mark.needs("dockerd", "docker", "containerd")
