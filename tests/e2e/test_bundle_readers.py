@@ -247,11 +247,11 @@ def test_regctl_imports_bundles(bundles: Path, registry: tuple[str, Path], name:
 @pytest.mark.parametrize(
     ("name", "works"), [("one", True), ("sparse", True), ("two", False), ("multi", False)]
 )
-def test_crane_pushes_one_image(bundles: Path, registry: tuple[str, Path], name: str) -> None:
+def test_crane_pushes_one_image(bundles: Path, registry: tuple[str, Path], name: str, works: bool) -> None:
     """crane reads manifest.json of one image, of which it makes another manifest."""
     target = f"{registry[0]}/crane/{name}:1"
     done = attempt([tool("crane"), "push", "--insecure", bundles / f"{name}.tar", target])
-    assert (done.returncode == 0) == (name in ("one", "sparse"))
-    if done.returncode == 0:
+    assert (done.returncode == 0) == works
+    if works:
         digests = dict(names_and_digests(bundles / f"{name}.tar")).values()
         assert done.stdout.rpartition("@")[2].strip() not in digests
