@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror.cache.cache import Cache
 from mirror.config.schema import Config
 from mirror.metrics.metrics import Family, Metrics, render
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
+from mirror.oci.image_pattern import Pin
 from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.fsck import HARMLESS, FsckStep, scrub_progress
 from mirror.store.blobs.room_watch import RoomWatch
@@ -22,11 +23,18 @@ from mirror.system.malloc import trim_heap
 from mirror.transfer.context import TransferContext
 from mirror.transfer.cpu_load import CpuLoad
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
+from mirror.upstream.errors import UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.callbacks import ignore
 from mirror.util.fairness.turns import LookupTurns
 from mirror.util.log import get_logger
 from mirror.util.log_writer import lines_dropped
 from mirror.util.tasks import Tasks
+
+if TYPE_CHECKING:
+    from mirror.cache.pull.budget import Pause
+    from mirror.manage.warm.plan import WarmPlan
+    from mirror.manage.warm.run import WarmRun
 
 log = get_logger(__name__)
 
@@ -105,6 +113,20 @@ class Service:
         service = cls(config, await Store.open(config.cache.dir, config.cache))
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
         return service
+
+    def warm_run(self, plan: "WarmPlan", on_pause: "Callable[[Pause], object]" = ignore) -> "WarmRun":
+        """Return a run over a list of images. `on_pause`: called when it waits for a rate limit."""
+        from mirror.cache.pull.walk import Wanted
+        from mirror.manage.warm.run import WarmRun
+
+        budget = self.cache.pull_budget(plan.leave, on_pause)
+        source = self.cache.pull_source(Wanted(plan.platforms, plan.referrers, budget))
+        return WarmRun(source, (UpstreamError, StoreError))
+
+    async def pin(self, pins: Iterable[Pin]) -> None:
+        """Pin images. Raises PinTooLarge or StoreError."""
+        for each in pins:
+            await self._store.executor.run(self.folder.pin, each)
 
     def record_use(self, digest: Digest) -> None:
         """Note that a client got `digest` from the response cache, past the cache."""

@@ -15,6 +15,7 @@ from mirror.cache.manifests import ManifestCache, Types
 from mirror.cache.prefetch import Prefetch
 from mirror.cache.pull.budget import Pause, PullBudget
 from mirror.cache.pull.puller import ImagePull, Puller
+from mirror.cache.pull.source import PullSource
 from mirror.cache.pull.walk import Caches, Wanted
 from mirror.cache.readers import BlobAnswer, BlobRequest
 from mirror.cache.referring.absent import AbsentSignatures
@@ -57,6 +58,7 @@ class Cache:
     """
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagSettings) -> None:
+        self._store = context.store
         self._upstreams = upstreams
         self._fallback_after = tags.fallback_after
         gone = GoneKeeper(context, tags)
@@ -193,6 +195,10 @@ class Cache:
     def pull(self, repository: Repository, reference: Tag | Digest, wanted: Wanted = EVERYTHING) -> ImagePull:
         """Return a pull of a whole image, with priority below clients; it begins when it is iterated over."""
         return self._puller.pull(repository, reference, wanted)
+
+    def pull_source(self, wanted: Wanted) -> PullSource:
+        """Return a source of several such pulls."""
+        return PullSource(self._puller, self._listings, self._store, wanted)
 
     def pull_budget(self, leave: int, on_pause: Callable[[Pause], object] = ignore) -> PullBudget:
         """Return a budget for pulls, which leaves `leave` pulls of each upstream that counts them."""

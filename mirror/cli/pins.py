@@ -33,8 +33,8 @@ All parts of an image are kept, with its signatures, attestations and SBOMs. Ima
 later are pinned as they come. A pin of a tag follows the tag: when the tag moves, the image that it pointed
 to before is not pinned any more.
 
-A pin downloads nothing: pull the image through the mirror. `registry-mirror pins` lists all pins, those of
-the configuration (cache.pins) too.
+A pin downloads nothing, except with --fetch: pull the image through the mirror. `registry-mirror pins` lists
+all pins, those of the configuration (cache.pins) too.
 """
 
 UNPIN_HELP = """Remove a pin. The images stay, until eviction needs their room.
@@ -82,6 +82,7 @@ Platforms = Annotated[
         show_default=False,
     ),
 ]
+Fetch = Annotated[bool, typer.Option("--fetch", help="Fetch what is not here, as `warm` does.")]
 Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="The pattern of a pin.")]
 
 
@@ -95,13 +96,25 @@ def add_to(app: typer.Typer) -> None:
 def pin(
     reference: Annotated[str, typer.Argument(metavar="REF", help="An image, or a pattern of images.")],
     platform: Platforms = None,
+    fetch: Fetch = False,
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
 ) -> None:
+    settings = _add_pin(reference, platform or [], config, cache_dir, fetch=fetch)
+    if fetch:
+        from mirror.cli.warm import fetch_pinned
+
+        fetch_pinned(reference, platform or [], settings)
+
+
+def _add_pin(
+    reference: str, platform: list[str], config: str | None, cache_dir: str | None, *, fetch: bool
+) -> "Config":
+    """Add a pin, and say what of it is here, unless the rest is to be fetched now."""
     from mirror.store.errors import PinTooLarge
 
     with opened(config, cache_dir) as (management, settings):
-        wanted = _pin(reference, platform or [], settings)
+        wanted = _pin(reference, platform, settings)
         try:
             kept = management.pin(wanted).now()
         except PinTooLarge as error:
@@ -113,9 +126,11 @@ def pin(
             tell(f"Note: {each}")
         if not kept:
             say(f"pinned {wanted}: nothing of it is here yet, it is kept once it is pulled")
-            return
-        say(f"pinned {wanted}: {size(kept)}")
-        _tell_missing(management, wanted, settings)
+        else:
+            say(f"pinned {wanted}: {size(kept)}")
+        if kept and not fetch:
+            _tell_missing(management, wanted, settings)
+        return settings
 
 
 def _misspelt_architecture(platform: str) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mirror import __version__
-from mirror.cli import cache, doctor, pins, setup, verify
+from mirror.cli import cache, doctor, pins, setup, verify, warm
 from mirror.cli.carry import bundles, export, imports
 from mirror.cli.common import fail
 from mirror.cli.config import access, settings
@@ -108,3 +108,4 @@ export.add_to(app)
 imports.add_to(app)
 bundles.add_to(app)
 pins.add_to(app)
+warm.add_to(app)

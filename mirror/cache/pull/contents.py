@@ -1,6 +1,5 @@
 """Contents of an image: which manifests and blobs a pull of some platforms needs; pure."""
 
-import platform
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
@@ -12,32 +11,12 @@ from mirror.oci.manifest import Descriptor, Manifest
 # The annotation with which BuildKit attaches an attestation to an image of the same index.
 ATTACHED_TO = "vnd.docker.reference.digest"
 
-# Every platform, as people write it.
-ALL = "all"
-
-# Architectures by the names that kernels give them, as platforms of images have them.
-ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm/v7",
-    "armv6l": "arm/v6",
-    "i386": "386",
-    "i686": "386",
-    "loongarch64": "loong64",
-}
-
 
 class Chosen(Struct, frozen=True):
     """The entries of an index that a pull needs, and the wanted platforms that the index lacks."""
 
     entries: tuple[Descriptor, ...]
     absent: tuple[str, ...] = ()
-
-
-def own_platform(machine: str | None = None) -> str:
-    """Return the platform of this machine's images: `linux/amd64`. `machine`: as of `uname -m`."""
-    name = platform.machine() if machine is None else machine
-    return f"linux/{ARCHITECTURES.get(name, name)}"
 
 
 def blobs_of(manifest: Manifest | None) -> list[Digest]:

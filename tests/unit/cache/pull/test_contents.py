@@ -9,7 +9,6 @@ from mirror.cache.pull.contents import (
     blob_descriptors,
     blobs_of,
     choose,
-    own_platform,
     platforms_in,
 )
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor, parse_manifest
@@ -83,10 +82,3 @@ def test_blobs_of_an_index_are_none() -> None:
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry("a")]}
     assert blobs_of(parse_manifest(json.dumps(document).encode(), OCI_INDEX)) == []
     assert blobs_of(None) == []
-
-
-def test_own_platform_has_the_names_of_images() -> None:
-    assert own_platform("x86_64") == "linux/amd64"
-    assert own_platform("armv7l") == "linux/arm/v7"
-    assert own_platform("riscv64") == "linux/riscv64"
-    assert own_platform().startswith("linux/")
