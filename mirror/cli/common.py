@@ -9,7 +9,7 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -55,6 +55,27 @@ IMPORTED_BY_COMMANDS = (
     "rich.progress",
     "rich.table",
 )
+
+
+# What the commands that carry images import besides.
+IMPORTED_BY_CARRYING = (
+    "mirror.bundle.archives.opening",
+    "mirror.cli.progress",
+    "mirror.manage.carry.export",
+    "mirror.manage.carry.have",
+    "mirror.manage.carry.held",
+    "mirror.manage.carry.imports",
+    "mirror.system.descriptors",
+    "unicodedata",
+    "zstandard",
+)
+
+
+def import_before_becoming_owner(modules: Sequence[str]) -> None:
+    """Import what root's command uses later, as a user who may not be able to read the program."""
+    if os.geteuid() == 0:
+        for module in modules:
+            importlib.import_module(module)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeVar
 
 import typer
 
-from mirror.cli.common import INTERRUPTED, fail, loaded, opened, pattern
+from mirror.cli.common import (
+    IMPORTED_BY_CARRYING,
+    INTERRUPTED,
+    fail,
+    import_before_becoming_owner,
+    loaded,
+    opened,
+    pattern,
+)
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_line, tell
 from mirror.util.units import size
@@ -106,6 +114,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def have(config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
+    import_before_becoming_owner(IMPORTED_BY_CARRYING)
     with opened(config, cache_dir) as (management, _):
         from mirror.manage.carry.have import have as list_of
 
@@ -131,6 +140,7 @@ def export(
     from mirror.bundle.errors import BundleError
     from mirror.cli.carry.outputs import output_folder
 
+    import_before_becoming_owner(IMPORTED_BY_CARRYING)
     limit = _limit(output, split, part)
     try:
         assumed = _assumed(lacking, since)

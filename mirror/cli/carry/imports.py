@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
 
-from mirror.cli.common import INTERRUPTED, fail, opened
+from mirror.cli.common import (
+    IMPORTED_BY_CARRYING,
+    INTERRUPTED,
+    fail,
+    import_before_becoming_owner,
+    opened,
+)
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_line, say, tell
 from mirror.util.units import size
@@ -66,10 +72,12 @@ def import_images(
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
+    import_before_becoming_owner(IMPORTED_BY_CARRYING)
     with ExitStack() as stack:
         # Before this process becomes the owner of the cache, who may not read what its caller can.
         sources = [(name, _source(name, stack)) for name in files]
         with opened(config, cache_dir) as (management, settings):
+            _require_readable(sources)
             options = _options(settings, given, forced=force, pin=pin)
             run = _Run(management.folder, options, as_json=as_json)
             with _explained(management.folder):
@@ -197,6 +205,21 @@ def _source(name: str, stack: ExitStack) -> Path | BinaryIO:
         return stack.enter_context(open_regular(path))
     except BundleError as error:
         fail(str(error), 2)
+
+
+def _require_readable(sources: "list[tuple[str, Path | BinaryIO]]") -> None:
+    """End the command with 1 for a folder that the cache's owner, who this process is by now, cannot read."""
+    import os
+    import pwd
+
+    for name, source in sources:
+        if isinstance(source, Path) and not os.access(source, os.R_OK | os.X_OK):
+            user = pwd.getpwuid(os.geteuid()).pw_name
+            fail(
+                f"{name} cannot be read by {user}, the owner of the cache, as whom this is done.\n"
+                f"Let {user} read it: setfacl -R -m u:{user}:rX {name}, and open the folders above it",
+                1,
+            )
 
 
 def _size_of(source: Path | BinaryIO) -> int | None:

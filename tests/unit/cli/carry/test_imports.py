@@ -12,6 +12,7 @@ from mirror.manage.carry.pieces import LARGEST_CHUNK
 from tests.disks import fill_up, tmpfs
 from tests.fakes.bundles import random_bytes
 from tests.fakes.cached import X, Y, open_folder, put_image
+from tests.leftovers import short_folder
 from tests.unit.cli.test_app import run
 from tests.unit.manage.carry.bundles import exported
 
@@ -133,3 +134,25 @@ def test_import_of_several_files(bundle: Path, cache: str, tmp_path: Path) -> No
     done = run("import", str(bundle), str(second), "--cache-dir", cache)
     assert done.returncode == 1
     assert "quay.io/org/y:v1: imported" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_carry_by_root_on_the_cache_of_another_user(tmp_path: Path) -> None:
+    """Root's files and disks are read and written as root, and the cache as its owner."""
+    with short_folder() as place:
+        place.chmod(0o755)
+        (place / "usb").mkdir(mode=0o700)
+        folder = open_folder(place / "sender")
+        put_image(folder, X, "1", LAYERS)
+        folder.close()
+        open_folder(place / "cache").close()
+        for name in ("sender", "cache"):
+            subprocess.run(["chown", "-R", "nobody:", place / name], check=True)
+        path = place / "usb" / "lab.tar"
+        done = run("export", "-o", str(path), "x:1", "--cache-dir", str(place / "sender"))
+        assert (done.returncode, path.owner()) == (0, "root"), done.stderr
+        done = run("import", str(path), "--cache-dir", str(place / "cache"))
+        assert done.returncode == 0, done.stderr
+        assert {each.owner() for each in (place / "cache").rglob("*")} == {"nobody"}
+        done = run("import", str(place / "usb"), "--cache-dir", str(place / "cache"))
+        assert (done.returncode, "setfacl" in done.stderr) == (1, True)
