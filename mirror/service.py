@@ -47,6 +47,7 @@ EVICTIONS = {
     EvictionReason.ROOM: "evicted to make room, least recently used first",
     EvictionReason.USED: "evicted a moment after use: the cache has less room than clients pull at a time",
     EvictionReason.AGE: "evicted because unused for longer than cache.max_age",
+    EvictionReason.SHARE: "evicted to keep a repository within its share, by cache.rules",
 }
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
+from msgspec.structs import replace
+
 from mirror.cache.access import AccessChecker
 from mirror.cache.readers import BlobAnswer, BlobRequest, Fallback, GrowingReader, SmallBlob, StoredReader
 from mirror.cache.results import BlobInfo, Outcome, Staleness
@@ -12,7 +14,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import OpenBlob
 from mirror.store.blobs.prover import PendingProof, Proof, Prover, hold_seconds
-from mirror.store.errors import ShuttingDown, StoreError
+from mirror.store.errors import NoRoom, ShuttingDown, StoreError
 from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
 from mirror.store.partial.demand import Demand
@@ -85,6 +87,9 @@ class BlobCache:
                 answer = await self._get_through_store(repository, digest, limit or TimeLimit(), request)
         except ShuttingDown:
             raise
+        except NoRoom as error:
+            passed = await self._pass_through(repository, digest)
+            return replace(passed, unkept=str(error))
         except StoreError as error:
             log.debug("blob passed through, not stored", digest=str(digest), reason=str(error))
             answer = None

@@ -84,13 +84,14 @@ class SmallBlob(Struct, frozen=True):
 class BlobAnswer(Struct, frozen=True):
     """The answer to a GET on a blob: its content, open for reading.
 
-    `ttl` and `staleness` as in ManifestInfo.
+    `ttl` and `staleness` as in ManifestInfo. `unkept`: why the content passes the disk by.
     """
 
     content: BlobReader | SmallBlob | PassThroughBlob
     outcome: Outcome
     ttl: float = 0.0
     staleness: Staleness | None = None
+    unkept: str = "the cache folder is in trouble"
 
 
 class Fallback(Struct, frozen=True):

@@ -54,7 +54,8 @@ DU_HELP = """Show how much room each repository and each upstream takes.
     registry-mirror du 'quay.io/*'
 
 SIZE counts the blobs that are here, OWN those of them that no other repository has: their room is free after
-`registry-mirror rm`.
+`registry-mirror rm`. Where a rule of cache.rules limits the share of a repository, the last column has what
+counts against it: of a blob that several repositories have, a part for each.
 """
 
 GC_HELP = """Remove garbage, and whatever exceeds the quota.
@@ -164,11 +165,13 @@ def disk_usage(
             numbers = {key: value for key, value in asdict(total).items() if key != "scrub"}
             json_document({**numbers, "shares": [_usage_json(each) for each in found]})
             return
-        rows = [_usage_row(each) for each in found]
+        usages = list(found)
+        ruled = any(each.max_share is not None for each in usages)
+        rows = [_usage_row(each, ruled=ruled) for each in usages]
         if not rows and not everything:
             tell(f"No repository here matches {images}.")
             return
-        columns = ("SIZE", "OWN", "SHARED", "BLOBS")
+        columns = ("SIZE", "OWN", "SHARED", "BLOBS", *(["OF ITS SHARE"] if ruled else []))
         table(("NAME", *columns), rows, right=columns, optional=("SHARED", "BLOBS"))
         count = f"{total.count} blob{'' if total.count == 1 else 's'}"
         tell(
@@ -308,9 +311,13 @@ def _usage_json(usage: "RepositoryUsage") -> dict[str, object]:
         "own": usage.own,
         "shared": usage.shared,
         "blobs": usage.blobs,
+        **({} if usage.max_share is None else {"counted": usage.counted, "max_share": usage.max_share}),
     }
 
 
-def _usage_row(usage: "RepositoryUsage") -> tuple[str, ...]:
+def _usage_row(usage: "RepositoryUsage", *, ruled: bool) -> tuple[str, ...]:
+    """Return the columns of `du`; `ruled`: a rule limits the share of a repository in the table."""
     name = f"{usage.name}/*" if usage.is_upstream else usage.name
-    return name, size(usage.size), size(usage.own), size(usage.shared), str(usage.blobs)
+    share = "" if usage.max_share is None else f"{size(usage.counted)} of {size(usage.max_share)}"
+    row = (name, size(usage.size), size(usage.own), size(usage.shared), str(usage.blobs))
+    return (*row, share) if ruled else row

@@ -12,6 +12,7 @@ from msgspec import Meta, field
 
 from mirror.access.policy import Policy
 from mirror.config.access import AccessSettings, RuleSettings, policy_of
+from mirror.config.cache_rules import CacheRuleSettings
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.server import ServerSettings
 from mirror.config.types import (
@@ -109,6 +110,13 @@ class CacheSettings(Settings, frozen=True, kw_only=True):
             "Images that are never evicted, as patterns with optional platforms. `registry-mirror pin` "
             "adds further ones.",
             examples=[["alpine:3.20", "quay.io/org/*:v* linux/amd64"]],
+        ),
+    ] = ()
+    rules: Annotated[
+        tuple[CacheRuleSettings, ...],
+        Doc(
+            "Limits for some repositories, as [[cache.rules]] tables.",
+            examples=[[{"repositories": "ghcr.io/models/*", "max_blob": "10GiB", "max_share": "20%"}]],
         ),
     ] = ()
     memory: Annotated[

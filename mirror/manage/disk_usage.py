@@ -12,19 +12,23 @@ from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.pruning import index_limit
 from mirror.store.metadata.query import repositories
 from mirror.store.metadata.refcount import ReferenceCounts
+from mirror.store.shares.repository_share import limits_of
 
 
 class RepositoryUsage(Struct):
     """The blobs of a repository that are here.
 
     `size`: their bytes, each blob counted once. `own`: bytes of blobs that no other repository has, which a
-    removal of the repository would free.
+    removal of the repository would free. `counted`: the bytes that count against `max_share`, which is
+    None without a rule.
     """
 
     name: str
     size: int = 0
     own: int = 0
     blobs: int = 0
+    counted: int = 0
+    max_share: int | None = None
 
     @property
     def is_upstream(self) -> bool:
@@ -110,12 +114,14 @@ class DiskUsage:
     def _repository(self, repository: Repository, upstream: UpstreamUsage) -> RepositoryUsage:
         """Return the usage of a repository, and add its blobs to the usage of its upstream."""
         usage, after = RepositoryUsage(str(repository)), ""
+        usage.max_share = limits_of(self._folder, repository).share
         while links := self._folder.index.links(repository, after, ROWS):
             after = str(links[-1][0])
             here = self._folder.blobs.sizes_and_last_use(str(digest) for digest, _, _ in links)
             for digest, uses in self._usage.uses(here).items():
-                size = here[digest][0]
-                usage.add(size, own=sum(use.links for use in uses) == 1)
+                size, owners = here[digest][0], sum(use.links for use in uses)
+                usage.add(size, own=owners == 1)
+                usage.counted += size // owners
                 # A blob of several repositories of one upstream counts once there: with the first.
                 if any(use.first_repository == str(repository) for use in uses):
                     upstream.add(size, own=len(uses) == 1)

@@ -71,6 +71,7 @@ class CacheDirectory:
     ) -> None:
         """Open or create everything. `settings` give the quota, None for no quota."""
         self.path = path
+        self.rules = () if settings is None else settings.rules
         self.partials = path / "partial"
         self.health = health or StoreHealth()
         self.durable = settings is None or settings.durability == "safe"

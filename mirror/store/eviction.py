@@ -10,6 +10,8 @@ Who evicts, and when:
                         quota (`web.pace`, `BlobCache`)
     a full disk         the process whose write failed: as many bytes as the write needs (`Store.make_room`);
                         nothing for a blob that would not fit even then (`Evictor.make_room`)
+    a rule's share      the process that fills a blob of a repository beyond it: of that repository's own
+                        blobs only (`store.shares`)
     registry-mirror gc  the command, beside a running mirror or without one; its order is its own, partials
                         before blobs (`manage.quota_excess`)
 

@@ -31,6 +31,7 @@ from mirror.store.partial.lease import BlobLease, Lease
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
 from mirror.store.retrying import RetryingDisk
+from mirror.store.shares.shares import Shares
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import run_to_completion
@@ -62,6 +63,7 @@ class Store:
         self._open: Counter[Digest] = Counter()
         self._evicting = asyncio.Lock()
         self.executor = DiskExecutor(initialize=folder.open_connections)
+        self.shares = Shares(folder, self.executor, self._evict)
         self._leases: Batcher[Digest, BlobLease | None] = Batcher(self.executor, folder.acquire_leases)
         self._key_leases: Batcher[str, Lease | None] = Batcher(self.executor, folder.acquire_key_leases)
         self._writes: Batcher[tuple[BlobLease, bytes, Origin], int] = Batcher(

@@ -34,8 +34,7 @@ from mirror.transfer.sources.blame import Blame
 from mirror.transfer.sources.compressed import decode
 from mirror.transfer.sources.rest import LAZY_CHUNK, RestPolicy, RestWay
 from mirror.transfer.sources.unsized import UnsizedDownload
-from mirror.upstream.body import labelled
-from mirror.upstream.errors import Failure, SizeUnknown, UpstreamError, WrongBytes, WrongSize
+from mirror.upstream.errors import Failure, SizeUnknown, UpstreamError, WrongSize
 from mirror.upstream.http.encodings import GZIP
 from mirror.upstream.upstream import Upstream
 from mirror.util.callbacks import ignore
@@ -74,6 +73,7 @@ class Fill:
         self._repository = repository
         self._digest = digest
         self._link: Link | None = None
+        self._shares = context.store.shares
         self._blame = Blame(context, upstream, repository, digest)
         self._public = not upstream.uses_account(repository.path)
         self._answered_at: float | None = None  # when the upstream was first asked, if it has answered
@@ -115,6 +115,9 @@ class Fill:
             else:
                 with self._context.metrics.fills_running.track_inprogress():
                     log.debug("fill started", prefetch=not self._urgent, **self._log_fields())
+                    await self._shares.check(
+                        self._repository, self._digest, self._link.size if self._link else None
+                    )
                     await self._fill(partial, publish)
         except WrongSize:
             if not self._decoded:
@@ -153,7 +156,7 @@ class Fill:
             # As long as no client has received a byte, the blob can be requested again without harm.
             if not self._growing_file().unread or (retried and not retry_elsewhere):
                 await self._discard(partial)
-                raise self._wrong_bytes(retry_elsewhere=retry_elsewhere)
+                raise self._blame.wrong_bytes(self._encodings(), retry_elsewhere=retry_elsewhere)
             log.warning("wrong bytes from upstream, asking again", **self._log_fields())
             self._context.metrics.fill_failures.labels("digest").inc()
             await self._growing_file().restart()
@@ -186,6 +189,7 @@ class Fill:
             origin = Origin.PUBLIC if self._public else Origin.PRIVATE
         await self._context.store.adopt(replace(verified, origin=origin), asked_for=asked_for)
         await self._context.store.links.add(self._repository, self._digest, link)
+        await self._shares.evict_excess(self._repository, self._digest)
         await self._discard(partial)
         log.debug("fill stored", bytes=verified.size, **self._log_fields())
 
@@ -300,13 +304,6 @@ class Fill:
         for source in self._active_download.ranged if self._active_download is not None else ():
             source.refuse_ranges()
 
-    def _wrong_bytes(self, *, retry_elsewhere: bool) -> WrongBytes:
-        upstream = self._repository.upstream
-        label = labelled(" ".join(sorted(filter(None, self._encodings()))))
-        error = WrongBytes(Failure.INVALID, f"{upstream} sent bytes that are not {self._digest}{label}")
-        error.retry_elsewhere = retry_elsewhere
-        return error
-
     def _encodings(self) -> set[str]:
         """Return the encodings with which responses were labelled."""
         return self._active_download.encodings if self._active_download is not None else set()
@@ -314,6 +311,7 @@ class Fill:
     async def _grow(self, partial: Partial, announced: int | None, publish: Publish) -> GrowingFile:
         """Make the growing file: the upstream has confirmed the blob, and from now on readers may follow."""
         size = await self._size(announced)
+        await self._shares.check(self._repository, self._digest, size)
         settings, claimed = self._context.settings, self._link.size if self._link else None
         # Where a manifest and the response disagree, nothing is sent before the digest has decided; nor where
         # the response may be compressed, unless both tell the same size.
@@ -335,8 +333,11 @@ class Fill:
     def _make_room(self) -> None:
         """Evict for the next bytes, in the background: they have not arrived yet. Not for a prefetch."""
         if self._is_wanted() and (self._making_room is None or self._making_room.done()):
-            work = self._context.store.evict_excess(filling=self._digest)
-            self._making_room = self._context.tasks.spawn(work, name=f"make room for {self._digest}")
+            self._making_room = self._context.tasks.spawn(self._evict(), name=f"make room for {self._digest}")
+
+    async def _evict(self) -> None:
+        await self._shares.evict_excess(self._repository, self._digest, self._growing_file().size)
+        await self._context.store.evict_excess(filling=self._digest)
 
     async def _size(self, announced: int | None) -> int:
         """Return the size as announced by the response, or else by a HEAD, or else by a manifest.

@@ -176,7 +176,7 @@ class RegistryApi:
         if isinstance(content, SmallBlob):
             record.ttl = answer.ttl
         else:
-            record.note = "passed through: the cache folder is in trouble"
+            record.note = f"passed through: {answer.unkept}"
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
             return responses.not_modified(record, digest, stale)
         if isinstance(content, SmallBlob):

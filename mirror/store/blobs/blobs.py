@@ -248,6 +248,11 @@ class BlobStore:
                 excess -= row.size
         return evicted
 
+    def evict_one(self, digest: str) -> bool:
+        """Evict one blob, by its digest as text, unless a process reads it; return whether it is gone."""
+        row = self.row(digest)
+        return row is not None and self._evict_row(row, used=False, remove=True)
+
     def _evict_row(self, row: BlobRow, *, used: bool, remove: bool) -> bool:
         """Remove a blob unless a process reads it; a blob in use (`used`) only if certainly none does.
 

@@ -45,11 +45,12 @@ class OpenBlob(Struct, frozen=True):
 
 
 class EvictionReason(StrEnum):
-    """The reasons of an eviction: too little room; too little room without blobs in use; or age."""
+    """The reasons of an eviction: too little room, without blobs in use too; age; a repository's share."""
 
     ROOM = "room"
     USED = "used"
     AGE = "age"
+    SHARE = "share"
 
 
 class EvictedBlob(Struct, frozen=True):

@@ -1,10 +1,14 @@
 """The sources of a blob whose bytes were wrong: who is taken out of use, and who is asked next."""
 
+from collections.abc import Iterable
+
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.partial.growing import GrowingFile
 from mirror.transfer.context import TransferContext
 from mirror.transfer.corruption import Parts, sole_supplier
+from mirror.upstream.body import labelled
+from mirror.upstream.errors import Failure, WrongBytes
 from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
@@ -52,6 +56,14 @@ class Blame:
                 self._report(source)
             else:
                 source.health.clear_suspicion()
+
+    def wrong_bytes(self, encodings: Iterable[str], *, retry_elsewhere: bool) -> WrongBytes:
+        """Return the error of a blob that no source sent right; `encodings` were the responses' labels."""
+        label = labelled(" ".join(sorted(filter(None, encodings))))
+        message = f"{self._repository.upstream} sent bytes that are not {self._digest}{label}"
+        error = WrongBytes(Failure.INVALID, message)
+        error.retry_elsewhere = retry_elsewhere
+        return error
 
     def _report(self, source: Source) -> None:
         source.report_corruption(str(self._digest))

@@ -97,6 +97,23 @@ def test_du_counts_by_repository_and_upstream(cache: str) -> None:
     assert sum(each["size"] for each in found["shares"] if "upstream" in each) == found["blobs"]
 
 
+def test_du_shows_the_share_of_a_rule(cache: str, tmp_path: Path) -> None:
+    """One more column where a rule limits a repository, and more keys."""
+    file = tmp_path / "rules.toml"
+    file.write_text('[[cache.rules]]\nrepositories = "quay.io/*"\nmax_share = "2MiB"\n')
+    done = run("du", "--config", str(file), "--cache-dir", cache)
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[0][-1] == "OF ITS SHARE"
+    assert {row[0]: row[-1].endswith(" of 2 MiB") for row in rows[1:]} == {
+        "docker.io/library/x": False,
+        "docker.io/*": False,
+        "quay.io/org/y": True,
+        "quay.io/*": False,
+    }
+    found = json.loads(run("du", "--config", str(file), "--cache-dir", cache, "--json").stdout)
+    assert [each.get("max_share") for each in found["shares"]] == [None, None, 2 * 1024**2, None]
+
+
 def test_gc_removes_garbage(cache: str) -> None:
     """Counts and bytes by kind; a message if there is no garbage."""
     done = run("gc", "--cache-dir", cache)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mirror.config.cache_rules import CacheRuleSettings
 from mirror.manage.disk_usage import DiskUsage
 from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
@@ -29,6 +30,18 @@ def test_disk_usage_counts_shared_blobs_once(tmp_path: Path) -> None:
     assert shares["docker.io"].blobs == 7
     matching = {each.name: each for each in DiskUsage(folder).matching(ImagePattern("docker.io/*"))}
     assert matching == {name: shares[name] for name in (str(X), str(Z))}
+    folder.close()
+
+
+def test_disk_usage_shows_what_counts_for_a_share(tmp_path: Path) -> None:
+    """Only for repositories that a rule limits; a shared blob counts in parts."""
+    folder = open_folder(tmp_path / "cache")
+    put_image(folder, X, "1", [b"1" * 1000, b"2" * 10_000])
+    put_image(folder, Z, "1", [b"2" * 10_000])
+    folder.rules = (CacheRuleSettings.model_validate({"repositories": str(X), "max_share": "1MiB"}),)
+    shares = {each.name: each for each in DiskUsage(folder).all()}
+    assert (shares[str(X)].max_share, shares[str(Z)].max_share) == (1024 * 1024, None)
+    assert shares[str(X)].counted == shares[str(X)].size - 5000
     folder.close()
 
 
