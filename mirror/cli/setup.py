@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mirror.setup.changes import Changes
-    from mirror.setup.clients import Client
+    from mirror.setup.clients import Client as SetupClient
     from mirror.setup.plan import File, Mirror, Plan, Request, Root
 
 # The clients, as the help shows them: mirror.setup.clients is imported by the command alone.
@@ -44,37 +44,45 @@ Exit status: 0 if it was done or shown, 1 if it could not be done, 2 for wrong u
 USER_RECORDS = ".local/state/registry-mirror/setup"
 
 
+Client = Annotated[str, typer.Argument(metavar="CLIENT", show_default=False)]
+Write = Annotated[bool, typer.Option("--write", help="Write the files.")]
+Undo = Annotated[bool, typer.Option("--undo", help="Restore the files as they were before.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="With --undo: restore files that have changed since, too.")
+]
+SystemRoot = Annotated[
+    str, typer.Option("--root", metavar="DIR", help="Root of the system to set up, for instance of an image.")
+]
+MainFile = Annotated[
+    str | None,
+    typer.Option(
+        "--file",
+        metavar="PATH",
+        help="The client's main file, if it is not at its usual place below the root.",
+        show_default=False,
+    ),
+]
+ClientVersion = Annotated[
+    str | None,
+    typer.Option(
+        "--client-version",
+        metavar="VERSION",
+        help="Version of the client. Default: what its program on this machine says.",
+        show_default=False,
+    ),
+]
+
+
 def setup(
-    client: Annotated[str, typer.Argument(metavar="CLIENT", show_default=False)],
+    client: Client,
     mirror: MirrorURL = None,
     ca: CAFile = None,
-    write: Annotated[bool, typer.Option("--write", help="Write the files.")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Restore the files as they were before.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="With --undo: restore files that have changed since, too.")
-    ] = False,
-    root: Annotated[
-        str,
-        typer.Option("--root", metavar="DIR", help="Root of the system to set up, for instance of an image."),
-    ] = "/",
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "--file",
-            metavar="PATH",
-            help="The client's main file, if it is not at its usual place below the root.",
-            show_default=False,
-        ),
-    ] = None,
-    client_version: Annotated[
-        str | None,
-        typer.Option(
-            "--client-version",
-            metavar="VERSION",
-            help="Version of the client. Default: what its program on this machine says.",
-            show_default=False,
-        ),
-    ] = None,
+    write: Write = False,
+    undo: Undo = False,
+    force: Force = False,
+    root: SystemRoot = "/",
+    file: MainFile = None,
+    client_version: ClientVersion = None,
     config: ConfigFile = None,
 ) -> None:
     if client not in NAMES:
@@ -155,7 +163,7 @@ def _do(name: str, request: "Request", changes: "Changes", *, write: bool) -> No
     _explain(name, plan, files, write=write)
 
 
-def _check(client: "Client", files: "Sequence[File]", request: "Request") -> None:
+def _check(client: "SetupClient", files: "Sequence[File]", request: "Request") -> None:
     """End the command if the client could not read one of the files."""
     from mirror.setup.clients import check
 
