@@ -17,13 +17,19 @@ from mirror.bundle.graph import Graph
 from mirror.oci.digest import Digest
 from tests.e2e.bundle_samples import MULTI, ONE, make_bundles, names_and_digests, needs, tool
 from tests.e2e.clients import Podman, docker
-from tests.e2e.matrix.daemons import OLD, start_containerd
+from tests.e2e.matrix.daemons import OLD, start_buildkitd, start_containerd
 from tests.e2e.origin import unprotected
 from tests.e2e.processes import attempt, run
 from tests.fakes.bundles import Taken
 from tests.programs import program
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.needs("skopeo", "docker-registry")]
+
+
+class Nowhere:
+    """The address of a mirror that is not needed: nothing is pulled."""
+
+    address = "127.0.0.1:1"
 
 
 class Registry:
@@ -162,10 +168,6 @@ def test_regctl_export_is_read(registry: Registry, tmp_path: Path, name: str) ->
 @pytest.mark.needs("containerd", "ctr", root=True)
 def test_ctr_export_is_read(bundles: Path, short: Path, tmp_path: Path) -> None:
     """The whole name, the digest as it was imported, and other platforms absent."""
-
-    class Nowhere:
-        address = "127.0.0.1:1"
-
     programs = program("containerd"), program("ctr")
     with contextmanager(start_containerd)(Nowhere(), short / "c", programs, OLD) as client:
         client("images", "import", "--snapshotter", "native", bundles / "sparse.tar")
@@ -217,6 +219,25 @@ def test_new_docker_save_is_read(bundles: Path, short: Path, tmp_path: Path, sto
     assert seen.lacking() == set()
     digests = dict(names_and_digests(bundles / "one.tar"))
     assert (seen.images == digests) == (store == "containerd")
+
+
+@needs("buildkit")
+@pytest.mark.needs("runc", root=True)
+@pytest.mark.parametrize("packed", ["true", "false"], ids=["tar", "folder"])
+def test_buildkit_output_is_read(short: Path, tmp_path: Path, packed: str) -> None:
+    """The full name by containerd's annotation, and a provenance attestation beside the image in an index."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    source = [f"--local={each}={tmp_path}" for each in ("context", "dockerfile")]
+    output = f"type=oci,name={ONE},tar={packed},dest={tmp_path / 'a'}"
+    with contextmanager(start_buildkitd)(Nowhere(), short / "b") as buildctl:
+        more = ["--opt=attest:provenance=mode=min", "--output", output]
+        run([*buildctl, "build", "--frontend=dockerfile.v0", *source, *more])
+    seen = Seen(tmp_path / "a")
+    assert set(seen.images) == {ONE}
+    assert seen.lacking() == set()
+    (root,) = (Digest.parse(each) for each in seen.images.values())
+    assert len(seen.graph.images(root)) == 1
+    assert len(seen.graph.reach(root).manifests) == 3
 
 
 def test_storage_of_distribution_is_read(registry: Registry) -> None:

@@ -228,7 +228,7 @@ root = "{folder}/root"
 """
 
 
-def start_buildkitd(stage: Stage, folder: Path) -> Iterator[list[str | Path]]:
+def start_buildkitd(stage: Addressed, folder: Path) -> Iterator[list[str | Path]]:
     """Run buildkitd; yield the start of a `buildctl` command."""
     folder.mkdir()
     (folder / "b.toml").write_text(BUILDKITD.format(folder=folder, address=stage.address, other=OTHER))
