@@ -11,7 +11,7 @@ Each method returns at once, with `Steps` or a `Call` (`mirror.manage.steps`), a
 that begins: a command imports what it uses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,11 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.store.pins.pin_file import PinEntry
 
 if TYPE_CHECKING:
+    from mirror.bundle.archives.archive import Archive
+    from mirror.bundle.have import HaveList
+    from mirror.manage.carry.contents import Collected
+    from mirror.manage.carry.imports import Import, ImportedImage, ImportOptions
+    from mirror.manage.carry.selection import Selection
     from mirror.manage.disk_usage import DiskTotals, RepositoryUsage
     from mirror.manage.garbage_collector import GarbageItem
     from mirror.manage.inventory import ImageSummary
@@ -158,3 +163,43 @@ class Management:
     def verify(self, verification: "Verification") -> "Steps[FsckStep]":
         """Carry out a check. Its progress is in bytes, or in blobs if it is quick."""
         return Steps(self._worker, verification.steps, lambda: verification.progress)
+
+    def have(self) -> "Call[HaveList]":
+        """Return the list of all blobs that are here, for an export that carries what is lacking."""
+
+        def find() -> "HaveList":
+            from mirror.manage.carry.have import have
+
+            return have(self.folder)
+
+        return Call(self._worker, find)
+
+    def collect(self, selection: "Selection") -> "Call[Collected]":
+        """Return what a bundle of a selection has, and what of it is missing here."""
+
+        def find() -> "Collected":
+            from mirror.manage.carry.contents import collect
+
+            return collect(self.folder, selection)
+
+        return Call(self._worker, find)
+
+    def begin_import(self, options: "ImportOptions") -> "Call[Import]":
+        """Return an import, which `read_archive` gives its archives, and `finish_import` ends."""
+
+        def begin() -> "Import":
+            from mirror.manage.carry.imports import Import
+
+            return Import(self.folder, options)
+
+        return Call(self._worker, begin)
+
+    def read_archive(
+        self, run: "Import", archive: "Archive", origin: str, on_bytes: Callable[[int], object]
+    ) -> Call[None]:
+        """Take the blobs of an archive; `on_bytes` is called in the thread that reads."""
+        return Call(self._worker, lambda: run.read(archive, origin, on_bytes))
+
+    def finish_import(self, run: "Import") -> "Steps[ImportedImage]":
+        """Write the index of an import: a step for each image."""
+        return Steps(self._worker, run.finish)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from mirror.manage.carry.contents import Missing
     from mirror.manage.carry.export import OutputFolder, Target
     from mirror.manage.carry.held import HeldBlobs
+    from mirror.manage.carry.selection import Selection
+    from mirror.manage.management import Management
     from mirror.oci.digest import Digest
-    from mirror.store.cache_dir import CacheDirectory
 
 T = TypeVar("T")
 
@@ -116,9 +117,7 @@ def add_to(app: typer.Typer) -> None:
 def have(config: ConfigFile = None, cache_dir: CacheDir = None) -> None:
     import_before_becoming_owner(IMPORTED_BY_CARRYING)
     with opened(config, cache_dir) as (management, _):
-        from mirror.manage.carry.have import have as list_of
-
-        for line in list_of(management.folder).lines():
+        for line in management.have().now().lines():
             sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
 
@@ -156,7 +155,7 @@ def export(
                 referrers=not no_referrers,
                 assumed=assumed,
             )
-            run = _Export(management.folder, settings, folder, place.name, as_json=as_json)
+            run = _Export(management, settings, folder, place.name, as_json=as_json)
             contents = run.collect(selection, allowed=allow_missing)
             run.write(contents, limit, part, to_stdout=output == "-")
             if run.missing:
@@ -173,25 +172,24 @@ class _Export:
 
     def __init__(
         self,
-        folder: "CacheDirectory",
+        management: "Management",
         settings: "Config",
         output: "OutputFolder",
         name: str,
         *,
         as_json: bool,
     ) -> None:
-        self._folder = folder
+        self._management = management
+        self._folder = management.folder
         self._output = output
         self._name = name
         self._as_json = as_json
         self.missing: tuple[Missing, ...] = ()
-        folder.trusts_unknown = not any(each.logins() for each in settings.upstreams)
+        self._folder.trusts_unknown = not any(each.logins() for each in settings.upstreams)
 
-    def collect(self, selection: "object", *, allowed: bool) -> "BundleContents":
+    def collect(self, selection: "Selection", *, allowed: bool) -> "BundleContents":
         """Return what is to be exported; ends with 1 if something is missing and not `allowed`."""
-        from mirror.manage.carry.contents import collect
-
-        found = collect(self._folder, selection)  # type: ignore[arg-type]
+        found = self._management.collect(selection).now()
         self.missing = found.missing
         for each in found.missing:
             self._show_missing(each)

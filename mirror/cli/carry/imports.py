@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mirror.config.schema import Config
     from mirror.manage.carry.imports import ImportedImage, ImportOptions
     from mirror.manage.carry.room import ImportRoom
+    from mirror.manage.management import Management
     from mirror.store.cache_dir import CacheDirectory
 
 IMPORT_HELP = """Keep the images of a file that was carried here.
@@ -79,7 +80,7 @@ def import_images(
         with opened(config, cache_dir) as (management, settings):
             _require_readable(sources)
             options = _options(settings, given, forced=force, pin=pin)
-            run = _Run(management.folder, options, as_json=as_json)
+            run = _Run(management, options, as_json=as_json)
             with _explained(management.folder):
                 run.read(sources)
                 run.finish()
@@ -89,12 +90,11 @@ def import_images(
 class _Run:
     """One run of `import`. `status`: the exit status."""
 
-    def __init__(self, folder: "CacheDirectory", options: "ImportOptions", *, as_json: bool) -> None:
+    def __init__(self, management: "Management", options: "ImportOptions", *, as_json: bool) -> None:
         from msgspec.structs import replace
 
-        from mirror.manage.carry.imports import Import
-
-        self._import: Import = Import(folder, replace(options, on_room=self._show_room))
+        self._management = management
+        self._import = management.begin_import(replace(options, on_room=self._show_room)).now()
         self._options = options
         self._as_json = as_json
         self.status = 0
@@ -110,7 +110,10 @@ class _Run:
                 progress = _Progress(name, source, view)
                 try:
                     with open_archive(source) as archive:
-                        self._import.read(archive, _origin(name), progress.add)
+                        reading = self._management.read_archive(
+                            self._import, archive, _origin(name), progress.add
+                        )
+                        reading.now()
                         self._show_notes(archive, view)
                 except BundleError as error:
                     self.status = 1
@@ -128,7 +131,7 @@ class _Run:
         from mirror.store.errors import PinTooLarge
 
         try:
-            for image in self._import.finish():
+            for image in self._management.finish_import(self._import):
                 self._show(image)
         except PinTooLarge as error:
             fail(

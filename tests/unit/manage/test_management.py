@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.bundle.archives.opening import open_archive
 from mirror.config.schema import CacheSettings
 from mirror.config.types import Amount
 from mirror.manage.management import Management
@@ -17,6 +18,8 @@ from mirror.store.errors import PinTooLarge, StoreError
 from mirror.store.store import Store
 from mirror.util.rate_limiter import RateLimiter
 from tests.fakes.cached import X, Y, open_folder, put_blob, put_image
+from tests.unit.manage.carry.bundles import exported, selected
+from tests.unit.manage.carry.carrying import options
 
 EVERYTHING = ImagePattern.parse("*/*:*")
 
@@ -133,3 +136,24 @@ def test_management_without_an_event_loop(cache: Path) -> None:
         assert len([*management.images(EVERYTHING)]) == 3
         assert management.disk_totals().now().count == 9
         assert management.unpin(EVERYTHING).now() is False
+
+
+async def test_management_carries_images(management: Management, tmp_path: Path) -> None:
+    """A command would export what is collected here; an import reads in the facade's thread."""
+    management.folder.trusts_unknown = True  # as where no upstream has an account
+    found = await management.collect(selected("x:1"))
+    assert len(found.contents.images) == 1
+    assert len(await management.have()) == 9
+
+    def bundle() -> Path:
+        with closing(open_folder(tmp_path / "other")) as other:
+            put_image(other, Y, "2", [b"carried"])
+            return exported(other, tmp_path / "lab.tar", "quay.io/org/y:2")[0]
+
+    file, counted = await asyncio.to_thread(bundle), list[int]()
+    run = await management.begin_import(options())
+    with await asyncio.to_thread(file.open, "rb") as stream, open_archive(stream) as archive:
+        await management.read_archive(run, archive, "lab.tar", counted.append)
+        results = [each.state async for each in management.finish_import(run)]
+    assert results == ["imported"]
+    assert sum(counted) > 7
