@@ -54,6 +54,8 @@ def kaniko(request: Request) -> Plan:
         "The living fork is osscontainertools/kaniko. Without --skip-default-registry-fallback kaniko goes "
         "to the registry itself where the mirror has no answer.",
     ]
+    if mirror.is_loopback:
+        notes.append(LOOPBACK.format(address=mirror.address, place="kaniko's container") + ".")
     return Plan((), arguments=tuple(arguments), notes=tuple(notes))
 
 

@@ -17,6 +17,7 @@ def test_kaniko_arguments(system: System) -> None:
         "--registry-map=quay.io=mirror.lan:5000/quay.io",
         "--insecure-registry=mirror.lan:5000",
     )
+    assert any("loopback" in each for each in kaniko(system.request(LOCAL)).notes)
     assert kaniko(system.request(SECURE)).arguments[-1].startswith("--registry-certificate=mirror.lan:5000=")
 
 
