@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mirror.cache.pull.budget import Pause
     from mirror.manage.warm.plan import WarmPlan
     from mirror.manage.warm.run import WarmRun
+    from mirror.manage.warm.scheduler import WarmScheduler
 
 log = get_logger(__name__)
 
@@ -85,6 +86,7 @@ class Service:
             lookups=self.lookups,
             idle_seconds=self._upstreams.slots.idle_seconds,
         )
+        self._warm: WarmScheduler | None = None
         self.cache = Cache(context, self._upstreams, config.tags)
 
     @classmethod
@@ -100,6 +102,7 @@ class Service:
         service = cls(config, store, clock, limits)
         await service._look_at_room()
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
+        service._schedule_warm(config, clock)
         scrub = Scrub(store.folder, config.cache.scrub, service._on_scrubbed)
         service._tasks.spawn(scrub.run(), name="scrub")
         return service
@@ -114,6 +117,21 @@ class Service:
         service = cls(config, await Store.open(config.cache.dir, config.cache))
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
         return service
+
+    def _schedule_warm(self, config: Config, clock: Callable[[], float]) -> None:
+        """Fetch the lists of the configuration at their times; import what that needs, if there are any."""
+        if not config.warm:
+            return
+        from mirror.manage.warm.scheduled import fetch_list
+        from mirror.manage.warm.scheduler import WarmScheduler
+
+        names = config.names().names
+        fetch = lambda settings: fetch_list(settings, names, self.warm_run, self.pin)  # noqa: E731
+        self._warm = WarmScheduler(config.warm, self.folder.path, fetch, self._tasks, clock)
+
+    def warm_status(self) -> list[dict[str, Any]]:
+        """Return the state of the lists that are fetched on a schedule, for /readyz."""
+        return [] if self._warm is None else self._warm.status()
 
     def warm_run(self, plan: "WarmPlan", on_pause: "Callable[[Pause], object]" = ignore) -> "WarmRun":
         """Return a run over a list of images. `on_pause`: called when it waits for a rate limit."""
@@ -163,6 +181,7 @@ class Service:
         self.metrics.tasks.set(self._tasks.running)
         self.metrics.lookups_waiting.set(self.lookups.waiting)
         self._upstreams.report(self.metrics)
+        self._report_warm()
         self.metrics.cache_trouble.clear()
         for trouble in self.troubles():
             self.metrics.cache_trouble.labels(trouble["what"], trouble["kind"]).set(1)
@@ -176,6 +195,13 @@ class Service:
         self.metrics.scrub_progress.set(0.0 if progress is None else progress.share)
         pinned = await self._store.executor.run(folder.pins.pinned_sizes)
         self.metrics.cache_pinned.set(sum(pinned.values()))
+
+    def _report_warm(self) -> None:
+        for each in self.warm_status():
+            name = each["name"]
+            self.metrics.warm_next.labels(name).set(each["next"])
+            self.metrics.warm_last.labels(name).set(each["last_ended"] or 0)
+            self.metrics.warm_failed.labels(name).set(each["failed"])
 
     async def metric_families(self) -> list[Family]:
         """Return the metrics of this process."""
@@ -242,11 +268,18 @@ class Service:
             try:
                 await self._store.run_housekeeping()
                 await self._prune_index()
+                await self._tick_warm()
             except StoreError as error:
                 if not self._store.health.faults():  # a fault has been logged, once, with what to do
                     log.warning("housekeeping failed", reason=str(error))
             await self._look_at_room()
             await asyncio.to_thread(trim_heap)
+
+    async def _tick_warm(self) -> None:
+        """Begin the scheduled fetch that is due, if this worker runs housekeeping."""
+        if self._warm is not None:
+            elected = await self._store.executor.run(self._store.folder.claim_housekeeping)
+            await self._warm.tick(elected=elected)
 
     async def _prune_index(self) -> None:
         """Keep the index within its bound; the worker that runs housekeeping does."""

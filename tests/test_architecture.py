@@ -46,7 +46,7 @@ DOORS = {
     "tomlkit": ("setup/",),
     "ruamel.yaml": ("setup/", "manage/warm/"),
     "packaging": ("manage/warm/",),
-    "cronsim": ("manage/warm/",),
+    "cronsim": ("config/",),
     "pydantic": (),
     "os.environ": ("config/",),
     "os.getenv": ("config/",),

@@ -10,7 +10,7 @@ import typer
 
 from mirror.cli.common import become_owner, fail, image_name, loaded, require_access, start_collector
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
-from mirror.cli.output import json_line, say, tell
+from mirror.cli.output import json_line, json_list, moment, say, table, tell
 
 if TYPE_CHECKING:
     from mirror.cache.pull.budget import Pause
@@ -66,6 +66,7 @@ Leave = Annotated[
     int, typer.Option("--leave", metavar="N", min=0, help="Pulls to leave where the upstream limits them.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list the images.")]
+Status = Annotated[bool, typer.Option("--status", help="Show the lists of the configuration and their runs.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -81,6 +82,7 @@ def warm(
     pin: PinThem = False,
     leave: Leave = LEAVE,
     dry_run: DryRun = False,
+    status: Status = False,
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
@@ -88,6 +90,9 @@ def warm(
     from mirror.manage.warm.plan import WarmPlan
 
     settings = loaded(config, {"cache_dir": cache_dir}).config
+    if status:
+        _show_status(settings, as_json=as_json)
+        return
     listed = _listed(images or [], files or [], as_json=as_json)
     chosen = _parsed(listed, settings, as_json=as_json)
     if not chosen:
@@ -101,6 +106,44 @@ def warm(
         tell(f"{len(run.failed)} of {len(run.results)} images are not complete.")
     if run.failed or any(each.wrong for each in listed.notes):
         raise SystemExit(1)
+
+
+def _show_status(settings: "Config", *, as_json: bool) -> None:
+    """Show each list of the configuration with its last and its next run; the mirror need not run."""
+    from mirror.manage.warm.job_state import read_states
+    from mirror.manage.warm.scheduler import status_of
+
+    become_owner(settings.cache.dir, 1)
+    folder = settings.cache.dir
+    states, now = read_states(folder), time.time()
+    lists = [status_of(each, states, now, str(folder)) for each in settings.warm]
+    if as_json:
+        json_list(lists)
+        return
+    if not lists:
+        tell("The configuration has no [[warm]] tables: docs/offline.md has an example.")
+        return
+    rows = (
+        (
+            each["name"],
+            each["schedule"],
+            moment(each["last_ended"]),
+            f"{each['result']}, {each['failed']} of {each['images']} failed"
+            if each["failed"]
+            else each["result"],
+            _local(each["next"]),
+        )
+        for each in lists
+    )
+    table(("NAME", "SCHEDULE", "LAST RUN", "RESULT", "NEXT RUN"), rows)
+    for each in lists:
+        for name, reason in each["failures"].items():
+            tell(f"{each['name']}: {name}: {reason}")
+
+
+def _local(moment: float) -> str:
+    """Return a moment with the offset of this machine's time zone."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(moment))
 
 
 def fetch_pinned(reference: str, platforms: list[str], settings: "Config") -> None:

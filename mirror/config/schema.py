@@ -30,6 +30,7 @@ from mirror.config.types import (
     format_size,
 )
 from mirror.config.validation import After, Doc, Settings
+from mirror.config.warm import WarmSettings
 from mirror.oci.image_pattern import Pin
 from mirror.oci.reference import UpstreamNames
 
@@ -317,6 +318,7 @@ class Config(Settings, frozen=True, kw_only=True):
     access: AccessSettings = field(default_factory=AccessSettings)
     log: LogSettings = field(default_factory=LogSettings)
     rules: tuple[RuleSettings, ...] = ()
+    warm: tuple[WarmSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...]
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from mirror.config.endpoints import UpstreamSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
 from mirror.config.server import ServerSettings
 from mirror.config.validation import Option, Settings, bare
+from mirror.config.warm import WarmSettings
 
 # Names that clients use for Docker Hub. regclient sends the second as `ns`, old tools send the others.
 HUB_ALIASES = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "registry.docker.io")
@@ -134,9 +135,26 @@ tags = ["*-rc*", "*beta*"]
 """,
 )
 
+WARM = NamedTable(
+    section="warm",
+    field="warm",
+    key="name",
+    model=WarmSettings,
+    example="nightly",
+    note="`registry-mirror warm --status` shows the last and the next run of each list. "
+    "[offline.md](offline.md#warm) has more.",
+    sample="""\
+[[warm]]
+name = "nightly"
+images = ["alpine:3.*", "quay.io/org/app:>=1.2 <2"]
+schedule = "30 3 * * * Europe/Berlin"
+""",
+)
+
 NAMED_TABLES = (
     UPSTREAM,
     RULE,
+    WARM,
 )
 
 

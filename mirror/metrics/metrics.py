@@ -76,6 +76,7 @@ class Metrics:
             "upstream",
         )
         self._add_verification_metrics()
+        self._add_warm_metrics()
         self._add_source_metrics()
         self._add_storage_metrics()
 
@@ -116,6 +117,19 @@ class Metrics:
             "Large blobs verified while in use, by reason (retry, use) and result (right, wrong).",
             "reason",
             "result",
+        )
+
+    def _add_warm_metrics(self) -> None:
+        self.warm_next = self._gauge(
+            "warm_next_run_timestamp_seconds", "Time of the next scheduled fetch of a list.", "list"
+        )
+        self.warm_last = self._gauge(
+            "warm_last_run_timestamp_seconds",
+            "End of the last scheduled fetch of a list, 0 for none.",
+            "list",
+        )
+        self.warm_failed = self._gauge(
+            "warm_failed_images", "Images of a list that were not complete after its last fetch.", "list"
         )
 
     def _add_source_metrics(self) -> None:

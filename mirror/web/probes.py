@@ -1,6 +1,7 @@
 """Endpoints for operators and their tools: /healthz, /readyz, /metrics."""
 
 import json
+from typing import Any
 
 from aiohttp import web
 
@@ -43,12 +44,14 @@ class Probes:
         A failing or limiting upstream does not change the status: the cache still serves. Nor does trouble
         with the cache: the mirror still passes requests through. Nor does a log that loses lines.
         """
-        state = {
+        state: dict[str, Any] = {
             "ready": not self.draining,
             "cache": {"trouble": self._service.troubles()},
             "log": {"losing_lines": is_losing_lines(), "lines_dropped": lines_dropped()},
             "upstreams": self._service.upstreams(),
         }
+        if warm := self._service.warm_status():
+            state["warm"] = warm
         body = json.dumps(state).encode()
         status = 503 if self.draining else 200
         return web.Response(status=status, body=body, content_type="application/json", headers=SERVER)

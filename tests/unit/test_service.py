@@ -12,11 +12,14 @@ from structlog.testing import capture_logs
 
 from mirror import service
 from mirror.config.types import Amount
+from mirror.config.warm import WarmSettings
+from mirror.manage.warm.job_state import JobState
 from mirror.oci.digest import Digest
 from mirror.service import Service
 from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.quota import Quota
 from mirror.store.errors import StoreError
+from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.running import configured, mirror_of, serving
 from tests.wire import get
@@ -150,3 +153,37 @@ async def test_service_beside_a_mirror_leaves_its_pins(tmp_path: Path) -> None:
     await beside.close()
     await mirror.close()
     assert [str(each.pin) for each in pins] == ["docker.io/library/alpine:3.20"]
+
+
+async def test_warm_list_is_fetched_at_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The housekeeper begins the run; /readyz and the metrics show it, and the image is served offline."""
+    monkeypatch.setattr(service, "HOUSEKEEPING_SECONDS", 0.01)
+    table = {"name": "nightly", "images": ["x:t"], "schedule": "0 3 * * * UTC"}
+    now = 20_000 * 86_400.0
+    async with FakeRegistry() as hub:
+        image = hub.add_image("library/x", "t", [b"a layer"])
+        config = configured(tmp_path, {"docker.io": hub.url}, warm=(WarmSettings.model_validate(table),))
+        async with serving(config, lambda: now) as mirror:
+            ticks: asyncio.Queue[JobState] = asyncio.Queue()
+            scheduler = mirror.service._warm
+            assert scheduler is not None
+            tick = scheduler.tick
+
+            async def noted(*, elected: bool) -> None:
+                await tick(elected=elected)
+                ticks.put_nowait(scheduler.states["nightly"])
+
+            monkeypatch.setattr(scheduler, "tick", noted)
+            assert (await ticks.get()).result == "never"
+            assert hub.log == []
+            now += 3 * 3600
+            while (state := await ticks.get()).result in ("never", "running"):
+                pass
+            assert (state.result, state.images, state.due) == ("done", 1, now)
+            hub.fault(Fault(status=500), times=99)
+            assert (await get(mirror.address, f"/v2/library/x/blobs/{image.layers[0]}")).body == b"a layer"
+            (shown,) = json.loads((await get(mirror.address, "/readyz")).body)["warm"]
+            await get(mirror.address, "/metrics")
+            name = 'registry_mirror_warm_next_run_timestamp_seconds{list="nightly"}'
+            assert await mirror.metric(name) == now + 86_400
+    assert (shown["name"], shown["result"], shown["next"]) == ("nightly", "done", now + 86_400)

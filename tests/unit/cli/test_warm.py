@@ -328,3 +328,23 @@ async def test_warm_refuses_wrong_usage(lab: Lab, arguments: tuple[str, ...], me
     assert done.status == 2
     assert message in done.err
     assert not await asyncio.to_thread((lab.folder / "cache").exists)
+
+
+async def test_warm_status_works_without_a_mirror(hub: FakeRegistry, lab: Lab) -> None:
+    """The state is that of the folder; lists that never ran have their next run."""
+    assert "has no [[warm]] tables" in (await lab.run("warm", "--status")).err
+    await lab.configure('[[warm]]\nname = "nightly"\nschedule = "30 3 * * * Europe/Berlin"\nimages = ["x"]\n')
+    await asyncio.to_thread((lab.folder / "cache").mkdir)
+    state = {"due": 1.0, "began": 2.0, "ended": 3.0, "result": "failed", "images": 4, "failed": 1}
+    failures = {"docker.io/library/x:1": "gone"}
+    await lab.write("cache/warm.json", json.dumps({"nightly": {**state, "failures": failures}}))
+    (shown,) = json.loads((await lab.run("warm", "--status", "--json")).out)
+    assert (shown["name"], shown["result"], shown["last_ended"], shown["failed"]) == (
+        "nightly",
+        "failed",
+        3.0,
+        1,
+    )
+    text = await lab.run("warm", "--status")
+    assert "nightly\t30 3 * * * Europe/Berlin\t1970-01-01T00:00:03Z\tfailed, 1 of 4 failed" in text.out
+    assert "docker.io/library/x:1: gone" in text.err
