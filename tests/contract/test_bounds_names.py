@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -17,7 +18,7 @@ from mirror.util.ttl_cache import TTLCache
 from tests.fakes.access import TokenAuth
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.site import Seen, Site
-from tests.running import Running, configured, mirror_of, serving
+from tests.running import NEVER, Running, configured, mirror_of, serving
 from tests.wire import Wire
 
 pytestmark = pytest.mark.slow
@@ -128,7 +129,9 @@ def grown(mirror: Running) -> set[str]:
 async def test_names_that_do_not_exist_fill_known_containers_only(tmp_path: Path) -> None:
     """A container that grows with the names of clients has a bound."""
     logins = [{"username": "a", "password": "x"}, {"username": "b", "password": "y"}]
-    async with FakeRegistry() as fake, mirror_of(fake, tmp_path, upstream={"accounts": logins}) as mirror:
+    # Nothing that is remembered expires while the names come.
+    sections: dict[str, Any] = {"upstream": {"accounts": logins}, "tags": {"missing": NEVER}}
+    async with FakeRegistry() as fake, mirror_of(fake, tmp_path, **sections) as mirror:
         fake.auth = TokenAuth(users={"a": "x", "b": "y"})
         await flood(mirror)
         assert grown(mirror) <= BOUNDED
