@@ -160,6 +160,22 @@ def fetch_pinned(reference: str, platforms: list[str], settings: "Config") -> No
         raise SystemExit(1)
 
 
+def fetch_images(
+    references: list[str], platforms: list[str], settings: "Config", *, referrers: bool, as_json: bool
+) -> None:
+    """Fetch images for another command, which finds out itself what is missing."""
+    from mirror.manage.warm.images import parse_image
+    from mirror.manage.warm.plan import WarmPlan
+
+    try:
+        names = settings.names().names
+        images = [parse_image(image_name(each, settings), names) for each in references]
+        plan = WarmPlan.of(images, platforms, referrers=referrers, pin=False, leave=LEAVE)
+    except ValueError as error:
+        fail(str(error), 2)
+    _carry_out(settings, plan, dry_run=False, as_json=as_json)
+
+
 def _listed(images: list[str], files: list[str], *, as_json: bool) -> "Listed":
     """Return the entries of all lists; the command ends with 2 if one cannot be read at all."""
     from mirror.config.loader import environment

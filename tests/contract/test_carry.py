@@ -1,6 +1,7 @@
 """Imports beside a mirror that serves: content is served at once, and fills and clients go on."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.fakes.cached import X, open_folder, put_image
 from tests.fakes.content import image_manifest
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, serving
+from tests.unit.cli.test_app import run
 from tests.unit.manage.carry.bundles import exported
 from tests.unit.manage.carry.carrying import imported
 from tests.wire import Wire, get
@@ -117,3 +119,29 @@ async def test_import_opens_nothing_for_other_repositories(
     assert (await get(mirror.address, "/v2/docker.io/library/evil/manifests/1")).status == 200
     assert (await get(mirror.address, f"/v2/docker.io/library/evil/blobs/{DIGEST}")).status == 404
     assert (await get(mirror.address, f"{PATH}/blobs/{DIGEST}")).body == LAYERS[1]
+
+
+CONFIG = """
+[cache]
+dir = "{cache}"
+min_free = "0"
+[[upstream]]
+name = "docker.io"
+url = "{url}"
+"""
+
+
+async def test_export_fetches_what_is_missing(hub: FakeRegistry, tmp_path: Path) -> None:
+    """An image that was never pulled is in the bundle; one that the upstream lacks is named."""
+    image = hub.add_image("library/x", "1", LAYERS)
+    config = tmp_path / "mirror.toml"
+    await asyncio.to_thread(config.write_text, CONFIG.format(cache=tmp_path / "cache", url=hub.url))
+    arguments = ("export", "-o", str(tmp_path / "lab.tar"), "--fetch", "--config", str(config))
+    done = await asyncio.to_thread(run, *arguments, "x:1")
+    assert done.returncode == 0, done.stderr
+    listed = await asyncio.to_thread(run, "bundle", "ls", str(tmp_path / "lab.tar"), "--json")
+    assert [each["digest"] for each in json.loads(listed.stdout)["images"]] == [str(image.manifest)]
+    done = await asyncio.to_thread(run, *arguments, "x:2")
+    assert done.returncode == 1
+    assert "docker.io/library/x:2: nothing of it is here" in done.stderr
+    assert (await asyncio.to_thread(run, *arguments, "quay.io/*")).returncode == 2

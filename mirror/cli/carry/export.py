@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeVar
 
 import typer
 
+from mirror.cli.carry.missing import advice, show_missing
 from mirror.cli.common import (
     IMPORTED_BY_CARRYING,
     INTERRUPTED,
@@ -17,8 +18,7 @@ from mirror.cli.common import (
     pattern,
 )
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
-from mirror.cli.output import json_line, tell
-from mirror.util.units import size
+from mirror.cli.output import tell
 
 if TYPE_CHECKING:
     from mirror.bundle.model import BundleContents
@@ -44,7 +44,7 @@ EXPORT_HELP = """Write images to a file, to carry them to a mirror without a net
 The file is an OCI image layout in a tar, which podman, skopeo, oras and ctr read too. Indexes and manifests
 are those of the registry, byte for byte, with signatures, attestations and SBOMs. Of an image for several
 platforms those are exported that are here; --platform says which must be. What is missing is named, and
-nothing is exported unless --allow-missing says so.
+nothing is exported unless --allow-missing says so; --fetch downloads it first.
 
 An interrupted export leaves FILE.part, and the same command goes on where it stopped. With --split there are
 files FILE.1-of-N.tar and so on, each of which can be imported alone, in any order; --part makes one of them
@@ -102,6 +102,14 @@ Since = Annotated[
         "--since", metavar="TAR", help="An older bundle: its blobs are left out.", show_default=False
     ),
 ]
+Fetch = Annotated[
+    bool,
+    typer.Option(
+        "--fetch",
+        help="Download first what is missing here; without --platform for this machine's own.",
+        show_default=False,
+    ),
+]
 AllowMissing = Annotated[
     bool,
     typer.Option("--allow-missing", help="Export what is here, and say what is not.", show_default=False),
@@ -131,6 +139,7 @@ def export(
     part: PartNumber = 0,
     lacking: Lacking = "",
     since: Since = "",
+    fetch: Fetch = False,
     allow_missing: AllowMissing = False,
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
@@ -141,11 +150,15 @@ def export(
 
     import_before_becoming_owner(IMPORTED_BY_CARRYING)
     limit = _limit(output, split, part)
+    if fetch and output == "-":
+        fail("--fetch writes its results to standard output: run registry-mirror warm before", 2)
     try:
         assumed = _assumed(lacking, since)
         place = _place(output)
-        cache = loaded(config, {"cache_dir": cache_dir}).config.cache.dir
-        folder = output_folder(place.parent, cache)
+        before = loaded(config, {"cache_dir": cache_dir}).config
+        folder = output_folder(place.parent, before.cache.dir)
+        if fetch:
+            _fetch(images, platform or [], before, referrers=not no_referrers, as_json=as_json)
         with opened(config, cache_dir) as (management, settings):
             from mirror.manage.carry.selection import Selection
 
@@ -155,7 +168,7 @@ def export(
                 referrers=not no_referrers,
                 assumed=assumed,
             )
-            run = _Export(management, settings, folder, place.name, as_json=as_json)
+            run = _Export(management, settings, folder, place.name, as_json=as_json and output != "-")
             contents = run.collect(selection, allowed=allow_missing)
             run.write(contents, limit, part, to_stdout=output == "-")
             if run.missing:
@@ -192,9 +205,9 @@ class _Export:
         found = self._management.collect(selection).now()
         self.missing = found.missing
         for each in found.missing:
-            self._show_missing(each)
+            show_missing(each, as_json=self._as_json)
         if found.missing and not (allowed and found.contents.images):
-            fail(_advice(found.missing), 1)
+            fail(advice(found.missing), 1)
         return found.contents
 
     def write(self, contents: "BundleContents", limit: int, part: int, *, to_stdout: bool) -> None:
@@ -215,7 +228,7 @@ class _Export:
             try:
                 if gone:
                     raise BlobGone(gone[0])
-                with shown(len(chosen), as_json=self._as_json and not to_stdout) as view:
+                with shown(len(chosen), as_json=self._as_json) as view:
                     for target in chosen:
                         self._write(target, held, view, to_stdout=to_stdout)
                     if not to_stdout:
@@ -258,12 +271,6 @@ class _Export:
             f"{error}; it is in quarantine now. Pull the image through the mirror again, then repeat this", 1
         )
 
-    def _show_missing(self, missing: "Missing") -> None:
-        if self._as_json:
-            json_line({"event": "missing", **_missing_json(missing)})
-        else:
-            tell(f"{missing.image}: {_missing_line(missing)}")
-
 
 class _Progress:
     """The progress of one file."""
@@ -286,6 +293,15 @@ class _Progress:
 
         amount = Amount(self._done, self._target.size)
         self._view.update(ImageProgress(self._target.name, amount, state=state))  # type: ignore[arg-type]
+
+
+def _fetch(
+    images: list[str], platforms: list[str], settings: "Config", *, referrers: bool, as_json: bool
+) -> None:
+    from mirror.cli.warm import fetch_images
+
+    _platforms(platforms)
+    fetch_images(images, platforms, settings, referrers=referrers, as_json=as_json)
 
 
 def _limit(output: str, split: str, part: int) -> int:
@@ -361,33 +377,6 @@ def _read(name: str, read: "Callable[[BinaryIO], T]") -> T:
             return read(file)
     except OSError as error:
         fail(f"{name} cannot be read: {error.strerror}", 2)
-
-
-def _advice(missing: "tuple[Missing, ...]") -> str:
-    count = f"{len(missing)} thing{'s are' if len(missing) > 1 else ' is'} missing, nothing is exported."
-    advice = "Pull through the mirror what is missing, or export the rest with --allow-missing."
-    if all(each.kind == "referrer" for each in missing):
-        advice = "Pull through the mirror what is missing, or export without signatures: --no-referrers."
-    return f"{count}\n{advice}"
-
-
-def _missing_line(missing: "Missing") -> str:
-    subject = {
-        "image": "nothing of it is here",
-        "platform": f"{missing.platform or 'each platform'} is not here",
-        "manifest": f"the manifest {missing.digest} is not here",
-        "blob": f"{missing.digest} ({size(missing.size)}) is not here",
-        "referrer": f"{missing.digest}, which refers to it, is not here",
-    }[missing.kind]
-    if missing.unconfirmed:
-        return f"{missing.digest} is here for other repositories only, and came with an account; pull it"
-    return subject
-
-
-def _missing_json(missing: "Missing") -> dict[str, object]:
-    from msgspec.structs import asdict
-
-    return asdict(missing)
 
 
 def _facts(
