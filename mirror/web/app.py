@@ -82,7 +82,7 @@ class App:
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
         self._setup = ClientSetup(config.upstreams)
         self._closing = False  # each connection ends after its next response
-        self.running = 0
+        self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -101,7 +101,7 @@ class App:
             return probe_response
         record = RequestRecord(request, self.response_cache.removal_epoch())
         record.client = self.access.client(request)
-        self.running += 1
+        self._running += 1
         self._idle.clear()
         try:
             response = await self._respond(record)
@@ -116,8 +116,8 @@ class App:
             raise
         finally:
             record.report(self._metrics)
-            self.running -= 1
-            if not self.running:
+            self._running -= 1
+            if not self._running:
                 self._idle.set()
 
     async def retire(self, server: ProtocolFactory, seconds: float, stop: asyncio.Event) -> None:
@@ -134,13 +134,13 @@ class App:
         """Wait for running requests, at most `seconds`."""
         self._closing = self.probes.draining = True
         self.response_cache.close()
-        if self.running:
-            log.info("finishing responses", responses=self.running, at_most_seconds=seconds)
+        if self._running:
+            log.info("finishing responses", responses=self._running, at_most_seconds=seconds)
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            log.warning("responses not finished in time, closing their connections", requests=self.running)
+            log.warning("responses not finished in time, closing their connections", requests=self._running)
 
     async def _respond(self, record: RequestRecord) -> web.StreamResponse:
         try:
@@ -206,7 +206,6 @@ def _protocol_factory(app: App, service: Service, admission: Admission) -> Proto
         service.metrics,
         app,
         admission,
-        lambda: app.running,
         access_log=None,
         logger=logging.getLogger("aiohttp.server"),
         # A client that leaves ends its handler and nothing else: fills are tasks of their own (invariant 3).

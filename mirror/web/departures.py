@@ -6,6 +6,7 @@ up and refuse each of them takes a millisecond, in which the clients that stay a
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 
 from mirror.util.log import get_logger
@@ -13,9 +14,10 @@ from mirror.util.throttle import Throttle
 
 log = get_logger(__name__)
 
-# Requests that run at a time in a crowd: more than one client makes that pulls an image. With fewer, a client
-# that only ends its direction of the connection, as simple programs do, gets what can be answered at once.
-CROWD = 16
+# Connections that make a crowd if they come within CROWD_SECONDS: more than clients make that pull images.
+# With fewer, a client that only ends its direction of the connection, as simple programs do, gets what can be
+# answered at once.
+CROWD, CROWD_SECONDS = 64, 0.5
 
 # What is asked of a registry; probes are always answered.
 API = b"/v2/"
@@ -31,19 +33,37 @@ REPEAT_SECONDS = 60.0
 
 
 class Departures:
-    """The clients of one process that left. `running`: the number of requests that run."""
+    """The connections that come to one process, and the requests of clients that have left again."""
 
-    def __init__(self, running: Callable[[], int]) -> None:
-        self._running = running
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = 0.0
+        self._came = self._came_before = 0  # in this CROWD_SECONDS, and in those before
         self._throttle = Throttle(REPEAT_SECONDS)
+
+    def note_connection(self) -> None:
+        """Count a new connection."""
+        self._turn_over()
+        self._came += 1
 
     def is_unread(self, data: bytes, transport: asyncio.Transport) -> bool:
         """Return whether a request that has just come is not worth reading."""
-        if self._running() < CROWD or API not in data[:BEGINNING] or not _has_left(transport):
+        if max(self._came, self._came_before) < CROWD:
+            return False
+        self._turn_over()
+        crowded = max(self._came, self._came_before) >= CROWD
+        if not crowded or API not in data[:BEGINNING] or not _has_left(transport):
             return False
         if count := self._throttle.count():
-            log.info("clients left before their requests were read", requests=count, running=self._running())
+            log.info("clients left before their requests were read", requests=count)
         return True
+
+    def _turn_over(self) -> None:
+        """Begin the next CROWD_SECONDS, if those that were counted are over."""
+        now = self._clock()
+        if (passed := now - self._since) >= CROWD_SECONDS:
+            self._came_before = self._came if passed < 2 * CROWD_SECONDS else 0
+            self._came, self._since = 0, now
 
 
 def _has_left(transport: asyncio.Transport) -> bool:

@@ -228,8 +228,7 @@ class RequestProtocol(web.RequestHandler):
 class ProtocolFactory(web.Server):
     """Maker and counter of the connections; `options` are aiohttp's.
 
-    `admission`: asks for the connection idle longest when there are too many. `running`: the number of
-    requests that run.
+    `admission`: asks for the connection idle longest when there are too many.
     """
 
     def __init__(
@@ -238,10 +237,10 @@ class ProtocolFactory(web.Server):
         metrics: Metrics,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         admission: Admission | None = None,
-        running: Callable[[], int] = int,
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
+        self._departures = Departures()
         self._connections_open = 0
         self._balancer: AcceptBalancer | None = None
         self._admission = admission
@@ -254,7 +253,7 @@ class ProtocolFactory(web.Server):
             RequestProtocol,
             response_cache,
             metrics,
-            Departures(running),
+            self._departures,
             self,
             loop=self._loop,
             **self._kwargs,
@@ -265,6 +264,7 @@ class ProtocolFactory(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        self._departures.note_connection()
         self._set_count(self._connections_open + 1)
         self.no_connections.clear()
         if self._admission is not None and isinstance(handler, RequestProtocol):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from mirror.web.departures import CROWD, Departures
+from mirror.web.departures import CROWD, CROWD_SECONDS, Departures
 
 REQUEST = b"GET /v2/library/x/manifests/t HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -30,10 +30,28 @@ async def connected() -> AsyncIterator[tuple[asyncio.StreamWriter, asyncio.Trans
             transport.abort()
 
 
+class Clock:
+    """Seconds, which a test moves."""
+
+    now = 1e6
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def crowded(connections: int = CROWD) -> tuple[Departures, Clock]:
+    """Return the departures of a process to which so many connections have just come."""
+    clock = Clock()
+    departures = Departures(clock)
+    for _ in range(connections):
+        departures.note_connection()
+    return departures, clock
+
+
 @pytest.mark.parametrize("ends", ["close", "write_eof"])
 async def test_departure_is_seen_behind_what_is_unread(ends: str) -> None:
     """The end of the connection is known before the request in front of it is read."""
-    departures = Departures(lambda: CROWD)
+    departures, _ = crowded()
     async with connected() as (client, transport):
         client.write(REQUEST)
         assert not departures.is_unread(REQUEST, transport)
@@ -49,6 +67,21 @@ async def test_departure_counts_in_a_crowd_and_for_the_api_alone() -> None:
     """A simple program that ends its direction gets its answer in quiet, and that to a probe always."""
     async with connected() as (client, transport):
         client.write_eof()
-        assert not Departures(lambda: CROWD - 1).is_unread(REQUEST, transport)
-        assert not Departures(lambda: CROWD).is_unread(b"GET /healthz HTTP/1.0\r\n\r\n", transport)
-        assert Departures(lambda: CROWD).is_unread(REQUEST, transport)
+        assert not crowded(CROWD - 1)[0].is_unread(REQUEST, transport)
+        assert not crowded()[0].is_unread(b"GET /healthz HTTP/1.0\r\n\r\n", transport)
+        assert crowded()[0].is_unread(REQUEST, transport)
+
+
+async def test_crowd_ends_with_its_time() -> None:
+    """Connections count for as long as they come, and for the time after it."""
+    async with connected() as (client, transport):
+        client.write_eof()
+        departures, clock = crowded()
+        seen = []
+        for _ in range(3):
+            seen.append(departures.is_unread(REQUEST, transport))
+            clock.now += CROWD_SECONDS
+        assert seen == [True, True, False]
+        clock.now += 100 * CROWD_SECONDS
+        departures.note_connection()
+        assert not departures.is_unread(REQUEST, transport)
