@@ -25,6 +25,9 @@ ABSENT = 2**32 - 1
 # Seconds for which the busier process defers accepting: enough for another process to wake up.
 DEFER_SECONDS = 0.001
 
+# Connections of clients that have left that are closed in one accept, at most: some milliseconds.
+DEPARTED = 256
+
 # Errors of the network that accept(2) passes on from the connection, which is gone then.
 CONNECTION_ERRNOS = frozenset(
     {
@@ -123,6 +126,7 @@ class ListeningSocket(socket.socket):
 
     balancer: AcceptBalancer | None = None
     admission: Admission | None = None
+    is_departed: Callable[[socket.socket], bool] | None = None
     _exhausted = False
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
@@ -138,7 +142,7 @@ class ListeningSocket(socket.socket):
             self._exhausted = False
             raise BlockingIOError
         try:
-            plain, address = super().accept()
+            plain, address = self._accept_present()
         except OSError as error:
             if error.errno in CONNECTION_ERRNOS:
                 raise ConnectionAbortedError(error.errno, error.strerror) from error
@@ -153,6 +157,16 @@ class ListeningSocket(socket.socket):
             connection.close()
             raise ConnectionAbortedError("no room for another client")
         return connection, address
+
+    def _accept_present(self) -> tuple[socket.socket, Any]:
+        """Accept a connection, and close those before it whose clients have left, as many as DEPARTED."""
+        plain, address = super().accept()
+        for _ in range(DEPARTED):
+            if self.is_departed is None or not self.is_departed(plain):
+                break
+            plain.close()
+            plain, address = super().accept()
+        return plain, address
 
 
 def inherited_sockets() -> dict[str, list[ListeningSocket]]:

@@ -21,6 +21,7 @@ from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
 from mirror.web.access_control import AccessControl
+from mirror.web.departures import Departures
 from mirror.web.landing_page import LandingPage
 from mirror.web.onboarding.client_setup import ClientSetup
 from mirror.web.operations import OperationsListener
@@ -179,7 +180,7 @@ async def serve(
     asyncio.get_running_loop().set_exception_handler(_on_loop_error)
     try:
         await operations_listener.start()
-        await _listen(runner, listeners, admission)
+        await _listen(runner, listeners, admission, server.departures)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])
         service.warm_up()
@@ -224,11 +225,14 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
     loop.default_exception_handler(context)
 
 
-async def _listen(runner: web.ServerRunner, listeners: Listeners, admission: Admission) -> None:
+async def _listen(
+    runner: web.ServerRunner, listeners: Listeners, admission: Admission, departures: Departures
+) -> None:
     # asyncio accepts up to `backlog` connections per wake-up; ListeningSocket.listen explains the number.
     backlog = ACCEPTS if listeners.balancer is None else 1
     for listener in listeners.sockets:
         listener.balancer, listener.admission = listeners.balancer, admission
+        listener.is_departed = departures.is_departed
         await web.SockSite(runner, listener, ssl_context=listeners.tls, backlog=backlog).start()
 
 

@@ -8,6 +8,8 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
 
 from mirror.util.log import get_logger
 from mirror.util.throttle import Throttle
@@ -32,8 +34,14 @@ CLOSE_WAIT = 8
 REPEAT_SECONDS = 60.0
 
 
+class Connection(Protocol):
+    """A socket, or what asyncio shows of it."""
+
+    def getsockopt(self, level: int, option: int, buflen: int, /) -> bytes: ...
+
+
 class Departures:
-    """The connections that come to one process, and the requests of clients that have left again."""
+    """The connections that come to one process, and those whose clients have left again."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -48,12 +56,26 @@ class Departures:
 
     def is_unread(self, data: bytes, transport: asyncio.Transport) -> bool:
         """Return whether a request that has just come is not worth reading."""
-        if max(self._came, self._came_before) < CROWD:
+        if max(self._came, self._came_before) < CROWD or not self._crowded() or API not in data[:BEGINNING]:
             return False
+        return _has_left(transport.get_extra_info("socket")) and self._note_departure()
+
+    def is_departed(self, connection: socket.socket) -> bool:
+        """Return whether a connection that has just been accepted is not worth keeping. It must not block."""
+        if max(self._came, self._came_before) < CROWD or not self._crowded() or not _has_left(connection):
+            return False
+        connection.setblocking(False)
+        with suppress(OSError):  # nothing was sent, or it was reset
+            if API in connection.recv(BEGINNING, socket.MSG_PEEK):
+                self._came += 1
+                return self._note_departure()
+        return False
+
+    def _crowded(self) -> bool:
         self._turn_over()
-        crowded = max(self._came, self._came_before) >= CROWD
-        if not crowded or API not in data[:BEGINNING] or not _has_left(transport):
-            return False
+        return max(self._came, self._came_before) >= CROWD
+
+    def _note_departure(self) -> bool:
         if count := self._throttle.count():
             log.info("clients left before their requests were read", requests=count)
         return True
@@ -66,8 +88,7 @@ class Departures:
             self._came, self._since = 0, now
 
 
-def _has_left(transport: asyncio.Transport) -> bool:
+def _has_left(connection: Connection) -> bool:
     """Return whether the client has ended its direction of the connection, whatever is still to be read."""
-    connection = transport.get_extra_info("socket")
-    state: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
     return state[0] == CLOSE_WAIT

@@ -240,7 +240,7 @@ class ProtocolFactory(web.Server):
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
-        self._departures = Departures()
+        self.departures = Departures()
         self._connections_open = 0
         self._balancer: AcceptBalancer | None = None
         self._admission = admission
@@ -253,7 +253,7 @@ class ProtocolFactory(web.Server):
             RequestProtocol,
             response_cache,
             metrics,
-            self._departures,
+            self.departures,
             self,
             loop=self._loop,
             **self._kwargs,
@@ -264,7 +264,7 @@ class ProtocolFactory(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self._departures.note_connection()
+        self.departures.note_connection()
         self._set_count(self._connections_open + 1)
         self.no_connections.clear()
         if self._admission is not None and isinstance(handler, RequestProtocol):

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -161,6 +162,32 @@ def test_accept_balancer_defers_as_an_empty_queue() -> None:
         counts.set(1, 1)
         listening.setblocking(True)
         listening.accept()[0].close()
+
+
+def test_accept_passes_connections_over_that_have_departed() -> None:
+    """They are closed; the next one is accepted, or the queue is empty."""
+    (listening,) = bind_all(["127.0.0.1:0"])
+    seen = list[int]()
+
+    def is_departed(connection: socket.socket) -> bool:
+        seen.append(connection.fileno())
+        return len(seen) < 3
+
+    listening.is_departed = is_departed
+    address = listening.getsockname()
+    with listening, ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(3)]
+        listening.setblocking(True)
+        connection, peer = listening.accept()
+        with connection:
+            assert peer == clients[2].getsockname()
+            assert [each.recv(1) for each in clients[:2]] == [b"", b""]
+        seen.clear()
+        listening.setblocking(False)
+        clients.append(stack.enter_context(socket.create_connection(address, timeout=30)))
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        assert clients[3].recv(1) == b""
 
 
 def test_bind_error_of_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,3 +85,29 @@ async def test_crowd_ends_with_its_time() -> None:
         clock.now += 100 * CROWD_SECONDS
         departures.note_connection()
         assert not departures.is_unread(REQUEST, transport)
+
+
+@pytest.mark.parametrize(
+    ("sent", "connections", "departed"),
+    [
+        (REQUEST, CROWD, True),
+        (REQUEST, CROWD - 1, False),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", CROWD, False),
+        (b"\x16\x03\x01\x02\x00\x01", CROWD, False),  # TLS
+        (b"", CROWD, False),
+    ],
+    ids=["request", "quiet", "probe", "tls", "nothing"],
+)
+def test_departed_connection_is_seen_at_accept(sent: bytes, connections: int, departed: bool) -> None:
+    """A connection is closed unread by the same rules, and counts for the crowd."""
+    departures, _ = crowded(connections)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            client.sendall(sent)
+            with server.accept()[0] as staying:
+                assert not departures.is_departed(staying)
+        with socket.create_connection(server.getsockname()) as client:
+            client.sendall(sent)
+        with server.accept()[0] as left:
+            assert departures.is_departed(left) is departed
+    assert departures._came == connections + departed
