@@ -165,7 +165,7 @@ def test_accept_balancer_defers_as_an_empty_queue() -> None:
 
 
 def test_accept_passes_connections_over_that_have_departed() -> None:
-    """They are closed; the next one is accepted, or the queue is empty."""
+    """Close them, and accept the next one; the queue may be empty behind them."""
     (listening,) = bind_all(["127.0.0.1:0"])
     seen = list[int]()
 
