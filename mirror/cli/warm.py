@@ -220,6 +220,7 @@ def _parsed(listed: "Listed", settings: "Config", *, as_json: bool) -> "list[War
 def _carry_out(settings: "Config", plan: "WarmPlan", *, dry_run: bool, as_json: bool) -> "WarmRun":
     """Open the cache folder beside a running mirror, or a stopped one, and fetch. StoreError ends with 1."""
     from mirror.cli.progress import run_interruptible
+    from mirror.manage.warm.run import WarmRun  # noqa: F401  # before the owner may not read it
     from mirror.service import Service
     from mirror.store.errors import PinTooLarge, StoreError
     from mirror.util.log import configure_later

@@ -12,7 +12,7 @@
     proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)
     evicting              locked during an eviction or a change of pins (eviction.py)
     books-lost, rebuild   marks of a database that was lost (pins/manifest_journal.py, recovery.py)
-    warm.json             the last scheduled fetch of each list (manage/warm/job_state.py)
+    warm-runs             the last scheduled fetch of each list (manage/warm/job_state.py)
     scrub.cursor, .lock   where the scrub stands, and the process that scrubs (scrub.py)
 
 `recovery.py` has the table of what is a miss on a failing disk, `eviction.py` that of who evicts what.

@@ -1,4 +1,4 @@
-"""State of scheduled runs: `<cache folder>/warm.json`, which outlives the mirror."""
+"""State of scheduled runs: `<cache folder>/warm-runs`, which outlives the mirror."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from mirror.util.durable import replace_file
 
-NAME = "warm.json"
+NAME = "warm-runs"
 
 # Failed images that are kept with their reasons.
 MOST_FAILURES = 20

@@ -337,7 +337,7 @@ async def test_warm_status_works_without_a_mirror(hub: FakeRegistry, lab: Lab) -
     await asyncio.to_thread((lab.folder / "cache").mkdir)
     state = {"due": 1.0, "began": 2.0, "ended": 3.0, "result": "failed", "images": 4, "failed": 1}
     failures = {"docker.io/library/x:1": "gone"}
-    await lab.write("cache/warm.json", json.dumps({"nightly": {**state, "failures": failures}}))
+    await lab.write("cache/warm-runs", json.dumps({"nightly": {**state, "failures": failures}}))
     (shown,) = json.loads((await lab.run("warm", "--status", "--json")).out)
     assert (shown["name"], shown["result"], shown["last_ended"], shown["failed"]) == (
         "nightly",
