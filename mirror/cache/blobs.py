@@ -189,12 +189,11 @@ class BlobCache:
         """Return the blob past the disk, after the upstream has confirmed the link (invariant 5)."""
         if self._upstreams.slots.crowded:
             raise queue_full(self._upstreams.slots.waiting)
-        # The client is told the size before the first byte comes: a HEAD alone is not enough.
         local = None
         with suppress(StoreError):
             local = await self._context.store.look_up(repository, digest)
         expected = _claimed(local.link) if local is not None else None
-        size = await self._access.confirm_blob(repository, digest, expected or 0)
+        size = await self._access.confirm_blob(repository, digest, expected)
         if size is None or size <= HOLDBACK_BYTES:
             # No byte may be sent before all are verified, so one transfer serves all requests meanwhile.
             with suppress(AnswerTooLong):

@@ -204,6 +204,7 @@ class PassThroughBlob:
         try:
             async with self._slot(source), source.open_blob(path, self._digest, asked, shortcut) as body:
                 if self.size is not None and body.total not in (None, self.size):
+                    self._upstream.doubt_heads()  # the client's next request is answered with the right size
                     message = f"{self._digest} is {self.size} bytes, not {body.total}"
                     raise UpstreamError(Failure.INVALID, message)
                 self._learn(source, body, span, ranged=ranged)

@@ -127,8 +127,8 @@ class RegistryClient:
     async def head_blob(self, path: str, digest: Digest, expected: int | None = None) -> int | None:
         """Return the size of a blob, without download; None if the upstream does not tell it.
 
-        `expected`: the size that something else tells, 0 for nothing that a HEAD could confirm. A HEAD is
-        believed if it agrees; if it fails, tells no size, or another one, a GET is asked.
+        `expected`: the size that something else tells. A HEAD is believed if it agrees; if it fails, tells no
+        size, or another one, a GET is asked.
         """
         told, ranged = None, True
         try:
