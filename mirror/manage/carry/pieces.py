@@ -92,8 +92,11 @@ class PieceSink:
             if chunks is None or not piece.fits(chunks):
                 chunks = folder.allocate(partial, piece.size, chunk_size)
             chunks.set_private()
+            sink = cls(folder, partial, piece, on_stored)
             if chunks.available(piece.offset) < piece.stop:
-                return cls(folder, partial, piece, on_stored)
+                return sink
+            if not chunks.missing():  # an import was killed after the last piece
+                sink._adopt_whole()
         except BaseException:
             partial.release()
             raise

@@ -13,7 +13,7 @@ from mirror.store.blobs.entries import Origin
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.partial.partial import Partial
 from tests.fakes.bundles import random_bytes
-from tests.fakes.cached import open_folder
+from tests.fakes.cached import interrupt, open_folder
 
 LARGE, STEP = random_bytes(900_000, 2), 200 * 1024
 
@@ -65,6 +65,22 @@ def test_pieces_that_are_aborted_are_wanted_again(folder: CacheDirectory) -> Non
     sink.write(memoryview(b"?" * first.length))
     sink.abort()
     assert take(folder, first, data)
+    assert folder.read(Digest.of(LARGE), 1_000_000) == LARGE
+
+
+def test_pieces_are_put_together_after_a_kill(folder: CacheDirectory) -> None:
+    """An import that is killed after the last piece leaves all pieces, and no blob: the next one has it."""
+    found = pieces(LARGE)
+    for piece, data in found[:-1]:
+        take(folder, piece, data)
+    partial = Partial.lock(Digest.of(LARGE), folder.partials)
+    assert partial is not None
+    assert partial.chunks is not None
+    (last, data) = found[-1]
+    partial.write(last.offset, [data], None)
+    partial.chunks.record(last.offset, last.length)
+    interrupt(partial)
+    assert not take(folder, *found[0])
     assert folder.read(Digest.of(LARGE), 1_000_000) == LARGE
 
 
