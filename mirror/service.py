@@ -122,11 +122,13 @@ class Service:
         """Fetch the lists of the configuration at their times; import what that needs, if there are any."""
         if not config.warm:
             return
+        from mirror.cache.pull.budget import log_pause
         from mirror.manage.warm.scheduled import fetch_list
         from mirror.manage.warm.scheduler import WarmScheduler
 
         names = config.names().names
-        fetch = lambda settings: fetch_list(settings, names, self.warm_run, self.pin)  # noqa: E731
+        begin = lambda plan: self.warm_run(plan, log_pause)  # noqa: E731
+        fetch = lambda settings: fetch_list(settings, names, begin, self.pin)  # noqa: E731
         self._warm = WarmScheduler(config.warm, self.folder.path, fetch, self._tasks, clock)
 
     def warm_status(self) -> list[dict[str, Any]]:

@@ -55,10 +55,11 @@ class Schedule(Struct, frozen=True):
 def _zone(name: str) -> "tzinfo":
     """Return a time zone. Raises ValueError."""
     from datetime import UTC
-    from zoneinfo import ZoneInfo
 
     if name == "UTC":
         return UTC
+    from zoneinfo import ZoneInfo
+
     try:
         return ZoneInfo(name)
     except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError

@@ -24,6 +24,8 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import configured, mirror_of, serving
 from tests.wire import get
 
+NIGHTLY = WarmSettings.model_validate({"name": "nightly", "images": ["x:t"], "schedule": "0 3 * * * UTC"})
+
 
 async def test_unusable_cache_folder_stops_the_start(tmp_path: Path) -> None:
     """The error names the folder and the reason."""
@@ -158,11 +160,10 @@ async def test_service_beside_a_mirror_leaves_its_pins(tmp_path: Path) -> None:
 async def test_warm_list_is_fetched_at_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The housekeeper begins the run; /readyz and the metrics show it, and the image is served offline."""
     monkeypatch.setattr(service, "HOUSEKEEPING_SECONDS", 0.01)
-    table = {"name": "nightly", "images": ["x:t"], "schedule": "0 3 * * * UTC"}
     now = 20_000 * 86_400.0
     async with FakeRegistry() as hub:
         image = hub.add_image("library/x", "t", [b"a layer"])
-        config = configured(tmp_path, {"docker.io": hub.url}, warm=(WarmSettings.model_validate(table),))
+        config = configured(tmp_path, {"docker.io": hub.url}, warm=(NIGHTLY,))
         async with serving(config, lambda: now) as mirror:
             ticks: asyncio.Queue[JobState] = asyncio.Queue()
             scheduler = mirror.service._warm

@@ -20,8 +20,11 @@ from mirror.upstream.rate_limit import LONGEST, SHORT, RateLimitReading
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
+from mirror.util.log import get_logger
 
 T = TypeVar("T")
+
+log = get_logger(__name__)
 
 # The longest wait for an upstream that lets nothing through, in seconds: one window of Docker Hub, and some.
 PATIENCE = 7 * 3600.0
@@ -33,6 +36,12 @@ class Pause(Struct, frozen=True):
     upstream: str
     reason: str
     seconds: float
+
+
+def log_pause(pause: Pause) -> None:
+    """Log a wait, where nobody looks at the progress."""
+    event = "fetch of images waits for the rate limit of an upstream"
+    log.info(event, upstream=pause.upstream, reason=pause.reason, seconds=round(pause.seconds))
 
 
 class LeaveTooLarge(UpstreamError):

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from mirror.cache.pull.budget import LeaveTooLarge, Pause, PullBudget
+from mirror.cache.pull.budget import LeaveTooLarge, Pause, PullBudget, log_pause
 from mirror.oci.reference import Repository, Tag
 from mirror.upstream.errors import Failure, UpstreamError
 from tests.fakes.faults import Fault
@@ -124,3 +125,10 @@ async def test_budget_does_not_wait_where_pulls_are_not_counted(hub: FakeRegistr
 
         assert [await budget.ask(X, T, get) for _ in range(3)] == ["answer"] * 3
     assert hub.requests("HEAD") == 1
+
+
+def test_budget_logs_a_wait_where_no_command_shows_it() -> None:
+    with capture_logs() as lines:
+        log_pause(Pause("docker.io", "3 pulls are left", 900.0))
+    (line,) = lines
+    assert (line["upstream"], line["reason"], line["seconds"]) == ("docker.io", "3 pulls are left", 900)
