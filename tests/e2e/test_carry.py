@@ -229,3 +229,16 @@ def test_carry_to_clients(lab: Lab, library: Library, short: Path) -> None:
     podman = Podman(short / "podman", lab.second.address, wrapper=lab.enter)
     for image in (library.small, library.index):
         podman.pull(f"docker.io/{image.reference}")
+
+
+@pytest.mark.needs("podman", root=True)
+def test_carry_the_storage_of_a_registry(lab: Lab, library: Library, short: Path, tmp_path: Path) -> None:
+    """The folder of a registry of distribution becomes the cache: each tag is served, byte for byte."""
+    results = lab.carry([library.storage])
+    for image in (library.small, library.zstd, library.index, library.many, library.chart):
+        assert results[f"docker.io/{image.reference}"] == "imported"
+        lab.copy(lab.second, image.reference, tmp_path / image.name.replace("/", "-"))
+        if image is not library.index:
+            assert is_identical(tmp_path / image.name.replace("/", "-"), image)
+    podman = Podman(short / "podman", lab.second.address, wrapper=lab.enter)
+    podman.pull(f"docker.io/{library.small.reference}")

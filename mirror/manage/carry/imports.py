@@ -163,6 +163,10 @@ class Import:
             images = [(namer.of_bundle(each.name), each.name, each.root, each.confirmed) for each in found]
         else:
             named = [each for each in archive.images if each.name or len(archive.images) == 1]
+            if not named and not archive.links:
+                raise BundleError(
+                    f"none of its {len(archive.images)} images has a name, and several need one each"
+                )
             images = [(*_named(namer, each.name, each.root), each.root, 0) for each in named]
         repositories: dict[Repository, set[Digest]] = {}
         for name, digests in archive.links.items():

@@ -303,6 +303,9 @@ def test_import_of_another_program_s_archive(receiver: CacheDirectory, tmp_path:
     with pytest.raises(BundleError, match="--as"):
         imported(receiver, foreign)
     assert states(imported(receiver, foreign, options("quay.io/org/app"))) == {"quay.io/org/app:2": "present"}
+    (foreign / "index.json").write_text('{"manifests": []}')
+    with pytest.raises(BundleError, match="none of its 0 images"):
+        imported(receiver, foreign)
     entry = receiver.index.tag(Repository("quay.io", "org/app"), Tag("2"))
     assert entry is not None
     assert entry.digest == str(root.digest)
