@@ -16,8 +16,8 @@ from mirror.manage.warm.listed import ListError
 # The most text that is read: the largest sets of manifests, of CRDs mostly, have a few MiB.
 MAX_TEXT = 16 * 1024 * 1024
 
-# Mappings that are merged into one (`<<`), one into the other: more is a loop.
-MAX_MERGES = 32
+# Mappings that are merged into one (`<<`): no file has more, but one that is to take long.
+MAX_MERGES = 256
 
 
 def documents(text: str, name: str) -> list[Node]:
@@ -36,11 +36,17 @@ def documents(text: str, name: str) -> list[Node]:
         raise ListError(f"{name}: is nested too deep") from None
 
 
-def fields(node: Any, depth: int = 0) -> dict[str, Node]:
+def fields(node: Any) -> dict[str, Node]:
     """Return the values of a mapping by their names, merged ones (`<<`) too; none for another node."""
+    return _merged(node, set())
+
+
+def _merged(node: Any, seen: set[int]) -> dict[str, Node]:
+    """Return the values of a mapping that is not in `seen` yet: what came once of it decides already."""
     found: dict[str, Node] = {}
-    if not isinstance(node, MappingNode) or depth > MAX_MERGES:
+    if not isinstance(node, MappingNode) or id(node) in seen or len(seen) > MAX_MERGES:
         return found
+    seen.add(id(node))
     for key, value in node.value:
         if not isinstance(key, ScalarNode):
             continue
@@ -48,7 +54,7 @@ def fields(node: Any, depth: int = 0) -> dict[str, Node]:
             found[key.value] = value
             continue
         for each in items(value) or [value]:
-            for name, merged in fields(each, depth + 1).items():
+            for name, merged in _merged(each, seen).items():
                 found.setdefault(name, merged)
     return found
 

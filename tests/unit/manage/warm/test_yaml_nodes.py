@@ -47,6 +47,13 @@ def test_bomb_of_merges_ends() -> None:
     assert text_of(fields(fields(root)["a"])["b"]) == "1"
 
 
+def test_many_merges_of_one_mapping_cost_it_once() -> None:
+    """Each mapping merges the one before eight times: 8 to the power of 30 walks, or 30."""
+    merges = [f"x{each}: &x{each} {{<<: [{', '.join([f'*x{each - 1}'] * 8)}]}}" for each in range(1, 31)]
+    (root,) = documents("\n".join(["x0: &x0 {image: a}", *merges]), "f")
+    assert text_of(fields(fields(root)["x30"])["image"]) == "a"
+
+
 def test_tags_of_a_file_construct_nothing() -> None:
     (root,) = documents("image: !!python/object/apply:os.system ['false']\nb: !x y\n", "f")
     assert text_of(fields(root)["image"]) is None
