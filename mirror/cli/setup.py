@@ -94,8 +94,8 @@ def setup(
 
     system = Root(Path(root))
     own_user = os.geteuid() != 0 and root == "/"
-    changes = Changes(system, client, str(Path.home() / USER_RECORDS) if own_user else RECORDS)
     try:
+        changes = Changes(system, client, str(Path.home() / USER_RECORDS) if own_user else RECORDS)
         if undo:
             for path in changes.undo(force=force):
                 say(f"restored: {system.place(path)}")

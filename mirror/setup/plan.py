@@ -1,5 +1,6 @@
 """Values of a setup: the mirror, the client's version, its existing files, and what to write."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
@@ -112,8 +113,16 @@ class Root:
         self.folder = folder
 
     def place(self, path: str) -> Path:
-        """Return where an absolute path of the system is."""
-        return self.folder / path.lstrip("/")
+        """Return where an absolute path of the system is.
+
+        Raises SetupError for a path that leads out of the folder, by a link in an image or by `..`: what is
+        in an image must not make root write to the files of this machine.
+        """
+        place = self.folder / path.lstrip("/")
+        folder = os.path.realpath(self.folder)
+        if not Path(os.path.realpath(place)).is_relative_to(folder):
+            raise SetupError(f"{place} leads out of {folder}: put a file there instead of the link")
+        return place
 
     def text(self, path: str) -> str | None:
         """Return the text of a file; None if there is none. Raises SetupError if it cannot be read."""

@@ -101,3 +101,13 @@ def test_broken_record_is_named(system: System) -> None:
     system.write(f"{RECORDS}/docker.json", json.dumps([]))
     with pytest.raises(SetupError, match="nothing to take back"):
         Changes(system.root, "docker").undo()
+
+
+def test_undo_by_a_record_that_leads_out_of_the_root_writes_nothing(system: System) -> None:
+    """A record in an image is what the image's author wrote."""
+    outside = system.root.folder.parent / "planted"
+    path = f"/../{outside.name}"
+    system.write(f"{RECORDS}/docker.json", json.dumps({path: {"before": "planted", "after": ""}}))
+    with pytest.raises(SetupError, match="leads out of"):
+        Changes(system.root, "docker").undo(force=True)
+    assert not outside.exists()

@@ -1,8 +1,10 @@
 """Versions, addresses and files of a setup."""
 
+from pathlib import Path
+
 import pytest
 
-from mirror.setup.plan import File, Mirror, SetupError, Version, changed, ours_first
+from mirror.setup.plan import File, Mirror, Root, SetupError, Version, changed, ours_first
 from tests.unit.setup.system import HUB, LOCAL, PLAIN, System
 
 
@@ -63,3 +65,28 @@ def test_changed_are_the_files_with_another_text(system: System) -> None:
     files = [File("/etc/x", "same"), File("/etc/y", "new")]
     assert [each.path for each in changed(system.root, files)] == ["/etc/y"]
     assert ours_first("a", ["b", "a", "c"]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/docker/daemon.json", "/etc/link.json", "/../outside/x", "/etc/../../outside/x"]
+)
+def test_paths_that_lead_out_of_the_root_are_refused(tmp_path: Path, path: str) -> None:
+    """A link in the root of an image leads to a file of this machine, and no further."""
+    image, outside = tmp_path / "image", tmp_path / "outside"
+    (image / "etc").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "x").write_text("of this machine")
+    (image / "etc/docker").symlink_to(outside)
+    (image / "etc/link.json").symlink_to("../../outside/x")
+    root = Root(image)
+    with pytest.raises(SetupError, match="leads out of"):
+        root.place(path)
+    with pytest.raises(SetupError, match="leads out of"):
+        root.text(path)
+
+
+def test_links_within_the_root_are_followed(tmp_path: Path) -> None:
+    """A link to a file of the same image is where its file is."""
+    (tmp_path / "x").write_text("text")
+    (tmp_path / "y").symlink_to("x")
+    assert Root(tmp_path).text("/y") == "text"
