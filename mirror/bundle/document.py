@@ -6,6 +6,7 @@ bytes.
 """
 
 import hashlib
+from itertools import chain
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +23,9 @@ FORMAT = 1
 
 # Longest document that is written or read. 100,000 blobs take 9 MiB, and 25 MB of memory when they are read.
 MOST_BYTES = 24 * 1024 * 1024
+
+# Last time that a tag can have been confirmed: the year 9999, in seconds.
+LATEST = 253_402_300_799
 
 
 class Platform(Struct, frozen=True, omit_defaults=True):
@@ -44,6 +48,8 @@ class Image(Struct, frozen=True, omit_defaults=True, rename="camel"):
     def image(self) -> BundleImage:
         """Return the image as the exporter gave it. Raises BundleError."""
         check_name(self.name, NAME)
+        if not 0 <= self.confirmed <= LATEST:
+            raise BundleError(f"{self.name} is confirmed at no time", NAME)
         root = Content(checked_type(self.media_type), checked_digest(self.digest), self.size)
         return BundleImage(self.name, root, self.confirmed)
 
@@ -180,7 +186,10 @@ def _check(document: Document) -> None:
     if hashlib.sha256(whole.encoded()).hexdigest() != document.bundle:
         raise Damaged("the document has another SHA-256 than it says; damaged, or edited", NAME)
     document.carried()
-    for digest in document.lacking:
+    named = chain(
+        document.lacking, document.referrers, *document.links.values(), *document.referrers.values()
+    )
+    for digest in named:
         checked_digest(digest)
     for image in document.images:
         image.image()

@@ -16,7 +16,7 @@ from mirror.bundle.document import NAME as DOCUMENT
 from mirror.bundle.document import Document, Piece, decode
 from mirror.bundle.errors import BundleError, Damaged, EntryRefused, Unsupported
 from mirror.bundle.graph import Graph
-from mirror.bundle.model import BundleManifest, Content, split_name
+from mirror.bundle.model import BundleImage, BundleManifest, Content, split_name
 from mirror.bundle.plan import PIECES, SUM_SIZE, Slice
 from mirror.bundle.pump import Pump, Source, read_full
 from mirror.oci.digest import ENCODED, Digest
@@ -172,6 +172,12 @@ class LayoutArchive:
             self._kept.add(digest, found, entry)
         return found
 
+    def _require_root(self, image: BundleImage) -> None:
+        """Raise Damaged unless type and size of an image are those of its manifest: clients are told them."""
+        found = self._kept.manifests.get(image.root.digest)
+        if found is None or (found.media_type, len(found.data)) != (image.root.media_type, image.root.size):
+            raise Damaged(f"{image.name} has not the type or the size of its manifest", DOCUMENT)
+
     def _finish(self) -> None:
         if self.document is not None:
             self._finish_bundle(self.document)
@@ -188,6 +194,8 @@ class LayoutArchive:
         if lacking:
             raise Damaged(f"{len(lacking)} contents are missing, such as {lacking[0]}")
         images = [each.image() for each in document.images]
+        for each in images:
+            self._require_root(each)
         graph = Graph(self._kept.manifests)
         named = layout.named_images(images, graph, self._seen.__contains__)
         expected = {layout.INDEX: layout.index_json(named), layout.DOCKER: layout.manifest_json(named, graph)}

@@ -93,8 +93,10 @@ class Registrar(Struct, frozen=True):
     def put_tag(self, name: ImageName, root: Content, confirmed: int) -> bool:
         """Let a tag point to an image; return False if the tag here is newer, and stays.
 
-        `confirmed`: when the sender's upstream confirmed the tag, 0 if that is not known.
+        `confirmed`: when the sender's upstream confirmed the tag, 0 if that is not known. A time that has not
+        come yet is now, so that no archive makes its tags newer than all that is still to come.
         """
+        confirmed = min(confirmed, int(self.now))
         known = self.folder.index.tag(name.repository, Tag(name.tag))
         if known is not None and known.digest == str(root.digest):
             if known.provenance is None or confirmed_at(known) >= confirmed:

@@ -1,5 +1,8 @@
 """registry-mirror.json."""
 
+import hashlib
+from contextlib import suppress
+
 import msgspec
 import pytest
 
@@ -53,7 +56,14 @@ def test_document_counts_the_base_of_a_delta(shelf: Shelf) -> None:
 
 
 def damaged(document: Document, **fields: object) -> bytes:
-    return msgspec.json.encode({**msgspec.to_builtins(document), **fields})
+    """Return a document with other fields; its SHA-256 is right, where its types are."""
+    data = msgspec.json.encode({**msgspec.to_builtins(document), **fields})
+    with suppress(msgspec.DecodeError):
+        read = msgspec.json.decode(data, type=Document)
+        whole = msgspec.structs.replace(read, bundle="", part=0)
+        named = msgspec.structs.replace(read, bundle=hashlib.sha256(whole.encoded()).hexdigest())
+        return named.encoded()
+    return data
 
 
 @pytest.mark.parametrize(
@@ -68,6 +78,9 @@ def damaged(document: Document, **fields: object) -> bytes:
         {"images": [{"name": "v1", "mediaType": "a/b", "digest": str(Digest.of(b"")), "size": 1}]},
         {"images": [{"name": "q.io/a:1", "mediaType": "a\r\nb", "digest": str(Digest.of(b"")), "size": 1}]},
         {"manifests": [{"digest": "../../etc/passwd", "mediaType": "a/b", "size": 1}]},
+        {"links": {"quay.io/a": ["rubbish"]}},
+        {"referrers": {"rubbish": []}},
+        {"referrers": {str(Digest.of(b"")): ["rubbish"]}},
     ],
 )
 def test_document_that_is_wrong_is_refused_by_name(shelf: Shelf, fields: dict[str, object]) -> None:
@@ -75,6 +88,14 @@ def test_document_that_is_wrong_is_refused_by_name(shelf: Shelf, fields: dict[st
     document = make_plan(two_platforms(shelf)).document
     with pytest.raises(BundleError, match=NAME):
         decode(damaged(document, **fields))
+
+
+@pytest.mark.parametrize("confirmed", [-1, 10**12, 10**400])
+def test_document_with_a_time_that_cannot_be_is_refused(shelf: Shelf, confirmed: int) -> None:
+    """A later time wins over the tag that is here, and one of 400 digits fits no number."""
+    image = make_plan(two_platforms(shelf)).document.images[0]
+    with pytest.raises(BundleError, match="at no time"):
+        msgspec.structs.replace(image, confirmed=confirmed).image()
 
 
 @pytest.mark.parametrize(

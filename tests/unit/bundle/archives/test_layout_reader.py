@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mirror.bundle.archives.archive import Archive, Kind
 from mirror.bundle.archives.layout_reader import images_of
@@ -240,6 +241,19 @@ def test_bundle_with_other_contents_than_it_says_is_refused(shelf: Shelf) -> Non
     refused(
         "another SHA-256", changed(files, "registry-mirror.json", document.replace(b"org/app", b"org/apt"))
     )
+
+
+@pytest.mark.parametrize("fields", [{"size": 7}, {"media_type": "text/html"}])
+def test_bundle_that_says_another_thing_of_a_root_is_refused(shelf: Shelf, fields: dict[str, Any]) -> None:
+    """Clients are told type and size of a tag by what is kept of its root."""
+    contents = shelf.contents({"quay.io/org/app:1": shelf.image([b"x"])})
+    (image,) = contents.images
+    root = replace(image.root, **fields)
+    forged = make_plan(replace(contents, images=(replace(image, root=root),)))
+    with pytest.raises(
+        Damaged, match=r"registry-mirror.json: quay.io/org/app:1 has not the type or the size"
+    ):
+        read(shelf.written(forged))
 
 
 def test_archive_in_the_old_form_of_docker_is_explained(shelf: Shelf) -> None:

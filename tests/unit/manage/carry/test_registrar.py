@@ -88,12 +88,22 @@ def test_tags_are_never_made_older(
     assert (entry.digest == str(there)) == replaced
 
 
+def test_tags_of_the_future_are_of_now(folder: CacheDirectory) -> None:
+    """A tag that was confirmed in a hundred years gives way to the next archive all the same."""
+    future, next_one = Digest.of(b"future"), Digest.of(b"next")
+    assert registrar(folder).put_tag(NAME, Content("application/x", future, 2), int(NOW) + 3_000_000_000)
+    assert registrar(folder).put_tag(NAME, Content("application/x", next_one, 2), int(NOW))
+    entry = folder.index.tag(X, Tag("1"))
+    assert entry is not None
+    assert entry.digest == str(next_one)
+
+
 def test_tags_that_are_the_same_keep_their_confirmation(folder: CacheDirectory) -> None:
     """An upstream's own word is better than the bundle's; the later of two bundles counts."""
     root = Content("application/x", Digest.of(b"x"), 2)
     entry = TagEntry(str(root.digest), "application/x", 2, 1000.0)
     folder.put_tag(X, Tag("1"), entry)
-    assert registrar(folder).put_tag(NAME, root, 5000)
+    assert registrar(folder).put_tag(NAME, root, 1500)
     assert folder.index.tag(X, Tag("1")) == entry
     folder.drop_tag(X, Tag("1"))
     for confirmed, expected in ((100, 100), (300, 300), (200, 300)):
