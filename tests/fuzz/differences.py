@@ -42,6 +42,11 @@ KNOWN = [
         "a version that is not spoken: llhttp reads HTTP/0.9, ICY and RTSP, Python other versions of HTTP",
     ),
     _known(
+        r"(?:^|\n)[A-Z]+ [^ \r\n]+ {2,}HTTP/1\.[01]\r?\n",
+        _REFUSED_IN_PYTHON,
+        "more than one space in front of the version: llhttp skips them, Python refuses the request",
+    ),
+    _known(
         rf"(?:^|\n)(?!(?:{_METHODS}) )[!#-'*+.0-9A-Z^-z|~-]+ ",
         _REFUSED_IN_C,
         "a method that llhttp does not know, or in small letters: Python takes it, and goes on",

@@ -131,6 +131,8 @@ def test_oracle_wants_oci_errors() -> None:
         (b"GET /v2/\xff HTTP/1.1\r\n\r\n", ([400], [400, 200]), True),
         (b"GET /v2/ HTTP/1.1\r\n\r\n", ([400], [400, 200]), False),
         (b"GET /v2/ HTTP/1.2\r\n\r\n", ([400], [505]), True),
+        (b"GET /v2/  HTTP/1.1\r\n\r\n", ([200], [400]), True),
+        (b"GET /v2/  HTTP/1.1\r\n\r\n", ([400], [200]), False),
         (b"GET /v2/ HTTP/1.1\r\n\r\n", ([400], [505]), False),
         (b"ODD /v2/ HTTP/1.1\r\n\r\n", ([200, 400], [200, 405, 200]), True),
     ],
