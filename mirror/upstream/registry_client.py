@@ -141,7 +141,7 @@ class RegistryClient:
         size = await self._size_by_get(path, digest, ranged=ranged)
         if told and size is not None and told != size:
             self.doubt_heads()
-        return size
+        return (told or None) if size is None else size  # where a GET does not tell, a HEAD is all there is
 
     def doubt_heads(self) -> None:
         """Ask by GET for a while how large blobs are: a HEAD has told a wrong length."""
