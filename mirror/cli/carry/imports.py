@@ -131,8 +131,11 @@ class _Run:
         from mirror.store.errors import PinTooLarge
 
         try:
+            hosts = set()
             for image in self._management.finish_import(self._import):
                 self._show(image)
+                hosts.add(image.name.partition("/")[0])
+            self._note_unknown(hosts)
         except PinTooLarge as error:
             fail(
                 f"the images are here, and not pinned: {size(error.asked)} more do not fit beside the "
@@ -140,6 +143,12 @@ class _Run:
                 "Raise cache.max_size (or lower cache.min_free), or unpin something: registry-mirror pins",
                 1,
             )
+
+    def _note_unknown(self, hosts: set[str]) -> None:
+        """Say which registries of the images are not configured: no client can ask for them."""
+        for host in sorted(hosts - self._options.namer.names.keys()):
+            if not self._as_json:
+                tell(f"Note: no upstream is called {host} in this configuration: no client can ask for it.")
 
     def _show(self, image: "ImportedImage") -> None:
         if image.state == "lacking":

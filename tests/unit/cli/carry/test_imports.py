@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mirror.manage.carry.pieces import LARGEST_CHUNK
+from mirror.oci.reference import Repository
 from tests.disks import fill_up, tmpfs
 from tests.fakes.bundles import random_bytes
 from tests.fakes.cached import X, Y, open_folder, put_image
@@ -156,3 +157,13 @@ def test_carry_by_root_on_the_cache_of_another_user(tmp_path: Path) -> None:
         assert {each.owner() for each in (place / "cache").rglob("*")} == {"nobody"}
         done = run("import", str(place / "usb"), "--cache-dir", str(place / "cache"))
         assert (done.returncode, "setfacl" in done.stderr) == (1, True)
+
+
+def test_import_of_a_registry_that_is_not_configured(cache: str, tmp_path: Path) -> None:
+    """The images are kept, and a note says that no client can ask for them yet."""
+    folder = open_folder(tmp_path / "sender")
+    put_image(folder, Repository("registry.lab", "app"), "1", [b"a"])
+    (path,) = exported(folder, tmp_path / "lab.tar", "registry.lab/app:1")
+    folder.close()
+    done = run("import", str(path), "--cache-dir", cache)
+    assert (done.returncode, "no upstream is called registry.lab" in done.stderr) == (0, True)
