@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from mirror.bundle.archives.archive import Archive
-from mirror.bundle.archives.found import FoundContent
+from mirror.bundle.archives.found import Discard, FoundContent, Sink
 from mirror.bundle.archives.layout_reader import slice_of
 from mirror.bundle.document import Document, Piece, checked_digest
 from mirror.bundle.errors import BundleError, Damaged
@@ -85,6 +85,7 @@ class Import:
         self._options = options
         self._intake = Intake(folder)
         self._read: list[ArchiveRead] = []
+        self._read_here: set[Digest] = set()
         self.damages: list[BundleError] = []
 
     @property
@@ -113,7 +114,7 @@ class Import:
         """Write the index, and yield the result of each image. Raises PinTooLarge and StoreError."""
         self._intake.flush()
         for read in self._read:
-            registrar, unproven = self._registrar(read), unproven_in(read.document)
+            registrar, unproven = self._registrar(read), self._unproven(read)
             for repository, digests in read.repositories.items():
                 registrar.link(repository, read.manifests, digests, unproven)
         results = {}
@@ -131,13 +132,17 @@ class Import:
             self._intake.take_bytes(content.digest, content.manifest.data)
             on_bytes(content.size)
             return
-        sink = self._sink(content, steps)
+        sink: Sink | None = self._sink(content, steps)
         if sink is None:
-            on_bytes(content.size)
-            return
+            if not (self._options.accounts and content.slice.whole):
+                on_bytes(content.size)
+                return
+            sink = Discard()
+            self._read_here.add(content.digest)
         try:
             content.stream_to(_Counted(sink, on_bytes))
         except Damaged as error:
+            self._read_here.discard(content.digest)
             self.damages.append(error)
 
     def _sink(self, content: FoundContent, steps: Mapping[Digest, int]) -> BlobSink | None:
@@ -148,6 +153,20 @@ class Import:
         return self._intake.piece_sink(
             PieceOfBlob(found.digest, found.size, found.offset, found.length, step)
         )
+
+    def _unproven(self, read: ArchiveRead) -> Collection[Digest]:
+        """Return the blobs that an archive names, and whose bytes nobody has shown.
+
+        Some of what is here may have come with an account, and a digest alone must not open it: so bytes are
+        read again that are here, and what a delta leaves out is only named. Without any account all that is
+        here is for every client, and the sender's word is enough.
+        """
+        unproven = unproven_in(read.document)
+        if not self._options.accounts:
+            return unproven
+        graph = read.manifests.graph
+        named = {each.digest for one in read.manifests.data for each in own_blobs(graph.manifest(one))}
+        return unproven | (named - self.stored.keys() - self._read_here)
 
     def _check_room(self, document: Document) -> None:
         room = room_for(self._folder, document.carried(), pin=self._options.pin)
@@ -229,7 +248,7 @@ class Import:
 class _Counted:
     """A sink whose bytes are counted."""
 
-    def __init__(self, sink: BlobSink, on_bytes: Callable[[int], object]) -> None:
+    def __init__(self, sink: Sink, on_bytes: Callable[[int], object]) -> None:
         self._sink = sink
         self._on_bytes = on_bytes
         self.commit = sink.commit

@@ -70,6 +70,7 @@ class Registrar(Struct, frozen=True):
         unproven: Collection[Digest],
     ) -> None:
         """Link manifests, which are here, and their blobs to a repository; `unproven` blobs by name only."""
+        digests = frozenset(digests)
         for digest in digests:
             data = manifests.data[digest]
             parsed = manifests.graph.manifest(digest)

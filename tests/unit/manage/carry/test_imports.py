@@ -108,6 +108,26 @@ def test_import_vouches_for_nothing_that_the_sender_lacked(
     assert file.exists()
 
 
+@pytest.mark.parametrize("form", ["carried", "delta", "other bytes"])
+def test_import_opens_nothing_by_a_digest_where_there_are_accounts(
+    receiver: CacheDirectory, tmp_path: Path, form: str
+) -> None:
+    """A private layer is opened by its bytes, and by no bundle that names its digest."""
+    shelf, file = Shelf(), tmp_path / "claims.tar"
+    root, secret = shelf.image([SHARED, OWN]), Digest.of(OWN)
+    put_image(receiver, Repository("quay.io", "org/secret"), "1", [OWN])
+    contents = shelf.contents({NAME_X: root}, frozenset({secret} if form == "delta" else ()))
+    data = shelf.written(make_plan(contents))
+    file.write_bytes(data.replace(OWN, bytes(len(OWN))) if form == "other bytes" else data)
+    run = Import(receiver, replace(options(), accounts=("quay.io",)))
+    with open_archive(file) as archive:
+        run.read(archive, file.name)
+    list(run.finish())
+    assert receiver.look_up(X, secret).unconfirmed == (form != "carried")
+    assert not receiver.look_up(X, Digest.of(SHARED)).unconfirmed
+    assert len(run.damages) == (form == "other bytes")
+
+
 def test_import_of_an_upstream_with_an_account(
     sender: CacheDirectory, receiver: CacheDirectory, tmp_path: Path
 ) -> None:
