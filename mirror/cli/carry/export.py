@@ -327,6 +327,9 @@ def _place(output: str) -> Path:
         fail(f"{place.parent} is no folder: create it, or mount the disk", 2)
     if output != "-" and place.is_dir():
         fail(f"{place} is a folder: name a file in it, for instance {place / 'lab.tar'}", 2)
+    # The file is renamed to its name when it is complete: /dev/null and /dev/stdout would be gone.
+    if output != "-" and (place.is_symlink() or (place.exists() and not place.is_file())):
+        fail(f"{place} is a device, a pipe or a link: name a file, or - for standard output", 2)
     return place
 
 

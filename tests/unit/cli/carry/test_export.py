@@ -55,6 +55,19 @@ def test_export_to_standard_output(cache: str, tmp_path: Path) -> None:
     assert done.stdout == path.read_bytes()
 
 
+def test_export_replaces_no_pipe_device_or_link(cache: str, tmp_path: Path) -> None:
+    """`-o /dev/null` by root is a device less on the machine, and `-o /dev/stdout` a link."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/null")
+    for place in (pipe, link):
+        done = run("export", "-o", str(place), "x:1", "--cache-dir", cache)
+        assert done.returncode == 2
+        assert f"{place} is a device, a pipe or a link: name a file, or - for standard output" in done.stderr
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
 def test_export_refuses_what_is_missing(cache: str, tmp_path: Path) -> None:
     """Each missing thing is named; nothing is written unless the rest is asked for."""
     folder = open_folder(Path(cache))
