@@ -18,6 +18,9 @@ from mirror.oci.reference import Repository
 
 Network = IPv4Network | IPv6Network
 
+# IPv4 addresses in the form of IPv6.
+MAPPED = IPv6Network("::ffff:0:0/96")
+
 
 class Action(StrEnum):
     """The actions that a rule is about."""
@@ -64,15 +67,25 @@ class Decision(Struct, frozen=True):
 def parse_network(text: str) -> Network:
     """Parse an address or a network such as `10.0.0.0/8`. Raises ValueError with a message for people."""
     try:
-        return ip_network(text)
+        network = ip_network(text)
     except ValueError:
         pass
+    else:
+        if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
+            # Such clients are compared by their IPv4 addresses: a rule with it would match, and deny, nobody.
+            raise ValueError(f"{text!r} is IPv4 in the form of IPv6: write {_unmapped(network)}")
+        return network
     try:
         network = ip_network(text, strict=False)
     except ValueError:
         message = f"{text!r} is no address and no network, for instance 10.0.0.0/8, 192.168.1.7 or fd00::/8"
         raise ValueError(message) from None
     raise ValueError(f"{text!r} has bits behind its prefix: write {network}")
+
+
+def _unmapped(network: IPv6Network) -> IPv4Network:
+    last = int(network.network_address) & 0xFFFF_FFFF
+    return IPv4Network((last, network.prefixlen - MAPPED.prefixlen))
 
 
 def _matches(text: str, patterns: Sequence[str]) -> bool:

@@ -61,6 +61,8 @@ def test_network_is_parsed(text: str, network: str) -> None:
         ("", "no address and no network"),
         ("10.0.0.0/33", "no address and no network"),
         ("10.0.0", "no address and no network"),
+        ("::ffff:10.0.0.0/104", "write 10.0.0.0/8"),
+        ("::ffff:192.168.1.7", "write 192.168.1.7/32"),
     ],
 )
 def test_wrong_network_says_what_to_write(text: str, words: str) -> None:
