@@ -38,6 +38,13 @@ class Manifests:
         """Return the manifests that an image has, with its referrers."""
         return self.graph.reach(root, referrers=True).manifests
 
+    def count_links(self, digest: Digest) -> int:
+        """Return the number of links that a repository with the manifest has for it; 0 if it is not here."""
+        if digest not in self.data:
+            return 0
+        manifest = self.graph.manifest(digest)
+        return 1 + len(manifest.manifests) + len(manifest.layers)
+
     def blobs(self, root: Digest) -> dict[Digest, int]:
         """Return the blobs that an image needs, with those of its referrers; no foreign layers."""
         manifests = map(self.graph.manifest, self.below(root))

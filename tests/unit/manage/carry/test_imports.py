@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from mirror.bundle.archives.opening import open_archive
 from mirror.bundle.errors import BundleError
 from mirror.bundle.plan import make_plan
+from mirror.manage.carry import imports
 from mirror.manage.carry.export import OutputFolder, targets, write_target
 from mirror.manage.carry.have import have
 from mirror.manage.carry.held import HeldBlobs
@@ -126,6 +127,23 @@ def test_import_opens_nothing_by_a_digest_where_there_are_accounts(
     assert receiver.look_up(X, secret).unconfirmed == (form != "carried")
     assert not receiver.look_up(X, Digest.of(SHARED)).unconfirmed
     assert len(run.damages) == (form == "other bytes")
+
+
+def test_import_whose_names_lead_to_too_many_links_is_refused(
+    receiver: CacheDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the names costs the links of the whole image, which is in the archive once."""
+    shelf, file = Shelf(), tmp_path / "names.tar"
+    root = shelf.image([b"a", b"b", b"c"])
+    file.write_bytes(
+        shelf.written(make_plan(shelf.contents({f"quay.io/x{each}:1": root for each in range(6)})))
+    )
+    monkeypatch.setattr(imports, "MOST_LINKS", 23)
+    with pytest.raises(BundleError, match="more than 23 links"):
+        imported(receiver, file)
+    assert receiver.index.tag(Repository("quay.io", "x1"), Tag("1")) is None
+    monkeypatch.setattr(imports, "MOST_LINKS", 24)
+    assert len(imported(receiver, file)) == 6
 
 
 def test_import_of_an_upstream_with_an_account(
