@@ -20,6 +20,7 @@ HELP = """Find what keeps the mirror from working, and what mends it.
 On the mirror's machine: the running mirror and its port, the disk of the cache, limits; then for each
 upstream name, route, proxy, TLS, clock, token, account, rate limit, and the host that has its blobs.
 
+\b
     registry-mirror doctor
     registry-mirror doctor --image quay.io/org/app:1
 

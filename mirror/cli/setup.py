@@ -30,6 +30,7 @@ HELP = f"""Show how a client is pointed at the mirror, or do it.
 CLIENT is one of {", ".join(NAMES)}. Without --write nothing is changed: the command prints a diff
 of each file, and what makes the client read it.
 
+\b
     registry-mirror setup docker
     registry-mirror setup docker --mirror http://mirror.lan:5000 --write
     registry-mirror setup docker --undo
