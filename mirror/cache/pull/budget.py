@@ -88,7 +88,7 @@ class PullBudget:
                     except UpstreamError as error:
                         if error.failure is not Failure.RATE_LIMITED or waited >= PATIENCE:
                             raise
-                        pause = Pause(upstream.name, str(error), error.retry_after or SHORT)
+                        pause = Pause(upstream.name, str(error), min(error.retry_after or SHORT, LONGEST))
                 if waited >= PATIENCE:
                     raise UpstreamError(Failure.RATE_LIMITED, pause.reason)
                 self._on_pause(pause)

@@ -7,12 +7,15 @@ from mirror.cache.listings import ListingCache
 from mirror.cache.pull.puller import ImagePull, Puller
 from mirror.cache.pull.walk import Wanted
 from mirror.oci.digest import Digest
-from mirror.oci.reference import Repository, Tag
+from mirror.oci.reference import TAG, Repository, Tag
 from mirror.store.store import Store
 from mirror.upstream.errors import Failure, UpstreamError
 
 # The most pages of a list of tags that are read: the largest repositories have some ten thousand tags.
 MOST_PAGES = 2000
+
+# The most tags that are taken of a list.
+MOST_TAGS = 500_000
 
 
 class PullSource:
@@ -36,7 +39,9 @@ class PullSource:
             page = await self._listings.tags(repository, query or "")
             if page.staleness is not None:
                 raise UpstreamError(Failure.UNREACHABLE, f"no list of tags: {page.staleness.reason}")
-            found += _names(page.data)
+            found += names_on(page.data)
+            if len(found) > MOST_TAGS:
+                raise UpstreamError(Failure.INVALID, f"the list of tags has more than {MOST_TAGS}")
             query = page.next_query
             if query is None:
                 break
@@ -47,11 +52,12 @@ class PullSource:
         return await self._store.missing_blobs(digests)
 
 
-def _names(data: bytes) -> list[str]:
-    """Return the tags on a page; none of a page that is no list."""
+def names_on(data: bytes) -> list[str]:
+    """Return the tags on a page, without what is no tag; none of a page that is no list."""
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     names = document.get("tags") if isinstance(document, dict) else None
-    return [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
+    found = names if isinstance(names, list) else []
+    return [each for each in found if isinstance(each, str) and TAG.fullmatch(each)]

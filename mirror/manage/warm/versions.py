@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 # The beginning of a range: no tag begins so.
 OPERATOR = re.compile(r"[<>=!~^]")
@@ -58,7 +58,7 @@ def version_of(tag: str) -> Version | None:
     """Return the version that a tag is; None for other tags."""
     try:
         return Version(tag)
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, or a number of more digits than Python takes
         return None
 
 

@@ -74,10 +74,13 @@ async def test_budget_waits_before_the_last_pulls(hub: FakeRegistry, tmp_path: P
     assert hub.requests("GET") == 0
 
 
-async def test_budget_goes_on_after_a_429(hub: FakeRegistry, tmp_path: Path) -> None:
-    """The wait is as long as the upstream says."""
+@pytest.mark.parametrize(("said", "waited"), [(7.0, 7.0), (1e9, 900.0)])
+async def test_budget_goes_on_after_a_429(
+    hub: FakeRegistry, tmp_path: Path, said: float, waited: float
+) -> None:
+    """The wait is as long as the upstream says, but for one that says thirty years."""
     async with limited(hub, tmp_path, 0, RateLimit(100)) as (budget, waits):
-        errors = [UpstreamError(Failure.RATE_LIMITED, "too many", retry_after=7.0)]
+        errors = [UpstreamError(Failure.RATE_LIMITED, "too many", retry_after=said)]
 
         async def get() -> str:
             if errors:
@@ -85,7 +88,7 @@ async def test_budget_goes_on_after_a_429(hub: FakeRegistry, tmp_path: Path) -> 
             return "answer"
 
         assert await budget.ask(X, T, get) == "answer"
-    assert waits.told == [Pause("docker.io", "too many", 7.0)]
+    assert waits.told == [Pause("docker.io", "too many", waited)]
 
 
 async def test_budget_refuses_to_leave_more_than_there_is(hub: FakeRegistry, tmp_path: Path) -> None:

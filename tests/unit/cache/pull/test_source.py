@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.cache.pull.source import names_on
 from mirror.cache.pull.walk import Wanted
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
@@ -24,6 +25,20 @@ async def test_source_lists_the_tags_of_all_pages(hub: FakeRegistry, tmp_path: P
     async with mirror_of(hub, tmp_path, tags={"fresh": 0}) as mirror:
         assert await mirror.service.cache.pull_source(Wanted()).tags(X) == names
     assert hub.requests("GET", "/tags/list") == 4
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        (b'{"tags":["1","../../x","a\\r\\nb","\\u001b[2J",7,null,"a/b","2"]}', ["1", "2"]),
+        (b'{"tags":null}', []),
+        (b"[" * 200_000, []),
+        (b"\xff", []),
+    ],
+)
+def test_pages_of_a_hostile_upstream(page: bytes, names: list[str]) -> None:
+    """A name that is no tag is in no request and on no terminal; deep nesting ends no run."""
+    assert names_on(page) == names
 
 
 async def test_source_gives_no_old_list(hub: FakeRegistry, tmp_path: Path) -> None:

@@ -63,3 +63,8 @@ def test_range_is_no_tag(text: str) -> None:
 def test_version_of_a_tag() -> None:
     assert str(version_of("v1.2.0")) == "1.2.0"
     assert version_of("1.2-alpine") is None
+
+
+def test_number_of_more_digits_than_python_takes_is_no_version() -> None:
+    """A tag is shorter, but what an upstream lists need not be one."""
+    assert version_of("9" * 5000) is None
