@@ -30,6 +30,10 @@ PROXIED = 0
 # thousand rules.
 NAMES_AT_ONCE = 8
 
+# Names of a catalog that are asked for at once, at the least, where rules hide some: a client that may list
+# nothing would cost a query of the index for each repository, with n=1.
+NAMES_ASKED = 1000
+
 # The most tags of a page that are compared with the rules; a page of the largest repositories has fewer.
 MOST_TAGS = 100_000
 
@@ -90,8 +94,9 @@ class AccessControl:
         page would be asked for by that name.
         """
         shown: list[str] = []
+        asked = max(limit, NAMES_ASKED) if limit and self._policy.restricts else limit
         while True:
-            page = await fetch(after, limit)
+            page = await fetch(after, asked)
             for number, name in enumerate(page.repositories):
                 if self._may_list(record, target, name):
                     if len(shown) == limit:

@@ -54,6 +54,20 @@ async def test_catalog_pages_join_to_what_may_be_listed(
     assert found == seen
 
 
+async def test_catalog_without_a_name_for_the_client_asks_for_many_at_once() -> None:
+    """A page of one name is no query for each of the names that are not shown."""
+    access, pages = AccessControl(Policy(default=False)), []
+
+    async def fetch_many(after: str, limit: int) -> CatalogAnswer:
+        pages.append(after)
+        left = list(map(str, range(int(after or 0) + 1, 2001)))
+        return CatalogAnswer(left[:limit], len(left) > limit)
+
+    target = Target(TargetKind.CATALOG, Via.PREFIX, "hub.test")
+    assert await access.catalog(record(), target, fetch_many, "", 1) == ([], False)
+    assert pages == ["", "1000"]
+
+
 async def test_catalog_of_all_upstreams_is_judged_by_the_name_in_front() -> None:
     access = AccessControl(Policy([Rule(1, False, repositories=("a/*",))]))
     target = Target(TargetKind.CATALOG, Via.ROOT, None)
