@@ -55,7 +55,7 @@ def plan(request: Request) -> Plan:
         )
     if mirror.tls and mirror.is_loopback:
         notes.append("Docker does not verify the certificate of a mirror on a loopback address.")
-    return Plan(tuple(files), (RELOAD,), notes=tuple(notes))
+    return Plan(tuple(files), (RELOAD,) if files else (), notes=tuple(notes))
 
 
 def _require_no_flags(root: Root, wanted: Mapping[str, str | None], path: str) -> None:

@@ -129,3 +129,10 @@ def test_docker_with_the_setting_as_a_flag(system: System, file: str, text: str,
         return
     with pytest.raises(SetupError, match=f"{file} starts dockerd with {refused}"):
         plan(system.request(version="20.10"))
+
+
+def test_nothing_is_reloaded_where_nothing_is_to_be_written(system: System) -> None:
+    """Docker 20 and a mirror on loopback whose default is another registry: the notes say what to do."""
+    found = plan(system.request(Mirror("127.0.0.1:5000", False, (QUAY, HUB)), "20.10.24"))
+    assert (found.files, found.commands) == ((), ())
+    assert "Put docker.io first" in found.notes[0]
