@@ -41,9 +41,11 @@ def blob_path(digest: Digest) -> str:
 
 def named_images(images: list[BundleImage], graph: Graph, present: Present) -> list[BundleImage]:
     """Return the images that index.json names. `present`: whether the tar has a blob as a whole."""
-    whole = [each for each in sorted(images) if _is_whole(each, graph, present)]
-    runnable = [each for each in whole if graph.images(each.root.digest)]
-    return runnable if any(graph.images(each.root.digest) for each in images) else whole
+    roots = {each.root.digest for each in images}  # many names may have one root
+    whole = {root for root in roots if _is_whole(root, graph, present)}
+    runnable = {root for root in roots if graph.images(root)}
+    named = whole & runnable if runnable else whole
+    return [each for each in sorted(images) if each.root.digest in named]
 
 
 def index_json(images: list[BundleImage]) -> bytes:
@@ -57,8 +59,9 @@ def manifest_json(images: list[BundleImage], graph: Graph) -> bytes | None:
     """Return manifest.json, or None if docker could not tell which platform of an image to load."""
     entries: dict[Digest, dict[str, object]] = {}
     tags: dict[Digest, list[str]] = {}
+    runnable = {root: graph.images(root) for root in {each.root.digest for each in images}}
     for image in images:
-        found = graph.images(image.root.digest)
+        found = runnable[image.root.digest]
         if len(found) != 1:
             return None
         entries[found[0]] = _docker_entry(found[0], graph)
@@ -67,8 +70,8 @@ def manifest_json(images: list[BundleImage], graph: Graph) -> bytes | None:
     return msgspec.json.encode(listed) if listed else None
 
 
-def _is_whole(image: BundleImage, graph: Graph, present: Present) -> bool:
-    reach = graph.reach(image.root.digest)
+def _is_whole(root: Digest, graph: Graph, present: Present) -> bool:
+    reach = graph.reach(root)
     return bool(reach.manifests) and all(map(present, reach.blobs))
 
 

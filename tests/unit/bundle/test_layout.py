@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from mirror.bundle.graph import Graph
+from mirror.bundle.layout import named_images
 from mirror.bundle.plan import Plan, make_plan
 from mirror.oci.digest import Digest
 from tests.fakes.bundles import Shelf, two_platforms
@@ -94,3 +96,17 @@ def test_image_that_is_not_whole_is_not_named(shelf: Shelf) -> None:
     assert names(plan) == []
     assert document(plan, "manifest.json") is None
     assert [each.name for each in plan.document.images] == ["quay.io/a:1"]
+
+
+def test_names_of_one_root_are_looked_up_once(shelf: Shelf) -> None:
+    """100,000 names of an index of a thousand manifests fit in a bundle, and must not take hours."""
+    root = shelf.image([b"a"])
+    contents = shelf.contents({f"quay.io/a:{each}": root for each in range(50)})
+    asked: list[Digest] = []
+
+    def present(digest: Digest) -> bool:
+        asked.append(digest)
+        return True
+
+    assert len(named_images(list(contents.images), Graph(contents.manifests), present)) == 50
+    assert len(asked) == 2
