@@ -47,6 +47,7 @@ put() { # path
         return
     fi
     mkdir -p "$(dirname "$place")"
+    rm -f "$place.registry-mirror" # of a run that was killed, or a link
     if [ -f "$place" ]; then
         [ -e "$place.$BACKUP" ] || [ -e "$place.$BACKUP.none" ] || cp -p "$place" "$place.$BACKUP"
         cp -p "$place" "$place.registry-mirror"

@@ -249,3 +249,16 @@ def test_k3s_script_leaves_a_file_that_is_there(shell: Shell) -> None:
     assert '- "http://mirror.lan:5000"' in shell(filled("k3s"), status=1)
     shell.system.write(path, 'mirrors: {"*": {endpoint: ["http://mirror.lan:5000"]}}\n')
     assert "stays as it is" in shell(filled("k3s"))
+
+
+def test_script_follows_no_link_that_has_the_name_of_its_new_file(
+    shell: Shell, system: System, tmp_path: Path
+) -> None:
+    """A link in an image must not lead root to a file of this machine."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    system.write("/etc/docker/daemon.json", "{}")
+    system.root.folder.joinpath("etc/docker/daemon.json.registry-mirror").symlink_to(victim)
+    shell(filled("docker"))
+    assert victim.read_text() == "untouched"
+    assert "mirror.lan" in (system.root.text("/etc/docker/daemon.json") or "")
