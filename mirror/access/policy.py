@@ -54,11 +54,6 @@ class Policy:
         """Return whether any request of anyone can be denied."""
         return not self.default or any(not rule.allow for rule in self.rules)
 
-    @property
-    def restricts_tags(self) -> bool:
-        """Return whether tags of one repository can be treated differently."""
-        return any(rule.tags for rule in self.rules)
-
     def scope(self, client: str) -> Scope:
         """Return the scope of a client's address; of one that cannot be read, the scope without networks."""
         found = self._scopes.get(client)

@@ -90,6 +90,8 @@ def setup(
         fail(f"{client!r} is no client that can be set up: choose one of {', '.join(NAMES)}", 2)
     if write and undo:
         fail("--write and --undo exclude each other", 2)
+    if not Path(root).is_dir():
+        fail(f"--root {root}: there is no such folder", 2)
     from mirror.setup.changes import RECORDS, Changes
     from mirror.setup.plan import Root, SetupError
 
@@ -162,6 +164,8 @@ def _do(name: str, request: "Request", changes: "Changes", *, write: bool) -> No
         for file in files:
             tell(f"written: {request.root.place(file.path)}")
     _explain(name, plan, files, write=write)
+    if write and not plan.files:
+        fail(f"nothing is written: {name} has no file for it; do what stands above", 1)
 
 
 def _check(client: "SetupClient", files: "Sequence[File]", request: "Request") -> None:

@@ -113,7 +113,7 @@ class AccessControl:
 
         Raises RegistryError for a page that cannot be judged: it might tell of one.
         """
-        if not self._policy.restricts_tags:
+        if not self._policy.restricts:
             return page
         try:
             tags = json_text.parse(page, MOST_TAGS)["tags"] or []

@@ -165,6 +165,8 @@ class LayoutArchive:
 
     def _manifest_of(self, digest: Digest, data: bytes, entry: str) -> BundleManifest | None:
         stated = self._listed.get(digest, "")
+        if stated and not stated.startswith("application/"):
+            raise EntryRefused(f"{stated!r} is the media type of no manifest", entry)
         found = BundleManifest(data, stated) if stated else manifest_in(data)
         if self.document is not None and not stated:
             return None  # a blob of the bundle, such as a manifest that an artifact carries as its layer

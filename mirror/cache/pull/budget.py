@@ -70,32 +70,40 @@ class PullBudget:
         self._sleep = sleep
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._asked: dict[str, float] = {}
+        self._waited: defaultdict[str, float] = defaultdict(float)  # seconds since the last answer
 
     async def ask(
         self, repository: Repository, reference: Tag | Digest, request: Callable[[], Awaitable[T]]
     ) -> T:
         """Return the answer to a request that counts, once there is a pull for it. Raises UpstreamError.
 
-        One request of each upstream at a time: its answer tells how many pulls are left.
+        One request of each upstream at a time: its answer tells how many pulls are left. An upstream that has
+        let nothing through for PATIENCE is not waited for again, however many images there are.
         """
-        upstream, waited = self._upstreams[repository.upstream], 0.0
+        upstream = self._upstreams[repository.upstream]
         async with self._locks[upstream.name]:
             await self._learn(upstream, repository, reference)
             while True:
                 if (pause := self._pause(upstream)) is None:
                     try:
-                        return await request()
+                        answer = await request()
                     except UpstreamError as error:
-                        if error.failure is not Failure.RATE_LIMITED or waited >= PATIENCE:
+                        if error.failure is not Failure.RATE_LIMITED or self._is_spent(upstream):
                             raise
                         pause = Pause(upstream.name, str(error), min(error.retry_after or SHORT, LONGEST))
-                if waited >= PATIENCE:
+                    else:
+                        self._waited[upstream.name] = 0.0
+                        return answer
+                if self._is_spent(upstream):
                     raise UpstreamError(Failure.RATE_LIMITED, pause.reason)
                 self._on_pause(pause)
                 await self._sleep(pause.seconds)
-                waited += pause.seconds
+                self._waited[upstream.name] += pause.seconds
                 self._asked.pop(upstream.name, None)
                 await self._learn(upstream, repository, reference, again=True)
+
+    def _is_spent(self, upstream: Upstream) -> bool:
+        return self._waited[upstream.name] >= PATIENCE
 
     async def _learn(
         self, upstream: Upstream, repository: Repository, reference: Tag | Digest, *, again: bool = False

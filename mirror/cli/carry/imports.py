@@ -260,7 +260,9 @@ def _options(settings: "Config", given: str, *, forced: bool, pin: bool) -> "Imp
         for each in settings.upstreams
         if any(end.logins() for end in (each, *getattr(each, "sources", ())))
     }
-    return ImportOptions(Namer(names, given), accounts, time.time(), forced=forced, pin=pin)
+    return ImportOptions(
+        Namer(names, given), accounts, time.time(), forced, pin, ruled=settings.policy().restricts
+    )
 
 
 @contextmanager

@@ -46,6 +46,7 @@ class NoRoomForImport(Exception):
 class ImportOptions(Struct, frozen=True):
     """The operator's wishes. `accounts`, `forced`: as of a `Registrar`. `pin`: pin the images.
 
+    `ruled`: access rules deny something, so that not all that is here is for every client.
     `on_room` is called with the room that a bundle takes, before a byte of it is kept.
     """
 
@@ -54,7 +55,13 @@ class ImportOptions(Struct, frozen=True):
     now: float
     forced: bool = False
     pin: bool = False
+    ruled: bool = False
     on_room: Callable[[ImportRoom], object] = ignore
+
+    @property
+    def guarded(self) -> bool:
+        """Return whether a digest alone must not open what is here."""
+        return bool(self.accounts) or self.ruled
 
 
 class ImportedImage(Struct, frozen=True):
@@ -138,7 +145,7 @@ class Import:
             return
         sink: Sink | None = self._sink(content, steps)
         if sink is None:
-            if not (self._options.accounts and content.slice.whole):
+            if not (self._options.guarded and content.slice.whole):
                 on_bytes(content.size)
                 return
             sink = Discard()
@@ -161,12 +168,12 @@ class Import:
     def _unproven(self, read: ArchiveRead) -> Collection[Digest]:
         """Return the blobs that an archive names, and whose bytes nobody has shown.
 
-        Some of what is here may have come with an account, and a digest alone must not open it: so bytes are
-        read again that are here, and what a delta leaves out is only named. Without any account all that is
-        here is for every client, and the sender's word is enough.
+        Some of what is here may have come with an account, or a rule may deny it, and a digest alone must not
+        open it: so bytes are read again that are here, and what a delta leaves out is only named. Without
+        accounts and rules all that is here is for every client, and the sender's word is enough.
         """
         unproven = unproven_in(read.document)
-        if not self._options.accounts:
+        if not self._options.guarded:
             return unproven
         graph = read.manifests.graph
         named = {each.digest for one in read.manifests.data for each in own_blobs(graph.manifest(one))}

@@ -49,7 +49,11 @@ def _add_pod(found: Listed, node: MappingNode, name: str, taken: set[int]) -> No
     """Add the images of a mapping that may be the specification of a pod."""
     keys = fields(node)
     for key in CONTAINERS:
-        for container in items(keys.get(key)):
+        containers = keys.get(key)
+        if containers is None or id(containers) in taken:  # one list that many pods refer to
+            continue
+        taken.add(id(containers))
+        for container in items(containers):
             _add(found, fields(container).get("image"), name, taken)
     for volume in items(keys.get("volumes")):
         _add(found, fields(fields(volume).get("image")).get("reference"), name, taken)

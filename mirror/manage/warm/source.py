@@ -82,8 +82,9 @@ def _with_env_file(file: Path, env: Mapping[str, str]) -> Mapping[str, str]:
     from mirror.manage.warm.interpolation import read_env
 
     try:
-        return {**read_env((file.parent / ".env").read_text(encoding="utf-8")), **env}
-    except (OSError, UnicodeDecodeError):
+        with (file.parent / ".env").open("rb") as values:
+            return {**read_env(_decoded(values.read(MAX_BYTES + 1), ".env")), **env}
+    except (OSError, ListError):
         return env
 
 

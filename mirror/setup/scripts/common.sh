@@ -32,10 +32,23 @@ trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
 CHANGED=false
 
+# Fail if a folder of the path is a link that leads out of ROOT, which may be an image that others made.
+inside() { # path below ROOT
+    base=$(cd -P "${ROOT:-/}" && pwd -P)
+    [ "$base" != / ] || return 0
+    above=$(dirname "$1")
+    while [ ! -d "$above" ]; do above=$(dirname "$above"); done
+    case $(cd -P "$above" && pwd -P)/ in
+    "$base"/*) ;;
+    *) fail "$1 is not below $ROOT: a folder of it is a link to elsewhere" ;;
+    esac
+}
+
 # Put the text of standard input into a file, which is kept beside it the first time.
 put() { # path
     cat >"$scratch/new"
     place=$ROOT$1
+    inside "$place"
     if [ -f "$place" ] && cmp -s "$scratch/new" "$place"; then
         say "as it should be: $place"
         return
@@ -62,6 +75,7 @@ put() { # path
 # Restore what was there before the first run.
 restore() { # path
     place=$ROOT$1
+    inside "$place"
     if [ -e "$place.$BACKUP" ]; then
         mv "$place.$BACKUP" "$place"
         say "restored: $place"

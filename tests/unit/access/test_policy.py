@@ -44,16 +44,16 @@ def test_policy_without_rules_allows_everything_and_restricts_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "restricts", "tags"),
+    ("policy", "restricts"),
     [
-        (Policy([Rule(1, True)]), False, False),
-        (Policy([Rule(1, False)]), True, False),
-        (Policy([Rule(1, True)], default=False), True, False),
-        (Policy([Rule(1, False, tags=("*-rc*",))]), True, True),
+        (Policy([Rule(1, True)]), False),
+        (Policy([Rule(1, False)]), True),
+        (Policy([Rule(1, True)], default=False), True),
+        (Policy([Rule(1, False, tags=("*-rc*",))]), True),
     ],
 )
-def test_policy_knows_whether_it_restricts(policy: Policy, restricts: bool, tags: bool) -> None:
-    assert (policy.restricts, policy.restricts_tags) == (restricts, tags)
+def test_policy_knows_whether_it_restricts(policy: Policy, restricts: bool) -> None:
+    assert policy.restricts == restricts
 
 
 @pytest.mark.parametrize(

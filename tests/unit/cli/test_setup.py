@@ -71,6 +71,7 @@ def test_setup_finds_the_mirror_of_this_machine(mirror: str, tmp_path: Path) -> 
     [
         (("rkt",), 2, "docker-machine"),
         (("docker", "--write", "--undo"), 2, "exclude"),
+        (("docker", "--root", "/none"), 2, "no such folder"),
         (("docker", "--mirror", "127.0.0.1:1"), 1, "registry-mirror serve"),
         (("docker", "--ca", "/none", "--mirror", "https://127.0.0.1:1"), 1, "/none"),
     ],
@@ -88,11 +89,13 @@ def test_setup_of_a_version_that_is_none(mirror: str) -> None:
 
 
 def test_setup_prints_arguments_for_clients_without_a_file(tmp_path: Path) -> None:
-    """kaniko's arguments are on standard output, one a line."""
+    """kaniko's arguments are on standard output, one a line; there is nothing that could be written."""
     with answering(GOOD) as address:
-        done = run("setup", "kaniko", "--mirror", address, "--write")
+        done = run("setup", "kaniko", "--mirror", address)
+        written = run("setup", "kaniko", "--mirror", address, "--write")
     assert done.stdout.splitlines()[0] == f"--registry-mirror={address}/docker.io"
-    assert done.returncode == 0
+    assert (done.returncode, written.returncode) == (0, 1)
+    assert "nothing is written: kaniko has no file for it" in written.stderr
 
 
 def test_setup_of_a_user_keeps_the_record_in_the_home(mirror: str, tmp_path: Path) -> None:

@@ -262,3 +262,21 @@ def test_script_follows_no_link_that_has_the_name_of_its_new_file(
     shell(filled("docker"))
     assert victim.read_text() == "untouched"
     assert "mirror.lan" in (system.root.text("/etc/docker/daemon.json") or "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--undo",)])
+@pytest.mark.parametrize("link", ["etc", "etc/docker"])
+def test_script_follows_no_folder_that_leads_out_of_root(
+    shell: Shell, system: System, tmp_path: Path, link: str, arguments: tuple[str, ...]
+) -> None:
+    """A link in an image must not lead root to a folder of this machine."""
+    outside = tmp_path / "outside"
+    folder = outside if link == "etc/docker" else outside / "docker"
+    folder.mkdir(parents=True)
+    (folder / "daemon.json").write_text("{}")
+    (folder / "daemon.json.before-registry-mirror").write_text("old")
+    place = system.root.folder / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(outside)
+    assert "is a link to elsewhere" in shell(filled("docker"), *arguments, status=1)
+    assert (folder / "daemon.json").read_text() == "{}"

@@ -82,9 +82,14 @@ async def test_page_of_tags_that_cannot_be_read_is_not_shown(page: bytes) -> Non
     assert refused.value.status == 502
 
 
-async def test_page_of_tags_is_passed_on_where_no_rule_is_about_tags() -> None:
-    access = AccessControl(Policy([Rule(1, False, repositories=("other/*",))]))
-    assert await access.visible_tags(record(), APP, b"whatever") == b"whatever"
+async def test_page_of_tags_is_passed_on_where_nothing_is_denied() -> None:
+    assert await AccessControl(Policy([Rule(1, True)])).visible_tags(record(), APP, b"bytes") == b"bytes"
+
+
+async def test_page_has_no_tag_of_a_repository_that_may_not_be_pulled() -> None:
+    access = AccessControl(Policy([Rule(1, False, actions=(Action.PULL,))]))
+    shown = await access.visible_tags(record(), APP, b'{"name":"app","tags":["1","2"]}')
+    assert json.loads(shown) == {"name": "app", "tags": []}
 
 
 async def test_page_without_tags_stays_without() -> None:

@@ -109,9 +109,10 @@ def test_import_vouches_for_nothing_that_the_sender_lacked(
     assert file.exists()
 
 
+@pytest.mark.parametrize("guard", [{"accounts": ("quay.io",)}, {"ruled": True}], ids=["accounts", "rules"])
 @pytest.mark.parametrize("form", ["carried", "delta", "other bytes"])
-def test_import_opens_nothing_by_a_digest_where_there_are_accounts(
-    receiver: CacheDirectory, tmp_path: Path, form: str
+def test_import_opens_nothing_by_a_digest_where_not_all_is_for_everybody(
+    receiver: CacheDirectory, tmp_path: Path, form: str, guard: dict[str, object]
 ) -> None:
     """A private layer is opened by its bytes, and by no bundle that names its digest."""
     shelf, file = Shelf(), tmp_path / "claims.tar"
@@ -120,7 +121,7 @@ def test_import_opens_nothing_by_a_digest_where_there_are_accounts(
     contents = shelf.contents({NAME_X: root}, frozenset({secret} if form == "delta" else ()))
     data = shelf.written(make_plan(contents))
     file.write_bytes(data.replace(OWN, bytes(len(OWN))) if form == "other bytes" else data)
-    run = Import(receiver, replace(options(), accounts=("quay.io",)))
+    run = Import(receiver, replace(options(), **guard))
     with open_archive(file) as archive:
         run.read(archive, file.name)
     list(run.finish())
