@@ -70,11 +70,6 @@ class Metrics:
             "Blobs queued for prefetch, by outcome (stored, joined, failed, cancelled, dropped).",
             "outcome",
         )
-        self.gone_served = self._counter(
-            "gone_served_total",
-            "Answers with content that is gone upstream and kept by tags.on_gone.",
-            "upstream",
-        )
         self._add_verification_metrics()
         self._add_warm_metrics()
         self._add_source_metrics()
@@ -164,6 +159,11 @@ class Metrics:
         )
 
     def _add_storage_metrics(self) -> None:
+        self.gone_served = self._counter(
+            "gone_served_total",
+            "Answers with content that is gone upstream and kept by tags.on_gone.",
+            "upstream",
+        )
         self.evicted_blobs = self._counter(
             "evicted_blobs_total", "Blobs evicted, by reason (room, used, age).", "reason"
         )

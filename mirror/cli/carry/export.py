@@ -99,7 +99,10 @@ Lacking = Annotated[
 Since = Annotated[
     str,
     typer.Option(
-        "--since", metavar="TAR", help="An older bundle: its blobs are left out.", show_default=False
+        "--since",
+        metavar="TAR",
+        help="An older bundle or archive: its blobs are left out.",
+        show_default=False,
     ),
 ]
 Fetch = Annotated[
@@ -345,23 +348,14 @@ def _platforms(texts: list[str]) -> tuple[str, ...]:
 def _assumed(lacking: str, since: str) -> "Container[Digest]":
     """Return the blobs that the receiver has. Raises BundleError."""
     from mirror.bundle.have import HaveList, read_have
-    from mirror.manage.carry.export import document_in
+    from mirror.manage.carry.export import digests_in_archive
 
     found: list[Container[Digest]] = []
     if lacking:
         found.append(_read(lacking, read_have))
     if since:
-        document = _read(since, document_in)
-        if document is None:
-            fail(f"{since} is not a bundle of registry-mirror, or a compressed one", 2)
-        found.append(HaveList.of([*document.carried(), *_manifests_of(document)]))
+        found.append(HaveList.of(_read(since, lambda file: digests_in_archive(file, Path(since)))))
     return _Union(found)
-
-
-def _manifests_of(document: "object") -> "list[Digest]":
-    from mirror.bundle.document import checked_digest
-
-    return [checked_digest(each.digest) for each in document.manifests]  # type: ignore[attr-defined]
 
 
 class _Union(Container["Digest"]):

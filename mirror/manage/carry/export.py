@@ -21,12 +21,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from mirror.bundle import document
+from mirror.bundle.archives.since import digests_in
 from mirror.bundle.errors import BundleError, Damaged
 from mirror.bundle.model import BundleContents, BundleImage
 from mirror.bundle.parts import split
 from mirror.bundle.plan import Plan, make_plan
 from mirror.bundle.tar_format import END
 from mirror.bundle.writer import OpenBlob, Progress, resume_offset, silent, write
+from mirror.oci.digest import Digest
 from mirror.util.durable import WriteBack, sync_folder
 
 # Files of a bundle that come before its blobs; its document is among them.
@@ -130,6 +132,20 @@ def document_in(file: BinaryIO) -> document.Document | None:
                 found = tar.extractfile(member)
                 return None if found is None else document.decode(found.read())
     return None
+
+
+def digests_in_archive(file: BinaryIO, path: Path) -> list[Digest]:
+    """Return the digests that an archive carries: a bundle's document tells, another archive is read.
+
+    Raises BundleError naming the archive.
+    """
+    try:
+        found = document_in(file)
+        if found is None:
+            return list(digests_in([path]))
+        return [*found.carried(), *(document.checked_digest(each.digest) for each in found.manifests)]
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 def is_complete(folder: OutputFolder, target: Target) -> bool:

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from mirror.bundle import document
 from tests.fakes.bundles import random_bytes
 from tests.fakes.cached import X, Y, open_folder, put_image, put_index
 from tests.unit.cli.test_app import run
@@ -90,16 +92,20 @@ def test_export_refuses_what_is_missing(cache: str, tmp_path: Path) -> None:
 
 
 def test_export_of_what_is_lacking(cache: str, tmp_path: Path) -> None:
-    """The receiver's list, or an older bundle, says what need not be carried."""
-    base, delta = tmp_path / "base.tar", tmp_path / "delta.tar"
+    """The receiver's list, an older bundle, or another program's archive says what need not be carried."""
+    base, delta, foreign = tmp_path / "base.tar", tmp_path / "delta.tar", tmp_path / "foreign.tar"
     assert run("export", "-o", str(base), "quay.io", "--cache-dir", cache).returncode == 0
     have = tmp_path / "have.txt"
     other = open_folder(tmp_path / "other")
     put_image(other, Y, "v1", LAYERS[:1])
     other.close()
     have.write_text(run("have", "--cache-dir", str(tmp_path / "other")).stdout)
+    with tarfile.open(base) as old, tarfile.open(foreign, "w") as new:
+        for member in old:
+            if member.name != document.NAME:
+                new.addfile(member, old.extractfile(member))
     sizes = []
-    for option in (["--lacking", str(have)], ["--since", str(base)]):
+    for option in (["--lacking", str(have)], ["--since", str(base)], ["--since", str(foreign)]):
         assert run("export", "-o", str(delta), "x:1", *option, "--cache-dir", cache).returncode == 0
         sizes.append(delta.stat().st_size)
         delta.unlink()
@@ -129,7 +135,6 @@ def test_export_in_parts(cache: str, tmp_path: Path) -> None:
         (["-o", ".", "x:1"], "is a folder"),
         (["-o", "lab.tar", "x:1", "--platform", "linux"], "not a platform"),
         (["-o", "lab.tar", "x:1", "--lacking", "none"], "cannot be read"),
-        (["-o", "lab.tar", "x:1", "--since", "/dev/null"], "not a bundle"),
     ],
 )
 def test_export_refuses_wrong_usage(
@@ -140,6 +145,11 @@ def test_export_refuses_wrong_usage(
     done = run("export", *arguments, "--cache-dir", cache)
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert not list(tmp_path.glob("lab*"))
+
+
+def test_export_since_what_is_no_archive(cache: str, tmp_path: Path) -> None:
+    done = run("export", "-o", str(tmp_path / "lab.tar"), "x:1", "--since", "/dev/null", "--cache-dir", cache)
+    assert (done.returncode, "/dev/null: the archive is cut short" in done.stderr) == (1, True)
 
 
 def test_export_of_a_list_that_is_none(cache: str, tmp_path: Path) -> None:
