@@ -3,7 +3,6 @@
 The mirror's own client asks, so that a failure here is one of the mirror too. Docker Hub counts one pull.
 """
 
-import json
 from ipaddress import IPv6Address
 
 from yarl import URL
@@ -11,6 +10,7 @@ from yarl import URL
 from mirror.config.endpoints import UpstreamSettings
 from mirror.doctor.finding import Finding, error, fine, warning
 from mirror.metrics.metrics import Metrics
+from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Tag
@@ -112,7 +112,7 @@ def _first_child(manifest: ManifestBody) -> Digest | None:
 def _digest(manifest: ManifestBody, key: str) -> Digest | None:
     """Return the digest of a descriptor, or of the first in a list of them."""
     try:
-        found = json.loads(manifest.data)[key]
+        found = json_text.parse(manifest.data)[key]
         return Digest.parse((found[0] if isinstance(found, list) else found)["digest"])
     except (ValueError, KeyError, IndexError, TypeError, RegistryError):
         return None

@@ -1,7 +1,6 @@
 """The running mirror: whether it serves at its addresses, and what it says of itself in /readyz."""
 
 import http.client
-import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +10,7 @@ from msgspec import Struct
 
 from mirror.config.server import ServerSettings
 from mirror.doctor.finding import Finding, error, fine, warning
+from mirror.oci import json_text
 from mirror.setup.plan import SetupError
 from mirror.setup.running_mirror import find_mirror
 from mirror.system.port_owner import port_owner
@@ -91,7 +91,7 @@ def _ready(address: str) -> list[Finding]:
     try:
         with closing(http.client.HTTPConnection(host.strip("[]"), int(port), timeout=PATIENCE)) as connection:
             connection.request("GET", "/readyz")
-            state = json.loads(connection.getresponse().read(LONGEST))
+            state = json_text.parse(connection.getresponse().read(LONGEST))
         return [*_troubles(address, state)]
     except (OSError, ValueError, http.client.HTTPException, KeyError, TypeError, AttributeError):
         mend = f"curl -v http://{address}/readyz"

@@ -4,11 +4,11 @@ Nothing here follows a redirect or uses a proxy: the mirror is on this network, 
 """
 
 import http.client
-import json
 import ssl
 from contextlib import closing
 from urllib.parse import urlsplit
 
+from mirror.oci import json_text
 from mirror.oci.registries import canonical_host
 from mirror.setup.plan import Mirror, SetupError, Upstream
 
@@ -118,7 +118,7 @@ def _upstreams(body: bytes, url: str) -> tuple[Upstream, ...]:
     """Return the upstreams of a description. Names are checked: they become parts of files that root owns."""
     address = url.partition("://")[2]
     try:
-        described = json.loads(body)
+        described = json_text.parse(body)
         if not isinstance(described, dict) or KEY not in described or len(body) > LONGEST:
             raise ValueError
         found = tuple(

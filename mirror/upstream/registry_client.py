@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from functools import partial
 
 from msgspec import Struct
@@ -138,7 +138,7 @@ class RegistryClient:
                 return told
         except HeadRefused as error:
             ranged = not error.outage  # in an outage, two ways to ask by GET cost twice as much
-        size = await self._size_by_get(path, digest, ranged=ranged)
+        size = await self._size_by_get(path, digest, {told, expected} if ranged else None)
         if told and size is not None and told != size:
             self.doubt_heads()
         return (told or None) if size is None else size  # where a GET does not tell, a HEAD is all there is
@@ -147,13 +147,19 @@ class RegistryClient:
         """Ask by GET for a while how large blobs are: a HEAD has told a wrong length."""
         self._heads.refuse(self._clock())
 
-    async def _size_by_get(self, path: str, digest: Digest, *, ranged: bool) -> int | None:
-        """Ask for one byte; where ranges fail, the head of a plain GET tells as much."""
+    async def _size_by_get(
+        self, path: str, digest: Digest, likely: Collection[int | None] | None
+    ) -> int | None:
+        """Ask for one byte; where ranges fail, the head of a plain GET tells as much.
+
+        `likely`: sizes that something else tells; None for a plain GET at once. A wrong answer to a range has
+        a wrong total, so a total counts only if it is one of these.
+        """
         try:
-            if ranged:
+            if likely is not None:
                 async with self.open_blob(path, digest, 0, 1) as body:
                     self._refuse_page(path, digest, page=body.page)
-                    if body.total is not None:
+                    if body.total is not None and body.total in likely:
                         return body.total
         except UpstreamError as error:
             if error.final:

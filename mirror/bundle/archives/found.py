@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from mirror.bundle.graph import MANIFEST_TYPES
 from mirror.bundle.model import BundleManifest, Content
 from mirror.bundle.plan import Slice
 from mirror.bundle.pump import Pump, Source
+from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, ManifestInvalid, parse_manifest
 
@@ -132,9 +132,9 @@ def manifest_in(data: bytes) -> BundleManifest | None:
     """Return the manifest that these bytes are, with its media type; None if they are something else."""
     if not data[:64].lstrip().startswith(b"{"):
         return None
-    with suppress(ManifestInvalid, ValueError, RecursionError):
+    with suppress(ManifestInvalid, ValueError):
         manifest = parse_manifest(data, "")
-        stated = json.loads(data).get("mediaType", "")
+        stated = json_text.parse(data).get("mediaType", "")
         if stated in MANIFEST_TYPES:
             return BundleManifest(data, stated)
         if not stated and manifest.manifests:

@@ -1,11 +1,11 @@
 """Source of pulls: whole images, lists of tags, and what is missing, for those that fetch several images."""
 
-import json
 from collections.abc import Sequence
 
 from mirror.cache.listings import ListingCache
 from mirror.cache.pull.puller import ImagePull, Puller
 from mirror.cache.pull.walk import Wanted
+from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.reference import TAG, Repository, Tag
 from mirror.store.store import Store
@@ -55,8 +55,8 @@ class PullSource:
 def names_on(data: bytes) -> list[str]:
     """Return the tags on a page, without what is no tag; none of a page that is no list."""
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
+        document = json_text.parse(data, MOST_TAGS)
+    except ValueError:
         return []
     names = document.get("tags") if isinstance(document, dict) else None
     found = names if isinstance(names, list) else []

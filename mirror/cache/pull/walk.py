@@ -4,7 +4,6 @@ The tag is resolved, an index is followed to the wanted platforms, and each mani
 are wanted: those of the referrers API, and the tags `sha256-<hex>`, with cosign's `.sig`, `.att` and `.sbom`.
 """
 
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -18,6 +17,7 @@ from mirror.cache.pull.budget import PullBudget
 from mirror.cache.pull.contents import blob_descriptors, choose, platforms_in
 from mirror.cache.results import ManifestAnswer, Outcome
 from mirror.cache.tags import TagCache
+from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.manifest import Manifest, ManifestInvalid, descriptors_of, referrers_tag
@@ -193,7 +193,7 @@ class ImageWalk:
             return []
         if answer.staleness is not None:
             self.contents.missing[about] = answer.staleness.reason
-        return [each.digest for each in descriptors_of(json.loads(text) for text in texts)]
+        return [each.digest for each in descriptors_of(json_text.parse(text.encode()) for text in texts)]
 
     async def _tagged(self, digest: Digest) -> list[_Found]:
         """Return the referrers that tags made of the digest point to."""

@@ -7,6 +7,8 @@ an account here for its `recheck_access`. A blob that the sender could not vouch
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
 
 from msgspec import Struct
 
@@ -14,6 +16,7 @@ from mirror.bundle.graph import Graph, blobs_of
 from mirror.bundle.model import BundleManifest, Content
 from mirror.manage.carry.contents import confirmed_at
 from mirror.manage.carry.names import ImageName
+from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin, escaped_address
 from mirror.oci.manifest import Descriptor, Manifest
@@ -147,7 +150,9 @@ class Registrar(Struct, frozen=True):
 def _descriptor(manifests: Manifests, digest: Digest) -> dict[str, object]:
     """Return the descriptor of a referrer, as a registry lists it."""
     manifest = manifests.data[digest]
-    fields = json.loads(manifest.data)
+    fields: dict[str, Any] = {}
+    with suppress(ValueError):  # of a manifest that has too many values to be parsed
+        fields = json_text.parse(manifest.data)
     config = manifests.graph.manifest(digest).config
     kind = fields.get("artifactType") or (config.media_type if config is not None else "")
     found = {"mediaType": manifest.media_type, "digest": str(digest), "size": len(manifest.data)}
