@@ -138,7 +138,8 @@ class RegistryClient:
                 return told
         except HeadRefused as error:
             ranged = not error.outage  # in an outage, two ways to ask by GET cost twice as much
-        size = await self._size_by_get(path, digest, {told, expected} if ranged else None)
+        likely = [each for each in (told, expected) if each]
+        size = await self._size_by_get(path, digest, likely if ranged else None)
         if told and size is not None and told != size:
             self.doubt_heads()
         return (told or None) if size is None else size  # where a GET does not tell, a HEAD is all there is
@@ -147,19 +148,17 @@ class RegistryClient:
         """Ask by GET for a while how large blobs are: a HEAD has told a wrong length."""
         self._heads.refuse(self._clock())
 
-    async def _size_by_get(
-        self, path: str, digest: Digest, likely: Collection[int | None] | None
-    ) -> int | None:
+    async def _size_by_get(self, path: str, digest: Digest, likely: Collection[int] | None) -> int | None:
         """Ask for one byte; where ranges fail, the head of a plain GET tells as much.
 
         `likely`: sizes that something else tells; None for a plain GET at once. A wrong answer to a range has
-        a wrong total, so a total counts only if it is one of these.
+        a wrong total, so where there are such sizes a total counts only if it is one of them.
         """
         try:
             if likely is not None:
                 async with self.open_blob(path, digest, 0, 1) as body:
                     self._refuse_page(path, digest, page=body.page)
-                    if body.total is not None and body.total in likely:
+                    if body.total is not None and (not likely or body.total in likely):
                         return body.total
         except UpstreamError as error:
             if error.final:
