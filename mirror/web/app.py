@@ -45,7 +45,8 @@ ACCEPTS = 128
 # The response cache gets one part in this many of `cache.memory`.
 RESPONSE_CACHE_DIVISOR = 4
 
-# Time, in seconds, after the drain for connections that were asked to close but have not.
+# Time, in seconds, before the drain for the first requests of new connections, and after it for connections
+# that were asked to close but have not.
 CLOSING_SECONDS = 1.0
 
 
@@ -131,12 +132,13 @@ class App:
         await first_of(server.no_connections.wait(), stop.wait(), seconds=seconds)
         await first_of(self._idle.wait(), stop.wait())
 
-    async def drain(self, seconds: float) -> None:
-        """Wait for running requests, at most `seconds`."""
+    async def drain(self, server: ProtocolFactory, seconds: float) -> None:
+        """Wait for running requests, at most `seconds`, and for the first ones of new connections."""
         self._closing = self.probes.draining = True
         self.response_cache.close()
         if self._running:
             log.info("finishing responses", responses=self._running, at_most_seconds=seconds)
+        await server.await_first_requests(CLOSING_SECONDS)
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -194,7 +196,7 @@ async def serve(
         service.cache.stop_prefetch()
         if not stop.is_set():
             await app.retire(server, config.server.shutdown_timeout, stop)
-        await app.drain(config.server.shutdown_timeout)
+        await app.drain(server, config.server.shutdown_timeout)
     finally:
         await operations_listener.close()
         await runner.cleanup()

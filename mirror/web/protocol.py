@@ -45,6 +45,9 @@ HEAD_SECONDS = 30.0
 LINGERING_SECONDS = 1.0
 
 
+# Interval, in seconds, at which the end of a server looks whether first requests have come.
+POLL_SECONDS = 0.01
+
 SPEAKS_TLS = "this is TLS, and here plain HTTP is spoken: use http://"
 
 
@@ -65,6 +68,7 @@ class RequestProtocol(web.RequestHandler):
         "_unread_body",
         "head",
         "scope",
+        "was_asked",
     )
 
     def __init__(
@@ -82,6 +86,7 @@ class RequestProtocol(web.RequestHandler):
         self._metrics = metrics
         self._departures = departures
         self._client = ""
+        self.was_asked = False  # bytes of a request have come
         self.scope = EVERYBODY  # of the client, by its address
         self._ended = False  # the last request of this connection has come, or no further one can come
         self._surplus = SURPLUS_BYTES
@@ -106,6 +111,7 @@ class RequestProtocol(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self.was_asked = True
         waiter = self._waiter
         idle = waiter is not None and not waiter.done()
         transport: Any = self.transport
@@ -276,6 +282,18 @@ class ProtocolFactory(web.Server):
         self._set_count(self._connections_open - 1)
         if not self._connections_open:
             self.no_connections.set()
+
+    async def await_first_requests(self, seconds: float) -> None:
+        """Wait for the first request of each connection that was accepted just now, at most `seconds`.
+
+        Its client connected in time. A connection that ends without an answer would be a failed pull.
+        """
+        deadline = self._loop.time() + seconds
+        await asyncio.sleep(POLL_SECONDS)  # what asyncio has accepted becomes a connection
+        while self._loop.time() < deadline and any(  # noqa: ASYNC110  # once in a process's life
+            isinstance(each, RequestProtocol) and not each.was_asked for each in self.connections
+        ):
+            await asyncio.sleep(POLL_SECONDS)
 
     def report_to(self, balancer: AcceptBalancer | None) -> None:
         """Report the number of connections to `balancer` from now on; to nothing with None."""
