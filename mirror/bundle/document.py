@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from mirror.bundle.errors import BundleError, Damaged, Unsupported
 from mirror.bundle.graph import Graph, links_of
-from mirror.bundle.model import BundleContents, BundleImage, Content, check_name
+from mirror.bundle.model import BundleContents, BundleImage, ContentDescriptor, check_name
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.media_type import is_media_type
@@ -50,11 +50,11 @@ class Image(Struct, frozen=True, omit_defaults=True, rename="camel"):
         check_name(self.name, NAME)
         if not 0 <= self.confirmed <= LATEST:
             raise BundleError(f"{self.name} is confirmed at no time", NAME)
-        root = Content(checked_type(self.media_type), checked_digest(self.digest), self.size)
+        root = ContentDescriptor(checked_type(self.media_type), checked_digest(self.digest), self.size)
         return BundleImage(self.name, root, self.confirmed)
 
 
-class Manifest(Struct, frozen=True, rename="camel"):
+class ListedManifest(Struct, frozen=True, rename="camel"):
     """The descriptor of a manifest of the bundle."""
 
     digest: str
@@ -78,7 +78,7 @@ class Piece(Struct, frozen=True, omit_defaults=True, array_like=True):
     length: int = -1
 
 
-class Part(Struct, frozen=True):
+class BundlePart(Struct, frozen=True):
     """The content of one part. `sha256` proves the content: see `mirror.bundle.parts`."""
 
     sha256: str
@@ -98,8 +98,8 @@ class Document(Struct, frozen=True, omit_defaults=True):
     bundle: str
     part: int
     images: tuple[Image, ...]
-    manifests: tuple[Manifest, ...]
-    parts: tuple[Part, ...]
+    manifests: tuple[ListedManifest, ...]
+    parts: tuple[BundlePart, ...]
     links: dict[str, tuple[str, ...]]
     referrers: dict[str, tuple[str, ...]] = {}
     base: Base | None = None
@@ -130,7 +130,7 @@ def document_of(contents: BundleContents, graph: Graph) -> Document:
     )
 
 
-def with_parts(document: Document, parts: tuple[Part, ...]) -> Document:
+def with_parts(document: Document, parts: tuple[BundlePart, ...]) -> Document:
     """Return the document of part 1, named. Raises BundleError if it is longer than MOST_BYTES."""
     whole = msgspec.structs.replace(document, parts=parts)
     data = whole.encoded()
@@ -201,9 +201,9 @@ def _image(image: BundleImage, graph: Graph) -> Image:
     return Image(image.name, root.media_type, str(root.digest), root.size, absent, image.confirmed)
 
 
-def _manifests(contents: BundleContents) -> tuple[Manifest, ...]:
+def _manifests(contents: BundleContents) -> tuple[ListedManifest, ...]:
     items = sorted(contents.manifests.items())
-    return tuple(Manifest(str(digest), each.media_type, len(each.data)) for digest, each in items)
+    return tuple(ListedManifest(str(digest), each.media_type, len(each.data)) for digest, each in items)
 
 
 def _base(assumed: frozenset[Digest]) -> Base | None:

@@ -9,7 +9,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import TAG
 
 
-class Content(Struct, frozen=True, order=True):
+class ContentDescriptor(Struct, frozen=True, order=True):
     """A descriptor: media type, digest, and size in bytes."""
 
     media_type: str
@@ -27,7 +27,7 @@ class BundleImage(Struct, frozen=True, order=True):
     """
 
     name: str
-    root: Content
+    root: ContentDescriptor
     confirmed: int = 0
 
     @property

@@ -6,14 +6,14 @@ into pieces of one length (the last is shorter), each followed by its SHA-256.
 Each part proves all others. The SHA-256 of a tar cannot be in the tar itself, nor in all of its siblings, and
 would cost a first pass over 50 GB before a byte is written. But each blob is named by its own digest, so the
 list of digests, sizes and pieces determines a part to the last byte. The document of each part has that list
-for every part, with its SHA-256 (`Part.sha256`), and the SHA-256 of all lists together (`Document.bundle`). A
-lost part is made again alone: its list, and with it every byte, follows from the contents without reading a
-blob of another part.
+for every part, with its SHA-256 (`BundlePart.sha256`), and the SHA-256 of all lists together
+(`Document.bundle`). A lost part is made again alone: its list, and with it every byte, follows from the
+contents without reading a blob of another part.
 """
 
 from mirror.bundle.errors import BundleError
 from mirror.bundle.model import BundleContents
-from mirror.bundle.plan import Plan, Planner, Slice
+from mirror.bundle.plan import BundlePlan, Planner, Slice
 from mirror.bundle.tar_format import BLOCK, padding
 from mirror.oci.digest import Digest
 
@@ -28,7 +28,7 @@ _OVERHEAD = 7 * BLOCK
 _LEAST_ROOM = 64 * 1024
 
 
-def split(contents: BundleContents, limit: int) -> list[Plan]:
+def split(contents: BundleContents, limit: int) -> list[BundlePlan]:
     """Return the plans of all parts, each smaller than `limit` bytes.
 
     Smaller, not equal: FAT32 holds files of 4 GiB less one byte. Raises BundleError for a limit that is too

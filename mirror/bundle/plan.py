@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from mirror.bundle import layout
-from mirror.bundle.document import NAME, Document, Part, Piece, document_of, with_parts
+from mirror.bundle.document import NAME, BundlePart, Document, Piece, document_of, with_parts
 from mirror.bundle.errors import BundleError
 from mirror.bundle.graph import Graph, blobs_of
 from mirror.bundle.model import BundleContents, check_name
@@ -71,7 +71,7 @@ class Member(Struct, frozen=True):
         return header_size(self.path, self.size) + self.size + padding(self.size)
 
 
-class Plan(Struct, frozen=True):
+class BundlePlan(Struct, frozen=True):
     """A tar before it is written. `size` is that of the whole file, in bytes."""
 
     document: Document
@@ -99,7 +99,7 @@ class Planner:
         blobs, manifests = self._contents.blobs, self._contents.manifests
         return [(digest, size) for digest, size in sorted(blobs.items()) if digest not in manifests]
 
-    def plans(self, parts: Sequence[Iterable[Slice]]) -> list[Plan]:
+    def plans(self, parts: Sequence[Iterable[Slice]]) -> list[BundlePlan]:
         """Return the plans of all parts of a bundle, each with the slices that it carries."""
         ordered = [sorted(each) for each in parts]
         document = with_parts(self._document, tuple(map(part_of, ordered)))
@@ -108,11 +108,11 @@ class Planner:
             for number, slices in enumerate(ordered, 1)
         ]
 
-    def _plan(self, document: Document, slices: list[Slice]) -> Plan:
+    def _plan(self, document: Document, slices: list[Slice]) -> BundlePlan:
         head = tuple(self._head(document, slices))
         carried = tuple(member for each in slices for member in _carried(each))
         size = self._length + sum(each.length for each in (*head, *carried)) + len(END)
-        return Plan(document, head + self._manifests + carried, size)
+        return BundlePlan(document, head + self._manifests + carried, size)
 
     def _head(self, document: Document, slices: list[Slice]) -> Iterator[Member]:
         present = {each.digest for each in slices if each.whole}
@@ -125,16 +125,16 @@ class Planner:
             yield _literal(layout.DOCKER, docker)
 
 
-def make_plan(contents: BundleContents) -> Plan:
+def make_plan(contents: BundleContents) -> BundlePlan:
     """Return the plan of a bundle in one tar. Raises BundleError for contents that do not fit together."""
     planner = Planner(contents)
     return planner.plans([[Slice(digest, size, 0, size) for digest, size in planner.blobs()]])[0]
 
 
-def part_of(slices: list[Slice]) -> Part:
+def part_of(slices: list[Slice]) -> BundlePart:
     """Return the entry of a part in the document. Its SHA-256 is that of the list of its pieces."""
     pieces = tuple(each.piece for each in slices)
-    return Part(hashlib.sha256(msgspec.json.encode(pieces)).hexdigest(), pieces)
+    return BundlePart(hashlib.sha256(msgspec.json.encode(pieces)).hexdigest(), pieces)
 
 
 def check_contents(contents: BundleContents, graph: Graph) -> None:

@@ -19,7 +19,7 @@ BUFFERS = 8
 SMALL = 128 * 1024
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """A file to read from."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
@@ -34,7 +34,7 @@ class Pump:
         self._threads: dict[int, ThreadPoolExecutor] = {}
 
     def copy(
-        self, source: Source, size: int, hashers: "list[_Hash]", write: Callable[[memoryview], object]
+        self, source: ByteSource, size: int, hashers: "list[_Hash]", write: Callable[[memoryview], object]
     ) -> int:
         """Copy up to `size` bytes; return how many there were. All of them are hashed when this returns."""
         running: deque[list[Future[None]]] = deque()
@@ -80,7 +80,7 @@ class Pump:
         self.close()
 
 
-def read_full(source: Source, buffer: memoryview) -> int:
+def read_full(source: ByteSource, buffer: memoryview) -> int:
     """Fill a buffer; return the number of bytes, smaller than the buffer only at the end of the source."""
     count = 0
     while count < len(buffer):

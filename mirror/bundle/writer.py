@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from msgspec import Struct
 
 from mirror.bundle.errors import BundleError, Damaged
-from mirror.bundle.plan import Member, Plan, Slice
-from mirror.bundle.pump import Pump, Source, read_ahead
+from mirror.bundle.plan import BundlePlan, Member, Slice
+from mirror.bundle.pump import ByteSource, Pump, read_ahead
 from mirror.bundle.tar_format import END, padding
 from mirror.oci.digest import Digest
 
@@ -33,7 +33,7 @@ def silent(count: int) -> None:
 
 
 def write(
-    plan: Plan,
+    plan: BundlePlan,
     open_blob: OpenBlob,
     out: BinaryIO,
     offset: int = 0,
@@ -59,7 +59,7 @@ def write(
         return Written(plan.size - offset, "" if writer.whole is None else writer.whole.hexdigest())
 
 
-def resume_offset(plan: Plan, file: BinaryIO) -> int:
+def resume_offset(plan: BundlePlan, file: BinaryIO) -> int:
     """Return the offset from which on an interrupted export goes on; `file` is what there is of it.
 
     The offset is that of the member in which the file ends, so that its blob is hashed from its beginning:
@@ -145,7 +145,7 @@ class _Writer:
         with closing(self._open_blob(source.digest)) as file:
             read_ahead(file)
             file.seek(source.offset)
-            count = self._pump.copy(cast("Source", file), source.length, hashers, write)
+            count = self._pump.copy(cast("ByteSource", file), source.length, hashers, write)
             if count < source.length:
                 raise Damaged(f"the blob ends after {source.offset + count} bytes", str(source.digest))
             if source.offset + source.length == source.size and file.read(1):

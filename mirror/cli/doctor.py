@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mirror.config.schema import Config
-    from mirror.doctor.finding import Finding
+    from mirror.doctor.finding import Diagnosis
 
 HELP = """Find what keeps the mirror from working, and what mends it.
 
@@ -82,7 +82,7 @@ def doctor(
     raise typer.Exit(status(findings))
 
 
-def _examine_client(client: str, mirror: str | None, ca: str | None, config: str | None) -> "list[Finding]":
+def _examine_client(client: str, mirror: str | None, ca: str | None, config: str | None) -> "list[Diagnosis]":
     from mirror.cli.setup import place_of_mirror
     from mirror.doctor.client import NAMES, examine_client
     from mirror.setup.plan import SetupError
@@ -95,7 +95,7 @@ def _examine_client(client: str, mirror: str | None, ca: str | None, config: str
         fail(str(error), 2)
 
 
-async def _examine(config: "Config", images: "Mapping[str, str]", *, quiet: bool) -> "list[Finding]":
+async def _examine(config: "Config", images: "Mapping[str, str]", *, quiet: bool) -> "list[Diagnosis]":
     """Return all findings; unless `quiet`, print the local ones at once, the others when all are there."""
     import asyncio
 
@@ -108,7 +108,7 @@ async def _examine(config: "Config", images: "Mapping[str, str]", *, quiet: bool
     local = [*notes, *await asyncio.to_thread(examine_machine, config, _ca(config))]
     if not quiet:
         _print(local)
-    remote: list[Finding] = []
+    remote: list[Diagnosis] = []
     async for each in examine_upstreams(config, images):
         remote += each
     if not quiet:
@@ -145,7 +145,7 @@ def _images(given: list[str], config: "Config") -> dict[str, str]:
     return found
 
 
-def _print(findings: "list[Finding]") -> None:
+def _print(findings: "list[Diagnosis]") -> None:
     for each in findings:
         say(f"{SIGNS[each.severity]} {each.subject}: {each.what}")
         if each.why:

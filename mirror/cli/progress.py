@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.cli.common import INTERRUPTED
 from mirror.cli.output import json_line, say, tell
-from mirror.util.progress.amounts import Amount, ImageProgress
+from mirror.util.progress.amounts import ImageProgress, ProgressAmount
 from mirror.util.progress.totals import Progress, Totals
 from mirror.util.terminal_log import printable
 from mirror.util.units import size
@@ -225,7 +225,7 @@ def time_left(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _of(amount: Amount) -> str:
+def _of(amount: ProgressAmount) -> str:
     done = size(amount.done)
     return done if amount.total is None else f"{done} of {size(amount.total)}"
 

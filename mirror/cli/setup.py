@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mirror.setup.changes import Changes
     from mirror.setup.clients import Client as SetupClient
-    from mirror.setup.plan import File, Mirror, Plan, Request, Root
+    from mirror.setup.plan import File, Mirror, Request, Root, SetupPlan
 
 # The clients, as the help shows them: mirror.setup.clients is imported by the command alone.
 NAMES = (
@@ -177,7 +177,7 @@ def _check(client: "SetupClient", files: "Sequence[File]", request: "Request") -
             fail(f"{file.path} is not written, because its client refuses it:\n{complaint}", 1)
 
 
-def _explain(name: str, plan: "Plan", files: "Sequence[File]", *, write: bool) -> None:
+def _explain(name: str, plan: "SetupPlan", files: "Sequence[File]", *, write: bool) -> None:
     """Say on standard error what is left to do; the notes too."""
     lines = [f"Note: {note}" for note in plan.notes]
     if files and not write:

@@ -179,10 +179,10 @@ def fetch_images(
 def _listed(images: list[str], files: list[str], *, as_json: bool) -> "Listed":
     """Return the entries of all lists; the command ends with 2 if one cannot be read at all."""
     from mirror.config.loader import environment
-    from mirror.manage.warm.listed import Entry, Listed, ListError
+    from mirror.manage.warm.listed import Listed, ListEntry, ListError
     from mirror.manage.warm.source import read_source
 
-    found = Listed([Entry(each, "") for each in images])
+    found = Listed([ListEntry(each, "") for each in images])
     for file in files:
         try:
             found.add(read_source(file, environment()))

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from mirror.doctor.finding import Finding, error, fine, warning
+from mirror.doctor.finding import Diagnosis, error, fine, warning
 from mirror.oci.marker import marker_image, marker_reference
 from mirror.setup.clients import CLIENTS, installed_version, output_of, program
 from mirror.setup.containerd import CERTIFICATES, Cri
@@ -54,7 +54,7 @@ class Examined(Struct, frozen=True):
 Pull = Callable[[str], tuple[str, str]]
 
 
-def examine_client(name: str, url: str, ca: str | None = None) -> list[Finding]:
+def examine_client(name: str, url: str, ca: str | None = None) -> list[Diagnosis]:
     """Return the findings about a client of this machine and the mirror at `url`; `ca` is PEM."""
     try:
         mirror = find_mirror(url, ca)
@@ -73,7 +73,7 @@ def examine_client(name: str, url: str, ca: str | None = None) -> list[Finding]:
     return [*findings, *traffic]
 
 
-def _challenge(name: str, mirror: Mirror, ca: str | None) -> Iterator[Finding]:
+def _challenge(name: str, mirror: Mirror, ca: str | None) -> Iterator[Diagnosis]:
     """Yield whether the mirror, or a proxy in front of it, would ask this client for a password."""
     host, _, port = mirror.address.rpartition(":")
     connection: http.client.HTTPConnection = http.client.HTTPConnection(host.strip("[]"), int(port), PATIENCE)
@@ -106,7 +106,7 @@ def _challenge(name: str, mirror: Mirror, ca: str | None) -> Iterator[Finding]:
         yield fine(mirror.url, "it asks for no password, so that no client sends one")
 
 
-def _version(name: str) -> tuple[Version | None, Finding | None]:
+def _version(name: str) -> tuple[Version | None, Diagnosis | None]:
     """Return the version of the daemon, or of the program; or the finding that there is none."""
     binary = {"docker": "docker", "containerd": "containerd", "podman": "podman", "k3s": "k3s"}[name]
     found = program(binary)
@@ -125,7 +125,7 @@ def _version(name: str) -> tuple[Version | None, Finding | None]:
 # What each client says of itself.
 
 
-def _docker(examined: Examined) -> Iterator[Finding]:
+def _docker(examined: Examined) -> Iterator[Diagnosis]:
     """Yield what the daemon has in effect, which a file that it has not read does not show."""
     status, text = output_of([program("docker") or "docker", "info", "--format", "{{json .}}"])
     try:
@@ -145,7 +145,7 @@ def _docker(examined: Examined) -> Iterator[Finding]:
     yield fine("docker", f"{store}: registry-mirrors {rest}; a miss falls through to Docker Hub")
 
 
-def _containerd(examined: Examined) -> Iterator[Finding]:
+def _containerd(examined: Examined) -> Iterator[Diagnosis]:
     """Yield whether Kubernetes reads hosts.toml, by the configuration that containerd has in effect."""
     status, text = output_of([program("containerd") or "containerd", "config", "dump"])
     folder = CERTIFICATES
@@ -162,7 +162,7 @@ def _containerd(examined: Examined) -> Iterator[Finding]:
     yield from _fall_through(examined, folder)
 
 
-def _fall_through(examined: Examined, folder: str) -> Iterator[Finding]:
+def _fall_through(examined: Examined, folder: str) -> Iterator[Diagnosis]:
     """Yield what happens at a miss, by the `server` of hosts.toml."""
     path = f"{folder}/_default/hosts.toml"
     try:
@@ -177,7 +177,7 @@ def _fall_through(examined: Examined, folder: str) -> Iterator[Finding]:
         yield fine(examined.name, "a miss falls through to the registry itself")
 
 
-def _podman(examined: Examined) -> Iterator[Finding]:
+def _podman(examined: Examined) -> Iterator[Diagnosis]:
     own = Path.home() / ".config/containers/registries.conf"
     if own.exists():
         yield warning(
@@ -190,12 +190,12 @@ def _podman(examined: Examined) -> Iterator[Finding]:
     yield fine("podman", "a miss falls through to the registry itself")
 
 
-def _k3s(examined: Examined) -> Iterator[Finding]:
+def _k3s(examined: Examined) -> Iterator[Diagnosis]:
     note = "a miss falls through to the registry itself, unless k3s runs with --disable-default-endpoint"
     yield fine("k3s", note)
 
 
-EXAMINERS: dict[str, Callable[[Examined], Iterator[Finding]]] = {
+EXAMINERS: dict[str, Callable[[Examined], Iterator[Diagnosis]]] = {
     "docker": _docker,
     "containerd": _containerd,
     "podman": _podman,
@@ -203,7 +203,7 @@ EXAMINERS: dict[str, Callable[[Examined], Iterator[Finding]]] = {
 }
 
 
-def _configuration(examined: Examined, *, arrived: bool) -> Iterator[Finding]:
+def _configuration(examined: Examined, *, arrived: bool) -> Iterator[Diagnosis]:
     """Yield each file that is not as this version of the client needs it, by the writer of `setup`."""
     client = CLIENTS[examined.name]
     try:
@@ -223,7 +223,7 @@ def _configuration(examined: Examined, *, arrived: bool) -> Iterator[Finding]:
 # The pull.
 
 
-def _traffic(examined: Examined) -> tuple[bool, list[Finding]]:
+def _traffic(examined: Examined) -> tuple[bool, list[Diagnosis]]:
     """Return whether a pull arrives, and a finding for each registry that was tried."""
     pull = _pull_of(examined.name)
     if pull is None:
@@ -238,7 +238,7 @@ def _traffic(examined: Examined) -> tuple[bool, list[Finding]]:
     return all(each.severity == "fine" for each in findings), findings
 
 
-def _try(examined: Examined, upstream: str, pull: Pull) -> Finding:
+def _try(examined: Examined, upstream: str, pull: Pull) -> Diagnosis:
     marker = token_hex(8)
     complaint, digest = pull(marker_reference(upstream, marker))
     expected = str(marker_image(marker).index)

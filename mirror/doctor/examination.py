@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.schema import Config
-from mirror.doctor.finding import Finding, fine
+from mirror.doctor.finding import Diagnosis, fine
 from mirror.doctor.machine import examine_disk, examine_limits
 from mirror.doctor.network import Endpoint, examine
 from mirror.doctor.registry import examine_registry
@@ -17,7 +17,7 @@ from mirror.util.tasks import Tasks
 AT_ONCE = 8
 
 
-def examine_machine(config: Config, ca: str | None = None) -> list[Finding]:
+def examine_machine(config: Config, ca: str | None = None) -> list[Diagnosis]:
     """Return the findings about this machine and the mirror that runs on it. Blocks."""
     running = examine_running(config.server, ca)
     disk = examine_disk(config.cache.dir, config.cache)
@@ -26,7 +26,7 @@ def examine_machine(config: Config, ca: str | None = None) -> list[Finding]:
 
 async def examine_upstreams(
     config: Config, images: Mapping[str, str] = {}, names: Sequence[str] = ()
-) -> AsyncIterator[list[Finding]]:
+) -> AsyncIterator[list[Diagnosis]]:
     """Yield the findings of one upstream after another, as they are done.
 
     `images`: REPOSITORY:TAG by upstream, asked for in the place of a usual one. `names`: only these.
@@ -36,7 +36,7 @@ async def examine_upstreams(
         return
     proxies, gate, tasks = Proxies.from_environment(), asyncio.Semaphore(AT_ONCE), Tasks()
 
-    async def one(settings: UpstreamSettings) -> list[Finding]:
+    async def one(settings: UpstreamSettings) -> list[Diagnosis]:
         async with gate:
             return await _upstream(settings, proxies, images.get(settings.name))
 
@@ -49,7 +49,7 @@ async def examine_upstreams(
         await tasks.close()
 
 
-async def _upstream(settings: UpstreamSettings, proxies: Proxies, image: str | None) -> list[Finding]:
+async def _upstream(settings: UpstreamSettings, proxies: Proxies, image: str | None) -> list[Diagnosis]:
     """Return the findings of an upstream and its other sources."""
     findings, reached = await asyncio.to_thread(examine, Endpoint(settings.name, settings), proxies)
     if reached:

@@ -19,7 +19,7 @@ class Severity(StrEnum):
 STATUS = {Severity.FINE: 0, Severity.WARNING: 1, Severity.ERROR: 2}
 
 
-class Finding(Struct, frozen=True):
+class Diagnosis(Struct, frozen=True):
     """Result of one check about `subject`: an upstream, a folder, an address, a client.
 
     `why` and `mend` are empty for what is fine.
@@ -32,27 +32,27 @@ class Finding(Struct, frozen=True):
     mend: str = ""
 
 
-def fine(subject: str, what: str) -> Finding:
+def fine(subject: str, what: str) -> Diagnosis:
     """Return a finding without anything to mend."""
-    return Finding(subject, Severity.FINE, what)
+    return Diagnosis(subject, Severity.FINE, what)
 
 
-def warning(subject: str, what: str, why: str, mend: str) -> Finding:
+def warning(subject: str, what: str, why: str, mend: str) -> Diagnosis:
     """Return a finding of something that works, and may not for long or not well."""
-    return Finding(subject, Severity.WARNING, what, why, mend)
+    return Diagnosis(subject, Severity.WARNING, what, why, mend)
 
 
-def error(subject: str, what: str, why: str, mend: str) -> Finding:
+def error(subject: str, what: str, why: str, mend: str) -> Diagnosis:
     """Return a finding of something that does not work."""
-    return Finding(subject, Severity.ERROR, what, why, mend)
+    return Diagnosis(subject, Severity.ERROR, what, why, mend)
 
 
-def merged(findings: Iterable[Finding]) -> list[Finding]:
+def merged(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
     """Return findings of the same kind as one, with the first one's remedy.
 
     Eleven upstreams have one broken network between them.
     """
-    found: dict[Finding, list[Finding]] = {}
+    found: dict[Diagnosis, list[Diagnosis]] = {}
     for each in findings:
         found.setdefault(replace(each, subject="", mend=""), []).append(each)
     return [
@@ -61,6 +61,6 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
     ]
 
 
-def status(findings: Iterable[Finding]) -> int:
+def status(findings: Iterable[Diagnosis]) -> int:
     """Return the exit status: 0 if all is fine, 1 for warnings, 2 for errors."""
     return max((STATUS[each.severity] for each in findings), default=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from mirror.config.schema import CacheSettings, Config
-from mirror.doctor.finding import Finding, error, fine, warning
+from mirror.doctor.finding import Diagnosis, error, fine, warning
 from mirror.system.descriptors import clients_within
 from mirror.util.units import size
 
@@ -26,7 +26,7 @@ FEW_INODES = 0.02
 KEEPS_NOTHING = "pulls go on, and nothing is kept"
 
 
-def examine_disk(path: Path, settings: CacheSettings) -> list[Finding]:
+def examine_disk(path: Path, settings: CacheSettings) -> list[Diagnosis]:
     """Return the findings about the folder of the cache: room, inodes, rights, speed."""
     place = _nearest(path)
     try:
@@ -43,7 +43,7 @@ def _nearest(path: Path) -> Path:
     return next(each for each in (path, *path.absolute().parents) if each.is_dir())
 
 
-def _room(path: Path, place: Path, settings: CacheSettings) -> Iterator[Finding]:
+def _room(path: Path, place: Path, settings: CacheSettings) -> Iterator[Diagnosis]:
     disk = os.statvfs(place)
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     reserve = settings.min_free.of(total)
@@ -78,7 +78,7 @@ def _cached(path: Path) -> int:
     return total
 
 
-def _writing(path: Path, place: Path) -> Iterator[Finding]:
+def _writing(path: Path, place: Path) -> Iterator[Diagnosis]:
     """Yield whether the folder can be written, and how fast."""
     sample = place / f".registry-mirror-doctor-{token_hex(8)}"
     try:
@@ -117,7 +117,7 @@ def _write(sample: Path) -> float:
         os.close(descriptor)
 
 
-def examine_limits(config: Config, pid: int | None = None) -> list[Finding]:
+def examine_limits(config: Config, pid: int | None = None) -> list[Diagnosis]:
     """Return the finding about the limit of open files: of the mirror's process `pid`, or of this one."""
     limit = _file_limit(pid)
     wanted = config.server.connections

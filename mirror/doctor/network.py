@@ -18,7 +18,7 @@ from msgspec import Struct
 from yarl import URL
 
 from mirror.config.endpoints import EndpointSettings
-from mirror.doctor.finding import Finding, error, fine, warning
+from mirror.doctor.finding import Diagnosis, error, fine, warning
 from mirror.upstream.http.proxy import Proxies
 from mirror.util.tls import load_pair
 
@@ -58,16 +58,16 @@ class Endpoint(Struct, frozen=True):
 class Failed(Exception):
     """The step that ends the examination of an endpoint."""
 
-    def __init__(self, finding: Finding) -> None:
+    def __init__(self, finding: Diagnosis) -> None:
         super().__init__(finding.what)
         self.finding = finding
 
 
 def examine(
     endpoint: Endpoint, proxies: Proxies, clock: Callable[[], float] = time.time
-) -> tuple[list[Finding], bool]:
+) -> tuple[list[Diagnosis], bool]:
     """Return the findings, and whether the endpoint answers."""
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     try:
         proxy = proxies.choose(endpoint.url)
         addresses = _resolve(endpoint, proxy)
@@ -101,7 +101,7 @@ def _resolve(endpoint: Endpoint, proxy: URL | None) -> dict[int, str]:
     return addresses
 
 
-def _families(endpoint: Endpoint, addresses: dict[int, str]) -> Iterator[Finding]:
+def _families(endpoint: Endpoint, addresses: dict[int, str]) -> Iterator[Diagnosis]:
     """Yield a finding if IPv6 fails where IPv4 works. A machine without any IPv6 is fine."""
     if socket.AF_INET not in addresses or socket.AF_INET6 not in addresses:
         return
@@ -185,7 +185,7 @@ def _expiry(connection: http.client.HTTPConnection) -> float | None:
     return ssl.cert_time_to_seconds(ends) if isinstance(ends, str) else None
 
 
-def _distrust(endpoint: Endpoint, reason: ssl.SSLCertVerificationError) -> Finding:
+def _distrust(endpoint: Endpoint, reason: ssl.SSLCertVerificationError) -> Diagnosis:
     """Return the finding for a certificate that is not trusted."""
     what = f"its TLS certificate is not trusted: {reason.verify_message.rstrip('.')}"
     mend = f"openssl s_client -connect {endpoint.url.host}:{endpoint.url.port} shows it"
@@ -198,7 +198,7 @@ def _distrust(endpoint: Endpoint, reason: ssl.SSLCertVerificationError) -> Findi
     return error(endpoint.name, what, NOTHING_NEW, mend)
 
 
-def _failure(endpoint: Endpoint, proxy: URL | None, reason: Exception) -> Finding:
+def _failure(endpoint: Endpoint, proxy: URL | None, reason: Exception) -> Diagnosis:
     """Return the finding for a connection that fails."""
     place = f"{(proxy or endpoint.url).host}:{(proxy or endpoint.url).port}"
     whose = f"the proxy {place}" if proxy is not None else place
@@ -224,7 +224,7 @@ def _failure(endpoint: Endpoint, proxy: URL | None, reason: Exception) -> Findin
     return error(endpoint.name, what, NOTHING_NEW, mend)
 
 
-def _judge(endpoint: Endpoint, answer: Answer, clock: Callable[[], float]) -> Iterator[Finding]:
+def _judge(endpoint: Endpoint, answer: Answer, clock: Callable[[], float]) -> Iterator[Diagnosis]:
     """Yield what is wrong with an answer."""
     if answer.status not in (200, 401):
         yield warning(
@@ -244,7 +244,7 @@ def _judge(endpoint: Endpoint, answer: Answer, clock: Callable[[], float]) -> It
     yield from _clock_findings(endpoint.name, answer.date, clock())
 
 
-def _clock_findings(name: str, date: str | None, now: float) -> Iterator[Finding]:
+def _clock_findings(name: str, date: str | None, now: float) -> Iterator[Diagnosis]:
     """Yield a finding if the clocks differ."""
     skew = _skew(date, now)
     if skew is None or abs(skew) < SKEW_WARNING:
@@ -273,7 +273,7 @@ def _length(seconds: float) -> str:
 
 def _clock_behind(
     endpoint: Endpoint, failed: Failed, proxies: Proxies, clock: Callable[[], float]
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """Return the finding of a failure, and before it the wrong clock that may be its reason.
 
     The Date comes over a connection that is not verified: it is good for a hint, and for nothing else.

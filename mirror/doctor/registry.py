@@ -8,7 +8,7 @@ from ipaddress import IPv6Address
 from yarl import URL
 
 from mirror.config.endpoints import UpstreamSettings
-from mirror.doctor.finding import Finding, error, fine, warning
+from mirror.doctor.finding import Diagnosis, error, fine, warning
 from mirror.metrics.metrics import Metrics
 from mirror.oci import json_text
 from mirror.oci.digest import Digest
@@ -46,7 +46,7 @@ WITHOUT = {
 }
 
 
-async def examine_registry(settings: UpstreamSettings, image: str | None = None) -> list[Finding]:
+async def examine_registry(settings: UpstreamSettings, image: str | None = None) -> list[Diagnosis]:
     """Return the findings about one upstream. `image`: REPOSITORY:TAG that the operator asks about."""
     registry = RegistryClient(settings, Metrics())
     try:
@@ -57,7 +57,9 @@ async def examine_registry(settings: UpstreamSettings, image: str | None = None)
     return findings
 
 
-async def _examine(registry: RegistryClient, settings: UpstreamSettings, image: str | None) -> list[Finding]:
+async def _examine(
+    registry: RegistryClient, settings: UpstreamSettings, image: str | None
+) -> list[Diagnosis]:
     name, wanted = settings.name, image or IMAGES.get(settings.name, ANY_IMAGE)
     repository, _, tag = wanted.rpartition(":")
     path = f"{settings.prefix}/{repository}" if settings.prefix else repository
@@ -80,7 +82,7 @@ async def _examine(registry: RegistryClient, settings: UpstreamSettings, image: 
     return [fine(name, f"{wanted} is found{by}")]
 
 
-def _refusal(name: str, wanted: str, failure: UpstreamError) -> Finding:
+def _refusal(name: str, wanted: str, failure: UpstreamError) -> Diagnosis:
     mend = WITHOUT.get(failure.failure, "see what the registry says, and docs/upstreams.md")
     if failure.failure is Failure.NOT_FOUND:
         mend = "look at the name and the tag"
@@ -118,7 +120,7 @@ def _digest(manifest: ManifestBody, key: str) -> Digest | None:
         return None
 
 
-def _account(name: str, account: Account) -> list[Finding]:
+def _account(name: str, account: Account) -> list[Diagnosis]:
     """Return the findings about an account: its password, and what is left of its rate limit."""
     if account.name != ANONYMOUS and account.auth.password_refused:
         return [

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from mirror.config.server import ServerSettings
-from mirror.doctor.finding import Finding, error, fine, warning
+from mirror.doctor.finding import Diagnosis, error, fine, warning
 from mirror.oci import json_text
 from mirror.setup.plan import SetupError
 from mirror.setup.running_mirror import find_mirror
@@ -27,7 +27,7 @@ PID = re.compile(r"\(pid ([0-9]+)\)")
 class RunningMirror(Struct, frozen=True):
     """Findings about the mirror's process, and its number if it is known."""
 
-    findings: list[Finding]
+    findings: list[Diagnosis]
     pid: int | None = None
 
 
@@ -60,7 +60,7 @@ def reachable(address: str) -> str:
     return f"127.0.0.1:{port}" if host in EVERY_ADDRESS else address
 
 
-def _not_running(address: str) -> Finding:
+def _not_running(address: str) -> Diagnosis:
     return warning(
         address,
         "no mirror runs here",
@@ -69,7 +69,7 @@ def _not_running(address: str) -> Finding:
     )
 
 
-def _taken(address: str, owner: str | None, reason: SetupError) -> Finding:
+def _taken(address: str, owner: str | None, reason: SetupError) -> Diagnosis:
     what = f"another program has this port: {owner or reason}"
     mend = "end that program, or give the mirror another port: server.listen"
     return error(address, what, "the mirror cannot start here", mend)
@@ -85,7 +85,7 @@ def _listens(address: str) -> bool:
     return True
 
 
-def _ready(address: str) -> list[Finding]:
+def _ready(address: str) -> list[Diagnosis]:
     """Return what /readyz says, as findings."""
     host, _, port = address.rpartition(":")
     try:
@@ -98,7 +98,7 @@ def _ready(address: str) -> list[Finding]:
         return [warning(address, "/readyz does not answer", "its state is not known", mend)]
 
 
-def _troubles(address: str, state: dict[str, Any]) -> Iterator[Finding]:
+def _troubles(address: str, state: dict[str, Any]) -> Iterator[Diagnosis]:
     for each in state["cache"]["trouble"]:
         yield error("cache", f"{each['what']}: {each['reason']}", "pulls go on, slower", each["to_do"])
     if state["log"]["losing_lines"]:

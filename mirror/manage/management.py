@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror.config.schema import CacheSettings
-from mirror.manage.steps import Call, Steps, Worker
+from mirror.manage.steps import Call, Steps, StepThread
 from mirror.oci.image_pattern import ImagePattern, Pin
 from mirror.store.blobs.quota import Shortage
 from mirror.store.cache_dir import CacheDirectory
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 class Management:
     """The use cases on `folder`. A folder that is shared with a running `Store` is not closed here."""
 
-    def __init__(self, folder: CacheDirectory, worker: Worker | None = None) -> None:
+    def __init__(self, folder: CacheDirectory, worker: StepThread | None = None) -> None:
         self.folder = folder
-        self._worker = worker or Worker()
+        self._worker = worker or StepThread()
         self._owns_folder = worker is not None
 
     @classmethod
     async def open(cls, path: Path, settings: CacheSettings | None = None) -> "Management":
         """Open a folder in an event loop; `settings` give the quota. Raises StoreError."""
-        worker = Worker()
+        worker = StepThread()
         return cls(await worker.start(CacheDirectory, path, settings), worker)
 
     async def aclose(self) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from mirror.util.progress.amounts import Amount
+from mirror.util.progress.amounts import ProgressAmount
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,7 +26,7 @@ BATCH_SECONDS = 0.05
 BATCH_STEPS = 500
 
 
-class Worker:
+class StepThread:
     """The one thread that does a facade's work for an event loop; the first call starts it.
 
     The use cases are for one thread each, and a database connection belongs to its thread.
@@ -53,7 +53,7 @@ class Worker:
 class Call(Generic[T]):
     """One blocking call: `now` does it here, `await` in the thread of the facade."""
 
-    def __init__(self, worker: Worker, function: Callable[[], T]) -> None:
+    def __init__(self, worker: StepThread, function: Callable[[], T]) -> None:
         self._worker = worker
         self._function = function
 
@@ -81,7 +81,10 @@ class Steps(Generic[T]):
     """
 
     def __init__(
-        self, worker: Worker, begin: Callable[[], Iterator[T]], progress: Callable[[], Amount] | None = None
+        self,
+        worker: StepThread,
+        begin: Callable[[], Iterator[T]],
+        progress: Callable[[], ProgressAmount] | None = None,
     ) -> None:
         """`progress` returns that of the use case, if it knows better than by counting steps."""
         self._worker = worker
@@ -90,9 +93,9 @@ class Steps(Generic[T]):
         self._done = 0
 
     @property
-    def progress(self) -> Amount:
+    def progress(self) -> ProgressAmount:
         """The progress so far: the number of steps, of an unknown total, or what the use case says."""
-        return Amount(self._done) if self._progress is None else self._progress()
+        return ProgressAmount(self._done) if self._progress is None else self._progress()
 
     def __iter__(self) -> Generator[T]:
         self._done = 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mirror.store.blobs.fsck import Finding, Fsck, FsckCursor, FsckStep
 from mirror.store.cache_dir import CacheDirectory
-from mirror.util.progress.amounts import Amount
+from mirror.util.progress.amounts import ProgressAmount
 from mirror.util.rate_limiter import RateLimiter
 
 # How often the cursor is written, in seconds.
@@ -29,9 +29,9 @@ class Verification:
         self._fsck = Fsck(folder.path / "blobs", folder.blobs, self.cursor, repair=repair)
 
     @property
-    def progress(self) -> Amount:
+    def progress(self) -> ProgressAmount:
         """The progress so far: in blobs if the check is quick, else in bytes."""
-        return Amount(self.cursor.checked if self.cursor.quick else self.cursor.bytes, self._total)
+        return ProgressAmount(self.cursor.checked if self.cursor.quick else self.cursor.bytes, self._total)
 
     @property
     def quarantine(self) -> Path:

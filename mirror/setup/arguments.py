@@ -2,7 +2,7 @@
 
 from mirror.setup.containerd import DEFAULT, hosts_files
 from mirror.setup.docker import daemon_json
-from mirror.setup.plan import DOCKER_HUB, File, Mirror, Plan, Request, SetupError
+from mirror.setup.plan import DOCKER_HUB, File, Mirror, Request, SetupError, SetupPlan
 
 # A node is a container: it sees this folder of the machine.
 KIND_FOLDER = "/etc/registry-mirror/kind"
@@ -35,7 +35,7 @@ LOOPBACK = (
 )
 
 
-def kaniko(request: Request) -> Plan:
+def kaniko(request: Request) -> SetupPlan:
     """Return the arguments of kaniko's executor."""
     mirror = request.mirror
     arguments = []
@@ -56,10 +56,10 @@ def kaniko(request: Request) -> Plan:
     ]
     if mirror.is_loopback:
         notes.append(LOOPBACK.format(address=mirror.address, place="kaniko's container") + ".")
-    return Plan((), arguments=tuple(arguments), notes=tuple(notes))
+    return SetupPlan((), arguments=tuple(arguments), notes=tuple(notes))
 
 
-def kind(request: Request) -> Plan:
+def kind(request: Request) -> SetupPlan:
     """Return a cluster's configuration, and the hosts.toml that its nodes mount."""
     _require_network(request.mirror, "a node of kind")
     path = request.file or KIND_CONFIG
@@ -72,10 +72,10 @@ def kind(request: Request) -> Plan:
             hosts,
             (f"{path} stays as it is. Put this into it:\n{KIND.format(folder=KIND_FOLDER)}",),
         )
-    return Plan(files, (f"kind create cluster --config {path}",), notes=notes)
+    return SetupPlan(files, (f"kind create cluster --config {path}",), notes=notes)
 
 
-def minikube(request: Request) -> Plan:
+def minikube(request: Request) -> SetupPlan:
     """Return the arguments of `minikube start`, and the files that it copies into its node."""
     mirror = request.mirror
     _require_network(mirror, "minikube's node")
@@ -87,10 +87,10 @@ def minikube(request: Request) -> Plan:
     if mirror.tls and mirror.ca is not None:
         files.append(File(f"{home}/certs/registry-mirror-ca.pem", mirror.ca))
     note = "The arguments are for the runtime docker, the files for the runtime containerd."
-    return Plan(tuple(files), ("minikube start " + " ".join(arguments),), tuple(arguments), (note,))
+    return SetupPlan(tuple(files), ("minikube start " + " ".join(arguments),), tuple(arguments), (note,))
 
 
-def docker_machine(request: Request) -> Plan:
+def docker_machine(request: Request) -> SetupPlan:
     """Return the arguments of `docker-machine create`."""
     mirror = request.mirror
     _require_network(mirror, "the machine of docker-machine")
@@ -105,7 +105,7 @@ def docker_machine(request: Request) -> Plan:
         "On a machine that exists, /etc/docker/daemon.json (docker-machine ssh NAME) does the same:\n"
         f"{settings}",
     )
-    return Plan((), arguments=tuple(arguments), notes=notes)
+    return SetupPlan((), arguments=tuple(arguments), notes=notes)
 
 
 def _require_network(mirror: Mirror, place: str) -> None:

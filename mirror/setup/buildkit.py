@@ -6,7 +6,7 @@ from typing import Any
 import tomlkit
 
 from mirror.setup.hosts_toml import parsed
-from mirror.setup.plan import File, Plan, Request, SetupError, ours_first
+from mirror.setup.plan import File, Request, SetupError, SetupPlan, ours_first
 
 CONFIG = "/etc/buildkit/buildkitd.toml"
 CA = "/etc/buildkit/registry-mirror-ca.crt"
@@ -17,7 +17,7 @@ NOTE = (
 )
 
 
-def plan(request: Request) -> Plan:
+def plan(request: Request) -> SetupPlan:
     """Return buildkitd.toml with the mirror for each of its registries, and how to reach it."""
     path, mirror = request.file or CONFIG, request.mirror
     files = []
@@ -41,7 +41,7 @@ def plan(request: Request) -> Plan:
         own["ca"] = [CA]
     new = text if text is not None and document.unwrap() == before else tomlkit.dumps(document)
     files.append(File(path, new))
-    return Plan(tuple(files), ("systemctl restart buildkit",), notes=(NOTE.format(path=path),))
+    return SetupPlan(tuple(files), ("systemctl restart buildkit",), notes=(NOTE.format(path=path),))
 
 
 def _table(

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from mirror.setup import arguments, buildkit, containerd, docker, k3s, podman
 from mirror.setup.hosts_toml import parsed
-from mirror.setup.plan import File, Plan, Request, SetupError, Version
+from mirror.setup.plan import File, Request, SetupError, SetupPlan, Version
 
 # Time limit for a client's program, in seconds.
 PATIENCE = 60.0
@@ -27,7 +27,7 @@ Check = Callable[[Path, Version | None], str]
 class Client(Struct, frozen=True):
     """A client. `program` tells its version; `checks` are by the name of a file."""
 
-    plan: Callable[[Request], Plan]
+    plan: Callable[[Request], SetupPlan]
     program: str | None = None
     checks: Mapping[str, Check] = {}
 

@@ -10,7 +10,7 @@ from typing import Any
 import tomlkit
 
 from mirror.setup.hosts_toml import HostsFile, hosts_text, parsed
-from mirror.setup.plan import DOCKER_HUB, File, Mirror, Plan, Request, SetupError, ours_first
+from mirror.setup.plan import DOCKER_HUB, File, Mirror, Request, SetupError, SetupPlan, ours_first
 
 CONFIG = "/etc/containerd/config.toml"
 CERTIFICATES = "/etc/containerd/certs.d"
@@ -27,7 +27,7 @@ def capabilities(request: Request) -> tuple[str, ...]:
     return ("pull", "resolve", "referrers") if request.at_least(2, 2) else ("pull", "resolve")
 
 
-def plan(request: Request) -> Plan:
+def plan(request: Request) -> SetupPlan:
     """Return the files that make containerd use the mirror, for all registries at once."""
     path = request.file or CONFIG
     text = request.root.text(path)
@@ -39,7 +39,7 @@ def plan(request: Request) -> Plan:
     if new != text and new is not None:
         files.append(File(path, new))
     restart = (RESTART,) if new != text else ()
-    return Plan(tuple(files), restart, notes=(*notes, *config.notes))
+    return SetupPlan(tuple(files), restart, notes=(*notes, *config.notes))
 
 
 UNKNOWN_VERSION = (
@@ -48,14 +48,14 @@ UNKNOWN_VERSION = (
 )
 
 
-def nerdctl_plan(request: Request) -> Plan:
+def nerdctl_plan(request: Request) -> SetupPlan:
     """Return the files for nerdctl, which reads hosts.toml by itself.
 
     nerdctl has a containerd library of its own, which may be older than the daemon.
     """
     files = hosts_files(request, request.file or CERTIFICATES, ("pull", "resolve"))
     note = "A rootless nerdctl reads ~/.config/containerd/certs.d: name that folder with --file."
-    return Plan(tuple(files), notes=(note,))
+    return SetupPlan(tuple(files), notes=(note,))
 
 
 def hosts_files(request: Request, folder: str, named: tuple[str, ...]) -> list[File]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mirror.setup.hosts_toml import HostsFile, hosts_text
-from mirror.setup.plan import DOCKER_HUB, File, Plan, Request, Root, SetupError, Version, ours_first
+from mirror.setup.plan import DOCKER_HUB, File, Request, Root, SetupError, SetupPlan, Version, ours_first
 
 CONFIG = "/etc/docker/daemon.json"
 CERTIFICATES = "/etc/docker/certs.d"
@@ -28,7 +28,7 @@ START_FILES = (
 FLAGS = {"registry-mirrors": "--registry-mirror", "insecure-registries": "--insecure-registry"}
 
 
-def plan(request: Request) -> Plan:
+def plan(request: Request) -> SetupPlan:
     """Return the files that make Docker use the mirror."""
     mirror, notes = request.mirror, []
     path = request.file or CONFIG
@@ -55,7 +55,7 @@ def plan(request: Request) -> Plan:
         )
     if mirror.tls and mirror.is_loopback:
         notes.append("Docker does not verify the certificate of a mirror on a loopback address.")
-    return Plan(tuple(files), (RELOAD,) if files else (), notes=tuple(notes))
+    return SetupPlan(tuple(files), (RELOAD,) if files else (), notes=tuple(notes))
 
 
 def _require_no_flags(root: Root, wanted: Mapping[str, str | None], path: str) -> None:

@@ -9,7 +9,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from mirror.setup.plan import File, Mirror, Plan, Request, SetupError, Version, ours_first
+from mirror.setup.plan import File, Mirror, Request, SetupError, SetupPlan, Version, ours_first
 
 CA = "registry-mirror-ca.crt"
 WILDCARD = "*"
@@ -29,7 +29,7 @@ FALLBACK = (
 )
 
 
-def plan(request: Request, name: str = "k3s") -> Plan:
+def plan(request: Request, name: str = "k3s") -> SetupPlan:
     """Return registries.yaml with the mirror for all registries, and first where one has its own list."""
     folder = f"/etc/rancher/{name}"
     path = request.file or f"{folder}/registries.yaml"
@@ -40,10 +40,10 @@ def plan(request: Request, name: str = "k3s") -> Plan:
     wildcard = request.version is None or request.version >= WILDCARDS
     text = registries_yaml(request.root.text(path), mirror, ca, path, wildcard=wildcard)
     files.append(File(path, text, 0o600))
-    return Plan(tuple(files), (RESTARTS[name],), notes=(FALLBACK.format(name=name),))
+    return SetupPlan(tuple(files), (RESTARTS[name],), notes=(FALLBACK.format(name=name),))
 
 
-def rke2_plan(request: Request) -> Plan:
+def rke2_plan(request: Request) -> SetupPlan:
     """Return the same file for RKE2."""
     return plan(request, "rke2")
 

@@ -38,7 +38,7 @@ class Version(Struct, frozen=True, order=True):
         return f"{self.major}.{self.minor}.{self.patch}"
 
 
-class Upstream(Struct, frozen=True):
+class UpstreamEntry(Struct, frozen=True):
     """A registry that the mirror has."""
 
     name: str
@@ -54,7 +54,7 @@ class Mirror(Struct, frozen=True):
 
     address: str
     tls: bool
-    upstreams: tuple[Upstream, ...]
+    upstreams: tuple[UpstreamEntry, ...]
     ca: str | None = None
 
     @property
@@ -93,7 +93,7 @@ class File(Struct, frozen=True):
     mode: int = 0o644
 
 
-class Plan(Struct, frozen=True):
+class SetupPlan(Struct, frozen=True):
     """Result of a writer: the needs of a client.
 
     `commands` make the client read the files, `arguments` are for its command line where no file will do,

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from mirror.setup.hosts_toml import parsed
-from mirror.setup.plan import File, Mirror, Plan, Request
+from mirror.setup.plan import File, Mirror, Request, SetupPlan
 
 MAIN = "/etc/containers/registries.conf"
 DROP_INS = "/etc/containers/registries.conf.d"
@@ -22,7 +22,7 @@ HEAD = """# Written by `registry-mirror setup`, which can take it back: --undo.
 KEYS = ("prefix", "location", "insecure", "blocked")
 
 
-class Entry(Struct, frozen=True):
+class RegistryEntry(Struct, frozen=True):
     """A [[registry]] that the client has already: its keys, its mirrors, and the file that says so."""
 
     keys: Mapping[str, Any] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Entry(Struct, frozen=True):
     file: str = ""
 
 
-def plan(request: Request) -> Plan:
+def plan(request: Request) -> SetupPlan:
     """Return the drop-in for Podman, Buildah and Skopeo, which read it at each pull."""
     drop_in = _drop_in(request)
     notes = [
@@ -41,13 +41,13 @@ def plan(request: Request) -> Plan:
     files = [drop_in, *_certificates(request.mirror)]
     if request.version is not None and not request.at_least(2):
         notes.append(f"Podman before 2.0 reads no {DROP_INS}: copy the file's entries into {MAIN}.")
-    return Plan(tuple(files), notes=tuple(notes))
+    return SetupPlan(tuple(files), notes=tuple(notes))
 
 
-def crio_plan(request: Request) -> Plan:
+def crio_plan(request: Request) -> SetupPlan:
     """Return the same drop-in for CRI-O, which reads it again on a reload."""
     files = [_drop_in(request), *_certificates(request.mirror)]
-    return Plan(tuple(files), ("systemctl reload crio",))
+    return SetupPlan(tuple(files), ("systemctl reload crio",))
 
 
 def _certificates(mirror: Mirror) -> list[File]:
@@ -69,15 +69,15 @@ def _drop_in(request: Request) -> File:
         )
         path = f"{DROP_INS}/{LAST_NAME if late else NAME}"
     blocks = [
-        _block(each.name, entries.get(each.name, Entry()), request.mirror)
+        _block(each.name, entries.get(each.name, RegistryEntry()), request.mirror)
         for each in request.mirror.upstreams
     ]
     return File(path, HEAD.format(main=MAIN) + "".join(f"\n{each}" for each in blocks))
 
 
-def _entries(request: Request, names: list[str]) -> dict[str, Entry]:
+def _entries(request: Request, names: list[str]) -> dict[str, RegistryEntry]:
     """Return the client's own entries by prefix: of registries.conf, then of the drop-ins in their order."""
-    found: dict[str, Entry] = {}
+    found: dict[str, RegistryEntry] = {}
     for name, path in [("", MAIN), *((each, f"{DROP_INS}/{each}") for each in names)]:
         text = request.root.text(path)
         if text is None:
@@ -88,20 +88,20 @@ def _entries(request: Request, names: list[str]) -> dict[str, Entry]:
             prefix = str(registry.get("prefix") or registry.get("location") or "")
             mirrors = tuple(registry.get("mirror", []))
             keys = {key: value for key, value in registry.items() if key != "mirror"}
-            found[prefix] = Entry(keys, mirrors, name)
+            found[prefix] = RegistryEntry(keys, mirrors, name)
     return found
 
 
-def _version_1(document: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
+def _version_1(document: Mapping[str, Any]) -> Iterator[tuple[str, RegistryEntry]]:
     """Yield the entries of a registries.conf in version 1, which has lists of insecure and blocked ones."""
     lists = document.get("registries", {})
     if isinstance(lists, Mapping):
         for section, key in (("insecure", "insecure"), ("block", "blocked")):
             for registry in lists.get(section, {}).get("registries", []):
-                yield str(registry), Entry({key: True})
+                yield str(registry), RegistryEntry({key: True})
 
 
-def _block(name: str, entry: Entry, mirror: Mirror) -> str:
+def _block(name: str, entry: RegistryEntry, mirror: Mirror) -> str:
     """Return a [[registry]] with the mirror in front of those that were there."""
     location = f"{mirror.address}/{name}"
     keys = {"prefix": name, "location": name, **entry.keys}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mirror.oci import json_text
 from mirror.oci.registries import canonical_host
-from mirror.setup.plan import Mirror, SetupError, Upstream
+from mirror.setup.plan import Mirror, SetupError, UpstreamEntry
 
 # Path at which a mirror describes itself, and the key that no other server has.
 PATH = "/setup/mirror.json"
@@ -114,7 +114,7 @@ def _no_mirror(address: str, reason: str) -> str:
     return f"{address} is no registry-mirror, or one of an older version: {reason}"
 
 
-def _upstreams(body: bytes, url: str) -> tuple[Upstream, ...]:
+def _upstreams(body: bytes, url: str) -> tuple[UpstreamEntry, ...]:
     """Return the upstreams of a description. Names are checked: they become parts of files that root owns."""
     address = url.partition("://")[2]
     try:
@@ -122,7 +122,7 @@ def _upstreams(body: bytes, url: str) -> tuple[Upstream, ...]:
         if not isinstance(described, dict) or KEY not in described or len(body) > LONGEST:
             raise ValueError
         found = tuple(
-            Upstream(_name(each["name"]), tuple(map(_name, each.get("aliases", []))))
+            UpstreamEntry(_name(each["name"]), tuple(map(_name, each.get("aliases", []))))
             for each in described["upstreams"]
         )
     except (ValueError, KeyError, TypeError, AttributeError):

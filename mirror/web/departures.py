@@ -34,7 +34,7 @@ CLOSE_WAIT = 8
 REPEAT_SECONDS = 60.0
 
 
-class Connection(Protocol):
+class LeavingConnection(Protocol):
     """A socket, or what asyncio shows of it."""
 
     def getsockopt(self, level: int, option: int, buflen: int, /) -> bytes: ...
@@ -88,7 +88,7 @@ class Departures:
             self._came, self._since = 0, now
 
 
-def _has_left(connection: Connection) -> bool:
+def _has_left(connection: LeavingConnection) -> bool:
     """Return whether the client has ended its direction of the connection, whatever is still to be read."""
     state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
     return state[0] == CLOSE_WAIT

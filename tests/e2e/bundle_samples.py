@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.bundle.model import Content
+from mirror.bundle.model import ContentDescriptor
 from mirror.bundle.plan import make_plan
 from mirror.bundle.writer import write
 from tests.e2e.processes import run
@@ -27,7 +27,7 @@ def tool(name: str, binary: str = "") -> Path:
     return pinned()[name].folder / (binary or name)
 
 
-def write_bundle(shelf: Shelf, images: Mapping[str, Content], path: Path) -> None:
+def write_bundle(shelf: Shelf, images: Mapping[str, ContentDescriptor], path: Path) -> None:
     with path.open("wb") as file:
         write(make_plan(shelf.contents(images)), shelf.open, file)
 

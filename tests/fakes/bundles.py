@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 from mirror.bundle.archives.archive import Archive
-from mirror.bundle.model import BundleContents, BundleImage, BundleManifest, Content
-from mirror.bundle.plan import Plan, Slice
+from mirror.bundle.model import BundleContents, BundleImage, BundleManifest, ContentDescriptor
+from mirror.bundle.plan import BundlePlan, Slice
 from mirror.bundle.writer import write
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
@@ -47,18 +47,18 @@ class Shelf:
         self.blobs[digest] = data
         return digest
 
-    def manifest(self, document: Mapping[str, Any]) -> Content:
+    def manifest(self, document: Mapping[str, Any]) -> ContentDescriptor:
         """Keep a manifest; return its descriptor."""
         data = json.dumps(document).encode()
         digest = Digest.of(data)
         self.manifests[digest] = BundleManifest(data, document["mediaType"])
-        return Content(document["mediaType"], digest, len(data))
+        return ContentDescriptor(document["mediaType"], digest, len(data))
 
     def layer(self, data: bytes, media_type: str = LAYER) -> dict[str, Any]:
         """Keep a blob; return its descriptor as JSON."""
         return {"mediaType": media_type, "digest": str(self.blob(data)), "size": len(data)}
 
-    def image(self, layers: Sequence[bytes], architecture: str = "amd64") -> Content:
+    def image(self, layers: Sequence[bytes], architecture: str = "amd64") -> ContentDescriptor:
         """Keep an image of these layers, which need not be tars."""
         config = json.dumps({"os": "linux", "architecture": architecture, "layers": len(layers)}).encode()
         return self.manifest(
@@ -70,7 +70,7 @@ class Shelf:
             }
         )
 
-    def runnable(self, files: Mapping[str, bytes], architecture: str = "amd64") -> Content:
+    def runnable(self, files: Mapping[str, bytes], architecture: str = "amd64") -> ContentDescriptor:
         """Keep an image of one layer for each file, with the config that programs check."""
         tars = [layer_tar(name, data) for name, data in files.items()]
         config = {
@@ -88,7 +88,7 @@ class Shelf:
             }
         )
 
-    def index(self, children: Mapping[str, Content]) -> Content:
+    def index(self, children: Mapping[str, ContentDescriptor]) -> ContentDescriptor:
         """Keep an index of images by architecture."""
         entries = [
             {**as_json(child), "platform": {"os": "linux", "architecture": architecture}}
@@ -96,7 +96,7 @@ class Shelf:
         ]
         return self.manifest({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 
-    def referrer(self, subject: Content, data: bytes) -> Content:
+    def referrer(self, subject: ContentDescriptor, data: bytes) -> ContentDescriptor:
         """Keep an artifact that refers to another manifest, such as a signature."""
         return self.manifest(
             {
@@ -110,7 +110,7 @@ class Shelf:
         )
 
     def contents(
-        self, images: Mapping[str, Content], assumed: frozenset[Digest] = frozenset()
+        self, images: Mapping[str, ContentDescriptor], assumed: frozenset[Digest] = frozenset()
     ) -> BundleContents:
         """Return all that is here as a bundle with these images by name, without the blobs `assumed`."""
         return BundleContents(
@@ -124,14 +124,14 @@ class Shelf:
         """Open a blob."""
         return io.BytesIO(self.blobs[digest])
 
-    def written(self, plan: Plan) -> bytes:
+    def written(self, plan: BundlePlan) -> bytes:
         """Return the bytes of a plan."""
         out = io.BytesIO()
         write(plan, self.open, out)
         return out.getvalue()
 
 
-def as_json(content: Content) -> dict[str, Any]:
+def as_json(content: ContentDescriptor) -> dict[str, Any]:
     """Return a descriptor as JSON."""
     return {"mediaType": content.media_type, "digest": str(content.digest), "size": content.size}
 

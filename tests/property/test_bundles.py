@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mirror.bundle.archives.opening import open_archive
 from mirror.bundle.errors import BundleError
-from mirror.bundle.model import BundleContents, Content
+from mirror.bundle.model import BundleContents, ContentDescriptor
 from mirror.bundle.parts import split
 from mirror.bundle.plan import make_plan
 from mirror.oci.digest import Digest
@@ -28,7 +28,7 @@ def shelves(draw: st.DrawFn) -> tuple[Shelf, BundleContents]:
         random_bytes(size, number)
         for number, size in enumerate(draw(st.lists(SIZES, min_size=1, max_size=5)))
     ]
-    images: dict[str, Content] = {}
+    images: dict[str, ContentDescriptor] = {}
     for number in range(draw(st.integers(1, 3))):
         root = shelf.image(draw(st.lists(st.sampled_from(layers), max_size=3)), f"arch{number}")
         if draw(st.booleans()):

@@ -19,9 +19,9 @@ from mirror.bundle.archives.archive import Kind
 from mirror.bundle.archives.found import FoundContent, FoundImage, Kept, manifest_in
 from mirror.bundle.archives.limits import Limits
 from mirror.bundle.errors import BundleError, EntryRefused
-from mirror.bundle.model import BundleManifest, Content
+from mirror.bundle.model import BundleManifest, ContentDescriptor
 from mirror.bundle.plan import Slice
-from mirror.bundle.pump import Pump, Source, read_full
+from mirror.bundle.pump import ByteSource, Pump, read_full
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import COMPONENT, TAG
@@ -76,7 +76,9 @@ class DistributionArchive:
         for name, digest in sorted(self._tags.items()):
             manifest = self._kept.manifests.get(digest)
             if manifest is not None:
-                found.append(FoundImage(name, Content(manifest.media_type, digest, len(manifest.data))))
+                found.append(
+                    FoundImage(name, ContentDescriptor(manifest.media_type, digest, len(manifest.data)))
+                )
         return tuple(found)
 
     @property
@@ -120,7 +122,9 @@ class DistributionArchive:
             return
         with file:
             size = os.fstat(file.fileno()).st_size
-            found = FoundContent(cast("Source", file), Slice(digest, size, 0, size), str(path), self._pump)
+            found = FoundContent(
+                cast("ByteSource", file), Slice(digest, size, 0, size), str(path), self._pump
+            )
             found.path = path
             if is_manifest and size <= self._limits.small:
                 found.manifest = self._manifest(digest, file, size)
@@ -129,7 +133,7 @@ class DistributionArchive:
 
     def _manifest(self, digest: Digest, file: BinaryIO, size: int) -> BundleManifest | None:
         buffer = bytearray(size)
-        read_full(cast("Source", file), memoryview(buffer))
+        read_full(cast("ByteSource", file), memoryview(buffer))
         found = manifest_in(bytes(buffer))
         if found is None or Digest.of(found.data, digest.algorithm) != digest:
             return None

@@ -10,17 +10,17 @@ from mirror.bundle.archives.limits import Limits
 from mirror.bundle.archives.names import safe_name
 from mirror.bundle.archives.tar_reader import TarReader
 from mirror.bundle.errors import BundleError, EntryRefused
-from mirror.bundle.pump import Source
+from mirror.bundle.pump import ByteSource
 from mirror.util.durable import open_file
 
 # Deepest folder: blobs/sha256 is two deep.
 DEEPEST = 8
 
 
-class Entry:
+class ArchiveEntry:
     """A file of the archive; its content can be read once, before the next entry is asked for."""
 
-    def __init__(self, name: str, size: int, source: Source, path: Path | None = None) -> None:
+    def __init__(self, name: str, size: int, source: ByteSource, path: Path | None = None) -> None:
         self.name = name
         self.size = size
         self.source = source
@@ -34,7 +34,7 @@ class EntrySource(Protocol):
     def exact(self) -> bool:
         """True if all that is not content is as the writer of bundles makes it."""
 
-    def __iter__(self) -> Iterator[Entry]: ...
+    def __iter__(self) -> Iterator[ArchiveEntry]: ...
 
 
 class TarEntries:
@@ -48,9 +48,9 @@ class TarEntries:
         """True if headers and fills are those that the writer of bundles makes."""
         return self._tar.exact
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ArchiveEntry]:
         for entry in self._tar:
-            yield Entry(entry.name, entry.size, self._tar)
+            yield ArchiveEntry(entry.name, entry.size, self._tar)
 
 
 class FolderEntries:
@@ -62,14 +62,14 @@ class FolderEntries:
         self._folder = folder
         self._limits = limits
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ArchiveEntry]:
         for count, path in enumerate(self._files(self._folder, 0)):
             if count >= self._limits.entries:
                 raise EntryRefused(f"the folder has more than {self._limits.entries} files")
             name = safe_name(os.fsencode(path.relative_to(self._folder)))
             with open_file(path) as file:
                 size = os.fstat(file.fileno()).st_size
-                yield Entry(name, size, cast("Source", file), path)
+                yield ArchiveEntry(name, size, cast("ByteSource", file), path)
 
     def _files(self, folder: Path, depth: int) -> Iterator[Path]:
         """Yield the regular files below a folder: those of the folder itself, then those of its folders."""

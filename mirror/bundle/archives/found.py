@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from mirror.bundle.errors import BundleError, Damaged
 from mirror.bundle.graph import MANIFEST_TYPES
-from mirror.bundle.model import BundleManifest, Content
+from mirror.bundle.model import BundleManifest, ContentDescriptor
 from mirror.bundle.plan import Slice
-from mirror.bundle.pump import Pump, Source
+from mirror.bundle.pump import ByteSource, Pump
 from mirror.oci import json_text
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, ManifestInvalid, parse_manifest
@@ -53,7 +53,7 @@ class FoundImage(Struct, frozen=True, order=True):
     """
 
     name: str
-    root: Content
+    root: ContentDescriptor
 
 
 class FoundContent:
@@ -64,7 +64,7 @@ class FoundContent:
     already.
     """
 
-    def __init__(self, source: Source, slice_: Slice, entry: str, pump: Pump) -> None:
+    def __init__(self, source: ByteSource, slice_: Slice, entry: str, pump: Pump) -> None:
         self._source = source
         self._pump = pump
         self.slice = slice_

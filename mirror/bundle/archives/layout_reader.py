@@ -9,16 +9,16 @@ from msgspec import Struct
 
 from mirror.bundle import layout
 from mirror.bundle.archives.archive import Kind
-from mirror.bundle.archives.entry_source import Entry, EntrySource
+from mirror.bundle.archives.entry_source import ArchiveEntry, EntrySource
 from mirror.bundle.archives.found import FoundContent, FoundImage, Kept, in_memory, manifest_in
 from mirror.bundle.archives.limits import Limits
 from mirror.bundle.document import NAME as DOCUMENT
 from mirror.bundle.document import Document, Piece, decode
 from mirror.bundle.errors import BundleError, Damaged, EntryRefused, Unsupported
 from mirror.bundle.graph import Graph
-from mirror.bundle.model import BundleImage, BundleManifest, Content, split_name
+from mirror.bundle.model import BundleImage, BundleManifest, ContentDescriptor, split_name
 from mirror.bundle.plan import PIECES, SUM_SIZE, Slice
-from mirror.bundle.pump import Pump, Source, read_full
+from mirror.bundle.pump import ByteSource, Pump, read_full
 from mirror.oci.digest import ENCODED, Digest
 from mirror.oci.errors import RegistryError
 
@@ -98,7 +98,7 @@ class LayoutArchive:
                 self._ignored[entry.name] = None
         self._finish()
 
-    def _take_document(self, entry: Entry) -> None:
+    def _take_document(self, entry: ArchiveEntry) -> None:
         most = self._limits.document if entry.name == DOCUMENT else self._limits.index
         if entry.size > most:
             raise EntryRefused(f"the document has {entry.size} bytes, more than {most}", entry.name)
@@ -110,7 +110,7 @@ class LayoutArchive:
             self._listed = listed_in(self.document)
             self._refuse_unlisted()
 
-    def _blob(self, entry: Entry, digest: Digest) -> Iterator[FoundContent]:
+    def _blob(self, entry: ArchiveEntry, digest: Digest) -> Iterator[FoundContent]:
         """Yield the content; prove a second one of the same name, and yield it not again."""
         small = entry.size <= self._limits.small
         data = read_all(entry) if small else b""
@@ -125,7 +125,7 @@ class LayoutArchive:
             found.manifest = self._manifest_of(digest, data, entry.name)
         yield found
 
-    def _piece(self, entry: Entry, digest: Digest, offset: int) -> FoundContent:
+    def _piece(self, entry: ArchiveEntry, digest: Digest, offset: int) -> FoundContent:
         if self.document is None:
             raise EntryRefused(f"a piece of a blob before {DOCUMENT}", entry.name)
         for each in self._listed:
@@ -140,13 +140,13 @@ class LayoutArchive:
                 return found
         raise EntryRefused(f"the piece is not in {DOCUMENT}", entry.name)
 
-    def _content(self, entry: Entry, slice_: Slice, data: bytes | None) -> FoundContent:
+    def _content(self, entry: ArchiveEntry, slice_: Slice, data: bytes | None) -> FoundContent:
         source = entry.source if data is None else in_memory(data)
-        found = FoundContent(cast("Source", source), slice_, entry.name, self._pump)
+        found = FoundContent(cast("ByteSource", source), slice_, entry.name, self._pump)
         found.path = entry.path
         return found
 
-    def _note(self, content: Digest | Slice, entry: Entry) -> None:
+    def _note(self, content: Digest | Slice, entry: ArchiveEntry) -> None:
         if self.document is not None and content not in self._listed:
             raise EntryRefused(f"the content is not in {DOCUMENT}", entry.name)
         self._seen[content] = entry.size
@@ -252,7 +252,7 @@ def slice_of(piece: Piece) -> Slice:
     return Slice(Digest.parse(piece.digest), piece.size, piece.offset, length)
 
 
-def read_all(entry: Entry) -> bytes:
+def read_all(entry: ArchiveEntry) -> bytes:
     """Return the content of an entry, which is small."""
     buffer = bytearray(entry.size)
     count = read_full(entry.source, memoryview(buffer))
@@ -270,4 +270,4 @@ def _image_of(descriptor: _Descriptor) -> FoundImage:
     name = notes.get(layout.CONTAINERD_NAME) or notes.get(layout.REF_NAME) or ""
     if split_name(name)[2] not in ("", str(digest)):
         name = name.partition("@")[0]
-    return FoundImage(name, Content(descriptor.media_type, digest, descriptor.size))
+    return FoundImage(name, ContentDescriptor(descriptor.media_type, digest, descriptor.size))

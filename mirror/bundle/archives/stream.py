@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from mirror.bundle.archives.limits import Limits
 from mirror.bundle.errors import BundleError, Damaged, Unsupported
-from mirror.bundle.pump import BUFFER, Source, read_full
+from mirror.bundle.pump import BUFFER, ByteSource, read_full
 
 if TYPE_CHECKING:
     from typing import Any
@@ -22,7 +22,7 @@ LARGEST_WINDOW = 128 * 1024 * 1024
 class Stream:
     """A stream of bytes with a position. Raises Damaged where it is cut short, or cannot be decompressed."""
 
-    def __init__(self, source: Source, seekable: BinaryIO | None = None) -> None:
+    def __init__(self, source: ByteSource, seekable: BinaryIO | None = None) -> None:
         self._source = source
         self._seekable = seekable
         self._size = None if seekable is None else _size_of(seekable)
@@ -103,7 +103,7 @@ class _Counted(io.RawIOBase):
 class _Bounded:
     """Decompression that stops a bomb."""
 
-    def __init__(self, source: Source, counted: _Counted, limits: Limits) -> None:
+    def __init__(self, source: ByteSource, counted: _Counted, limits: Limits) -> None:
         self._source = source
         self._counted = counted
         self._limits = limits
@@ -120,7 +120,7 @@ class _Bounded:
         return count
 
 
-def _zstd(counted: _Counted) -> Source:
+def _zstd(counted: _Counted) -> ByteSource:
     """Return a decompressor, whose errors are EOFError, as those of gzip."""
     import zstandard  # no other archive needs it
 

@@ -26,7 +26,7 @@ from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
 from mirror.transfer.flight import Flight
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.util.progress.amounts import Amount, ImageProgress, State
+from mirror.util.progress.amounts import ImageProgress, ProgressAmount, State
 from mirror.util.tasks import stop_task
 
 # Blobs of one image that are fetched at a time, as containerd and Docker fetch them.
@@ -206,11 +206,11 @@ class ImagePull:
         known = self._absent is not None
         return ImageProgress(
             self.name,
-            Amount(
+            ProgressAmount(
                 manifests + running + sum(absent[each] for each in fetched),
                 manifests + sum(absent.values()) if known else None,
             ),
-            Amount(
+            ProgressAmount(
                 len(contents.fetched) + len(fetched),
                 len(contents.fetched) + len(absent) if known else None,
             ),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mirror.cli.progress import ProgressView
     from mirror.config.schema import Config
     from mirror.manage.carry.contents import Missing
-    from mirror.manage.carry.export import OutputFolder, Target
+    from mirror.manage.carry.export import OutputFile, OutputFolder
     from mirror.manage.carry.held import HeldBlobs
     from mirror.manage.carry.selection import Selection
     from mirror.manage.management import Management
@@ -239,7 +239,9 @@ class _Export:
             except BlobGone as error:
                 fail(str(error), 1)
 
-    def _write(self, target: "Target", held: "HeldBlobs", view: "ProgressView", *, to_stdout: bool) -> None:
+    def _write(
+        self, target: "OutputFile", held: "HeldBlobs", view: "ProgressView", *, to_stdout: bool
+    ) -> None:
         from mirror.bundle.errors import Damaged
         from mirror.bundle.writer import write
         from mirror.manage.carry.export import ExportError, is_complete, write_target
@@ -278,7 +280,7 @@ class _Export:
 class _Progress:
     """The progress of one file."""
 
-    def __init__(self, target: "Target", view: "ProgressView") -> None:
+    def __init__(self, target: "OutputFile", view: "ProgressView") -> None:
         self._target = target
         self._view = view
         self._done = 0
@@ -292,9 +294,9 @@ class _Progress:
         self._show(state)
 
     def _show(self, state: str) -> None:
-        from mirror.util.progress.amounts import Amount, ImageProgress
+        from mirror.util.progress.amounts import ImageProgress, ProgressAmount
 
-        amount = Amount(self._done, self._target.size)
+        amount = ProgressAmount(self._done, self._target.size)
         self._view.update(ImageProgress(self._target.name, amount, state=state))  # type: ignore[arg-type]
 
 
@@ -377,7 +379,7 @@ def _read(name: str, read: "Callable[[BinaryIO], T]") -> T:
 
 
 def _facts(
-    contents: "BundleContents", chosen: "list[Target]", missing: "tuple[Missing, ...]"
+    contents: "BundleContents", chosen: "list[OutputFile]", missing: "tuple[Missing, ...]"
 ) -> dict[str, object]:
     return {
         "files": [each.name for each in chosen],

@@ -195,9 +195,9 @@ class _Progress:
         self._show(state, reason)
 
     def _show(self, state: str, reason: str = "") -> None:
-        from mirror.util.progress.amounts import Amount, ImageProgress
+        from mirror.util.progress.amounts import ImageProgress, ProgressAmount
 
-        amount = Amount(self._done, self._total)
+        amount = ProgressAmount(self._done, self._total)
         self._view.update(ImageProgress(self._name, amount, state=state, reason=reason))  # type: ignore[arg-type]
 
 

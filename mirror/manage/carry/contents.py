@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from mirror.bundle.graph import Graph, parsed
-from mirror.bundle.model import BundleContents, BundleImage, BundleManifest, Content
+from mirror.bundle.model import BundleContents, BundleImage, BundleManifest, ContentDescriptor
 from mirror.manage.carry.selection import Selection
 from mirror.manage.inventory import REFERRING
 from mirror.oci.digest import Digest
@@ -126,7 +126,7 @@ class _Collector:
         before, self._name = self._name, name
         manifest = self._add_manifest(repository, root, "image")
         if manifest is not None:
-            content = Content(manifest.media_type, root.digest, len(manifest.data))
+            content = ContentDescriptor(manifest.media_type, root.digest, len(manifest.data))
             self._images[name] = BundleImage(name, content, confirmed)
         self._name = before
 

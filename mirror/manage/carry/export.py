@@ -25,7 +25,7 @@ from mirror.bundle.archives.since import digests_in
 from mirror.bundle.errors import BundleError, Damaged
 from mirror.bundle.model import BundleContents, BundleImage
 from mirror.bundle.parts import split
-from mirror.bundle.plan import Plan, make_plan
+from mirror.bundle.plan import BundlePlan, make_plan
 from mirror.bundle.tar_format import END
 from mirror.bundle.writer import OpenBlob, Progress, resume_offset, silent, write
 from mirror.oci.digest import Digest
@@ -39,11 +39,11 @@ class ExportError(Exception):
     """A bundle cannot be written; the message says why, and what to do."""
 
 
-class Target(Struct, frozen=True):
+class OutputFile(Struct, frozen=True):
     """One file to write by `plan`. `number` of `count` parts, from 1."""
 
     name: str
-    plan: Plan
+    plan: BundlePlan
     number: int = 1
     count: int = 1
 
@@ -78,13 +78,13 @@ class OutputFolder:
         sync_folder(self.path)
 
 
-def targets(name: str, contents: BundleContents, limit: int = 0) -> list[Target]:
+def targets(name: str, contents: BundleContents, limit: int = 0) -> list[OutputFile]:
     """Return the files of a bundle, each smaller than `limit` bytes if that is not 0. Raises BundleError."""
     if not limit:
-        return [Target(name, make_plan(contents))]
+        return [OutputFile(name, make_plan(contents))]
     plans = split(contents, limit)
     return [
-        Target(part_name(name, number, len(plans)), plan, number, len(plans))
+        OutputFile(part_name(name, number, len(plans)), plan, number, len(plans))
         for number, plan in enumerate(plans, 1)
     ]
 
@@ -148,7 +148,7 @@ def digests_in_archive(file: BinaryIO, path: Path) -> list[Digest]:
         raise BundleError(f"{path}: {error}") from error
 
 
-def is_complete(folder: OutputFolder, target: Target) -> bool:
+def is_complete(folder: OutputFolder, target: OutputFile) -> bool:
     """Return whether the file is there already, with the same documents and the same size."""
     with suppress(OSError, BundleError), _opened(folder, target.name) as file:
         if os.fstat(file.fileno()).st_size == target.size:
@@ -157,7 +157,7 @@ def is_complete(folder: OutputFolder, target: Target) -> bool:
 
 
 def write_target(
-    folder: OutputFolder, target: Target, open_blob: OpenBlob, progress: Progress = silent
+    folder: OutputFolder, target: OutputFile, open_blob: OpenBlob, progress: Progress = silent
 ) -> None:
     """Write a file, from where an interrupted export stopped.
 
@@ -184,7 +184,7 @@ def write_target(
         folder.rename(target.unfinished, target.name)
 
 
-def _offset(target: Target, file: BinaryIO) -> int:
+def _offset(target: OutputFile, file: BinaryIO) -> int:
     """Return where to go on; 0 for the file of another bundle, which is written over."""
     try:
         return resume_offset(target.plan, file)
@@ -212,6 +212,6 @@ def _claimed(folder: OutputFolder, name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def total_size(found: Sequence[Target]) -> int:
+def total_size(found: Sequence[OutputFile]) -> int:
     """Return the bytes of all files."""
     return sum(each.size for each in found)

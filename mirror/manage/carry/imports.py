@@ -15,7 +15,7 @@ from mirror.bundle.archives.found import Discard, FoundContent, Sink
 from mirror.bundle.archives.layout_reader import slice_of
 from mirror.bundle.document import Document, Piece, checked_digest
 from mirror.bundle.errors import BundleError, Damaged
-from mirror.bundle.model import Content
+from mirror.bundle.model import ContentDescriptor
 from mirror.manage.carry.intake import Intake
 from mirror.manage.carry.names import ImageName, Namer
 from mirror.manage.carry.pieces import PieceOfBlob, is_here
@@ -83,7 +83,7 @@ class ArchiveRead(Struct, frozen=True):
 
     origin: str
     manifests: Manifests
-    images: tuple[tuple[ImageName, str, Content, int], ...]
+    images: tuple[tuple[ImageName, str, ContentDescriptor, int], ...]
     repositories: Mapping[Repository, tuple[Digest, ...]]
     document: Document | None
 
@@ -232,7 +232,7 @@ class Import:
         return Registrar(self._folder, read.origin, options.accounts, options.forced, options.now)
 
     def _finish_image(
-        self, read: ArchiveRead, name: ImageName, text: str, root: Content, confirmed: int
+        self, read: ArchiveRead, name: ImageName, text: str, root: ContentDescriptor, confirmed: int
     ) -> ImportedImage:
         needed = read.manifests.blobs(root.digest)
         lacking = {digest: size for digest, size in needed.items() if not self._intake.has(digest)}
@@ -275,7 +275,7 @@ class _Counted:
         self._on_bytes(len(data))
 
 
-def _named(namer: Namer, name: str, root: Content) -> tuple[ImageName, str]:
+def _named(namer: Namer, name: str, root: ContentDescriptor) -> tuple[ImageName, str]:
     found = namer.of_archive(name)
     text = f"{found.repository}:{found.tag}" if found.tag else f"{found.repository}@{root.digest}"
     return found, text

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from mirror.bundle.graph import Graph, blobs_of
-from mirror.bundle.model import BundleManifest, Content
+from mirror.bundle.model import BundleManifest, ContentDescriptor
 from mirror.manage.carry.contents import confirmed_at
 from mirror.manage.carry.names import ImageName
 from mirror.oci import json_text
@@ -101,7 +101,7 @@ class Registrar(Struct, frozen=True):
                 repository, subject, manifests, [each for each in referrers if each in digests]
             )
 
-    def put_tag(self, name: ImageName, root: Content, confirmed: int) -> bool:
+    def put_tag(self, name: ImageName, root: ContentDescriptor, confirmed: int) -> bool:
         """Let a tag point to an image; return False if the tag here is newer, and stays.
 
         `confirmed`: when the sender's upstream confirmed the tag, 0 if that is not known. A time that has not

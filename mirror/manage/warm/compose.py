@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from ruamel.yaml.nodes import Node
 
 from mirror.manage.warm.interpolation import Unset, interpolate
-from mirror.manage.warm.listed import Entry, Listed, Note
+from mirror.manage.warm.listed import Listed, ListEntry, Note
 from mirror.manage.warm.yaml_nodes import fields, line_of, text_of
 
 
@@ -33,7 +33,7 @@ def _add_service(found: Listed, service: str, node: Node, name: str, values: Map
     elif image is not None:
         place = f"{name}:{line_of(keys['image'])}"
         try:
-            found.entries.append(Entry(interpolate(image, values), place))
+            found.entries.append(ListEntry(interpolate(image, values), place))
         except Unset as error:
             found.notes.append(Note(place, f"image {image}: {error}"))
     elif "extends" in keys:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ruamel.yaml.nodes import MappingNode, Node
 
-from mirror.manage.warm.listed import Entry, Listed, Note
+from mirror.manage.warm.listed import Listed, ListEntry, Note
 from mirror.manage.warm.yaml_nodes import fields, items, line_of, mappings, text_of
 
 CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
@@ -65,7 +65,7 @@ def _add(found: Listed, image: Node | None, name: str, taken: set[int]) -> None:
     taken.add(id(image))
     place, text = f"{name}:{line_of(image)}", text_of(image)
     if text:
-        found.entries.append(Entry(text, place))
+        found.entries.append(ListEntry(text, place))
     else:
         found.notes.append(Note(place, "the image is not a text"))
 

@@ -3,7 +3,7 @@
 from msgspec import Struct, field
 
 
-class Entry(Struct, frozen=True):
+class ListEntry(Struct, frozen=True):
     """The name of an image as a list has it, and its place: `images.txt:3`."""
 
     text: str
@@ -24,7 +24,7 @@ class Note(Struct, frozen=True):
 class Listed(Struct):
     """The entries of lists, and the notes about what is not taken."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ListEntry] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
     def add(self, other: "Listed") -> None:

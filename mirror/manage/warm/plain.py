@@ -1,6 +1,6 @@
 """Plain lists of images: one a line, with comments after `#`; pure."""
 
-from mirror.manage.warm.listed import Entry, Listed
+from mirror.manage.warm.listed import Listed, ListEntry
 
 
 def read_plain(text: str, name: str) -> Listed:
@@ -9,5 +9,5 @@ def read_plain(text: str, name: str) -> Listed:
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].strip()
         if words:
-            found.entries.append(Entry(words, f"{name}:{number}"))
+            found.entries.append(ListEntry(words, f"{name}:{number}"))
     return found

@@ -28,7 +28,7 @@ class Pull(Protocol):
     def __aiter__(self) -> AsyncGenerator[ImageProgress]: ...
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Source of images (`mirror.cache.pull.source`). The coroutines raise errors with a reason."""
 
     def pull(self, repository: Repository, reference: Tag | Digest) -> Pull: ...
@@ -41,7 +41,7 @@ class Source(Protocol):
 class WarmRun:
     """One run. `results` has the last progress of each image that ended, `missing` its missing parts."""
 
-    def __init__(self, source: Source, errors: tuple[type[Exception], ...] = ()) -> None:
+    def __init__(self, source: ImageSource, errors: tuple[type[Exception], ...] = ()) -> None:
         """`errors`: those of `source`, whose text is a reason for people."""
         self.results: dict[str, ImageProgress] = {}
         self.missing: dict[str, Mapping[str, str]] = {}

@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 from mirror.config.warm import WarmSettings
 from mirror.manage.warm.images import WarmImage, parse_image
-from mirror.manage.warm.listed import Entry, Listed, ListError
+from mirror.manage.warm.listed import Listed, ListEntry, ListError
 from mirror.manage.warm.plan import WarmPlan
 from mirror.manage.warm.run import WarmRun
-from mirror.manage.warm.scheduler import Outcome
+from mirror.manage.warm.scheduler import RunOutcome
 from mirror.manage.warm.source import read_source
 from mirror.oci.image_pattern import Pin
 from mirror.store.errors import StoreError
@@ -20,7 +20,7 @@ async def fetch_list(
     names: Mapping[str, str],
     begin: Callable[[WarmPlan], WarmRun],
     pin: Callable[[Sequence[Pin]], Awaitable[None]],
-) -> Outcome:
+) -> RunOutcome:
     """Fetch the images of a list; what is no image of a file, and what is missing, is a failure.
 
     `names` maps the names of upstreams to canonical ones.
@@ -40,11 +40,11 @@ async def fetch_list(
         async for _ in steps:
             pass
     failures.update((each.name, each.reason) for each in run.failed)
-    return Outcome(len(run.results), failures)
+    return RunOutcome(len(run.results), failures)
 
 
 def _listed(settings: WarmSettings, failures: dict[str, str]) -> Listed:
-    found = Listed([Entry(each, "") for each in settings.images])
+    found = Listed([ListEntry(each, "") for each in settings.images])
     for file in settings.files:
         try:
             found.add(read_source(file, {}))

@@ -27,7 +27,7 @@ log = get_logger(__name__)
 MAKE_UP_SECONDS = 24 * 3600.0
 
 
-class Outcome(Struct, frozen=True):
+class RunOutcome(Struct, frozen=True):
     """The result of a run: the number of images, and the reasons of those that failed."""
 
     images: int
@@ -37,7 +37,7 @@ class Outcome(Struct, frozen=True):
 class Fetch(Protocol):
     """A function that carries out the run of a list."""
 
-    async def __call__(self, settings: WarmSettings) -> Outcome: ...
+    async def __call__(self, settings: WarmSettings) -> RunOutcome: ...
 
 
 def moment_of(settings: WarmSettings, due: float, seed: str) -> float:

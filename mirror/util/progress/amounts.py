@@ -9,7 +9,7 @@ State = Literal["waiting", "running", "done", "present", "failed"]
 RESULTS = frozenset({"done", "present", "failed"})
 
 
-class Amount(Struct, frozen=True):
+class ProgressAmount(Struct, frozen=True):
     """An amount that is `done`, of `total`; None for a total that is not known yet."""
 
     done: int = 0
@@ -29,8 +29,8 @@ class ImageProgress(Struct, frozen=True):
     """
 
     name: str
-    bytes: Amount = Amount()
-    items: Amount = Amount()
+    bytes: ProgressAmount = ProgressAmount()
+    items: ProgressAmount = ProgressAmount()
     state: State = "running"
     reason: str = ""
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from mirror.util.progress.amounts import Amount, ImageProgress
+from mirror.util.progress.amounts import ImageProgress, ProgressAmount
 from mirror.util.progress.rate import RateWindow
 
 
@@ -18,9 +18,9 @@ class Totals(Struct, frozen=True):
     `rate`: bytes per second. `seconds_left`: None while that cannot be told.
     """
 
-    bytes: Amount
-    items: Amount
-    images: Amount
+    bytes: ProgressAmount
+    items: ProgressAmount
+    images: ProgressAmount
     failed: int
     rate: float
     seconds_left: float | None
@@ -57,22 +57,22 @@ class Progress:
         return Totals(
             bytes=sizes,
             items=self._sum("items"),
-            images=Amount(len(self._ended), self.images),
+            images=ProgressAmount(len(self._ended), self.images),
             failed=sum(each.state == "failed" for each in self._ended.values()),
             rate=rate,
             seconds_left=missing / rate if missing is not None and rate > 0 else None,
         )
 
-    def _sum(self, what: Literal["bytes", "items"]) -> Amount:
+    def _sum(self, what: Literal["bytes", "items"]) -> ProgressAmount:
         """Add up an amount; its total is known once that of each image is.
 
         An image that has ended lacks nothing, even if it failed.
         """
-        running: list[Amount] = [getattr(each, what) for each in self._running.values()]
+        running: list[ProgressAmount] = [getattr(each, what) for each in self._running.values()]
         ended = sum(getattr(each, what).done for each in self._ended.values())
         done = ended + sum(each.done for each in running)
         announced = self.images is not None and len(self._running) + len(self._ended) >= self.images
         totals = [each.total for each in running]
         if not announced or None in totals:
-            return Amount(done)
-        return Amount(done, ended + sum(total for total in totals if total is not None))
+            return ProgressAmount(done)
+        return ProgressAmount(done, ended + sum(total for total in totals if total is not None))

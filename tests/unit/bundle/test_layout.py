@@ -7,12 +7,12 @@ import pytest
 
 from mirror.bundle.graph import Graph
 from mirror.bundle.layout import named_images
-from mirror.bundle.plan import Plan, make_plan
+from mirror.bundle.plan import BundlePlan, make_plan
 from mirror.oci.digest import Digest
 from tests.fakes.bundles import Shelf, two_platforms
 
 
-def document(plan: Plan, name: str) -> Any:
+def document(plan: BundlePlan, name: str) -> Any:
     """A JSON document of the plan, None if there is none of that name."""
     found = next((each.source for each in plan.members if each.path == name), b"null")
     assert isinstance(found, bytes)
@@ -24,7 +24,7 @@ def shelf() -> Shelf:
     return Shelf()
 
 
-def names(plan: Plan) -> list[str]:
+def names(plan: BundlePlan) -> list[str]:
     entries = document(plan, "index.json")["manifests"]
     pairs = [
         (

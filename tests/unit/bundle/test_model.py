@@ -3,12 +3,12 @@
 import pytest
 
 from mirror.bundle.errors import BundleError
-from mirror.bundle.model import BundleImage, Content, check_name, split_name
+from mirror.bundle.model import BundleImage, ContentDescriptor, check_name, split_name
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 
 DIGEST = Digest.of(b"")
-ROOT = Content(OCI_MANIFEST, DIGEST, 0)
+ROOT = ContentDescriptor(OCI_MANIFEST, DIGEST, 0)
 
 
 @pytest.mark.parametrize(

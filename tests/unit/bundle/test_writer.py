@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mirror.bundle.errors import BundleError, Damaged
 from mirror.bundle.parts import split
-from mirror.bundle.plan import Plan, make_plan
+from mirror.bundle.plan import BundlePlan, make_plan
 from mirror.bundle.writer import resume_offset, write
 from mirror.oci.digest import Digest
 from tests.fakes.bundles import Shelf, random_bytes, two_platforms
@@ -106,7 +106,7 @@ def test_resume_offset_of_another_bundle_is_refused() -> None:
     assert "not the beginning of this bundle" in other
 
 
-def resume_of(plan: Plan, data: bytes) -> str:
+def resume_of(plan: BundlePlan, data: bytes) -> str:
     with pytest.raises(BundleError) as caught:
         resume_offset(plan, io.BytesIO(data))
     return str(caught.value)

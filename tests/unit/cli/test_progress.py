@@ -12,21 +12,21 @@ import pytest
 
 from mirror.cli.common import INTERRUPTED
 from mirror.cli.progress import JSONView, ProgressView, time_left
-from mirror.util.progress.amounts import Amount, ImageProgress
+from mirror.util.progress.amounts import ImageProgress, ProgressAmount
 from tests.unit.cli.terminal import read_to_end
 
 # Two images, one after another; the second one fails.
 COMMAND = """
 import sys
 from mirror.cli.progress import shown
-from mirror.util.progress.amounts import Amount, ImageProgress
+from mirror.util.progress.amounts import ProgressAmount, ImageProgress
 with shown(2, as_json="--json" in sys.argv) as view:
     for done in range(0, 2049, 1024):
-        view.update(ImageProgress("alpine:3.20", Amount(done, 2048), Amount(0, 2)))
-    view.update(ImageProgress("alpine:3.20", Amount(2048, 2048), Amount(2, 2), "done"))
+        view.update(ImageProgress("alpine:3.20", ProgressAmount(done, 2048), ProgressAmount(0, 2)))
+    view.update(ImageProgress("alpine:3.20", ProgressAmount(2048, 2048), ProgressAmount(2, 2), "done"))
     view.tell("a message")
-    view.update(ImageProgress("x\\x1b[2J:1", Amount(0, 10)))
-    view.update(ImageProgress("x\\x1b[2J:1", Amount(0, 10), state="failed", reason="no such image"))
+    view.update(ImageProgress("x\\x1b[2J:1", ProgressAmount(0, 10)))
+    view.update(ImageProgress("x\\x1b[2J:1", ProgressAmount(0, 10), state="failed", reason="no such image"))
     view.done(blobs=2)
 """
 
@@ -118,7 +118,7 @@ def test_progress_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str
     view = ProgressView(1, clock)
     for second in range(31):
         clock.now = 100.0 + second
-        view.update(ImageProgress("a", Amount(second * 2**20, 60 * 2**20)))
+        view.update(ImageProgress("a", ProgressAmount(second * 2**20, 60 * 2**20)))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         f"0 of 1 images, {done} MiB of 60 MiB, 1 MiB/s, {60 - done} s left" for done in (10, 20, 30)
@@ -132,8 +132,8 @@ def test_progress_events_come_every_second(capsys: pytest.CaptureFixture[str]) -
     for tenth in range(21):
         clock.now = 100.0 + tenth / 10
         for name in "ab":
-            view.update(ImageProgress(name, Amount(tenth, 100)))
-    view.update(ImageProgress("a", Amount(100, 100), state="present"))
+            view.update(ImageProgress(name, ProgressAmount(tenth, 100)))
+    view.update(ImageProgress("a", ProgressAmount(100, 100), state="present"))
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(each["event"], each["image"]) for each in events] == [
         *[("progress", "a"), ("progress", "b")] * 3,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirror.doctor.client import NAMES, examine_client
-from mirror.doctor.finding import Finding, Severity
+from mirror.doctor.finding import Diagnosis, Severity
 from mirror.oci.marker import marker_in
 from tests.unit.setup.test_running_mirror import GOOD
 
@@ -65,7 +65,7 @@ def write(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def of(findings: list[Finding], severity: Severity) -> str:
+def of(findings: list[Diagnosis], severity: Severity) -> str:
     return "\n".join(each.what for each in findings if each.severity is severity)
 
 

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from mirror.doctor.examination import examine_machine, examine_upstreams
-from mirror.doctor.finding import Finding, Severity
+from mirror.doctor.finding import Diagnosis, Severity
 from tests.fakes.registry import FakeRegistry
 from tests.running import configured
 
@@ -18,7 +18,7 @@ async def test_upstreams_are_examined_with_their_sources(fake: FakeRegistry, tmp
         upstream_of={"docker.io": {"sources": [{"url": "http://127.0.0.1:1"}]}},
     )
     found = [each async for some in examine_upstreams(config, {"docker.io": "org/app:2"}) for each in some]
-    by: dict[str, list[Finding]] = {}
+    by: dict[str, list[Diagnosis]] = {}
     for each in found:
         by.setdefault(each.subject, []).append(each)
     assert [each.severity for each in by["docker.io"]] == [Severity.FINE, Severity.FINE]

@@ -9,7 +9,7 @@ import pytest
 
 from mirror.config.schema import CacheSettings
 from mirror.config.types import Amount
-from mirror.doctor.finding import Finding, Severity
+from mirror.doctor.finding import Diagnosis, Severity
 from mirror.doctor.machine import examine_disk, examine_limits
 from tests.disks import MIB, fill_up, formatted, mount, tmpfs
 from tests.running import configured
@@ -19,7 +19,7 @@ def settings(path: Path, min_free: int = 0, max_size: int = 0) -> CacheSettings:
     return CacheSettings(dir=path, min_free=Amount(min_free), max_size=Amount(max_size))
 
 
-def bad(findings: list[Finding]) -> list[Finding]:
+def bad(findings: list[Diagnosis]) -> list[Diagnosis]:
     return [each for each in findings if each.severity is not Severity.FINE]
 
 

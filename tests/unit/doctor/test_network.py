@@ -14,7 +14,7 @@ from time import time
 import pytest
 
 from mirror.config.endpoints import UpstreamSettings
-from mirror.doctor.finding import Finding, Severity
+from mirror.doctor.finding import Diagnosis, Severity
 from mirror.doctor.network import Endpoint, examine
 from mirror.upstream.http.proxy import Proxies
 from tests.fakes.tls import Authority
@@ -62,7 +62,7 @@ def endpoint(url: str, **values: object) -> Endpoint:
     return Endpoint("up.test", UpstreamSettings(name="up.test", url=url, **values))  # type: ignore[arg-type]
 
 
-def only(found: tuple[list[Finding], bool]) -> Finding:
+def only(found: tuple[list[Diagnosis], bool]) -> Diagnosis:
     (finding,) = found[0]
     return finding
 

@@ -6,7 +6,7 @@ import pytest
 
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.types import SecretStr
-from mirror.doctor.finding import Finding, Severity
+from mirror.doctor.finding import Diagnosis, Severity
 from mirror.doctor.registry import examine_registry
 from mirror.oci.manifest import OCI_INDEX
 from tests.fakes.access import TokenAuth
@@ -25,7 +25,7 @@ def settings(fake: FakeRegistry, **values: object) -> UpstreamSettings:
     return UpstreamSettings(name="docker.io", url=fake.url, attempts=1, **values)  # type: ignore[arg-type]
 
 
-def bad(findings: list[Finding]) -> list[Finding]:
+def bad(findings: list[Diagnosis]) -> list[Diagnosis]:
     return [each for each in findings if each.severity is not Severity.FINE]
 
 

@@ -8,15 +8,15 @@ from contextlib import aclosing, suppress
 
 import pytest
 
-from mirror.manage.steps import BATCH_STEPS, Call, Steps, Worker
+from mirror.manage.steps import BATCH_STEPS, Call, Steps, StepThread
 from mirror.util.callbacks import ignore
-from mirror.util.progress.amounts import Amount
+from mirror.util.progress.amounts import ProgressAmount
 from tests.programs import without_coverage
 
 
 @pytest.fixture
-async def worker() -> AsyncIterator[Worker]:
-    opened = Worker()
+async def worker() -> AsyncIterator[StepThread]:
+    opened = StepThread()
     yield opened
     await opened.close(ignore)
 
@@ -27,15 +27,15 @@ def names(count: int) -> Iterator[str]:
         yield threading.current_thread().name
 
 
-async def test_steps_run_in_the_callers_thread(worker: Worker) -> None:
+async def test_steps_run_in_the_callers_thread(worker: StepThread) -> None:
     """A command needs no other thread. Each iteration begins again."""
     steps = Steps(worker, lambda: names(3))
     here = threading.current_thread().name
     assert [*steps, *steps] == [here] * 6
-    assert steps.progress == Amount(3)
+    assert steps.progress == ProgressAmount(3)
 
 
-async def test_steps_run_in_one_thread_for_an_event_loop(worker: Worker) -> None:
+async def test_steps_run_in_one_thread_for_an_event_loop(worker: StepThread) -> None:
     """All batches of all use cases are done by the same thread; none is lost."""
     count = 3 * BATCH_STEPS + 1
     steps = Steps(worker, lambda: names(count))
@@ -43,10 +43,10 @@ async def test_steps_run_in_one_thread_for_an_event_loop(worker: Worker) -> None
     assert (len(found), len({*found})) == (count, 1)
     assert found[0] != threading.current_thread().name
     assert await Call(worker, lambda: threading.current_thread().name) == found[0]
-    assert steps.progress == Amount(count)
+    assert steps.progress == ProgressAmount(count)
 
 
-async def test_steps_raise_their_error(worker: Worker) -> None:
+async def test_steps_raise_their_error(worker: StepThread) -> None:
     """The steps before it are not lost where each is a batch of its own, and the generator is closed."""
 
     def failing() -> Iterator[int]:
@@ -79,7 +79,7 @@ class Operation:
             self.closed = threading.current_thread().name
 
 
-async def test_steps_are_cancelled_between_two_steps(worker: Worker) -> None:
+async def test_steps_are_cancelled_between_two_steps(worker: StepThread) -> None:
     """The running step is finished, no further one is begun, and the use case cleans up in its thread."""
     operation = Operation()
 
@@ -99,7 +99,7 @@ async def test_steps_are_cancelled_between_two_steps(worker: Worker) -> None:
     assert (operation.taken, operation.closed[:4]) == (1, "disk")
 
 
-async def test_steps_are_closed_by_a_caller_that_leaves(worker: Worker) -> None:
+async def test_steps_are_closed_by_a_caller_that_leaves(worker: StepThread) -> None:
     """The use case does not go on behind the caller's back, in an event loop and without one."""
     for _ in range(2):
         operation = Operation()

@@ -9,7 +9,7 @@ import pytest
 from mirror.manage.verification import Verification
 from mirror.oci.digest import Digest
 from mirror.store.cache_dir import CacheDirectory
-from mirror.util.progress.amounts import Amount
+from mirror.util.progress.amounts import ProgressAmount
 from mirror.util.rate_limiter import RateLimiter
 from tests.fakes.cached import open_folder, put_blob
 from tests.unit.store.blobs.test_blobs import file_of
@@ -33,9 +33,9 @@ def test_verification_counts_bytes_or_blobs(folder: CacheDirectory) -> None:
     """A quick check reads nothing."""
     for quick, total in ((False, 13), (True, 3)):
         run = verification(folder, quick=quick)
-        assert run.progress == Amount(0, total)
+        assert run.progress == ProgressAmount(0, total)
         assert sum(step.read for step in run.steps()) == (0 if quick else 13)
-        assert run.progress == Amount(total, total)
+        assert run.progress == ProgressAmount(total, total)
         assert not (folder.path / "verify.cursor").exists()
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mirror.setup.plan import Mirror, Plan, Request, Root, Upstream, Version
+from mirror.setup.plan import Mirror, Request, Root, SetupPlan, UpstreamEntry, Version
 
-HUB = Upstream("docker.io", ("index.docker.io", "registry-1.docker.io"))
-QUAY = Upstream("quay.io")
+HUB = UpstreamEntry("docker.io", ("index.docker.io", "registry-1.docker.io"))
+QUAY = UpstreamEntry("quay.io")
 CA = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
 
 PLAIN = Mirror("mirror.lan:5000", False, (HUB, QUAY))
@@ -27,12 +27,12 @@ class System:
     def request(self, mirror: Mirror = PLAIN, version: str | None = None, file: str | None = None) -> Request:
         return Request(self.root, mirror, None if version is None else Version.parse(version), file)
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: SetupPlan) -> None:
         """Write the files of a plan without further ado."""
         for file in plan.files:
             self.write(file.path, file.text)
 
 
-def texts(plan: Plan) -> dict[str, str]:
+def texts(plan: SetupPlan) -> dict[str, str]:
     """Return the files of a plan, by path."""
     return {file.path: file.text for file in plan.files}

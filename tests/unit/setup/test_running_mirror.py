@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.setup.plan import SetupError, Upstream
+from mirror.setup.plan import SetupError, UpstreamEntry
 from mirror.setup.running_mirror import find_mirror, split_address
 from tests.fakes.tls import Authority
 from tests.running import configured, serving
@@ -54,8 +54,8 @@ async def test_mirror_describes_itself(tmp_path: Path) -> None:
     ) as m:
         found = await asyncio.to_thread(find_mirror, m.address)
         assert await asyncio.to_thread(find_mirror, f"http://{m.address}/") == found
-    hub = Upstream("docker.io", ("registry-1.docker.io", "index.docker.io"))
-    assert (found.address, found.tls, found.upstreams) == (m.address, False, (hub, Upstream("q.test")))
+    hub = UpstreamEntry("docker.io", ("registry-1.docker.io", "index.docker.io"))
+    assert (found.address, found.tls, found.upstreams) == (m.address, False, (hub, UpstreamEntry("q.test")))
 
 
 def test_mirror_over_tls_needs_its_ca(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.bundle.model import Content
+from mirror.bundle.model import ContentDescriptor
 from mirror.manage.carry.names import ImageName
 from mirror.manage.carry.registrar import Manifests, Registrar
 from mirror.oci.digest import Digest
@@ -81,7 +81,7 @@ def test_tags_are_never_made_older(
     here, there = Digest.of(b"here"), Digest.of(b"there")
     if known is not None:
         folder.put_tag(X, Tag("1"), TagEntry(str(here), "application/x", 1, float(known)))
-    root = Content("application/x", there, 2)
+    root = ContentDescriptor("application/x", there, 2)
     assert registrar(folder, forced=forced).put_tag(NAME, root, confirmed) == replaced
     entry = folder.index.tag(X, Tag("1"))
     assert entry is not None
@@ -91,8 +91,10 @@ def test_tags_are_never_made_older(
 def test_tags_of_the_future_are_of_now(folder: CacheDirectory) -> None:
     """A tag that was confirmed in a hundred years gives way to the next archive all the same."""
     future, next_one = Digest.of(b"future"), Digest.of(b"next")
-    assert registrar(folder).put_tag(NAME, Content("application/x", future, 2), int(NOW) + 3_000_000_000)
-    assert registrar(folder).put_tag(NAME, Content("application/x", next_one, 2), int(NOW))
+    assert registrar(folder).put_tag(
+        NAME, ContentDescriptor("application/x", future, 2), int(NOW) + 3_000_000_000
+    )
+    assert registrar(folder).put_tag(NAME, ContentDescriptor("application/x", next_one, 2), int(NOW))
     entry = folder.index.tag(X, Tag("1"))
     assert entry is not None
     assert entry.digest == str(next_one)
@@ -100,7 +102,7 @@ def test_tags_of_the_future_are_of_now(folder: CacheDirectory) -> None:
 
 def test_tags_that_are_the_same_keep_their_confirmation(folder: CacheDirectory) -> None:
     """An upstream's own word is better than the bundle's; the later of two bundles counts."""
-    root = Content("application/x", Digest.of(b"x"), 2)
+    root = ContentDescriptor("application/x", Digest.of(b"x"), 2)
     entry = TagEntry(str(root.digest), "application/x", 2, 1000.0)
     folder.put_tag(X, Tag("1"), entry)
     assert registrar(folder).put_tag(NAME, root, 1500)

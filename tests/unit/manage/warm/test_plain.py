@@ -1,6 +1,6 @@
 """Plain lists."""
 
-from mirror.manage.warm.listed import Entry
+from mirror.manage.warm.listed import ListEntry
 from mirror.manage.warm.plain import read_plain
 
 
@@ -9,7 +9,7 @@ def test_plain_list_has_one_image_a_line() -> None:
     text = "# images\n\nalpine:3.20   # the base\r\n  busybox\nalpine:>=3.18 <4\n#x\n"
     assert read_plain(text, "list") == read_plain(text, "list")
     assert read_plain(text, "list").entries == [
-        Entry("alpine:3.20", "list:3"),
-        Entry("busybox", "list:4"),
-        Entry("alpine:>=3.18 <4", "list:5"),
+        ListEntry("alpine:3.20", "list:3"),
+        ListEntry("busybox", "list:4"),
+        ListEntry("alpine:>=3.18 <4", "list:5"),
     ]

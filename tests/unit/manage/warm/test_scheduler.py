@@ -8,7 +8,7 @@ import pytest
 
 from mirror.config.warm import WarmSettings
 from mirror.manage.warm.job_state import JobState, read_states
-from mirror.manage.warm.scheduler import Outcome, WarmScheduler, due_moment, moment_of, next_run
+from mirror.manage.warm.scheduler import RunOutcome, WarmScheduler, due_moment, moment_of, next_run
 from mirror.util.tasks import Tasks
 
 DAY = 86_400.0
@@ -65,7 +65,7 @@ class Lab:
         self.began: list[str] = []
         self.started = asyncio.Event()
         self.end = asyncio.Event()
-        self.outcome = Outcome(2, {})
+        self.outcome = RunOutcome(2, {})
         self.folder = folder
         self.tasks = tasks
         self.scheduler = self.restarted()
@@ -74,7 +74,7 @@ class Lab:
         self.scheduler = WarmScheduler([DAILY], self.folder, self.fetch, self.tasks, lambda: self.now)
         return self.scheduler
 
-    async def fetch(self, settings: WarmSettings) -> Outcome:
+    async def fetch(self, settings: WarmSettings) -> RunOutcome:
         self.began.append(settings.name)
         self.started.set()
         await self.end.wait()
@@ -140,7 +140,7 @@ async def test_run_that_was_cut_off_is_made_up(lab: Lab) -> None:
 
 
 async def test_run_with_failures_says_which(lab: Lab) -> None:
-    lab.outcome = Outcome(2, {"x:1": "gone"})
+    lab.outcome = RunOutcome(2, {"x:1": "gone"})
     await lab.tick()
     lab.now = START + THREE
     await lab.tick()
