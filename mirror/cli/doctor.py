@@ -6,7 +6,7 @@ import typer
 
 from mirror.cli.common import fail, loaded
 from mirror.cli.notes import config_notes
-from mirror.cli.options import AsJson, CacheDir, CAFile, ConfigFile, MirrorURL
+from mirror.cli.options import AsJson, CacheDir, CAFile, Command, ConfigFile, MirrorURL
 from mirror.cli.output import json_document, say
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ Exit status: 0 if all is fine, 1 for warnings, 2 for errors.
 """
 
 SIGNS = {"fine": "ok     ", "warning": "WARNING", "error": "ERROR  "}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=Command, help=HELP)(doctor)
 
 
 def doctor(

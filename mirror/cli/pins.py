@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mirror.cli.banner import reachable
-from mirror.cli.common import become_owner, fail, image_name, opened, pattern
+from mirror.cli.common import (
+    become_owner,
+    fail,
+    image_name,
+    import_before_becoming_owner,
+    opened,
+    pattern,
+)
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_list, moment, say, table, tell
 from mirror.util.units import size
@@ -100,6 +107,8 @@ def pin(
     config: ConfigFile = None,
     cache_dir: CacheDir = None,
 ) -> None:
+    if fetch:
+        import_before_becoming_owner(("mirror.cli.warm",))
     settings = _add_pin(reference, platform or [], config, cache_dir, fetch=fetch)
     if fetch:
         from mirror.cli.warm import fetch_pinned

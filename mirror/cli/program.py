@@ -1,14 +1,12 @@
-"""The program with all its commands, their options and their help, as typer has them."""
+"""The program as typer has it: `serve`, words that people try, and the commands of `mirror.cli.commands`."""
 
 from typing import Annotated
 
 import typer
 
 from mirror import __version__
-from mirror.cli import cache, doctor, pins, setup, verify, warm
-from mirror.cli.carry import bundles, export, imports
+from mirror.cli.commands import CommandGroup
 from mirror.cli.common import fail
-from mirror.cli.config import access, settings
 from mirror.cli.options import CacheDir, Command, ConfigFile, Listen, Offline, Upstream
 from mirror.cli.output import say
 from mirror.cli.serve import Flags, run_server
@@ -41,14 +39,13 @@ newer program, without a connection refused.
 
 app = typer.Typer(
     name="registry-mirror",
+    cls=CommandGroup,
     help="A pull-through mirror for container registries: each blob is downloaded once, and kept.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(settings.app, name="config")
-app.add_typer(access.app, name="access")
 
 
 def _version(asked: bool) -> None:
@@ -98,14 +95,3 @@ def _status() -> None:
         "A running mirror: curl http://127.0.0.1:5000/readyz. The cache: registry-mirror du",
         2,
     )
-
-
-app.command(help=verify.HELP, cls=Command)(verify.verify)
-app.command(help=setup.HELP, cls=Command)(setup.setup)
-app.command(help=doctor.HELP, cls=Command)(doctor.doctor)
-cache.add_to(app)
-export.add_to(app)
-imports.add_to(app)
-bundles.add_to(app)
-pins.add_to(app)
-warm.add_to(app)

@@ -9,7 +9,7 @@ import typer
 
 from mirror.cli.banner import reachable
 from mirror.cli.common import fail, loaded
-from mirror.cli.options import CAFile, ConfigFile, MirrorURL
+from mirror.cli.options import CAFile, Command, ConfigFile, MirrorURL
 from mirror.cli.output import say, tell
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ ClientVersion = Annotated[
         show_default=False,
     ),
 ]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=Command, help=HELP)(setup)
 
 
 def setup(

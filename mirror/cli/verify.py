@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mirror.cli.common import INTERRUPTED, become_owner, fail, loaded, require_cache, start_collector
-from mirror.cli.options import AsJson, CacheDir, ConfigFile
+from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_document, say, tell
 from mirror.util.terminal_log import printable
 from mirror.util.units import size
@@ -35,6 +35,11 @@ leaves a busy disk to the clients.
 --repair moves wrong files to the folder `quarantine` of the cache, and clients get them from the upstream
 again. Right files without an entry, which a crash or a lost database leaves, get an entry.
 """
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=Command, help=HELP)(verify)
 
 
 def verify(

@@ -123,7 +123,8 @@ def subcommands() -> dict[str, Any]:
     """Return all commands by name, `config check` as such, and the program itself as the empty name."""
     top: Any = typer.main.get_command(app)
     found = {"": top}
-    for name, command in top.commands.items():
+    for name in top.commands:
+        _, command, _ = top.resolve_command(typer.Context(top), [name])
         found[name] = command
         found.update({f"{name} {each}": inner for each, inner in getattr(command, "commands", {}).items()})
     return found

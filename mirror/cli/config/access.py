@@ -35,6 +35,11 @@ Image = Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or a repo
 app = typer.Typer(help="Try the access rules.", no_args_is_help=True, rich_markup_mode=None)
 
 
+def add_to(program: typer.Typer) -> None:
+    """Add the commands of this module."""
+    program.add_typer(app, name="access")
+
+
 @app.callback()
 def _top() -> None:
     pass

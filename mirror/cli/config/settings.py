@@ -43,6 +43,11 @@ File = Annotated[
 app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None)
 
 
+def add_to(program: typer.Typer) -> None:
+    """Add the commands of this module."""
+    program.add_typer(app, name="config")
+
+
 @app.command("check", cls=Command, help=CHECK_HELP)
 def config_check(
     file: File = None,

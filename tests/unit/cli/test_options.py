@@ -44,6 +44,8 @@ def test_completion_is_for_the_shell_that_asks() -> None:
     }
     assert run(env=env).stdout.split() == ["unpin"]
     assert "complete -o default -F" in run("--show-completion", "bash").stdout
+    options = {**env, "COMP_WORDS": "registry-mirror ls --j", "COMP_CWORD": "2"}
+    assert run(env=options).stdout.split() == ["--json"]
 
 
 def test_help_of_serve_has_defaults() -> None:
