@@ -42,9 +42,9 @@ KNOWN = [
         "a version that is not spoken: llhttp reads HTTP/0.9, ICY and RTSP, Python other versions of HTTP",
     ),
     _known(
-        r"(?:^|\n)[A-Z]+ [^ \r\n]+ {2,}HTTP/1\.[01]\r?\n",
+        r"(?:^|\n)[A-Z]+ (?: +[^ \r\n]+ +|[^ \r\n]+ {2,})HTTP/1\.[01]\r?\n",
         _REFUSED_IN_PYTHON,
-        "more than one space in front of the version: llhttp skips them, Python refuses the request",
+        "more than one space in front of target or version: llhttp skips them, Python refuses the request",
     ),
     _known(
         rf"(?:^|\n)(?!(?:{_METHODS}) )[!#-'*+.0-9A-Z^-z|~-]+ ",
@@ -81,7 +81,21 @@ KNOWN = [
 
 def reason_of(data: bytes, first: Sequence[int], second: Sequence[int]) -> str | None:
     """Return why the parsers may differ about these bytes; None if nothing is known about them."""
-    pairs = itertools.zip_longest(first, second, fillvalue=0)
-    differing = next((pair for pair in pairs if pair[0] != pair[1]), (0, 0))
+    differing = _differing(first, second)
     known = (each for each in KNOWN if differing in each.statuses and each.pattern.search(data))
     return next((each.reason for each in known), None)
+
+
+def _differing(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]:
+    """Return the first pair of statuses that differs.
+
+    A parser that refuses a request answers 400, and ends the connection. Where the mirror itself answers 400
+    behind the other parser, both have the same status, and the end of the one connection differs: that end
+    counts as the refusal.
+    """
+    before = (0, 0)
+    for pair in itertools.zip_longest(first, second, fillvalue=0):
+        if pair[0] != pair[1]:
+            return (pair[0] or 400, pair[1] or 400) if before == (400, 400) else pair
+        before = pair
+    return (0, 0)

@@ -135,6 +135,12 @@ def test_oracle_wants_oci_errors() -> None:
         (b"GET /v2/  HTTP/1.1\r\n\r\n", ([400], [200]), False),
         (b"GET /v2/ HTTP/1.1\r\n\r\n", ([400], [505]), False),
         (b"ODD /v2/ HTTP/1.1\r\n\r\n", ([200, 400], [200, 405, 200]), True),
+        (b"GET   /v2/ HTTP/1.1\r\n\r\n", ([200], [400]), True),
+        (b"GET   /v2/A/ HTTP/1.1\r\n\r\n", ([400, 200], [400]), True),
+        (b"GET   /v2/A/ HTTP/1.1\r\n\r\n", ([400], [400, 200]), False),
+        (b"GET   /v2/ HTTP/1.1\r\n\r\n", ([200, 200], [200]), False),
+        (b"get /v2/A/ HTTP/1.1\r\n\r\n", ([400], [400, 200]), True),
+        (b"get /v2/A/ HTTP/1.1\r\n\r\n", ([400, 200], [400]), False),
     ],
 )
 def test_differences_of_parsers(data: bytes, statuses: tuple[list[int], list[int]], known: bool) -> None:
