@@ -1,26 +1,33 @@
-"""The client that a task works for: the network that a request came from."""
+"""The client that a task works for: its verified names, or else the network that a request came from."""
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 # Work that no client has asked for.
 NO_CLIENT = ""
 
-# Tasks inherit it: work that a request has started counts for the request's client.
-_client: ContextVar[str] = ContextVar("client", default=NO_CLIENT)
+# Tasks inherit it: work that a request has started counts for the request's client. Names, or an address.
+_client: ContextVar[tuple[str, ...] | str] = ContextVar("client", default=NO_CLIENT)
 
 # Groups of an IPv6 address that name a network: any host has as many addresses in its /64 as it wants.
 NETWORK_GROUPS = 4
 
 
-def set_client(address: str | None) -> None:
-    """Set the client's address for the running task, and for tasks that it starts."""
-    _client.set(address or NO_CLIENT)
+def set_client(address: str | None, names: Sequence[str] = ()) -> None:
+    """Set the client of the running task, and of tasks that it starts: by its names, if it has any."""
+    _client.set(tuple(names) or address or NO_CLIENT)
 
 
 def current_client() -> str:
-    """Return the client that shares are counted by: an IPv4 address, or the /64 of an IPv6 address."""
-    address = _client.get()
-    return _network(address) if ":" in address else address
+    """Return the client that shares are counted by: names, an IPv4 address, or the /64 of an IPv6 address.
+
+    Names take precedence over the address: one client may come from many addresses, and many clients from
+    one. Names have a kind in front (`user:`), so that they are never taken for an address.
+    """
+    client = _client.get()
+    if isinstance(client, tuple):
+        return " ".join(client)
+    return _network(client) if ":" in client else client
 
 
 def _network(address: str) -> str:

@@ -27,6 +27,20 @@ async def test_client_is_an_address_or_a_network(address: str | None, client: st
     assert current_client() == client
 
 
+async def test_client_with_names_is_one_client_at_every_address() -> None:
+    """A client that has shown its names has one share at all addresses; other names have another share."""
+    seen = set()
+    for address, names in (
+        ("192.0.2.7", ("group:ci", "user:alice")),
+        ("2001:db8::9", ("group:ci", "user:alice")),
+        ("192.0.2.7", ("group:ci", "user:bob")),
+        ("192.0.2.7", ()),
+    ):
+        set_client(address, names)
+        seen.add(current_client())
+    assert seen == {"group:ci user:alice", "group:ci user:bob", "192.0.2.7"}
+
+
 async def test_client_is_inherited_by_tasks() -> None:
     """Work that a request starts counts for the request's client."""
 
