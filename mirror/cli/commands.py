@@ -47,6 +47,7 @@ PLACES: Mapping[str, CommandPlace] = {
         ("warm", "warm", "Fetch images ahead, so that clients find them here, without the upstream too."),
         ("config", "config.settings", "Check and show the configuration."),
         ("access", "config.access", "Try the access rules."),
+        ("token", "access.tokens", "Create, list and revoke tokens, by which clients identify themselves."),
         ("bundle", "carry.bundles", "Look at files of images, which `export` writes."),
     )
 }

@@ -23,6 +23,7 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.store.pins.pin_file import PinEntry
 
 if TYPE_CHECKING:
+    from mirror.access.tokens import TokenEntry
     from mirror.bundle.archives.archive import Archive
     from mirror.bundle.have import HaveList
     from mirror.manage.carry.contents import Collected
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from mirror.manage.garbage_collector import GarbageItem
     from mirror.manage.inventory import ImageSummary
     from mirror.manage.removal import RemovalStep
+    from mirror.manage.tokens import WantedToken
     from mirror.manage.verification import Verification
     from mirror.store.blobs.fsck import FsckStep
+    from mirror.store.tokens.token_store import ListedToken
     from mirror.util.rate_limiter import RateLimiter
 
 
@@ -149,6 +152,36 @@ class Management:
             return sum(kept.values()), sum(size for size, _ in here.values())
 
         return Call(self._worker, count)
+
+    def create_token(self, wanted: "WantedToken") -> "Call[tuple[str, TokenEntry]]":
+        """Create a token; return its secret, which is kept nowhere, and the rest. Raises TokenExists."""
+
+        def create() -> "tuple[str, TokenEntry]":
+            from mirror.manage.tokens import create_token
+
+            return create_token(self.folder, wanted)
+
+        return Call(self._worker, create)
+
+    def tokens(self) -> "Call[list[ListedToken]]":
+        """Return the tokens with their last use, sorted by name."""
+
+        def find() -> "list[ListedToken]":
+            from mirror.manage.tokens import tokens_of
+
+            return tokens_of(self.folder).listed()
+
+        return Call(self._worker, find)
+
+    def revoke_token(self, name: str) -> Call[bool]:
+        """Revoke a token in all workers at once; return whether there was such a token."""
+
+        def revoke() -> bool:
+            from mirror.manage.tokens import tokens_of
+
+            return tokens_of(self.folder).remove(name)
+
+        return Call(self._worker, revoke)
 
     def verification(self, limiter: "RateLimiter", *, quick: bool, repair: bool) -> "Call[Verification]":
         """Return a check of all files, which goes on where the last one was interrupted."""

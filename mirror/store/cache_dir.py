@@ -8,7 +8,8 @@
     pins                  the pins (pins/pin_file.py)
     kept                  what pinned manifests name (pins/manifest_journal.py)
     version               version of this layout
-    generation            epochs of removals and of pins, shared by all processes (invalidation.py)
+    tokens, token-uses    tokens of clients, and their last use (tokens/token_file.py)
+    generation            epochs of removals, pins and tokens, shared by all processes (invalidation.py)
     proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)
     evicting              locked during an eviction or a change of pins (eviction.py)
     books-lost, rebuild   marks of a database that was lost (pins/manifest_journal.py, recovery.py)

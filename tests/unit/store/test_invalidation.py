@@ -1,6 +1,7 @@
 """Epochs: how other processes learn that something has changed."""
 
 import os
+import struct
 from pathlib import Path
 
 from mirror.store.invalidation import Epoch, open_shared
@@ -14,6 +15,18 @@ def test_epoch_change_is_seen_by_all_processes(tmp_path: Path) -> None:
     assert (other.removals() == one.removals() != removed, other.pin_changes() == pinned) == (True, True)
     one.note_pin_change()
     assert other.pin_changes() == one.pin_changes() != pinned
+    allowed, removed = other.access_changes(), other.removals()
+    one.note_access_change()
+    assert other.access_changes() == one.access_changes() != allowed
+    assert other.removals() == removed
+
+
+def test_epoch_takes_up_the_file_of_an_earlier_version(tmp_path: Path) -> None:
+    """The two numbers that the file has stay; the third one is shared like them."""
+    (tmp_path / "generation").write_bytes(struct.pack("=QQ", 7, 8))
+    one, other = Epoch(tmp_path / "generation"), Epoch(tmp_path / "generation")
+    one.note_access_change()
+    assert (other.removals(), other.pin_changes(), other.access_changes()) == (7, 8, one.access_changes())
 
 
 def test_epoch_outlives_the_process(tmp_path: Path) -> None:
@@ -21,7 +34,7 @@ def test_epoch_outlives_the_process(tmp_path: Path) -> None:
     one = Epoch(tmp_path / "generation")
     one.note_removal()
     assert Epoch(tmp_path / "generation").removals() == one.removals()
-    assert (tmp_path / "generation").stat().st_size == 16
+    assert (tmp_path / "generation").stat().st_size == 24
 
 
 def test_epoch_file_is_private_to_the_folders_owner(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Tokens of clients: their file, and when each was used last."""
