@@ -14,6 +14,7 @@ from mirror.server.handover import Handover, is_rehearsal, received
 from mirror.server.supervisor import Hooks, Supervisor
 from mirror.server.worker_process import Announce, WorkerSpec, tune_garbage_collector
 from mirror.system.descriptors import raise_limit
+from mirror.system.secrecy import forbid_core_dumps
 from mirror.system.sockets import CLIENTS, ListeningSocket, format_address, inherited_sockets
 from mirror.util.log import get_logger, server_log
 
@@ -30,6 +31,7 @@ def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
     the mirror is ready. Raises OSError with the reason why the mirror cannot start.
     """
     raise_limit()
+    forbid_core_dumps()
     if is_rehearsal(environment()):
         importlib.import_module(WORKER)
         return 0

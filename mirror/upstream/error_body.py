@@ -21,9 +21,10 @@ _MISSING_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", 
 
 # An error page may echo the request, S3 even its Authorization header: text of such a shape is masked.
 _SECRETS = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ***"),
+    # URLs first: the third pattern would take the scheme of a URL for a credential.
     (re.compile(r"(?i)\b(https?://)[^\s/@]*@"), r"\1***@"),
     (re.compile(r"(https?://[^\s?]*)\?[^\s\"'<>]*"), r"\1?***"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ***"),
     (re.compile(r"[^\s]{140,}"), "***"),  # a sha512 digest has 135 characters, a JWT several hundred
 )
 

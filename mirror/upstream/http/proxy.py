@@ -4,6 +4,7 @@ aiohttp's own `trust_env` is not used: with it, aiohttp also reads passwords fro
 the targets of redirects, which invariant 6 forbids.
 """
 
+import base64
 import ipaddress
 from collections.abc import Mapping
 from urllib.request import getproxies
@@ -34,6 +35,13 @@ class Proxies(Struct, frozen=True):
         """Return the hosts of all proxies: the operator chose these names, so they may be private."""
         proxies = [_proxy(text) for scheme, text in self.by_scheme.items() if scheme != "no"]
         return [proxy.host for proxy in proxies if proxy is not None and proxy.host]
+
+    def secrets(self) -> list[str]:
+        """Return the passwords in the URLs, plain and as they are sent."""
+        proxies = [_proxy(text) for scheme, text in self.by_scheme.items() if scheme != "no"]
+        logins = [(each.user or "", each.password) for each in proxies if each is not None and each.password]
+        sent = [base64.b64encode(f"{user}:{password}".encode()).decode() for user, password in logins]
+        return [*(password for _, password in logins), *sent]
 
     def _bypassed(self, url: URL) -> bool:
         entries = (entry.strip().lower() for entry in self.by_scheme.get("no", "").split(","))

@@ -58,6 +58,7 @@ def test_excerpt_of_text_and_pages() -> None:
         "see https://user:geheim@host/x",
         "see https://host/x?sig=geheim&a=geheim",
         "token " + "geheim" * 30,
+        "Basic https://user:geheim@host/x?sig=geheim",
     ],
 )
 def test_scrub_removes_what_looks_secret(text: str) -> None:

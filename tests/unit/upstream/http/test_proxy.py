@@ -4,6 +4,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from mirror.oci.reference import Tag
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.proxy import Proxies
 from tests.fakes.registry import FakeRegistry
@@ -26,6 +27,26 @@ def test_proxy_of_another_protocol_is_ignored() -> None:
     proxies = Proxies({"all": "socks5://proxy:1080", "http": "proxy:3128", "no": "x"})
     assert proxies.choose(URL("https://a.test/")) is None
     assert proxies.hosts() == ["proxy"]
+
+
+def test_proxy_secrets_are_its_passwords() -> None:
+    """Plain, decoded, and as they are sent; NO_PROXY has none."""
+    proxies = Proxies({"http": "http://me:ge%2Fheim@proxy:1", "https": "proxy:1", "no": "http://me:x@y"})
+    assert proxies.secrets() == ["ge/heim", "bWU6Z2UvaGVpbQ=="]
+
+
+async def test_proxy_password_that_is_echoed_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error about a page of the proxy itself has neither form."""
+
+    async def refuse(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        login = request.headers["Proxy-Authorization"].partition(" ")[2]
+        return web.Response(status=502, text=f"wrong geheim or {login}")
+
+    async with Site(refuse) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:geheim@"))
+        async with registry_at("http://r.test", attempts=1) as registry:
+            with pytest.raises(UpstreamError, match=r"wrong \*\*\* or \*\*\*"):
+                await registry.get_manifest("org/a", Tag("t"))
 
 
 @pytest.mark.parametrize(
