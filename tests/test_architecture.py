@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "mirror"
 LAYERS = [
     {"oci"},
     {"util", "metrics"},
-    {"access"},
+    {"access", "credentials"},
     {"config", "bundle"},
     {"system", "setup"},
     {"store", "upstream"},

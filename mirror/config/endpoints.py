@@ -3,24 +3,33 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from msgspec import Meta
 
+from mirror.config.logins import (
+    AccountSettings,
+    DockerConfigFile,
+    HelperName,
+    LoginSettings,
+    check_accounts,
+    docker_sources,
+)
 from mirror.config.types import (
     Attempts,
     DurationOrForever,
     HostName,
     Hosts,
-    Password,
     ReadableFile,
-    SecretStr,
     Strings,
     Timeout,
 )
-from mirror.config.validation import After, Beside, Doc, Settings, WrongForm
+from mirror.config.validation import After, Beside, Doc, WrongForm
 from mirror.oci.reference import COMPONENT
+
+if TYPE_CHECKING:
+    from mirror.credentials.credential import LoginSource
 
 # The beginning of repository names at a source.
 PREFIX = re.compile(rf"({COMPONENT.pattern}(/{COMPONENT.pattern})*)?")
@@ -36,22 +45,6 @@ NOT_IN_URL = re.compile(r"[\s\\\x00-\x1f\x7f]")
 
 # The beginning of a URL that is neither http nor https.
 OTHER_SCHEME = re.compile(r"(?!https?:)[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def _read_password_file(value: SecretStr | None, valid: Mapping[str, Any]) -> SecretStr | None:
-    """Return the content of `password_file`, which is read here and nowhere else."""
-    file: Path | None = valid.get("password_file")
-    if file is None:
-        return value
-    if value is not None:
-        raise ValueError("is given, and password_file too: keep one of them")
-    try:
-        text = file.read_text().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ValueError(f"password_file {file} is not text") from None
-    if not text:
-        raise ValueError(f"password_file {file} is empty")
-    return SecretStr(text)
 
 
 def _check_url(value: str) -> str:
@@ -78,26 +71,9 @@ def _check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _check_username(value: str | None) -> str | None:
-    """Refuse what cannot be sent: RFC 7617 2 ends the name at the first colon."""
-    if value is not None and re.search(r"[:\x00-\x1f\x7f]", value):
-        raise ValueError("has a colon or a control character in it, which no username has")
-    return value
-
-
 def _check_prefix(value: str) -> str:
     if PREFIX.fullmatch(value) is None:
         raise WrongForm("must be the beginning of repository names, for instance docker.io or team/hub-proxy")
-    return value
-
-
-def _check_accounts(
-    value: tuple["AccountSettings", ...], valid: Mapping[str, Any]
-) -> tuple["AccountSettings", ...]:
-    names = [valid.get("username"), *(each.username for each in value)]
-    twice = next((name for name in names if name is not None and names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"has {twice!r} twice, with username counted: keep one of them")
     return value
 
 
@@ -122,60 +98,35 @@ def _check_client_key(value: Path | None, valid: Mapping[str, Any]) -> Path | No
     return value
 
 
-class LoginSettings(Settings, frozen=True, kw_only=True):
-    """Username and password, the latter preferably in a file of its own."""
-
-    username: Annotated[
-        str | None,
-        After(_check_username),
-        Doc(
-            "Account at the endpoint. Every client of the mirror can read what this account can read.",
-            examples=["me"],
-        ),
-    ] = None
-    password_file: Annotated[
-        ReadableFile | None,
-        Doc(
-            "File with the password, read once at the start.",
-            examples=["/etc/registry-mirror/docker.io.password"],
-        ),
-    ] = None
-    password: Annotated[
-        Password | None,
-        Beside(_read_password_file),
-        Doc("The password itself. Prefer `password_file`.", examples=["secret"]),
-    ] = None
-
-    def __post_init__(self) -> None:
-        if (self.username is None) != (self.password is None):
-            raise ValueError(
-                "username and password (better: password_file) belong together: give both or none"
-            )
-
-
-class AccountSettings(LoginSettings, frozen=True, kw_only=True):
-    """One more account at an upstream or source.
-
-    The mirror uses accounts one after another, beginning with the endpoint's own `username`. The next account
-    is used when the upstream reports that the rate limit of an account is used up, answers 429, or refuses
-    the password. A private repository stays with the account that requested it first.
-    """
-
-    username: Annotated[str, After(_check_username), Doc("Name of the account.", examples=["us"])]
-
-
 class EndpointSettings(LoginSettings, frozen=True, kw_only=True):
     """Location of a registry, and how to treat it."""
 
     url: Annotated[BaseURL, Doc("Base URL of the registry.", examples=["https://registry-1.docker.io"])]
     accounts: Annotated[
         tuple[AccountSettings, ...],
-        Beside(_check_accounts),
+        Beside(check_accounts),
         Doc(
             "Further accounts, used one after another.",
             examples=[[{"username": "us", "password_file": "/etc/registry-mirror/us.password"}]],
         ),
     ] = ()
+    docker_config: Annotated[
+        DockerConfigFile | None,
+        Doc(
+            "Docker's config.json with a login for the endpoint, in auths, credHelpers or credsStore, used "
+            "after `username` and `accounts`. It is read again half a minute after it has changed, and its "
+            "helpers are asked again after `password_refresh`.",
+            examples=["/etc/registry-mirror/config.json"],
+        ),
+    ] = None
+    credential_helper: Annotated[
+        HelperName | None,
+        Doc(
+            "Credential helper of Docker that has the login for the endpoint: ecr-login for the program "
+            "docker-credential-ecr-login on PATH. Used after `docker_config`.",
+            examples=["ecr-login"],
+        ),
+    ] = None
     realms: Annotated[
         Strings,
         After(_check_origins),
@@ -230,14 +181,11 @@ class EndpointSettings(LoginSettings, frozen=True, kw_only=True):
     ] = 30
     attempts: Annotated[Attempts, Doc("Attempts at a request that fails for a temporary reason.")] = 3
 
-    def logins(self) -> tuple[LoginSettings, ...]:
-        """Return the accounts in the order of their use."""
-        own = (
-            (LoginSettings(username=self.username, password=self.password),)
-            if self.username is not None
-            else ()
-        )
-        return (*own, *self.accounts)
+    def logins(self) -> "tuple[LoginSource, ...]":
+        """Return the sources of the accounts in the order of their use."""
+        named = [each.own_source() for each in (self, *self.accounts)]
+        others = docker_sources(self, self.url, self.docker_config, self.credential_helper)
+        return (*filter(None, named), *others)
 
 
 class SourceSettings(EndpointSettings, frozen=True, kw_only=True):
@@ -266,7 +214,7 @@ class SourceSettings(EndpointSettings, frozen=True, kw_only=True):
 
     def endpoint(self) -> dict[str, Any]:
         """Return the values that a source has in common with an upstream."""
-        return {name: getattr(self, name) for name in EndpointSettings.options() if name != "password_file"}
+        return {name: getattr(self, name) for name in EndpointSettings.options()}
 
 
 class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True):

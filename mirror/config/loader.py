@@ -17,10 +17,14 @@ from typing import Any
 from msgspec import Struct, field
 
 from mirror.config.schema import Claimed, Config
-from mirror.config.tables import LAYOUT, Layout, NamedTable
+from mirror.config.tables import LAYOUT, UPSTREAM, Layout, NamedTable
+from mirror.config.types import SecretStr
 from mirror.config.validation import Invalid, Problem, no_such_key
 
 PREFIX = "REGISTRY_MIRROR_"
+
+# REGISTRY_MIRROR_LOGIN_DOCKER_IO=me:password is one more account at the upstream docker.io.
+LOGIN = f"{PREFIX}LOGIN_"
 
 # The service's file. Commands beside the service read it too, so that they use its folder and its quota.
 SYSTEM_FILE = Path("/etc/registry-mirror/mirror.toml")
@@ -128,6 +132,8 @@ def load(
         _apply_file(layers, found)
     _apply_environment(layers, env)
     _apply_flags(layers, flags)
+    _apply_logins(layers, env)
+    _share_docker_config(layers)
     return _validate(layers)
 
 
@@ -193,7 +199,7 @@ def _apply_environment(layers: _Layers, env: Mapping[str, str]) -> None:
     for name in sorted(each for each in env if each.startswith(PREFIX) and env[each]):
         if name in variables:
             layers.put(*variables[name], env[name], f"environment {name}")
-        elif name not in others and SERVICE_LINKS.fullmatch(name) is None:
+        elif name not in others and not name.startswith(LOGIN) and SERVICE_LINKS.fullmatch(name) is None:
             layers.refuse(f"environment {name}", no_such_key(name, [*variables, *others]))
     for name, row in short.items():
         named = [each.strip() for each in env.get(name, "").split(",") if each.strip()]
@@ -225,6 +231,53 @@ def _apply_pairs(layers: _Layers, row: NamedTable, given: list[str], origin: str
         else:
             found.append({row.key: name, pairs.key: value})
     layers.name_tables(row, found, origin)
+
+
+def _apply_logins(layers: _Layers, env: Mapping[str, str]) -> None:
+    """Add the accounts of the environment, behind those of the file."""
+    upstreams = layers.tables.get(UPSTREAM.field, {})
+    for variable in sorted(each for each in env if each.startswith(LOGIN) and env[each]):
+        named = [each for each in upstreams if f"{LOGIN}{_in_capitals(each)}" == variable]
+        username, _, password = env[variable].partition(":")
+        if len(named) != 1:
+            which = f"is for {' and '.join(named)}" if named else "names no upstream"
+            known = ", ".join(sorted(f"{LOGIN}{_in_capitals(each)}" for each in upstreams))
+            layers.refuse(f"environment {variable}", f"{which}; there are {known}")
+        elif not username or not password:
+            layers.refuse(f"environment {variable}", "must be USERNAME:PASSWORD")
+        else:
+            _add_account(layers, named[0], username, password, f"environment {variable}")
+
+
+def _in_capitals(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def _add_account(layers: _Layers, upstream: str, username: str, password: str, origin: str) -> None:
+    table = layers.tables[UPSTREAM.field][upstream]
+    accounts = table.get("accounts", [])
+    if isinstance(accounts, list):
+        account = {"username": username, "password": SecretStr(password)}
+        layers.tables[UPSTREAM.field][upstream] = {**table, "accounts": [*accounts, account]}
+        dotted = f"{UPSTREAM.section}.{upstream}.accounts.{len(accounts) + 1}"
+        layers.origins.update({f"{dotted}.{key}": origin for key in account})
+
+
+def _share_docker_config(layers: _Layers) -> None:
+    """Let the upstreams that the common config.json names use it, unless they have accounts of their own."""
+    file = layers.values.get("credentials", {}).get("docker_config")
+    if not file:
+        return
+    from mirror.config.logins import is_named
+
+    origin = layers.origins["credentials.docker_config"]
+    for name, table in layers.tables.get(UPSTREAM.field, {}).items():
+        own = table.keys() & {"username", "accounts", "docker_config", "credential_helper"}
+        if not own and is_named(file, table.get("url")):
+            table["docker_config"] = file
+            layers.origins[f"{UPSTREAM.section}.{name}.docker_config"] = (
+                f"{origin}, credentials.docker_config"
+            )
 
 
 def _validate(layers: _Layers) -> Loaded:

@@ -108,8 +108,9 @@ def _toml_inner(section: str, model: type[Settings]) -> Iterator[str]:
     """Yield examples of the lists of tables in a table."""
     for key, inner in inner_tables(model):
         fields = _own_fields(inner)
-        # An example has one of two keys that contradict each other: `password_file`, and no `password`.
-        shown = {name: option for name, option in fields.items() if f"{name}_file" not in fields}
+        # An example has one of the keys that contradict each other: `password_file`, and no `password`.
+        others = {name for name in fields if f"{name}_file" in fields or name.endswith("_command")}
+        shown = {name: option for name, option in fields.items() if name not in others}
         yield _toml_table(f"{section}.{key}", inner, shown)
 
 

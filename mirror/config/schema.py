@@ -14,6 +14,7 @@ from mirror.access.policy import Policy
 from mirror.config.access import AccessSettings, RuleSettings, policy_of
 from mirror.config.cache_rules import CacheRuleSettings
 from mirror.config.endpoints import UpstreamSettings
+from mirror.config.logins import CredentialSettings
 from mirror.config.server import ServerSettings
 from mirror.config.types import (
     FOREVER,
@@ -316,6 +317,7 @@ class Config(Settings, frozen=True, kw_only=True):
     tags: TagSettings = field(default_factory=TagSettings)
     fill: FillSettings = field(default_factory=FillSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
+    credentials: CredentialSettings = field(default_factory=CredentialSettings)
     log: LogSettings = field(default_factory=LogSettings)
     rules: tuple[RuleSettings, ...] = ()
     warm: tuple[WarmSettings, ...] = ()

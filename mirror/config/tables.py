@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from mirror.config.access import AccessSettings, RuleSettings
 from mirror.config.endpoints import UpstreamSettings
+from mirror.config.logins import CredentialSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
 from mirror.config.server import ServerSettings
 from mirror.config.validation import Option, Settings, bare
@@ -91,6 +92,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "tags": TagSettings,
     "fill": FillSettings,
     "access": AccessSettings,
+    "credentials": CredentialSettings,
     "log": LogSettings,
 }
 

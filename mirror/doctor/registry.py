@@ -9,6 +9,7 @@ from yarl import URL
 
 from mirror.config.endpoints import UpstreamSettings
 from mirror.doctor.finding import Diagnosis, error, fine, warning
+from mirror.doctor.login import examine_login
 from mirror.metrics.metrics import Metrics
 from mirror.oci import json_text
 from mirror.oci.digest import Digest
@@ -51,18 +52,25 @@ async def examine_registry(settings: UpstreamSettings, image: str | None = None)
     registry = RegistryClient(settings, Metrics())
     try:
         findings = await _examine(registry, settings, image)
-        findings += [each for account in registry.accounts.all for each in _account(settings.name, account)]
+        for account in registry.accounts.all:
+            findings += await examine_login(registry, settings.name, account, _path(settings, image)[0])
+            findings += _rate_limit(settings.name, account)
     finally:
         await registry.close()
     return findings
+
+
+def _path(settings: UpstreamSettings, image: str | None) -> tuple[str, str]:
+    """Return the path of the repository that is asked about, at the upstream, and the tag."""
+    repository, _, tag = (image or IMAGES.get(settings.name, ANY_IMAGE)).rpartition(":")
+    return f"{settings.prefix}/{repository}" if settings.prefix else repository, tag
 
 
 async def _examine(
     registry: RegistryClient, settings: UpstreamSettings, image: str | None
 ) -> list[Diagnosis]:
     name, wanted = settings.name, image or IMAGES.get(settings.name, ANY_IMAGE)
-    repository, _, tag = wanted.rpartition(":")
-    path = f"{settings.prefix}/{repository}" if settings.prefix else repository
+    path, tag = _path(settings, image)
     try:
         head = await registry.head_manifest(path, Tag.parse(tag))
     except UpstreamError as failure:
@@ -120,17 +128,8 @@ def _digest(manifest: ManifestBody, key: str) -> Digest | None:
         return None
 
 
-def _account(name: str, account: Account) -> list[Diagnosis]:
-    """Return the findings about an account: its password, and what is left of its rate limit."""
-    if account.name != ANONYMOUS and account.auth.password_refused:
-        return [
-            error(
-                name,
-                f"the password of {account.name} is refused",
-                "what is private cannot be pulled, and the rate limit is that of this address",
-                f"write the right one into password_file of {name}, then: systemctl restart registry-mirror",
-            )
-        ]
+def _rate_limit(name: str, account: Account) -> list[Diagnosis]:
+    """Return the finding about what is left of an account's rate limit."""
     reading = account.rate_limit.reading
     if reading is None:
         return []

@@ -113,5 +113,5 @@ def _troubles(address: str, state: dict[str, Any]) -> Iterator[Diagnosis]:
             for account in source["accounts"]:
                 if account["refused"]:
                     what = f"the password of {account['account']} was refused"
-                    mend = "write the right one into password_file, then restart the mirror"
+                    mend = "write the right one into password_file, or see where it comes from: config check"
                     yield error(name, what, "what is private cannot be pulled", mend)

@@ -11,18 +11,22 @@ Claims and visibility of repositories are kept in memory, bounded, and lost when
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from msgspec import Struct, field
 
-from mirror.config.endpoints import LoginSettings, UpstreamSettings
+from mirror.config.endpoints import UpstreamSettings
+from mirror.credentials.credential import CredentialError, LoginSource
+from mirror.credentials.login import Login
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.auth import Authorizer
 from mirror.upstream.http.transport import Transport
 from mirror.upstream.rate_limit import OUT, PLENTY, BudgetLevel, RateLimit, RateLimitReading
 from mirror.util.log import get_logger
+from mirror.util.tasks import Tasks
 
 log = get_logger(__name__)
 
@@ -51,7 +55,8 @@ class Account:
     @property
     def preference(self) -> tuple[bool, bool, bool]:
         """Sort key: lower is used first; equal accounts are used in the order of the configuration."""
-        return (self.auth.refused, self.rate_limit.refused, self.rate_limit.budget_level is OUT)
+        absent = self.auth.login is not None and self.auth.login.absent
+        return (absent or self.auth.refused, self.rate_limit.refused, self.rate_limit.budget_level is OUT)
 
     def observe(self, headers: Mapping[str, str], status: int, upstream: str) -> None:
         """Learn from an answer of the upstream itself to a request with this account."""
@@ -108,14 +113,15 @@ class Accounts:
     """Chooses the account for each request."""
 
     def __init__(self, settings: UpstreamSettings, transport: Transport, clock: Callable[[], float]) -> None:
-        def account(name: str, login: LoginSettings) -> Account:
-            values = {"username": login.username, "password": login.password}
-            return Account(
-                name, Authorizer(settings.model_copy(update=values), transport, clock), RateLimit(clock)
-            )
+        self._tasks = Tasks()
 
-        self.anonymous = account(ANONYMOUS, LoginSettings())
-        named = tuple(account(login.username or "", login) for login in settings.logins())
+        def account(source: LoginSource | None) -> Account:
+            login = None if source is None else Login(settings.name, source, self._tasks, clock)
+            name = ANONYMOUS if source is None else source.name
+            return Account(name, Authorizer(settings, transport, clock, login), RateLimit(clock))
+
+        self.anonymous = account(None)
+        named = tuple(account(source) for source in settings.logins())
         # What came with a client certificate is as private as what came with a password.
         self.configured = bool(named) or settings.client_cert is not None
         self.all = named or (self.anonymous,)
@@ -127,6 +133,7 @@ class Accounts:
         """Return the account for the next request. `probe` asks the upstream if the repository is public."""
         if len(self.all) == 1:
             return self.all[0]
+        await self._look_for_logins()
         best = min(self.all, key=lambda account: account.preference)
         claim = self._claim(repository)
         if claim is None:
@@ -137,6 +144,17 @@ class Accounts:
         if claim.account is best or await self._is_public(repository, probe):
             return best
         return claim.account
+
+    async def close(self) -> None:
+        """End the refreshes of logins."""
+        await self._tasks.close()
+
+    async def _look_for_logins(self) -> None:
+        """Find out which accounts have credentials: one that has none comes last."""
+        for login in (each.auth.login for each in self.all):
+            if login is not None:
+                with contextlib.suppress(CredentialError):  # the next account may have some
+                    await login.get()
 
     def confirm_claim(self, repository: str, account: Account) -> None:
         """Make the claim permanent: the account has read something of the repository."""

@@ -1,19 +1,20 @@
 """Tokens and password of one account at an upstream, after the Distribution token specification.
 
-The handshake:
+The account's credentials are those of its login (mirror.credentials.login), which may change meanwhile. The
+handshake:
 
 1. A request carries the Authorization that answers the upstream's last challenge, or none before the first.
 2. A 401 names challenges. Bearer is answered first: the token server in `realm` is asked for a token with the
    scope `repository:<path>:pull` and never more, since some registries refuse a scope that is too wide.
-   2a. With user and password, if the realm is on the upstream's own origin or in `realms`.
+   2a. With user and password, if the realm is on the upstream's own origin or in `realms`; by POST with an
+       identity token.
    2b. Anonymously otherwise, and always if the 401 came from the target of a redirect.
    2c. Redirects of the token server are followed; the password stays behind once they leave those origins.
 3. Basic is answered second: user and password, to the upstream's own origin only.
-4. The request is repeated once. A second 401 is final.
+4. The request is repeated once. A second 401 is final, unless the login has other credentials by then.
 """
 
 import asyncio
-import base64
 import contextlib
 from collections.abc import Callable, Iterable
 
@@ -21,14 +22,16 @@ from msgspec import Struct, field
 from yarl import URL
 
 from mirror.config.endpoints import UpstreamSettings
+from mirror.credentials.credential import Credential, CredentialError
+from mirror.credentials.login import Login
 from mirror.oci.challenge import Challenge
+from mirror.upstream.account.realms import Realms, UnusableChallenge, trust_nobody
+from mirror.upstream.account.token_request import TokenRequest, ask
+from mirror.upstream.account.verdict import PasswordVerdict, refused
 from mirror.upstream.error_body import excerpt
 from mirror.upstream.errors import Failure, UpstreamError
-from mirror.upstream.http.follow import get_following
-from mirror.upstream.http.redirect import RedirectRules, origin, parse_url, refusal
 from mirror.upstream.http.token_answer import token_of
 from mirror.upstream.http.transport import Response, Transport
-from mirror.upstream.outage import Outage
 from mirror.upstream.retry import parse_retry_after
 from mirror.util.log import get_logger, redact_url
 from mirror.util.lru import LRUCache
@@ -40,8 +43,6 @@ MAX_TOKEN_BYTES = 1024 * 1024
 # BuildKit takes the same.
 _USED_LIFETIME = 0.9
 _TOKEN_FAILURES = {401: Failure.DENIED, 403: Failure.DENIED, 408: Failure.TIMEOUT, 429: Failure.RATE_LIMITED}
-# Docker Hub locks an account for 10 minutes after some wrong passwords: do not send one with each request.
-_REFUSED_FOR = 60.0
 # Bytes of the tokens of one account. A client that makes up names adds one for each; those in use stay.
 _TOKENS_LIMIT = 8 * 1024 * 1024
 
@@ -64,13 +65,13 @@ class AuthDemand(Struct, frozen=True):
 class _TokenKey(Struct, frozen=True):
     """Key of a cached token. One got with a password is never used for an anonymous request.
 
-    `own`: for a challenge of the upstream itself, as in AuthDemand.
+    `user` is None for an anonymous one. `own`: for a challenge of the upstream itself, as in AuthDemand.
     """
 
     realm: str
     service: str
     scope: str
-    with_password: bool
+    user: str | None
     own: bool
 
 
@@ -94,69 +95,80 @@ class _CachedToken(Struct):
 class Authorizer:
     """Answers the challenges of one upstream for one account, and caches tokens."""
 
-    def __init__(self, settings: UpstreamSettings, transport: Transport, clock: Callable[[], float]) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        transport: Transport,
+        clock: Callable[[], float],
+        login: Login | None = None,
+    ) -> None:
+        """`login` is None for requests without an account."""
+        self.login = login
         self._transport = transport
         self._clock = clock
-        self._origin = origin(transport.url)
-        self._realms = {origin(URL(realm)) for realm in settings.realms}
+        self._realms = Realms(transport, settings.realms)
         self._tokens: LRUCache[_TokenKey, _CachedToken] = LRUCache(_TOKENS_LIMIT)
         self._last_challenge: Challenge | None = None
-        self._refused_until = float("-inf")
-        self._refused_by = ""
-        self._refusal = Outage()
-        self._accepted = False  # whether the password was accepted at its last use
+        advice = "username and password_file" if login is None else login.source.advice
+        self.verdict = PasswordVerdict(transport.name, advice, clock)
 
     @property
     def refused(self) -> bool:
-        """True for a minute after the password was refused."""
-        return self._clock() < self._refused_until
+        """True for a minute after the password was refused, and while its source fails and there is none."""
+        held = self._held
+        if held is None:
+            return self.login is not None and self.login.failure is not None
+        return self.verdict.refuses(held)
 
     @property
     def password_refused(self) -> bool:
-        """True from a refusal of the password until it is accepted again."""
-        return self._refusal.active
+        """True from a refusal of the password until it is accepted again; also while its source fails."""
+        return self.verdict.refused or (self._held is None and self.refused)
 
     def is_accepted(self, authorization: str | None) -> bool:
         """Return True if `authorization` is the password and was accepted at its last use."""
-        return self._accepted and authorization == self._basic_header()
+        return self.verdict.accepted and authorization == self._basic_header()
+
+    def is_outdated(self, authorization: str | None) -> bool:
+        """Return True if `authorization` is a password, and the login has another one by now."""
+        header = self._basic_header()
+        return (authorization or "").startswith("Basic ") and header not in (None, authorization)
+
+    async def renew(self, authorization: str | None) -> bool:
+        """Ask the login again because the upstream refused `authorization`; return True for others."""
+        held = self._held
+        if self.login is None or held is None or held.basic is None:
+            return False
+        if authorization == held.basic and await self.login.renew(held):
+            self.verdict.accepted = False
+        return self.is_outdated(authorization)
 
     def note_answer(self, authorization: str | None, status: int) -> bool:
         """Learn from an answer of the upstream to `authorization`; return True if it refused the password."""
-        if authorization is None or authorization != self._basic_header():
+        held = self._held
+        if authorization is None or held is None or authorization != held.basic:
             return False
         if status == 401:
-            self._note_refusal(self._transport.url)
+            self.verdict.note_refusal(held, self._transport.url)
         elif status < 400:
-            self._note_acceptance()
+            self.verdict.note_acceptance(held)
         return status == 401
 
-    def refusal(self) -> UpstreamError:
-        """Return the error of a request that failed because the password was refused."""
-        message = (
-            f"{self._transport.name}: {self._refused_by} refused the password of user "
-            f"{self._settings.username}: check username and password_file"
-        )
-        return _refused(message, 401)
+    @property
+    def _held(self) -> Credential | None:
+        return self.login.held if self.login is not None else None
 
-    def _note_refusal(self, server: URL) -> None:
-        """Warn once until the password is accepted again."""
-        now = self._clock()
-        self._refused_until, self._refused_by = now + _REFUSED_FOR, server.host or ""
-        self._accepted = False
-        if self._refusal.failed(now) is not None:
-            log.warning(
-                "password refused, check username and password_file",
-                upstream=self._transport.name,
-                account=self._settings.username,
-                server=server.host,
-            )
+    def _user(self) -> str:
+        held = self._held
+        return held.username if held is not None else ""
 
-    def _note_acceptance(self) -> None:
-        self._refused_until, self._accepted = float("-inf"), True
-        if self._refusal.ended(self._clock()) is not None:
-            upstream, account = self._transport.name, self._settings.username
-            log.info("password accepted again", upstream=upstream, account=account)
+    async def _load(self) -> None:
+        """Have the login's credentials of now, if it has any; raise DENIED if their source fails."""
+        if self.login is not None:
+            try:
+                await self.login.get()
+            except CredentialError as error:
+                raise refused(f"{self._transport.name}: no credentials: {error}", 401) from None
 
     async def current(self, repository: str) -> str | None:
         """Return the Authorization header that the last challenge asked for.
@@ -165,6 +177,7 @@ class Authorizer:
         """
         if self._last_challenge is None:
             return None
+        await self._load()
         demand = AuthDemand((self._last_challenge,), repository, own=True)
         token = self._token_for(self._last_challenge, demand)
         return None if token is not None and token.rejected else await self.answer(demand)
@@ -187,7 +200,7 @@ class Authorizer:
 
     def _token_for(self, challenge: Challenge, demand: AuthDemand) -> _CachedToken | None:
         """Return what is cached for a challenge."""
-        with contextlib.suppress(_UnusableChallenge):
+        with contextlib.suppress(UnusableChallenge):
             if challenge.scheme == "bearer":
                 return self._tokens.get(self._key(challenge, demand))
         return None
@@ -197,21 +210,23 @@ class Authorizer:
 
         That is the upstream's own word only if it accepts the password, but not for this repository.
         """
-        reasons: list[_UnusableChallenge] = []
+        if demand.own:
+            await self._load()
+        reasons: list[UnusableChallenge] = []
         for challenge in self._by_preference(demand.challenges):
             try:
                 if challenge.scheme == "bearer":
                     header = await self._bearer(challenge, demand)
                 else:
                     header = self._basic(demand)
-            except _UnusableChallenge as reason:
+            except UnusableChallenge as reason:
                 reasons.append(reason)
                 continue
             if demand.own:
                 self._last_challenge = challenge
             return header
         why = "; ".join(map(str, reasons)) or "the upstream did not say how"
-        error = _refused(f"{self._transport.name}: cannot authenticate: {why}", 401)
+        error = refused(f"{self._transport.name}: cannot authenticate: {why}", 401)
         error.vague = not any(isinstance(reason, _NotForRepository) for reason in reasons)
         raise error
 
@@ -221,30 +236,35 @@ class Authorizer:
 
     def _basic(self, demand: AuthDemand) -> str:
         if not demand.own:
-            raise _UnusableChallenge("no password is sent to the target of a redirect")
-        header = self._basic_header()
+            raise UnusableChallenge("no password is sent to the target of a redirect")
+        header, host = self._basic_header(), self._transport.url.host
         if header is None:
-            host = self._transport.url.host
-            raise _UnusableChallenge(
-                f"{host} wants user and password, and none are configured: set username and password_file"
-            )
-        if header == demand.rejected and self._accepted:
-            user, host = self._settings.username, self._transport.url.host
-            raise _NotForRepository(f"{host} accepts user {user}, but not for {demand.repository}")
+            raise UnusableChallenge(f"{host} wants user and password, and {self._absence()}")
+        if header == demand.rejected and self.verdict.accepted:
+            raise _NotForRepository(f"{host} accepts user {self._user()}, but not for {demand.repository}")
         if header == demand.rejected:
-            raise self.refusal()
+            raise self.verdict.error()
         return header
+
+    def _absence(self) -> str:
+        """Return why there is no password, in words."""
+        if self.login is None:
+            return "none are configured: set username and password_file"
+        if self._held is not None:
+            return f"{self.login.source.label} has an identity token, which is none"
+        return self.login.note or f"{self.login.source.label} has none"
 
     async def _bearer(self, challenge: Challenge, demand: AuthDemand) -> str:
         return await self._token(self._key(challenge, demand), demand.rejected)
 
     def _key(self, challenge: Challenge, demand: AuthDemand) -> _TokenKey:
-        realm = self._realm(challenge, demand)
+        realm, held = self._realms.url_of(challenge), self._held
+        known = demand.own and held is not None and self._realms.trusts(realm)
         return _TokenKey(
             realm=str(realm),
             service=challenge.parameters.get("service", ""),
             scope=self._scope(challenge, demand),
-            with_password=demand.own and self._settings.username is not None and self._is_trusted(realm),
+            user=held.username if held is not None and known else None,
             own=demand.own,
         )
 
@@ -253,28 +273,6 @@ class Authorizer:
         # repository may have another name, which only the challenge has.
         foreign = None if demand.own else challenge.parameters.get("scope")
         return foreign or f"repository:{demand.repository}:pull"
-
-    def _is_trusted(self, realm: URL) -> bool:
-        """Return True if the password may be sent to `realm`."""
-        return origin(realm) == self._origin or origin(realm) in self._realms
-
-    def _realm(self, challenge: Challenge, demand: AuthDemand) -> URL:
-        """Return the URL of the token server if it may be asked at all."""
-        try:
-            realm = parse_url(challenge.parameters.get("realm", ""))
-        except ValueError:
-            raise _UnusableChallenge("the realm of its token server is not a URL") from None
-        rules = self._rules(realm)
-        secure = self._transport.url.scheme == "https"
-        if realm.raw_user is not None or (reason := refusal(rules, realm, secure=secure)):
-            why = "it names a user" if realm.raw_user is not None else reason
-            raise _UnusableChallenge(f"token server {redact_url(str(realm))} is not asked: {why}")
-        return realm
-
-    def _rules(self, realm: URL) -> RedirectRules:
-        """Return the rules for a realm and its redirects."""
-        trusted = origin(realm) in self._realms
-        return RedirectRules(self._transport.url, private=self._transport.private or trusted)
 
     async def _token(self, key: _TokenKey, rejected: str | None) -> str:
         """Return the cached token, or one new token for all callers that wait for the same key."""
@@ -308,27 +306,21 @@ class Authorizer:
 
     async def _fetch(self, key: _TokenKey) -> tuple[str, float]:
         """Ask the token server; return the header and its lifetime in seconds."""
-        query = [("service", key.service)] if key.service else []
-        realm = URL(key.realm, encoded=True)
-        login = self._password_unless_refused() if key.with_password else None
-        url = realm.extend_query([*query, ("scope", key.scope)])
-        headers = {"Accept": "application/json"}
-        response, with_password = await get_following(
-            self._transport,
-            self._rules(realm),
-            url,
-            headers,
-            login,
-            self._is_trusted if key.own else _is_nobody,
-        )
+        login = self._login_unless_refused() if key.user is not None else None
+        response, with_password = await self._ask(key, login)
+        if with_password and await self._renewed(login, response.status):
+            response.close()
+            login = self._held
+            response, with_password = await self._ask(key, login)
         try:
             body = await self._transport.read(response, MAX_TOKEN_BYTES)
         finally:
             response.close()
         if response.status != 200:
-            raise self._failure(key, response, body, with_password=with_password)
-        if with_password:
-            self._note_acceptance()
+            sent = login if with_password else None
+            raise self._failure(key, response, body, sent)
+        if with_password and login is not None:
+            self.verdict.note_acceptance(login)
         try:
             header, lifetime = token_of(body)
         except ValueError as reason:
@@ -336,12 +328,28 @@ class Authorizer:
         log.debug("token fetched", realm=redact_url(key.realm), scope=key.scope, seconds=round(lifetime))
         return header, lifetime
 
+    async def _renewed(self, login: Credential | None, status: int) -> bool:
+        """Return True if a token server refused the login and there is another one."""
+        if self.login is None or login is None or not _is_refusal(login, status):
+            return False
+        return await self.login.renew(login)
+
+    async def _ask(self, key: _TokenKey, login: Credential | None) -> tuple[Response, bool]:
+        request = TokenRequest(URL(key.realm, encoded=True), key.service, key.scope)
+        trusted = self._realms.trusts if key.own else trust_nobody
+        return await ask(self._transport, self._realms, request, login, trusted)
+
     def _failure(
-        self, key: _TokenKey, response: Response, body: bytes, *, with_password: bool
+        self, key: _TokenKey, response: Response, body: bytes, sent: Credential | None
     ) -> UpstreamError:
+        """Return the error of an answer without a token; `sent` is the login that was sent."""
         status = response.status
         failure = _TOKEN_FAILURES.get(status, Failure.SERVER_ERROR if status >= 500 else Failure.INVALID)
-        message = self._failure_words(key, status, with_password=with_password)
+        if sent is not None and _is_refusal(sent, status):
+            self.verdict.note_refusal(sent, URL(key.realm, encoded=True))
+            failure, message = Failure.DENIED, self.verdict.error().message
+        else:
+            message = self._failure_words(key, status, sent)
         if detail := self.redacted(excerpt(body, response.content_type)):
             message += f": {detail}"
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
@@ -349,51 +357,35 @@ class Authorizer:
         error.vague = True
         return error
 
-    def _failure_words(self, key: _TokenKey, status: int, *, with_password: bool) -> str:
-        if status == 401 and with_password:
-            self._note_refusal(URL(key.realm, encoded=True))
-            return self.refusal().message
-        client = f"user {self._settings.username}" if with_password else "an anonymous request"
+    def _failure_words(self, key: _TokenKey, status: int, sent: Credential | None) -> str:
+        client = f"user {sent.username}" if sent is not None else "an anonymous request"
         words = f"{self._transport.name}: {redact_url(key.realm)} answered {status} to {client}"
-        if self._settings.username is not None and not with_password:
+        if self._held is not None and sent is None:
             words += " (the password goes only to origins in realms)"
         return words
 
     def redacted(self, text: str) -> str:
-        """Return `text` without the configured password, should an upstream echo it."""
-        password = self._settings.password
-        secret = password.get_secret_value() if password is not None else ""
-        return text.replace(secret, "***") if secret else text
+        """Return `text` without the passwords, should an upstream or a proxy echo one."""
+        text = self._transport.redacted(text)
+        for secret in self.login.secrets() if self.login is not None else ():
+            text = text.replace(secret, "***")
+        return text
 
-    def _password_unless_refused(self) -> str:
+    def _login_unless_refused(self) -> Credential | None:
         if self.refused:
-            raise self.refusal()
-        return self._basic_header() or ""
+            raise self.verdict.error()
+        return self._held
 
     def _basic_header(self) -> str | None:
-        """Return the Basic header of the configured user; None if no user is configured."""
-        user, password = self._settings.username, self._settings.password
-        if user is None or password is None:
-            return None
-        login = f"{user}:{password.get_secret_value()}".encode()
-        return "Basic " + base64.b64encode(login).decode()
+        """Return the Basic header of the account; None without a password."""
+        held = self._held
+        return held.basic if held is not None else None
 
 
-class _UnusableChallenge(Exception):
-    """A challenge that cannot be answered; another one may be."""
-
-
-class _NotForRepository(_UnusableChallenge):
+class _NotForRepository(UnusableChallenge):
     """The account is accepted, but not for the repository."""
 
 
-def _refused(message: str, status: int) -> UpstreamError:
-    """Return the error of a refusal that is about this mirror, and not about a repository."""
-    error = UpstreamError(Failure.DENIED, message, status=status)
-    error.vague = True
-    return error
-
-
-def _is_nobody(_: URL) -> bool:
-    """Trust no URL: the challenge came from the target of a redirect."""
-    return False
+def _is_refusal(login: Credential, status: int) -> bool:
+    """Return whether a token server refuses the login. OAuth2 has 400 for an invalid identity token."""
+    return status == 401 or (login.identity and status == 400)

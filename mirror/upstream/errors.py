@@ -106,3 +106,16 @@ class WrongSize(UpstreamError):
 
 class SizeUnknown(UpstreamError):
     """The size of the blob is told by nothing but its end."""
+
+
+# Answers of gateways that do not reach the registry.
+_OUTAGES = frozenset({408, 502, 503, 504})
+
+
+class HeadRefused(UpstreamError):
+    """HEAD was answered with a failure, which has no words and may not be a GET's: only a GET tells."""
+
+    @property
+    def outage(self) -> bool:
+        """True if a GET is likely to fail, too."""
+        return self.hung_up or self.status in _OUTAGES

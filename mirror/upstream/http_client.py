@@ -16,7 +16,7 @@ from mirror.oci.challenge import Challenge, parse_challenges
 from mirror.upstream.accounts import Account, Accounts
 from mirror.upstream.auth import AuthDemand
 from mirror.upstream.error_body import MAX_ERROR_BYTES, errors_in, excerpt, failure_of, is_own_word
-from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError
+from mirror.upstream.errors import AnswerTooLong, Failure, HeadRefused, UpstreamError
 from mirror.upstream.http.redirect import (
     STATUSES,
     RedirectRefused,
@@ -37,19 +37,7 @@ _EXPIRED = frozenset({400, 401, 403, 404, 410})
 TOO_LONG_TTL = 60.0
 _MAX_TOO_LONG = 1000
 
-
 _SUCCESSES = {"HEAD": {200}, "GET": {200, 206}}
-# Answers of gateways that do not reach the registry.
-_OUTAGES = frozenset({408, 502, 503, 504})
-
-
-class HeadRefused(UpstreamError):
-    """HEAD was answered with a failure, which has no words and may not be a GET's: only a GET tells."""
-
-    @property
-    def outage(self) -> bool:
-        """True if a GET is likely to fail, too."""
-        return self.hung_up or self.status in _OUTAGES
 
 
 class OutgoingRequest(Struct, frozen=True):
@@ -190,7 +178,7 @@ class HTTPClient:
         account = await self._accounts.choose(request.repository, probe)
         tried = [account]
         while True:
-            answer = await self._try_account(account, request)
+            answer = await self.try_account(account, request)
             if not (account.auth.refused if isinstance(answer, UpstreamError) else answer.status == 429):
                 break
             account = await self._accounts.choose(request.repository, probe)
@@ -203,8 +191,8 @@ class HTTPClient:
             raise answer
         return answer
 
-    async def _try_account(self, account: Account, request: OutgoingRequest) -> Response | UpstreamError:
-        """Return the answer to one account, or the error if it could not ask."""
+    async def try_account(self, account: Account, request: OutgoingRequest) -> Response | UpstreamError:
+        """Return the answer to one account, its body unread, or the error if it could not ask."""
         try:
             response = await self._follow_redirects(request, account)
         except UpstreamError as error:
@@ -326,7 +314,12 @@ class HTTPClient:
             raise
         if refused:
             response.release()
-            raise account.auth.refusal()
+            raise account.auth.verdict.error()
+        if response.status == 401 and account.auth.is_outdated(authorization):
+            response.release()
+            authorization = await account.auth.answer(replace(demand, rejected=authorization))
+            response = await self._send(request, hop, authorization)
+            account.auth.note_answer(authorization, response.status)
         if response.status in (401, 403):
             account.auth.forget_rejected(replace(demand, rejected=authorization))
         return response
@@ -335,11 +328,14 @@ class HTTPClient:
         """Learn from an answer if the password is accepted; return True if it was refused.
 
         A 401 may also mean that the user may not read this repository: RFC 9110 15.5.2 calls it a refusal of
-        authorization. If the password was accepted before, /v2/ tells the two apart.
+        authorization. If the password was accepted before, /v2/ tells the two apart. A password of which the
+        login has another one by now is not refused: the other one is tried.
         """
         if status == 401 and account.auth.is_accepted(authorization):
             response = await self._get_v2({"Authorization": authorization or ""})
             status = response.status
+        if status == 401 and await account.auth.renew(authorization):
+            return False
         return account.auth.note_answer(authorization, status)
 
     async def _send(self, request: OutgoingRequest, hop: _Hop, authorization: str | None) -> Response:

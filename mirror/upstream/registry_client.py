@@ -23,7 +23,7 @@ from mirror.oci.manifest import ACCEPT, MAX_MANIFEST_BYTES, OCI_INDEX, ManifestI
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Tag
 from mirror.oci.referrers import array_of, texts_of_index
-from mirror.upstream.accounts import Accounts
+from mirror.upstream.accounts import Account, Accounts
 from mirror.upstream.body import (
     BlobBody,
     BodyReaders,
@@ -32,11 +32,11 @@ from mirror.upstream.body import (
     content_length,
     labelled,
 )
-from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.upstream.errors import Failure, HeadRefused, UpstreamError, WrongBytes
 from mirror.upstream.http.encodings import as_sent_or_decoded, document
 from mirror.upstream.http.range_support import RangeSupport
 from mirror.upstream.http.transport import Response, Transport
-from mirror.upstream.http_client import DirectLocation, HeadRefused, HTTPClient, OutgoingRequest
+from mirror.upstream.http_client import DirectLocation, HTTPClient, OutgoingRequest
 from mirror.upstream.media_types import is_generic, is_page, manifest_type, media_type
 from mirror.upstream.pagination import next_query
 from mirror.upstream.retry import Retrier, RetryPolicy
@@ -223,8 +223,21 @@ class RegistryClient:
         """Prepare for the first request without dialling."""
         await self._transport.warm_up()
 
+    async def try_account(self, account: Account, path: str) -> UpstreamError | None:
+        """Let an account ask about a repository, which tells whether its password is accepted.
+
+        Return the reason if it could not ask. What the answer says about the repository is dropped.
+        """
+        request = OutgoingRequest("HEAD", f"{path}/tags/list?n=1", path)
+        answer = await self._client.try_account(account, request)
+        if isinstance(answer, UpstreamError):
+            return answer
+        answer.close()
+        return None
+
     async def close(self) -> None:
         """Close all connections; running transfers break."""
+        await self.accounts.close()
         await self._transport.close()
 
     async def _head_manifest(

@@ -37,6 +37,7 @@ class TokenAuth:
     owners: dict[str, str] = field(default_factory=dict)
     granted_answer: tuple[int, bytes] | None = None  # of the registry to a client with a valid token
     rejection: int = 401  # the registry's status for an expired token
+    identity_tokens: dict[str, str] = field(default_factory=dict)  # token -> user, by POST
 
     def owner(self, header: str | None) -> str:
         """Return the user whose token an Authorization header has; empty for an anonymous token or none."""
@@ -55,7 +56,13 @@ class TokenAuth:
         """Answer as the token server. Can be the handler of a `Site` of its own."""
         scope = request.rel_url.query.get("scope", "")
         login = basic_login(request.headers.get("Authorization"))
-        if login is not None and login not in {(self.user, self.password), *self.users.items()}:
+        if request.method == "POST":
+            form = await request.post()
+            scope, user = str(form.get("scope", "")), self.identity_tokens.get(str(form.get("refresh_token")))
+            if form.get("grant_type") != "refresh_token" or user is None:
+                return web.Response(status=401, body=oci_error("UNAUTHORIZED", "invalid refresh token"))
+            login = (user, "")
+        elif login is not None and login not in {(self.user, self.password), *self.users.items()}:
             return web.Response(status=401, body=oci_error("UNAUTHORIZED", "incorrect username or password"))
         if login is None and scope.split(":")[1:2] and scope.split(":")[1] in self.private:
             return web.Response(status=403, body=oci_error("DENIED", "requested access is denied"))

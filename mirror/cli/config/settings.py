@@ -22,8 +22,9 @@ CHECK_HELP = """Check the configuration, and say what is wrong with it.
     registry-mirror config check --config ./mirror.toml
 
 Without FILE it checks what `serve` would use: $REGISTRY_MIRROR_CONFIG or /etc/registry-mirror/mirror.toml,
-and the environment. The exit status is 0 if the configuration can be used, and else 2. A note on
-standard error names a valid value that may be a mistake.
+and the environment. Of each account it says where the password comes from: credential helpers and
+password_command are run for that, and no registry is asked. The exit status is 0 if the configuration can
+be used, and else 2. A note on standard error names a valid value that may be a mistake.
 """
 
 SHOW_HELP = """Show every option, its value, and where the value came from.
@@ -54,8 +55,10 @@ def config_check(
     config: ConfigFile = None,
 ) -> None:
     chosen = _chosen(file, config)
-    checked = loaded(chosen, {}).config
+    read = loaded(chosen, {})
+    checked = read.config
     say(f"{_file(chosen) or 'defaults and environment'}: ok")
+    _show_accounts(read)
     for each in config_notes(checked):
         tell(f"Note: {each}")
     if checked.cache.pins:
@@ -89,6 +92,16 @@ def config_show(
     for key, text, origin in rows:
         say(f"{key:<{keys}}  {text:<{min(values_width, 40)}}  {origin}")
     tell(f"Configuration file: {_file(chosen) or 'none'}")
+
+
+def _show_accounts(read: "Loaded") -> None:
+    """Print a line for each account: where it comes from. None for a configuration without one."""
+    if not any(end.logins() for each in read.config.upstreams for end in (each, *each.sources)):
+        return
+    from mirror.cli.config.accounts import account_lines
+
+    for line in account_lines(read):
+        (tell if line.doubtful else say)(f"Note: {line.text}" if line.doubtful else line.text)
 
 
 def _chosen(file: str | None, option: str | None) -> str | None:

@@ -98,6 +98,22 @@ class Transport:
         is longer than announced answers no request for a tag or a token, however late its surplus comes.
         `identified`: the client certificate may be shown, if the URL is of an origin that knows us.
         """
+        return await self._exchange(method, url, headers, proven=proven, identified=identified)
+
+    async def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> Response:
+        """Return the answer to a POST with a body, as `send` does."""
+        return await self._exchange("POST", url, headers, body=body)
+
+    async def _exchange(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        *,
+        proven: bool = False,
+        identified: bool = True,
+        body: bytes | None = None,
+    ) -> Response:
         if self._offline:
             raise UpstreamError(
                 Failure.OFFLINE, f"not cached, and {self.name} is not asked: this mirror is offline"
@@ -113,6 +129,7 @@ class Transport:
                     method,
                     url,
                     headers=headers,
+                    data=body,
                     allow_redirects=False,
                     proxy=proxy,
                     ssl=self._context_for(url, proxy) if identified else True,
@@ -242,6 +259,12 @@ class Transport:
             failed = UpstreamError(failure, f"{self.name}: {_place(url)}: {why}")
             failed.own, failed.hung_up = is_own(error), has_hung_up(error)
             raise failed from None
+
+    def redacted(self, text: str) -> str:
+        """Return `text` without the passwords of proxies: a proxy may answer with a page of its own."""
+        for secret in self._proxies.secrets():
+            text = text.replace(secret, "***")
+        return text
 
     async def close(self) -> None:
         session, self._session = self._session, None

@@ -118,12 +118,13 @@ def test_accounts_are_in_order(file: Path, tmp_path: Path) -> None:
     )
     loaded = load(file, HOME, {})
     logins = loaded.config.upstreams[0].logins()
-    assert [each.username for each in logins] == ["me", "us"]
-    assert [each.password and each.password.get_secret_value() for each in logins] == ["hunter1", "hunter2"]
+    assert [each.name for each in logins] == ["me", "us"]
+    held = [each.initial and each.initial.credential for each in logins]
+    assert [each and each.secret for each in held] == ["hunter1", "hunter2"]
     assert "hunter" not in repr(loaded) + repr(logins)
     assert loaded.origins["upstream.quay.io.accounts.1.password"] == f"file {file}, password_file"
     file.write_text("[[upstream]]\nname = 'quay.io'\naccounts = [{username = 'us', password = 'x'}]\n")
-    assert [each.username for each in load(file, HOME, {}).config.upstreams[0].logins()] == ["us"]
+    assert [each.name for each in load(file, HOME, {}).config.upstreams[0].logins()] == ["us"]
     assert load(None, HOME, {}).config.upstreams[0].logins() == ()
 
 

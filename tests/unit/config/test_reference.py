@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mirror.config import reference
-from mirror.config.endpoints import AccountSettings, SourceSettings, UpstreamSettings
+from mirror.config.endpoints import SourceSettings, UpstreamSettings
 from mirror.config.loader import load
+from mirror.config.logins import AccountSettings
 from mirror.config.schema import TagRuleSettings
 from mirror.config.tables import PRECONFIGURED, SECTIONS
 from mirror.config.validation import Settings
@@ -46,12 +47,12 @@ def test_option_has_a_description(model: type[Settings]) -> None:
 def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
     """The commented-out options, examples and tables are accepted too."""
     secret = tmp_path / "secret"
-    secret.write_text("secret")
+    secret.write_text("{}")  # a password, a certificate that is not read, and Docker's config.json
     lines = reference.toml().partition("[server]")[2].splitlines()
     text = "[server]\n" + "\n".join(map(without_mark, lines))
     text = text.replace('password = "secret"', "").replace('tls_key = "', '# "').replace("tls_cert", '# "')
     text = text.replace('client_cert = "', '# "').replace('client_key = "', '# "')
-    for key in ("password_file", "ca_file"):
+    for key in ("password_file", "ca_file", "docker_config"):
         text = "\n".join(
             f'{line.partition("=")[0]}= "{secret}"' if line.startswith(f"{key} =") else line
             for line in text.splitlines()
@@ -63,7 +64,12 @@ def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
     config = load(file, {"HOME": "/home/me"}, {}).config
     assert config.tags.rules[0].fresh == 3600
     assert config.upstreams[0].sources[0].weight == 2.0
-    assert [each.username for each in config.upstreams[0].logins()] == ["me", "us"]
+    assert [each.name for each in config.upstreams[0].logins()] == [
+        "me",
+        "us",
+        "docker_config",
+        "docker-credential-ecr-login",
+    ]
 
 
 def without_mark(line: str) -> str:

@@ -7,8 +7,9 @@ from typing import Annotated
 import pytest
 
 from mirror.config import reference
-from mirror.config.endpoints import AccountSettings, SourceSettings
+from mirror.config.endpoints import SourceSettings
 from mirror.config.loader import ConfigError, load
+from mirror.config.logins import AccountSettings
 from mirror.config.schema import Config, TagRuleSettings
 from mirror.config.tables import (
     LAYOUT,

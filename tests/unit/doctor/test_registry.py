@@ -83,7 +83,9 @@ async def test_password_that_is_refused(hub: FakeRegistry) -> None:
             settings(hub, username="me", password=SecretStr("wrong-one"), realms=(hub.url,))
         )
     )
-    assert any("the password of me is refused" in each.what for each in found)
+    assert any(
+        "the password of me, from password of the configuration, is refused" in each.what for each in found
+    )
     assert "wrong-one" not in repr(found)
 
 

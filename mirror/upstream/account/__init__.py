@@ -1,0 +1,1 @@
+"""One account at an upstream: token servers, requests for tokens, whether its password is taken."""
