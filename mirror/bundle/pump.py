@@ -1,4 +1,7 @@
-"""Copying at the speed of the disk, with hashes computed in threads beside: hashing releases the GIL."""
+"""Copying at the speed of the disk: one thread reads ahead, others hash, and the caller's writes.
+
+Reading, hashing and writing release the GIL, so they overlap on as many cores as there are.
+"""
 
 import os
 from collections import deque
@@ -8,6 +11,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from hashlib import _Hash
 
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
 BUFFER = 1024 * 1024
 BUFFERS = 8
 
-# Content that is hashed on the spot: a thread would cost more.
+# Content that is copied on the spot: a thread would cost more.
 SMALL = 128 * 1024
 
 
@@ -26,49 +31,92 @@ class ByteSource(Protocol):
         """Fill the buffer as far as possible; 0 at the end."""
 
 
+class _Filled(Struct):
+    """A buffer that was read, and is being hashed."""
+
+    buffer: memoryview
+    hashes: list[Future[None]]
+
+    def done(self) -> bool:
+        return all(each.done() for each in self.hashes)
+
+    def release(self) -> memoryview:
+        """Return the buffer once it is hashed."""
+        for each in self.hashes:
+            each.result()
+        return self.buffer
+
+
 class Pump:
-    """Ring of buffers and threads that hash. To be closed, or used in a `with` statement."""
+    """Ring of buffers, and threads that read and hash. To be closed, or used in a `with` statement."""
 
     def __init__(self) -> None:
         self._ring = [memoryview(bytearray(BUFFER)) for _ in range(BUFFERS)]
-        self._threads: dict[int, ThreadPoolExecutor] = {}
+        self._threads: list[ThreadPoolExecutor] = []
 
     def copy(
         self, source: ByteSource, size: int, hashers: "list[_Hash]", write: Callable[[memoryview], object]
     ) -> int:
-        """Copy up to `size` bytes; return how many there were. All of them are hashed when this returns."""
-        running: deque[list[Future[None]]] = deque()
-        done = 0
-        while done < size:
-            if len(running) == BUFFERS:
-                _await(running.popleft())
-            buffer = self._ring[(done // BUFFER) % BUFFERS]
-            count = read_full(source, buffer[: min(BUFFER, size - done)])
-            if not count:
-                break
-            running.append(self._hash(buffer[:count], hashers, size <= SMALL))
-            write(buffer[:count])
-            done += count
-        while running:
-            _await(running.popleft())
+        """Copy up to `size` bytes; return how many there were. All of them are hashed when this returns.
+
+        `source` is read in another thread, and by nothing else meanwhile; it is not read behind `size`.
+        """
+        if size <= SMALL:
+            return self._copy_small(source, size, hashers, write)
+        free = deque(self._ring)
+        reads: deque[tuple[memoryview, Future[int]]] = deque()
+        filled: deque[_Filled] = deque()
+        asked = done = 0
+        try:
+            while done < size:
+                while free and asked < size:
+                    buffer = free.popleft()
+                    part = buffer[: size - asked]
+                    reads.append((buffer, self._thread(0).submit(read_full, source, part)))
+                    asked += len(part)
+                buffer, read = reads.popleft()
+                count, wanted = read.result(), min(BUFFER, size - done)
+                filled.append(_Filled(buffer, self._hash(buffer[:count], hashers)))
+                write(buffer[:count])
+                done += count
+                if count < wanted:
+                    break
+                while filled and (filled[0].done() or not reads):
+                    free.append(filled.popleft().release())
+        finally:
+            self._settle(reads, filled)
         return done
 
-    def _hash(self, data: memoryview, hashers: "list[_Hash]", small: bool) -> list[Future[None]]:
-        """Hash, each hasher in a thread of its own, so that its buffers stay in order."""
-        if not small:
-            return [self._thread(place).submit(each.update, data) for place, each in enumerate(hashers)]
+    def _copy_small(
+        self, source: ByteSource, size: int, hashers: "list[_Hash]", write: Callable[[memoryview], object]
+    ) -> int:
+        data = self._ring[0][: read_full(source, self._ring[0][:size])]
         for each in hashers:
             each.update(data)
-        return []
+        if data:
+            write(data)
+        return len(data)
+
+    def _hash(self, data: memoryview, hashers: "list[_Hash]") -> list[Future[None]]:
+        """Hash, each hasher in a thread of its own, so that its buffers stay in order."""
+        return [self._thread(place).submit(each.update, data) for place, each in enumerate(hashers, 1)]
 
     def _thread(self, place: int) -> ThreadPoolExecutor:
-        if place not in self._threads:
-            self._threads[place] = ThreadPoolExecutor(1, "hash")
+        while len(self._threads) <= place:
+            self._threads.append(ThreadPoolExecutor(1, "pump"))
         return self._threads[place]
+
+    def _settle(self, reads: deque[tuple[memoryview, Future[int]]], filled: deque[_Filled]) -> None:
+        """Wait for what still uses a buffer or the source."""
+        for _, read in reads:
+            if not read.cancel():
+                read.exception()
+        for each in filled:
+            each.release()
 
     def close(self) -> None:
         """End the threads."""
-        for each in self._threads.values():
+        for each in self._threads:
             each.shutdown()
 
     def __enter__(self) -> Self:
@@ -95,8 +143,3 @@ def read_ahead(file: BinaryIO) -> None:
     """Tell the kernel that a file is read from end to end, as cp does; nothing for a pipe or memory."""
     with suppress(OSError, AttributeError):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-
-
-def _await(futures: list[Future[None]]) -> None:
-    for each in futures:
-        each.result()
