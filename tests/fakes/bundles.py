@@ -6,6 +6,7 @@ import json
 import random
 import tarfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from mirror.bundle.archives.archive import Archive
@@ -185,6 +186,9 @@ class MemorySink:
 
     def write(self, data: memoryview, /) -> None:
         self._data += data
+
+    def take(self, _file: BinaryIO, _path: Path | None, /) -> None:
+        """Take nothing: the bytes are kept in memory."""
 
     def commit(self) -> None:
         if self._content.whole:

@@ -125,7 +125,7 @@ class DistributionArchive:
             found = FoundContent(
                 cast("ByteSource", file), Slice(digest, size, 0, size), str(path), self._pump
             )
-            found.path = path
+            found.file = file, path
             if is_manifest and size <= self._limits.small:
                 found.manifest = self._manifest(digest, file, size)
                 file.seek(0)

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, cast
+from typing import BinaryIO, Protocol, cast
 
 from mirror.bundle.archives.limits import Limits
 from mirror.bundle.archives.names import safe_name
@@ -18,13 +18,16 @@ DEEPEST = 8
 
 
 class ArchiveEntry:
-    """A file of the archive; its content can be read once, before the next entry is asked for."""
+    """A file of the archive; its content can be read once, before the next entry is asked for.
 
-    def __init__(self, name: str, size: int, source: ByteSource, path: Path | None = None) -> None:
+    `file`: that of a folder.
+    """
+
+    def __init__(self, name: str, size: int, source: ByteSource, file: BinaryIO | None = None) -> None:
         self.name = name
         self.size = size
         self.source = source
-        self.path = path
+        self.file = file
 
 
 class EntrySource(Protocol):
@@ -69,7 +72,7 @@ class FolderEntries:
             name = safe_name(os.fsencode(path.relative_to(self._folder)))
             with open_file(path) as file:
                 size = os.fstat(file.fileno()).st_size
-                yield ArchiveEntry(name, size, cast("ByteSource", file), path)
+                yield ArchiveEntry(name, size, cast("ByteSource", file), file)
 
     def _files(self, folder: Path, depth: int) -> Iterator[Path]:
         """Yield the regular files below a folder: those of the folder itself, then those of its folders."""

@@ -25,6 +25,13 @@ class Sink(Protocol):
     def write(self, data: memoryview, /) -> object:
         """Take some bytes, which are valid during the call only."""
 
+    def take(self, file: BinaryIO, path: Path | None, /) -> ByteSource | None:
+        """Take a file as a whole without its bytes being written, where the file system can do that.
+
+        Return what will be kept, for its bytes to be proven; None if the bytes are to be written. `path`:
+        that of the file, None if it must not be linked.
+        """
+
     def commit(self) -> None:
         """Keep the content: its digest holds."""
 
@@ -37,6 +44,9 @@ class Discard:
 
     def write(self, data: memoryview, /) -> None:
         """Drop the bytes."""
+
+    def take(self, _file: BinaryIO, _path: Path | None, /) -> None:
+        """Take nothing: the bytes are read where they are."""
 
     def commit(self) -> None:
         """Keep nothing."""
@@ -59,9 +69,9 @@ class FoundImage(Struct, frozen=True, order=True):
 class FoundContent:
     """A blob, a manifest, or a piece of a blob, before it is proven.
 
-    Valid until the archive's next content is asked for. `entry`: name in the archive. `path`: its file, if
-    the archive is a folder. `manifest`: the parsed kind of it, if it is a manifest; that one is proven
-    already.
+    Valid until the archive's next content is asked for. `entry`: name in the archive. `file`: its own file in
+    a folder, for a sink to take; the path too where a link may be made. `manifest`: the parsed kind of it, if
+    it is a manifest; that one is proven already.
     """
 
     def __init__(self, source: ByteSource, slice_: Slice, entry: str, pump: Pump) -> None:
@@ -69,7 +79,7 @@ class FoundContent:
         self._pump = pump
         self.slice = slice_
         self.entry = entry
-        self.path: Path | None = None
+        self.file: tuple[BinaryIO, Path | None] | None = None
         self.manifest: BundleManifest | None = None
         self.sum_of_piece: Callable[[], str] | None = None
 
@@ -103,7 +113,11 @@ class FoundContent:
 
     def _copy(self, sink: Sink) -> None:
         hasher = self.digest.hasher() if self.slice.whole else hashlib.sha256()
-        count = self._pump.copy(self._source, self.size, [hasher], sink.write)
+        taken = None if self.file is None else sink.take(*self.file)
+        if taken is None:
+            count = self._pump.copy(self._source, self.size, [hasher], sink.write)
+        else:
+            count = self._pump.copy(taken, self.size, [hasher], len)
         if count != self.size:
             raise Damaged(f"{count} bytes instead of {self.size}", self.entry)
         expected = self.digest.encoded if self.sum_of_piece is None else self.sum_of_piece()

@@ -143,7 +143,7 @@ class LayoutArchive:
     def _content(self, entry: ArchiveEntry, slice_: Slice, data: bytes | None) -> FoundContent:
         source = entry.source if data is None else in_memory(data)
         found = FoundContent(cast("ByteSource", source), slice_, entry.name, self._pump)
-        found.path = entry.path
+        found.file = None if entry.file is None else (entry.file, None)
         return found
 
     def _note(self, content: Digest | Slice, entry: ArchiveEntry) -> None:

@@ -6,8 +6,10 @@ Synchronous, on a `CacheDirectory`, beside a running mirror or a stopped one.
     contents    what a bundle is to have, and what of it is missing here
     held        blobs that no eviction takes away while an export reads them
     export      files of a bundle: resumed, complete, made again alone
+    export_run  an export from its first byte to its report
     intake      blobs of an archive become blobs of the folder
     sinks       places for content that is not proven yet
+    sharing     blocks and files that the cache folder shares with another program's
     pieces      blobs that come in several parts
     room        the room that an import takes, before anything is evicted for it
     names       names of imported images

@@ -6,7 +6,8 @@ bundle come in any order, by one import or by several.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 from msgspec import Struct
 
@@ -16,6 +17,7 @@ from mirror.bundle.archives.layout_reader import slice_of
 from mirror.bundle.document import Document, Piece, checked_digest
 from mirror.bundle.errors import BundleError, Damaged
 from mirror.bundle.model import ContentDescriptor
+from mirror.bundle.pump import ByteSource
 from mirror.manage.carry.intake import Intake
 from mirror.manage.carry.names import ImageName, Namer
 from mirror.manage.carry.pieces import PieceOfBlob, is_here
@@ -273,6 +275,23 @@ class _Counted:
     def write(self, data: memoryview, /) -> None:
         self._sink.write(data)
         self._on_bytes(len(data))
+
+    def take(self, file: BinaryIO, path: Path | None, /) -> ByteSource | None:
+        taken = self._sink.take(file, path)
+        return None if taken is None else _CountedSource(taken, self._on_bytes)
+
+
+class _CountedSource:
+    """A file that a sink has taken, whose bytes are counted as they are proven."""
+
+    def __init__(self, source: ByteSource, on_bytes: Callable[[int], object]) -> None:
+        self._source = source
+        self._on_bytes = on_bytes
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self._source.readinto(buffer) or 0
+        self._on_bytes(count)
+        return count
 
 
 def _named(namer: Namer, name: str, root: ContentDescriptor) -> tuple[ImageName, str]:

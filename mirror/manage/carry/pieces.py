@@ -5,6 +5,9 @@ the partial after a week without a further piece. A running mirror may go on wit
 download.
 """
 
+from pathlib import Path
+from typing import BinaryIO
+
 from msgspec import Struct
 
 from mirror.bundle.errors import BundleError, Damaged
@@ -106,6 +109,9 @@ class PieceSink:
     def write(self, data: memoryview, /) -> None:
         write_with_room(self._folder, self._partial, self._at, data, self._piece.size)
         self._at += len(data)
+
+    def take(self, _file: BinaryIO, _path: Path | None, /) -> None:
+        """Take nothing: a piece is no whole blob."""
 
     def commit(self) -> None:
         try:

@@ -11,11 +11,13 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 from msgspec.structs import replace
 
 from mirror.bundle.errors import BundleError
+from mirror.bundle.pump import ByteSource
+from mirror.manage.carry.sharing import clone, link
 from mirror.oci.digest import Digest
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import Origin
@@ -41,6 +43,9 @@ class BlobSink(Protocol):
     def write(self, data: memoryview, /) -> None:
         """Take the next bytes."""
 
+    def take(self, file: BinaryIO, path: Path | None, /) -> ByteSource | None:
+        """Take a whole file without writing its bytes; return what is kept; None if that is not possible."""
+
     def commit(self) -> None:
         """Keep the content: it is proven."""
 
@@ -60,6 +65,9 @@ class SmallSink:
     def write(self, data: memoryview, /) -> None:
         self._data += data
 
+    def take(self, _file: BinaryIO, _path: Path | None, /) -> None:
+        """Take nothing: a copy of a small blob costs less than a file of its own."""
+
     def commit(self) -> None:
         self._keep(self._digest, self._data)
 
@@ -78,6 +86,8 @@ class PartialSink:
         self._on_stored = on_stored
         self._at = 0
         self._write_back = WriteBack(partial.descriptor)
+        self._reader: BinaryIO | None = None
+        self._linked: Path | None = None
         try:
             self._chunks = folder.allocate(partial, size, RESTORED_CHUNK)
         except BaseException:
@@ -90,14 +100,35 @@ class PartialSink:
         self._at += len(data)
         self._write_back.note(len(data))
 
+    def take(self, file: BinaryIO, path: Path | None, /) -> ByteSource | None:
+        """Share the file's blocks, or else the file. What is read to be proven is what will be kept."""
+        if clone(file.fileno(), self._partial.descriptor, self._size):
+            self._chunks.record(0, self._size)
+            self._reader = open_file(self._partial.data_path)
+        else:
+            name = self._folder.partials / f"{OWN}{blob_key(self._partial.digest)}.link"
+            if path is None or not link(file.fileno(), path, name, self._size):
+                return None
+            self._linked = name
+            self._reader = open_file(name)
+        return cast("ByteSource", self._reader)
+
     def commit(self) -> None:
         try:
-            adopt(self._folder, self._partial, self._on_stored)
+            if self._linked is None:
+                adopt(self._folder, self._partial, self._on_stored)
+            else:
+                verified = VerifiedFile(self._partial.digest, self._linked, self._size, origin=Origin.PRIVATE)
+                self._on_stored(verified.digest, verified.size, self._folder.adopt(verified))
         finally:
             self.abort()
 
     def abort(self) -> None:
         try:
+            if self._reader is not None:
+                self._reader.close()
+            if self._linked is not None:
+                self._linked.unlink(missing_ok=True)
             self._partial.discard()
         finally:
             self._partial.release()
@@ -117,6 +148,9 @@ class BesideSink:
     def write(self, data: memoryview, /) -> None:
         while data:
             data = data[os.write(self._lock, data) :]
+
+    def take(self, _file: BinaryIO, _path: Path | None, /) -> None:
+        """Take nothing: the file is open here already."""
 
     def commit(self) -> None:
         try:

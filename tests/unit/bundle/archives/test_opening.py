@@ -46,14 +46,15 @@ def test_pipe_is_opened() -> None:
 
 
 def test_layout_as_a_folder_is_opened(tmp_path: Path) -> None:
-    """Each content has its path, for a reflink."""
+    """Each content has its file, for a reflink, and none may be linked."""
     with tarfile.open(fileobj=io.BytesIO(DATA)) as tar:
         tar.extractall(tmp_path, filter="data")
     with open_archive(tmp_path) as archive:
         taken = Taken()
         for found in archive.contents():
-            assert found.path is not None
-            assert found.path.stat().st_size == found.size
+            assert found.file is not None
+            assert found.file[1] is None
+            assert os.fstat(found.file[0].fileno()).st_size == found.size
             found.stream_to(taken.sink(found.slice))
         assert archive.kind is Kind.BUNDLE
     assert taken.contents.items() >= SHELF.blobs.items()
