@@ -64,6 +64,7 @@ IMPORTED_BY_CARRYING = (
     "mirror.bundle.archives.opening",
     "mirror.cli.progress",
     "mirror.manage.carry.export",
+    "mirror.manage.carry.export_run",
     "mirror.manage.carry.have",
     "mirror.manage.carry.held",
     "mirror.manage.carry.imports",

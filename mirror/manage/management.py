@@ -13,7 +13,7 @@ that begins: a command imports what it uses.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mirror.config.schema import CacheSettings
 from mirror.manage.steps import Call, Steps, StepThread
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from mirror.access.tokens import TokenEntry
     from mirror.bundle.archives.archive import Archive
     from mirror.bundle.have import HaveList
+    from mirror.bundle.model import BundleContents
     from mirror.manage.carry.contents import Collected
+    from mirror.manage.carry.export import OutputFolder
+    from mirror.manage.carry.export_run import Export, ExportedFile, ExportOptions
     from mirror.manage.carry.imports import Import, ImportedImage, ImportOptions
     from mirror.manage.carry.selection import Selection
     from mirror.manage.disk_usage import DiskTotals, RepositoryUsage
@@ -216,6 +219,22 @@ class Management:
             return collect(self.folder, selection)
 
         return Call(self._worker, find)
+
+    def begin_export(
+        self, contents: "BundleContents", output: "OutputFolder | BinaryIO", options: "ExportOptions"
+    ) -> "Call[Export]":
+        """Return an export of what was collected, which `write_export` carries out."""
+
+        def begin() -> "Export":
+            from mirror.manage.carry.export_run import Export
+
+            return Export(self.folder, contents, output, options)
+
+        return Call(self._worker, begin)
+
+    def write_export(self, run: "Export") -> "Steps[ExportedFile]":
+        """Write the files of an export, from where an interrupted one stopped: a step for each file."""
+        return Steps(self._worker, run.steps)
 
     def begin_import(self, options: "ImportOptions") -> "Call[Import]":
         """Return an import, which `read_archive` gives its archives, and `finish_import` ends."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mirror.config.schema import Config
     from mirror.manage.carry.contents import Missing
     from mirror.manage.carry.export import OutputFile, OutputFolder
-    from mirror.manage.carry.held import HeldBlobs
     from mirror.manage.carry.selection import Selection
     from mirror.manage.management import Management
     from mirror.oci.digest import Digest
@@ -216,88 +215,54 @@ class _Export:
     def write(self, contents: "BundleContents", limit: int, part: int, *, to_stdout: bool) -> None:
         """Write the files, or one of them."""
         from mirror.cli.progress import shown
-        from mirror.manage.carry.export import targets, with_known_times
-        from mirror.manage.carry.held import BlobGone, HeldBlobs
+        from mirror.manage.carry.export import ExportError
+        from mirror.manage.carry.export_run import ExportOptions, NoSuchPart
+        from mirror.manage.carry.held import BlobGone
         from mirror.system.descriptors import raise_limit
 
-        if not to_stdout:
-            contents = with_known_times(contents, self._output, self._name)
-        found = targets(self._name, contents, limit)
-        if part > len(found):
-            fail(f"--part {part}: the bundle has {len(found)} parts", 2)
-        chosen = [each for each in found if part in (0, each.number)]
-        with HeldBlobs(self._folder, raise_limit()) as held:
-            gone = held.hold(contents.blobs)
-            try:
-                if gone:
-                    raise BlobGone(gone[0])
-                with shown(len(chosen), as_json=self._as_json) as view:
-                    for target in chosen:
-                        self._write(target, held, view, to_stdout=to_stdout)
-                    if not to_stdout:
-                        view.done(**_facts(contents, chosen, self.missing))
-            except BlobGone as error:
-                fail(str(error), 1)
-
-    def _write(
-        self, target: "OutputFile", held: "HeldBlobs", view: "ProgressView", *, to_stdout: bool
-    ) -> None:
-        from mirror.bundle.errors import Damaged
-        from mirror.bundle.writer import write
-        from mirror.manage.carry.export import ExportError, is_complete, write_target
-
-        progress = _Progress(target, view)
+        progress = _Progress()
+        options = ExportOptions(self._name, limit, part, raise_limit(), progress.add)
+        output = sys.stdout.buffer if to_stdout else self._output
         try:
-            if to_stdout:
-                write(target.plan, held.open, sys.stdout.buffer, 0, lambda _: None)
-                sys.stdout.buffer.flush()
-            elif is_complete(self._output, target):
-                progress.end("present")
-            else:
-                write_target(self._output, target, held.open, progress.add)
-                progress.end("done")
-        except Damaged as error:
-            self._quarantine(error)
-        except ExportError as error:
+            run = self._management.begin_export(contents, output, options).now()
+            with shown(len(run.files), as_json=self._as_json) as view:
+                progress.view = None if to_stdout else view
+                for each in self._management.write_export(run):
+                    progress.end(each.file, each.state)
+                if not to_stdout:
+                    view.done(**_facts(contents, run.files, self.missing))
+        except NoSuchPart as error:
+            fail(f"--part {part}: {error}", 2)
+        except (BlobGone, ExportError) as error:
             fail(str(error), 1)
         except BrokenPipeError:
             raise
         except OSError as error:
-            fail(_disk_error(error, self._output.path / target.name), 1)
-
-    def _quarantine(self, error: "Exception") -> None:
-        """Remove a blob that is wrong on the disk, and end the command."""
-        from mirror.store.metadata.closure import digest_or_none
-
-        digest = digest_or_none(getattr(error, "entry", ""))
-        if digest is not None:
-            self._folder.blobs.quarantine(digest)
-        fail(
-            f"{error}; it is in quarantine now. Pull the image through the mirror again, then repeat this", 1
-        )
+            fail(_disk_error(error, self._output.path / self._name), 1)
 
 
 class _Progress:
-    """The progress of one file."""
+    """The progress of the files, one after another."""
 
-    def __init__(self, target: "OutputFile", view: "ProgressView") -> None:
-        self._target = target
-        self._view = view
+    def __init__(self) -> None:
+        self.view: ProgressView | None = None
         self._done = 0
 
-    def add(self, count: int) -> None:
+    def add(self, file: "OutputFile", count: int) -> None:
         self._done += count
-        self._show("running")
+        self._show(file, "running")
 
-    def end(self, state: str) -> None:
-        self._done = self._target.size if state == "done" else 0
-        self._show(state)
+    def end(self, file: "OutputFile", state: str) -> None:
+        self._done = file.size if state == "done" else 0
+        self._show(file, state)
+        self._done = 0
 
-    def _show(self, state: str) -> None:
+    def _show(self, file: "OutputFile", state: str) -> None:
         from mirror.util.progress.amounts import ImageProgress, ProgressAmount
 
-        amount = ProgressAmount(self._done, self._target.size)
-        self._view.update(ImageProgress(self._target.name, amount, state=state))  # type: ignore[arg-type]
+        if self.view is not None:
+            amount = ProgressAmount(self._done, file.size)
+            self.view.update(ImageProgress(file.name, amount, state=state))  # type: ignore[arg-type]
 
 
 def _fetch(
