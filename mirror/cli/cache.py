@@ -66,8 +66,9 @@ GC_HELP = """Remove garbage, and whatever exceeds the quota.
 
 Garbage is whatever no client can ask for: files that the index does not know, index entries without a file,
 blobs of no repository, tags and links of images that are gone, and downloads that were interrupted more than
-a day ago. If the cache exceeds cache.max_size or cache.min_free after that, interrupted downloads go first,
-then the blobs that have not been used for longest. Pinned blobs stay.
+a day ago. Then repositories beyond their share (cache.rules) give up blobs of their own. If the cache exceeds
+cache.max_size or cache.min_free after that, interrupted downloads go first, then the blobs that have not been
+used for longest. Pinned blobs stay.
 
 It may run beside a running mirror: nothing younger than an hour counts as garbage.
 """

@@ -29,6 +29,7 @@ from mirror.store.orphans import (
     foreign_files,
     old_partials,
 )
+from mirror.store.shares.repository_share import share_excess
 
 # Younger things may be about to become useful: a file before its entry, a link before its manifest; seconds.
 YOUNG = 3600.0
@@ -42,6 +43,7 @@ PARTIAL = "interrupted download"
 TAG = "tag entry whose manifest is gone"
 LINK = "link to what is gone"
 BLOB = "blob of no repository"
+SHARE = "over its repository's share"
 QUOTA = "over the quota"
 
 
@@ -74,6 +76,7 @@ class GarbageCollector:
         yield from self._files()
         yield from self._metadata()
         yield from self._blobs()
+        yield from self._shares()
         yield from self._excess()
 
     def foreign(self) -> list[Path]:
@@ -146,6 +149,16 @@ class GarbageCollector:
                     continue
                 self._remove_blob(digest, size)
                 yield GarbageItem(BLOB, text, size)
+
+    def _shares(self) -> Iterator[GarbageItem]:
+        """Yield the blobs of repositories beyond their shares: a rule may be newer than what is here."""
+        if not any(rule.max_share for rule in self._folder.rules):
+            return
+        for repository in repositories(self._folder.index, ImagePattern("*")):
+            for blob in share_excess(self._folder, repository, self._removed, remove=self._remove):
+                self._removed.add(str(blob.digest))
+                self._note_freed(blob.size)
+                yield GarbageItem(SHARE, str(blob.digest), blob.size)
 
     def _excess(self) -> Iterator[GarbageItem]:
         partials, blobs = quota_excess(

@@ -162,6 +162,13 @@ class BlobStore:
         ).fetchall()
         return [BlobRow(str(key), str(name), int(size)) for key, name, size in found]
 
+    def digests(self, after: str, limit: int) -> list[str]:
+        """Return the digests of up to `limit` entries in their order, after `after`: faster than `rows`."""
+        found = self._cache._sql(
+            "SELECT key FROM Cache WHERE key > ? ORDER BY key LIMIT ?", (after, limit)
+        ).fetchall()
+        return [str(key) for (key,) in found]
+
     def row(self, digest: str) -> BlobRow | None:
         """Return the entry of a digest."""
         found = self._cache._sql("SELECT key, filename, size FROM Cache WHERE key = ?", (digest,)).fetchone()
@@ -248,10 +255,13 @@ class BlobStore:
                 excess -= row.size
         return evicted
 
-    def evict_one(self, digest: str) -> bool:
-        """Evict one blob, by its digest as text, unless a process reads it; return whether it is gone."""
+    def evict_one(self, digest: str, *, remove: bool = True) -> bool:
+        """Evict one blob, by its digest as text, unless a process reads it; return whether it is gone.
+
+        Without `remove` it stays, and the result is whether it would go.
+        """
         row = self.row(digest)
-        return row is not None and self._evict_row(row, used=False, remove=True)
+        return row is not None and self._evict_row(row, used=False, remove=remove)
 
     def _evict_row(self, row: BlobRow, *, used: bool, remove: bool) -> bool:
         """Remove a blob unless a process reads it; a blob in use (`used`) only if certainly none does.

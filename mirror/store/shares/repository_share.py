@@ -5,7 +5,7 @@ several repositories share is counted once in all. Only blobs that the repositor
 its share: large ones first, each kind least recently used first. Pinned ones stay, and those that are read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from fnmatch import fnmatchcase
 
 from msgspec import Struct
@@ -89,19 +89,39 @@ def evict_excess(
     limit = limits_of(folder, repository).share
     if limit is None:
         return []
-    evicted: list[EvictedBlob] = []
     with folder.eviction_lock():
-        kept = EvictionGuard([] if keep is None else [keep], folder.pins)
+        guard = EvictionGuard([] if keep is None else [keep], folder.pins)
         held = [each for each in _held_by(folder, repository) if not coming or each.digest != str(keep)]
-        excess = coming + sum(each.counted for each in held) - limit
-        own = (each for each in held if each.links == 1)
-        for each in sorted(own, key=lambda blob: (blob.size <= SMALL_BYTES, blob.last_use)):
-            if excess <= 0:
-                break
-            if each.digest not in kept and folder.blobs.evict_one(each.digest):
-                excess -= each.size
-                evicted.append(EvictedBlob(Digest.parse(each.digest), each.size, EvictionReason.SHARE))
-    return evicted
+        return list(_evicted(folder, held, limit - coming, guard, remove=True))
+
+
+def share_excess(
+    folder: CacheDirectory, repository: Repository, gone: Container[str], *, remove: bool
+) -> list[EvictedBlob]:
+    """Return the blobs that go for the share of the repository, as by `evict_excess`. Blocks.
+
+    With `remove` they are gone. `gone`: blobs, by their digests, that a dry run counts as removed.
+    """
+    limit = limits_of(folder, repository).share
+    if limit is None:
+        return []
+    with folder.eviction_lock():
+        held = [each for each in _held_by(folder, repository) if each.digest not in gone]
+        return list(_evicted(folder, held, limit, EvictionGuard([], folder.pins), remove=remove))
+
+
+def _evicted(
+    folder: CacheDirectory, held: list[_Held], limit: int, guard: EvictionGuard, *, remove: bool
+) -> Iterator[EvictedBlob]:
+    """Evict, and yield, blobs of the repository alone until those that are left are within `limit` bytes."""
+    excess = sum(each.counted for each in held) - limit
+    own = (each for each in held if each.links == 1)
+    for each in sorted(own, key=lambda blob: (blob.size <= SMALL_BYTES, blob.last_use)):
+        if excess <= 0:
+            return
+        if each.digest not in guard and folder.blobs.evict_one(each.digest, remove=remove):
+            excess -= each.size
+            yield EvictedBlob(Digest.parse(each.digest), each.size, EvictionReason.SHARE)
 
 
 def _held_by(folder: CacheDirectory, repository: Repository) -> Iterator[_Held]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.config.cache_rules import CacheRuleSettings
 from mirror.manage import garbage_collector
 from mirror.manage.garbage_collector import GarbageCollector
 from mirror.oci.digest import Digest
@@ -65,6 +66,19 @@ def test_garbage_collection_removes_orphans(folder: CacheDirectory) -> None:
     }
     assert folder.blobs.check() == []
     assert list(folder.partials.iterdir()) == []
+
+
+def test_garbage_collection_enforces_shares(folder: CacheDirectory) -> None:
+    """Of the repository beyond its share the blob used least recently goes, and of no other repository."""
+    layers = [bytes([number]) * 20_000 for number in range(3)]
+    put_image(folder, X, "1", layers)
+    put_image(folder, Y, "1", [b"y" * 30_000])
+    for number, layer in enumerate(layers, 1):
+        folder.blobs.touch({Digest.of(layer): float(number)})
+    assert collect(folder) == {}
+    folder.rules = (CacheRuleSettings.model_validate({"repositories": str(X), "max_share": "50%"}),)
+    assert collect(folder) == {garbage_collector.SHARE: 1}
+    assert [folder.has(Digest.of(layer)) for layer in layers] == [False, True, True]
 
 
 def test_garbage_collection_drops_metadata_of_lost_images(folder: CacheDirectory) -> None:
