@@ -43,11 +43,18 @@ class HaveList:
     @classmethod
     def of(cls, digests: Iterable[Digest]) -> "HaveList":
         """Return the list of these digests, in any order; some may be given more than once."""
+        return cls.of_encoded(each.encoded for each in digests)
+
+    @classmethod
+    def of_encoded(cls, digests: Iterable[str]) -> "HaveList":
+        """Return the list of these digests, as `of`, given as hexadecimal digits. ValueError for others."""
         buckets = [bytearray() for _ in range(256)]
         for digest in digests:
-            record = bytes.fromhex(digest.encoded[: 2 * KEPT])
+            record = bytes.fromhex(digest[: 2 * KEPT])
             buckets[record[0]] += record
-        return cls(b"".join(map(_sorted, buckets)))
+        for place, bucket in enumerate(buckets):
+            buckets[place] = _sorted(bucket)
+        return cls(b"".join(buckets))
 
     def __len__(self) -> int:
         return len(self._records) // KEPT
@@ -116,6 +123,6 @@ def _records(lines: Iterator[bytes], count: int) -> bytes:
     raise Damaged("the list of digests is cut short")
 
 
-def _sorted(bucket: bytearray) -> bytes:
+def _sorted(bucket: bytearray) -> bytearray:
     records = {bytes(bucket[place : place + KEPT]) for place in range(0, len(bucket), KEPT)}
-    return b"".join(sorted(records))
+    return bytearray().join(sorted(records))

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from mirror.bundle.have import HaveList
-from mirror.oci.digest import Digest
+from mirror.oci.digest import ENCODED
 from mirror.store.cache_dir import CacheDirectory
-from mirror.store.metadata.closure import digest_or_none
 
 # Entries to read at a time.
 ROWS = 10_000
@@ -13,11 +12,15 @@ ROWS = 10_000
 
 def have(folder: CacheDirectory) -> HaveList:
     """Return the digests of all blobs that are here. Each was verified before it was kept (invariant 1)."""
-    return HaveList.of(_digests(folder))
+    return HaveList.of_encoded(_encoded(folder))
 
 
-def _digests(folder: CacheDirectory) -> Iterator[Digest]:
+def _encoded(folder: CacheDirectory) -> Iterator[str]:
+    """Yield the digits of each digest; without rows that are not ours, which `verify` reports."""
     after = ""
-    while rows := folder.blobs.rows(after, ROWS):
-        yield from filter(None, (digest_or_none(each.digest) for each in rows))
-        after = rows[-1].digest
+    while digests := folder.blobs.digests(after, ROWS):
+        for each in digests:
+            algorithm, _, encoded = each.partition(":")
+            if algorithm in ENCODED and ENCODED[algorithm].fullmatch(encoded):
+                yield encoded
+        after = digests[-1]
