@@ -33,6 +33,8 @@ HELP = """Fetch images ahead, so that clients find them here, without the upstre
 Names are as Docker has them. The tag may be a pattern, or a range of versions: >= <= > < =, ^1.2, ~1.2.3.
 FILE is a plain list (one image a line, # comments), a Compose file, Kubernetes manifests, a Helm chart
 (helm must be installed), or - for standard input. What of a file is not taken is named with its line.
+Variables of a Compose file have the values of --env-file FILE and --env NAME, and none else: a list that
+another person wrote reads nothing of this environment.
 
 A mirror may run meanwhile: it serves what has come, and its clients go first. What is here is not fetched
 again, so a run that was interrupted in any way goes on where it was when it is repeated. Where the upstream
@@ -48,6 +50,24 @@ Images = Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="
 Files = Annotated[
     list[str] | None,
     typer.Option("--from", metavar="FILE", help="A list of images; repeatable.", show_default=False),
+]
+EnvFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env-file",
+        metavar="FILE",
+        help="Values of variables in Compose files; repeatable.",
+        show_default=False,
+    ),
+]
+EnvNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        metavar="NAME[=VALUE]",
+        help="Value of one variable, from the environment if it is not given here; repeatable.",
+        show_default=False,
+    ),
 ]
 Platforms = Annotated[
     list[str] | None,
@@ -77,6 +97,8 @@ def add_to(app: typer.Typer) -> None:
 def warm(
     images: Images = None,
     files: Files = None,
+    env_file: EnvFiles = None,
+    env: EnvNames = None,
     platform: Platforms = None,
     referrers: Referrers = False,
     pin: PinThem = False,
@@ -93,7 +115,8 @@ def warm(
     if status:
         _show_status(settings, as_json=as_json)
         return
-    listed = _listed(images or [], files or [], as_json=as_json)
+    values = _values(env_file or [], env or [])
+    listed = _listed(images or [], files or [], values, as_json=as_json)
     chosen = _parsed(listed, settings, as_json=as_json)
     if not chosen:
         fail("no image is named: registry-mirror warm IMAGE, or --from FILE", 1 if listed.notes else 2)
@@ -176,16 +199,38 @@ def fetch_images(
     _carry_out(settings, plan, dry_run=False, as_json=as_json)
 
 
-def _listed(images: list[str], files: list[str], *, as_json: bool) -> "Listed":
-    """Return the entries of all lists; the command ends with 2 if one cannot be read at all."""
+def _values(files: list[str], named: list[str]) -> dict[str, str]:
+    """Return the values of variables in Compose files; the command ends with 2 for one that has none.
+
+    Those of `named` win over those of files, and later ones over earlier ones.
+    """
     from mirror.config.loader import environment
+    from mirror.manage.warm.listed import ListError
+    from mirror.manage.warm.source import read_values
+
+    found: dict[str, str] = {}
+    try:
+        for file in files:
+            found |= read_values(file)
+    except ListError as error:
+        fail(f"--env-file: {error}", 2)
+    for each in named:
+        name, given, value = each.partition("=")
+        if not given and name not in environment():
+            fail(f"--env {name}: the environment has no such variable; give a value: --env {name}=VALUE", 2)
+        found[name] = value if given else environment()[name]
+    return found
+
+
+def _listed(images: list[str], files: list[str], values: dict[str, str], *, as_json: bool) -> "Listed":
+    """Return the entries of all lists; the command ends with 2 if one cannot be read at all."""
     from mirror.manage.warm.listed import Listed, ListEntry, ListError
     from mirror.manage.warm.source import read_source
 
     found = Listed([ListEntry(each, "") for each in images])
     for file in files:
         try:
-            found.add(read_source(file, environment()))
+            found.add(read_source(file, values))
         except ListError as error:
             fail(str(error), 2)
     for note in found.notes:

@@ -38,6 +38,14 @@ class WarmSettings(Settings, frozen=True, kw_only=True):
             examples=[["/etc/registry-mirror/images.txt"]],
         ),
     ] = ()
+    env_files: Annotated[
+        Strings,
+        Doc(
+            "Files with values of the variables in Compose files of `files`, such as `.env`. Values come "
+            "from nowhere else.",
+            examples=[["/etc/registry-mirror/compose.env"]],
+        ),
+    ] = ()
     platforms: Annotated[
         Strings,
         After(_check_platforms),

@@ -1,7 +1,9 @@
 """Variables in Compose files: `$NAME`, `${NAME}`, `${NAME:-default}` and its relatives; pure.
 
-The rules are those of the Compose specification, "Interpolation". Values come from the environment, or else
-from the file `.env` beside the Compose file.
+The rules are those of the Compose specification, "Interpolation", but for the values: only those that the
+operator names. Neither the environment nor a file `.env` that lies beside the Compose file is read unasked: a
+list that somebody else wrote could put a secret of the operator into the name of an image, which goes to a
+registry of the list's choice.
 """
 
 import re
@@ -12,6 +14,9 @@ _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*?)\s*")
 
 # Variables within the default of a variable: more is no name that anyone wrote.
 _MAX_DEPTH = 16
+
+# What the operator does about a variable without a value, by its name.
+ADVICE = "give a value with --env {0}=VALUE, --env {0} (that of the environment), or --env-file FILE"
 
 
 class Unset(ValueError):
@@ -67,7 +72,7 @@ def _braced(name: str, rest: str, values: Mapping[str, str], depth: int) -> str:
     if operator == "?" and not missing:
         return value or ""
     if operator == "?":
-        raise Unset(f"{name} is not set" + (f": {words}" if words else ""))
+        raise Unset(f"{name} is not set: {f'{words}; ' if words else ''}{ADVICE.format(name)}")
     raise Unset(f"${{{name}{rest}}} is not understood")
 
 
@@ -75,12 +80,12 @@ def _value(name: str, values: Mapping[str, str]) -> str:
     """Return a value. Compose takes an empty one for a variable that is not set; no image is called so."""
     value = values.get(name)
     if value is None:
-        raise Unset(f"{name} is not set, in the environment or in .env")
+        raise Unset(f"{name} is not set: {ADVICE.format(name)}")
     return value
 
 
 def read_env(text: str) -> dict[str, str]:
-    """Return the values of a file `.env`; lines that set nothing are skipped."""
+    """Return the values of a file such as `.env`; lines that set nothing are skipped."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         if line.lstrip().startswith("#") or (parts := _LINE.fullmatch(line)) is None:

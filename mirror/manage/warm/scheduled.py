@@ -10,7 +10,7 @@ from mirror.manage.warm.listed import Listed, ListEntry, ListError
 from mirror.manage.warm.plan import WarmPlan
 from mirror.manage.warm.run import WarmRun
 from mirror.manage.warm.scheduler import RunOutcome
-from mirror.manage.warm.source import read_source
+from mirror.manage.warm.source import read_source, read_values
 from mirror.oci.image_pattern import Pin
 from mirror.store.errors import StoreError
 
@@ -44,10 +44,15 @@ async def fetch_list(
 
 
 def _listed(settings: WarmSettings, failures: dict[str, str]) -> Listed:
-    found = Listed([ListEntry(each, "") for each in settings.images])
+    found, values = Listed([ListEntry(each, "") for each in settings.images]), dict[str, str]()
+    for file in settings.env_files:
+        try:
+            values |= read_values(file)
+        except ListError as error:
+            failures[file] = str(error)
     for file in settings.files:
         try:
-            found.add(read_source(file, {}))
+            found.add(read_source(file, values))
         except ListError as error:
             failures[file] = str(error)
     failures.update((each.place, each.reason) for each in found.notes if each.wrong)

@@ -24,14 +24,16 @@ _YAML_LINE = re.compile(
 MAX_BYTES = 32 * 1024 * 1024
 
 
-def read_source(path: str, env: Mapping[str, str], read_input: Callable[[], bytes] | None = None) -> Listed:
+def read_source(
+    path: str, values: Mapping[str, str], read_input: Callable[[], bytes] | None = None
+) -> Listed:
     """Return the entries of a file, of a chart, or of standard input. Raises ListError.
 
-    `env`: the environment, for variables in Compose files.
+    `values`: those that the operator gives to variables in Compose files.
     """
     if path == STANDARD_INPUT:
         data = (read_input or _standard_input)()
-        return read_text(_decoded(data, "standard input"), "standard input", env)
+        return read_text(_decoded(data, "standard input"), "standard input", values)
     file = Path(path)
     try:
         from mirror.manage.warm import helm
@@ -44,10 +46,10 @@ def read_source(path: str, env: Mapping[str, str], read_input: Callable[[], byte
         raise ListError(f"{path} is a folder, and no Helm chart: name the files in it") from None
     except OSError as error:
         raise ListError(f"{path} cannot be read: {error.strerror}") from None
-    return read_text(_decoded(data, path), path, _with_env_file(file, env))
+    return read_text(_decoded(data, path), path, values)
 
 
-def read_text(text: str, name: str, env: Mapping[str, str]) -> Listed:
+def read_text(text: str, name: str, values: Mapping[str, str]) -> Listed:
     """Return the entries of a text of any kind. Raises ListError."""
     if not is_yaml(text, name):
         return read_plain(text, name)
@@ -56,7 +58,7 @@ def read_text(text: str, name: str, env: Mapping[str, str]) -> Listed:
 
     roots = documents(text, name)
     if compose.is_compose(roots):
-        return compose.read_compose(roots[0], name, env)
+        return compose.read_compose(roots[0], name, values)
     if kubernetes.is_kubernetes(roots):
         return kubernetes.read_kubernetes(roots, name)
     if not roots:
@@ -77,15 +79,15 @@ def _read_rendered(text: str, name: str) -> Listed:
     return read_kubernetes(documents(text, rendered), rendered)
 
 
-def _with_env_file(file: Path, env: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the environment on top of the values of the file `.env` beside a Compose file."""
+def read_values(path: str) -> dict[str, str]:
+    """Return the values of variables that a file sets, as `.env` does. Raises ListError."""
     from mirror.manage.warm.interpolation import read_env
 
     try:
-        with (file.parent / ".env").open("rb") as values:
-            return {**read_env(_decoded(values.read(MAX_BYTES + 1), ".env")), **env}
-    except (OSError, ListError):
-        return env
+        with Path(path).open("rb") as file:
+            return read_env(_decoded(file.read(MAX_BYTES + 1), path))
+    except OSError as error:
+        raise ListError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _standard_input() -> bytes:

@@ -235,9 +235,11 @@ async def test_warm_from_files_names_bad_lines(hub: FakeRegistry, lab: Lab) -> N
     """All that is good is fetched, and the exit status is 1."""
     images_in(hub, ["x", "y", "z"])
     plain = await lab.write("images.txt", "x:1\n# comment\nUPPER:1\nghcr.io/org/app\n")
-    compose = await lab.write("compose.yaml", "services:\n  a:\n    image: y:${TAG:-1}\n")
+    compose = await lab.write("compose.yaml", "services:\n  a:\n    image: y:$TAG\n")
     pod = "apiVersion: v1\nkind: Pod\nspec: {containers: [{image: 'z:1'}, {image: 'y:1'}]}\n"
-    done = await lab.run("warm", "--from", plain, "--from", compose, "--from", "-", stdin=pod)
+    done = await lab.run(
+        "warm", "--from", plain, "--from", compose, "--from", "-", "--env", "TAG=1", stdin=pod
+    )
     assert done.status == 1
     assert f"{plain}:3: 'UPPER' is not the name of an image" in done.err
     assert f"{plain}:4: 'ghcr.io/org/app': " not in done.err  # ghcr.io is preconfigured
@@ -320,6 +322,8 @@ async def test_pin_can_fetch(hub: FakeRegistry, lab: Lab) -> None:
         (("UPPER",), "is not the name of an image"),
         (("x", "--platform", "amd64"), "is not a platform"),
         (("--from", "/none"), "/none cannot be read"),
+        (("x", "--env-file", "/none"), "--env-file: /none cannot be read"),
+        (("x", "--env", "NO_SUCH"), "--env NO_SUCH: the environment has no such variable"),
         (("registry.invalid/x",), "is not configured"),
     ],
 )

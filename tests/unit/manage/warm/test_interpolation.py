@@ -33,9 +33,9 @@ def test_variables_are_replaced(text: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x:$NO", "NO is not set"),
-        ("x:${NO}", "NO is not set"),
-        ("x:${NO:?give a tag}", "NO is not set: give a tag"),
+        ("x:$NO", "NO is not set: give a value with --env NO=VALUE"),
+        ("x:${NO}", "NO is not set: give a value with --env NO=VALUE"),
+        ("x:${NO:?give a tag}", "NO is not set: give a tag; give a value with --env NO=VALUE"),
         ("x:${EMPTY:?}", "EMPTY is not set"),
         ("x:${TAG", "not closed"),
         ("x:$", "without the name"),

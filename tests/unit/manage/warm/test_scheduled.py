@@ -47,11 +47,15 @@ async def test_list_has_its_images_and_those_of_its_files(tmp_path: Path) -> Non
     """A file that is missing, and a line that is no image, are failures; the rest is fetched."""
     file = tmp_path / "images.txt"
     await asyncio.to_thread(file.write_text, "y:1\nUPPER\n")
+    compose, values = tmp_path / "compose.yaml", tmp_path / "values"
+    await asyncio.to_thread(compose.write_text, "services:\n  a:\n    image: z:$TAG\n")
+    await asyncio.to_thread(values.write_text, "TAG=1\n")
     settings = WarmSettings.model_validate(
         {
             "name": "n",
             "images": ["x:1", "ghcr.io/org/app"],
-            "files": [str(file), str(tmp_path / "none")],
+            "files": [str(file), str(tmp_path / "none"), str(compose)],
+            "env_files": [str(values), str(tmp_path / "no-values")],
             "platforms": ["all"],
             "pin": True,
             "leave": 7,
@@ -61,11 +65,16 @@ async def test_list_has_its_images_and_those_of_its_files(tmp_path: Path) -> Non
     plans = Plans()
     outcome = await fetch_list(settings, NAMES, plans.begin, plans.pin)
     (plan,) = plans.plans
-    assert [str(each) for each in plan.images] == ["docker.io/library/x:1", "docker.io/library/y:1"]
+    assert [str(each) for each in plan.images] == [f"docker.io/library/{each}:1" for each in "xyz"]
     assert (plan.platforms, plan.pin, plan.leave) == ((), True, 7)
-    assert plans.pins == ["docker.io/library/x:1", "docker.io/library/y:1"]
-    assert outcome.images == 2
-    assert list(outcome.failures) == [str(tmp_path / "none"), "ghcr.io/org/app", f"{file}:2"]
+    assert plans.pins == [f"docker.io/library/{each}:1" for each in "xyz"]
+    assert outcome.images == 3
+    assert list(outcome.failures) == [
+        str(tmp_path / "no-values"),
+        str(tmp_path / "none"),
+        "ghcr.io/org/app",
+        f"{file}:2",
+    ]
 
 
 async def test_list_that_cannot_be_pinned_is_fetched_nevertheless() -> None:
