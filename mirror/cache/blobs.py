@@ -294,6 +294,10 @@ class BlobCache:
         running = self._flights.get(digest)
         return running or self._start(repository, digest, link, None, asked_for=True)
 
+    def is_filled(self, digest: Digest) -> bool:
+        """Return whether this process fills the blob now."""
+        return self._flights.get(digest) is not None
+
     def cancel(self, flight: Flight) -> bool:
         """End a prefetch that no client has joined; False when a client has, or the fill has ended."""
         return self._flights.cancel(flight)

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator
 
 from mirror.cache.access import AccessChecker
 from mirror.cache.blobs import BlobCache
+from mirror.cache.pull.other_fills import OtherFills
 from mirror.cache.pull.walk import Caches, ImageWalk, Wanted
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
@@ -53,6 +54,7 @@ class Puller:
         self._caches = caches
         self._blobs = blobs
         self._access = access
+        self._others = OtherFills(context.store, blobs.is_filled)
 
     def pull(self, repository: Repository, reference: Tag | Digest, wanted: Wanted) -> "ImagePull":
         """Return a pull, which begins when it is iterated over."""
@@ -103,7 +105,8 @@ class Puller:
                 size = None if local.link is None else local.link.size
                 await self._access.confirm_blob(repository, digest, size)
             else:
-                await self._wait(pull, await self._start(repository, digest, local.link))
+                async with self._others.give_way():
+                    await self._wait(pull, await self._start(repository, digest, local.link))
         raise UpstreamError(Failure.INVALID, "does not stay in the cache: it has too little room")
 
     async def _start(self, repository: Repository, digest: Digest, link: Link | None) -> Flight:
