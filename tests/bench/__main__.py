@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import abuse, cold, durable, readers, several, small, sources, startup, tls, warm
+from tests.bench import abuse, carry, cold, durable, readers, several, small, sources, startup, tls, warm
 from tests.bench.bench import Bench, Options
 from tests.bench.machine import CORES, LOAD_CORE, Others, describe, missing
 from tests.bench.report import document, markdown
@@ -49,6 +49,7 @@ SCENARIOS = {
     "workers-tls": Scenario(several.workers_tls),
     "workers-herd": Scenario(several.workers_herd),
     "durability": Scenario(durable.durability),
+    "carry": Scenario(carry.carry),
     **{f"abuse-{kind}": Scenario(partial(abuse.abuse, kind=kind)) for kind in abuse.KINDS},
 }
 

@@ -93,6 +93,11 @@ class Site:
         return self._image("library/herd", [100])
 
     @cached_property
+    def carried(self) -> Image:
+        """Image of eight layers of 256 MiB, all different."""
+        return self._image("library/carried", [(64 if self._quick else 256) + each for each in range(8)])
+
+    @cached_property
     def wan(self) -> Image:
         """Image of six layers, for the slow line."""
         sizes = [max(1, each // 8) for each in WAN_LAYERS] if self._quick else WAN_LAYERS

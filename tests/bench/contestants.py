@@ -22,6 +22,9 @@ STATIC, DIRECT = "nginx static", "direct"
 # The mirror itself, with only the good source, with one worker, with `durability = "fast"`.
 ALONE, ONE_WORKER, FAST = "good source alone", "one worker", "fast"
 
+# Programs that copy images, or files, beside the commands of the mirror.
+CP, SKOPEO, CTR = "cp", "skopeo copy", "ctr"
+
 # The mirror before it is abused.
 BEFORE = "before"
 

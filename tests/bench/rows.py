@@ -2,7 +2,20 @@
 
 from dataclasses import dataclass
 
-from tests.bench.contestants import ALONE, BASE, BEFORE, DIRECT, DISTRIBUTION, FAST, ONE_WORKER, PROXY, STATIC
+from tests.bench.contestants import (
+    ALONE,
+    BASE,
+    BEFORE,
+    CP,
+    CTR,
+    DIRECT,
+    DISTRIBUTION,
+    FAST,
+    ONE_WORKER,
+    PROXY,
+    SKOPEO,
+    STATIC,
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,17 @@ def _beside(kind: str, work: str) -> tuple[Row, ...]:
         Row(f"{key}-cold", "same, its cold 6 MiB blob: time by that before", targets=(most(2),)),
         Row(f"{key}-rss", "same, growth of memory, MB", targets=(most(150, unit="MB"),)),
         Row(f"{key}-unanswered", "same, its requests that were not answered, %", targets=(most(0),)),
+    )
+
+
+def _carrying(kind: str, work: str) -> tuple[Row, ...]:
+    """Return the rows of one direction of carrying images."""
+    key = f"carry-{kind}"
+    return (
+        Row(key, f"{work}, 2 GiB, GB/s (cp: the file)", CP, (least(0.7, CP),)),
+        Row(f"{key}-rss", "same, peak of memory, MB", targets=(most(100, unit="MB"),)),
+        Row(f"{key}-skopeo", "same, beside skopeo copy, GB/s", SKOPEO, (least(1, SKOPEO),)),
+        Row(f"{key}-ctr", "same, beside ctr images, GB/s", CTR, (least(1, CTR),)),
     )
 
 
@@ -147,6 +171,8 @@ ROWS = (
     Row("durable-small", "durability safe, blobs of 2 KiB: filled per second", FAST, (least(0.9, FAST),)),
     Row("durable-medium", "same, 512 KiB, 8 at a time: filled per second", FAST, (least(0.5, FAST),)),
     Row("durable-giant", "same, 1 GiB: s", FAST, (most(1.5, FAST),)),
+    *_carrying("export", "export of an image to a file"),
+    *_carrying("import", "import of that file"),
     *_beside("idle", "10,000 idle connections"),
     *_beside("leave", "2,000 clients ask for cold blobs and leave"),
     *_beside("slow", "200 slow readers of 360 MiB, quota 100 MiB"),

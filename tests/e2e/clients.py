@@ -91,7 +91,7 @@ class Containerd:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str) -> str:
-        return run(self._command(*arguments), self.env).stdout
+        return run(self.command(*arguments), self.env).stdout
 
     def pull(self, reference: str) -> None:
         assert self.try_pull(reference) == ""
@@ -100,9 +100,9 @@ class Containerd:
         """Pull, and return the complaint, "" for none."""
         hosts = str(self.folder / "certs.d")
         pull = ("images", "pull", "--hosts-dir", hosts, "--snapshotter", "native", reference)
-        return complaint(self._command(*pull), self.env)
+        return complaint(self.command(*pull), self.env)
 
-    def _command(self, *arguments: str) -> list[str | Path]:
+    def command(self, *arguments: str) -> list[str | Path]:
         return [*self.wrapper, program("ctr"), "--address", self.folder / "containerd.sock", *arguments]
 
     def forget(self, reference: str) -> None:
