@@ -69,7 +69,7 @@ def test_garbage_collection_removes_orphans(folder: CacheDirectory) -> None:
 
 
 def test_garbage_collection_enforces_shares(folder: CacheDirectory) -> None:
-    """Of the repository beyond its share the blob used least recently goes, and of no other repository."""
+    """The blob used least recently of the repository beyond its share goes, and none of another one."""
     layers = [bytes([number]) * 20_000 for number in range(3)]
     put_image(folder, X, "1", layers)
     put_image(folder, Y, "1", [b"y" * 30_000])

@@ -76,7 +76,7 @@ async def test_pulls_give_way_while_another_process_fills(store: Store) -> None:
 
 
 async def test_pulls_go_on_together_once_the_other_fill_has_ended(store: Store) -> None:
-    """What waits for the one turn does not wait for its end."""
+    """A pull that waits for the one turn goes on as soon as turns are free."""
     await asyncio.to_thread(grow, store, b"of another process")
     fills, second = OtherFills(store, lambda _: False), asyncio.Event()
 
