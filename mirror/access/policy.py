@@ -1,32 +1,36 @@
 """The policy: all rules and the default, asked for each request.
 
-A client is judged by its *scope*: which rules' networks its address is in. Addresses of one scope are treated
-alike in everything, so the scope is what a remembered decision or response is remembered for.
+A client is judged by its *scope*: which rules' networks and identities it is in. Clients of one scope are
+treated alike in everything, so the scope is what a remembered decision is remembered for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from msgspec import Struct
 
+from mirror.access.identity import Identity
+from mirror.access.patterns import is_pattern, matches
 from mirror.access.rules import Action, Decision, Rule
 from mirror.oci.reference import Repository
 from mirror.util.lru import LRUCache
 
 Address = IPv4Address | IPv6Address
 
-# Room for remembered scopes and decisions, in bytes: some thousand clients, and images in use.
-REMEMBERED_BYTES = 4 * 1024 * 1024
+# Room for remembered scopes and decisions each, in bytes: ten thousand clients, and images in use.
+REMEMBERED_BYTES = 8 * 1024 * 1024
 
-
-# The scope of an address: the numbers of the rules whose networks the address is in, in order.
+# A scope: the numbers of the rules that are about the client, in order.
 Scope = tuple[int, ...]
 
-EVERYBODY: Scope = ()
+# What a connection says of its client: the rules about its address, and principals that it proves itself.
+ConnectionScope = tuple[int | str, ...]
+
+EVERYBODY: ConnectionScope = ()
 
 
-def everybody(client: str) -> Scope:
-    """Return the scope of every client where nothing is restricted."""
+def everybody(client: str, names: tuple[str, ...] = ()) -> ConnectionScope:
+    """Return the scope of every connection where nothing is restricted."""
     return EVERYBODY
 
 
@@ -46,7 +50,9 @@ class Policy:
         self.rules = tuple(rules)
         self.default = default
         self._by_number = {rule.number: rule for rule in rules}
-        self._scopes: LRUCache[str, Scope] = LRUCache(REMEMBERED_BYTES)
+        self._named = NamedRules(rules)
+        self._reaches: LRUCache[str, Scope] = LRUCache(REMEMBERED_BYTES)
+        self._scopes: LRUCache[Identity, Scope] = LRUCache(REMEMBERED_BYTES)
         self._decisions: LRUCache[_Question, Decision] = LRUCache(REMEMBERED_BYTES)
 
     @property
@@ -54,13 +60,25 @@ class Policy:
         """Return whether any request of anyone can be denied."""
         return not self.default or any(not rule.allow for rule in self.rules)
 
-    def scope(self, client: str) -> Scope:
-        """Return the scope of a client's address; of one that cannot be read, the scope without networks."""
-        found = self._scopes.get(client)
+    def reach(self, address: str) -> Scope:
+        """Return the rules whose networks the address is in, for any identity there.
+
+        For an address that cannot be read these are the rules without networks.
+        """
+        found = self._reaches.get(address)
         if found is None:
-            address = parse_address(client)
-            found = tuple(rule.number for rule in self.rules if _is_in(address, rule))
-            self._scopes.put(client, found, len(client) + 8 * len(found))
+            parsed = parse_address(address)
+            found = tuple(rule.number for rule in self.rules if _is_in(parsed, rule))
+            self._reaches.put(address, found, len(address) + 8 * len(found))
+        return found
+
+    def scope(self, identity: Identity) -> Scope:
+        """Return the rules that are about the client: whose networks and identities it is in."""
+        found = self._scopes.get(identity)
+        if found is None:
+            others = self._named.others(identity.names)
+            found = tuple(number for number in self.reach(identity.address) if number not in others)
+            self._scopes.put(identity, found, sum(map(len, identity.names)) + 8 * len(found))
         return found
 
     def decide(
@@ -74,12 +92,54 @@ class Policy:
             self._decisions.put(question, found, len(str(repository)) + len(tag or ""))
         return found
 
+    def names(
+        self, identity: Identity, action: Action, repository: Repository, tag: str | None = None
+    ) -> bool:
+        """Return whether a rule allows that to the client by its network or identity, and none before denies.
+
+        What everybody is allowed, by a rule or by the default, names no client.
+        """
+        for number in self.scope(identity):
+            rule = self._by_number[number]
+            if rule.applies_to(action, repository, tag) and (rule.names_clients or not rule.allow):
+                return rule.allow
+        return False
+
     def _decide(self, question: _Question) -> Decision:
         for number in question.scope:
             rule = self._by_number[number]
             if rule.applies_to(question.action, question.repository, question.tag):
                 return Decision(rule.allow, rule)
         return Decision(self.default)
+
+
+class NamedRules:
+    """The rules with identities, found by the principals of a client without a look at each rule."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._exact: dict[str, set[int]] = {}
+        self._patterns: list[tuple[tuple[str, ...], int]] = []
+        self._all: set[int] = set()
+        for rule in rules:
+            if rule.identities:
+                self._add(rule)
+
+    def _add(self, rule: Rule) -> None:
+        self._all.add(rule.number)
+        for name in (each for each in rule.identities if not is_pattern(each)):
+            self._exact.setdefault(name, set()).add(rule.number)
+        if patterns := tuple(filter(is_pattern, rule.identities)):
+            self._patterns.append((patterns, rule.number))
+
+    def others(self, names: Sequence[str]) -> set[int]:
+        """Return the rules that are about identities which the client does not have."""
+        if not names:
+            return self._all
+        mine = {number for name in names for number in self._exact.get(name, ())}
+        mine.update(
+            number for patterns, number in self._patterns if any(matches(name, patterns) for name in names)
+        )
+        return self._all - mine
 
 
 def parse_address(text: str) -> Address | None:

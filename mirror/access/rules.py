@@ -1,19 +1,19 @@
 """Access rules: the first rule that matches a request allows or denies it.
 
-    networks  x  repositories  x  tags  x  actions   ->   allow or deny
+    identities  x  networks  x  repositories  x  tags  x  actions   ->   allow or deny
 
-A list that a rule leaves out matches everything. Without a matching rule the default decides. A rule with
-`tags` matches requests for a tag only: a manifest that is requested by its digest has no tag, so what must be
-out of reach by digest too needs a rule for its repository.
+A list that a rule leaves out matches everything; a star in `identities` is every client that has one. Without
+a matching rule the default decides. A rule with `tags` matches requests for a tag only: a manifest that is
+requested by its digest has no tag, so what must be out of reach by digest too needs a rule for its
+repository.
 """
 
-from collections.abc import Sequence
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from msgspec import Struct
 
+from mirror.access.patterns import matches
 from mirror.oci.reference import Repository
 
 Network = IPv4Network | IPv6Network
@@ -39,14 +39,20 @@ class Rule(Struct, frozen=True):
     repositories: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()
+    identities: tuple[str, ...] = ()
+
+    @property
+    def names_clients(self) -> bool:
+        """Return whether the rule is about some clients only."""
+        return bool(self.identities or self.networks)
 
     def applies_to(self, action: Action, repository: Repository, tag: str | None) -> bool:
         """Return whether the rule is about this request, from any client. `tag`: None for one without."""
         if self.actions and action not in self.actions:
             return False
-        if self.tags and (tag is None or not _matches(tag, self.tags)):
+        if self.tags and (tag is None or not matches(tag, self.tags)):
             return False
-        return not self.repositories or _matches(str(repository), self.repositories)
+        return not self.repositories or matches(str(repository), self.repositories)
 
     def __str__(self) -> str:
         return f"rule {self.number} ({self.name})" if self.name else f"rule {self.number}"
@@ -86,7 +92,3 @@ def parse_network(text: str) -> Network:
 def _unmapped(network: IPv6Network) -> IPv4Network:
     last = int(network.network_address) & 0xFFFF_FFFF
     return IPv4Network((last, network.prefixlen - MAPPED.prefixlen))
-
-
-def _matches(text: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(text, pattern) for pattern in patterns)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+from mirror.access.identity import KINDS
+from mirror.access.patterns import is_pattern
 from mirror.access.policy import Policy
 from mirror.access.rules import Action, Rule, parse_network
 from mirror.config.types import Networks, Strings
@@ -16,6 +18,18 @@ def _check_actions(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _check_identities(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a pattern that matches no principal, which begins with its kind."""
+    for each in value:
+        kind, colon, _ = each.partition(":")
+        if kind not in KINDS if colon else not is_pattern(each):
+            kinds = ", ".join(f"{kind}:" for kind in KINDS)
+            raise ValueError(
+                f"{each!r:.80} is no identity: begin with one of {kinds}, or write a star for all"
+            )
+    return value
+
+
 class AccessSettings(Settings, frozen=True, kw_only=True):
     """Access of clients, beside the [[rule]] tables."""
 
@@ -26,7 +40,7 @@ class AccessSettings(Settings, frozen=True, kw_only=True):
 
 
 class RuleSettings(Settings, frozen=True, kw_only=True):
-    """Access rules: which networks may pull and list which repositories and tags."""
+    """Access rules: who may pull and list which repositories and tags, from where."""
 
     name: Annotated[
         str, Doc("Name of the rule, in the log and in `registry-mirror access test`.", examples=["no betas"])
@@ -35,6 +49,15 @@ class RuleSettings(Settings, frozen=True, kw_only=True):
         Literal["allow", "deny"],
         Doc('What happens to a request that the rule matches: "allow" or "deny".', examples=["deny"]),
     ]
+    identities: Annotated[
+        Strings,
+        After(_check_identities),
+        Doc(
+            "Patterns of what clients have proven to be. A star alone is every client that has proven "
+            "something; without the key the rule is about everybody.",
+            examples=[["user:alice", "group:*", "cert:build1.lan"]],
+        ),
+    ] = ()
     networks: Annotated[
         Networks,
         Doc("Addresses and networks of clients.", examples=[["10.0.0.0/8", "192.168.1.7", "fd00::/8"]]),
@@ -80,4 +103,5 @@ def _rule(number: int, settings: RuleSettings) -> Rule:
         settings.repositories,
         settings.tags,
         tuple(map(Action, settings.actions)),
+        settings.identities,
     )

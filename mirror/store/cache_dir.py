@@ -9,7 +9,7 @@
     kept                  what pinned manifests name (pins/manifest_journal.py)
     version               version of this layout
     tokens, token-uses    tokens of clients, and their last use (tokens/token_file.py)
-    generation            epochs of removals, pins and tokens, shared by all processes (invalidation.py)
+    generation            epochs of removals, pins and access, shared by all processes (invalidation.py)
     proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)
     evicting              locked during an eviction or a change of pins (eviction.py)
     books-lost, rebuild   marks of a database that was lost (pins/manifest_journal.py, recovery.py)

@@ -9,10 +9,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
-from aiohttp import web
-
-from mirror.access.forwarded import HEADER, client_address, is_among
-from mirror.access.policy import EVERYBODY, Policy, Scope, parse_address
+from mirror.access.forwarded import is_among
+from mirror.access.policy import EVERYBODY, ConnectionScope, Policy, parse_address
 from mirror.access.rules import Action, Decision, Network
 from mirror.cache.results import FOREVER, CatalogAnswer
 from mirror.oci import json_text
@@ -55,28 +53,25 @@ class AccessDenied(RegistryError):
 
 
 class AccessControl:
-    """The policy, as the registry API asks it."""
+    """The policy, as the registry API asks it. `policy` may be replaced at any time."""
 
     def __init__(self, policy: Policy, trusted_proxies: Sequence[Network] = ()) -> None:
-        self._policy = policy
+        self.policy = policy
         self._trusted = trusted_proxies
 
-    def scope(self, peer: str) -> Scope:
+    def scope(self, peer: str, names: tuple[str, ...] = ()) -> ConnectionScope:
         """Return the scope of a connection, for which responses may be remembered with a request's head.
 
-        Behind a trusted proxy the head has the client's address, and decides with the scope of the proxy.
+        The head has credentials, and decides with the address and what the connection itself proves: `names`.
+        Behind a trusted proxy the head has the client's address too, and decides with the scope of the proxy.
         """
-        scope = self._policy.scope(peer) if self._policy.restricts else EVERYBODY
+        reach = self.policy.reach(peer) if self.policy.restricts else EVERYBODY
+        scope = (*reach, *names)
         return (*scope, PROXIED) if is_among(parse_address(peer), self._trusted) else scope
-
-    def client(self, request: web.BaseRequest) -> str:
-        """Return the address of the client that sent the request, by the word of trusted proxies."""
-        peer = request.remote or ""
-        return client_address(peer, request.headers.getall(HEADER, []), self._trusted)
 
     def authorise(self, record: RequestRecord, target: Target) -> None:
         """Raise AccessDenied, 403 or 404, if the client may not have what the target names."""
-        if not self._policy.restricts or target.repository is None:
+        if not self.policy.restricts or target.repository is None:
             return
         action = ACTIONS[target.kind]
         tag = target.reference.name if isinstance(target.reference, Tag) else None
@@ -94,7 +89,7 @@ class AccessControl:
         page would be asked for by that name.
         """
         shown: list[str] = []
-        asked = max(limit, NAMES_ASKED) if limit and self._policy.restricts else limit
+        asked = max(limit, NAMES_ASKED) if limit and self.policy.restricts else limit
         while True:
             page = await fetch(after, asked)
             for number, name in enumerate(page.repositories):
@@ -113,7 +108,7 @@ class AccessControl:
 
         Raises RegistryError for a page that cannot be judged: it might tell of one.
         """
-        if not self._policy.restricts:
+        if not self.policy.restricts:
             return page
         try:
             tags = json_text.parse(page, MOST_TAGS)["tags"] or []
@@ -130,7 +125,7 @@ class AccessControl:
         return json.dumps({"name": repository.path, "tags": shown}, separators=(",", ":")).encode()
 
     def _may_list(self, record: RequestRecord, target: Target, name: str) -> bool:
-        if not self._policy.restricts:
+        if not self.policy.restricts:
             return True
         first, _, rest = name.partition("/")
         repository = Repository(first, rest) if target.upstream is None else Repository(target.upstream, name)
@@ -139,12 +134,12 @@ class AccessControl:
     def _decide(
         self, record: RequestRecord, action: Action, repository: Repository, tag: str | None
     ) -> Decision:
-        return self._policy.decide(self._policy.scope(record.client), action, repository, tag)
+        return self.policy.decide(self.policy.scope(record.identity), action, repository, tag)
 
 
 def _refusal(record: RequestRecord, target: Target, action: Action, decision: Decision) -> AccessDenied:
     """Return the error of a denied request."""
-    message = f"the rules of this mirror do not let {record.client} {action} {target.repository}"
+    message = f"the rules of this mirror do not let {record.identity} {action} {target.repository}"
     if isinstance(target.reference, Tag) and decision.rule is not None and decision.rule.tags:
         message = f"{message}:{target.reference}"
     named = target.via is Via.PREFIX

@@ -20,9 +20,11 @@ from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, for
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
-from mirror.web.access_control import AccessControl
+from mirror.web.access_control import AccessControl, AccessDenied
 from mirror.web.departures import Departures
+from mirror.web.identity.identification import Identification
 from mirror.web.landing_page import LandingPage
+from mirror.web.onboarding import marker_image
 from mirror.web.onboarding.client_setup import ClientSetup
 from mirror.web.operations import OperationsListener
 from mirror.web.probes import Probes
@@ -71,6 +73,7 @@ class App:
         """`own_listener`: operators have an address of their own."""
         self._metrics = service.metrics
         self.access = AccessControl(config.policy(), config.server.proxies())
+        self.identification = Identification(config.server.proxies())
         self._registry = RegistryApi(service.cache, config, self.access)
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
@@ -78,6 +81,7 @@ class App:
             service.metrics,
             service.record_use,
             removal_epoch=service.removal_epoch,
+            access_epoch=service.access_epoch,
             scope_of=self.access.scope,
         )
         self.probes = Probes(service, own_listener=own_listener)
@@ -101,8 +105,8 @@ class App:
             if self._closing and not self.probes.draining:
                 probe_response.force_close()
             return probe_response
-        record = RequestRecord(request, self.response_cache.removal_epoch())
-        record.client = self.access.client(request)
+        known = self.response_cache
+        record = RequestRecord(request, known.removal_epoch(), known.access_epoch())
         self._running += 1
         self._idle.clear()
         try:
@@ -146,8 +150,16 @@ class App:
             log.warning("responses not finished in time, closing their connections", requests=self._running)
 
     async def _respond(self, record: RequestRecord) -> web.StreamResponse:
+        """Return the response, an error's too. Raises only when cancelled, or when the client left."""
         try:
-            return await self._registry.answer(record)
+            return await self._answer(record)
+        except AccessDenied as denied:
+            response = responses.error(record, denied)
+            record.outcome, record.note = Outcome.DENIED, denied.note
+            return response
+        except RegistryError as failure:
+            record.outcome = Outcome.ERROR
+            return responses.error(record, failure)
         except Exception:
             log.exception("unexpected error", id=record.id)
             if record.streaming:  # the client would take an error document for the rest of the blob
@@ -156,6 +168,15 @@ class App:
                 Code.UNKNOWN, f"unexpected error in this mirror; see id {record.id} in its log"
             )
             return responses.error(record, failure)
+
+    async def _answer(self, record: RequestRecord) -> web.StreamResponse:
+        """Identify, parse, authorise, handle: the way of every request of the registry API."""
+        await self.identification.identify(record)
+        target = self._registry.parse(record)
+        if (marker := marker_image.respond(record, target)) is not None:
+            return marker
+        self.access.authorise(record, target)
+        return await self._registry.handle(record, target)
 
 
 async def serve(
@@ -181,6 +202,7 @@ async def serve(
     operations_listener = OperationsListener(app.probes, listeners.operations)
     asyncio.get_running_loop().set_exception_handler(_on_loop_error)
     try:
+        await app.identification.start()
         await operations_listener.start()
         await _listen(runner, listeners, admission, server.departures)
         server.report_to(listeners.balancer)
@@ -200,6 +222,7 @@ async def serve(
     finally:
         await operations_listener.close()
         await runner.cleanup()
+        await app.identification.close()
         app.response_cache.close()
 
 

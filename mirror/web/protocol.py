@@ -67,6 +67,7 @@ class RequestProtocol(web.RequestHandler):
         "_surplus",
         "_unread_body",
         "head",
+        "names",
         "scope",
         "was_asked",
     )
@@ -87,7 +88,8 @@ class RequestProtocol(web.RequestHandler):
         self._departures = departures
         self._client = ""
         self.was_asked = False  # bytes of a request have come
-        self.scope = EVERYBODY  # of the client, by its address
+        self.names: tuple[str, ...] = ()  # what the client has proven to be by the connection itself
+        self.scope = EVERYBODY  # of the client, by its address and these names
         self._ended = False  # the last request of this connection has come, or no further one can come
         self._surplus = SURPLUS_BYTES
         self._unread_body: UnreadBody | None = None
@@ -102,7 +104,7 @@ class RequestProtocol(web.RequestHandler):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
-        self.scope = self._response_cache.scope_of(self._client)
+        self.scope = self._response_cache.scope_of(self._client, self.names)
         self._limit_head_time()
 
     def connection_lost(self, exc: BaseException | None) -> None:

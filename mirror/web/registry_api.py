@@ -27,12 +27,10 @@ from mirror.oci.referrers import array_of, index_of
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, WrongSize
-from mirror.util.fairness.client import set_client
 from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
-from mirror.web.access_control import AccessControl, AccessDenied
+from mirror.web.access_control import AccessControl
 from mirror.web.client_errors import client_error
-from mirror.web.onboarding import marker_image
 from mirror.web.request_log import RequestRecord
 
 T = TypeVar("T")
@@ -74,23 +72,8 @@ class RegistryApi:
             TargetKind.CATALOG: self._catalog,
         }
 
-    async def answer(self, record: RequestRecord) -> web.StreamResponse:
-        """Return the response, sent already or ready to send.
-
-        Raises only when cancelled, or when the client left.
-        """
-        set_client(record.client)
-        try:
-            return await self._dispatch(record)
-        except AccessDenied as denied:
-            response = responses.error(record, denied)
-            record.outcome, record.note = Outcome.DENIED, denied.note
-            return response
-        except RegistryError as failure:
-            record.outcome = Outcome.ERROR
-            return responses.error(record, failure)
-
-    async def _dispatch(self, record: RequestRecord) -> web.StreamResponse:
+    def parse(self, record: RequestRecord) -> Target:
+        """Return what the request is for, noted in the record. Raises RegistryError for no request."""
         request = record.request
         if request.method not in ("GET", "HEAD"):
             raise _read_only(request.method)
@@ -103,11 +86,15 @@ class RegistryApi:
         if len(request.rel_url.raw_query_string) > QUERY_BYTES:
             message = f"the query is longer than {QUERY_BYTES} characters"
             raise RegistryError(Code.UNSUPPORTED, message, status=414)
-        target = parse_target(self._names, path, self._ns(request), host)
-        record.target = target
-        if (marker := marker_image.respond(record, target)) is not None:
-            return marker
-        self._access.authorise(record, target)
+        path = path.removeprefix(record.path_prefix)
+        record.target = parse_target(self._names, path, self._ns(request), host)
+        return record.target
+
+    async def handle(self, record: RequestRecord, target: Target) -> web.StreamResponse:
+        """Return the response, sent already or ready to send. Raises RegistryError.
+
+        Raises other errors only when cancelled, or when the client left.
+        """
         try:
             return await self._handlers[target.kind](record, target)
         except (UpstreamError, StoreError) as failure:

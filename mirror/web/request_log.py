@@ -8,7 +8,8 @@ import time
 
 from aiohttp import web
 
-from mirror.cache.results import Outcome
+from mirror.access.identity import Identity
+from mirror.cache.results import FOREVER, Outcome
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Target
@@ -39,13 +40,18 @@ def new_id() -> str:
 class RequestRecord:
     """Facts about one request, filled in while the request is answered, and reported once at the end.
 
-    `removal_epoch`: the store's (`mirror.store.invalidation`) when the request came.
+    `removal_epoch`, `access_epoch`: the store's (`mirror.store.invalidation`) when the request came.
     """
 
-    def __init__(self, request: web.BaseRequest, removal_epoch: int = 0) -> None:
+    def __init__(self, request: web.BaseRequest, removal_epoch: int = 0, access_epoch: int = 0) -> None:
         self.request = request
-        self.client = request.remote or ""  # its address; "" if the connection has none
         self.removal_epoch = removal_epoch
+        self.access_epoch = access_epoch
+        self.identity = Identity(request.remote or "")
+        self.identity_ttl = FOREVER  # seconds for which the same credentials have the same identity
+        self.path_prefix = ""  # of the request's path, which is in front of what the registry API parses
+        self.handles: tuple[str, ...] = ()  # of the claims that credentials have proven
+        self.has_login = False  # credentials were taken, those of nobody too
         self.id = new_id()
         self.target: Target | None = None
         self.digest: Digest | None = None
@@ -64,6 +70,11 @@ class RequestRecord:
             self._first_byte = time.perf_counter() - self._started
 
     @property
+    def client(self) -> str:
+        """The client's address; "" if the connection has none."""
+        return self.identity.address
+
+    @property
     def kind(self) -> str:
         return self.target.kind.value if self.target else "other"
 
@@ -79,6 +90,7 @@ class RequestRecord:
         fields: dict[str, object] = {
             "id": self.id,
             "client": self.client,
+            **({"identity": list(self.identity.names)} if self.identity.names else {}),
             "method": self.request.method,
             "kind": self.kind,
             "status": self.status,

@@ -20,7 +20,7 @@ from email.utils import formatdate
 from aiohttp import HttpVersion11, hdrs, web
 from msgspec import Struct
 
-from mirror.access.policy import Scope, everybody
+from mirror.access.policy import ConnectionScope, everybody
 from mirror.metrics.metrics import Metrics
 from mirror.metrics.request_stats import RequestStats
 from mirror.oci.digest import Digest
@@ -49,16 +49,17 @@ VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
 class CachedResponse(Struct, frozen=True, eq=False):
     """The bytes of a response without its Date, and what to record when the response is served.
 
-    `expires`: by the cache's clock. `removal_epoch`: the store's at lookup time; the entry is invalid once
-    the epoch has changed. `length`: bytes of the body. `digest`: the blob whose use to record. `line`: of the
-    access log, None when access lines are off. `client`: address in the head of the request, by the word of a
-    proxy; None for the address of the connection.
+    `expires`: by the cache's clock. `removal_epoch`, `access_epoch`: the store's at lookup time; the entry is
+    invalid once one of them has changed. `length`: bytes of the body. `digest`: the blob whose use to record.
+    `line`: of the access log, None when access lines are off. `client`: address in the head of the request,
+    by the word of a proxy; None for the address of the connection.
     """
 
     before_date: bytes
     after_date: bytes
     expires: float
     removal_epoch: int
+    access_epoch: int
     length: int
     digest: Digest | None
     stats: RequestStats
@@ -69,9 +70,9 @@ class CachedResponse(Struct, frozen=True, eq=False):
 class ResponseCache:
     """Bounded cache of responses by request head.
 
-    `limit`: bytes. `record_use`: called with the digest of served content. `removal_epoch`: compared at each
-    hit, because a response ends with its content. `scope_of`: returns the access scope of a connection by the
-    address of its other end.
+    `limit`: bytes. `record_use`: called with the digest of served content. `removal_epoch`, `access_epoch`:
+    compared at each hit, because a response ends with its content and with its client's rights. `scope_of`:
+    returns the access scope of a connection by the address of its other end, and by what it proves.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class ResponseCache:
         record_use: Callable[[Digest], None],
         clock: Callable[[], float] = time.perf_counter,
         removal_epoch: Callable[[], int] = zero,
-        scope_of: Callable[[str], Scope] = everybody,
+        access_epoch: Callable[[], int] = zero,
+        scope_of: Callable[[str, tuple[str, ...]], ConnectionScope] = everybody,
     ) -> None:
         self._clock = clock
         self.removal_epoch = removal_epoch
+        self.access_epoch = access_epoch
         self.scope_of = scope_of
-        self._responses: LRUCache[tuple[Scope, bytes], CachedResponse] = LRUCache(limit)
+        self._responses: LRUCache[tuple[ConnectionScope, bytes], CachedResponse] = LRUCache(limit)
         self._metrics = metrics
         self._seen_once: set[int] = set()
         self._record_use = record_use
@@ -98,7 +101,7 @@ class ResponseCache:
         self._date = b""
 
     async def remember(
-        self, scope: Scope, head: bytes, record: RequestRecord, response: web.StreamResponse
+        self, scope: ConnectionScope, head: bytes, record: RequestRecord, response: web.StreamResponse
     ) -> None:
         """Store the response to `head` if the head came before and the response can be served again as is.
 
@@ -110,9 +113,10 @@ class ResponseCache:
             log.warning("response not remembered", id=record.id, reason=type(error).__name__)
 
     async def _remember(
-        self, key: tuple[Scope, bytes], record: RequestRecord, response: web.StreamResponse
+        self, key: tuple[ConnectionScope, bytes], record: RequestRecord, response: web.StreamResponse
     ) -> None:
-        if record.ttl <= 0 or not isinstance(response, web.Response) or not self._seen_before(key):
+        ttl = min(record.ttl, record.identity_ttl, LONGEST_LIFE_SECONDS)
+        if ttl <= 0 or not isinstance(response, web.Response) or not self._seen_before(key):
             return
         await response.prepare(record.request)
         if not response.keep_alive or record.request.version != HttpVersion11:
@@ -124,8 +128,9 @@ class ResponseCache:
         cached = CachedResponse(
             before,
             after + body,
-            expires=self._clock() + min(record.ttl, LONGEST_LIFE_SECONDS),
+            expires=self._clock() + ttl,
             removal_epoch=record.removal_epoch,
+            access_epoch=record.access_epoch,
             length=record.bytes,
             digest=record.digest if record.request.method == "GET" else None,
             stats=self._metrics.requests.of(record.kind, record.outcome.value),
@@ -134,13 +139,15 @@ class ResponseCache:
         )
         self._responses.put(key, cached, len(key[1]) + len(before) + len(cached.after_date))
 
-    def answer(self, scope: Scope, head: bytes, transport: asyncio.WriteTransport, client: str) -> bool:
+    def answer(
+        self, scope: ConnectionScope, head: bytes, transport: asyncio.WriteTransport, client: str
+    ) -> bool:
         """Write the cached response to `head`; return False, with nothing written, if there is none."""
         cached = self._responses.get((scope, head))
         if cached is None:
             return False
         started = self._clock()
-        if started >= cached.expires or self.removal_epoch() != cached.removal_epoch:
+        if started >= cached.expires or self._is_outdated(cached):
             self._responses.drop((scope, head))
             return False
         if transport.get_write_buffer_size():
@@ -151,6 +158,9 @@ class ResponseCache:
         transport.write(b"".join((cached.before_date, self._date, cached.after_date)))
         self._add_pending(cached, client, now, self._clock() - started)
         return True
+
+    def _is_outdated(self, cached: CachedResponse) -> bool:
+        return self.removal_epoch() != cached.removal_epoch or self.access_epoch() != cached.access_epoch
 
     def close(self) -> None:
         """Stop answering, and record what was served."""
@@ -186,7 +196,7 @@ class ResponseCache:
         self._timer_running = False
         self.flush()
 
-    def _seen_before(self, key: tuple[Scope, bytes]) -> bool:
+    def _seen_before(self, key: tuple[ConnectionScope, bytes]) -> bool:
         mark = hash(key)
         if mark in self._seen_once:
             return True

@@ -24,13 +24,13 @@ async def test_late_first_byte_comes_to_the_retry(
     image = fake.add_image(X, "t", [data])
     path = f"/v2/docker.io/{X}/blobs/{image.layers[0]}"
     apis: list[RegistryApi] = []
-    answer = RegistryApi.answer
+    handle = RegistryApi.handle
 
-    async def remember(self: RegistryApi, record: object) -> object:
+    async def remember(self: RegistryApi, *arguments: object) -> object:
         apis.append(self)
-        return await answer(self, record)  # type: ignore[arg-type]
+        return await handle(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(RegistryApi, "answer", remember)
+    monkeypatch.setattr(RegistryApi, "handle", remember)
     async with mirror_of(fake, tmp_path / "cache", server={"header_timeout": 0.05}) as mirror:
         gate = fake.hold(image.layers[0], after=-1)
         if named:

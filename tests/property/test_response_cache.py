@@ -1,6 +1,7 @@
 """The response cache is invisible: a mirror with the cache behaves like a mirror without.
 
-So a client never gets what only other clients may have, in whatever order they ask.
+So a client never gets what only other clients may have, in whatever order they ask, from where and as whom;
+and a right that is taken away ends with the next request.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from mirror.config.schema import LogSettings
 from mirror.util.log import configure
 from mirror.web.app import App
+from tests.fakes.badge import Badge
 from tests.fakes.registry import FakeRegistry
 from tests.running import NEVER, Running, configured, serving
 from tests.wire import Wire, request_head
@@ -40,7 +42,17 @@ CLIENTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 RULES = [
     {"name": "no x", "effect": "deny", "networks": ["127.0.0.3"], "repositories": ["docker.io/library/x"]},
     {"name": "no t", "effect": "deny", "networks": ["127.0.0.4"], "tags": ["t"]},
+    {
+        "name": "alice not from there",
+        "effect": "deny",
+        "identities": ["user:alice"],
+        "networks": ["127.0.0.2"],
+        "repositories": ["docker.io/library/x"],
+    },
+    {"name": "not bob", "effect": "deny", "identities": ["*:bob"], "repositories": ["*/x"]},
 ]
+USERS = ("alice", "bob")
+BADGES = tuple(f"Authorization: Badge {name}" for name in (*USERS, "mallory"))
 VARYING = ("id", "timestamp", "first_byte_ms", "total_ms")
 
 
@@ -51,6 +63,7 @@ class Ask:
     headers: tuple[str, ...]
     way: str
     client: str = "127.0.0.1"
+    change: str | None = None  # a user who is admitted or expelled before this request
 
 
 @dataclass
@@ -59,7 +72,13 @@ class Side:
 
     mirror: Running
     app: App
+    badge: Badge
     log: StringIO
+
+    def change(self, user: str) -> None:
+        """Expel the user, or admit the user again; tell all workers."""
+        self.badge.known ^= {user}
+        self.mirror.service._store.folder.epoch.note_access_change()
 
     def observations(self) -> tuple[object, ...]:
         """Return metrics, access lines and last uses since the previous call."""
@@ -89,6 +108,8 @@ async def replies(side: Side, asks: Sequence[Ask]) -> list[object]:
             if wire is None:
                 opened = await Wire.open(side.mirror.address, client=ask.client)
                 wire = await stack.enter_async_context(opened)
+            if ask.change is not None:
+                side.change(ask.change)
             waiting.append(ask)
             data = request_head(ask.method, ask.path, ask.headers)
             if ask.way == "split":
@@ -97,7 +118,8 @@ async def replies(side: Side, asks: Sequence[Ask]) -> list[object]:
                 data = data[20:]
             wire.writer.write(data)
             closing = "Connection: close" in ask.headers
-            last = number + 1 == len(asks) or asks[number + 1].client != ask.client
+            after = asks[number + 1] if number + 1 < len(asks) else None
+            last = after is None or after.client != ask.client or after.change is not None
             if ask.way == "joined" and not closing and not last:
                 continue
             for each in waiting:
@@ -121,6 +143,7 @@ def sides(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, list[Side], list[str
 
         def collect(self: App, *arguments: object, **named: object) -> None:
             original(self, *arguments, **named)  # type: ignore[arg-type]
+            self.identification.authenticators.append(Badge())
             apps.append(self)
 
         patch.setattr(App, "__init__", collect)
@@ -150,7 +173,9 @@ async def _start(stack: AsyncExitStack, folder: Path, apps: list[App]) -> tuple[
         config = configured(folder / name, {"docker.io": hub.url}, tags={"fresh": 3600}, rules=RULES)
         cache = config.cache.model_copy(update={"memory": memory})
         mirror = await stack.enter_async_context(serving(config.model_copy(update={"cache": cache})))
-        side = Side(mirror, apps[-1], log)
+        (badge,) = apps[-1].identification.authenticators
+        assert isinstance(badge, Badge)
+        side = Side(mirror, apps[-1], badge, log)
         await replies(side, [Ask("GET", path, (), "alone") for path in paths])
         for digest in image.layers:
             await mirror.landed(digest)
@@ -167,19 +192,25 @@ def test_response_cache_is_invisible_to_clients_and_operators(
         Ask,
         st.sampled_from(("GET", "GET", "HEAD")),
         st.sampled_from(paths),
-        st.lists(st.sampled_from(HEADERS), max_size=1).map(tuple),
+        st.lists(st.sampled_from((*HEADERS, *BADGES, *BADGES)), max_size=1).map(tuple),
         st.sampled_from(WAYS),
         st.sampled_from(CLIENTS),
+        st.one_of(st.none(), st.none(), st.none(), st.sampled_from(USERS)),
     )
     answered = 0
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.tuples(ask, st.integers(1, 4)), min_size=1, max_size=8))
     def same(script: list[tuple[Ask, int]]) -> None:
         nonlocal answered
-        asks = [each for each, times in script for _ in range(times)]
+        asks = [
+            replace(each, change=None if time else each.change)
+            for each, times in script
+            for time in range(times)
+        ]
         seen = []
         for side in both:
+            side.badge.known = set(USERS)
             configure(LogSettings(format="json"), side.log)
             seen.append((runner.run(replies(side, asks)), side.observations()))
         assert seen[0] == seen[1]

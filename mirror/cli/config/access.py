@@ -53,6 +53,7 @@ def access_test(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
+    from mirror.access.identity import Identity
     from mirror.access.policy import parse_address
 
     read = loaded(config, {}).config
@@ -61,7 +62,7 @@ def access_test(
     wanted, literal = _action(action), pattern(image, read)
     repository, tag = _repository(image, literal.name), None if literal.digest else literal.tag
     policy = read.policy()
-    decision = policy.decide(policy.scope(address), wanted, repository, tag)
+    decision = policy.decide(policy.scope(Identity(address)), wanted, repository, tag)
     word = "allowed" if decision.allowed else "denied"
     line = _line(config, decision)
     if as_json:

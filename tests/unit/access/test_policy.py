@@ -1,11 +1,13 @@
 """The policy: the first rule that matches decides, and what is remembered is what is computed."""
 
+from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirror.access.identity import Identity
 from mirror.access.policy import EVERYBODY, Policy, everybody, parse_address
 from mirror.access.rules import Action, Rule, parse_network
 from mirror.oci.reference import Repository
@@ -15,6 +17,8 @@ NETWORKS = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "192.168.0.0/16", "fd00:
 CLIENTS = ["10.1.2.3", "10.2.0.1", "192.168.3.4", "8.8.8.8", "fd00::1", "2001:db8::1", "::ffff:10.1.2.3", ""]
 REPOSITORIES = [APP, Repository("quay.io", "other"), Repository("docker.io", "library/alpine")]
 PATTERNS = ["*", "quay.io/*", "quay.io/org/app", "docker.io/library/*", "*/app", "nowhere"]
+NAMES = ["user:alice", "user:bob", "group:dev", "cert:build1"]
+IDENTITIES = ["*", "user:*", "user:alice", "group:dev", "cert:build[12]", "USER:ALICE"]
 TAGS = [None, "1", "1-rc1", "latest"]
 
 
@@ -28,19 +32,19 @@ def test_first_matching_rule_decides() -> None:
         ],
         default=False,
     )
-    scope = policy.scope("10.1.2.3")
+    scope = policy.scope(Identity("10.1.2.3"))
     assert policy.decide(scope, Action.PULL, APP).rule == policy.rules[0]
     alpine = Repository("docker.io", "library/alpine")
     assert policy.decide(scope, Action.PULL, alpine).rule == policy.rules[1]
-    outside = policy.decide(policy.scope("8.8.8.8"), Action.PULL, alpine)
+    outside = policy.decide(policy.scope(Identity("8.8.8.8")), Action.PULL, alpine)
     assert (outside.allowed, outside.rule) == (False, None)
 
 
 def test_policy_without_rules_allows_everything_and_restricts_nothing() -> None:
     policy = Policy()
     assert not policy.restricts
-    assert policy.decide(policy.scope("8.8.8.8"), Action.PULL, APP).allowed
-    assert everybody("8.8.8.8") == EVERYBODY == policy.scope("8.8.8.8")
+    assert policy.decide(policy.scope(Identity("8.8.8.8")), Action.PULL, APP).allowed
+    assert everybody("8.8.8.8") == EVERYBODY == policy.scope(Identity("8.8.8.8"))
 
 
 @pytest.mark.parametrize(
@@ -72,8 +76,13 @@ def test_address_is_parsed(text: str, address: str | None) -> None:
 
 def test_addresses_in_the_same_networks_share_a_scope() -> None:
     policy = Policy([Rule(1, True, networks=(parse_network("10.0.0.0/8"),)), Rule(2, False)])
-    assert policy.scope("10.1.1.1") == policy.scope("10.200.1.1") == (1, 2)
-    assert policy.scope("8.8.8.8") == policy.scope("fd00::1") == policy.scope("") == (2,)
+    assert policy.scope(Identity("10.1.1.1")) == policy.scope(Identity("10.200.1.1")) == (1, 2)
+    assert (
+        policy.scope(Identity("8.8.8.8"))
+        == policy.scope(Identity("fd00::1"))
+        == policy.scope(Identity(""))
+        == (2,)
+    )
 
 
 def lists(values: list[str]) -> st.SearchStrategy[tuple[str, ...]]:
@@ -90,31 +99,61 @@ def rules(draw: st.DrawFn) -> list[Rule]:
             repositories=draw(lists(PATTERNS)),
             tags=draw(lists(["*-rc*", "latest", "*"])),
             actions=tuple(draw(st.lists(st.sampled_from(list(Action)), max_size=2))),
+            identities=draw(lists(IDENTITIES)),
         )
         for number in range(1, draw(st.integers(0, 6)) + 1)
     ]
 
 
-def reference(
-    rules: list[Rule], default: bool, client: str, action: Action, repository: Repository, tag: str | None
-) -> bool:
-    """Decide as the documentation says, without anything remembered or prepared."""
-    for rule in rules:
-        address = parse_address(client)
-        here = not rule.networks or (
-            address is not None
-            and any(
-                address.version == ip_network(each).version and address in ip_network(each)
-                for each in map(str, rule.networks)
-            )
+def is_about(rule: Rule, client: Identity) -> bool:
+    """Compare a rule and a client as the documentation says, without anything remembered or prepared."""
+    address = parse_address(client.address)
+    here = not rule.networks or (
+        address is not None
+        and any(
+            address.version == ip_network(each).version and address in ip_network(each)
+            for each in map(str, rule.networks)
         )
-        if here and rule.applies_to(action, repository, tag):
+    )
+    who = not rule.identities or any(
+        fnmatchcase(name, each) for name in client.names for each in rule.identities
+    )
+    return here and who
+
+
+def reference(
+    rules: list[Rule],
+    default: bool,
+    client: Identity,
+    action: Action,
+    repository: Repository,
+    tag: str | None,
+) -> bool:
+    for rule in rules:
+        if is_about(rule, client) and rule.applies_to(action, repository, tag):
             return rule.allow
     return default
 
 
+def names_reference(
+    rules: list[Rule], client: Identity, action: Action, repository: Repository, tag: str | None
+) -> bool:
+    """Return whether an allow rule about some clients comes before any that denies."""
+    for rule in rules:
+        if is_about(rule, client) and rule.applies_to(action, repository, tag):
+            if not rule.allow:
+                return False
+            if rule.networks or rule.identities:
+                return True
+    return False
+
+
 QUESTIONS = st.tuples(
-    st.sampled_from(CLIENTS),
+    st.builds(
+        Identity,
+        st.sampled_from(CLIENTS),
+        st.lists(st.sampled_from(NAMES), max_size=2, unique=True).map(sorted).map(tuple),
+    ),
     st.sampled_from(list(Action)),
     st.sampled_from(REPOSITORIES),
     st.sampled_from(TAGS),
@@ -124,11 +163,42 @@ QUESTIONS = st.tuples(
 @settings(max_examples=300, deadline=None)
 @given(rules(), st.booleans(), st.lists(QUESTIONS, min_size=1, max_size=12))
 def test_decision_equals_the_slow_reference(
-    given_rules: list[Rule], default: bool, questions: list[tuple[str, Action, Repository, str | None]]
+    given_rules: list[Rule],
+    default: bool,
+    questions: list[tuple[Identity, Action, Repository, str | None]],
 ) -> None:
     policy = Policy(given_rules, default=default)
     for client, action, repository, tag in questions * 2:
         found = policy.decide(policy.scope(client), action, repository, tag)
         assert found.allowed is reference(given_rules, default, client, action, repository, tag)
+        assert policy.names(client, action, repository, tag) is names_reference(
+            given_rules, client, action, repository, tag
+        )
+        assert set(policy.scope(client)) <= set(policy.reach(client.address))
         if not policy.restricts:
             assert found.allowed
+
+
+def test_rule_about_identities_is_about_no_client_without_one() -> None:
+    policy = Policy([Rule(1, True, identities=("*",))], default=False)
+    assert not policy.decide(policy.scope(Identity("10.1.2.3")), Action.PULL, APP).allowed
+    assert policy.decide(policy.scope(Identity("10.1.2.3", ("user:x",))), Action.PULL, APP).allowed
+
+
+def test_what_everybody_is_allowed_names_no_client() -> None:
+    """A default, and a rule about everybody, are no word about private content; a rule behind them may be."""
+    alice, bob = Identity("10.1.2.3", ("user:alice",)), Identity("10.1.2.3", ("user:bob",))
+    assert not Policy().names(alice, Action.PULL, APP)
+    policy = Policy([Rule(1, True), Rule(2, True, identities=("user:alice",))])
+    assert policy.names(alice, Action.PULL, APP)
+    assert not policy.names(bob, Action.PULL, APP)
+    denying = Policy([Rule(1, False, tags=("1",)), Rule(2, True, identities=("user:alice",))])
+    assert not denying.names(alice, Action.PULL, APP, "1")
+    assert denying.names(alice, Action.PULL, APP)
+
+
+def test_scope_costs_no_look_at_each_rule_by_name() -> None:
+    """A thousand rules about single users: one of them is about a client."""
+    policy = Policy([Rule(number, True, identities=(f"user:{number}",)) for number in range(1, 1001)])
+    assert policy.scope(Identity("10.1.2.3", ("user:7", "user:900"))) == (7, 900)
+    assert policy.scope(Identity("10.1.2.3")) == ()

@@ -20,11 +20,13 @@ def test_rules_become_a_policy() -> None:
     found = policy(
         {**DENY, "tags": ["*-rc*"], "actions": ["pull"]},
         {"name": "office", "effect": "allow", "networks": ["10.0.0.0/8"], "repositories": ["quay.io/*"]},
+        {"name": "team", "effect": "allow", "identities": ["user:alice", "*"]},
         default="deny",
     )
     assert found.rules == (
         Rule(1, False, "no betas", tags=("*-rc*",), actions=(Action.PULL,)),
         Rule(2, True, "office", (parse_network("10.0.0.0/8"),), ("quay.io/*",)),
+        Rule(3, True, "team", identities=("user:alice", "*")),
     )
     assert not found.default
 
@@ -41,6 +43,8 @@ def test_everything_is_allowed_by_default() -> None:
         ({**DENY, "effect": "no"}, "must be 'allow' or 'deny'"),
         ({**DENY, "networks": ["10.1.2.3/8"]}, "write 10.0.0.0/8"),
         ({**DENY, "actions": ["push"]}, "'push' is no action: there are pull and list"),
+        ({**DENY, "identities": ["alice"]}, "'alice' is no identity: begin with one of user:, group:,"),
+        ({**DENY, "identities": ["users:alice"]}, "is no identity"),
         ({**DENY, "repository": ["x"]}, "did you mean repositories?"),
     ],
 )

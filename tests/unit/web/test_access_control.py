@@ -5,6 +5,7 @@ import json
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from mirror.access.identity import Identity
 from mirror.access.policy import Policy
 from mirror.access.rules import Action, Rule, parse_network
 from mirror.cache.results import CatalogAnswer
@@ -19,7 +20,7 @@ APP = Repository("hub.test", "app")
 
 def record() -> RequestRecord:
     found = RequestRecord(make_mocked_request("GET", "/v2/"))
-    found.client = "127.0.0.1"
+    found.identity = Identity("127.0.0.1")
     return found
 
 
@@ -104,3 +105,17 @@ def test_scope_of_a_proxy_is_apart_from_that_of_a_client_there() -> None:
     assert access.scope("10.0.0.2") == (1,)
     assert access.scope("10.0.0.1") == (1, PROXIED)
     assert AccessControl(Policy()).scope("10.0.0.2") == ()
+
+
+def test_scope_of_a_connection_has_the_rules_about_all_identities_there() -> None:
+    """The same credentials may be allowed from one network and denied from another."""
+    inside = (parse_network("10.0.0.0/8"),)
+    access = AccessControl(Policy([Rule(1, True, networks=inside, identities=("user:a",))], default=False))
+    assert access.scope("10.0.0.2") == (1,)
+    assert access.scope("192.0.2.1") == ()
+
+
+def test_scope_of_a_connection_has_what_the_client_proves_by_it() -> None:
+    access = AccessControl(Policy(), [parse_network("10.0.0.1")])
+    assert access.scope("10.0.0.2", ("cert:a",)) == ("cert:a",)
+    assert access.scope("10.0.0.1", ("cert:a",)) == ("cert:a", PROXIED)

@@ -31,12 +31,20 @@ class FullPath:
         self.used: list[Digest] = []
         self.metrics = Metrics()
         self.removal_epoch = 0
+        self.access_epoch = 0
         self.response_cache = ResponseCache(
-            limit, self.metrics, self.used.append, lambda: self.now, lambda: self.removal_epoch
+            limit,
+            self.metrics,
+            self.used.append,
+            lambda: self.now,
+            lambda: self.removal_epoch,
+            lambda: self.access_epoch,
         )
         self.ttl = 5.0
+        self.identity_ttl = float("inf")
         self.content_type = "text/x"
         self.removing = 0
+        self.revoking = 0
         self.requests = 0
         self.address = ""
         self.server: ProtocolFactory
@@ -45,9 +53,12 @@ class FullPath:
         assert isinstance(request.protocol, RequestProtocol)
         head, scope = request.protocol.head, request.protocol.scope
         self.requests += 1
-        record = RequestRecord(request, self.response_cache.removal_epoch())
+        known = self.response_cache
+        record = RequestRecord(request, known.removal_epoch(), known.access_epoch())
         self.removal_epoch += self.removing
+        self.access_epoch += self.revoking
         record.outcome, record.ttl, record.digest = Outcome.HIT, self.ttl, DIGEST
+        record.identity_ttl = self.identity_ttl
         response = responses.buffered(record, 200, {"Content-Type": self.content_type}, b"content")
         if head is not None:
             await self.response_cache.remember(scope, head, record, response)
@@ -153,6 +164,35 @@ async def test_removal_invalidates_every_cached_response() -> None:
         full.removal_epoch, full.removing = 2, 1
         await full.ask(wire, times=3)
     assert full.requests == 6
+
+
+async def test_change_of_rights_invalidates_every_cached_response() -> None:
+    """A change also invalidates the response that is in the making meanwhile."""
+    full = FullPath()
+    async with running(full) as wire:
+        await full.ask(wire, times=3)
+        full.access_epoch = 1
+        await full.ask(wire)
+        assert full.requests == 3
+        await full.ask(wire)
+        assert full.requests == 3
+        full.access_epoch, full.revoking = 2, 1
+        await full.ask(wire, times=3)
+    assert full.requests == 6
+
+
+async def test_cached_response_lasts_no_longer_than_its_clients_identity() -> None:
+    """A token that is about to expire, or none that a response may be remembered for."""
+    full = FullPath()
+    full.identity_ttl = 2.0
+    async with running(full) as wire:
+        await full.ask(wire, times=3)
+        full.now = 1.9
+        await full.ask(wire)
+        assert full.requests == 2
+        full.now, full.identity_ttl = 2.0, 0.0
+        await full.ask(wire, times=3)
+    assert full.requests == 5
 
 
 @pytest.mark.parametrize("ttl", [0.0, -1.0])

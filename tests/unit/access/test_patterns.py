@@ -1,0 +1,27 @@
+"""Patterns: compared as `fnmatch` does, with the case of the letters."""
+
+from fnmatch import fnmatchcase
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.access.patterns import is_pattern, matches
+
+TEXTS = st.text("ab/*?[]!-:\n", max_size=8)
+
+
+@given(TEXTS, st.lists(TEXTS, max_size=3))
+def test_patterns_match_as_those_of_fnmatch(text: str, patterns: list[str]) -> None:
+    assert matches(text, patterns) is any(fnmatchcase(text, each) for each in patterns)
+
+
+@given(TEXTS, TEXTS)
+def test_text_without_wildcard_matches_itself_alone(text: str, pattern: str) -> None:
+    if not is_pattern(pattern):
+        assert matches(text, [pattern]) is (text == pattern)
+
+
+@pytest.mark.parametrize(("text", "wild"), [("", False), ("user:a", False), ("*", True), ("a[b", True)])
+def test_pattern_is_known_by_its_wildcards(text: str, wild: bool) -> None:
+    assert is_pattern(text) is wild
