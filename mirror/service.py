@@ -72,6 +72,7 @@ class Service:
         self._pruner = IndexPruner(store.folder.index, store.folder.blobs)
         self.removal_epoch = store.folder.epoch.removals
         self.access_epoch = store.folder.epoch.access_changes
+        self.note_access_change = store.folder.epoch.note_access_change
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         accounts = self._upstreams.use_accounts
         store.folder.trusts_unknown = not accounts

@@ -53,6 +53,8 @@ DOORS = {
     "asyncio.create_task": ("util/tasks.py",),
     "asyncio.ensure_future": ("util/tasks.py",),
     "pickle": (),
+    "bcrypt": ("web/identity/passwords.py",),
+    "argon2": ("web/identity/passwords.py",),
     "zstandard": ("bundle/archives/stream.py",),
 }
 

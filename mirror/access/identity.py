@@ -1,4 +1,4 @@
-"""Who a client is: the address that a request came from, and the principals that its credentials prove.
+"""Identities of clients: the address that a request came from, and the principals that credentials prove.
 
 A principal is a text with its kind in front:
 

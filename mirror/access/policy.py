@@ -4,13 +4,13 @@ A client is judged by its *scope*: which rules' networks and identities it is in
 treated alike in everything, so the scope is what a remembered decision is remembered for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from msgspec import Struct
 
 from mirror.access.identity import Identity
-from mirror.access.patterns import is_pattern, matches
+from mirror.access.patterns import PatternIndex
 from mirror.access.rules import Action, Decision, Rule
 from mirror.oci.reference import Repository
 from mirror.util.lru import LRUCache
@@ -50,7 +50,8 @@ class Policy:
         self.rules = tuple(rules)
         self.default = default
         self._by_number = {rule.number: rule for rule in rules}
-        self._named = NamedRules(rules)
+        self._naming = frozenset(rule.number for rule in rules if rule.identities)
+        self._by_name = PatternIndex((rule.identities, rule.number) for rule in rules if rule.identities)
         self._reaches: LRUCache[str, Scope] = LRUCache(REMEMBERED_BYTES)
         self._scopes: LRUCache[Identity, Scope] = LRUCache(REMEMBERED_BYTES)
         self._decisions: LRUCache[_Question, Decision] = LRUCache(REMEMBERED_BYTES)
@@ -76,7 +77,7 @@ class Policy:
         """Return the rules that are about the client: whose networks and identities it is in."""
         found = self._scopes.get(identity)
         if found is None:
-            others = self._named.others(identity.names)
+            others = self._naming - self._by_name.find(identity.names)
             found = tuple(number for number in self.reach(identity.address) if number not in others)
             self._scopes.put(identity, found, sum(map(len, identity.names)) + 8 * len(found))
         return found
@@ -111,35 +112,6 @@ class Policy:
             if rule.applies_to(question.action, question.repository, question.tag):
                 return Decision(rule.allow, rule)
         return Decision(self.default)
-
-
-class NamedRules:
-    """The rules with identities, found by the principals of a client without a look at each rule."""
-
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self._exact: dict[str, set[int]] = {}
-        self._patterns: list[tuple[tuple[str, ...], int]] = []
-        self._all: set[int] = set()
-        for rule in rules:
-            if rule.identities:
-                self._add(rule)
-
-    def _add(self, rule: Rule) -> None:
-        self._all.add(rule.number)
-        for name in (each for each in rule.identities if not is_pattern(each)):
-            self._exact.setdefault(name, set()).add(rule.number)
-        if patterns := tuple(filter(is_pattern, rule.identities)):
-            self._patterns.append((patterns, rule.number))
-
-    def others(self, names: Sequence[str]) -> set[int]:
-        """Return the rules that are about identities which the client does not have."""
-        if not names:
-            return self._all
-        mine = {number for name in names for number in self._exact.get(name, ())}
-        mine.update(
-            number for patterns, number in self._patterns if any(matches(name, patterns) for name in names)
-        )
-        return self._all - mine
 
 
 def parse_address(text: str) -> Address | None:

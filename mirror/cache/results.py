@@ -17,6 +17,7 @@ class Outcome(StrEnum):
     STALE = "stale"
     PASSED = "passed"
     DENIED = "denied"
+    CHALLENGED = "challenged"
     ERROR = "error"
 
 

@@ -1,14 +1,18 @@
 """Options about access: the default, and the rules."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from mirror.access.groups import Group, Groups
 from mirror.access.identity import KINDS
 from mirror.access.patterns import is_pattern
 from mirror.access.policy import Policy
 from mirror.access.rules import Action, Rule, parse_network
-from mirror.config.types import Networks, Strings
-from mirror.config.validation import After, Doc, Settings
+from mirror.config.types import Networks, ReadableFile, Strings
+from mirror.config.validation import After, Beside, Doc, Settings
+from mirror.oci.registries import canonical_host
 
 
 def _check_actions(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -30,6 +34,42 @@ def _check_identities(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _check_members(value: tuple[str, ...]) -> tuple[str, ...]:
+    nested = next((each for each in value if each.startswith("group:")), None)
+    if nested is not None:
+        raise ValueError(f"{nested!r:.80} is a group: name its members")
+    return _check_identities(value)
+
+
+def _check_group_name(value: str) -> str:
+    if re.fullmatch("[A-Za-z0-9._-]{1,100}", value) is None:
+        raise ValueError(f"{value!r:.80} is no name of a group: letters, digits, dots, dashes, underscores")
+    return value
+
+
+def _check_htpasswd(value: Path | None, _: Mapping[str, Any]) -> Path | None:
+    """Refuse a file that cannot be used at the start, with the line that is wrong."""
+    if value is not None:
+        from mirror.access.htpasswd import read_htpasswd
+
+        try:
+            read_htpasswd(value)
+        except ValueError as error:
+            raise ValueError(f"{value}: {error}") from None
+    return value
+
+
+def _check_login_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no host; return each in its one spelling."""
+    hosts = []
+    for each in value:
+        host = each if each == "*" else canonical_host(each)
+        if host is None:
+            raise ValueError(f"{each!r:.80} is no host, for instance mirror.lan or mirror.lan:5000")
+        hosts.append(host)
+    return tuple(hosts)
+
+
 class AccessSettings(Settings, frozen=True, kw_only=True):
     """Access of clients, beside the [[rule]] tables."""
 
@@ -37,6 +77,26 @@ class AccessSettings(Settings, frozen=True, kw_only=True):
         Literal["allow", "deny"],
         Doc('What happens to a request that no [[rule]] matches: "allow" or "deny".'),
     ] = "allow"
+    htpasswd: Annotated[
+        ReadableFile | None,
+        Doc(
+            "File of users, a line `user:hash` for each, as `htpasswd -B` writes it: bcrypt or argon2. It is "
+            "re-read when it changes. A user is `user:NAME` in `identities` of a rule.",
+            examples=["/etc/registry-mirror/users"],
+        ),
+        Beside(_check_htpasswd),
+    ] = None
+    login_hosts: Annotated[
+        Strings,
+        After(_check_login_hosts),
+        Doc(
+            "Names of this mirror, as in the Host header, at which clients are asked to log in, for `docker "
+            'login NAME`. A name without a port counts for every port; "*" is every name. Clients that have '
+            "this as a mirror of a registry must use another name: Docker would send its Docker Hub password "
+            "here, and containerd the pull secret of the registry.",
+            examples=[["mirror.lan:5000"]],
+        ),
+    ] = ()
 
 
 class RuleSettings(Settings, frozen=True, kw_only=True):
@@ -85,6 +145,25 @@ class RuleSettings(Settings, frozen=True, kw_only=True):
             examples=[["pull"]],
         ),
     ] = ()
+
+
+class GroupSettings(Settings, frozen=True, kw_only=True):
+    """Groups of clients, which are `group:NAME` in `identities` of a rule."""
+
+    name: Annotated[str, After(_check_group_name), Doc("Name of the group.", examples=["dev"])]
+    members: Annotated[
+        Strings,
+        After(_check_members),
+        Doc(
+            "Patterns of what clients in the group have proven to be; not of other groups.",
+            examples=[["user:alice", "user:bob", "cert:build*.lan"]],
+        ),
+    ]
+
+
+def groups_of(groups: Sequence[GroupSettings]) -> Groups:
+    """Return the groups that the options describe."""
+    return Groups(Group(each.name, each.members) for each in groups)
 
 
 def policy_of(access: AccessSettings, rules: Sequence[RuleSettings]) -> Policy:

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from mirror.access.groups import Groups
 from mirror.access.policy import Policy
-from mirror.config.access import AccessSettings, RuleSettings, policy_of
+from mirror.config.access import AccessSettings, GroupSettings, RuleSettings, groups_of, policy_of
 from mirror.config.cache_rules import CacheRuleSettings
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.logins import CredentialSettings
@@ -320,6 +321,7 @@ class Config(Settings, frozen=True, kw_only=True):
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
     log: LogSettings = field(default_factory=LogSettings)
     rules: tuple[RuleSettings, ...] = ()
+    groups: tuple[GroupSettings, ...] = ()
     warm: tuple[WarmSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...]
 
@@ -331,6 +333,10 @@ class Config(Settings, frozen=True, kw_only=True):
     def policy(self) -> Policy:
         """Return the access rules and the default."""
         return policy_of(self.access, self.rules)
+
+    def client_groups(self) -> Groups:
+        """Return the groups that clients may be in."""
+        return groups_of(self.groups)
 
     def pins(self) -> tuple[Pin, ...]:
         """Return the pins of the configuration, with canonical names."""

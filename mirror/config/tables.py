@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 
 from msgspec import Struct
 
-from mirror.config.access import AccessSettings, RuleSettings
+from mirror.config.access import AccessSettings, GroupSettings, RuleSettings
 from mirror.config.endpoints import UpstreamSettings
 from mirror.config.logins import CredentialSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
@@ -137,6 +137,20 @@ tags = ["*-rc*", "*beta*"]
 """,
 )
 
+GROUP = NamedTable(
+    section="group",
+    field="groups",
+    key="name",
+    model=GroupSettings,
+    example="dev",
+    note="[access.md](access.md#identities) has more.",
+    sample="""\
+[[group]]
+name = "dev"
+members = ["user:alice", "user:bob"]
+""",
+)
+
 WARM = NamedTable(
     section="warm",
     field="warm",
@@ -156,6 +170,7 @@ schedule = "30 3 * * * Europe/Berlin"
 NAMED_TABLES = (
     UPSTREAM,
     RULE,
+    GROUP,
     WARM,
 )
 

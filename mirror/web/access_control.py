@@ -142,6 +142,8 @@ def _refusal(record: RequestRecord, target: Target, action: Action, decision: De
     message = f"the rules of this mirror do not let {record.identity} {action} {target.repository}"
     if isinstance(target.reference, Tag) and decision.rule is not None and decision.rule.tags:
         message = f"{message}:{target.reference}"
+    if record.note is not None:  # about credentials
+        message = f"{message} ({record.note})"
     named = target.via is Via.PREFIX
     code = Code.DENIED if named else UNKNOWN.get(target.kind, Code.NAME_UNKNOWN)
     return AccessDenied(

@@ -13,6 +13,7 @@ from mirror.access.policy import EVERYBODY
 from mirror.cache.results import Outcome
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
+from mirror.oci.reference import Target
 from mirror.service import Service
 from mirror.system.admission import Admission
 from mirror.system.descriptors import EXHAUSTED, client_limit
@@ -22,7 +23,9 @@ from mirror.util.tasks import first_of
 from mirror.web import responses
 from mirror.web.access_control import AccessControl, AccessDenied
 from mirror.web.departures import Departures
-from mirror.web.identity.identification import Identification
+from mirror.web.identity.challenge import LoginRequired, is_token_request
+from mirror.web.identity.configured import configured
+from mirror.web.identity.credentials import NotVerified, WrongCredentials
 from mirror.web.landing_page import LandingPage
 from mirror.web.onboarding import marker_image
 from mirror.web.onboarding.client_setup import ClientSetup
@@ -52,6 +55,14 @@ RESPONSE_CACHE_DIVISOR = 4
 CLOSING_SECONDS = 1.0
 
 
+# What becomes of requests with these errors; all others fail.
+OUTCOMES = {
+    LoginRequired: Outcome.CHALLENGED,
+    WrongCredentials: Outcome.DENIED,
+    NotVerified: Outcome.DENIED,
+}
+
+
 class Listeners(Struct, frozen=True):
     """Bound sockets, and the TLS context of their connections (None for plain HTTP).
 
@@ -73,7 +84,7 @@ class App:
         """`own_listener`: operators have an address of their own."""
         self._metrics = service.metrics
         self.access = AccessControl(config.policy(), config.server.proxies())
-        self.identification = Identification(config.server.proxies())
+        self.identification, self._tokens = configured(config, service)
         self._registry = RegistryApi(service.cache, config, self.access)
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
@@ -158,25 +169,33 @@ class App:
             record.outcome, record.note = Outcome.DENIED, denied.note
             return response
         except RegistryError as failure:
-            record.outcome = Outcome.ERROR
+            record.outcome = OUTCOMES.get(type(failure), Outcome.ERROR)
             return responses.error(record, failure)
         except Exception:
             log.exception("unexpected error", id=record.id)
             if record.streaming:  # the client would take an error document for the rest of the blob
                 return responses.cut_short(record)
-            failure = RegistryError(
-                Code.UNKNOWN, f"unexpected error in this mirror; see id {record.id} in its log"
-            )
-            return responses.error(record, failure)
+            message = f"unexpected error in this mirror; see id {record.id} in its log"
+            return responses.error(record, RegistryError(Code.UNKNOWN, message))
 
     async def _answer(self, record: RequestRecord) -> web.StreamResponse:
         """Identify, parse, authorise, handle: the way of every request of the registry API."""
         await self.identification.identify(record)
+        if self._tokens is not None and record.may_log_in and is_token_request(record.request):
+            return await self._tokens.answer(record)
         target = self._registry.parse(record)
         if (marker := marker_image.respond(record, target)) is not None:
             return marker
-        self.access.authorise(record, target)
+        self._authorise(record, target)
         return await self._registry.handle(record, target)
+
+    def _authorise(self, record: RequestRecord, target: Target) -> None:
+        """Raise AccessDenied, or LoginRequired, if the client may not have what it asks for."""
+        self.identification.insist(record, target)
+        try:
+            self.access.authorise(record, target)
+        except AccessDenied as denied:
+            raise self.identification.instead_of(denied, record, target) from None
 
 
 async def serve(

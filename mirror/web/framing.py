@@ -1,7 +1,8 @@
 """Framing rules of requests: which are refused, and which end their connection.
 
-The mirror has no use for a body, nor for another protocol. A request with either is answered, and then its
-connection ends: bytes behind such a head could be read as a request by one program and as a body by the next.
+The mirror has no use for another protocol, nor for a body but a login's. A request with either is answered,
+and then its connection ends: bytes behind such a head could be read as a request by one program and as a body
+by the next.
 """
 
 import asyncio
@@ -19,6 +20,9 @@ SURPLUS_BYTES = 256 * 1024
 
 # Longest head of a request, in bytes: one header line of the longest kind, and as much again.
 HEAD_BYTES = 128 * 1024
+
+# Longest body that is read, in bytes: a form with a user, a password and a dozen scopes.
+FORM_BYTES = 16 * 1024
 
 # The empty line behind the last header.
 HEAD_END = b"\r\n\r\n"
@@ -55,6 +59,10 @@ class UnreadBody:
         self._transport = transport
         self._left = asyncio.Event()
 
+    def feed(self, data: bytes) -> bytes:
+        """Return what is no part of the body that is read: everything."""
+        return data
+
     def client_left(self) -> None:
         self._left.set()
 
@@ -77,6 +85,48 @@ class UnreadBody:
 
     def set_exception(self, *_: Any) -> None:
         """Ignore aiohttp's note that nothing may read the body any more."""
+
+
+class PostedForm(UnreadBody):
+    """The short body of a request that is the last of its connection."""
+
+    def __init__(self, transport: asyncio.WriteTransport, length: int) -> None:
+        super().__init__(transport)
+        self._missing = length
+        self._parts: list[bytes] = []
+        self._complete = asyncio.Event()
+        if not length:
+            self._complete.set()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what belongs to the body; return the rest."""
+        mine, rest = data[: self._missing], data[self._missing :]
+        self._parts.append(mine)
+        self._missing -= len(mine)
+        if not self._missing:
+            self._complete.set()
+        return rest
+
+    async def whole(self) -> bytes:
+        """Wait for the body, and return it."""
+        await self._complete.wait()
+        return b"".join(self._parts)
+
+
+def body_of(
+    message: RawRequestMessage | _ErrInfo, transport: asyncio.WriteTransport
+) -> UnreadBody | PostedForm:
+    """Return what reads, or does not read, what comes behind the last head of a connection.
+
+    A POST of known and small length is read: a client that logs in sends its password so.
+    """
+    if isinstance(message, _ErrInfo) or message.method != "POST" or refusal(message) is not None:
+        return UnreadBody(transport)
+    length = message.headers.get(hdrs.CONTENT_LENGTH, "")
+    short = length.isascii() and length.isdigit() and len(length) < 6 and int(length) <= FORM_BYTES
+    if not short or hdrs.TRANSFER_ENCODING in message.headers or message.upgrade:
+        return UnreadBody(transport)
+    return PostedForm(transport, int(length))
 
 
 def refusal(message: RawRequestMessage) -> Refusal | None:

@@ -26,6 +26,7 @@ from mirror.web.framing import (
     Refusal,
     UnreadBody,
     as_last,
+    body_of,
     first_last,
 )
 from mirror.web.idle_order import IdleOrder
@@ -47,6 +48,9 @@ LINGERING_SECONDS = 1.0
 
 # Interval, in seconds, at which the end of a server looks whether first requests have come.
 POLL_SECONDS = 0.01
+
+# Marks the scope of a connection with TLS.
+TLS = "tls"
 
 SPEAKS_TLS = "this is TLS, and here plain HTTP is spoken: use http://"
 
@@ -105,6 +109,8 @@ class RequestProtocol(web.RequestHandler):
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
         self.scope = self._response_cache.scope_of(self._client, self.names)
+        if transport.get_extra_info("ssl_object") is not None:  # a challenge has the scheme in it
+            self.scope = (*self.scope, TLS)
         self._limit_head_time()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -163,7 +169,7 @@ class RequestProtocol(web.RequestHandler):
         while len(self._messages) > index + 1:
             self._messages.pop()
         message, _ = self._messages.pop()
-        self._unread_body = UnreadBody(transport)
+        self._unread_body = body_of(message, transport)
         body: Any = self._unread_body
         self._messages.append((as_last(message), body))
         self._ended, self._message_tail = True, b""
@@ -171,6 +177,8 @@ class RequestProtocol(web.RequestHandler):
 
     def _discard(self, data: bytes) -> None:
         """Throw away what comes behind the last request, as much as a client may send without a reset."""
+        if self._unread_body is not None:
+            data = self._unread_body.feed(data)
         self._surplus -= len(data)
         if self._surplus < 0:
             self._pause_transport_reading()

@@ -51,7 +51,8 @@ class RequestRecord:
         self.identity_ttl = FOREVER  # seconds for which the same credentials have the same identity
         self.path_prefix = ""  # of the request's path, which is in front of what the registry API parses
         self.handles: tuple[str, ...] = ()  # of the claims that credentials have proven
-        self.has_login = False  # credentials were taken, those of nobody too
+        self.has_login = False  # credentials were taken, a token of nobody too
+        self.may_log_in = False  # the request was sent to a name at which clients are challenged
         self.id = new_id()
         self.target: Target | None = None
         self.digest: Digest | None = None

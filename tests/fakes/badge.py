@@ -7,7 +7,7 @@ from mirror.web.identity.credentials import Authenticator, Claim, Credentials, W
 
 
 class Badge(Authenticator):
-    """Whoever is in `known` is believed; `seconds`: for how long."""
+    """Authenticator of the names in `known`; a badge is right for `seconds`."""
 
     def __init__(self, known: Iterable[str] = ("alice", "bob"), seconds: float = FOREVER) -> None:
         self.known = set(known)

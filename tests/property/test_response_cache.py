@@ -49,7 +49,7 @@ RULES = [
         "networks": ["127.0.0.2"],
         "repositories": ["docker.io/library/x"],
     },
-    {"name": "not bob", "effect": "deny", "identities": ["*:bob"], "repositories": ["*/x"]},
+    {"name": "not bob", "effect": "deny", "identities": ["user:b*"], "repositories": ["*/x"]},
 ]
 USERS = ("alice", "bob")
 BADGES = tuple(f"Authorization: Badge {name}" for name in (*USERS, "mallory"))

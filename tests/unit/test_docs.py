@@ -247,11 +247,11 @@ def test_snippets_parse(path: Path) -> None:
 def test_snippets_of_the_configuration_are_valid(path: Path, tmp_path: Path) -> None:
     """Each TOML block of the mirror's own sections is accepted, with files that are here."""
     secret, file = tmp_path / "password", tmp_path / "mirror.toml"
-    secret.write_text("secret")
+    secret.write_text("# a secret")
     for kind, text in fenced(path):
         if kind == "toml" and set(parsed(text, kind)) <= {*LAYOUT.names()}:
             plain = re.sub(r"^(tls|client)_\w+ = .*$", "", text, flags=re.MULTILINE)
-            file.write_text(re.sub(r'_file = ".*"', f'_file = "{secret}"', plain))
+            file.write_text(re.sub(r'(_file|htpasswd) = ".*"', rf'\1 = "{secret}"', plain))
             assert load(file, {"HOME": "/home/me"}, {}).config
 
 

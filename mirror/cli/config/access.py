@@ -11,6 +11,9 @@ from mirror.cli.options import AsJson, Command, ConfigFile
 from mirror.cli.output import json_document, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mirror.access.identity import Identity
     from mirror.access.rules import Action, Decision
     from mirror.oci.reference import Repository
 
@@ -18,9 +21,12 @@ TEST_HELP = """Say whether a client may do something, and which rule decides.
 
 \b
     registry-mirror access test 10.1.2.3 pull quay.io/org/app:1
+    registry-mirror access test alice 10.1.2.3 pull quay.io/org/app:1
+    registry-mirror access test cert:build1.lan group:ci 10.1.2.3 pull alpine
     registry-mirror access test 10.1.2.3 pull quay.io/org/app@sha256:...
     registry-mirror access test fd00::7 list alpine
 
+In front of the address is what the client has proven to be; a name alone is a user. Groups are added.
 The rules are the [[rule]] tables of the configuration, and the default is access.default. No mirror is asked.
 The exit status is 0 for "allowed" and 1 for "denied".
 """
@@ -28,7 +34,10 @@ The exit status is 0 for "allowed" and 1 for "denied".
 # The head of a rule in the configuration file.
 HEAD = re.compile(r"^[ \t]*\[\[[ \t]*rule[ \t]*\]\]", re.MULTILINE)
 
-Client = Annotated[str, typer.Argument(metavar="ADDRESS", help="Address of a client.")]
+Client = Annotated[
+    list[str],
+    typer.Argument(metavar="[IDENTITY]... ADDRESS", help="What a client has proven to be, and its address."),
+]
 ActionName = Annotated[str, typer.Argument(metavar="ACTION", help="pull or list.")]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or a repository.")]
 
@@ -47,22 +56,19 @@ def _top() -> None:
 
 @app.command("test", cls=Command, help=TEST_HELP)
 def access_test(
-    address: Client,
+    client: Client,
     action: ActionName,
     image: Image,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    from mirror.access.identity import Identity
-    from mirror.access.policy import parse_address
-
     read = loaded(config, {}).config
-    if parse_address(address) is None:
-        fail(f"{address!r} is not an address, for instance 10.1.2.3 or fd00::7", 2)
+    identity = _identity(client)
+    identity = identity.also(read.client_groups().of(identity.names))
     wanted, literal = _action(action), pattern(image, read)
     repository, tag = _repository(image, literal.name), None if literal.digest else literal.tag
     policy = read.policy()
-    decision = policy.decide(policy.scope(Identity(address)), wanted, repository, tag)
+    decision = policy.decide(policy.scope(identity), wanted, repository, tag)
     word = "allowed" if decision.allowed else "denied"
     line = _line(config, decision)
     if as_json:
@@ -79,6 +85,20 @@ def access_test(
         where = "" if line is None else f", line {line} of the configuration"
         say(f"{word} by {decision.reason}{where}")
     raise typer.Exit(0 if decision.allowed else 1)
+
+
+def _identity(words: "Sequence[str]") -> "Identity":
+    """Return the client of the words in front of the action: principals, and an address at the end."""
+    from mirror.access.identity import KINDS, Identity
+    from mirror.access.policy import parse_address
+
+    *names, address = words
+    if parse_address(address) is None:
+        fail(f"{address!r} is not an address, for instance 10.1.2.3 or fd00::7", 2)
+    principals = [
+        each if each.partition(":")[0] in KINDS and ":" in each else f"user:{each}" for each in names
+    ]
+    return Identity(address).also(principals)
 
 
 def _action(text: str) -> "Action":

@@ -2,7 +2,6 @@
 
 from base64 import b64decode
 from binascii import Error as NotBase64
-from typing import Protocol
 
 from aiohttp import web
 from msgspec import Struct
@@ -85,7 +84,7 @@ class Claim(Struct, frozen=True):
     path_prefix: str = ""
 
 
-class Authenticator(Protocol):
+class Authenticator:
     """One kind of credentials, and how they are verified. Never blocks the event loop."""
 
     async def start(self) -> None:
@@ -99,6 +98,7 @@ class Authenticator(Protocol):
 
         Raises WrongCredentials if one is of this kind and proves nothing.
         """
+        return None
 
     async def recall(self, handle: str) -> Claim | None:
         """Return the claim with this handle as of now; None if it is another's, or proves nothing now."""

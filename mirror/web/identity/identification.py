@@ -5,24 +5,45 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from mirror.access.forwarded import HEADER, client_address
+from mirror.access.groups import Groups
 from mirror.access.identity import Identity
 from mirror.access.rules import Network
+from mirror.cache.results import FOREVER
+from mirror.oci.errors import RegistryError
+from mirror.oci.reference import Target, TargetKind
 from mirror.util.fairness.client import set_client
-from mirror.web.identity.credentials import Authenticator, Claim, Credentials
+from mirror.web.access_control import AccessDenied
+from mirror.web.identity.challenge import NOWHERE, Challenges
+from mirror.web.identity.credentials import (
+    Authenticator,
+    Claim,
+    Credentials,
+    NotVerified,
+    WrongCredentials,
+)
 from mirror.web.protocol import RequestProtocol
 from mirror.web.request_log import RequestRecord
+
+NO_GROUPS = Groups()
 
 
 class Identification:
     """The authenticators, asked in their order; each one adds the principals that it has verified.
 
-    `authenticators` may be appended to before the first request.
+    `authenticators` may be appended to before the first request. `challenges`: where clients may log in.
+    `groups`: which principals are in which.
     """
 
     def __init__(
-        self, trusted_proxies: Sequence[Network] = (), authenticators: Sequence[Authenticator] = ()
+        self,
+        trusted_proxies: Sequence[Network] = (),
+        authenticators: Sequence[Authenticator] = (),
+        challenges: Challenges = NOWHERE,
+        groups: Groups = NO_GROUPS,
     ) -> None:
         self._trusted = trusted_proxies
+        self._groups = groups
+        self._challenges = challenges
         self.authenticators = list(authenticators)
 
     async def start(self) -> None:
@@ -38,19 +59,51 @@ class Identification:
     async def identify(self, record: RequestRecord) -> None:
         """Note in the record who sends the request.
 
-        Credentials that are of a known kind and wrong are refused: raises WrongCredentials.
+        Raises WrongCredentials for some that prove nothing, where clients may log in. Elsewhere these are
+        ignored: a Docker daemon sends its login for a registry to a mirror of that registry unasked.
         """
         request = record.request
         address = client_address(request.remote or "", request.headers.getall(HEADER, []), self._trusted)
         record.identity = Identity(address, _names_of_connection(request))
+        record.may_log_in = self._challenges.cover(request)
         set_client(address)
-        if not self.authenticators:
-            return
-        shown = Credentials.of(request, address)
+        if self.authenticators or record.may_log_in:
+            await self._read_credentials(record)
+        if record.identity.names:
+            record.identity = record.identity.also(self._groups.of(record.identity.names))
+
+    async def _read_credentials(self, record: RequestRecord) -> None:
+        request = record.request
+        try:
+            await self._verify(record, Credentials.of(request, record.client))
+        except WrongCredentials as wrong:
+            if record.may_log_in:
+                raise self._challenges.refusal(request, wrong) from None
+            _ignore(record, wrong)
+
+    def insist(self, record: RequestRecord, target: Target) -> None:
+        """Raise LoginRequired at the start of a pull, if the client may log in and has not done so.
+
+        Most clients look for a challenge there, and nowhere else.
+        """
+        if target.kind is TargetKind.BASE and _should_log_in(record):
+            raise self._login(record, target)
+
+    def instead_of(self, denied: AccessDenied, record: RequestRecord, target: Target) -> RegistryError:
+        """Return what a client gets in place of a refusal: a challenge, if it has not logged in and may."""
+        return self._login(record, target, denied.message) if _should_log_in(record) else denied
+
+    def _login(self, record: RequestRecord, target: Target, reason: str = "") -> RegistryError:
+        record.ttl = FOREVER  # of the request as it is, without credentials
+        return self._challenges.login(record.request, target, reason)
+
+    async def _verify(self, record: RequestRecord, shown: Credentials) -> None:
         for each in self.authenticators:
             claim = await each.claim(shown)
             if claim is not None:
                 note(record, claim)
+        if shown.scheme and record.may_log_in and not record.has_login:
+            raise WrongCredentials("this mirror does not know such credentials")
 
 
 def note(record: RequestRecord, claim: Claim) -> None:
@@ -60,6 +113,17 @@ def note(record: RequestRecord, claim: Claim) -> None:
     record.path_prefix = claim.path_prefix or record.path_prefix
     record.handles += (claim.handle,) if claim.handle else ()
     record.has_login = True
+
+
+def _ignore(record: RequestRecord, wrong: WrongCredentials) -> None:
+    """Go on as for a client without credentials; say so in the access line."""
+    record.note = f"credentials not taken: {wrong.message}"
+    if isinstance(wrong, NotVerified):
+        record.identity_ttl = 0.0
+
+
+def _should_log_in(record: RequestRecord) -> bool:
+    return record.may_log_in and not record.has_login and not record.identity.names
 
 
 def _names_of_connection(request: web.BaseRequest) -> tuple[str, ...]:

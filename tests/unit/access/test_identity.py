@@ -4,7 +4,7 @@ from mirror.access.identity import Identity
 
 
 def test_principals_are_sorted_and_there_once() -> None:
-    """So that equal clients have equal identities."""
+    """Equal clients have equal identities."""
     one = Identity("10.0.0.1").also(["user:b", "group:a"]).also(["user:b"])
     assert one.names == ("group:a", "user:b")
     assert one == Identity("10.0.0.1").also(["user:b"]).also(["group:a"])

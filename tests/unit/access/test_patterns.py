@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.access.patterns import is_pattern, matches
+from mirror.access.patterns import PatternIndex, is_pattern, matches
 
 TEXTS = st.text("ab/*?[]!-:\n", max_size=8)
 
@@ -25,3 +25,12 @@ def test_text_without_wildcard_matches_itself_alone(text: str, pattern: str) -> 
 @pytest.mark.parametrize(("text", "wild"), [("", False), ("user:a", False), ("*", True), ("a[b", True)])
 def test_pattern_is_known_by_its_wildcards(text: str, wild: bool) -> None:
     assert is_pattern(text) is wild
+
+
+@given(st.lists(st.lists(TEXTS, max_size=3), max_size=4), st.lists(TEXTS, max_size=3))
+def test_index_finds_what_a_look_at_each_key_finds(entries: list[list[str]], texts: list[str]) -> None:
+    index = PatternIndex((patterns, number) for number, patterns in enumerate(entries))
+    found = {
+        number for number, patterns in enumerate(entries) if any(matches(each, patterns) for each in texts)
+    }
+    assert index.find(texts) == found

@@ -185,7 +185,7 @@ def test_rule_about_identities_is_about_no_client_without_one() -> None:
     assert policy.decide(policy.scope(Identity("10.1.2.3", ("user:x",))), Action.PULL, APP).allowed
 
 
-def test_what_everybody_is_allowed_names_no_client() -> None:
+def test_rule_about_everybody_names_no_client() -> None:
     """A default, and a rule about everybody, are no word about private content; a rule behind them may be."""
     alice, bob = Identity("10.1.2.3", ("user:alice",)), Identity("10.1.2.3", ("user:bob",))
     assert not Policy().names(alice, Action.PULL, APP)

@@ -11,12 +11,12 @@ from aiohttp.http_parser import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from mirror.web.framing import HeadSplitter, UnreadBody, refusal
+from mirror.web.framing import FORM_BYTES, HeadSplitter, PostedForm, UnreadBody, body_of, refusal
 
 
-def message(version: HttpVersion, headers: dict[str, str]) -> RawRequestMessage:
+def message(version: HttpVersion, headers: dict[str, str], method: str = "GET") -> RawRequestMessage:
     fields = CIMultiDictProxy(CIMultiDict(headers))
-    return RawRequestMessage("GET", "/", version, fields, (), False, None, False, False, URL("/"))
+    return RawRequestMessage(method, "/", version, fields, (), False, None, False, False, URL("/"))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,49 @@ async def test_unread_body_ends_when_the_client_has_reset(monkeypatch: pytest.Mo
     body = UnreadBody(transport)
     assert await asyncio.wait_for(body.readany(), 10) == b""
     assert body.is_eof()
+    transport.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "read"),
+    [
+        ("POST", {"Content-Length": "10"}, True),
+        ("POST", {"Content-Length": str(FORM_BYTES)}, True),
+        ("POST", {"Content-Length": str(FORM_BYTES + 1)}, False),
+        ("POST", {"Content-Length": "9" * 100}, False),
+        ("POST", {"Content-Length": "-1"}, False),
+        ("POST", {"Content-Length": "\u00b2"}, False),
+        ("POST", {"Transfer-Encoding": "chunked"}, False),
+        ("POST", {"Transfer-Encoding": "chunked", "Content-Length": "10"}, False),
+        ("PUT", {"Content-Length": "10"}, False),
+        ("GET", {"Content-Length": "10"}, False),
+    ],
+)
+async def test_short_form_alone_is_read(method: str, headers: dict[str, str], read: bool) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    ours.setblocking(False)
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    body = body_of(message(HttpVersion(1, 1), headers, method), transport)
+    assert isinstance(body, PostedForm) is read
+    transport.close()
+    theirs.close()
+
+
+async def test_form_is_what_its_length_says() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    ours.setblocking(False)
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    form = PostedForm(transport, 5)
+    assert form.feed(b"ab") == b""
+    waiting = asyncio.ensure_future(form.whole())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert form.feed(b"cdeGET /") == b"GET /"
+    assert await waiting == b"abcde"
+    assert form.feed(b"more") == b"more"
+    assert await PostedForm(transport, 0).whole() == b""
+    assert UnreadBody(transport).feed(b"all") == b"all"
     transport.close()
     theirs.close()
 

@@ -21,6 +21,16 @@ name = "office"
 effect = "allow"
 networks = ["10.0.0.0/8"]
 repositories = ["quay.io/*", "docker.io/library/*"]
+
+[[rule]]
+name = "team"
+effect = "allow"
+identities = ["user:alice", "group:ci"]
+actions = ["pull"]
+
+[[group]]
+name = "ci"
+members = ["cert:build*"]
 """
 
 
@@ -42,6 +52,18 @@ def file(tmp_path: Path) -> Path:
         (("10.1.2.3", "pull", "alpine:3-rc1"), 1, "denied by rule 1 (no betas), line 5 of the configuration"),
         (("10.1.2.3", "list", "alpine"), 0, "allowed by rule 2 (office), line 10 of the configuration"),
         (("192.168.0.1", "pull", "alpine"), 1, "denied by the default of [access]"),
+        (
+            ("alice", "192.168.0.1", "pull", "alpine"),
+            0,
+            "allowed by rule 3 (team), line 16 of the configuration",
+        ),
+        (("bob", "192.168.0.1", "pull", "alpine"), 1, "denied by the default of [access]"),
+        (
+            ("cert:build7", "bob", "192.168.0.1", "pull", "alpine"),
+            0,
+            "allowed by rule 3 (team), line 16 of the configuration",
+        ),
+        (("user:alice", "192.168.0.1", "list", "alpine"), 1, "denied by the default of [access]"),
     ],
 )
 def test_access_test_names_the_rule_and_its_line(
@@ -60,6 +82,7 @@ def test_access_test_prints_json(file: Path) -> None:
     ("arguments", "said"),
     [
         (("10.1.2", "pull", "alpine"), "'10.1.2' is not an address"),
+        (("alice", "pull", "alpine"), "'alice' is not an address"),
         (("10.1.2.3", "push", "alpine"), "'push' is no action: there are pull and list"),
         (("10.1.2.3", "pull", "quay.io/*"), "'quay.io/*' is a pattern: name one image"),
     ],

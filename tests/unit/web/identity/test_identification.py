@@ -5,7 +5,17 @@ from aiohttp.test_utils import make_mocked_request
 
 from mirror.access.identity import Identity
 from mirror.access.rules import parse_network
-from mirror.web.identity.credentials import Authenticator, Claim, Credentials, WrongCredentials
+from mirror.oci.errors import Code
+from mirror.oci.reference import Repository, Target, TargetKind, Via
+from mirror.web.access_control import AccessDenied
+from mirror.web.identity.challenge import Challenges, LoginRequired
+from mirror.web.identity.credentials import (
+    Authenticator,
+    Claim,
+    Credentials,
+    NotVerified,
+    WrongCredentials,
+)
 from mirror.web.identity.identification import Identification
 from mirror.web.request_log import RequestRecord
 from tests.fakes.badge import Badge
@@ -38,9 +48,58 @@ async def test_authenticators_add_up() -> None:
     assert (seen.identity_ttl, seen.path_prefix) == (60.0, "/ci")
 
 
-async def test_wrong_credential_is_refused() -> None:
-    with pytest.raises(WrongCredentials):
-        await Identification(authenticators=[Badge()]).identify(record(Authorization="Badge mallory"))
+async def test_wrong_credential_is_refused_where_clients_log_in() -> None:
+    everywhere = Identification(authenticators=[Badge()], challenges=Challenges(["*"]))
+    for header in ("Badge mallory", "Unknown x"):
+        seen = record(Authorization=header)
+        with pytest.raises(WrongCredentials) as refused:
+            await everywhere.identify(seen)
+        assert refused.value.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+async def test_wrong_credential_is_ignored_elsewhere_and_named() -> None:
+    seen = record(Authorization="Badge mallory")
+    await Identification(authenticators=[Badge()]).identify(seen)
+    assert (seen.identity.names, seen.note) == ((), "credentials not taken: no such badge")
+    assert seen.identity_ttl == float("inf")
+
+
+async def test_credential_that_could_not_be_verified_is_not_remembered_as_wrong() -> None:
+    class Busy(Authenticator):
+        async def claim(self, shown: Credentials) -> Claim | None:
+            raise NotVerified("busy", 1)
+
+    seen = record(Authorization="Badge alice")
+    await Identification(authenticators=[Busy()]).identify(seen)
+    assert seen.identity_ttl == 0.0
+
+
+BASE = Target(TargetKind.BASE, Via.ROOT, "docker.io")
+TAGS = Target(TargetKind.TAGS, Via.ROOT, "docker.io", Repository("docker.io", "library/x"))
+DENIED = AccessDenied(Code.DENIED, "no", 403, "rule 1")
+
+
+async def test_client_that_has_not_logged_in_is_asked_to() -> None:
+    """At the start of a pull, and in place of a refusal; not in place of what it may have."""
+    everywhere = Identification(authenticators=[Badge()], challenges=Challenges(["*"]))
+    seen = record()
+    await everywhere.identify(seen)
+    with pytest.raises(LoginRequired):
+        everywhere.insist(seen, BASE)
+    everywhere.insist(seen, TAGS)
+    answer = everywhere.instead_of(DENIED, seen, TAGS)
+    assert isinstance(answer, LoginRequired)
+    assert answer.message.startswith("no: log in at ")
+    assert seen.ttl == float("inf")
+
+
+@pytest.mark.parametrize(("hosts", "header"), [(("*",), "Badge alice"), ((), "Badge alice"), ((), "")])
+async def test_other_clients_are_not_asked_to_log_in(hosts: tuple[str, ...], header: str) -> None:
+    identification = Identification(authenticators=[Badge()], challenges=Challenges(hosts))
+    seen = record(**({"Authorization": header} if header else {}))
+    await identification.identify(seen)
+    identification.insist(seen, BASE)
+    assert identification.instead_of(DENIED, seen, TAGS) is DENIED
 
 
 async def test_credentials_are_not_read_without_an_authenticator() -> None:
@@ -50,8 +109,8 @@ async def test_credentials_are_not_read_without_an_authenticator() -> None:
     assert seen.identity.names == ()
 
 
-async def test_address_is_the_word_of_trusted_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_address_is_the_word_of_trusted_proxies() -> None:
     seen = record(**{"X-Forwarded-For": "192.0.2.7"})
-    peer = seen.request.remote or "127.0.0.1"
-    await Identification([parse_network(peer)]).identify(seen)
+    seen.request = seen.request.clone(remote="10.0.0.1")
+    await Identification([parse_network("10.0.0.1")]).identify(seen)
     assert seen.client == "192.0.2.7"

@@ -1,0 +1,1 @@
+"""Secrets of this mirror in the cache folder."""

@@ -1,0 +1,36 @@
+"""Identification as the configuration wants it; what it does not want is not imported."""
+
+from typing import TYPE_CHECKING
+
+from mirror.config.schema import Config
+from mirror.service import Service
+from mirror.web.identity.challenge import Challenges
+from mirror.web.identity.identification import Identification
+
+if TYPE_CHECKING:
+    from mirror.web.identity.token_service import TokenService
+
+# The file of the key of tokens, in the cache folder.
+KEY_FILE = "token-key"
+
+
+def configured(config: Config, service: Service) -> "tuple[Identification, TokenService | None]":
+    """Return the identification of clients, and the token service if clients may log in anywhere."""
+    access, proxies = config.access, config.server.proxies()
+    found = Identification(
+        proxies, challenges=Challenges(access.login_hosts, proxies), groups=config.client_groups()
+    )
+    kinds = found.authenticators
+    if access.htpasswd is not None:
+        from mirror.web.identity.basic import BasicUsers
+        from mirror.web.identity.users import Users
+
+        kinds.append(BasicUsers(Users(access.htpasswd, service.note_access_change)))
+    if not access.login_hosts:
+        return found, None
+    from mirror.web.identity.signer import TokenSigner, new_key
+    from mirror.web.identity.token_service import SignedTokens, TokenService
+
+    signer = TokenSigner(new_key())
+    kinds.insert(0, SignedTokens(signer, service.folder.path / KEY_FILE, kinds))
+    return found, TokenService(signer, kinds)
