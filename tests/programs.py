@@ -21,6 +21,7 @@ PACKAGES = {
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
     "faketime": "faketime",
+    "haproxy": "haproxy",
     "ip": "iproute2",
     "iptables": "iptables",
     "mkfs.btrfs": "btrfs-progs",

@@ -65,10 +65,38 @@ def _check_tls_pair(value: Path | None, valid: Mapping[str, Any]) -> Path | None
     return value
 
 
-def _tls_context(certificate: Path, key: Path) -> "ssl.SSLContext":
-    from mirror.util.tls import server_context  # imports ssl, which few commands need (10 ms)
+def _tls_context(
+    certificate: Path, key: Path, clients: tuple[Path, bool, Path | None] | None = None
+) -> "ssl.SSLContext":
+    """Return the context of a listener; `clients`: CA, whether a certificate is required, revocation list."""
+    from mirror.util.tls import ClientCertificates, server_context  # imports ssl, which few commands need
 
-    return server_context(certificate, key)
+    return server_context(certificate, key, None if clients is None else ClientCertificates(*clients))
+
+
+def _check_client_ca(value: Path | None, valid: Mapping[str, Any]) -> Path | None:
+    """Load the file, and refuse one without TLS: nothing would ask for a certificate."""
+    if value is None or not {"tls_certificate", "tls_key"} <= valid.keys():
+        return value
+    if valid["tls_certificate"] is None or valid["tls_key"] is None:
+        raise ValueError("needs TLS: give tls_certificate and tls_key too, or leave it out")
+    _tls_context(valid["tls_certificate"], valid["tls_key"], (value, False, None))
+    return value
+
+
+def _check_client_crl(value: Path | None, valid: Mapping[str, Any]) -> Path | None:
+    if value is None or not {"tls_certificate", "tls_key", "client_ca"} <= valid.keys():
+        return value
+    if (authorities := valid["client_ca"]) is None:
+        raise ValueError("needs client_ca, the authority whose certificates it revokes")
+    _tls_context(valid["tls_certificate"], valid["tls_key"], (authorities, False, value))
+    return value
+
+
+def _check_client_certificates(value: str, valid: Mapping[str, Any]) -> str:
+    if value == "required" and "client_ca" in valid and valid["client_ca"] is None:
+        raise ValueError('is "required" without client_ca: say whose certificates, or leave it out')
+    return value
 
 
 Addresses = Annotated[Strings, After(_complete_addresses)]
@@ -166,6 +194,45 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = None
 
+    client_ca: Annotated[
+        ReadableFile | None,
+        Beside(_check_client_ca),
+        Doc(
+            "Certificate of your own authority for clients, as PEM. Clients are then asked for a "
+            "certificate, and rules can name it: `cert:` and its common name, `san:` and an alternative "
+            "name. Not a bundle of public authorities: everybody can have a certificate of those. The file "
+            "is read at the start and on SIGHUP. Needs `tls_certificate`.",
+            examples=["/etc/registry-mirror/clients-ca.crt"],
+        ),
+    ] = None
+    client_crl: Annotated[
+        ReadableFile | None,
+        Beside(_check_client_crl),
+        Doc(
+            "Revocation list of `client_ca`, as PEM. The file is read at the start and on SIGHUP. A list "
+            "that has expired refuses every certificate.",
+            examples=["/etc/registry-mirror/clients.crl"],
+        ),
+    ] = None
+    client_certificates: Annotated[
+        Literal["optional", "required"],
+        Beside(_check_client_certificates),
+        Doc(
+            'Whether a client needs a certificate of `client_ca`. "optional": a client without one may '
+            'connect, and rules see that it has none. "required": it cannot connect, not for /healthz '
+            "either. A wrong certificate is refused in both cases."
+        ),
+    ] = "optional"
+    proxy_protocol: Annotated[
+        Networks,
+        Doc(
+            "Addresses and networks of proxies that begin each connection with a PROXY header, version 1 or "
+            "2, which tells the address of the client. A connection from there without it is refused, and so "
+            "is the header from anywhere else.",
+            examples=[["10.0.0.5"]],
+        ),
+    ] = ()
+
     def processes(self) -> int:
         """Return the number of processes that serve."""
         if self.workers == "auto":
@@ -176,8 +243,15 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
         """Return the networks of trusted proxies."""
         return tuple(map(parse_network, self.trusted_proxies))
 
+    def header_proxies(self) -> tuple[Network, ...]:
+        """Return the networks of proxies that send a PROXY header."""
+        return tuple(map(parse_network, self.proxy_protocol))
+
     def tls(self) -> "ssl.SSLContext | None":
         """Return the TLS context of the listener, or None for plain HTTP."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
-        return _tls_context(self.tls_certificate, self.tls_key)
+        clients = None
+        if self.client_ca is not None:
+            clients = self.client_ca, self.client_certificates == "required", self.client_crl
+        return _tls_context(self.tls_certificate, self.tls_key, clients)

@@ -38,6 +38,11 @@ class Metrics:
         self.requests = RequestStatsTable()
         registry.register(RequestCollector(self.requests))
         registry.register(LogCollector(lines_dropped))
+        self._refused_connections = self._counter(
+            "refused_connections_total",
+            "Connections closed before their first request, by reason (certificate, proxy).",
+            "reason",
+        )
         self.upstream_bytes = self._counter(
             "upstream_bytes_total", "Body bytes received from upstreams.", "upstream"
         )
@@ -74,6 +79,10 @@ class Metrics:
         self._add_warm_metrics()
         self._add_source_metrics()
         self._add_storage_metrics()
+
+    def count_refused_connection(self, reason: str) -> None:
+        """Count a connection that is closed before its first request; `reason`: certificate or proxy."""
+        self._refused_connections.labels(reason).inc()
 
     def render(self) -> tuple[bytes, str]:
         """Return body and Content-Type for a Prometheus scrape of this process alone."""

@@ -215,7 +215,7 @@ def namespace(names: UpstreamNames, given: Sequence[str]) -> str | None:
 def _decoded(raw_path: str) -> str:
     """Decode the path, once. Refuse what no path of the API has: also a `%` that is left after decoding."""
     path = raw_path
-    if "%" in path:
+    if "%" in path and path.isascii():
         path = unquote_to_bytes(path).decode("latin-1")
     for character in path:
         if character in "%\\" or not "!" <= character <= "~":

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 from mirror.util.log import get_logger
 from mirror.util.throttle import Throttle
@@ -17,9 +18,16 @@ REPEAT_SECONDS = 60.0
 
 
 class ClientSocket(socket.socket):
-    """An accepted connection that reports its end to `on_closed`, once."""
+    """An accepted connection that reports its end to `on_closed`, once.
+
+    `peer`: address of the other end by the word of a proxy, instead of the proxy's own.
+    """
 
     on_closed: Callable[[], None] | None = None
+    peer: tuple[str, int] | None = None
+
+    def getpeername(self) -> Any:
+        return self.peer or super().getpeername()
 
     def close(self) -> None:
         super().close()

@@ -2,13 +2,26 @@
 
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
+from msgspec import Struct
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+
+class ClientCertificates(Struct, frozen=True):
+    """Demand of a server for certificates of its clients, signed by `authorities`, a file.
+
+    `required`: no connection without one. `revoked`: file of revocation lists.
+    """
+
+    authorities: Path
+    required: bool = False
+    revoked: Path | None = None
+
+
+def server_context(certificate: Path, key: Path, clients: ClientCertificates | None = None) -> ssl.SSLContext:
     """Return a context for TLS 1.2 and newer and HTTP/1.1.
 
     Raises ValueError with a message that says which file to replace, and by what.
@@ -17,7 +30,50 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     load_pair(context, certificate, key)
+    if clients is not None:
+        _ask_clients(context, clients)
     return context
+
+
+def _ask_clients(context: ssl.SSLContext, clients: ClientCertificates) -> None:
+    """Have `context` ask for certificates of these authorities.
+
+    No session is resumed with a ticket: it would stay valid while its certificate expires.
+    """
+    load_authorities(context, clients.authorities)
+    if clients.revoked is not None:
+        load_revoked(context, clients.revoked)
+    context.verify_mode = ssl.CERT_REQUIRED if clients.required else ssl.CERT_OPTIONAL
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+
+
+def load_authorities(context: ssl.SSLContext, file: Path) -> None:
+    """Trust the authorities in `file`. Raises ValueError that says what the file must have."""
+    try:
+        context.load_verify_locations(file)
+    except ssl.SSLError as error:
+        raise ValueError(
+            f"{file} must have the certificate of the authority that signs clients, as PEM"
+            f" ({error.reason or error})"
+        ) from None
+    if not context.cert_store_stats()["x509_ca"]:
+        raise ValueError(
+            f"{file} has no certificate of an authority (CA:TRUE): it needs the one that signs the clients'"
+            " certificates, not a certificate of a client or server"
+        )
+
+
+def load_revoked(context: ssl.SSLContext, file: Path) -> None:
+    """Refuse certificates that a list in `file` revokes. Raises ValueError that says what the file must have.
+
+    A list that has expired refuses every certificate of its authority.
+    """
+    with suppress(ssl.SSLError):
+        context.load_verify_locations(file)
+    if not context.cert_store_stats()["crl"]:
+        raise ValueError(f"{file} must have a certificate revocation list of the authority, as PEM")
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:

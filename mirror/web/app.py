@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from msgspec import Struct, field
@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from mirror.access.policy import EVERYBODY
 from mirror.cache.results import Outcome
 from mirror.config.schema import Config
+from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Target
 from mirror.service import Service
@@ -35,6 +36,9 @@ from mirror.web.protocol import ProtocolFactory, RequestProtocol
 from mirror.web.registry_api import RegistryApi
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
+
+if TYPE_CHECKING:
+    from mirror.web.accept.acceptor import Acceptor
 
 log = get_logger(__name__)
 
@@ -218,12 +222,13 @@ async def serve(
     server = _protocol_factory(app, service, admission)
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
     await runner.setup()
+    acceptor = _acceptor(server, config, listeners, service.metrics)
     operations_listener = OperationsListener(app.probes, listeners.operations)
     asyncio.get_running_loop().set_exception_handler(_on_loop_error)
     try:
         await app.identification.start()
         await operations_listener.start()
-        await _listen(runner, listeners, admission, server.departures)
+        await _listen(runner, listeners, admission, server.departures, acceptor)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])
         service.warm_up()
@@ -234,12 +239,16 @@ async def serve(
         await _stop_accepting([*listeners.sockets, *listeners.operations])
         for site in runner.sites:
             await site.stop()
+        if acceptor is not None:
+            acceptor.stop()
         service.cache.stop_prefetch()
         if not stop.is_set():
             await app.retire(server, config.server.shutdown_timeout, stop)
         await app.drain(server, config.server.shutdown_timeout)
     finally:
         await operations_listener.close()
+        if acceptor is not None:
+            await acceptor.close()
         await runner.cleanup()
         await app.identification.close()
         app.response_cache.close()
@@ -269,15 +278,37 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
     loop.default_exception_handler(context)
 
 
+def _acceptor(
+    server: ProtocolFactory, config: Config, listeners: Listeners, metrics: Metrics
+) -> "Acceptor | None":
+    """Return an acceptor if connections begin with TLS or with a PROXY header; asyncio accepts all others."""
+    proxies = config.server.header_proxies()
+    if listeners.tls is None and not proxies:
+        return None
+    from mirror.web.accept.acceptor import Acceptor
+
+    burst = ACCEPTS if listeners.balancer is None else 1
+    acceptor = Acceptor(server, listeners.tls, proxies, burst, metrics.count_refused_connection)
+    server.preparing = acceptor.preparing
+    return acceptor
+
+
 async def _listen(
-    runner: web.ServerRunner, listeners: Listeners, admission: Admission, departures: Departures
+    runner: web.ServerRunner,
+    listeners: Listeners,
+    admission: Admission,
+    departures: Departures,
+    acceptor: "Acceptor | None",
 ) -> None:
     # asyncio accepts up to `backlog` connections per wake-up; ListeningSocket.listen explains the number.
     backlog = ACCEPTS if listeners.balancer is None else 1
     for listener in listeners.sockets:
         listener.balancer, listener.admission = listeners.balancer, admission
         listener.is_departed = departures.is_departed
-        await web.SockSite(runner, listener, ssl_context=listeners.tls, backlog=backlog).start()
+        if acceptor is None:
+            await web.SockSite(runner, listener, backlog=backlog).start()
+        else:
+            acceptor.listen(listener)
 
 
 async def _stop_accepting(sockets: Sequence[ListeningSocket]) -> None:

@@ -43,6 +43,12 @@ class Refusal(Exception):
         return _ErrInfo(self.status, self, self.message)
 
 
+# The beginnings of a PROXY header, which only a proxy of server.proxy_protocol may send.
+PROXY_HEADERS = (b"PROXY TCP", b"PROXY UNKNOWN", b"\r\n\r\n\x00\r\nQUIT\n")
+UNEXPECTED_PROXY = Refusal(
+    400, "this connection begins with a PROXY header, and server.proxy_protocol does not list its sender"
+)
+
 HEAD_TOO_LONG = Refusal(431, f"the head of the request is longer than {HEAD_BYTES} bytes")
 
 

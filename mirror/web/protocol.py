@@ -1,7 +1,7 @@
 """aiohttp's request handler with a fast path for cached responses, and OCI errors for malformed requests."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,16 @@ from mirror.oci.errors import Code, RegistryError
 from mirror.oci.header_fault import header_fault
 from mirror.system.admission import Admission
 from mirror.system.sockets import AcceptBalancer
+from mirror.util.callbacks import zero
 from mirror.util.log import get_logger
 from mirror.web import responses
 from mirror.web.departures import Departures
 from mirror.web.framing import (
     HEAD_BYTES,
     HEAD_TOO_LONG,
+    PROXY_HEADERS,
     SURPLUS_BYTES,
+    UNEXPECTED_PROXY,
     HeadSplitter,
     Refusal,
     UnreadBody,
@@ -70,6 +73,7 @@ class RequestProtocol(web.RequestHandler):
         "_response_cache",
         "_surplus",
         "_unread_body",
+        "_validity",
         "head",
         "names",
         "scope",
@@ -93,6 +97,7 @@ class RequestProtocol(web.RequestHandler):
         self._client = ""
         self.was_asked = False  # bytes of a request have come
         self.names: tuple[str, ...] = ()  # what the client has proven to be by the connection itself
+        self._validity: asyncio.TimerHandle | None = None  # ends the connection with the certificate
         self.scope = EVERYBODY  # of the client, by its address and these names
         self._ended = False  # the last request of this connection has come, or no further one can come
         self._surplus = SURPLUS_BYTES
@@ -108,14 +113,38 @@ class RequestProtocol(web.RequestHandler):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
+        if certificate := transport.get_extra_info("peercert"):
+            self._identify(certificate)
         self.scope = self._response_cache.scope_of(self._client, self.names)
         if transport.get_extra_info("ssl_object") is not None:  # a challenge has the scheme in it
             self.scope = (*self.scope, TLS)
         self._limit_head_time()
 
+    def _identify(self, certificate: Mapping[str, Any]) -> None:
+        """Note the names in the client's certificate, and end the connection when it expires."""
+        from mirror.access.certificate import CertificateRefused, certificate_names, seconds_left
+
+        try:
+            self.names = certificate_names(certificate)
+            self._validity = self._loop.call_later(seconds_left(certificate), self._expire)
+        except CertificateRefused as error:
+            log.warning("client certificate refused", client=self._client, reason=str(error))
+            self._metrics.count_refused_connection("certificate")
+            self._ended, self._surplus = True, 0
+            self.drop()
+
+    def _expire(self) -> None:
+        """End the connection, behind the response that is being sent."""
+        if self.idle_since() is None:
+            self.close()
+        else:
+            self.force_close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._unread_body is not None:
             self._unread_body.client_left()
+        if self._validity is not None:
+            self._validity.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -132,6 +161,9 @@ class RequestProtocol(web.RequestHandler):
             return
         if idle and self._departures.is_unread(data, transport):
             transport.abort()
+            return
+        if idle and self._partial_head == 0 and data.startswith(PROXY_HEADERS):
+            self._answer_last(UNEXPECTED_PROXY)
             return
         self._only_heads = self._only_heads and idle and _is_one_head(data)
         self.head = data if self._only_heads else None
@@ -188,12 +220,16 @@ class RequestProtocol(web.RequestHandler):
         began = self._partial_head == 0 and size > 0
         self._partial_head += size
         if self._partial_head > HEAD_BYTES:
-            self._messages.append((HEAD_TOO_LONG.as_message(), EMPTY_PAYLOAD))
-            self._end_connection_after(len(self._messages) - 1)
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
+            self._answer_last(HEAD_TOO_LONG)
         elif began and self._waiter is not None:
             self._limit_head_time()
+
+    def _answer_last(self, refusal: Refusal) -> None:
+        """Answer with a refusal, and end the connection."""
+        self._messages.append((refusal.as_message(), EMPTY_PAYLOAD))
+        self._end_connection_after(len(self._messages) - 1)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _limit_head_time(self) -> None:
         """Close the connection in HEAD_SECONDS, unless a request has come, or the limit is a nearer one."""
@@ -233,6 +269,8 @@ class RequestProtocol(web.RequestHandler):
         )
         refusal = responses.error(record, failure)
         refusal.force_close()
+        if exc is UNEXPECTED_PROXY:
+            record.note = failure.message  # the sender's operator may have meant it
         if failure.message == SPEAKS_TLS:
             # Docker and Podman try TLS first where plain HTTP is allowed: no error, and no request either.
             log.debug("client tried TLS", client=request.remote)
@@ -258,6 +296,7 @@ class ProtocolFactory(web.Server):
         super().__init__(handler, **options)
         self.departures = Departures()
         self._connections_open = 0
+        self.preparing: Callable[[], int] = zero  # connections accepted, and still before their first request
         self._balancer: AcceptBalancer | None = None
         self._admission = admission
         self._idle_order = IdleOrder(self._loop.time)
@@ -300,8 +339,9 @@ class ProtocolFactory(web.Server):
         """
         deadline = self._loop.time() + seconds
         await asyncio.sleep(POLL_SECONDS)  # what asyncio has accepted becomes a connection
-        while self._loop.time() < deadline and any(  # noqa: ASYNC110  # once in a process's life
-            isinstance(each, RequestProtocol) and not each.was_asked for each in self.connections
+        while self._loop.time() < deadline and (  # noqa: ASYNC110  # once in a process's life
+            self.preparing()
+            or any(isinstance(each, RequestProtocol) and not each.was_asked for each in self.connections)
         ):
             await asyncio.sleep(POLL_SECONDS)
 

@@ -29,10 +29,14 @@ pytestmark = [
 class Encrypted(Mirror):
     """Mirror with a certificate of a CA that this machine does not know."""
 
-    def __init__(self, folder: Path, upstream: str, authority: Authority, *flags: str) -> None:
+    def __init__(
+        self, folder: Path, upstream: str, authority: Authority, *flags: str, text: str = ""
+    ) -> None:
+        """`text`: more lines of the section [server], and sections behind it."""
         folder.mkdir(exist_ok=True)
         (folder / "mirror.toml").write_text(
             f'[server]\ntls_certificate = "{authority.server_file}"\ntls_key = "{authority.server_file}"\n'
+            + text
         )
         self._context = authority.client_context()
         super().__init__(folder, upstream, "--config", folder / "mirror.toml", *flags)

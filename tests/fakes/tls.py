@@ -2,13 +2,17 @@
 
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+HERE = (x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("hub.test"))
 
 
 class Authority:
@@ -33,16 +37,38 @@ class Authority:
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(self.server_file)
 
-    def issue(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Write a certificate of this authority for `name`, and its key; return both files."""
+    def issue(
+        self, folder: Path, name: str, subject: x509.Name | None = None, **options: Any
+    ) -> tuple[Path, Path]:
+        """Write a certificate of this authority for `name`, and its key; return both files.
+
+        `subject`: other than the common name `name`. `options`: of `_certificate`.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _certificate(
-            _name(name), _name("test authority"), key.public_key(), self._key, ca=False
+            subject or _name(name), _name("test authority"), key.public_key(), self._key, ca=False, **options
         )
         files = (folder / f"{name}.crt", folder / f"{name}.key")
         files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files[1].write_bytes(_pem(key))
         return files
+
+    def revoke(self, file: Path, certificate: Path, lifetime: timedelta = timedelta(days=1)) -> None:
+        """Write a revocation list with this certificate. `lifetime`: of the list, from now on."""
+        now = datetime.now(UTC)
+        serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+        revoked = (
+            x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - timedelta(hours=2))
+        ).build()
+        crl = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(_name("test authority"))
+            .last_update(now - timedelta(hours=2))
+            .next_update(now + lifetime)
+            .add_revoked_certificate(revoked)
+            .sign(self._key, hashes.SHA256())
+        )
+        file.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
 
     def asking_context(self, mode: ssl.VerifyMode = ssl.CERT_REQUIRED) -> ssl.SSLContext:
         """Return a context for servers that ask clients for a certificate of this authority. Reads files."""
@@ -77,18 +103,22 @@ def _certificate(
     *,
     ca: bool,
     lifetime: timedelta = timedelta(days=1),
+    begins: timedelta = timedelta(hours=-1),
+    alternatives: Sequence[x509.GeneralName] = HERE,
+    usage: Sequence[x509.ObjectIdentifier] = (),
 ) -> x509.Certificate:
+    """Sign a certificate. `begins`, `lifetime`: its validity, from now; `usage`: of its key, () for any."""
     now = datetime.now(UTC)
-    alternative = x509.SubjectAlternativeName(
-        [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("hub.test")]
-    )
+    alternative = x509.SubjectAlternativeName(alternatives)
+    builder = x509.CertificateBuilder()
+    if usage:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
     return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
+        builder.subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_before(now + begins)
         .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         .add_extension(alternative, critical=False)

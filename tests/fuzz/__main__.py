@@ -36,6 +36,7 @@ examples:
   python -m tests.fuzz --seed 7 --only 1234             one case again, with what was sent and what came back
   python -m tests.fuzz --seed 7 --first 1200 --minutes 1    from case 1200 on, for a failure that needs others
   python -m tests.fuzz --parser python --workers 1      one mirror, one process, easier to read
+  python -m tests.fuzz parsers --help                   parsers of access alone, without a mirror
 
 exit status: 0 nothing found, 1 failures, 2 wrong usage, 143 ended by SIGTERM
 """
@@ -48,6 +49,11 @@ SHOWN = 12
 
 
 def main(words: list[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["parsers"]:
+        from tests.fuzz.parsers.__main__ import main as try_parsers
+
+        return try_parsers(words[1:])
     arguments = _parser().parse_args(words)
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
     with TemporaryDirectory(prefix="fuzz-") as folder:

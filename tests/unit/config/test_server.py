@@ -1,11 +1,13 @@
 """The options of the server: limits, addresses, TLS, and errors in plain words."""
 
 import os
+import ssl
 from pathlib import Path
 
 import pytest
 
 from mirror.config.loader import load
+from tests.fakes.tls import Authority
 from tests.unit.config.refusals import refusal
 
 
@@ -56,3 +58,37 @@ def test_workers_is_a_number_or_auto(given: str, processes: int | None) -> None:
     """The number may be text, as in the environment; "auto" is one worker per usable processor."""
     config = load(None, {"HOME": "/home/me", "REGISTRY_MIRROR_SERVER_WORKERS": given}, {}).config
     assert config.server.processes() == (processes or min(len(os.sched_getaffinity(0)), 64))
+
+
+def test_client_certificates_need_files_that_fit(tmp_path: Path) -> None:
+    """Each error says what is missing, at the start and not at the first connection."""
+    authority = Authority(tmp_path)
+    pair = f"[server]\ntls_certificate = '{authority.server_file}'\ntls_key = '{authority.server_file}'\n"
+    leaf, _ = authority.issue(tmp_path, "leaf")
+    ca = f"client_ca = '{authority.ca_file}'\n"
+    for text, reason in (
+        (f"[server]\n{ca}", "client_ca: needs TLS: give tls_certificate and tls_key too"),
+        (f"{pair}client_ca = '{leaf}'", "has no certificate of an authority (CA:TRUE)"),
+        (f"{pair}client_ca = '/dev/null'", "must have the certificate of the authority that signs clients"),
+        (f"{pair}client_certificates = 'required'", 'is "required" without client_ca'),
+        (f"{pair}client_crl = '{authority.ca_file}'", "client_crl: needs client_ca"),
+        (f"{pair}{ca}client_crl = '{leaf}'", "must have a certificate revocation list"),
+        ("[server]\nproxy_protocol = ['10.0.0.1/8']", "10.0.0.0/8"),
+    ):
+        assert reason in refusal(tmp_path, text)
+
+
+def test_client_certificates_configure_the_listener(tmp_path: Path) -> None:
+    """The listener asks for a certificate, and needs one if the option says so."""
+    authority = Authority(tmp_path)
+    file = tmp_path / "mirror.toml"
+    pair = f"[server]\ntls_certificate = '{authority.server_file}'\ntls_key = '{authority.server_file}'\n"
+    for line, mode in (
+        ("", ssl.CERT_NONE),
+        (f"client_ca = '{authority.ca_file}'", ssl.CERT_OPTIONAL),
+        (f"client_ca = '{authority.ca_file}'\nclient_certificates = 'required'", ssl.CERT_REQUIRED),
+    ):
+        file.write_text(pair + line)
+        context = load(file, {"HOME": "/home/me"}, {}).config.server.tls()
+        assert context is not None
+        assert context.verify_mode is mode

@@ -9,7 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from mirror.util.tls import client_context, renew, server_context, without_certificates
+from mirror.util.tls import (
+    ClientCertificates,
+    client_context,
+    renew,
+    server_context,
+    without_certificates,
+)
 from tests.fakes.tls import Authority
 
 
@@ -85,3 +91,36 @@ def test_aiohttp_is_imported_without_certificates() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "{'x509': 0, 'crl': 0, 'x509_ca': 0} 2\n"
+
+
+def test_client_certificates_are_asked_for(tmp_path: Path) -> None:
+    """A certificate may be needed or not; without tickets no session outlives its certificate."""
+    authority = Authority(tmp_path)
+    pair = authority.server_file
+    certificate, _ = authority.issue(tmp_path, "lost")
+    authority.revoke(tmp_path / "crl.pem", certificate)
+    context = server_context(pair, pair, ClientCertificates(authority.ca_file))
+    assert (context.verify_mode, context.num_tickets) == (ssl.CERT_OPTIONAL, 0)
+    context = server_context(
+        pair, pair, ClientCertificates(authority.ca_file, required=True, revoked=tmp_path / "crl.pem")
+    )
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def test_wrong_files_for_client_certificates_are_refused(tmp_path: Path) -> None:
+    """The error says what each file must have."""
+    authority = Authority(tmp_path)
+    pair = authority.server_file
+    leaf, key = authority.issue(tmp_path, "leaf")
+    (tmp_path / "x").write_text("no certificate")
+    for file, reason in (
+        (tmp_path / "x", "must have the certificate of the authority"),
+        (key, "must have the certificate of the authority"),
+        (leaf, "has no certificate of an authority"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            server_context(pair, pair, ClientCertificates(file))
+    for file in (tmp_path / "x", authority.ca_file):
+        with pytest.raises(ValueError, match="must have a certificate revocation list"):
+            server_context(pair, pair, ClientCertificates(authority.ca_file, revoked=file))

@@ -1,0 +1,1 @@
+"""Acceptance of connections that have something to pass before HTTP: a PROXY header, or TLS."""
