@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from mirror.store.blobs.fsck import HARMLESS, FsckStep, scrub_progress
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
 from mirror.store.metadata.pruning import IndexPruner
+from mirror.store.metadata.usage import UsageBook
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store
 from mirror.system.malloc import trim_heap
@@ -154,6 +155,19 @@ class Service:
     def record_use(self, digest: Digest) -> None:
         """Note that a client got `digest` from the response cache, past the cache."""
         self._store.touch(digest)
+
+    async def add_usage(self, day: int, amounts: Mapping[str, int]) -> Mapping[str, int]:
+        """Add bytes that were fetched for clients to the sums of a day; return the sums.
+
+        Returns none on a failing disk.
+        """
+        folder = self._store.folder
+        try:
+            book = UsageBook(folder.index)
+            return await self._store.executor.run(lambda: folder.recovery.write(book.add, day, amounts))
+        except StoreError as error:
+            log.debug("use of upstreams not written", reason=str(error))
+            return {}
 
     def upstreams(self) -> dict[str, Any]:
         """Return the state of each upstream, for /readyz."""

@@ -41,6 +41,7 @@ class _Question(Struct, frozen=True):
     action: Action
     repository: Repository
     tag: str | None
+    age: float | None = None
 
 
 class Policy:
@@ -52,6 +53,7 @@ class Policy:
         self._by_number = {rule.number: rule for rule in rules}
         self._naming = frozenset(rule.number for rule in rules if rule.identities)
         self._by_name = PatternIndex((rule.identities, rule.number) for rule in rules if rule.identities)
+        self.ages = tuple(sorted({rule.min_age for rule in rules if rule.min_age}))
         self._reaches: LRUCache[str, Scope] = LRUCache(REMEMBERED_BYTES)
         self._scopes: LRUCache[Identity, Scope] = LRUCache(REMEMBERED_BYTES)
         self._decisions: LRUCache[_Question, Decision] = LRUCache(REMEMBERED_BYTES)
@@ -83,10 +85,22 @@ class Policy:
         return found
 
     def decide(
-        self, scope: Scope, action: Action, repository: Repository, tag: str | None = None
+        self,
+        scope: Scope,
+        action: Action,
+        repository: Repository,
+        tag: str | None = None,
+        age: float | None = None,
     ) -> Decision:
-        """Return whether clients of this scope may do that. `tag`: of a request that names one."""
-        question = _Question(scope, action, repository, tag)
+        """Return whether clients of this scope may do that. `tag`: of a request that names one.
+
+        `age`: of the image in seconds; None for a request about no single image.
+        """
+        if age is not None:
+            age = max(
+                (each for each in self.ages if each <= age), default=0.0
+            )  # all ages up to the next are alike
+        question = _Question(scope, action, repository, tag, age)
         found = self._decisions.get(question)
         if found is None:
             found = self._decide(question)
@@ -109,9 +123,18 @@ class Policy:
     def _decide(self, question: _Question) -> Decision:
         for number in question.scope:
             rule = self._by_number[number]
-            if rule.applies_to(question.action, question.repository, question.tag):
+            if rule.applies_to(question.action, question.repository, question.tag, question.age):
                 return Decision(rule.allow, rule)
         return Decision(self.default)
+
+    def allowed_from(
+        self, scope: Scope, action: Action, repository: Repository, tag: str | None, age: float
+    ) -> float | None:
+        """Return the age, in seconds, from which a request about an image is allowed that is not so now."""
+        later = (each for each in self.ages if each > age)
+        return next(
+            (each for each in later if self.decide(scope, action, repository, tag, each).allowed), None
+        )
 
 
 def parse_address(text: str) -> Address | None:

@@ -40,14 +40,24 @@ class Rule(Struct, frozen=True):
     tags: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()
     identities: tuple[str, ...] = ()
+    min_age: float = 0.0  # seconds; 0 for any age
 
     @property
     def names_clients(self) -> bool:
         """Return whether the rule is about some clients only."""
         return bool(self.identities or self.networks)
 
-    def applies_to(self, action: Action, repository: Repository, tag: str | None) -> bool:
-        """Return whether the rule is about this request, from any client. `tag`: None for one without."""
+    def applies_to(
+        self, action: Action, repository: Repository, tag: str | None, age: float | None = None
+    ) -> bool:
+        """Return whether the rule is about this request, from any client. `tag`: None for one without.
+
+        `age`: seconds since the image was first seen; None for a request about no single image. A rule that
+        allows images of an age is about such requests too, and one that denies young images is not: their age
+        was judged at the manifest.
+        """
+        if self.min_age and not (self.allow if age is None else (age >= self.min_age) is self.allow):
+            return False
         if self.actions and action not in self.actions:
             return False
         if self.tags and (tag is None or not matches(tag, self.tags)):

@@ -25,12 +25,11 @@ from mirror.transfer.flight import Flight, FlightTable, RunningFill, queue_full
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.transfer.small_fill import SmallFill, is_small
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError, WrongBytes, too_many_requests
-from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
+from mirror.util.fairness.budget import begin_fill, check_budget, wait_for_fill
 from mirror.util.log import get_logger
 from mirror.util.single_flight import SingleFlight
-from mirror.util.slots import SlotGroup, SlotPool
 from mirror.util.time_limit import TimeLimit
 from mirror.util.ttl_cache import TTLCache
 
@@ -61,9 +60,9 @@ class BlobCache:
         connections = context.settings.connections
         folder = context.store.folder
         self._prover = Prover(folder.blobs, folder.proofs, context.tasks, self._on_proven)
-        self._turns = _turns(upstreams, connections, lambda each: each.max_blob_connections)
+        self._turns = upstreams.turns(connections, lambda each: each.max_blob_connections)
         # Apart from large fills: a config does not wait behind the layers of other images.
-        self._small_turns = _turns(upstreams, connections, lambda each: each.max_connections)
+        self._small_turns = upstreams.turns(connections, lambda each: each.max_connections)
         believed = min((SIZE_SECONDS, *(each.recheck_access for each in upstreams.values())))
         self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(believed, SIZES)
         self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(
@@ -122,17 +121,22 @@ class BlobCache:
             if flight is None and local.present:
                 await self._access.confirm_blob(repository, digest, _claimed(local.link))
                 continue
+            if flight is None:
+                await wait_for_fill()
+                flight = self._flights.get(digest)
             if flight is None and not store.is_writable:
                 return None
             if flight is None:
                 flight, joined = self._start(repository, digest, local.link, limit, request), Outcome.MISS
+                leave = partial(_leave, flight, limit, begin_fill())
             else:
                 joined = Outcome.JOIN
                 staleness = await self._check_join(flight, repository, local)
                 flight.demand.add(request.ranges if request is not None else None)
                 flight.join(limit)
+                leave = partial(flight.leave, limit)
             outcome = joined if outcome is Outcome.HIT else outcome
-            content = await self._follow(flight, repository, limit, request)
+            content = await self._follow(flight, repository, leave, request)
             if flight.repository == repository and flight.fill is not None:
                 staleness = self._access.unanswered(repository, local.link, flight.fill.unanswered)
             if content is not None:
@@ -187,6 +191,7 @@ class BlobCache:
 
     async def _pass_through(self, repository: Repository, digest: Digest) -> BlobAnswer:
         """Return the blob past the disk, after the upstream has confirmed the link (invariant 5)."""
+        check_budget()
         if self._upstreams.slots.crowded:
             raise queue_full(self._upstreams.slots.waiting)
         local = None
@@ -346,11 +351,11 @@ class BlobCache:
         return flight
 
     async def _follow(
-        self, flight: Flight, repository: Repository, limit: TimeLimit, request: BlobRequest | None
+        self, flight: Flight, repository: Repository, leave: Callable[[], object], request: BlobRequest | None
     ) -> GrowingReader | SmallBlob | None:
         """Return the content of a joined flight, and leave it with that; None to start again."""
         with ExitStack() as joined:
-            joined.callback(flight.leave, limit)
+            joined.callback(leave)
             content = await self._content(flight, repository, request)
             if isinstance(content, GrowingReader):
                 content.on_close(joined.pop_all().close)
@@ -386,9 +391,6 @@ def _claimed(link: Link | None) -> int | None:
     return None if link is None else link.size
 
 
-def _turns(
-    upstreams: UpstreamSet, connections: int, limit: Callable[[Upstream], int]
-) -> dict[str, SlotGroup]:
-    """Return the turns of the fills of each upstream; all together have one for each connection."""
-    pool = SlotPool(connections)
-    return {name: SlotGroup(pool, limit(upstream)) for name, upstream in upstreams.items()}
+def _leave(flight: Flight, limit: TimeLimit, end_fill: Callable[[], object]) -> None:
+    flight.leave(limit)
+    end_fill()

@@ -35,6 +35,7 @@ from mirror.cache.tags import TagCache
 from mirror.config.schema import TagSettings
 from mirror.oci.accept import ANYTHING, Accepted
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository, Tag
 from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import UpstreamError
@@ -59,6 +60,7 @@ class Cache:
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagSettings) -> None:
         self._store = context.store
+        self.clock = context.clock
         self._upstreams = upstreams
         self._fallback_after = tags.fallback_after
         gone = GoneKeeper(context, tags)
@@ -157,6 +159,19 @@ class Cache:
         return (
             error if isinstance(reference, Digest) else await self._absent.judge(repository, reference, error)
         )
+
+    async def first_seen(self, repository: Repository, digest: Digest) -> tuple[float, float]:
+        """Return when a manifest was first known here, and the time now, in seconds since the epoch."""
+        now = self.clock()
+        return await self._store.links.first_seen(repository, digest, now), now
+
+    async def read_manifest(self, answer: ManifestAnswer) -> Manifest | None:
+        """Return what a manifest names; None for one that cannot be read."""
+        return await self._manifests.reader.read(answer.digest, answer.data, answer.media_type)
+
+    async def count_missing(self, repository: Repository, digest: Digest) -> int:
+        """Return how many blobs of an image are not here, as of a moment ago."""
+        return await self._completeness.missing(repository, digest)
 
     async def get_blob(
         self,

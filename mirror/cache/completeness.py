@@ -51,7 +51,7 @@ class Completeness:
             return
         if self._offered.get((repository, digest)):
             return
-        missing = await self._missing(repository, digest)
+        missing = await self.missing(repository, digest)
         if missing:
             failure = Failure.OFFLINE if upstream.offline else Failure.UNREACHABLE
             what = "is offline" if upstream.offline else f"gets no answer from {upstream.name}"
@@ -60,7 +60,8 @@ class Completeness:
             lacks = f"{blobs} of {repository}@{digest} {'is' if missing == 1 else 'are'} missing here"
             raise UpstreamError(failure, f"{lacks}, and this mirror {what}")
 
-    async def _missing(self, repository: Repository, digest: Digest) -> int:
+    async def missing(self, repository: Repository, digest: Digest) -> int:
+        """Return the number of blobs that are not here, as of a moment ago."""
         count = self._counts.get((repository, digest))
         if count is None:
             count = await self._count(repository, digest)

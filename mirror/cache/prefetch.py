@@ -26,6 +26,7 @@ from mirror.cache.manifest_reader import ManifestReader
 from mirror.cache.pull.contents import blobs_of
 from mirror.cache.results import ManifestAnswer, Outcome
 from mirror.oci.digest import Digest
+from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import SMALL_BYTES
 from mirror.store.blobs.quota import IN_USE
@@ -36,6 +37,7 @@ from mirror.upstream.errors import UpstreamError
 from mirror.upstream.health import BreakerState
 from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
+from mirror.util.fairness.budget import DownloadBudget, current_budget, set_budget
 from mirror.util.log import get_logger
 from mirror.util.ttl_cache import TTLCache
 
@@ -93,6 +95,7 @@ class Prefetch:
         self._max_workers = WORKERS if way in ("layer", "manifest") else 0 if way == "off" else int(way)
         self._images: TTLCache[tuple[Repository, Digest], _Image] = TTLCache(LAYERS_SECONDS, LAYERS)
         self._queue: dict[Digest, Repository] = {}
+        self._budgets: dict[Digest, DownloadBudget] = {}  # of clients, by queued blobs
         self._unjoined: dict[Flight, int] = {}  # bytes of each, as its manifest says
         self._workers = 0
         self._starting = asyncio.Lock()
@@ -145,8 +148,11 @@ class Prefetch:
             self._images.put((repository, layer), image)
 
     def _add(self, repository: Repository, blobs: Iterable[Digest]) -> None:
+        budget = current_budget()
         for digest in blobs:
             if len(self._queue) < QUEUE or digest in self._queue:
+                if budget is not None and digest not in self._queue:
+                    self._budgets[digest] = budget
                 self._queue.setdefault(digest, repository)
             else:
                 self._count("dropped")
@@ -167,6 +173,7 @@ class Prefetch:
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
         self._count("dropped", len(self._queue))
         self._queue.clear()
+        self._budgets.clear()
         for flight in list(self._unjoined):
             if self._blobs.cancel(flight):
                 del self._unjoined[flight]
@@ -210,13 +217,21 @@ class Prefetch:
             self._count("dropped")
             return None
         try:
+            self._spend_budget(digest)
             flight = self._blobs.prefetch(repository, digest, local.link)
-        except UpstreamError:  # too many fills wait
+        except (UpstreamError, RegistryError):  # too many fills wait, or the client's budget is used up
             self._count("dropped")
             return None
         if flight is not None:
             self._unjoined[flight] = size
         return flight
+
+    def _spend_budget(self, digest: Digest) -> None:
+        """Have a fill count for the client that it is queued for. RegistryError if that may fetch no more."""
+        budget = self._budgets.pop(digest, None)
+        set_budget(budget)
+        if budget is not None:
+            budget.check()
 
     async def _fits(self, size: int) -> bool:
         """Return whether a blob of `size` bytes fits beside all prefetches, without an eviction."""

@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     PASSED = "passed"
     DENIED = "denied"
     CHALLENGED = "challenged"
+    LIMITED = "limited"
     ERROR = "error"
 
 

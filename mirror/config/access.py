@@ -10,7 +10,7 @@ from mirror.access.identity import KINDS
 from mirror.access.patterns import is_pattern
 from mirror.access.policy import Policy
 from mirror.access.rules import Action, Rule, parse_network
-from mirror.config.types import Networks, ReadableFile, Strings
+from mirror.config.types import Duration, Networks, ReadableFile, Strings
 from mirror.config.validation import After, Beside, Doc, Settings
 from mirror.oci.registries import canonical_host
 
@@ -70,6 +70,9 @@ def _check_login_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(hosts)
 
 
+Identities = Annotated[Strings, After(_check_identities)]
+
+
 class AccessSettings(Settings, frozen=True, kw_only=True):
     """Access of clients, beside the [[rule]] tables."""
 
@@ -110,8 +113,7 @@ class RuleSettings(Settings, frozen=True, kw_only=True):
         Doc('What happens to a request that the rule matches: "allow" or "deny".', examples=["deny"]),
     ]
     identities: Annotated[
-        Strings,
-        After(_check_identities),
+        Identities,
         Doc(
             "Patterns of what clients have proven to be. A star alone is every client that has proven "
             "something; without the key the rule is about everybody.",
@@ -145,6 +147,15 @@ class RuleSettings(Settings, frozen=True, kw_only=True):
             examples=[["pull"]],
         ),
     ] = ()
+    min_age: Annotated[
+        Duration,
+        Doc(
+            "Age of an image, since it was first seen here. A rule that denies is then about images that are "
+            "younger, one that allows about images of at least this age. It is judged at the manifest.",
+            examples=["3d"],
+            zero="any age",
+        ),
+    ] = 0
 
 
 class GroupSettings(Settings, frozen=True, kw_only=True):
@@ -183,4 +194,5 @@ def _rule(number: int, settings: RuleSettings) -> Rule:
         settings.tags,
         tuple(map(Action, settings.actions)),
         settings.identities,
+        settings.min_age,
     )

@@ -11,10 +11,13 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from mirror.access.groups import Groups
+from mirror.access.limits import LimitTable
 from mirror.access.policy import Policy
 from mirror.config.access import AccessSettings, GroupSettings, RuleSettings, groups_of, policy_of
+from mirror.config.audit import AuditSettings
 from mirror.config.cache_rules import CacheRuleSettings
 from mirror.config.endpoints import UpstreamSettings
+from mirror.config.limits import LimitSettings, limits_of
 from mirror.config.logins import CredentialSettings
 from mirror.config.server import ServerSettings
 from mirror.config.types import (
@@ -319,9 +322,11 @@ class Config(Settings, frozen=True, kw_only=True):
     fill: FillSettings = field(default_factory=FillSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
     rules: tuple[RuleSettings, ...] = ()
     groups: tuple[GroupSettings, ...] = ()
+    limits: tuple[LimitSettings, ...] = ()
     warm: tuple[WarmSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...]
 
@@ -337,6 +342,10 @@ class Config(Settings, frozen=True, kw_only=True):
     def client_groups(self) -> Groups:
         """Return the groups that clients may be in."""
         return groups_of(self.groups)
+
+    def limit_table(self) -> LimitTable:
+        """Return the limits of clients."""
+        return limits_of(self.limits)
 
     def pins(self) -> tuple[Pin, ...]:
         """Return the pins of the configuration, with canonical names."""

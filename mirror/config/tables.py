@@ -15,7 +15,9 @@ from typing import Any, get_args, get_origin
 from msgspec import Struct
 
 from mirror.config.access import AccessSettings, GroupSettings, RuleSettings
+from mirror.config.audit import AuditSettings
 from mirror.config.endpoints import UpstreamSettings
+from mirror.config.limits import LimitSettings
 from mirror.config.logins import CredentialSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
 from mirror.config.server import ServerSettings
@@ -93,6 +95,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "fill": FillSettings,
     "access": AccessSettings,
     "credentials": CredentialSettings,
+    "audit": AuditSettings,
     "log": LogSettings,
 }
 
@@ -151,6 +154,24 @@ members = ["user:alice", "user:bob"]
 """,
 )
 
+LIMIT = NamedTable(
+    section="limit",
+    field="limits",
+    key="name",
+    model=LimitSettings,
+    example="guests",
+    first=("name", "per", "identities", "networks"),
+    note="All limits that match a client apply to it. A key that a limit leaves out matches everybody, or is "
+    "not bounded. [access.md](access.md#limits) has more.",
+    sample="""\
+[[limit]]
+name = "guests"
+networks = ["10.9.0.0/16"]
+bandwidth = "20Mbit"
+upstream_per_day = "50GiB"
+""",
+)
+
 WARM = NamedTable(
     section="warm",
     field="warm",
@@ -171,6 +192,7 @@ NAMED_TABLES = (
     UPSTREAM,
     RULE,
     GROUP,
+    LIMIT,
     WARM,
 )
 

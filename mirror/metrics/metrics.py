@@ -37,7 +37,21 @@ class Metrics:
         ).set(1)
         self.requests = RequestStatsTable()
         registry.register(RequestCollector(self.requests))
-        registry.register(LogCollector(lines_dropped))
+        self.audit_lines_dropped: Callable[[], int] = lambda: 0
+        registry.register(
+            LinesCollector(
+                "log_lines_dropped",
+                "Lines of the log that were dropped because standard error could not be written.",
+                lines_dropped,
+            )
+        )
+        registry.register(
+            LinesCollector(
+                "audit_lines_dropped",
+                "Lines of the audit log that were dropped because its file could not be written.",
+                lambda: self.audit_lines_dropped(),  # noqa: PLW0108  # it is set later
+            )
+        )
         self._refused_connections = self._counter(
             "refused_connections_total",
             "Connections closed before their first request, by reason (certificate, proxy).",
@@ -74,6 +88,9 @@ class Metrics:
             "prefetched_blobs_total",
             "Blobs queued for prefetch, by outcome (stored, joined, failed, cancelled, dropped).",
             "outcome",
+        )
+        self.limited = self._counter(
+            "limited_total", "Requests refused by a limit, by the limit and what it bounds.", "limit", "bound"
         )
         self._add_verification_metrics()
         self._add_warm_metrics()
@@ -287,7 +304,8 @@ class RequestCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "registry_mirror_requests",
-            "Requests answered, by kind of content and outcome (hit, join, miss, stale, passed, error).",
+            "Requests answered, by kind of content and outcome (hit, join, miss, stale, passed, denied, "
+            "limited, error).",
             labels=LABELS,
         )
         sent = CounterMetricFamily(
@@ -306,18 +324,16 @@ class RequestCollector(Collector):
         yield from (requests, sent, first_byte, whole)
 
 
-class LogCollector(Collector):
-    """A collector of the log lines that this process has lost."""
+class LinesCollector(Collector):
+    """A collector of the lines that this process could not write."""
 
-    def __init__(self, lines_dropped: Callable[[], int]) -> None:
+    def __init__(self, name: str, documentation: str, lines_dropped: Callable[[], int]) -> None:
+        self._name = f"registry_mirror_{name}"
+        self._documentation = documentation
         self._lines_dropped = lines_dropped
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(
-            "registry_mirror_log_lines_dropped",
-            "Lines of the log that were dropped because standard error could not be written.",
-            value=self._lines_dropped(),
-        )
+        yield CounterMetricFamily(self._name, self._documentation, value=self._lines_dropped())
 
 
 def _seconds(name: str, documentation: str) -> HistogramMetricFamily:

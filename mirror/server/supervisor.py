@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from msgspec import Struct
 
@@ -36,6 +36,9 @@ from mirror.system.sockets import ConnectionCounts, ListeningSocket, format_addr
 from mirror.system.terminal import Terminal
 from mirror.util.log import get_logger
 from mirror.util.tracebacks import reason_of
+
+if TYPE_CHECKING:
+    from mirror.system.shared_table import SharedTable
 
 log = get_logger(__name__)
 
@@ -83,6 +86,7 @@ class Supervisor:
         self._folder = folder
         self._addresses = BoundAddresses(inherited)
         self._counts = ConnectionCounts()
+        self._table: SharedTable | None = None
         self._terminal = Terminal()
         self._workers: list[Worker] = []
         self._next: Config | None = None  # while the workers of a new configuration start
@@ -152,7 +156,8 @@ class Supervisor:
         sockets = self._addresses.for_clients(config.server)
         operations = self._addresses.for_operations(config.server)
         first = not self._announced
-        spec = WorkerSpec(number, sockets, self._counts, self._folder, tell, parent, operations, first)
+        table = self._shared_table(config)
+        spec = WorkerSpec(number, sockets, self._counts, self._folder, tell, parent, operations, first, table)
         # A signal to the child, before it has its own handlers, would run the parent's.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()
@@ -164,6 +169,14 @@ class Supervisor:
         worker = Worker(pid, number, config, ready, lifeline, time.monotonic())
         self._workers.append(worker)
         self._selector.register(ready, selectors.EVENT_READ, worker)
+
+    def _shared_table(self, config: Config) -> "SharedTable | None":
+        """Return what workers share about their clients, made at the first need of it."""
+        if config.limits and self._table is None:
+            from mirror.system.shared_table import SharedTable
+
+            self._table = SharedTable()
+        return self._table
 
     def _run_child(self, config: Config, spec: WorkerSpec, parents: tuple[int, int]) -> NoReturn:
         """Run the new process, which must never return into the parent's code."""

@@ -37,7 +37,8 @@ async def _serve(config: Config, spec: WorkerSpec, announce: Announce) -> None:
     loop = asyncio.get_running_loop()
     alone = config.server.processes() == 1
     balancer = None if alone else AcceptBalancer(spec.counts, spec.number)
-    listeners = Listeners(spec.sockets, config.server.tls(), balancer, operations=spec.operations)
+    row = None if spec.table is None else spec.table.row(spec.number)
+    listeners = Listeners(spec.sockets, config.server.tls(), balancer, operations=spec.operations, row=row)
     stop = asyncio.Event()
     loop.add_signal_handler(STOP, stop.set)
     loop.add_signal_handler(RETIRE, listeners.retire_requested.set)

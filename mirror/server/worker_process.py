@@ -15,6 +15,7 @@ from mirror.system.sockets import ConnectionCounts, ListeningSocket
 
 if TYPE_CHECKING:
     from mirror.store.cache_dir import CacheDirectory
+    from mirror.system.shared_table import SharedTable
 
 # Signals to a worker: finish running responses and end; other workers have taken over.
 STOP, RETIRE = signal.SIGTERM, signal.SIGUSR1
@@ -44,6 +45,7 @@ class WorkerSpec(Struct, frozen=True):
     parent: int
     operations: Sequence[ListeningSocket] = ()
     first: bool = False
+    table: "SharedTable | None" = None
 
 
 class Stage(Enum):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mirror.config.endpoints import UpstreamSettings
@@ -14,7 +14,7 @@ from mirror.upstream.registry_client import RegistryClient
 from mirror.upstream.source import Source, SourceOptions
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
-from mirror.util.slots import SlotPool
+from mirror.util.slots import SlotGroup, SlotPool
 from mirror.util.tasks import Tasks
 
 log = get_logger(__name__)
@@ -48,6 +48,11 @@ class UpstreamSet(Mapping[str, Upstream]):
 
     def __len__(self) -> int:
         return len(self._upstreams)
+
+    def turns(self, connections: int, limit: Callable[[Upstream], int]) -> dict[str, SlotGroup]:
+        """Return the turns of the fills of each upstream; all together have one for each connection."""
+        pool = SlotPool(connections)
+        return {name: SlotGroup(pool, limit(upstream)) for name, upstream in self.items()}
 
     @property
     def use_accounts(self) -> bool:

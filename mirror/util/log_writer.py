@@ -171,13 +171,18 @@ class ThreadedLog(LogStream):
         self._queue.put((skipped, text))
         return length
 
-    def end(self, seconds: float) -> None:
-        """Write what is buffered, for at most `seconds`; what comes later is dropped."""
+    def end(self, seconds: float) -> bool:
+        """Write what is buffered, for at most `seconds`; what comes later is dropped.
+
+        Returns whether the writer thread has ended.
+        """
         with self._lock:
             self._closed = True
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(seconds)
+        if self._thread is None:
+            return True
+        self._queue.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _start(self) -> None:
         # A daemon, because it may hang in a write. The context has the keys of each line.

@@ -8,6 +8,7 @@ client that uses this as one of its mirrors gets 404 as for what is not here, be
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 
 from mirror.access.forwarded import is_among
 from mirror.access.policy import EVERYBODY, ConnectionScope, Policy, parse_address
@@ -75,10 +76,38 @@ class AccessControl:
             return
         action = ACTIONS[target.kind]
         tag = target.reference.name if isinstance(target.reference, Tag) else None
-        decision = self._decide(record, action, target.repository, tag)
-        if not decision.allowed:
+        if target.kind is TargetKind.MANIFEST and self.policy.ages:
+            decisions = [
+                self._decide(record, action, target.repository, tag, age) for age in (0.0, *self.policy.ages)
+            ]
+            record.age_matters = len({each.allowed for each in decisions}) > 1
+            decision = decisions[-1]
+        else:
+            decision = self._decide(record, action, target.repository, tag)
+        if not decision.allowed and not record.age_matters:
             record.ttl = FOREVER  # containerd asks a mirror that refuses again for each object
             raise _refusal(record, target, action, decision)
+        record.rule = decision.reason
+
+    def authorise_age(self, record: RequestRecord, target: Target, since: float, now: float) -> None:
+        """Raise AccessDenied if the image of the target is too young for this client, or too old.
+
+        `since`: when it was first seen, and `now`: in seconds since the epoch.
+        """
+        if target.repository is None:
+            return
+        scope, age = self.policy.scope(record.identity), max(0.0, now - since)
+        tag = target.reference.name if isinstance(target.reference, Tag) else None
+        decision = self.policy.decide(scope, Action.PULL, target.repository, tag, age)
+        record.rule = decision.reason
+        if decision.allowed:
+            return
+        later = self.policy.allowed_from(scope, Action.PULL, target.repository, tag, age)
+        record.ttl = FOREVER if later is None else later - age
+        words = f": it was first seen here on {_date(since)}"
+        if later is not None:
+            words = f" before {_date(since + later)}{words}"
+        raise _refusal(record, target, Action.PULL, decision, words)
 
     async def catalog(
         self, record: RequestRecord, target: Target, fetch: FetchCatalog, after: str, limit: int
@@ -132,18 +161,31 @@ class AccessControl:
         return self._decide(record, Action.LIST, repository, None).allowed
 
     def _decide(
-        self, record: RequestRecord, action: Action, repository: Repository, tag: str | None
+        self,
+        record: RequestRecord,
+        action: Action,
+        repository: Repository,
+        tag: str | None,
+        age: float | None = None,
     ) -> Decision:
-        return self.policy.decide(self.policy.scope(record.identity), action, repository, tag)
+        return self.policy.decide(self.policy.scope(record.identity), action, repository, tag, age)
 
 
-def _refusal(record: RequestRecord, target: Target, action: Action, decision: Decision) -> AccessDenied:
-    """Return the error of a denied request."""
+def _date(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _refusal(
+    record: RequestRecord, target: Target, action: Action, decision: Decision, words: str = ""
+) -> AccessDenied:
+    """Return the error of a denied request. `words`: about its image."""
     message = f"the rules of this mirror do not let {record.identity} {action} {target.repository}"
     if isinstance(target.reference, Tag) and decision.rule is not None and decision.rule.tags:
         message = f"{message}:{target.reference}"
     if record.note is not None:  # about credentials
         message = f"{message} ({record.note})"
+    record.rule = decision.reason
+    message += words
     named = target.via is Via.PREFIX
     code = Code.DENIED if named else UNKNOWN.get(target.kind, Code.NAME_UNKNOWN)
     return AccessDenied(

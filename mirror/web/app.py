@@ -28,6 +28,7 @@ from mirror.web.identity.challenge import LoginRequired, is_token_request
 from mirror.web.identity.configured import configured
 from mirror.web.identity.credentials import NotVerified, WrongCredentials
 from mirror.web.landing_page import LandingPage
+from mirror.web.limits.refusal import LimitExceeded
 from mirror.web.onboarding import marker_image
 from mirror.web.onboarding.client_setup import ClientSetup
 from mirror.web.operations import OperationsListener
@@ -38,7 +39,10 @@ from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
 
 if TYPE_CHECKING:
+    from mirror.system.shared_table import TableRow
     from mirror.web.accept.acceptor import Acceptor
+    from mirror.web.audit.audit_log import AuditLog, OpenAudit
+    from mirror.web.limits.limiter import Limiter
 
 log = get_logger(__name__)
 
@@ -71,7 +75,8 @@ class Listeners(Struct, frozen=True):
     """Bound sockets, and the TLS context of their connections (None for plain HTTP).
 
     `balancer`: shares new connections with other processes on the same sockets. `retire_requested`: set when
-    the other processes take over. `operations`: sockets for operators, without TLS.
+    the other processes take over. `operations`: sockets for operators, without TLS. `row`: this process in
+    what all processes share about their clients.
     """
 
     sockets: Sequence[ListeningSocket]
@@ -79,13 +84,22 @@ class Listeners(Struct, frozen=True):
     balancer: AcceptBalancer | None = None
     retire_requested: asyncio.Event = field(default_factory=asyncio.Event)
     operations: Sequence[ListeningSocket] = ()
+    row: "TableRow | None" = None
 
 
 class App:
     """The request handler; counts running requests, for the drain."""
 
-    def __init__(self, service: Service, config: Config, *, own_listener: bool = False) -> None:
-        """`own_listener`: operators have an address of their own."""
+    def __init__(
+        self,
+        service: Service,
+        config: Config,
+        *,
+        own_listener: bool = False,
+        limiter: "Limiter | None" = None,
+        audit: "AuditLog | None" = None,
+    ) -> None:
+        """`own_listener`: operators have an address of their own. Without `limiter` nothing is limited."""
         self._metrics = service.metrics
         self.access = AccessControl(config.policy(), config.server.proxies())
         self.identification, self._tokens = configured(config, service)
@@ -97,8 +111,11 @@ class App:
             service.record_use,
             removal_epoch=service.removal_epoch,
             access_epoch=service.access_epoch,
-            scope_of=self.access.scope,
+            scope_of=self.access.scope if limiter is None else limiter.scoped(self.access.scope),
         )
+        self.response_cache.passes = None if limiter is None else limiter.passes
+        self.response_cache.audit = self._audit = audit
+        self._limiter = limiter
         self.probes = Probes(service, own_listener=own_listener)
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
         self._setup = ClientSetup(config.upstreams)
@@ -136,7 +153,9 @@ class App:
                 record.outcome, record.note = Outcome.ERROR, "the client left before its response"
             raise
         finally:
-            record.report(self._metrics)
+            fields = record.report(self._metrics)
+            if self._audit is not None:
+                self._audit.note(record, fields)
             self._running -= 1
             if not self._running:
                 self._idle.set()
@@ -172,6 +191,12 @@ class App:
             response = responses.error(record, denied)
             record.outcome, record.note = Outcome.DENIED, denied.note
             return response
+        except LimitExceeded as exceeded:
+            if record.streaming:
+                return responses.cut_short(record)
+            response = responses.error(record, exceeded)
+            record.outcome, record.note = Outcome.LIMITED, exceeded.note
+            return response
         except RegistryError as failure:
             record.outcome = OUTCOMES.get(type(failure), Outcome.ERROR)
             return responses.error(record, failure)
@@ -183,8 +208,18 @@ class App:
             return responses.error(record, RegistryError(Code.UNKNOWN, message))
 
     async def _answer(self, record: RequestRecord) -> web.StreamResponse:
-        """Identify, parse, authorise, handle: the way of every request of the registry API."""
+        """Identify, admit, parse, authorise, handle: the way of every request of the registry API."""
         await self.identification.identify(record)
+        if self._limiter is None:
+            return await self._handle(record)
+        async with self._limiter.admitted(record):
+            response = await self._handle(record)
+            if record.pacer is not None and not record.streaming:
+                await record.pacer.take_all(record.bytes)
+            return response
+
+    async def _handle(self, record: RequestRecord) -> web.StreamResponse:
+        """Parse, authorise, handle."""
         if self._tokens is not None and record.may_log_in and is_token_request(record.request):
             return await self._tokens.answer(record)
         target = self._registry.parse(record)
@@ -217,7 +252,14 @@ async def serve(
         sockets = await asyncio.to_thread(bind_all, config.server.listen)
         operations = await asyncio.to_thread(bind_all, config.server.operations_listen)
         listeners = Listeners(sockets, config.server.tls(), operations=operations)
-    app = App(service, config, own_listener=bool(listeners.operations))
+    limiter, audit = _limiter(service, config, listeners.row), await _open_audit(service, config)
+    app = App(
+        service,
+        config,
+        own_listener=bool(listeners.operations),
+        limiter=limiter,
+        audit=None if audit is None else audit.log,
+    )
     admission = Admission(client_limit(config.server.connections))
     server = _protocol_factory(app, service, admission)
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
@@ -252,6 +294,28 @@ async def serve(
         await runner.cleanup()
         await app.identification.close()
         app.response_cache.close()
+        if limiter is not None:
+            await limiter.close()
+        if audit is not None:
+            await asyncio.to_thread(audit.close)
+
+
+def _limiter(service: Service, config: Config, row: "TableRow | None") -> "Limiter | None":
+    """Return the limiter, None where the configuration limits nothing."""
+    if not config.limits:
+        return None
+    from mirror.web.limits.limiter import Limiter
+
+    return Limiter(config.limit_table(), service.metrics, service.add_usage, row, service.cache.clock)
+
+
+async def _open_audit(service: Service, config: Config) -> "OpenAudit | None":
+    """Open the audit log; None without one. Raises OSError that names its file."""
+    if config.audit.file is None:
+        return None
+    from mirror.web.audit.audit_log import OpenAudit
+
+    return await asyncio.to_thread(OpenAudit, config.audit, service.metrics)
 
 
 def _protocol_factory(app: App, service: Service, admission: Admission) -> ProtocolFactory:

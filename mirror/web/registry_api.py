@@ -120,9 +120,13 @@ class RegistryApi:
         else:
             get = self._cache.get_manifest(repository, reference, accepted, _requester(record))
             found = await self._within_header_timeout(target, get)
+            if record.checks is not None:
+                await record.checks.check_manifest(self._cache, repository, found)
             digest, media_type, size, data = found.digest, found.media_type, len(found.data), found.data
             record.outcome, record.ttl, staleness = found.outcome, found.ttl, found.staleness
         record.digest = digest
+        if record.age_matters:
+            self._access.authorise_age(record, target, *await self._cache.first_seen(repository, digest))
         # What a tag is may depend on what the client takes; what a digest is does not.
         vary = {"Vary": f"Accept, {responses.NAMESPACE}"} if isinstance(reference, Tag) else {}
         extra = {**vary, **_stale_headers(record, staleness)}
@@ -138,7 +142,10 @@ class RegistryApi:
         return responses.buffered(record, 200, headers, data)
 
     async def _blob(self, record: RequestRecord, target: Target) -> web.StreamResponse:
-        _, record.digest = _repository_and_digest(target)
+        repository, record.digest = _repository_and_digest(target)
+        if record.checks is not None:
+            check = record.checks.check_blob(self._cache, repository, record.digest)
+            await self._within_header_timeout(target, check)
         if record.request.method == "HEAD":
             return await self._blob_head(record, target)
         for _ in range(SIZES):

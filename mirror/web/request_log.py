@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import time
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
@@ -14,6 +15,11 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Target
 from mirror.util.log import get_logger
+
+if TYPE_CHECKING:
+    from mirror.cache.cache import Cache
+    from mirror.cache.results import ManifestAnswer
+    from mirror.oci.reference import Repository
 
 log = get_logger("access")
 
@@ -35,6 +41,24 @@ os.register_at_fork(after_in_child=_restart_ids)
 def new_id() -> str:
     """Return a request's id: 16 hex digits, unique in this process."""
     return f"{next(_ids):016x}"
+
+
+class BodyPacer(Protocol):
+    """The pace of a response's body (`mirror.web.limits.lines.Pacer`)."""
+
+    async def take(self, wanted: int) -> int: ...
+
+    async def take_all(self, size: int) -> None: ...
+
+
+class Checks(Protocol):
+    """Checks of what a client is given (`mirror.web.limits.contents.ContentChecks`)."""
+
+    async def check_manifest(
+        self, cache: "Cache", repository: "Repository", answer: "ManifestAnswer"
+    ) -> None: ...
+
+    async def check_blob(self, cache: "Cache", repository: "Repository", digest: Digest) -> None: ...
 
 
 class RequestRecord:
@@ -60,6 +84,11 @@ class RequestRecord:
         self.status = 0
         self.bytes = 0
         self.note: str | None = None
+        self.rule: str | None = None  # the access rule that has decided
+        self.age_matters = False  # it depends on the age of the image
+        self.waited = 0.0  # seconds for a limit on requests
+        self.pacer: BodyPacer | None = None  # where a limit bounds the bandwidth
+        self.checks: Checks | None = None  # where limits bound what the client is given
         self.ttl = 0.0  # seconds for which the same request has the same response
         self.streaming = False  # the head was sent: only an early end can report an error from now on
         self._started = time.perf_counter()
@@ -79,12 +108,14 @@ class RequestRecord:
     def kind(self) -> str:
         return self.target.kind.value if self.target else "other"
 
-    def report(self, metrics: Metrics) -> None:
-        """Count the request and write its access line."""
+    def report(self, metrics: Metrics) -> dict[str, object]:
+        """Count the request and write its access line; return the line's fields."""
         total = time.perf_counter() - self._started
         first = total if self._first_byte is None else self._first_byte
         metrics.requests.of(self.kind, self.outcome.value).add(self.bytes, first, total)
-        log.info("request", **self.fields(first, total))
+        fields = self.fields(first, total)
+        log.info("request", **fields)
+        return fields
 
     def fields(self, first: float = 0.0, total: float = 0.0) -> dict[str, object]:
         """Return the access line's fields. `first`, `total`: seconds to the response's head and end."""
@@ -112,4 +143,6 @@ class RequestRecord:
             fields["digest"] = str(self.digest)
         if self.note is not None:
             fields["note"] = self.note
+        if self.waited:
+            fields["waited_ms"] = round(self.waited * 1000, 2)
         return fields

@@ -16,10 +16,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from email.utils import formatdate
+from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, hdrs, web
 from msgspec import Struct
 
+from mirror.access.identity import Identity
 from mirror.access.policy import ConnectionScope, everybody
 from mirror.metrics.metrics import Metrics
 from mirror.metrics.request_stats import RequestStats
@@ -28,6 +30,9 @@ from mirror.util.callbacks import zero
 from mirror.util.log import LineFiltered, LineTemplate, get_logger, timestamp, write_lines
 from mirror.util.lru import LRUCache
 from mirror.web.request_log import RequestRecord, new_id
+
+if TYPE_CHECKING:
+    from mirror.web.audit.audit_log import AuditLog, Entry
 
 log = get_logger(__name__)
 
@@ -52,7 +57,8 @@ class CachedResponse(Struct, frozen=True, eq=False):
     `expires`: by the cache's clock. `removal_epoch`, `access_epoch`: the store's at lookup time; the entry is
     invalid once one of them has changed. `length`: bytes of the body. `digest`: the blob whose use to record.
     `line`: of the access log, None when access lines are off. `client`: address in the head of the request,
-    by the word of a proxy; None for the address of the connection.
+    by the word of a proxy; None for the address of the connection. `names`: what the client has proven to be.
+    `audit`: what the audit log has about it.
     """
 
     before_date: bytes
@@ -65,6 +71,8 @@ class CachedResponse(Struct, frozen=True, eq=False):
     stats: RequestStats
     line: LineTemplate | None
     client: str | None = None
+    names: tuple[str, ...] = ()
+    audit: "Entry | None" = None
 
 
 class ResponseCache:
@@ -89,6 +97,10 @@ class ResponseCache:
         self.removal_epoch = removal_epoch
         self.access_epoch = access_epoch
         self.scope_of = scope_of
+        self.passes: Callable[[Identity, int], bool] | None = (
+            None  # asked before an answer, if there are limits
+        )
+        self.audit: AuditLog | None = None
         self._responses: LRUCache[tuple[ConnectionScope, bytes], CachedResponse] = LRUCache(limit)
         self._metrics = metrics
         self._seen_once: set[int] = set()
@@ -136,6 +148,8 @@ class ResponseCache:
             stats=self._metrics.requests.of(record.kind, record.outcome.value),
             line=_line(record),
             client=record.client if record.client != (record.request.remote or "") else None,
+            names=record.identity.names,
+            audit=None if self.audit is None else self.audit.entry(record),
         )
         self._responses.put(key, cached, len(key[1]) + len(before) + len(cached.after_date))
 
@@ -151,6 +165,10 @@ class ResponseCache:
             self._responses.drop((scope, head))
             return False
         if transport.get_write_buffer_size():
+            return False
+        if self.passes is not None and not self.passes(
+            Identity(cached.client or client, cached.names), cached.length
+        ):
             return False
         now = time.time()
         if int(now) != self._date_second:
@@ -174,10 +192,13 @@ class ResponseCache:
         lines = []
         for cached, client, now, seconds in pending:
             durations[cached].append(seconds)
+            number = new_id()
             if cached.line is not None:
                 milliseconds = round(seconds * 1000, 2)
-                values = (new_id(), cached.client or client, milliseconds, milliseconds, timestamp(now))
+                values = (number, cached.client or client, milliseconds, milliseconds, timestamp(now))
                 lines.append(cached.line.fill(values))
+            if cached.audit is not None and self.audit is not None:
+                self.audit.repeat(cached.audit, number, cached.client or client, seconds, now)
         for cached, each in durations.items():
             cached.stats.add_batch(cached.length, each)
             if cached.digest is not None:

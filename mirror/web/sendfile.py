@@ -122,6 +122,8 @@ class BodySender:
         """Send pieces from the upstream, at the client's pace."""
         async with aclosing(stream) as pieces:
             async for piece in pieces:
+                if self._record.pacer is not None:
+                    await self._record.pacer.take_all(len(piece))
                 self._pace.begin_send()
                 await self._writer.write(piece)
                 self._pace.end_send()
@@ -130,6 +132,8 @@ class BodySender:
         offset = span.start
         while offset < span.stop:
             stop = min(await reader.wait_readable(offset), span.stop)
+            if self._record.pacer is not None:  # this client's bandwidth is limited
+                stop = offset + await self._record.pacer.take(stop - offset)
             ahead = reader.read_ahead(stop)
             while offset < stop and not ahead.stopped():
                 await ahead.wait(offset)

@@ -9,8 +9,12 @@ from mirror.store.invalidation import Epoch
 from mirror.store.memory_cache import MemoryCache
 from mirror.store.metadata.index import Index, Link
 from mirror.store.retrying import RetryingDisk
+from mirror.util.lru import LRUCache
 
 P = ParamSpec("P")
+
+# Memory for times at which manifests were first seen, in bytes: some ten thousand.
+SEEN_BYTES = 1024 * 1024
 
 
 class LinkStore:
@@ -21,6 +25,7 @@ class LinkStore:
         self._epoch = epoch
         self._disk = disk
         self._memory = memory
+        self._seen: LRUCache[tuple[Repository, Digest], float] = LRUCache(SEEN_BYTES)
 
     async def add(self, repository: Repository, digest: Digest, link: Link) -> None:
         """Link a digest to the repository."""
@@ -33,6 +38,17 @@ class LinkStore:
         self._memory.forget(repository, (digest,))
         link = self._memory.link(repository, digest)
         return link or await self._disk.read_or(None, lambda: self._index.link(repository, digest))
+
+    async def first_seen(self, repository: Repository, digest: Digest, now: float) -> float:
+        """Return when a manifest was first known here; now, from now on, if it was not.
+
+        On a disk that cannot be read it is as good as new.
+        """
+        seen = self._seen.get((repository, digest))
+        if seen is None:
+            seen = await self._disk.read_or(now, lambda: self._index.first_seen(repository, digest, now))
+            self._seen.put((repository, digest), seen, len(str(repository)))
+        return seen
 
     async def withdraw(self, repository: Repository, digest: Digest) -> None:
         """Drop a link, and all copies of it in memory, in all processes: the upstream has refused it."""

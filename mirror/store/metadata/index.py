@@ -7,10 +7,13 @@ Synchronous: everything here runs in a disk thread. The keys sort so that a pref
     typed:<upstream>/<repository>:<tag>          -> TagEntry, of a tag that was asked for with further types
     referrers:<upstream>/<repository>@<digest>   -> ReferrersEntry
     repository:<upstream>/<repository>           -> ""
+    seen:<upstream>/<repository>@<digest>        -> when a manifest was first known here
+    usage:<day>:<name>                           -> bytes fetched for a client (usage.py)
 """
 
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -230,13 +233,31 @@ class Index:
         LINKS_AT_ONCE in a transaction, so that other writers wait for no long one.
         """
         pending = list(links.items())
+        seen = max((each.confirmed for each in links.values() if each.confirmed), default=time.time())
         while pending:
             with self._cache.transact():
                 for digest, link in pending[:LINKS_AT_ONCE]:
                     written = link.over(self.link(repository, digest)).to_json()
                     self._cache.set(f"link:{repository}@{digest}", written)
+                    if link.media_type is not None:
+                        self._cache.add(f"seen:{repository}@{digest}", str(seen))
                 self._cache.add(f"repository:{repository}", "")
             del pending[:LINKS_AT_ONCE]
+
+    def first_seen(self, repository: Repository, digest: Digest, now: float) -> float:
+        """Return when a manifest was first known here, or named by an index; now, if it was not.
+
+        A link that an earlier version has written tells when it was confirmed, which is no earlier.
+        """
+        key = f"seen:{repository}@{digest}"
+        text = self._cache.get(key)
+        if text is None:
+            link = self.link(repository, digest)
+            text = str(now if link is None or not link.confirmed else min(now, link.confirmed))
+            self._cache.add(key, text)
+        with suppress(ValueError, TypeError):
+            return float(text)
+        return now
 
     def drop_link(self, repository: Repository, digest: Digest) -> None:
         """Remove a link."""
@@ -329,8 +350,8 @@ class Index:
         return [DigestRow(number, key, key.rpartition("@")[2]) for number, key in rows]
 
     def remove_rows(self, rows: Sequence[DigestRow]) -> int:
-        """Remove those of the rows that are links or referrers; return their number."""
-        keys = [each.key for each in rows if each.key.startswith(("link:", "referrers:"))]
+        """Remove those of the rows that are about digests; return their number."""
+        keys = [each.key for each in rows if each.key.startswith(("link:", "referrers:", "seen:"))]
         for start in range(0, len(keys), LINKS_AT_ONCE):
             with self._cache.transact():
                 for key in keys[start : start + LINKS_AT_ONCE]:

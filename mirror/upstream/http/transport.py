@@ -25,6 +25,7 @@ from mirror.upstream.http.low_speed import LowSpeedLimit
 from mirror.upstream.http.proxy import Proxies
 from mirror.upstream.http.redirect import is_private_host, origin
 from mirror.upstream.http.resolver import GuardedResolver
+from mirror.util.fairness.budget import current_budget
 from mirror.util.log import debug_enabled, get_logger
 from mirror.util.tls import client_context, load_pair
 from mirror.util.tracebacks import without_frames
@@ -216,12 +217,15 @@ class Transport:
         """
         counter = self._metrics.upstream_bytes.labels(self.name)
         limit = LowSpeedLimit(self._settings.read_timeout)
+        budget = current_budget()
 
         def count(length: int, began: float) -> None:
             if not limit.allows(length, time.monotonic() - began):
                 message = f"{self.name}: {_place(response.url)}: the answer comes too slowly"
                 raise UpstreamError(Failure.TIMEOUT, message)
             counter.inc(length)
+            if budget is not None:
+                budget.add(length)
 
         return count
 

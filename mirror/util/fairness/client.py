@@ -27,10 +27,15 @@ def current_client() -> str:
     client = _client.get()
     if isinstance(client, tuple):
         return " ".join(client)
-    return _network(client) if ":" in client else client
+    return network_of(client)
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """Return an IPv4 address as it is, and the /64 of an IPv6 address."""
+    return _first_groups(address) if ":" in address else address
+
+
+def _first_groups(address: str) -> str:
     """Return the first groups of an IPv6 address as `inet_ntop` writes it; an IPv4-mapped one as IPv4."""
     if address.startswith("::ffff:") and "." in address:
         return address.removeprefix("::ffff:")

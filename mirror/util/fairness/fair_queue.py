@@ -21,6 +21,10 @@ class FairQueue(Generic[T]):
         self._queues.setdefault(client, {})[item] = None
         self._length += 1
 
+    def peek(self) -> T:
+        """Return the item that `pop` takes."""
+        return next(iter(next(iter(self._queues.values()))))
+
     def pop(self) -> T:
         """Take the oldest item of the client whose turn it is; the next turn is another client's."""
         client = next(iter(self._queues))

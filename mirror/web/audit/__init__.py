@@ -1,0 +1,1 @@
+"""The audit log: who was refused, and who pulled what, in a file of its own."""

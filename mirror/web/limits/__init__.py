@@ -1,0 +1,1 @@
+"""Limits of clients where requests come in: refused, or made to wait."""
