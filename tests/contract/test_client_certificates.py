@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, MutableMapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -61,6 +61,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Clients:
         "client": authority.issue(folder, "client", usage=[ExtendedKeyUsageOID.CLIENT_AUTH]),
         "revoked": authority.issue(folder, "revoked"),
         "stranger": stranger.issue(folder / "other", "alice"),
+        "ci": authority.issue(folder, "machine 7", alternatives=[x509.DNSName("ci.lan")]),
         "two names": authority.issue(folder, "two names", subject=twice),
     }
     authority.revoke(folder / "crl.pem", pairs["revoked"][0])
@@ -73,13 +74,17 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Clients:
 
 @asynccontextmanager
 async def asking(
-    clients: Clients, folder: Path, rules: list[dict[str, Any]] | None = None, **options: Any
+    clients: Clients,
+    folder: Path,
+    rules: Sequence[dict[str, Any]] = (),
+    access: str = "allow",
+    **options: Any,
 ) -> AsyncIterator[tuple[Running, FakeRegistry]]:
     """Run a mirror that asks for certificates."""
     async with FakeRegistry() as hub:
         hub.add_image("team/app", "1", [b"layer"])
-        server = clients.server(**options)
-        config = configured(folder / "cache", {"hub.test": hub.url}, server=server, rules=rules or [])
+        sections: Any = {"server": clients.server(**options), "access": {"default": access}}
+        config = configured(folder / "cache", {"hub.test": hub.url}, rules=list(rules), **sections)
         async with serving(config) as mirror:
             yield mirror, hub
 
@@ -181,6 +186,31 @@ async def test_connection_ends_with_its_certificate(
         await Wire.open(mirror.address, clients.contexts["alice"]) as wire,
     ):
         assert await wire.reader.read() == b""
+
+
+RULES = [{"name": "alice", "effect": "allow", "identities": ["cert:alice", "san:ci.lan"]}]
+MANIFEST = "/v2/team/app/manifests/1"
+
+
+async def test_rules_know_the_names_of_certificates(clients: Clients, tmp_path: Path) -> None:
+    """Each request of a connection is that of its certificate; no remembered response crosses."""
+    async with AsyncExitStack() as stack:
+        mirror, hub = await stack.enter_async_context(asking(clients, tmp_path, RULES, access="deny"))
+        statuses = {"alice": 200, "bob": 404, "nobody": 404, "ci": 200}
+        wires = {
+            name: await stack.enter_async_context(await Wire.open(mirror.address, clients.contexts[name]))
+            for name in statuses
+        }
+        with capture_logs() as lines:
+            for _ in range(5):
+                for name, wire in wires.items():
+                    wire.send("GET", MANIFEST)
+                    assert (await wire.reply()).status == statuses[name], name
+                    wire.send("GET", MANIFEST.replace("/v2/", "/v2/hub.test/"))
+                    assert (await wire.reply()).status == (200 if statuses[name] == 200 else 403), name
+        denied = {each["note"] for each in lines if each.get("outcome") == "denied"}
+        assert denied == {"denied by the default of [access]"}
+        assert len([seen for seen in hub.log if "/manifests/" in seen.path]) == 1
 
 
 async def test_plain_http_to_the_tls_port_is_no_warning(clients: Clients, tmp_path: Path) -> None:
