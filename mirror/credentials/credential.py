@@ -51,13 +51,15 @@ class Answer(Struct, frozen=True):
     """Answer of a source: credentials, or None if the source has none for this registry.
 
     `fresh`: seconds for which the answer is used before the source is asked again. `lifetime`: seconds after
-    which the credentials end. `note`: what an operator should know about it; "" for nothing.
+    which the credentials end. `note`: what an operator should know about it; "" for nothing. `doubtful`: none
+    were found, and a failure would look the same.
     """
 
     credential: Credential | None
     fresh: float = math.inf
     lifetime: float = math.inf
     note: str = ""
+    doubtful: bool = False
 
 
 class LoginSource(Protocol):

@@ -83,6 +83,8 @@ class Login:
         self._asked_at = self._clock()
         try:
             answer = await self.source.fetch()
+            if answer.doubtful and self.held is not None:
+                raise CredentialError(answer.note)
         except CredentialError as error:
             self._refresh_at = self._clock() + RETRY
             if self.failure is None:

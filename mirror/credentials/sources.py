@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from mirror.credentials import helper, process
 from mirror.credentials.command import answer_of
 from mirror.credentials.credential import Answer, Credential, CredentialError
@@ -85,11 +87,8 @@ class DockerConfigSource:
         except ValueError as error:
             raise CredentialError(f"{self.label} {error}") from None
         if isinstance(entry, HelperEntry):
-            found = await helper.ask(entry.helper, self._servers, self._environment)
-            note = helper.absence(entry.helper, self._servers) if found is None else ""
-            return Answer(
-                found, fresh=self._fresh, note=". ".join(filter(None, [note, *self._unused(config)]))
-            )
+            answer = await helper.ask(entry.helper, self._servers, self._environment, self._fresh)
+            return replace(answer, note=". ".join(filter(None, [answer.note, *self._unused(config)])))
         note = f"{self.label} has no login for {self._servers[0]}" if entry is None else ""
         return Answer(entry, fresh=FILE_FRESH, note=". ".join(filter(None, [note, *self._unused(config)])))
 
@@ -118,9 +117,7 @@ class HelperSource:
         self._environment = environment
 
     async def fetch(self) -> Answer:
-        found = await helper.ask(self._helper, self._servers, self._environment)
-        note = helper.absence(self._helper, self._servers) if found is None else ""
-        return Answer(found, fresh=self._fresh, note=note)
+        return await helper.ask(self._helper, self._servers, self._environment, self._fresh)
 
 
 class CommandSource:

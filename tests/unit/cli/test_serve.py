@@ -42,6 +42,10 @@ NOT_OF_A_SERVER = {
     "ruamel",
     "packaging",
     "cronsim",
+    # Of accounts that are not configured.
+    "mirror.credentials.sources",
+    "mirror.credentials.process",
+    "mirror.credentials.docker_config",
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.credentials.credential import Credential, CredentialError
-from mirror.credentials.helper import NOT_FOUND, absence, ask, login_in
+from mirror.credentials.helper import DOUBTED, NOT_FOUND, absence, ask, login_in
 from mirror.credentials.process import Finished
 from tests.fakes.programs import FakeProgram
 
@@ -19,6 +19,10 @@ def helper(tmp_path: Path) -> FakeProgram:
     return FakeProgram(tmp_path / "bin", "docker-credential-test")
 
 
+async def found(helper: FakeProgram, *servers: str) -> Credential | None:
+    return (await ask("test", servers, environment(helper), 900.0)).credential
+
+
 def environment(helper: FakeProgram) -> dict[str, str]:
     return {"PATH": f"{helper.path.parent}:{os.environ['PATH']}"}
 
@@ -26,7 +30,7 @@ def environment(helper: FakeProgram) -> dict[str, str]:
 async def test_helper_is_asked_for_the_server(helper: FakeProgram) -> None:
     """The program is found on PATH, and gets `get` and the bare server."""
     helper.knows({"quay.io": ("me", "geheim")})
-    login = await ask("test", ("quay.io", "https://quay.io"), environment(helper))
+    login = await found(helper, "quay.io", "https://quay.io")
     assert login == Credential("me", "geheim", place="docker-credential-test get quay.io")
     assert [call.split("|")[:2] for call in helper.calls] == [["get", "quay.io"]]
 
@@ -34,7 +38,7 @@ async def test_helper_is_asked_for_the_server(helper: FakeProgram) -> None:
 async def test_helper_that_knows_the_url_only_is_asked_again(helper: FakeProgram) -> None:
     """Stores match keys literally: `quay.io` does not find `https://quay.io`."""
     helper.knows({"https://quay.io": ("me", "geheim")}, otherwise=NOT_FOUND)
-    login = await ask("test", ("quay.io", "https://quay.io"), environment(helper))
+    login = await found(helper, "quay.io", "https://quay.io")
     assert login is not None
     assert login.place == "docker-credential-test get https://quay.io"
     assert helper.asked == ["quay.io", "https://quay.io"]
@@ -43,7 +47,15 @@ async def test_helper_that_knows_the_url_only_is_asked_again(helper: FakeProgram
 async def test_helper_that_answers_an_empty_login_has_none(helper: FakeProgram) -> None:
     """docker-credential-pass does so for a server that it does not know, with status 0."""
     helper.says('{"ServerURL":"quay.io","Username":"","Secret":""}')
-    assert await ask("test", ("quay.io",), environment(helper)) is None
+    answer = await ask("test", ("quay.io",), environment(helper), 900.0)
+    assert (answer.credential, answer.fresh, answer.doubtful) == (None, 900.0, False)
+
+
+async def test_helper_that_finds_nothing_may_have_failed(helper: FakeProgram) -> None:
+    """docker-credential-ecr-login says the same when AWS is not reached: that is believed for a minute."""
+    helper.knows({}, otherwise=NOT_FOUND)
+    answer = await ask("test", ("quay.io",), environment(helper), 900.0)
+    assert (answer.credential, answer.fresh, answer.doubtful) == (None, DOUBTED, True)
 
 
 def test_helper_with_a_token_user_has_an_identity_token() -> None:
@@ -75,7 +87,7 @@ def test_helper_that_fails_is_not_quoted(status: int, output: str, reason: str) 
 
 def test_helper_absence_says_what_the_ecr_helper_does_not() -> None:
     """The helper has the same words for a host that is no ECR and for missing AWS credentials."""
-    assert "finds no AWS credentials" in absence("ecr-login", ("a", "https://a"))
+    assert "finds no AWS credentials or no way to AWS" in absence("ecr-login", ("a", "https://a"))
     assert absence("pass", ("a", "https://a")) == "docker-credential-pass has no login for a nor https://a"
 
 

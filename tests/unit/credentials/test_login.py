@@ -112,6 +112,21 @@ async def test_login_keeps_old_credentials_while_its_source_fails(tasks: Tasks, 
     assert source.asked == 4
 
 
+async def test_login_is_kept_when_a_failure_looks_like_none(tasks: Tasks, time: FakeTime) -> None:
+    """A helper that is not sure takes nothing away; one that is sure does."""
+    doubtful = Answer(None, fresh=60, note="none", doubtful=True)
+    source = Source(Answer(OLD, fresh=100), doubtful, Answer(None, fresh=100, note="gone"))
+    login = login_of(source, tasks, time)
+    await login.get()
+    held = []
+    for _ in range(2):
+        time.now += 100
+        await login.get()
+        await settled(login)
+        held.append(await login.get())
+    assert held == [OLD, None]
+
+
 async def test_login_that_was_never_had_fails_at_once(tasks: Tasks, time: FakeTime) -> None:
     """One request waits for a source that hangs until it fails; later ones do not, and it is asked again."""
     source = Source(CredentialError("broken"), Answer(NEW))
