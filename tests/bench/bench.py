@@ -85,9 +85,9 @@ class Bench:
             reason = " ".join(str(error).split())[:300]
             self.note(f"{work}, round {self.number}: {name} failed: {reason or type(error).__name__}")
 
-    def origin(self) -> AbstractContextManager[Origin]:
-        """Return an origin at full speed. Start it after making its content."""
-        return fast_origin(self.site, self.folder())
+    def origin(self, *, secure: bool = False) -> AbstractContextManager[Origin]:
+        """Return an origin at full speed, over TLS if `secure`. Start it after making its content."""
+        return fast_origin(self.site, self.folder(), secure=secure)
 
     def behind(self, line: Line) -> AbstractContextManager[Origin]:
         """Return an origin at the other end of a line."""

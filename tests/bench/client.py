@@ -9,8 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from mirror.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from tests.bench.content import Blob
 from tests.bench.contestants import Running
 
 ACCEPT = ", ".join((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX))
@@ -106,8 +108,8 @@ def fetch(server: Running, path: str, verify: bool = False, timeout: float = TIM
         status, headers, rest = connection.ask(path, server.headers)
         if status == 307:
             connection.close()
-            address, _, beyond = headers["location"].removeprefix("http://").partition("/")
-            connection = Connection(address, timeout=timeout)
+            address, _, beyond = headers["location"].partition("://")[2].partition("/")
+            connection = Connection(address, server.tls, timeout=timeout)
             status, headers, rest = connection.ask(f"/{beyond}", {})
         if status != 200:
             raise Trouble(f"{status} {rest[:200]!r}")
@@ -184,10 +186,38 @@ class Small:
 UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
-def wrk(server: Running, path: str, connections: int, seconds: float) -> Small:
-    """Run wrk with one thread. Trouble when a response was not 2xx, or a connection failed."""
-    load = ["-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s", "--latency"]
-    command = ["wrk", *load, "-H", f"Accept: {ACCEPT}", f"http://{server.address}{path}"]
+# Requests for a part of RANGE bytes anywhere in a blob; wrk gives its arguments behind "--" to `init`.
+RANGE = 1024
+RANGES = """
+init = function(arguments) size = tonumber(arguments[1]); length = tonumber(arguments[2]) end
+request = function()
+  local first = math.random(0, size - length)
+  return wrk.format(nil, nil, {["Range"] = string.format("bytes=%d-%d", first, first + length - 1)})
+end
+"""
+
+
+def wrk_ranges(server: Running, blob: Blob, script: Path, connections: int, seconds: float) -> Small:
+    """Run wrk as `wrk` does, each request for another RANGE bytes of the blob; `script`: a new file."""
+    script.write_text(RANGES)
+    more = ["--", str(blob.size), str(RANGE)]
+    return wrk(server, blob.path, connections, seconds, ["-s", str(script)], more)
+
+
+def wrk(
+    server: Running,
+    path: str,
+    connections: int,
+    seconds: float,
+    options: Sequence[str] = (),
+    more: Sequence[str] = (),
+) -> Small:
+    """Run wrk with one thread; `more`: behind the address.
+
+    Trouble when a response was not 2xx, or a connection failed.
+    """
+    load = ["-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s", "--latency", *options]
+    command = ["wrk", *load, "-H", f"Accept: {ACCEPT}", f"http://{server.address}{path}", *more]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
     for line in ("Non-2xx", "Socket errors"):
         if line in output:

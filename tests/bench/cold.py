@@ -19,29 +19,32 @@ WAN_LINE = Line(rate=4e6, rtt=0.15)
 BESIDES = 256 * 1024 * 1024
 
 
-def cold_gib(bench: Bench) -> None:
-    """Measure one client and one blob without a throttle; token and connections to the origin are warm."""
-    blob = bench.site.giant.layers[0]
-    with bench.origin() as origin:
+def cold_gib(bench: Bench, *, secure: bool = False) -> None:
+    """Measure one client and one blob without a throttle; token and connections to the origin are warm.
+
+    `secure`: the origin speaks TLS, as every public registry does; the client does not.
+    """
+    blob, work = bench.site.giant.layers[0], "cold-gib-tls" if secure else "cold-gib"
+    with bench.origin(secure=secure) as origin:
         for name in bench.turns(*ALL):
-            with bench.attempt("cold-gib", name), bench.cold(name, origin) as server:
+            with bench.attempt(work, name), bench.cold(name, origin) as server:
                 fetch(server, f"/v2/{blob.repository}/manifests/token")
-                _one_cold(bench, server, origin)
+                _one_cold(bench, server, origin, work)
 
 
-def _one_cold(bench: Bench, server: Running, origin: Origin) -> None:
+def _one_cold(bench: Bench, server: Running, origin: Origin, work: str) -> None:
     blob = bench.site.giant.layers[0]
     origin.forget()
     before = cpu_seconds(server.pid) if server.process else 0.0
     with backed_memory(blob.size + BESIDES):
         found = fetch(server, blob.path)
-    bench.add("cold-gib-wall", server.name, found.whole)
-    bench.add("cold-gib-first", server.name, found.first * 1000)
+    bench.add(f"{work}-wall", server.name, found.whole)
+    bench.add(f"{work}-first", server.name, found.first * 1000)
     if server.process is None:
         return
     until_idle(server.pid)  # distribution fetches the blob a second time, to store it
-    bench.add("cold-gib-cpu", server.name, (cpu_seconds(server.pid) - before) / (blob.size / 1e9))
-    bench.add("cold-gib-upstream", server.name, origin.sent(blob) / blob.size)
+    bench.add(f"{work}-cpu", server.name, (cpu_seconds(server.pid) - before) / (blob.size / 1e9))
+    bench.add(f"{work}-upstream", server.name, origin.sent(blob) / blob.size)
     check(server, blob.path)
 
 

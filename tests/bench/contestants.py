@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.content import Site
 from tests.bench.machine import CORES, SERVER_CORE, on_core
-from tests.bench.origin import TOKEN, Origin, nginx
+from tests.bench.origin import TOKEN, Origin, nginx, server_tls
 from tests.e2e.mirror import PROGRAM as MIRROR_PROGRAM
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Authority
@@ -35,13 +35,14 @@ BASE = "base"
 # its digest, where the first location finds it. The lock lasts as long as the download.
 CACHING = """
     proxy_cache_path {folder}/cache levels=1:2 keys_zone=registry:64m use_temp_path=off{quota};
-    map $upstream_http_location $target {{ ~^http://[^/]+(?<path>/.*)$ $path; }}
+    map $upstream_http_location $target {{ ~^https?://[^/]+(?<path>/.*)$ $path; }}
     upstream registry {{ server {registry}; keepalive 64; }}
     upstream cdn {{ server {cdn}; keepalive 64; }}
     server {{
         listen 127.0.0.1:{port} backlog=1024;
         access_log {folder}/access.log;
         proxy_http_version 1.1;
+        proxy_ssl_name localhost;
         proxy_set_header Connection "";
         proxy_set_header Authorization "Bearer {token}";
         proxy_cache registry;
@@ -52,20 +53,20 @@ CACHING = """
         location = /v2/ {{ return 200 '{{}}'; }}
         location ~ ^/v2/.+/manifests/(?<reference>[^/]+)$ {{
             proxy_cache_key $uri;
-            proxy_pass http://registry;
+            proxy_pass {scheme}://registry;
         }}
         location ~ ^/v2/.+/blobs/(?<digest>sha256:[0-9a-f]+)$ {{
             proxy_cache_key $digest;
             proxy_intercept_errors on;
             error_page 307 = @follow;
-            proxy_pass http://registry;
+            proxy_pass {scheme}://registry;
         }}
         location @follow {{
             set $followed $target;
             proxy_set_header Authorization "";
             proxy_set_header Connection "";
             proxy_cache_key $digest;
-            proxy_pass http://cdn$followed;
+            proxy_pass {scheme}://cdn$followed;
         }}
     }}
 """
@@ -115,7 +116,8 @@ class Setup:
 def running(name: str, setup: Setup) -> Iterator[Running]:
     """Run a contestant, cold at first, until the block ends."""
     if name == DIRECT:
-        yield Running(name, setup.origin.registry, headers={"Authorization": f"Bearer {TOKEN}"})
+        tls = _trusting() if setup.origin.authority else None
+        yield Running(name, setup.origin.registry, headers={"Authorization": f"Bearer {TOKEN}"}, tls=tls)
         return
     process, address = STARTS[name](setup)
     with on_core(*(CORES if setup.workers else [SERVER_CORE])):
@@ -149,14 +151,22 @@ def _mirror(setup: Setup, program: Sequence[str | Path] = MIRROR_PROGRAM) -> tup
         config += f"[cache]\nmax_size = '{setup.quota}MiB'\n"
     file = setup.folder / "mirror.toml"
     file.write_text(config)
-    mirror = _Mirror(setup.folder, setup.origin.url, "--config", str(file), program=program)
+    mirror = _Mirror(
+        setup.folder,
+        setup.origin.url,
+        "--config",
+        str(file),
+        program=program,
+        env=setup.origin.environment,
+    )
     return mirror, mirror.address
 
 
 def _proxy(setup: Setup) -> tuple[Process, str]:
     """Return nginx with a cache and, like the mirror, an access log."""
     port, origin = free_port(), setup.origin
-    values = {"registry": origin.registry, "cdn": origin.cdn, "token": TOKEN}
+    values = {"registry": _numeric(origin.registry), "cdn": _numeric(origin.cdn)}
+    values |= {"token": TOKEN, "scheme": origin.scheme}
     values["quota"] = f" max_size={setup.quota}m" if setup.quota else ""
     servers = CACHING.format(folder=setup.folder, port=port, **values)
     return nginx(setup.folder, servers, port, setup.connections), f"127.0.0.1:{port}"
@@ -164,11 +174,8 @@ def _proxy(setup: Setup) -> tuple[Process, str]:
 
 def _static(setup: Setup) -> tuple[Process, str]:
     """Return nginx that only sends files."""
-    port, tls = free_port(), ""
-    if setup.authority:
-        tls = f" ssl; ssl_certificate {setup.authority.certificate}; "
-        tls += f"ssl_certificate_key {setup.authority.key}"
-    servers = PLAIN.format(site=setup.site.root, port=port, tls=tls)
+    port = free_port()
+    servers = PLAIN.format(site=setup.site.root, port=port, tls=server_tls(setup.authority))
     return nginx(setup.folder, servers, port), f"127.0.0.1:{port}"
 
 
@@ -188,7 +195,13 @@ def _distribution(setup: Setup) -> tuple[Process, str]:
     path = setup.folder / "config.yml"
     path.write_text(json.dumps(config))
     command: list[str | Path] = [program("docker-registry"), "serve", path]
-    return Process(command, setup.folder / "registry.out", lambda: listens(port)), f"127.0.0.1:{port}"
+    log, env = setup.folder / "registry.out", setup.origin.environment
+    return Process(command, log, lambda: listens(port), env), f"127.0.0.1:{port}"
+
+
+def _numeric(address: str) -> str:
+    """Return HOST:PORT of loopback with a number, so that nginx does not try IPv6 as well."""
+    return address.replace("localhost", "127.0.0.1")
 
 
 def _trusting() -> ssl.SSLContext:

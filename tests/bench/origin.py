@@ -15,6 +15,7 @@ from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from tests.bench.content import Blob, Site
 from tests.bench.machine import LOAD_CORE, on_core
 from tests.bench.throttle import Line
+from tests.e2e.origin import Authority
 from tests.e2e.processes import Process, free_port, listens
 from tests.programs import program
 
@@ -50,7 +51,7 @@ SERVERS = """
         {tags}
     }}
     server {{
-        listen 127.0.0.1:{registry};
+        listen 127.0.0.1:{registry}{tls};
         root {site};
         access_log {folder}/registry.log exact;
         location = /token {{
@@ -73,31 +74,41 @@ SERVERS = """
         }}
         location ~ ^/v2/(?<repository>.+)/blobs/ {{
             if ($http_authorization != "Bearer {token}") {{ return 401; }}
-            return 307 http://127.0.0.1:{cdn}$uri;
+            return 307 {scheme}://{host}:{cdn}$uri;
         }}
         error_page 401 @challenge;
         location @challenge {{
-            set $where 'realm="http://127.0.0.1:{registry}/token",service="origin"';
+            set $where 'realm="{scheme}://{host}:{registry}/token",service="origin"';
             add_header WWW-Authenticate 'Bearer $where,scope="repository:$repository:pull"' always;
             add_header Docker-Distribution-Api-Version registry/2.0 always;
             return 401;
         }}
     }}
-    server {{ listen 127.0.0.1:{cdn}; root {site}; access_log {folder}/cdn.log exact; }}
+    server {{ listen 127.0.0.1:{cdn}{tls}; root {site}; access_log {folder}/cdn.log exact; }}
 """
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Running origin; both addresses are HOST:PORT."""
+    """Running origin; both addresses are HOST:PORT. `authority`: it speaks TLS with its certificate."""
 
     registry: str
     cdn: str
     log: Path
+    authority: Authority | None = None
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.authority else "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.registry}"
+        return f"{self.scheme}://{self.registry}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variable by which OpenSSL and Go trust the origin's certificate."""
+        return {"SSL_CERT_FILE": str(self.authority.certificate)} if self.authority else {}
 
     def sent(self, blob: Blob) -> int:
         """Return the bytes of the blob that the CDN sent since `forget`, once its log no longer grows."""
@@ -114,15 +125,20 @@ class Origin:
 
 
 @contextmanager
-def fast_origin(site: Site, folder: Path) -> Iterator[Origin]:
-    """Run nginx at full speed on the core of the load: the origin is never the limit."""
+def fast_origin(site: Site, folder: Path, *, secure: bool = False) -> Iterator[Origin]:
+    """Run nginx at full speed on the core of the load: the origin is never the limit. `secure`: over TLS."""
     folder.mkdir()
     registry, cdn = free_port(), free_port()
+    authority = Authority(folder, "localhost") if secure else None
+    host = "localhost" if secure else "127.0.0.1"
     servers = SERVERS.format(
         folder=folder,
         site=site.root,
         registry=registry,
         cdn=cdn,
+        host=host,
+        scheme="https" if secure else "http",
+        tls=server_tls(authority),
         token=TOKEN,
         manifest=OCI_MANIFEST,
         index=OCI_INDEX,
@@ -131,7 +147,14 @@ def fast_origin(site: Site, folder: Path) -> Iterator[Origin]:
     log = folder / "cdn.log"
     log.touch()
     with on_core(LOAD_CORE), nginx(folder, servers, cdn):
-        yield Origin(f"127.0.0.1:{registry}", f"127.0.0.1:{cdn}", log)
+        yield Origin(f"{host}:{registry}", f"{host}:{cdn}", log, authority)
+
+
+def server_tls(authority: Authority | None) -> str:
+    """Return the end of nginx's `listen`, and the directives after it, for TLS; nothing without."""
+    if authority is None:
+        return ""
+    return f" ssl; ssl_certificate {authority.certificate}; ssl_certificate_key {authority.key}"
 
 
 @contextmanager

@@ -55,7 +55,8 @@ def most(value: float, rival: str = "", unit: str = "") -> Target:
 
 # How the rows were measured, for readers who judge them.
 NOTES = (
-    "Server under test on one core; origin, CDN and load on another; all on loopback, without TLS. "
+    "Server under test on one core; origin, CDN and load on another; all on loopback, without TLS "
+    "unless the row says so. "
     "Medians of the rounds (lowest..highest); a ratio is the median of those within each round.",
     "The mirror and nginx proxy write an access log to a file, nginx static writes none; "
     "docker-registry is configured as Debian configures it.",
@@ -121,6 +122,13 @@ ROWS = (
     Row("config-blob-32", "2 KiB config blob, 32 connections, req/s", targets=LEVEL),
     Row("config-blob-32-p99", "same, p99 ms"),
     Row("config-blob-32-cpu", "same, server CPU µs per request"),
+    Row(
+        "ranges",
+        "1 KiB anywhere in a warm 100 MiB blob, 16 connections, req/s",
+        targets=(least(0.6, STATIC),),
+    ),
+    Row("ranges-p99", "same, p99 ms"),
+    Row("ranges-cpu", "same, server CPU µs per request"),
     Row("tls-blob", "warm 100 MiB blob over TLS, 1 client, GB/s"),
     Row("tls-blob-cpu", "same, server CPU s per GB"),
     Row(
@@ -132,6 +140,20 @@ ROWS = (
     Row("cold-gib-first", "same, first byte ms", DIRECT, (most(3, unit="ms"),)),
     Row("cold-gib-cpu", "same, server CPU s per GB", DIRECT),
     Row("cold-gib-upstream", "same, upstream bytes / blob", DIRECT, (ONCE,)),
+    Row(
+        "cold-gib-tls-wall",
+        "cold 1 GiB from an upstream that speaks TLS: wall s",
+        DIRECT,
+        (most(0.6, DISTRIBUTION), most(1.3, PROXY)),
+    ),
+    Row("cold-gib-tls-first", "same, first byte ms", DIRECT, (most(2, PROXY),)),
+    Row(
+        "cold-gib-tls-cpu",
+        "same, server CPU s per GB",
+        DIRECT,
+        (most(0.65, DISTRIBUTION), most(0.6, BASE)),
+    ),
+    Row("cold-gib-tls-upstream", "same, upstream bytes / blob", DIRECT, (ONCE,)),
     Row(
         "herd-upstream",
         "herd: 50 clients, cold 100 MiB, 20 MB/s per connection: upstream bytes / blob",

@@ -4,7 +4,7 @@ Server processor time is measured too, which is the same on a machine that other
 """
 
 from tests.bench.bench import Bench
-from tests.bench.client import throughput, wrk
+from tests.bench.client import throughput, wrk, wrk_ranges
 from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC
 from tests.bench.machine import cpu_seconds
 
@@ -36,6 +36,20 @@ def manifest_by_tag(bench: Bench) -> None:
 
 def config_blob(bench: Bench) -> None:
     _small(bench, "config-blob", bench.site.warm.config.path, 32)
+
+
+def ranges(bench: Bench) -> None:
+    """Measure requests for 1 KiB anywhere in a blob of 100 MiB, as lazy snapshotters and loaders ask."""
+    blob, connections = bench.site.warm.layers[0], 16
+    for name in bench.turns(*ALL):
+        with bench.attempt("ranges", name):
+            server = bench.warm(name)
+            before = cpu_seconds(server.pid)
+            found = wrk_ranges(server, blob, bench.folder(), connections, bench.options.seconds)
+            used = cpu_seconds(server.pid) - before
+            bench.add("ranges", name, found.rate)
+            bench.add("ranges-p99", name, found.p99)
+            bench.add("ranges-cpu", name, used / (found.rate * bench.options.seconds) * 1e6)
 
 
 def _small(bench: Bench, work: str, path: str, connections: int) -> None:
