@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing, suppress
 from types import TracebackType
 from typing import Protocol, Self
+from weakref import WeakKeyDictionary
 
 from aiohttp.abc import AbstractStreamWriter
 
@@ -21,6 +22,7 @@ from mirror.store.errors import StoreError, reason_of
 from mirror.store.readahead import ReadAhead
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import WrongBytes
+from mirror.util.fairness.loop_turns import LoopTurns
 from mirror.util.tracebacks import without_frames
 from mirror.web.pace import TOO_SLOW, Pace
 from mirror.web.request_log import RequestRecord
@@ -29,10 +31,18 @@ from mirror.web.request_log import RequestRecord
 # sendfile_max_chunk. Half of it costs a third more processor time per byte, double saves nothing.
 TURN_BYTES = 2 * 1024 * 1024
 
+# Bytes sent to all clients in one turn of the event loop, then requests have their turn: two milliseconds.
+# A piece counts as LEAST_WORK bytes at the least, which is what its system calls cost.
+LOOP_BYTES = 2 * TURN_BYTES
+LEAST_WORK = 128 * 1024
+
 # One read for a TLS connection. Encrypted, a piece waits for the client in buffers that keep their size:
 # this number is the memory that a slow client costs. Four times as much saves less than a tenth of the
 # processor time.
 TLS_READ_BYTES = 64 * 1024
+
+# What one such read costs, in bytes of `sendfile` by the same processor time.
+TLS_WORK = 4 * TLS_READ_BYTES
 
 # Time, in seconds, after which a client that takes no bytes at all counts as gone. The kernel keeps the time,
 # for a machine that vanished (else a quarter of an hour of retransmissions) and for a client that is
@@ -144,6 +154,14 @@ class BodySender:
                     await asyncio.sleep(0)  # the other clients' turn, even if nothing above had to wait
 
 
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopTurns] = WeakKeyDictionary()
+
+
+def loop_turns() -> LoopTurns:
+    """Return the turns of the running event loop, which all bodies share."""
+    return _turns.setdefault(asyncio.get_running_loop(), LoopTurns(LOOP_BYTES))
+
+
 def _body_writer(transport: asyncio.Transport | None, writer: AbstractStreamWriter | None) -> BodyWriter:
     if transport is None or writer is None or transport.is_closing():
         raise ConnectionResetError("client left")
@@ -174,6 +192,7 @@ class _SendfileWriter:
         self._transport = transport
         self._writer = writer
         self._loop = asyncio.get_running_loop()
+        self._turns = loop_turns()
         self._socket = os.dup(transport.get_extra_info("socket").fileno())
         # Bytes written through the transport must be out before `sendfile` writes beside it: wait for all.
         transport.set_write_buffer_limits(high=0)
@@ -183,6 +202,7 @@ class _SendfileWriter:
         if self._transport.is_closing():
             raise ConnectionResetError("client left")
         self._ahead, self._offset = ahead, offset
+        await self._turns.turn(TURN_BYTES)
         if not self._step():
             await self._step_when_writable()
         return self._offset
@@ -209,6 +229,21 @@ class _SendfileWriter:
     def _on_writable(self) -> None:
         if self._done.done():  # cancelled, and not yet taken from the selector
             return
+        if self._turns.take(TURN_BYTES):
+            self._step_on_turn()
+        else:
+            self._loop.remove_writer(self._socket)
+            self._turns.wait(TURN_BYTES, self._on_turn)
+
+    def _on_turn(self) -> None:
+        """Take the step for which the socket was writable, and wait until it is writable again."""
+        if self._done.done():  # cancelled meanwhile
+            self._turns.give_back(TURN_BYTES)
+            return
+        self._loop.add_writer(self._socket, self._on_writable)
+        self._step_on_turn()
+
+    def _step_on_turn(self) -> None:
         try:
             if self._step():
                 self._done.set_result(None)
@@ -216,7 +251,17 @@ class _SendfileWriter:
             self._done.set_exception(without_frames(error))
 
     def _step(self) -> bool:
-        """Send what the socket takes, up to TURN_BYTES; return whether nothing more can be sent now."""
+        """Send what the socket takes, up to TURN_BYTES; return whether nothing more can be sent now.
+
+        Gives back the part of the turn that was not needed.
+        """
+        before = self.sent
+        try:
+            return self._send_piece()
+        finally:
+            self._turns.give_back(TURN_BYTES - max(self.sent - before, LEAST_WORK))
+
+    def _send_piece(self) -> bool:
         ahead, offset = self._ahead, self._offset
         size = min(TURN_BYTES, ahead.ready_until(offset) - offset)
         if size == 0:
@@ -246,6 +291,8 @@ class _TlsWriter:
         self._writer = writer
 
     async def send(self, ahead: ReadAhead, offset: int) -> int:
+        turns = loop_turns()
+        await turns.turn(TLS_WORK)
         while size := min(TLS_READ_BYTES, ahead.ready_until(offset) - offset):
             piece = _pread(ahead.file.fileno(), size, offset)
             await self._writer.write(piece)
@@ -253,6 +300,7 @@ class _TlsWriter:
             offset += len(piece)
             if offset < ahead.stop:
                 await asyncio.sleep(0)  # as in BodySender._send: writing waits only on a full transport
+                await turns.turn(TLS_WORK)
         return offset
 
     async def write(self, piece: bytes) -> None:
