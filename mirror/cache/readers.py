@@ -143,6 +143,11 @@ class StoredReader:
         self._on_close = on_close
         self._proof = proof
 
+    @property
+    def proven(self) -> bool:
+        """Return whether all bytes may be sent now."""
+        return self._proof is None
+
     def note_sent(self, stop: int) -> None:
         if stop == self.size:
             self._fallback.on_sent()

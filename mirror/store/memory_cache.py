@@ -1,4 +1,5 @@
-"""The memory cache: copies of small content in use, that is manifests, small blobs and tag entries.
+"""The memory cache: copies of small content in use, that is manifests, small blobs and tag
+entries; and the open files of large blobs in use.
 
 An entry is made when the disk is read or written. The result of a read that a write has overtaken is not
 kept: it may be old when it arrives from its thread.
@@ -10,7 +11,8 @@ from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.blobs.entries import Origin
+from mirror.store.blobs.entries import OpenBlob, Origin
+from mirror.store.blobs.open_files import MOST_FILES, OpenFiles
 from mirror.store.metadata.index import Link, TagEntry
 from mirror.util.lru import LRUCache
 
@@ -33,6 +35,14 @@ class Content(Struct, frozen=True):
         return Origin.PRIVATE if self.link.account and self.link.confirmed else Origin.UNKNOWN
 
 
+class OpenContent(Struct, frozen=True):
+    """Content that is open: whole in `data` if it is small, else as the `blob`; and the repository's link."""
+
+    link: Link | None
+    blob: OpenBlob | None = None
+    data: bytes | None = None
+
+
 class MemoryCache:
     """A cache of `size` bytes, 0 for none. For the event loop only.
 
@@ -44,6 +54,9 @@ class MemoryCache:
         self._tags: LRUCache[tuple[Repository, Tag], TagEntry] = LRUCache(size // TAG_SHARE)
         self._contents: LRUCache[tuple[Repository, Digest], Content] = LRUCache(size - size // TAG_SHARE)
         self._links: LRUCache[tuple[Repository, Digest], Link] = LRUCache(LINKS)
+        self._files: OpenFiles[tuple[Repository, Digest], Link] = OpenFiles(
+            MOST_FILES if size else 0, removal_epoch=removal_epoch
+        )
         self._version = 0
         self._removal_epoch = removal_epoch
         self._last_epoch = removal_epoch()
@@ -58,6 +71,28 @@ class MemoryCache:
         """Return the content of a repository, and its link."""
         self._drop_removed()
         return self._contents.get((repository, digest))
+
+    def open(self, repository: Repository, digest: Digest) -> OpenContent | None:
+        """Return content that opens without a look at the disk; the caller closes it."""
+        self._drop_removed()
+        key = (repository, digest)
+        if (content := self._contents.get(key)) is not None:
+            return OpenContent(content.link, data=content.data)
+        kept = self._files.open(key)
+        return None if kept is None else OpenContent(kept[1], kept[0])
+
+    def keep(self, repository: Repository, digest: Digest, opened: OpenContent, version: int) -> None:
+        """Keep content, or the file of a large blob, that was opened at `version`, as `put_content`."""
+        if opened.link is None:
+            return
+        if opened.data is not None:
+            self.put_content(repository, digest, Content(opened.link, opened.data), version)
+        elif opened.blob is not None and version == self.version:
+            self._files.keep((repository, digest), opened.blob, opened.link)
+
+    def close_files(self) -> None:
+        """Close the files that are kept open: a file that is removed takes space until then."""
+        self._files.clear()
 
     def copies(self, digests: Iterable[Digest]) -> dict[Digest, Content]:
         """Return those digests whose content is here, whatever repository has it; private if one says so."""
@@ -96,6 +131,7 @@ class MemoryCache:
         self._version += 1
         for digest in digests:
             self._contents.drop((repository, digest))
+            self._files.forget((repository, digest))
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Return a tag entry."""
@@ -121,3 +157,4 @@ class MemoryCache:
         self._version += 1
         self._tags.clear()
         self._contents.clear()
+        self._files.clear()

@@ -24,7 +24,7 @@ from mirror.store.errors import StoreError, reason_of
 from mirror.store.executor import DiskExecutor
 from mirror.store.links.content import LocalContent, StoredManifest
 from mirror.store.links.link_store import LinkStore
-from mirror.store.memory_cache import Content, MemoryCache
+from mirror.store.memory_cache import Content, MemoryCache, OpenContent
 from mirror.store.metadata.index import Link, ReferrersEntry, TagEntry
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.lease import BlobLease, Lease
@@ -117,16 +117,15 @@ class Store:
 
     async def open_blob(self, repository: Repository, digest: Digest) -> LocalContent:
         """Look up as `look_up`, and open the blob if the repository has a link; the caller closes it."""
-        if (known := self._memory.content(repository, digest)) is not None:
+        if (known := self._memory.open(repository, digest)) is not None:
             self.touch(digest)
-            return LocalContent(known.link, True, data=known.data)
+            return LocalContent(known.link, True, known.blob, known.data)
         version = self._memory.version
         link = self._memory.link(repository, digest)
         opening = self.executor.start(self.folder.open_blob, repository, digest, link)
         found = await self.executor.await_or_release(opening, LocalContent.close)
-        if found.data is not None and found.link is not None:
-            self._memory.put_content(repository, digest, Content(found.link, found.data), version)
-        if found.blob is not None or found.data is not None:
+        self._memory.keep(repository, digest, OpenContent(found.link, found.blob, found.data), version)
+        if found.is_open:
             self.touch(digest)
         return found
 
@@ -371,11 +370,13 @@ class Store:
         with suppress(StoreError):
             await self.flush_last_use()
         await self.executor.run(self.folder.release_housekeeping)
+        self._memory.close_files()
         self.readers.executor.shutdown(wait=False)
         await self.executor.close(self.folder.close)
 
     async def _evict(self, work: Callable[P, list[EvictedBlob]], *args: P.args, **kwargs: P.kwargs) -> None:
         async with self._evicting:
+            self._memory.close_files()
             with suppress(StoreError):  # a full disk takes no writes, and must get room nevertheless
                 await self.flush_last_use()  # so that the eviction knows what is in use
             evicted = await self.executor.run(work, *args, **kwargs)

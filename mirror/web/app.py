@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -113,8 +114,8 @@ class App:
             access_epoch=service.access_epoch,
             scope_of=self.access.scope if limiter is None else limiter.scoped(self.access.scope),
         )
-        self.response_cache.passes = None if limiter is None else limiter.passes
-        self.response_cache.audit = self._audit = audit
+        self.response_cache.hits.limit = None if limiter is None else limiter.passes
+        self.response_cache.hits.audit = self._audit = audit
         self._limiter = limiter
         self.probes = Probes(service, own_listener=own_listener)
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
@@ -139,6 +140,8 @@ class App:
             return probe_response
         known = self.response_cache
         record = RequestRecord(request, known.removal_epoch(), known.access_epoch())
+        if head is not None:
+            record.on_sent = partial(known.ranges.remember, (scope, head), record)
         self._running += 1
         self._idle.clear()
         try:

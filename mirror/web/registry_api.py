@@ -162,7 +162,7 @@ class RegistryApi:
         answer = await self._within_header_timeout(
             target, self._cache.get_blob(repository, digest, limit, _blob_request(record)), limit
         )
-        record.outcome, content = answer.outcome, answer.content
+        record.outcome, content, record.content_ttl = answer.outcome, answer.content, answer.ttl
         stale = _stale_headers(record, answer.staleness)
         if not isinstance(content, SmallBlob | PassThroughBlob):
             with closing(content):

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from mirror.cache.results import FOREVER, Outcome
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Target
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 
 if TYPE_CHECKING:
@@ -90,6 +92,9 @@ class RequestRecord:
         self.pacer: BodyPacer | None = None  # where a limit bounds the bandwidth
         self.checks: Checks | None = None  # where limits bound what the client is given
         self.ttl = 0.0  # seconds for which the same request has the same response
+        self.content_ttl = 0.0  # seconds for which content that was streamed may be sent again
+        # Called when a blob was streamed to its end, with the blob's reader.
+        self.on_sent: Callable[[object, web.StreamResponse], object] = ignore
         self.streaming = False  # the head was sent: only an early end can report an error from now on
         self._started = time.perf_counter()
         self._first_byte: float | None = None

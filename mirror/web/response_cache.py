@@ -13,66 +13,33 @@ Both paths leave the same traces: metrics, access line, last use.
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, hdrs, web
-from msgspec import Struct
 
-from mirror.access.identity import Identity
 from mirror.access.policy import ConnectionScope, everybody
 from mirror.metrics.metrics import Metrics
-from mirror.metrics.request_stats import RequestStats
 from mirror.oci.digest import Digest
 from mirror.util.callbacks import zero
-from mirror.util.log import LineFiltered, LineTemplate, get_logger, timestamp, write_lines
+from mirror.util.log import get_logger
 from mirror.util.lru import LRUCache
-from mirror.web.request_log import RequestRecord, new_id
-
-if TYPE_CHECKING:
-    from mirror.web.audit.audit_log import AuditLog, Entry
+from mirror.web.fastpath.hit_log import HitLog, KnownResponse, client_behind_proxy, lifetime, line_template
+from mirror.web.fastpath.range_cache import RangeCache
+from mirror.web.request_log import RequestRecord
 
 log = get_logger(__name__)
-
-# Maximum age of an entry, in seconds: the full path looks at each response now and then.
-LONGEST_LIFE_SECONDS = 30.0
-
-# Served responses are recorded together, after this many seconds or when this many are pending: many cost
-# less than one by one. Soon enough for an operator who watches the log.
-FLUSH_SECONDS = 0.05
-MAX_PENDING = 50
 
 # Hashes of heads seen once, waiting for the second time; all are forgotten at this number.
 MAX_SEEN_ONCE = 8192
 
-# Fields that differ between the access lines of identical requests.
-VARYING = ("id", "client", "first_byte_ms", "total_ms", "timestamp")
 
-
-class CachedResponse(Struct, frozen=True, eq=False):
-    """The bytes of a response without its Date, and what to record when the response is served.
-
-    `expires`: by the cache's clock. `removal_epoch`, `access_epoch`: the store's at lookup time; the entry is
-    invalid once one of them has changed. `length`: bytes of the body. `digest`: the blob whose use to record.
-    `line`: of the access log, None when access lines are off. `client`: address in the head of the request,
-    by the word of a proxy; None for the address of the connection. `names`: what the client has proven to be.
-    `audit`: what the audit log has about it.
-    """
+class CachedResponse(KnownResponse, frozen=True, eq=False, kw_only=True):
+    """The bytes of a response without its Date. `length`: bytes of the body."""
 
     before_date: bytes
     after_date: bytes
-    expires: float
-    removal_epoch: int
-    access_epoch: int
     length: int
-    digest: Digest | None
-    stats: RequestStats
-    line: LineTemplate | None
-    client: str | None = None
-    names: tuple[str, ...] = ()
-    audit: "Entry | None" = None
 
 
 class ResponseCache:
@@ -97,18 +64,12 @@ class ResponseCache:
         self.removal_epoch = removal_epoch
         self.access_epoch = access_epoch
         self.scope_of = scope_of
-        self.passes: Callable[[Identity, int], bool] | None = (
-            None  # asked before an answer, if there are limits
-        )
-        self.audit: AuditLog | None = None
         self._responses: LRUCache[tuple[ConnectionScope, bytes], CachedResponse] = LRUCache(limit)
         self._metrics = metrics
         self._seen_once: set[int] = set()
-        self._record_use = record_use
+        self.hits = HitLog(record_use)
+        self.ranges = RangeCache(metrics, self.hits, clock, self._is_outdated)
         metrics.requests.flush_pending = self.flush
-        # Served and not recorded yet: response, client, wall-clock time, seconds taken.
-        self._pending: list[tuple[CachedResponse, str, float, float]] = []
-        self._timer_running = False
         self._date_second = 0
         self._date = b""
 
@@ -127,7 +88,7 @@ class ResponseCache:
     async def _remember(
         self, key: tuple[ConnectionScope, bytes], record: RequestRecord, response: web.StreamResponse
     ) -> None:
-        ttl = min(record.ttl, record.identity_ttl, LONGEST_LIFE_SECONDS)
+        ttl = lifetime(record, record.ttl)
         if ttl <= 0 or not isinstance(response, web.Response) or not self._seen_before(key):
             return
         await response.prepare(record.request)
@@ -138,18 +99,18 @@ class ResponseCache:
             return
         before, after = _split_at_date(response)
         cached = CachedResponse(
-            before,
-            after + body,
+            before_date=before,
+            after_date=after + body,
             expires=self._clock() + ttl,
             removal_epoch=record.removal_epoch,
             access_epoch=record.access_epoch,
             length=record.bytes,
             digest=record.digest if record.request.method == "GET" else None,
             stats=self._metrics.requests.of(record.kind, record.outcome.value),
-            line=_line(record),
-            client=record.client if record.client != (record.request.remote or "") else None,
+            line=line_template(record),
+            client=client_behind_proxy(record),
             names=record.identity.names,
-            audit=None if self.audit is None else self.audit.entry(record),
+            audit=self.hits.audit_entry(record),
         )
         self._responses.put(key, cached, len(key[1]) + len(before) + len(cached.after_date))
 
@@ -159,63 +120,37 @@ class ResponseCache:
         """Write the cached response to `head`; return False, with nothing written, if there is none."""
         cached = self._responses.get((scope, head))
         if cached is None:
-            return False
+            return self.ranges.answer(scope, head, transport, client, self._current_date())
         started = self._clock()
         if started >= cached.expires or self._is_outdated(cached):
             self._responses.drop((scope, head))
             return False
         if transport.get_write_buffer_size():
             return False
-        if self.passes is not None and not self.passes(
-            Identity(cached.client or client, cached.names), cached.length
-        ):
+        if not self.hits.passes(cached, client, cached.length):
             return False
-        now = time.time()
-        if int(now) != self._date_second:
-            self._date_second, self._date = int(now), formatdate(now, usegmt=True).encode()
-        transport.write(b"".join((cached.before_date, self._date, cached.after_date)))
-        self._add_pending(cached, client, now, self._clock() - started)
+        transport.write(b"".join((cached.before_date, self._current_date(), cached.after_date)))
+        self.hits.add(cached, cached.length, client, self._clock() - started)
         return True
 
-    def _is_outdated(self, cached: CachedResponse) -> bool:
+    def _is_outdated(self, cached: KnownResponse) -> bool:
         return self.removal_epoch() != cached.removal_epoch or self.access_epoch() != cached.access_epoch
 
     def close(self) -> None:
         """Stop answering, and record what was served."""
         self._responses = LRUCache(0)
+        self.ranges.close()
         self.flush()
 
     def flush(self) -> None:
         """Record the served responses: metrics, access lines, last use."""
-        pending, self._pending = self._pending, []
-        durations: dict[CachedResponse, list[float]] = defaultdict(list)
-        lines = []
-        for cached, client, now, seconds in pending:
-            durations[cached].append(seconds)
-            number = new_id()
-            if cached.line is not None:
-                milliseconds = round(seconds * 1000, 2)
-                values = (number, cached.client or client, milliseconds, milliseconds, timestamp(now))
-                lines.append(cached.line.fill(values))
-            if cached.audit is not None and self.audit is not None:
-                self.audit.repeat(cached.audit, number, cached.client or client, seconds, now)
-        for cached, each in durations.items():
-            cached.stats.add_batch(cached.length, each)
-            if cached.digest is not None:
-                self._record_use(cached.digest)
-        write_lines(lines)
+        self.hits.flush()
 
-    def _add_pending(self, cached: CachedResponse, client: str, now: float, seconds: float) -> None:
-        self._pending.append((cached, client, now, seconds))
-        if len(self._pending) >= MAX_PENDING:
-            self.flush()
-        elif not self._timer_running:
-            self._timer_running = True
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_on_timer)
-
-    def _flush_on_timer(self) -> None:
-        self._timer_running = False
-        self.flush()
+    def _current_date(self) -> bytes:
+        now = int(time.time())
+        if now != self._date_second:
+            self._date_second, self._date = now, formatdate(now, usegmt=True).encode()
+        return self._date
 
     def _seen_before(self, key: tuple[ConnectionScope, bytes]) -> bool:
         mark = hash(key)
@@ -233,10 +168,3 @@ def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:
     at = list(response.headers).index(hdrs.DATE)
     before = [f"HTTP/1.1 {response.status} {response.reason}", *headers[:at], f"{hdrs.DATE}: "]
     return "\r\n".join(before).encode(), "\r\n".join(["", *headers[at + 1 :], "", ""]).encode()
-
-
-def _line(record: RequestRecord) -> LineTemplate | None:
-    try:
-        return LineTemplate("access", "request", record.fields(), VARYING)
-    except LineFiltered:
-        return None

@@ -170,6 +170,7 @@ async def send_blob(
             else:
                 await sender.send(reader, part)
     await response.write_eof()
+    record.on_sent(reader, response)
     return response
 
 

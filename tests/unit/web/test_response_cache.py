@@ -14,10 +14,12 @@ from mirror.config.schema import LogSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.util.log import configure
-from mirror.web import response_cache, responses
+from mirror.web import responses
+from mirror.web.fastpath import hit_log
+from mirror.web.fastpath.hit_log import LONGEST_LIFE_SECONDS
 from mirror.web.protocol import ProtocolFactory, RequestProtocol
 from mirror.web.request_log import RequestRecord
-from mirror.web.response_cache import LONGEST_LIFE_SECONDS, ResponseCache
+from mirror.web.response_cache import ResponseCache
 from tests.wire import Wire, request_head
 
 DIGEST = Digest.of(b"content")
@@ -116,8 +118,8 @@ async def test_recording_of_served_responses_is_prompt() -> None:
 
 async def test_pending_records_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many responses in a moment are recorded before the timer."""
-    monkeypatch.setattr(response_cache, "MAX_PENDING", 2)
-    monkeypatch.setattr(response_cache, "FLUSH_SECONDS", 3600.0)
+    monkeypatch.setattr(hit_log, "MAX_PENDING", 2)
+    monkeypatch.setattr(hit_log, "FLUSH_SECONDS", 3600.0)
     full = FullPath()
     async with running(full) as wire:
         await full.ask(wire, times=2 + 5)

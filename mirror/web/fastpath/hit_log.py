@@ -1,0 +1,127 @@
+"""The log of responses that the fast path has sent: metrics, access lines and last use, many at a time."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from mirror.access.identity import Identity
+from mirror.metrics.request_stats import RequestStats
+from mirror.oci.digest import Digest
+from mirror.util.log import LineFiltered, LineTemplate, timestamp, write_lines
+from mirror.web.request_log import RequestRecord, new_id
+
+if TYPE_CHECKING:
+    from mirror.web.audit.audit_log import AuditLog, Entry
+
+# Sent responses are recorded together, after this many seconds or when this many are pending: many cost less
+# than one by one. Soon enough for an operator who watches the log.
+FLUSH_SECONDS = 0.05
+MAX_PENDING = 50
+
+# Longest time, in seconds, for which a response is known: the full path looks at each now and then.
+LONGEST_LIFE_SECONDS = 30.0
+
+# Fields that differ between the access lines of one response that is sent many times.
+VARYING = ("id", "client", "bytes", "first_byte_ms", "total_ms", "timestamp")
+
+
+class KnownResponse(Struct, frozen=True, eq=False, kw_only=True):
+    """A response that can be sent again, and what to record when it is.
+
+    `expires`: by the clock of the cache that holds it. `removal_epoch`, `access_epoch`: the store's at lookup
+    time; the response is invalid once one of them has changed. `digest`: the blob whose use to record.
+    `line`: of the access log, None when access lines are off. `client`: address in the head of the request,
+    by the word of a proxy; None for the address of the connection. `names`: what the client has proven to be.
+    `audit`: what the audit log has about it.
+    """
+
+    expires: float
+    removal_epoch: int
+    access_epoch: int
+    stats: RequestStats
+    digest: Digest | None = None
+    line: LineTemplate | None = None
+    client: str | None = None
+    names: tuple[str, ...] = ()
+    audit: "Entry | None" = None
+
+
+class HitLog:
+    """Responses that were sent and are not recorded yet."""
+
+    def __init__(self, record_use: Callable[[Digest], None]) -> None:
+        """`record_use`: called with the digest of sent content."""
+        self._record_use = record_use
+        self.audit: AuditLog | None = None
+        # Asked before a response is sent, with the bytes of its body, if there are limits.
+        self.limit: Callable[[Identity, int], bool] | None = None
+        # Response, bytes of the body, address of the connection, seconds since 1970, seconds taken.
+        self._pending: list[tuple[KnownResponse, int, str, float, float]] = []
+        self._timer_running = False
+
+    def passes(self, response: KnownResponse, client: str, length: int) -> bool:
+        """Return whether limits let the response be sent now. `client`: address of the connection."""
+        return self.limit is None or self.limit(Identity(response.client or client, response.names), length)
+
+    def audit_entry(self, record: RequestRecord) -> "Entry | None":
+        """Return what the audit log will have about each such response."""
+        return None if self.audit is None else self.audit.entry(record)
+
+    def add(self, response: KnownResponse, length: int, client: str, seconds: float) -> None:
+        """Note a response that was sent just now: bytes of its body, and the seconds that it took."""
+        self._pending.append((response, length, client, time.time(), seconds))
+        if len(self._pending) >= MAX_PENDING:
+            self.flush()
+        elif not self._timer_running:
+            self._timer_running = True
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_on_timer)
+
+    def flush(self) -> None:
+        """Record the sent responses: metrics, access lines, last use."""
+        pending, self._pending = self._pending, []
+        durations: dict[tuple[KnownResponse, int], list[float]] = defaultdict(list)
+        lines = []
+        for response, length, client, now, seconds in pending:
+            durations[response, length].append(seconds)
+            number, address = new_id(), response.client or client
+            if response.line is not None:
+                milliseconds = round(seconds * 1000, 2)
+                values = (number, address, length, milliseconds, milliseconds, timestamp(now))
+                lines.append(response.line.fill(values))
+            if response.audit is not None and self.audit is not None:
+                event, fields = response.audit
+                self.audit.repeat((event, {**fields, "bytes": length}), number, address, seconds, now)
+        used = set()
+        for (response, length), each in durations.items():
+            response.stats.add_batch(length, each)
+            if response.digest is not None:
+                used.add(response.digest)
+        for digest in used:
+            self._record_use(digest)
+        write_lines(lines)
+
+    def _flush_on_timer(self) -> None:
+        self._timer_running = False
+        self.flush()
+
+
+def lifetime(record: RequestRecord, ttl: float) -> float:
+    """Return how long, in seconds, the response may be sent again. `ttl`: how long its content may be."""
+    return min(ttl, record.identity_ttl, LONGEST_LIFE_SECONDS)
+
+
+def line_template(record: RequestRecord) -> LineTemplate | None:
+    """Return the access line of a response that is sent many times; None when access lines are off."""
+    try:
+        return LineTemplate("access", "request", record.fields(), VARYING)
+    except LineFiltered:
+        return None
+
+
+def client_behind_proxy(record: RequestRecord) -> str | None:
+    """Return the client's address if that is not the address of the connection."""
+    return record.client if record.client != (record.request.remote or "") else None
