@@ -46,6 +46,7 @@ DOORS = {
     "tomlkit": ("setup/",),
     "ruamel.yaml": ("setup/", "manage/warm/"),
     "packaging": ("manage/warm/",),
+    "jwt": ("access/jwt/",),
     "cronsim": ("config/",),
     "pydantic": (),
     "os.environ": ("config/",),

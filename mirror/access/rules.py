@@ -69,14 +69,20 @@ class Rule(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """The answer to a request, and the rule that gave it; None for the default."""
+    """The answer to a request, and the rule that gave it; None for the default.
+
+    `limited`: the principal whose own limits denied it, before any rule was asked.
+    """
 
     allowed: bool
     rule: Rule | None = None
+    limited: str = ""
 
     @property
     def reason(self) -> str:
-        """The rule or default that decided, in words."""
+        """The rule, default or limit that decided, in words."""
+        if self.limited:
+            return f"the limits of {self.limited}"
         return "the default of [access]" if self.rule is None else str(self.rule)
 
 

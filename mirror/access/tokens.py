@@ -15,12 +15,11 @@ import re
 import secrets
 import zlib
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
+from mirror.access.identity import Restriction
 from mirror.access.rules import Action
-from mirror.oci.reference import Repository
 
 PREFIX = "rmt_"
 
@@ -35,7 +34,10 @@ FORM = re.compile(rf"{PREFIX}[a-z2-7]{{{SECRET_CHARACTERS + CHECKSUM_CHARACTERS}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # A secret, or a part of one, in a text that is to be shown.
-TRACE = re.compile(rf"{PREFIX}[A-Za-z0-9]+")
+TRACE = re.compile(rf"{PREFIX}[a-z0-9]+", re.IGNORECASE)
+
+# Most of a secret, mistyped or cut off perhaps: no name of people has so many random characters.
+NEARLY = re.compile(rf"{PREFIX}[a-z2-7]{{30,}}", re.IGNORECASE)
 
 
 class TokenEntry(Struct, frozen=True):
@@ -61,15 +63,12 @@ class TokenEntry(Struct, frozen=True):
         """Return whether the token is no longer good at `now`."""
         return self.expires is not None and now >= self.expires
 
-    def permits(self, action: Action, repository: Repository | None) -> bool:
-        """Return whether the token's own limits let its bearer do that; the rules are another question."""
-        if self.actions and action not in self.actions:
-            return False
-        return (
-            not self.repositories
-            or repository is None
-            or any(fnmatchcase(str(repository), each) for each in self.repositories)
-        )
+    @property
+    def restrictions(self) -> tuple[Restriction, ...]:
+        """The token's own restrictions; none for a token without."""
+        if not self.repositories and not self.actions:
+            return ()
+        return (Restriction(self.principal, self.repositories, self.actions),)
 
 
 class TokenTable:
@@ -80,6 +79,10 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self._by_digest)
+
+    def recall(self, digest: str) -> TokenEntry | None:
+        """Return the token whose secret has this digest."""
+        return self._by_digest.get(digest)
 
     def find(self, secret: str) -> TokenEntry | None:
         """Return the token of this secret, expired or not; None for a secret that is not known.
@@ -117,6 +120,11 @@ def is_well_formed(secret: str) -> bool:
 def digest_of(secret: str) -> str:
     """Return the SHA-256 of a secret, in hexadecimal."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def has_secret(text: str) -> bool:
+    """Return whether a secret, or most of one, is in a text."""
+    return NEARLY.search(text) is not None
 
 
 def redacted(text: str) -> str:

@@ -17,6 +17,7 @@ from mirror.config.access import AccessSettings, GroupSettings, RuleSettings, gr
 from mirror.config.audit import AuditSettings
 from mirror.config.cache_rules import CacheRuleSettings
 from mirror.config.endpoints import UpstreamSettings
+from mirror.config.identities.issuers import IssuerSettings
 from mirror.config.limits import LimitSettings, limits_of
 from mirror.config.logins import CredentialSettings
 from mirror.config.server import ServerSettings
@@ -327,6 +328,7 @@ class Config(Settings, frozen=True, kw_only=True):
     rules: tuple[RuleSettings, ...] = ()
     groups: tuple[GroupSettings, ...] = ()
     limits: tuple[LimitSettings, ...] = ()
+    issuers: tuple[IssuerSettings, ...] = ()
     warm: tuple[WarmSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...]
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from mirror.config.access import AccessSettings, GroupSettings, RuleSettings
 from mirror.config.audit import AuditSettings
 from mirror.config.endpoints import UpstreamSettings
+from mirror.config.identities.issuers import IssuerSettings
 from mirror.config.limits import LimitSettings
 from mirror.config.logins import CredentialSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
@@ -188,11 +189,28 @@ schedule = "30 3 * * * Europe/Berlin"
 """,
 )
 
+ISSUER = NamedTable(
+    section="issuer",
+    field="issuers",
+    key="name",
+    model=IssuerSettings,
+    example="gitlab",
+    note="[access.md](access.md#tokens-of-other-issuers) has examples for GitLab, GitHub and Kubernetes.",
+    sample="""\
+[[issuer]]
+name = "gitlab"
+issuer = "https://gitlab.example.com"
+audience = ["https://mirror.lan:5000"]
+claims = ["project_path", "ref_protected"]
+""",
+)
+
 NAMED_TABLES = (
     UPSTREAM,
     RULE,
     GROUP,
     LIMIT,
+    ISSUER,
     WARM,
 )
 

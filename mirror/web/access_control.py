@@ -72,7 +72,7 @@ class AccessControl:
 
     def authorise(self, record: RequestRecord, target: Target) -> None:
         """Raise AccessDenied, 403 or 404, if the client may not have what the target names."""
-        if not self.policy.restricts or target.repository is None:
+        if target.repository is None or not self._restricts(record):
             return
         action = ACTIONS[target.kind]
         tag = target.reference.name if isinstance(target.reference, Tag) else None
@@ -118,7 +118,7 @@ class AccessControl:
         page would be asked for by that name.
         """
         shown: list[str] = []
-        asked = max(limit, NAMES_ASKED) if limit and self.policy.restricts else limit
+        asked = max(limit, NAMES_ASKED) if limit and self._restricts(record) else limit
         while True:
             page = await fetch(after, asked)
             for number, name in enumerate(page.repositories):
@@ -137,7 +137,7 @@ class AccessControl:
 
         Raises RegistryError for a page that cannot be judged: it might tell of one.
         """
-        if not self.policy.restricts:
+        if not self._restricts(record):
             return page
         try:
             tags = json_text.parse(page, MOST_TAGS)["tags"] or []
@@ -154,7 +154,7 @@ class AccessControl:
         return json.dumps({"name": repository.path, "tags": shown}, separators=(",", ":")).encode()
 
     def _may_list(self, record: RequestRecord, target: Target, name: str) -> bool:
-        if not self.policy.restricts:
+        if not self._restricts(record):
             return True
         first, _, rest = name.partition("/")
         repository = Repository(first, rest) if target.upstream is None else Repository(target.upstream, name)
@@ -168,7 +168,14 @@ class AccessControl:
         tag: str | None,
         age: float | None = None,
     ) -> Decision:
+        restriction = record.identity.forbidden_by(action, repository)
+        if restriction is not None:
+            return Decision(allowed=False, limited=restriction.owner)
         return self.policy.decide(self.policy.scope(record.identity), action, repository, tag, age)
+
+    def _restricts(self, record: RequestRecord) -> bool:
+        """Return whether anything can be denied to this client."""
+        return self.policy.restricts or bool(record.identity.restrictions)
 
 
 def _date(moment: float) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 
+from mirror.access.secret_path import without_secret
 from mirror.cache.cache import Cache
 from mirror.cache.readers import BlobReader, BlobRequest, SmallBlob
 from mirror.cache.referring.clients import Requester
@@ -86,8 +87,8 @@ class RegistryApi:
         if len(request.rel_url.raw_query_string) > QUERY_BYTES:
             message = f"the query is longer than {QUERY_BYTES} characters"
             raise RegistryError(Code.UNSUPPORTED, message, status=414)
-        path = path.removeprefix(record.path_prefix)
-        record.target = parse_target(self._names, path, self._ns(request), host)
+        api_path = without_secret(path, record.path_prefix)
+        record.target = parse_target(self._names, api_path, self._ns(request), host)
         return record.target
 
     async def handle(self, record: RequestRecord, target: Target) -> web.StreamResponse:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 
 from mirror.access.identity import Identity
+from mirror.access.secret_path import shown_path
+from mirror.access.tokens import redacted
 from mirror.cache.results import FOREVER, Outcome
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
@@ -137,7 +139,7 @@ class RequestRecord:
             "total_ms": round(total * 1000, 2),
         }
         if self.target is None:
-            fields["path"] = USER.sub("", self.request.raw_path.partition("?")[0])[:200]
+            fields["path"] = shown_path(USER.sub("", self.request.raw_path.partition("?")[0]))[:200]
         else:
             fields["upstream"] = self.target.upstream
             if self.target.repository is not None:
@@ -147,7 +149,7 @@ class RequestRecord:
         if self.digest is not None:
             fields["digest"] = str(self.digest)
         if self.note is not None:
-            fields["note"] = self.note
+            fields["note"] = redacted(self.note)
         if self.waited:
             fields["waited_ms"] = round(self.waited * 1000, 2)
         return fields

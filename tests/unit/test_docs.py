@@ -246,12 +246,14 @@ def test_snippets_parse(path: Path) -> None:
 @pages()
 def test_snippets_of_the_configuration_are_valid(path: Path, tmp_path: Path) -> None:
     """Each TOML block of the mirror's own sections is accepted, with files that are here."""
-    secret, file = tmp_path / "password", tmp_path / "mirror.toml"
+    secret, keys, file = tmp_path / "password", tmp_path / "keys", tmp_path / "mirror.toml"
     secret.write_text("# a secret")
+    keys.write_text('{"keys": []}')
     for kind, text in fenced(path):
         if kind == "toml" and set(parsed(text, kind)) <= {*LAYOUT.names()}:
             plain = re.sub(r"^(tls|client)_\w+ = .*$", "", text, flags=re.MULTILINE)
-            file.write_text(re.sub(r'(_file|htpasswd) = ".*"', rf'\1 = "{secret}"', plain))
+            plain = re.sub(r'jwks_file = ".*"', f'jwks_file = "{keys}"', plain)
+            file.write_text(re.sub(r'(?<!jwks)(_file|htpasswd) = ".*"', rf'\1 = "{secret}"', plain))
             assert load(file, {"HOME": "/home/me"}, {}).config
 
 

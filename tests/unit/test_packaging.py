@@ -16,7 +16,7 @@ def version(text: str) -> tuple[int, ...]:
 def floors() -> dict[str, str]:
     """Return the lowest allowed version of each package the mirror needs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return dict(each.split(">=") for each in project["dependencies"])
+    return dict(re.sub(r"\[.*\]", "", each).split(">=") for each in project["dependencies"])
 
 
 def locked() -> dict[str, str]:

@@ -50,6 +50,12 @@ class LiveTokens:
             await self._read()
         return self._table.find(secret)
 
+    async def recall(self, digest: str) -> TokenEntry | None:
+        """Return the token whose secret has this digest, as `find` does."""
+        if self._seen != self._epoch.access_changes():
+            await self._read()
+        return self._table.recall(digest)
+
     def note_use(self, entry: TokenEntry) -> None:
         """Note that a request was made with a token; the time is written later, with others."""
         self._uses[entry.sha256] = self._clock()

@@ -6,6 +6,7 @@ from mirror.config.schema import Config
 from mirror.service import Service
 from mirror.web.identity.challenge import Challenges
 from mirror.web.identity.identification import Identification
+from mirror.web.identity.token_kinds import token_authenticators
 
 if TYPE_CHECKING:
     from mirror.web.identity.token_service import TokenService
@@ -21,6 +22,7 @@ def configured(config: Config, service: Service) -> "tuple[Identification, Token
         proxies, challenges=Challenges(access.login_hosts, proxies), groups=config.client_groups()
     )
     kinds = found.authenticators
+    kinds += token_authenticators(config, service)
     if access.htpasswd is not None:
         from mirror.web.identity.basic import BasicUsers
         from mirror.web.identity.users import Users

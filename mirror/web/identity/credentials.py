@@ -6,6 +6,7 @@ from binascii import Error as NotBase64
 from aiohttp import web
 from msgspec import Struct
 
+from mirror.access.identity import Restriction
 from mirror.cache.results import FOREVER
 from mirror.oci.errors import Code, RegistryError
 
@@ -19,10 +20,14 @@ BASIC, BEARER = "basic", "bearer"
 
 
 class WrongCredentials(RegistryError):
-    """Credentials that prove nothing, though they are of a kind that this mirror takes: 401."""
+    """Credentials that prove nothing, though they are of a kind that this mirror takes: 401.
 
-    def __init__(self, message: str) -> None:
+    `ours`: they were made for this mirror, so that no client sends them by mistake.
+    """
+
+    def __init__(self, message: str, *, ours: bool = False) -> None:
         super().__init__(Code.UNAUTHORIZED, message)
+        self.ours = ours
 
 
 class NotVerified(WrongCredentials):
@@ -75,13 +80,15 @@ class Claim(Struct, frozen=True):
 
     `seconds`: for how long they do so without another look. `handle`: a text by which the same authenticator
     finds the principals again, for a token that stands for these credentials; "" if there is none.
-    `path_prefix`: the part of the request's path that held the credentials.
+    `path_prefix`: the part of the request's path that held the credentials. `restrictions`: of the
+    credentials themselves, beyond the rules.
     """
 
     names: tuple[str, ...]
     seconds: float = FOREVER
     handle: str = ""
     path_prefix: str = ""
+    restrictions: tuple[Restriction, ...] = ()
 
 
 class Authenticator:

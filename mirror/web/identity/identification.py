@@ -60,7 +60,8 @@ class Identification:
         """Note in the record who sends the request.
 
         Raises WrongCredentials for some that prove nothing, where clients may log in. Elsewhere these are
-        ignored: a Docker daemon sends its login for a registry to a mirror of that registry unasked.
+        ignored: a Docker daemon sends its login for a registry to a mirror of that registry unasked. Not so
+        those that can only be meant for this mirror.
         """
         request = record.request
         address = client_address(request.remote or "", request.headers.getall(HEADER, []), self._trusted)
@@ -79,6 +80,8 @@ class Identification:
         except WrongCredentials as wrong:
             if record.may_log_in:
                 raise self._challenges.refusal(request, wrong) from None
+            if wrong.ours:
+                raise
             _ignore(record, wrong)
 
     def insist(self, record: RequestRecord, target: Target) -> None:
@@ -102,13 +105,15 @@ class Identification:
             claim = await each.claim(shown)
             if claim is not None:
                 note(record, claim)
+                if not claim.path_prefix:  # the header is one authenticator's, and wrong to others
+                    break
         if shown.scheme and record.may_log_in and not record.has_login:
             raise WrongCredentials("this mirror does not know such credentials")
 
 
 def note(record: RequestRecord, claim: Claim) -> None:
     """Note in the record what credentials have proven."""
-    record.identity = record.identity.also(claim.names)
+    record.identity = record.identity.also(claim.names).within(claim.restrictions)
     record.identity_ttl = min(record.identity_ttl, claim.seconds)
     record.path_prefix = claim.path_prefix or record.path_prefix
     record.handles += (claim.handle,) if claim.handle else ()

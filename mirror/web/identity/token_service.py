@@ -72,7 +72,10 @@ class SignedTokens(Authenticator):
         passed = self._signer.read(shown.value)
         claims = [await self._recall(each) for each in passed.handles]
         names = tuple(name for each in claims for name in each.names)
-        return Claim(names, min([passed.seconds, *(each.seconds for each in claims)]))
+        restrictions = tuple(one for each in claims for one in each.restrictions)
+        return Claim(
+            names, min([passed.seconds, *(each.seconds for each in claims)]), restrictions=restrictions
+        )
 
     async def _recall(self, handle: str) -> Claim:
         for each in self._authenticators:

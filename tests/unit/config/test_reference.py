@@ -52,7 +52,7 @@ def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
     text = "[server]\n" + "\n".join(map(without_mark, lines))
     text = text.replace('password = "secret"', "").replace('tls_key = "', '# "').replace("tls_cert", '# "')
     text = text.replace('client_cert = "', '# "').replace('client_key = "', '# "')
-    text = text.replace('htpasswd = "', '# "')
+    text = text.replace('htpasswd = "', '# "').replace('jwks_file = "', '# "')  # jwks_url is there too
     for key in ("password_file", "ca_file", "docker_config"):
         text = "\n".join(
             f'{line.partition("=")[0]}= "{secret}"' if line.startswith(f"{key} =") else line

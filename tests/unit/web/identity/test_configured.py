@@ -17,13 +17,14 @@ async def made(tmp_path: Path, **access: object) -> tuple[list[str], bool]:
     return [type(each).__name__ for each in found.authenticators], tokens is not None
 
 
-async def test_nothing_is_verified_by_default(tmp_path: Path) -> None:
-    assert await made(tmp_path) == ([], False)
+async def test_tokens_alone_are_verified_by_default(tmp_path: Path) -> None:
+    """An operator creates one while the mirror runs."""
+    assert await made(tmp_path) == (["TokenAuthenticator"], False)
 
 
 async def test_kinds_of_credentials_of_the_configuration(tmp_path: Path) -> None:
     users = tmp_path / "users"
     await asyncio.to_thread(users.write_text, "")
-    assert await made(tmp_path, htpasswd=users) == (["BasicUsers"], False)
+    assert await made(tmp_path, htpasswd=users) == (["TokenAuthenticator", "BasicUsers"], False)
     both = await made(tmp_path, htpasswd=users, login_hosts=["mirror.lan"])
-    assert both == (["SignedTokens", "BasicUsers"], True)
+    assert both == (["SignedTokens", "TokenAuthenticator", "BasicUsers"], True)

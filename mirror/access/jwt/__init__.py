@@ -1,0 +1,1 @@
+"""JSON Web Tokens of foreign issuers: keys, signatures, claims; pure, with the clock passed in."""

@@ -1,0 +1,1 @@
+"""The options of identities that others vouch for."""

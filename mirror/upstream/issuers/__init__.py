@@ -1,0 +1,1 @@
+"""Issuers of tokens: where their public keys come from, by the rules for requests to upstreams."""
