@@ -25,6 +25,7 @@ from mirror.transfer.flight import Flight, FlightTable, RunningFill, queue_full
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.transfer.small_fill import SmallFill, is_small
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError, WrongBytes, too_many_requests
+from mirror.upstream.guests.current import asker
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
 from mirror.util.fairness.budget import begin_fill, check_budget, wait_for_fill
@@ -326,6 +327,7 @@ class BlobCache:
         `asked_for`: there is to be room for the blob, although no client waits.
         """
         flight = Flight(digest, repository, prefetch=limit is None)
+        flight.asker = asker()
         upstream, small = self._upstreams[repository.upstream], is_small(link)
 
         def make_fill() -> RunningFill:
@@ -368,9 +370,9 @@ class BlobCache:
         try:
             content = await flight.wait_content()
         except UpstreamError:
-            if flight.repository == repository:
+            if flight.repository == repository and flight.asker == asker():
                 raise
-            return None  # another repository's upstream refused: ask our own
+            return None  # another repository's upstream refused, or another client's account: ask our own
         if isinstance(content, bytes):
             return SmallBlob(content)
         file = content.open_reader() if content is not None else None

@@ -13,6 +13,7 @@ from mirror.cache.freshness import Freshness
 from mirror.cache.listings import ListingCache
 from mirror.cache.manifests import ManifestCache, Types
 from mirror.cache.prefetch import Prefetch
+from mirror.cache.private.private_content import PrivateContent
 from mirror.cache.pull.budget import Pause, PullBudget
 from mirror.cache.pull.puller import ImagePull, Puller
 from mirror.cache.pull.source import PullSource
@@ -39,6 +40,7 @@ from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository, Tag
 from mirror.transfer.context import TransferContext
 from mirror.upstream.errors import UpstreamError
+from mirror.upstream.guests.current import current_guest
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
 from mirror.util.time_limit import TimeLimit
@@ -66,6 +68,9 @@ class Cache:
         gone = GoneKeeper(context, tags)
         access = AccessChecker(
             context, upstreams, gone, fallback_after=tags.fallback_after, missing=tags.missing
+        )
+        self.private = PrivateContent(
+            context, upstreams, fallback_after=tags.fallback_after, missing=tags.missing
         )
         self._blobs = BlobCache(context, upstreams, access)
         self._manifests = ManifestCache(context, upstreams, access, tags.missing)
@@ -96,9 +101,10 @@ class Cache:
         if isinstance(reference, Tag) and accepted.takes_single_only(answer.media_type):
             answer = await self._single.get(repository, answer)
         await self._completeness.ensure(repository, answer.digest, answer.staleness)
-        self._prefetch.enqueue(repository, answer)
-        if client is not None:
-            self._referring.enqueue(repository, answer, client)
+        if current_guest() is None:  # what is prefetched is asked for without a guest's credentials
+            self._prefetch.enqueue(repository, answer)
+            if client is not None:
+                self._referring.enqueue(repository, answer, client)
         return answer
 
     async def head_manifest(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.guests.current import asker
 from mirror.util.ttl_cache import TTLCache
 
 K = TypeVar("K", bound=Hashable)
@@ -26,7 +27,8 @@ MOST_VARIANTS = 4
 class NegativeCache(Generic[K]):
     """Errors by key and variant, each for `seconds`: those of `failures`.
 
-    A variant is what else the upstream was asked by: the media types that only this client takes.
+    A variant is what else the upstream was asked by: the media types that only this client takes; and the
+    client itself, where it was asked with credentials of the client's own.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class NegativeCache(Generic[K]):
     @contextmanager
     def remembering(self, key: K, variant: Hashable = None) -> Iterator[None]:
         """Raise the error remembered for `key`; without one, remember the error that the block raises."""
+        variant = (variant, asker())
         if (found := self._variants(key).get(variant)) is not None:
             error = found[1]
             # A new exception: one that is raised again and again collects the tracebacks of all its raises.

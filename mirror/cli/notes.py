@@ -28,3 +28,28 @@ def config_notes(config: "Config") -> list[str]:
             f"For instance {max_size.bytes}GiB."
         )
     return notes
+
+
+def private_notes(config: "Config") -> list[str]:
+    """Return a sentence for each way in which upstreams with accounts keep private content, and do not."""
+    ways: dict[str, list[str]] = {}
+    for each in config.upstreams:
+        if each.has_accounts or each.private == "as-upstream":
+            ways.setdefault(each.private, []).append(each.name)
+    notes = []
+    if names := ways.get("everybody"):
+        accounts = f"the accounts at {', '.join(names)}"
+        notes.append(f'every client can pull whatever {accounts} can read: private = "everybody".')
+    named = any(each.effect == "allow" and (each.networks or each.identities) for each in config.rules)
+    if (names := ways.get("named")) and not named:
+        notes.append(
+            f"what is private at {', '.join(names)} is served to nobody: no [[rule]] names clients for it. "
+            'Write [[rule]], effect = "allow", networks = ["10.0.0.0/8"], or private = "everybody" with the '
+            "upstream."
+        )
+    if (names := ways.get("as-upstream")) and config.server.tls_certificate is None:
+        notes.append(
+            f"clients send their passwords for {', '.join(names)} through the network as plain text: "
+            'private = "as-upstream" without server.tls_certificate.'
+        )
+    return notes

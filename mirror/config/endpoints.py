@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Meta
@@ -95,6 +95,15 @@ def _check_client_key(value: Path | None, valid: Mapping[str, Any]) -> Path | No
         from mirror.util.tls import check_pair  # imports ssl, which few commands need (10 ms)
 
         check_pair(certificate, value)
+    return value
+
+
+def _check_private(value: str, valid: Mapping[str, Any]) -> str:
+    if value == "as-upstream" and valid.get("client_cert") is not None:
+        raise ValueError(
+            'is "as-upstream" beside client_cert: the upstream would answer the certificate, and not the '
+            'client that asks; use "named"'
+        )
     return value
 
 
@@ -251,6 +260,18 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True):
             examples=["1h"],
         ),
     ] = 24 * 3600
+    private: Annotated[
+        Literal["named", "as-upstream", "everybody"],
+        Beside(_check_private),
+        Doc(
+            'Who gets what only an account at the upstream can read: "named", clients that an allow '
+            '[[rule]] with `networks` or `identities` names for the repository; "as-upstream", besides them '
+            "clients that send credentials of their own with which the upstream lets them read it; "
+            '"everybody", all clients that may pull. What anybody may read at the upstream goes to all '
+            'clients in any case. Without an account, and without "as-upstream", nothing is private.',
+            examples=["as-upstream"],
+        ),
+    ] = "named"
     sources: Annotated[
         tuple[SourceSettings, ...],
         Doc(
@@ -258,6 +279,16 @@ class UpstreamSettings(EndpointSettings, frozen=True, kw_only=True):
             examples=[[{"url": "https://mirror.lan", "prefix": "docker.io"}]],
         ),
     ] = ()
+
+    @property
+    def keeps_private(self) -> bool:
+        """Return whether there may be content of this upstream that not all clients may have."""
+        return self.private == "as-upstream" or (self.private == "named" and self.has_accounts)
+
+    @property
+    def has_accounts(self) -> bool:
+        """Return whether the upstream or a source of it is asked with an account or a client certificate."""
+        return any(each.logins() or each.client_cert is not None for each in (self, *self.sources))
 
 
 def _is_web_address(value: str) -> bool:

@@ -107,7 +107,7 @@ class LoginSettings(Settings, frozen=True, kw_only=True):
         str | None,
         After(check_username),
         Doc(
-            "Account at the endpoint. Every client of the mirror can read what this account can read.",
+            "Account at the endpoint. `private` says who may read what only this account can read.",
             examples=["me"],
         ),
     ] = None

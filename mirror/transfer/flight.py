@@ -92,6 +92,7 @@ class Flight:
         self.repository = (
             repository  # its upstream is asked; other repositories join with a link of their own
         )
+        self.asker = b""  # whose credentials its upstream is asked with (mirror.upstream.guests.current)
         self.prefetch = prefetch
         self.demand = Demand(whole=True)
         self.on_first_client: Callable[[], object] = ignore  # called when a client joins that waits alone

@@ -122,8 +122,8 @@ class Accounts:
 
         self.anonymous = account(None)
         named = tuple(account(source) for source in settings.logins())
-        # What came with a client certificate is as private as what came with a password.
-        self.configured = bool(named) or settings.client_cert is not None
+        # What came with a certificate, or with a client's credentials, is as private as with a password.
+        self.configured = bool(named) or settings.client_cert is not None or settings.private == "as-upstream"
         self.all = named or (self.anonymous,)
         self._clock = clock
         self._claims: dict[str, _Claim] = {}

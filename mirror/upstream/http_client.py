@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import partial
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 from yarl import URL
 
@@ -16,7 +16,8 @@ from mirror.oci.challenge import Challenge, parse_challenges
 from mirror.upstream.accounts import Account, Accounts
 from mirror.upstream.auth import AuthDemand
 from mirror.upstream.error_body import MAX_ERROR_BYTES, errors_in, excerpt, failure_of, is_own_word
-from mirror.upstream.errors import AnswerTooLong, Failure, HeadRefused, UpstreamError
+from mirror.upstream.errors import FINAL, AnswerTooLong, Failure, HeadRefused, UpstreamError
+from mirror.upstream.guests.guest_accounts import GuestAccounts
 from mirror.upstream.http.redirect import (
     STATUSES,
     RedirectRefused,
@@ -26,6 +27,7 @@ from mirror.upstream.http.redirect import (
     next_hop,
     origin,
 )
+from mirror.upstream.http.request import Hop, OutgoingRequest
 from mirror.upstream.http.transport import PartReader, Response, Transport
 from mirror.upstream.media_types import is_page, media_type
 from mirror.upstream.retry import parse_retry_after, retry_after_in
@@ -40,19 +42,6 @@ _MAX_TOO_LONG = 1000
 _SUCCESSES = {"HEAD": {200}, "GET": {200, 206}}
 
 
-class OutgoingRequest(Struct, frozen=True):
-    """A request. `path` follows `/v2/` and may have a query; the token is for `repository`."""
-
-    method: str
-    path: str
-    repository: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    # ghcr.io lacks the referrers API and answers with 303 to a web page (docs/upstreams.md).
-    follow_see_other: bool = True
-    # A digest proves the body: see `Transport.send`.
-    proven: bool = False
-
-
 class DirectLocation(Struct):
     """Target of the last redirect for one blob: its next range is asked for there, as long as that works."""
 
@@ -62,24 +51,15 @@ class DirectLocation(Struct):
         return f"{type(self).__name__}()"
 
 
-class _Hop(Struct, frozen=True):
-    """One of the URLs that a request is sent to, one after another.
-
-    `own`: all URLs so far were paths of the upstream's API, which get credentials. `inside`: all were of the
-    upstream's origin.
-    """
-
-    url: URL
-    own: bool = True
-    inside: bool = True
-
-
 class HTTPClient:
     """Sends requests to one upstream."""
 
-    def __init__(self, transport: Transport, accounts: Accounts, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, transport: Transport, accounts: Accounts, guests: GuestAccounts, clock: Callable[[], float]
+    ) -> None:
         self._transport = transport
         self._accounts = accounts
+        self._guests = guests
         self._too_long: TTLCache[tuple[str, int], UpstreamError] = TTLCache(
             TOO_LONG_TTL, _MAX_TOO_LONG, clock
         )
@@ -148,7 +128,7 @@ class HTTPClient:
             return None
         url = location.url
         try:
-            response = await self._send(request, _Hop(url, own=False, inside=False), None)
+            response = await self._send(request, Hop(url, own=False, inside=False), None)
         except UpstreamError:
             location.url = None
             raise
@@ -173,6 +153,23 @@ class HTTPClient:
         return origin(url) == origin(self._transport.url)
 
     async def _send_as_account(self, request: OutgoingRequest) -> Response:
+        """Return the answer to an account of the mirror; to the current guest where that may read more."""
+        guest = self._guests.current(request.repository)
+        if guest is not None and self._guests.is_alone(request.repository):
+            return await self.send_as(request, guest)
+        answer = await self._send_as_own(request)
+        if guest is not None and _is_refusal(answer):
+            second = await self.try_account(guest, request)
+            if isinstance(second, Response) and second.status < 400:
+                self._guests.note_alone(request.repository)
+                answer, second = second, answer
+            if isinstance(second, Response):
+                second.release()
+        if isinstance(answer, UpstreamError):
+            raise answer
+        return answer
+
+    async def _send_as_own(self, request: OutgoingRequest) -> Response | UpstreamError:
         """Return the answer to the preferred account; if it has to pause or is refused, to the next."""
         probe = partial(self._is_public, request)
         account = await self._accounts.choose(request.repository, probe)
@@ -187,14 +184,12 @@ class HTTPClient:
             tried.append(account)
             if isinstance(answer, Response):
                 answer.release()
-        if isinstance(answer, UpstreamError):
-            raise answer
         return answer
 
     async def try_account(self, account: Account, request: OutgoingRequest) -> Response | UpstreamError:
         """Return the answer to one account, its body unread, or the error if it could not ask."""
         try:
-            response = await self._follow_redirects(request, account)
+            response = await self.send_as(request, account)
         except UpstreamError as error:
             if account.auth.refused:
                 self._accounts.release_claim(request.repository, account)
@@ -211,7 +206,7 @@ class HTTPClient:
         for method in ("HEAD", "GET"):
             asked = replace(request, method=method, proven=method == "GET")
             try:
-                response = await self._follow_redirects(asked, self._accounts.anonymous)
+                response = await self.send_as(asked, self._accounts.anonymous)
             except UpstreamError:
                 continue
             response.release()
@@ -222,13 +217,13 @@ class HTTPClient:
                 break  # a GET would count
         return False
 
-    async def _follow_redirects(self, request: OutgoingRequest, account: Account) -> Response:
-        """Return the answer at the end of all redirects."""
+    async def send_as(self, request: OutgoingRequest, account: Account) -> Response:
+        """Return the answer to an account at the end of all redirects, of any status; to be closed."""
         visited = [self._url(request)]
         while True:
             inside = all(self._own(hop) for hop in visited)
             own = all(self._is_api(hop) and not is_signed(hop) for hop in visited[1:])
-            response = await self._authorized(request, _Hop(visited[-1], own, inside), account)
+            response = await self._authorized(request, Hop(visited[-1], own, inside), account)
             location = response.headers.get("Location")
             if response.status not in STATUSES or location is None:
                 return response
@@ -245,7 +240,7 @@ class HTTPClient:
     def _url(self, request: OutgoingRequest) -> URL:
         return URL(f"{self._transport.url}/v2/{request.path}", encoded=True)
 
-    async def _authorized(self, request: OutgoingRequest, hop: _Hop, account: Account) -> Response:
+    async def _authorized(self, request: OutgoingRequest, hop: Hop, account: Account) -> Response:
         """Return the answer of one host after at most one challenge."""
         authorization = await account.auth.current(request.repository) if hop.own else None
         response = await self._send(request, hop, authorization)
@@ -275,7 +270,7 @@ class HTTPClient:
     async def _authenticate(
         self,
         request: OutgoingRequest,
-        hop: _Hop,
+        hop: Hop,
         account: Account,
         response: Response,
         authorization: str | None,
@@ -302,7 +297,7 @@ class HTTPClient:
             raise
 
     async def _answer_challenge(
-        self, request: OutgoingRequest, hop: _Hop, account: Account, demand: AuthDemand
+        self, request: OutgoingRequest, hop: Hop, account: Account, demand: AuthDemand
     ) -> Response:
         """Repeat a request with the authorization demanded; raise DENIED if the password is refused."""
         authorization = await account.auth.answer(demand)
@@ -338,7 +333,7 @@ class HTTPClient:
             return False
         return account.auth.note_answer(authorization, status)
 
-    async def _send(self, request: OutgoingRequest, hop: _Hop, authorization: str | None) -> Response:
+    async def _send(self, request: OutgoingRequest, hop: Hop, authorization: str | None) -> Response:
         headers = dict(request.headers)
         if authorization is not None:
             headers["Authorization"] = authorization
@@ -368,7 +363,8 @@ class HTTPClient:
             # The registry granted the request: its store's refusal is a disorder at the upstream.
             failure = Failure.SERVER_ERROR
         message = f"{self._transport.name}: {response.url.host_port_subcomponent} answered {response.status}"
-        if detail := self._accounts.redacted(excerpt(body, response.content_type)):
+        detail = self._accounts.redacted(excerpt(body, response.content_type))
+        if detail := self._guests.redacted(detail):
             message += f": {detail}"
         words = retry_after_in(body) if failure is Failure.RATE_LIMITED else None
         retry_after = parse_retry_after(response.headers.get("Retry-After") or words)
@@ -388,6 +384,12 @@ class HTTPClient:
         with contextlib.suppress(UpstreamError):
             body = await self._transport.read(response, MAX_ERROR_BYTES)
         return body, frozenset(code for code, _ in errors_in(body))
+
+
+def _is_refusal(answer: Response | UpstreamError) -> bool:
+    if isinstance(answer, UpstreamError):
+        return answer.failure in FINAL
+    return answer.status in (401, 403, 404)
 
 
 def _challenges(response: Response) -> tuple[Challenge, ...]:

@@ -33,13 +33,17 @@ from mirror.upstream.body import (
     labelled,
 )
 from mirror.upstream.errors import Failure, HeadRefused, UpstreamError, WrongBytes
+from mirror.upstream.guests.guest_accounts import GuestAccounts
+from mirror.upstream.guests.guest_login import GuestLogin
 from mirror.upstream.http.encodings import as_sent_or_decoded, document
 from mirror.upstream.http.range_support import RangeSupport
+from mirror.upstream.http.request import OutgoingRequest
 from mirror.upstream.http.transport import Response, Transport
-from mirror.upstream.http_client import DirectLocation, HTTPClient, OutgoingRequest
+from mirror.upstream.http_client import DirectLocation, HTTPClient
 from mirror.upstream.media_types import is_generic, is_page, manifest_type, media_type
 from mirror.upstream.pagination import next_query
 from mirror.upstream.retry import Retrier, RetryPolicy
+from mirror.upstream.rights.grant import Grant, ask_for_grant
 from mirror.util.tasks import off_loop
 
 # Docker Hub lists all tags of a repository at once if no `n` is given: tens of thousands in places.
@@ -94,7 +98,8 @@ class RegistryClient:
         self.name = settings.name
         self._transport = Transport(settings, metrics, offline=offline)
         self.accounts = Accounts(settings, self._transport, clock)
-        self._client = HTTPClient(self._transport, self.accounts, clock)
+        self.guests = GuestAccounts(settings, self._transport, clock)
+        self._client = HTTPClient(self._transport, self.accounts, self.guests, clock)
         self._retry = Retrier(RetryPolicy(attempts=settings.attempts), clock, sleep)
         # Blobs leave some connections free, so that a tag can be revalidated while layers are fetched.
         self.max_connections = settings.max_connections
@@ -219,6 +224,11 @@ class RegistryClient:
             size, query = size + len(page.data), page.next_query
         return array_of(texts)
 
+    async def grant(self, path: str, reference: str | None, credentials: GuestLogin | None) -> Grant:
+        """Return whether these credentials, None for nobody's, may read a repository (`ask_for_grant`)."""
+        account = self.accounts.anonymous if credentials is None else self.guests.account(credentials)
+        return await ask_for_grant(self._client, account, path, reference)
+
     async def warm_up(self) -> None:
         """Prepare for the first request without dialling."""
         await self._transport.warm_up()
@@ -238,6 +248,7 @@ class RegistryClient:
     async def close(self) -> None:
         """Close all connections; running transfers break."""
         await self.accounts.close()
+        await self.guests.close()
         await self._transport.close()
 
     async def _head_manifest(

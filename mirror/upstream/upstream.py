@@ -16,9 +16,12 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import UpstreamError, WrongBytes
+from mirror.upstream.guests.current import Guest
+from mirror.upstream.guests.guest_login import GuestLogin
 from mirror.upstream.health import BreakerState
 from mirror.upstream.rate_limit import BudgetLevel, RateLimitReading
 from mirror.upstream.registry_client import ManifestBody, RemoteManifest, TagsPage
+from mirror.upstream.rights.grant import Grant
 from mirror.upstream.source import Source
 from mirror.util.tasks import Tasks
 from mirror.util.tracebacks import without_frames
@@ -38,11 +41,17 @@ class Upstream:
         *,
         offline: bool = False,
         recheck_access: float = math.inf,
+        private: str = "everybody",
     ) -> None:
-        """`recheck_access`: seconds for which what was read with an account is served unasked."""
+        """`recheck_access`: seconds for which what was read with an account is served unasked.
+
+        `private`: who gets what only an account can read, as the option of that name.
+        """
         self.name = name
         self.offline = offline
         self.recheck_access = recheck_access
+        self.admits_guests = private == "as-upstream"
+        self._guarded = private != "everybody"
         self._metrics = metrics
         self.sources = tuple(sources)
         self.own = self.sources[0]
@@ -83,6 +92,20 @@ class Upstream:
         What comes so is private: others may not be able to read it.
         """
         return any(source.registry.accounts.configured for source in self.sources)
+
+    def guest(self, path: str, credentials: GuestLogin) -> Guest:
+        """Return a client that comes with credentials of its own for a repository."""
+        return self.own.registry.guests.guest(self.own.path(path), credentials)
+
+    @property
+    def guards(self) -> bool:
+        """Return whether content may be here that not all clients may have."""
+        return self._guarded and self.uses_account("")
+
+    async def grant(self, path: str, reference: str | None, credentials: GuestLogin | None) -> Grant:
+        """Ask the own endpoint whether these credentials, None for nobody's, may read a repository."""
+        self.own.raise_if_unresponsive()
+        return await self.own.registry.grant(self.own.path(path), reference, credentials)
 
     @property
     def max_blob_connections(self) -> int:

@@ -36,6 +36,7 @@ class UpstreamSet(Mapping[str, Upstream]):
                 metrics,
                 offline=offline,
                 recheck_access=each.recheck_access,
+                private=each.private,
             )
             for each in config.upstreams
         }

@@ -34,3 +34,6 @@ class TTLCache(Generic[K, V]):
                 break
             del self._entries[oldest]
         self._entries[key] = (now + self._seconds, value)
+
+    def drop(self, key: K) -> None:
+        self._entries.pop(key, None)

@@ -17,7 +17,9 @@ from mirror.cache.results import FOREVER, CatalogAnswer
 from mirror.oci import json_text
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Repository, Tag, Target, TargetKind, Via
+from mirror.upstream.errors import UpstreamError
 from mirror.web.client_errors import UNKNOWN
+from mirror.web.private.gate import PrivateGate, PrivateRefused, Visitor
 from mirror.web.request_log import RequestRecord
 
 FetchCatalog = Callable[[str, int], Awaitable[CatalogAnswer]]
@@ -56,9 +58,18 @@ class AccessDenied(RegistryError):
 class AccessControl:
     """The policy, as the registry API asks it. `policy` may be replaced at any time."""
 
-    def __init__(self, policy: Policy, trusted_proxies: Sequence[Network] = ()) -> None:
+    def __init__(
+        self, policy: Policy, trusted_proxies: Sequence[Network] = (), gate: PrivateGate | None = None
+    ) -> None:
+        """`gate`: to private content; None where there is none."""
         self.policy = policy
         self._trusted = trusted_proxies
+        self._gate = gate if gate is not None and gate.is_shut else None
+
+    @property
+    def _tells_apart(self) -> bool:
+        """Return whether clients get different answers to the same request."""
+        return self.policy.restricts or self._gate is not None
 
     def scope(self, peer: str, names: tuple[str, ...] = ()) -> ConnectionScope:
         """Return the scope of a connection, for which responses may be remembered with a request's head.
@@ -66,7 +77,7 @@ class AccessControl:
         The head has credentials, and decides with the address and what the connection itself proves: `names`.
         Behind a trusted proxy the head has the client's address too, and decides with the scope of the proxy.
         """
-        reach = self.policy.reach(peer) if self.policy.restricts else EVERYBODY
+        reach = self.policy.reach(peer) if self._tells_apart else EVERYBODY
         scope = (*reach, *names)
         return (*scope, PROXIED) if is_among(parse_address(peer), self._trusted) else scope
 
@@ -109,6 +120,32 @@ class AccessControl:
             words = f" before {_date(since + later)}{words}"
         raise _refusal(record, target, Action.PULL, decision, words)
 
+    def guards(self, target: Target) -> bool:
+        """Return whether the client of this request has to be let in by `admit`."""
+        return self._gate is not None and self._gate.concerns(target)
+
+    async def admit(self, record: RequestRecord, target: Target) -> None:
+        """Raise AccessDenied, 403 or 404, if a repository is private, and not for this client.
+
+        Raises UpstreamError if it is not known whether that is so.
+        """
+        if self._gate is None or target.repository is None:
+            return
+        try:
+            ttl = await self._gate.admit(
+                self._visitor(record), target.repository, target, ACTIONS[target.kind]
+            )
+        except PrivateRefused as refused:
+            record.ttl = refused.ttl
+            raise _denied(target, str(refused), refused.note) from None
+        except UpstreamError as error:
+            record.note = str(error)
+            raise
+        record.identity_ttl = min(record.identity_ttl, ttl)
+
+    def _visitor(self, record: RequestRecord) -> Visitor:
+        return Visitor(record.identity, self.policy, record.guest)
+
     async def catalog(
         self, record: RequestRecord, target: Target, fetch: FetchCatalog, after: str, limit: int
     ) -> tuple[list[str], bool]:
@@ -118,11 +155,13 @@ class AccessControl:
         page would be asked for by that name.
         """
         shown: list[str] = []
-        asked = max(limit, NAMES_ASKED) if limit and self._restricts(record) else limit
+        restricts = self._restricts(record) or self._gate is not None
+        asked = max(limit, NAMES_ASKED) if limit and restricts else limit
         while True:
             page = await fetch(after, asked)
+            private = await self._private(record, target, page.repositories)
             for number, name in enumerate(page.repositories):
-                if self._may_list(record, target, name):
+                if name not in private and self._may_list(record, target, name):
                     if len(shown) == limit:
                         return shown, True
                     shown.append(name)
@@ -152,6 +191,14 @@ class AccessControl:
             if number % NAMES_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return json.dumps({"name": repository.path, "tags": shown}, separators=(",", ":")).encode()
+
+    async def _private(self, record: RequestRecord, target: Target, names: Sequence[str]) -> set[str]:
+        """Return those of the names that are private, and not for this client."""
+        if self._gate is None:
+            return set()
+        prefix = "" if target.upstream is None else f"{target.upstream}/"
+        hidden = await self._gate.hidden(self._visitor(record), [f"{prefix}{name}" for name in names])
+        return {name.removeprefix(prefix) for name in hidden}
 
     def _may_list(self, record: RequestRecord, target: Target, name: str) -> bool:
         if not self._restricts(record):
@@ -193,8 +240,10 @@ def _refusal(
         message = f"{message} ({record.note})"
     record.rule = decision.reason
     message += words
+    return _denied(target, f"{message}: ask its operator", f"denied by {decision.reason}")
+
+
+def _denied(target: Target, message: str, note: str) -> AccessDenied:
     named = target.via is Via.PREFIX
     code = Code.DENIED if named else UNKNOWN.get(target.kind, Code.NAME_UNKNOWN)
-    return AccessDenied(
-        code, f"{message}: ask its operator", 403 if named else 404, f"denied by {decision.reason}"
-    )
+    return AccessDenied(code, message, 403 if named else 404, note)

@@ -15,7 +15,6 @@ from mirror.cache.results import Outcome
 from mirror.config.schema import Config
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
-from mirror.oci.reference import Target
 from mirror.service import Service
 from mirror.system.admission import Admission
 from mirror.system.descriptors import EXHAUSTED, client_limit
@@ -33,6 +32,7 @@ from mirror.web.limits.refusal import LimitExceeded
 from mirror.web.onboarding import marker_image
 from mirror.web.onboarding.client_setup import ClientSetup
 from mirror.web.operations import OperationsListener
+from mirror.web.private.gate import PrivateGate
 from mirror.web.probes import Probes
 from mirror.web.protocol import ProtocolFactory, RequestProtocol
 from mirror.web.registry_api import RegistryApi
@@ -102,7 +102,9 @@ class App:
     ) -> None:
         """`own_listener`: operators have an address of their own. Without `limiter` nothing is limited."""
         self._metrics = service.metrics
-        self.access = AccessControl(config.policy(), config.server.proxies())
+        self.access = AccessControl(
+            config.policy(), config.server.proxies(), PrivateGate(service.cache.private)
+        )
         self.identification, self._tokens = configured(config, service)
         self._registry = RegistryApi(service.cache, config, self.access)
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
@@ -228,14 +230,10 @@ class App:
         target = self._registry.parse(record)
         if (marker := marker_image.respond(record, target)) is not None:
             return marker
-        self._authorise(record, target)
-        return await self._registry.handle(record, target)
-
-    def _authorise(self, record: RequestRecord, target: Target) -> None:
-        """Raise AccessDenied, or LoginRequired, if the client may not have what it asks for."""
         self.identification.insist(record, target)
         try:
             self.access.authorise(record, target)
+            return await self._registry.handle(record, target)
         except AccessDenied as denied:
             raise self.identification.instead_of(denied, record, target) from None
 

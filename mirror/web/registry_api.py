@@ -28,6 +28,7 @@ from mirror.oci.referrers import array_of, index_of
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, WrongSize
+from mirror.upstream.guests.current import serving_nobody
 from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
 from mirror.web.access_control import AccessControl
@@ -97,6 +98,10 @@ class RegistryApi:
         Raises other errors only when cancelled, or when the client left.
         """
         try:
+            if self._access.guards(target):
+                with serving_nobody():
+                    await self._within_header_timeout(target, self._access.admit(record, target))
+                    return await self._handlers[target.kind](record, target)
             return await self._handlers[target.kind](record, target)
         except (UpstreamError, StoreError) as failure:
             raise client_error(failure, target, self._when_unavailable) from failure

@@ -17,6 +17,7 @@ from mirror.cache.results import FOREVER, Outcome
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Target
+from mirror.upstream.guests.guest_login import GuestLogin
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 
@@ -80,6 +81,7 @@ class RequestRecord:
         self.path_prefix = ""  # of the request's path, which is in front of what the registry API parses
         self.handles: tuple[str, ...] = ()  # of the claims that credentials have proven
         self.has_login = False  # credentials were taken, a token of nobody too
+        self.guest: GuestLogin | None = None  # credentials for the upstream, which are not this mirror's
         self.may_log_in = False  # the request was sent to a name at which clients are challenged
         self.id = new_id()
         self.target: Target | None = None

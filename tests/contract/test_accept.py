@@ -191,7 +191,7 @@ async def test_single_platform_that_is_not_confirmed_is_marked_stale(
     """The tag is confirmed again and the child is not: the answer says so, and a 304 too."""
     child, now = add_multi(fake, "t").platforms["linux/amd64"], [1_000_000.0]
     fake.auth = BasicAuth("me", "geheim")
-    account = {"username": "me", "password": "geheim", "recheck_access": 3600}
+    account = {"username": "me", "password": "geheim", "recheck_access": 3600, "private": "everybody"}
     config = configured(tmp_path, {"docker.io": fake.url}, upstream=account)
     async with serving(config, clock=lambda: now[0]) as mirror:
         tag = "/v2/library/x/manifests/t"

@@ -50,6 +50,7 @@ class Scene:
             {"docker.io": self.hub.url, "quay.io": self.quay.url},
             tags={"fresh": 60, "fallback_after": NEVER, "missing": 0, **tags},
             upstream_of={"quay.io": {**login, "recheck_access": INTERVAL}},
+            rules=[{"name": "this machine", "effect": "allow", "networks": ["127.0.0.1"]}],
         )
 
     async def start(self, *, account: bool = True) -> None:

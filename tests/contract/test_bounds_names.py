@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from types import MethodType
@@ -34,6 +35,11 @@ BOUNDED = {
     "BlobCache._sizes",
     "Completeness._counts",
     "Completeness._offered",
+    "FailedAttempts._failures",
+    "GuestAccounts._accounts",
+    "GuestAccounts._alone",
+    "GuestRights._answers",
+    "GuestRights._wrong",
     "HTTPClient._too_long",
     "ListingCache._lists",
     "ListingCache._pages",
@@ -48,6 +54,9 @@ BOUNDED = {
     "ResponseCache._responses",
     "ResponseCache._seen_once",
     "Store._used",
+    "Visibility._private",
+    "Visibility._public",
+    "Visibility._unanswered",
 }
 
 
@@ -122,6 +131,11 @@ async def everything(request: web.BaseRequest, seen: Seen) -> web.StreamResponse
     return web.Response(status=404)
 
 
+async def nothing(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+    """Answer as a registry that lets nobody read anything."""
+    return web.Response(status=403)
+
+
 def grown(mirror: Running) -> set[str]:
     return {place for place, length in containers(mirror.service) if length >= NAMES // 2}
 
@@ -131,6 +145,7 @@ async def test_names_that_do_not_exist_fill_known_containers_only(tmp_path: Path
     logins = [{"username": "a", "password": "x"}, {"username": "b", "password": "y"}]
     # Nothing that is remembered expires while the names come.
     sections: dict[str, Any] = {"upstream": {"accounts": logins}, "tags": {"missing": NEVER}}
+    sections["rules"] = [{"name": "this machine", "effect": "allow", "networks": ["127.0.0.1"]}]
     async with FakeRegistry() as fake, mirror_of(fake, tmp_path, **sections) as mirror:
         fake.auth = TokenAuth(users={"a": "x", "b": "y"})
         await flood(mirror)
@@ -144,6 +159,20 @@ async def test_names_that_exist_fill_known_containers_only(tmp_path: Path) -> No
         await flood(mirror)
         assert grown(mirror) <= BOUNDED
         assert grown(mirror) >= {"MemoryCache._contents"}
+
+
+@pytest.mark.parametrize("private", [True, False], ids=["private", "public"])
+async def test_names_of_strangers_fill_known_containers_only(tmp_path: Path, private: bool) -> None:
+    """Clients that no rule names ask for repositories and with credentials without end."""
+    async with Site(nothing if private else everything) as site:
+        config = configured(tmp_path, {"u.test": site.url}, upstream={"private": "as-upstream"})
+        async with serving(config) as mirror, await Wire.open(mirror.address) as wire:
+            for number in range(NAMES):
+                login = b64encode(f"user{number}:x".encode()).decode()
+                wire.send("GET", f"/v2/made/up{number}/manifests/t", [f"Authorization: Basic {login}"])
+                assert (await wire.reply()).status == (404 if private else 200)
+            assert grown(mirror) <= BOUNDED
+            assert grown(mirror) >= {"Visibility._private" if private else "Visibility._public"}
 
 
 async def test_bounded_containers_are_in_the_threat_model() -> None:

@@ -52,7 +52,7 @@ async def test_head_of_a_blob_that_nobody_has_is_an_error(mirror: Running, fake:
 
 async def test_head_of_a_blob_repeats_no_size_after_a_revocation(fake: FakeRegistry, tmp_path: Path) -> None:
     """A size that the upstream told an account is forgotten with the access to the blob."""
-    login = {"username": "a", "password": "x"}
+    login = {"username": "a", "password": "x", "private": "everybody"}
     fake.auth = TokenAuth(users={"a": "x"})
     digest = fake.add_blob("library/x", DATA)
     path = f"/v2/docker.io/library/x/blobs/{digest}"

@@ -366,7 +366,7 @@ async def test_gone_platform_of_an_index(hub: FakeRegistry, tmp_path: Path, cloc
 async def private(hub: FakeRegistry, cache: Path, clock: Clock, **tags: Any) -> AsyncIterator[Running]:
     """Serve a mirror that asks with an account, and again at each request whether it still may."""
     hub.auth = BasicAuth("me", "secret")
-    account = {"username": "me", "password": "secret", "recheck_access": 0}
+    account = {"username": "me", "password": "secret", "recheck_access": 0, "private": "everybody"}
     async with keeping(hub, cache, clock, tags, upstream=account) as mirror:
         yield mirror
 

@@ -216,7 +216,7 @@ async def test_heads_of_a_blob_that_is_passed_through(
 async def test_heads_about_private_content(fake: FakeRegistry, tmp_path: Path, way: str) -> None:
     """Content that came with an account is asked about again by HEAD: its failure takes nothing away."""
     fake.auth = BasicAuth("me", "geheim")
-    account = {"username": "me", "password": "geheim", "recheck_access": 0}
+    account = {"username": "me", "password": "geheim", "recheck_access": 0, "private": "everybody"}
     image = fake.add_image(X, "t", [SMALL])
     async with a_mirror(fake, tmp_path, upstream=account) as mirror:
         assert (await get(mirror.address, manifest("t"))).status == 200
@@ -232,6 +232,7 @@ TWO: dict[str, Any] = {
     "username": "ann",
     "password": "geheim-a",
     "accounts": [{"username": "bob", "password": "geheim-b"}],
+    "private": "everybody",
     "attempts": 1,
 }
 

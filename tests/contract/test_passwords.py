@@ -11,7 +11,7 @@ from tests.running import configured, serving
 from tests.wire import get
 
 TAG = "/v2/docker.io/library/x/manifests/t"
-ACCOUNT = {"username": "me", "password": "geheim"}
+ACCOUNT = {"username": "me", "password": "geheim", "private": "everybody"}
 
 
 @pytest.mark.parametrize("auth", [BasicAuth("me", "other"), TokenAuth(user="me", password="other")])

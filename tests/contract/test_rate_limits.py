@@ -186,6 +186,7 @@ TWO = {
     "username": "ann",
     "password": "geheim-a",
     "accounts": [{"username": "bob", "password": "geheim-b"}],
+    "private": "everybody",
 }
 
 

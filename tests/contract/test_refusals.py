@@ -201,7 +201,7 @@ async def test_refused_password_is_an_outage(
     fake: FakeRegistry, tmp_path: Path, auth: BasicAuth | TokenAuth
 ) -> None:
     """A password that was changed upstream leaves cached tags, for as long as access is believed."""
-    account = {"username": "me", "password": "old"}
+    account = {"username": "me", "password": "old", "private": "everybody"}
     fake.auth = BasicAuth("me", "old")
     config = configured(tmp_path, {"docker.io": fake.url}, tags=TERMS, upstream=account)
     async with serving(config) as mirror:
@@ -216,7 +216,7 @@ async def test_refusal_ends_private_content_when_access_is_checked(
     fake: FakeRegistry, tmp_path: Path, way: str
 ) -> None:
     """Content that came with an account is not kept by a refusal that may be meant for the account."""
-    account = {"username": "me", "password": "old", "recheck_access": 0}
+    account = {"username": "me", "password": "old", "recheck_access": 0, "private": "everybody"}
     fake.auth = BasicAuth("me", "old")
     config = configured(tmp_path, {"docker.io": fake.url}, tags=TERMS, upstream=account)
     async with serving(config) as mirror:

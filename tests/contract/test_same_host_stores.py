@@ -14,7 +14,7 @@ from tests.running import CHUNK, LARGE, configured, serving
 from tests.wire import get, head
 
 X = "/v2/docker.io/library/x"
-ACCOUNT = {"username": "me", "password": "geheim"}
+ACCOUNT = {"username": "me", "password": "geheim", "private": "everybody"}
 BLOB = b"a blob" * 1000
 BIG = bytes(range(256)) * (LARGE // 256)
 

@@ -100,7 +100,7 @@ def token_server(authority: Authority, host: str = "127.0.0.1") -> Iterator[str]
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             query = parse_qs(urlsplit(self.path).query)
-            body = json.dumps({"token": authority.token(_claims(query)), "expires_in": 300}).encode()
+            body = json.dumps({"token": authority.token(claims_for(query)), "expires_in": 300}).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -110,13 +110,13 @@ def token_server(authority: Authority, host: str = "127.0.0.1") -> Iterator[str]
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with _ThreadedServer((host, 0), Handler) as server:
+    with ThreadedServer((host, 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://{host}:{server.server_port}/token"
         server.shutdown()
 
 
-class _ThreadedServer(ThreadingHTTPServer):
+class ThreadedServer(ThreadingHTTPServer):
     """Server that leaves no connection and no thread behind.
 
     A peer whose network is gone never ends its connection, so the server does.
@@ -147,7 +147,7 @@ class _ThreadedServer(ThreadingHTTPServer):
         super().server_close()
 
 
-def _claims(query: dict[str, list[str]]) -> dict[str, object]:
+def claims_for(query: dict[str, list[str]]) -> dict[str, object]:
     scopes = (scope.rsplit(":", 2) for each in query.get("scope", []) for scope in each.split())
     access = [
         {"type": kind.partition(":")[0], "name": name, "actions": ["pull"]}
@@ -264,18 +264,21 @@ def registry_config(
     storage: Path, address: str, redirect: str, tokens: tuple[str, Authority]
 ) -> dict[str, object]:
     """Configuration of a registry at `address` whose blobs are at `redirect`; `tokens`: realm and issuer."""
-    realm, authority = tokens
-    token = {
-        "realm": realm,
-        "service": "origin",
-        "issuer": "tokens",
-        "rootcertbundle": str(authority.certificate),
-    }
     return {
         "version": "0.1",
         "log": {"accesslog": {"disabled": False}, "level": "warn"},
         "storage": {"filesystem": {"rootdirectory": str(storage)}},
         "middleware": {"storage": [{"name": "redirect", "options": {"baseurl": redirect}}]},
-        "auth": {"token": token},
+        "auth": {"token": token_config(*tokens)},
         "http": {"addr": address},
+    }
+
+
+def token_config(realm: str, authority: Authority) -> dict[str, object]:
+    """Configuration of the tokens that a registry asks for."""
+    return {
+        "realm": realm,
+        "service": "origin",
+        "issuer": "tokens",
+        "rootcertbundle": str(authority.certificate),
     }

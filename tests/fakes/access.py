@@ -38,6 +38,8 @@ class TokenAuth:
     granted_answer: tuple[int, bytes] | None = None  # of the registry to a client with a valid token
     rejection: int = 401  # the registry's status for an expired token
     identity_tokens: dict[str, str] = field(default_factory=dict)  # token -> user, by POST
+    # By repository, who may read it; a user who may not gets a token for nothing, as from Docker Hub.
+    readers: dict[str, set[str]] = field(default_factory=dict)
 
     def owner(self, header: str | None) -> str:
         """Return the user whose token an Authorization header has; empty for an anonymous token or none."""
@@ -68,7 +70,8 @@ class TokenAuth:
             return web.Response(status=403, body=oci_error("DENIED", "requested access is denied"))
         self.count += 1
         token = f"token-{self.count}"
-        self.issued[token] = scope
+        readers = self.readers.get(scope.split(":")[1]) if scope.split(":")[1:2] else None
+        self.issued[token] = scope if readers is None or (login and login[0] in readers) else ""
         self.owners[token] = login[0] if login is not None else ""
         body = json.dumps({self.key: token, **self.answer}).encode()
         return web.Response(body=body, headers={"Content-Type": "application/json"})

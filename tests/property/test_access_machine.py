@@ -1,8 +1,9 @@
-"""Invariant 5 over names, accounts, revocations, outages, restarts and interrupted downloads in any order.
+"""Invariant 5 over names, clients, accounts, revocations, outages, restarts and interrupted downloads.
 
 The subject are two mirrors on one folder, as two workers, in front of two fake registries. One of these is
-read with an account. What its log says that it has confirmed decides what a client may get. The examples
-are always the same. For more examples, different each time:
+read with an account. A rule names one of two clients for it. What the logs of the registries say that they
+have confirmed, and what to nobody, decides what a client may get. The examples are always the same. For
+more examples, different each time:
 
     STATE_MACHINE_EXAMPLES=500 .venv/bin/pytest tests/property/test_access_machine.py
 
@@ -18,12 +19,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from mirror.cache.private.visibility import PUBLIC_SECONDS
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.reference import Repository
@@ -32,8 +35,9 @@ from tests.fakes.access import TokenAuth
 from tests.fakes.content import image_index, image_manifest
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.site import Seen
 from tests.running import CHUNK, LARGE, NEVER, Running, configured, serving
-from tests.wire import Reply, ask
+from tests.wire import Reply, Wire
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +69,12 @@ WAYS = {
     "condition": ("GET", ("If-None-Match: *",)),
 }
 WORKERS = st.integers(0, 1)
+# The client that a rule names for all of quay.io, and one that none names.
+NAMED, STRANGER = "127.0.0.1", "127.0.0.2"
+CLIENTS = st.sampled_from([NAMED, STRANGER])
+RULES = [{"name": "team", "effect": "allow", "networks": [NAMED], "repositories": ["quay.io/*"]}]
+# How long the word of an upstream that anybody may read a repository is believed.
+PUBLIC = min(PUBLIC_SECONDS, INTERVAL)
 
 
 @dataclass
@@ -96,6 +106,7 @@ class World:
     public: set[str] = field(default_factory=set)  # contents that came without an account
     came_private: set[str] = field(default_factory=set)  # contents that came, in part, with an account
     read: dict[str, int] = field(default_factory=dict)  # lines of the logs that are in `known`
+    open: dict[str, float] = field(default_factory=dict)  # repositories that nobody's request could read last
 
     async def begin(self) -> None:
         for name in ("docker.io", "quay.io"):
@@ -117,6 +128,7 @@ class World:
             server={"shutdown_timeout": 0, "header_timeout": NEVER},
             upstream={"recheck_access": INTERVAL},
             upstream_of={"quay.io": login},
+            rules=RULES,
         )
         for _ in range(2):
             mirror = await self.life.enter_async_context(serving(config, lambda: self.now))
@@ -183,11 +195,34 @@ class World:
             self.read[name] = len(fake.log)
             for seen in log:
                 parts = seen.path.split("/")
+                if seen.path == "/token" and seen.status == 403:  # nobody's: users get tokens for all
+                    self.open.pop(f"{name}/{parse_qs(seen.query)['scope'][0].split(':')[1]}", None)
+                if self.note_nobody(fake, f"{name}/{'/'.join(parts[2:-2])}", seen):
+                    continue
                 content = contents.get(parts[-1])
                 if content is None or (parts[-2] == "manifests") is not (content in MANIFESTS):
                     continue
                 status = seen.status or (200 if seen.sent else 0)  # an answer that was cut has none
                 self.note(f"{name}/{'/'.join(parts[2:-2])}", content, seen.method, status)
+
+    def note_nobody(self, fake: FakeRegistry, repository: str, seen: Seen) -> bool:
+        """Return whether a request came without the account that is there; note what it could read."""
+        if not isinstance(fake.auth, TokenAuth) or not self.has_account(repository):
+            return False
+        authorization = seen.headers.get("Authorization")
+        if authorization and fake.auth.owner(authorization):
+            return False
+        if authorization and seen.status in (200, 206):
+            self.open[repository] = self.now
+        return True
+
+    def is_let_in(self, client: str, repository: str) -> bool:
+        """Return whether the gate may let a client in: to what is public, as far as the upstream has said."""
+        if client == NAMED or not self.has_account(repository):
+            return True
+        said = self.open.get(repository)
+        outage = repository.partition("/")[0] in self.outages
+        return said is not None and (outage or self.now - said < PUBLIC)
 
     def note(self, repository: str, content: str, method: str, status: int) -> None:
         known = self.known_of(repository, content)
@@ -201,13 +236,15 @@ class World:
         elif status in (401, 403, 404):
             known.refused = True
 
-    async def ask(self, worker: int, repository: str, content: str, way: str) -> Reply:
+    async def ask(self, worker: int, repository: str, content: str, way: str, client: str = NAMED) -> Reply:
         """Ask with a head that no request had before, past the response cache."""
         self.asked += 1
         method, headers = WAYS[way]
         kind = "manifests" if content in MANIFESTS else "blobs"
         path = f"/v2/{repository}/{kind}/{DIGESTS[content]}"
-        return await ask(self.workers[worker].address, method, path, [f"X-Asked: {self.asked}", *headers])
+        async with await Wire.open(self.workers[worker].address, client=client) as wire:
+            wire.send(method, path, [f"X-Asked: {self.asked}", *headers])
+            return await wire.reply(method)
 
     async def settle(self) -> None:
         """Wait until no fill runs."""
@@ -219,7 +256,8 @@ class World:
         """Forget what a mirror remembers for seconds or minutes of real time: these pass."""
         for mirror in self.workers:
             cache = mirror.service.cache
-            for each in (cache._blobs._sizes, cache._blobs._access._unanswered):
+            visibility = cache.private._visibility
+            for each in (cache._blobs._sizes, cache._blobs._access._unanswered, visibility._unanswered):
                 each._entries.clear()
             for upstream in mirror.service._upstreams.values():
                 for source in upstream.sources:
@@ -245,7 +283,15 @@ class World:
             await store.discard_partial(partial)
         await store.release_partial(partial)
 
-    def judge(self, repository: str, content: str, way: str, reply: Reply, before: Origin | None) -> None:
+    def judge(
+        self,
+        repository: str,
+        content: str,
+        way: str,
+        reply: Reply,
+        before: Origin | None,
+        client: str = NAMED,
+    ) -> None:
         """Check an answer. `before`: the origin of what was in the cache when it was asked for."""
         self.learn()
         known, status = self.known_of(repository, content), reply.status
@@ -257,12 +303,15 @@ class World:
         stale = known.confirmed is not None and not known.refused and outage and warned
         case = f"{way} {content} of {repository}: {status}, {reply.headers.get('warning')}, {known}, {before}"
         if status in (200, 206, 304):
+            assert self.is_let_in(client, repository), f"let in {client}: {case}"
             assert sure or named or stale, f"not confirmed: {case}"
             assert not warned or not (known.public and not self.account), (
                 f"a warning for public content: {case}"
             )
             if way == "get":
                 assert (reply.complete, reply.body) == (True, DATA[content]), f"wrong bytes: {case}"
+            return
+        if client != NAMED:
             return
         assert not self.granted(repository, content) or outage, f"refused: {case}"
         assert before is None or not sure, f"refused what is here and confirmed: {case}"
@@ -296,14 +345,20 @@ class AccessMachine(RuleBasedStateMachine):
         repository=st.sampled_from(REPOSITORIES),
         content=st.sampled_from(CONTENTS),
         way=st.sampled_from(sorted(WAYS)),
+        client=CLIENTS,
     )
-    def ask(self, worker: int, repository: str, content: str, way: str) -> None:
-        self.run(self._ask(worker, repository, content, way))
+    def ask(self, worker: int, repository: str, content: str, way: str, client: str) -> None:
+        self.run(self._ask(worker, repository, content, way, client))
 
-    @rule(worker=WORKERS, repository=st.sampled_from(REPOSITORIES), way=st.sampled_from(sorted(WAYS)))
-    def ask_for_all(self, worker: int, repository: str, way: str) -> None:
+    @rule(
+        worker=WORKERS,
+        repository=st.sampled_from(REPOSITORIES),
+        way=st.sampled_from(sorted(WAYS)),
+        client=CLIENTS,
+    )
+    def ask_for_all(self, worker: int, repository: str, way: str, client: str) -> None:
         for content in CONTENTS:
-            self.run(self._ask(worker, repository, content, way))
+            self.run(self._ask(worker, repository, content, way, client))
 
     @rule(
         worker=WORKERS, repository=st.sampled_from([OPEN, BASE]), content=st.sampled_from(["naming", "index"])
@@ -342,6 +397,15 @@ class AccessMachine(RuleBasedStateMachine):
         assert isinstance(auth, TokenAuth)
         (auth.denied.add if revoked else auth.denied.discard)(path)
 
+    @rule(path=st.sampled_from(["org/secret", "org/free"]), private=st.booleans())
+    def visibility_changes(self, path: str, private: bool) -> None:
+        auth = self.world.fakes["quay.io"].auth
+        assert isinstance(auth, TokenAuth)
+        (auth.private.add if private else auth.private.discard)(path)
+        for token, owner in list(auth.owners.items()):
+            if not owner:
+                auth.issued.pop(token, None)
+
     @rule(name=st.sampled_from(["docker.io", "quay.io"]))
     def upstream_fails(self, name: str) -> None:
         self.world.outages.add(name)
@@ -363,11 +427,11 @@ class AccessMachine(RuleBasedStateMachine):
     def mirrors_restart(self, account: bool) -> None:
         self.run(self._restart(account))
 
-    async def _ask(self, worker: int, repository: str, content: str, way: str) -> None:
+    async def _ask(self, worker: int, repository: str, content: str, way: str, client: str = NAMED) -> None:
         before = await self.world.stored(content)
-        reply = await self.world.ask(worker, repository, content, way)
+        reply = await self.world.ask(worker, repository, content, way, client)
         await self.world.settle()
-        self.world.judge(repository, content, way, reply, before)
+        self.world.judge(repository, content, way, reply, before, client)
 
     async def _ask_during_a_download(self, worker: int, filler: str, others: list[tuple[int, str]]) -> None:
         """Ask for the large blob through others while half of it has come; who lacks it waits for no end."""
@@ -383,6 +447,9 @@ class AccessMachine(RuleBasedStateMachine):
         await asyncio.wait({first, reached}, return_when=asyncio.FIRST_COMPLETED)
         waiting: list[tuple[str, str, asyncio.Task[Reply]]] = [(filler, "get", first)]
         for number, repository in others:
+            if not world.is_let_in(STRANGER, repository):
+                stranger = await world.ask(number, repository, "large", "head", STRANGER)
+                world.judge(repository, "large", "head", stranger, before, STRANGER)
             for way in ("head", "get"):
                 reply = asyncio.create_task(world.ask(number, repository, "large", way))
                 if not world.may_join(repository, "large"):

@@ -28,7 +28,8 @@ TEST_HELP = """Say whether a client may do something, and which rule decides.
 
 In front of the address is what the client has proven to be; a name alone is a user. Groups are added.
 The rules are the [[rule]] tables of the configuration, and the default is access.default. No mirror is asked.
-The exit status is 0 for "allowed" and 1 for "denied".
+A client that no rule names for the repository gets what is public there, and nothing that an account is
+needed for (`private` of the upstream). The exit status is 0 for "allowed" and 1 for "denied".
 """
 
 # The head of a rule in the configuration file.
@@ -70,6 +71,8 @@ def access_test(
     policy = read.policy()
     decision = policy.decide(policy.scope(identity), wanted, repository, tag)
     word = "allowed" if decision.allowed else "denied"
+    private = any(each.keeps_private for each in read.upstreams if each.name == repository.upstream)
+    only_public = private and not policy.names(identity, wanted, repository, tag)
     line = _line(config, decision)
     if as_json:
         rule = decision.rule
@@ -79,11 +82,14 @@ def access_test(
                 "rule": None if rule is None else rule.number,
                 "name": None if rule is None else rule.name or None,
                 "line": line,
+                "only_public": decision.allowed and only_public,
             }
         )
     else:
         where = "" if line is None else f", line {line} of the configuration"
         say(f"{word} by {decision.reason}{where}")
+        if decision.allowed and only_public:
+            say(f"but only if it is public at {repository.upstream}: no rule names this client for it")
     raise typer.Exit(0 if decision.allowed else 1)
 
 

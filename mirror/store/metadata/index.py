@@ -9,6 +9,7 @@ Synchronous: everything here runs in a disk thread. The keys sort so that a pref
     repository:<upstream>/<repository>           -> ""
     seen:<upstream>/<repository>@<digest>        -> when a manifest was first known here
     usage:<day>:<name>                           -> bytes fetched for a client (usage.py)
+    public:<upstream>/<repository>               -> PublicMark (metadata/visibility.py)
 """
 
 import json
@@ -199,6 +200,9 @@ class DigestRow(Struct, frozen=True):
 # Rows to read or remove at a time, so that no transaction and no list is long.
 ROWS = 500
 
+# Rows about digests, and what an upstream can tell again.
+PRUNED = ("link:", "referrers:", "seen:", "public:")
+
 # Links that one transaction writes: some ten milliseconds, in which other writers wait.
 LINKS_AT_ONCE = 100
 
@@ -350,8 +354,8 @@ class Index:
         return [DigestRow(number, key, key.rpartition("@")[2]) for number, key in rows]
 
     def remove_rows(self, rows: Sequence[DigestRow]) -> int:
-        """Remove those of the rows that are about digests; return their number."""
-        keys = [each.key for each in rows if each.key.startswith(("link:", "referrers:", "seen:"))]
+        """Remove those of the rows that are pruned; return their number."""
+        keys = [each.key for each in rows if each.key.startswith(PRUNED)]
         for start in range(0, len(keys), LINKS_AT_ONCE):
             with self._cache.transact():
                 for key in keys[start : start + LINKS_AT_ONCE]:

@@ -50,8 +50,12 @@ BLOCKED_SECONDS = 60
 class BasicUsers(Authenticator):
     """Authenticator of `user:NAME`. Close it with `close`."""
 
-    def __init__(self, users: Users, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, users: Users, clock: Callable[[], float] = time.monotonic, *, others: bool = False
+    ) -> None:
+        """`others`: a user who is not in the file may be one of an upstream."""
         self._users = users
+        self._others = others
         self._clock = clock
         self._key = secrets.token_bytes(32)
         # Half of the processors: the others answer requests meanwhile.
@@ -77,6 +81,8 @@ class BasicUsers(Authenticator):
         if shown.login is None:
             raise WrongCredentials("the Authorization header is not Basic with a user and a password")
         user = shown.login.user
+        if self._others and self._users.hash_of(user) is None:
+            return None
         right, seconds = await self._verdict(shown.login)
         if not right:
             raise WrongCredentials(f"wrong user or password for {user!r:.80}")

@@ -3,7 +3,8 @@
 Docker hands its Docker Hub password, and containerd the pull secret, to a mirror that challenges. So a client
 is asked only where the operator wants that: at the names of `access.login_hosts`. It is asked at /v2/, where
 most clients look for it, and where nobody may have what it asks for. The challenge is Bearer alone: of two
-schemes most clients take the first one, and some of them end there.
+schemes most clients take the first one, and some of them end there. It is Basic alone where clients may come
+with credentials for an upstream, which a token cannot stand for: they are kept nowhere.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ EVERYWHERE = "*"
 # The path of the token service.
 TOKEN_PATH = "/token"  # noqa: S105  # no password
 
+BASIC_CHALLENGE = 'Basic realm="registry-mirror"'
+
 FORWARDED_SCHEME = "X-Forwarded-Proto"
 
 
@@ -35,9 +38,15 @@ class LoginRequired(RegistryError):
 
 
 class Challenges:
-    """The names at which clients may log in; `trusted_proxies` are believed about TLS in front of them."""
+    """The names at which clients may log in; `trusted_proxies` are believed about TLS in front of them.
 
-    def __init__(self, hosts: Sequence[str] = (), trusted_proxies: Sequence[Network] = ()) -> None:
+    `basic`: ask for user and password with each request.
+    """
+
+    def __init__(
+        self, hosts: Sequence[str] = (), trusted_proxies: Sequence[Network] = (), *, basic: bool = False
+    ) -> None:
+        self._basic = basic
         self._hosts = frozenset(hosts)
         self._trusted = trusted_proxies
 
@@ -60,14 +69,16 @@ class Challenges:
             return wrong
         challenge = self._header(request)
         if is_token_request(request):  # there is a password to be given
-            challenge = 'Basic realm="registry-mirror"'
-        elif request.headers.get("Authorization", "").lower().startswith(BEARER):
+            challenge = BASIC_CHALLENGE
+        elif not self._basic and request.headers.get("Authorization", "").lower().startswith(BEARER):
             # Clients get a new token in mid-pull only if this is said of the old one.
             challenge += ',error="invalid_token"'
         wrong.headers["WWW-Authenticate"] = challenge
         return wrong
 
     def _header(self, request: web.BaseRequest, scope: str = "") -> str:
+        if self._basic:
+            return BASIC_CHALLENGE
         host = _host(request)
         # Clients refuse a realm at another port, and a relative one.
         realm = f"{self._scheme(request)}://{host}{TOKEN_PATH}"

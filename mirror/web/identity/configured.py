@@ -18,16 +18,16 @@ KEY_FILE = "token-key"
 def configured(config: Config, service: Service) -> "tuple[Identification, TokenService | None]":
     """Return the identification of clients, and the token service if clients may log in anywhere."""
     access, proxies = config.access, config.server.proxies()
-    found = Identification(
-        proxies, challenges=Challenges(access.login_hosts, proxies), groups=config.client_groups()
-    )
+    guests = any(each.private == "as-upstream" for each in config.upstreams)
+    challenges = Challenges(access.login_hosts, proxies, basic=guests)
+    found = Identification(proxies, challenges=challenges, groups=config.client_groups(), guests=guests)
     kinds = found.authenticators
     kinds += token_authenticators(config, service)
     if access.htpasswd is not None:
         from mirror.web.identity.basic import BasicUsers
         from mirror.web.identity.users import Users
 
-        kinds.append(BasicUsers(Users(access.htpasswd, service.note_access_change)))
+        kinds.append(BasicUsers(Users(access.htpasswd, service.note_access_change), others=guests))
     if not access.login_hosts:
         return found, None
     from mirror.web.identity.signer import TokenSigner, new_key

@@ -11,6 +11,7 @@ from mirror.access.rules import Network
 from mirror.cache.results import FOREVER
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Target, TargetKind
+from mirror.upstream.guests.guest_login import GuestLogin
 from mirror.util.fairness.client import set_client
 from mirror.web.access_control import AccessDenied
 from mirror.web.identity.challenge import NOWHERE, Challenges
@@ -31,7 +32,8 @@ class Identification:
     """The authenticators, asked in their order; each one adds the principals that it has verified.
 
     `authenticators` may be appended to before the first request. `challenges`: where clients may log in.
-    `groups`: which principals are in which.
+    `groups`: which principals are in which. `guests`: whether credentials that no authenticator knows may be
+    a client's own for an upstream.
     """
 
     def __init__(
@@ -40,9 +42,12 @@ class Identification:
         authenticators: Sequence[Authenticator] = (),
         challenges: Challenges = NOWHERE,
         groups: Groups = NO_GROUPS,
+        *,
+        guests: bool = False,
     ) -> None:
         self._trusted = trusted_proxies
         self._groups = groups
+        self._guests = guests
         self._challenges = challenges
         self.authenticators = list(authenticators)
 
@@ -68,7 +73,7 @@ class Identification:
         record.identity = Identity(address, _names_of_connection(request))
         record.may_log_in = self._challenges.cover(request)
         set_client(address)
-        if self.authenticators or record.may_log_in:
+        if self.authenticators or record.may_log_in or self._guests:
             await self._read_credentials(record)
         if record.identity.names:
             record.identity = record.identity.also(self._groups.of(record.identity.names))
@@ -107,7 +112,9 @@ class Identification:
                 note(record, claim)
                 if not claim.path_prefix:  # the header is one authenticator's, and wrong to others
                     break
-        if shown.scheme and record.may_log_in and not record.has_login:
+        if self._guests and not record.has_login:
+            record.guest = GuestLogin.parse(record.request.headers.get("Authorization", ""))
+        if record.guest is None and shown.scheme and record.may_log_in and not record.has_login:
             raise WrongCredentials("this mirror does not know such credentials")
 
 
@@ -128,7 +135,8 @@ def _ignore(record: RequestRecord, wrong: WrongCredentials) -> None:
 
 
 def _should_log_in(record: RequestRecord) -> bool:
-    return record.may_log_in and not record.has_login and not record.identity.names
+    is_known = record.has_login or record.guest is not None or record.identity.names
+    return record.may_log_in and not is_known
 
 
 def _names_of_connection(request: web.BaseRequest) -> tuple[str, ...]:

@@ -78,16 +78,24 @@ def test_banner_of_a_mirror_with_tls(tmp_path: Path) -> None:
 
 
 def test_banner_warns(tmp_path: Path) -> None:
-    """A default upstream that Docker does not mirror, and accounts that open private images to all."""
+    """A default upstream that Docker does not mirror, and accounts whose images go to nobody, or to all."""
     text = shown("x.test=http://x.test")
     note = next(line for line in text.splitlines() if line.startswith("Note: "))
     assert note.startswith("Note: x.test is the default upstream")
     assert "`docker pull alpine` bypasses this mirror" in note
     file = tmp_path / "mirror.toml"
-    file.write_text('[[upstream]]\nname = "docker.io"\nusername = "me"\npassword = "hunter2"\n')
-    text = shown(file=file)
-    assert "accounts at docker.io" in text
-    assert "hunter2" not in text
+    account = '[[upstream]]\nname = "docker.io"\nusername = "me"\npassword = "hunter2"\n'
+    for private, words in (
+        ("", "Note: what is private at docker.io is served to nobody"),
+        (
+            'private = "everybody"\n',
+            "Note: every client can pull whatever the accounts at docker.io can read",
+        ),
+    ):
+        file.write_text(account + private)
+        text = shown(file=file)
+        assert words in text
+        assert "hunter2" not in text
 
 
 @pytest.mark.parametrize(

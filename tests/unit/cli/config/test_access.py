@@ -75,7 +75,43 @@ def test_access_test_names_the_rule_and_its_line(
 
 def test_access_test_prints_json(file: Path) -> None:
     done = run("access", "test", "10.1.2.3", "pull", "alpine:3-rc1", "--config", str(file), "--json")
-    assert json.loads(done.stdout) == {"decision": "denied", "rule": 1, "name": "no betas", "line": 5}
+    assert json.loads(done.stdout) == {
+        "decision": "denied",
+        "rule": 1,
+        "name": "no betas",
+        "line": 5,
+        "only_public": False,
+    }
+
+
+ACCOUNT = """
+[[upstream]]
+name = "quay.io"
+username = "me"
+password = "secret"
+
+[[rule]]
+name = "all of quay.io"
+effect = "allow"
+repositories = ["quay.io/*"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "image", "only_public"),
+    [
+        ("192.168.0.1", "quay.io/org/app", True),
+        ("10.1.2.3", "quay.io/org/app", False),
+        ("10.1.2.3", "alpine", False),
+    ],
+)
+def test_access_test_tells_what_is_private(file: Path, address: str, image: str, only_public: bool) -> None:
+    """No rule names the first client, and docker.io has no account."""
+    file.write_text(CONFIG + ACCOUNT)
+    done = run("access", "test", address, "pull", image, "--config", str(file))
+    assert (done.returncode, "but only if it is public at quay.io" in done.stdout) == (0, only_public)
+    done = run("access", "test", address, "pull", image, "--config", str(file), "--json")
+    assert json.loads(done.stdout)["only_public"] is only_public
 
 
 @pytest.mark.parametrize(

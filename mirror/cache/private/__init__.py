@@ -1,0 +1,1 @@
+"""Private content: what not all clients may have, by the word of its upstream."""
