@@ -12,6 +12,9 @@ MOST_CHARACTERS = 64 * 1024
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+# Surrogates, which JSON can have one by one, and UTF-8 cannot.
+HALF = re.compile(r"[\ud800-\udfff]")
+
 
 class CredentialError(Exception):
     """A source gives no answer. The message has the reason and the remedy, and no secret."""
@@ -99,6 +102,8 @@ def checked(username: str, secret: str, *, identity: bool = False, place: str = 
     # The key of a Google service account is a password of many lines.
     if CONTROL.search(username) or "\0" in secret:
         raise ValueError("a name has a control character in it, or a password a zero byte")
+    if HALF.search(username) or HALF.search(secret):
+        raise ValueError("a name or password has half of a character in it, which no header can carry")
     if not identity and ":" in username:
         raise ValueError("a username has a colon in it, which no username has")
     if not secret:

@@ -1,6 +1,7 @@
 """Client certificates: who is let in, who is refused by TLS, and what operator and client are told."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,7 @@ from structlog.testing import capture_logs
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
 from tests.running import Running, configured, serving
-from tests.wire import Reply, Wire
+from tests.wire import Reply, Wire, request_head
 
 Lines = list[MutableMapping[str, Any]]
 
@@ -211,6 +212,29 @@ async def test_rules_know_the_names_of_certificates(clients: Clients, tmp_path: 
         denied = {each["note"] for each in lines if each.get("outcome") == "denied"}
         assert denied == {"denied by the default of [access]"}
         assert len([seen for seen in hub.log if "/manifests/" in seen.path]) == 1
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_no_session_is_resumed(
+    clients: Clients, tmp_path: Path, version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate is verified at each connection: it may have been revoked since the last one."""
+    context, sessions = clients.contexts["alice"], list[Any]([None])
+    monkeypatch.setattr(context, "maximum_version", version)
+
+    def ask_again() -> tuple[bytes, bool | None]:
+        host, _, port = mirror.address.rpartition(":")
+        with (
+            socket.create_connection((host, int(port))) as plain,
+            context.wrap_socket(plain, server_hostname=host, session=sessions[-1]) as tls,
+        ):
+            tls.send(request_head("GET", MANIFEST))
+            answer = tls.recv(1000)
+            sessions.append(tls.session)
+            return answer[9:12], tls.session_reused
+
+    async with asking(clients, tmp_path, RULES, access="deny") as (mirror, _):
+        assert [await asyncio.to_thread(ask_again) for _ in range(2)] == [(b"200", False)] * 2
 
 
 async def test_plain_http_to_the_tls_port_is_no_warning(clients: Clients, tmp_path: Path) -> None:

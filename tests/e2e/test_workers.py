@@ -220,6 +220,38 @@ async def test_reload_takes_up_a_renewed_certificate(hub: FakeRegistry, tmp_path
             assert (await wire.reply()).status == 200
 
 
+async def test_reload_takes_up_revoked_certificates(hub: FakeRegistry, tmp_path: Path) -> None:
+    """SIGHUP has the list of `client_crl` read again: a client that was let in before is refused."""
+    authority, _ = await asyncio.to_thread(_authorities, tmp_path)
+    contexts = {name: await asyncio.to_thread(_shown, authority, tmp_path, name) for name in "ab"}
+    crl, files = tmp_path / "crl", (authority.server_file, authority.server_file, authority.ca_file)
+    lines = [
+        f'{key} = "{file}"'
+        for key, file in zip(("tls_certificate", "tls_key", "client_ca"), files, strict=True)
+    ]
+    await asyncio.to_thread(authority.revoke, crl, tmp_path / "a.crt")
+    async with fleet(tmp_path, hub.url, 2, "\n".join([*lines, f'client_crl = "{crl}"'])) as mirror:
+        for refused, taken in ("ab", "ba"):
+            async with await Wire.open(mirror.address, contexts[taken]) as wire:
+                wire.send("GET", "/v2/")
+                assert (await wire.reply()).status == 200
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                async with await Wire.open(mirror.address, contexts[refused]) as wire:
+                    await wire.reader.readexactly(1)
+            await asyncio.to_thread(authority.revoke, crl, tmp_path / "b.crt")
+            before = await mirror.workers()
+            mirror.signal(signal.SIGHUP)
+            await mirror.notified("RELOADING=1", "READY=1")
+            await mirror.stop_accepting(before)
+        assert (await mirror.logged()).count("it is revoked") == 2
+
+
+def _shown(authority: Authority, folder: Path, name: str) -> ssl.SSLContext:
+    context = authority.client_context()
+    context.load_cert_chain(*authority.issue(folder, name))
+    return context
+
+
 def _authorities(folder: Path) -> tuple[Authority, Authority]:
     for name in ("old", "new"):
         (folder / name).mkdir()

@@ -110,9 +110,12 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     if authority is not None and not _is_host_text(authority[1].rpartition("@")[2]):
         raise ValueError("a host with characters that no host has")
     text = quote(text.strip(" "), safe=_PRINTABLE, errors="surrogateescape")
-    url = URL(text, encoded=True)
-    url = (base.join(url) if base is not None else url).with_fragment(None)
-    origin(url)  # yarl parses host and port only when they are read
+    try:
+        url = URL(text, encoded=True)
+        url = (base.join(url) if base is not None else url).with_fragment(None)
+        origin(url)  # yarl parses host and port only when they are read
+    except IndexError:  # yarl's, for a host of brackets alone
+        raise ValueError("a host that is none") from None
     return url
 
 

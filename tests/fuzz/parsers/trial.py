@@ -11,6 +11,9 @@ from types import FrameType
 # Most processor time, in seconds, that one input may take; the longest right ones take some milliseconds.
 LIMIT_SECONDS = 0.5
 
+# Attempts to shorten an input that shows a fault; each may take LIMIT_SECONDS.
+MOST_TRIES = 500
+
 # Longest input, in bytes: more than a head may have.
 LONGEST = 160 * 1024
 
@@ -81,11 +84,11 @@ class Trial:
         return None
 
     def minimised(self, failure: Failure) -> bytes:
-        """Return a shorter input with a fault."""
-        data, size = failure.data, max(1, len(failure.data) // 2)
-        while size:
+        """Return a shorter input with a fault, as short as MOST_TRIES find one."""
+        data, size, tries = failure.data, max(1, len(failure.data) // 2), 0
+        while size and tries < MOST_TRIES:
             for start in range(0, len(data), size):
-                shorter = data[:start] + data[start + size :]
+                shorter, tries = data[:start] + data[start + size :], tries + 1
                 if self.fault(shorter) is not None:
                     data = shorter
                     break

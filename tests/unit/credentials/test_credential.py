@@ -35,6 +35,8 @@ def test_credential_comparison_goes_by_what_is_sent() -> None:
         ("a\0b", "geheim", "control character"),
         ("a:b", "geheim", "colon"),
         ("me", "geheim" * MOST_CHARACTERS, "too long"),
+        ("a\ud800", "s", "half of a character"),
+        ("a", "s\udfff", "half of a character"),
     ],
 )
 def test_credential_that_cannot_be_sent_is_refused(username: str, secret: str, reason: str) -> None:

@@ -110,6 +110,15 @@ def test_redirect_never_returns_to_http() -> None:
         next_hop(RedirectRules(URL("http://registry.test"), private=True), visited, "http://cdn.test/y")
 
 
+@pytest.mark.parametrize(
+    "location", ["//][@", "p://[]@", "https://[", "https://[::1]:99999/", "https://a\r\nb"]
+)
+def test_redirect_to_no_url_is_refused(location: str) -> None:
+    """An upstream's nonsense is no unexpected error, whatever the library for URLs raises."""
+    with pytest.raises(RedirectRefused):
+        next_hop(PUBLIC, [START], location)
+
+
 def test_redirect_circle_is_refused() -> None:
     """A URL that was visited is not visited again."""
     with pytest.raises(RedirectRefused, match="circle"):
