@@ -180,7 +180,7 @@ class Metrics:
         )
         self.account_refused = self._gauge(
             "account_refused",
-            "1 after the upstream refused the password of the account, 0 otherwise.",
+            "1 after the upstream refused the password, or while its source fails and there is none; else 0.",
             *ACCOUNT,
         )
 

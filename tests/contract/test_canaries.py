@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import bcrypt
 import pytest
 from aiohttp import web
 
@@ -48,19 +49,19 @@ PLACES = {
     "command": "c.test",
     "source": "s.test",
 }
-OTHERS = ("client", "proxy", "aws", "signed", "stderr")
+OTHERS = ("client", "user", "wrong", "proxy", "aws", "signed", "stderr")
 
 
 def forms(secret: str) -> set[str]:
     """Return the texts by which a secret would be recognised."""
     inside = {
         base64.b64encode(f"{prefix}{secret}".encode())[4 * -(-len(prefix) // 3) : -4].decode()
-        for prefix in ("me:", "xme:", "xxme:")
+        for prefix in ("me:", "xme:", "xxme:", "alice:")
     }
     return {secret, quote(secret, safe=""), *inside}
 
 
-CANARIES = {name: forms(canary(name)) for name in (*PLACES, *OTHERS)}
+CANARIES: dict[str, set[str]] = {name: forms(canary(name)) for name in (*PLACES, *OTHERS)}
 
 
 def canaries_in(text: str) -> list[str]:
@@ -108,6 +109,9 @@ def planted(folder: Path, registries: dict[str, FakeRegistry]) -> None:
     command.does(f"echo '{canary('stderr')}' >&2; cat '{folder}/bin/printed'")
     (folder / "bin/printed").write_text(canary("command"))
     (folder / "password").write_text(canary("file"))
+    (folder / "users").write_text(
+        f"alice:{bcrypt.hashpw(canary('user').encode(), bcrypt.gensalt(4)).decode()}\n"
+    )
     login = base64.b64encode(f"me:{canary('auths')}".encode()).decode()
     auths = {host["a.test"]: {"auth": login}, host["i.test"]: {"identitytoken": canary("identity")}}
     (folder / "config.json").write_text(json.dumps({"auths": auths}))
@@ -129,6 +133,9 @@ def planted(folder: Path, registries: dict[str, FakeRegistry]) -> None:
             "[server]\nlisten = ['127.0.0.1:0']",
             f"[cache]\ndir = '{folder}/cache'\nmin_free = 0",
             "[log]\nlevel = 'debug'",
+            "[fill]\nprefetch = 'off'",
+            f"[access]\nhtpasswd = '{folder}/users'\nlogin_hosts = ['login.test']",
+            f"[audit]\nfile = '{folder}/audit.log'\npulls = true",
             f"[credentials]\ndocker_config = '{folder}/config.json'",
             *tables,
             "[[upstream]]\nname = 'proxied.test'\nurl = 'http://proxied.test'\nattempts = 1",
@@ -187,8 +194,10 @@ async def guarded_registries() -> AsyncIterator[dict[str, FakeRegistry]]:
         fakes = dict(zip(PLACES.values(), (p, f, e, a, i, h, c, s), strict=True))
         for number, (place, name) in enumerate(PLACES.items()):
             fake = fakes[name]
-            fake.add_image("org/x", "t", [f"layer of {name}".encode()])
+            image = fake.add_image("org/x", "t", [f"layer of {name}".encode()])
             fake.cdn = True
+            if place == "password":
+                fake.location = f"{fake.cdn_url}/org+x/{image.layers[0]}?sig={canary('signed')}"
             tokens = TokenAuth(user="me", password=canary(place), private={"org/x"})
             tokens.identity_tokens[canary(place)] = "me"
             fake.auth = (
@@ -203,6 +212,7 @@ async def test_canaries_are_in_nothing_that_is_written_or_sent(tmp_path: Path) -
     shown: dict[str, str] = {}
     proxy = Site(echoing_proxy)
     async with proxy, guarded_registries() as fakes, running(tmp_path, fakes, proxy.url) as mirror:
+        shown["answers to logins"] = await log_in(mirror)
         for place, name in PLACES.items():
             await pull(mirror, name)
             shown[f"answers of {name}"] = await fail_with_echoes(mirror, name, canary(place))
@@ -248,6 +258,24 @@ async def fail_with_echoes(mirror: Mirror, name: str, secret: str) -> str:
     return "\n".join(said)
 
 
+async def log_in(mirror: Mirror) -> str:
+    """Log in at this mirror, wrongly and rightly; return the answers. The token is one more canary."""
+    image, host = "/v2/p.test/org/x/manifests/t", "Host: login.test"
+    wrong, right = (basic("alice", canary(name)) for name in ("wrong", "user"))
+    replies = [await get(mirror.address, path, host, wrong) for path in ("/v2/", image, "/token")]
+    assert [each.status for each in replies] == [401, 401, 401]
+    answer = json.loads((await get(mirror.address, "/token?service=login.test&scope=x", host, right)).body)
+    CANARIES["token"] = {answer["token"], answer["token"].rpartition(".")[2]}
+    replies += [await get(mirror.address, image, host, f"Authorization: Bearer {answer['token']}")]
+    replies += [await get(mirror.address, image, host, right)]
+    assert [each.status for each in replies[3:]] == [200, 200], replies[3].body
+    return "\n".join(f"{each.raw_headers} {each.body.decode(errors='replace')}" for each in replies)
+
+
+def basic(user: str, password: str) -> str:
+    return f"Authorization: Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
 async def echoing_proxy(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
     """Refuse a request, with the password in the page."""
     login = request.headers.get("Proxy-Authorization", "")
@@ -286,4 +314,6 @@ def files(folder: Path) -> dict[str, str]:
     cached = [each for each in (folder / "cache").rglob("*") if each.is_file()]
     assert cached
     texts = {str(each): each.read_bytes().decode("latin-1") for each in cached}
-    return {**texts, "log": (folder / "log").read_text()}
+    own = {name: (folder / name).read_text() for name in ("log", "audit.log")}
+    assert all(own.values())
+    return {**texts, **own}

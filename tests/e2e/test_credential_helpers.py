@@ -1,8 +1,8 @@
-"""The credential helpers of Debian: pass with gpg in a home of its own, and Amazon's for ECR.
+"""Logins that other programs store: skopeo in a config.json, and the credential helpers of Debian.
 
-They are skipped where the programs are not on PATH, in CI too: once golang-docker-credential-helpers is
-installed, `docker login` stores passwords with it, and fails where it is not set up. An unpacked package will
-do (`apt-get download`, `dpkg -x`).
+The helpers are pass, with gpg in a home of its own, and Amazon's for ECR. They are skipped where the programs
+are not on PATH, in CI too: once golang-docker-credential-helpers is installed, `docker login` puts passwords
+there, and fails where nothing is set up. An unpacked package will do (`apt-get download`, `dpkg -x`).
 """
 
 import asyncio
@@ -16,6 +16,11 @@ import pytest
 
 from mirror.credentials.docker_config import servers_of
 from mirror.credentials.sources import DockerConfigSource, HelperSource
+from mirror.oci.reference import Tag
+from tests.fakes.access import BasicAuth
+from tests.fakes.registry import FakeRegistry
+from tests.fakes.upstream import registry_at
+from tests.programs import program
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +68,20 @@ def store(environment: dict[str, str], server: str) -> None:
     text = f'{{"ServerURL": "{server}", "Username": "me", "Secret": "geheim"}}'
     command = ["docker-credential-pass", "store"]
     subprocess.run(command, input=text, text=True, env=environment, check=True, timeout=60)
+
+
+@pytest.mark.needs("skopeo")
+async def test_login_of_skopeo_is_used(fake: FakeRegistry, tmp_path: Path) -> None:
+    """The file that `skopeo login` has written, as podman and buildah write it, gives access."""
+    fake.add_image("org/x", "t", [b"layer"])
+    fake.auth = BasicAuth("me", "geheim")
+    file, host = tmp_path / "auth.json", fake.url.removeprefix("http://")
+    options = ["--authfile", str(file), "--tls-verify=false", "--username", "me", "--password", "geheim"]
+    skopeo = await asyncio.to_thread(program, "skopeo")
+    process = await asyncio.create_subprocess_exec(skopeo, "login", *options, host)
+    assert await process.wait() == 0
+    async with registry_at(fake.url, docker_config=str(file)) as registry:
+        assert await registry.head_manifest("org/x", Tag("t"))
 
 
 @needs("docker-credential-pass", "pass", "gpg")
