@@ -31,6 +31,9 @@ log = get_logger("access")
 # The user and password that a request target in absolute form may have in front of the host.
 USER = re.compile(r"(?<=://)[^/]*@")
 
+# Bytes of a path that are searched for secrets; a longer path is refused, and 200 are shown.
+PATH_BYTES = 2048
+
 _ids = itertools.count(secrets.randbits(62))
 
 
@@ -141,7 +144,9 @@ class RequestRecord:
             "total_ms": round(total * 1000, 2),
         }
         if self.target is None:
-            fields["path"] = shown_path(USER.sub("", self.request.raw_path.partition("?")[0]))[:200]
+            fields["path"] = shown_path(USER.sub("", self.request.raw_path.partition("?")[0])[:PATH_BYTES])[
+                :200
+            ]
         else:
             fields["upstream"] = self.target.upstream
             if self.target.repository is not None:

@@ -17,7 +17,7 @@ from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.util.log import configure
 from tests.fakes.issuer import AUDIENCE, GITLAB, FakeIssuer
 from tests.fakes.registry import FakeRegistry
-from tests.running import Running, configured, serving
+from tests.running import LARGE, Running, configured, serving
 from tests.wire import Reply, Wire
 
 TEAM, OTHER = "team/app", "other/app"
@@ -138,6 +138,25 @@ async def test_remembered_response_ends_with_its_token(scene: Scene, form: str) 
         for _ in range(3):
             wire.send("GET", path, headers)
             assert (await wire.reply()).status == (401 if headers else 404)
+
+
+async def test_short_ranges_end_with_their_token(scene: Scene) -> None:
+    """A lazy client's ranges are answered from an open file, which is no way around a revocation."""
+    layer = bytes(LARGE)
+    image = scene.hub.add_image(TEAM, "lazy", [layer])
+    secret = await scene.create("ci")
+    path = f"/v2/{TEAM}/blobs/{image.layers[0]}"
+    assert (await scene.ask(path, bearer(secret))).status == 200
+    await scene.mirror.landed(image.layers[0])
+    async with await Wire.open(scene.mirror.address) as wire:
+
+        async def status(first: int) -> int:
+            wire.send("GET", path, [bearer(secret), f"Range: bytes={first}-{first + 999}"])
+            return (await wire.reply()).status
+
+        assert {await status(first) for first in range(0, 20_000, 1000)} == {206}
+        await scene.revoke("ci")
+        assert {await status(first) for first in range(0, 20_000, 1000)} == {401}
 
 
 async def test_token_made_while_the_mirror_runs_is_taken_at_once(scene: Scene) -> None:

@@ -12,6 +12,7 @@ from mirror.access.secret_path import misplaced_secret, secret_path
 from mirror.access.tokens import TokenEntry, is_token, is_well_formed
 from mirror.cache.results import FOREVER
 from mirror.oci.errors import Code
+from mirror.oci.reference import PATH_LENGTH
 from mirror.store.cache_dir import CacheDirectory
 from mirror.web.access_control import AccessDenied
 from mirror.web.identity.credentials import BEARER, Authenticator, Claim, Credentials, WrongCredentials
@@ -36,7 +37,8 @@ class TokenAuthenticator(Authenticator):
     async def claim(self, shown: Credentials) -> Claim | None:
         """Return what a token proves. Raises WrongCredentials, and AccessDenied (404) for a path."""
         path = secret_path(shown.path)
-        if misplaced_secret(shown.path if path is None else path.rest):
+        rest = shown.path if path is None else path.rest
+        if len(rest) <= PATH_LENGTH and misplaced_secret(rest):  # a longer one is refused in any case
             raise _denied("a token stands in the path where none is taken: write /t/TOKEN in front of /v2/")
         header = _secret_of_header(shown)
         if path is not None:
