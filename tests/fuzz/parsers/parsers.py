@@ -33,7 +33,7 @@ from mirror.oci.registries import canonical_host
 from mirror.upstream.http.token_answer import LONGEST_LIFETIME, token_of
 from mirror.upstream.pagination import next_query
 from mirror.upstream.rate_limit import RateLimit
-from tests.fuzz.parsers import identities
+from tests.fuzz.parsers import identities, issuers
 from tests.fuzz.parsers.trial import ACCEPTED, REFUSED, Parser
 
 NAMES = UpstreamNames(
@@ -488,5 +488,6 @@ PARSERS = {
             ),
         ),
         *identities.PARSERS,
+        *issuers.PARSERS,
     )
 }
