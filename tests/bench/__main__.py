@@ -45,6 +45,7 @@ SCENARIOS = {
     "two-sources": Scenario(sources.two_sources),
     "lossy-source": Scenario(sources.lossy_source),
     "slow-readers": Scenario(readers.slow_readers),
+    "arrivals": Scenario(readers.arrivals, True),
     "small-fills": Scenario(small.small_fills),
     "tls-blob": Scenario(tls.tls_blob),
     "workers-small": Scenario(several.workers_small),

@@ -226,4 +226,6 @@ def wrk(
     p99 = re.search(r"99%\s+([\d.]+)([a-z]+)", output)
     if rate is None or p99 is None:
         raise Trouble(f"unexpected output of wrk: {output}")
+    if float(rate[1]) == 0:
+        raise Trouble(f"no response in {seconds:g} s")
     return Small(float(rate[1]), float(p99[1]) * UNITS[p99[2]])

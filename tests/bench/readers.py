@@ -1,5 +1,6 @@
 """Many readers on slow lines, and their effect on another client."""
 
+import selectors
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -10,6 +11,7 @@ from tests.bench.bench import Bench, check
 from tests.bench.client import Connection, Trouble, fetch
 from tests.bench.contestants import DISTRIBUTION, MIRROR, PROXY, STATIC, Running
 from tests.bench.machine import rss_bytes
+from tests.bench.probe import Plan, percentile, seen, start
 
 # Bytes per second of one reader, read ten times a second; and the receive buffer of a client on a slow line.
 RATE = 100_000
@@ -38,6 +40,47 @@ def slow_readers(bench: Bench) -> None:
                     bench.add("slow-readers-probe", name, probes.result() * 1000)
                 bench.add("slow-readers-right", name, 100 * crowd.right / readers)
                 bench.add("slow-readers-rss", name, crowd.rss / 1e6)
+
+
+def arrivals(bench: Bench) -> None:
+    """Measure another client while 500 readers arrive at once for one warm blob, and read it."""
+    image = bench.site.warm
+    readers, seconds = (100, 2) if bench.options.quick else (500, 5)
+    for name in bench.turns(MIRROR, DISTRIBUTION, PROXY, STATIC):
+        with bench.attempt("arrivals", name):
+            server = bench.warm(name)
+            watching = start(Plan(server.address, image.config.path, (), seconds + 1))
+            time.sleep(1)
+            taken = _crowd_in(server, image.layers[0].path, readers, seconds)
+            found = seen(watching.communicate()[0])
+            if found.unanswered or not found.warm:
+                raise Trouble(f"{found.unanswered} requests of the other client were not answered")
+            bench.add("arrivals", name, max(found.warm) * 1000)
+            bench.add("arrivals-p99", name, percentile(found.warm, 99) * 1000)
+            bench.add("arrivals-rate", name, taken / seconds / 1e9)
+
+
+def _crowd_in(server: Running, path: str, readers: int, seconds: float) -> int:
+    """Connect all, ask at once, and read for so long; return the bytes."""
+    connections = [Connection(server.address) for _ in range(readers)]
+    selector, taken, end = selectors.DefaultSelector(), 0, time.perf_counter() + seconds
+    request = f"GET {path} HTTP/1.1\r\nHost: {server.address}\r\n\r\n".encode()
+    try:
+        for connection in connections:
+            connection.socket.sendall(request)
+            connection.socket.setblocking(False)
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+        while selector.get_map() and time.perf_counter() < end:
+            for key, _ in selector.select(0.1):
+                try:
+                    taken += key.data.skip()
+                except Trouble:
+                    selector.unregister(key.fileobj)
+    finally:
+        selector.close()
+        for connection in connections:
+            connection.close()
+    return taken
 
 
 class Crowd:

@@ -182,6 +182,13 @@ ROWS = (
     Row("slow-readers-right", "500 readers at 100 KB/s: served right, %", targets=(least(100),)),
     Row("slow-readers-rss", "same, RSS MB", targets=(most(100, unit="MB"),)),
     Row("slow-readers-probe", "same, slowest probe ms", targets=(most(50, unit="ms"),)),
+    Row(
+        "arrivals",
+        "500 readers arrive at once for a warm blob: another client's slowest 2 KiB blob, ms",
+        targets=(most(40, unit="ms"), most(1.5, STATIC)),
+    ),
+    Row("arrivals-p99", "same, its 99th percentile, ms"),
+    Row("arrivals-rate", "same, all readers together, GB/s"),
     Row("small-fills", "small blobs of 2 KiB, cold, 32 at a time: filled per second", targets=(least(2500),)),
     Row("workers-small", "two workers, 2 KiB config blob, 32 connections, req/s", ONE_WORKER, BETTER),
     Row("workers-small-p99", "same, p99 ms", ONE_WORKER),
