@@ -267,6 +267,46 @@ def test_bundle_opens_nothing_at_another_mirror(
         assert scene.pull(scene.a) == {200}
 
 
+def test_secret_path_of_who_has_no_right_leads_nowhere(scene: Scene) -> None:
+    """B has a token of the mirror, which no rule names for the repository: in the path, and as a header."""
+    scene.pull(scene.a)
+    command = [
+        *PROGRAM,
+        "token",
+        "create",
+        "of-b",
+        "--config",
+        scene.config,
+        "--cache-dir",
+        scene.mirror.cache,
+    ]
+    secret = run(command).stdout.split()[-1]
+    b = Client(scene.mirror, B, {})
+    assert b.ask(f"/t/{secret}/v2/{OPEN}/manifests/1").status == 200
+    for name, (path, method, headers, right) in WAYS.items():
+        if path(scene).startswith("/v2/"):
+            assert b.ask(f"/t/{secret}{path(scene)}", method, **headers).status in right, name
+            header = {"Authorization": f"Bearer {secret}"}
+            assert b.ask(path(scene), method, **headers, **header).status in right, name
+
+
+@pytest.mark.needs("skopeo")
+def test_skopeo_pulls_by_the_login_of_the_upstream(
+    registry: GuardedRegistry, storage: tuple[Path, Image, Image], tmp_path: Path
+) -> None:
+    """At a name where clients may log in; a login without the right, and none, get nothing."""
+    hosts = '\n[access]\nlogin_hosts = ["*"]\n'
+    with running(registry, tmp_path, "as-upstream", storage[1:], hosts) as scene:
+        source = f"docker://{scene.mirror.address}/docker.io/{SECRET}:1"
+        for number, (creds, right) in enumerate(
+            [("bob", False), ("alice", True), ("bob", False), ("", False)]
+        ):
+            login = ["--src-creds", f"{creds}:{PASSWORDS[creds]}"] if creds else ["--src-no-creds"]
+            target = f"dir:{tmp_path / str(number)}"
+            done = attempt(["skopeo", "copy", "--src-tls-verify=false", *login, source, target])
+            assert (done.returncode == 0) is right, (creds, done.stderr)
+
+
 def test_access_test_promises_nothing_private(scene: Scene) -> None:
     """The command says so of B, and of A where a rule names it."""
     command = [*PROGRAM, "access", "test", "--config", scene.config]
