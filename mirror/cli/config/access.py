@@ -25,8 +25,10 @@ TEST_HELP = """Say whether a client may do something, and which rule decides.
     registry-mirror access test cert:build1.lan group:ci 10.1.2.3 pull alpine
     registry-mirror access test 10.1.2.3 pull quay.io/org/app@sha256:...
     registry-mirror access test fd00::7 list alpine
+    registry-mirror access test 10.1.2.3 pull alpine:3.20 --age 2d
 
 In front of the address is what the client has proven to be; a name alone is a user. Groups are added.
+Rules with min_age decide by --age; without it they are judged as for a blob, which has none.
 The rules are the [[rule]] tables of the configuration, and the default is access.default. No mirror is asked.
 A client that no rule names for the repository gets what is public there, and nothing that an account is
 needed for (`private` of the upstream). The exit status is 0 for "allowed" and 1 for "denied".
@@ -40,6 +42,10 @@ Client = Annotated[
     typer.Argument(metavar="[IDENTITY]... ADDRESS", help="What a client has proven to be, and its address."),
 ]
 ActionName = Annotated[str, typer.Argument(metavar="ACTION", help="pull or list.")]
+Age = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Age of the image, for rules with min_age.", show_default=False),
+]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="An image, or a repository.")]
 
 app = typer.Typer(help="Try the access rules.", no_args_is_help=True, rich_markup_mode=None)
@@ -60,6 +66,7 @@ def access_test(
     client: Client,
     action: ActionName,
     image: Image,
+    age: Age = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -69,7 +76,7 @@ def access_test(
     wanted, literal = _action(action), pattern(image, read)
     repository, tag = _repository(image, literal.name), None if literal.digest else literal.tag
     policy = read.policy()
-    decision = policy.decide(policy.scope(identity), wanted, repository, tag)
+    decision = policy.decide(policy.scope(identity), wanted, repository, tag, _age(age))
     word = "allowed" if decision.allowed else "denied"
     private = any(each.keeps_private for each in read.upstreams if each.name == repository.upstream)
     only_public = private and not policy.names(identity, wanted, repository, tag)
@@ -105,6 +112,17 @@ def _identity(words: "Sequence[str]") -> "Identity":
         each if each.partition(":")[0] in KINDS and ":" in each else f"user:{each}" for each in names
     ]
     return Identity(address).also(principals)
+
+
+def _age(text: str | None) -> float | None:
+    """Return the seconds of an age; None for a request about no single image."""
+    from mirror.config.types import Duration
+    from mirror.config.validation import convert
+
+    try:
+        return None if text is None else float(convert(text, Duration))
+    except ValueError as error:
+        fail(f"--age {error}", 2)
 
 
 def _action(text: str) -> "Action":

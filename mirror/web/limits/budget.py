@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mirror.access.limits import Limit, Shared
-from mirror.system.shared_table import SharedTable, TableRow
+from mirror.system.shared_table import TableRow
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
+from mirror.web.limits.places import Bound, Places
 from mirror.web.limits.refusal import LimitExceeded
 
 log = get_logger(__name__)
@@ -22,10 +23,11 @@ DAY_SECONDS = 24 * 3600
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_SECONDS = 5.0
 
-# Longest time, in seconds, that a download waits for another one of its client, and the interval at which the
-# downloads in other workers are looked at.
+# Names whose sums are known, at most.
+MOST_KNOWN = 100_000
+
+# Longest time, in seconds, that a download waits for another one of its client.
 LONGEST_FILL_WAIT = 10.0
-LOOK_SECONDS = 0.5
 
 # Adds amounts of a day to what is written, and returns the sums.
 Write = Callable[[int, Mapping[str, int]], Awaitable[Mapping[str, int]]]
@@ -58,6 +60,8 @@ class Usage:
     async def load(self, name: str) -> None:
         """Read the sum of today, unless it is known."""
         self._turn_over()
+        if len(self._written) > MOST_KNOWN:
+            self._written = {}  # read again when they are needed
         if name not in self._written:
             await self._exchange({name: 0})
 
@@ -104,53 +108,18 @@ class Usage:
             self._written, self._pending = {}, {}
 
 
-class Fills:
-    """Downloads of clients in this process, and who waits for one to end."""
-
-    def __init__(self, row: TableRow) -> None:
-        self._row = row
-        self._ended = asyncio.Event()
-
-    def has_room(self, slots: Sequence[tuple[int, int]]) -> bool:
-        """Return whether each of the slots has fewer downloads than its bound."""
-        return all(self._row.total(slot) < most for slot, most in slots)
-
-    def begin(self, slots: Sequence[tuple[int, int]]) -> Callable[[], None]:
-        """Count a download; return the function that ends that, once."""
-        for slot, _ in slots:
-            self._row.add(slot, 1)
-        counted = list(slots)
-
-        def end() -> None:
-            while counted:
-                self._row.add(counted.pop()[0], -1)
-            self._ended.set()
-
-        return end
-
-    async def wait(self) -> None:
-        """Wait until a download has ended here, or may have in another worker."""
-        self._ended.clear()
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._ended.wait()
-        except TimeoutError:
-            pass
-
-
 class ClientBudget:
     """The budget of one client: `mirror.util.fairness.budget.DownloadBudget`."""
 
-    def __init__(self, shared: Sequence[Shared], usage: Usage | None, fills: Fills) -> None:
+    def __init__(self, shared: Sequence[Shared], usage: Usage | None, fills: Places) -> None:
         self._usage = usage
         self._fills = fills
         self._quotas = [
             (_name(each), each.limit) for each in shared if each.limit.bounds.upstream_bytes is not None
         ]
         self._names = [name for name, _ in self._quotas]
-        self._fill_limits = [each.limit for each in shared if each.limit.bounds.fills is not None]
-        self._slots = [
-            (SharedTable.slot(("fills", each.limit.name, each.sharer)), each.limit.bounds.fills)
+        self._bounds = [
+            Bound.of("fills", each, each.limit.bounds.fills)
             for each in shared
             if each.limit.bounds.fills is not None
         ]
@@ -178,18 +147,14 @@ class ClientBudget:
 
     async def wait_for_fill(self) -> None:
         """Wait until one more download may begin."""
-        if self._fills.has_room(self._slots):
-            return
-        deadline = asyncio.get_running_loop().time() + LONGEST_FILL_WAIT
-        while not self._fills.has_room(self._slots):
-            if asyncio.get_running_loop().time() >= deadline:
-                message = "as many downloads as are allowed are running"
-                raise LimitExceeded(self._fill_limits[0], "fills", message, LONGEST_FILL_WAIT)
-            await self._fills.wait()
+        full = await self._fills.wait(self._bounds, LONGEST_FILL_WAIT)
+        if full is not None:
+            message = "as many downloads as are allowed are running"
+            raise LimitExceeded(full.limit, "fills", message, LONGEST_FILL_WAIT)
 
     def begin_fill(self) -> Callable[[], None]:
         """Count a download that begins; return the function to call when the client leaves it."""
-        return self._fills.begin(self._slots)
+        return self._fills.take(self._bounds)
 
 
 class Budgets:
@@ -197,7 +162,7 @@ class Budgets:
 
     def __init__(self, row: TableRow, usage: Usage | None) -> None:
         self._usage = usage
-        self._fills = Fills(row)
+        self._fills = Places(row)
 
     async def of(self, shared: Sequence[Shared]) -> ClientBudget | None:
         """Return the budget of a client, None for one without bounds."""

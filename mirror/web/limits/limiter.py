@@ -1,7 +1,7 @@
 """The limiter: what clients may use of this mirror, asked by the requests of one process.
 
     requests       wait for their time, LONGEST_WAIT at the most; beyond that 429
-    connections    beyond the bound 429; counted while a request runs, so that an idle connection is none
+    connections    wait for a free one as long; only those with a running request count
     bandwidth      bodies wait for their turn, slice by slice (mirror/util/fairness/line.py)
     upstream, fills    the budget that a request carries (mirror/web/limits/budget.py)
 
@@ -11,8 +11,8 @@ same moment may be lost once (mirror/system/shared_table.py).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from mirror.access.identity import Identity
 from mirror.access.limits import Limit, LimitTable, Shared
@@ -25,6 +25,7 @@ from mirror.util.tasks import Tasks
 from mirror.web.limits.budget import Budgets, Usage, Write
 from mirror.web.limits.contents import ContentChecks
 from mirror.web.limits.lines import LineTable
+from mirror.web.limits.places import Bound, Places
 from mirror.web.limits.refusal import LimitExceeded
 from mirror.web.request_log import RequestRecord
 
@@ -57,6 +58,8 @@ class Limiter:
         self._usage = Usage(write_usage, self._tasks, clock)
         self._budgets = Budgets(row, self._usage)
         self._lines = LineTable(row)
+        self._connections = Places(row)
+        self.longest_wait = LONGEST_WAIT
         self.pause: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     def scoped(self, scope_of: ScopeOf) -> ScopeOf:
@@ -80,7 +83,10 @@ class Limiter:
         """
         shared = self._table.about(identity)
         buckets = self._buckets(shared)
-        if any(bucket.wait(1) > 0 for _, bucket in buckets) or self._busy(shared, running=0) is not None:
+        if (
+            any(bucket.wait(1) > 0 for _, bucket in buckets)
+            or self._connections.lacking(_connections(shared)) is not None
+        ):
             return False
         if not self._lines.charge(shared, length):
             return False
@@ -99,7 +105,7 @@ class Limiter:
             set_budget(budget)
             if budget is not None or largest is not None:
                 record.checks = ContentChecks(largest, budget)
-            with self._connected(shared):
+            async with self._connected(record, shared):
                 yield
         except LimitExceeded as exceeded:
             self._metrics.limited.labels(exceeded.limit.name, exceeded.bound).inc()
@@ -110,7 +116,7 @@ class Limiter:
         buckets, longest = self._buckets(shared), 0.0
         for limit, bucket in buckets:
             seconds = bucket.wait(1)
-            if seconds > LONGEST_WAIT:
+            if seconds > self.longest_wait:
                 raise LimitExceeded(limit, "requests", "too many requests", seconds)
             longest = max(longest, seconds)
         for _, bucket in buckets:
@@ -119,28 +125,22 @@ class Limiter:
             record.waited = longest
             await self.pause(longest)
 
-    @contextmanager
-    def _connected(self, shared: Sequence[Shared]) -> Iterator[None]:
-        """Count a connection that is in use. Raises LimitExceeded."""
-        slots = [_connections_slot(each) for each in shared if each.limit.bounds.connections is not None]
-        for slot in slots:
-            self._row.add(slot, 1)
-        try:
-            if (limit := self._busy(shared, running=1)) is not None:
+    @asynccontextmanager
+    async def _connected(self, record: RequestRecord, shared: Sequence[Shared]) -> AsyncIterator[None]:
+        """Count a connection that is in use; wait for a free one. Raises LimitExceeded after LONGEST_WAIT."""
+        bounds = _connections(shared)
+        if self._connections.lacking(bounds) is not None:
+            began = self._row.table.clock()
+            full = await self._connections.wait(bounds, self.longest_wait)
+            record.waited += self._row.table.clock() - began
+            if full is not None:
                 message = "all connections that are allowed are in use"
-                raise LimitExceeded(limit, "connections", message, BUSY_SECONDS)
+                raise LimitExceeded(full.limit, "connections", message, BUSY_SECONDS)
+        give_back = self._connections.take(bounds)
+        try:
             yield
         finally:
-            for slot in slots:
-                self._row.add(slot, -1)
-
-    def _busy(self, shared: Sequence[Shared], *, running: int) -> Limit | None:
-        """Return a limit without a free connection; `running`: connections that the request has already."""
-        for each in shared:
-            most = each.limit.bounds.connections
-            if most is not None and self._row.total(_connections_slot(each)) - running >= most:
-                return each.limit
-        return None
+            give_back()
 
     def _buckets(self, shared: Sequence[Shared]) -> list[tuple[Limit, TokenBucket]]:
         return [
@@ -161,5 +161,9 @@ def largest_of(shared: Sequence[Shared]) -> tuple[int, Limit] | None:
     return min(found, key=lambda pair: pair[0], default=None)
 
 
-def _connections_slot(shared: Shared) -> int:
-    return SharedTable.slot(("connections", shared.limit.name, shared.sharer))
+def _connections(shared: Sequence[Shared]) -> list[Bound]:
+    return [
+        Bound.of("connections", each, each.limit.bounds.connections)
+        for each in shared
+        if each.limit.bounds.connections is not None
+    ]

@@ -49,7 +49,15 @@ NOT_OF_A_SERVER = {
 }
 
 # Modules of this mirror that a server imports only if its configuration uses them.
-UNCONFIGURED = {"mirror.access.certificate", "mirror.access.proxy_protocol", "mirror.web.accept.acceptor"}
+UNCONFIGURED = {
+    "mirror.access.certificate",
+    "mirror.access.proxy_protocol",
+    "mirror.system.shared_table",
+    "mirror.util.fairness.line",
+    "mirror.web.accept.acceptor",
+    "mirror.web.audit",
+    "mirror.web.limits.limiter",
+}
 
 
 def test_startup_of_serve_imports_no_command_line(tmp_path: Path) -> None:

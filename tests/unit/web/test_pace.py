@@ -95,3 +95,23 @@ async def looks_of(measure: Pace, count: int) -> None:
         timer = measure._timer
         while measure._timer is timer:  # noqa: ASYNC110  # nothing else tells
             await asyncio.sleep(0)
+
+
+async def test_pace_spares_a_line_of_one_megabit_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client at 1 Mbit/s takes a layer of 5 GB to its end, though others wait for room all the time."""
+    monkeypatch.undo()
+    client, now = Client(crowded=True), 0.0
+    measure = measured(client)
+    measure._clock = lambda: now
+    for _ in range(5_000_000_000 // (125_000 * int(pace.PACE_SECONDS))):
+        measure.begin_send()
+        now += pace.PACE_SECONDS
+        client.taken += 125_000 * int(pace.PACE_SECONDS)
+        measure._look()
+    assert client.taken > 4_900_000_000
+    assert not client.looks.is_set()
+    client.taken += 1_000_000  # the same client, once it is as slow as no honest line
+    now += pace.PACE_SECONDS
+    measure._look()
+    assert measure.ended
+    measure.close()

@@ -34,6 +34,31 @@ members = ["cert:build*"]
 """
 
 
+AGED = """
+[[rule]]
+name = "young"
+effect = "deny"
+min_age = "3d"
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "word"),
+    [
+        (["--age", "2d"], 1, "denied by rule 1 (young)"),
+        (["--age", "3d"], 0, "allowed by the default"),
+        ([], 0, "allowed by the default"),
+        (["--age", "old"], 2, "--age must be a time"),
+    ],
+)
+def test_access_test_judges_an_age(tmp_path: Path, flags: list[str], status: int, word: str) -> None:
+    file = tmp_path / "aged.toml"
+    file.write_text(AGED)
+    done = run("access", "test", "10.1.2.3", "pull", "alpine:3", *flags, "--config", str(file))
+    assert done.returncode == status
+    assert word in done.stdout + done.stderr
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "mirror.toml"

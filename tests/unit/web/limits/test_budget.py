@@ -9,6 +9,7 @@ from mirror.access.limits import Bounds, Limit, Per, Shared
 from mirror.system.shared_table import SharedTable
 from mirror.util.tasks import Tasks
 from mirror.web.limits import budget as module
+from mirror.web.limits import places
 from mirror.web.limits.budget import BATCH_BYTES, DAY_SECONDS, Budgets, Usage
 from mirror.web.limits.refusal import LimitExceeded
 
@@ -108,8 +109,23 @@ async def test_use_that_cannot_be_written_is_counted_and_written_later() -> None
     await scene.tasks.close()
 
 
+async def test_names_whose_use_is_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that was forgotten is read again."""
+    monkeypatch.setattr(module, "MOST_KNOWN", 3)
+    scene = Scene(Bounds(upstream_bytes=100))
+    _, usage = scene.worker()
+    for number in range(20):
+        await usage.load(str(number))
+        usage.add([str(number)], 1)
+    assert len(usage._written) <= 4
+    await usage.flush()
+    await usage.load("3")
+    assert usage.used("3") == 1
+    await scene.tasks.close()
+
+
 async def test_fills_wait_for_each_other_in_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(places, "LOOK_SECONDS", 3600.0)
     scene = Scene(Bounds(fills=1))
     budgets, _ = scene.worker()
     first, second = await budgets.of(scene.shared), await budgets.of(scene.shared)
@@ -127,7 +143,7 @@ async def test_fills_wait_for_each_other_in_one_worker(monkeypatch: pytest.Monke
 
 async def test_fills_of_other_workers_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker looks now and then whether another one's has ended, and refuses in the end."""
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(places, "LOOK_SECONDS", 0.001)
     scene = Scene(Bounds(fills=1))
     first, second = await scene.worker(0)[0].of(scene.shared), await scene.worker(1)[0].of(scene.shared)
     assert first is not None

@@ -10,6 +10,7 @@ from mirror.access.identity import Identity
 from mirror.access.limits import Bounds, Limit, LimitTable, Per
 from mirror.metrics.metrics import Metrics
 from mirror.system.shared_table import SharedTable
+from mirror.web.limits import places
 from mirror.web.limits.limiter import LONGEST_WAIT, Limiter
 from mirror.web.limits.refusal import LimitExceeded
 from mirror.web.request_log import RequestRecord
@@ -41,6 +42,7 @@ def workers(clock: Clock, count: int, bounds: Bounds, per: Per = Per.CLIENT) -> 
     found = [Limiter(limits, Metrics(), write, table.row(number)) for number in range(count)]
     for each in found:
         each.pause = clock.wait
+        each.longest_wait = LONGEST_WAIT if bounds.connections is None else 0.0
     return found
 
 
@@ -114,6 +116,20 @@ async def test_connections_of_all_workers_are_counted_and_given_back() -> None:
         await admit(first, Identity("10.0.0.2"))
     await admit(first)
     assert first.passes(CLIENT, 1)
+
+
+async def test_connections_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request without a place has that of the first one that ends, and its line says that it waited."""
+    monkeypatch.setattr(places, "LOOK_SECONDS", 3600.0)
+    clock = Clock()
+    (limiter,) = workers(clock, 1, Bounds(connections=1))
+    limiter.longest_wait = 3600.0
+    async with limiter.admitted(record()):
+        waiting = asyncio.create_task(admit(limiter))
+        await asyncio.sleep(0)
+        clock.now += 3
+        assert not waiting.done()
+    assert (await waiting).waited == 3
 
 
 async def test_connections_of_failed_and_cancelled_requests_are_given_back() -> None:
