@@ -1,5 +1,6 @@
 """The `doctor` command: what is wrong, why it matters, and the line that mends it."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,6 +81,7 @@ def doctor(
             _print(findings)
     else:
         settings = loaded(config, {"cache_dir": cache_dir}).config
+        _log_errors_only(settings)
         images = _images(image or [], settings)
         findings = merged(asyncio.run(_examine(settings, images, quiet=as_json)))
     if as_json:
@@ -98,6 +100,16 @@ def _examine_client(client: str, mirror: str | None, ca: str | None, config: str
         return examine_client(client, *place_of_mirror(mirror, ca, config))
     except SetupError as error:
         fail(str(error), 2)
+
+
+def _log_errors_only(config: "Config") -> None:
+    """Keep the mirror's own lines, which the findings repeat, out of standard output."""
+    from msgspec.structs import replace
+
+    from mirror.util.log import configure_later
+
+    log = config.log if config.log.level == "debug" else replace(config.log, level="error")
+    configure_later(log, sys.stderr)
 
 
 async def _examine(config: "Config", images: "Mapping[str, str]", *, quiet: bool) -> "list[Diagnosis]":
