@@ -185,9 +185,12 @@ def _check(document: Document) -> None:
     whole = msgspec.structs.replace(document, bundle="", part=0)
     if hashlib.sha256(whole.encoded()).hexdigest() != document.bundle:
         raise Damaged("the document has another SHA-256 than it says; damaged, or edited", NAME)
-    document.carried()
     named = chain(
-        document.lacking, document.referrers, *document.links.values(), *document.referrers.values()
+        (each.digest for part in document.parts for each in part.blobs),
+        document.lacking,
+        document.referrers,
+        *document.links.values(),
+        *document.referrers.values(),
     )
     for digest in named:
         checked_digest(digest)

@@ -1,6 +1,9 @@
 """Manifests, and what each of them needs: children, blobs, referrers."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from sys import intern
+from types import MappingProxyType
+from typing import Any
 
 from msgspec import Struct
 
@@ -21,6 +24,9 @@ IMAGE_CONFIGS = frozenset(
     {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 )
 MANIFEST_TYPES = frozenset({OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST})
+
+# The rest of a descriptor that has nothing more.
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # Deepest nesting of indexes that is followed. The specification knows an index in an index; no program makes
 # a third level.
@@ -45,8 +51,10 @@ class Reach(Struct, frozen=True):
 class Graph:
     """A set of manifests. A manifest that cannot be parsed has no children, as in the mirror itself."""
 
-    def __init__(self, manifests: Mapping[Digest, BundleManifest]) -> None:
-        self._parsed = {digest: parsed(each) for digest, each in manifests.items()}
+    def __init__(self, manifests: Mapping[Digest, BundleManifest], blobs: Iterable[Digest] = ()) -> None:
+        """Parse the manifests. `blobs`: digests that the caller holds, whose objects are used here too."""
+        shared = {each: each for each in blobs}
+        self._parsed = {digest: _slim(parsed(each), shared) for digest, each in manifests.items()}
         self._referrers: dict[Digest, list[Digest]] = {}
         for digest in sorted(self._parsed):
             subject = self._parsed[digest].subject
@@ -110,6 +118,27 @@ def parsed(manifest: BundleManifest) -> Manifest:
         return parse_manifest(manifest.data, manifest.media_type)
     except ManifestInvalid:
         return Manifest(manifest.media_type, None, (), (), None)
+
+
+def _slim(manifest: Manifest, shared: dict[Digest, Digest]) -> Manifest:
+    """Return a manifest without what a graph does not need: of 100,000 descriptors that is 40 MB."""
+
+    def slim(each: Descriptor) -> Descriptor:
+        platform = each.raw.get("platform")
+        raw = {} if platform is None else {"platform": platform}
+        digest = shared.setdefault(each.digest, each.digest)
+        return Descriptor(intern(each.media_type), digest, each.size, each.urls, raw or NOTHING)
+
+    def of(value: Descriptor | None) -> Descriptor | None:
+        return None if value is None else slim(value)
+
+    return Manifest(
+        intern(manifest.media_type),
+        of(manifest.config),
+        tuple(map(slim, manifest.layers)),
+        tuple(map(slim, manifest.manifests)),
+        of(manifest.subject),
+    )
 
 
 def blobs_of(manifest: Manifest) -> list[Descriptor]:

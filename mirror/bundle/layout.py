@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from mirror.bundle.errors import BundleError
 from mirror.bundle.graph import Graph
 from mirror.bundle.model import BundleImage
 from mirror.oci.digest import Digest
@@ -30,6 +31,12 @@ LAYOUT_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
 
 CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
+
+# Longest index.json or manifest.json that is written or read: 27,000 images, or 90,000 blobs.
+MOST_BYTES = 8 * 1024 * 1024
+
+# Most blobs that manifest.json lists: more of them, with 79 bytes each, have no room in it.
+MOST_BLOBS = 100_000
 
 Present = Callable[[Digest], bool]
 
@@ -49,14 +56,23 @@ def named_images(images: list[BundleImage], graph: Graph, present: Present) -> l
 
 
 def index_json(images: list[BundleImage]) -> bytes:
-    """Return index.json, with one descriptor for each name."""
-    return msgspec.json.encode(
+    """Return index.json, with one descriptor for each name. Raises BundleError for more than MOST_BYTES."""
+    data = msgspec.json.encode(
         {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(each) for each in images]}
     )
+    if len(data) > MOST_BYTES:
+        raise BundleError("too many images for one bundle: export some of them now, and the others then")
+    return data
 
 
 def manifest_json(images: list[BundleImage], graph: Graph) -> bytes | None:
-    """Return manifest.json, or None if docker could not tell which platform of an image to load."""
+    """Return manifest.json, or None if docker could not tell which platform of an image to load.
+
+    None too for one that would be longer than MOST_BYTES: docker is not made for so many blobs, and the
+    importer takes no longer one.
+    """
+    if sum(len(graph.reach(root).blobs) for root in {each.root.digest for each in images}) > MOST_BLOBS:
+        return None
     entries: dict[Digest, dict[str, object]] = {}
     tags: dict[Digest, list[str]] = {}
     runnable = {root: graph.images(root) for root in {each.root.digest for each in images}}
@@ -67,7 +83,8 @@ def manifest_json(images: list[BundleImage], graph: Graph) -> bytes | None:
         entries[found[0]] = _docker_entry(found[0], graph)
         tags.setdefault(found[0], []).extend([image.name] if image.tag else [])
     listed = [{**entry, "RepoTags": tags[digest] or None} for digest, entry in entries.items()]
-    return msgspec.json.encode(listed) if listed else None
+    data = msgspec.json.encode(listed)
+    return data if listed and len(data) <= MOST_BYTES else None
 
 
 def _is_whole(root: Digest, graph: Graph, present: Present) -> bool:

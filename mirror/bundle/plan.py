@@ -7,13 +7,13 @@ offset, and two exports of the same content are equal, byte for byte.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from typing import cast
 
 import msgspec
 from msgspec import Struct
 
 from mirror.bundle import layout
-from mirror.bundle.document import NAME, BundlePart, Document, Piece, document_of, with_parts
+from mirror.bundle.document import NAME, BundlePart, Document, Piece, decode, document_of, with_parts
 from mirror.bundle.errors import BundleError
 from mirror.bundle.graph import Graph, blobs_of
 from mirror.bundle.model import BundleContents, check_name
@@ -71,16 +71,35 @@ class Member(Struct, frozen=True):
         return header_size(self.path, self.size) + self.size + padding(self.size)
 
 
+class Members(Struct, frozen=True):
+    """The members of a tar: documents and manifests, then blobs, each made when it is asked for."""
+
+    literals: tuple[Member, ...]
+    slices: tuple[Slice, ...]
+
+    def __iter__(self) -> Iterator[Member]:
+        yield from self.literals
+        for each in self.slices:
+            yield from _carried(each)
+
+
 class BundlePlan(Struct, frozen=True):
     """A tar before it is written. `size` is that of the whole file, in bytes."""
 
-    document: Document
-    members: tuple[Member, ...]
+    members: Members
     size: int
+
+    @property
+    def document(self) -> Document:
+        """The bundle's own manifest, decoded from its bytes: it is large, and seldom asked for."""
+        return decode(cast("bytes", next(each.source for each in self.members if each.path == NAME)))
 
     def offsets(self) -> Iterator[int]:
         """Yield the offset of each member's header."""
-        yield from accumulate((each.length for each in self.members[:-1]), initial=0)
+        at = 0
+        for each in self.members:
+            yield at
+            at += each.length
 
 
 class Planner:
@@ -88,11 +107,10 @@ class Planner:
 
     def __init__(self, contents: BundleContents) -> None:
         self._contents = contents
-        self._graph = Graph(contents.manifests)
+        self._graph = Graph(contents.manifests, contents.blobs)
         check_contents(contents, self._graph)
         self._document = document_of(contents, self._graph)
         self._manifests = tuple(_manifests(contents))
-        self._length = sum(each.length for each in self._manifests)
 
     def blobs(self) -> list[tuple[Digest, int]]:
         """Return the blobs to carry and their sizes, by digest, without those that are manifests too."""
@@ -109,10 +127,8 @@ class Planner:
         ]
 
     def _plan(self, document: Document, slices: list[Slice]) -> BundlePlan:
-        head = tuple(self._head(document, slices))
-        carried = tuple(member for each in slices for member in _carried(each))
-        size = self._length + sum(each.length for each in (*head, *carried)) + len(END)
-        return BundlePlan(document, head + self._manifests + carried, size)
+        members = Members((*self._head(document, slices), *self._manifests), tuple(slices))
+        return BundlePlan(members, sum(each.length for each in members) + len(END))
 
     def _head(self, document: Document, slices: list[Slice]) -> Iterator[Member]:
         present = {each.digest for each in slices if each.whole}

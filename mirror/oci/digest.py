@@ -17,6 +17,9 @@ ENCODED = {
     "sha512": re.compile(r"[0-9a-f]{128}"),
 }
 
+# The names of the algorithms, one text for all digests: a cache of a million blobs has a million of them.
+NAMES = {name: name for name in ENCODED}
+
 
 class Digest(Struct, frozen=True, order=True):
     """A digest: `algorithm` is sha256 or sha512, `encoded` is lower-case hex. Create with `parse` or `of`."""
@@ -34,7 +37,7 @@ class Digest(Struct, frozen=True, order=True):
                 Code.DIGEST_INVALID,
                 f"not a digest: {text[:150]!r}; expected sha256:<64> or sha512:<128 lower-case hex digits>",
             )
-        return cls(algorithm, encoded)
+        return cls(NAMES[algorithm], encoded)
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> "Digest":

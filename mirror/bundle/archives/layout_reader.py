@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import cast
 
 import msgspec
@@ -48,9 +49,11 @@ class LayoutArchive:
         self._pump = pump
         self._limits = limits
         self._kept = Kept(limits.manifests)
-        self._documents: dict[str, bytes] = {}
+        self._documents: dict[str, bytes] = {}  # their SHA-256: some have megabytes
+        self._index = b""
         self._seen: dict[Digest | Slice, int] = {}
         self._listed: dict[Digest | Slice, str] = {}
+        self._own: dict[Digest, Digest] = {}  # of what is listed, so that no digest is two objects
         self._ignored: dict[str, None] = {}
         self.document: Document | None = None
         self.images: tuple[FoundImage, ...] = ()
@@ -88,7 +91,8 @@ class LayoutArchive:
             if entry.name in (layout.LAYOUT, layout.INDEX, layout.DOCKER, DOCUMENT):
                 self._take_document(entry)
             elif match := BLOB.fullmatch(entry.name):
-                yield from self._blob(entry, digest_in(match[1], match[2], entry.name))
+                digest = digest_in(match[1], match[2], entry.name)
+                yield from self._blob(entry, self._own.get(digest, digest))
             elif match := PIECE.fullmatch(entry.name):
                 if match[4] is None:  # the sum is read with its piece, or passed over with it
                     yield self._piece(entry, digest_in(match[1], match[2], entry.name), int(match[3]))
@@ -103,11 +107,14 @@ class LayoutArchive:
         if entry.size > most:
             raise EntryRefused(f"the document has {entry.size} bytes, more than {most}", entry.name)
         data = read_all(entry)
-        if self._documents.setdefault(entry.name, data) != data:
+        if self._documents.setdefault(entry.name, sha256(data).digest()) != sha256(data).digest():
             raise EntryRefused("the document is twice in the archive, and differs", entry.name)
+        if entry.name == layout.INDEX:
+            self._index = data
         if entry.name == DOCUMENT and self.document is None:
             self.document = decode(data)
             self._listed = listed_in(self.document)
+            self._own = {each: each for each in self._listed if isinstance(each, Digest)}
             self._refuse_unlisted()
 
     def _blob(self, entry: ArchiveEntry, digest: Digest) -> Iterator[FoundContent]:
@@ -184,7 +191,7 @@ class LayoutArchive:
         if self.document is not None:
             self._finish_bundle(self.document)
         elif layout.INDEX in self._documents:
-            self.images = images_of(self._documents[layout.INDEX])
+            self.images = images_of(self._index)
         elif layout.DOCKER in self._documents:
             raise Unsupported(NO_MANIFEST)
         else:
@@ -203,7 +210,7 @@ class LayoutArchive:
         expected = {layout.INDEX: layout.index_json(named), layout.DOCKER: layout.manifest_json(named, graph)}
         expected[layout.LAYOUT] = layout.LAYOUT_BYTES
         for name, data in expected.items():
-            if self._documents.get(name) != data:
+            if self._documents.get(name) != (None if data is None else sha256(data).digest()):
                 raise Damaged(f"the document does not fit {DOCUMENT}", name)
         self.images = tuple(FoundImage(each.name, each.root) for each in images)
 

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from mirror.bundle import layout
 from mirror.bundle.document import MOST_BYTES
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 
@@ -20,7 +21,7 @@ class Limits(Struct, frozen=True):
 
     entries: int = 300_000
     entry: int = 256 * 1024 * MIB
-    index: int = 8 * MIB
+    index: int = layout.MOST_BYTES
     document: int = MOST_BYTES
     small: int = MAX_MANIFEST_BYTES
     manifests: int = 64 * MIB

@@ -188,7 +188,7 @@ class Import:
         self._options.on_room(room)
 
     def _archive_read(self, archive: Archive, origin: str) -> ArchiveRead:
-        namer, manifests = self._options.namer, Manifests(archive.manifests)
+        namer, manifests = self._options.namer, Manifests(archive.manifests, self.stored)
         document = archive.document
         if document is not None:
             found = [each.image() for each in document.images]

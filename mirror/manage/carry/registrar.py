@@ -31,11 +31,11 @@ IMPORTED = "imported"
 
 
 class Manifests:
-    """The manifests of an archive, and what they lead to."""
+    """The manifests of an archive, and what they lead to. `blobs`: as of `Graph`."""
 
-    def __init__(self, manifests: Mapping[Digest, BundleManifest]) -> None:
+    def __init__(self, manifests: Mapping[Digest, BundleManifest], blobs: Iterable[Digest] = ()) -> None:
         self.data = manifests
-        self.graph = Graph(manifests)
+        self.graph = Graph(manifests, blobs)
 
     def below(self, root: Digest) -> tuple[Digest, ...]:
         """Return the manifests that an image has, with its referrers."""

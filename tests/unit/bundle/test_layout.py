@@ -1,15 +1,18 @@
 """Documents for other programs."""
 
+import io
 import json
 from typing import Any
 
 import pytest
 
+from mirror.bundle.archives.opening import open_archive
+from mirror.bundle.errors import BundleError
 from mirror.bundle.graph import Graph
-from mirror.bundle.layout import named_images
+from mirror.bundle.layout import DOCKER, INDEX, named_images
 from mirror.bundle.plan import BundlePlan, make_plan
 from mirror.oci.digest import Digest
-from tests.fakes.bundles import Shelf, two_platforms
+from tests.fakes.bundles import Shelf, Taken, two_platforms
 
 
 def document(plan: BundlePlan, name: str) -> Any:
@@ -110,3 +113,20 @@ def test_names_of_one_root_are_looked_up_once(shelf: Shelf) -> None:
 
     assert len(named_images(list(contents.images), Graph(contents.manifests), present)) == 50
     assert len(asked) == 2
+
+
+def test_documents_too_long_for_an_importer_are_not_written(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker's list is left out, and read as left out; a longer index is a word to the operator."""
+    contents = shelf.contents({"quay.io/a:1": shelf.image([b"a"])})
+    plan = make_plan(contents)
+    longest = len(next(each.source for each in plan.members if each.path == INDEX))  # type: ignore[arg-type]
+    monkeypatch.setattr("mirror.bundle.layout.MOST_BLOBS", 0)
+    short = make_plan(contents)
+    assert DOCKER not in {each.path for each in short.members}
+    with open_archive(io.BytesIO(shelf.written(short))) as archive:
+        assert Taken().take(archive).contents.items() >= shelf.blobs.items()
+    monkeypatch.setattr("mirror.bundle.layout.MOST_BYTES", longest - 1)
+    with pytest.raises(BundleError, match="too many images for one bundle"):
+        make_plan(contents)

@@ -57,7 +57,7 @@ def test_part_names_images_that_are_whole_in_it(shelf: Shelf) -> None:
     small = shelf.image([b"small"])
     large = shelf.image([random_bytes(200_000, 1)])
     plans = split(shelf.contents({"quay.io/small:1": small, "quay.io/large:1": large}), 100_000)
-    documents = [plan.members[1].source for plan in plans]
+    documents = [plan.members.literals[1].source for plan in plans]
     assert sum(b"quay.io/small:1" in each for each in documents if isinstance(each, bytes)) == 1
     assert not any(b"quay.io/large:1" in each for each in documents if isinstance(each, bytes))
 

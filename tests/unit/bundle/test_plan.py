@@ -3,6 +3,7 @@
 import io
 import random
 import tarfile
+import tracemalloc
 
 import msgspec
 import pytest
@@ -98,3 +99,19 @@ def test_blob_that_the_exporter_lacks_is_named(shelf: Shelf) -> None:
     document = make_plan(msgspec.structs.replace(contents, blobs=kept, lacking=frozenset({missing}))).document
     assert document.lacking == (str(missing),)
     assert document.base is None
+
+
+def test_plan_of_many_blobs_is_small(shelf: Shelf) -> None:
+    """A member is made when it is asked for, and a blob has one digest: 450 bytes of memory for each."""
+    layers = [b"%d" % number for number in range(4000)]
+    images = {f"quay.io/a:{at}": shelf.image(layers[at : at + 100]) for at in range(0, len(layers), 100)}
+    contents = shelf.contents(images)
+    make_plan(contents)  # imports and caches
+    tracemalloc.start()
+    try:
+        plan = make_plan(contents)
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert plan.size > len(layers) * 1024
+    assert used < 450 * len(layers)

@@ -65,7 +65,7 @@ def test_bundle_is_read_as_it_was_written(shelf: Shelf) -> None:
 def test_bundle_packed_again_is_read_but_not_exact(shelf: Shelf) -> None:
     """Another order, other headers: the content is proven all the same."""
     plan = make_plan(two_platforms(shelf))
-    files = [(each.path, data_of(shelf, each.source)) for each in reversed(plan.members)]
+    files = [(each.path, data_of(shelf, each.source)) for each in reversed(tuple(plan.members))]
     archive, taken = read(tar([("./" + name, data) for name, data in files]))
     assert (archive.kind, archive.exact) == (Kind.BUNDLE, False)
     assert taken.contents.keys() >= shelf.blobs.keys()
