@@ -84,7 +84,10 @@ def _docker(address: str, *, encrypted: bool) -> list[str]:
 
 def _notes(config: "Config", *, open_to_network: bool) -> list[str]:
     notes = config_notes(config)
-    if open_to_network:
+    if config.rules or config.access.default == "deny":
+        verb = {"allow": "allowed", "deny": "denied"}[config.access.default]
+        notes.append(f"what none of the {len(config.rules)} access rules matches is {verb} (access.default).")
+    elif open_to_network:
         notes.append("everybody on this network can pull through this mirror; limit that by a firewall.")
     if config.server.offline:
         notes.append("offline: no upstream is contacted, and what is not cached is not found.")

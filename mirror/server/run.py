@@ -46,7 +46,7 @@ def run(config: Config, load: Callable[[], Config], announce: Announce) -> int:
     def work(new: Config, spec: WorkerSpec) -> int:
         from mirror.server.worker import run_worker
 
-        return run_worker(new, spec, announce)
+        return run_worker(new, spec, announce, load)
 
     _import_if_shared(config)
     tune_garbage_collector()  # before the forks, which share what is exempt

@@ -305,6 +305,7 @@ class Supervisor:
     def _switch(self, config: Config) -> None:
         """Retire the old workers: all new ones serve."""
         self._send_signal([each for each in self._workers if each.config is not config], RETIRE)
+        _note_new_rules(config.cache.dir)
         self._config, self._next = config, None
         self._short_lives = 0
         self._due.clear()
@@ -383,6 +384,15 @@ class Supervisor:
 def restart_delay(short_lives: int) -> float:
     """Return the seconds until a dead worker is replaced, after `short_lives` early deaths in a row."""
     return 0.0 if short_lives < 2 else min(FIRST_PAUSE * 2.0 ** (min(short_lives, 10) - 2), LONGEST_PAUSE)
+
+
+def _note_new_rules(folder: Path) -> None:
+    """End what workers have remembered for clients; old workers look at their signals before they go on."""
+    from mirror.store.invalidation import Epoch
+
+    epoch = Epoch(folder / "generation")
+    epoch.note_access_change()
+    epoch.close()
 
 
 def _notify_reloading() -> None:

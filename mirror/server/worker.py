@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from mirror.config.schema import Config
@@ -17,31 +17,37 @@ from mirror.util.terminal_log import printable
 from mirror.web.app import Listeners, serve
 
 
-def run_worker(config: Config, spec: WorkerSpec, announce: Announce) -> int:
+def run_worker(
+    config: Config, spec: WorkerSpec, announce: Announce, load: Callable[[], Config] | None = None
+) -> int:
     """Run a worker from its fork to its end; return the exit status.
 
-    `announce` is called by an only worker, when it is the first.
+    `announce` is called by an only worker, when it is the first. `load` reads the configuration again.
     """
     with server_log(config.log, threaded=True):
         if config.server.processes() > 1:
             bind_context(worker=spec.number)
         try:
-            asyncio.run(_serve(config, spec, announce))
+            asyncio.run(_serve(config, spec, announce, load))
         except (StoreError, OSError, ValueError) as error:
             print(f"registry-mirror: {printable(reason_of(error))}", file=sys.stderr)
             return 1
         return 0
 
 
-async def _serve(config: Config, spec: WorkerSpec, announce: Announce) -> None:
+async def _serve(
+    config: Config, spec: WorkerSpec, announce: Announce, load: Callable[[], Config] | None
+) -> None:
     loop = asyncio.get_running_loop()
     alone = config.server.processes() == 1
     balancer = None if alone else AcceptBalancer(spec.counts, spec.number)
     row = None if spec.table is None else spec.table.row(spec.number)
-    listeners = Listeners(spec.sockets, config.server.tls(), balancer, operations=spec.operations, row=row)
+    listeners = Listeners(
+        spec.sockets, config.server.tls(), balancer, operations=spec.operations, row=row, load=load
+    )
     stop = asyncio.Event()
     loop.add_signal_handler(STOP, stop.set)
-    loop.add_signal_handler(RETIRE, listeners.retire_requested.set)
+    loop.add_signal_handler(RETIRE, listeners.retire)
     loop.add_reader(spec.parent, partial(_stop_without_parent, spec.parent, stop))
     service = await Service.open(config)
 

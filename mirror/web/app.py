@@ -19,20 +19,20 @@ from mirror.service import Service
 from mirror.system.admission import Admission
 from mirror.system.descriptors import EXHAUSTED, client_limit
 from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, format_address
+from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
-from mirror.web.access_control import AccessControl, AccessDenied
+from mirror.web.access_control import AccessDenied
 from mirror.web.departures import Departures
-from mirror.web.identity.challenge import LoginRequired, is_token_request
-from mirror.web.identity.configured import configured
+from mirror.web.identity.challenge import LoginRequired
 from mirror.web.identity.credentials import NotVerified, WrongCredentials
+from mirror.web.identity.gate import Gate
 from mirror.web.landing_page import LandingPage
 from mirror.web.limits.refusal import LimitExceeded
 from mirror.web.onboarding import marker_image
 from mirror.web.onboarding.client_setup import ClientSetup
 from mirror.web.operations import OperationsListener
-from mirror.web.private.gate import PrivateGate
 from mirror.web.probes import Probes
 from mirror.web.protocol import ProtocolFactory, RequestProtocol
 from mirror.web.registry_api import RegistryApi
@@ -65,19 +65,16 @@ CLOSING_SECONDS = 1.0
 
 
 # What becomes of requests with these errors; all others fail.
-OUTCOMES = {
-    LoginRequired: Outcome.CHALLENGED,
-    WrongCredentials: Outcome.DENIED,
-    NotVerified: Outcome.DENIED,
-}
+OUTCOMES = {LoginRequired: Outcome.CHALLENGED, WrongCredentials: Outcome.DENIED, NotVerified: Outcome.DENIED}
 
 
-class Listeners(Struct, frozen=True):
+class Listeners(Struct):
     """Bound sockets, and the TLS context of their connections (None for plain HTTP).
 
     `balancer`: shares new connections with other processes on the same sockets. `retire_requested`: set when
     the other processes take over. `operations`: sockets for operators, without TLS. `row`: this process in
-    what all processes share about their clients.
+    what all processes share about their clients. `load`: reads the configuration again, for the rules of
+    connections that stay open then; raises ConfigError. `on_retire`: called at once by `retire`.
     """
 
     sockets: Sequence[ListeningSocket]
@@ -86,6 +83,13 @@ class Listeners(Struct, frozen=True):
     retire_requested: asyncio.Event = field(default_factory=asyncio.Event)
     operations: Sequence[ListeningSocket] = ()
     row: "TableRow | None" = None
+    load: Callable[[], Config] | None = None
+    on_retire: Callable[[], object] = ignore
+
+    def retire(self) -> None:
+        """Let the other processes take over."""
+        self.on_retire()
+        self.retire_requested.set()
 
 
 class App:
@@ -102,11 +106,9 @@ class App:
     ) -> None:
         """`own_listener`: operators have an address of their own. Without `limiter` nothing is limited."""
         self._metrics = service.metrics
-        self.access = AccessControl(
-            config.policy(), config.server.proxies(), PrivateGate(service.cache.private)
-        )
-        self.identification, self._tokens = configured(config, service)
-        self._registry = RegistryApi(service.cache, config, self.access)
+        self.gate = Gate(service, config)
+        access = self.gate.access
+        self._registry = RegistryApi(service.cache, config, access)
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
             memory,
@@ -114,7 +116,7 @@ class App:
             service.record_use,
             removal_epoch=service.removal_epoch,
             access_epoch=service.access_epoch,
-            scope_of=self.access.scope if limiter is None else limiter.scoped(self.access.scope),
+            scope_of=access.scope if limiter is None else limiter.scoped(access.scope),
         )
         self.response_cache.hits.limit = None if limiter is None else limiter.passes
         self.response_cache.hits.audit = self._audit = audit
@@ -165,6 +167,17 @@ class App:
             if not self._running:
                 self._idle.set()
 
+    async def close(self) -> None:
+        """End what runs in the background."""
+        self.response_cache.close()
+        await self.gate.close()
+
+    def adopt_rules(self, load: Callable[[], Config]) -> None:
+        """Answer by the rules of the configuration that `load` returns, and end connections behind that."""
+        self._closing = True
+        self.response_cache.close()
+        self.gate.adopt_rules(load)
+
     async def retire(self, server: ProtocolFactory, seconds: float, stop: asyncio.Event) -> None:
         """Wait until all clients have left: after their next response, or after `seconds` of idling.
 
@@ -214,7 +227,7 @@ class App:
 
     async def _answer(self, record: RequestRecord) -> web.StreamResponse:
         """Identify, admit, parse, authorise, handle: the way of every request of the registry API."""
-        await self.identification.identify(record)
+        await self.gate.identify(record)
         if self._limiter is None:
             return await self._handle(record)
         async with self._limiter.admitted(record):
@@ -225,17 +238,16 @@ class App:
 
     async def _handle(self, record: RequestRecord) -> web.StreamResponse:
         """Parse, authorise, handle."""
-        if self._tokens is not None and record.may_log_in and is_token_request(record.request):
-            return await self._tokens.answer(record)
+        if (tokens := self.gate.token_service(record)) is not None:
+            return await tokens.answer(record)
         target = self._registry.parse(record)
         if (marker := marker_image.respond(record, target)) is not None:
             return marker
-        self.identification.insist(record, target)
         try:
-            self.access.authorise(record, target)
+            self.gate.authorise(record, target)
             return await self._registry.handle(record, target)
         except AccessDenied as denied:
-            raise self.identification.instead_of(denied, record, target) from None
+            raise self.gate.instead_of(denied, record, target) from None
 
 
 async def serve(
@@ -261,6 +273,8 @@ async def serve(
         limiter=limiter,
         audit=None if audit is None else audit.log,
     )
+    if listeners.load is not None:
+        listeners.on_retire = partial(app.adopt_rules, listeners.load)
     admission = Admission(client_limit(config.server.connections))
     server = _protocol_factory(app, service, admission)
     runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
@@ -269,7 +283,7 @@ async def serve(
     operations_listener = OperationsListener(app.probes, listeners.operations)
     asyncio.get_running_loop().set_exception_handler(_on_loop_error)
     try:
-        await app.identification.start()
+        await app.gate.start()
         await operations_listener.start()
         await _listen(runner, listeners, admission, server.departures, acceptor)
         server.report_to(listeners.balancer)
@@ -293,8 +307,7 @@ async def serve(
         if acceptor is not None:
             await acceptor.close()
         await runner.cleanup()
-        await app.identification.close()
-        app.response_cache.close()
+        await app.close()
         if limiter is not None:
             await limiter.close()
         if audit is not None:

@@ -26,6 +26,7 @@ LINES = {
 SECRET, OPEN = "team/secret", "team/open"
 LOGIN, MIRROR = "Host: login.lan:5000", "Host: mirror.lan:5000"
 RULES = [
+    {"name": "not from there", "effect": "deny", "identities": ["user:alice"], "networks": ["127.0.0.2"]},
     {"name": "alice", "effect": "allow", "identities": ["user:alice"]},
     {"name": "open", "effect": "allow", "repositories": ["hub.test/team/open"]},
 ]
@@ -294,6 +295,18 @@ async def test_remembered_challenge_and_response_are_not_mixed(scene: Scene) -> 
             for headers, status in heads.items():
                 wire.send("GET", scene.secret, headers)
                 assert (await wire.reply()).status == status, headers
+
+
+async def test_remembered_response_is_for_the_network_that_a_rule_couples_with_a_user(scene: Scene) -> None:
+    """The same bytes of a request, from two addresses in turn."""
+    async with (
+        await Wire.open(scene.mirror.address) as here,
+        await Wire.open(scene.mirror.address, client="127.0.0.2") as there,
+    ):
+        for _ in range(5):
+            for wire, status in ((here, 200), (there, 403)):
+                wire.send("GET", scene.secret, [LOGIN, basic("alice")])
+                assert (await wire.reply()).status == status
 
 
 async def test_login_is_asked_for_everywhere_if_the_operator_insists(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ class Fleet:
         self._manager.settimeout(60)
         self.configure(workers, server)
 
-    def configure(self, workers: int, server: str = "") -> None:
-        """Write the configuration for the start, or for the next SIGHUP."""
+    def configure(self, workers: int, server: str = "", after: str = "") -> None:
+        """Write the configuration for the start, or for the next SIGHUP. `after`: further tables."""
         values = {"port": self.port, "chunk": CHUNK, "upstream": self._upstream}
-        self.config.write_text(CONFIG.format(workers=workers, server=server, **values))
+        self.config.write_text(CONFIG.format(workers=workers, server=server, **values) + after)
 
     async def start(self, before: Sequence[str] = (), descriptors: Sequence[int] = ()) -> None:
         """Start the parent. `before` is the command that runs it; it inherits `descriptors`."""

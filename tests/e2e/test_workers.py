@@ -194,6 +194,33 @@ async def test_reload_refuses_a_wrong_configuration(hub: FakeRegistry, tmp_path:
         assert (await get(mirror.address, "/v2/")).status == 200
 
 
+RULES = """
+[[rule]]
+name = "nothing"
+effect = "deny"
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_reload_ends_a_right_on_connections_that_stay_open(
+    hub: FakeRegistry, tmp_path: Path, workers: int
+) -> None:
+    """The next request is judged by the new rules, although its answer was remembered by the old ones."""
+    hub.add_image("library/x", "t", [b"layer"])
+    path = "/v2/docker.io/library/x/manifests/t"
+    async with fleet(tmp_path, hub.url, workers) as mirror, await Wire.open(mirror.address) as wire:
+        for _ in range(4):
+            wire.send("GET", path)
+            assert (await wire.reply()).status == 200
+        await asyncio.to_thread(mirror.configure, workers, after=RULES)
+        mirror.signal(signal.SIGHUP)
+        await mirror.notified("RELOADING=1", "READY=1")
+        wire.send("GET", path)
+        reply = await wire.reply()
+        assert (reply.status, reply.header("connection")) == (403, "close")
+        assert (await get(mirror.address, path)).status == 403
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_reload_takes_up_a_renewed_certificate(hub: FakeRegistry, tmp_path: Path, workers: int) -> None:
     """SIGHUP renews it for new connections, with one process or several; open connections stay."""

@@ -143,7 +143,7 @@ def sides(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, list[Side], list[str
 
         def collect(self: App, *arguments: object, **named: object) -> None:
             original(self, *arguments, **named)  # type: ignore[arg-type]
-            self.identification.authenticators.append(Badge())
+            self.gate.identification.authenticators.append(Badge())
             apps.append(self)
 
         patch.setattr(App, "__init__", collect)
@@ -173,7 +173,7 @@ async def _start(stack: AsyncExitStack, folder: Path, apps: list[App]) -> tuple[
         config = configured(folder / name, {"docker.io": hub.url}, tags={"fresh": 3600}, rules=RULES)
         cache = config.cache.model_copy(update={"memory": memory})
         mirror = await stack.enter_async_context(serving(config.model_copy(update={"cache": cache})))
-        (badge,) = apps[-1].identification.authenticators
+        (badge,) = apps[-1].gate.identification.authenticators
         assert isinstance(badge, Badge)
         side = Side(mirror, apps[-1], badge, log)
         await replies(side, [Ask("GET", path, (), "alone") for path in paths])

@@ -46,6 +46,16 @@ def test_banner_of_an_open_mirror_names_addresses_that_others_can_use() -> None:
     assert text.count("on this network:  http://192.168.1.5:5000\n") == 1
 
 
+@pytest.mark.parametrize("default", ["allow", "deny"])
+def test_banner_states_the_default_of_the_access_rules(tmp_path: Path, default: str) -> None:
+    file = tmp_path / "mirror.toml"
+    file.write_text(f'[access]\ndefault = "{default}"\n[[rule]]\nname = "x"\neffect = "deny"\n')
+    word = {"allow": "allowed", "deny": "denied"}[default]
+    text = shown(file=file)
+    assert f"what none of the 1 access rules matches is {word} (access.default)." in text
+    assert "everybody on this network" not in text
+
+
 def test_banner_on_loopback_is_for_this_machine() -> None:
     """No other machine can use it, and nobody is warned."""
     text = shown(addresses=["127.0.0.1:5000"])
