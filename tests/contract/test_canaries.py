@@ -49,7 +49,7 @@ PLACES = {
     "command": "c.test",
     "source": "s.test",
 }
-OTHERS = ("client", "user", "wrong", "proxy", "aws", "signed", "stderr")
+OTHERS = ("client", "own", "user", "wrong", "proxy", "aws", "signed", "stderr")
 
 
 def forms(secret: str) -> set[str]:
@@ -120,6 +120,7 @@ def planted(folder: Path, registries: dict[str, FakeRegistry]) -> None:
         "f.test": f"username = 'me'\npassword_file = '{folder}/password'",
         "h.test": "credential_helper = 'canary'",
         "c.test": "username = 'me'\npassword_command = ['print-password']",
+        "own.test": "private = 'as-upstream'",
         "s.test": f"username = 'me'\npassword = '{canary('source')}'\n"
         f"[[upstream.sources]]\nurl = '{registries['s.test'].url}'\n"
         f"username = 'me'\npassword = '{canary('source')}'",
@@ -137,6 +138,8 @@ def planted(folder: Path, registries: dict[str, FakeRegistry]) -> None:
             f"[access]\nhtpasswd = '{folder}/users'\nlogin_hosts = ['login.test']",
             f"[audit]\nfile = '{folder}/audit.log'\npulls = true",
             f"[credentials]\ndocker_config = '{folder}/config.json'",
+            "[[rule]]\nname = 'this machine'\neffect = 'allow'\nnetworks = ['127.0.0.0/8']\n"
+            "repositories = ['[!o]*']",  # what own.test has needs the client's own credentials
             *tables,
             "[[upstream]]\nname = 'proxied.test'\nurl = 'http://proxied.test'\nattempts = 1",
         ]
@@ -190,9 +193,11 @@ async def guarded_registries() -> AsyncIterator[dict[str, FakeRegistry]]:
         FakeRegistry() as h,
         FakeRegistry() as c,
         FakeRegistry() as s,
+        FakeRegistry() as own,
     ):
-        fakes = dict(zip(PLACES.values(), (p, f, e, a, i, h, c, s), strict=True))
-        for number, (place, name) in enumerate(PLACES.items()):
+        places = {**PLACES, "own": "own.test"}
+        fakes = dict(zip(places.values(), (p, f, e, a, i, h, c, s, own), strict=True))
+        for number, (place, name) in enumerate(places.items()):
             fake = fakes[name]
             image = fake.add_image("org/x", "t", [f"layer of {name}".encode()])
             fake.cdn = True
@@ -213,6 +218,11 @@ async def test_canaries_are_in_nothing_that_is_written_or_sent(tmp_path: Path) -
     proxy = Site(echoing_proxy)
     async with proxy, guarded_registries() as fakes, running(tmp_path, fakes, proxy.url) as mirror:
         shown["answers to logins"] = await log_in(mirror)
+        shown["answers by a secret path"] = await use_token(mirror)
+        own = basic("me", canary("own"))
+        assert (await get(mirror.address, "/v2/own.test/org/x/manifests/t", own)).status == 200
+        sent = [basic_login(each.headers.get("Authorization")) for each in fakes["own.test"].log]
+        assert ("me", canary("own")) in sent
         for place, name in PLACES.items():
             await pull(mirror, name)
             shown[f"answers of {name}"] = await fail_with_echoes(mirror, name, canary(place))
@@ -269,6 +279,29 @@ async def log_in(mirror: Mirror) -> str:
     replies += [await get(mirror.address, image, host, f"Authorization: Bearer {answer['token']}")]
     replies += [await get(mirror.address, image, host, right)]
     assert [each.status for each in replies[3:]] == [200, 200], replies[3].body
+    return "\n".join(f"{each.raw_headers} {each.body.decode(errors='replace')}" for each in replies)
+
+
+async def use_token(mirror: Mirror) -> str:
+    """Make a token of this mirror, and pull by its path and by a wrong one; return the answers."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "token",
+        "create",
+        "ci",
+        *mirror.arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=mirror.environment(),
+    )
+    secret = (await process.communicate())[0].decode().strip()
+    assert secret
+    CANARIES["secret path"] = {secret}
+    image = "v2/p.test/org/x/manifests/t"
+    paths = (f"/t/{each}/{image}" for each in (secret, secret[:-4] + canary("wrong")))
+    replies = [await get(mirror.address, path) for path in paths]
+    assert replies[0].status == 200, replies[0].body
+    assert replies[1].status != 200
     return "\n".join(f"{each.raw_headers} {each.body.decode(errors='replace')}" for each in replies)
 
 
