@@ -15,6 +15,7 @@ from mirror.config.schema import Config, LogSettings
 from mirror.manage.tokens import WantedToken, create_token, tokens_of
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from mirror.util.log import configure
+from tests.fakes.access import BasicAuth
 from tests.fakes.issuer import AUDIENCE, GITLAB, FakeIssuer
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, serving
@@ -57,9 +58,9 @@ class Scene:
             return await wire.reply(method)
 
 
-def config_of(folder: Path, hub: FakeRegistry, **sections: object) -> Config:
+def config_of(folder: Path, hub: FakeRegistry, default: str = "deny", **sections: object) -> Config:
     upstreams = {"hub.test": hub.url, "second.test": hub.url}
-    return configured(folder / "cache", upstreams, access={"default": "deny"}, rules=RULES, **sections)
+    return configured(folder / "cache", upstreams, access={"default": default}, rules=RULES, **sections)
 
 
 @pytest.fixture
@@ -74,8 +75,8 @@ def bearer(secret: str) -> str:
     return f"Authorization: Bearer {secret}"
 
 
-def basic(secret: str) -> str:
-    return f"Authorization: Basic {base64.b64encode(f'me:{secret}'.encode()).decode()}"
+def basic(secret: str, user: str = "me") -> str:
+    return f"Authorization: Basic {base64.b64encode(f'{user}:{secret}'.encode()).decode()}"
 
 
 # Ways to show a secret: a pattern of the path, and a header.
@@ -238,9 +239,20 @@ async def test_links_to_next_pages_keep_the_secret_path(scene: Scene) -> None:
     assert "link" in reply.headers
 
 
+@pytest.mark.parametrize(("private", "default"), [("named", "deny"), ("as-upstream", "allow")])
 async def test_secret_is_in_no_log_metric_error_or_upstream(
-    scene: Scene, own_logging: None, tmp_path: Path
+    own_logging: None, tmp_path: Path, private: str, default: str
 ) -> None:
+    """Credentials that are not this mirror's are the upstream's to judge, where clients may have such."""
+    async with FakeRegistry() as hub:
+        if private == "as-upstream":
+            hub.auth = BasicAuth("me", "password of another registry")
+        config = await asyncio.to_thread(config_of, tmp_path, hub, default, upstream={"private": private})
+        async with serving(config) as mirror:
+            await show_secrets_everywhere(Scene(mirror, hub))
+
+
+async def show_secrets_everywhere(scene: Scene) -> None:
     """Right, wrong, mistyped, misplaced ones; the access line has the token's name, or why none is taken."""
     secret, unknown = await scene.create("ci"), new_secret()
     written = StringIO()
@@ -265,6 +277,8 @@ async def test_secret_is_in_no_log_metric_error_or_upstream(
         for header in (
             bearer(each),
             basic(each),
+            basic(f" {each}"),
+            basic("password", user=each),
             f"Authorization: {each}",
             f"Referer: http://m/t/{each}/v2/",
         ):
@@ -274,7 +288,9 @@ async def test_secret_is_in_no_log_metric_error_or_upstream(
         bodies.append((await scene.ask(page)).body)
     text = written.getvalue()
     everything = text.encode() + b"".join(bodies)
-    everything += "".join(f"{each.path}{each.query}{each.headers}" for each in scene.hub.log).encode()
+    for seen in scene.hub.log:
+        everything += f"{seen.path}{seen.query}{seen.headers}".encode()
+        everything += base64.b64decode(seen.headers.get("Authorization", "").removeprefix("Basic "))
     for each in (secret, unknown):
         assert each[4:40].encode() not in everything
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]

@@ -90,7 +90,8 @@ class JwtAuthenticator(Authenticator):
 
     async def claim(self, shown: Credentials) -> Claim | None:
         """Return what a token of an issuer proves. Raises WrongCredentials."""
-        text = shown.value if shown.scheme == BEARER else "" if shown.login is None else shown.login.password
+        password = "" if shown.login is None else shown.login.password
+        text = shown.value if shown.scheme == BEARER else password.strip()
         if not looks_like_jwt(text):
             return None
         try:

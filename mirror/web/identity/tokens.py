@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mirror.access.secret_path import misplaced_secret, secret_path
-from mirror.access.tokens import TokenEntry, is_token, is_well_formed
+from mirror.access.tokens import TokenEntry, has_secret, is_token, is_well_formed
 from mirror.cache.results import FOREVER
 from mirror.oci.errors import Code
 from mirror.oci.reference import PATH_LENGTH
@@ -96,9 +96,17 @@ class TokenAuthenticator(Authenticator):
 
 
 def _secret_of_header(shown: Credentials) -> str | None:
-    """Return the token in the Authorization header: as Bearer, or as the password of any user."""
+    """Return the token in the Authorization header: as Bearer, or as the password of any user.
+
+    What only holds one is a wrong token, too: other authenticators would log it as a user's name, or ask an
+    upstream about it. Raises WrongCredentials for one in the place of the user.
+    """
+    if shown.login is not None and has_secret(shown.login.user):
+        raise WrongCredentials(
+            "a token is in the place of the user: give it as the password, with any user", ours=True
+        )
     text = shown.value if shown.scheme == BEARER else "" if shown.login is None else shown.login.password
-    return text if is_token(text) else None
+    return text if is_token(text) or has_secret(text) else None
 
 
 def _denied(message: str) -> AccessDenied:

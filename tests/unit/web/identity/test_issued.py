@@ -70,7 +70,7 @@ async def test_jwt_identifies_a_job(claims: dict[str, Any], wanted: str, expecte
     """Tokens come as Bearer, and as the password of any user; signed by either kind of key."""
     async with FakeIssuer() as issuer, authenticator(settings(issuer.url, claims=[wanted])) as issued:
         for token in (issuer.token(claims), issuer.token(claims, EC_KEY, "ES256", "two")):
-            for shown in (bearer(token), basic(token)):
+            for shown in (bearer(token), basic(token), basic(f" {token}\n")):
                 claim = await issued.claim(shown)
                 assert claim is not None
                 assert expected in claim.names

@@ -96,6 +96,20 @@ async def test_wrong_token_is_refused(folder: CacheDirectory) -> None:
     await tokens.close()
 
 
+async def test_token_with_something_around_it_is_refused(folder: CacheDirectory) -> None:
+    """No other authenticator gets it, which might log a user's name, or ask an upstream about a password."""
+    tokens = TokenAuthenticator(folder)
+    secret = new_secret()
+    for wrong in (f" {secret}", f"{secret}\n", secret.upper(), f"x{secret}"):
+        for shown in (bearer(wrong), basic(wrong)):
+            with pytest.raises(WrongCredentials, match="mistyped"):
+                await tokens.claim(shown)
+    with pytest.raises(WrongCredentials, match="in the place of the user") as refused:
+        await tokens.claim(basic("password", user=secret))
+    assert secret not in refused.value.message
+    await tokens.close()
+
+
 async def test_revoked_token_is_refused_at_once(folder: CacheDirectory) -> None:
     tokens = TokenAuthenticator(folder)
     secret, _ = await asyncio.to_thread(create_token, folder, WantedToken("ci"))
