@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from structlog.testing import capture_logs
 
+from mirror.web.accept import acceptor
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.tls import Authority
 from tests.running import Running, configured, serving
@@ -245,3 +246,15 @@ async def test_plain_http_to_the_tls_port_is_no_warning(clients: Clients, tmp_pa
                 wire.send("GET", "/v2/")
                 assert b"200" not in await wire.reader.read()
         assert not [each for each in lines if each["log_level"] == "warning"]
+
+
+async def test_client_that_says_nothing_is_closed(
+    clients: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection without a first byte takes no place for long, and no line of the log."""
+    monkeypatch.setattr(acceptor, "FIRST_BYTE_SECONDS", 0.05)
+    async with asking(clients, tmp_path) as (mirror, _):
+        with capture_logs() as lines:
+            async with await Wire.open(mirror.address) as wire:
+                assert await wire.reader.read() == b""
+        assert lines == []
