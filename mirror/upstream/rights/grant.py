@@ -9,6 +9,7 @@ So something of the repository is asked for, and the first of these that is gran
 3. GET of the manifest, where HEADs and lists fail at a registry that anybody may pull from.
 """
 
+import contextlib
 from collections.abc import Iterator
 from enum import Enum
 
@@ -16,12 +17,20 @@ from mirror.oci.manifest import ACCEPT
 from mirror.upstream.accounts import Account
 from mirror.upstream.errors import FINAL, Failure, UpstreamError
 from mirror.upstream.http.request import OutgoingRequest
+from mirror.upstream.http.transport import Response
 from mirror.upstream.http_client import HTTPClient
-from mirror.upstream.media_types import is_page, media_type
+from mirror.upstream.media_types import is_generic, is_page, media_type
 
 REFUSALS = frozenset({401, 403, 451})
 SUCCESSES = frozenset({200, 206})
 TOO_MANY = 429
+
+LIST = "/tags/list?n=1"
+
+# Bytes of a body that are read, and what is in the beginning of a list of tags, and of a manifest.
+BEGINNING = 64 * 1024
+LIST_WORDS = (b'"tags"', b'"name"')
+MANIFEST_WORDS = (b'"schemaVersion"', b'"layers"', b'"manifests"')
 
 
 class Grant(Enum):
@@ -70,19 +79,20 @@ def _requests(path: str, reference: str | None) -> Iterator[OutgoingRequest]:
     manifest = f"{path}/manifests/{reference}"
     if reference is not None:
         yield OutgoingRequest("HEAD", manifest, path, accept)
-    yield OutgoingRequest("GET", f"{path}/tags/list?n=1", path, follow_see_other=False)
+    yield OutgoingRequest("GET", f"{path}{LIST}", path, follow_see_other=False)
     if reference is not None:
         yield OutgoingRequest("GET", manifest, path, accept)
 
 
 async def _ask(client: HTTPClient, account: Account, request: OutgoingRequest) -> Grant:
-    """Return what the answer grants; its body is not read."""
+    """Return what the answer grants."""
     response = await client.send_as(request, account)
-    response.close()
-    if response.status in SUCCESSES:
-        # A login form is no success, nor is an answer without any length.
-        page = is_page(media_type(response.headers.get("Content-Type")))
-        return Grant.ABSENT if page or response.content_length == 0 else Grant.GRANTED
+    try:
+        if response.status in SUCCESSES:
+            found = await _is_content(client, request, response)
+            return Grant.GRANTED if found else Grant.ABSENT
+    finally:
+        response.close()
     if response.status in REFUSALS:
         return Grant.REFUSED
     if response.status == TOO_MANY or response.status >= 500:
@@ -90,3 +100,23 @@ async def _ask(client: HTTPClient, account: Account, request: OutgoingRequest) -
         message = f"asked who may read {request.repository}, it answered {response.status}"
         raise UpstreamError(failure, message, status=response.status)
     return Grant.ABSENT
+
+
+async def _is_content(client: HTTPClient, request: OutgoingRequest, response: Response) -> bool:
+    """Return whether a success is the manifest or list that was asked for: gateways have pages for logins.
+
+    Of a body no more than its beginning is read.
+    """
+    kind = media_type(response.headers.get("Content-Type"))
+    if is_page(kind) or response.content_length == 0:
+        return False
+    if request.method == "HEAD":
+        return not is_generic(kind) or "Docker-Content-Digest" in response.headers
+    beginning = b""
+    async with contextlib.aclosing(client.chunks(response)) as chunks:
+        async for chunk in chunks:
+            beginning += chunk
+            if len(beginning) >= BEGINNING:
+                break
+    words = LIST_WORDS if request.path.endswith(LIST) else MANIFEST_WORDS
+    return beginning.lstrip()[:1] == b"{" and any(word in beginning for word in words)

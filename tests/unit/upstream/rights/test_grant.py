@@ -14,7 +14,6 @@ from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 
 SECRET, OPEN = "org/secret", "org/open"
-PAGE = Fault(raw=b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\n<html")
 
 
 @asynccontextmanager
@@ -93,8 +92,20 @@ async def test_head_that_fails_is_no_answer(fake: FakeRegistry) -> None:
         assert await client.grant(OPEN, "1", None) is Grant.GRANTED
 
 
-async def test_login_page_grants_nothing(fake: FakeRegistry) -> None:
-    fake.fault(PAGE, f"/v2/{OPEN}/", times=10)
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", b"<html"),
+        ("text/plain", b"please log in"),
+        ("application/json", b'{"login":"/here"}'),
+        ("application/json", b"[]"),
+        ("application/json", b""),
+    ],
+)
+async def test_login_page_grants_nothing(fake: FakeRegistry, kind: str, body: bytes) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    for method, sent in (("HEAD", b""), ("GET", body)):
+        fake.fault(Fault(raw=head.encode() + sent), f"/v2/{OPEN}/", method, times=10)
     async with client_of(fake) as client:
         assert await client.grant(OPEN, "1", None) is Grant.ABSENT
 
