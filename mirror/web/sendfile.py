@@ -34,7 +34,7 @@ TURN_BYTES = 2 * 1024 * 1024
 # Bytes sent to all clients in one turn of the event loop, then requests have their turn: two milliseconds.
 # A piece counts as LEAST_WORK bytes at the least, which is what its system calls cost.
 LOOP_BYTES = 2 * TURN_BYTES
-LEAST_WORK = 128 * 1024
+LEAST_WORK = 32 * 1024
 
 # One read for a TLS connection. Encrypted, a piece waits for the client in buffers that keep their size:
 # this number is the memory that a slow client costs. Four times as much saves less than a tenth of the
@@ -202,7 +202,7 @@ class _SendfileWriter:
         if self._transport.is_closing():
             raise ConnectionResetError("client left")
         self._ahead, self._offset = ahead, offset
-        await self._turns.turn(TURN_BYTES)
+        await self._turns.turn(self._work())
         if not self._step():
             await self._step_when_writable()
         return self._offset
@@ -229,16 +229,16 @@ class _SendfileWriter:
     def _on_writable(self) -> None:
         if self._done.done():  # cancelled, and not yet taken from the selector
             return
-        if self._turns.take(TURN_BYTES):
+        if self._turns.take(self._work()):
             self._step_on_turn()
         else:
             self._loop.remove_writer(self._socket)
-            self._turns.wait(TURN_BYTES, self._on_turn)
+            self._turns.wait(self._work(), self._on_turn)
 
     def _on_turn(self) -> None:
         """Take the step for which the socket was writable, and wait until it is writable again."""
         if self._done.done():  # cancelled meanwhile
-            self._turns.give_back(TURN_BYTES)
+            self._turns.give_back(self._work())
             return
         self._loop.add_writer(self._socket, self._on_writable)
         self._step_on_turn()
@@ -255,11 +255,15 @@ class _SendfileWriter:
 
         Gives back the part of the turn that was not needed.
         """
-        before = self.sent
+        before, taken = self.sent, self._work()
         try:
             return self._send_piece()
         finally:
-            self._turns.give_back(TURN_BYTES - max(self.sent - before, LEAST_WORK))
+            self._turns.give_back(taken - max(self.sent - before, LEAST_WORK))
+
+    def _work(self) -> int:
+        """Return the most that the next step may do."""
+        return max(LEAST_WORK, min(TURN_BYTES, self._ahead.stop - self._offset))
 
     def _send_piece(self) -> bool:
         ahead, offset = self._ahead, self._offset

@@ -16,7 +16,20 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import abuse, carry, cold, durable, readers, several, small, sources, startup, tls, warm
+from tests.bench import (
+    abuse,
+    carry,
+    cold,
+    durable,
+    lazy,
+    readers,
+    several,
+    small,
+    sources,
+    startup,
+    tls,
+    warm,
+)
 from tests.bench.bench import Bench, Options
 from tests.bench.machine import CORES, LOAD_CORE, Others, describe, missing
 from tests.bench.report import document, markdown
@@ -38,8 +51,10 @@ SCENARIOS = {
     "manifest-tag": Scenario(warm.manifest_by_tag, True),
     "config-blob": Scenario(warm.config_blob, True),
     "ranges": Scenario(warm.ranges, True),
+    "multi-ranges": Scenario(lazy.multi_ranges, True),
     "cold-gib": Scenario(cold.cold_gib),
     "cold-gib-tls": Scenario(partial(cold.cold_gib, secure=True)),
+    "parallel-ranges": Scenario(lazy.parallel_ranges),
     "herd": Scenario(cold.herd),
     "slow-wan": Scenario(cold.slow_wan),
     "two-sources": Scenario(sources.two_sources),

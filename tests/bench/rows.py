@@ -129,6 +129,12 @@ ROWS = (
     ),
     Row("ranges-p99", "same, p99 ms"),
     Row("ranges-cpu", "same, server CPU µs per request"),
+    Row(
+        "multi-ranges",
+        "20 ranges of 50 kB each request, warm 100 MiB blob, 8 connections, req/s",
+        targets=(least(0.5, STATIC),),
+    ),
+    Row("multi-ranges-cpu", "same, server CPU ms per request"),
     Row("tls-blob", "warm 100 MiB blob over TLS, 1 client, GB/s"),
     Row("tls-blob-cpu", "same, server CPU s per GB"),
     Row(
@@ -154,6 +160,9 @@ ROWS = (
         (most(0.65, DISTRIBUTION), most(0.6, BASE)),
     ),
     Row("cold-gib-tls-upstream", "same, upstream bytes / blob", DIRECT, (ONCE,)),
+    Row("parallel-ranges", "cold 1 GiB over TLS in 32 parallel ranges of 8 MiB: s", PROXY),
+    Row("parallel-ranges-upstream", "same, upstream bytes / blob", PROXY, (ONCE,)),
+    Row("parallel-ranges-whole", "same blob by one plain GET: s", PROXY),
     Row(
         "herd-upstream",
         "herd: 50 clients, cold 100 MiB, 20 MB/s per connection: upstream bytes / blob",
