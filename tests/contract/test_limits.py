@@ -194,6 +194,25 @@ async def test_quota_of_upstream_bytes_ends_misses_and_no_hits(tmp_path: Path) -
             assert (await ask(mirror, f"/v2/org/app/blobs/{fourth.layers[0]}")).status == 200
 
 
+async def test_quota_pays_for_what_is_prefetched(tmp_path: Path) -> None:
+    """Layers count for the client that has the manifest, and not for one that joins their download."""
+    async with FakeRegistry() as hub:
+        limits = {"upstream_per_day": "4MiB"}
+        config = limited(tmp_path, hub, limits, fill={"prefetch": "manifest"})
+        async with serving(config) as mirror:
+            image = hub.add_image("org/app", "1", [bytes(LARGE)])
+            others = [hub.add_blob("org/app", bytes([number]) * 1000) for number in (1, 2)]
+            gate = hub.hold(image.layers[0], after=4096)
+            assert (await ask(mirror, "/v2/org/app/manifests/1")).status == 200
+            await gate.reached.wait()
+            joined = asyncio.create_task(ask(mirror, f"/v2/org/app/blobs/{image.layers[0]}", client=OTHER))
+            gate.release()
+            assert (await joined).status == 200
+            await mirror.landed(image.layers[0])
+            assert (await ask(mirror, f"/v2/org/app/blobs/{others[0]}")).status == 429
+            assert (await ask(mirror, f"/v2/org/app/blobs/{others[1]}", client=OTHER)).status == 200
+
+
 async def test_blob_beyond_the_largest_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
     """403 DENIED with words, at the manifest and at the blob; smaller ones and other clients are served."""
     limit = {"networks": [ONE], "max_blob": "4MiB"}

@@ -230,3 +230,23 @@ def test_name_replaces_no_confirmation(index: Index) -> None:
     assert index.link(X, D) == Link("type", 5, confirmed=10.0, account=True)
     index.add_links(X, {D: Link(None, 5, confirmed=20.0)})
     assert index.link(X, D) == Link("type", 5, confirmed=20.0)
+
+
+def test_index_knows_when_a_manifest_was_first_seen(index: Index) -> None:
+    """The first link counts, of the manifest or of an index that names the manifest."""
+    child, late = Digest.of(b"child"), Digest.of(b"late")
+    index.add_links(X, {D: Link("index", 5, confirmed=100.0), child: Link("manifest", 3)})
+    index.add_links(X, {D: Link("index", 5, confirmed=900.0), late: Link("manifest", 3, confirmed=900.0)})
+    assert [index.first_seen(X, each, 1000.0) for each in (D, child, late)] == [100, 100, 900]
+    assert index.first_seen(Y, D, 1000.0) == 1000
+    assert index.first_seen(Y, D, 2000.0) == 1000
+    index.drop(X, [], [D])
+    assert index.first_seen(X, D, 1000.0) == 100
+
+
+def test_index_takes_a_link_of_an_earlier_version_for_the_first_sight(index: Index) -> None:
+    index.add_links(X, {D: Link("manifest", 5, confirmed=100.0)})
+    index.database.cache.delete(f"seen:{X}@{D}")
+    assert index.first_seen(X, D, 1000.0) == 100
+    index.database.cache.set(f"seen:{X}@{D}", "nonsense")
+    assert index.first_seen(X, D, 1000.0) == 1000
