@@ -142,6 +142,12 @@ def refusal(message: RawRequestMessage) -> Refusal | None:
     if message.version == HttpVersion10 and hdrs.TRANSFER_ENCODING in message.headers:
         # RFC 9112 6.1: the framing is faulty, because an HTTP/1.0 program before us has not understood it.
         return Refusal(400, "HTTP/1.0 has no Transfer-Encoding")
+    if not message.path.isascii():  # aiohttp's parser in Python lets such bytes through, as surrogates
+        return Refusal(400, "the request target has bytes that no URL has: write them as %XX")
+    try:
+        _ = message.url.host
+    except ValueError:  # of a label in punycode, for instance
+        return Refusal(400, "the request target names a host that is no host")
     return None
 
 

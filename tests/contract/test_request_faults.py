@@ -47,6 +47,13 @@ async def test_broken_transfer_can_be_resumed_by_the_client(fake: FakeRegistry, 
     assert cut.body + rest.body == BIG
 
 
+async def test_target_with_a_host_that_is_none_is_refused(mirror: Running) -> None:
+    """The client gets an answer and the end of its connection, and holds no place among the clients."""
+    reply = await get(mirror.address, "http://xn--zzzz--/v2/")
+    assert (reply.status, reply.complete) == (400, True)
+    assert "names a host that is no host" in reply.body.decode()
+
+
 async def test_wrong_bytes_are_never_complete(fake: FakeRegistry, mirror: Running) -> None:
     """No client can commit wrong bytes, the cache drops them, and the next request starts a new download."""
     image = fake.add_image("library/x", "t", [BIG])

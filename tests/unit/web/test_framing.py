@@ -35,6 +35,24 @@ def test_refusal(version: HttpVersion, headers: dict[str, str], status: int | No
     assert (reason and reason.status) == status
 
 
+@pytest.mark.parametrize(
+    ("target", "refused"),
+    [
+        ("/v2/", False),
+        ("http://mirror.test:5000/v2/", False),
+        ("http://[::1]/v2/", False),
+        ("http://xn--zzzz--/v2/", True),
+        ("http://a\udcff/v2/", True),
+        ("/v2/\udcff", True),
+    ],
+)
+def test_refusal_of_targets_that_no_request_can_be_made_of(target: str, refused: bool) -> None:
+    """aiohttp decodes the host where nothing answers for an error: the client would wait without end."""
+    asked = message(HttpVersion(1, 1), {})._replace(path=target, url=URL(target, encoded=True))
+    reason = refusal(asked)
+    assert (reason is not None and reason.status == 400) == refused
+
+
 async def test_unread_body_ends_when_the_client_has_left() -> None:
     """aiohttp waits for the end of a body that nothing feeds."""
     accepted: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
