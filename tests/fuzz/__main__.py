@@ -130,7 +130,11 @@ def _limit(requests: int | None, minutes: float | None) -> Callable[[Figures], b
 
 
 def _progress(figures: Figures) -> None:
-    """Show a line on a terminal; elsewhere one every 100 rounds or so."""
+    """Show new failures, and a line on a terminal; elsewhere one every 10 rounds."""
+    for failure in figures.unshown():
+        print(
+            f"failure: case {failure.case.number}, parser {failure.parser}: {failure.text[:300]}", flush=True
+        )
     rate = figures.requests / max(figures.seconds, 0.001)
     line = f"{figures.requests:,} requests, {rate:,.0f} a second, {len(figures.failures)} failures"
     if sys.stderr.isatty():

@@ -56,6 +56,13 @@ class Figures:
     # Memory of each mirror at work, in bytes, with the number of requests before.
     memory: list[tuple[int, dict[str, int]]] = field(default_factory=list)
 
+    shown: int = 0
+
+    def unshown(self) -> list[Failure]:
+        """Return the failures since the last call: a run that is ended before its report has told them."""
+        new, self.shown = self.failures[self.shown :], len(self.failures)
+        return new
+
     def kinds(self) -> dict[str, list[Failure]]:
         """Return the failures by kind."""
         found: dict[str, list[Failure]] = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.fuzz.cases import Case, Way
 
-# Time, in seconds, after which an answer counts as missing; longer than any time limit of the mirror here.
+# Time, in seconds, after which the next answer counts as missing; longer than any limit of the mirror here.
 PATIENCE = 40.0
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ?[^\r\n]*")
@@ -71,7 +71,8 @@ class _Wire(asyncio.Protocol):
 class Conversation:
     """One run of a case against one mirror."""
 
-    def __init__(self, case: Case, wire: _Wire) -> None:
+    def __init__(self, case: Case, wire: _Wire, limit: asyncio.Timeout) -> None:
+        self._limit = limit
         self._case = case
         self._wire = wire
         self._responses: list[Response] = []
@@ -83,8 +84,8 @@ class Conversation:
         wire = _Wire()
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: wire, host, port)
         try:
-            async with asyncio.timeout(PATIENCE):
-                return await cls(case, wire)._run()
+            async with asyncio.timeout(PATIENCE) as limit:
+                return await cls(case, wire, limit)._run()
         except TimeoutError:
             return Heard(tuple(cls._parsed_whole(case, wire)), "silent")
         finally:
@@ -92,7 +93,7 @@ class Conversation:
 
     @staticmethod
     def _parsed_whole(case: Case, wire: _Wire) -> list[Response]:
-        self = Conversation(case, wire)
+        self = Conversation(case, wire, asyncio.timeout(None))
         self._read_all()
         return self._responses
 
@@ -100,6 +101,7 @@ class Conversation:
         case, requests = self._case, self._case.requests
         if case.way is Way.IN_TURN:
             for request in requests:
+                self._limit.reschedule(asyncio.get_running_loop().time() + PATIENCE)
                 self._write(request.data)
                 if not await self._read_one(request.method):
                     break

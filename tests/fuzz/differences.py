@@ -37,7 +37,7 @@ KNOWN = [
         "a target beyond ASCII: 400 from both; llhttp ends the connection with it",
     ),
     _known(
-        rf"(?:^|\n)(?:{_METHODS}) [^\r\n]*(?<! HTTP/1\.[01])\r?\n",
+        r"(?:^|\n)[A-Z]+ [^\r\n]*(?<! HTTP/1\.[01])\r?\n",
         {(400, 505), *_REFUSED_IN_PYTHON},
         "a version that is not spoken: llhttp reads HTTP/0.9, ICY and RTSP, Python other versions of HTTP",
     ),
@@ -50,6 +50,11 @@ KNOWN = [
         rf"(?:^|\n)(?!(?:{_METHODS}) )[!#-'*+.0-9A-Z^-z|~-]+ ",
         _REFUSED_IN_C,
         "a method that llhttp does not know, or in small letters: Python takes it, and goes on",
+    ),
+    _known(
+        r"(?:^|\n)CONNECT [^\r\n]*\r\n(?:[^\r\n]+\r\n)*(?i:Transfer-Encoding|Content-Length):",
+        _REFUSED_IN_PYTHON,
+        "CONNECT with wrong framing: llhttp reads none behind it, and the connection ends with the answer",
     ),
     _known(
         r"(?i)\nContent-Length: *[0-9]{19,}",
@@ -82,20 +87,20 @@ KNOWN = [
 def reason_of(data: bytes, first: Sequence[int], second: Sequence[int]) -> str | None:
     """Return why the parsers may differ about these bytes; None if nothing is known about them."""
     differing = _differing(first, second)
-    known = (each for each in KNOWN if differing in each.statuses and each.pattern.search(data))
+    known = (each for each in KNOWN if differing & each.statuses and each.pattern.search(data))
     return next((each.reason for each in known), None)
 
 
-def _differing(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]:
-    """Return the first pair of statuses that differs.
+def _differing(first: Sequence[int], second: Sequence[int]) -> set[tuple[int, int]]:
+    """Return the first pair of statuses that differs, and what else it may be.
 
     A parser that refuses a request answers 400, and ends the connection. Where the mirror itself answers 400
     behind the other parser, both have the same status, and the end of the one connection differs: that end
-    counts as the refusal.
+    may be the refusal.
     """
     before = (0, 0)
     for pair in itertools.zip_longest(first, second, fillvalue=0):
         if pair[0] != pair[1]:
-            return (pair[0] or 400, pair[1] or 400) if before == (400, 400) else pair
+            return {pair, (pair[0] or 400, pair[1] or 400)} if before == (400, 400) else {pair}
         before = pair
-    return (0, 0)
+    return set()
