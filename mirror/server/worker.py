@@ -11,6 +11,7 @@ from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.server.worker_process import RETIRE, STOP, Announce, WorkerSpec, tune_garbage_collector
 from mirror.service import Service
 from mirror.store.errors import StoreError, reason_of
+from mirror.system.descriptors import client_limit, grow_table
 from mirror.system.sockets import AcceptBalancer
 from mirror.util.log import bind_context, server_log
 from mirror.util.terminal_log import printable
@@ -24,6 +25,7 @@ def run_worker(
 
     `announce` is called by an only worker, when it is the first. `load` reads the configuration again.
     """
+    grow_table(client_limit(config.server.connections))  # before there are threads
     with server_log(config.log, threaded=True):
         if config.server.processes() > 1:
             bind_context(worker=spec.number)

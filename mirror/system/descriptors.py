@@ -1,8 +1,10 @@
 """The limit of open files (RLIMIT_NOFILE): raised at the start, and shared between clients and all else."""
 
 import errno
+import fcntl
 import os
 import resource
+from contextlib import suppress
 
 # Descriptors that clients never get: for databases, listeners, upstreams, and the running fills.
 RESERVE = 64
@@ -35,6 +37,24 @@ def clients_within(limit: int, wanted: int) -> int:
     if limit == resource.RLIM_INFINITY:
         return wanted
     return max(FEWEST_CLIENTS, min(wanted, limit // 2 - RESERVE))
+
+
+def grow_table(clients: int) -> None:
+    """Have the kernel make its table of descriptors as large as so many clients may need; call it early.
+
+    Otherwise the table grows in accept4 or fcntl, at 64, 128, 256 ... descriptors. In a process with several
+    threads the call then waits for an RCU grace period (`expand_fdtable` of Linux), 10 to 60 ms in which the
+    event loop does nothing. With one thread there is no wait. A descriptor takes 8 bytes.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    wanted = 2 * (clients + RESERVE)
+    number = wanted if limit == resource.RLIM_INFINITY else min(wanted, limit)
+    with suppress(OSError):
+        opened = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.close(fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, number - 1))
+        finally:
+            os.close(opened)
 
 
 def client_limit(wanted: int) -> int:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.leftovers import children
+
 COMMAND = [sys.executable, "-m", "mirror"]
 
 
@@ -86,6 +88,15 @@ def test_serve_ends_on_sigterm(tmp_path: Path, silent: socket.socket) -> None:
         assert mirror.process.wait(30) == 0
         assert mirror.manager.recv(100) == b"STOPPING=1"
         assert "stopping" in mirror.rest()
+
+
+def test_serve_has_room_for_descriptors_before_it_is_ready(tmp_path: Path, silent: socket.socket) -> None:
+    """Each worker's table of descriptors is as large as its clients may need: it grows in no accept."""
+    (tmp_path / "mirror.toml").write_text("[server]\nconnections = 500\n")
+    with serving(tmp_path, url(silent), ["--config", str(tmp_path / "mirror.toml")]) as mirror:
+        (worker,) = children(mirror.process.pid)
+        status = Path(f"/proc/{worker}/status").read_text()
+    assert int(re.findall(r"^FDSize:\s*(\d+)", status, re.MULTILINE)[0]) >= 2 * 500
 
 
 def test_serve_ends_at_once_on_a_second_signal(tmp_path: Path, silent: socket.socket) -> None:

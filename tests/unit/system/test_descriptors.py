@@ -40,6 +40,25 @@ def test_soft_limit_is_raised_to_the_hard_one() -> None:
     assert done.stdout.decode().split() == [str(hard), str(hard)]
 
 
+def test_table_of_descriptors_grows_without_leaving_one_open() -> None:
+    """The kernel's table has room afterwards (FDSize), if the limit allows it, and nothing else is open."""
+    code = (
+        "import os; from mirror.system.descriptors import grow_table; before = os.listdir('/proc/self/fd');"
+        "grow_table(1000); print(before == os.listdir('/proc/self/fd'));"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('FDSize')))"
+    )
+    for soft, room in ((4096, 2 * (1000 + RESERVE)), (512, 512)):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            check=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, 4096)),  # noqa: B023
+        )
+        same, _, size = done.stdout.decode().split()
+        assert same == "True"
+        assert room <= int(size) <= 2 * room
+
+
 def test_exhausted_descriptors_are_noticed() -> None:
     """Nothing can be opened while the limit is what is open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
