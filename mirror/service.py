@@ -27,6 +27,7 @@ from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
+from mirror.util.fairness.processor_shares import ProcessorShares
 from mirror.util.fairness.turns import LookupTurns
 from mirror.util.log import get_logger
 from mirror.util.log_writer import lines_dropped
@@ -78,6 +79,7 @@ class Service:
         accounts = self._upstreams.use_accounts
         store.folder.trusts_unknown = not accounts
         self.lookups = LookupTurns(CpuLoad().saturated)
+        self.processor_shares = ProcessorShares(CpuLoad().saturated)
         context = TransferContext(
             store,
             self._tasks,

@@ -63,7 +63,6 @@ RESPONSE_CACHE_DIVISOR = 4
 # that were asked to close but have not.
 CLOSING_SECONDS = 1.0
 
-
 # What becomes of requests with these errors; all others fail.
 OUTCOMES = {LoginRequired: Outcome.CHALLENGED, WrongCredentials: Outcome.DENIED, NotVerified: Outcome.DENIED}
 
@@ -106,6 +105,7 @@ class App:
     ) -> None:
         """`own_listener`: operators have an address of their own. Without `limiter` nothing is limited."""
         self._metrics = service.metrics
+        self._shares = service.processor_shares
         self.gate = Gate(service, config)
         access = self.gate.access
         self._registry = RegistryApi(service.cache, config, access)
@@ -205,15 +205,12 @@ class App:
         """Return the response, an error's too. Raises only when cancelled, or when the client left."""
         try:
             return await self._answer(record)
-        except AccessDenied as denied:
-            response = responses.error(record, denied)
-            record.outcome, record.note = Outcome.DENIED, denied.note
-            return response
-        except LimitExceeded as exceeded:
+        except (AccessDenied, LimitExceeded) as refusal:
             if record.streaming:
                 return responses.cut_short(record)
-            response = responses.error(record, exceeded)
-            record.outcome, record.note = Outcome.LIMITED, exceeded.note
+            response = responses.error(record, refusal)
+            record.outcome = Outcome.DENIED if isinstance(refusal, AccessDenied) else Outcome.LIMITED
+            record.note = refusal.note
             return response
         except RegistryError as failure:
             record.outcome = OUTCOMES.get(type(failure), Outcome.ERROR)
@@ -226,8 +223,12 @@ class App:
             return responses.error(record, RegistryError(Code.UNKNOWN, message))
 
     async def _answer(self, record: RequestRecord) -> web.StreamResponse:
-        """Identify, admit, parse, authorise, handle: the way of every request of the registry API."""
+        """Identify, wait, admit, parse, authorise, handle: the way of every request of the registry API."""
         await self.gate.identify(record)
+        return await self._shares.run(partial(self._admit, record), record.bytes_in_memory)
+
+    async def _admit(self, record: RequestRecord) -> web.StreamResponse:
+        """Ask the limits, and handle."""
         if self._limiter is None:
             return await self._handle(record)
         async with self._limiter.admitted(record):

@@ -106,6 +106,10 @@ class RequestRecord:
         self._started = time.perf_counter()
         self._first_byte: float | None = None
 
+    def bytes_in_memory(self) -> int:
+        """Return the bytes of the response's body, if it was sent from memory."""
+        return 0 if self.streaming else self.bytes
+
     def first_byte(self) -> None:
         """Note the time at which the head of the response is ready to go."""
         if self._first_byte is None:

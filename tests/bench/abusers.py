@@ -54,10 +54,11 @@ class Abuse:
         """Return a new connection, from one of 250 addresses of loopback, so that ports suffice."""
         host, _, port = self.address.rpartition(":")
         if not receive:
-            return create_connection((host, int(port)), TIMEOUT, (f"127.0.0.{2 + number % 250}", 0))
+            return create_connection((host, int(port)), TIMEOUT, (_address(number), 0))
         made = socket()
         made.setsockopt(SOL_SOCKET, SO_RCVBUF, receive)
         made.settimeout(TIMEOUT)
+        made.bind((_address(number), 0))
         made.connect((host, int(port)))
         return made
 
@@ -141,7 +142,7 @@ def read_slowly(abuse: Abuse, over: threading.Event) -> int:
     readers = list[socket]()
     while len(readers) < abuse.count and not over.is_set():
         with suppress(OSError):
-            readers.append(abuse.connect(receive=RECEIVE_BUFFER))
+            readers.append(abuse.connect(len(readers), RECEIVE_BUFFER))
             readers[-1].sendall(abuse.request(abuse.path(len(readers))))
             readers[-1].setblocking(False)
     while not over.wait(1 / TURNS):
@@ -226,7 +227,7 @@ async def _names(abuse: Abuse, over: threading.Event) -> int:
     async def client() -> None:
         nonlocal asked, answered
         host, _, port = abuse.address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port), local_addr=(_address(0), 0))
         try:
             while not over.is_set():
                 asked += 1
@@ -271,6 +272,11 @@ KINDS: dict[str, Callable[[Abuse, threading.Event], int]] = {
     "names": ask_for_names,
     "index": ask_for_indexes,
 }
+
+
+def _address(number: int) -> str:
+    """Return an address of an abuser: not that of the probe, who is another client."""
+    return f"127.0.0.{2 + number % 250}"
 
 
 def _ready() -> None:

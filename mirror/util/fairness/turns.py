@@ -19,8 +19,10 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import TypeVar
 
+from mirror.util.callbacks import never
 from mirror.util.fairness.client import current_client
 from mirror.util.fairness.fair_queue import FairQueue
+from mirror.util.fairness.measured import run_measured
 
 V = TypeVar("V")
 
@@ -57,11 +59,6 @@ class Turn:
 _turn: ContextVar[Turn | None] = ContextVar("turn", default=None)
 
 
-def never() -> bool:
-    """Return False: for a process whose load is not measured."""
-    return False
-
-
 class LookupTurns:
     """The turns of one process. `saturated`: whether the process can hardly do more."""
 
@@ -95,7 +92,7 @@ class LookupTurns:
             await self._wait(turn)
         reset = _turn.set(turn)
         try:
-            return await work()
+            return await run_measured(work)
         finally:
             _turn.reset(reset)
             self._end(turn)

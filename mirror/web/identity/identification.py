@@ -77,6 +77,7 @@ class Identification:
             await self._read_credentials(record)
         if record.identity.names:
             record.identity = record.identity.also(self._groups.of(record.identity.names))
+            set_client(address, record.identity.names)
 
     async def _read_credentials(self, record: RequestRecord) -> None:
         request = record.request

@@ -7,6 +7,7 @@ from mirror.access.identity import Identity
 from mirror.access.rules import parse_network
 from mirror.oci.errors import Code
 from mirror.oci.reference import Repository, Target, TargetKind, Via
+from mirror.util.fairness.client import current_client
 from mirror.web.access_control import AccessDenied
 from mirror.web.identity.challenge import Challenges, LoginRequired
 from mirror.web.identity.credentials import (
@@ -38,6 +39,7 @@ async def test_client_without_credentials_is_its_address() -> None:
     await Identification(authenticators=[Badge()]).identify(seen)
     assert seen.identity == Identity(seen.request.remote or "")
     assert seen.identity_ttl == float("inf")
+    assert current_client() == seen.identity.address
 
 
 async def test_authenticators_add_up() -> None:
@@ -45,6 +47,7 @@ async def test_authenticators_add_up() -> None:
     seen = record("/ci/v2/x", Authorization="Badge alice")
     await Identification(authenticators=[Path(), Badge(seconds=90.0)]).identify(seen)
     assert seen.identity.names == ("token:ci", "user:alice")
+    assert current_client() == "token:ci user:alice"
     assert (seen.identity_ttl, seen.path_prefix) == (60.0, "/ci")
 
 
