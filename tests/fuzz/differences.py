@@ -72,9 +72,9 @@ KNOWN = [
         "HTTP/1.0 with a Connection of two words: llhttp finds keep-alive in it",
     ),
     _known(
-        r"(?:^|\r\n\r\n)\n",
+        r"(?:^|\r\n\r\n)(?:\n|\r\r)",
         _REFUSED_IN_PYTHON | _ENDED_IN_PYTHON,
-        "bare line feeds in front of a request: llhttp skips them",
+        "bare line feeds or carriage returns in front of a request: llhttp skips them",
     ),
     _known(
         r"(?:^|\n)[A-Z]+ +https?:/?/?[^/ ]*[^A-Za-z0-9.:/ -]",
