@@ -22,7 +22,7 @@ from tests.fakes.upstream import registry_at
 from tests.running import CHUNK, LARGE, NEVER, Running, configured, serving
 from tests.wire import get, head
 
-pytestmark = pytest.mark.usefixtures("no_pauses")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pauses")]
 
 X, Y = "library/x", "library/y"
 LAYER = bytes(range(256)) * (LARGE // 256)
