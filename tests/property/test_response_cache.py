@@ -173,7 +173,7 @@ async def _start(stack: AsyncExitStack, folder: Path, apps: list[App]) -> tuple[
         config = configured(folder / name, {"docker.io": hub.url}, tags={"fresh": 3600}, rules=RULES)
         cache = config.cache.model_copy(update={"memory": memory})
         mirror = await stack.enter_async_context(serving(config.model_copy(update={"cache": cache})))
-        (badge,) = apps[-1].gate.identification.authenticators
+        *_, badge = apps[-1].gate.identification.authenticators
         assert isinstance(badge, Badge)
         side = Side(mirror, apps[-1], badge, log)
         await replies(side, [Ask("GET", path, (), "alone") for path in paths])
