@@ -228,6 +228,48 @@ async def test_token_logs_in_by_the_book(tmp_path: Path) -> None:
             assert (await here.ask("/token", basic(secret))).status == 401
 
 
+NOBODY = "the token service's, for nobody"
+
+
+@pytest.mark.parametrize(
+    ("host", "headers"),
+    [
+        ("login.test", [NOBODY]),
+        ("mirror.test", [NOBODY]),
+        ("mirror.test", ["Authorization: Bearer rmt1.x.y"]),
+        ("mirror.test", ["Authorization: Basic YTph", "Authorization: Basic YTph"]),
+        ("mirror.test", [f"Authorization: Bearer {'x' * 20_000}"]),
+    ],
+    ids=["login", "token elsewhere", "wrong token", "two headers", "long header"],
+)
+async def test_secret_path_is_read_whatever_the_header_has(
+    own_logging: None, tmp_path: Path, host: str, headers: list[str]
+) -> None:
+    """Podman has a token for nobody when it asks a mirror in a path of a login name.
+
+    Else the secret would be a part of a repository's name: for the log, and for the upstream.
+    """
+    async with FakeRegistry() as hub:
+        access = {"default": "allow", "login_hosts": ["login.test"]}
+        upstreams = {"hub.test": hub.url}
+        config = await asyncio.to_thread(configured, tmp_path / "cache", upstreams, access=access)
+        async with serving(config) as mirror:
+            here = Scene(mirror, hub)
+            secret, written = await here.create("ci"), StringIO()
+            configure(LogSettings(level="debug", format="json"), written)
+            given = json.loads((await here.ask("/token", "Host: login.test")).body)["token"]
+            shown = [bearer(given) if each is NOBODY else each for each in headers]
+            for front in (f"/v2/t/{secret}/hub.test", f"/t/{secret}/v2/hub.test"):
+                reply = await here.ask(f"{front}/{TEAM}/manifests/1", f"Host: {host}", *shown)
+                assert reply.status == 200
+            wrong = await here.ask(
+                f"/v2/t/{new_secret()}/hub.test/{TEAM}/manifests/1", f"Host: {host}", *shown
+            )
+            assert wrong.status == 404
+            assert "token:ci" in written.getvalue()
+            assert secret not in written.getvalue() + "".join(each.path for each in hub.log)
+
+
 async def test_links_to_next_pages_keep_the_secret_path(scene: Scene) -> None:
     secret = await scene.create("ci")
     prefix = f"/t/{secret}"

@@ -47,10 +47,11 @@ class Login(Struct, frozen=True):
 
 
 class Credentials(Struct, frozen=True):
-    """The credentials of one request.
+    """Credentials of one request: those in its path, or those in its header.
 
-    `address`: the client's. `path`: undecoded, without the query. `scheme`: of the Authorization header, in
-    lower case; "" without one. `value`: what is behind the scheme. `login`: of Basic, None if it is none.
+    `address`: the client's. `path`: undecoded, without the query; "" for those in the header. `scheme`: of
+    the Authorization header, in lower case; "" without one. `value`: what is behind the scheme. `login`: of
+    Basic, None if it is none.
     """
 
     address: str
@@ -60,19 +61,23 @@ class Credentials(Struct, frozen=True):
     login: Login | None = None
 
     @classmethod
-    def of(cls, request: web.BaseRequest, address: str) -> "Credentials":
-        """Return what the request shows. Raises WrongCredentials for a header that cannot be read."""
-        path = request.raw_path.partition("?")[0]
+    def of_path(cls, request: web.BaseRequest, address: str) -> "Credentials":
+        """Return what the path of the request may show."""
+        return cls(address, request.raw_path.partition("?")[0])
+
+    @classmethod
+    def of_header(cls, request: web.BaseRequest, address: str) -> "Credentials":
+        """Return what the header shows. Raises WrongCredentials for one that cannot be read."""
         headers = request.headers.getall("Authorization", [])
         if not headers:
-            return cls(address, path)
+            return cls(address)
         if len(headers) > 1 or len(headers[0]) > AUTHORIZATION_BYTES:
             raise WrongCredentials(f"send one Authorization header of at most {AUTHORIZATION_BYTES} bytes")
         scheme, _, value = headers[0].strip().partition(" ")
         scheme, value = scheme.lower(), value.strip()
         if scheme == BASIC and value == NO_LOGIN:
-            return cls(address, path)
-        return cls(address, path, scheme, value, parse_login(value) if scheme == BASIC else None)
+            return cls(address)
+        return cls(address, "", scheme, value, parse_login(value) if scheme == BASIC else None)
 
 
 class Claim(Struct, frozen=True):

@@ -82,7 +82,9 @@ class Identification:
     async def _read_credentials(self, record: RequestRecord) -> None:
         request = record.request
         try:
-            await self._verify(record, Credentials.of(request, record.client))
+            # Whatever the header has: a secret that stays in the path would be asked of an upstream.
+            await self._claim(record, Credentials.of_path(request, record.client))
+            await self._verify(record, Credentials.of_header(request, record.client))
         except WrongCredentials as wrong:
             if record.may_log_in:
                 raise self._challenges.refusal(request, wrong) from None
@@ -106,13 +108,17 @@ class Identification:
         record.ttl = FOREVER  # of the request as it is, without credentials
         return self._challenges.login(record.request, target, reason)
 
-    async def _verify(self, record: RequestRecord, shown: Credentials) -> None:
+    async def _claim(self, record: RequestRecord, shown: Credentials) -> None:
+        """Note what credentials prove to the first authenticator that knows them; others do not."""
         for each in self.authenticators:
             claim = await each.claim(shown)
             if claim is not None:
                 note(record, claim)
-                if not claim.path_prefix:  # the header is one authenticator's, and wrong to others
-                    break
+                break
+
+    async def _verify(self, record: RequestRecord, shown: Credentials) -> None:
+        if shown.scheme:
+            await self._claim(record, shown)
         if self._guests and not record.has_login:
             record.guest = GuestLogin.parse(record.request.headers.get("Authorization", ""))
         if record.guest is None and shown.scheme and record.may_log_in and not record.has_login:

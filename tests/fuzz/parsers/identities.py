@@ -61,7 +61,7 @@ def check_authorization(data: bytes) -> bool:
     headers = text_of(data).split("\n")
     request: Any = Request("/v2/", headers)
     try:
-        shown = Credentials.of(request, "192.0.2.1")
+        shown = Credentials.of_header(request, "192.0.2.1")
     except WrongCredentials as error:
         assert error.status == 401
         assert len(headers) > 1 or len(headers[0]) > AUTHORIZATION_BYTES

@@ -19,15 +19,20 @@ from mirror.web.identity.credentials import (
 
 def shown(*headers: str) -> Credentials:
     pairs = CIMultiDict([("Authorization", each) for each in headers])
-    return Credentials.of(make_mocked_request("GET", "/v2/a%2Fb?ns=x", headers=pairs), "10.0.0.1")
+    return Credentials.of_header(make_mocked_request("GET", "/v2/a%2Fb?ns=x", headers=pairs), "10.0.0.1")
 
 
 def basic(text: bytes) -> str:
     return b64encode(text).decode()
 
 
-def test_request_without_a_header_shows_address_and_path() -> None:
-    assert shown() == Credentials("10.0.0.1", "/v2/a%2Fb")
+def test_request_without_a_header_shows_its_address() -> None:
+    assert shown() == Credentials("10.0.0.1")
+
+
+def test_path_is_undecoded_and_without_its_query() -> None:
+    request = make_mocked_request("GET", "/v2/a%2Fb?ns=x", headers={"Authorization": "Basic YTpi"})
+    assert Credentials.of_path(request, "10.0.0.1") == Credentials("10.0.0.1", "/v2/a%2Fb")
 
 
 @pytest.mark.parametrize("header", ["Basic Og==", "basic  Og==", " BASIC Og== "])
