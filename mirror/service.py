@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mirror.manage.warm.plan import WarmPlan
     from mirror.manage.warm.run import WarmRun
     from mirror.manage.warm.scheduler import WarmScheduler
+    from mirror.system.shared_table import SharedTable
 
 log = get_logger(__name__)
 
@@ -63,6 +64,7 @@ class Service:
         store: Store,
         clock: Callable[[], float] = time.time,
         limits: PlanLimits = DEFAULT_LIMITS,
+        table: "SharedTable | None" = None,
     ) -> None:
         self.metrics = Metrics(lines_dropped)
         self.multiprocess: MultiprocessMetrics | None = None  # with several workers
@@ -90,21 +92,27 @@ class Service:
             accounts=accounts,
             lookups=self.lookups,
             idle_seconds=self._upstreams.slots.idle_seconds,
+            attempts=None if table is None else table.attempts,
         )
         self._warm: WarmScheduler | None = None
         self.cache = Cache(context, self._upstreams, config.tags)
 
     @classmethod
     async def open(
-        cls, config: Config, clock: Callable[[], float] = time.time, limits: PlanLimits = DEFAULT_LIMITS
+        cls,
+        config: Config,
+        clock: Callable[[], float] = time.time,
+        limits: PlanLimits = DEFAULT_LIMITS,
+        table: "SharedTable | None" = None,
     ) -> "Service":
         """Open the cache folder and start the background tasks. StoreError when the folder cannot be used.
 
-        `clock`: seconds since the epoch; `limits`: thresholds of the downloads.
+        `clock`: seconds since the epoch; `limits`: thresholds of the downloads. `table`: what all workers
+        share about their clients.
         """
         store = await Store.open(config.cache.dir, config.cache)
         await store.configure_pins(config.pins())
-        service = cls(config, store, clock, limits)
+        service = cls(config, store, clock, limits, table)
         await service._look_at_room()
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
         service._schedule_warm(config, clock)

@@ -51,7 +51,7 @@ async def _serve(
     loop.add_signal_handler(STOP, stop.set)
     loop.add_signal_handler(RETIRE, listeners.retire)
     loop.add_reader(spec.parent, partial(_stop_without_parent, spec.parent, stop))
-    service = await Service.open(config)
+    service = await Service.open(config, table=spec.table)
 
     def ready(addresses: Sequence[str]) -> None:
         if alone and spec.first:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
+from typing import Union
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -28,7 +29,8 @@ class TransferContext(Struct, frozen=True):
 
     `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads. `accounts`:
     whether any upstream is asked with an account. `lookups`: the turns of what asks an upstream for less than
-    a blob. `idle_seconds`: for how long no client has waited for a connection to an upstream.
+    a blob. `idle_seconds`: for how long no client has waited for a connection to an upstream. `attempts`:
+    counts of wrong credentials in all workers; None for a process that shares none.
     """
 
     store: Store
@@ -41,6 +43,7 @@ class TransferContext(Struct, frozen=True):
     accounts: bool = True
     idle_seconds: Callable[[], float] = _never_idle
     lookups: LookupTurns = field(default_factory=LookupTurns)
+    attempts: Union[MutableSequence[float], "memoryview[float]", None] = None
 
     def confirmed(
         self, upstream: Upstream, repository: Repository, link: Link, since: float | None = None

@@ -233,6 +233,15 @@ async def test_guesses_do_not_end_a_right(scene: Scene) -> None:
     assert (await scene.ask(path, basic("alice"))).status == 200
 
 
+async def test_guesses_do_not_keep_a_guest_from_another_repository(scene: Scene) -> None:
+    """Alice was let in to one; a stranger who guesses her password must not decide what else she may have."""
+    other = scene.quay.add_image(OTHER, "1", [b"other"])
+    assert (await scene.ask(paths(scene.image)[0], basic("alice"))).status == 200
+    for number in range(FOR_USER + 1):
+        await scene.ask(paths(scene.image)[0], basic("alice", f"guess {number}"), client="127.0.0.9")
+    assert (await scene.ask(paths(other)[0], basic("alice"))).status == 200
+
+
 async def test_password_goes_to_the_upstream_and_to_no_source(quay: FakeRegistry, tmp_path: Path) -> None:
     async with FakeRegistry() as nearby:
         source = {"url": nearby.url, "prefix": "quay.io", "tags": True}

@@ -2,13 +2,17 @@
 
 A registry locks an account after some wrong passwords, and counts requests by address: by this mirror's. So
 of one network, and for one user at one upstream, a few wrong passwords are passed on in some minutes. Beyond
-that an attempt is refused unasked. The same wrong credentials are passed on once in that time.
+that an attempt is refused unasked. The same wrong credentials are passed on once in that time by a worker.
+
+Workers share the counts, without a lock: the upstream sees one mirror. Each cell has the beginning of its
+window and the count in one number. Names with the same hash by chance count as one.
 """
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, MutableSequence
+from typing import Union
 
-from mirror.util.ttl_cache import TTLCache
+Cells = Union[MutableSequence[float], "memoryview[float]"]  # memoryview is subscriptable from Python 3.14 on
 
 # Wrong credentials that are passed on in WINDOW seconds: of one network, and for one user at one upstream.
 # Docker Hub locks an account for ten minutes after some ten.
@@ -16,16 +20,18 @@ OF_NETWORK = 20
 FOR_USER = 5
 WINDOW = 300.0
 
-# Networks and users that are counted.
-MOST = 10_000
+# Cells of a process that shares none, and what the beginning of a window is multiplied by in a cell.
+OWN_CELLS = 16 * 1024
+COUNTS = 1024
 
 
 class FailedAttempts:
     """Wrong credentials by network, and by upstream and user, in windows of WINDOW seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cells: Cells | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`cells`: of all workers, all 0.0 at first; None for those of this process alone."""
         self._clock = clock
-        self._failures: TTLCache[Hashable, tuple[float, int]] = TTLCache(WINDOW, MOST, clock)
+        self._cells: Cells = [0.0] * OWN_CELLS if cells is None else cells
 
     def begin(self, network: str, upstream: str, user: str) -> bool:
         """Return whether one more attempt is passed on. It counts as wrong until `forgive`.
@@ -45,13 +51,16 @@ class FailedAttempts:
             self._add(key, -1)
 
     def _count(self, key: Hashable) -> int:
-        began, count = self._failures.get(key) or (0.0, 0)
-        return count if self._clock() - began < WINDOW else 0
+        began, count = divmod(int(self._cells[self._place(key)]), COUNTS)
+        return count if int(self._clock()) - began < WINDOW else 0
 
     def _add(self, key: Hashable, number: int) -> None:
-        began, _ = self._failures.get(key) or (0.0, 0)
-        now, count = self._clock(), self._count(key)
-        self._failures.put(key, (began if count else now, max(0, count + number)))
+        place, count = self._place(key), self._count(key)
+        began = int(self._cells[place]) // COUNTS if count else int(self._clock())
+        self._cells[place] = float(began * COUNTS + max(0, count + number))
+
+    def _place(self, key: Hashable) -> int:
+        return hash(key) % len(self._cells)
 
 
 def _keys(network: str, upstream: str, user: str) -> dict[Hashable, int]:

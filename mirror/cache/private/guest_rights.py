@@ -49,9 +49,11 @@ class GuestRights:
         self._context = context
         self._upstreams = upstreams
         self._fallback_after = fallback_after
-        self._attempts = FailedAttempts()
+        self._attempts = FailedAttempts(context.attempts)
         self._answers: TTLCache[_Key, _Answer] = TTLCache(KEPT_SECONDS, MOST)
         self._wrong: TTLCache[tuple[bytes, str], bool] = TTLCache(WINDOW, MOST)
+        # Credentials that have opened a repository of an upstream: guesses at others do not keep them out.
+        self._right: TTLCache[tuple[bytes, str], bool] = TTLCache(KEPT_SECONDS, MOST)
         self._asking: SingleFlight[_Key, Grant] = SingleFlight(
             context.tasks, refusal=too_many_requests, turns=context.lookups
         )
@@ -102,6 +104,7 @@ class GuestRights:
         hashed, repository = key
         if self._wrong.get((hashed, repository.upstream)):
             return 0.0
+        counted = counted and not self._right.get((hashed, repository.upstream))
         ask = partial(self._ask_upstream, key, reference, credentials, counted=counted)
         grant = await self._asking.do(key, ask, repository.upstream)
         return self._term(repository, granted=True) if grant is Grant.GRANTED else 0.0
@@ -123,8 +126,15 @@ class GuestRights:
             wrong = grant is Grant.WRONG or (grant is Grant.REFUSED and credentials.token)
             if counted and not wrong:
                 self._attempts.forgive(*attempt)
-        if grant is Grant.WRONG:
-            self._wrong.put((hashed, repository.upstream), True)
+        self._note(grant, (hashed, repository.upstream))
         if grant is not Grant.ABSENT:
             self._answers.put(key, _Answer(grant is Grant.GRANTED, now))
         return grant
+
+    def _note(self, grant: Grant, login: tuple[bytes, str]) -> None:
+        """Note what an answer says of the credentials, whatever the repository."""
+        if grant is Grant.WRONG:
+            self._wrong.put(login, True)
+            self._right.drop(login)
+        elif grant is Grant.GRANTED:
+            self._right.put(login, True)

@@ -1,4 +1,5 @@
 from mirror.cache.private.attempts import FOR_USER, OF_NETWORK, WINDOW, FailedAttempts
+from mirror.system.shared_table import SharedTable
 
 
 class Clock:
@@ -33,8 +34,20 @@ def test_attempts_that_were_right_do_not_count() -> None:
 def test_attempts_count_in_windows() -> None:
     """A wrong login that is repeated forever does not block its network forever."""
     clock = Clock()
-    attempts = FailedAttempts(clock)
+    attempts = FailedAttempts(clock=clock)
     for _ in range(3):
         passed = [attempts.begin("10.0.0.1", "quay.io", "me") for _ in range(FOR_USER + 1)]
         assert passed.count(True) == FOR_USER
         clock.now += WINDOW
+
+
+def test_attempts_are_bounded_for_all_workers_together() -> None:
+    """Guesses spread over connections, and so over workers, are one mirror's at the upstream."""
+    cells = SharedTable().attempts
+    workers = [FailedAttempts(cells) for _ in range(4)]
+    passed = [
+        workers[number % 4].begin(f"10.0.0.{number}", "quay.io", "me") for number in range(4 * FOR_USER)
+    ]
+    assert passed.count(True) == FOR_USER
+    workers[0].forgive("10.0.0.1", "quay.io", "me")
+    assert workers[3].begin("10.0.0.9", "quay.io", "me")
