@@ -80,6 +80,7 @@ class Service:
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
         accounts = self._upstreams.use_accounts
         store.folder.trusts_unknown = not accounts
+        self.attempts = None if table is None else table.attempts
         self.lookups = LookupTurns(CpuLoad().saturated)
         self.processor_shares = ProcessorShares(CpuLoad().saturated)
         context = TransferContext(
@@ -92,7 +93,7 @@ class Service:
             accounts=accounts,
             lookups=self.lookups,
             idle_seconds=self._upstreams.slots.idle_seconds,
-            attempts=None if table is None else table.attempts,
+            attempts=self.attempts,
         )
         self._warm: WarmScheduler | None = None
         self.cache = Cache(context, self._upstreams, config.tags)

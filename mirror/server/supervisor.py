@@ -173,7 +173,8 @@ class Supervisor:
     def _shared_table(self, config: Config) -> "SharedTable | None":
         """Return what workers share about their clients, made at the first need of it."""
         guests = any(each.private == "as-upstream" for each in config.upstreams)
-        if (config.limits or guests) and self._table is None:
+        needed = config.limits or guests or config.access.htpasswd is not None
+        if needed and self._table is None:
             from mirror.system.shared_table import SharedTable
 
             self._table = SharedTable()

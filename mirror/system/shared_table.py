@@ -2,7 +2,7 @@
 
     cells   for each slot one number, which every worker writes: the state of a token bucket
     rows    for each slot one number for each worker, which that worker alone writes: what it has of something
-    attempts    for each slot one number, which every worker writes: wrong credentials in a window of time
+    attempts    for each slot one number, which every worker writes: wrong credentials, in windows of time
 
 No lock is taken. Of two workers that write a cell at the same moment, one loses its change. Two names that
 have the same slot by chance count as one: with a thousand names in use, one name in sixty.

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, MutableSequence
-from typing import Union
+from collections.abc import Callable
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -17,6 +16,7 @@ from mirror.transfer.corruption import CorruptionTracker
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.upstream import Upstream
 from mirror.util.fairness.turns import LookupTurns
+from mirror.util.fairness.window_counts import Cells
 from mirror.util.tasks import Tasks
 
 
@@ -43,7 +43,7 @@ class TransferContext(Struct, frozen=True):
     accounts: bool = True
     idle_seconds: Callable[[], float] = _never_idle
     lookups: LookupTurns = field(default_factory=LookupTurns)
-    attempts: Union[MutableSequence[float], "memoryview[float]", None] = None
+    attempts: Cells | None = None
 
     def confirmed(
         self, upstream: Upstream, repository: Repository, link: Link, since: float | None = None

@@ -4,15 +4,13 @@ A registry locks an account after some wrong passwords, and counts requests by a
 of one network, and for one user at one upstream, a few wrong passwords are passed on in some minutes. Beyond
 that an attempt is refused unasked. The same wrong credentials are passed on once in that time by a worker.
 
-Workers share the counts, without a lock: the upstream sees one mirror. Each cell has the beginning of its
-window and the count in one number. Names with the same hash by chance count as one.
+Workers share the counts: the upstream sees one mirror.
 """
 
 import time
-from collections.abc import Callable, Hashable, MutableSequence
-from typing import Union
+from collections.abc import Callable, Hashable
 
-Cells = Union[MutableSequence[float], "memoryview[float]"]  # memoryview is subscriptable from Python 3.14 on
+from mirror.util.fairness.window_counts import Cells, WindowCounts
 
 # Wrong credentials that are passed on in WINDOW seconds: of one network, and for one user at one upstream.
 # Docker Hub locks an account for ten minutes after some ten.
@@ -20,18 +18,13 @@ OF_NETWORK = 20
 FOR_USER = 5
 WINDOW = 300.0
 
-# Cells of a process that shares none, and what the beginning of a window is multiplied by in a cell.
-OWN_CELLS = 16 * 1024
-COUNTS = 1024
-
 
 class FailedAttempts:
     """Wrong credentials by network, and by upstream and user, in windows of WINDOW seconds."""
 
     def __init__(self, cells: Cells | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """`cells`: of all workers, all 0.0 at first; None for those of this process alone."""
-        self._clock = clock
-        self._cells: Cells = [0.0] * OWN_CELLS if cells is None else cells
+        """`cells`, `clock`: as for WindowCounts."""
+        self._counts = WindowCounts(WINDOW, cells, clock)
 
     def begin(self, network: str, upstream: str, user: str) -> bool:
         """Return whether one more attempt is passed on. It counts as wrong until `forgive`.
@@ -39,28 +32,16 @@ class FailedAttempts:
         So a crowd of attempts at a time is bounded too. `user`: empty for a token.
         """
         keys = _keys(network, upstream, user)
-        if any(self._count(key) >= limit for key, limit in keys.items()):
+        if any(self._counts.count(key) >= limit for key, limit in keys.items()):
             return False
         for key in keys:
-            self._add(key, 1)
+            self._counts.add(key)
         return True
 
     def forgive(self, network: str, upstream: str, user: str) -> None:
         """Take back the count of an attempt that was not wrong."""
         for key in _keys(network, upstream, user):
-            self._add(key, -1)
-
-    def _count(self, key: Hashable) -> int:
-        began, count = divmod(int(self._cells[self._place(key)]), COUNTS)
-        return count if int(self._clock()) - began < WINDOW else 0
-
-    def _add(self, key: Hashable, number: int) -> None:
-        place, count = self._place(key), self._count(key)
-        began = int(self._cells[place]) // COUNTS if count else int(self._clock())
-        self._cells[place] = float(began * COUNTS + max(0, count + number))
-
-    def _place(self, key: Hashable) -> int:
-        return hash(key) % len(self._cells)
+            self._counts.add(key, -1)
 
 
 def _keys(network: str, upstream: str, user: str) -> dict[Hashable, int]:

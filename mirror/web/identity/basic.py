@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from mirror.util.fairness.client import current_client
+from mirror.util.fairness.window_counts import Cells
 from mirror.util.log import get_logger
 from mirror.util.lru import LRUCache
 from mirror.util.single_flight import SingleFlight
@@ -51,9 +52,14 @@ class BasicUsers(Authenticator):
     """Authenticator of `user:NAME`. Close it with `close`."""
 
     def __init__(
-        self, users: Users, clock: Callable[[], float] = time.monotonic, *, others: bool = False
+        self,
+        users: Users,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        others: bool = False,
+        attempts: Cells | None = None,
     ) -> None:
-        """`others`: a user who is not in the file may be one of an upstream."""
+        """`others`: a user who is not in the file may be one of an upstream. `attempts`: of all workers."""
         self._users = users
         self._others = others
         self._clock = clock
@@ -63,7 +69,7 @@ class BasicUsers(Authenticator):
         self._tasks = Tasks()
         self._checks: SingleFlight[bytes, bool] = SingleFlight(self._tasks, WAITING, refusal=_busy)
         self._verdicts: LRUCache[bytes, tuple[bool, float]] = LRUCache(VERDICT_BYTES)
-        self._failures = Failures(clock)
+        self._failures = Failures(clock, attempts)
 
     async def start(self) -> None:
         """Read the users, and watch their file. Raises OSError or ValueError."""

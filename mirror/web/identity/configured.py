@@ -27,7 +27,8 @@ def configured(config: Config, service: Service) -> "tuple[Identification, Token
         from mirror.web.identity.basic import BasicUsers
         from mirror.web.identity.users import Users
 
-        kinds.append(BasicUsers(Users(access.htpasswd, service.note_access_change), others=guests))
+        users = Users(access.htpasswd, service.note_access_change)
+        kinds.append(BasicUsers(users, others=guests, attempts=service.attempts))
     if not access.login_hosts:
         return found, None
     from mirror.web.identity.signer import TokenSigner, new_key
