@@ -22,6 +22,7 @@ from mirror.metrics.metrics import Metrics
 from mirror.store.blobs.open_files import KeptFile, SharedFile
 from mirror.util.log import get_logger
 from mirror.web.fastpath.hit_log import HitLog, KnownResponse, client_behind_proxy, lifetime, line_template
+from mirror.web.framing import HEAD_END
 from mirror.web.request_log import RequestRecord
 
 log = get_logger(__name__)
@@ -84,7 +85,7 @@ class RangeCache:
         `date`: value of the header. Returns False, with nothing written, for any other request.
         """
         found = RANGE.search(head) if self._blobs else None
-        if found is None:
+        if found is None or not head.endswith(HEAD_END):  # the range may be behind the end of a head
             return False
         key = (scope, head[: found.start()] + head[found.end() :])
         blob = self._blobs.get(key)

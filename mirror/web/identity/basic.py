@@ -109,7 +109,8 @@ class BasicUsers(Authenticator):
         if found is not None and (left := found[1] - self._clock()) > 0:
             return found[0], left
         source = current_client()
-        if self._failures.blocked(source, login.user):
+        was_right = found is not None and found[0]  # with this very hash, so that it is no guess
+        if not was_right and self._failures.blocked(source, login.user):
             raise NotVerified(
                 f"too many wrong passwords from {source}: try again in a minute", BLOCKED_SECONDS
             )

@@ -96,8 +96,8 @@ class Gate:
         than a request that came with it.
         """
         if record.access_epoch != self._epoch:
-            self._epoch = record.access_epoch
             for _ in range(SIGNAL_TURNS):
                 await asyncio.sleep(0)
+            self._epoch = record.access_epoch  # not sooner: other requests of these turns wait as well
         if self._adopting is not None:
             await asyncio.shield(self._adopting)

@@ -12,7 +12,7 @@ from mirror.web.fastpath.range_cache import LONGEST_RANGE, RangeCache
 from tests.fakes.registry import FakeRegistry
 from tests.page_cache import drop
 from tests.running import Running
-from tests.wire import Reply, Wire, get
+from tests.wire import Reply, Wire, get, request_head
 
 DATA = random.Random(3).randbytes(5 * 1024 * 1024)
 
@@ -193,3 +193,13 @@ async def test_range_cache_knows_a_bounded_number_of_blobs(
         ranges(mirror).close()
         assert (await ask(wire, blob, "X-Client: c", as_range(0, 9))).body == DATA[:10]
     assert fast_answers(mirror) == answered
+
+
+async def test_range_behind_the_end_of_a_head_is_no_part_of_it(mirror: Running, blob: Digest) -> None:
+    """Two heads in one segment, which would be the known one with its range if it were taken out."""
+    async with await Wire.open(mirror.address) as wire:
+        await known(mirror, wire, blob)
+        head = request_head("GET", url(blob), [])
+        wire.writer.write(head[:-2] + b"\r\nRange: bytes=0-9\r\n")
+        reply = await wire.reply()
+        assert (reply.status, len(reply.body)) == (200, len(DATA))

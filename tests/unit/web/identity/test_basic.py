@@ -135,6 +135,18 @@ async def test_guessing_is_slowed_down(scene: Scene) -> None:
     await scene.ask("alice", "wonder")
 
 
+async def test_guessing_does_not_keep_out_who_was_known_there(scene: Scene) -> None:
+    """One machine behind an address guesses for longer than the verdict of the others is remembered."""
+    await scene.ask("alice", "wonder")
+    scene.now = VERDICT_SECONDS
+    for number in range(MOST_FOR_USER):
+        await scene.refused("alice", f"guess{number}")
+    await scene.ask("alice", "wonder")
+    assert isinstance(await scene.refused("alice", "guess"), NotVerified)
+    await scene.write(alice=HASHES["bob"])
+    assert isinstance(await scene.refused("alice", "wonder"), NotVerified)
+
+
 async def test_flood_leaves_room_for_other_clients(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords that wait are bounded; the client with the most is refused."""
     guesses = [asyncio.ensure_future(scene.refused(f"user{each}", "x")) for each in range(WAITING * 2)]

@@ -78,6 +78,16 @@ async def test_signal_of_a_reload_is_heeded_though_the_request_came_with_it(tmp_
         assert not await waiting
 
 
+async def test_requests_that_came_with_the_signal_of_a_reload_all_wait(tmp_path: Path) -> None:
+    """The first one that has seen the new epoch is no sign for the others that the rules are there."""
+    async with opened(tmp_path) as (gate, service):
+        service.note_access_change()
+        waiting = [asyncio.ensure_future(passes(gate, service.access_epoch())) for _ in range(3)]
+        await asyncio.sleep(0)
+        gate.adopt_rules(lambda: config(tmp_path, default="deny"))
+        assert await asyncio.gather(*waiting) == [False] * 3
+
+
 @pytest.mark.parametrize("error", [ConfigError("wrong"), OSError("gone"), ValueError("wrong")])
 async def test_configuration_that_cannot_be_read_changes_nothing(tmp_path: Path, error: Exception) -> None:
     def load() -> Config:
