@@ -168,3 +168,35 @@ def test_every_module_has_a_docstring_and_a_test_file() -> None:
         if path.name in ("__init__.py", "__main__.py"):
             continue
         assert (tests / where.parent / f"test_{where.name}").exists(), f"no test file for {where}"
+
+
+# The longest function and the longest module, in lines.
+LONGEST_FUNCTION, LONGEST_MODULE = 50, 400
+
+
+def test_functions_and_modules_are_short() -> None:
+    """A reader takes in a function at a glance, and a module in one sitting."""
+    long = [
+        f"{path.relative_to(PACKAGE)}: {node.name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION
+    ]
+    long += [
+        str(path.relative_to(PACKAGE))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.read_text().count("\n") > LONGEST_MODULE
+    ]
+    assert long == []
+
+
+def test_class_names_are_unique() -> None:
+    """A name means one thing; private classes of a module are its own business."""
+    found = Counter(
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in sorted(found.items()) if count > 1] == []

@@ -130,7 +130,7 @@ def context_of(settings: EndpointSettings) -> ssl.SSLContext:
     return context
 
 
-class Answer(Struct, frozen=True):
+class ProbeAnswer(Struct, frozen=True):
     """Answer to `/v2/`. `expires`: when the certificate ends, in seconds since the epoch."""
 
     status: int
@@ -138,7 +138,7 @@ class Answer(Struct, frozen=True):
     expires: float | None
 
 
-def _ask(endpoint: Endpoint, proxy: URL | None, context: ssl.SSLContext | None = None) -> Answer:
+def _ask(endpoint: Endpoint, proxy: URL | None, context: ssl.SSLContext | None = None) -> ProbeAnswer:
     """Return the answer to `/v2/`; `context` in the place of the endpoint's own, which verifies."""
     url = endpoint.url / "v2/"
     try:
@@ -151,7 +151,7 @@ def _ask(endpoint: Endpoint, proxy: URL | None, context: ssl.SSLContext | None =
             )
             expires = _expiry(connection)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.headers.get("Date"), expires)
+            return ProbeAnswer(answer.status, answer.headers.get("Date"), expires)
     except ssl.SSLCertVerificationError as reason:
         raise Failed(_distrust(endpoint, reason)) from None
     except (OSError, ValueError, http.client.HTTPException) as reason:
@@ -224,7 +224,7 @@ def _failure(endpoint: Endpoint, proxy: URL | None, reason: Exception) -> Diagno
     return error(endpoint.name, what, NOTHING_NEW, mend)
 
 
-def _judge(endpoint: Endpoint, answer: Answer, clock: Callable[[], float]) -> Iterator[Diagnosis]:
+def _judge(endpoint: Endpoint, answer: ProbeAnswer, clock: Callable[[], float]) -> Iterator[Diagnosis]:
     """Yield what is wrong with an answer."""
     if answer.status not in (200, 401):
         yield warning(

@@ -37,35 +37,13 @@ class Metrics:
         ).set(1)
         self.requests = RequestStatsTable()
         registry.register(RequestCollector(self.requests))
-        self.audit_lines_dropped: Callable[[], int] = lambda: 0
-        registry.register(
-            LinesCollector(
-                "log_lines_dropped",
-                "Lines of the log that were dropped because standard error could not be written.",
-                lines_dropped,
-            )
-        )
-        registry.register(
-            LinesCollector(
-                "audit_lines_dropped",
-                "Lines of the audit log that were dropped because its file could not be written.",
-                lambda: self.audit_lines_dropped(),  # noqa: PLW0108  # it is set later
-            )
-        )
+        self._add_line_metrics(lines_dropped)
         self._refused_connections = self._counter(
             "refused_connections_total",
             "Connections closed before their first request, by reason (certificate, proxy).",
             "reason",
         )
-        self.upstream_bytes = self._counter(
-            "upstream_bytes_total", "Body bytes received from upstreams.", "upstream"
-        )
-        self.upstream_requests = self._counter(
-            "upstream_requests_total",
-            "Requests to upstreams, by HTTP status or, without a response, by kind of error.",
-            "upstream",
-            "status",
-        )
+        self._add_upstream_metrics()
         self.fills_running = self._gauge("fills_running", "Blobs that are being downloaded now.")
         self.fill_failures = self._counter(
             "fill_failures_total", "Downloads that failed, by reason.", "reason"
@@ -96,6 +74,34 @@ class Metrics:
         self._add_warm_metrics()
         self._add_source_metrics()
         self._add_storage_metrics()
+
+    def _add_line_metrics(self, lines_dropped: Callable[[], int]) -> None:
+        self.audit_lines_dropped: Callable[[], int] = lambda: 0
+        self._registry.register(
+            LinesCollector(
+                "log_lines_dropped",
+                "Lines of the log that were dropped because standard error could not be written.",
+                lines_dropped,
+            )
+        )
+        self._registry.register(
+            LinesCollector(
+                "audit_lines_dropped",
+                "Lines of the audit log that were dropped because its file could not be written.",
+                lambda: self.audit_lines_dropped(),  # noqa: PLW0108  # it is set later
+            )
+        )
+
+    def _add_upstream_metrics(self) -> None:
+        self.upstream_bytes = self._counter(
+            "upstream_bytes_total", "Body bytes received from upstreams.", "upstream"
+        )
+        self.upstream_requests = self._counter(
+            "upstream_requests_total",
+            "Requests to upstreams, by HTTP status or, without a response, by kind of error.",
+            "upstream",
+            "status",
+        )
 
     def count_refused_connection(self, reason: str) -> None:
         """Count a connection that is closed before its first request; `reason`: certificate or proxy."""

@@ -48,6 +48,10 @@ class BoundAddresses:
         """Return all sockets."""
         return self._sockets
 
+    def numbers(self) -> dict[str, list[int]]:
+        """Return the descriptors of all sockets, by name."""
+        return {name: [each.fileno() for each in sockets] for name, sockets in self._sockets.items()}
+
     def close(self, kept: Sequence[ListeningSocket] = ()) -> None:
         """Close all sockets but `kept`."""
         for each in (each for sockets in self._sockets.values() for each in sockets):

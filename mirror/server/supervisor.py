@@ -19,7 +19,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -348,14 +348,12 @@ class Supervisor:
         if status != 0:
             self._refuse_program(f"its trial ended with status {status}; its reason is in the log above")
             return
-        numbers = {
-            name: [each.fileno() for each in sockets] for name, sockets in self._addresses.by_name().items()
-        }
         old = [
             OldWorker(each.pid, each.number, each.lifeline, each.stage is Stage.ENDING)
             for each in self._workers
         ]
-        handover = Handover(os.getpid(), numbers, old, str(self._folder.parent), self._generation + 1)
+        numbers, generation = self._addresses.numbers(), self._generation + 1
+        handover = Handover(os.getpid(), numbers, old, str(self._folder.parent), generation)
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
             execute(handover, environment())
@@ -392,9 +390,8 @@ def _note_new_rules(folder: Path) -> None:
     """End what workers have remembered for clients; old workers look at their signals before they go on."""
     from mirror.store.invalidation import Epoch
 
-    epoch = Epoch(folder / "generation")
-    epoch.note_access_change()
-    epoch.close()
+    with closing(Epoch(folder / "generation")) as epoch:
+        epoch.note_access_change()
 
 
 def _notify_reloading() -> None:

@@ -28,7 +28,7 @@ from mirror.util.callbacks import ignore
 from mirror.util.fairness.client import current_client
 from mirror.util.fairness.fair_queue import FairQueue
 from mirror.util.log import get_logger
-from mirror.util.slots import Claim, SlotGroup, SlotPool
+from mirror.util.slots import SlotClaim, SlotGroup, SlotPool
 from mirror.util.tasks import Tasks
 from mirror.util.time_limit import TimeLimit
 from mirror.util.tracebacks import without_frames
@@ -99,7 +99,7 @@ class Flight:
         self.on_last_client: Callable[[], object] = ignore  # called when no client waits any more
         self.stop: Callable[[], object] = ignore  # called to end a fill that no client waits for
         self.fill: RunningFill | None = None  # from its turn on
-        self.turn: Claim | None = None
+        self.turn: SlotClaim | None = None
         self.kept = False  # goes on for a later client, though nothing has come yet
         self.has_bytes = False  # there was content: bytes have come
         self.gives_way = False  # is being stopped, to be resumed at its next turn

@@ -30,7 +30,7 @@ def always() -> bool:
     return True
 
 
-class Claim:
+class SlotClaim:
     """A slot, or the wait for one. `release` ends both; it may be called more than once."""
 
     def __init__(
@@ -67,8 +67,8 @@ class SlotPool:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._holders: dict[Claim, None] = {}
-        self._waiting: dict[Claim, None] = {}
+        self._holders: dict[SlotClaim, None] = {}
+        self._waiting: dict[SlotClaim, None] = {}
         self._last_urgent = -math.inf
 
     def idle_seconds(self) -> float:
@@ -88,13 +88,13 @@ class SlotPool:
         """Return whether so many claims wait that no further one should."""
         return len(self._waiting) >= WAITING_PER_SLOT * self._limit
 
-    def add(self, claim: Claim) -> None:
+    def add(self, claim: SlotClaim) -> None:
         """Grant the claim, or let it wait."""
         claim.rank = sum(each.client == claim.client and each.urgent() for each in self._waiting)
         self._waiting[claim] = None
         self.reassign()
 
-    def remove(self, claim: Claim) -> None:
+    def remove(self, claim: SlotClaim) -> None:
         """Forget the claim, and give its slot to the next one."""
         if claim.urgent():
             self._last_urgent = time.monotonic()
@@ -165,12 +165,12 @@ class SlotGroup:
 
     def claim(
         self, urgent: Callable[[], bool] = always, give_way: Callable[[], object] | None = None
-    ) -> Claim:
+    ) -> SlotClaim:
         """Claim a slot; `give_way` is called when an urgent claim needs the slot of one that is not urgent.
 
         The holder then ends its work soon, and releases the claim.
         """
-        claim = Claim(self, urgent, give_way)
+        claim = SlotClaim(self, urgent, give_way)
         self.pool.add(claim)
         return claim
 

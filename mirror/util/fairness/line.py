@@ -48,7 +48,7 @@ class Alone:
         return 1.0
 
 
-class Demand:
+class SliceRequest:
     """A transfer that waits for bytes."""
 
     def __init__(self, client: str, size: int) -> None:
@@ -70,7 +70,7 @@ class Line:
         self.slice = int(min(max(rate * SLICE_SECONDS, LEAST_SLICE), MOST_SLICE))
         self._active: dict[str, float] = {}  # when each client last asked, oldest first
         self._looked = -SPLIT_SECONDS
-        self._waiting: FairQueue[Demand] = FairQueue()
+        self._waiting: FairQueue[SliceRequest] = FairQueue()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -85,7 +85,7 @@ class Line:
         if not self._waiting and not self._bucket.wait(size):
             self._bucket.take(size)
             return size
-        demand = Demand(client, size)
+        demand = SliceRequest(client, size)
         self._waiting.push(client, demand)
         self.grant()
         try:

@@ -24,9 +24,9 @@ from mirror.util.tasks import Tasks
 from mirror.web.identity.credentials import (
     BASIC,
     Authenticator,
+    BasicLogin,
     Claim,
     Credentials,
-    Login,
     NotVerified,
     WrongCredentials,
 )
@@ -101,7 +101,7 @@ class BasicUsers(Authenticator):
             return None
         return Claim((f"user:{user}",), handle=handle)
 
-    async def _verdict(self, login: Login) -> tuple[bool, float]:
+    async def _verdict(self, login: BasicLogin) -> tuple[bool, float]:
         """Return whether the login is right, and for how many seconds the answer is remembered."""
         hashed = self._users.hash_of(login.user)
         key = self._remembered_as(login, hashed)
@@ -120,7 +120,7 @@ class BasicUsers(Authenticator):
         self._verdicts.put(key, (right, self._clock() + VERDICT_SECONDS), len(key))
         return right, VERDICT_SECONDS
 
-    async def _check(self, login: Login, hashed: str | None) -> bool:
+    async def _check(self, login: BasicLogin, hashed: str | None) -> bool:
         against = unknown_user(self._users.any_hash()) if hashed is None else hashed
         loop = asyncio.get_running_loop()
         right = await loop.run_in_executor(self._pool, is_password, against, login.password)
@@ -130,7 +130,7 @@ class BasicUsers(Authenticator):
         if self._failures.note(source, user):
             log.warning("too many wrong passwords", client=source, user=user[:80])
 
-    def _remembered_as(self, login: Login, hashed: str | None) -> bytes:
+    def _remembered_as(self, login: BasicLogin, hashed: str | None) -> bytes:
         """Return the key of a verdict: with another hash in the file it is another question."""
         digest = hashlib.blake2b(key=self._key, digest_size=32)
         for part in (login.user, login.password, hashed or ""):

@@ -39,7 +39,7 @@ class NotVerified(WrongCredentials):
         self.headers["Retry-After"] = str(seconds)
 
 
-class Login(Struct, frozen=True):
+class BasicLogin(Struct, frozen=True):
     """User and password of Basic authentication."""
 
     user: str
@@ -58,7 +58,7 @@ class Credentials(Struct, frozen=True):
     path: str = ""
     scheme: str = ""
     value: str = ""
-    login: Login | None = None
+    login: BasicLogin | None = None
 
     @classmethod
     def of_path(cls, request: web.BaseRequest, address: str) -> "Credentials":
@@ -117,7 +117,7 @@ class Authenticator:
         return None
 
 
-def parse_login(value: str) -> Login | None:
+def parse_login(value: str) -> BasicLogin | None:
     """Parse the value of a Basic header: UTF-8, else Latin-1; None if it is none."""
     try:
         data = b64decode(value, validate=True)
@@ -128,4 +128,4 @@ def parse_login(value: str) -> Login | None:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     user, colon, password = text.partition(":")
-    return Login(user, password) if colon and user else None
+    return BasicLogin(user, password) if colon and user else None

@@ -43,7 +43,7 @@ KIND = "jwt"
 HANDLE_LENGTH = 2000
 
 
-class Verdict(Struct, frozen=True):
+class JwtVerdict(Struct, frozen=True):
     """The outcome of a proof with some keys: principals, or why there are none. `until`: when it ends."""
 
     keys: KeySet
@@ -86,7 +86,7 @@ class JwtAuthenticator(Authenticator):
         self._issuers = [
             Issuer(each, KeyRequests(each, metrics, offline=offline), self._tasks) for each in issuers
         ]
-        self._verdicts: LRUCache[tuple[str, bytes], Verdict] = LRUCache(REMEMBERED_BYTES)
+        self._verdicts: LRUCache[tuple[str, bytes], JwtVerdict] = LRUCache(REMEMBERED_BYTES)
 
     async def claim(self, shown: Credentials) -> Claim | None:
         """Return what a token of an issuer proves. Raises WrongCredentials."""
@@ -128,7 +128,7 @@ class JwtAuthenticator(Authenticator):
         await self._tasks.close()
         await asyncio.gather(*(each.close() for each in self._issuers))
 
-    async def _judge(self, issuer: Issuer, token: UnprovenJwt) -> Verdict:
+    async def _judge(self, issuer: Issuer, token: UnprovenJwt) -> JwtVerdict:
         """Return the verdict on a token that says it is by this issuer."""
         mark, keys = (issuer.name, hashlib.sha256(token.text.encode()).digest()), NOTHING
         try:
@@ -139,20 +139,20 @@ class JwtAuthenticator(Authenticator):
                 return known
             verdict = self._prove(issuer, token, keys)
         except JwtRefused as refused:
-            verdict = Verdict(keys, self._clock() + RETRY_SECONDS, reason=str(refused))
+            verdict = JwtVerdict(keys, self._clock() + RETRY_SECONDS, reason=str(refused))
             log.info("token of an issuer refused", issuer=issuer.name, reason=verdict.reason)
         self._verdicts.put(mark, verdict, sum(map(len, verdict.names)) + len(verdict.reason))
         return verdict
 
-    def _prove(self, issuer: Issuer, token: UnprovenJwt, keys: KeySet) -> Verdict:
+    def _prove(self, issuer: Issuer, token: UnprovenJwt, keys: KeySet) -> JwtVerdict:
         expires = verify(token, keys, issuer.expected, self._clock())
         names = principals_of(issuer.name, issuer.claims, token.claims)
         if not names:
             raise JwtRefused("it has neither a subject nor a claim that is asked for")
-        return Verdict(keys, expires, names)
+        return JwtVerdict(keys, expires, names)
 
 
-def _handle(name: str, verdict: Verdict) -> str:
+def _handle(name: str, verdict: JwtVerdict) -> str:
     """Return the text that stands for a proven token: issuer, end, principals, the shortest ones first."""
     kept: list[str] = []
     for each in sorted(verdict.names, key=len):

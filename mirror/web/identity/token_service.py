@@ -26,9 +26,9 @@ from mirror.web.identity.credentials import (
     BASIC,
     BEARER,
     Authenticator,
+    BasicLogin,
     Claim,
     Credentials,
-    Login,
     WrongCredentials,
 )
 from mirror.web.identity.identification import note
@@ -111,7 +111,7 @@ class TokenService:
         fields = await _form(record.request)
         if fields.get("grant_type") != "password":  # 401: clients go on with GET, BuildKit not after a 400
             raise WrongCredentials("this token service takes grant_type=password, or GET")
-        login = Login(fields.get("username", ""), fields.get("password", ""))
+        login = BasicLogin(fields.get("username", ""), fields.get("password", ""))
         value = b64encode(f"{login.user}:{login.password}".encode("utf-8", "surrogatepass")).decode()
         shown = Credentials(record.client, TOKEN_PATH, BASIC, value, login if login.user else None)
         for each in self._authenticators:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from mirror.util.fairness.client import set_client
-from mirror.util.slots import RESERVE, WAITING_PER_SLOT, Claim, SlotGroup, SlotPool
+from mirror.util.slots import RESERVE, WAITING_PER_SLOT, SlotClaim, SlotGroup, SlotPool
 from mirror.util.tasks import Tasks
 
 
@@ -17,7 +17,7 @@ class Work:
     def __init__(self, group: SlotGroup, *, urgent: bool) -> None:
         self.urgent = urgent
         self.asked = 0
-        self.claim: Claim = group.claim(lambda: self.urgent, self._give_way)
+        self.claim: SlotClaim = group.claim(lambda: self.urgent, self._give_way)
 
     def _give_way(self) -> None:
         self.asked += 1
@@ -41,7 +41,7 @@ def test_slots_go_to_clients_in_turn() -> None:
     """A client with one claim waits for one turn of a client with many."""
     group = SlotGroup(SlotPool(1), 1)
     first, order = group.claim(), list[str]()
-    claims = dict[str, Claim]()
+    claims = dict[str, SlotClaim]()
     for client, names in (
         ("192.0.2.1", ("a0", "a1", "a2")),
         ("192.0.2.2", ("b0",)),

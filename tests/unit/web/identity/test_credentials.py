@@ -10,8 +10,8 @@ from multidict import CIMultiDict
 
 from mirror.web.identity.credentials import (
     AUTHORIZATION_BYTES,
+    BasicLogin,
     Credentials,
-    Login,
     WrongCredentials,
     parse_login,
 )
@@ -44,15 +44,15 @@ def test_basic_without_user_and_password_is_nobody(header: str) -> None:
 @pytest.mark.parametrize(
     ("header", "scheme", "value", "login"),
     [
-        (f"Basic {basic(b'alice:secret')}", "basic", basic(b"alice:secret"), Login("alice", "secret")),
-        (f"bAsIc   {basic(b'alice:a:b')}", "basic", basic(b"alice:a:b"), Login("alice", "a:b")),
+        (f"Basic {basic(b'alice:secret')}", "basic", basic(b"alice:secret"), BasicLogin("alice", "secret")),
+        (f"bAsIc   {basic(b'alice:a:b')}", "basic", basic(b"alice:a:b"), BasicLogin("alice", "a:b")),
         ("Basic", "basic", "", None),
         ("Bearer abc.def", "bearer", "abc.def", None),
         ("", "", "", None),
         ("Digest x", "digest", "x", None),
     ],
 )
-def test_header_is_scheme_and_value(header: str, scheme: str, value: str, login: Login | None) -> None:
+def test_header_is_scheme_and_value(header: str, scheme: str, value: str, login: BasicLogin | None) -> None:
     found = shown(header)
     assert (found.scheme, found.value, found.login) == (scheme, value, login)
 
@@ -68,16 +68,16 @@ def test_header_that_is_too_long_or_there_twice_is_refused(headers: tuple[str, .
 @pytest.mark.parametrize(
     ("data", "login"),
     [
-        ("ä:ö".encode(), Login("ä", "ö")),
-        ("ä:ö".encode("latin-1"), Login("ä", "ö")),
-        (b"alice:", Login("alice", "")),
+        ("ä:ö".encode(), BasicLogin("ä", "ö")),
+        ("ä:ö".encode("latin-1"), BasicLogin("ä", "ö")),
+        (b"alice:", BasicLogin("alice", "")),
         (b"alice", None),
         (b":secret", None),
         (b"", None),
-        (b"a\0b:c", Login("a\0b", "c")),
+        (b"a\0b:c", BasicLogin("a\0b", "c")),
     ],
 )
-def test_login_is_user_and_password(data: bytes, login: Login | None) -> None:
+def test_login_is_user_and_password(data: bytes, login: BasicLogin | None) -> None:
     assert parse_login(basic(data)) == login
 
 
