@@ -96,6 +96,7 @@ class RegistryClient:
         offline: bool = False,
     ) -> None:
         self.name = settings.name
+        self._has_certificate = settings.client_cert is not None
         self._transport = Transport(settings, metrics, offline=offline)
         self.accounts = Accounts(settings, self._transport, clock)
         self.guests = GuestAccounts(settings, self._transport, clock)
@@ -225,7 +226,12 @@ class RegistryClient:
         return array_of(texts)
 
     async def grant(self, path: str, reference: str | None, credentials: GuestLogin | None) -> Grant:
-        """Return whether these credentials, None for nobody's, may read a repository (`ask_for_grant`)."""
+        """Return whether these credentials, None for nobody's, may read a repository (`ask_for_grant`).
+
+        An upstream with a client certificate is not asked what nobody may read: TLS shows the certificate.
+        """
+        if credentials is None and self._has_certificate:
+            return Grant.REFUSED
         account = self.accounts.anonymous if credentials is None else self.guests.account(credentials)
         return await ask_for_grant(self._client, account, path, reference)
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from mirror.oci.reference import Tag
 from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.rights.grant import Grant
 from tests.fakes.access import TokenAuth
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.site import Handler, Seen, Site
@@ -128,3 +129,17 @@ async def test_certificate_that_changed_on_disk_is_named(authority: Authority, t
         with pytest.raises(UpstreamError, match=r"client_cert .*me\.crt") as raised:
             await registry.tags("a", "")
         assert raised.value.failure is Failure.INVALID
+
+
+async def test_upstream_with_a_certificate_has_nothing_for_nobody(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """Whether a repository is public cannot be asked: each connection shows the certificate."""
+    values = await values_of(authority, tmp_path)
+    async with FakeRegistry(tls=await asking(authority)) as fake:
+        fake.add_image("org/a", "latest", [b"layer"])
+        async with registry_at(fake.url, **values) as registry:
+            assert await registry.grant("org/a", "latest", None) is Grant.REFUSED
+        assert fake.log == []
+        async with registry_at(fake.url, ca_file=authority.ca_file) as registry:
+            assert await registry.grant("org/a", "latest", None) is Grant.GRANTED
