@@ -19,6 +19,7 @@ from email.utils import formatdate
 from aiohttp import HttpVersion11, hdrs, web
 
 from mirror.access.policy import ConnectionScope, everybody
+from mirror.cache.results import Outcome
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.util.callbacks import zero
@@ -111,6 +112,7 @@ class ResponseCache:
             client=client_behind_proxy(record),
             names=record.identity.names,
             audit=self.hits.audit_entry(record),
+            peer=(record.request.remote or "") if record.outcome is Outcome.DENIED else None,
         )
         self._responses.put(key, cached, len(key[1]) + len(before) + len(cached.after_date))
 
@@ -125,7 +127,7 @@ class ResponseCache:
         if started >= cached.expires or self._is_outdated(cached):
             self._responses.drop((scope, head))
             return False
-        if transport.get_write_buffer_size():
+        if transport.get_write_buffer_size() or (cached.peer is not None and cached.peer != client):
             return False
         if not self.hits.passes(cached, client, cached.length):
             return False

@@ -189,6 +189,15 @@ async def test_refusal_names_the_client_and_the_log_the_rule(
     assert line["note"] == "denied by rule 2 (nobody else)"
 
 
+async def test_remembered_refusal_names_the_client_that_gets_it(scene: Scene) -> None:
+    """Clients of one scope have the same rights, and no business with each other's addresses."""
+    others = ["127.0.0.8", "127.0.0.9"]
+    for client in others * 4:
+        reply = await scene.ask(client, f"/v2/hub.test/{SECRET}/manifests/1")
+        assert reply.status == 403
+        assert f" let {client} pull ".encode() in reply.body
+
+
 async def test_default_deny_lets_in_who_is_named(tmp_path: Path) -> None:
     rules = [{"name": "team", "effect": "allow", "networks": [OFFICE], "repositories": ["hub.test/team/*"]}]
     async with FakeRegistry() as hub:

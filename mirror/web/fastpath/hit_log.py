@@ -36,7 +36,8 @@ class KnownResponse(Struct, frozen=True, eq=False, kw_only=True):
     time; the response is invalid once one of them has changed. `digest`: the blob whose use to record.
     `line`: of the access log, None when access lines are off. `client`: address in the head of the request,
     by the word of a proxy; None for the address of the connection. `names`: what the client has proven to be.
-    `audit`: what the audit log has about it.
+    `audit`: what the audit log has about it. `peer`: address of the only connections that get it, None for
+    all: a refusal names the client.
     """
 
     expires: float
@@ -48,6 +49,7 @@ class KnownResponse(Struct, frozen=True, eq=False, kw_only=True):
     client: str | None = None
     names: tuple[str, ...] = ()
     audit: "Entry | None" = None
+    peer: str | None = None
 
 
 class HitLog:
