@@ -15,7 +15,7 @@ from mirror.oci.digest import Digest
 from mirror.service import Service
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.util.tasks import Tasks
-from mirror.web.app import serve
+from mirror.web.serving.server import serve
 from tests.fakes.registry import FakeRegistry
 
 # Small chunks, so that blobs of a test have several; more than 4 MiB is still needed to pass the holdback.

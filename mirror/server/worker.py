@@ -15,7 +15,7 @@ from mirror.system.descriptors import client_limit, grow_table
 from mirror.system.sockets import AcceptBalancer
 from mirror.util.log import bind_context, server_log
 from mirror.util.terminal_log import printable
-from mirror.web.app import Listeners, serve
+from mirror.web.serving.server import Listeners, serve
 
 
 def run_worker(

@@ -10,8 +10,8 @@ import pytest
 from mirror.service import Service
 from mirror.system.sockets import bind_all, format_address
 from mirror.util.tasks import Tasks
-from mirror.web.app import Listeners, serve
 from mirror.web.operations import CONNECTIONS
+from mirror.web.serving.server import Listeners, serve
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, mirror_of
 from tests.wire import Wire, get, head

@@ -7,7 +7,6 @@ merely kept open can be evicted.
 For the event loop only.
 """
 
-import asyncio
 import fcntl
 import io
 import os
@@ -146,6 +145,8 @@ class OpenFiles(Generic[K, L]):
             self.forget(next(iter(self._files)))
 
     def _sweep_later(self) -> None:
+        import asyncio  # commands use the store without an event loop
+
         if not self._sweeping:
             self._sweeping = True
             asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)

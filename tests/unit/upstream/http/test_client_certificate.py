@@ -134,7 +134,7 @@ async def test_certificate_that_changed_on_disk_is_named(authority: Authority, t
 async def test_upstream_with_a_certificate_has_nothing_for_nobody(
     authority: Authority, tmp_path: Path
 ) -> None:
-    """Whether a repository is public cannot be asked: each connection shows the certificate."""
+    """Nobody is asked whether a repository is public: each connection shows the certificate."""
     values = await values_of(authority, tmp_path)
     async with FakeRegistry(tls=await asking(authority)) as fake:
         fake.add_image("org/a", "latest", [b"layer"])

@@ -34,5 +34,5 @@ async def test_tokens_of_issuers_are_taken_where_there_are_issuers(tmp_path: Pat
 def test_tokens_of_issuers_are_imported_where_there_are_issuers() -> None:
     """Cryptography takes megabytes and a tenth of a second of each start."""
     names = "jwt", "cryptography", "mirror.upstream.issuers", "mirror.store.tokens"
-    code = f"import sys, mirror.web.app; sys.exit(any(name in sys.modules for name in {names}))"
+    code = f"import sys, mirror.web.serving.server; sys.exit(any(name in sys.modules for name in {names}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

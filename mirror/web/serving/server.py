@@ -1,0 +1,226 @@
+"""The HTTP server: bind, accept, retire, drain."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from msgspec import Struct, field
+
+from mirror.config.schema import Config
+from mirror.metrics.metrics import Metrics
+from mirror.service import Service
+from mirror.system.admission import Admission
+from mirror.system.descriptors import EXHAUSTED, client_limit
+from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, format_address
+from mirror.util.callbacks import ignore
+from mirror.util.log import get_logger
+from mirror.util.tasks import first_of
+from mirror.web.app import CLOSING_SECONDS, App
+from mirror.web.departures import Departures
+from mirror.web.operations import OperationsListener
+from mirror.web.protocol import ProtocolFactory
+
+if TYPE_CHECKING:
+    from mirror.system.shared_table import TableRow
+    from mirror.web.accept.acceptor import Acceptor
+    from mirror.web.audit.audit_log import OpenAudit
+    from mirror.web.limits.limiter import Limiter
+
+log = get_logger(__name__)
+
+# Podman's zstd:chunked asks for hundreds of ranges in one header line (docs/clients.md: over 8 KiB).
+HEADER_LINE_BYTES = 64 * 1024
+
+# Longer than any client keeps a connection for reuse (BuildKit 120 s), so that no client races a closing one.
+KEEPALIVE_SECONDS = 300.0
+
+# Connections accepted in one turn of the event loop, at most, before the existing ones have their turn.
+ACCEPTS = 128
+
+
+class Listeners(Struct):
+    """Bound sockets, and the TLS context of their connections (None for plain HTTP).
+
+    `balancer`: shares new connections with other processes on the same sockets. `retire_requested`: set when
+    the other processes take over. `operations`: sockets for operators, without TLS. `row`: this process in
+    what all processes share about their clients. `load`: reads the configuration again, for the rules of
+    connections that stay open then; raises ConfigError. `on_retire`: called at once by `retire`.
+    """
+
+    sockets: Sequence[ListeningSocket]
+    tls: ssl.SSLContext | None
+    balancer: AcceptBalancer | None = None
+    retire_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    operations: Sequence[ListeningSocket] = ()
+    row: "TableRow | None" = None
+    load: Callable[[], Config] | None = None
+    on_retire: Callable[[], object] = ignore
+
+    def retire(self) -> None:
+        """Let the other processes take over."""
+        self.on_retire()
+        self.retire_requested.set()
+
+
+async def serve(
+    service: Service,
+    config: Config,
+    ready: Callable[[Sequence[str]], None],
+    stop: asyncio.Event,
+    listeners: Listeners | None = None,
+) -> None:
+    """Call `ready` with the addresses, answer until `stop` or `retire_requested` is set, finish what runs.
+
+    Without `listeners`, bind the configured addresses. Raises OSError naming an address that cannot be bound.
+    """
+    if listeners is None:
+        listeners = await asyncio.to_thread(_bind, config)
+    limiter, audit = _limiter(service, config, listeners.row), await _open_audit(service, config)
+    app = App(
+        service,
+        config,
+        own_listener=bool(listeners.operations),
+        limiter=limiter,
+        audit=None if audit is None else audit.log,
+    )
+    if listeners.load is not None:
+        listeners.on_retire = partial(app.adopt_rules, listeners.load)
+    admission = Admission(client_limit(config.server.connections))
+    server = _protocol_factory(app, service, admission)
+    runner = web.ServerRunner(server, shutdown_timeout=CLOSING_SECONDS)
+    await runner.setup()
+    acceptor = _acceptor(server, config, listeners, service.metrics)
+    operations_listener = OperationsListener(app.probes, listeners.operations)
+    asyncio.get_running_loop().set_exception_handler(_on_loop_error)
+    try:
+        await app.gate.start()
+        await operations_listener.start()
+        await _listen(runner, listeners, admission, server.departures, acceptor)
+        server.report_to(listeners.balancer)
+        ready([format_address(each) for each in listeners.sockets])
+        service.warm_up()
+        await first_of(stop.wait(), listeners.retire_requested.wait())
+        server.report_to(None)
+        await _stop_accepting(runner, listeners, acceptor)
+        service.cache.stop_prefetch()
+        if not stop.is_set():
+            await app.retire(server, config.server.shutdown_timeout, stop)
+        await app.drain(server, config.server.shutdown_timeout)
+    finally:
+        await operations_listener.close()
+        if acceptor is not None:
+            await acceptor.close()
+        await runner.cleanup()
+        await _close(app, limiter, audit)
+
+
+def _bind(config: Config) -> Listeners:
+    """Bind the configured addresses. Raises OSError naming an address that cannot be bound."""
+    sockets, operations = bind_all(config.server.listen), bind_all(config.server.operations_listen)
+    return Listeners(sockets, config.server.tls(), operations=operations)
+
+
+async def _close(app: App, limiter: "Limiter | None", audit: "OpenAudit | None") -> None:
+    """End what the app and its parts do in the background, and write what is pending."""
+    await app.close()
+    if limiter is not None:
+        await limiter.close()
+    if audit is not None:
+        await asyncio.to_thread(audit.close)
+
+
+def _limiter(service: Service, config: Config, row: "TableRow | None") -> "Limiter | None":
+    """Return the limiter, None where the configuration limits nothing."""
+    if not config.limits:
+        return None
+    from mirror.web.limits.limiter import Limiter
+
+    return Limiter(config.limit_table(), service.metrics, service.add_usage, row, service.cache.clock)
+
+
+async def _open_audit(service: Service, config: Config) -> "OpenAudit | None":
+    """Open the audit log; None without one. Raises OSError that names its file."""
+    if config.audit.file is None:
+        return None
+    from mirror.web.audit.audit_log import OpenAudit
+
+    return await asyncio.to_thread(OpenAudit, config.audit, service.metrics)
+
+
+def _protocol_factory(app: App, service: Service, admission: Admission) -> ProtocolFactory:
+    return ProtocolFactory(
+        app.response_cache,
+        service.metrics,
+        app,
+        admission,
+        access_log=None,
+        logger=logging.getLogger("aiohttp.server"),
+        # A client that leaves ends its handler and nothing else: fills are tasks of their own (invariant 3).
+        handler_cancellation=True,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        max_line_size=HEADER_LINE_BYTES,
+        max_field_size=HEADER_LINE_BYTES,
+    )
+
+
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that asyncio caught; not a want of descriptors in accept, which Admission has logged."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in EXHAUSTED and "accept" in context["message"]:
+        return
+    loop.default_exception_handler(context)
+
+
+def _acceptor(
+    server: ProtocolFactory, config: Config, listeners: Listeners, metrics: Metrics
+) -> "Acceptor | None":
+    """Return an acceptor if connections begin with TLS or with a PROXY header; asyncio accepts all others."""
+    proxies = config.server.header_proxies()
+    if listeners.tls is None and not proxies:
+        return None
+    from mirror.web.accept.acceptor import Acceptor
+
+    burst = ACCEPTS if listeners.balancer is None else 1
+    acceptor = Acceptor(server, listeners.tls, proxies, burst, metrics.count_refused_connection)
+    server.preparing = acceptor.preparing
+    return acceptor
+
+
+async def _listen(
+    runner: web.ServerRunner,
+    listeners: Listeners,
+    admission: Admission,
+    departures: Departures,
+    acceptor: "Acceptor | None",
+) -> None:
+    # asyncio accepts up to `backlog` connections per wake-up; ListeningSocket.listen explains the number.
+    backlog = ACCEPTS if listeners.balancer is None else 1
+    for listener in listeners.sockets:
+        listener.balancer, listener.admission = listeners.balancer, admission
+        listener.is_departed = departures.is_departed
+        if acceptor is None:
+            await web.SockSite(runner, listener, backlog=backlog).start()
+        else:
+            acceptor.listen(listener)
+
+
+async def _stop_accepting(
+    runner: web.ServerRunner, listeners: Listeners, acceptor: "Acceptor | None"
+) -> None:
+    """Stop accepting one turn before the server closes.
+
+    asyncio drops connections that were accepted in the turn of the loop in which the server is closed.
+    """
+    if listeners.balancer is not None:
+        listeners.balancer.leave()
+    for each in [*listeners.sockets, *listeners.operations]:
+        asyncio.get_running_loop().remove_reader(each)
+    await asyncio.sleep(0)
+    for site in runner.sites:
+        await site.stop()
+    if acceptor is not None:
+        acceptor.stop()
