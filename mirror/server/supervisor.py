@@ -19,7 +19,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -30,6 +30,7 @@ from mirror.config.loader import ConfigError, environment
 from mirror.config.schema import Config
 from mirror.server.addresses import BoundAddresses
 from mirror.server.handover import Handover, OldWorker, Rehearsal, execute
+from mirror.server.reload import note_new_rules, notify_reloading
 from mirror.server.worker_process import RETIRE, STOP, Stage, Worker, WorkerSpec
 from mirror.system.sd_notify import notify
 from mirror.system.sockets import ConnectionCounts, ListeningSocket, format_address
@@ -291,7 +292,7 @@ class Supervisor:
         if self._next is not None or not self._announced or self._rehearsal is not None:
             self._reload_again = True
             return
-        _notify_reloading()
+        notify_reloading()
         try:
             config = self._hooks.load()
             self._addresses.bind(config.server)
@@ -307,7 +308,7 @@ class Supervisor:
     def _switch(self, config: Config) -> None:
         """Retire the old workers: all new ones serve."""
         self._send_signal([each for each in self._workers if each.config is not config], RETIRE)
-        _note_new_rules(config.cache.dir)
+        note_new_rules(config.cache.dir)
         self._config, self._next = config, None
         self._short_lives = 0
         self._due.clear()
@@ -335,7 +336,7 @@ class Supervisor:
         if self._next is not None or not self._announced:
             log.warning("workers are starting, the newer program is not tried: send SIGUSR2 again")
             return
-        _notify_reloading()
+        notify_reloading()
         log.info("trying whether the newer program can start")
         try:
             self._rehearsal = Rehearsal(environment())
@@ -384,18 +385,6 @@ class Supervisor:
 def restart_delay(short_lives: int) -> float:
     """Return the seconds until a dead worker is replaced, after `short_lives` early deaths in a row."""
     return 0.0 if short_lives < 2 else min(FIRST_PAUSE * 2.0 ** (min(short_lives, 10) - 2), LONGEST_PAUSE)
-
-
-def _note_new_rules(folder: Path) -> None:
-    """End what workers have remembered for clients; old workers look at their signals before they go on."""
-    from mirror.store.invalidation import Epoch
-
-    with closing(Epoch(folder / "generation")) as epoch:
-        epoch.note_access_change()
-
-
-def _notify_reloading() -> None:
-    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def _ignore(_number: int, _frame: object) -> None:
