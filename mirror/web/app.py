@@ -179,7 +179,10 @@ class App:
 
     async def _answer(self, record: RequestRecord) -> web.StreamResponse:
         """Identify, wait, admit, parse, authorise, handle: the way of every request of the registry API."""
-        await self.gate.identify(record)
+        try:
+            await self.gate.identify(record)
+        except RegistryError as refused:
+            raise (await self._limiter.refusal(record, refused) if self._limiter else refused) from None
         return await self._shares.run(partial(self._admit, record), record.bytes_in_memory)
 
     async def _admit(self, record: RequestRecord) -> web.StreamResponse:

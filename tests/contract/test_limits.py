@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mirror.access.tokens import new_secret
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, serving
 from tests.wire import Reply, Wire
@@ -77,6 +78,18 @@ async def test_short_ranges_answered_from_memory_are_counted_too(tmp_path: Path)
                 wire.send("GET", path, [f"Range: bytes={number}-{number + 99}"])
                 statuses.append((await wire.reply()).status)
         assert statuses == [206] * 39 + [429] * 2
+
+
+@pytest.mark.parametrize("way", ["path", "header", "login"])
+async def test_requests_with_wrong_credentials_are_counted_too(tmp_path: Path, way: str) -> None:
+    """A client that is refused for its token would else be the only one without a limit."""
+    limit, secret = {"requests": 0.01, "burst": 3}, new_secret()
+    path = f"/t/{secret}/v2/" if way == "path" else "/v2/"
+    headers = {"path": [], "header": [f"Authorization: Bearer {secret}"], "login": ["Authorization: Basic !"]}
+    access = {"login_hosts": ["*"]}
+    async with FakeRegistry() as hub, serving(limited(tmp_path, hub, limit, access=access)) as mirror:
+        statuses = [(await ask(mirror, path, *headers[way])).status for _ in range(5)]
+    assert statuses == [404 if way == "path" else 401] * 3 + [429] * 2
 
 
 async def test_requests_of_everybody_share_a_bucket_in_all(tmp_path: Path) -> None:

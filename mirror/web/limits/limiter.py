@@ -18,6 +18,7 @@ from mirror.access.identity import Identity
 from mirror.access.limits import Limit, LimitTable, Shared
 from mirror.access.policy import ConnectionScope
 from mirror.metrics.metrics import Metrics
+from mirror.oci.errors import RegistryError
 from mirror.system.shared_table import SharedTable, TableRow
 from mirror.util.fairness.budget import set_budget
 from mirror.util.fairness.token_bucket import TokenBucket
@@ -110,6 +111,11 @@ class Limiter:
         except LimitExceeded as exceeded:
             self._metrics.limited.labels(exceeded.limit.name, exceeded.bound).inc()
             raise
+
+    async def refusal(self, record: RequestRecord, refused: RegistryError) -> RegistryError:
+        """Return the refusal of wrong credentials in its time: such requests count as well. As `admitted`."""
+        async with self.admitted(record):
+            return refused
 
     async def _pace(self, record: RequestRecord, shared: Sequence[Shared]) -> None:
         """Wait for the time of a request. Raises LimitExceeded if that is too far."""
