@@ -46,7 +46,7 @@ def read_htpasswd(path: Path) -> Mapping[str, str]:
     if len(data) > FILE_BYTES:
         raise ValueError(f"the file is larger than {FILE_BYTES} bytes")
     try:
-        return parse_htpasswd(data.decode())
+        return parse_htpasswd(data.decode("utf-8-sig"))  # some editors of Windows write a byte order mark
     except UnicodeDecodeError:
         raise ValueError("the file is not UTF-8") from None
 

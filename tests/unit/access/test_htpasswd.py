@@ -74,6 +74,13 @@ def test_file_that_is_too_large_or_no_text_is_refused(
         read_htpasswd(file)
 
 
+def test_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    """Else the first user could not log in, and a rule that denies it would be about nobody."""
+    file = tmp_path / "users"
+    file.write_text(f"alice:{BCRYPT}\n", encoding="utf-8-sig")
+    assert read_htpasswd(file) == {"alice": BCRYPT}
+
+
 @given(st.text())
 def test_no_text_is_an_unexpected_error(text: str) -> None:
     try:
