@@ -93,23 +93,23 @@ class SmallFill:
     async def _fill(self, lease: BlobLease, publish: Publish) -> None:
         try:
             data = await self._download()
+            self._verified = True
+            publish(data)
+            content, origin = await self._linked(data)
         except BaseException:
             await run_to_completion(self._context.store.release_lease(lease))
             raise
-        self._verified = True
-        publish(data)
-        await self._store(lease, data)
+        await self._context.store.put_small_blob(self._repository, lease, content, origin)
         repository, digest = str(self._repository), str(self._digest)
         log.debug("fill stored", bytes=len(data), repository=repository, digest=digest)
 
-    async def _store(self, lease: BlobLease, data: bytes) -> None:
-        """Store the blob. Its name in a manifest opens it, unless it came with an account."""
-        store, origin = self._context.store, Origin.PUBLIC
-        link = replace(self._link, size=len(data))
+    async def _linked(self, data: bytes) -> tuple[Content, Origin]:
+        """Return the content with a link: confirmed if it came with an account, else named by a manifest."""
+        link, origin = replace(self._link, size=len(data)), Origin.PUBLIC
         if self._upstream.uses_account(self._repository.path):
             link, origin = self._context.confirmed(self._upstream, self._repository, link), Origin.PRIVATE
-            await store.links.add(self._repository, self._digest, link)
-        await store.put_small_blob(self._repository, lease, Content(link, data), origin)
+            await self._context.store.links.add(self._repository, self._digest, link)
+        return Content(link, data), origin
 
     async def _download(self) -> bytes:
         """Return the verified bytes; a blob with wrong bytes is requested a second time.

@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from mirror.store.lock import lock_path, try_lock
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
-from tests.running import Running
+from tests.running import Running, configured, serving
 from tests.wire import Wire, get
 
 SMALL = b"a small layer"
@@ -140,3 +143,28 @@ async def test_small_fill_waits_for_the_lock_of_another_process(
     assert hub.requests("GET", layer) == 0
     await asyncio.to_thread(os.close, other)
     assert (await asking).body == SMALL
+
+
+async def test_small_fill_that_is_cancelled_while_it_writes_its_link_releases_its_lease(
+    hub: FakeRegistry, tmp_path: Path
+) -> None:
+    """Later fills of the blob wait for the lease, in all processes."""
+    image = hub.add_image("library/x", "t", [SMALL])
+    account = {"username": "u", "password": "p", "private": "everybody"}
+    config = configured(tmp_path / "cache", {"docker.io": hub.url}, upstream=account)
+    async with serving(config) as mirror:
+        await get(mirror.address, "/v2/library/x/manifests/t")
+        layer, folder = image.layers[0], mirror.service._store.folder
+        database = folder.index.database.folder / "cache.db"
+        connect = partial(sqlite3.connect, database, isolation_level=None, check_same_thread=False)
+        with closing(await asyncio.to_thread(connect)) as writer:
+            await asyncio.to_thread(writer.execute, "BEGIN IMMEDIATE")  # the link waits
+            assert (await get(mirror.address, path_of(layer))).body == SMALL
+            flight = mirror.service.cache._blobs._flights.get(layer)
+            assert flight is not None
+            flight.stop()
+            await flight.wait_done()
+            await asyncio.to_thread(writer.execute, "ROLLBACK")
+        lease = await mirror.service._store.acquire_lease(layer)
+        assert lease is not None
+        await mirror.service._store.release_lease(lease)
