@@ -35,7 +35,6 @@ BOUNDED = {
     "BlobCache._sizes",
     "Completeness._counts",
     "Completeness._offered",
-    "FailedAttempts._failures",
     "GuestAccounts._accounts",
     "GuestAccounts._alone",
     "GuestRights._answers",
@@ -57,6 +56,7 @@ BOUNDED = {
     "Visibility._private",
     "Visibility._public",
     "Visibility._unanswered",
+    "WindowCounts._cells",
 }
 
 
