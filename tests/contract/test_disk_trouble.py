@@ -129,6 +129,9 @@ async def test_full_disk_in_the_middle_of_a_blob(hub: FakeRegistry, small_disk: 
             asyncio.ensure_future(get(mirror.address, f"/v2/library/x/blobs/{layer}")) for _ in range(3)
         ]
         await gate.reached.wait()
+        flight = mirror.service.cache._blobs._flights.get(layer)
+        assert flight is not None
+        await flight.wait_content()  # before that, the room is judged once more
         with capture_logs() as lines:
             await asyncio.to_thread(fill_up, small_disk / "others")
             gate.release()
