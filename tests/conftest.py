@@ -13,6 +13,7 @@ from mirror.util.tasks import Tasks
 from tests.fakes.registry import FakeRegistry
 from tests.programs import (  # noqa: F401  # hooks, found by their names
     pytest_addoption,
+    pytest_collection_modifyitems,
     pytest_configure,
     pytest_runtest_setup,
     pytest_terminal_summary,

@@ -70,6 +70,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-e2e", action="store_true", help="fail, instead of skip, tests whose programs are missing"
     )
+    parser.addoption(
+        "--nightly",
+        action="store_true",
+        help="run only what is left out otherwise: long tables of real clients",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    nightly = [each for each in items if each.get_closest_marker("nightly") is not None]
+    rest = [each for each in items if each.get_closest_marker("nightly") is None]
+    run, left = (nightly, rest) if config.getoption("--nightly") else (rest, nightly)
+    config.hook.pytest_deselected(items=left)
+    items[:] = run
 
 
 def pytest_configure(config: pytest.Config) -> None:

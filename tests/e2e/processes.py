@@ -82,6 +82,16 @@ def attempt(
     )
 
 
+def _is_group_alive(group: int) -> bool:
+    """Return whether a process of the group runs; one that has ended and is not waited for does not."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, number = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(number) == group and state not in "ZX":
+                return True
+    return False
+
+
 class Process:
     """A daemon with its output in a file, used as a context manager. `env` is for its next start.
 
@@ -136,6 +146,8 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.wait()
+        # A child that is still dying holds the address that the next start wants.
+        wait_until(lambda: not _is_group_alive(self.pid), "the end of all children")
 
     def stop(self) -> None:
         if self._process is None or self._ended():

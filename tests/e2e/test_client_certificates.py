@@ -91,6 +91,7 @@ def check(
     show(None)
     assert pull("many") == ""
     assert pull("small") != ""
+    wait_until(lambda: bool(mirror.lines("small")), "the access line")
     assert {(line["outcome"], line.get("digest")) for line in mirror.lines("small")} == {("denied", None)}
     show(papers.unnamed)
     assert pull("small") != ""

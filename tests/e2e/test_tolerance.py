@@ -21,7 +21,12 @@ from tests.fakes.registry import FakeRegistry
 from tests.programs import program
 from tests.running import mirror_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.usefixtures("no_pauses")]
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.usefixtures("no_pauses"),
+]
 
 X = "library/x"
 LAYER = gzip.compress(tar_of({"noise": bytes(range(256)) * 20_000}), 0, mtime=0)

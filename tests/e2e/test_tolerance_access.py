@@ -14,6 +14,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import configured, mirror_of, serving
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.slow,
     pytest.mark.needs("skopeo"),
     pytest.mark.timeout(120),

@@ -32,6 +32,7 @@ from tests.programs import program
 from tests.running import mirror_of
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.slow,
     pytest.mark.needs("dockerd", "docker", "containerd", "ctr", "podman", root=True),
     pytest.mark.timeout(180),

@@ -12,6 +12,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import mirror_of
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.slow,
     pytest.mark.needs("skopeo"),
     pytest.mark.timeout(120),
