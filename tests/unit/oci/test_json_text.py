@@ -13,7 +13,8 @@ MIRROR = Path(__file__).parents[3] / "mirror"
 
 PARSERS = {"json.load", "json.loads", "json.JSONDecoder"}
 
-# Modules that read what the mirror itself has written: index, pins, metrics of workers, the scrub's cursor.
+# Modules that read what the mirror itself has written: index, pins, metrics of workers, the scrub's cursor,
+# uses of tokens; and payloads of its own tokens, once their signature is proven.
 OWN_TEXT = {
     "doctor/client.py",
     "setup/changes.py",
@@ -24,6 +25,9 @@ OWN_TEXT = {
     "store/metadata/index.py",
     "store/pins/manifest_journal.py",
     "store/pins/pin_file.py",
+    "store/tokens/token_file.py",
+    "web/identity/issued.py",
+    "web/identity/signer.py",
 }
 
 
