@@ -32,6 +32,7 @@ from tests.e2e.scene import Scene, scene
 from tests.leftovers import children, short_folder
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.slow,
     pytest.mark.needs("docker-registry", "nginx", "ip", "iptables", "unshare", "skopeo", "podman", root=True),
     pytest.mark.needs("dockerd", "docker", "containerd", "ctr"),
