@@ -31,9 +31,9 @@ from mirror.web.request_log import RequestRecord
 # sendfile_max_chunk. Half of it costs a third more processor time per byte, double saves nothing.
 TURN_BYTES = 2 * 1024 * 1024
 
-# Bytes sent to all clients in one turn of the event loop, then requests have their turn: two milliseconds.
+# Bytes sent to all clients in one turn of the event loop, then requests have their turn: eight milliseconds.
 # A piece counts as LEAST_WORK bytes at the least, which is what its system calls cost.
-LOOP_BYTES = 2 * TURN_BYTES
+LOOP_BYTES = 8 * TURN_BYTES
 LEAST_WORK = 32 * 1024
 
 # One read for a TLS connection. Encrypted, a piece waits for the client in buffers that keep their size:
