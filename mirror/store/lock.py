@@ -79,8 +79,24 @@ def lock_shared(descriptor: int) -> None:
     The mark is missing where the file system has no locks (some network file systems), or where an eviction
     holds the file (`lock_if_unread`): the open file is readable nevertheless.
     """
-    with suppress(OSError):
+    try_lock_shared(descriptor)
+
+
+def try_lock_shared(descriptor: int) -> bool:
+    """Mark a file as `lock_shared`; return False if an eviction holds the file."""
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    """Take the mark from a file that stays open."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from mirror.util.log import get_logger
 from mirror.util.lru import LRUCache
 from mirror.web.fastpath.hit_log import HitLog, KnownResponse, client_behind_proxy, lifetime, line_template
 from mirror.web.fastpath.range_cache import RangeCache
+from mirror.web.fastpath.seen_once import SeenOnce
 from mirror.web.request_log import RequestRecord
 
 log = get_logger(__name__)
@@ -67,7 +68,7 @@ class ResponseCache:
         self.scope_of = scope_of
         self._responses: LRUCache[tuple[ConnectionScope, bytes], CachedResponse] = LRUCache(limit)
         self._metrics = metrics
-        self._seen_once: set[int] = set()
+        self._seen_once = SeenOnce(MAX_SEEN_ONCE)
         self.hits = HitLog(record_use)
         self.ranges = RangeCache(metrics, self.hits, clock, self._is_outdated)
         metrics.requests.flush_pending = self.flush
@@ -90,7 +91,7 @@ class ResponseCache:
         self, key: tuple[ConnectionScope, bytes], record: RequestRecord, response: web.StreamResponse
     ) -> None:
         ttl = lifetime(record, record.ttl)
-        if ttl <= 0 or not isinstance(response, web.Response) or not self._seen_before(key):
+        if ttl <= 0 or not isinstance(response, web.Response) or not self._seen_once.again(key):
             return
         await response.prepare(record.request)
         if not response.keep_alive or record.request.version != HttpVersion11:
@@ -122,7 +123,7 @@ class ResponseCache:
         """Write the cached response to `head`; return False, with nothing written, if there is none."""
         cached = self._responses.get((scope, head))
         if cached is None:
-            return self.ranges.answer(scope, head, transport, client, self._current_date())
+            return self.ranges.answer(scope, head, transport, client, self._current_date)
         started = self._clock()
         if started >= cached.expires or self._is_outdated(cached):
             self._responses.drop((scope, head))
@@ -153,15 +154,6 @@ class ResponseCache:
         if now != self._date_second:
             self._date_second, self._date = now, formatdate(now, usegmt=True).encode()
         return self._date
-
-    def _seen_before(self, key: tuple[ConnectionScope, bytes]) -> bool:
-        mark = hash(key)
-        if mark in self._seen_once:
-            return True
-        if len(self._seen_once) >= MAX_SEEN_ONCE:
-            self._seen_once.clear()
-        self._seen_once.add(mark)
-        return False
 
 
 def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:

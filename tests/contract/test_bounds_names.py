@@ -51,7 +51,7 @@ BOUNDED = {
     "Prefetch._examined",
     "Prefetch._images",
     "ResponseCache._responses",
-    "ResponseCache._seen_once",
+    "SeenOnce._marks",
     "Store._used",
     "Visibility._private",
     "Visibility._public",

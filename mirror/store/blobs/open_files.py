@@ -7,7 +7,6 @@ merely kept open can be evicted.
 For the event loop only.
 """
 
-import fcntl
 import io
 import os
 import time
@@ -19,6 +18,7 @@ from typing import BinaryIO, Generic, TypeVar, cast
 from msgspec import Struct
 
 from mirror.store.blobs.entries import OpenBlob, Origin
+from mirror.store.lock import try_lock_shared, unlock
 from mirror.util.callbacks import zero
 
 K = TypeVar("K")
@@ -44,7 +44,7 @@ class KeptFile(Struct, eq=False):
 
     def open(self) -> OpenBlob | None:
         """Return the blob, open for one more reader; None if the file is being evicted, or cannot be."""
-        if not self.readers and not _mark(self.descriptor):
+        if not self.readers and not try_lock_shared(self.descriptor):
             return None
         try:
             file = SharedFile(self)
@@ -66,7 +66,7 @@ class KeptFile(Struct, eq=False):
 
     def _unmark_unread(self) -> None:
         if not self.readers and self.descriptor >= 0:
-            _unmark(self.descriptor)
+            unlock(self.descriptor)
 
 
 class SharedFile(io.FileIO):
@@ -161,21 +161,3 @@ class OpenFiles(Generic[K, L]):
             self.forget(key)
         if self._files:
             self._sweep_later()
-
-
-def _mark(descriptor: int) -> bool:
-    """Mark the file as being read; False if an eviction holds it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _unmark(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    except OSError:  # a file system without locks
-        return

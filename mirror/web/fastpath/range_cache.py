@@ -22,6 +22,7 @@ from mirror.metrics.metrics import Metrics
 from mirror.store.blobs.open_files import KeptFile, SharedFile
 from mirror.util.log import get_logger
 from mirror.web.fastpath.hit_log import HitLog, KnownResponse, client_behind_proxy, lifetime, line_template
+from mirror.web.fastpath.seen_once import SeenOnce
 from mirror.web.framing import HEAD_END
 from mirror.web.request_log import RequestRecord
 
@@ -69,7 +70,7 @@ class RangeCache:
         self._clock = clock
         self._is_outdated = is_outdated
         self._blobs: OrderedDict[Key, KnownBlob] = OrderedDict()
-        self._seen_once: set[int] = set()
+        self._seen_once = SeenOnce(MAX_SEEN_ONCE)
         self._closed = False
         self.answered = 0  # ranges that were sent
 
@@ -78,11 +79,16 @@ class RangeCache:
         return len(self._blobs)
 
     def answer(
-        self, scope: ConnectionScope, head: bytes, transport: asyncio.WriteTransport, client: str, date: bytes
+        self,
+        scope: ConnectionScope,
+        head: bytes,
+        transport: asyncio.WriteTransport,
+        client: str,
+        date: Callable[[], bytes],
     ) -> bool:
         """Write the response to `head` if it asks for a short range of a known blob that is in memory.
 
-        `date`: value of the header. Returns False, with nothing written, for any other request.
+        `date` returns the value of the header. Returns False, with nothing written, for any other request.
         """
         found = RANGE.search(head) if self._blobs else None
         if found is None or not head.endswith(HEAD_END):  # the range may be behind the end of a head
@@ -103,7 +109,7 @@ class RangeCache:
         if body is None or not self._hits.passes(blob, client, length):
             return False
         self._blobs.move_to_end(key)
-        values = {b"date": date, b"length": length, b"first": first, b"last": last}
+        values = {b"date": date(), b"length": length, b"first": first, b"last": last}
         transport.write(b"".join((blob.head % values, body)))
         self._hits.add(blob, length, client, self._clock() - started)
         self.answered += 1
@@ -136,7 +142,7 @@ class RangeCache:
         if not _is_short_hit(record, response):
             return
         key = (scope, head[: found.start()] + head[found.end() :])
-        if key in self._blobs or b"range" in _fields(key[1]) or not self._seen_before(key):
+        if key in self._blobs or b"range" in _fields(key[1]) or not self._seen_once.again(key):
             return
         file: object = reader.file
         if not isinstance(file, SharedFile):  # opened for this request, and not kept
@@ -157,15 +163,6 @@ class RangeCache:
             size=reader.size,
             head=_head_of(response, reader.size),
         )
-
-    def _seen_before(self, key: Key) -> bool:
-        mark = hash(key)
-        if mark in self._seen_once:
-            return True
-        if len(self._seen_once) >= MAX_SEEN_ONCE:
-            self._seen_once.clear()
-        self._seen_once.add(mark)
-        return False
 
 
 def _is_short_hit(record: RequestRecord, response: web.StreamResponse) -> bool:
