@@ -4,8 +4,8 @@ The folders need short names: a socket's path may have 108 characters, podman's 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,3 +215,21 @@ class Skopeo:
 
     def _source(self, reference: str) -> str:
         return f"docker://{self._address}/{reference}"
+
+
+@contextmanager
+def pulling_by_name(address: str, folder: Path) -> Iterator[dict[str, Callable[[str], str]]]:
+    """Run clients that pull by the name of the mirror at `address`, each with folders below `folder`.
+
+    Yield the function of each: of an image of Docker Hub, it returns the complaint, "" for none.
+    """
+    with ExitStack() as stack:
+        daemon = stack.enter_context(docker(folder / "docker", []))
+        ctr = stack.enter_context(containerd(folder / "containerd", f"http://{address}"))
+        podman, skopeo = Podman(folder / "podman", address), Skopeo(address)
+        yield {
+            "docker": lambda name: daemon.try_pull(f"{address}/docker.io/{name}"),
+            "containerd": lambda name: ctr.try_pull(f"{address}/docker.io/{name}"),
+            "podman": lambda name: podman.try_pull(f"{address}/docker.io/{name}", "--tls-verify=false"),
+            "skopeo": lambda name: skopeo.try_copy(f"docker.io/{name}", folder / "skopeo"),
+        }

@@ -2,12 +2,11 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.clients import Podman, Skopeo, containerd, docker
+from tests.e2e.clients import pulling_by_name
 from tests.e2e.conftest import Library
 from tests.e2e.fleet import fleet
 from tests.e2e.mirror import Mirror
@@ -57,18 +56,8 @@ def mirror(hub: Origin, tmp_path: Path) -> Iterator[Mirror]:
 @pytest.fixture
 def clients(mirror: Mirror, short: Path) -> Iterator[dict[str, Callable[[str], str]]]:
     """Return the function of each client that pulls by the mirror's name, and returns the complaint or ""."""
-    with ExitStack() as stack:
-        daemon = stack.enter_context(docker(short / "docker", []))
-        ctr = stack.enter_context(containerd(short / "containerd", mirror.url))
-        podman, skopeo = Podman(short / "podman", mirror.address), Skopeo(mirror.address)
-        yield {
-            "docker": lambda name: daemon.try_pull(f"{mirror.address}/docker.io/{name}"),
-            "containerd": lambda name: ctr.try_pull(f"{mirror.address}/docker.io/{name}"),
-            "podman": lambda name: podman.try_pull(
-                f"{mirror.address}/docker.io/{name}", "--tls-verify=false"
-            ),
-            "skopeo": lambda name: skopeo.try_copy(f"docker.io/{name}", short / "skopeo"),
-        }
+    with pulling_by_name(mirror.address, short) as found:
+        yield found
 
 
 @CLIENTS
