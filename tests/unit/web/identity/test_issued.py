@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,8 +15,8 @@ from structlog.testing import capture_logs
 from mirror.config.identities.issuers import IssuerSettings
 from mirror.metrics.metrics import Metrics
 from mirror.upstream.issuers.key_source import REFRESH_SECONDS, RETRY_SECONDS
-from mirror.web.identity.credentials import Credentials, WrongCredentials, parse_login
-from mirror.web.identity.issued import JwtAuthenticator
+from mirror.web.identity.credentials import Credentials, NotVerified, WrongCredentials, parse_login
+from mirror.web.identity.issued import JwtAuthenticator, JwtVerdict
 from mirror.web.identity.signer import TokenSigner
 from tests.fakes.issuer import (
     AUDIENCE,
@@ -211,3 +212,29 @@ async def test_jwt_keys_of_a_file(tmp_path: Path) -> None:
             token = issuer.token(KUBERNETES, EC_KEY, "ES256", "two")
             assert "jwt:ci:system:serviceaccount:ci:builder" in await names(issued, token)
         assert issuer.asked == []
+
+
+async def test_signatures_are_verified_off_the_loop_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All who show a token wait for one proof; the loop goes on, and too many proofs are refused."""
+    monkeypatch.setattr("mirror.web.identity.issued.WAITING", 1)
+    began, go_on = threading.Event(), threading.Event()
+    proven: list[int] = []
+
+    def prove(self: JwtAuthenticator, *arguments: Any) -> JwtVerdict:
+        proven.append(threading.get_ident())
+        began.set()
+        go_on.wait(60)
+        return original(self, *arguments)
+
+    original = JwtAuthenticator._prove
+    monkeypatch.setattr(JwtAuthenticator, "_prove", prove)
+    async with FakeIssuer() as issuer, authenticator(settings(issuer.url)) as issued:
+        first, second = issuer.token(GITLAB), issuer.token(GITHUB)
+        waiting = [asyncio.ensure_future(names(issued, first)) for _ in range(3)]
+        await asyncio.to_thread(began.wait, 60)
+        with pytest.raises(NotVerified):
+            await issued.claim(bearer(second))
+        go_on.set()
+        assert len(set(await asyncio.gather(*waiting))) == 1
+        assert len(proven) == 1
+        assert proven[0] != threading.get_ident()
