@@ -4,7 +4,9 @@ Hashes of bcrypt and argon2 are taken. The older forms can be guessed at million
 file with one is refused as a whole.
 """
 
+import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,8 +42,13 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def read_htpasswd(path: Path) -> Mapping[str, str]:
-    """Return the hash of each user in the file. Raises OSError or ValueError."""
+    """Return the hash of each user in the file. Raises OSError or ValueError.
+
+    A file that every user of the machine may write is refused: each of them could add a user.
+    """
     with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+            raise ValueError("every user of this machine may write it: chmod o-rwx")
         data = file.read(FILE_BYTES + 1)
     if len(data) > FILE_BYTES:
         raise ValueError(f"the file is larger than {FILE_BYTES} bytes")

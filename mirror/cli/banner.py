@@ -5,7 +5,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from mirror import __version__
-from mirror.cli.notes import config_notes, private_notes
+from mirror.cli.notes import config_notes, private_notes, secret_notes
 
 if TYPE_CHECKING:
     from mirror.config.schema import Config
@@ -91,7 +91,7 @@ def _notes(config: "Config", *, open_to_network: bool) -> list[str]:
         notes.append("everybody on this network can pull through this mirror; limit that by a firewall.")
     if config.server.offline:
         notes.append("offline: no upstream is contacted, and what is not cached is not found.")
-    return [*notes, *private_notes(config)]
+    return [*notes, *private_notes(config), *secret_notes(config)]
 
 
 def room(config: "Config", folder: "CacheDirectory | None" = None) -> str:

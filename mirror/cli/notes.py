@@ -1,5 +1,6 @@
 """Notes about a configuration that is valid, and perhaps not what its author meant."""
 
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ def config_notes(config: "Config") -> list[str]:
             f"For instance {max_size.bytes}GiB."
         )
     return notes
+
+
+def secret_notes(config: "Config") -> list[str]:
+    """Return a sentence about a file of users that others on this machine can read."""
+    path = config.access.htpasswd
+    if path is None or not path.stat().st_mode & stat.S_IROTH:
+        return []
+    return [
+        f"every user of this machine can read {path}, and guess at the passwords in it: chmod 0640, with the "
+        "group of the mirror's user."
+    ]
 
 
 def private_notes(config: "Config") -> list[str]:

@@ -89,3 +89,13 @@ def test_no_text_is_an_unexpected_error(text: str) -> None:
         assert str(error).startswith("line ")  # noqa: PT017  # either is right
     else:
         assert all(users)
+
+
+def test_file_that_everybody_may_write_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("")
+    file.chmod(0o646)
+    with pytest.raises(ValueError, match="chmod o-rwx"):
+        read_htpasswd(file)
+    file.chmod(0o644)
+    assert read_htpasswd(file) == {}

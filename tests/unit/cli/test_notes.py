@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cli.notes import private_notes
+from mirror.cli.notes import private_notes, secret_notes
 from mirror.config.loader import load
 from tests.unit.cli.test_app import run
 
@@ -54,3 +54,15 @@ def test_notes_say_who_gets_private_content(tmp_path: Path, content: str, note: 
     file.write_text(content)
     notes = private_notes(load(str(file), {}, {}).config)
     assert [each[: len(note)] for each in notes] == ([note] if note else [])
+
+
+def test_notes_name_a_file_of_users_that_everybody_can_read(tmp_path: Path) -> None:
+    users, file = tmp_path / "users", tmp_path / "mirror.toml"
+    users.write_text("")
+    file.write_text(f"[access]\nhtpasswd = '{users}'\n")
+    for mode, count in ((0o644, 1), (0o640, 0)):
+        users.chmod(mode)
+        notes = secret_notes(load(str(file), {}, {}).config)
+        assert len(notes) == count
+        assert all(str(users) in each for each in notes)
+    assert secret_notes(load(None, {}, {}).config) == []
