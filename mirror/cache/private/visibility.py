@@ -2,13 +2,13 @@
 
     last answer                  asked again            while the upstream gives no answer
     ---------------------------  ---------------------  -----------------------------------
-    public                       after an hour, or      public
+    public                       after 15 minutes, or   public
                                  `recheck_access`
     private                      after five minutes     private
     none                         at each request        private: the request fails
 
 An answer that a repository is public is on the disk, for all workers and over restarts; without one it is
-private. All that is asked for in a repository is asked about once for an hour: no hit costs a round trip.
+private. All that is asked for in a repository is asked about once in that time: no hit costs a round trip.
 """
 
 import asyncio
@@ -30,8 +30,9 @@ from mirror.util.ttl_cache import TTLCache
 
 log = get_logger(__name__)
 
-# How long an answer is believed, in seconds.
-PUBLIC_SECONDS = 3600.0
+# How long an answer is believed, in seconds: a repository that becomes private is served for as long. Asking
+# costs the upstream a request without an account for each repository in use.
+PUBLIC_SECONDS = 900.0
 PRIVATE_SECONDS = 300.0
 
 # How long an upstream that gave no answer is not asked again about a repository that was public, in seconds.
