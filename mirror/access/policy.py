@@ -4,13 +4,13 @@ A client is judged by its *scope*: which rules' networks and identities it is in
 treated alike in everything, so the scope is what a remembered decision is remembered for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from msgspec import Struct
 
 from mirror.access.identity import Identity
-from mirror.access.patterns import PatternIndex
+from mirror.access.patterns import PatternIndex, matches
 from mirror.access.rules import Action, Decision, Rule
 from mirror.oci.reference import Repository
 from mirror.util.lru import LRUCache
@@ -20,11 +20,24 @@ Address = IPv4Address | IPv6Address
 # Room for remembered scopes and decisions each, in bytes: ten thousand clients, and images in use.
 REMEMBERED_BYTES = 8 * 1024 * 1024
 
-# A scope: the numbers of the rules that are about the client, in order.
-Scope = tuple[int, ...]
 
-# What a connection says of its client: the rules about its address, and principals that it proves itself.
-ConnectionScope = tuple[int | str, ...]
+class Scope(tuple[int, ...]):
+    """The numbers of the rules that are about a client, in order.
+
+    A scope is looked up with each request, and may have a thousand numbers: they are hashed once.
+    """
+
+    _hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = super().__hash__()
+        return self._hash
+
+
+# What a connection says of its client: the rules about its address, principals that it proves itself, and
+# marks of what else tells connections apart.
+ConnectionScope = tuple[Scope | int | str, ...]
 
 EVERYBODY: ConnectionScope = ()
 
@@ -45,15 +58,22 @@ class _Question(Struct, frozen=True):
 
 
 class Policy:
-    """Decisions by the first matching rule; `default`: whether what no rule matches is allowed."""
+    """Decisions by the first matching rule; `default`: whether what no rule matches is allowed.
 
-    def __init__(self, rules: Sequence[Rule] = (), *, default: bool = True) -> None:
+    `trust_created`: patterns of repositories whose images are as old as their authors say.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule] = (), *, default: bool = True, trust_created: Sequence[str] = ()
+    ) -> None:
+        self._trust_created = tuple(trust_created)
         self.rules = tuple(rules)
         self.default = default
         self._by_number = {rule.number: rule for rule in rules}
         self._naming = frozenset(rule.number for rule in rules if rule.identities)
         self._by_name = PatternIndex((rule.identities, rule.number) for rule in rules if rule.identities)
         self.ages = tuple(sorted({rule.min_age for rule in rules if rule.min_age}))
+        self._known: LRUCache[Scope, Scope] = LRUCache(REMEMBERED_BYTES)  # equal scopes are one object
         self._reaches: LRUCache[str, Scope] = LRUCache(REMEMBERED_BYTES)
         self._scopes: LRUCache[Identity, Scope] = LRUCache(REMEMBERED_BYTES)
         self._decisions: LRUCache[_Question, Decision] = LRUCache(REMEMBERED_BYTES)
@@ -63,6 +83,10 @@ class Policy:
         """Return whether any request of anyone can be denied."""
         return not self.default or any(not rule.allow for rule in self.rules)
 
+    def trusts_created(self, repository: Repository) -> bool:
+        """Return whether the age of an image goes by the date that its author wrote, too."""
+        return bool(self._trust_created) and matches(str(repository), self._trust_created)
+
     def reach(self, address: str) -> Scope:
         """Return the rules whose networks the address is in, for any identity there.
 
@@ -71,8 +95,8 @@ class Policy:
         found = self._reaches.get(address)
         if found is None:
             parsed = parse_address(address)
-            found = tuple(rule.number for rule in self.rules if _is_in(parsed, rule))
-            self._reaches.put(address, found, len(address) + 8 * len(found))
+            found, size = self._one(rule.number for rule in self.rules if _is_in(parsed, rule))
+            self._reaches.put(address, found, len(address) + size)
         return found
 
     def scope(self, identity: Identity) -> Scope:
@@ -80,9 +104,20 @@ class Policy:
         found = self._scopes.get(identity)
         if found is None:
             others = self._naming - self._by_name.find(identity.names)
-            found = tuple(number for number in self.reach(identity.address) if number not in others)
-            self._scopes.put(identity, found, sum(map(len, identity.names)) + 8 * len(found))
+            reach = self.reach(identity.address)
+            found, size = self._one(number for number in reach if number not in others)
+            self._scopes.put(identity, found, sum(map(len, identity.names)) + size)
         return found
+
+    def _one(self, numbers: Iterable[int]) -> tuple[Scope, int]:
+        """Return the scope of these rules, one object for all its clients; and the bytes that it adds."""
+        scope = Scope(numbers)
+        known = self._known.get(scope)
+        if known is not None:
+            return known, 0
+        size = 8 * len(scope)
+        self._known.put(scope, scope, size)
+        return scope, size
 
     def decide(
         self,

@@ -15,6 +15,7 @@ from mirror.cache.manifests import ManifestCache, Types
 from mirror.cache.prefetch import Prefetch
 from mirror.cache.private.private_content import PrivateContent
 from mirror.cache.pull.budget import Pause, PullBudget
+from mirror.cache.pull.created import CreationDates
 from mirror.cache.pull.puller import ImagePull, Puller
 from mirror.cache.pull.source import PullSource
 from mirror.cache.pull.walk import Caches, Wanted
@@ -23,6 +24,7 @@ from mirror.cache.referring.absent import AbsentSignatures
 from mirror.cache.referring.clients import Requester
 from mirror.cache.referring.prefetch import ReferrersPrefetch
 from mirror.cache.results import (
+    Birth,
     BlobInfo,
     CatalogAnswer,
     ManifestAnswer,
@@ -75,6 +77,7 @@ class Cache:
         self._blobs = BlobCache(context, upstreams, access)
         self._manifests = ManifestCache(context, upstreams, access, tags.missing)
         self._tags = TagCache(context, upstreams, self._manifests, tags, gone)
+        self._created = CreationDates(self._manifests, self._blobs)
         self._single = SinglePlatform(self._manifests, tags.single_platform)
         self._listings = ListingCache(context, upstreams, self._tags, gone)
         self._prefetch = Prefetch(context, upstreams, self._blobs, self._manifests.reader)
@@ -166,10 +169,17 @@ class Cache:
             error if isinstance(reference, Digest) else await self._absent.judge(repository, reference, error)
         )
 
-    async def first_seen(self, repository: Repository, digest: Digest) -> tuple[float, float]:
-        """Return when a manifest was first known here, and the time now, in seconds since the epoch."""
+    async def birth(self, repository: Repository, digest: Digest, *, by_author: bool = False) -> Birth:
+        """Return since when an image exists: when a manifest was first known here.
+
+        `by_author`: or when its author says that it was created, if that was before.
+        """
         now = self.clock()
-        return await self._store.links.first_seen(repository, digest, now), now
+        seen = await self._store.links.first_seen(repository, digest, now)
+        created = await self._created.of(repository, digest) if by_author else None
+        if created is not None and created < seen:
+            return Birth(created, now, by_author=True)
+        return Birth(seen, now)
 
     async def read_manifest(self, answer: ManifestAnswer) -> Manifest | None:
         """Return what a manifest names; None for one that cannot be read."""

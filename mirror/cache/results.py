@@ -65,6 +65,17 @@ class ManifestAnswer(Struct, frozen=True):
     staleness: Staleness | None = None
 
 
+class Birth(Struct, frozen=True):
+    """Moment from which the age of an image counts, and the time now, in seconds since the epoch.
+
+    `by_author`: it is a date that the author of the image wrote, and not when it was first seen here.
+    """
+
+    since: float
+    now: float
+    by_author: bool = False
+
+
 class BlobInfo(Struct, frozen=True):
     """The answer to a HEAD on a blob; `size` in bytes, None if not told, `staleness` as in ManifestInfo."""
 

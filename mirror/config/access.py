@@ -101,6 +101,17 @@ class AccessSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = ()
 
+    trust_created: Annotated[
+        Strings,
+        Doc(
+            "Patterns of `<upstream>/<repository>` whose images are, for `min_age`, as old as their authors "
+            "say: by `created` in the config, or the annotation `org.opencontainers.image.created`. Whoever "
+            "can push there can write any date. Elsewhere, and without a date, the age counts from when an "
+            "image was first seen here.",
+            examples=[["docker.io/library/*"]],
+        ),
+    ] = ()
+
 
 class RuleSettings(Settings, frozen=True, kw_only=True):
     """Access rules: who may pull and list which repositories and tags, from where."""
@@ -150,8 +161,9 @@ class RuleSettings(Settings, frozen=True, kw_only=True):
     min_age: Annotated[
         Duration,
         Doc(
-            "Age of an image, since it was first seen here. A rule that denies is then about images that are "
-            "younger, one that allows about images of at least this age. It is judged at the manifest.",
+            "Age of an image, since it was first seen here (or created, with `access.trust_created`). A rule "
+            "that denies is then about images that are younger, one that allows about images of at least "
+            "this age. It is judged at the manifest.",
             examples=["3d"],
             zero="any age",
         ),
@@ -180,7 +192,9 @@ def groups_of(groups: Sequence[GroupSettings]) -> Groups:
 def policy_of(access: AccessSettings, rules: Sequence[RuleSettings]) -> Policy:
     """Return the policy that the options describe."""
     return Policy(
-        [_rule(number, each) for number, each in enumerate(rules, 1)], default=access.default == "allow"
+        [_rule(number, each) for number, each in enumerate(rules, 1)],
+        default=access.default == "allow",
+        trust_created=access.trust_created,
     )
 
 

@@ -7,13 +7,13 @@ client that uses this as one of its mirrors gets 404 as for what is not here, be
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import UTC, datetime
 
 from mirror.access.forwarded import is_among
-from mirror.access.policy import EVERYBODY, ConnectionScope, Policy, parse_address
+from mirror.access.policy import ConnectionScope, Policy, parse_address
 from mirror.access.rules import Action, Decision, Network
-from mirror.cache.results import FOREVER, CatalogAnswer
+from mirror.cache.results import FOREVER, Birth, CatalogAnswer
 from mirror.oci import json_text
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Repository, Tag, Target, TargetKind, Via
@@ -56,7 +56,7 @@ class AccessDenied(RegistryError):
 
 
 class AccessControl:
-    """The policy, as the registry API asks it. `policy` may be replaced at any time."""
+    """The policy, as the registry API asks it. `adopt` replaces it at any time."""
 
     def __init__(
         self, policy: Policy, trusted_proxies: Sequence[Network] = (), gate: PrivateGate | None = None
@@ -64,7 +64,13 @@ class AccessControl:
         """`gate`: to private content; None where there is none."""
         self.policy = policy
         self._trusted = trusted_proxies
-        self._gate = gate if gate is not None and gate.is_shut else None
+        self._open_or_shut_gate = gate
+        self._gate = _if_shut(gate)
+
+    def adopt(self, policy: Policy, trusted_proxies: Sequence[Network]) -> None:
+        """Decide by another policy from now on; what upstreams keep private has changed before."""
+        self.policy, self._trusted = policy, trusted_proxies
+        self._gate = _if_shut(self._open_or_shut_gate)
 
     @property
     def _tells_apart(self) -> bool:
@@ -77,9 +83,21 @@ class AccessControl:
         The head has credentials, and decides with the address and what the connection itself proves: `names`.
         Behind a trusted proxy the head has the client's address too, and decides with the scope of the proxy.
         """
-        reach = self.policy.reach(peer) if self._tells_apart else EVERYBODY
-        scope = (*reach, *names)
+        scope: ConnectionScope = (self.policy.reach(peer), *names) if self._tells_apart else names
         return (*scope, PROXIED) if is_among(parse_address(peer), self._trusted) else scope
+
+    def rights(self, record: RequestRecord) -> Hashable | None:
+        """Return the rights of the client of a request: clients with equal ones get equal responses.
+
+        None if more than its rights decides: credentials for an upstream or in the path, a client behind a
+        proxy, something that the access line says of the credentials.
+        """
+        own = record.guest is not None or record.path_prefix or record.note is not None
+        if own or is_among(parse_address(record.request.remote or ""), self._trusted):
+            return None
+        identity = record.identity
+        restrictions = tuple((each.repositories, each.actions) for each in identity.restrictions)
+        return self.policy.scope(identity), restrictions, bool(identity.names)
 
     def authorise(self, record: RequestRecord, target: Target) -> None:
         """Raise AccessDenied, 403 or 404, if the client may not have what the target names."""
@@ -100,14 +118,15 @@ class AccessControl:
             raise _refusal(record, target, action, decision)
         record.rule = decision.reason
 
-    def authorise_age(self, record: RequestRecord, target: Target, since: float, now: float) -> None:
-        """Raise AccessDenied if the image of the target is too young for this client, or too old.
+    def trusts_created(self, repository: Repository) -> bool:
+        """Return whether the age of an image goes by its author's date, too."""
+        return self.policy.trusts_created(repository)
 
-        `since`: when it was first seen, and `now`: in seconds since the epoch.
-        """
+    def authorise_age(self, record: RequestRecord, target: Target, birth: Birth) -> None:
+        """Raise AccessDenied if the image of the target is too young for this client, or too old."""
         if target.repository is None:
             return
-        scope, age = self.policy.scope(record.identity), max(0.0, now - since)
+        scope, age = self.policy.scope(record.identity), max(0.0, birth.now - birth.since)
         tag = target.reference.name if isinstance(target.reference, Tag) else None
         decision = self.policy.decide(scope, Action.PULL, target.repository, tag, age)
         record.rule = decision.reason
@@ -115,9 +134,10 @@ class AccessControl:
             return
         later = self.policy.allowed_from(scope, Action.PULL, target.repository, tag, age)
         record.ttl = FOREVER if later is None else later - age
-        words = f": it was first seen here on {_date(since)}"
+        happened = "created, as its author says," if birth.by_author else "first seen here"
+        words = f": it was {happened} on {_date(birth.since)}"
         if later is not None:
-            words = f" before {_date(since + later)}{words}"
+            words = f" before {_date(birth.since + later)}{words}"
         raise _refusal(record, target, Action.PULL, decision, words)
 
     def guards(self, target: Target) -> bool:
@@ -223,6 +243,10 @@ class AccessControl:
     def _restricts(self, record: RequestRecord) -> bool:
         """Return whether anything can be denied to this client."""
         return self.policy.restricts or bool(record.identity.restrictions)
+
+
+def _if_shut(gate: PrivateGate | None) -> PrivateGate | None:
+    return gate if gate is not None and gate.is_shut else None
 
 
 def _date(moment: float) -> str:

@@ -73,6 +73,9 @@ class App:
             access_epoch=service.access_epoch,
             scope_of=access.scope if limiter is None else limiter.scoped(access.scope),
         )
+        self.response_cache.logins.rights_of = (
+            access.rights if limiter is None else limiter.apart(access.rights)
+        )
         self.response_cache.hits.limit = None if limiter is None else limiter.passes
         self.response_cache.hits.audit = self._audit = audit
         self._limiter = limiter

@@ -132,7 +132,9 @@ class RegistryApi:
             record.outcome, record.ttl, staleness = found.outcome, found.ttl, found.staleness
         record.digest = digest
         if record.age_matters:
-            self._access.authorise_age(record, target, *await self._cache.first_seen(repository, digest))
+            by_author = self._access.trusts_created(repository)
+            birth = self._cache.birth(repository, digest, by_author=by_author)
+            self._access.authorise_age(record, target, await self._within_header_timeout(target, birth))
         # What a tag is may depend on what the client takes; what a digest is does not.
         vary = {"Vary": f"Accept, {responses.NAMESPACE}"} if isinstance(reference, Tag) else {}
         extra = {**vary, **_stale_headers(record, staleness)}

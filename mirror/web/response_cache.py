@@ -4,7 +4,8 @@ The clients of a mirror ask for the same few manifests and configs all the time,
 head. A head that the full path has answered twice from the local cache is stored whole, with the bytes of the
 response; when the head comes again on an idle connection it is compared, not parsed, and answered at once.
 Identical request bytes (method, path, every header, credentials included) have an identical response for as
-long as the response lasts, for all clients of one access scope (`mirror.access.policy`). All other requests
+long as the response lasts, for all clients of one access scope (`mirror.access.policy`). Clients that differ
+in their logins alone, and have the same rights, share it (`mirror.web.fastpath.logins`). All other requests
 take the full path: other heads, heads in several segments, pipelined heads, and requests of clients that do
 not read.
 
@@ -13,7 +14,7 @@ Both paths leave the same traces: metrics, access line, last use.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from email.utils import formatdate
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -26,6 +27,7 @@ from mirror.util.callbacks import zero
 from mirror.util.log import get_logger
 from mirror.util.lru import LRUCache
 from mirror.web.fastpath.hit_log import HitLog, KnownResponse, client_behind_proxy, lifetime, line_template
+from mirror.web.fastpath.logins import KnownLogins
 from mirror.web.fastpath.range_cache import RangeCache
 from mirror.web.fastpath.seen_once import SeenOnce
 from mirror.web.request_log import RequestRecord
@@ -66,7 +68,9 @@ class ResponseCache:
         self.removal_epoch = removal_epoch
         self.access_epoch = access_epoch
         self.scope_of = scope_of
-        self._responses: LRUCache[tuple[ConnectionScope, bytes], CachedResponse] = LRUCache(limit)
+        # By scope and head; with a known login by scope, rights, and head without the login.
+        self._responses: LRUCache[tuple[Hashable, ...], CachedResponse] = LRUCache(limit)
+        self.logins = KnownLogins(clock, access_epoch)
         self._metrics = metrics
         self._seen_once = SeenOnce(MAX_SEEN_ONCE)
         self.hits = HitLog(record_use)
@@ -83,15 +87,19 @@ class ResponseCache:
         Never raises: a response that cannot be stored is still sent.
         """
         try:
-            await self._remember((scope, head), record, response)
+            await self._remember(scope, head, record, response)
         except Exception as error:  # no traceback: what an upstream sent must not fill the log
             log.warning("response not remembered", id=record.id, reason=type(error).__name__)
 
     async def _remember(
-        self, key: tuple[ConnectionScope, bytes], record: RequestRecord, response: web.StreamResponse
+        self, scope: ConnectionScope, head: bytes, record: RequestRecord, response: web.StreamResponse
     ) -> None:
         ttl = lifetime(record, record.ttl)
-        if ttl <= 0 or not isinstance(response, web.Response) or not self._seen_once.again(key):
+        if ttl <= 0 or not isinstance(response, web.Response):
+            return
+        shared = self.logins.note(scope, head, record) if record.outcome is Outcome.HIT else None
+        key = shared or (scope, head)
+        if not self._seen_once.again(key):
             return
         await response.prepare(record.request)
         if not response.keep_alive or record.request.version != HttpVersion11:
@@ -109,31 +117,35 @@ class ResponseCache:
             length=record.bytes,
             digest=record.digest if record.request.method == "GET" else None,
             stats=self._metrics.requests.of(record.kind, record.outcome.value),
-            line=line_template(record),
+            line=line_template(record, shared=shared is not None and bool(record.identity.names)),
             client=client_behind_proxy(record),
             names=record.identity.names,
             audit=self.hits.audit_entry(record),
             peer=(record.request.remote or "") if record.outcome is Outcome.DENIED else None,
         )
-        self._responses.put(key, cached, len(key[1]) + len(before) + len(cached.after_date))
+        self._responses.put(key, cached, len(head) + len(before) + len(cached.after_date))
 
     def answer(
         self, scope: ConnectionScope, head: bytes, transport: asyncio.WriteTransport, client: str
     ) -> bool:
         """Write the cached response to `head`; return False, with nothing written, if there is none."""
-        cached = self._responses.get((scope, head))
+        key: tuple[Hashable, ...] = (scope, head)
+        cached, login = self._responses.get(key), None
+        if cached is None and (found := self.logins.find(scope, head)) is not None:
+            key, login = found
+            cached = self._responses.get(key)
         if cached is None:
             return self.ranges.answer(scope, head, transport, client, self._current_date)
         started = self._clock()
         if started >= cached.expires or self._is_outdated(cached):
-            self._responses.drop((scope, head))
+            self._responses.drop(key)
             return False
         if transport.get_write_buffer_size() or (cached.peer is not None and cached.peer != client):
             return False
-        if not self.hits.passes(cached, client, cached.length):
+        if not self.hits.passes(cached, client, cached.length, login):
             return False
         transport.write(b"".join((cached.before_date, self._current_date(), cached.after_date)))
-        self.hits.add(cached, cached.length, client, self._clock() - started)
+        self.hits.add(cached, cached.length, client, self._clock() - started, login)
         return True
 
     def _is_outdated(self, cached: KnownResponse) -> bool:
@@ -142,6 +154,7 @@ class ResponseCache:
     def close(self) -> None:
         """Stop answering, and record what was served."""
         self._responses = LRUCache(0)
+        self.logins.close()
         self.ranges.close()
         self.flush()
 

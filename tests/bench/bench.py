@@ -12,14 +12,24 @@ from typing import Any
 
 from tests.bench.client import Trouble, fetch
 from tests.bench.content import Site
-from tests.bench.contestants import ALONE, BASE, FAST, MIRROR, ONE_WORKER, Running, Setup, running
+from tests.bench.contestants import (
+    ALONE,
+    BASE,
+    FAST,
+    MIRROR,
+    ONE_WORKER,
+    WITHOUT_RULES,
+    Running,
+    Setup,
+    running,
+)
 from tests.bench.machine import settle
 from tests.bench.origin import Origin, fast_origin, slow_origin
 from tests.bench.report import Results, shown
 from tests.bench.throttle import Line
 
 # The mirror in another configuration. Scenarios that compare with it take no other build.
-VARIANTS = {ALONE, ONE_WORKER, FAST}
+VARIANTS = {ALONE, ONE_WORKER, FAST, WITHOUT_RULES}
 
 
 @dataclass(frozen=True)

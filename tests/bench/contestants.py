@@ -22,6 +22,9 @@ STATIC, DIRECT = "nginx static", "direct"
 # The mirror itself, with only the good source, with one worker, with `durability = "fast"`.
 ALONE, ONE_WORKER, FAST = "good source alone", "one worker", "fast"
 
+# The mirror without access rules.
+WITHOUT_RULES = "without rules"
+
 # Programs that copy images, or files, beside the commands of the mirror.
 CP, SKOPEO, CTR = "cp", "skopeo copy", "ctr"
 
@@ -217,6 +220,7 @@ STARTS: dict[str, Callable[[Setup], tuple[Process, str]]] = {
     ALONE: _mirror,
     ONE_WORKER: _mirror,
     FAST: _mirror,
+    WITHOUT_RULES: _mirror,
     BASE: _base,
     DISTRIBUTION: _distribution,
     PROXY: _proxy,

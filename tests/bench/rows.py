@@ -15,6 +15,7 @@ from tests.bench.contestants import (
     PROXY,
     SKOPEO,
     STATIC,
+    WITHOUT_RULES,
 )
 
 
@@ -122,6 +123,14 @@ ROWS = (
     Row("config-blob-32", "2 KiB config blob, 32 connections, req/s", targets=LEVEL),
     Row("config-blob-32-p99", "same, p99 ms"),
     Row("config-blob-32-cpu", "same, server CPU µs per request"),
+    Row(
+        "rules-small",
+        "manifest by digest, 10,000 tokens in turn, 1,000 rules, 32 connections, req/s",
+        WITHOUT_RULES,
+        (least(0.9, WITHOUT_RULES),),
+    ),
+    Row("rules-small-p99", "same, p99 ms", WITHOUT_RULES),
+    Row("rules-small-cpu", "same, server CPU µs per request", WITHOUT_RULES),
     Row(
         "ranges",
         "1 KiB anywhere in a warm 100 MiB blob, 16 connections, req/s",

@@ -10,6 +10,7 @@ import pytest
 
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from tests.fakes.content import image_index
+from tests.fakes.faults import Fault
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running, configured, serving
 from tests.wire import Reply, ask
@@ -30,7 +31,7 @@ class Clock:
 class Scene:
     """A registry with an image of one platform, and an index of it; the mirrors on one folder."""
 
-    def __init__(self, folder: Path, hub: FakeRegistry, *rules: dict[str, Any], **access: str) -> None:
+    def __init__(self, folder: Path, hub: FakeRegistry, *rules: dict[str, Any], **access: Any) -> None:
         self.clock = Clock()
         self.hub = hub
         self.numbers = count(1)
@@ -150,6 +151,60 @@ async def test_allowing_rule_with_an_age_lets_blobs_pass(tmp_path: Path) -> None
             assert (await scene.ask(mirror, "1")).status == 200
             blob = f"/v2/hub.test/org/app/blobs/{scene.image.layers[0]}"
             assert (await ask(mirror.address, "GET", blob)).body == b"layer"
+
+
+def created(moment: str) -> dict[str, Any]:
+    return {"annotations": {"org.opencontainers.image.created": moment}}
+
+
+@pytest.mark.parametrize(
+    ("trusted", "moment", "status"),
+    [
+        (["hub.test/org/*"], "2023-11-11T00:00:00.123456789Z", 200),
+        (["hub.test/org/*"], "2023-11-12T00:00:00Z", 403),  # younger than three days
+        (["hub.test/org/*"], "1970-01-01T00:00:00Z", 403),  # of a reproducible build
+        (["hub.test/org/*"], "2033-01-01T00:00:00Z", 403),
+        (["hub.test/org/*"], "long ago, believe me", 403),
+        (["hub.test/other"], "2023-11-11T00:00:00Z", 403),
+        ([], "2023-11-11T00:00:00Z", 403),
+    ],
+)
+@pytest.mark.parametrize("place", ["config", "manifest", "index", "descriptor", "child"])
+async def test_creation_date_counts_where_the_operator_trusts_it(
+    tmp_path: Path, trusted: list[str], moment: str, status: int, place: str
+) -> None:
+    """A forged date opens nothing elsewhere; what cannot be a date is none."""
+    async with FakeRegistry() as hub:
+        scene = Scene(tmp_path, hub, YOUNG, trust_created=trusted)
+        config = hub.add_blob("org/app", json.dumps({"created": moment}).encode())
+        image = json.loads(scene.image.manifest_data)
+        if place == "manifest":
+            image |= created(moment)
+        elif place in ("config", "child"):
+            image["config"]["digest"] = str(config)
+        data = json.dumps(image).encode()
+        hub.add_manifest("org/app", data, OCI_MANIFEST, tag="1")
+        index = json.loads(image_index([data]))
+        if place == "index":
+            index |= created(moment)
+        elif place == "descriptor":
+            index["manifests"][0] |= created(moment)
+        hub.add_manifest("org/app", json.dumps(index).encode(), OCI_INDEX, tag="all")
+        async with scene.serving() as mirror:
+            reference = "1" if place in ("config", "manifest") else "all"
+            for method in ("HEAD", "GET"):
+                reply = await scene.ask(mirror, reference, method)
+                assert reply.status == status
+            if status == 403 and trusted == ["hub.test/org/*"] and moment.startswith("2023"):
+                assert b"before 2023-11-15 00:00 UTC: it was created, as its author says, on" in reply.body
+
+
+async def test_creation_date_that_cannot_be_had_counts_for_nothing(tmp_path: Path) -> None:
+    async with FakeRegistry() as hub:
+        scene = Scene(tmp_path, hub, YOUNG, trust_created=["*"])
+        async with scene.serving() as mirror:
+            hub.fault(Fault(status=404), match=scene.image.config, times=10)
+            assert (await scene.ask(mirror, "1")).status == 403
 
 
 async def test_request_that_is_denied_at_any_age_asks_no_upstream(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from mirror.config.schema import LogSettings
 from mirror.util.log import configure
 from mirror.web.app import App
+from mirror.web.fastpath.logins import Peers
 from tests.fakes.badge import Badge
 from tests.fakes.registry import FakeRegistry
 from tests.running import NEVER, Running, configured, serving
@@ -51,7 +52,8 @@ RULES = [
     },
     {"name": "not bob", "effect": "deny", "identities": ["user:b*"], "repositories": ["*/x"]},
 ]
-USERS = ("alice", "bob")
+# Carol and Dave have the same rights, so that they share what is remembered.
+USERS = ("alice", "bob", "carol", "dave")
 BADGES = tuple(f"Authorization: Badge {name}" for name in (*USERS, "mallory"))
 VARYING = ("id", "timestamp", "first_byte_ms", "total_ms")
 
@@ -221,4 +223,5 @@ def test_response_cache_is_invisible_to_clients_and_operators(
         side.observations()
     same()
     assert answered > len(both[0].app.response_cache._responses) > 5
+    assert any(isinstance(key[0], Peers) for key, _ in both[0].app.response_cache._responses.items())
     assert not len(both[1].app.response_cache._responses)

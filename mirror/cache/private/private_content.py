@@ -1,6 +1,6 @@
 """Private content: the answer to who may have it, as far as upstreams give it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from mirror.cache.private.guest_rights import GuestRights
 from mirror.cache.private.visibility import Verdict, Visibility
@@ -23,6 +23,20 @@ class PrivateContent:
         self._rights = GuestRights(context, upstreams, fallback_after=fallback_after)
         self.guarded = frozenset(name for name, upstream in upstreams.items() if upstream.guards)
         self.open_to_guests = frozenset(name for name in self.guarded if upstreams[name].admits_guests)
+
+    def adopt(self, private: Mapping[str, str]) -> None:
+        """Keep content from now on as a newer configuration says: to whom an upstream's private content goes.
+
+        What is not in it stays as it is. Guests are let in nowhere where they were not from the start: the
+        upstream's endpoint is not made for their credentials.
+        """
+        asked = {name: private[name] for name in private if name in self._upstreams}
+        self.guarded = self.guarded.difference(asked) | {
+            name for name, to in asked.items() if to != "everybody"
+        }
+        self.open_to_guests = frozenset(
+            name for name in self.open_to_guests if asked.get(name, "as-upstream") == "as-upstream"
+        )
 
     async def visibility(self, repository: Repository, reference: str | None) -> Verdict:
         """Return whether anybody may read a repository (`Visibility.verdict`)."""

@@ -16,6 +16,7 @@ from mirror.web.request_log import RequestRecord, new_id
 
 if TYPE_CHECKING:
     from mirror.web.audit.audit_log import AuditLog, Entry
+    from mirror.web.fastpath.logins import KnownLogin
 
 # Sent responses are recorded together, after this many seconds or when this many are pending: many cost less
 # than one by one. Soon enough for an operator who watches the log.
@@ -27,6 +28,9 @@ LONGEST_LIFE_SECONDS = 30.0
 
 # Fields that differ between the access lines of one response that is sent many times.
 VARYING = ("id", "client", "bytes", "first_byte_ms", "total_ms", "timestamp")
+
+# The same, of a response that clients with several logins get.
+SHARED_VARYING = ("id", "client", "identity", "bytes", "first_byte_ms", "total_ms", "timestamp")
 
 
 class KnownResponse(Struct, frozen=True, eq=False, kw_only=True):
@@ -61,21 +65,40 @@ class HitLog:
         self.audit: AuditLog | None = None
         # Asked before a response is sent, with the bytes of its body, if there are limits.
         self.limit: Callable[[Identity, int], bool] | None = None
-        # Response, bytes of the body, address of the connection, seconds since 1970, seconds taken.
-        self._pending: list[tuple[KnownResponse, int, str, float, float]] = []
+        # Response, bytes of the body, address of the connection, seconds since 1970, seconds taken, and whose
+        # login the request had, where the response does not tell that.
+        self._pending: list[tuple[KnownResponse, int, str, float, float, KnownLogin | None]] = []
         self._timer_running = False
 
-    def passes(self, response: KnownResponse, client: str, length: int) -> bool:
-        """Return whether limits let the response be sent now. `client`: address of the connection."""
-        return self.limit is None or self.limit(Identity(response.client or client, response.names), length)
+    def passes(
+        self, response: KnownResponse, client: str, length: int, login: "KnownLogin | None" = None
+    ) -> bool:
+        """Return whether limits let the response be sent now. `client`: address of the connection.
+
+        `login`: of the request, where clients with several logins get the response.
+        """
+        if self.limit is None:
+            return True
+        names = response.names if login is None else login.names
+        return self.limit(Identity(response.client or client, names), length)
 
     def audit_entry(self, record: RequestRecord) -> "Entry | None":
         """Return what the audit log will have about each such response."""
         return None if self.audit is None else self.audit.entry(record)
 
-    def add(self, response: KnownResponse, length: int, client: str, seconds: float) -> None:
-        """Note a response that was sent just now: bytes of its body, and the seconds that it took."""
-        self._pending.append((response, length, client, time.time(), seconds))
+    def add(
+        self,
+        response: KnownResponse,
+        length: int,
+        client: str,
+        seconds: float,
+        login: "KnownLogin | None" = None,
+    ) -> None:
+        """Note a response that was sent just now: bytes of its body, and the seconds that it took.
+
+        `login`: as for `passes`.
+        """
+        self._pending.append((response, length, client, time.time(), seconds, login))
         if len(self._pending) >= MAX_PENDING:
             self.flush()
         elif not self._timer_running:
@@ -87,16 +110,20 @@ class HitLog:
         pending, self._pending = self._pending, []
         durations: dict[tuple[KnownResponse, int], list[float]] = defaultdict(list)
         lines = []
-        for response, length, client, now, seconds in pending:
+        for response, length, client, now, seconds, login in pending:
             durations[response, length].append(seconds)
             number, address = new_id(), response.client or client
             if response.line is not None:
                 milliseconds = round(seconds * 1000, 2)
-                values = (number, address, length, milliseconds, milliseconds, timestamp(now))
+                who = (login.shown,) if login is not None and login.names else ()
+                values = (number, address, *who, length, milliseconds, milliseconds, timestamp(now))
                 lines.append(response.line.fill(values))
             if response.audit is not None and self.audit is not None:
                 event, fields = response.audit
-                self.audit.repeat((event, {**fields, "bytes": length}), number, address, seconds, now)
+                names = {} if login is None or not login.names else {"identity": list(login.names)}
+                self.audit.repeat(
+                    (event, {**fields, "bytes": length, **names}), number, address, seconds, now
+                )
         used = set()
         for (response, length), each in durations.items():
             response.stats.add_batch(length, each)
@@ -116,10 +143,18 @@ def lifetime(record: RequestRecord, ttl: float) -> float:
     return min(ttl, record.identity_ttl, LONGEST_LIFE_SECONDS)
 
 
-def line_template(record: RequestRecord) -> LineTemplate | None:
-    """Return the access line of a response that is sent many times; None when access lines are off."""
+def line_template(record: RequestRecord, *, shared: bool = False) -> LineTemplate | None:
+    """Return the access line of a response that is sent many times; None when access lines are off.
+
+    `shared`: to clients with several logins, whose names are filled in as JSON.
+    """
+    fields = record.fields()
     try:
-        return LineTemplate("access", "request", record.fields(), VARYING)
+        if not shared:
+            return LineTemplate("access", "request", fields, VARYING)
+        if "identity" in fields:
+            fields["identity"] = 0  # filled in as it is, without quotes
+        return LineTemplate("access", "request", fields, SHARED_VARYING)
     except LineFiltered:
         return None
 

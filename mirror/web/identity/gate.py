@@ -85,7 +85,10 @@ class Gate:
         except (ConfigError, OSError, ValueError) as error:
             log.error("rules not re-read: open connections end by the old ones", reason=reason_of(error))
             return
-        self.access.policy = config.policy()
+        self._service.cache.private.adopt(
+            {each.name: each.private if each.keeps_private else "everybody" for each in config.upstreams}
+        )
+        self.access.adopt(config.policy(), config.server.proxies())
         self._replaced.append(self.identification)
         self.identification, self._tokens = identification, tokens
 

@@ -11,7 +11,7 @@ same moment may be lost once (mirror/system/shared_table.py).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 
 from mirror.access.identity import Identity
@@ -38,6 +38,9 @@ BUSY_SECONDS = 2.0
 
 # Returns the scope of a connection by its other end's address, and by what that has proven.
 ScopeOf = Callable[[str, tuple[str, ...]], ConnectionScope]
+
+# Returns the rights of the client of a request; None where its response is for it alone.
+RightsOf = Callable[[RequestRecord], Hashable | None]
 
 
 class Limiter:
@@ -71,6 +74,18 @@ class Limiter:
             return (*scope_of(peer, names), *refusing)
 
         return scope
+
+    def apart(self, rights_of: RightsOf) -> RightsOf:
+        """Return rights of clients that keep apart whom limits refuse content that others may have."""
+
+        def rights(record: RequestRecord) -> Hashable | None:
+            found = rights_of(record)
+            about = self._table.about(record.identity)
+            refusing = tuple(each.limit.number for each in about if each.limit.bounds.blob is not None)
+            spending = tuple(each for each in about if each.limit.bounds.upstream_bytes is not None)
+            return None if found is None else (found, refusing, spending)
+
+        return rights
 
     async def close(self) -> None:
         """Write what has been used."""

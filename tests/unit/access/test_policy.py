@@ -202,3 +202,19 @@ def test_scope_costs_no_look_at_each_rule_by_name() -> None:
     policy = Policy([Rule(number, True, identities=(f"user:{number}",)) for number in range(1, 1001)])
     assert policy.scope(Identity("10.1.2.3", ("user:7", "user:900"))) == (7, 900)
     assert policy.scope(Identity("10.1.2.3")) == ()
+
+
+def test_equal_scopes_are_one_object() -> None:
+    """A thousand rules about a client are hashed once, and ten thousand clients do not have a list each."""
+    policy = Policy([Rule(number, True) for number in range(1, 1001)])
+    scopes = [policy.scope(Identity(f"10.0.0.{number}", ("user:a",))) for number in range(5)]
+    assert all(each is scopes[0] for each in scopes)
+    assert policy.reach("10.9.9.9") is scopes[0]
+    assert hash(scopes[0]) == hash(tuple(range(1, 1001)))
+
+
+def test_creation_dates_are_trusted_where_the_operator_says_so() -> None:
+    policy = Policy(trust_created=("docker.io/library/*",))
+    assert policy.trusts_created(Repository("docker.io", "library/alpine"))
+    assert not policy.trusts_created(APP)
+    assert not Policy().trusts_created(APP)

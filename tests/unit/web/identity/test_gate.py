@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,7 +15,7 @@ from mirror.config.loader import ConfigError
 from mirror.config.schema import Config
 from mirror.oci.reference import Repository, Target, TargetKind, Via
 from mirror.service import Service
-from mirror.web.access_control import AccessDenied
+from mirror.web.access_control import PROXIED, AccessDenied
 from mirror.web.identity.challenge import LoginRequired
 from mirror.web.identity.gate import Gate
 from mirror.web.request_log import RequestRecord
@@ -106,3 +107,27 @@ async def test_reload_takes_up_the_names_for_logins(tmp_path: Path) -> None:
         record = RequestRecord(make_mocked_request("GET", "/token", headers={"Host": "mirror.lan"}))
         await gate.identify(record)
         assert gate.token_service(record) is not None
+
+
+async def test_reload_takes_up_what_is_private_and_the_proxies(tmp_path: Path) -> None:
+    """A connection that is older than the configuration gets no answer by the old one."""
+    account = {"username": "u", "password": "p"}
+
+    def with_private(who: str) -> Config:
+        upstream = {"hub.test": {**account, "private": who}}
+        server = {"trusted_proxies": ["10.0.0.1"] if who == "named" else []}
+        return configured(
+            tmp_path / "cache", {"hub.test": "http://127.0.0.1:1"}, upstream_of=upstream, server=server
+        )
+
+    for before, after in (("everybody", "named"), ("named", "everybody")):
+        service = await Service.open(with_private(before))
+        gate = Gate(service, with_private(before))
+        await gate.start()
+        assert gate.access.guards(TAGS) is (before == "named")
+        gate.adopt_rules(partial(with_private, after))
+        await passes(gate)
+        assert gate.access.guards(TAGS) is (after == "named")
+        assert (PROXIED in gate.access.scope("10.0.0.1")) is (after == "named")
+        await gate.close()
+        await service.close()

@@ -1,0 +1,135 @@
+"""Logins in the heads of requests: clients with the same rights share what is remembered.
+
+Each client that logs in has an Authorization header of its own, so that ten thousand clients would have ten
+thousand copies of one response, each found by nobody else. Once the full path has verified the header, a
+response is remembered for the head *without* it and for the rights that the login gives. Both are compared at
+each hit: whose the header is, and what such a client may have.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Hashable
+
+from aiohttp import hdrs
+from msgspec import Struct
+
+from mirror.access.policy import ConnectionScope
+from mirror.util.lru import LRUCache
+from mirror.web.framing import HEAD_END
+from mirror.web.request_log import RequestRecord
+
+# The header as most clients write it; with another spelling of it a head is remembered as a whole.
+HEADER = b"\r\nAuthorization: "
+NAME = b"\nauthorization"
+
+# What no head has whose header is cut out: a line that goes on with the next one.
+FOLDED = (b"\n ", b"\n\t")
+
+# Longest header that is compared as it is, in bytes; of a longer one a hash is.
+SHORT = 256
+
+# How long a login is known, in seconds: the use of a token is noted to a minute.
+KNOWN_SECONDS = 60.0
+
+# Room for known logins, and for groups of clients with the same rights, in bytes: some ten thousand each.
+KNOWN_BYTES = 8 * 1024 * 1024
+
+
+class Peers(Struct, frozen=True, eq=False):
+    """The clients of one scope and with the same rights: they get the same responses."""
+
+    scope: ConnectionScope
+    rights: Hashable
+
+
+# The key of a shared response: whose it is, and the head without the header.
+SharedKey = tuple[Peers, bytes]
+
+
+class KnownLogin(Struct, frozen=True, eq=False):
+    """A verified header. `names`: what the client has proven to be; `shown`: that in JSON, "" without any."""
+
+    peers: Peers
+    names: tuple[str, ...]
+    shown: str
+    expires: float
+    access_epoch: int
+
+
+class KnownLogins:
+    """The headers that were verified lately.
+
+    `rights_of`: returns the rights of the client of a request, None where its response is for it alone.
+    """
+
+    def __init__(self, clock: Callable[[], float], access_epoch: Callable[[], int]) -> None:
+        self._clock = clock
+        self._access_epoch = access_epoch
+        self._key = secrets.token_bytes(32)
+        self._logins: LRUCache[tuple[ConnectionScope, bytes], KnownLogin] = LRUCache(KNOWN_BYTES)
+        self._peers: LRUCache[tuple[ConnectionScope, Hashable], Peers] = LRUCache(KNOWN_BYTES)
+        self.rights_of: Callable[[RequestRecord], Hashable | None] = _none
+
+    def find(self, scope: ConnectionScope, head: bytes) -> tuple[SharedKey, KnownLogin] | None:
+        """Return the key of the response to `head`, and whose login it has; None without a known one."""
+        start = head.find(HEADER)
+        if start < 0 or not head.endswith(HEAD_END):  # the header may be behind the end of a head
+            return None
+        end = head.find(b"\r\n", start + 2)
+        mark = (scope, self._mark(head[start:end]))
+        login = self._logins.get(mark)
+        if login is None:
+            return None
+        if self._clock() >= login.expires or self._access_epoch() != login.access_epoch:
+            self._logins.drop(mark)
+            return None
+        return (login.peers, head[:start] + head[end:]), login
+
+    def note(self, scope: ConnectionScope, head: bytes, record: RequestRecord) -> SharedKey | None:
+        """Note the login of a request; return the key for its response, None if that is not to be shared."""
+        rights = self.rights_of(record) if record.has_login else None
+        start = head.find(HEADER)
+        if rights is None or start < 0 or not _is_plain(head):
+            return None
+        end = head.find(b"\r\n", start + 2)
+        shown = record.request.headers.getall(hdrs.AUTHORIZATION, [])
+        if [each.encode("utf-8", "surrogateescape") for each in shown] != [
+            head[start + len(HEADER) : end].strip()
+        ]:
+            return None
+        names, mark = record.identity.names, self._mark(head[start:end])
+        login = KnownLogin(
+            self._group(scope, rights),
+            names,
+            json.dumps(list(names)) if names else "",
+            self._clock() + min(record.identity_ttl, KNOWN_SECONDS),
+            record.access_epoch,
+        )
+        self._logins.put((scope, mark), login, len(mark) + 2 * sum(map(len, names)))
+        return login.peers, head[:start] + head[end:]
+
+    def close(self) -> None:
+        """Forget all logins, and know none any more."""
+        self._logins = LRUCache(0)
+
+    def _group(self, scope: ConnectionScope, rights: Hashable) -> Peers:
+        peers = self._peers.get((scope, rights))
+        if peers is None:
+            peers = Peers(scope, rights)
+            self._peers.put((scope, rights), peers, 0)
+        return peers
+
+    def _mark(self, header: bytes) -> bytes:
+        if len(header) <= SHORT:
+            return header
+        return hashlib.blake2b(header, key=self._key, digest_size=32).digest()
+
+
+def _is_plain(head: bytes) -> bool:
+    """Return whether a head has the header once, and no line that goes on with the next one."""
+    return head.lower().count(NAME) == 1 and not any(each in head for each in FOLDED)
+
+
+def _none(_record: RequestRecord) -> None:
+    return None
