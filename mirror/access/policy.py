@@ -24,7 +24,7 @@ REMEMBERED_BYTES = 8 * 1024 * 1024
 class Scope(tuple[int, ...]):
     """The numbers of the rules that are about a client, in order.
 
-    A scope is looked up with each request, and may have a thousand numbers: they are hashed once.
+    Each request needs the hash of its scope, which may have a thousand numbers: it is computed once.
     """
 
     _hash: int | None = None

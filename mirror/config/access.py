@@ -105,7 +105,7 @@ class AccessSettings(Settings, frozen=True, kw_only=True):
         Strings,
         Doc(
             "Patterns of `<upstream>/<repository>` whose images are, for `min_age`, as old as their authors "
-            "say: by `created` in the config, or the annotation `org.opencontainers.image.created`. Whoever "
+            "say: by `created` in the config, or the annotation `org.opencontainers.image.created`. Who "
             "can push there can write any date. Elsewhere, and without a date, the age counts from when an "
             "image was first seen here.",
             examples=[["docker.io/library/*"]],

@@ -41,8 +41,8 @@ log = get_logger(__name__)
 # Room for remembered verdicts, in bytes: ten thousand tokens.
 REMEMBERED_BYTES = 8 * 1024 * 1024
 
-# Signatures that are verified or wait for it, at most; beyond that the client with the most is refused, and
-# told to try again after so many seconds.
+# Signatures that are verified or wait for it, at most; beyond that the client with the most is refused,
+# with this Retry-After in seconds.
 WAITING = 64
 BUSY_SECONDS = 1
 

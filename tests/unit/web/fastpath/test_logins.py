@@ -116,7 +116,7 @@ def test_two_headers_are_no_known_login() -> None:
 
 
 def test_header_behind_the_end_of_a_head_counts_for_nothing() -> None:
-    """What is cut out of two requests, or of one and a half, would be the head of one."""
+    """The rest of two requests, or of one and a half, would be the head of one."""
     scene = Scene()
     key = scene.note("Bearer a", data=head("Bearer a", back="\r\n\r\n"))
     assert key is not None
