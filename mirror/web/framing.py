@@ -10,9 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
+
+from mirror.oci.header_fault import header_fault
 
 # Bytes that a client may still send behind the last request of a connection: all of a client that sends a
 # manifest, so that its answer is not lost to the reset that closes a connection with unread bytes.
@@ -26,6 +29,12 @@ FORM_BYTES = 16 * 1024
 
 # The empty line behind the last header.
 HEAD_END = b"\r\n\r\n"
+
+# Headers of requests that have more than a head, or that change the connection.
+BODY_HEADERS = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
+
+# What the path of a blob has, in the first bytes of a head.
+BLOBS, BEGINNING = b"/blobs/", 512
 
 Message = tuple[RawRequestMessage | _ErrInfo, StreamReader]
 
@@ -48,6 +57,8 @@ PROXY_HEADERS = (b"PROXY TCP", b"PROXY UNKNOWN", b"\r\n\r\n\x00\r\nQUIT\n")
 UNEXPECTED_PROXY = Refusal(
     400, "this connection begins with a PROXY header, and server.proxy_protocol does not list its sender"
 )
+
+SPEAKS_TLS = "this is TLS, and here plain HTTP is spoken: use http://"
 
 HEAD_TOO_LONG = Refusal(431, f"the head of the request is longer than {HEAD_BYTES} bytes")
 
@@ -191,3 +202,31 @@ class HeadSplitter:
             yield joined[start:search]
             start = search
         yield joined[start:]
+
+
+def asks_for_blob(data: bytes) -> bool:
+    """Return whether a request that begins with `data` asks for a blob's bytes."""
+    return data.startswith(b"GET ") and BLOBS in data[:BEGINNING]
+
+
+def is_one_head(data: bytes) -> bool:
+    """Return whether `data` is exactly one request without a body."""
+    if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\n\r\n") != len(data) - 3 or b"\n\n" in data:
+        return False
+    lower = data.lower()
+    return not any(name in lower for name in BODY_HEADERS)
+
+
+def why_refused(error: BaseException | None, message: str, head: bytes) -> str:
+    """Explain why a request cannot be read. aiohttp's own message quotes lines, and secrets with them."""
+    if isinstance(error, Refusal):
+        return error.message
+    if isinstance(error, LineTooLong):
+        return header_fault(str(error.message), head) or "a line of the request's head is too long"
+    if "HTTPS" in message:
+        return SPEAKS_TLS
+    if "'Host'" in message:
+        return "the request has no Host header"
+    if fault := header_fault(message, head):
+        return f"the head of the request is wrong: {fault}"
+    return "this is not an HTTP/1.1 request"

@@ -6,16 +6,15 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from mirror.access.policy import EVERYBODY
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
-from mirror.oci.header_fault import header_fault
 from mirror.system.admission import Admission
 from mirror.system.sockets import AcceptBalancer
 from mirror.util.callbacks import zero
+from mirror.util.fairness.request_turns import RequestTurns
 from mirror.util.log import get_logger
 from mirror.web import responses
 from mirror.web.departures import Departures
@@ -23,23 +22,25 @@ from mirror.web.framing import (
     HEAD_BYTES,
     HEAD_TOO_LONG,
     PROXY_HEADERS,
+    SPEAKS_TLS,
     SURPLUS_BYTES,
     UNEXPECTED_PROXY,
     HeadSplitter,
     Refusal,
     UnreadBody,
     as_last,
+    asks_for_blob,
     body_of,
     first_last,
+    is_one_head,
+    why_refused,
 )
 from mirror.web.idle_order import IdleOrder
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
+from mirror.web.sendfile import loop_turns
 
 log = get_logger(__name__)
-
-# Headers of requests that have more than a head, or that change the connection.
-BODY_HEADERS = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\nupgrade:")
 
 # Time, in seconds, that a client has for its first head, and for the rest of any later one.
 HEAD_SECONDS = 30.0
@@ -48,6 +49,9 @@ HEAD_SECONDS = 30.0
 # client that is still sending a body.
 LINGERING_SECONDS = 1.0
 
+# Requests that begin in one turn of the event loop, at most, and how many of them may be for blobs at least:
+# three milliseconds. Responses that are known do not count.
+BEGINNINGS, BLOB_BEGINNINGS = 8, 2
 
 # Interval, in seconds, at which the end of a server looks whether first requests have come.
 POLL_SECONDS = 0.01
@@ -55,23 +59,24 @@ POLL_SECONDS = 0.01
 # Marks the scope of a connection with TLS.
 TLS = "tls"
 
-SPEAKS_TLS = "this is TLS, and here plain HTTP is spoken: use http://"
-
 
 class RequestProtocol(web.RequestHandler):
     """A client's connection: the response cache answers known heads, aiohttp's parser takes the rest."""
 
     __slots__ = (
         "_client",
+        "_deferred",
         "_departures",
         "_ended",
         "_heads",
         "_held",
         "_metrics",
         "_only_heads",
+        "_only_heads_before",
         "_partial_head",
         "_response_cache",
         "_surplus",
+        "_turns",
         "_unread_body",
         "_validity",
         "head",
@@ -85,6 +90,7 @@ class RequestProtocol(web.RequestHandler):
         response_cache: ResponseCache,
         metrics: Metrics,
         departures: Departures,
+        turns: RequestTurns,
         manager: web.Server,
         **options: Any,
     ) -> None:
@@ -94,6 +100,7 @@ class RequestProtocol(web.RequestHandler):
         self._response_cache = response_cache
         self._metrics = metrics
         self._departures = departures
+        self._turns = turns
         self._client = ""
         self.was_asked = False  # bytes of a request have come
         self.names: tuple[str, ...] = ()  # what the client has proven to be by the connection itself
@@ -106,7 +113,8 @@ class RequestProtocol(web.RequestHandler):
         self._heads = HeadSplitter()
         self._held = b""  # requests that the queue has no place for yet
         # Each request so far was one head and nothing more, and found the connection idle.
-        self._only_heads = True
+        self._only_heads = self._only_heads_before = True
+        self._deferred = b""  # a request that waits for its turn, and what came behind it
         self.head: bytes | None = None  # the running request's head, if the request is nothing but a head
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -158,14 +166,37 @@ class RequestProtocol(web.RequestHandler):
             return
         if self._ended:
             self._discard(data)
-            return
+        elif self._deferred or (idle and not self._turns.take(blob=asks_for_blob(data))):
+            self._defer(data)
+        else:
+            self._begin(data, idle)
+
+    def _defer(self, data: bytes) -> None:
+        """Keep what has come, until its turn."""
+        if not self._deferred:
+            self._only_heads_before, self._only_heads = self._only_heads, False  # nothing overtakes it
+            self._turns.wait(self._client, self._on_turn, blob=asks_for_blob(data))
+        self._deferred += data
+        if len(self._deferred) > HEAD_BYTES:
+            self._pause_transport_reading()
+
+    def _on_turn(self) -> None:
+        data, self._deferred = self._deferred, b""
+        if self.transport is not None:
+            self._only_heads = self._only_heads_before
+            self._resume_transport_reading()
+            self._begin(data, idle=True)
+
+    def _begin(self, data: bytes, idle: bool) -> None:
+        """Have a request parsed, unless its client has left."""
+        transport: Any = self.transport
         if idle and self._departures.is_unread(data, transport):
             transport.abort()
             return
         if idle and self._partial_head == 0 and data.startswith(PROXY_HEADERS):
             self._answer_last(UNEXPECTED_PROXY)
             return
-        self._only_heads = self._only_heads and idle and _is_one_head(data)
+        self._only_heads = self._only_heads and idle and is_one_head(data)
         self.head = data if self._only_heads else None
         self._parse(data)
 
@@ -240,9 +271,14 @@ class RequestProtocol(web.RequestHandler):
         self._next_keepalive_close_time = limit
         self._keepalive_handle = self._loop.call_at(limit, self._process_keepalive)
 
+    @property
+    def was_begun(self) -> bool:
+        """Return whether a first request has come, and waits for no turn."""
+        return self.was_asked and not self._deferred
+
     def idle_since(self) -> float | None:
         """Return since when no request runs here, by the loop's clock, or sooner; None while one runs."""
-        if self._waiter is None or self._waiter.done():
+        if self._waiter is None or self._waiter.done() or self._deferred:
             return None
         return self._next_keepalive_close_time - self._keepalive_timeout
 
@@ -265,7 +301,7 @@ class RequestProtocol(web.RequestHandler):
             return response
         record = RequestRecord(request)
         failure = RegistryError(
-            Code.UNSUPPORTED, _reason(exc, message or "", self.head or b""), status=status
+            Code.UNSUPPORTED, why_refused(exc, message or "", self.head or b""), status=status
         )
         refusal = responses.error(record, failure)
         refusal.force_close()
@@ -295,6 +331,8 @@ class ProtocolFactory(web.Server):
     ) -> None:
         super().__init__(handler, **options)
         self.departures = Departures()
+        self.turns = RequestTurns(BEGINNINGS, BLOB_BEGINNINGS)
+        self.sending = loop_turns()
         self._connections_open = 0
         self.preparing: Callable[[], int] = zero  # connections accepted, and still before their first request
         self._balancer: AcceptBalancer | None = None
@@ -309,12 +347,14 @@ class ProtocolFactory(web.Server):
             response_cache,
             metrics,
             self.departures,
+            self.turns,
             self,
             loop=self._loop,
             **self._kwargs,
         )
 
     def __call__(self) -> web.RequestHandler:
+        self.sending.shorten()
         return self._connect()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -341,7 +381,7 @@ class ProtocolFactory(web.Server):
         await asyncio.sleep(POLL_SECONDS)  # what asyncio has accepted becomes a connection
         while self._loop.time() < deadline and (  # noqa: ASYNC110  # once in a process's life
             self.preparing()
-            or any(isinstance(each, RequestProtocol) and not each.was_asked for each in self.connections)
+            or any(isinstance(each, RequestProtocol) and not each.was_begun for each in self.connections)
         ):
             await asyncio.sleep(POLL_SECONDS)
 
@@ -354,26 +394,3 @@ class ProtocolFactory(web.Server):
         self._connections_open = connections
         if self._balancer is not None:
             self._balancer.set_connections(connections)
-
-
-def _reason(error: BaseException | None, message: str, head: bytes) -> str:
-    """Explain why a request cannot be read. aiohttp's own message quotes lines, and secrets with them."""
-    if isinstance(error, Refusal):
-        return error.message
-    if isinstance(error, LineTooLong):
-        return header_fault(str(error.message), head) or "a line of the request's head is too long"
-    if "HTTPS" in message:
-        return SPEAKS_TLS
-    if "'Host'" in message:
-        return "the request has no Host header"
-    if fault := header_fault(message, head):
-        return f"the head of the request is wrong: {fault}"
-    return "this is not an HTTP/1.1 request"
-
-
-def _is_one_head(data: bytes) -> bool:
-    """Return whether `data` is exactly one request without a body."""
-    if not data.startswith((b"GET ", b"HEAD ")) or data.find(b"\n\r\n") != len(data) - 3 or b"\n\n" in data:
-        return False
-    lower = data.lower()
-    return not any(name in lower for name in BODY_HEADERS)

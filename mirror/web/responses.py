@@ -162,13 +162,13 @@ async def send_blob(
     record.streaming = True
     writer = await response.prepare(record.request)
     record.first_byte()
-    with BodySender(record, writer) as sender:
+    with BodySender(record, writer, reader) as sender:
         for part in parts:
             if isinstance(part, bytes):
                 await response.write(part)
                 record.bytes += len(part)
             else:
-                await sender.send(reader, part)
+                await sender.send(part)
     await response.write_eof()
     record.on_sent(reader, response)
     return response

@@ -77,9 +77,16 @@ class BodyWriter(Protocol):
 class BodySender:
     """Sender of one response's body; adds the bytes sent to the record, however the response ends."""
 
-    def __init__(self, record: RequestRecord, writer: AbstractStreamWriter | None) -> None:
+    def __init__(
+        self,
+        record: RequestRecord,
+        writer: AbstractStreamWriter | None,
+        content: BlobReader | PassThroughBlob,
+    ) -> None:
         self._record = record
+        self._content = content
         self._writer = _body_writer(record.request.transport, writer)
+        self._pace = Pace(lambda: self._writer.sent, content.when_crowded, self._end_connection)
 
     def __enter__(self) -> Self:
         return self
@@ -87,12 +94,13 @@ class BodySender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._pace.close()
         self._record.bytes += self._writer.sent
         self._writer.close()
 
-    async def send(self, content: BlobReader | PassThroughBlob, span: Span) -> None:
+    async def send(self, span: Span) -> None:
         """Send a span of the blob as its bytes become readable. Raises what `wait_readable` raises, too."""
-        self._pace = Pace(lambda: self._writer.sent, content.when_crowded, self._end_connection)
+        content = self._content
         try:
             if isinstance(content, PassThroughBlob):
                 await self._pass_through(content.stream(span))
@@ -102,8 +110,6 @@ class BodySender:
             if self._pace.ended:
                 raise ConnectionAbortedError(TOO_SLOW) from error
             raise
-        finally:
-            self._pace.close()
 
     def _end_connection(self) -> None:
         if (transport := self._record.request.transport) is not None:
@@ -189,6 +195,7 @@ class _SendfileWriter:
 
     def __init__(self, transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
         self.sent = 0
+        self._full = False  # the last step found no more room in the socket
         self._transport = transport
         self._writer = writer
         self._loop = asyncio.get_running_loop()
@@ -236,12 +243,20 @@ class _SendfileWriter:
             self._turns.wait(self._work(), self._on_turn)
 
     def _on_turn(self) -> None:
-        """Take the step for which the socket was writable, and wait until it is writable again."""
+        """Take the step for which the socket was writable, and wait for the next one.
+
+        The selector is asked only if the socket is full: to enter and leave it costs as much as a short step.
+        """
         if self._done.done():  # cancelled meanwhile
             self._turns.give_back(self._work())
             return
-        self._loop.add_writer(self._socket, self._on_writable)
         self._step_on_turn()
+        if self._done.done():
+            return
+        if self._full:
+            self._loop.add_writer(self._socket, self._on_writable)
+        else:
+            self._turns.wait(self._work(), self._on_turn)
 
     def _step_on_turn(self) -> None:
         try:
@@ -273,11 +288,13 @@ class _SendfileWriter:
         try:
             sent = os.sendfile(self._socket, ahead.file.fileno(), offset, size)
         except BlockingIOError:
+            self._full = True
             return False
         except OSError as error:
             raise _classified(error) from error
         if sent == 0:
             raise _file_too_short(offset)
+        self._full = sent < size
         self.sent += sent
         self._offset += sent
         return self._offset == ahead.stop

@@ -8,12 +8,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+# Turns that are short once a client has connected, until its first request is read, as parts of a long one.
+SHORT_TURNS, SHORT_PART = 4, 8
+
 
 class LoopTurns:
     """Work of the event loop, in units of the caller: about `most` in one turn of the loop."""
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._limit = most  # of this turn
+        self._short_turns = 0
         self._used = 0
         self._waiting: deque[tuple[int, Callable[[], object]]] = deque()
         self._scheduled = False
@@ -24,11 +29,15 @@ class LoopTurns:
 
     def take(self, work: int) -> bool:
         """Take room for a piece of work in this turn; False if there is none, or others wait for it."""
-        if self._waiting or self._used >= self._most:
+        if self._waiting or self._used >= self._limit:
             return False
         self._used += work
         self._schedule()
         return True
+
+    def shorten(self) -> None:
+        """Do less in the next turns: a client has connected, whose first request takes a few of them."""
+        self._short_turns = SHORT_TURNS
 
     def give_back(self, work: int) -> None:
         """Give back room that a piece did not need."""
@@ -61,7 +70,9 @@ class LoopTurns:
         """Begin a turn: give its room to what waits, in order."""
         self._scheduled = False
         self._used = 0
-        while self._waiting and self._used < self._most:
+        self._limit = self._most // SHORT_PART if self._short_turns else self._most
+        self._short_turns = max(0, self._short_turns - 1)
+        while self._waiting and self._used < self._limit:
             work, call = self._waiting.popleft()
             self._used += work
             call()

@@ -1,8 +1,10 @@
 """Turns of the event loop: bounded work in each, in order."""
 
 import asyncio
+from functools import partial
+from itertools import pairwise
 
-from mirror.util.fairness.loop_turns import LoopTurns
+from mirror.util.fairness.loop_turns import SHORT_PART, SHORT_TURNS, LoopTurns
 
 
 async def test_loop_turns_bound_the_work_of_a_turn() -> None:
@@ -60,3 +62,19 @@ async def test_loop_turns_rest_when_there_is_no_work() -> None:
         await asyncio.sleep(0)
     assert not turns._scheduled
     assert turns.take(1)
+
+
+async def test_loop_turns_are_short_once_a_client_has_connected() -> None:
+    """A part of the work in each of the next turns; then as much as before."""
+    turns, order = LoopTurns(SHORT_PART), list[int]()
+    turns.shorten()
+    assert turns.take(SHORT_PART)
+    for number in range(3 * SHORT_PART):
+        turns.wait(1, partial(order.append, number))
+    lengths = [0]
+    while len(turns):  # a queue has no event
+        await asyncio.sleep(0)
+        lengths.append(len(order))
+    done = [after - before for before, after in pairwise(lengths)]
+    assert done[:SHORT_TURNS] == [1] * SHORT_TURNS
+    assert max(done) == SHORT_PART
