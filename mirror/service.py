@@ -16,6 +16,7 @@ from mirror.store.blobs.entries import EvictedBlob, EvictionReason
 from mirror.store.blobs.fsck import HARMLESS, FsckStep, scrub_progress
 from mirror.store.blobs.room_watch import RoomWatch
 from mirror.store.errors import StoreError
+from mirror.store.metadata.hosted_names import HostedNames, NameClash
 from mirror.store.metadata.pruning import IndexPruner
 from mirror.store.metadata.usage import UsageBook
 from mirror.store.scrub import Scrub
@@ -35,6 +36,7 @@ from mirror.util.tasks import Tasks
 
 if TYPE_CHECKING:
     from mirror.cache.pull.budget import Pause
+    from mirror.hosted.registry import HostedRegistry
     from mirror.manage.warm.plan import WarmPlan
     from mirror.manage.warm.run import WarmRun
     from mirror.manage.warm.scheduler import WarmScheduler
@@ -97,6 +99,17 @@ class Service:
         )
         self._warm: WarmScheduler | None = None
         self.cache = Cache(context, self._upstreams, config.tags)
+        self.hosted: HostedRegistry | None = None
+        if config.hosted:
+            self._host(config)
+
+    def _host(self, config: Config) -> None:
+        """Answer for the hosted registries of the configuration; import what that needs."""
+        from mirror.hosted.origin import HostedOrigin
+        from mirror.hosted.registry import HostedRegistry
+
+        self.hosted = HostedRegistry(self._store, config.hosted, self._tasks)
+        self.cache.host([each.name for each in config.hosted], HostedOrigin(self.hosted))
 
     @classmethod
     async def open(
@@ -112,6 +125,7 @@ class Service:
         share about their clients.
         """
         store = await Store.open(config.cache.dir, config.cache)
+        await _note_hosted(store, config)
         await store.configure_pins(config.pins())
         service = cls(config, store, clock, limits, table)
         await service._look_at_room()
@@ -322,3 +336,17 @@ class Service:
         with suppress(StoreError):
             report = await self._store.executor.run(self._store.folder.claim_housekeeping)
             await self._store.executor.run(lambda: self._room.look(report=report))
+
+
+async def _note_hosted(store: Store, config: Config) -> None:
+    """Note in the cache folder which registries are hosted. NameClash, a StoreError, if they cannot be."""
+    names = HostedNames(store.folder.index)
+    try:
+        await store.executor.run(
+            names.register, [each.name for each in config.hosted], [each.name for each in config.upstreams]
+        )
+    except NameClash:
+        raise
+    except StoreError as error:
+        if config.hosted:
+            log.error("hosted registries not noted in the index, nothing can be pushed", reason=str(error))

@@ -22,6 +22,7 @@ LAYERS = [
     {"store", "upstream"},
     {"transfer"},
     {"cache", "manage", "doctor"},
+    {"hosted"},
     {"service"},
     {"web"},
     {"server"},

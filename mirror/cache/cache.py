@@ -1,17 +1,15 @@
 """The cache: one object that answers for every kind of content, from disk or by way of an upstream."""
 
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
-from typing import TypeVar
-
-from msgspec.structs import replace
+from collections.abc import Callable, Collection, Iterable
 
 from mirror.cache.access import AccessChecker
 from mirror.cache.blobs import BlobCache
 from mirror.cache.completeness import Completeness
 from mirror.cache.freshness import Freshness
 from mirror.cache.listings import ListingCache
-from mirror.cache.manifests import ManifestCache, Types
+from mirror.cache.manifests import ManifestCache
+from mirror.cache.origins.content_origin import ContentOrigin
+from mirror.cache.origins.mirrored import MirroredOrigin, MirroredParts
 from mirror.cache.prefetch import Prefetch
 from mirror.cache.private.private_content import PrivateContent
 from mirror.cache.pull.budget import Pause, PullBudget
@@ -41,25 +39,19 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository, Tag
 from mirror.transfer.context import TransferContext
-from mirror.upstream.errors import UpstreamError
-from mirror.upstream.guests.current import current_guest
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
 from mirror.util.time_limit import TimeLimit
-
-T = TypeVar("T", ManifestAnswer, ManifestInfo)
-
-# Statuses with which upstreams refuse a manifest whose type was not asked for.
-NOT_ACCEPTABLE = frozenset({400, 404, 406, 415})
 
 # All platforms of an image, without its referrers.
 EVERYTHING = Wanted()
 
 
 class Cache:
-    """All content of all upstreams.
+    """All content of all upstreams, and of all hosted registries: each repository has its origin.
 
     Methods that fetch raise UpstreamError or StoreError; `web.client_errors` turns these into responses.
+    Those of a hosted registry raise RegistryError.
     """
 
     def __init__(self, context: TransferContext, upstreams: UpstreamSet, tags: TagSettings) -> None:
@@ -78,15 +70,26 @@ class Cache:
         self._manifests = ManifestCache(context, upstreams, access, tags.missing)
         self._tags = TagCache(context, upstreams, self._manifests, tags, gone)
         self._created = CreationDates(self._manifests, self._blobs)
-        self._single = SinglePlatform(self._manifests, tags.single_platform)
         self._listings = ListingCache(context, upstreams, self._tags, gone)
         self._prefetch = Prefetch(context, upstreams, self._blobs, self._manifests.reader)
         caches = Caches(context.store, self._tags, self._manifests, self._listings, context.clock)
         self._puller = Puller(context, caches, self._blobs, access)
-        self._referring = ReferrersPrefetch(context, self._listings, self._manifests, self._prefetch)
-        self._absent = AbsentSignatures(context.store, Freshness(tags), context.clock)
         self._completeness = Completeness(
             context.store, upstreams, self._manifests, enforced=not tags.serve_incomplete
+        )
+        self._hosted: dict[str, ContentOrigin] = {}
+        self._mirrored = MirroredOrigin(
+            MirroredParts(
+                self._blobs,
+                self._manifests,
+                self._tags,
+                self._listings,
+                SinglePlatform(self._manifests, tags.single_platform),
+                self._completeness,
+                self._prefetch,
+                ReferrersPrefetch(context, self._listings, self._manifests, self._prefetch),
+                AbsentSignatures(context.store, Freshness(tags), context.clock),
+            )
         )
 
     async def get_manifest(
@@ -96,78 +99,23 @@ class Cache:
         accepted: Accepted = ANYTHING,
         client: Requester | None = None,
     ) -> ManifestAnswer:
-        """Return the manifest; what it names is prefetched, at once or with its first layer.
-
-        `accepted`: the types that the client takes. `client`: None where the mirror itself reads.
-        """
-        answer = await self._as_accepted(self._get, repository, reference, accepted)
-        if isinstance(reference, Tag) and accepted.takes_single_only(answer.media_type):
-            answer = await self._single.get(repository, answer)
-        await self._completeness.ensure(repository, answer.digest, answer.staleness)
-        if current_guest() is None:  # what is prefetched is asked for without a guest's credentials
-            self._prefetch.enqueue(repository, answer)
-            if client is not None:
-                self._referring.enqueue(repository, answer, client)
-        return answer
+        return await self._origin(repository).get_manifest(repository, reference, accepted, client)
 
     async def head_manifest(
         self, repository: Repository, reference: Tag | Digest, accepted: Accepted = ANYTHING
     ) -> ManifestInfo:
-        """Return digest, type and size of what `get_manifest` returns."""
-        info = await self._as_accepted(self._head, repository, reference, accepted)
-        if isinstance(reference, Tag) and accepted.takes_single_only(info.media_type):
-            info = await self._single.head(repository, info)
-        await self._completeness.ensure(repository, info.digest, info.staleness)
-        return info
+        return await self._origin(repository).head_manifest(repository, reference, accepted)
 
-    async def _get(self, repository: Repository, reference: Tag | Digest, also: Types) -> ManifestAnswer:
-        if isinstance(reference, Tag):
-            return await self._tags.get(repository, replace(reference, also=also))
-        return await self._manifests.get(repository, reference, also)
+    def host(self, names: Iterable[str], origin: ContentOrigin) -> None:
+        """Answer for the repositories of these registries from `origin`: they have no upstream."""
+        self._hosted.update(dict.fromkeys(names, origin))
 
-    async def _head(self, repository: Repository, reference: Tag | Digest, also: Types) -> ManifestInfo:
-        if isinstance(reference, Tag):
-            return await self._tags.head(repository, replace(reference, also=also))
-        return await self._manifests.head(repository, reference, also)
+    def is_hosted(self, repository: Repository) -> bool:
+        """Return whether a repository has no upstream."""
+        return repository.upstream in self._hosted
 
-    async def _as_accepted(
-        self,
-        ask: Callable[[Repository, Tag | Digest, Types], Awaitable[T]],
-        repository: Repository,
-        reference: Tag | Digest,
-        accepted: Accepted,
-    ) -> T:
-        """Ask as for every client; if that finds nothing, ask with the further types that this client takes.
-
-        What a tag is with further types is kept apart, and is no answer to a client that does not take them.
-        """
-        others = accepted.others()
-        if others and isinstance(reference, Tag):
-            known = await self._tags.entry(repository, replace(reference, also=others))
-            if known is not None:
-                return await ask(repository, reference, others)
-        try:
-            answer = await ask(repository, reference, ())
-            if others and answer.staleness is not None and answer.staleness.gone:
-                # Perhaps the upstream has something else there now, of a type that it was not asked for.
-                with suppress(UpstreamError):
-                    return await ask(repository, reference, others)
-            return answer
-        except UpstreamError as error:
-            if not others or error.status not in NOT_ACCEPTABLE:
-                raise await self._judged(repository, reference, error) from None
-        try:
-            return await ask(repository, reference, others)
-        except UpstreamError as error:
-            raise await self._judged(repository, reference, error) from None
-
-    async def _judged(
-        self, repository: Repository, reference: Tag | Digest, error: UpstreamError
-    ) -> UpstreamError:
-        """Return the error, or another one where a tag is known not to exist."""
-        return (
-            error if isinstance(reference, Digest) else await self._absent.judge(repository, reference, error)
-        )
+    def _origin(self, repository: Repository) -> ContentOrigin:
+        return self._hosted.get(repository.upstream, self._mirrored)
 
     async def birth(self, repository: Repository, digest: Digest, *, by_author: bool = False) -> Birth:
         """Return since when an image exists: when a manifest was first known here.
@@ -176,6 +124,7 @@ class Cache:
         """
         now = self.clock()
         seen = await self._store.links.first_seen(repository, digest, now)
+        by_author = by_author and not self.is_hosted(repository)
         created = await self._created.of(repository, digest) if by_author else None
         if created is not None and created < seen:
             return Birth(created, now, by_author=True)
@@ -187,6 +136,8 @@ class Cache:
 
     async def count_missing(self, repository: Repository, digest: Digest) -> int:
         """Return how many blobs of an image are not here, as of a moment ago."""
+        if self.is_hosted(repository):
+            return 0
         return await self._completeness.missing(repository, digest)
 
     async def get_blob(
@@ -196,17 +147,19 @@ class Cache:
         limit: TimeLimit | None = None,
         request: BlobRequest | None = None,
     ) -> BlobAnswer:
-        return await self._blobs.get(repository, digest, limit, request)
+        return await self._origin(repository).get_blob(repository, digest, limit, request)
 
     def note_layer(self, repository: Repository, digest: Digest) -> None:
         """Record that a client reads a blob from its beginning: the other layers of its image follow."""
+        if self.is_hosted(repository):
+            return
         self._prefetch.note_layer(repository, digest)
 
     async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
-        return await self._blobs.head(repository, digest)
+        return await self._origin(repository).head_blob(repository, digest)
 
     async def tags(self, repository: Repository, query: str) -> TagsAnswer:
-        return await self._listings.tags(repository, query)
+        return await self._origin(repository).tags(repository, query)
 
     async def referrers(
         self,
@@ -215,10 +168,7 @@ class Cache:
         artifact_types: Collection[str],
         client: Requester | None = None,
     ) -> ReferrersAnswer:
-        """Return the list of referrers; `client` as in `get_manifest`."""
-        if client is not None:
-            self._referring.clients.note(client)
-        return await self._listings.referrers(repository, digest, artifact_types)
+        return await self._origin(repository).referrers(repository, digest, artifact_types, client)
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)
@@ -240,12 +190,14 @@ class Cache:
 
         The request to the upstream goes on after the limit, so a later client may find it answered.
         """
+        if self.is_hosted(repository):
+            return seconds
         unresponsive = self._upstreams[repository.upstream].unresponsive
         return min(seconds, self._fallback_after) if unresponsive else seconds
 
     def report_timeout(self, repository: Repository, seconds: float) -> bool:
         """Record that a client has waited for `seconds`; return whether it waited for the upstream."""
-        return self._upstreams[repository.upstream].report_timeout(seconds)
+        return not self.is_hosted(repository) and self._upstreams[repository.upstream].report_timeout(seconds)
 
     def pause_prefetch(self) -> None:
         """Prefetch nothing for a while: recently used blobs had to be evicted."""

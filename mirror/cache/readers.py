@@ -97,12 +97,12 @@ class BlobAnswer(Struct, frozen=True):
 class Fallback(Struct, frozen=True):
     """Other ways to the content of a reader whose file fails.
 
-    `passed`: the same blob from the upstream, past the disk. `on_disk_error` is called when the disk fails;
-    `reopen` requests the blob from the cache again; `when_crowded` is that of the reader. `on_sent` is called
-    when a client was sent the blob to its end.
+    `passed`: the same blob from the upstream, past the disk; None without an upstream. `on_disk_error` is
+    called when the disk fails; `reopen` requests the blob from the cache again; `when_crowded` is that of the
+    reader. `on_sent` is called when a client was sent the blob to its end.
     """
 
-    passed: PassThroughBlob
+    passed: PassThroughBlob | None
     on_disk_error: Callable[[], object] = ignore
     reopen: Callable[[], Awaitable[BlobAnswer]] | None = None
     when_crowded: Callable[[Callable[[], object]], object] = ignore
@@ -111,13 +111,16 @@ class Fallback(Struct, frozen=True):
     def look_for_crowd(self, call: Callable[[], object]) -> None:
         """Call `call` if others wait for the room, or for the connection, that the client takes."""
         self.when_crowded(call)
-        self.passed.when_crowded(call)
+        if self.passed is not None:
+            self.passed.when_crowded(call)
 
     def continue_from_upstream(self, error: StoreError) -> PassThroughBlob:
-        """Return the blob that passes the disk by; raise `error` when the mirror is stopping."""
+        """Return the blob that passes the disk by; raise `error` if there is none, or the mirror stops."""
         if isinstance(error, ShuttingDown):
             raise error
         self.on_disk_error()
+        if self.passed is None:
+            raise error
         return self.passed
 
 

@@ -17,6 +17,7 @@ from mirror.config.access import AccessSettings, GroupSettings, RuleSettings, gr
 from mirror.config.audit import AuditSettings
 from mirror.config.cache_rules import CacheRuleSettings
 from mirror.config.endpoints import UpstreamSettings
+from mirror.config.hosting.hosted import HostedSettings
 from mirror.config.identities.issuers import IssuerSettings
 from mirror.config.limits import LimitSettings, limits_of
 from mirror.config.logins import CredentialSettings
@@ -45,11 +46,11 @@ OnGone = Literal["drop", "keep"]
 
 
 class Claimed(ValueError):
-    """A name, alias or host that two upstreams claim. `names` are theirs, and `section` that of the file."""
+    """A name, alias or host that two registries claim. `names` are theirs, and `section` that of the file."""
 
-    def __init__(self, name: str, first: str, second: str) -> None:
+    def __init__(self, name: str, first: str, second: str, section: str = "upstream") -> None:
         super().__init__(f"{name} is claimed by {first} and by {second}: take it from one of them")
-        self.section = "upstream"
+        self.section = section
         self.names = (second, first)
 
 
@@ -330,12 +331,20 @@ class Config(Settings, frozen=True, kw_only=True):
     limits: tuple[LimitSettings, ...] = ()
     issuers: tuple[IssuerSettings, ...] = ()
     warm: tuple[WarmSettings, ...] = ()
+    hosted: tuple[HostedSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a name, alias or host that two upstreams claim."""
-        _check_unique((name, each.name) for each in self.upstreams for name in (each.name, *each.aliases))
-        _check_unique((host, each.name) for each in self.upstreams for host in each.hosts)
+        """Refuse a name, alias or host that two registries claim."""
+        names = [(name, each.name) for each in self.upstreams for name in (each.name, *each.aliases)]
+        hosts = [(host, each.name) for each in self.upstreams for host in each.hosts]
+        _check_unique(names)
+        _check_unique(hosts)
+        taken, hosted = {**dict(hosts), **dict(names)}, [each.claims() for each in self.hosted]
+        _check_unique((claim for each in hosted for claim in each), "hosted")
+        for name, registry in (claim for each in hosted for claim in each):
+            if name in taken:
+                raise Claimed(name, taken[name], registry, "hosted")
 
     def policy(self) -> Policy:
         """Return the access rules and the default."""
@@ -357,14 +366,21 @@ class Config(Settings, frozen=True, kw_only=True):
         """Return the names by which clients may call the upstreams. The first upstream is the default."""
         return UpstreamNames(
             default=self.upstreams[0].name,
-            names={name: each.name for each in self.upstreams for name in (each.name, *each.aliases)},
-            hosts={host: each.name for each in self.upstreams for host in each.hosts},
+            names={
+                **{name: each.name for each in self.upstreams for name in (each.name, *each.aliases)},
+                **{each.name: each.name for each in self.hosted},
+            },
+            hosts={
+                **{host: each.name for each in self.upstreams for host in each.hosts},
+                **{host: each.name for each in self.hosted for host in each.hosts},
+            },
+            hosted=frozenset(each.name for each in self.hosted),
         )
 
 
-def _check_unique(claims: Iterable[tuple[str, str]]) -> None:
+def _check_unique(claims: Iterable[tuple[str, str]], section: str = "upstream") -> None:
     owners: dict[str, str] = {}
-    for name, upstream in claims:
-        owner = owners.setdefault(name, upstream)
-        if owner != upstream:
-            raise Claimed(name, owner, upstream)
+    for name, registry in claims:
+        owner = owners.setdefault(name, registry)
+        if owner != registry:
+            raise Claimed(name, owner, registry, section)

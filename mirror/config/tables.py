@@ -17,6 +17,7 @@ from msgspec import Struct
 from mirror.config.access import AccessSettings, GroupSettings, RuleSettings
 from mirror.config.audit import AuditSettings
 from mirror.config.endpoints import UpstreamSettings
+from mirror.config.hosting.hosted import HostedSettings
 from mirror.config.identities.issuers import IssuerSettings
 from mirror.config.limits import LimitSettings
 from mirror.config.logins import CredentialSettings
@@ -205,6 +206,21 @@ claims = ["project_path", "ref_protected"]
 """,
 )
 
+HOSTED = NamedTable(
+    section="hosted",
+    field="hosted",
+    key="name",
+    model=HostedSettings,
+    example="office",
+    note="[hosted.md](hosted.md) has more. Without a rule that allows it, no client may push.",
+    sample="""\
+[[hosted]]
+name = "office"
+quota = "200GiB"
+immutable_tags = ["v*.*.*"]
+""",
+)
+
 NAMED_TABLES = (
     UPSTREAM,
     RULE,
@@ -212,6 +228,7 @@ NAMED_TABLES = (
     LIMIT,
     ISSUER,
     WARM,
+    HOSTED,
 )
 
 

@@ -27,7 +27,7 @@ The mirror never connects to a host because a client named the host (invariant 7
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from urllib.parse import unquote_to_bytes
 
@@ -111,12 +111,14 @@ class Via(StrEnum):
 class UpstreamNames(Struct, frozen=True):
     """The configured upstreams by every name that a client may use (all as `canonical_host` writes them).
 
-    `hosts`: names of this mirror that stand for an upstream.
+    `hosts`: names of this mirror that stand for an upstream. `hosted`: the registries among them that are
+    kept on this machine, and have no upstream.
     """
 
     default: str
     names: Mapping[str, str]
     hosts: Mapping[str, str]
+    hosted: Collection[str] = frozenset()
 
     def find(self, name: str) -> str | None:
         host = canonical_host(name)

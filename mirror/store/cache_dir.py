@@ -46,8 +46,9 @@ from mirror.store.invalidation import Epoch
 from mirror.store.links.content import LocalContent, StoredManifest
 from mirror.store.lock import try_lock_folder
 from mirror.store.memory_cache import Content
+from mirror.store.metadata.hosted_names import HostedNames
 from mirror.store.metadata.index import Index, Link, ReferrersEntry, TagEntry
-from mirror.store.orphans import file_without_entry, old_partials
+from mirror.store.orphans import RESUMED_SECONDS, file_without_entry, old_partials
 from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.lease import BlobLease, Lease, acquire, acquire_blobs
 from mirror.store.partial.partial import Partial
@@ -60,9 +61,6 @@ log = get_logger(__name__)
 
 # Chunk size of a blob that is restored without its chunk map, in bytes.
 RESTORED_CHUNK = 8 * 1024 * 1024
-
-# How long an interrupted fill can be resumed, in seconds: a week. After that its room has better uses.
-RESUMED_SECONDS = 7 * 24 * 3600.0
 
 
 class CacheDirectory:
@@ -82,6 +80,7 @@ class CacheDirectory:
         self.index = Index(path / "books")
         self.recovery = Recovery(path, (self.blobs.database, self.index.database), self.health)
         self.recovery.open()
+        self.blobs.retention.hosted_among = HostedNames(self.index).linked_among
         self.epoch = Epoch(path / "generation")
         self.proofs = ProofTable(path / "proofs")
         self.blobs.on_entry_dropped = self.epoch.note_removal
@@ -318,7 +317,7 @@ class CacheDirectory:
             raise NoRoom(f"{digest} takes {size} bytes of {allowed} that may be kept, pinned ones included")
 
     def remove_old_partials(self) -> list[str]:
-        """Remove fills that were interrupted and not resumed for RESUMED_SECONDS; return the files' names."""
+        """Remove fills that were interrupted and not resumed for a week; return the files' names."""
         before = time.time() - RESUMED_SECONDS
         return [each.path.name for each in old_partials(self.partials, before, remove=True)]
 

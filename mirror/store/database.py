@@ -6,6 +6,7 @@ import re
 import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -86,10 +87,14 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
 
 
 class Database:
-    """The database `folder/cache.db`, used from any thread. `options` are diskcache's."""
+    """The database `folder/cache.db`, used from any thread. `options` are diskcache's.
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    `schema`: statements that create what diskcache does not, where it is not there.
+    """
+
+    def __init__(self, folder: Path, schema: Sequence[str] = (), **options: Any) -> None:
         self.folder = folder
+        self._schema = schema
         self._options = options
         self._lock = threading.Lock()
         self._opened: diskcache.Cache | None = None
@@ -115,6 +120,18 @@ class Database:
         """
         with suppress(OSError):
             reserve(self.folder / f"{DBNAME}-wal", LOG_RESERVE)
+
+    def sync_log(self) -> None:
+        """Wait until what was committed is on the disk; SQLite leaves that to the kernel.
+
+        The write-ahead log has all of it (`reserve_log` says why it may be closed). OSError.
+        """
+        with suppress(FileNotFoundError):  # moved into the database, and synced, by the last connection
+            descriptor = os.open(self.folder / f"{DBNAME}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def drop_connection(self) -> None:
         """Close this thread's connection: a transaction whose commit failed would stay open in it."""
@@ -177,6 +194,8 @@ class Database:
         cache = diskcache.Cache.__new__(diskcache.Cache)
         try:
             cache.__init__(str(self.folder), **SQLITE, **self._options)
+            for statement in self._schema:
+                cache._sql(statement)
             return cache
         except BaseException as error:
             with suppress(AttributeError, sqlite3.Error):  # diskcache failed before it had a connection

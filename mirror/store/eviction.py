@@ -27,10 +27,11 @@ What an eviction removes, in this order, until enough bytes are free:
 and, except on a full disk, some blobs that were not used for UNUSED_SECONDS, least recently used first, so
 that prefetches find room (`blobs.headroom`).
 
-What no eviction removes: pinned content, blobs that the caller just added, blobs that any process reads (a
-shared lock on the file; `web.pace` ends readers that keep too much for too long), partials that a process
-fills. Content also goes without regard to the quota: by `registry-mirror rm` and `gc` (what no image names),
-by housekeeping (partials not resumed for a week), and by quarantine (`BlobStore.quarantine`, a corrupt file).
+What no eviction removes: retained blobs (`blobs.retention`), pinned content, blobs that the caller just
+added, blobs that any process reads (a shared lock on the file; `web.pace` ends readers that keep too much for
+too long), partials that a process fills. Content also goes without regard to the quota: by `registry-mirror
+rm` and `gc` (what no image names), by housekeeping (partials not resumed for a week), and by quarantine
+(`BlobStore.quarantine`, a corrupt file).
 
 A fill reserves nothing: a partial counts with the bytes that were written, and room is made as bytes come. A
 size is only a number in a manifest until they do. A blob that could not be kept even if all that may go went
@@ -104,10 +105,12 @@ class Evictor:
     def room(self, filling: Digest | None = None) -> DiskRoom:
         """Return what the file system has and the cache uses; fills count with what they have written.
 
+        Retained blobs do not count: no eviction makes room of them, and they have quotas of their own.
+
         The fill of `filling` counts with the next ROOM_AHEAD bytes of its size, too.
         """
         # In this order, a blob adopted meanwhile is missed, not counted twice; its own fill looks again.
-        usage, kept = shutil.disk_usage(self._folder), self._blobs.size()
+        usage, kept = shutil.disk_usage(self._folder), self._blobs.size() - self._blobs.retention.totals()[0]
         written, ahead = 0, 0
         name = None if filling is None else data_path(filling, self._partials).name
         with os.scandir(self._partials) as entries:

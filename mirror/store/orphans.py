@@ -21,6 +21,9 @@ from mirror.store.lock import try_lock
 from mirror.store.metadata.closure import digest_or_none
 from mirror.store.partial.partial import Partial
 
+# How long an interrupted fill can be resumed, in seconds: a week. After that its room has better uses.
+RESUMED_SECONDS = 7 * 24 * 3600.0
+
 
 class Orphan(Struct, frozen=True):
     """An orphaned file, and the bytes it takes on the disk.

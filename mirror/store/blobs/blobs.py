@@ -30,6 +30,7 @@ from mirror.store.blobs.entries import (
     Position,
 )
 from mirror.store.blobs.quarantine import Quarantine
+from mirror.store.blobs.retention import EVICTABLE, SCHEMA, Retention
 from mirror.store.database import BUSY_SECONDS, Database
 from mirror.store.lock import lock_if_unread, lock_shared
 from mirror.util.callbacks import ignore
@@ -57,12 +58,14 @@ class BlobStore:
         self.on_entry_dropped: Callable[[], object] = ignore  # called when a blob turns out to be missing
         self.database = Database(
             folder,
+            SCHEMA,
             timeout=BUSY_SECONDS,
             disk=AdoptingDisk,
             eviction_policy=POLICY,
             size_limit=sys.maxsize,
             cull_limit=0,  # `evict` chooses: diskcache knows neither pins nor blobs in use
         )
+        self.retention = Retention(self.database)
 
     @property
     def _cache(self) -> diskcache.Cache:
@@ -153,6 +156,8 @@ class BlobStore:
             for each in verified:
                 # The size is in the entry's tag too: get() returns the tag but not the size.
                 self._cache.add(str(each.digest), each, tag=each.origin.tag(each.size))
+            pushed = [str(each.digest) for each in verified if each.retained]
+            self.retention.note_added([str(each.digest) for each in verified], pushed)
         self.database.reserve_log()
 
     def rows(self, after: str, limit: int) -> list[BlobRow]:
@@ -206,6 +211,7 @@ class BlobStore:
             " VALUES (?, 1, ?, ?, 0, ?, ?, ?, ?)",
             (row.digest, time.time(), time.time(), str(row.size), row.size, MODE_BINARY, row.name),
         )
+        self.retention.note_added([row.digest])
 
     def evict(
         self,
@@ -260,7 +266,7 @@ class BlobStore:
 
         Without `remove` it stays, and the result is whether it would go.
         """
-        row = self.row(digest)
+        row = None if self.retention.retained_among([digest]) else self.row(digest)
         return row is not None and self._evict_row(row, used=False, remove=remove)
 
     def _evict_row(self, row: BlobRow, *, used: bool, remove: bool) -> bool:
@@ -279,22 +285,22 @@ class BlobStore:
             if not remove:
                 return True
             # Entry first, file second (invariant 8).
-            if not self._delete_row(row):
+            if not self._delete_row(row, EVICTABLE):
                 return False
             self._disk().remove(row.name)
             return True
 
-    def _delete_row(self, row: BlobRow) -> bool:
+    def _delete_row(self, row: BlobRow, condition: str = "1") -> bool:
         """Remove an entry; return whether it was there. If a new entry has another file, it stays."""
-        statement = "DELETE FROM Cache WHERE key = ? AND filename = ?"
+        statement = f"DELETE FROM Cache WHERE key = ? AND filename = ? AND {condition}"  # noqa: S608  # ours
         return bool(self._cache._sql(statement, (row.digest, row.name)).rowcount)
 
     def _rows_by_last_use(self, before: float, last: Position) -> Iterator[tuple[Position, BlobRow]]:
         """Yield entries last used before a moment, least recently used first, read a batch at a time."""
         while True:
             rows = self._cache._sql(
-                "SELECT access_time, rowid, key, filename, size FROM Cache"
-                " WHERE (access_time, rowid) > (?, ?) AND access_time < ?"
+                f"SELECT access_time, rowid, key, filename, size FROM Cache WHERE {EVICTABLE}"  # noqa: S608
+                " AND (access_time, rowid) > (?, ?) AND access_time < ?"
                 " ORDER BY access_time, rowid LIMIT ?",
                 (*last, before, ROWS),
             ).fetchall()

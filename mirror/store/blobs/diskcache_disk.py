@@ -35,7 +35,7 @@ class VerifiedFile(Struct, frozen=True):
     """A file on the same file system that is known to hash to `digest`; adopted by rename.
 
     `durable`: its bytes must be on the disk before its name is. Not for small files, which each read
-    verifies. `origin`: how it came.
+    verifies. `origin`: how it came. `retained`: a client pushed it, and no eviction may have it.
     """
 
     digest: Digest
@@ -43,6 +43,7 @@ class VerifiedFile(Struct, frozen=True):
     size: int
     durable: bool = True
     origin: Origin = Origin.UNKNOWN
+    retained: bool = False
 
 
 class AdoptingDisk(PlainDisk):

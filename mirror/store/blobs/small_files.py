@@ -5,6 +5,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from mirror.oci.digest import Digest
 from mirror.store.blobs.blobs import BlobStore
 from mirror.store.blobs.diskcache_disk import VerifiedFile
@@ -19,12 +21,24 @@ class SmallFiles:
         self._blobs = blobs
         self._folder = folder
 
-    def add(self, contents: Mapping[Digest, bytes], origin: Origin) -> None:
-        """Store small blobs. On an error, a full disk for instance, their temporary files are removed."""
+    def add(
+        self,
+        contents: Mapping[Digest, bytes],
+        origin: Origin,
+        *,
+        durable: bool = False,
+        retained: bool = False,
+    ) -> None:
+        """Store small blobs. On an error, a full disk for instance, their temporary files are removed.
+
+        Not durable: a read verifies it each time, and what a power failure destroyed is fetched again. What
+        a client pushed is nowhere else: `durable` and `retained`, as of a VerifiedFile.
+        """
         if not contents:
             return
         try:
-            self._blobs.add(*(self._write(digest, data, origin) for digest, data in contents.items()))
+            written = (self._write(digest, data, origin) for digest, data in contents.items())
+            self._blobs.add(*(replace(each, durable=durable, retained=retained) for each in written))
         except BaseException:
             for digest in contents:
                 self._path(digest).unlink(missing_ok=True)
@@ -35,7 +49,6 @@ class SmallFiles:
             raise ValueError(f"these bytes do not hash to {digest}")
         with create_file(path := self._path(digest)) as file:
             file.write(data)
-        # Not durable: a read verifies it each time, and what a power failure destroyed is fetched again.
         return VerifiedFile(digest, path, len(data), durable=False, origin=origin)
 
     def _path(self, digest: Digest) -> Path:

@@ -1,0 +1,1 @@
+"""Options of what is pushed to this mirror, and kept here."""

@@ -1,0 +1,1 @@
+"""Registries of the operator's own beside the mirror: what clients push is checked, kept and served here."""

@@ -1,0 +1,299 @@
+"""The hosted registries: pushes, deletions, and what a client is given of them.
+
+Everything is decided by links: a blob opens only through a link of its repository (invariant 5), and a
+HEAD is answered by the same rule, because a client that learns of a blob does not upload it. What the mirror
+has for others becomes a repository's own by `mount`, where the client may read it there.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from urllib.parse import parse_qsl, urlencode
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from mirror.cache.readers import BlobAnswer, BlobRequest, Fallback, SmallBlob, StoredReader
+from mirror.cache.results import (
+    FOREVER,
+    BlobInfo,
+    ManifestAnswer,
+    ManifestInfo,
+    Outcome,
+    ReferrersAnswer,
+    TagsAnswer,
+)
+from mirror.config.hosting.hosted import HostedSettings
+from mirror.hosted.pushed import check_manifest
+from mirror.hosted.refusals import refusal, unavailable, unknown_blob, unknown_manifest, unknown_repository
+from mirror.oci.digest import Digest
+from mirror.oci.errors import Code, RegistryError
+from mirror.oci.reference import Repository, Tag
+from mirror.oci.referrers import array_of, index_of, texts_by_type
+from mirror.store.blobs.diskcache_disk import VerifiedFile
+from mirror.store.errors import ShuttingDown, StoreError
+from mirror.store.hosted.errors import PushRefused
+from mirror.store.hosted.hosted_store import HostedStore
+from mirror.store.hosted.pushes import PushedManifest, Quotas
+from mirror.store.links.content import LocalContent
+from mirror.store.store import Store
+from mirror.util.tasks import Tasks, off_loop
+
+# Page size of tags without `n`, and the maximum; clients follow the Link.
+MOST_TAGS = 10_000
+
+# Repositories that are looked at to mount a blob of which the client does not say where it is.
+MOST_SOURCES = 100
+
+
+class PutManifest(Struct, frozen=True):
+    """The result of a push. `subject`: what the manifest refers to; `tags`: those that point to it now."""
+
+    digest: Digest
+    subject: Digest | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Change(Struct, frozen=True):
+    """A change of a repository, for those who listen: "push" or "delete" of a tag, a manifest or a blob.
+
+    `before`: what the tag pointed to.
+    """
+
+    action: str
+    repository: Repository
+    digest: Digest
+    tag: str | None = None
+    media_type: str | None = None
+    size: int = 0
+    before: str | None = None
+
+
+class HostedRegistry:
+    """All hosted registries of one mirror. Raises RegistryError; what it gives is always fresh."""
+
+    def __init__(self, store: Store, hosted: Iterable[HostedSettings], tasks: Tasks) -> None:
+        self._store = store
+        self._tasks = tasks
+        self._settings = {each.name: each for each in hosted}
+        self.store = HostedStore(store)
+        self.on_change: list[Callable[[Change], object]] = []
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether a registry is hosted here."""
+        return name in self._settings
+
+    def settings(self, repository: Repository) -> HostedSettings:
+        """Return the options of a repository's registry."""
+        return self._settings[repository.upstream]
+
+    async def get_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestAnswer:
+        """Return the manifest."""
+        with answered():
+            if isinstance(reference, Digest):
+                digest, ttl = reference, FOREVER
+            else:
+                entry = await self.store.tag(repository, reference)
+                if entry is None:
+                    raise unknown_manifest(repository, reference)
+                digest, ttl = Digest.parse(entry.digest), 0.0
+            found = await self.store.manifest(repository, digest)
+        if found is None:
+            raise unknown_manifest(repository, reference)
+        return ManifestAnswer(found.data, found.digest, found.media_type, Outcome.HIT, ttl)
+
+    async def head_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestInfo:
+        """Return digest, type and size of the manifest."""
+        if isinstance(reference, Digest):
+            found = await self.get_manifest(repository, reference)
+            return ManifestInfo(found.digest, found.media_type, len(found.data), found.outcome, found.ttl)
+        with answered():
+            entry = await self.store.tag(repository, reference)
+        if entry is None:
+            raise unknown_manifest(repository, reference)
+        return ManifestInfo(Digest.parse(entry.digest), entry.media_type, entry.size, Outcome.HIT)
+
+    async def get_blob(
+        self, repository: Repository, digest: Digest, request: BlobRequest | None = None
+    ) -> BlobAnswer:
+        """Return the blob, open for reading."""
+        with answered():
+            local = await self.store.open_blob(repository, digest)
+        if local.blob is None:
+            if local.data is None:
+                raise unknown_blob(repository, digest)
+            return BlobAnswer(SmallBlob(local.data), Outcome.HIT, FOREVER)
+        return BlobAnswer(self._reader(digest, local), Outcome.HIT, FOREVER)
+
+    def _reader(self, digest: Digest, local: LocalContent) -> StoredReader:
+        if local.blob is None:
+            raise AssertionError("a reader of a blob that is not open")
+        doubt = self._store.quarantine_if_unreadable
+        fallback = Fallback(None, lambda: self._tasks.spawn(doubt(digest), name=f"doubt {digest}"))
+        return StoredReader(local.blob, self._store.readers, fallback, self._store.begin_reading(digest))
+
+    async def head_blob(self, repository: Repository, digest: Digest) -> BlobInfo:
+        """Return the blob's size; by the link of its own repository alone."""
+        with answered():
+            local = await self.store.open_blob(repository, digest)
+        local.close()
+        if not local.is_open:
+            raise unknown_blob(repository, digest)
+        return BlobInfo(len(local.data or b"") if local.blob is None else local.blob.size, Outcome.HIT)
+
+    async def tags(self, repository: Repository, query: str) -> TagsAnswer:
+        """Return a page of the tags, in ASCII order. `query` has `n` and `last`."""
+        parameters = dict(parse_qsl(query, keep_blank_values=True))
+        text = parameters.get("n", "")
+        limit = min(int(text), MOST_TAGS) if text.isascii() and text.isdigit() else MOST_TAGS
+        with answered():
+            names = await self.store.tags(repository, parameters.get("last", ""), limit + 1)
+        if names is None:
+            raise unknown_repository(repository)
+        page, more = names[:limit], len(names) > limit > 0
+        data = json.dumps({"name": repository.path, "tags": page}, separators=(",", ":")).encode()
+        next_query = urlencode({"n": limit, "last": page[-1]}) if more else None
+        return TagsAnswer(data, next_query, Outcome.HIT)
+
+    async def referrers(
+        self, repository: Repository, digest: Digest, artifact_types: Collection[str]
+    ) -> ReferrersAnswer:
+        """Return the referrers of a digest, which need not be here: all, or those of some types."""
+        with answered():
+            found = await self.store.referrers(repository, digest)
+        if artifact_types:
+            by_type = await off_loop(len(found), texts_by_type, found)
+            fitting = sorted(each for kind in artifact_types for each in by_type.get(kind, ()))
+            found = array_of(text for _, text in fitting)
+        return ReferrersAnswer(index_of(found), bool(artifact_types), Outcome.HIT)
+
+    async def put_manifest(
+        self,
+        repository: Repository,
+        reference: Tag | Digest,
+        media_type: str | None,
+        data: bytes,
+        tags: Collection[Tag] = (),
+    ) -> PutManifest:
+        """Keep a manifest, and let its tags point to it: `reference`, and `tags` of a push by digest."""
+        settings = self.settings(repository)
+        algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
+        found = await off_loop(len(data), check_manifest, data, media_type, algorithm, settings.max_manifest)
+        if isinstance(reference, Digest) and reference != found.digest:
+            message = f"the manifest has the digest {found.digest}, and was pushed as {reference}"
+            raise RegistryError(Code.DIGEST_INVALID, message, status=400, detail=str(found.digest))
+        pointing = (reference,) if isinstance(reference, Tag) else tuple(tags)
+        push = PushedManifest(
+            repository,
+            found.digest,
+            data,
+            found.media_type,
+            pointing,
+            found.blobs,
+            found.manifests,
+            found.subject,
+            found.descriptor,
+            tuple(each for each in pointing if self.is_immutable(repository, each.name)),
+            _quotas(settings),
+        )
+        with answered():
+            before = await self.store.put_manifest(push)
+        change = Change("push", repository, push.digest, None, push.media_type, len(data))
+        for tag, entry in before:
+            self._tell(replace(change, tag=tag.name, before=None if entry is None else entry.digest))
+        if not before:
+            self._tell(change)
+        return PutManifest(found.digest, found.subject, tuple(each.name for each in pointing))
+
+    async def delete_tag(self, repository: Repository, tag: Tag) -> None:
+        """Remove a tag; the manifest stays."""
+        with answered():
+            entry = await self.store.tag(repository, tag)
+            immutable = self.is_immutable(repository, tag.name)
+            if not await self.store.delete_tag(repository, tag, immutable=immutable):
+                raise unknown_manifest(repository, tag)
+        if entry is not None:
+            self._tell(Change("delete", repository, Digest.parse(entry.digest), tag.name))
+
+    async def delete_manifest(self, repository: Repository, digest: Digest) -> None:
+        """Remove a manifest and its tags; the blobs that it alone names go with the next `gc`."""
+        fixed = lambda name: self.is_immutable(repository, name)  # noqa: E731
+        with answered():
+            removed = await self.store.delete_manifest(repository, digest, fixed)
+        if removed is None:
+            raise unknown_manifest(repository, digest)
+        for tag in removed.tags or (None,):
+            self._tell(Change("delete", repository, digest, tag))
+
+    async def delete_blob(self, repository: Repository, digest: Digest) -> None:
+        """Remove a blob from its repository."""
+        with answered():
+            if not await self.store.delete_blob(repository, digest):
+                raise unknown_blob(repository, digest)
+
+    async def may_add(self, repository: Repository, size: int) -> None:
+        """Raise RegistryError if a blob of `size` bytes, as far as that is known, would be refused."""
+        settings = self.settings(repository)
+        if settings.max_blob and size > settings.max_blob:
+            message = f"the blob has {size} bytes, and this registry takes {settings.max_blob} (max_blob)"
+            raise RegistryError(Code.DENIED, message, status=413)
+        with answered():
+            await self.store.check_room(repository, size, _quotas(settings))
+
+    async def commit_upload(
+        self, repository: Repository, verified: VerifiedFile, digest: Digest | None = None
+    ) -> None:
+        """Keep the verified file of an upload, as a blob of the repository. The file is moved away.
+
+        `digest`: what the client says, which must be the file's.
+        """
+        if digest is not None and digest != verified.digest:
+            message = f"the upload has the digest {verified.digest}, and not {digest}"
+            raise RegistryError(Code.DIGEST_INVALID, message, status=400)
+        with answered():
+            await self.store.commit_blob(repository, verified, _quotas(self.settings(repository)))
+
+    async def mount(
+        self,
+        repository: Repository,
+        digest: Digest,
+        source: Repository | None,
+        may_read: Callable[[Repository], Awaitable[bool]],
+    ) -> bool:
+        """Make a blob of `source` one of the repository; return whether that was done.
+
+        Without `source` it may be any that the client may read (`may_read`). Content that came with an
+        account stays with the repositories that its registry gave it to.
+        """
+        with answered():
+            sources = [source] if source is not None else await self.store.sources(digest, MOST_SOURCES)
+            for each in sources:
+                if await self.store.may_mount(each, digest) and await may_read(each):
+                    return await self.store.link_blob(repository, digest, _quotas(self.settings(repository)))
+        return False
+
+    def is_immutable(self, repository: Repository, tag: str) -> bool:
+        """Return whether a tag of the repository never moves."""
+        return any(fnmatchcase(tag, each) for each in self.settings(repository).immutable_tags)
+
+    def _tell(self, change: Change) -> None:
+        for call in self.on_change:
+            call(change)
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Turn refusals, and errors of the disk, into the answer to the client."""
+    try:
+        yield
+    except PushRefused as error:
+        raise refusal(error) from None
+    except ShuttingDown as error:
+        raise unavailable(error) from error
+    except StoreError as error:
+        raise refusal(error) from error
+
+
+def _quotas(settings: HostedSettings) -> Quotas:
+    return Quotas(settings.quota, settings.repository_quota)

@@ -1,0 +1,1 @@
+"""Hosted repositories on the disk: pushed manifests, tags, links, referrers, and their retained blobs."""

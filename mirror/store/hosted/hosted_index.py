@@ -1,0 +1,322 @@
+"""The index of hosted repositories: each push and each deletion is one transaction.
+
+Rows besides those of every repository (`store.metadata.index`):
+
+    referrer:<registry>/<repository>@<subject>@<digest>  -> descriptor, for the list of referrers
+    refers:<registry>/<repository>@<digest>              -> subject
+    held:<registry>/<repository>, held:<registry>        -> bytes that are linked, each blob once
+
+Order, so that a crash at any line leaves nothing wrong (invariant 8): the blob is retained, then linked; the
+link goes, then the blob is released. The classes are in the database of the blobs, and are written while the
+transaction of the index is open: of two processes, one that links a blob and one that drops its last link,
+the second sees what the first has done.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+import diskcache
+from msgspec import Struct
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository, Tag
+from mirror.oci.referrers import array_of
+from mirror.store.cache_dir import CacheDirectory
+from mirror.store.hosted.errors import (
+    BlobLost,
+    ContentMissing,
+    PushRefused,
+    QuotaExceeded,
+    TagImmutable,
+)
+from mirror.store.hosted.pushes import NO_QUOTAS, PushedManifest, Quotas
+from mirror.store.metadata.hosted_names import HostedNames
+from mirror.store.metadata.index import LINKED, LINKS, Link, TagEntry
+
+# Digests in one statement.
+ROWS = 500
+
+
+class Removed(Struct, frozen=True):
+    """The result of a deletion: tags by their names, and links."""
+
+    tags: tuple[str, ...] = ()
+    digests: tuple[Digest, ...] = ()
+
+
+class HostedIndex:
+    """Pushes and deletions of one cache folder. Every method blocks. Raises OSError and sqlite3.Error."""
+
+    def __init__(self, folder: CacheDirectory, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._index = folder.index
+        self._retention = folder.blobs.retention
+        self._clock = clock
+        self.names = HostedNames(folder.index)
+
+    @property
+    def _cache(self) -> diskcache.Cache:
+        return self._index.database.cache
+
+    def link_blob(
+        self, repository: Repository, digest: Digest, size: int, quotas: Quotas = NO_QUOTAS
+    ) -> None:
+        """Link a blob that is here. Raises BlobLost and QuotaExceeded."""
+        with self._cache.transact():
+            self._check_quotas(repository, {digest: size}, quotas)
+            if self._retention.retain([str(digest)]):
+                raise BlobLost(digest)
+            self._link(repository, digest, Link(None, size, confirmed=self._clock()))
+        self._sync()
+
+    def put_manifest(self, push: PushedManifest) -> list[tuple[Tag, TagEntry | None]]:
+        """Link a manifest that is here; return its tags, each with its entry before. Raises PushRefused."""
+        found = self.put_manifests([push])[0]
+        if isinstance(found, PushRefused):
+            raise found
+        return found
+
+    def put_manifests(
+        self, pushes: Sequence[PushedManifest]
+    ) -> list[list[tuple[Tag, TagEntry | None]] | PushRefused]:
+        """Link manifests, in one transaction; a refused one changes nothing."""
+        found: list[list[tuple[Tag, TagEntry | None]] | PushRefused] = []
+        with self._cache.transact():
+            for push in pushes:
+                try:
+                    self._check(push)
+                except PushRefused as refused:
+                    found.append(refused)
+                else:
+                    found.append(self._put(push))
+        self._sync()
+        for repository in {each.repository for each in pushes}:
+            self._folder.pins.note_change(repository)
+        return found
+
+    def check(self, push: PushedManifest) -> None:
+        """Raise PushRefused if the manifest would be refused now."""
+        self._check(push, stored=False)
+
+    def delete_tag(self, repository: Repository, tag: Tag, immutable: bool = False) -> bool:
+        """Remove a tag; return whether it was there. Raises TagImmutable."""
+        with self._cache.transact():
+            entry = self._index.tag(repository, tag)
+            if entry is None:
+                return False
+            if immutable:
+                raise TagImmutable(tag.name, entry.digest)
+            self._index.drop(repository, [tag.name], ())
+        self._note_removal(repository)
+        return True
+
+    def delete_manifest(
+        self, repository: Repository, digest: Digest, is_fixed: Callable[[str], bool] = lambda _: False
+    ) -> Removed | None:
+        """Remove a manifest and its tags; None if it was not there. Raises TagImmutable."""
+        with self._cache.transact():
+            link = self._index.link(repository, digest)
+            if link is None or link.media_type is None:
+                return None
+            tags = self.tags_of(repository, digest)
+            if fixed := next(filter(is_fixed, tags), None):
+                raise TagImmutable(fixed, str(digest))
+            self._unlink(repository, [digest], tags)
+        self._end_removal(repository, [digest])
+        return Removed(tuple(tags), (digest,))
+
+    def delete_blob(self, repository: Repository, digest: Digest) -> bool:
+        """Remove the link to a blob; return whether it was there."""
+        with self._cache.transact():
+            link = self._index.link(repository, digest)
+            if link is None or link.media_type is not None:
+                return False
+            self._unlink(repository, [digest], ())
+        self._end_removal(repository, [digest])
+        return True
+
+    def remove(self, repository: Repository, tags: Collection[str], digests: Collection[Digest]) -> None:
+        """Remove tags and links of a repository, and with its last one the repository."""
+        with self._cache.transact():
+            self._unlink(repository, digests, tags)
+        self._end_removal(repository, digests)
+
+    def drop_unnamed(self, repository: Repository, digests: Sequence[Digest], before: float) -> list[Digest]:
+        """Remove links to blobs that were last named, or pushed, before a moment; return those that went.
+
+        A push that names a blob meanwhile writes that down (`_name_again`), so that the link stays.
+        """
+        with self._cache.transact():
+            old = [
+                digest
+                for digest in digests
+                if self._cache._sql(
+                    "SELECT 1 FROM Cache WHERE key = ? AND store_time < ?",
+                    (f"link:{repository}@{digest}", before),
+                ).fetchone()
+            ]
+            self._unlink(repository, old, ())
+        if old:
+            self._end_removal(repository, old)
+        return old
+
+    def tags_of(self, repository: Repository, digest: Digest) -> list[str]:
+        """Return the tags that point to a manifest."""
+        kind = f"tag:{repository}:"
+        rows = self._index.query(
+            "SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND instr(value, ?)",
+            (kind, f"{kind}\U0010ffff", str(digest)),
+        )
+        entries = ((str(key).removeprefix(kind), TagEntry.from_json(value)) for key, value in rows)
+        return sorted(name for name, entry in entries if entry is not None and entry.digest == str(digest))
+
+    def referrers(self, repository: Repository, subject: Digest) -> str:
+        """Return the list of referrers of a digest (`oci.referrers`), sorted by their digests."""
+        kind = f"referrer:{repository}@{subject}@"
+        rows = self._index.query(
+            "SELECT value FROM Cache WHERE key >= ? AND key < ? ORDER BY key", (kind, f"{kind}\U0010ffff")
+        )
+        return array_of(str(text) for (text,) in rows)
+
+    def linking(self, digest: Digest, limit: int) -> list[Repository]:
+        """Return up to `limit` repositories that link a digest, in order."""
+        rows = self._index.query(
+            f"SELECT key FROM Cache WHERE {LINKED} = ? AND {LINKS} ORDER BY key LIMIT ?",  # noqa: S608  # ours
+            (str(digest), limit),
+        )
+        names = (str(key).removeprefix("link:").rpartition("@")[0] for (key,) in rows)
+        return [Repository(*name.split("/", 1)) for name in names]
+
+    def exists(self, repository: Repository) -> bool:
+        """Return whether anything was pushed to the repository, and is there still."""
+        return f"repository:{repository}" in self._cache
+
+    def held(self, name: str) -> int:
+        """Return the bytes that a registry holds, or a repository, `<registry>/<repository>`."""
+        text = self._cache.get(f"held:{name}")
+        return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else 0
+
+    def release(self, digests: Iterable[Digest]) -> None:
+        """Let evictions have blobs that no hosted repository links."""
+        texts = sorted({str(each) for each in digests})
+        for start in range(0, len(texts), ROWS):
+            some = texts[start : start + ROWS]
+            with self._cache.transact():
+                self._retention.release(set(some) - self.names.linked_among(some))
+
+    def check_quotas(self, repository: Repository, size: int, quotas: Quotas) -> None:
+        """Raise QuotaExceeded if `size` more bytes, perhaps of a new blob, would not fit."""
+        for scope, allowed in _scopes(repository, quotas):
+            used = self.held(scope)
+            if allowed and used + size > allowed:
+                raise QuotaExceeded(scope, allowed, used, size)
+
+    def _check(self, push: PushedManifest, *, stored: bool = True) -> None:
+        """Raise PushRefused if a manifest may not be linked."""
+        missing = [each for each in push.blobs if not self._has(push.repository, each, manifest=False)]
+        missing += [each for each in push.manifests if not self._has(push.repository, each, manifest=True)]
+        named = [str(each) for each in (*push.blobs, *push.manifests) if each not in missing]
+        lost = self._retention.retain(named) if stored else set()
+        missing += [each for each in (*push.blobs, *push.manifests) if str(each) in lost]
+        if missing:
+            raise ContentMissing(tuple(dict.fromkeys(missing)))
+        for tag in push.fixed_tags:
+            entry = self._index.tag(push.repository, tag)
+            if entry is not None and entry.digest != str(push.digest):
+                raise TagImmutable(tag.name, entry.digest)
+        self._check_quotas(push.repository, {push.digest: len(push.data)}, push.quotas)
+        if stored and self._retention.retain([str(push.digest)]):
+            raise BlobLost(push.digest)
+
+    def _has(self, repository: Repository, digest: Digest, *, manifest: bool) -> bool:
+        link = self._index.link(repository, digest)
+        return link is not None and (link.media_type is not None or not manifest)
+
+    def _put(self, push: PushedManifest) -> list[tuple[Tag, TagEntry | None]]:
+        repository, now = push.repository, self._clock()
+        known = self._index.link(repository, push.digest)
+        self._link(repository, push.digest, Link(push.media_type, len(push.data), confirmed=now))
+        if known is not None and known.media_type != push.media_type:
+            self._folder.epoch.note_removal()  # copies in memory have the other type
+        self._name_again(repository, (*push.blobs, *push.manifests), now)
+        if push.subject is not None:
+            self._cache.set(f"referrer:{repository}@{push.subject}@{push.digest}", push.descriptor)
+            self._cache.set(f"refers:{repository}@{push.digest}", str(push.subject))
+        entry = TagEntry(str(push.digest), push.media_type, len(push.data), now)
+        before = [(tag, self._index.tag(repository, tag)) for tag in push.tags]
+        for tag in push.tags:
+            self._index.put_tag(repository, tag, entry)
+        return before
+
+    def _link(self, repository: Repository, digest: Digest, link: Link) -> None:
+        """Write a link, and count its blob where it is new."""
+        for scope in self._new_to(repository, digest):
+            self._cache.set(f"held:{scope}", str(self.held(scope) + (link.size or 0)))
+        self._index.add_links(repository, {digest: link})
+
+    def _unlink(self, repository: Repository, digests: Collection[Digest], tags: Collection[str]) -> None:
+        """Remove tags, links and what is known by them; count the blobs that are new to nobody else."""
+        for digest in digests:
+            link = self._index.link(repository, digest)
+            if link is None:
+                continue
+            subject = self._cache.get(f"refers:{repository}@{digest}")
+            if subject is not None:
+                self._cache.delete(f"referrer:{repository}@{subject}@{digest}")
+                self._cache.delete(f"refers:{repository}@{digest}")
+            self._index.drop_link(repository, digest)
+            self._cache.delete(f"seen:{repository}@{digest}")
+            for scope in self._new_to(repository, digest):
+                self._cache.set(f"held:{scope}", str(max(0, self.held(scope) - (link.size or 0))))
+        self._index.drop(repository, tags, ())
+        if not self.exists(repository):
+            self._cache.delete(f"held:{repository}")
+
+    def _new_to(self, repository: Repository, digest: Digest) -> Iterator[str]:
+        """Yield the repository, and its registry, as far as they do not link a digest."""
+        if self._index.link(repository, digest) is None:
+            yield str(repository)
+            name = repository.upstream
+            linked = self._index.query(
+                f"SELECT 1 FROM Cache WHERE {LINKED} = ? AND {LINKS} AND key >= ? AND key < ? LIMIT 1",  # noqa: S608  # ours
+                (str(digest), f"link:{name}/", f"link:{name}0"),
+            )
+            if not linked:
+                yield name
+
+    def _check_quotas(self, repository: Repository, coming: dict[Digest, int], quotas: Quotas) -> None:
+        """Raise QuotaExceeded if contents that are new to a scope do not fit there."""
+        if quotas == NO_QUOTAS:
+            return
+        new = {digest: set(self._new_to(repository, digest)) for digest in coming}
+        for scope, allowed in _scopes(repository, quotas):
+            asked = sum(size for digest, size in coming.items() if scope in new[digest])
+            used = self.held(scope)
+            if allowed and asked and used + asked > allowed:
+                raise QuotaExceeded(scope, allowed, used, asked)
+
+    def _name_again(self, repository: Repository, digests: Iterable[Digest], now: float) -> None:
+        """Write down that a manifest names contents of its repository now: `drop_unnamed` goes by that."""
+        keys = [f"link:{repository}@{digest}" for digest in digests]
+        for start in range(0, len(keys), ROWS):
+            some = keys[start : start + ROWS]
+            marks = ",".join("?" * len(some))
+            self._cache._sql(f"UPDATE Cache SET store_time = ? WHERE key IN ({marks})", (now, *some))  # noqa: S608
+
+    def _end_removal(self, repository: Repository, digests: Iterable[Digest]) -> None:
+        """Tell all processes, and release what no hosted repository links any more."""
+        self._note_removal(repository)
+        self.release(digests)
+
+    def _note_removal(self, repository: Repository) -> None:
+        self._folder.epoch.note_removal()
+        self._folder.pins.note_change(repository)
+        self._sync()
+
+    def _sync(self) -> None:
+        if self._folder.durable:
+            self._index.database.sync_log()
+
+
+def _scopes(repository: Repository, quotas: Quotas) -> tuple[tuple[str, int], tuple[str, int]]:
+    return (repository.upstream, quotas.registry), (str(repository), quotas.repository)
