@@ -80,6 +80,22 @@ def rss_bytes(pid: int) -> int:
     return sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in tree(pid)) * PAGE
 
 
+def pss_bytes(pid: int) -> int:
+    """Return the memory of the process and its descendants; a page that several share is counted once.
+
+    By the kernel's proportional set size: the sum of the resident sizes would count the pages that a worker
+    shares with its parent twice.
+    """
+    return sum(_pss(each) for each in tree(pid))
+
+
+def _pss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"the kernel tells no proportional set size of process {pid}")
+
+
 class Others:
     """Share of the processors that other programs take, besides this process and its descendants."""
 

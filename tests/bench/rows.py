@@ -105,7 +105,7 @@ ROWS = (
     Row("startup-check", "config check: processor s", targets=(most(0.6, BASE), most(0.4, unit="s"))),
     Row("startup-serve", "serve until it is ready: processor s", targets=(most(0.8, BASE),)),
     Row("startup-serve-wall", "same, s"),
-    Row("startup-rss", "memory of an idle mirror: RSS MB", targets=(most(1, BASE), most(70, unit="MB"))),
+    Row("startup-pss", "memory of an idle mirror: PSS MB", targets=(most(1, BASE), most(70, unit="MB"))),
     Row("warm-blob-1", "warm 100 MiB blob, 1 client, GB/s", targets=FLAT),
     Row("warm-blob-1-cpu", "same, server CPU s per GB"),
     Row("warm-blob-16", "warm 100 MiB blob, 16 clients, GB/s", targets=FLAT),

@@ -13,7 +13,7 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 from tests.bench.bench import Bench
 from tests.bench.contestants import BASE, MIRROR
-from tests.bench.machine import SERVER_CORE, cpu_seconds, on_core, rss_bytes, until_idle
+from tests.bench.machine import SERVER_CORE, cpu_seconds, on_core, pss_bytes, until_idle
 
 # How often a command is run; its figure is the least of these.
 RUNS = 5
@@ -55,7 +55,7 @@ def _measure(bench: Bench, name: str, command: Sequence[str], folder: Path) -> N
         bench.add("startup-serve", name, cpu_seconds(process.pid))
         bench.add("startup-serve-wall", name, seconds)
         until_idle(process.pid)
-        bench.add("startup-rss", name, rss_bytes(process.pid) / 1e6)
+        bench.add("startup-pss", name, pss_bytes(process.pid) / 1e6)
     with on_core(SERVER_CORE):
         for row, arguments in COMMANDS.items():
             given = [each.format(config=config) for each in arguments]
