@@ -49,6 +49,11 @@ PLACES: Mapping[str, CommandPlace] = {
         ("access", "config.access", "Try the access rules."),
         ("token", "access.tokens", "Create, list and revoke tokens, by which clients identify themselves."),
         ("bundle", "carry.bundles", "Look at files of images, which `export` writes."),
+        (
+            "healthcheck",
+            "operate.healthcheck",
+            "Say whether the mirror on this machine is alive: exit status 0, else 1.",
+        ),
     )
 }
 

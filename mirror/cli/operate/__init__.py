@@ -1,0 +1,1 @@
+"""Commands for those who run the mirror as a service or in a container."""
