@@ -1,0 +1,1 @@
+"""Pushes over HTTP: uploads, mounts, manifests and deletions of hosted repositories."""
