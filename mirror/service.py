@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from mirror.cache.cache import Cache
 from mirror.config.schema import Config
+from mirror.config.tier.shared import SharedSettings
 from mirror.metrics.metrics import Family, Metrics, render
 from mirror.metrics.multiprocess import MultiprocessMetrics
 from mirror.oci.digest import Digest
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from mirror.manage.warm.run import WarmRun
     from mirror.manage.warm.scheduler import WarmScheduler
     from mirror.system.shared_table import SharedTable
+    from mirror.transfer.shared.shared_fill import SharedTransfers
 
 log = get_logger(__name__)
 
@@ -98,6 +102,9 @@ class Service:
             attempts=self.attempts,
         )
         self._warm: WarmScheduler | None = None
+        self._shared: SharedTransfers | None = None
+        if config.shared.bucket is not None:
+            context = self._share(config.shared, context)
         self.cache = Cache(context, self._upstreams, config.tags)
         self.hosted: HostedRegistry | None = None
         if config.hosted:
@@ -145,6 +152,21 @@ class Service:
         service = cls(config, await Store.open(config.cache.dir, config.cache))
         service._tasks.spawn(service._run_housekeeping(), name="housekeeping")
         return service
+
+    def _share(self, settings: SharedSettings, context: TransferContext) -> TransferContext:
+        """Return the context with the shared tier in front of the upstreams; import what that needs."""
+        from mirror.shared.engines import open_engines
+        from mirror.shared.tier import SharedTier
+        from mirror.transfer.shared.shared_fill import SharedTransfers
+
+        tier = SharedTier(open_engines(settings), settings.timeout, self.metrics)
+        tier.start()
+        self._shared = SharedTransfers(tier, context, self._upstreams.slots)
+        return replace(context, wrap_fill=self._shared.fill)
+
+    def shared_state(self) -> dict[str, Any] | None:
+        """Return the state of the shared tier, for /readyz; None where nothing is shared."""
+        return None if self._shared is None else self._shared.tier.state()
 
     def _schedule_warm(self, config: Config, clock: Callable[[], float]) -> None:
         """Fetch the lists of the configuration at their times; import what that needs, if there are any."""
@@ -225,6 +247,8 @@ class Service:
         self.metrics.lookups_waiting.set(self.lookups.waiting)
         self._upstreams.report(self.metrics)
         self._report_warm()
+        if self._shared is not None:
+            self._shared.tier.report()
         self.metrics.cache_trouble.clear()
         for trouble in self.troubles():
             self.metrics.cache_trouble.labels(trouble["what"], trouble["kind"]).set(1)
@@ -275,6 +299,8 @@ class Service:
         await self._tasks.close()
         if self.multiprocess is not None:
             await self.multiprocess.close()
+        if self._shared is not None:
+            await self._shared.tier.close()
         await self._upstreams.close()
         await self._store.close()
 

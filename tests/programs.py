@@ -30,6 +30,7 @@ PACKAGES = {
     "node": "nodejs",
     "nsenter": "util-linux",
     "podman": "podman",
+    "redis-server": "redis-server",
     "runc": "runc",
     "skopeo": "skopeo",
     "systemd-analyze": "systemd",

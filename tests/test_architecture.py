@@ -19,7 +19,7 @@ LAYERS = [
     {"access", "credentials"},
     {"config", "bundle"},
     {"system", "setup"},
-    {"store", "upstream"},
+    {"store", "upstream", "shared"},
     {"transfer"},
     {"cache", "manage", "doctor"},
     {"hosted"},
@@ -57,6 +57,8 @@ DOORS = {
     "pickle": (),
     "bcrypt": ("web/identity/passwords.py",),
     "argon2": ("web/identity/passwords.py",),
+    "obstore": ("shared/s3.py",),
+    "redis": ("shared/redis_leases.py",),
     "zstandard": ("bundle/archives/stream.py",),
 }
 

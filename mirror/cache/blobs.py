@@ -26,6 +26,7 @@ from mirror.transfer.passthrough import PassThroughBlob
 from mirror.transfer.small_fill import SmallFill, is_small
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError, WrongBytes, too_many_requests
 from mirror.upstream.guests.current import asker
+from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
 from mirror.util.fairness.budget import begin_fill, check_budget, wait_for_fill
@@ -330,19 +331,17 @@ class BlobCache:
         flight.asker = asker()
         upstream, small = self._upstreams[repository.upstream], is_small(link)
 
+        def make(origin: Upstream) -> Fill:
+            asked = asked_for or not flight.prefetch
+            fill = Fill(self._context, origin, repository, digest, urgent=flight.wanted, asked_for=asked)
+            fill.demand = flight.demand
+            return fill
+
         def make_fill() -> RunningFill:
             if link is not None and small:
                 return SmallFill(self._context, upstream, repository, digest, link)
-            fill = Fill(
-                self._context,
-                upstream,
-                repository,
-                digest,
-                urgent=flight.wanted,
-                asked_for=asked_for or not flight.prefetch,
-            )
-            fill.demand = flight.demand
-            return fill
+            wrapped: RunningFill = self._context.wrap_fill(upstream, repository, digest, make)
+            return wrapped
 
         if limit is not None:
             flight.demand = Demand(whole=self._context.settings.rest == "always")

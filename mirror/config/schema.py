@@ -22,6 +22,7 @@ from mirror.config.identities.issuers import IssuerSettings
 from mirror.config.limits import LimitSettings, limits_of
 from mirror.config.logins import CredentialSettings
 from mirror.config.server import ServerSettings
+from mirror.config.tier.shared import SharedSettings
 from mirror.config.types import (
     FOREVER,
     Amount,
@@ -326,6 +327,7 @@ class Config(Settings, frozen=True, kw_only=True):
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    shared: SharedSettings = field(default_factory=SharedSettings)
     rules: tuple[RuleSettings, ...] = ()
     groups: tuple[GroupSettings, ...] = ()
     limits: tuple[LimitSettings, ...] = ()

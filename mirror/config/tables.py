@@ -23,6 +23,7 @@ from mirror.config.limits import LimitSettings
 from mirror.config.logins import CredentialSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
 from mirror.config.server import ServerSettings
+from mirror.config.tier.shared import SharedSettings
 from mirror.config.validation import Option, Settings, bare
 from mirror.config.warm import WarmSettings
 
@@ -99,6 +100,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "credentials": CredentialSettings,
     "audit": AuditSettings,
     "log": LogSettings,
+    "shared": SharedSettings,
 }
 
 UPSTREAM = NamedTable(

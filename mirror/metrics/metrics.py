@@ -74,6 +74,7 @@ class Metrics:
         self._add_warm_metrics()
         self._add_source_metrics()
         self._add_storage_metrics()
+        self._add_shared_metrics()
 
     def _add_line_metrics(self, lines_dropped: Callable[[], int]) -> None:
         self.audit_lines_dropped: Callable[[], int] = lambda: 0
@@ -215,6 +216,30 @@ class Metrics:
             "cache_pinned_bytes", "Bytes of pinned images as far as known, cached or not."
         )
 
+    def _add_shared_metrics(self) -> None:
+        self.shared_up = self._gauge(
+            "shared_up", "1 while the engine of the shared tier (objects, leases) answers, else 0.", "engine"
+        )
+        self.shared_requests = self._counter(
+            "shared_requests_total",
+            "Requests to the engines of the shared tier, by outcome (ok, or the kind of failure).",
+            "engine",
+            "operation",
+            "outcome",
+        )
+        self.shared_bytes = self._counter(
+            "shared_bytes_total", "Bytes of blobs received from the object store or sent there.", "direction"
+        )
+        self.shared_fills = self._counter(
+            "shared_fills_total",
+            "Downloads with a shared tier, by what brought the blob: tier; upstream, for all mirrors; alone, "
+            "beside another mirror or without a coordinator.",
+            "outcome",
+        )
+        self.shared_pending = self._gauge(
+            "shared_pending_uploads", "Blobs that wait to be written to the object store."
+        )
+
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"registry_mirror_{name}", documentation, labels, registry=self._registry)
 
@@ -232,6 +257,7 @@ MAXIMUM_GAUGES = ("registry_mirror_account_refused", "registry_mirror_cache_trou
 SUMMED_GAUGES = (
     "registry_mirror_fills_running",
     "registry_mirror_lookups_waiting",
+    "registry_mirror_shared_pending_uploads",
     "registry_mirror_source_connections",
     "registry_mirror_tasks",
     "process_open_fds",

@@ -3,12 +3,14 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from mirror.config.schema import FillSettings
 from mirror.metrics.metrics import Metrics
+from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.metadata.index import AT_AN_UNKNOWN_TIME, Link
 from mirror.store.store import Store
@@ -19,9 +21,19 @@ from mirror.util.fairness.turns import LookupTurns
 from mirror.util.fairness.window_counts import Cells
 from mirror.util.tasks import Tasks
 
+# Makes the fill of a blob with a function that makes one from a given upstream: the blob's own, or one with
+# other mirrors in front of it.
+WrapFill = Callable[[Upstream, Repository, Digest, Callable[[Upstream], Any]], Any]
+
 
 def _never_idle() -> float:
     return 0.0
+
+
+def _alone(
+    upstream: Upstream, repository: Repository, digest: Digest, make: Callable[[Upstream], Any]
+) -> Any:
+    return make(upstream)
 
 
 class TransferContext(Struct, frozen=True):
@@ -30,7 +42,8 @@ class TransferContext(Struct, frozen=True):
     `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads. `accounts`:
     whether any upstream is asked with an account. `lookups`: the turns of what asks an upstream for less than
     a blob. `idle_seconds`: for how long no client has waited for a connection to an upstream. `attempts`:
-    counts of wrong credentials in all workers; None for a process that shares none.
+    counts of wrong credentials in all workers; None for a process that shares none. `wrap_fill`: how large
+    blobs are shared with other mirrors.
     """
 
     store: Store
@@ -44,6 +57,7 @@ class TransferContext(Struct, frozen=True):
     idle_seconds: Callable[[], float] = _never_idle
     lookups: LookupTurns = field(default_factory=LookupTurns)
     attempts: Cells | None = None
+    wrap_fill: WrapFill = _alone
 
     def confirmed(
         self, upstream: Upstream, repository: Repository, link: Link, since: float | None = None

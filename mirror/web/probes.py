@@ -52,6 +52,8 @@ class Probes:
         }
         if warm := self._service.warm_status():
             state["warm"] = warm
+        if (shared := self._service.shared_state()) is not None:
+            state["shared"] = shared
         body = json.dumps(state).encode()
         status = 503 if self.draining else 200
         return web.Response(status=status, body=body, content_type="application/json", headers=SERVER)

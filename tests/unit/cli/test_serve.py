@@ -50,6 +50,10 @@ NOT_OF_A_SERVER = {
 
 # Modules of this mirror that a server imports only if its configuration uses them.
 UNCONFIGURED = {
+    "mirror.shared",
+    "mirror.transfer.shared",
+    "obstore",
+    "redis",
     "mirror.access.certificate",
     "mirror.access.proxy_protocol",
     "mirror.system.shared_table",

@@ -50,11 +50,14 @@ def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
     secret.write_text("{}")  # a password, a certificate that is not read, and Docker's config.json
     lines = reference.toml().partition("[server]")[2].splitlines()
     text = "[server]\n" + "\n".join(map(without_mark, lines))
-    text = text.replace('password = "secret"', "").replace('tls_key = "', '# "').replace("tls_cert", '# "')
+    for key in ("coordinator_password", "secret_key", "password"):  # files have them
+        text = text.replace(f'{key} = "secret"', "")
+    text = text.replace('tls_key = "', '# "').replace("tls_cert", '# "')
     for key in ("client_cert", "client_key", "client_ca", "client_crl"):
         text = text.replace(f'{key} = "', '# "')
     text = text.replace('htpasswd = "', '# "').replace('jwks_file = "', '# "')  # jwks_url is there too
-    for key in ("password_file", "ca_file", "docker_config"):
+    files = ("password_file", "ca_file", "docker_config", "secret_key_file", "coordinator_password_file")
+    for key in files:
         text = "\n".join(
             f'{line.partition("=")[0]}= "{secret}"' if line.startswith(f"{key} =") else line
             for line in text.splitlines()

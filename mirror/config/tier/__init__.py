@@ -1,0 +1,1 @@
+"""Options of what several mirrors share."""

@@ -1,0 +1,179 @@
+"""The options of the shared tier: an object store, and a coordinator of leases, that several mirrors use."""
+
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
+
+from mirror.config.logins import CredentialFile
+from mirror.config.types import Password, SecretStr, Timeout
+from mirror.config.validation import After, Beside, Doc, Settings
+
+# A bucket and a prefix below it. S3 allows more in keys; these need no quoting anywhere.
+BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9._-]{1,100}){0,8})/?")
+
+# The coordinator that needs no other program: leases are objects in the bucket itself.
+BUCKET_COORDINATOR = "bucket"
+
+REDIS_SCHEMES = ("redis", "rediss")
+
+# Libraries of the package's extra, by the option that needs them.
+LIBRARIES = {"url": "obstore", "coordinator": "redis"}
+
+
+class Bucket(Struct, frozen=True):
+    """A bucket's name, and the prefix of all keys, without slashes at its ends; "" for none."""
+
+    name: str
+    prefix: str
+
+
+def _check_installed(option: str) -> None:
+    """Refuse an option whose library is not installed; it is not imported here."""
+    if find_spec(LIBRARIES[option]) is None:
+        raise ValueError("needs packages of the extra: pip install 'registry-mirror[shared]'")
+
+
+def _check_bucket(value: str) -> str:
+    match = BUCKET.fullmatch(value)
+    if match is None or any(part in (".", "..") for part in value.split("/")):
+        raise ValueError("is not a bucket, for instance s3://mirror-cache or s3://backups/mirror")
+    _check_installed("url")
+    return value.rstrip("/")
+
+
+def _split(value: str) -> SplitResult | None:
+    """Return the parts of a URL with a host, and with neither query nor fragment; None for another text."""
+    try:
+        parts = urlsplit(value)
+        usable = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment)
+    except ValueError:
+        return None
+    return parts if usable and re.search(r"[\s\\\x00-\x1f\x7f]", value) is None else None
+
+
+def _check_endpoint(value: str) -> str:
+    parts = _split(value)
+    if parts is None or parts.scheme not in ("http", "https"):
+        raise ValueError("is not the URL of an object store, for instance https://s3.lan:8333")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has a user in it: set access_key and secret_key_file instead")
+    return value.rstrip("/")
+
+
+def _check_coordinator(value: str) -> str:
+    if value == BUCKET_COORDINATOR:
+        return value
+    parts = _split(value)
+    if parts is None or parts.scheme not in REDIS_SCHEMES or not re.fullmatch(r"(/[0-9]{0,5})?", parts.path):
+        raise ValueError(
+            'must be "bucket", or the URL of a Redis or Valkey, for instance redis://redis.lan/0'
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has a password in it: set coordinator_password_file instead")
+    _check_installed("coordinator")
+    return value
+
+
+def _read_secret(file_key: str) -> Beside:
+    """Return a check that reads the secret from the file which the option `file_key` names."""
+
+    def read(value: SecretStr | None, valid: Mapping[str, Any]) -> SecretStr | None:
+        file = valid.get(file_key)
+        if file is None:
+            return value
+        if value is not None:
+            raise ValueError(f"is given, and {file_key} too: keep one of them")
+        try:
+            text = str(file.read_text()).strip()
+        except UnicodeDecodeError:
+            raise ValueError(f"{file_key} {file} is not text") from None
+        if not text:
+            raise ValueError(f"{file_key} {file} is empty")
+        return SecretStr(text)
+
+    return Beside(read)
+
+
+class SharedSettings(Settings, frozen=True, kw_only=True):
+    """A tier that several mirrors share: what one has downloaded, the others get from there.
+
+    Needs the extra `shared` of the package. docs/scaling.md says when it pays.
+    """
+
+    url: Annotated[
+        str | None,
+        After(lambda value: None if value is None else _check_bucket(value)),
+        Doc(
+            "Bucket of an S3-compatible object store, with an optional prefix. Without it nothing is shared.",
+            examples=["s3://mirror-cache/office"],
+        ),
+    ] = None
+    endpoint: Annotated[
+        str | None,
+        After(lambda value: None if value is None else _check_endpoint(value)),
+        Doc("URL of the object store. Default: that of AWS for `region`.", examples=["https://s3.lan:8333"]),
+    ] = None
+    region: Annotated[str, Doc("Region of the bucket.", examples=["eu-central-1"])] = "us-east-1"
+    access_key: Annotated[
+        str | None,
+        Doc(
+            "Access key of the object store. Without it, the environment (AWS_ACCESS_KEY_ID and the like) or "
+            "the role of the machine or pod gives the credentials.",
+            examples=["mirror"],
+        ),
+    ] = None
+    secret_key_file: Annotated[
+        CredentialFile | None,
+        Doc(
+            "File with the secret of `access_key`. A path may begin with $CREDENTIALS_DIRECTORY, the folder "
+            "of systemd's LoadCredential=.",
+            examples=["/etc/registry-mirror/s3.secret"],
+        ),
+    ] = None
+    secret_key: Annotated[
+        Password | None,
+        _read_secret("secret_key_file"),
+        Doc("The secret itself. Prefer `secret_key_file`.", examples=["secret"]),
+    ] = None
+    coordinator: Annotated[
+        str,
+        After(_check_coordinator),
+        Doc(
+            'Where the mirrors agree who downloads a blob: "bucket", objects in the bucket, or the URL of a '
+            "Redis or Valkey, which answers a thousand times faster where many ask for the same blob.",
+            examples=["redis://redis.lan:6379/0"],
+        ),
+    ] = BUCKET_COORDINATOR
+    coordinator_username: Annotated[
+        str | None, Doc("User at the coordinator. Default: the one without a name.", examples=["mirror"])
+    ] = None
+    coordinator_password_file: Annotated[
+        CredentialFile | None,
+        Doc("File with the password for the coordinator.", examples=["/etc/registry-mirror/redis.password"]),
+    ] = None
+    coordinator_password: Annotated[
+        Password | None,
+        _read_secret("coordinator_password_file"),
+        Doc("The password itself. Prefer `coordinator_password_file`.", examples=["secret"]),
+    ] = None
+    timeout: Annotated[
+        Timeout,
+        Doc(
+            "Longest time for which a download waits for an answer of the object store or the coordinator. "
+            "Then the mirror goes on alone."
+        ),
+    ] = 2
+
+    def __post_init__(self) -> None:
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("access_key and secret_key_file belong together: give both or none")
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """The bucket; None where nothing is shared."""
+        match = BUCKET.fullmatch(self.url or "")
+        return None if match is None else Bucket(match[1], match[2].strip("/"))

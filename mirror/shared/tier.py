@@ -1,0 +1,248 @@
+"""The shared tier as one mirror sees it: every request has a time limit, and a failure means going on alone.
+
+Nothing here raises for an engine that fails: callers get "not there" or "no coordination", the log, /readyz
+and the metrics tell the operator. Content is addressed by digest, and what comes from the tier is verified
+like anything else, so that nothing the engines answer can do more than cost bytes.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from mirror.metrics.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
+from mirror.shared.engines import Engines
+from mirror.shared.errors import ObjectMissing, TierError, TierFault
+from mirror.shared.health import EngineHealth
+from mirror.shared.interfaces import Holder, TierObject, TierRange, VerifiedContent
+from mirror.shared.keys import fill_key
+from mirror.shared.lease_text import new_holder
+from mirror.util.log import get_logger
+from mirror.util.tasks import Tasks
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+# Time, in seconds, after which a lease lapses that its holder does not renew: how long a dead mirror keeps
+# the others from a blob. Three renewals fit into it.
+LEASE_SECONDS = 15.0
+
+# Interval, in seconds, at which a bucket is probed again that could not be reached, and one that is unfit.
+PROBE_SECONDS = 10.0
+UNFIT_SECONDS = 300.0
+
+OBJECTS, LEASES = "objects", "leases"
+
+
+class FillClaim:
+    """The lease for filling one blob, renewed until it is released."""
+
+    def __init__(self, holder: Holder, renewing: "asyncio.Task[None]", release: Callable[[], object]) -> None:
+        self.holder = holder
+        self._renewing = renewing
+        self._release = release
+
+    def release(self) -> None:
+        """Free the lease, in the background; once is enough."""
+        self._renewing.cancel()
+        release, self._release = self._release, lambda: None
+        release()
+
+
+class SharedTier:
+    """The object store and the coordinator, with limits, health and metrics. Create with `open`."""
+
+    def __init__(
+        self,
+        engines: Engines,
+        limit: float,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`limit`: seconds for each small request."""
+        self.address = ""  # of this mirror's listener for its peers
+        self._engines = engines
+        self._limit = limit
+        self._metrics = metrics
+        self._tasks = Tasks()
+        self._probed = False
+        self.objects = EngineHealth(f"object store {engines.name}", clock)
+        self.leases = EngineHealth("coordinator", clock)
+
+    def start(self) -> None:
+        """Probe the bucket in the background; until that is done, the tier is not used."""
+        self._tasks.spawn(self._probe_until_fit(), name="probe the shared tier")
+
+    @property
+    def usable(self) -> bool:
+        """Return whether blobs may be read from the object store and written there now."""
+        return self._probed and self.objects.usable
+
+    async def find(self, digest: Digest) -> TierObject | None:
+        """Return what the object store has of a blob; None for nothing, and when it does not say."""
+        if not self.usable:
+            return None
+        return await self._ask(self.objects, "stat", lambda: self._engines.objects.stat(digest), None)
+
+    @asynccontextmanager
+    async def open_range(self, digest: Digest, span: Span) -> AsyncGenerator[TierRange]:
+        """Open a part of a blob. Raises TierError, at the first byte or later."""
+        try:
+            async with asyncio.timeout(self._limit):
+                opening = self._engines.objects.open_range(digest, span)
+                part = await opening.__aenter__()
+        except TimeoutError:
+            error = TierError(TierFault.UNREACHABLE, f"no answer within {self._limit:g} s")
+            self._record(self.objects, "read", error)
+            raise error from None
+        except TierError as error:
+            self._record(self.objects, "read", error)
+            raise
+        self._record(self.objects, "read", None)
+        try:
+            yield TierRange(part.span, part.total, self._counted(part.chunks))
+        finally:
+            await opening.__aexit__(None, None, None)
+
+    async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        received = self._metrics.shared_bytes.labels("received")
+        try:
+            async for chunk in chunks:
+                received.inc(len(chunk))
+                yield chunk
+        except TierError as error:
+            self._record(self.objects, "read", error)
+            raise
+
+    async def publish(self, content: VerifiedContent) -> bool:
+        """Store a blob; return False if that failed. Raises TierError WRONG for one that is corrupt here."""
+        sent = self._metrics.shared_bytes.labels("sent")
+
+        async def counted() -> AsyncIterator[bytes]:
+            async for chunk in content.chunks():
+                sent.inc(len(chunk))
+                yield chunk
+
+        try:
+            await self._engines.objects.put(VerifiedContent(content.digest, content.size, counted))
+        except TierError as error:
+            if error.fault is TierFault.WRONG:
+                raise
+            self._record(self.objects, "write", error)
+            return False
+        self._record(self.objects, "write", None)
+        return True
+
+    async def remove(self, digest: Digest) -> None:
+        """Remove a blob that was found corrupt; a failure is recorded."""
+        if self.usable:
+            await self._ask(self.objects, "remove", lambda: self._engines.objects.remove(digest), None)
+
+    async def claim(self, digest: Digest) -> FillClaim | Holder | None:
+        """Claim the right to fetch a blob upstream; or return who has it, or None without a coordinator."""
+        if not self._probed or not self.leases.usable:
+            return None
+        key, mine = fill_key(digest), new_holder(self.address)
+        leases = self._engines.leases
+        held = await self._ask(self.leases, "acquire", lambda: leases.acquire(key, mine, LEASE_SECONDS), None)
+        if held != mine:
+            return held
+        renewing = self._tasks.spawn(self._renew(key, mine), name=f"renew {key}")
+        return FillClaim(mine, renewing, lambda: self._release(key, mine))
+
+    async def holder(self, digest: Digest) -> Holder | None:
+        """Return who holds the right to fetch a blob; None for nobody, and without a coordinator."""
+        if not self._probed or not self.leases.usable:
+            return None
+        key = fill_key(digest)
+        return await self._ask(self.leases, "look", lambda: self._engines.leases.holder(key), None)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state for /readyz."""
+        return {
+            "url": self._engines.name,
+            "objects": {"usable": self.usable, "reason": self.objects.reason},
+            "leases": {"usable": self._probed and self.leases.usable, "reason": self.leases.reason},
+        }
+
+    def report(self) -> None:
+        """Set the gauges."""
+        self._metrics.shared_up.labels(OBJECTS).set(self.usable and self.objects.reason is None)
+        up = self._probed and self.leases.usable and self.leases.reason is None
+        self._metrics.shared_up.labels(LEASES).set(up)
+
+    async def close(self) -> None:
+        """Stop renewing, which frees the leases as they lapse, and close the connections."""
+        await self._tasks.close()
+        with suppress(TierError):
+            await self._engines.close()
+
+    async def _renew(self, key: str, mine: Holder) -> None:
+        leases = self._engines.leases
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            if not await self._ask(
+                self.leases, "renew", lambda: leases.renew(key, mine, LEASE_SECONDS), True
+            ):
+                log.info("lease of the shared tier lost, another mirror may fetch the same blob", lease=key)
+                return
+
+    def _release(self, key: str, mine: Holder) -> None:
+        with suppress(RuntimeError):  # while the mirror stops, leases lapse
+            release = lambda: self._engines.leases.release(key, mine)  # noqa: E731
+            self._tasks.spawn(self._ask(self.leases, "release", release, None), name=f"release {key}")
+
+    async def _ask(
+        self, health: EngineHealth, operation: str, ask: Callable[[], Awaitable[T]], otherwise: T
+    ) -> T:
+        """Return an answer that comes within the limit; `otherwise` if none does, which is recorded."""
+        try:
+            async with asyncio.timeout(self._limit):
+                answer = await ask()
+        except TimeoutError:
+            self._record(
+                health, operation, TierError(TierFault.UNREACHABLE, f"no answer within {self._limit:g} s")
+            )
+            return otherwise
+        except TierError as error:
+            self._record(health, operation, error)
+            return otherwise
+        self._record(health, operation, None)
+        return answer
+
+    def _record(self, health: EngineHealth, operation: str, error: TierError | None) -> None:
+        engine = OBJECTS if health is self.objects else LEASES
+        outcome = "ok" if error is None else error.fault.value
+        self._metrics.shared_requests.labels(engine, operation, outcome).inc()
+        if error is None or isinstance(error, ObjectMissing):
+            health.record_success()
+        else:
+            health.record_failure(str(error))
+
+    async def _probe_until_fit(self) -> None:
+        pause = await self._probe()
+        while pause:
+            await asyncio.sleep(pause)
+            pause = await self._probe()
+
+    async def _probe(self) -> float:
+        """Probe the bucket; return after how many seconds to do so again, if it is not in use then."""
+        try:
+            fitness = await self._engines.probe()
+        except TierError as error:
+            self.objects.record_failure(str(error))
+            return PROBE_SECONDS
+        if fitness.reads is not None:
+            self.objects.record_failure(fitness.reads, UNFIT_SECONDS)
+            return UNFIT_SECONDS
+        self._probed = True
+        self.objects.record_success()
+        if fitness.leases is not None:
+            self.leases.record_failure(fitness.leases, math.inf)
+        log.info("shared tier in use", bucket=self._engines.name)
+        return 0.0

@@ -1,0 +1,206 @@
+"""Mirrors with a shared tier, on real engines: one download for all, and each alone when an engine fails."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mirror.config.tier.shared import SharedSettings
+from mirror.oci.digest import Digest
+from mirror.shared.s3 import S3Objects
+from tests.engines import Engine, bucket_of, redis_server, running, seaweedfs, settings_of
+from tests.fakes.registry import FakeRegistry
+from tests.running import LARGE, Running, configured, serving
+from tests.wire import get
+
+X = "/v2/docker.io/library/x"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with running(seaweedfs(tmp_path_factory.mktemp("seaweedfs"))) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with running(redis_server(tmp_path_factory.mktemp("redis"))) as engine:
+        yield engine
+
+
+@pytest.fixture
+def settings(store: Engine, coordinator: Engine) -> SharedSettings:
+    """A tier that is empty."""
+    return settings_of(store, coordinator, prefix=os.urandom(4).hex())
+
+
+@asynccontextmanager
+async def sharing(
+    fake: FakeRegistry, cache: Path, settings: SharedSettings, *, ready: bool = True
+) -> AsyncIterator[Running]:
+    """A mirror with the tier, which is in use with `ready`."""
+    config = configured(cache, {"docker.io": fake.url}, shared=settings)
+    async with serving(config) as mirror:
+        await until(lambda: not ready or state(mirror)["objects"]["usable"])
+        yield mirror
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a background task of a mirror has come so far."""
+    while not condition():  # noqa: ASYNC110  # of another program's answer
+        await asyncio.sleep(0.01)
+
+
+def state(mirror: Running) -> dict[str, dict[str, object]]:
+    found = mirror.service.shared_state()
+    assert found is not None
+    return found
+
+
+@asynccontextmanager
+async def bucket(settings: SharedSettings) -> AsyncIterator[S3Objects]:
+    """The tier's bucket, as nobody's mirror sees it."""
+    objects = S3Objects(settings, bucket_of(settings))
+    yield objects
+    await objects.close()
+
+
+async def written(settings: SharedSettings, *digests: Digest) -> None:
+    """Wait until the bucket has these blobs."""
+    async with bucket(settings) as objects:
+        for digest in digests:
+            while await objects.stat(digest) is None:  # noqa: ASYNC110  # written behind
+                await asyncio.sleep(0.01)
+
+
+def blob() -> bytes:
+    return os.urandom(1024) * (LARGE // 1024)
+
+
+async def pull(mirror: Running, digest: Digest, repository: str = X) -> bytes:
+    reply = await get(mirror.address, f"{repository}/blobs/{digest}")
+    assert (reply.status, reply.complete) == (200, True), reply
+    return reply.body
+
+
+async def test_shared_blob_is_downloaded_once_for_two_mirrors(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings
+) -> None:
+    """The second mirror asks its upstream whether the repository has the blob, and gets it from the tier."""
+    data = blob()
+    digest = fake.add_blob("library/x", data)
+    async with sharing(fake, tmp_path / "a", settings) as first:
+        assert await pull(first, digest) == data
+        await written(settings, digest)
+        assert await first.metric('registry_mirror_shared_fills_total{outcome="upstream"}') == 1
+    asked = fake.requests("GET", digest)
+    async with sharing(fake, tmp_path / "b", settings) as second:
+        assert await pull(second, digest) == data
+        await second.landed(digest)
+        assert fake.requests("GET", digest) == asked
+        assert await second.metric('registry_mirror_shared_fills_total{outcome="tier"}') == 1
+        received = await second.metric('registry_mirror_shared_bytes_total{direction="received"}')
+        assert received == len(data)
+
+
+async def test_shared_blob_needs_a_link_of_the_mirror(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings
+) -> None:
+    """A repository that has not the blob upstream gets nothing from the tier, named by a manifest or not."""
+    data = blob()
+    digest = fake.add_blob("library/x", data)
+    async with sharing(fake, tmp_path / "a", settings) as first:
+        assert await pull(first, digest) == data
+        await written(settings, digest)
+    image = fake.add_image("library/evil", "t", [data])
+    del fake.repository("library/evil").blobs[str(digest)]
+    async with sharing(fake, tmp_path / "b", settings) as second:
+        evil = "/v2/docker.io/library/evil"
+        assert (await get(second.address, f"{evil}/blobs/{digest}")).status == 404
+        await get(second.address, f"{evil}/manifests/{image.manifest}")
+        assert (await get(second.address, f"{evil}/blobs/{digest}")).status == 404
+        assert await second.metric('registry_mirror_shared_bytes_total{direction="received"}') == 0
+
+
+async def test_shared_blob_with_wrong_bytes_is_replaced(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings
+) -> None:
+    """No client gets wrong bytes; the right ones come from the upstream, and go to the tier."""
+    data = blob()
+    digest = fake.add_blob("library/x", data)
+    async with bucket(settings) as objects:
+        await objects.create(f"blobs/sha256/{digest.encoded[:2]}/{digest.encoded}", b"!" + data[1:])
+        async with sharing(fake, tmp_path / "a", settings) as mirror:
+            reply = await get(mirror.address, f"{X}/blobs/{digest}")
+            assert reply.body == data or not reply.complete
+            await mirror.landed(digest)
+            assert await pull(mirror, digest) == data
+            await written(settings, digest)
+        async with sharing(fake, tmp_path / "b", settings) as other:
+            assert await pull(other, digest) == data
+
+
+async def test_shared_tier_that_is_down_at_start_stops_nothing(
+    fake: FakeRegistry, tmp_path: Path, store: Engine
+) -> None:
+    """The mirror starts, serves, and says what is wrong."""
+    data = blob()
+    digest = fake.add_blob("library/x", data)
+    nowhere = SharedSettings.model_validate(
+        {"url": "s3://mirrors", "endpoint": "http://127.0.0.1:9", "coordinator": "redis://127.0.0.1:9"}
+    )
+    async with sharing(fake, tmp_path / "a", nowhere, ready=False) as mirror:
+        assert await pull(mirror, digest) == data
+        await until(lambda: state(mirror)["objects"]["reason"])
+        ready = json.loads((await get(mirror.address, "/readyz")).body)
+        assert ready["ready"]
+        assert "s3://mirrors" in ready["shared"]["objects"]["reason"]
+        assert await mirror.metric('registry_mirror_shared_up{engine="objects"}') == 0
+
+
+async def test_shared_tier_is_not_waited_for(
+    fake: FakeRegistry, tmp_path: Path, store: Engine, coordinator: Engine
+) -> None:
+    """A pull goes on after the time limits while both engines are stopped, and the next one at once."""
+    digests = {fake.add_blob("library/x", data): data for data in (blob(), blob())}
+    settings = settings_of(store, coordinator, prefix=os.urandom(4).hex(), timeout=0.3)
+    async with sharing(fake, tmp_path / "a", settings) as mirror:
+        store.stop()
+        coordinator.stop()
+        try:
+            for digest, data in digests.items():
+                assert await pull(mirror, digest) == data
+            assert "within 0.3 s" in str(state(mirror)["leases"]["reason"])
+        finally:
+            store.go_on()
+            coordinator.go_on()
+        await written(settings, *digests)  # once it answers again
+
+
+async def test_shared_leases_may_be_flushed(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings, coordinator: Engine
+) -> None:
+    """A coordinator that has forgotten everything in mid-download costs nothing here."""
+    data = blob()
+    digest = fake.add_blob("library/x", data)
+    async with sharing(fake, tmp_path / "a", settings) as mirror:
+        gate = fake.hold(digest, after=-1)
+        pulling = asyncio.ensure_future(pull(mirror, digest))
+        await gate.reached.wait()
+        await flush(coordinator)
+        gate.release()
+        assert await pulling == data
+        await written(settings, digest)
+
+
+async def flush(coordinator: Engine) -> None:
+    from redis.asyncio import Redis
+
+    from tests.engines import PASSWORD
+
+    async with Redis(port=coordinator.port, password=PASSWORD, driver_info=None) as redis:
+        await redis.flushall()

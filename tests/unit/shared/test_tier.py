@@ -1,0 +1,138 @@
+"""The tier as one mirror sees it: limits, and going on alone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from mirror.metrics.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
+from mirror.shared.content import verified
+from mirror.shared.engines import Engines
+from mirror.shared.errors import TierError, TierFault
+from mirror.shared.interfaces import Holder, TierObject
+from mirror.shared.memory import MemoryLeases, MemoryTier
+from mirror.shared.probe import Fitness
+from mirror.shared.tier import FillClaim, SharedTier
+
+DATA = b"shared" * 100
+DIGEST = Digest.of(DATA)
+
+
+async def fit() -> Fitness:
+    return Fitness()
+
+
+class Hanging(MemoryTier):
+    """A store that answers no question."""
+
+    async def stat(self, digest: Digest) -> TierObject | None:
+        await asyncio.Event().wait()
+        return None
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    yield DATA
+
+
+def tier_of(
+    objects: MemoryTier | None = None,
+    leases: MemoryLeases | None = None,
+    probe: Callable[[], Awaitable[Fitness]] = fit,
+    limit: float = 0.05,
+) -> SharedTier:
+    engines = Engines("s3://b", objects or MemoryTier(), leases or MemoryLeases(), probe)
+    return SharedTier(engines, limit, Metrics())
+
+
+async def started(tier: SharedTier) -> SharedTier:
+    tier.start()
+    while not tier.usable and tier.objects.reason is None:  # noqa: ASYNC110  # a background task
+        await asyncio.sleep(0)
+    return tier
+
+
+async def test_tier_before_its_probe_is_not_used() -> None:
+    """A mirror is alone until the bucket was found fit."""
+    tier = tier_of()
+    assert await tier.find(DIGEST) is None
+    assert await tier.claim(DIGEST) is None
+    assert not tier.usable
+    await started(tier)
+    assert tier.usable
+    await tier.close()
+
+
+async def test_tier_has_what_was_published() -> None:
+    """Content goes there and comes back, and is counted."""
+    tier = await started(tier_of())
+    assert await tier.publish(verified(DIGEST, len(DATA), chunks))
+    found = await tier.find(DIGEST)
+    assert found is not None
+    assert found.size == len(DATA)
+    async with tier.open_range(DIGEST, Span(1, 4)) as part:
+        assert b"".join([chunk async for chunk in part.chunks]) == DATA[1:4]
+    await tier.remove(DIGEST)
+    assert await tier.find(DIGEST) is None
+    await tier.close()
+
+
+async def test_tier_that_hangs_is_not_waited_for() -> None:
+    """The first question ends at the limit, the next one is not asked; the state says why."""
+    tier = await started(tier_of(Hanging()))
+    assert await tier.find(DIGEST) is None
+    assert not tier.usable
+    assert await tier.find(DIGEST) is None
+    assert "within 0.05 s" in tier.state()["objects"]["reason"]
+    claim = await tier.claim(DIGEST)
+    assert isinstance(claim, FillClaim)  # the coordinator answers
+    claim.release()
+    await tier.close()
+
+
+async def test_tier_claim_is_for_one_mirror() -> None:
+    """The second mirror is told who has it; released, the blob is free."""
+    leases = MemoryLeases()
+    first, second = [await started(tier_of(leases=leases)) for _ in range(2)]
+    first.address = "http://10.0.0.1:5001"
+    claim = await first.claim(DIGEST)
+    assert isinstance(claim, FillClaim)
+    held = await second.claim(DIGEST)
+    assert isinstance(held, Holder)
+    assert held.address == first.address
+    claim.release()
+    claim.release()
+    while await second.holder(DIGEST) is not None:  # noqa: ASYNC110  # released in the background
+        await asyncio.sleep(0)
+    await first.close()
+    await second.close()
+
+
+async def test_tier_that_is_unfit_is_not_used_and_says_so() -> None:
+    """Nothing is shared without ranges; blobs are shared without conditions, and nobody is coordinated."""
+
+    async def without_ranges() -> Fitness:
+        return Fitness("no ranges: use another one")
+
+    async def without_conditions() -> Fitness:
+        return Fitness(None, "no conditions: use a Redis")
+
+    tier = await started(tier_of(probe=without_ranges))
+    assert (tier.usable, tier.state()["objects"]["reason"]) == (False, "no ranges: use another one")
+    await tier.close()
+    tier = await started(tier_of(probe=without_conditions))
+    assert tier.usable
+    assert await tier.claim(DIGEST) is None
+    assert tier.state()["leases"] == {"usable": False, "reason": "no conditions: use a Redis"}
+    await tier.close()
+
+
+async def test_tier_refuses_to_publish_what_is_corrupt_here() -> None:
+    """Corrupt content here is no fault of the store."""
+    tier = await started(tier_of())
+    with pytest.raises(TierError) as caught:
+        await tier.publish(verified(Digest.of(b"other"), 5, chunks))
+    assert caught.value.fault is TierFault.WRONG
+    assert tier.usable
+    await tier.close()

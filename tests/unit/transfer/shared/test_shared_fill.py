@@ -1,0 +1,80 @@
+"""A fill with a shared tier; tests/contract/test_shared_tier.py has whole mirrors with real engines."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.shared.engines import Engines
+from mirror.shared.memory import MemoryLeases, MemoryTier
+from tests.fakes.registry import FakeRegistry
+from tests.running import LARGE, Running, configured, serving
+from tests.unit.shared.test_tier import fit
+from tests.wire import get
+
+DATA = bytes(range(256)) * (LARGE // 256)
+X = "/v2/docker.io/library/x"
+
+
+@pytest.fixture
+async def leases() -> MemoryLeases:
+    return MemoryLeases()
+
+
+@pytest.fixture
+async def mirror(
+    fake: FakeRegistry, leases: MemoryLeases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Running]:
+    """A mirror whose engines are in memory."""
+    engines = Engines("s3://memory", MemoryTier(), leases, fit)
+    monkeypatch.setattr("mirror.shared.engines.open_engines", lambda settings: engines)
+    async with serving(
+        configured(tmp_path, {"docker.io": fake.url}, shared={"url": "s3://memory"})
+    ) as mirror:
+        yield mirror
+
+
+async def outcomes(mirror: Running) -> dict[str, float]:
+    names = ("tier", "upstream", "alone")
+    line = 'registry_mirror_shared_fills_total{{outcome="{}"}}'
+    return {name: count for name in names if (count := await mirror.metric(line.format(name)))}
+
+
+async def test_shared_fill_claims_what_the_tier_has_not(
+    fake: FakeRegistry, mirror: Running, leases: MemoryLeases
+) -> None:
+    """While the upstream is asked, the claim is held: others are told who has it."""
+    digest = fake.add_blob("library/x", DATA)
+    gate = fake.hold(digest, after=-1)
+    pulling = mirror.service._tasks.spawn(get(mirror.address, f"{X}/blobs/{digest}"), name="pull")
+    await gate.reached.wait()
+    assert await leases.holder(f"fill/sha256/{digest.encoded}") is not None
+    gate.release()
+    assert (await pulling).body == DATA
+    await mirror.landed(digest)
+    assert await outcomes(mirror) == {"upstream": 1}
+
+
+async def test_shared_fill_that_fails_frees_its_claim(
+    fake: FakeRegistry, mirror: Running, leases: MemoryLeases
+) -> None:
+    """A blob that the upstream has not got keeps nobody else from asking."""
+    absent = Digest.of(b"absent")
+    assert (await get(mirror.address, f"{X}/blobs/{absent}")).status == 404
+    assert await leases.holder(f"fill/sha256/{absent.encoded}") is None
+    assert await outcomes(mirror) == {}
+
+
+async def test_shared_fill_of_what_another_fetches_goes_on_alone(
+    fake: FakeRegistry, mirror: Running, leases: MemoryLeases
+) -> None:
+    """A mirror without the claim fetches too, and leaves the writing to the holder."""
+    from mirror.shared.lease_text import new_holder
+
+    digest, other = fake.add_blob("library/x", DATA), new_holder()
+    await leases.acquire(f"fill/sha256/{digest.encoded}", other, 3600)
+    assert (await get(mirror.address, f"{X}/blobs/{digest}")).body == DATA
+    await mirror.landed(digest)
+    assert await outcomes(mirror) == {"alone": 1}
+    assert await leases.holder(f"fill/sha256/{digest.encoded}") == other

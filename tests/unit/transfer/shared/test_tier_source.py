@@ -1,0 +1,75 @@
+"""The object store as a source: in front of an upstream, for one blob, until it fails."""
+
+import pytest
+
+from mirror.config.endpoints import UpstreamSettings
+from mirror.metrics.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.shared.content import verified
+from mirror.shared.tier import SharedTier
+from mirror.transfer.shared.tier_source import TieredUpstream, TierSource
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.http_client import DirectLocation
+from mirror.upstream.registry_client import RegistryClient
+from mirror.upstream.source import Source, SourceOptions
+from mirror.upstream.upstream import Upstream
+from mirror.util.slots import SlotPool
+from mirror.util.tasks import Tasks
+from tests.unit.shared.test_tier import DATA, DIGEST, chunks, started, tier_of
+
+
+async def tier() -> SharedTier:
+    """A tier with one blob."""
+    tier = await started(tier_of())
+    await tier.publish(verified(DIGEST, len(DATA), chunks))
+    return tier
+
+
+def upstream(tasks: Tasks) -> Upstream:
+    settings = UpstreamSettings(name="u", url="http://127.0.0.1:9")
+    own = Source("own", RegistryClient(settings, Metrics()), SourceOptions(), SlotPool(4))
+    return Upstream("u", [own], tasks, Metrics())
+
+
+async def read(source: TierSource, digest: Digest, span: tuple[int, int | None]) -> bytes:
+    async with source.open_blob("any/repository", digest, span, DirectLocation()) as body:
+        return b"".join([chunk async for chunk in body.chunks()])
+
+
+async def test_tier_source_gives_blobs_and_parts() -> None:
+    """Whole or by a range, whatever the repository is called."""
+    shared = await tier()
+    source = TierSource(shared, Metrics(), SlotPool(4))
+    assert await read(source, DIGEST, (0, None)) == DATA
+    assert await read(source, DIGEST, (3, 9)) == DATA[3:9]
+    async with source.open_blob("x", DIGEST, (0, 5), DirectLocation()) as body:
+        assert (body.whole, body.total) == (False, len(DATA))
+    await shared.close()
+
+
+async def test_tier_source_without_the_blob_is_no_answer_of_a_registry() -> None:
+    """The failure excludes the source at once: it is neither temporary, nor final, nor about ranges."""
+    shared = await tier()
+    source = TierSource(shared, Metrics(), SlotPool(4))
+    with pytest.raises(UpstreamError) as caught:
+        await read(source, Digest.of(b"absent"), (0, 10))
+    error = caught.value
+    assert (error.failure, error.temporary, error.final) == (Failure.OFFLINE, False, False)
+    await shared.close()
+
+
+async def test_tiered_upstream_prefers_the_object_store(tasks: Tasks) -> None:
+    """The object store is the only usable source for its blob, and speaks for nothing."""
+    shared, base = await tier(), upstream(tasks)
+    source = TierSource(shared, Metrics(), SlotPool(4))
+    tiered = TieredUpstream(base, source, DIGEST)
+    assert tiered.usable_sources() == [source]
+    assert tiered.best_speakers() == base.best_speakers() == [base.own]
+    assert list(tiered.sources) == [base.own, source]
+    assert tiered.uses_account("x") is False
+    source.report_corruption(str(DIGEST))
+    assert tiered.usable_sources() == [base.own]
+    other = TieredUpstream(base, source, Digest.of(b"other"))
+    assert other.usable_sources() == [source]
+    await shared.close()
+    await base.close()
