@@ -2,7 +2,8 @@
 
 A pytest plugin. It checks its own run only, so that several runs can share a machine: processes are its
 descendants (orphans too, which it adopts), mounts lie below its temporary folders, namespaces bear its name.
-A run that leaves something behind fails, and the end of its output names the test if possible.
+A run that leaves something behind fails, and the end of its output names the test if possible. Each worker of
+a run checks itself when its tests are done, and the whole run checks what its workers have left.
 """
 
 import ctypes
@@ -17,6 +18,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.parallel import lines
+
 # linux/prctl.h: orphans among the descendants become children of this process, not of init.
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -30,7 +33,7 @@ NAMESPACES = Path("/run/netns")
 
 PRESENT = pytest.StashKey[set[int]]()
 FOLDER = pytest.StashKey[Path]()
-FOUND = pytest.StashKey[list[str]]()
+TOPIC = "left behind by this run"
 
 
 @contextmanager
@@ -107,7 +110,6 @@ def leftover_processes(present: set[int]) -> list[int]:
 def pytest_configure(config: pytest.Config) -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     config.stash[PRESENT] = set(children(os.getpid()))
-    config.stash[FOUND] = []
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -115,24 +117,30 @@ def _temporary_folder(tmp_path_factory: pytest.TempPathFactory, pytestconfig: py
     pytestconfig.stash[FOLDER] = tmp_path_factory.getbasetemp()
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that leaves something behind; end its processes, so that the next run starts clean."""
-    stash = session.config.stash
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Fail a run that leaves something behind; end its processes, so that the next run starts clean.
+
+    Workers have ended by then, and have told what they left.
+    """
+    yield
+    stash, found = session.config.stash, lines(session.config, TOPIC)
     left = leftover_processes(stash[PRESENT])
-    stash[FOUND] += [described(pid) for pid in left]
-    stash[FOUND] += [*leftover_mounts(stash.get(FOLDER, None)), *leftover_namespaces()]
+    found += [described(pid) for pid in left]
+    found += [*leftover_mounts(stash.get(FOLDER, None)), *leftover_namespaces()]
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    if stash[FOUND] and session.exitstatus == pytest.ExitCode.OK:
+    if found and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if not config.stash[FOUND]:
+    found = lines(config, TOPIC)
+    if not found:
         return
-    terminalreporter.section("left behind by this run", red=True)
-    for each in config.stash[FOUND]:
+    terminalreporter.section(TOPIC, red=True)
+    for each in found:
         terminalreporter.line(each)
     terminalreporter.line(
         "The run fails for it. The processes were killed; mounts and namespaces are still there."

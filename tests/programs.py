@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from tests.parallel import lines
+
 # Program -> its Debian package.
 PACKAGES = {
     "btrfs": "btrfs-progs",
@@ -46,8 +48,10 @@ def without_coverage() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
-MISSING = pytest.StashKey[dict[str, set[str]]]()
-MISSING_CLIENTS = pytest.StashKey[list[str]]()
+# Topics of the lines for the end of a run (tests/parallel.py).
+NOT_RUN = "tests that could not run here"
+MISSING = "missing programs"
+MISSING_CLIENTS = "pinned clients that were not driven"
 ROOT = "root"
 
 
@@ -87,33 +91,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[MISSING] = {}
-    config.stash[MISSING_CLIENTS] = []
     config.addinivalue_line(
         "markers", "needs(*programs, root=False): runs these programs, skipped where one is missing"
     )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    missing = set(missing_for(item.iter_markers("needs")))
+    missing = sorted(set(missing_for(item.iter_markers("needs"))))
     if not missing:
         return
-    item.config.stash[MISSING][item.nodeid] = missing
-    reason = f"needs {', '.join(sorted(missing))}"
+    reason = f"needs {', '.join(missing)}"
+    lines(item.config, NOT_RUN).append(f"{item.nodeid}: {reason}")
+    lines(item.config, MISSING).extend(missing)
     if item.config.getoption("--require-e2e"):
         pytest.fail(f"{reason} (--require-e2e)", pytrace=False)
     pytest.skip(reason)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    _report_clients(terminalreporter, config.stash[MISSING_CLIENTS])
-    missing = config.stash[MISSING]
-    if not missing:
+    _report_clients(terminalreporter, lines(config, MISSING_CLIENTS))
+    tests, names = lines(config, NOT_RUN), set(lines(config, MISSING))
+    if not tests:
         return
-    terminalreporter.section("tests that could not run here")
-    for test, names in sorted(missing.items()):
-        terminalreporter.line(f"{test}: needs {', '.join(sorted(names))}")
-    names = set().union(*missing.values())
+    terminalreporter.section(NOT_RUN)
+    for each in sorted(tests):
+        terminalreporter.line(each)
     packages = sorted({PACKAGES[name] for name in names - {ROOT}})
     if packages:
         terminalreporter.line(f"To run them: sudo apt-get install -y {' '.join(packages)}")
@@ -124,6 +126,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _report_clients(terminalreporter: pytest.TerminalReporter, clients: list[str]) -> None:
     """List the pinned clients that were not there, which `--require-e2e` does not require."""
     if clients:
-        terminalreporter.section("pinned clients that were not driven")
+        terminalreporter.section(MISSING_CLIENTS)
         terminalreporter.line(", ".join(clients))
         terminalreporter.line("To make them: .ci/clients")

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.parallel import worker_place
+
 # Limit, in seconds, for the start and the stop of a program; far more than any program needs.
 PATIENCE = 60.0
 
@@ -20,13 +22,14 @@ _returned: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port that is free, and that no other call has returned.
+    """Return a port that is free, and that no other call has returned, also of another worker of this run.
 
     It lies below the ports that the kernel gives to connections (ip_local_port_range, from 32768 on):
     another program's connection might have such a port before the port is listened on.
     """
+    number, count = worker_place()
     while True:
-        port = 10_000 + secrets.randbelow(20_000)
+        port = 10_000 + secrets.randbelow(20_000 // count) * count + number
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             if port not in _returned:

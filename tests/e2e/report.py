@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.parallel import lines
+
 CLIENTS = ("docker", "containerd", "podman")
 
 
@@ -45,6 +47,7 @@ class Report:
 
 
 REPORT = pytest.StashKey[Report]()
+NOTES = "what long tests tell"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,7 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[REPORT] = Report()
+    config.stash[REPORT] = Report(notes=lines(config, NOTES))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

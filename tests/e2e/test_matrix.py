@@ -18,6 +18,7 @@ from tests.e2e.matrix.table import MATRIX, Matrix
 from tests.e2e.origin import unprotected
 from tests.e2e.processes import wait_until
 from tests.leftovers import short_folder
+from tests.parallel import lines
 from tests.pinned import missing
 from tests.programs import MISSING_CLIENTS
 
@@ -111,7 +112,7 @@ def _marks(cell: Cell, state: str) -> list[pytest.MarkDecorator]:
 
 def test_pinned_clients_are_installed(pytestconfig: pytest.Config) -> None:
     """Name the clients that this run could not drive: `.ci/clients` makes them."""
-    pytestconfig.stash[MISSING_CLIENTS] = [str(client) for client in missing()]
+    lines(pytestconfig, MISSING_CLIENTS).extend(str(client) for client in missing())
     if missing():
         pytest.skip(f"not installed, .ci/clients makes them: {', '.join(map(str, missing()))}")
 

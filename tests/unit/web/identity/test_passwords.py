@@ -62,7 +62,7 @@ def test_hash_that_is_none_has_no_password(hashed: str) -> None:
     assert not is_password(hashed, "secret")
 
 
-@pytest.mark.parametrize("like", [None, HASHED, HASHER.hash("secret")])
+@pytest.mark.parametrize("like", [None, HASHED, HASHER.hash("secret")], ids=["none", "bcrypt", "argon2"])
 def test_unknown_user_costs_as_much_as_a_known_one(like: str | None) -> None:
     hashed = unknown_user(like)
     assert parse_htpasswd(f"alice:{hashed}")
