@@ -24,9 +24,9 @@ from mirror.store.metadata.pruning import IndexPruner
 from mirror.store.metadata.usage import UsageBook
 from mirror.store.scrub import Scrub
 from mirror.store.store import Store
+from mirror.system.cpu_load import CpuLoad
 from mirror.system.malloc import trim_heap
 from mirror.transfer.context import TransferContext
-from mirror.transfer.cpu_load import CpuLoad
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.upstream_set import UpstreamSet
@@ -87,8 +87,8 @@ class Service:
         accounts = self._upstreams.use_accounts
         store.folder.trusts_unknown = not accounts
         self.attempts = None if table is None else table.attempts
-        self.lookups = LookupTurns(CpuLoad().saturated)
-        self.processor_shares = ProcessorShares(CpuLoad().saturated)
+        self.lookups = LookupTurns(CpuLoad(limits.busy_share).saturated)
+        self.processor_shares = ProcessorShares(CpuLoad(limits.busy_share).saturated)
         context = TransferContext(
             store,
             self._tasks,
@@ -162,7 +162,7 @@ class Service:
         tier = SharedTier(open_engines(settings), settings.timeout, self.metrics)
         tier.start()
         self._shared = SharedTransfers(tier, context, self._upstreams.slots)
-        return replace(context, wrap_fill=self._shared.fill)
+        return replace(context, shared_fills=self._shared)
 
     def shared_state(self) -> dict[str, Any] | None:
         """Return the state of the shared tier, for /readyz; None where nothing is shared."""

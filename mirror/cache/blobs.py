@@ -20,13 +20,10 @@ from mirror.store.metadata.index import Link
 from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import HOLDBACK_BYTES
 from mirror.transfer.context import TransferContext
-from mirror.transfer.fill import Fill
-from mirror.transfer.flight import Flight, FlightTable, RunningFill, queue_full
+from mirror.transfer.flight import Flight, FlightTable, queue_full
 from mirror.transfer.passthrough import PassThroughBlob
-from mirror.transfer.small_fill import SmallFill, is_small
 from mirror.upstream.errors import AnswerTooLong, Failure, UpstreamError, WrongBytes, too_many_requests
 from mirror.upstream.guests.current import asker
-from mirror.upstream.upstream import Upstream
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
 from mirror.util.fairness.budget import begin_fill, check_budget, wait_for_fill
@@ -57,14 +54,9 @@ class BlobCache:
         self._context = context
         self._upstreams = upstreams
         self._access = access
-        self._flights = FlightTable(context.tasks, context.metrics)
-        self._flights.on_urgency = upstreams.slots.reassign
-        connections = context.settings.connections
+        self._flights = FlightTable(context, upstreams)
         folder = context.store.folder
         self._prover = Prover(folder.blobs, folder.proofs, context.tasks, self._on_proven)
-        self._turns = upstreams.turns(connections, lambda each: each.max_blob_connections)
-        # Apart from large fills: a config does not wait behind the layers of other images.
-        self._small_turns = upstreams.turns(connections, lambda each: each.max_connections)
         believed = min((SIZE_SECONDS, *(each.recheck_access for each in upstreams.values())))
         self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(believed, SIZES)
         self._passing: SingleFlight[tuple[Repository, Digest], bytes] = SingleFlight(
@@ -130,17 +122,17 @@ class BlobCache:
                 return None
             if flight is None:
                 flight, joined = self._start(repository, digest, local.link, limit, request), Outcome.MISS
-                leave = partial(_leave, flight, limit, begin_fill())
+                leave = partial(self._leave, flight, limit, begin_fill())
             else:
                 joined = Outcome.JOIN
                 staleness = await self._check_join(flight, repository, local)
                 flight.demand.add(request.ranges if request is not None else None)
-                flight.join(limit)
-                leave = partial(flight.leave, limit)
+                self._flights.join(flight, limit)
+                leave = partial(self._flights.leave, flight, limit)
             outcome = joined if outcome is Outcome.HIT else outcome
             content = await self._follow(flight, repository, leave, request)
-            if flight.repository == repository and flight.fill is not None:
-                staleness = self._access.unanswered(repository, local.link, flight.fill.unanswered)
+            if flight.repository == repository and flight.unanswered is not None:
+                staleness = self._access.unanswered(repository, local.link, flight.unanswered)
             if content is not None:
                 return BlobAnswer(content, outcome, staleness=staleness)
         return None  # the blob never stayed in the store long enough to be served
@@ -327,28 +319,13 @@ class BlobCache:
 
         `asked_for`: there is to be room for the blob, although no client waits.
         """
-        flight = Flight(digest, repository, prefetch=limit is None)
-        flight.asker = asker()
-        upstream, small = self._upstreams[repository.upstream], is_small(link)
-
-        def make(origin: Upstream) -> Fill:
-            asked = asked_for or not flight.prefetch
-            fill = Fill(self._context, origin, repository, digest, urgent=flight.wanted, asked_for=asked)
-            fill.demand = flight.demand
-            return fill
-
-        def make_fill() -> RunningFill:
-            if link is not None and small:
-                return SmallFill(self._context, upstream, repository, digest, link)
-            wrapped: RunningFill = self._context.wrap_fill(upstream, repository, digest, make)
-            return wrapped
-
+        flight = Flight(digest, repository, link, prefetch=limit is None)
+        flight.asked_for = asked_for
         if limit is not None:
             flight.demand = Demand(whole=self._context.settings.rest == "always")
             flight.demand.add(request.ranges if request is not None else None)
             flight.join(limit)
-        turns = self._small_turns if small else self._turns
-        self._flights.start(flight, make_fill, turns[repository.upstream])
+        self._flights.start(flight)
         return flight
 
     async def _follow(
@@ -361,6 +338,10 @@ class BlobCache:
             if isinstance(content, GrowingReader):
                 content.on_close(joined.pop_all().close)
             return content
+
+    def _leave(self, flight: Flight, limit: TimeLimit, end_fill: Callable[[], object]) -> None:
+        self._flights.leave(flight, limit)
+        end_fill()
 
     async def _content(
         self, flight: Flight, repository: Repository, request: BlobRequest | None
@@ -390,8 +371,3 @@ class BlobCache:
 def _claimed(link: Link | None) -> int | None:
     """Return the size that a manifest, or an earlier answer, has told."""
     return None if link is None else link.size
-
-
-def _leave(flight: Flight, limit: TimeLimit, end_fill: Callable[[], object]) -> None:
-    flight.leave(limit)
-    end_fill()

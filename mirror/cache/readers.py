@@ -234,7 +234,7 @@ class GrowingReader:
         self, error: StoreError, span: Span, offset: int
     ) -> AsyncGenerator[bytes, None]:
         sent_part = SentPart(self.file, Span(span.start, offset), self._executor)
-        if sent_part.span.length and self._growing.is_rewritten():
+        if sent_part.span.length and self._growing.rewritten:
             raise error  # the file no longer holds the bytes that were sent, so they cannot be compared
         return self._fallback.continue_from_upstream(error).stream(Span(offset, span.stop), sent_part)
 

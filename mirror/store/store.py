@@ -26,7 +26,9 @@ from mirror.store.links.content import LocalContent, StoredManifest
 from mirror.store.links.link_store import LinkStore
 from mirror.store.memory_cache import Content, MemoryCache, OpenContent
 from mirror.store.metadata.index import Link, ReferrersEntry, TagEntry
+from mirror.store.partial.chunk_map import ChunkMap
 from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing_writer import GrowingWriter
 from mirror.store.partial.lease import BlobLease, Lease
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
@@ -273,26 +275,24 @@ class Store:
         opening = self.executor.start(self.folder.open_remote_partial, digest)
         return await self.executor.await_or_release(opening, _close)
 
-    def remote_growing_file(self, remote: RemotePartial, *, verify_first: bool) -> GrowingFile:
-        """Return a growing file of what another process fills, for readers of this process."""
-        return GrowingFile(remote, remote.chunks, self.executor, verify_first=verify_first)
+    async def allocate(
+        self, partial: Partial, size: int, chunk_size: int, *, public: bool = False
+    ) -> ChunkMap:
+        """Size the partial for a blob of `size` bytes: resumed if it was of that size, else empty."""
+        if partial.chunks is not None and partial.chunks.size == size:
+            return partial.chunks
+        return await self._disk.write(self.folder.allocate, partial, size, chunk_size, public=public)
 
     async def open_growing_file(
-        self,
-        partial: Partial,
-        size: int,
-        chunk_size: int,
-        *,
-        verify_first: bool = False,
-        public: bool = False,
-    ) -> GrowingFile:
-        """Open the partial as a growing file; resumed if the partial was of `size` bytes, else empty."""
-        chunks = partial.chunks
-        if chunks is None or chunks.size != size:
-            chunks = await self._disk.write(self.folder.allocate, partial, size, chunk_size, public=public)
-        growing = GrowingFile(partial, chunks, self.executor, verify_first=verify_first)
-        growing.make_room = self.make_room
-        return growing
+        self, partial: Partial, size: int, chunk_size: int, *, public: bool = False
+    ) -> GrowingWriter:
+        """Return a writer of the partial as a growing file, after `allocate`."""
+        chunks = await self.allocate(partial, size, chunk_size, public=public)
+        return self.growing_writer(GrowingFile(partial, chunks), partial)
+
+    def growing_writer(self, file: GrowingFile, partial: Partial) -> GrowingWriter:
+        """Return the writer of a growing file whose partial is locked here."""
+        return GrowingWriter(file, partial, self.executor, self.make_room)
 
     async def discard_partial(self, partial: Partial) -> None:
         """Remove the partial's files: they were adopted, or are worthless."""

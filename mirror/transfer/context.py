@@ -3,37 +3,41 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from mirror.config.schema import FillSettings
 from mirror.metrics.metrics import Metrics
-from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.metadata.index import AT_AN_UNKNOWN_TIME, Link
 from mirror.store.store import Store
 from mirror.transfer.corruption import CorruptionTracker
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
+from mirror.transfer.transfer import Transfer
 from mirror.upstream.upstream import Upstream
 from mirror.util.fairness.turns import LookupTurns
 from mirror.util.fairness.window_counts import Cells
 from mirror.util.tasks import Tasks
 
-# Makes the fill of a blob with a function that makes one from a given upstream: the blob's own, or one with
-# other mirrors in front of it.
-WrapFill = Callable[[Upstream, Repository, Digest, Callable[[Upstream], Any]], Any]
+
+class LargeFill(Protocol):
+    """The work behind a flight of a large blob."""
+
+    async def run(self) -> None: ...
+
+
+class LargeFills(Protocol):
+    """Another way to fill large blobs than from their upstream alone."""
+
+    def fill(self, upstream: Upstream, transfer: Transfer) -> LargeFill:
+        """Return the fill of a blob."""
+        ...
 
 
 def _never_idle() -> float:
     return 0.0
-
-
-def _alone(
-    upstream: Upstream, repository: Repository, digest: Digest, make: Callable[[Upstream], Any]
-) -> Any:
-    return make(upstream)
 
 
 class TransferContext(Struct, frozen=True):
@@ -42,8 +46,8 @@ class TransferContext(Struct, frozen=True):
     `clock` is the wall clock, in seconds since the epoch; `limits` are those of all downloads. `accounts`:
     whether any upstream is asked with an account. `lookups`: the turns of what asks an upstream for less than
     a blob. `idle_seconds`: for how long no client has waited for a connection to an upstream. `attempts`:
-    counts of wrong credentials in all workers; None for a process that shares none. `wrap_fill`: how large
-    blobs are shared with other mirrors.
+    counts of wrong credentials in all workers; None for a process that shares none. `shared_fills`: large
+    blobs are shared with other mirrors; None where they come from their upstreams alone.
     """
 
     store: Store
@@ -57,7 +61,7 @@ class TransferContext(Struct, frozen=True):
     idle_seconds: Callable[[], float] = _never_idle
     lookups: LookupTurns = field(default_factory=LookupTurns)
     attempts: Cells | None = None
-    wrap_fill: WrapFill = _alone
+    shared_fills: LargeFills | None = None
 
     def confirmed(
         self, upstream: Upstream, repository: Repository, link: Link, since: float | None = None

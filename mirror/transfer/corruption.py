@@ -13,10 +13,10 @@ from msgspec import Struct, field
 
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
-from mirror.store.partial.growing import GrowingFile
-from mirror.upstream.source import Source
+from mirror.store.partial.growing_verifier import GrowingVerifier
+from mirror.transfer.blob_source import BlobSource
 
-Parts: TypeAlias = Mapping[Source, Sequence[Span]]
+Parts: TypeAlias = Mapping[BlobSource, Sequence[Span]]
 
 # The most corrupt blobs that are tracked at a time; each costs some hundred bytes for each part.
 MOST = 64
@@ -25,8 +25,8 @@ MOST = 64
 class _CorruptBlob(Struct):
     """A blob with a wrong digest: hashes of its parts, sources proven wrong about it, number of downloads."""
 
-    parts: dict[tuple[Source, Span], bytes] = field(default_factory=dict)
-    culprits: set[Source] = field(default_factory=set)
+    parts: dict[tuple[BlobSource, Span], bytes] = field(default_factory=dict)
+    culprits: set[BlobSource] = field(default_factory=set)
     downloads: int = 0
 
 
@@ -36,7 +36,7 @@ class CorruptionTracker:
     def __init__(self) -> None:
         self._blobs: dict[Digest, _CorruptBlob] = {}
 
-    def record_culprit(self, digest: Digest, culprit: Source) -> list[Source]:
+    def record_culprit(self, digest: Digest, culprit: BlobSource) -> list[BlobSource]:
         """Record that `culprit` sent all of a corrupt blob.
 
         Returns the other sources that were suspected because of the same blob.
@@ -46,15 +46,15 @@ class CorruptionTracker:
         blob.downloads += 1
         return list({source for source, _ in blob.parts} - blob.culprits)
 
-    async def record_parts(self, growing: GrowingFile, parts: Parts) -> None:
+    async def record_parts(self, verifier: GrowingVerifier, parts: Parts) -> None:
         """Record the parts that a corrupt blob consists of. StoreError."""
         keys = [(source, span) for source, spans in parts.items() for span in spans]
-        hashes = await growing.span_hashes([span for _, span in keys])
-        blob = self._corrupt_blob(growing.digest)
+        hashes = await verifier.span_hashes([span for _, span in keys])
+        blob = self._corrupt_blob(verifier.file.digest)
         blob.parts.update(zip(keys, hashes, strict=True))
         blob.downloads += 1
 
-    def sources_to_try(self, digest: Digest, sources: Sequence[Source]) -> list[Source]:
+    def sources_to_try(self, digest: Digest, sources: Sequence[BlobSource]) -> list[BlobSource]:
         """Return the sources to ask, one after another, for a blob that was corrupt.
 
         Sources proven wrong about the blob are left out, and sources that allow a request now come first.
@@ -67,12 +67,12 @@ class CorruptionTracker:
         left = [source for source in sources if source not in blob.culprits]
         return sorted(left, key=lambda source: not source.health.allows_request(now))
 
-    async def verdicts(self, growing: GrowingFile) -> dict[Source, bool]:
+    async def verdicts(self, verifier: GrowingVerifier) -> dict[BlobSource, bool]:
         """Compare with the right blob, and forget: whether each suspected source had sent wrong bytes."""
-        blob = self._blobs.pop(growing.digest, _CorruptBlob())
+        blob = self._blobs.pop(verifier.file.digest, _CorruptBlob())
         parts = {key: wrong for key, wrong in blob.parts.items() if key[0] not in blob.culprits}
-        hashes = await growing.span_hashes([span for _, span in parts])
-        verdicts: dict[Source, bool] = {}
+        hashes = await verifier.span_hashes([span for _, span in parts])
+        verdicts: dict[BlobSource, bool] = {}
         for ((source, _), recorded), right in zip(parts.items(), hashes, strict=True):
             verdicts[source] = verdicts.get(source, False) or recorded != right
         return verdicts
@@ -83,7 +83,7 @@ class CorruptionTracker:
         return self._blobs.setdefault(digest, _CorruptBlob())
 
 
-def sole_supplier(parts: Parts, size: int) -> Source | None:
+def sole_supplier(parts: Parts, size: int) -> BlobSource | None:
     """Return the source that sent all of a blob; None where others, or an earlier process, sent a part."""
     if len(parts) != 1:
         return None

@@ -7,29 +7,30 @@ sources that fail. It ends when nothing is missing, or with the error of the las
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError
-from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing_writer import GrowingWriter
+from mirror.system.cpu_load import CpuLoad
 from mirror.transfer import plan
+from mirror.transfer.blob_source import BlobSource, BlobSources
 from mirror.transfer.body_buffer import open_parts
-from mirror.transfer.cpu_load import CpuLoad
 from mirror.transfer.download_order import ENDLESS, DownloadOrder
 from mirror.transfer.failure_count import ConsecutiveFailures
 from mirror.transfer.plan import ConcurrencyLimit, Segment
 from mirror.transfer.source_selector import SourceSelector
-from mirror.transfer.sources.receiving import Reception, check_end, check_size
-from mirror.transfer.sources.rest import RestPolicy, RestWay
+from mirror.transfer.sources.receiving import Reception, check_end, check_size, fills_gap
+from mirror.transfer.sources.rest import RestPolicy
+from mirror.transfer.transfer import Transfer
 from mirror.upstream.body import BlobBody
-from mirror.upstream.errors import Failure, SizeUnknown, UpstreamError
+from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.transport import PartReader
 from mirror.upstream.http_client import DirectLocation
-from mirror.upstream.source import LONGEST_THROTTLE, Source
-from mirror.upstream.upstream import Upstream
+from mirror.upstream.source import LONGEST_THROTTLE
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
@@ -41,93 +42,103 @@ TICK = 0.05  # interval at which running segments are checked, in seconds
 # Pauses between attempts that brought next to nothing, in seconds; the last one repeats.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 
-Grow = Callable[[int | None], Awaitable[GrowingFile]]
-SourceSegment = Segment[Source]
+SourceSegment = Segment[BlobSource]
 
 
 class Download:
-    """One download; `run` is called once.
+    """One download, to be closed by `aclose`.
 
-    `grow` is called with the size that the first response announces, and returns the growing file.
+    Without a growing file, `announced_size` asks one source for the first bytes; `run` goes on from there.
     """
 
-    def __init__(self, tasks: Tasks, upstream: Upstream, order: DownloadOrder, grow: Grow) -> None:
+    def __init__(
+        self, tasks: Tasks, sources: BlobSources, order: DownloadOrder, transfer: Transfer, rest: RestPolicy
+    ) -> None:
         self._tasks = tasks
         self._order = order
         self._limits = order.limits
-        self._grow = grow
-        self.rest = RestPolicy(RestWay.ALWAYS, Demand(whole=True), lambda: 0.0)
-        self._growing: GrowingFile | None = None
+        self._transfer = transfer
+        self._rest = rest
+        self._writer: GrowingWriter | None = None
+        self._answered = False  # by a first source, whose segment waits for the file
+        self._announced: int | None = None
+        self._opened: asyncio.Future[GrowingWriter] = asyncio.get_running_loop().create_future()
         self._segments: dict[SourceSegment, asyncio.Task[UpstreamError | StoreError | None]] = {}
         self._concurrency: ConcurrencyLimit | None = None
         self._cpu_load = CpuLoad(order.limits.busy_share)
         self._done = 0  # bytes of segments that have ended
-        self._shortcuts: dict[Source, DirectLocation] = {}
-        self._selector = SourceSelector(upstream, linked=order.linked, one_by_one=order.one_by_one)
-        self._changed = asyncio.Event()
-        self._urgent = True
+        self._shortcuts: dict[BlobSource, DirectLocation] = {}
+        self._selector = SourceSelector(sources, linked=order.linked, one_by_one=order.one_by_one)
+        self._changed = transfer.demand.changed  # set for all that the loop has to look at
+        self._attended = transfer.urgent = transfer.attended
         self._failures = ConsecutiveFailures(order.settings.attempts)
         self._not_before = 0.0
-        self.on_queue: Callable[[bool], object] = ignore  # as of RunningFill
-        self.ranged: set[Source] = set()  # sources that have sent parts by ranges
+        self.ranged: set[BlobSource] = set()  # sources that have sent parts by ranges
         self.encodings: set[str] = set()  # with which responses were labelled
-        self.parts: dict[Source, list[Span]] = defaultdict(list)  # the spans that each source has sent
+        self.parts: dict[BlobSource, list[Span]] = defaultdict(list)  # the spans that each source has sent
 
-    async def run(self, growing: GrowingFile | None = None) -> GrowingFile:
-        """Download until nothing is missing, into `growing` if given, and return the growing file.
+    async def aclose(self) -> None:
+        """End all connections."""
+        self._transfer.parked = False
+        for task in (tasks := tuple(self._segments.values())):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-        Raises UpstreamError or StoreError; the growing file keeps what has been received.
-        """
-        self._growing = growing
-        if growing is not None:
-            self._selector.blob_confirmed = True
-            growing.on_wait_ahead = self._changed.set
-        self.rest.demand.on_change = self._changed.set
-        try:
-            while self._growing is None or not self.rest.is_over(self._growing):
-                self._assign(self._growing, time.monotonic())
-                await self._wait()
-                self._collect_ended()
-        finally:
-            await self._stop()
-        if (
-            self._concurrency is not None
-        ):  # the next blob starts with as many connections as paid for this one
-            for source in self.parts:
+    def begin(self) -> None:
+        """Ask one source for the first byte; another source if the first one is late by its own measure."""
+        now = time.monotonic()
+        if not self._segments:
+            source = self._selector.pick({})
+            span = self._order.first_span(source, without_range=self._selector.ranges.plain(source))
+            self._start(source, span, now)
+            return
+        segment = next(iter(self._segments))
+        patience = segment.source.health.hedge_delay() * (1 + self._selector.back_offs(segment.source))
+        late = segment.requested and not segment.answered and now - segment.began > patience
+        if late and len(self._selector.candidates()) > 1:
+            self._give_up(segment, "source does not answer, asking another")
+
+    async def announced_size(self) -> int | None:
+        """Return the size that the first answer announces, None if it announces none. UpstreamError."""
+        while not self._answered:
+            await self._wait()
+            self._collect_ended()
+            if not self._answered:
+                self.begin()
+        return self._announced
+
+    async def run(self, writer: GrowingWriter) -> None:
+        """Download until nothing is missing. Raises UpstreamError or StoreError; what came is kept."""
+        self._writer = writer
+        self._selector.blob_confirmed = True
+        self._opened.set_result(writer)
+        if not all(task.done() for task in self._segments.values()):
+            self._changed.clear()
+            await self._changed.wait()  # the first segment looks at its answer before others are planned
+        while not self._rest.is_over(writer.file):
+            self._assign(writer.file, time.monotonic())
+            await self._wait()
+            self._collect_ended()
+        if self._concurrency is not None:
+            for source in self.parts:  # the next blob starts with as many connections as paid for this one
                 source.concurrency = self._concurrency.proven_level
-        return self._growing
 
-    def defer(self) -> None:
-        """Start no connection beside a running one, and go behind urgent downloads, until `hurry`."""
-        self._urgent = self.rest.attended = False
-
-    @property
-    def urgent(self) -> bool:
-        """Return whether a client waits for the blob, here or in another process."""
-        return self._urgent
-
-    def hurry(self) -> None:
-        """Use all connections from now on: a client waits for the blob."""
-        self._urgent = self.rest.attended = True
-        self._changed.set()
-
-    def _assign(self, growing: GrowingFile | None, now: float) -> None:
+    def _assign(self, growing: GrowingFile, now: float) -> None:
         """Start the segments that the plan wants."""
+        self._note_clients()
         if now < self._not_before:
             return
-        if growing is None:
-            self._request_first(now)
-            return
-        if not self.rest.demand.whole and not self._divisible(growing):
-            self.rest.demand.set_whole()  # without ranges all of it comes anyway
-        missing, wanted = self.rest.gaps(growing), growing.awaited_offsets()
-        for segment in [each for each in self._segments if each.rest and not self.rest.fetches_rest]:
+        if not self._rest.demand.whole and not self._divisible(growing):
+            self._rest.demand.set_whole()  # without ranges all of it comes anyway
+        missing, wanted = self._rest.gaps(growing), growing.awaited_offsets()
+        for segment in [each for each in self._segments if each.rest and not self._rest.fetches_rest]:
             self._segments[segment].cancel()
-        if wanted and not self._urgent:  # readers of other processes do not call `hurry`
-            self._urgent = True
+        self._transfer.parked = self._rest.parked
+        if wanted and not self._transfer.urgent:  # by readers of other processes
+            self._transfer.urgent = True
             for segment in self._segments:
                 segment.source.reassign_slots()
-        level = self.rest.level(missing, self._level(growing, now), self._order.settings.parallel)
+        level = self._rest.level(missing, self._level(growing, now), self._order.settings.parallel)
         # Segments that readers wait for are watched; all segments at the end, when nothing is unassigned.
         watched = [each for each in self._segments if any(each.start <= at < each.stop for at in wanted)]
         while sum(each.source not in self._unproven_sources() for each in self._segments) < level:
@@ -141,22 +152,16 @@ class Download:
             if ahead:
                 self._start_next(growing, (missing, ahead), level + 1, now)
 
-    def _request_first(self, now: float) -> None:
-        """Ask one source for the first byte; another source if the first one is late by its own measure."""
-        if not self._segments:
-            source = self._selector.pick({})
-            span = self._order.first_span(source, without_range=self._selector.ranges.plain(source))
-            self._start(source, span, now)
-            return
-        segment = next(iter(self._segments))
-        patience = segment.source.health.hedge_delay() * (1 + self._selector.back_offs(segment.source))
-        late = segment.requested and not segment.answered and now - segment.began > patience
-        if late and len(self._selector.candidates()) > 1:
-            self._give_up(segment, "source does not answer, asking another")
+    def _note_clients(self) -> None:
+        """Look whether clients are here, and have room made for those that have come."""
+        attended, self._attended = self._attended, self._transfer.attended
+        self._rest.attended = self._attended
+        if self._attended and not attended and self._writer is not None:
+            self._writer.file.room_due.set()
 
     def _level(self, growing: GrowingFile, now: float) -> int:
         """Return the number of segments to have now."""
-        if not self._urgent or not self._divisible(growing):
+        if not self._transfer.urgent or not self._divisible(growing):
             return 1
         candidates = self._selector.candidates()
         if self._concurrency is None:
@@ -167,9 +172,9 @@ class Download:
         self._concurrency.observe(now, received, flowing, self._cpu_load.seconds())
         return 1 if all(source.throttled(now) for source in candidates) else self._concurrency.level
 
-    def _unproven_sources(self) -> set[Source]:
+    def _unproven_sources(self) -> set[BlobSource]:
         """Return sources of unknown speed that have not answered; none if not urgent, or if all are such."""
-        if not self._urgent:
+        if not self._transfer.urgent:
             return set()
         new = {segment.source for segment in self._segments if not segment.source.health.speed}
         new -= {segment.source for segment in self._segments if segment.answered}
@@ -201,7 +206,7 @@ class Download:
                 # For the connections to come: a long span would be the last one to end.
                 sharers = max(level, self._concurrency.likely(now))
             length = self._limits.span_length(max(left, 1), sharers, source.health.speed, growing.chunk_size)
-        length = self.rest.length(length)
+        length = self._rest.length(length)
         span = plan.next_span(missing, self._segments, wanted, length, growing.chunk_size)
         if span is None:
             return False
@@ -235,13 +240,16 @@ class Download:
             self._selector.back_off(segment.source)
             self._segments[segment].cancel()
 
+    def _is_urgent(self, segment: SourceSegment) -> bool:
+        return self._transfer.urgent and not segment.rest
+
     def _give_way(self, segment: SourceSegment) -> None:
         """Leave the segment's connection to an urgent download; the rest is requested again behind those."""
         log.debug("connection left to an urgent download", **self._order.log_fields(segment.source))
         self._segments[segment].cancel()
 
-    def _start(self, source: Source, span: Span, now: float) -> None:
-        segment = Segment(source, span.start, span.stop, now, rest=self.rest.fetches_rest)
+    def _start(self, source: BlobSource, span: Span, now: float) -> None:
+        segment = Segment(source, span.start, span.stop, now, rest=self._rest.fetches_rest)
         task = self._tasks.spawn(self._fetch(segment), name=f"receive {self._order.digest}")
         task.add_done_callback(lambda _: self._changed.set())
         self._segments[segment] = task
@@ -249,15 +257,15 @@ class Download:
     async def _fetch(self, segment: SourceSegment) -> UpstreamError | StoreError | None:
         """Make one request and write its bytes into the growing file; return the error of source or disk."""
         order, source = self._order, segment.source
-        size = self._growing.size if self._growing else order.size
+        size = self._writer.file.size if self._writer else order.size
         # A range names its end: some sources refuse one that does not.
         whole = segment.start == 0 and segment.stop in (size, ENDLESS)
         segment.ranged = not whole and not self._selector.ranges.plain(source)
         span = (segment.start, segment.stop) if segment.ranged else (0, None)
         shortcut = self._shortcuts.setdefault(source, DirectLocation())
-        on_wait = self.on_queue if self._growing is None else ignore
-        give_way = partial(self._give_way, segment)
-        async with source.connection_slot(lambda: self._urgent and not segment.rest, give_way, on_wait):
+        on_wait = self._transfer.set_queued if self._writer is None else ignore
+        urgent, give_way = partial(self._is_urgent, segment), partial(self._give_way, segment)
+        async with source.connection_slot(urgent, give_way, on_wait):
             segment.requested, segment.began, segment.last_byte = True, (now := time.monotonic()), now
             try:
                 async with source.open_blob(order.repository.path, order.digest, span, shortcut) as body:
@@ -273,36 +281,33 @@ class Download:
         """Receive the bytes of a response that the segment can use."""
         digest, ranges = self._order.digest, self._selector.ranges
         self.encodings.add(body.encoding)
-        size = self._growing.size if self._growing else None
+        size = self._writer.file.size if self._writer else None
         if not segment.ranged and size is not None and body.total not in (None, size):
             ranges.accept_whole(segment.source, body, 0)
         elif size is None and (segment.ranged or len(self._selector.candidates()) > 1):
             size = self._order.size  # a plain answer, or another source, decides
-        check_size(digest, body, size, ranged=segment.ranged or self._growing is None)
-        growing = self._growing or await self._open(segment, body)
-        if self._usable(segment, body, growing):
-            await self._receive(segment, next_parts, growing)
+        check_size(digest, body, size, ranged=segment.ranged or self._writer is None)
+        writer = self._writer or await self._wait_opened(segment, body)
+        if self._usable(segment, body, writer.file):
+            await self._receive(segment, next_parts, writer)
             check_end(digest, body, segment)
 
-    async def _open(self, segment: SourceSegment, body: BlobBody) -> GrowingFile:
-        """Make the growing file: the source has confirmed the blob, and from now on readers may follow."""
-        growing = self._growing = await self._grow(body.total)
-        self._selector.blob_confirmed = True
-        growing.on_wait_ahead = self._changed.set
-        segment.stop = min(segment.stop, growing.size)
+    async def _wait_opened(self, segment: SourceSegment, body: BlobBody) -> GrowingWriter:
+        """Announce the first answer, which confirms the blob, and wait until the fill has opened the file."""
+        self._answered, self._announced = True, body.total
         self._changed.set()
-        return growing
+        await asyncio.wait([self._opened])
+        writer = self._opened.result()
+        segment.stop = min(segment.stop, writer.file.size)
+        self._changed.set()
+        return writer
 
     def _usable(self, segment: SourceSegment, body: BlobBody, growing: GrowingFile) -> bool:
         """Return whether the body has the segment's bytes; remember whether the source supports ranges."""
         missing = growing.missing()
         if body.whole:
             return self._usable_whole(segment, body, growing, missing)
-        # The partial of an earlier fill may have been of another size: the gaps are different then.
-        for gap in missing:
-            if gap.start <= segment.start < gap.stop:
-                return segment.start == gap.start or segment.start % growing.chunk_size == 0
-        return False
+        return fills_gap(segment, missing, growing.chunk_size)
 
     def _usable_whole(
         self, segment: SourceSegment, body: BlobBody, growing: GrowingFile, missing: Sequence[Span]
@@ -322,10 +327,10 @@ class Download:
         segment.stop, segment.ranged = growing.size, False
         return bool(missing)
 
-    async def _receive(self, segment: SourceSegment, next_parts: PartReader, growing: GrowingFile) -> None:
-        source, reception = segment.source, Reception(growing, self._limits)
+    async def _receive(self, segment: SourceSegment, next_parts: PartReader, writer: GrowingWriter) -> None:
+        source, reception = segment.source, Reception(writer, self._limits)
         try:
-            await reception.receive(segment, next_parts, lambda: self._record_range(segment))
+            await reception.receive(segment, next_parts, partial(self._record_range, segment))
         finally:
             source.health.record_transfer(segment.offset - segment.start, segment.last_byte - segment.began)
             if reception.written:
@@ -361,25 +366,23 @@ class Download:
                 raise error
             if error is not None:
                 self._handle_failure(segment, error)
-            elif segment.offset == segment.start and self._growing is not None:
+            elif segment.offset == segment.start and self._writer is not None:
                 # The response was of no use: whatever the reason, pause before the next request.
                 self._not_before = time.monotonic() + PAUSES[0]
 
     def _handle_failure(self, segment: SourceSegment, error: UpstreamError) -> None:
         """Continue from another source or after a pause; raise `error` when neither can help."""
         now = time.monotonic()
-        if isinstance(error, SizeUnknown):
-            raise error
         unused = segment.ranged and segment.offset == segment.start
         ranges, span = self._selector.ranges, Span(segment.start, segment.stop)
         doubted = unused and ranges.record_failure(segment.source, span, error)
-        if doubted and (self._growing is None or not error.temporary):
+        if doubted and (self._writer is None or not error.temporary):
             return
         if not segment.ranged and error.temporary:
             ranges.record_plain_failure(segment.source)
-        self._failures.record(segment.began, self._growing.received() if self._growing else 0, now)
+        self._failures.record(segment.began, self._writer.file.received() if self._writer else 0, now)
         # Before the first byte the registry client has retried already: fail fast.
-        if not error.temporary or self._growing is None:
+        if not error.temporary or self._writer is None:
             self._selector.exclude(segment.source, error)
             return
         if self._failures.too_many:
@@ -393,8 +396,3 @@ class Download:
         if all(source.throttled(now) for source in self._selector.candidates()):
             pause = max(pause, min(error.retry_after or 0.0, LONGEST_THROTTLE))
         self._not_before = now + pause
-
-    async def _stop(self) -> None:
-        for task in (tasks := tuple(self._segments.values())):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

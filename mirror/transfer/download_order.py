@@ -10,8 +10,8 @@ from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
 from mirror.store.partial.demand import Demand
 from mirror.transfer import plan
+from mirror.transfer.blob_source import BlobSource
 from mirror.transfer.plan import DEFAULT_LIMITS, PlanLimits
-from mirror.upstream.source import Source
 
 # The end of a blob whose size is not known yet.
 ENDLESS = 2**62
@@ -33,10 +33,10 @@ class DownloadOrder(Struct, frozen=True):
     linked: bool
     settings: FillSettings
     limits: PlanLimits = DEFAULT_LIMITS
-    one_by_one: Sequence[Source] = ()
+    one_by_one: Sequence[BlobSource] = ()
     demand: Demand = field(default_factory=lambda: Demand(whole=True))
 
-    def first_span(self, source: Source, *, without_range: bool = False) -> Span:
+    def first_span(self, source: BlobSource, *, without_range: bool = False) -> Span:
         """Return the span of the first request; up to ENDLESS for a whole blob of unknown size.
 
         `without_range`: a range of the source failed.
@@ -56,6 +56,6 @@ class DownloadOrder(Struct, frozen=True):
         length = self.limits.span_length(left, source.concurrency, source.health.speed, settings.chunk_size)
         return plan.bounded(gap.start, gap.stop, length, settings.chunk_size)
 
-    def log_fields(self, source: Source) -> dict[str, str]:
+    def log_fields(self, source: BlobSource) -> dict[str, str]:
         """Return the fields of a log line about a request to `source`."""
         return {"source": source.name, "repository": str(self.repository), "digest": str(self.digest)}

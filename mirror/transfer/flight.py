@@ -14,24 +14,26 @@ A fill outlives its clients (invariant 3), and what outlives its clients is boun
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import TypeVar
 
-from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import NoRoom, PartialLost, ShuttingDown, StoreError
-from mirror.store.partial.demand import Demand
-from mirror.store.partial.growing import GrowingFile
-from mirror.transfer.fill import Publish
-from mirror.upstream.errors import Failure, UpstreamError, WrongBytes
+from mirror.store.metadata.index import Link
+from mirror.transfer.context import LargeFill, TransferContext
+from mirror.transfer.fill import Fill
+from mirror.transfer.small_fill import SmallFill, is_small
+from mirror.transfer.transfer import Phase, Transfer
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.guests.current import asker
+from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
 from mirror.util.fairness.client import current_client
 from mirror.util.fairness.fair_queue import FairQueue
 from mirror.util.log import get_logger
 from mirror.util.slots import SlotClaim, SlotGroup, SlotPool
-from mirror.util.tasks import Tasks
 from mirror.util.time_limit import TimeLimit
-from mirror.util.tracebacks import without_frames
 
 log = get_logger(__name__)
 
@@ -49,193 +51,125 @@ def queue_full(waiting: int) -> UpstreamError:
     return UpstreamError(Failure.RATE_LIMITED, message, retry_after=QUEUE_RETRY_AFTER)
 
 
-class RunningFill(Protocol):
-    """The work behind a flight: a Fill, or a SmallFill.
+class Flight(Transfer):
+    """A transfer as its clients share it, with its turn; `prefetch` as long as no client has joined."""
 
-    `on_queue` is called with True when the fill waits for a connection, with False when it has one.
-    """
-
-    on_queue: Callable[[bool], object]
-
-    @property
-    def unanswered(self) -> str | None:
-        """Return why the upstream gave no answer about the repository, if an old link opened the blob."""
-        ...
-
-    @property
-    def brief(self) -> bool:
-        """Return whether the fill is one small request: its end would cost a connection and save little."""
-        ...
-
-    @property
-    def urgent(self) -> bool:
-        """Return whether the fill must not give way, although no client here waits for it."""
-        ...
-
-    @property
-    def parked(self) -> bool:
-        """Return whether the fill has nothing to fetch for now, whatever clients are here."""
-        ...
-
-    async def run(self, publish: Publish) -> None: ...
-
-    def hurry(self) -> None: ...
-
-    def defer(self) -> None: ...
-
-
-class Flight:
-    """A running fill as its clients see it; `prefetch` as long as no client has joined."""
-
-    def __init__(self, digest: Digest, repository: Repository, *, prefetch: bool = False) -> None:
-        self.digest = digest
-        self.repository = (
-            repository  # its upstream is asked; other repositories join with a link of their own
-        )
-        self.asker = b""  # whose credentials its upstream is asked with (mirror.upstream.guests.current)
+    def __init__(
+        self, digest: Digest, repository: Repository, link: Link | None = None, *, prefetch: bool = False
+    ) -> None:
+        super().__init__(digest, repository, link)
+        self.asker = asker()  # whose credentials its upstream is asked with
         self.prefetch = prefetch
-        self.demand = Demand(whole=True)
-        self.on_first_client: Callable[[], object] = ignore  # called when a client joins that waits alone
-        self.on_last_client: Callable[[], object] = ignore  # called when no client waits any more
-        self.stop: Callable[[], object] = ignore  # called to end a fill that no client waits for
-        self.fill: RunningFill | None = None  # from its turn on
         self.turn: SlotClaim | None = None
         self.kept = False  # goes on for a later client, though nothing has come yet
-        self.has_bytes = False  # there was content: bytes have come
-        self.gives_way = False  # is being stopped, to be resumed at its next turn
-        self.error: UpstreamError | StoreError | None = None
-        self._clients: list[TimeLimit] = []
-        self._queued = False
-        self._readable = asyncio.Event()
-        self._done = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
         self._claimed_or_done = asyncio.Event()
-        self._content: GrowingFile | bytes | None = None
 
-    def join(self, limit: TimeLimit) -> None:
-        """Record that a client waits for the fill from now on; its `limit` stands still in the queue."""
-        self._clients.append(limit)
+    def join(self, limit: TimeLimit) -> bool:
+        """Record that a client waits from now on; its `limit` stands still in the queue.
+
+        Returns whether it is the only one.
+        """
+        self._limits.append(limit)
         if self._queued:
             limit.suspend()
-        if self.prefetch and not self._done.is_set():
+        self.asked_for = True
+        if self.prefetch and not self.done:
             self.prefetch = False
             self._claimed_or_done.set()
-        if len(self._clients) == 1 and not self._done.is_set():
-            self.on_first_client()
+        return len(self._limits) == 1 and not self.done
 
-    def leave(self, limit: TimeLimit) -> None:
-        """Record that the client waits no longer. The fill is kept for others if the client's time was up."""
-        self._clients.remove(limit)
+    def leave(self, limit: TimeLimit) -> bool:
+        """Record that the client waits no longer; return whether it was the last one of a fill that runs.
+
+        The fill is kept for others if the client's time was up.
+        """
+        self._limits.remove(limit)
         if self._queued:
             limit.resume()
         self.kept = self.kept or limit.expired
-        if not self._clients and not self._done.is_set():
-            self.on_last_client()
-
-    @property
-    def wanted(self) -> bool:
-        """Return whether a client waits for the fill, or has not read all of it."""
-        return bool(self._clients)
+        return not self._limits and not self.done
 
     def waits_in(self, pool: SlotPool) -> bool:
         """Return whether the fill waits for a turn of the pool."""
         return self.turn is not None and self.turn.group.pool is pool and not self.turn.granted
 
-    @property
-    def wanted_by(self) -> int:
-        """Number of clients that wait for the fill, or have not read all of it."""
-        return len(self._clients)
-
-    @property
-    def urgent(self) -> bool:
+    def is_urgent(self) -> bool:
         """Return whether the fill must not give way to others."""
-        if self.fill is not None and self.fill.parked:
-            return False
-        return self.wanted or (self.fill is not None and self.fill.urgent)
-
-    @property
-    def received(self) -> int:
-        """Return how many bytes of a large blob are here; 0 before the first one, and for a small blob."""
-        return self._content.received() if isinstance(self._content, GrowingFile) else 0
-
-    def set_queued(self, queued: bool) -> None:
-        """Stop the clients' time limits while the fill waits in the mirror's own queue."""
-        if queued is not self._queued and not self._readable.is_set():
-            self._queued = queued
-            for limit in self._clients:
-                limit.suspend() if queued else limit.resume()
+        return not self.parked and (self.wanted or self.must_go_on)
 
     async def wait_claimed_or_done(self) -> None:
         """Wait until a client has joined, or the fill has ended."""
         await self._claimed_or_done.wait()
 
-    async def wait_content(self) -> GrowingFile | bytes | None:
-        """Wait for a file to follow, or for the whole blob; None when the blob is in the store.
-
-        Raises the error of a fill that failed before there was content.
-        """
-        await self._readable.wait()
-        if self._content is None and self.error is not None:
-            raise self.error
-        return self._content
-
-    async def wait_done(self) -> None:
-        """Wait until the fill has ended, successfully or not."""
-        await self._done.wait()
-
-    def publish(self, content: GrowingFile | bytes | None) -> None:
-        """Give `content` to all that wait; None when the blob is in the store."""
-        if not self._done.is_set() and not self.gives_way:
-            self.set_queued(False)
-            self._content, self.has_bytes = content, True
-            self._readable.set()
-
-    def withdraw(self) -> None:
-        """Take the content back, which no client reads: the fill gives way to others."""
-        self.gives_way = True
-        self._content = None
-        self._readable.clear()
-
     def finish(self, error: UpstreamError | StoreError | None) -> None:
-        """End the flight; readers of its growing file receive `error`."""
-        self.error = None if error is None else without_frames(error)
-        if error is not None and isinstance(self._content, GrowingFile):
-            self._content.fail(error, corrupt=isinstance(error, WrongBytes))
-        self.set_queued(False)
-        self._readable.set()
-        self._done.set()
+        """End the flight as a transfer ends, and tell who waits for a client."""
+        super().finish(error)
         self._claimed_or_done.set()
 
-    def finish_without_content(self) -> None:
-        """End the flight while no client waits: later requests look in the store again."""
-        self._content = None
-        self.finish(None)
+    def stop(self) -> None:
+        """End the task of the fill."""
+        if self.task is not None:
+            self.task.cancel()
 
 
 class FlightTable:
     """The running flights: at most one per digest (invariant 2), owned by no client (invariant 3)."""
 
-    def __init__(self, tasks: Tasks, metrics: Metrics) -> None:
-        self._tasks = tasks
-        self._metrics = metrics
+    def __init__(self, context: TransferContext, upstreams: UpstreamSet) -> None:
+        self._context = context
+        self._tasks = context.tasks
+        self._metrics = context.metrics
+        self._upstreams = upstreams
+        connections = context.settings.connections
+        self._turns = upstreams.turns(connections, lambda each: each.max_blob_connections)
+        # Apart from large fills: a config does not wait behind the layers of other images.
+        self._small_turns = upstreams.turns(connections, lambda each: each.max_connections)
         self._running: dict[Digest, Flight] = {}
         self.on_disk_error: Callable[[], object] = ignore  # called when a fill failed because of the disk
-        self.on_urgency: Callable[[], object] = ignore  # called when clients have come or gone
 
     def get(self, digest: Digest) -> Flight | None:
         return self._running.get(digest)
 
-    def start(self, flight: Flight, make_fill: Callable[[], RunningFill], turns: SlotGroup) -> None:
+    def start(self, flight: Flight) -> None:
         """Start a flight, whose fill is made at its turn. Raises UpstreamError when too many flights wait."""
+        turns = self._turns_of(flight)
         if turns.pool.crowded and not turns.pool.has_room(turns, urgent=flight.wanted):
             self._make_room(turns)
         self._running[flight.digest] = flight
-        flight.on_first_client = lambda: self._on_first_client(flight, turns)
-        flight.on_last_client = lambda: self._on_last_client(flight, turns)
-        self._claim_turn(flight, turns)
-        task = self._tasks.spawn(self._run(flight, make_fill, turns), name=f"fill {flight.digest}")
+        self._claim_turn(flight)
+        flight.task = self._tasks.spawn(self._run(flight), name=f"fill {flight.digest}")
         # A task that is cancelled before its first step never reaches its `finally`.
-        task.add_done_callback(lambda _: self._finish(flight, SHUTTING_DOWN))
-        flight.stop = task.cancel
+        flight.task.add_done_callback(lambda _: self._finish(flight, SHUTTING_DOWN))
+
+    def join(self, flight: Flight, limit: TimeLimit) -> None:
+        """Let a client wait for a running flight, or one that is about to start."""
+        if flight.join(limit) and self._running.get(flight.digest) is flight:
+            if flight.phase is not Phase.WAITING:
+                flight.hurry()
+            self._reassign(flight)
+
+    def leave(self, flight: Flight, limit: TimeLimit) -> None:
+        """Let a client go; without any the fill ends, or goes on behind the others."""
+        if flight.leave(limit):
+            self._on_last_client(flight)
+
+    def _turns_of(self, flight: Flight) -> SlotGroup:
+        turns = self._small_turns if is_small(flight.link) else self._turns
+        return turns[flight.repository.upstream]
+
+    def _reassign(self, flight: Flight) -> None:
+        """Give turns and connections to who is urgent now: clients have come or gone."""
+        self._turns_of(flight).pool.reassign()
+        self._upstreams.slots.reassign()
+
+    def _make_fill(self, flight: Flight) -> LargeFill | SmallFill:
+        upstream = self._upstreams[flight.repository.upstream]
+        if flight.link is not None and is_small(flight.link):
+            return SmallFill(self._context, upstream, flight, flight.link)
+        if self._context.shared_fills is not None:
+            return self._context.shared_fills.fill(upstream, flight)
+        return Fill(self._context, upstream, flight)
 
     def cancel(self, flight: Flight) -> bool:
         """End a prefetch that no client has joined, and keep its partial; False when there is none to end."""
@@ -244,9 +178,8 @@ class FlightTable:
         self._end(flight)
         return True
 
-    def _claim_turn(self, flight: Flight, turns: SlotGroup) -> None:
-        give_way = lambda: self._give_way(flight, turns)  # noqa: E731
-        flight.turn = turns.claim(lambda: flight.urgent, give_way)
+    def _claim_turn(self, flight: Flight) -> None:
+        flight.turn = self._turns_of(flight).claim(flight.is_urgent, partial(self._give_way, flight))
         flight.set_queued(not flight.turn.granted)
 
     def _make_room(self, turns: SlotGroup) -> None:
@@ -279,44 +212,35 @@ class FlightTable:
         if flight.turn is not None and not flight.turn.granted:
             self._release_turn(flight)
 
-    def _on_first_client(self, flight: Flight, turns: SlotGroup) -> None:
-        if flight.fill is not None:
-            flight.fill.hurry()
-        turns.pool.reassign()
-        self.on_urgency()
-
-    def _on_last_client(self, flight: Flight, turns: SlotGroup) -> None:
+    def _on_last_client(self, flight: Flight) -> None:
         if self._running.get(flight.digest) is not flight:
             return
-        brief = flight.fill is not None and flight.fill.brief
-        if not (brief or flight.has_bytes or flight.kept or flight.gives_way):
+        if not (flight.brief or flight.has_bytes or flight.kept or flight.gives_way):
             log.debug("fill ended, its last client has left", digest=str(flight.digest))
             self._end(flight)
             return
-        if flight.fill is not None:
-            flight.fill.defer()
-        turns.pool.reassign()
-        self.on_urgency()
+        flight.defer()
+        self._reassign(flight)
 
-    def _give_way(self, flight: Flight, turns: SlotGroup) -> None:
+    def _give_way(self, flight: Flight) -> None:
         """Leave the turn to a flight that a client waits for."""
         if self._running.get(flight.digest) is not flight or flight.gives_way:
             return
-        if flight.fill is None:  # its task has not begun, and could not tell this from a shutdown
-            asyncio.get_running_loop().call_soon(self._give_way, flight, turns)
+        if flight.phase is Phase.WAITING:  # its task has not begun, and could not tell this from a shutdown
+            asyncio.get_running_loop().call_soon(self._give_way, flight)
             return
         log.debug("fill gives way to one that a client waits for", digest=str(flight.digest))
-        if flight.prefetch or (flight.has_bytes and not turns.pool.crowded):
+        if flight.prefetch or (flight.has_bytes and not self._turns_of(flight).pool.crowded):
             flight.withdraw()
             flight.stop()
         else:
             self._end(flight)
 
-    async def _run(self, flight: Flight, make_fill: Callable[[], RunningFill], turns: SlotGroup) -> None:
+    async def _run(self, flight: Flight) -> None:
         error: UpstreamError | StoreError | None = SHUTTING_DOWN
         try:
-            while not await self._run_turn(flight, make_fill):
-                self._claim_turn(flight, turns)
+            while not await self._run_turn(flight):
+                self._claim_turn(flight)
             error = None
         except UpstreamError as failed:
             error = self._log_failure(flight, failed, failed.failure.value)
@@ -328,23 +252,21 @@ class FlightTable:
         finally:
             self._finish(flight, error)
 
-    async def _run_turn(self, flight: Flight, make_fill: Callable[[], RunningFill]) -> bool:
+    async def _run_turn(self, flight: Flight) -> bool:
         """Wait for a turn, and fill; return whether the fill has ended, False if it gave way."""
         task = asyncio.current_task()
         try:
             if flight.turn is not None:
                 await flight.turn.wait()
             flight.set_queued(False)
-            fill = flight.fill = make_fill()
-            fill.on_queue = flight.set_queued
-            await fill.run(flight.publish)
+            flight.begin()
+            await self._make_fill(flight).run()
         except asyncio.CancelledError:
             if not flight.gives_way or task is None or task.uncancel() > 0:
                 raise
             return False
         finally:
-            flight.fill = None
-            flight.gives_way = False
+            flight.phase, flight.parked, flight.brief, flight.gives_way = Phase.WAITING, False, False, False
             self._release_turn(flight)
         return True
 

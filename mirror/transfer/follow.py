@@ -7,21 +7,19 @@ process was killed or gave up: this process continues where that fill stopped, a
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
-from mirror.oci.digest import Digest
-from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import Origin
 from mirror.store.errors import PartialLost, StoreError
 from mirror.store.links.content import LocalContent
 from mirror.store.metadata.index import Link
-from mirror.store.partial.demand import Demand
-from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing_writer import GrowingWriter
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
+from mirror.store.partial.remote_view import RemoteView
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import POLL_SECONDS
+from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import FINAL, UpstreamError
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
@@ -37,34 +35,25 @@ LOCK_SECONDS = 0.05
 class FillFollower:
     """A wait for the lock of a digest, with readers that follow meanwhile.
 
-    `lock` is called once, `close` at the end. `growing`: the file that readers here follow, None for none.
-    `unanswered`: why the upstream gave no answer about the repository, if an old link opened the blob.
+    `lock` is called once, `close` at the end. `writer`: fills the file that readers here follow, once this
+    process goes on where the other one stopped.
     """
 
-    def __init__(
-        self,
-        context: TransferContext,
-        upstream: Upstream,
-        repository: Repository,
-        digest: Digest,
-        demand: Demand | None = None,
-    ) -> None:
-        """`demand`: the parts that clients here have asked for; None for all."""
-        self.growing: GrowingFile | None = None
-        self.unanswered: str | None = None
+    def __init__(self, context: TransferContext, upstream: Upstream, transfer: Transfer) -> None:
+        self.writer: GrowingWriter | None = None
+        self._view: RemoteView | None = None
         self._context = context
         self._store = context.store
         self._upstream = upstream
-        self._repository = repository
-        self._digest = digest
-        self._demand = demand or Demand(whole=True)
-        self._public = not upstream.uses_account(repository.path)
+        self._transfer = transfer
+        self._repository = transfer.repository
+        self._digest = transfer.digest
+        self._public = not upstream.uses_account(transfer.repository.path)
         self._remote: RemotePartial | None = None
 
-    async def lock(self, publish: Callable[[GrowingFile], None]) -> tuple[Partial | None, LocalContent]:
+    async def lock(self) -> tuple[Partial | None, LocalContent]:
         """Wait for the lock; return the locked partial, None when the blob is in the store.
 
-        The partial is that of `growing`, if readers follow one. `publish` is called when readers can follow.
         Raises UpstreamError when the repository may not have the blob, PartialLost when the followed partial
         was thrown away, and StoreError.
         """
@@ -74,46 +63,56 @@ class FillFollower:
             )
             if partial is not None or local.present:
                 return await self._finish(partial, local)
-            await self._follow(local.link, publish)
+            await self._follow(local.link)
+
+    @property
+    def published(self) -> bool:
+        """Return whether readers here follow a file."""
+        return self._view is not None
 
     def close(self) -> None:
-        """Stop following, once no reader can be added; existing readers keep their open files."""
+        """Stop following: no reader can be added any more; existing readers keep their open files."""
+        if self._view is not None:
+            self._view.file.close()
+        self._close_remote()
+
+    def _close_remote(self) -> None:
         if self._remote is not None:
             self._remote.close()
             self._remote = None
 
-    async def _follow(self, link: Link | None, publish: Callable[[GrowingFile], None]) -> None:
+    async def _follow(self, link: Link | None) -> None:
         """Serve readers for LOCK_SECONDS, until the lock is to be tried again."""
         until = time.monotonic() + LOCK_SECONDS
         while (left := until - time.monotonic()) > 0:
-            if self.growing is None:
-                await self._begin(link, publish)
+            if self._view is None:
+                await self._begin(link)
             wanted = self._observe()
-            if self.growing is None or wanted is not None:
+            if self._view is None or wanted is not None:
                 await asyncio.sleep(POLL_SECONDS)
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
-                        await self.growing.wait_for_reader()
+                        await self._view.file.wait_for_reader()
 
     def _observe(self) -> int | None:
         """Release received bytes to readers; return the offset at which they wait for more, if any."""
-        growing, remote = self.growing, self._remote
-        if growing is None or remote is None:
+        view, remote = self._view, self._remote
+        if view is None or remote is None:
             return None
         # In this order: a verified partial is marked as such before it loses its name.
         is_unlinked = remote.is_unlinked
-        if not growing.update_chunks(remote.refresh()) or (is_unlinked and not growing.verified):
+        if not view.update(remote.refresh()) or (is_unlinked and not view.file.verified):
             # The bytes were wrong, or the disk was full: this process cannot tell which.
             raise PartialLost(f"{self._digest}: what another process has downloaded was thrown away")
-        wanted = growing.priority_offset()
-        remote.request(wanted, whole=self._demand.whole)
+        wanted = view.priority_offset()
+        remote.request(wanted, whole=self._transfer.demand.whole)
         return wanted
 
-    async def _begin(self, link: Link | None, publish: Callable[[GrowingFile], None]) -> None:
+    async def _begin(self, link: Link | None) -> None:
         """Let readers follow, if bytes have arrived and the repository may have the blob (invariant 5)."""
         if self._remote is not None and self._remote.is_unlinked:
-            self.close()
+            self._close_remote()
         if self._remote is None:
             self._remote = await self._store.open_remote_partial(self._digest)
         # Before the first byte the upstream may still answer the other process that there is no such blob.
@@ -126,8 +125,8 @@ class FillFollower:
             return  # not to be followed: the blob will be in the store in a moment
         log.debug("following another process's fill", digest=str(self._digest))
         verify_first = self._context.settings.verify_first
-        self.growing = self._store.remote_growing_file(self._remote, verify_first=verify_first)
-        publish(self.growing)
+        self._view = RemoteView(self._remote, self._transfer.demand, verify_first=verify_first)
+        self._transfer.publish(self._view.file)
 
     def _opens(self, link: Link | None, origin: Origin) -> bool:
         """Return whether the link opens what the other process fetches, for whatever repository it does."""
@@ -143,7 +142,7 @@ class FillFollower:
         except UpstreamError as error:
             if link is None or link.confirmed is None or error.failure in FINAL:
                 raise
-            self.unanswered = str(error)
+            self._transfer.unanswered = str(error)
             return link
         confirmed = self._context.confirmed(self._upstream, self._repository, Link(size=size))
         await self._store.links.add(self._repository, self._digest, confirmed)
@@ -153,16 +152,17 @@ class FillFollower:
         self, partial: Partial | None, local: LocalContent
     ) -> tuple[Partial | None, LocalContent]:
         """Stop following: the other process is done, has failed, or is dead. Returns as `lock`."""
-        growing, remote = self.growing, self._remote
-        if growing is None or remote is None:
+        view, remote = self._view, self._remote
+        if view is None or remote is None:
             return partial, local
         try:
             self._observe()
             if partial is not None and not local.present and partial.is_continuation_of(remote):
                 log.info("continuing another process's fill", digest=str(self._digest))
-                growing.take_over(partial)
+                view.take_over(partial)
+                self.writer = self._store.growing_writer(view.file, partial)
                 return partial, local
-            if not growing.verified:
+            if not view.file.verified:
                 raise PartialLost(f"{self._digest}: another process could not keep it")
         except BaseException:
             await self._release(partial)

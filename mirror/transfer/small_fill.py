@@ -5,12 +5,9 @@ growing file, and costs a third of a fill that has these: an image has more smal
 """
 
 import asyncio
-from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from mirror.oci.digest import Digest
-from mirror.oci.reference import Repository
 from mirror.store.blobs.entries import SMALL_BYTES, Origin
 from mirror.store.errors import StoreError
 from mirror.store.memory_cache import Content
@@ -18,10 +15,9 @@ from mirror.store.metadata.index import Link
 from mirror.store.partial.lease import BlobLease
 from mirror.transfer.context import TransferContext
 from mirror.transfer.exclusive import POLL_SECONDS
-from mirror.transfer.fill import Publish
+from mirror.transfer.transfer import Phase, Transfer
 from mirror.upstream.errors import AnswerTooLong, Failure, WrongBytes, WrongSize
 from mirror.upstream.upstream import Upstream
-from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import run_to_completion
 
@@ -36,20 +32,17 @@ def is_small(link: Link | None) -> bool:
 class SmallFill:
     """One small fill; `run` is called once."""
 
-    def __init__(
-        self, context: TransferContext, upstream: Upstream, repository: Repository, digest: Digest, link: Link
-    ) -> None:
+    def __init__(self, context: TransferContext, upstream: Upstream, transfer: Transfer, link: Link) -> None:
         self._context = context
         self._upstream = upstream
-        self._repository = repository
-        self._digest = digest
+        self._transfer = transfer
+        self._repository = transfer.repository
+        self._digest = transfer.digest
         self._link = link
-        self._verified = False
-        self.unanswered: str | None = None
-        self.on_queue: Callable[[bool], object] = ignore
+        transfer.brief = True
 
-    async def run(self, publish: Publish) -> None:
-        """Fetch the blob; call `publish` with its bytes, or with None when the blob is in the store.
+    async def run(self) -> None:
+        """Fetch the blob; publish its bytes, or None when the blob is in the store.
 
         Raises UpstreamError or StoreError.
         """
@@ -60,29 +53,10 @@ class SmallFill:
             raise
         if lease.present:
             await self._context.store.release_lease(lease)
-            publish(None)
+            self._transfer.publish(None)
             return
         with self._context.metrics.fills_running.track_inprogress():
-            await self._fill(lease, publish)
-
-    @property
-    def parked(self) -> bool:
-        return False
-
-    @property
-    def brief(self) -> bool:
-        return True
-
-    @property
-    def urgent(self) -> bool:
-        """Return whether the fill must not give way: it needs no connection any more."""
-        return self._verified
-
-    def hurry(self) -> None:
-        """Do nothing: a small fill is one request, which cannot be made faster."""
-
-    def defer(self) -> None:
-        """Do nothing, as `hurry`."""
+            await self._fill(lease)
 
     async def _lease(self) -> BlobLease:
         store = self._context.store
@@ -90,18 +64,17 @@ class SmallFill:
             await asyncio.sleep(POLL_SECONDS)
         return lease
 
-    async def _fill(self, lease: BlobLease, publish: Publish) -> None:
+    async def _fill(self, lease: BlobLease) -> None:
         try:
             data = await self._download()
-            self._verified = True
-            publish(data)
+            self._transfer.phase = Phase.KEEPING
+            self._transfer.publish(data)
             content, origin = await self._linked(data)
         except BaseException:
             await run_to_completion(self._context.store.release_lease(lease))
             raise
         await self._context.store.put_small_blob(self._repository, lease, content, origin)
-        repository, digest = str(self._repository), str(self._digest)
-        log.debug("fill stored", bytes=len(data), repository=repository, digest=digest)
+        log.debug("fill stored", bytes=len(data), **self._transfer.log_fields())
 
     async def _linked(self, data: bytes) -> tuple[Content, Origin]:
         """Return the content with a link: confirmed if it came with an account, else named by a manifest."""

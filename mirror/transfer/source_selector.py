@@ -4,10 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from mirror.transfer.blob_source import BlobSource, BlobSources
 from mirror.transfer.sources.range_fallback import RangeFallback
 from mirror.upstream.errors import UpstreamError
-from mirror.upstream.source import Source
-from mirror.upstream.upstream import Upstream
 from mirror.util.tracebacks import without_frames
 
 
@@ -19,16 +18,16 @@ class SourceSelector:
     each byte is known.
     """
 
-    def __init__(self, upstream: Upstream, *, linked: bool, one_by_one: Sequence[Source] = ()) -> None:
+    def __init__(self, upstream: BlobSources, *, linked: bool, one_by_one: Sequence[BlobSource] = ()) -> None:
         self.blob_confirmed = linked  # the repository is known to have the blob
         self.ranges = RangeFallback()
         self._upstream = upstream
         self._one_by_one = one_by_one
-        self._excluded: dict[Source, UpstreamError] = {}
-        self._back_offs: Counter[Source] = Counter()
-        self._back_off_until: dict[Source, float] = {}
+        self._excluded: dict[BlobSource, UpstreamError] = {}
+        self._back_offs: Counter[BlobSource] = Counter()
+        self._back_off_until: dict[BlobSource, float] = {}
 
-    def candidates(self) -> list[Source]:
+    def candidates(self) -> list[BlobSource]:
         """Return the sources that may have the blob, best first.
 
         When all sources are excluded, raises the error of the upstream's own endpoint, or else of the source
@@ -52,7 +51,7 @@ class SourceSelector:
             raise self._excluded.get(own) or next(iter(self._excluded.values()))
         return candidates
 
-    def pick(self, busy: Mapping[Source, int], unproven: Collection[Source] = ()) -> Source:
+    def pick(self, busy: Mapping[BlobSource, int], unproven: Collection[BlobSource] = ()) -> BlobSource:
         """Return the source of the next connection: each gets as many as its speed is worth.
 
         `busy`: the connections of each source; `unproven`: sources that have their first connection and are
@@ -66,23 +65,23 @@ class SourceSelector:
         candidates = [source for source in candidates if not self.ranges.doubted(source)] or candidates
         fastest = max(source.health.speed for source in candidates) or 1.0
 
-        def share(source: Source) -> float:
+        def share(source: BlobSource) -> float:
             speed = source.weight * (source.health.speed or fastest) / (1 + 9 * self._back_offs[source])
             usable = not busy or not (self.ranges.plain(source) or source.saturated)
             return speed / (1 + busy.get(source, 0)) if usable else 0.0
 
         return max(candidates, key=share)
 
-    def exclude(self, source: Source, error: UpstreamError) -> None:
+    def exclude(self, source: BlobSource, error: UpstreamError) -> None:
         """Ask a source that cannot help no more. Raises as `candidates` if all are excluded."""
         self._excluded[source] = without_frames(error)
         self.candidates()
 
-    def back_off(self, source: Source) -> None:
+    def back_off(self, source: BlobSource) -> None:
         """Prefer other sources for a while, longer each time: `source` fell silent, or was too slow."""
         self._back_offs[source] += 1
         self._back_off_until[source] = time.monotonic() + 2.0 ** min(self._back_offs[source], 6)
 
-    def back_offs(self, source: Source | None = None) -> int:
+    def back_offs(self, source: BlobSource | None = None) -> int:
         """Return the number of back-offs from `source`, or from all sources together."""
         return self._back_offs.total() if source is None else self._back_offs[source]

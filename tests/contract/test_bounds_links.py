@@ -243,9 +243,9 @@ async def leave_complete_partial(scene: Scene, *, public: bool = False) -> Diges
     store, layer = scene.mirror.service._store, scene.image.layers[1]
     partial, _ = await store.lock_partial(Repository("quay.io", SECRET), layer, public=public)
     assert partial is not None
-    growing = await store.open_growing_file(partial, LARGE, 64 * 1024, public=public)
-    await growing.write(0, [BIG])
-    growing.close()
+    writer = await store.open_growing_file(partial, LARGE, 64 * 1024, public=public)
+    await writer.write(0, [BIG])
+    writer.file.close()
     await store.release_partial(partial)
     return layer
 

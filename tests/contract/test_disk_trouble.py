@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import Pin
 from mirror.store.memory_cache import MemoryCache
-from mirror.transfer.fill import Fill
+from mirror.store.partial.growing import GrowingFile
 from tests.disks import MIB, fill_up, formatted, mount, tmpfs
 from tests.fakes.content import FakeImage
 from tests.fakes.faults import Fault, Gate, flipped
@@ -195,10 +195,10 @@ async def test_full_disk_evicts_nothing_for_a_blob_that_would_not_fit(
         await gate.reached.wait()
         flight = mirror.service.cache._blobs._flights.get(digest)
         assert flight is not None
-        await flight.wait_content()
-        assert isinstance(flight.fill, Fill)
-        assert flight.fill._making_room is not None
-        await flight.fill._making_room  # while there is room
+        growing = await flight.wait_content()
+        assert isinstance(growing, GrowingFile)
+        while growing.room_due.is_set():  # noqa: ASYNC110  # until room was made while there is some
+            await asyncio.sleep(0.001)
         await asyncio.to_thread(fill_up, small_disk / "others")
         await store.executor.run(store.folder.evict, (), 0, digest)  # as the fill does when more has come
         gate.release()

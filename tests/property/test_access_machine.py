@@ -275,9 +275,9 @@ class World:
         partial, local = await store.lock_partial(of, DIGESTS["large"], public=public)
         assert partial is not None
         if not local.present:
-            growing = await store.open_growing_file(partial, LARGE, CHUNK, public=public)
-            await growing.write(0, [BIG])
-            growing.close()
+            writer = await store.open_growing_file(partial, LARGE, CHUNK, public=public)
+            await writer.write(0, [BIG])
+            writer.file.close()
             self.public |= {"large"} if public else set()
         else:
             await store.discard_partial(partial)

@@ -3,12 +3,12 @@
 Clients that pull lazily read a few per cent of a blob, by ranges. Parts are counted in chunks.
 """
 
+import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from mirror.oci.errors import RegistryError
 from mirror.oci.ranges import Span, parse_range
-from mirror.util.callbacks import ignore
 
 # Range headers that are kept until the size is known, at most; with more, all of the blob is wanted.
 KEPT_HEADERS = 256
@@ -23,10 +23,9 @@ class Demand:
     """The parts that clients have asked for since the fill began. For the event loop."""
 
     def __init__(self, *, whole: bool = False) -> None:
-        """`whole`: all of the blob is wanted."""
+        """`whole`: all of the blob is wanted. `changed` is set whenever the download has to look again."""
         self.whole = whole
-        self.on_change: Callable[[], object] = ignore
-        self.on_whole: Callable[[], object] = ignore
+        self.changed = asyncio.Event()
         self._headers: list[str] = []
         self._size = self._chunk_size = 0  # 0: not known yet
         self._asked = bytearray()  # 1 for each chunk that was asked for
@@ -43,7 +42,7 @@ class Demand:
             self._mark(self._spans_of(header))
         else:
             self._headers.append(header)
-        self.on_change()
+        self.changed.set()
 
     def set_whole(self) -> None:
         """Want all of the blob from now on."""
@@ -51,8 +50,7 @@ class Demand:
             self.whole = True
             self._headers.clear()
             self._asked, self._open = bytearray(), set()
-            self.on_change()
-            self.on_whole()
+            self.changed.set()
 
     def resolve(self, size: int, chunk_size: int) -> None:
         """Note the size of the blob and of its chunks, by which ranges become chunks."""

@@ -7,28 +7,22 @@
 4. A failing object store or coordinator changes nothing but where the bytes come from.
 """
 
-from collections.abc import Callable
-
 from msgspec.structs import replace
 
-from mirror.oci.digest import Digest
-from mirror.oci.reference import Repository
 from mirror.shared.tier import FillClaim, SharedTier
 from mirror.store.errors import StoreError
 from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
-from mirror.transfer.fill import Fill, Publish
+from mirror.transfer.fill import Fill
 from mirror.transfer.shared.publisher import Publisher
 from mirror.transfer.shared.tier_source import TieredUpstream, TierSource
+from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import UpstreamError
 from mirror.upstream.upstream import Upstream
-from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.slots import SlotPool
 
 log = get_logger(__name__)
-
-MakeFill = Callable[[Upstream], Fill]
 
 
 class SharedTransfers:
@@ -40,73 +34,39 @@ class SharedTransfers:
         self.publisher = Publisher(tier, context.store, context.tasks, context.metrics)
         self._context = context
 
-    def fill(
-        self, upstream: Upstream, repository: Repository, digest: Digest, make: Callable[[Upstream], Fill]
-    ) -> "SharedFill":
-        """Return the fill of a blob; `make` makes one that fetches from an upstream."""
-        return SharedFill(self, self._context, upstream, (repository, digest), make)
+    def fill(self, upstream: Upstream, transfer: Transfer) -> "SharedFill":
+        """Return the fill of a blob."""
+        return SharedFill(self, self._context, upstream, transfer)
 
 
 class SharedFill:
     """A fill that looks in the object store first; `run` is called once."""
 
     def __init__(
-        self,
-        shared: SharedTransfers,
-        context: TransferContext,
-        upstream: Upstream,
-        about: tuple[Repository, Digest],
-        make_fill: MakeFill,
+        self, shared: SharedTransfers, context: TransferContext, upstream: Upstream, transfer: Transfer
     ) -> None:
         self._shared = shared
         self._context = context
         self._upstream = upstream
-        self._repository, self._digest = about
-        self._make_fill = make_fill
-        self._fill: Fill | None = None
+        self._transfer = transfer
+        self._repository = transfer.repository
+        self._digest = transfer.digest
         self._claim: FillClaim | None = None
         self._left_to_another = False  # another mirror fetches the blob, and writes it behind
-        self.on_queue: Callable[[bool], object] = ignore
 
-    async def run(self, publish: Publish) -> None:
+    async def run(self) -> None:
         """Fill the blob. Raises UpstreamError or StoreError."""
         in_tier = False
         try:
             in_tier = await self._find()
-            self._fill = self._make_fill(self._tiered() if in_tier else self._upstream)
-            self._fill.on_queue = self.on_queue
-            await self._fill.run(publish)
+            upstream = self._tiered() if in_tier else self._upstream
+            await Fill(self._context, upstream, self._transfer).run()
             self._settle(in_tier=in_tier)
         finally:
             if in_tier and self._shared.source.is_corrupt(self._digest):
                 await self._shared.tier.remove(self._digest)
             if self._claim is not None:
                 self._claim.release()
-
-    @property
-    def unanswered(self) -> str | None:
-        return None if self._fill is None else self._fill.unanswered
-
-    @property
-    def brief(self) -> bool:
-        return False
-
-    @property
-    def urgent(self) -> bool:
-        return self._fill is not None and self._fill.urgent
-
-    @property
-    def parked(self) -> bool:
-        return self._fill is not None and self._fill.parked
-
-    def hurry(self) -> None:
-        """Hurry the fill; one that is made later knows by itself that a client waits."""
-        if self._fill is not None:
-            self._fill.hurry()
-
-    def defer(self) -> None:
-        if self._fill is not None:
-            self._fill.defer()
 
     async def _find(self) -> bool:
         """Return whether the object store has the blob for this repository; else claim it, if possible."""

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing_verifier import GrowingVerifier
+from mirror.transfer.blob_source import BlobSource
 from mirror.transfer.context import TransferContext
 from mirror.transfer.corruption import Parts, sole_supplier
 from mirror.upstream.body import labelled
 from mirror.upstream.errors import Failure, WrongBytes
-from mirror.upstream.source import Source
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
 
@@ -27,14 +27,14 @@ class Blame:
         self._repository = repository
         self._digest = digest
 
-    def sources_to_try(self) -> list[Source]:
+    def sources_to_try(self) -> list[BlobSource]:
         """Return the sources to ask one after another, if the blob was corrupt before."""
         return self._context.corruption.sources_to_try(self._digest, self._upstream.sources)
 
-    async def blame(self, growing: GrowingFile, parts: Parts) -> None:
+    async def blame(self, verifier: GrowingVerifier, parts: Parts) -> None:
         """Take the source of wrong bytes out of use; if it is not known, all mirrors that sent a part."""
         corruption = self._context.corruption
-        culprit = sole_supplier(parts, growing.size)
+        culprit = sole_supplier(parts, verifier.file.size)
         if culprit is not None:
             for source in corruption.record_culprit(self._digest, culprit):
                 source.health.clear_suspicion()
@@ -46,11 +46,11 @@ class Blame:
         log.error("wrong bytes from one of several sources", sources=names, **fields)
         for source in suspects:
             source.suspect()
-        await corruption.record_parts(growing, parts)
+        await corruption.record_parts(verifier, parts)
 
-    async def judge_suspects(self, growing: GrowingFile) -> None:
+    async def judge_suspects(self, verifier: GrowingVerifier) -> None:
         """Compare with an earlier corrupt download: report the source that was wrong, clear the others."""
-        verdicts = await self._context.corruption.verdicts(growing)
+        verdicts = await self._context.corruption.verdicts(verifier)
         for source, corrupt in verdicts.items():
             if corrupt:
                 self._report(source)
@@ -65,6 +65,6 @@ class Blame:
         error.retry_elsewhere = retry_elsewhere
         return error
 
-    def _report(self, source: Source) -> None:
+    def _report(self, source: BlobSource) -> None:
         source.report_corruption(str(self._digest))
         self._context.metrics.source_wrong_bytes.labels(self._upstream.name, source.name).inc()

@@ -9,10 +9,10 @@ asked for no range for a while (`Source.refuse_ranges`).
 from msgspec import Struct
 
 from mirror.oci.ranges import Span
+from mirror.transfer.blob_source import BlobSource
 from mirror.upstream.body import BlobBody
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http.range_support import DOUBTED_FOR, REFUSED_FOR
-from mirror.upstream.source import Source
 from mirror.util.log import get_logger
 
 log = get_logger(__name__)
@@ -40,23 +40,25 @@ class RangeFallback:
     """Knowledge of one transfer about ranges at each source."""
 
     def __init__(self) -> None:
-        self._doubts: dict[Source, _Doubt] = {}
-        self._asked_again: set[Source] = set()
-        self._answered: set[Source] = set()  # sources that answered a range of this blob as asked
+        self._doubts: dict[BlobSource, _Doubt] = {}
+        self._asked_again: set[BlobSource] = set()
+        self._answered: set[BlobSource] = set()  # sources that answered a range of this blob as asked
 
-    def plain(self, source: Source) -> bool:
+    def plain(self, source: BlobSource) -> bool:
         """Return whether the next request to `source` is for the whole blob."""
         return source in self._doubts or not source.supports_ranges
 
-    def answered(self, source: Source) -> bool:
+    def answered(self, source: BlobSource) -> bool:
         """Return whether ranges of this blob have been answered as asked, and still are."""
         return source in self._answered and not self.plain(source)
 
-    def doubted(self, source: Source) -> bool:
+    def doubted(self, source: BlobSource) -> bool:
         """Return whether a range failed, and no plain request has been answered since."""
         return source in self._doubts
 
-    def record_failure(self, source: Source, span: Span, error: UpstreamError, *, last: bool = False) -> bool:
+    def record_failure(
+        self, source: BlobSource, span: Span, error: UpstreamError, *, last: bool = False
+    ) -> bool:
         """Record that a range brought no byte; return whether a plain request may bring some.
 
         A temporary failure says nothing against ranges where others were answered. `last`: the transfer
@@ -69,17 +71,17 @@ class RangeFallback:
         log.info("range failed, asking for the whole blob", source=source.name, reason=str(error))
         return True
 
-    def record_plain_failure(self, source: Source) -> None:
+    def record_plain_failure(self, source: BlobSource) -> None:
         """Record that a plain request failed, too: the range was not the reason."""
         self._doubts.pop(source, None)
 
-    def record_range(self, source: Source) -> None:
+    def record_range(self, source: BlobSource) -> None:
         """Record a range that was answered as asked, with bytes."""
         self._answered.add(source)
         self._doubts.pop(source, None)
         source.confirm_ranges()
 
-    def accept_whole(self, source: Source, body: BlobBody, present: int) -> bool:
+    def accept_whole(self, source: BlobSource, body: BlobBody, present: int) -> bool:
         """Record an answer with the whole blob, of which `present` bytes from its start are here.
 
         Returns False if the range is to be asked for once more.

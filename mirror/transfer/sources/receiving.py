@@ -1,12 +1,12 @@
 """Reception of one response: its bytes into the growing file, of a whole blob only those that are missing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
-from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing_writer import GrowingWriter
 from mirror.transfer import plan
 from mirror.transfer.body_buffer import section
 from mirror.transfer.plan import PlanLimits, Segment
@@ -37,12 +37,23 @@ def check_end(digest: Digest, body: BlobBody, segment: Segment[S]) -> None:
         raise UpstreamError(Failure.UNREACHABLE, f"{digest}: ended at byte {segment.offset}")
 
 
+def fills_gap(segment: Segment[S], missing: Sequence[Span], chunk_size: int) -> bool:
+    """Return whether the segment begins where bytes are missing, and can be recorded.
+
+    The partial of an earlier fill may have been of another size: the gaps are different then.
+    """
+    for gap in missing:
+        if gap.start <= segment.start < gap.stop:
+            return segment.start == gap.start or segment.start % chunk_size == 0
+    return False
+
+
 class Reception:
     """One response that is received into a growing file; `written`: the spans that came from it."""
 
-    def __init__(self, growing: GrowingFile, limits: PlanLimits) -> None:
+    def __init__(self, writer: GrowingWriter, limits: PlanLimits) -> None:
         self.written: list[Span] = []
-        self._growing = growing
+        self._writer = writer
         self._limits = limits
 
     async def receive(
@@ -53,7 +64,7 @@ class Reception:
         `on_first` is called when the first byte has come. Raises UpstreamError or StoreError.
         """
         # A whole blob is read past what is here; nothing else runs beside it.
-        gaps = self._growing.missing() if not segment.start else [Span(segment.start, segment.stop)]
+        gaps = self._writer.file.missing() if not segment.start else [Span(segment.start, segment.stop)]
         while segment.left and (parts := await next_parts()):
             if segment.first_byte is None:
                 on_first()
@@ -61,7 +72,7 @@ class Reception:
             surplus = sum(len(part) for part in parts) > length
             segment.writing = True
             for span in plan.overlaps(gaps, Span(segment.offset, segment.offset + length)):
-                await self._growing.write(span.start, section(parts, segment.offset, span))
+                await self._writer.write(span.start, section(parts, segment.offset, span))
                 plan.append_span(self.written, span)
             segment.writing = False
             segment.record(time.monotonic(), length, self._limits.low_speed_bytes)

@@ -13,9 +13,11 @@ from mirror.oci.ranges import Span
 from mirror.store.blobs.entries import OpenBlob
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.executor import DiskExecutor
+from mirror.store.partial.demand import Demand
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.partial.partial import Partial
 from mirror.store.partial.remote_partial import RemotePartial
+from mirror.store.partial.remote_view import RemoteView
 from mirror.transfer.passthrough import PassThroughBlob
 
 MIB = 1024 * 1024
@@ -53,11 +55,11 @@ def rewritten(tmp_path: Path) -> Iterator[GrowingFile]:
     partial.allocate(size, chunk).record(0, chunk)
     remote = RemotePartial.open(digest, tmp_path)
     assert remote is not None
-    growing = GrowingFile(remote, remote.chunks, DiskExecutor(1))
-    growing.unread = False
+    view = RemoteView(remote, Demand(whole=True))
+    view.file.unread = False
     partial.allocate(size, chunk).record(0, chunk)
-    assert not growing.update_chunks(remote.refresh())
-    yield growing
+    assert not view.update(remote.refresh())
+    yield view.file
     remote.close()
     partial.release()
 

@@ -156,8 +156,8 @@ async def test_small_fill_removes_the_partial_of_a_large_one(store: Store, tmp_p
     """A fill was interrupted before its size was known, and the blob is now filled in one piece."""
     partial, _ = await store.lock_partial(X, LAYER)
     assert partial is not None
-    growing = await store.open_growing_file(partial, 5, 64 * 1024)
-    await growing.write(0, [b"la"])
+    writer = await store.open_growing_file(partial, 5, 64 * 1024)
+    await writer.write(0, [b"la"])
     await store.release_partial(partial)
     lease = await store.acquire_lease(LAYER)
     assert lease is not None

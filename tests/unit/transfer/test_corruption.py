@@ -11,10 +11,10 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
-from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing_writer import GrowingWriter
 from mirror.store.store import Store
 from mirror.transfer import corruption
-from mirror.transfer.corruption import CorruptionTracker, sole_supplier
+from mirror.transfer.corruption import CorruptionTracker, Parts, sole_supplier
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.health import FAILURES
 from mirror.upstream.source import Source
@@ -41,7 +41,7 @@ async def sources(tmp_path: Path, tasks: Tasks) -> AsyncIterator[tuple[Source, .
 
 
 @pytest.fixture
-async def growing(tmp_path: Path) -> AsyncIterator[GrowingFile]:
+async def writer(tmp_path: Path) -> AsyncIterator[GrowingWriter]:
     """A growing file that is to become RIGHT."""
     store = await Store.open(tmp_path / "store")
     partial, _ = await store.lock_partial(REPOSITORY, Digest.of(RIGHT))
@@ -51,49 +51,55 @@ async def growing(tmp_path: Path) -> AsyncIterator[GrowingFile]:
     await store.close()
 
 
-async def test_corruption_verdicts_by_part(sources: tuple[Source, ...], growing: GrowingFile) -> None:
+async def test_corruption_verdicts_by_part(sources: tuple[Source, ...], writer: GrowingWriter) -> None:
     """A part that differs in the right blob convicts its source; equal parts clear theirs."""
     own, first, second = sources
-    parts = {own: [Span(0, THIRD)], first: [Span(THIRD, 2 * THIRD)], second: [Span(2 * THIRD, len(RIGHT))]}
+    parts: Parts = {
+        own: [Span(0, THIRD)],
+        first: [Span(THIRD, 2 * THIRD)],
+        second: [Span(2 * THIRD, len(RIGHT))],
+    }
     tracker = CorruptionTracker()
-    await growing.write(0, [flipped(RIGHT, THIRD + 7)])
-    await tracker.record_parts(growing, parts)
-    await growing.restart()
-    await growing.write(0, [RIGHT])
-    assert await tracker.verdicts(growing) == {own: False, first: True, second: False}
-    assert await tracker.verdicts(growing) == {}
+    await writer.write(0, [flipped(RIGHT, THIRD + 7)])
+    await tracker.record_parts(writer.verifier, parts)
+    await writer.restart()
+    await writer.write(0, [RIGHT])
+    assert await tracker.verdicts(writer.verifier) == {own: False, first: True, second: False}
+    assert await tracker.verdicts(writer.verifier) == {}
 
 
 async def test_corruption_tracker_is_bounded(
-    sources: tuple[Source, ...], growing: GrowingFile, monkeypatch: pytest.MonkeyPatch
+    sources: tuple[Source, ...], writer: GrowingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest corrupt blob is forgotten first."""
     tracker = CorruptionTracker()
-    await growing.write(0, [RIGHT])
+    await writer.write(0, [RIGHT])
     monkeypatch.setattr(corruption, "MOST", 1)
-    await tracker.record_parts(growing, {sources[0]: [Span(0, 1)]})
+    await tracker.record_parts(writer.verifier, {sources[0]: [Span(0, 1)]})
     tracker.record_culprit(Digest.of(b"another one"), sources[1])
-    assert tracker.sources_to_try(growing.digest, sources) == []
-    assert await tracker.verdicts(growing) == {}
+    assert tracker.sources_to_try(writer.file.digest, sources) == []
+    assert await tracker.verdicts(writer.verifier) == {}
 
 
-async def test_corruption_tries_sources_one_by_one(sources: tuple[Source, ...], growing: GrowingFile) -> None:
+async def test_corruption_tries_sources_one_by_one(
+    sources: tuple[Source, ...], writer: GrowingWriter
+) -> None:
     """One after another, until the blob is right, or all were wrong; a right blob leaves no suspicion."""
     own, first, second = sources
     tracker = CorruptionTracker()
-    assert tracker.sources_to_try(growing.digest, sources) == []
-    await growing.write(0, [flipped(RIGHT)])
-    await tracker.record_parts(growing, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
-    assert tracker.sources_to_try(growing.digest, sources) == [own, first, second]
-    assert tracker.record_culprit(growing.digest, own) == [first]
+    assert tracker.sources_to_try(writer.file.digest, sources) == []
+    await writer.write(0, [flipped(RIGHT)])
+    await tracker.record_parts(writer.verifier, {own: [Span(0, THIRD)], first: [Span(THIRD, len(RIGHT))]})
+    assert tracker.sources_to_try(writer.file.digest, sources) == [own, first, second]
+    assert tracker.record_culprit(writer.file.digest, own) == [first]
     first.record_failure(UpstreamError(Failure.UNREACHABLE, "down"), FAILURES)
-    assert tracker.sources_to_try(growing.digest, sources) == [second, first]
-    assert tracker.record_culprit(growing.digest, second) == [first]
-    assert tracker.sources_to_try(growing.digest, sources) == [first]
-    await growing.restart()
-    await growing.write(0, [RIGHT])
-    assert await tracker.verdicts(growing) == {first: False}
-    assert tracker.sources_to_try(growing.digest, sources) == []
+    assert tracker.sources_to_try(writer.file.digest, sources) == [second, first]
+    assert tracker.record_culprit(writer.file.digest, second) == [first]
+    assert tracker.sources_to_try(writer.file.digest, sources) == [first]
+    await writer.restart()
+    await writer.write(0, [RIGHT])
+    assert await tracker.verdicts(writer.verifier) == {first: False}
+    assert tracker.sources_to_try(writer.file.digest, sources) == []
 
 
 def test_corruption_retries_end(sources: tuple[Source, ...]) -> None:

@@ -269,10 +269,10 @@ async def test_fill_finds_the_blob_of_another_process_in_the_store(
     assert partial is not None
     async with await Wire.open(mirror.address) as wire:
         wire.send("GET", path_of(digest))
-        growing = await other.open_growing_file(partial, len(SMALL), CHUNK)
-        await growing.write(0, [SMALL])
-        await growing.hash_contiguous()
-        verified = growing.complete()
+        writer = await other.open_growing_file(partial, len(SMALL), CHUNK)
+        await writer.write(0, [SMALL])
+        await writer.verifier.hash_contiguous()
+        verified = writer.verifier.complete()
         assert verified is not None
         await other.adopt(verified)
         await other.discard_partial(partial)

@@ -2,13 +2,10 @@
 
 import asyncio
 
-import pytest
-
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.store.errors import StoreError
 from mirror.transfer.flight import Flight
-from mirror.upstream.errors import Failure, UpstreamError
+from mirror.util.time_limit import TimeLimit
 from tests.fakes.registry import FakeRegistry
 from tests.running import Running
 from tests.wire import get
@@ -17,28 +14,18 @@ D = Digest.of(b"x")
 X = Repository("docker.io", "library/x")
 
 
-async def test_flight_clients_wait_for_content() -> None:
-    """Clients wait until there is content, or until the blob is in the store (None)."""
-    flight = Flight(D, X)
-    waiting = asyncio.ensure_future(flight.wait_content())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    flight.publish(None)
-    assert await waiting is None
+def test_flight_is_joined_and_left() -> None:
+    """The first client ends a prefetch; the last one is told from the others."""
+    flight, first, second = Flight(D, X, prefetch=True), TimeLimit(), TimeLimit()
+    assert not flight.is_urgent()
+    assert flight.join(first)
+    assert not flight.join(second)
+    assert (flight.prefetch, flight.asked_for, flight.is_urgent()) == (False, True, True)
+    assert not flight.leave(first)
+    assert flight.leave(second)
     flight.finish(None)
-    await flight.wait_done()
-    assert await flight.wait_content() is None
-
-
-@pytest.mark.parametrize("error", [UpstreamError(Failure.NOT_FOUND, "no"), StoreError("no")])
-async def test_flight_that_fails_early_raises_for_all_clients(error: UpstreamError | StoreError) -> None:
-    """Clients that wait and clients that come later receive the same error."""
-    flight = Flight(D, X)
-    waiting = asyncio.ensure_future(flight.wait_content())
-    flight.finish(error)
-    for each in (waiting, flight.wait_content()):
-        with pytest.raises(type(error), match="no"):
-            await each
+    assert not flight.join(first)
+    assert not flight.leave(first)
 
 
 async def test_flight_cancelled_by_shutdown_answers_its_clients(hub: FakeRegistry, mirror: Running) -> None:

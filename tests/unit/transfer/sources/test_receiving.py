@@ -9,7 +9,7 @@ from mirror.config.schema import CacheSettings
 from mirror.oci.digest import Digest
 from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository
-from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing_writer import GrowingWriter
 from mirror.store.store import Store
 from mirror.transfer.plan import DEFAULT_LIMITS, Segment
 from mirror.transfer.sources.receiving import Reception
@@ -19,34 +19,34 @@ CHUNK = 10
 
 
 @pytest.fixture
-async def growing(tmp_path: Path) -> GrowingFile:
+async def writer(tmp_path: Path) -> GrowingWriter:
     store = await Store.open(tmp_path, CacheSettings(dir=tmp_path))
     partial, _ = await store.lock_partial(Repository("docker.io", "library/x"), Digest.of(DATA))
     assert partial is not None
     return await store.open_growing_file(partial, len(DATA), CHUNK)
 
 
-async def receive(growing: GrowingFile, segment: Segment[str], *pieces: bytes) -> tuple[Reception, bool]:
+async def receive(writer: GrowingWriter, segment: Segment[str], *pieces: bytes) -> tuple[Reception, bool]:
     left = list(pieces)
 
     async def next_parts() -> Sequence[bytes]:
         return [left.pop(0)] if left else []
 
-    reception, first = Reception(growing, DEFAULT_LIMITS), []
+    reception, first = Reception(writer, DEFAULT_LIMITS), []
     surplus = await reception.receive(segment, next_parts, lambda: first.append(True))
     assert first == [True]
     return reception, surplus
 
 
-async def test_reception_of_a_range(growing: GrowingFile) -> None:
-    reception, surplus = await receive(growing, Segment("a", 20, 40, 0.0), DATA[20:30], DATA[30:50])
+async def test_reception_of_a_range(writer: GrowingWriter) -> None:
+    reception, surplus = await receive(writer, Segment("a", 20, 40, 0.0), DATA[20:30], DATA[30:50])
     assert (reception.written, surplus) == ([Span(20, 40)], True)
-    assert growing.received() == 20
+    assert writer.file.received() == 20
 
 
-async def test_reception_of_a_whole_blob_writes_what_is_missing(growing: GrowingFile) -> None:
+async def test_reception_of_a_whole_blob_writes_what_is_missing(writer: GrowingWriter) -> None:
     """Bytes that are here are read past: a reader may have had them."""
-    await growing.write(20, [b"x" * 15])
-    reception, surplus = await receive(growing, Segment("a", 0, 100, 0.0), DATA[:33], DATA[33:])
+    await writer.write(20, [b"x" * 15])
+    reception, surplus = await receive(writer, Segment("a", 0, 100, 0.0), DATA[:33], DATA[33:])
     assert (reception.written, surplus) == ([Span(0, 20), Span(35, 100)], False)
-    assert growing.missing() == []
+    assert writer.file.missing() == []

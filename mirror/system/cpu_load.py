@@ -3,8 +3,6 @@
 import os
 import time
 
-from mirror.transfer.plan import DEFAULT_LIMITS
-
 # The shortest time over which saturation is measured, in seconds.
 MEASURE_SECONDS = 0.2
 
@@ -14,7 +12,7 @@ class CpuLoad:
     its limit. Made and used in the event loop's thread.
     """
 
-    def __init__(self, busy_share: float = DEFAULT_LIMITS.busy_share) -> None:
+    def __init__(self, busy_share: float) -> None:
         """`busy_share`: the share of the time above which the process is saturated."""
         self._busy_share = busy_share
         self._processors = len(os.sched_getaffinity(0))

@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from mirror.transfer.cpu_load import MEASURE_SECONDS, CpuLoad
+from mirror.system.cpu_load import MEASURE_SECONDS, CpuLoad
+
+SHARE = 0.8
 
 
 class Clock:
@@ -28,14 +30,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_cpu_load_of_the_event_loop_alone(clock: Clock) -> None:
     """One thread that never rests is the limit, however many processors there are."""
-    load = CpuLoad()
+    load = CpuLoad(SHARE)
     clock.thread, clock.process = 101.0, 901.0
     assert load.seconds() == 1.0
 
 
 def test_cpu_load_of_all_processors(clock: Clock) -> None:
     """The loop waits for threads that use all processors; earlier work is added."""
-    load = CpuLoad()
+    load = CpuLoad(SHARE)
     clock.thread, clock.process = 100.5, 904.0
     assert load.seconds() == 1.0
     clock.thread, clock.process = 100.5, 904.0
@@ -46,7 +48,7 @@ def test_cpu_load_of_all_processors(clock: Clock) -> None:
 
 def test_cpu_load_is_saturated_for_one_measurement(clock: Clock) -> None:
     """Saturated when most of the measured time was work; until the next measurement."""
-    load = CpuLoad()
+    load = CpuLoad(SHARE)
     assert not load.saturated()
     clock.now, clock.thread = MEASURE_SECONDS, 100.0 + 0.9 * MEASURE_SECONDS
     assert load.saturated()

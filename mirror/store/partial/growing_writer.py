@@ -1,0 +1,96 @@
+"""The writer of a growing file: bytes from sources to the disk, with room made for them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiofiles.os import wrap
+
+from mirror.store.blobs import quota
+from mirror.store.blobs.entries import Origin
+from mirror.store.errors import StoreError, translated
+from mirror.store.executor import DiskExecutor
+from mirror.store.health import FaultKind, kind_of
+from mirror.store.partial.growing import GrowingFile
+from mirror.store.partial.growing_verifier import GrowingVerifier
+from mirror.store.partial.partial import Hasher, Partial
+from mirror.util.tasks import run_to_completion
+
+MakeRoom = Callable[[int], Awaitable[object]]
+
+# aiofiles has no write at an offset, so it wraps one of ours.
+_write_at = wrap(Partial.write)
+
+
+class GrowingWriter:
+    """The right to fill a growing file, of the process that has the lock of the partial."""
+
+    def __init__(
+        self,
+        file: GrowingFile,
+        partial: Partial,
+        executor: DiskExecutor,
+        make_room: MakeRoom | None = None,
+    ) -> None:
+        """`make_room` is called on a full disk, with the bytes that are missing."""
+        self.file = file
+        self.verifier = GrowingVerifier(file, partial, executor)
+        self._partial = partial
+        self._executor = executor
+        self._make_room = make_room
+        self._making_room = asyncio.Lock()
+        self._room_made_at = -1  # how many bytes were here when room was made last
+        self._unaccounted = 0  # bytes written since room was asked for
+
+    async def write(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        """Write consecutive bytes, off the loop. Raises StoreError, for instance on a full disk."""
+        hasher = self.verifier.claim(offset)
+        try:
+            await run_to_completion(self._write(offset, parts, hasher))
+        finally:
+            if hasher is not None:
+                self.verifier.release()
+        length = sum(len(part) for part in parts)
+        self.file.chunks.record(offset, length)
+        self.verifier.wake()
+        self.file.notify_readers()
+        self._unaccounted += length
+        if self._unaccounted >= quota.ROOM_STEP:
+            self._unaccounted = 0
+            self.file.room_due.set()
+
+    async def _write(
+        self,
+        offset: int,
+        parts: Sequence[bytes | memoryview],
+        hasher: Hasher | None,
+        *,
+        again: bool = True,
+    ) -> None:
+        try:
+            with translated("write the growing file"):
+                await _write_at(self._partial, offset, parts, hasher, executor=self._executor.executor)
+        except StoreError as error:
+            if not again or self._make_room is None or kind_of(error) is not FaultKind.FULL:
+                raise
+            async with self._making_room:  # once for all connections that have met the full disk
+                if self._room_made_at != self.file.received():
+                    self._room_made_at = self.file.received()
+                    await self._make_room(self.file.size - self.file.received())
+            await self._write(offset, parts, hasher, again=False)
+
+    async def restart(self) -> None:
+        """Discard the bytes, which are wrong. Only while no reader here can have received any.
+
+        Readers in other processes learn of it by the epoch of the map.
+        """
+        file = self.file
+        # A reader that comes while the disk is busy must not receive bytes that are being discarded.
+        withheld, file.withheld = file.withheld, True
+        file.chunks = await self._executor.run(
+            self._partial.allocate,
+            file.size,
+            file.chunk_size,
+            public=file.chunks.origin is Origin.PUBLIC,
+        )
+        self.verifier.restart()
+        file.withheld = withheld
