@@ -50,12 +50,17 @@ class RequestStats(Struct):
         """Count several requests with bodies of one length, whose head and end were sent together."""
         self.requests += len(durations)
         self.bytes += length * len(durations)
-        indexes = [bisect_left(BUCKETS, seconds) for seconds in durations]
         seconds = sum(durations)
         for latency in (self.first_byte, self.whole):
-            for index in indexes:
-                latency.counts[index] += 1
             latency.seconds += seconds
+        if max(durations) <= BUCKETS[0]:  # what comes from memory
+            self.first_byte.counts[0] += len(durations)
+            self.whole.counts[0] += len(durations)
+            return
+        for each in durations:
+            index = bisect_left(BUCKETS, each)
+            self.first_byte.counts[index] += 1
+            self.whole.counts[index] += 1
 
 
 class RequestStatsTable:

@@ -218,11 +218,12 @@ class LineTemplate:
         # JSON has the values in the order of `fields`; a terminal has the time first, and not all of them.
         order = [found[position] for position in sorted(found) if position >= 0]
         self._parts = [(index, shown.get(varying[index], _unchanged)) for index in order]
-        self._in_order = not shown and order == list(range(len(varying)))
+        # Whether values are put into the text as they are, in their order: numbers may be texts then.
+        self.in_order = not shown and order == list(range(len(varying)))
 
     def fill(self, values: tuple[object, ...]) -> str:
         """Return the line with these values of the varying fields."""
-        if self._in_order:
+        if self.in_order:
             return self._text % values
         return self._text % tuple([show(values[index]) for index, show in self._parts])
 

@@ -76,7 +76,7 @@ class ResponseCache:
         self.hits = HitLog(record_use)
         self.ranges = RangeCache(metrics, self.hits, clock, self._is_outdated)
         metrics.requests.flush_pending = self.flush
-        self._date_second = 0
+        self._date_from = 0
         self._date = b""
 
     async def remember(
@@ -137,15 +137,22 @@ class ResponseCache:
         if cached is None:
             return self.ranges.answer(scope, head, transport, client, self._current_date)
         started = self._clock()
-        if started >= cached.expires or self._is_outdated(cached):
+        if (  # as in `_is_outdated`: calls are dear here
+            started >= cached.expires
+            or self.removal_epoch() != cached.removal_epoch
+            or self.access_epoch() != cached.access_epoch
+        ):
             self._responses.drop(key)
             return False
         if transport.get_write_buffer_size() or (cached.peer is not None and cached.peer != client):
             return False
-        if not self.hits.passes(cached, client, cached.length, login):
+        hits, length = self.hits, cached.length
+        if hits.limit is not None and not hits.passes(cached, client, length, login):
             return False
-        transport.write(b"".join((cached.before_date, self._current_date(), cached.after_date)))
-        self.hits.add(cached, cached.length, client, self._clock() - started, login)
+        now = time.time()
+        date = self._date if self._date_from <= now < self._date_from + 1 else self._current_date()
+        transport.write(b"".join((cached.before_date, date, cached.after_date)))
+        hits.add(cached, length, client, (now, self._clock() - started), login)
         return True
 
     def _is_outdated(self, cached: KnownResponse) -> bool:
@@ -164,8 +171,8 @@ class ResponseCache:
 
     def _current_date(self) -> bytes:
         now = int(time.time())
-        if now != self._date_second:
-            self._date_second, self._date = now, formatdate(now, usegmt=True).encode()
+        if now != self._date_from:
+            self._date_from, self._date = now, formatdate(now, usegmt=True).encode()
         return self._date
 
 

@@ -65,9 +65,9 @@ class HitLog:
         self.audit: AuditLog | None = None
         # Asked before a response is sent, with the bytes of its body, if there are limits.
         self.limit: Callable[[Identity, int], bool] | None = None
-        # Response, bytes of the body, address of the connection, seconds since 1970, seconds taken, and whose
-        # login the request had, where the response does not tell that.
-        self._pending: list[tuple[KnownResponse, int, str, float, float, KnownLogin | None]] = []
+        # Response, bytes of the body, address of the connection, seconds since 1970 and seconds taken, and
+        # whose login the request had, where the response does not tell that.
+        self._pending: list[tuple[KnownResponse, int, str, tuple[float, float], KnownLogin | None]] = []
         self._timer_running = False
 
     def passes(
@@ -91,15 +91,16 @@ class HitLog:
         response: KnownResponse,
         length: int,
         client: str,
-        seconds: float,
+        times: tuple[float, float],
         login: "KnownLogin | None" = None,
     ) -> None:
-        """Note a response that was sent just now: bytes of its body, and the seconds that it took.
+        """Note a response that was sent just now: bytes of its body, the time, and the seconds that it took.
 
         `login`: as for `passes`.
         """
-        self._pending.append((response, length, client, time.time(), seconds, login))
-        if len(self._pending) >= MAX_PENDING:
+        pending = self._pending
+        pending.append((response, length, client, times, login))
+        if len(pending) >= MAX_PENDING:
             self.flush()
         elif not self._timer_running:
             self._timer_running = True
@@ -110,13 +111,15 @@ class HitLog:
         pending, self._pending = self._pending, []
         durations: dict[tuple[KnownResponse, int], list[float]] = defaultdict(list)
         lines = []
-        for response, length, client, now, seconds, login in pending:
+        for response, length, client, (now, seconds), login in pending:
             durations[response, length].append(seconds)
             number, address = new_id(), response.client or client
             if response.line is not None:
-                milliseconds = round(seconds * 1000, 2)
-                who = (login.shown,) if login is not None and login.names else ()
-                values = (number, address, *who, length, milliseconds, milliseconds, timestamp(now))
+                # One conversion is three times as fast as rounding, and as two conversions of the result.
+                taken = f"{seconds * 1000:.2f}" if response.line.in_order else round(seconds * 1000, 2)
+                values: tuple[object, ...] = (number, address, length, taken, taken, timestamp(now))
+                if login is not None and login.names:
+                    values = (number, address, login.shown, *values[2:])
                 lines.append(response.line.fill(values))
             if response.audit is not None and self.audit is not None:
                 event, fields = response.audit

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -111,7 +112,7 @@ class RangeCache:
         self._blobs.move_to_end(key)
         values = {b"date": date(), b"length": length, b"first": first, b"last": last}
         transport.write(b"".join((blob.head % values, body)))
-        self._hits.add(blob, length, client, self._clock() - started)
+        self._hits.add(blob, length, client, (time.time(), self._clock() - started))
         self.answered += 1
         return True
 

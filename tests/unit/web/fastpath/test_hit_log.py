@@ -13,7 +13,7 @@ async def test_hit_log_counts_lengths_apart() -> None:
     hits = HitLog(used.append)
     response = KnownResponse(expires=1.0, removal_epoch=0, access_epoch=0, stats=stats, digest=DIGEST)
     for length in (10, 10, 7):
-        hits.add(response, length, "192.0.2.1", 0.001)
+        hits.add(response, length, "192.0.2.1", (0.0, 0.001))
     assert stats.requests == 0
     hits.flush()
     assert (stats.requests, stats.bytes) == (3, 27)
