@@ -15,7 +15,9 @@ from mirror.service import Service
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
+from mirror.web.accept.protocol_factory import ProtocolFactory
 from mirror.web.access_control import AccessDenied
+from mirror.web.fastpath.known_blobs import open_stored
 from mirror.web.identity.challenge import LoginRequired
 from mirror.web.identity.credentials import NotVerified, WrongCredentials
 from mirror.web.identity.gate import Gate
@@ -24,7 +26,7 @@ from mirror.web.limits.refusal import LimitExceeded
 from mirror.web.onboarding import marker_image
 from mirror.web.onboarding.client_setup import ClientSetup
 from mirror.web.probes import Probes
-from mirror.web.protocol import ProtocolFactory, RequestProtocol
+from mirror.web.protocol import RequestProtocol
 from mirror.web.registry_api import RegistryApi
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
@@ -78,6 +80,9 @@ class App:
         )
         self.response_cache.hits.limit = None if limiter is None else limiter.passes
         self.response_cache.hits.audit = self._audit = audit
+        blobs = self.response_cache.blobs
+        blobs.open = partial(open_stored, service.cache, config.server.header_timeout)
+        blobs.begin, blobs.end = self._begin, self._end
         self._limiter = limiter
         self.probes = Probes(service, own_listener=own_listener)
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
@@ -104,8 +109,8 @@ class App:
         record = RequestRecord(request, known.removal_epoch(), known.access_epoch())
         if head is not None:
             record.on_sent = partial(known.ranges.remember, (scope, head), record)
-        self._running += 1
-        self._idle.clear()
+            record.on_begun = partial(known.blobs.remember, (scope, head), record)
+        self._begin()
         try:
             response = await self._respond(record)
             if self._closing:  # the client reconnects to a worker that stays
@@ -121,9 +126,16 @@ class App:
             fields = record.report(self._metrics)
             if self._audit is not None:
                 self._audit.note(record, fields)
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
+            self._end()
+
+    def _begin(self) -> None:
+        self._running += 1
+        self._idle.clear()
+
+    def _end(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
 
     async def close(self) -> None:
         """End what runs in the background."""

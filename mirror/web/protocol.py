@@ -1,7 +1,7 @@
 """aiohttp's request handler with a fast path for cached responses, and OCI errors for malformed requests."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,11 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from mirror.access.policy import EVERYBODY
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
-from mirror.system.admission import Admission
-from mirror.system.sockets import AcceptBalancer
-from mirror.util.callbacks import zero
 from mirror.util.fairness.request_turns import RequestTurns
 from mirror.util.log import get_logger
 from mirror.web import responses
 from mirror.web.departures import Departures
+from mirror.web.fastpath.known_blobs import WholeBlob
 from mirror.web.framing import (
     HEAD_BYTES,
     HEAD_TOO_LONG,
@@ -35,10 +33,8 @@ from mirror.web.framing import (
     is_one_head,
     why_refused,
 )
-from mirror.web.idle_order import IdleOrder
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
-from mirror.web.sendfile import loop_turns
 
 log = get_logger(__name__)
 
@@ -49,13 +45,6 @@ HEAD_SECONDS = 30.0
 # client that is still sending a body.
 LINGERING_SECONDS = 1.0
 
-# Requests that begin in one turn of the event loop, at most, and how many of them may be for blobs at least:
-# three milliseconds. Responses that are known do not count.
-BEGINNINGS, BLOB_BEGINNINGS = 8, 2
-
-# Interval, in seconds, at which the end of a server looks whether first requests have come.
-POLL_SECONDS = 0.01
-
 # Marks the scope of a connection with TLS.
 TLS = "tls"
 
@@ -64,6 +53,7 @@ class RequestProtocol(web.RequestHandler):
     """A client's connection: the response cache answers known heads, aiohttp's parser takes the rest."""
 
     __slots__ = (
+        "_busy",
         "_client",
         "_deferred",
         "_departures",
@@ -76,6 +66,7 @@ class RequestProtocol(web.RequestHandler):
         "_partial_head",
         "_response_cache",
         "_surplus",
+        "_transfer",
         "_turns",
         "_unread_body",
         "_validity",
@@ -114,7 +105,9 @@ class RequestProtocol(web.RequestHandler):
         self._held = b""  # requests that the queue has no place for yet
         # Each request so far was one head and nothing more, and found the connection idle.
         self._only_heads = self._only_heads_before = True
-        self._deferred = b""  # a request that waits for its turn, and what came behind it
+        self._busy = False  # a request waits for its turn, or a known blob is sent
+        self._deferred = b""  # a request that waits for its turn, or what came behind a known blob's
+        self._transfer: asyncio.Task[None] | None = None  # sends a known blob
         self.head: bytes | None = None  # the running request's head, if the request is nothing but a head
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -153,6 +146,17 @@ class RequestProtocol(web.RequestHandler):
             self._unread_body.client_left()
         if self._validity is not None:
             self._validity.cancel()
+        # The end of a response costs as much as its beginning. Idle connections end at once.
+        end = partial(self._end, exc)
+        if (self._current_request is None and self._transfer is None) or self._turns.take(blob=True):
+            end()
+        else:
+            self._turns.wait(self._client, end, blob=True)
+
+    def _end(self, exc: BaseException | None) -> None:
+        """End what works for a connection that is lost."""
+        if self._transfer is not None:
+            self._transfer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -166,25 +170,30 @@ class RequestProtocol(web.RequestHandler):
             return
         if self._ended:
             self._discard(data)
-        elif self._deferred or (idle and not self._turns.take(blob=asks_for_blob(data))):
+        elif self._busy:
+            self._defer(data)
+        elif idle and not self._turns.take(blob=asks_for_blob(data)):
+            self._busy = True
+            self._only_heads_before, self._only_heads = self._only_heads, False  # nothing overtakes it
+            self._turns.wait(self._client, self._on_turn, blob=asks_for_blob(data))
             self._defer(data)
         else:
             self._begin(data, idle)
 
     def _defer(self, data: bytes) -> None:
-        """Keep what has come, until its turn."""
-        if not self._deferred:
-            self._only_heads_before, self._only_heads = self._only_heads, False  # nothing overtakes it
-            self._turns.wait(self._client, self._on_turn, blob=asks_for_blob(data))
         self._deferred += data
         if len(self._deferred) > HEAD_BYTES:
             self._pause_transport_reading()
 
+    def _take_deferred(self) -> bytes:
+        data, self._deferred, self._busy = self._deferred, b"", False
+        self._resume_transport_reading()
+        return data
+
     def _on_turn(self) -> None:
-        data, self._deferred = self._deferred, b""
+        data = self._take_deferred()
         if self.transport is not None:
             self._only_heads = self._only_heads_before
-            self._resume_transport_reading()
             self._begin(data, idle=True)
 
     def _begin(self, data: bytes, idle: bool) -> None:
@@ -198,7 +207,35 @@ class RequestProtocol(web.RequestHandler):
             return
         self._only_heads = self._only_heads and idle and is_one_head(data)
         self.head = data if self._only_heads else None
-        self._parse(data)
+        known = self._response_cache.blobs.find(self.scope, data) if self._only_heads else None
+        if known is None:
+            self._parse(data)
+            return
+        self._busy, self._only_heads = True, False
+        self._transfer = self._loop.create_task(self._send_known(known, data))
+
+    async def _send_known(self, known: WholeBlob, head: bytes) -> None:
+        """Send a known blob in aiohttp's place, for which the connection is idle meanwhile."""
+        blobs = self._response_cache.blobs
+        sent = await blobs.send(known, self, self._client)
+        self._transfer, data = None, self._take_deferred()
+        if self.transport is None:
+            return
+        if not sent:
+            self._only_heads, self.head = not data, None if data else head
+            self._parse(head + data)
+        elif self._close or blobs.closed:
+            self.force_close()
+        else:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self._only_heads = not data
+            if data:
+                self.data_received(data)
+
+    def _process_keepalive(self) -> None:
+        if self._busy:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def _parse(self, data: bytes) -> None:
         """Have aiohttp parse `data` head by head: a wrong head takes nothing from the requests before it.
@@ -274,11 +311,11 @@ class RequestProtocol(web.RequestHandler):
     @property
     def was_begun(self) -> bool:
         """Return whether a first request has come, and waits for no turn."""
-        return self.was_asked and not self._deferred
+        return self.was_asked and (not self._busy or self._transfer is not None)
 
     def idle_since(self) -> float | None:
         """Return since when no request runs here, by the loop's clock, or sooner; None while one runs."""
-        if self._waiter is None or self._waiter.done() or self._deferred:
+        if self._waiter is None or self._waiter.done() or self._busy:
             return None
         return self._next_keepalive_close_time - self._keepalive_timeout
 
@@ -313,84 +350,3 @@ class RequestProtocol(web.RequestHandler):
         else:
             record.report(self._metrics)
         return refusal
-
-
-class ProtocolFactory(web.Server):
-    """Maker and counter of the connections; `options` are aiohttp's.
-
-    `admission`: asks for the connection idle longest when there are too many.
-    """
-
-    def __init__(
-        self,
-        response_cache: ResponseCache,
-        metrics: Metrics,
-        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        admission: Admission | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(handler, **options)
-        self.departures = Departures()
-        self.turns = RequestTurns(BEGINNINGS, BLOB_BEGINNINGS)
-        self.sending = loop_turns()
-        self._connections_open = 0
-        self.preparing: Callable[[], int] = zero  # connections accepted, and still before their first request
-        self._balancer: AcceptBalancer | None = None
-        self._admission = admission
-        self._idle_order = IdleOrder(self._loop.time)
-        if admission is not None:
-            admission.close_idle = self._idle_order.close_longest
-        self.no_connections = asyncio.Event()  # set while there is no connection
-        self.no_connections.set()
-        self._connect = partial(
-            RequestProtocol,
-            response_cache,
-            metrics,
-            self.departures,
-            self.turns,
-            self,
-            loop=self._loop,
-            **self._kwargs,
-        )
-
-    def __call__(self) -> web.RequestHandler:
-        self.sending.shorten()
-        return self._connect()
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self.departures.note_connection()
-        self._set_count(self._connections_open + 1)
-        self.no_connections.clear()
-        if self._admission is not None and isinstance(handler, RequestProtocol):
-            self._admission.established(transport.get_extra_info("socket").fileno())
-            self._idle_order.add(handler)
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self._set_count(self._connections_open - 1)
-        if not self._connections_open:
-            self.no_connections.set()
-
-    async def await_first_requests(self, seconds: float) -> None:
-        """Wait for the first request of each connection that was accepted just now, at most `seconds`.
-
-        Its client connected in time. A connection that ends without an answer would be a failed pull.
-        """
-        deadline = self._loop.time() + seconds
-        await asyncio.sleep(POLL_SECONDS)  # what asyncio has accepted becomes a connection
-        while self._loop.time() < deadline and (  # noqa: ASYNC110  # once in a process's life
-            self.preparing()
-            or any(isinstance(each, RequestProtocol) and not each.was_begun for each in self.connections)
-        ):
-            await asyncio.sleep(POLL_SECONDS)
-
-    def report_to(self, balancer: AcceptBalancer | None) -> None:
-        """Report the number of connections to `balancer` from now on; to nothing with None."""
-        self._balancer = balancer
-        self._set_count(self._connections_open)
-
-    def _set_count(self, connections: int) -> None:
-        self._connections_open = connections
-        if self._balancer is not None:
-            self._balancer.set_connections(connections)

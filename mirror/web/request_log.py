@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from mirror.access.identity import Identity
 from mirror.access.secret_path import shown_path
@@ -100,11 +101,23 @@ class RequestRecord:
         self.checks: Checks | None = None  # where limits bound what the client is given
         self.ttl = 0.0  # seconds for which the same request has the same response
         self.content_ttl = 0.0  # seconds for which content that was streamed may be sent again
-        # Called when a blob was streamed to its end, with the blob's reader.
+        # Called with a blob's reader when its head was sent, and when it was streamed to its end.
+        self.on_begun: Callable[[object, web.StreamResponse], object] = ignore
         self.on_sent: Callable[[object, web.StreamResponse], object] = ignore
         self.streaming = False  # the head was sent: only an early end can report an error from now on
         self._started = time.perf_counter()
         self._first_byte: float | None = None
+
+    def again(self, request: web.BaseRequest, client: str) -> "RequestRecord":
+        """Return the record of another request that gets the same, from a client with the same rights.
+
+        `client`: the client's address.
+        """
+        record = RequestRecord(request, self.removal_epoch, self.access_epoch)
+        record.identity = replace(self.identity, address=client)
+        record.target, record.digest, record.rule = self.target, self.digest, self.rule
+        record.outcome, record.status = Outcome.HIT, 200
+        return record
 
     def bytes_in_memory(self) -> int:
         """Return the bytes of the response's body, if it was sent from memory."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Hashable
 from email.utils import formatdate
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, web
 
 from mirror.access.policy import ConnectionScope, everybody
 from mirror.cache.results import Outcome
@@ -26,7 +26,15 @@ from mirror.oci.digest import Digest
 from mirror.util.callbacks import zero
 from mirror.util.log import get_logger
 from mirror.util.lru import LRUCache
-from mirror.web.fastpath.hit_log import HitLog, KnownResponse, client_behind_proxy, lifetime, line_template
+from mirror.web.fastpath.hit_log import (
+    HitLog,
+    KnownResponse,
+    client_behind_proxy,
+    lifetime,
+    line_template,
+    split_at_date,
+)
+from mirror.web.fastpath.known_blobs import KnownBlobs
 from mirror.web.fastpath.logins import KnownLogins
 from mirror.web.fastpath.range_cache import RangeCache
 from mirror.web.fastpath.seen_once import SeenOnce
@@ -75,6 +83,7 @@ class ResponseCache:
         self._seen_once = SeenOnce(MAX_SEEN_ONCE)
         self.hits = HitLog(record_use)
         self.ranges = RangeCache(metrics, self.hits, clock, self._is_outdated)
+        self.blobs = KnownBlobs(metrics, self.hits, clock, self._is_outdated, self._current_date)
         metrics.requests.flush_pending = self.flush
         self._date_from = 0
         self._date = b""
@@ -107,7 +116,7 @@ class ResponseCache:
         body = response.body if record.request.method == "GET" else b""
         if not isinstance(body, bytes):
             return
-        before, after = _split_at_date(response)
+        before, after = split_at_date(response)
         cached = CachedResponse(
             before_date=before,
             after_date=after + body,
@@ -163,6 +172,7 @@ class ResponseCache:
         self._responses = LRUCache(0)
         self.logins.close()
         self.ranges.close()
+        self.blobs.close()
         self.flush()
 
     def flush(self) -> None:
@@ -174,11 +184,3 @@ class ResponseCache:
         if now != self._date_from:
             self._date_from, self._date = now, formatdate(now, usegmt=True).encode()
         return self._date
-
-
-def _split_at_date(response: web.Response) -> tuple[bytes, bytes]:
-    """Return the head of a prepared response, as aiohttp writes it, before and after the value of Date."""
-    headers = [f"{name}: {value}" for name, value in response.headers.items()]
-    at = list(response.headers).index(hdrs.DATE)
-    before = [f"HTTP/1.1 {response.status} {response.reason}", *headers[:at], f"{hdrs.DATE}: "]
-    return "\r\n".join(before).encode(), "\r\n".join(["", *headers[at + 1 :], "", ""]).encode()

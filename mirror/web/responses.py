@@ -162,6 +162,7 @@ async def send_blob(
     record.streaming = True
     writer = await response.prepare(record.request)
     record.first_byte()
+    record.on_begun(reader, response)
     with BodySender(record, writer, reader) as sender:
         for part in parts:
             if isinstance(part, bytes):

@@ -195,7 +195,6 @@ class _SendfileWriter:
 
     def __init__(self, transport: asyncio.Transport, writer: AbstractStreamWriter) -> None:
         self.sent = 0
-        self._full = False  # the last step found no more room in the socket
         self._transport = transport
         self._writer = writer
         self._loop = asyncio.get_running_loop()
@@ -243,20 +242,12 @@ class _SendfileWriter:
             self._turns.wait(self._work(), self._on_turn)
 
     def _on_turn(self) -> None:
-        """Take the step for which the socket was writable, and wait for the next one.
-
-        The selector is asked only if the socket is full: to enter and leave it costs as much as a short step.
-        """
+        """Take the step for which the socket was writable, and wait until it is writable again."""
         if self._done.done():  # cancelled meanwhile
             self._turns.give_back(self._work())
             return
+        self._loop.add_writer(self._socket, self._on_writable)
         self._step_on_turn()
-        if self._done.done():
-            return
-        if self._full:
-            self._loop.add_writer(self._socket, self._on_writable)
-        else:
-            self._turns.wait(self._work(), self._on_turn)
 
     def _step_on_turn(self) -> None:
         try:
@@ -268,13 +259,13 @@ class _SendfileWriter:
     def _step(self) -> bool:
         """Send what the socket takes, up to TURN_BYTES; return whether nothing more can be sent now.
 
-        Gives back the part of the turn that was not needed.
+        Gives back the part of the turn that was not needed. A failure needs all of it: the end of a response
+        costs as much as a piece, and a crowd that leaves at once delays nobody else.
         """
         before, taken = self.sent, self._work()
-        try:
-            return self._send_piece()
-        finally:
-            self._turns.give_back(taken - max(self.sent - before, LEAST_WORK))
+        finished = self._send_piece()
+        self._turns.give_back(taken - max(self.sent - before, LEAST_WORK))
+        return finished
 
     def _work(self) -> int:
         """Return the most that the next step may do."""
@@ -288,13 +279,11 @@ class _SendfileWriter:
         try:
             sent = os.sendfile(self._socket, ahead.file.fileno(), offset, size)
         except BlockingIOError:
-            self._full = True
             return False
         except OSError as error:
             raise _classified(error) from error
         if sent == 0:
             raise _file_too_short(offset)
-        self._full = sent < size
         self.sent += sent
         self._offset += sent
         return self._offset == ahead.stop

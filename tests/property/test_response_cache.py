@@ -175,12 +175,17 @@ async def _start(stack: AsyncExitStack, folder: Path, apps: list[App]) -> tuple[
         config = configured(folder / name, {"docker.io": hub.url}, tags={"fresh": 3600}, rules=RULES)
         cache = config.cache.model_copy(update={"memory": memory})
         mirror = await stack.enter_async_context(serving(config.model_copy(update={"cache": cache})))
+        if not memory:
+            apps[-1].response_cache.close()  # whole blobs and ranges are remembered beside it
         *_, badge = apps[-1].gate.identification.authenticators
         assert isinstance(badge, Badge)
         side = Side(mirror, apps[-1], badge, log)
         await replies(side, [Ask("GET", path, (), "alone") for path in paths])
         for digest in image.layers:
             await mirror.landed(digest)
+        await replies(side, [Ask("GET", paths[4], (), "alone")] * 2)
+        while mirror.service.cache._blobs._prover.is_pending(image.layers[1]):  # noqa: ASYNC110  # of a retry
+            await asyncio.sleep(0.01)
         sides.append(side)
     return sides, paths
 
@@ -224,4 +229,5 @@ def test_response_cache_is_invisible_to_clients_and_operators(
     same()
     assert answered > len(both[0].app.response_cache._responses) > 5
     assert any(isinstance(key[0], Peers) for key, _ in both[0].app.response_cache._responses.items())
+    assert both[0].app.response_cache.blobs.sent > 0
     assert not len(both[1].app.response_cache._responses)

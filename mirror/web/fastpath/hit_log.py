@@ -1,11 +1,11 @@
 """The log of responses that the fast path has sent: metrics, access lines and last use, many at a time."""
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from aiohttp import hdrs, web
 from msgspec import Struct
 
 from mirror.access.identity import Identity
@@ -165,3 +165,11 @@ def line_template(record: RequestRecord, *, shared: bool = False) -> LineTemplat
 def client_behind_proxy(record: RequestRecord) -> str | None:
     """Return the client's address if that is not the address of the connection."""
     return record.client if record.client != (record.request.remote or "") else None
+
+
+def split_at_date(response: web.StreamResponse) -> tuple[bytes, bytes]:
+    """Return the head of a prepared response, as aiohttp writes it, before and after the value of Date."""
+    headers = [f"{name}: {value}" for name, value in response.headers.items()]
+    at = list(response.headers).index(hdrs.DATE)
+    before = [f"HTTP/1.1 {response.status} {response.reason}", *headers[:at], f"{hdrs.DATE}: "]
+    return "\r\n".join(before).encode(), "\r\n".join(["", *headers[at + 1 :], "", ""]).encode()

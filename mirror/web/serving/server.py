@@ -19,10 +19,10 @@ from mirror.system.sockets import AcceptBalancer, ListeningSocket, bind_all, for
 from mirror.util.callbacks import ignore
 from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
+from mirror.web.accept.protocol_factory import ProtocolFactory
 from mirror.web.app import CLOSING_SECONDS, App
 from mirror.web.departures import Departures
 from mirror.web.operations import OperationsListener
-from mirror.web.protocol import ProtocolFactory
 
 if TYPE_CHECKING:
     from mirror.system.shared_table import TableRow

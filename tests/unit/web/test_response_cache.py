@@ -15,9 +15,10 @@ from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.util.log import configure
 from mirror.web import responses
+from mirror.web.accept.protocol_factory import ProtocolFactory
 from mirror.web.fastpath import hit_log
 from mirror.web.fastpath.hit_log import LONGEST_LIFE_SECONDS
-from mirror.web.protocol import ProtocolFactory, RequestProtocol
+from mirror.web.protocol import RequestProtocol
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
 from tests.wire import Wire, request_head
