@@ -70,9 +70,21 @@ class CheckedHandler(ResponseHandler):
         if data and self._answers and (self._payload is None or self._payload.is_eof()):
             self._end()
             return
+        body = self._payload
         super().data_received(data)
+        if body is not None and self.exception() is not None:
+            self._break_off(body)
         if self._answers > 1:
             self._end()
+
+    def _break_off(self, body: aiohttp.StreamReader) -> None:
+        """End a body whose framing broke, for the reader of it.
+
+        aiohttp's parser in C lets go of the body at a wrong chunk and closes the connection, with which the
+        time limit ends: a reader that has the head already would wait without end.
+        """
+        if not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("the body's chunks are broken"))
 
     def _end(self) -> None:
         self.force_close()

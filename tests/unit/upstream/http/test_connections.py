@@ -20,6 +20,13 @@ from tests.fakes.upstream import settings
 
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
 LARGE = 3 * 1024 * 1024
+# What may follow a chunk, and is none.
+BROKEN = [
+    b"zz\r\n{}\r\n0\r\n\r\n",
+    b"-1\r\n{}",
+    b"f" * 18 + b"\r\n{}",
+    b"0\r\nTrailer" + b"x" * 10_000 + b"\r\n\r\n",
+]
 
 
 def answer(body: bytes, surplus: bytes = b"") -> bytes:
@@ -103,6 +110,19 @@ async def test_surplus_with_the_answer_is_no_other_answer(
         assert await get(transport, "/a", method) in (b"right", b"")
     for path in ("/b", "/c"):
         assert await get(transport, path) == path.encode()
+
+
+@pytest.mark.parametrize("wrong", BROKEN, ids=["size", "negative", "too large", "trailer"])
+async def test_chunk_that_is_broken_ends_the_body(raw: tuple[Raw, Transport], wrong: bytes) -> None:
+    """A reader that waits for the body has an error as soon as the chunk has come."""
+    server, transport = raw
+    server.answers["/a"] = b"HTTP/1.1 404 N\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+    response = await transport.send("GET", URL(f"{transport.url}/a"), {})
+    server.connections[0].write(wrong)
+    with contextlib.closing(response), pytest.raises(UpstreamError):
+        async with asyncio.timeout(60):  # far more than it takes
+            await transport.read(response, LARGE)
+    assert await get(transport, "/b") == b"/b"
 
 
 @pytest.mark.parametrize("surplus", [FORGED, FORGED * 2, b"x", b"HTTP/1.1 200", FORGED[:-1]])
