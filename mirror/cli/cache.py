@@ -44,7 +44,8 @@ RM_HELP = """Remove images, and the blobs that only they need.
 
 Names are as Docker has them: alpine is docker.io/library/alpine:latest, although `ls alpine` lists every tag.
 A pattern with a star and without a tag, or the name of a registry, means every tag and every image without
-one. A running mirror notices at once, and downloads removed images again if a client asks for them.
+one. A running mirror notices at once, and downloads removed images again if a client asks for them. Images
+of a hosted registry were pushed here, and are gone.
 """
 
 DU_HELP = """Show how much room each repository and each upstream takes.
@@ -174,9 +175,10 @@ def disk_usage(
             return
         columns = ("SIZE", "OWN", "SHARED", "BLOBS", *(["OF ITS SHARE"] if ruled else []))
         table(("NAME", *columns), rows, right=columns, optional=("SHARED", "BLOBS"))
+        pushed = f", {size(total.retained)} of them pushed here" if total.retained else ""
         count = f"{total.count} blob{'' if total.count == 1 else 's'}"
         tell(
-            f"{size(total.blobs)} in {count}; {size(total.downloads)} in running and "
+            f"{size(total.blobs)} in {count}{pushed}; {size(total.downloads)} in running and "
             f"interrupted downloads; {size(total.pinned)} pinned; {size(total.allowed)} allowed. "
             f"The index takes {size(total.index)} of {size(total.index_allowed)} beside that."
         )
@@ -271,7 +273,7 @@ def _summarise(action: str, steps: "Iterable[RemovalStep]") -> None:
     freed, images, pinned = 0, 0, 0
     for step in steps:
         for name in step.images:
-            say(f"{action} {name}")
+            say(f"{action} {name}{', which was pushed here: no upstream has it' if step.hosted else ''}")
         for name in step.pinned:
             tell(f"pinned, stays: {name}")
         freed, images, pinned = freed + step.freed, images + len(step.images), pinned + len(step.pinned)

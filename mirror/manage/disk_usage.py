@@ -59,11 +59,13 @@ class UpstreamUsage(RepositoryUsage):
 class DiskTotals(Struct, frozen=True):
     """All that a cache folder holds and may hold, in bytes; `count`: the number of blobs.
 
+    `retained`: of the blobs, those that hosted repositories have, which do not count in `allowed`.
     `scrub`: the progress of the scrub, None before its first pass.
     """
 
     blobs: int
     count: int
+    retained: int
     downloads: int
     pinned: int
     allowed: int
@@ -74,11 +76,12 @@ class DiskTotals(Struct, frozen=True):
 
 def disk_totals(folder: CacheDirectory) -> DiskTotals:
     """Return the totals of a cache folder."""
-    held, count = folder.blobs.stats()
+    (held, count), (retained, _) = folder.blobs.stats(), folder.blobs.retention.totals()
     return DiskTotals(
         blobs=held,
         count=count,
-        downloads=folder.room().used - held,
+        retained=retained,
+        downloads=max(0, folder.room().used - (held - retained)),
         pinned=sum(folder.pins.pinned_sizes().values()),
         allowed=folder.size_limit(),
         index=folder.index.size(),

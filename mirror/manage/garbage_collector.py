@@ -18,7 +18,10 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.hosted.agreement import Agreement
+from mirror.store.hosted.unnamed import UnnamedBlobs
 from mirror.store.metadata.closure import digest_or_none
+from mirror.store.metadata.hosted_names import HostedNames
 from mirror.store.metadata.index import ROWS
 from mirror.store.metadata.query import repositories, tags
 from mirror.store.metadata.refcount import ReferenceCounts
@@ -42,6 +45,8 @@ ENTRY = "entry without file"
 PARTIAL = "interrupted download"
 TAG = "tag entry whose manifest is gone"
 LINK = "link to what is gone"
+UNNAMED = "pushed blob that no manifest names"
+UNLINKED = "kept blob of no hosted repository"
 BLOB = "blob of no repository"
 SHARE = "over its repository's share"
 QUOTA = "over the quota"
@@ -75,6 +80,7 @@ class GarbageCollector:
         yield from self._entries()
         yield from self._files()
         yield from self._metadata()
+        yield from self._hosted()
         yield from self._blobs()
         yield from self._shares()
         yield from self._excess()
@@ -95,7 +101,9 @@ class GarbageCollector:
 
     def _entries(self) -> Iterator[GarbageItem]:
         for digest in entries_without_file(self._folder.blobs):
-            self._remove_blob(digest)
+            self._removed.add(str(digest))
+            if self._remove and (row := self._folder.blobs.row(str(digest))) is not None:
+                self._folder.blobs.drop_entry(row)
             yield GarbageItem(ENTRY, str(digest))
 
     def _files(self) -> Iterator[GarbageItem]:
@@ -108,8 +116,10 @@ class GarbageCollector:
                 yield GarbageItem(FILE, orphan.path.name, orphan.size)
 
     def _metadata(self) -> Iterator[GarbageItem]:
-        inventory = Inventory(self._folder)
+        inventory, hosted = Inventory(self._folder), HostedNames(self._folder.index).all()
         for repository in repositories(self._folder.index, ImagePattern("*")):
+            if repository.upstream in hosted:
+                continue
             found = [each for each in inventory.of(repository) if self._known([str(each.root)])]
             named = {part.digest for each in found for part in each.parts}
             old_tags = list(self._tags(repository))
@@ -118,6 +128,24 @@ class GarbageCollector:
                 self._folder.remove_images(repository, old_tags, old_links, ())
             yield from (GarbageItem(TAG, f"{repository}:{tag}") for tag in old_tags)
             yield from (GarbageItem(LINK, f"{repository}@{digest}") for digest in old_links)
+
+    def _hosted(self) -> Iterator[GarbageItem]:
+        """Yield what is garbage among pushes. What the mirror has too stays, and can be evicted."""
+        search = UnnamedBlobs(self._folder, self._now)
+        for repository in search.repositories():
+            for blob in search.of(repository, remove=self._remove):
+                name = f"{repository}@{blob.digest}"
+                yield GarbageItem(UNNAMED, name, self._free(blob.digest, links=0 if self._remove else 1))
+        for digest in Agreement(self._folder).unlinked(repair=self._remove, now=self._now):
+            yield GarbageItem(UNLINKED, str(digest), self._free(digest, links=0))
+
+    def _free(self, digest: Digest, links: int) -> int:
+        """Remove a blob that has no more than `links` links; return the bytes that are free then."""
+        row, uses = self._folder.blobs.row(str(digest)), ReferenceCounts(self._folder.index)
+        if row is None or uses.links([str(digest)]).get(str(digest), 0) > links:
+            return 0
+        self._remove_blob(digest, row.size)
+        return row.size
 
     def _tags(self, repository: Repository) -> Iterator[str]:
         for tag, entry in tags(self._folder.index, repository, ImagePattern("*")):
@@ -142,7 +170,8 @@ class GarbageCollector:
         usage, pinned = ReferenceCounts(self._folder.index), self._folder.pins.pinned_sizes()
         entries = self._folder.blobs.entries(self._now - YOUNG)
         while some := list(islice(entries, ROWS)):
-            linked = usage.links(text for text, _, _ in some)
+            texts = [text for text, _, _ in some]
+            linked = usage.links(texts).keys() | self._folder.blobs.retention.retained_among(texts)
             for text, size, _ in some:
                 digest = digest_or_none(text)  # None for a row that is not ours: `verify` reports it
                 if digest is None or text in pinned or text in linked or text in self._removed:

@@ -10,13 +10,18 @@ from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern
 from mirror.oci.reference import Repository
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.hosted.hosted_index import HostedIndex
 from mirror.store.metadata.closure import Closures
+from mirror.store.metadata.hosted_names import HostedNames
 from mirror.store.metadata.query import repositories
 from mirror.store.metadata.refcount import ReferenceCounts
 
 
 class RemovalStep(Struct, frozen=True):
-    """The removals from one repository. `pinned` images match too, and stay. `freed`: bytes."""
+    """The removals from one repository. `pinned` images match too, and stay. `freed`: bytes.
+
+    `hosted`: the images were pushed here, and no upstream has them.
+    """
 
     repository: Repository
     images: tuple[str, ...]
@@ -25,6 +30,7 @@ class RemovalStep(Struct, frozen=True):
     links: tuple[Digest, ...]
     blobs: tuple[Digest, ...]
     freed: int
+    hosted: bool = False
 
 
 class ImageRemoval:
@@ -38,6 +44,7 @@ class ImageRemoval:
         self._usage = ReferenceCounts(folder.index)
         self._closures = Closures(folder.index, folder.read)
         self._dropped_links: Counter[str] = Counter()
+        self._hosted = HostedNames(folder.index).all()
 
     def steps(self) -> Iterator[RemovalStep]:
         """Yield a step for each repository with an image that matches. Nothing is changed."""
@@ -58,9 +65,17 @@ class ImageRemoval:
                 step = next(steps, None)
                 if step is None:
                     return
-                self._folder.remove_images(step.repository, step.tags, step.links, step.blobs)
+                self._remove(step)
                 self._dropped_links.clear()  # the index does not count them any more
             yield step
+
+    def _remove(self, step: RemovalStep) -> None:
+        if not step.hosted:
+            self._folder.remove_images(step.repository, step.tags, step.links, step.blobs)
+            return
+        HostedIndex(self._folder).remove(step.repository, step.tags, step.links)
+        for digest in step.blobs:
+            self._folder.blobs.remove(digest)
 
     def _step(
         self,
@@ -86,6 +101,7 @@ class ImageRemoval:
             links=tuple(parts),
             blobs=blobs,
             freed=freed,
+            hosted=repository.upstream in self._hosted,
         )
 
     def _freed(self, repository: Repository, digests: list[Digest]) -> tuple[tuple[Digest, ...], int]:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirror.store.blobs.fsck import Finding, Fsck, FsckCursor, FsckStep
+from mirror.store.blobs.fsck import HARMLESS, Damage, Finding, Fsck, FsckCursor, FsckStep
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.hosted.agreement import Agreement
 from mirror.util.progress.amounts import ProgressAmount
 from mirror.util.rate_limiter import RateLimiter
 
@@ -53,6 +54,19 @@ class Verification:
         except BaseException:
             self.cursor.save(self._place)
             raise
+        for finding in self._check_classes():
+            self.findings.append(finding)
+            self.cursor.wrong += finding.damage not in HARMLESS
+            self.cursor.leftovers += finding.damage in HARMLESS
+            yield FsckStep(finding=finding)
         if self._repair:
             self._folder.recovery.finish_rebuild()
         self._place.unlink(missing_ok=True)
+
+    def _check_classes(self) -> Iterator[Finding]:
+        """Yield blobs whose retention does not agree with the links of hosted repositories."""
+        agreement, repair = Agreement(self._folder), self._repair
+        for text in agreement.evictable(repair=repair):
+            yield Finding(text, Damage.EVICTABLE, "retained" if repair else None)
+        for digest in agreement.unlinked(repair=repair):
+            yield Finding(str(digest), Damage.UNLINKED, "made evictable" if repair else None)

@@ -350,8 +350,12 @@ class BlobStore:
         return {name for (name,) in rows}
 
     def remove(self, digest: Digest) -> bool:
-        """Remove a blob; return whether it was here."""
-        return bool(self._cache.delete(str(digest)))
+        """Remove a blob, unless it is retained; return whether it is gone by that."""
+        row = self.row(str(digest))
+        if row is None or not self._delete_row(row, EVICTABLE):
+            return False
+        self._disk().remove(row.name)
+        return True
 
     def touch(self, used: Mapping[Digest, float]) -> list[Digest]:
         """Write the last use of blobs (seconds since the epoch); return those that are not here.

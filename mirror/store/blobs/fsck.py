@@ -42,7 +42,7 @@ CURSOR = "scrub.cursor"
 
 
 class Damage(StrEnum):
-    """Kinds of damage, in words for people. A crash may leave NO_ENTRY and DUPLICATE, which are harmless."""
+    """Kinds of damage, in words for people. NO_ENTRY, DUPLICATE, UNLINKED are left by crashes."""
 
     MISSING = "the file is missing"
     SIZE = "the file has the wrong size"
@@ -52,9 +52,11 @@ class Damage(StrEnum):
     UNKNOWN = "the file is not one of the mirror"
     NO_ENTRY = "the file is intact, but has no entry"
     DUPLICATE = "the file is intact, but there is another one"
+    EVICTABLE = "a hosted repository has the blob, and an eviction could remove it"
+    UNLINKED = "the blob is kept, and no hosted repository has it"
 
 
-HARMLESS = frozenset({Damage.NO_ENTRY, Damage.DUPLICATE})
+HARMLESS = frozenset({Damage.NO_ENTRY, Damage.DUPLICATE, Damage.UNLINKED})
 
 
 class Finding(Struct, frozen=True):

@@ -1,10 +1,8 @@
 """The index of hosted repositories: each push and each deletion is one transaction.
 
-Rows besides those of every repository (`store.metadata.index`):
+Rows besides those of every repository (`store.metadata.index`), and those of `metadata.pushed_referrers`:
 
-    referrer:<registry>/<repository>@<subject>@<digest>  -> descriptor, for the list of referrers
-    refers:<registry>/<repository>@<digest>              -> subject
-    held:<registry>/<repository>, held:<registry>        -> bytes that are linked, each blob once
+    held:<registry>/<repository>, held:<registry>   -> bytes that are linked, each blob once
 
 Order, so that a crash at any line leaves nothing wrong (invariant 8): the blob is retained, then linked; the
 link goes, then the blob is released. The classes are in the database of the blobs, and are written while the
@@ -20,7 +18,6 @@ from msgspec import Struct
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.oci.referrers import array_of
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.hosted.errors import (
     BlobLost,
@@ -32,6 +29,7 @@ from mirror.store.hosted.errors import (
 from mirror.store.hosted.pushes import NO_QUOTAS, PushedManifest, Quotas
 from mirror.store.metadata.hosted_names import HostedNames
 from mirror.store.metadata.index import LINKED, LINKS, Link, TagEntry
+from mirror.store.metadata.pushed_referrers import PushedReferrers
 
 # Digests in one statement.
 ROWS = 500
@@ -52,6 +50,7 @@ class HostedIndex:
         self._index = folder.index
         self._retention = folder.blobs.retention
         self._clock = clock
+        self._referrers = PushedReferrers(folder.index)
         self.names = HostedNames(folder.index)
 
     @property
@@ -172,11 +171,7 @@ class HostedIndex:
 
     def referrers(self, repository: Repository, subject: Digest) -> str:
         """Return the list of referrers of a digest (`oci.referrers`), sorted by their digests."""
-        kind = f"referrer:{repository}@{subject}@"
-        rows = self._index.query(
-            "SELECT value FROM Cache WHERE key >= ? AND key < ? ORDER BY key", (kind, f"{kind}\U0010ffff")
-        )
-        return array_of(str(text) for (text,) in rows)
+        return self._referrers.listed(repository, subject)
 
     def linking(self, digest: Digest, limit: int) -> list[Repository]:
         """Return up to `limit` repositories that link a digest, in order."""
@@ -240,8 +235,7 @@ class HostedIndex:
             self._folder.epoch.note_removal()  # copies in memory have the other type
         self._name_again(repository, (*push.blobs, *push.manifests), now)
         if push.subject is not None:
-            self._cache.set(f"referrer:{repository}@{push.subject}@{push.digest}", push.descriptor)
-            self._cache.set(f"refers:{repository}@{push.digest}", str(push.subject))
+            self._referrers.add(repository, push.digest, push.subject, push.descriptor)
         entry = TagEntry(str(push.digest), push.media_type, len(push.data), now)
         before = [(tag, self._index.tag(repository, tag)) for tag in push.tags]
         for tag in push.tags:
@@ -260,10 +254,7 @@ class HostedIndex:
             link = self._index.link(repository, digest)
             if link is None:
                 continue
-            subject = self._cache.get(f"refers:{repository}@{digest}")
-            if subject is not None:
-                self._cache.delete(f"referrer:{repository}@{subject}@{digest}")
-                self._cache.delete(f"refers:{repository}@{digest}")
+            self._referrers.drop(repository, digest)
             self._index.drop_link(repository, digest)
             self._cache.delete(f"seen:{repository}@{digest}")
             for scope in self._new_to(repository, digest):

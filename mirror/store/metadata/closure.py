@@ -25,6 +25,7 @@ from mirror.oci.manifest import (
 from mirror.oci.reference import Repository, Tag
 from mirror.oci.referrers import descriptors_in
 from mirror.store.metadata.index import Index
+from mirror.store.metadata.pushed_referrers import PushedReferrers
 
 # Most tags that refer to one manifest; there are four kinds of such tags.
 MAX_REFERRING_TAGS = 16
@@ -64,6 +65,7 @@ class Closures:
         self, index: Index, read: Callable[[Digest, int], bytes | None], known: Children | None = None
     ) -> None:
         self._index = index
+        self._pushed = PushedReferrers(index)
         self._read = read
         self._known = known
         self.visited: Children = {}
@@ -115,11 +117,11 @@ class Closures:
                 yield Part(found, entry.size, True, is_referrer=True)
 
     def listed_referrers(self, repository: Repository, digest: Digest) -> Iterator[Part]:
-        """Yield the manifests that the upstream's list of referrers names."""
+        """Yield the manifests that the upstream's list of referrers names, or that were pushed as such."""
         listed = self._index.referrers(repository, digest)
-        if listed is not None:
-            for each in descriptors_of(descriptors_in(listed.manifests)):
-                yield Part(each.digest, each.size, True, is_referrer=True)
+        found = self._pushed.listed(repository, digest) if listed is None else listed.manifests
+        for each in descriptors_of(descriptors_in(found)):
+            yield Part(each.digest, each.size, True, is_referrer=True)
 
     def referring_tags(self, repository: Repository, digest: Digest) -> list[str]:
         """Return the tags `sha256-<hex>...` of a digest that have an entry."""

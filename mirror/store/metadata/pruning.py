@@ -2,13 +2,15 @@
 
 A manifest has a link for each digest that it names, whether that is fetched or not, and the links stay when
 the manifest is evicted. Such a link saves one HEAD request to the upstream, and no more. Links to what is
-here, tags and repositories stay: the cache's quota and the upstreams bound them. SQLite gives the room back.
+here, everything of hosted registries, tags and repositories stay: the cache's quota, those of the registries
+and the upstreams bound them. SQLite gives the room back.
 """
 
 import time
 from collections.abc import Callable
 
 from mirror.store.blobs.blobs import BlobStore
+from mirror.store.metadata.hosted_names import HostedNames
 from mirror.store.metadata.index import Index
 
 # Bytes that the index may have: for any cache, and for each blob that is here.
@@ -29,6 +31,7 @@ class IndexPruner:
     def __init__(self, index: Index, blobs: BlobStore, clock: Callable[[], float] = time.time) -> None:
         self._index = index
         self._blobs = blobs
+        self._names = HostedNames(index)
         self._clock = clock
         self._after = 0
         self._paused_until = 0.0
@@ -47,7 +50,14 @@ class IndexPruner:
                 break
             self._after = rows[-1].number
             here = self._blobs.sizes_and_last_use({each.digest for each in rows})
-            removed += self._index.remove_rows([each for each in rows if each.digest not in here])
+            hosted = tuple(f"{name}/" for name in self._names.all())
+            removed += self._index.remove_rows(
+                [
+                    each
+                    for each in rows
+                    if each.digest not in here and not each.key.partition(":")[2].startswith(hosted)
+                ]
+            )
         return removed
 
 

@@ -78,7 +78,7 @@ async def test_tag_whose_manifest_is_lost_is_unknown(hosted: HostedStore) -> Non
     push = PushedManifest(APP, Digest.of(b"m"), b"m", OCI_MANIFEST, (Tag("latest"),))
     await hosted.put_manifest(push)
     assert (await hosted.tag(APP, Tag("latest"))) is not None
-    await hosted.read(hosted.folder.blobs.remove, push.digest)
+    await hosted.read(hosted.folder.blobs.quarantine, push.digest)
     assert (await hosted.tag(APP, Tag("latest"))) is None
 
 

@@ -1,0 +1,60 @@
+"""Pushed blobs that no manifest names."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.oci.digest import Digest
+from mirror.oci.manifest import OCI_MANIFEST
+from mirror.store.cache_dir import CacheDirectory
+from mirror.store.hosted.hosted_index import HostedIndex
+from mirror.store.hosted.pushes import PushedManifest
+from mirror.store.hosted.unnamed import UNNAMED_SECONDS, UnnamedBlobs
+from tests.hosting import APP, CONFIG, manifest_of
+from tests.unit.store.hosted.test_hosted_index import add
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[CacheDirectory]:
+    folder = CacheDirectory(tmp_path)
+    yield folder
+    folder.close()
+
+
+def unnamed(folder: CacheDirectory, after: float, *, remove: bool = True) -> set[Digest]:
+    search = UnnamedBlobs(folder, time.time() + after)
+    return {
+        blob.digest for repository in search.repositories() for blob in search.of(repository, remove=remove)
+    }
+
+
+def test_unnamed_blob_is_kept_for_an_hour(folder: CacheDirectory) -> None:
+    """A push may still be on its way to the manifest; what a manifest names stays for good."""
+    index = HostedIndex(folder)
+    index.names.register(["office"], [])
+    config, layer = add(folder, CONFIG), add(folder, b"layer")
+    for digest in (config, layer):
+        index.link_blob(APP, digest, 5)
+    data = manifest_of()
+    manifest = add(folder, data)
+    index.put_manifest(PushedManifest(APP, manifest, data, OCI_MANIFEST, blobs=(config,)))
+    assert unnamed(folder, UNNAMED_SECONDS - 60) == set()
+    assert unnamed(folder, UNNAMED_SECONDS + 60, remove=False) == {layer}
+    assert unnamed(folder, UNNAMED_SECONDS + 60) == {layer}
+    assert folder.index.link(APP, layer) is None
+    assert folder.index.link(APP, config) is not None
+
+
+def test_unreadable_manifest_keeps_the_blobs_of_its_repository(folder: CacheDirectory) -> None:
+    """What it names is not known: the manifest may come back from a backup, or by another push."""
+    index = HostedIndex(folder)
+    index.names.register(["office"], [])
+    layer, manifest = add(folder, b"layer"), add(folder, b"{}")
+    index.link_blob(APP, layer, 5)
+    index.put_manifest(PushedManifest(APP, manifest, b"{}", OCI_MANIFEST))
+    row = folder.blobs.row(str(manifest))
+    assert row is not None
+    folder.blobs.drop_entry(row)
+    assert unnamed(folder, 2 * UNNAMED_SECONDS) == set()
