@@ -31,9 +31,6 @@ SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
-# Marks of media types of layers that are not pushed: they are had from elsewhere.
-NOT_PUSHED = (".nondistributable.", ".foreign.")
-
 # Longest descriptor, in bytes, for a list of referrers: annotations are copied into it.
 LONGEST_DESCRIPTOR = 60 * 1024
 
@@ -73,7 +70,7 @@ def check_manifest(data: bytes, content_type: str | None, algorithm: str, most: 
     return CheckedManifest(
         digest,
         media_type,
-        blobs=_unique(each for each in (*config, *manifest.layers) if _is_pushed(each)),
+        blobs=_unique(each for each in (*config, *manifest.layers) if each.is_pushed),
         manifests=_unique(manifest.manifests),
         subject=subject,
         descriptor="" if subject is None else _descriptor(fields, manifest, digest, len(data)),
@@ -117,11 +114,6 @@ def _parsed(data: bytes, media_type: str) -> Manifest:
         ) from None
     except ManifestInvalid as error:
         raise _invalid(f"the manifest cannot be read: {error}") from None
-
-
-def _is_pushed(descriptor: Descriptor) -> bool:
-    """Return whether a client pushes what a manifest names; foreign layers come from elsewhere."""
-    return not descriptor.urls and not any(mark in descriptor.media_type for mark in NOT_PUSHED)
 
 
 def _unique(descriptors: Iterable[Descriptor]) -> tuple[Digest, ...]:

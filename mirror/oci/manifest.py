@@ -32,6 +32,9 @@ ACCEPT = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 
+# Marks of media types of layers that are not pushed to a registry: they are had from elsewhere.
+NOT_PUSHED = (".nondistributable.", ".foreign.")
+
 # Most descriptors that are read of a manifest. No image that runs has as many: Docker stops at 125 layers,
 # overlayfs at 500, and rpm-ostree makes images of up to 499. Each costs a row of the index.
 MOST_DESCRIPTORS = 1024
@@ -53,6 +56,11 @@ class Descriptor(Struct, frozen=True):
     size: int
     urls: tuple[str, ...]
     raw: Mapping[str, Any]
+
+    @property
+    def is_pushed(self) -> bool:
+        """Return whether a client pushes the content; that of foreign layers comes from elsewhere."""
+        return not self.urls and not any(mark in self.media_type for mark in NOT_PUSHED)
 
     @property
     def platform(self) -> str | None:

@@ -261,7 +261,13 @@ def _options(settings: "Config", given: str, *, forced: bool, pin: bool) -> "Imp
         if any(end.logins() for end in (each, *getattr(each, "sources", ())))
     }
     return ImportOptions(
-        Namer(names, given), accounts, time.time(), forced, pin, ruled=settings.policy().restricts
+        Namer(names, given),
+        accounts,
+        time.time(),
+        forced,
+        pin,
+        ruled=settings.policy().restricts,
+        hosted=frozenset(each.name for each in settings.hosted),
     )
 
 

@@ -21,6 +21,7 @@ from mirror.bundle.pump import ByteSource
 from mirror.manage.carry.intake import Intake
 from mirror.manage.carry.names import ImageName, Namer
 from mirror.manage.carry.pieces import PieceOfBlob, is_here
+from mirror.manage.carry.pushing import PushRegistrar, prepare
 from mirror.manage.carry.registrar import Manifests, Registrar, own_blobs
 from mirror.manage.carry.room import ImportRoom, room_for
 from mirror.manage.carry.sinks import BlobSink
@@ -49,7 +50,8 @@ class ImportOptions(Struct, frozen=True):
     """The operator's wishes. `accounts`, `forced`: as of a `Registrar`. `pin`: pin the images.
 
     `ruled`: access rules deny something, so that not all that is here is for every client.
-    `on_room` is called with the room that a bundle takes, before a byte of it is kept.
+    `hosted`: registries whose images are kept as if a client had pushed them. `on_room` is called with the
+    room that a bundle takes, before a byte of it is kept.
     """
 
     namer: Namer
@@ -58,6 +60,7 @@ class ImportOptions(Struct, frozen=True):
     forced: bool = False
     pin: bool = False
     ruled: bool = False
+    hosted: Collection[str] = ()
     on_room: Callable[[ImportRoom], object] = ignore
 
     @property
@@ -96,6 +99,8 @@ class Import:
     def __init__(self, folder: CacheDirectory, options: ImportOptions) -> None:
         self._folder = folder
         self._options = options
+        if options.hosted:
+            prepare(folder, options.hosted, options.namer.given)
         self._intake = Intake(folder)
         self._read: list[ArchiveRead] = []
         self._read_here: set[Digest] = set()
@@ -127,9 +132,9 @@ class Import:
         """Write the index, and yield the result of each image. Raises PinTooLarge and StoreError."""
         self._intake.flush()
         for read in self._read:
-            registrar, unproven = self._registrar(read), self._unproven(read)
+            unproven = self._unproven(read)
             for repository, digests in read.repositories.items():
-                registrar.link(repository, read.manifests, digests, unproven)
+                self._registrar(read, repository).link(repository, read.manifests, digests, unproven)
         results = {}
         for read in self._read:
             for name, text, root, confirmed in read.images:
@@ -229,8 +234,10 @@ class Import:
         found = slice_of(piece)
         return is_here(self._folder, found.digest, found.offset, found.offset + found.length)
 
-    def _registrar(self, read: ArchiveRead) -> Registrar:
+    def _registrar(self, read: ArchiveRead, repository: Repository) -> Registrar | PushRegistrar:
         options = self._options
+        if repository.upstream in options.hosted:
+            return PushRegistrar(self._folder, read.origin, options.forced, options.now)
         return Registrar(self._folder, read.origin, options.accounts, options.forced, options.now)
 
     def _finish_image(
@@ -252,7 +259,7 @@ class Import:
             state = "lacking"
         elif not any(digest in self.stored for digest in (root.digest, *own, *needed)):
             state = "present"
-        registrar = self._registrar(read)
+        registrar = self._registrar(read, name.repository)
         if own and not own_lacking:
             if name.tag and not registrar.put_tag(name, root, confirmed):
                 state = "lacking" if lacking else "older"

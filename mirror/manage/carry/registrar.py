@@ -140,14 +140,14 @@ class Registrar(Struct, frozen=True):
         known = self.folder.index.referrers(repository, subject)
         listed = [] if known is None else list(descriptors_in(known.manifests))
         digests = {each.get("digest") for each in listed}
-        new = [_descriptor(manifests, each) for each in referrers if str(each) not in digests]
+        new = [descriptor_of(manifests, each) for each in referrers if str(each) not in digests]
         if new:
             array = array_of(map(json.dumps, [*listed, *new]))
             confirmed = NEVER if known is None else known.confirmed
             self.folder.put_referrers(repository, subject, ReferrersEntry(array, confirmed))
 
 
-def _descriptor(manifests: Manifests, digest: Digest) -> dict[str, object]:
+def descriptor_of(manifests: Manifests, digest: Digest) -> dict[str, object]:
     """Return the descriptor of a referrer, as a registry lists it."""
     manifest = manifests.data[digest]
     fields: dict[str, Any] = {}

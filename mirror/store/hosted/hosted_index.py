@@ -140,6 +140,15 @@ class HostedIndex:
             self._unlink(repository, digests, tags)
         self._end_removal(repository, digests)
 
+    def point(self, repository: Repository, tag: Tag, entry: TagEntry) -> bool:
+        """Let a tag point to a manifest; return False if the repository does not have it."""
+        with self._cache.transact():
+            if not self._has(repository, Digest.parse(entry.digest), manifest=True):
+                return False
+            self._index.put_tag(repository, tag, entry)
+        self._note_removal(repository)
+        return True
+
     def drop_unnamed(self, repository: Repository, digests: Sequence[Digest], before: float) -> list[Digest]:
         """Remove links to blobs that were last named, or pushed, before a moment; return those that went.
 
