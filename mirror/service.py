@@ -262,6 +262,11 @@ class Service:
         self.metrics.scrub_progress.set(0.0 if progress is None else progress.share)
         pinned = await self._store.executor.run(folder.pins.pinned_sizes)
         self.metrics.cache_pinned.set(sum(pinned.values()))
+        retained, _ = await self._store.executor.run(folder.blobs.retention.totals)
+        self.metrics.cache_retained.set(retained)
+        if self.hosted is not None:
+            for name, held in (await self.hosted.store.held(list(self.hosted))).items():
+                self.metrics.hosted_bytes.labels(name).set(held)
 
     def _report_warm(self) -> None:
         for each in self.warm_status():

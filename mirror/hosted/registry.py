@@ -84,6 +84,10 @@ class HostedRegistry:
         """Return whether a registry is hosted here."""
         return name in self._settings
 
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of the registries."""
+        return iter(self._settings)
+
     def settings(self, repository: Repository) -> HostedSettings:
         """Return the options of a repository's registry."""
         return self._settings[repository.upstream]

@@ -212,6 +212,12 @@ class Metrics:
         self.cache_min_free = self._gauge(
             "cache_min_free_bytes", "Bytes the cache leaves free on its file system (cache.min_free)."
         )
+        self.cache_retained = self._gauge(
+            "cache_retained_bytes", "Bytes of blobs that hosted registries keep; they are never evicted."
+        )
+        self.hosted_bytes = self._gauge(
+            "hosted_bytes", "Bytes of blobs in a hosted registry, each blob once.", "registry"
+        )
         self.cache_pinned = self._gauge(
             "cache_pinned_bytes", "Bytes of pinned images as far as known, cached or not."
         )

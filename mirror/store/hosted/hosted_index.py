@@ -80,6 +80,8 @@ class HostedIndex:
     ) -> list[list[tuple[Tag, TagEntry | None]] | PushRefused]:
         """Link manifests, in one transaction; a refused one changes nothing."""
         found: list[list[tuple[Tag, TagEntry | None]] | PushRefused] = []
+        if not pushes:
+            return found
         with self._cache.transact():
             for push in pushes:
                 try:

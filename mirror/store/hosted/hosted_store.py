@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
+from mirror.store.batch import Batcher
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import Origin
 from mirror.store.blobs.small_files import SmallFiles
@@ -39,6 +40,9 @@ class HostedStore:
         self.folder = self._folder = store.folder
         self.index = HostedIndex(store.folder, clock)
         self._files = SmallFiles(store.folder.blobs, store.folder.partials)
+        self._pushes: Batcher[PushedManifest, PutTags | PushRefused] = Batcher(
+            store.executor, self._put_manifests
+        )
         self._disk = RetryingDisk(store.executor, store.folder.recovery, store.health, store.make_room)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
@@ -68,20 +72,37 @@ class HostedStore:
         return found
 
     async def put_manifest(self, push: PushedManifest) -> PutTags:
-        """Keep a manifest with its tags. Raises PushRefused or StoreError; nothing has changed then."""
-        return await self._write(self._put_manifest, push)
+        """Keep a manifest with its tags. Raises PushRefused or StoreError; nothing has changed then.
 
-    def _put_manifest(self, push: PushedManifest) -> PutTags:
+        Pushes that come together are written together: each transaction waits for the disk.
+        """
         try:
-            self.index.check(push)
-            self._files.add(
-                {push.digest: push.data}, Origin.PRIVATE, durable=self._folder.durable, retained=True
-            )
-            self._sync_blobs()
-            return self.index.put_manifest(push)
-        except PushRefused:
-            self.index.release([push.digest])
-            raise
+            found = await self._pushes.do(push)
+        except StoreError:  # once more, alone, after a repair or with room made for it
+            (found,) = await self._write(self._put_manifests, (push,))
+        if isinstance(found, PushRefused):
+            raise found
+        return found
+
+    def _put_manifests(self, pushes: Sequence[PushedManifest]) -> list[PutTags | PushRefused]:
+        refused: dict[int, PutTags | PushRefused] = {}
+        for number, push in enumerate(pushes):
+            try:
+                self.index.check(push)
+            except PushRefused as error:
+                refused[number] = error
+        accepted = [push for number, push in enumerate(pushes) if number not in refused]
+        new = {each.digest: each.data for each in accepted if not self._folder.blobs.has(each.digest)}
+        self._files.add(new, Origin.PRIVATE, durable=self._folder.durable, retained=True)
+        self._sync_blobs()
+        results = self.index.put_manifests(accepted)
+        self.index.release(
+            push.digest
+            for push, result in zip(accepted, results, strict=True)
+            if isinstance(result, PushRefused)
+        )
+        following = iter(results)
+        return [refused[number] if number in refused else next(following) for number in range(len(pushes))]
 
     async def commit_blob(self, repository: Repository, verified: VerifiedFile, quotas: Quotas) -> None:
         """Keep the verified file of an upload, and link it. Raises PushRefused or StoreError."""
@@ -140,6 +161,10 @@ class HostedStore:
     async def referrers(self, repository: Repository, subject: Digest) -> str:
         """Return the list of referrers of a digest (`HostedIndex.referrers`)."""
         return await self.read(self.index.referrers, repository, subject)
+
+    async def held(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the bytes that registries hold, by name."""
+        return await self.read(lambda: {name: self.index.held(name) for name in names})
 
     async def check_room(self, repository: Repository, size: int, quotas: Quotas) -> None:
         """Raise QuotaExceeded, or NoRoom, if a blob of `size` bytes would not fit."""

@@ -111,3 +111,19 @@ async def test_pushes_at_once_keep_a_blob_once(hosted: HostedStore) -> None:
     shard = hosted.folder.blobs.folder / digest.algorithm / digest.encoded[:2]
     assert len(await hosted.read(os.listdir, shard)) == 1
     assert await hosted.read(hosted.folder.blobs.check) == []
+
+
+async def test_pushes_of_manifests_are_written_together(hosted: HostedStore) -> None:
+    """A refused one changes nothing for the others; each has its own result."""
+
+    def push(number: int) -> PushedManifest:
+        data = b"%d" % number
+        lacking = (Digest.of(b"none"),) if number % 5 == 0 else ()
+        return PushedManifest(APP, Digest.of(data), data, OCI_MANIFEST, (Tag(f"t{number}"),), lacking)
+
+    results = await asyncio.gather(*(hosted.put_manifest(push(n)) for n in range(20)), return_exceptions=True)
+    assert [isinstance(each, ContentMissing) for each in results] == [n % 5 == 0 for n in range(20)]
+    tags = await hosted.tags(APP, "", 100)
+    assert tags == sorted(f"t{n}" for n in range(20) if n % 5)
+    size, _ = await hosted.read(hosted.folder.blobs.retention.totals)
+    assert (await hosted.held(["office"])) == {"office": size}

@@ -1,1 +1,0 @@
-"""Pushes over HTTP: uploads, mounts, manifests and deletions of hosted repositories."""
