@@ -48,7 +48,7 @@ def test_unnamed_blob_is_kept_for_an_hour(folder: CacheDirectory) -> None:
 
 
 def test_unreadable_manifest_keeps_the_blobs_of_its_repository(folder: CacheDirectory) -> None:
-    """What it names is not known: the manifest may come back from a backup, or by another push."""
+    """The named blobs are not known then: the manifest may come back from a backup, or by another push."""
     index = HostedIndex(folder)
     index.names.register(["office"], [])
     layer, manifest = add(folder, b"layer"), add(folder, b"{}")
