@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from tests.fuzz.cases import Case, Way
 
-# Time, in seconds, after which the next answer counts as missing; longer than any limit of the mirror here.
+# Time without a byte, in seconds, after which the next answer counts as missing; longer than any limit of the
+# mirror here. A body whose upstream drips may take longer as a whole.
 PATIENCE = 40.0
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ?[^\r\n]*")
@@ -101,7 +102,6 @@ class Conversation:
         case, requests = self._case, self._case.requests
         if case.way is Way.IN_TURN:
             for request in requests:
-                self._limit.reschedule(asyncio.get_running_loop().time() + PATIENCE)
                 self._write(request.data)
                 if not await self._read_one(request.method):
                     break
@@ -142,6 +142,7 @@ class Conversation:
             return False
         self._wire.changed.clear()
         await self._wire.changed.wait()
+        self._limit.reschedule(asyncio.get_running_loop().time() + PATIENCE)
         return True
 
     async def _until_end(self) -> None:
