@@ -7,9 +7,14 @@ both kinds clients have the next turns in turn.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from mirror.util.fairness.fair_queue import FairQueue
+
+# A turn that no request waits for has no end that is seen. It is over after this time, in seconds, which
+# is that of a turn in which as many begin as may.
+TURN_SECONDS = 0.003
 
 Begin = Callable[[], object]
 
@@ -17,10 +22,12 @@ Begin = Callable[[], object]
 class RequestTurns:
     """The beginnings of one event loop: `most` in a turn, of which those for blobs have `least` at least."""
 
-    def __init__(self, most: int, least: int) -> None:
+    def __init__(self, most: int, least: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = most
         self.least = least
+        self._clock = clock
         self._begun = 0
+        self._over = 0.0  # by the clock, when what began counts no more
         self._small: FairQueue[Begin] = FairQueue()
         self._blobs: FairQueue[Begin] = FairQueue()
         self._scheduled = False
@@ -31,10 +38,14 @@ class RequestTurns:
 
     def take(self, *, blob: bool) -> bool:
         """Begin a request now; False if it has to wait: too many have begun, or others wait before it."""
-        if self._begun >= self.most or self._small or (blob and self._blobs):
+        if self._small or (blob and self._blobs):
+            return False
+        now = self._clock()
+        if now >= self._over:
+            self._begun, self._over = 0, now + TURN_SECONDS
+        if self._begun >= self.most:
             return False
         self._begun += 1
-        self._schedule()
         return True
 
     def wait(self, client: str, begin: Begin, *, blob: bool) -> None:
@@ -49,10 +60,10 @@ class RequestTurns:
 
     def _begin_turn(self) -> None:
         self._scheduled = False
-        self._begun = 0
+        self._begun, self._over = 0, self._clock() + TURN_SECONDS
         self._begin(self._small, self.most - (self.least if self._blobs else 0))
         self._begin(self._blobs, self.most)
-        if self._begun or len(self):
+        if len(self):
             self._schedule()
 
     def _begin(self, queue: FairQueue[Begin], most: int) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from mirror.util.fairness.request_turns import RequestTurns
+from mirror.util.callbacks import zero
+from mirror.util.fairness.request_turns import TURN_SECONDS, RequestTurns
 
 
 def appender(order: list[str], name: str) -> Callable[[], None]:
@@ -12,7 +13,7 @@ def appender(order: list[str], name: str) -> Callable[[], None]:
 
 async def test_request_turns_bound_the_requests_of_a_turn() -> None:
     """Requests beyond the bound begin in later turns, in order; with nothing to do the loop is not woken."""
-    turns, order = RequestTurns(2, 1), list[str]()
+    turns, order = RequestTurns(2, 1, zero), list[str]()
     assert [turns.take(blob=True) for _ in range(3)] == [True, True, False]
     for name in "abc":
         turns.wait("client", appender(order, name), blob=True)
@@ -29,7 +30,7 @@ async def test_request_turns_bound_the_requests_of_a_turn() -> None:
 
 async def test_request_turns_begin_small_requests_first() -> None:
     """A small request overtakes those for blobs, of which a part of each turn is left."""
-    turns, order = RequestTurns(2, 1), list[str]()
+    turns, order = RequestTurns(2, 1, zero), list[str]()
     assert turns.take(blob=True)
     assert turns.take(blob=True)
     for name in ("blob 1", "blob 2", "blob 3"):
@@ -44,7 +45,7 @@ async def test_request_turns_begin_small_requests_first() -> None:
 
 async def test_request_turns_take_overtakes_none_of_its_kind() -> None:
     """A small request begins at once while only blobs wait; a request for a blob does not."""
-    turns = RequestTurns(1, 0)
+    turns = RequestTurns(1, 0, zero)
     assert turns.take(blob=True)
     first, second = asyncio.Event(), asyncio.Event()
     turns.wait("client", first.set, blob=True)
@@ -58,7 +59,7 @@ async def test_request_turns_take_overtakes_none_of_its_kind() -> None:
 
 async def test_request_turns_serve_clients_in_turn() -> None:
     """One client with many requests delays another one by one request."""
-    turns, order = RequestTurns(1, 0), list[str]()
+    turns, order = RequestTurns(1, 0, zero), list[str]()
     assert turns.take(blob=True)
     for number in range(3):
         turns.wait("many", appender(order, f"many {number}"), blob=True)
@@ -66,3 +67,14 @@ async def test_request_turns_serve_clients_in_turn() -> None:
     while len(turns):  # noqa: ASYNC110  # a queue has no event
         await asyncio.sleep(0)
     assert order == ["many 0", "one", "many 1", "many 2"]
+
+
+async def test_request_turns_that_none_waits_for_are_over_after_a_while() -> None:
+    """No callback of the loop is needed while few requests come."""
+    now = [0.0]
+    turns = RequestTurns(1, 0, lambda: now[0])
+    assert turns.take(blob=True)
+    assert not turns.take(blob=True)
+    now[0] = TURN_SECONDS
+    assert turns.take(blob=True)
+    assert not turns._scheduled
