@@ -102,7 +102,7 @@ class Service:
             attempts=self.attempts,
         )
         self._warm: WarmScheduler | None = None
-        self._shared: SharedTransfers | None = None
+        self.shared: SharedTransfers | None = None
         if config.shared.bucket is not None:
             context = self._share(config.shared, context)
         self.cache = Cache(context, self._upstreams, config.tags)
@@ -155,18 +155,22 @@ class Service:
 
     def _share(self, settings: SharedSettings, context: TransferContext) -> TransferContext:
         """Return the context with the shared tier in front of the upstreams; import what that needs."""
+        from mirror.access.peer_proof import PeerProof
         from mirror.shared.engines import open_engines
         from mirror.shared.tier import SharedTier
         from mirror.transfer.shared.shared_fill import SharedTransfers
 
         tier = SharedTier(open_engines(settings), settings.timeout, self.metrics)
         tier.start()
-        self._shared = SharedTransfers(tier, context, self._upstreams.slots)
-        return replace(context, shared_fills=self._shared)
+        secret = settings.peers_secret
+        proof = None if secret is None else PeerProof(secret.get_secret_value())
+        slots = self._upstreams.slots
+        self.shared = SharedTransfers(tier, context, slots, proof, settings.timeout)
+        return replace(context, shared_fills=self.shared)
 
     def shared_state(self) -> dict[str, Any] | None:
         """Return the state of the shared tier, for /readyz; None where nothing is shared."""
-        return None if self._shared is None else self._shared.tier.state()
+        return None if self.shared is None else self.shared.tier.state()
 
     def _schedule_warm(self, config: Config, clock: Callable[[], float]) -> None:
         """Fetch the lists of the configuration at their times; import what that needs, if there are any."""
@@ -247,8 +251,8 @@ class Service:
         self.metrics.lookups_waiting.set(self.lookups.waiting)
         self._upstreams.report(self.metrics)
         self._report_warm()
-        if self._shared is not None:
-            self._shared.tier.report()
+        if self.shared is not None:
+            self.shared.tier.report()
         self.metrics.cache_trouble.clear()
         for trouble in self.troubles():
             self.metrics.cache_trouble.labels(trouble["what"], trouble["kind"]).set(1)
@@ -304,8 +308,8 @@ class Service:
         await self._tasks.close()
         if self.multiprocess is not None:
             await self.multiprocess.close()
-        if self._shared is not None:
-            await self._shared.tier.close()
+        if self.shared is not None:
+            await self.shared.close()
         await self._upstreams.close()
         await self._store.close()
 

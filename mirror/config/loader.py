@@ -305,6 +305,9 @@ def _explain(layers: _Layers, problem: Problem) -> str:
         dotted = ".".join([row.section, name, *_keys(places[1:], inner)])
         origin = layers.origins.get(dotted) or _origin_of_table(layers, row.section, name)
         return f"{origin}: {dotted}: {problem.error}"
+    if not places:  # options of a section that contradict each other
+        found = (origin for key, origin in layers.origins.items() if key.startswith(f"{section}."))
+        return f"{next(found, 'default')}: {section}: {problem.error}"
     origin = layers.origins.get(f"{section}.{places[0]}", "default")
     if origin.startswith("--"):  # the flag is the key
         return f"{origin}: {problem.error}"

@@ -238,8 +238,8 @@ class Metrics:
         )
         self.shared_fills = self._counter(
             "shared_fills_total",
-            "Downloads with a shared tier, by what brought the blob: tier; upstream, for all mirrors; alone, "
-            "beside another mirror or without a coordinator.",
+            "Downloads with a shared tier, by what brought the blob: tier; peer, a mirror that was followed; "
+            "upstream, for all mirrors; alone, beside another mirror or without a coordinator.",
             "outcome",
         )
         self.shared_pending = self._gauge(

@@ -29,8 +29,8 @@ T = TypeVar("T")
 log = get_logger(__name__)
 
 # Time, in seconds, after which a lease lapses that its holder does not renew: how long a dead mirror keeps
-# the others from a blob. Three renewals fit into it.
-LEASE_SECONDS = 15.0
+# the others from a blob, while their clients wait. Three renewals fit into it.
+LEASE_SECONDS = 6.0
 
 # Interval, in seconds, at which a bucket is probed again that could not be reached, and one that is unfit.
 PROBE_SECONDS = 10.0
@@ -70,6 +70,7 @@ class SharedTier:
         self._limit = limit
         self._metrics = metrics
         self._tasks = Tasks()
+        self._releasing: set[asyncio.Task[None]] = set()
         self._probed = False
         self.objects = EngineHealth(f"object store {engines.name}", clock)
         self.leases = EngineHealth("coordinator", clock)
@@ -177,7 +178,9 @@ class SharedTier:
         self._metrics.shared_up.labels(LEASES).set(up)
 
     async def close(self) -> None:
-        """Stop renewing, which frees the leases as they lapse, and close the connections."""
+        """Free the leases that are being released, let others lapse, and close the connections."""
+        if self._releasing:
+            await asyncio.wait(self._releasing, timeout=self._limit)
         await self._tasks.close()
         with suppress(TierError):
             await self._engines.close()
@@ -195,7 +198,9 @@ class SharedTier:
     def _release(self, key: str, mine: Holder) -> None:
         with suppress(RuntimeError):  # while the mirror stops, leases lapse
             release = lambda: self._engines.leases.release(key, mine)  # noqa: E731
-            self._tasks.spawn(self._ask(self.leases, "release", release, None), name=f"release {key}")
+            task = self._tasks.spawn(self._ask(self.leases, "release", release, None), name=f"release {key}")
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
 
     async def _ask(
         self, health: EngineHealth, operation: str, ask: Callable[[], Awaitable[T]], otherwise: T

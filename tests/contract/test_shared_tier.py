@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,23 @@ import pytest
 from mirror.config.tier.shared import SharedSettings
 from mirror.oci.digest import Digest
 from mirror.shared.s3 import S3Objects
-from tests.engines import Engine, bucket_of, redis_server, running, seaweedfs, settings_of
+from mirror.util.tasks import Tasks
+from tests.engines import (
+    PASSWORD,
+    SECRET_KEY,
+    Engine,
+    bucket_of,
+    free_port,
+    redis_server,
+    running,
+    seaweedfs,
+    settings_of,
+)
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, serving
-from tests.wire import get
+from tests.wire import Wire, get
 
+MiB = 1024 * 1024
 X = "/v2/docker.io/library/x"
 
 
@@ -43,7 +57,8 @@ async def sharing(
     fake: FakeRegistry, cache: Path, settings: SharedSettings, *, ready: bool = True
 ) -> AsyncIterator[Running]:
     """A mirror with the tier, which is in use with `ready`."""
-    config = configured(cache, {"docker.io": fake.url}, shared=settings)
+    # One connection, so that a held answer holds the download.
+    config = configured(cache, {"docker.io": fake.url}, shared=settings, fill={"parallel": 1})
     async with serving(config) as mirror:
         await until(lambda: not ready or state(mirror)["objects"]["usable"])
         yield mirror
@@ -200,7 +215,113 @@ async def test_shared_leases_may_be_flushed(
 async def flush(coordinator: Engine) -> None:
     from redis.asyncio import Redis
 
-    from tests.engines import PASSWORD
-
     async with Redis(port=coordinator.port, password=PASSWORD, driver_info=None) as redis:
         await redis.flushall()
+
+
+PEERS = {"peers_listen": "127.0.0.1:0", "peers_secret": "a-secret-of-all-mirrors"}
+
+
+def with_peers(settings: SharedSettings) -> SharedSettings:
+    values = {name: getattr(settings, name) for name in SharedSettings.options()}
+    return SharedSettings.model_validate(values | PEERS)
+
+
+async def test_shared_blob_is_followed_while_another_mirror_downloads_it(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings, tasks: Tasks
+) -> None:
+    """The second mirror's client has bytes while the upstream still sends, and each byte is sent once."""
+    data, settings = blob() + blob(), with_peers(settings)
+    digest = fake.add_blob("library/x", data)
+    gate = fake.hold(digest, after=len(data) - 3 * MiB)
+    async with (
+        sharing(fake, tmp_path / "a", settings) as first,
+        sharing(fake, tmp_path / "b", settings) as second,
+    ):
+        leading = tasks.spawn(pull(first, digest), name="leading")
+        await gate.reached.wait()
+        async with await Wire.open(second.address) as wire:
+            wire.send("GET", f"{X}/blobs/{digest}")
+            head = await wire.head()
+            assert head.status == 200
+            begun = await wire.reader.readexactly(1 * MiB)
+            assert begun == data[: 1 * MiB]
+            assert gate.waiting == 1
+            gate.release()
+            rest = await wire.reader.readexactly(len(data) - len(begun))
+        assert begun + rest == data
+        assert await leading == data
+        await second.landed(digest)
+        assert await second.metric('registry_mirror_shared_fills_total{outcome="peer"}') == 1
+        assert sent(fake, digest) == len(data)
+
+
+def sent(fake: FakeRegistry, digest: Digest) -> int:
+    """Return how many bytes of a blob the upstream has sent."""
+    return sum(each.sent for each in fake.log if str(digest) in each.path and each.method == "GET")
+
+
+@pytest.mark.slow
+async def test_shared_blob_goes_on_when_its_leader_is_killed(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings
+) -> None:
+    """The lease lapses, the mirror that followed has the next one, and goes on from what it has."""
+    data, settings = blob() + blob(), with_peers(settings)
+    digest = fake.add_blob("library/x", data)
+    gate = fake.hold(digest, after=len(data) - 3 * MiB)
+    async with (
+        leader(fake, tmp_path / "a", settings) as (process, address),
+        sharing(fake, tmp_path / "b", settings) as second,
+        await Wire.open(address) as first,
+    ):
+        first.send("GET", f"{X}/blobs/{digest}")
+        await gate.reached.wait()
+        async with await Wire.open(second.address) as wire:
+            wire.send("GET", f"{X}/blobs/{digest}")
+            assert (await wire.head()).status == 200
+            begun = await wire.reader.readexactly(len(data) // 2)
+            os.killpg(process.pid, signal.SIGKILL)  # with its worker
+            assert begun + await wire.reader.readexactly(len(data) - len(begun)) == data
+        await second.landed(digest)
+        assert await second.metric('registry_mirror_shared_fills_total{outcome="upstream"}') == 1
+        await written(settings, digest)
+    assert sent(fake, digest) <= len(data) + MiB
+
+
+@asynccontextmanager
+async def leader(
+    fake: FakeRegistry, cache: Path, settings: SharedSettings
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A mirror in a process of its own, with the tier in use, and its address."""
+    secrets = {
+        "secret_key": SECRET_KEY,
+        "coordinator_password": PASSWORD,
+        "peers_secret": PEERS["peers_secret"],
+    }
+    plain = ("url", "endpoint", "access_key", "coordinator", "peers_listen")
+    shared = {**{name: getattr(settings, name) for name in plain}, **secrets}
+    port = free_port()
+    file = cache.with_suffix(".toml")
+    lines = [
+        f'[server]\nlisten = ["127.0.0.1:{port}"]\n[cache]\ndir = "{cache}"\nmin_free = 0',
+        '[fill]\nchunk_size = "64KiB"\nparallel = 1\n[shared]',
+        *(f'{name} = "{value}"' for name, value in shared.items()),
+        f'[[upstream]]\nname = "docker.io"\nurl = "{fake.url}"',
+    ]
+    await asyncio.to_thread(file.write_text, "\n".join(lines))
+    command = (sys.executable, "-m", "mirror", "serve", "--config", str(file))
+    process = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stderr is not None
+        seen = b""
+        while b"shared tier in use" not in seen or b"listener for other mirrors" not in seen:
+            line = await process.stderr.readline()
+            assert line, seen.decode()
+            seen += line
+        yield process, f"127.0.0.1:{port}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()

@@ -247,7 +247,7 @@ def test_snippets_parse(path: Path) -> None:
 def test_snippets_of_the_configuration_are_valid(path: Path, tmp_path: Path) -> None:
     """Each TOML block of the mirror's own sections is accepted, with files that are here."""
     secret, keys, file = tmp_path / "password", tmp_path / "keys", tmp_path / "mirror.toml"
-    secret.write_text("# a secret")
+    secret.write_text("# a secret of all mirrors")
     keys.write_text('{"keys": []}')
     for kind, text in fenced(path):
         if kind == "toml" and set(parsed(text, kind)) <= {*LAYOUT.names()}:

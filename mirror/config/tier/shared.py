@@ -20,6 +20,12 @@ BUCKET_COORDINATOR = "bucket"
 
 REDIS_SCHEMES = ("redis", "rediss")
 
+# A host name or address, and a port.
+LISTEN = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{0,253}):[0-9]{1,5}")
+
+# The shortest secret of all mirrors, in characters.
+SHORTEST_SECRET = 16
+
 # Libraries of the package's extra, by the option that needs them.
 LIBRARIES = {"url": "obstore", "coordinator": "redis"}
 
@@ -76,6 +82,24 @@ def _check_coordinator(value: str) -> str:
         raise ValueError("has a password in it: set coordinator_password_file instead")
     _check_installed("coordinator")
     return value
+
+
+def _check_peers_listen(value: str | None) -> str | None:
+    if value is not None and LISTEN.fullmatch(value) is None:
+        raise ValueError("must be HOST:PORT, for instance 10.0.0.3:5002")
+    return value
+
+
+def _check_peers_url(value: str | None, valid: Mapping[str, Any]) -> str | None:
+    listen: str | None = valid.get("peers_listen")
+    if value is None:
+        if listen is not None and listen.rpartition(":")[0] in ("", "0.0.0.0", "[::]"):  # noqa: S104
+            raise ValueError("is needed: other mirrors cannot tell which address of this machine is meant")
+        return value
+    parts = _split(value)
+    if parts is None or parts.scheme != "http" or parts.path.strip("/") or parts.port is None or "@" in value:
+        raise ValueError("must be the URL of peers_listen, for instance http://10.0.0.3:5002")
+    return value.rstrip("/")
 
 
 def _read_secret(file_key: str) -> Beside:
@@ -160,6 +184,36 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
         _read_secret("coordinator_password_file"),
         Doc("The password itself. Prefer `coordinator_password_file`.", examples=["secret"]),
     ] = None
+    peers_listen: Annotated[
+        str | None,
+        After(_check_peers_listen),
+        Doc(
+            "Address for other mirrors of the tier, as HOST:PORT: they get a blob from here while this "
+            "mirror downloads it. Without it they download what is on its way too. Plain HTTP, for a network "
+            "of your own; `peers_secret_file` keeps others out.",
+            examples=["10.0.0.3:5002"],
+        ),
+    ] = None
+    peers_url: Annotated[
+        str | None,
+        Beside(_check_peers_url),
+        Doc(
+            "URL by which other mirrors reach `peers_listen`. Default: that address itself.",
+            examples=["http://10.0.0.3:5002"],
+        ),
+    ] = None
+    peers_secret_file: Annotated[
+        CredentialFile | None,
+        Doc(
+            "File with a secret that all mirrors of the tier have, and nobody else.",
+            examples=["/etc/registry-mirror/peers.secret"],
+        ),
+    ] = None
+    peers_secret: Annotated[
+        Password | None,
+        _read_secret("peers_secret_file"),
+        Doc("The secret itself. Prefer `peers_secret_file`.", examples=["a-long-random-secret"]),
+    ] = None
     timeout: Annotated[
         Timeout,
         Doc(
@@ -171,6 +225,12 @@ class SharedSettings(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.access_key is None) != (self.secret_key is None):
             raise ValueError("access_key and secret_key_file belong together: give both or none")
+        if (self.peers_listen is None) != (self.peers_secret is None):
+            raise ValueError("peers_listen and peers_secret_file belong together: give both or none")
+        if self.peers_secret is not None and len(self.peers_secret.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(
+                f"peers_secret_file has less than {SHORTEST_SECRET} characters: openssl rand -hex 32"
+            )
 
     @property
     def bucket(self) -> Bucket | None:

@@ -1,90 +1,127 @@
-"""A fill beside other mirrors: the object store first, then the upstream, for all of them if possible.
+"""A fill beside other mirrors: the shared tier first, then the upstream, for all of them if possible.
 
 1. A link that this mirror's own upstream has confirmed, or confirms now, opens the blob (invariant 5): the
-   object store has blobs by digest, and what a mirror may serve is decided by its own links alone.
+   tier has blobs by digest, and what a mirror may serve is decided by its own links alone.
 2. If the object store has the blob, it comes from there, as from any source: by ranges, verified.
-3. Else this mirror claims the blob. With the claim it fetches from the upstream, and writes the blob behind.
-4. A failing object store or coordinator changes nothing but where the bytes come from.
+3. Else one mirror claims the blob. It fetches from the upstream, and writes the blob behind.
+4. The others follow that mirror's file meanwhile. If it dies, one of them has the claim, and goes on.
+5. Failing engines and peers change nothing but where the bytes come from.
 """
 
 from msgspec.structs import replace
 
-from mirror.shared.tier import FillClaim, SharedTier
+from mirror.access.peer_proof import PeerProof
+from mirror.oci.digest import Digest
+from mirror.shared.tier import SharedTier
 from mirror.store.errors import StoreError
 from mirror.store.metadata.index import Link
 from mirror.transfer.context import TransferContext
 from mirror.transfer.fill import Fill
+from mirror.transfer.shared.coordination import Coordination
+from mirror.transfer.shared.leading import LeadingFills
+from mirror.transfer.shared.peers import PeerClients
 from mirror.transfer.shared.publisher import Publisher
-from mirror.transfer.shared.tier_source import TieredUpstream, TierSource
+from mirror.transfer.shared.shared_source import SharedSource, SharedUpstream, TierClient
 from mirror.transfer.transfer import Transfer
 from mirror.upstream.errors import UpstreamError
+from mirror.upstream.peers.peer_client import PeerClient
 from mirror.upstream.upstream import Upstream
 from mirror.util.log import get_logger
 from mirror.util.slots import SlotPool
+from mirror.util.ttl_cache import TTLCache
 
 log = get_logger(__name__)
+
+# How long a blob that was wrong in the tier is not read from there, in seconds.
+CORRUPT_SECONDS = 3600.0
+MAX_CORRUPT = 10_000
+
+# Seconds without a byte after which another mirror is taken for dead: longer than it takes for its lease to
+# lapse, so that a new holder is there to follow.
+PEER_SILENCE = 15.0
 
 
 class SharedTransfers:
     """The shared tier for all fills; made once by the composition root."""
 
-    def __init__(self, tier: SharedTier, context: TransferContext, total: SlotPool) -> None:
+    def __init__(
+        self,
+        tier: SharedTier,
+        context: TransferContext,
+        total: SlotPool,
+        proof: PeerProof | None = None,
+        limit: float = 2.0,
+    ) -> None:
+        """`proof`: of mirrors that follow each other; None where none does. `limit`: seconds to connect."""
         self.tier = tier
-        self.source = TierSource(tier, context.metrics, total)
+        self.context = context
+        self.total = total
+        self.proof = proof
+        self.leading = LeadingFills()
+        self.client = TierClient(tier, context.metrics)
         self.publisher = Publisher(tier, context.store, context.tasks, context.metrics)
-        self._context = context
+        self.peers: PeerClients | None = None
+        self.corrupt: TTLCache[Digest, bool] = TTLCache(CORRUPT_SECONDS, MAX_CORRUPT)
+        if proof is not None:
+            metrics = context.metrics
+            make = lambda url: PeerClient(url, proof, metrics, connect_timeout=limit, silence=PEER_SILENCE)  # noqa: E731
+            self.peers = PeerClients(make, context.tasks)
 
     def fill(self, upstream: Upstream, transfer: Transfer) -> "SharedFill":
         """Return the fill of a blob."""
-        return SharedFill(self, self._context, upstream, transfer)
+        return SharedFill(self, upstream, transfer)
+
+    def trusts(self, digest: Digest) -> bool:
+        """Return whether the blob may be read from the object store."""
+        return self.tier.usable and self.corrupt.get(digest) is None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self.peers is not None:
+            await self.peers.close()
+        await self.client.close()
+        await self.tier.close()
 
 
 class SharedFill:
-    """A fill that looks in the object store first; `run` is called once."""
+    """A fill that looks in the shared tier first; `run` is called once."""
 
-    def __init__(
-        self, shared: SharedTransfers, context: TransferContext, upstream: Upstream, transfer: Transfer
-    ) -> None:
+    def __init__(self, shared: SharedTransfers, upstream: Upstream, transfer: Transfer) -> None:
         self._shared = shared
-        self._context = context
+        self._context = shared.context
         self._upstream = upstream
         self._transfer = transfer
         self._repository = transfer.repository
         self._digest = transfer.digest
-        self._claim: FillClaim | None = None
-        self._left_to_another = False  # another mirror fetches the blob, and writes it behind
+        self._source: SharedSource | None = None
+        follows = shared.peers is not None
+        self._coordination = Coordination(shared.tier, self._digest, shared.trusts, follows=follows)
 
     async def run(self) -> None:
         """Fill the blob. Raises UpstreamError or StoreError."""
-        in_tier = False
         try:
-            in_tier = await self._find()
-            upstream = self._tiered() if in_tier else self._upstream
-            await Fill(self._context, upstream, self._transfer).run()
-            self._settle(in_tier=in_tier)
+            with self._shared.leading.leading(self._transfer):
+                await Fill(self._context, await self._origin(), self._transfer).run()
+            self._settle()
         finally:
-            if in_tier and self._shared.source.is_corrupt(self._digest):
-                await self._shared.tier.remove(self._digest)
-            if self._claim is not None:
-                self._claim.release()
+            if self._source is not None and self._source.is_wrong:
+                await self._remove_wrong()
+            if self._coordination.claim is not None:
+                self._coordination.claim.release()
 
-    async def _find(self) -> bool:
-        """Return whether the object store has the blob for this repository; else claim it, if possible."""
-        tier = self._shared.tier
-        if await self._has():
-            return True
-        claim = await tier.claim(self._digest)
-        if not isinstance(claim, FillClaim):
-            self._left_to_another = claim is not None
-            return False
-        self._claim = claim
-        # The holder before this one may have written it since.
-        return await self._has()
-
-    async def _has(self) -> bool:
-        if not self._shared.source.trusts(self._digest):
-            return False
-        return await self._shared.tier.find(self._digest) is not None and await self._opens()
+    async def _origin(self) -> Upstream:
+        """Return the upstream, with the tier in front of it if that has the blob and the link opens it."""
+        place = await self._coordination.place()
+        if place is None:
+            return self._upstream
+        if not await self._opens():
+            self._coordination.go_alone()
+            return self._upstream
+        shared = self._shared
+        self._source = SharedSource(shared.client, self._coordination, shared.peers, shared.total)
+        if place.peer is not None:
+            self._source.follow()
+        return SharedUpstream(self._upstream, self._source)
 
     async def _opens(self) -> bool:
         """Return whether the upstream has confirmed the link, lately or now."""
@@ -105,16 +142,20 @@ class SharedFill:
             return False
         return True
 
-    def _tiered(self) -> TieredUpstream:
-        return TieredUpstream(self._upstream, self._shared.source, self._digest)
+    async def _remove_wrong(self) -> None:
+        """Remove the blob from the object store, which has it wrong, or a mirror that was followed."""
+        log.warning("blob wrong in the shared tier, removed", digest=str(self._digest))
+        self._shared.corrupt.put(self._digest, True)
+        await self._shared.tier.remove(self._digest)
 
-    def _settle(self, *, in_tier: bool) -> None:
-        """Count the fill, and write the blob behind if the object store has not got it, or has it wrong."""
-        if in_tier and not self._shared.source.is_corrupt(self._digest):
-            self._context.metrics.shared_fills.labels("tier").inc()
-            return
-        alone = self._claim is None
-        self._context.metrics.shared_fills.labels("alone" if alone else "upstream").inc()
-        if not self._left_to_another:
-            claim, self._claim = self._claim, None
+    def _settle(self) -> None:
+        """Count the fill, and write the blob behind if no other mirror does, and the store has it not."""
+        coordination, source = self._coordination, self._source
+        shared = source is not None and not source.is_wrong and coordination.claim is None
+        outcome = "alone" if coordination.claim is None else "upstream"
+        if shared and source is not None:
+            outcome = "peer" if source.was_followed else "tier"
+        self._context.metrics.shared_fills.labels(outcome).inc()
+        if not shared and not coordination.left_to_another:
+            claim, coordination.claim = coordination.claim, None
             self._shared.publisher.add(self._digest, claim)

@@ -65,6 +65,10 @@ class Transport:
         self._knows_us = {origin(self.url), *(origin(URL(realm)) for realm in settings.realms)}
         self._private_peer = False
 
+    def bypass_proxies(self) -> None:
+        """Connect directly, whatever the environment says: the host is in a network of the operator."""
+        self._proxies = Proxies({})
+
     @property
     def private(self) -> bool:
         """True if redirects may lead to private addresses: if configured, or if the upstream is private.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mirror.web.accept.acceptor import Acceptor
     from mirror.web.audit.audit_log import OpenAudit
     from mirror.web.limits.limiter import Limiter
+    from mirror.web.peers.listener import PeerListener
 
 log = get_logger(__name__)
 
@@ -95,10 +96,11 @@ async def serve(
     await runner.setup()
     acceptor = _acceptor(server, config, listeners, service.metrics)
     operations_listener = OperationsListener(app.probes, listeners.operations)
+    peer_listener = _peer_listener(service)
     asyncio.get_running_loop().set_exception_handler(_on_loop_error)
     try:
         await app.gate.start()
-        await operations_listener.start()
+        await _start(operations_listener, peer_listener, service, config)
         await _listen(runner, listeners, admission, server.departures, acceptor)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])
@@ -111,9 +113,7 @@ async def serve(
             await app.retire(server, config.server.shutdown_timeout, stop)
         await app.drain(server, config.server.shutdown_timeout)
     finally:
-        await operations_listener.close()
-        if acceptor is not None:
-            await acceptor.close()
+        await _stop(operations_listener, peer_listener, acceptor)
         await runner.cleanup()
         await _close(app, limiter, audit)
 
@@ -140,6 +140,36 @@ def _limiter(service: Service, config: Config, row: "TableRow | None") -> "Limit
     from mirror.web.limits.limiter import Limiter
 
     return Limiter(config.limit_table(), service.metrics, service.add_usage, row, service.cache.clock)
+
+
+def _peer_listener(service: Service) -> "PeerListener | None":
+    """Return the listener for other mirrors; None where none follows this one."""
+    if service.shared is None or service.shared.proof is None:
+        return None
+    from mirror.web.peers.listener import PeerListener
+
+    return PeerListener(service.shared.context.store, service.shared.leading, service.shared.proof)
+
+
+async def _start(
+    operations: OperationsListener, peers: "PeerListener | None", service: Service, config: Config
+) -> None:
+    """Answer operators and other mirrors, and tell these where. Raises OSError for an unusable address."""
+    await operations.start()
+    address = config.shared.peers_listen
+    if peers is not None and service.shared is not None and address is not None:
+        url = await peers.start(address)
+        service.shared.tier.address = config.shared.peers_url or url
+
+
+async def _stop(
+    operations: OperationsListener, peers: "PeerListener | None", acceptor: "Acceptor | None"
+) -> None:
+    await operations.close()
+    if peers is not None:
+        await peers.close()
+    if acceptor is not None:
+        await acceptor.close()
 
 
 async def _open_audit(service: Service, config: Config) -> "OpenAudit | None":

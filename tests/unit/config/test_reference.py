@@ -47,16 +47,20 @@ def test_option_has_a_description(model: type[Settings]) -> None:
 def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
     """The commented-out options, examples and tables are accepted too."""
     secret = tmp_path / "secret"
-    secret.write_text("{}")  # a password, a certificate that is not read, and Docker's config.json
+    secret.write_text(
+        '{"credHelpers": {}}'
+    )  # a password, a certificate that is not read, and Docker's config.json
     lines = reference.toml().partition("[server]")[2].splitlines()
     text = "[server]\n" + "\n".join(map(without_mark, lines))
+    text = text.replace('peers_secret = "a-long-random-secret"', "")
     for key in ("coordinator_password", "secret_key", "password"):  # files have them
         text = text.replace(f'{key} = "secret"', "")
     text = text.replace('tls_key = "', '# "').replace("tls_cert", '# "')
     for key in ("client_cert", "client_key", "client_ca", "client_crl"):
         text = text.replace(f'{key} = "', '# "')
     text = text.replace('htpasswd = "', '# "').replace('jwks_file = "', '# "')  # jwks_url is there too
-    files = ("password_file", "ca_file", "docker_config", "secret_key_file", "coordinator_password_file")
+    shared = ("secret_key_file", "coordinator_password_file", "peers_secret_file")
+    files = ("password_file", "ca_file", "docker_config", *shared)
     for key in files:
         text = "\n".join(
             f'{line.partition("=")[0]}= "{secret}"' if line.startswith(f"{key} =") else line

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.config.loader import ConfigError, load
 from mirror.config.tier.shared import SharedSettings
 from mirror.config.validation import Invalid
 
@@ -41,6 +42,13 @@ def test_shared_nothing_by_default() -> None:
         ({"access_key": "a"}, "belong together"),
         ({"secret_key": SECRET}, "belong together"),
         ({"timeout": "0s"}, "more than"),
+        ({"peers_listen": "10.0.0.3"}, "HOST:PORT"),
+        ({"peers_listen": "10.0.0.3:5002"}, "belong together"),
+        ({"peers_secret": SECRET}, "belong together"),
+        ({"peers_listen": ":5002", "peers_secret": SECRET}, "is needed"),
+        ({"peers_listen": "10.0.0.3:5002", "peers_secret": "short"}, "less than 16"),
+        ({"peers_url": "https://10.0.0.3:5002"}, "must be the URL of peers_listen"),
+        ({"peers_url": f"http://me:{SECRET}@10.0.0.3:5002"}, "must be the URL of peers_listen"),
         ({"secret_key_file": "/nowhere"}, "cannot be read"),
     ],
 )
@@ -50,6 +58,14 @@ def test_shared_options_that_are_refused(values: dict[str, object], words: str) 
         SharedSettings.model_validate(values)
     assert words in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+def test_shared_options_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    """The error of a file has the section, and what belongs together."""
+    file = tmp_path / "mirror.toml"
+    file.write_text('[shared]\nurl = "s3://bucket"\naccess_key = "a"\n')
+    with pytest.raises(ConfigError, match=r"mirror\.toml: shared: access_key and secret_key_file belong"):
+        load(file, {"HOME": "/home/me"}, {})
 
 
 def test_shared_secrets_come_from_files(tmp_path: Path) -> None:

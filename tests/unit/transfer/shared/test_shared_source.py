@@ -1,4 +1,4 @@
-"""The object store as a source: in front of an upstream, for one blob, until it fails."""
+"""The shared tier as a source: in front of an upstream, for one blob, until it fails."""
 
 import pytest
 
@@ -6,8 +6,10 @@ from mirror.config.endpoints import UpstreamSettings
 from mirror.metrics.metrics import Metrics
 from mirror.oci.digest import Digest
 from mirror.shared.content import verified
+from mirror.shared.memory import MemoryLeases
 from mirror.shared.tier import SharedTier
-from mirror.transfer.shared.tier_source import TieredUpstream, TierSource
+from mirror.transfer.shared.coordination import Coordination
+from mirror.transfer.shared.shared_source import SharedSource, SharedUpstream, TierClient
 from mirror.upstream.errors import Failure, UpstreamError
 from mirror.upstream.http_client import DirectLocation
 from mirror.upstream.registry_client import RegistryClient
@@ -18,11 +20,16 @@ from mirror.util.tasks import Tasks
 from tests.unit.shared.test_tier import DATA, DIGEST, chunks, started, tier_of
 
 
-async def tier() -> SharedTier:
+async def tier(leases: MemoryLeases | None = None) -> SharedTier:
     """A tier with one blob."""
-    tier = await started(tier_of())
+    tier = await started(tier_of(leases=leases, limit=5))
     await tier.publish(verified(DIGEST, len(DATA), chunks))
     return tier
+
+
+def source_of(shared: SharedTier, digest: Digest = DIGEST) -> SharedSource:
+    coordination = Coordination(shared, digest, lambda _: shared.usable, follows=False)
+    return SharedSource(TierClient(shared, Metrics()), coordination, None, SlotPool(4))
 
 
 def upstream(tasks: Tasks) -> Upstream:
@@ -31,15 +38,15 @@ def upstream(tasks: Tasks) -> Upstream:
     return Upstream("u", [own], tasks, Metrics())
 
 
-async def read(source: TierSource, digest: Digest, span: tuple[int, int | None]) -> bytes:
+async def read(source: SharedSource, digest: Digest, span: tuple[int, int | None]) -> bytes:
     async with source.open_blob("any/repository", digest, span, DirectLocation()) as body:
         return b"".join([chunk async for chunk in body.chunks()])
 
 
-async def test_tier_source_gives_blobs_and_parts() -> None:
+async def test_shared_source_gives_blobs_and_parts() -> None:
     """Whole or by a range, whatever the repository is called."""
     shared = await tier()
-    source = TierSource(shared, Metrics(), SlotPool(4))
+    source = source_of(shared)
     assert await read(source, DIGEST, (0, None)) == DATA
     assert await read(source, DIGEST, (3, 9)) == DATA[3:9]
     async with source.open_blob("x", DIGEST, (0, 5), DirectLocation()) as body:
@@ -47,29 +54,29 @@ async def test_tier_source_gives_blobs_and_parts() -> None:
     await shared.close()
 
 
-async def test_tier_source_without_the_blob_is_no_answer_of_a_registry() -> None:
+async def test_shared_source_without_the_blob_is_no_answer_of_a_registry() -> None:
     """The failure excludes the source at once: it is neither temporary, nor final, nor about ranges."""
-    shared = await tier()
-    source = TierSource(shared, Metrics(), SlotPool(4))
+    leases = MemoryLeases()
+    shared, absent = await tier(leases), Digest.of(b"absent")
     with pytest.raises(UpstreamError) as caught:
-        await read(source, Digest.of(b"absent"), (0, 10))
+        await read(source_of(shared, absent), absent, (0, 10))
     error = caught.value
     assert (error.failure, error.temporary, error.final) == (Failure.OFFLINE, False, False)
+    assert await leases.holder(f"fill/sha256/{absent.encoded}") is not None  # it has the claim now
     await shared.close()
 
 
-async def test_tiered_upstream_prefers_the_object_store(tasks: Tasks) -> None:
-    """The object store is the only usable source for its blob, and speaks for nothing."""
+async def test_shared_upstream_prefers_the_tier(tasks: Tasks) -> None:
+    """The tier is the only usable source for its blob, and speaks for nothing; wrong bytes end that."""
     shared, base = await tier(), upstream(tasks)
-    source = TierSource(shared, Metrics(), SlotPool(4))
-    tiered = TieredUpstream(base, source, DIGEST)
+    source = source_of(shared)
+    tiered = SharedUpstream(base, source)
     assert tiered.usable_sources() == [source]
     assert tiered.best_speakers() == base.best_speakers() == [base.own]
     assert list(tiered.sources) == [base.own, source]
     assert tiered.uses_account("x") is False
     source.report_corruption(str(DIGEST))
+    assert source.is_wrong
     assert tiered.usable_sources() == [base.own]
-    other = TieredUpstream(base, source, Digest.of(b"other"))
-    assert other.usable_sources() == [source]
     await shared.close()
     await base.close()

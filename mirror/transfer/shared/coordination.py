@@ -1,0 +1,95 @@
+"""The place of a blob's bytes now: the object store, the mirror that fetches it, or the upstream.
+
+Asked before a fill begins, and again whenever what it said has failed. The mirror that has the claim goes to
+the upstream. When that mirror dies, its lease lapses, and one of those that followed it has the next one.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from mirror.oci.digest import Digest
+from mirror.shared.interfaces import Holder
+from mirror.shared.tier import LEASE_SECONDS, FillClaim, SharedTier
+
+# Interval, in seconds, at which a mirror asks for the lease of one that does not answer.
+POLL_SECONDS = 0.25
+
+# How long a lease is waited for, in seconds, whose holder does not answer.
+PATIENCE = 1.5 * LEASE_SECONDS
+
+
+class Place(Struct, frozen=True):
+    """A place for the bytes of a blob: the mirror `peer`, or without one the object store."""
+
+    peer: Holder | None = None
+
+
+class Coordination:
+    """The places of one blob, for one fill."""
+
+    def __init__(
+        self,
+        tier: SharedTier,
+        digest: Digest,
+        trusts: Callable[[Digest], bool],
+        *,
+        follows: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`trusts`: whether the object store's bytes of a digest are believed.
+
+        `follows`: mirrors that fetch the blob may be asked for it.
+        """
+        self.claim: FillClaim | None = None
+        self.left_to_another = False  # another mirror fetches the blob, and writes it behind
+        self._tier = tier
+        self._digest = digest
+        self._trusts = trusts
+        self._follows = follows
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._known: Place | None = None
+        self._dead: Holder | None = None
+        self._alone = False
+
+    async def place(self) -> Place | None:
+        """Return where to read; None for the upstream, from then on."""
+        async with self._lock:
+            if self._known is None and not self._alone:
+                self._known = await self._decide()
+                self._alone = self._known is None
+            return self._known
+
+    def record_failure(self, place: Place) -> None:
+        """Record that a place did not give what was asked of it: the next request decides again."""
+        if self._known is place:
+            self._known, self._dead = None, place.peer
+
+    def go_alone(self) -> None:
+        """Ask the upstream from now on."""
+        self._known, self._alone = None, True
+
+    async def _decide(self) -> Place | None:
+        until = self._clock() + PATIENCE
+        while True:
+            if await self._is_stored():
+                return Place()
+            held = self.claim or await self._tier.claim(self._digest)
+            if isinstance(held, FillClaim):
+                self.claim, self.left_to_another = held, False
+                # The holder before this one may have written it since.
+                return Place() if await self._is_stored() else None
+            self.left_to_another = held is not None
+            if held is None or not self._follows or held.address in ("", self._tier.address):
+                return None
+            if held != self._dead:
+                return Place(held)
+            if self._clock() >= until:
+                return None
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _is_stored(self) -> bool:
+        return self._trusts(self._digest) and await self._tier.find(self._digest) is not None

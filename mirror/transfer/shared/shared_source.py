@@ -1,0 +1,189 @@
+"""The shared tier as a source of one blob, so that plan, ranges and resume are those of any other source.
+
+It has blobs by digest and knows no repositories: only a fill whose link the upstream has confirmed may use it
+(`transfer.shared.shared_fill`). Behind it is the object store, or the mirror that fetches the blob, whose
+file this mirror follows with one connection, each byte once. When neither helps, the failure is of kind
+OFFLINE: the download then asks the upstream, at once, and does not take the failure for one of ranges.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from mirror.config.endpoints import UpstreamSettings
+from mirror.metrics.metrics import Metrics
+from mirror.oci.digest import Digest
+from mirror.oci.ranges import LARGEST, Span
+from mirror.shared.errors import TierError
+from mirror.shared.tier import SharedTier
+from mirror.transfer.shared.coordination import Coordination, Place
+from mirror.transfer.shared.peers import PeerClients
+from mirror.upstream.body import BlobBody, BodyReaders
+from mirror.upstream.errors import Failure, UpstreamError
+from mirror.upstream.http.transport import PartReader
+from mirror.upstream.http_client import DirectLocation
+from mirror.upstream.registry_client import RegistryClient
+from mirror.upstream.source import Source, SourceOptions
+from mirror.upstream.upstream import Upstream
+from mirror.util.slots import SlotGroup, SlotPool
+
+NAME = "shared tier"
+
+# Connections of one mirror to the object store.
+MAX_CONNECTIONS = 32
+
+# Bodies of one blob that may break before the upstream is asked.
+MOST_BROKEN = 4
+
+
+class TierClient(RegistryClient):
+    """A registry client that opens blobs from the object store; it is asked for nothing else."""
+
+    def __init__(self, tier: SharedTier, metrics: Metrics) -> None:
+        settings = UpstreamSettings(name=NAME, url="http://shared.invalid", max_connections=MAX_CONNECTIONS)
+        super().__init__(settings, metrics)
+        self._tier = tier
+
+    @asynccontextmanager
+    async def open_blob(
+        self,
+        path: str,
+        digest: Digest,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        location: DirectLocation | None = None,
+    ) -> AsyncIterator[BlobBody]:
+        """Yield the bytes of a blob. Raises UpstreamError OFFLINE for any failure."""
+        span = Span(start, LARGEST if stop is None else stop)
+        try:
+            async with self._tier.open_range(digest, span) as part:
+                whole = part.span == Span(0, part.total)
+                readers = BodyReaders(lambda: _translated(part.chunks), _no_direct_reader)
+                ends = (part.span.start, part.span.stop)
+                yield BlobBody(NAME, readers, ends, part.total, whole=whole)
+        except TierError as error:
+            raise UpstreamError(Failure.OFFLINE, str(error)) from None
+
+
+class SharedSource(Source):
+    """The source of one blob, for one fill."""
+
+    def __init__(
+        self, client: TierClient, coordination: Coordination, peers: PeerClients | None, total: SlotPool
+    ) -> None:
+        super().__init__(NAME, client, SourceOptions(tags=False), total)
+        self._client = client
+        self._coordination = coordination
+        self._peers = peers
+        self._total = total
+        self._broken = 0
+        self.is_wrong = False  # its bytes have not the digest
+        self.was_followed = False
+
+    def follow(self) -> None:
+        """Use one connection: another mirror's file is followed."""
+        self._slots, self.was_followed = SlotGroup(self._total, 1), True
+
+    @asynccontextmanager
+    async def open_blob(
+        self, repository: str, digest: Digest, span: tuple[int, int | None], location: DirectLocation
+    ) -> AsyncIterator[BlobBody]:
+        """Open a blob where it is now. Raises UpstreamError OFFLINE where only the upstream can help."""
+        async with AsyncExitStack() as stack:
+            place, body = await self._open(stack, digest, span)
+            yield BlobBody(
+                NAME,
+                BodyReaders(lambda: self._watched(place, body), lambda: self._watched_directly(place, body)),
+                (body.start, None),
+                body.total,
+                whole=body.whole,
+            )
+
+    def suspect(self) -> None:
+        """Note that this or another source sent wrong bytes."""
+        self.is_wrong = True
+
+    def report_corruption(self, what: str) -> None:
+        """Note that this source sent wrong bytes."""
+        self.is_wrong = True
+
+    async def _open(
+        self, stack: AsyncExitStack, digest: Digest, span: tuple[int, int | None]
+    ) -> tuple[Place, BlobBody]:
+        start, stop = span
+        while (place := await self._coordination.place()) is not None:
+            try:
+                return place, await stack.enter_async_context(
+                    self._client_of(place).open_blob("", digest, start, stop)
+                )
+            except UpstreamError:
+                self._coordination.record_failure(place)
+        raise UpstreamError(Failure.OFFLINE, "not in the shared tier")
+
+    def _client_of(self, place: Place) -> RegistryClient:
+        if place.peer is None or self._peers is None:
+            return self._client
+        self.follow()
+        return self._peers.get(place.peer.address)
+
+    async def _watched(self, place: Place, body: BlobBody) -> AsyncGenerator[bytes]:
+        try:
+            async for chunk in body.chunks():
+                yield chunk
+        except UpstreamError as error:
+            raise self._failed(place, error) from None
+
+    def _watched_directly(self, place: Place, body: BlobBody) -> PartReader | None:
+        read = body.direct_reader()
+        if read is None:
+            return None
+
+        async def next_parts() -> Sequence[bytes | memoryview]:
+            try:
+                return await read()
+            except UpstreamError as error:
+                raise self._failed(place, error) from None
+
+        return next_parts
+
+    def _failed(self, place: Place, error: UpstreamError) -> UpstreamError:
+        """Return the error of a body that broke: the rest is asked for again, wherever it is then."""
+        self._coordination.record_failure(place)
+        self._broken += 1
+        kind = Failure.OFFLINE if self._broken > MOST_BROKEN else Failure.UNREACHABLE
+        return UpstreamError(kind, error.message)
+
+
+class SharedUpstream(Upstream):
+    """An upstream with the shared tier in front of its sources, for the fill of one blob.
+
+    The tier speaks for nothing: about repositories and sizes the upstream is asked.
+    """
+
+    def __init__(self, base: Upstream, source: SharedSource) -> None:
+        vars(self).update(vars(base))
+        self._base = base
+        self._shared_source = source
+        self.sources = (*base.sources, source)
+
+    def usable_sources(self) -> list[Source]:
+        """Return the tier alone, until its bytes are wrong; a download excludes it if it does not help."""
+        return self._base.usable_sources() if self._shared_source.is_wrong else [self._shared_source]
+
+    def best_speakers(self) -> list[Source]:
+        return self._base.best_speakers()
+
+    def uses_account(self, path: str) -> bool:
+        return self._base.uses_account(path)
+
+
+async def _translated(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except TierError as error:
+        raise UpstreamError(Failure.UNREACHABLE, str(error)) from None
+
+
+def _no_direct_reader() -> None:
+    return None

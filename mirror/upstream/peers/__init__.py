@@ -1,0 +1,1 @@
+"""Other mirrors of the shared tier as sources."""

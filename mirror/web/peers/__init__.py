@@ -1,0 +1,1 @@
+"""The listener for other mirrors of the shared tier."""

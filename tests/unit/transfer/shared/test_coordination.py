@@ -1,0 +1,127 @@
+"""Places of a blob: the object store, a mirror that fetches it, the upstream."""
+
+import pytest
+
+from mirror.shared.content import verified
+from mirror.shared.interfaces import Holder
+from mirror.shared.lease_text import new_holder
+from mirror.shared.memory import MemoryLeases, MemoryTier
+from mirror.shared.tier import SharedTier
+from mirror.transfer.shared import coordination
+from mirror.transfer.shared.coordination import Coordination, Place
+from tests.unit.shared.test_tier import DATA, DIGEST, chunks, started, tier_of
+
+KEY = f"fill/sha256/{DIGEST.encoded}"
+OTHER = "http://10.0.0.2:5002"
+
+
+@pytest.fixture
+def leases(monkeypatch: pytest.MonkeyPatch) -> MemoryLeases:
+    monkeypatch.setattr(coordination, "POLL_SECONDS", 0.0)
+    return MemoryLeases(lambda: clock[0])
+
+
+clock = [0.0]
+
+
+async def mirror(leases: MemoryLeases, objects: MemoryTier | None = None) -> SharedTier:
+    shared = await started(tier_of(objects, leases, limit=5))
+    shared.address = "http://10.0.0.1:5002"
+    return shared
+
+
+def of(shared: SharedTier, *, follows: bool = True) -> Coordination:
+    return Coordination(shared, DIGEST, lambda _: shared.usable, follows=follows, clock=lambda: clock[0])
+
+
+async def hold(leases: MemoryLeases, address: str = OTHER) -> Holder:
+    holder = new_holder(address)
+    assert await leases.acquire(KEY, holder, 60) == holder
+    return holder
+
+
+async def test_place_is_the_object_store_first(leases: MemoryLeases) -> None:
+    """A stored blob needs no claim; when reading fails, the next question decides again."""
+    objects = MemoryTier()
+    shared = await mirror(leases, objects)
+    await shared.publish(verified(DIGEST, len(DATA), chunks))
+    known = of(shared)
+    place = await known.place()
+    assert place == Place()
+    assert await known.place() is place
+    assert known.claim is None
+    await objects.remove(DIGEST)
+    known.record_failure(Place())
+    assert await known.place() is place  # about another place
+    known.record_failure(place)
+    assert await known.place() is None
+    assert known.claim is not None
+    await shared.close()
+
+
+async def test_place_is_the_mirror_that_fetches(leases: MemoryLeases) -> None:
+    """A holder with an address is followed; one that is this mirror, or has none, is not."""
+    shared = await mirror(leases)
+    holder = await hold(leases)
+    known = of(shared)
+    assert await known.place() == Place(holder)
+    assert known.left_to_another
+    assert await of(shared, follows=False).place() is None
+    for address in (shared.address, ""):
+        await leases.release(KEY, holder)
+        holder = await hold(leases, address)
+        assert await of(shared).place() is None
+    await shared.close()
+
+
+async def test_place_after_the_death_of_a_mirror_is_the_upstream_for_one(leases: MemoryLeases) -> None:
+    """A mirror with the next claim goes to the upstream, the others follow that one."""
+    shared = await mirror(leases)
+    holder = await hold(leases)
+    known = of(shared)
+    dead = await known.place()
+    assert dead is not None
+    known.record_failure(dead)
+    await leases.release(KEY, holder)
+    next_holder = await hold(leases, "http://10.0.0.3:5002")
+    again = await known.place()
+    assert again == Place(next_holder)
+    known.record_failure(again)
+    await leases.release(KEY, next_holder)
+    assert await known.place() is None
+    assert (known.claim is not None, known.left_to_another) == (True, False)
+    await shared.close()
+
+
+async def test_place_of_a_silent_mirror_is_not_waited_for_without_end(leases: MemoryLeases) -> None:
+    """A holder that renews and does not answer: after a while this mirror goes on alone."""
+    shared = await mirror(leases)
+    await hold(leases)
+    known = of(shared)
+    place = await known.place()
+    assert place is not None
+    known.record_failure(place)
+    clock[0] += 1
+
+    class Later(list[float]):
+        """A clock that goes on by itself."""
+
+        def __getitem__(self, index: object) -> float:  # type: ignore[override]
+            self[0:1] = [list.__getitem__(self, 0) + 0.5]
+            return list.__getitem__(self, 0)
+
+    later = Later(clock)
+    known._clock = lambda: later[0]
+    assert await known.place() is None
+    assert known.claim is None
+    await shared.close()
+
+
+async def test_place_once_alone_stays(leases: MemoryLeases) -> None:
+    """A fill that was sent to the upstream is not sent elsewhere."""
+    shared = await mirror(leases)
+    known = of(shared)
+    known.go_alone()
+    assert await known.place() is None
+    assert known.claim is None
+    await shared.close()

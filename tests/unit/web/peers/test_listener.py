@@ -1,0 +1,85 @@
+"""The listener for other mirrors: who is refused, and what a mirror with the secret gets."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.access.peer_proof import ANSWER_HEADER, REQUEST_HEADER, PeerProof, subject
+from mirror.config.schema import CacheSettings
+from mirror.config.types import Amount
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.memory_cache import Content
+from mirror.store.metadata.index import Link
+from mirror.store.store import Store
+from mirror.transfer.shared.leading import LeadingFills
+from mirror.web.peers.listener import PeerListener
+from tests.wire import Reply, Wire
+
+PROOF = PeerProof("a-secret-of-all-mirrors")
+DATA = bytes(range(256)) * 8000
+DIGEST = Digest.of(DATA)
+
+
+@pytest.fixture
+async def address(tmp_path: Path) -> AsyncIterator[str]:
+    """A listener of a mirror that has one blob."""
+    store = await Store.open(tmp_path, CacheSettings(dir=tmp_path, min_free=Amount()))
+    lease = await store.acquire_lease(DIGEST)
+    assert lease is not None
+    await store.put_small_blob(Repository("u", "x"), lease, Content(Link(size=len(DATA)), DATA))
+    listener = PeerListener(store, LeadingFills(), PROOF)
+    yield (await listener.start("127.0.0.1:0")).removeprefix("http://")
+    await listener.close()
+    await store.close()
+
+
+async def ask(
+    address: str, *headers: str, path: str = f"/v2/peers/blobs/{DIGEST}", method: str = "GET"
+) -> Reply:
+    async with await Wire.open(address) as wire:
+        wire.send(method, path, headers)
+        return await wire.reply(method)
+
+
+def proven(start: int = 0, digest: object = DIGEST, now: float | None = None) -> tuple[str, str]:
+    """The header of a request, and its nonce."""
+    header, nonce = PROOF.request(subject(str(digest), start), time.time() if now is None else now)
+    return f"{REQUEST_HEADER}: {header}", nonce
+
+
+async def test_peer_with_the_secret_gets_what_is_here(address: str) -> None:
+    """The bytes are those between an offset and an end, with the proof of this side."""
+    for span, data in (("5-", DATA[5:]), ("5-9", DATA[5:10])):
+        header, nonce = proven(5)
+        reply = await ask(address, header, f"Range: bytes={span}")
+        assert (reply.status, reply.body, reply.complete) == (206, data, True)
+        assert reply.header("content-range") == f"bytes 5-{4 + len(data)}/{len(DATA)}"
+        assert PROOF.verify_answer(reply.header(ANSWER_HEADER), nonce, subject(str(DIGEST), 5))
+
+
+async def test_peer_without_a_proof_is_refused(address: str) -> None:
+    """No proof, another's, an old one, or one for another request: 403, and not a word."""
+    other = PeerProof("another-secret-of-others").request(subject(str(DIGEST), 0), time.time())[0]
+    for header in ("X-None: 1", f"{REQUEST_HEADER}: {other}", proven(now=0)[0], proven(1)[0]):
+        reply = await ask(address, header, "Range: bytes=0-")
+        assert (reply.status, reply.body) == (403, b"")
+        assert ANSWER_HEADER.lower() not in reply.headers
+
+
+async def test_peer_gets_nothing_else(address: str) -> None:
+    """Other paths, methods and ranges are not served; a blob that is not here is another process's."""
+    absent = Digest.of(b"absent")
+    assert (await ask(address, proven()[0])).status == 404
+    assert (await ask(address, proven()[0], "Range: bytes=-5")).status == 404
+    assert (await ask(address, proven()[0], "Range: bytes=0-", method="PUT")).status == 404
+    assert (await ask(address, proven()[0], "Range: bytes=0-", path="/v2/")).status == 404
+    assert (await ask(address, proven()[0], "Range: bytes=0-", path="/readyz")).status == 404
+    short = f"/v2/peers/blobs/{str(DIGEST)[:-1]}"
+    assert (await ask(address, proven(0, str(DIGEST)[:-1])[0], "Range: bytes=0-", path=short)).status == 404
+    path = f"/v2/peers/blobs/{absent}"
+    assert (await ask(address, proven(0, absent)[0], "Range: bytes=0-", path=path)).status == 421
+    beyond = len(DATA)
+    assert (await ask(address, proven(beyond)[0], f"Range: bytes={beyond}-")).status == 416
