@@ -207,7 +207,7 @@ class Prefetch:
         try:
             local = await self._context.store.look_up(repository, digest)
             size = local.link.size if local.link is not None else None
-            fits = size is not None and await self._fits(size)
+            fits = size is not None and not local.present and await self._fits(size)
         except StoreError as error:
             log.debug("prefetch failed", digest=str(digest), reason=str(error))
             return None

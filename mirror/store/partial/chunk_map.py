@@ -68,7 +68,8 @@ class ChunkMap:
         """
         before = os.pread(descriptor, HEADER.size, 0)
         epoch = HEADER.unpack(before)[3] + 1 if before.startswith(MAGIC) else 1
-        os.ftruncate(descriptor, 0)
+        if before:  # not of an empty file, as in `Partial.allocate`
+            os.ftruncate(descriptor, 0)
         # Allocated first: a page that a full disk cannot back kills the process that writes it (SIGBUS).
         os.posix_fallocate(descriptor, 0, _map_length(size, chunk_size))
         memory = mmap.mmap(descriptor, 0)

@@ -58,7 +58,9 @@ class Partial:
         self._drop_map()
         # First the map: a follower in another process must not take the new bytes for the old ones.
         self.chunks = ChunkMap.create(self._lock, size, chunk_size, public=public)
-        os.ftruncate(self.descriptor, 0)
+        # Not for an empty file: what comes after a truncation to 0 is written out by ext4 at the close.
+        if os.fstat(self.descriptor).st_size:
+            os.ftruncate(self.descriptor, 0)
         os.ftruncate(self.descriptor, size)
         return self.chunks
 
