@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from mirror.access.identity import Identity
 from mirror.access.patterns import PatternIndex, matches
-from mirror.access.rules import Action, Decision, Rule
+from mirror.access.rules import CHANGING, Action, Decision, Rule
 from mirror.oci.reference import Repository
 from mirror.util.lru import LRUCache
 
@@ -80,7 +80,7 @@ class Policy:
 
     @property
     def restricts(self) -> bool:
-        """Return whether any request of anyone can be denied."""
+        """Return whether any request of anyone can be denied that changes nothing."""
         return not self.default or any(not rule.allow for rule in self.rules)
 
     def trusts_created(self, repository: Repository) -> bool:
@@ -160,7 +160,7 @@ class Policy:
             rule = self._by_number[number]
             if rule.applies_to(question.action, question.repository, question.tag, question.age):
                 return Decision(rule.allow, rule)
-        return Decision(self.default)
+        return Decision(self.default and question.action not in CHANGING)
 
     def allowed_from(
         self, scope: Scope, action: Action, repository: Repository, tag: str | None, age: float

@@ -5,7 +5,7 @@
 A list that a rule leaves out matches everything; a star in `identities` is every client that has one. Without
 a matching rule the default decides. A rule with `tags` matches requests for a tag only: a manifest that is
 requested by its digest has no tag, so what must be out of reach by digest too needs a rule for its
-repository.
+repository. Pushes and deletions are denied unless a rule allows them by name, to some clients.
 """
 
 from enum import StrEnum
@@ -27,6 +27,13 @@ class Action(StrEnum):
 
     PULL = "pull"
     LIST = "list"
+    PUSH = "push"
+    DELETE = "delete"
+
+
+# Actions that change a hosted registry. What allows one must name it, and some clients: no default does, nor
+# a rule that was written for pulls.
+CHANGING = frozenset({Action.PUSH, Action.DELETE})
 
 
 class Rule(Struct, frozen=True):
@@ -59,6 +66,8 @@ class Rule(Struct, frozen=True):
         if self.min_age and not (self.allow if age is None else (age >= self.min_age) is self.allow):
             return False
         if self.actions and action not in self.actions:
+            return False
+        if self.allow and action in CHANGING and not (self.actions and self.names_clients):
             return False
         if self.tags and (tag is None or not matches(tag, self.tags)):
             return False

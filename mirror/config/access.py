@@ -9,7 +9,7 @@ from mirror.access.groups import Group, Groups
 from mirror.access.identity import KINDS
 from mirror.access.patterns import is_pattern
 from mirror.access.policy import Policy
-from mirror.access.rules import Action, Rule, parse_network
+from mirror.access.rules import CHANGING, Action, Rule, parse_network
 from mirror.config.types import Duration, Networks, ReadableFile, Strings
 from mirror.config.validation import After, Beside, Doc, Settings
 from mirror.oci.registries import canonical_host
@@ -18,7 +18,18 @@ from mirror.oci.registries import canonical_host
 def _check_actions(value: tuple[str, ...]) -> tuple[str, ...]:
     wrong = next((each for each in value if each not in set(Action)), None)
     if wrong is not None:
-        raise ValueError(f"{wrong!r} is no action: there are {' and '.join(Action)}")
+        raise ValueError(f"{wrong!r} is no action: there are {', '.join(Action)}")
+    return value
+
+
+def _check_changing(value: tuple[str, ...], valid: Mapping[str, Any]) -> tuple[str, ...]:
+    """Refuse a rule that would let everybody push: such a rule allows nothing."""
+    changing = [each for each in value if each in CHANGING]
+    named = valid.get("identities") or valid.get("networks")
+    if changing and valid.get("effect") == "allow" and not named:
+        raise ValueError(
+            f"{changing[0]!r} is allowed to some clients only: add identities or networks to the rule"
+        )
     return value
 
 
@@ -154,9 +165,13 @@ class RuleSettings(Settings, frozen=True, kw_only=True):
         Strings,
         After(_check_actions),
         Doc(
-            'What clients do: "pull" (manifests, blobs, referrers) and "list" (tags, and the catalog).',
+            'What clients do: "pull" (manifests, blobs, referrers), "list" (tags, and the catalog), and, in '
+            'a hosted registry, "push" and "delete". Without the key a rule that allows is about "pull" and '
+            '"list", and one that denies is about all of them. One that allows "push" or "delete" needs '
+            "`identities` or `networks`.",
             examples=[["pull"]],
         ),
+        Beside(_check_changing),
     ] = ()
     min_age: Annotated[
         Duration,

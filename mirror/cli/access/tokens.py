@@ -179,7 +179,7 @@ def _action(text: str) -> "Action":
     try:
         return Action(text)
     except ValueError:
-        fail(f"--action {text!r} is no action: there are {' and '.join(Action)}", 2)
+        fail(f"--action {text!r} is no action: there are {', '.join(Action)}", 2)
 
 
 def _as_json(listed: "ListedToken") -> dict[str, object]:

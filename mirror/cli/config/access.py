@@ -41,7 +41,7 @@ Client = Annotated[
     list[str],
     typer.Argument(metavar="[IDENTITY]... ADDRESS", help="What a client has proven to be, and its address."),
 ]
-ActionName = Annotated[str, typer.Argument(metavar="ACTION", help="pull or list.")]
+ActionName = Annotated[str, typer.Argument(metavar="ACTION", help="pull, list, push or delete.")]
 Age = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Age of the image, for rules with min_age.", show_default=False),
@@ -131,7 +131,7 @@ def _action(text: str) -> "Action":
     try:
         return Action(text)
     except ValueError:
-        fail(f"{text!r} is no action: there are {' and '.join(Action)}", 2)
+        fail(f"{text!r} is no action: there are {', '.join(Action)}", 2)
 
 
 def _repository(image: str, name: str) -> "Repository":

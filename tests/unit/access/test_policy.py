@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mirror.access.identity import Identity
 from mirror.access.policy import EVERYBODY, Policy, everybody, parse_address
-from mirror.access.rules import Action, Rule, parse_network
+from mirror.access.rules import CHANGING, Action, Rule, parse_network
 from mirror.oci.reference import Repository
 
 APP = Repository("quay.io", "org/app")
@@ -132,7 +132,7 @@ def reference(
     for rule in rules:
         if is_about(rule, client) and rule.applies_to(action, repository, tag):
             return rule.allow
-    return default
+    return default and action in (Action.PULL, Action.LIST)
 
 
 def names_reference(
@@ -175,7 +175,7 @@ def test_decision_equals_the_slow_reference(
             given_rules, client, action, repository, tag
         )
         assert set(policy.scope(client)) <= set(policy.reach(client.address))
-        if not policy.restricts:
+        if not policy.restricts and action not in CHANGING:
             assert found.allowed
 
 
@@ -218,3 +218,14 @@ def test_creation_dates_are_trusted_where_the_operator_says_so() -> None:
     assert policy.trusts_created(Repository("docker.io", "library/alpine"))
     assert not policy.trusts_created(APP)
     assert not Policy().trusts_created(APP)
+
+
+def test_changes_are_denied_by_default() -> None:
+    for action, allowed in ((Action.PULL, True), (Action.PUSH, False), (Action.DELETE, False)):
+        assert Policy().decide((), action, APP).allowed is allowed
+    rule = Rule(1, True, identities=("user:alice",), actions=(Action.PUSH,))
+    policy = Policy([rule])
+    alice, bob = Identity("10.1.2.3", ("user:alice",)), Identity("10.1.2.3", ("user:bob",))
+    assert policy.decide(policy.scope(alice), Action.PUSH, APP).allowed
+    assert not policy.decide(policy.scope(alice), Action.DELETE, APP).allowed
+    assert not policy.decide(policy.scope(bob), Action.PUSH, APP).allowed

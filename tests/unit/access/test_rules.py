@@ -31,6 +31,31 @@ def test_rule_applies_where_all_its_lists_match(
     assert rule.applies_to(action, APP, tag) is applies
 
 
+HERE = (parse_network("10.0.0.0/8"),)
+
+
+@pytest.mark.parametrize("action", [Action.PUSH, Action.DELETE])
+@pytest.mark.parametrize(
+    ("rule", "applies"),
+    [
+        (Rule(1, True), False),
+        (Rule(1, True, actions=tuple(Action)), False),
+        (Rule(1, True, networks=HERE), False),
+        (Rule(1, True, identities=("user:alice",)), False),
+        (Rule(1, True, identities=("user:alice",), actions=(Action.PULL,)), False),
+        (Rule(1, True, identities=("user:alice",), actions=tuple(Action)), True),
+        (Rule(1, True, networks=HERE, actions=(Action.PUSH, Action.DELETE)), True),
+        (Rule(1, False), True),
+        (Rule(1, False, networks=HERE), True),
+    ],
+)
+def test_rule_allows_changes_only_by_name_and_to_some_clients(
+    rule: Rule, action: Action, applies: bool
+) -> None:
+    """A rule that was written for pulls opens nothing when a registry is hosted; one that denies does."""
+    assert rule.applies_to(action, APP, "1") is applies
+
+
 def test_rule_is_named_by_number_and_name() -> None:
     assert str(Rule(3, True)) == "rule 3"
     assert str(Rule(3, True, name="no betas")) == "rule 3 (no betas)"

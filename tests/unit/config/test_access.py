@@ -44,7 +44,11 @@ def test_everything_is_allowed_by_default() -> None:
         ({"effect": "deny"}, "name: is missing"),
         ({**DENY, "effect": "no"}, "must be 'allow' or 'deny'"),
         ({**DENY, "networks": ["10.1.2.3/8"]}, "write 10.0.0.0/8"),
-        ({**DENY, "actions": ["push"]}, "'push' is no action: there are pull and list"),
+        ({**DENY, "actions": ["pus"]}, "'pus' is no action: there are pull, list, push, delete"),
+        (
+            {**DENY, "effect": "allow", "actions": ["pull", "push"]},
+            "'push' is allowed to some clients only: add identities or networks to the rule",
+        ),
         ({**DENY, "identities": ["alice"]}, "'alice' is no identity: begin with one of user:, group:,"),
         ({**DENY, "identities": ["users:alice"]}, "is no identity"),
         ({**DENY, "repository": ["x"]}, "did you mean repositories?"),

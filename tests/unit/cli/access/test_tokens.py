@@ -62,7 +62,7 @@ def test_token_name_is_unique(cache: str) -> None:
         (("a b",), "no name of a token"),
         (("ci", "--expires", "tomorrow"), "must be a time"),
         (("ci", "--expires", "0"), "more than 0"),
-        (("ci", "--action", "push"), "no action"),
+        (("ci", "--action", "pus"), "no action"),
         (("ci", "--repository", "alpine"), "<upstream>/<repository>"),
     ],
 )
