@@ -34,6 +34,7 @@ from mirror.web.response_cache import ResponseCache
 if TYPE_CHECKING:
     from mirror.web.audit.audit_log import AuditLog
     from mirror.web.limits.limiter import Limiter
+    from mirror.web.serving.protocol_factory import ProtocolFactory
 
 log = get_logger(__name__)
 
@@ -148,7 +149,7 @@ class App:
         self.response_cache.close()
         self.gate.adopt_rules(load)
 
-    async def retire(self, server: ProtocolFactory, seconds: float, stop: asyncio.Event) -> None:
+    async def retire(self, server: "ProtocolFactory", seconds: float, stop: asyncio.Event) -> None:
         """Wait until all clients have left: after their next response, or after `seconds` of idling.
 
         Running responses are waited for without a limit: other workers serve new requests meanwhile.
@@ -158,7 +159,7 @@ class App:
         await first_of(server.no_connections.wait(), stop.wait(), seconds=seconds)
         await first_of(self._idle.wait(), stop.wait())
 
-    async def drain(self, server: ProtocolFactory, seconds: float) -> None:
+    async def drain(self, server: "ProtocolFactory", seconds: float) -> None:
         """Wait for running requests, at most `seconds`, and for the first ones of new connections."""
         self._closing = self.probes.draining = True
         self.response_cache.close()

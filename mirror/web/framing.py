@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, _ErrInfo
 
 from mirror.oci.header_fault import header_fault
 
@@ -70,7 +71,11 @@ class UnreadBody:
 
     aiohttp waits for the end of a body, for `lingering_time`, before it closes the connection. Here the
     wait begins with the end of our direction, and ends when the client has left.
+
+    `keeps_connection`: a body that is read to its end may leave the connection open.
     """
+
+    keeps_connection = False
 
     def __init__(self, transport: asyncio.WriteTransport) -> None:
         self._transport = transport
@@ -79,6 +84,15 @@ class UnreadBody:
     def feed(self, data: bytes) -> bytes:
         """Return what is no part of the body that is read: everything."""
         return data
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the body was read to its end."""
+        return False
+
+    def rest(self) -> bytes:
+        """Return what came behind the end of a body that keeps the connection."""
+        return b""
 
     def client_left(self) -> None:
         self._left.set()
@@ -230,3 +244,17 @@ def why_refused(error: BaseException | None, message: str, head: bytes) -> str:
     if fault := header_fault(message, head):
         return f"the head of the request is wrong: {fault}"
     return "this is not an HTTP/1.1 request"
+
+
+def new_parser(protocol: web.RequestHandler) -> HttpRequestParser:
+    """Return a parser for requests behind a body that aiohttp's own parser was not given."""
+    return HttpRequestParser(
+        protocol,
+        asyncio.get_running_loop(),
+        protocol._read_bufsize,
+        max_line_size=protocol.max_line_size,
+        max_field_size=protocol.max_field_size,
+        max_headers=protocol.max_headers,
+        auto_decompress=False,
+        max_msg_queue_size=MAX_MSG_QUEUE_SIZE,
+    )

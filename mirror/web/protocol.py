@@ -28,9 +28,9 @@ from mirror.web.framing import (
     UnreadBody,
     as_last,
     asks_for_blob,
-    body_of,
     first_last,
     is_one_head,
+    new_parser,
     why_refused,
 )
 from mirror.web.request_log import RequestRecord
@@ -53,6 +53,7 @@ class RequestProtocol(web.RequestHandler):
     """A client's connection: the response cache answers known heads, aiohttp's parser takes the rest."""
 
     __slots__ = (
+        "_body_of",
         "_busy",
         "_client",
         "_deferred",
@@ -82,7 +83,7 @@ class RequestProtocol(web.RequestHandler):
         metrics: Metrics,
         departures: Departures,
         turns: RequestTurns,
-        manager: web.Server,
+        manager: Any,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -100,6 +101,7 @@ class RequestProtocol(web.RequestHandler):
         self._ended = False  # the last request of this connection has come, or no further one can come
         self._surplus = SURPLUS_BYTES
         self._unread_body: UnreadBody | None = None
+        self._body_of = manager.body_of
         self._partial_head = 0  # bytes since the last whole head
         self._heads = HeadSplitter()
         self._held = b""  # requests that the queue has no place for yet
@@ -269,11 +271,34 @@ class RequestProtocol(web.RequestHandler):
         while len(self._messages) > index + 1:
             self._messages.pop()
         message, _ = self._messages.pop()
-        self._unread_body = body_of(message, transport)
+        self._unread_body = self._body_of(message, transport)
         body: Any = self._unread_body
-        self._messages.append((as_last(message), body))
+        self._messages.append((message if body.keeps_connection else as_last(message), body))
         self._ended, self._message_tail = True, b""
         self._resume_transport_reading()  # the body that nobody reads may have filled aiohttp's buffer
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the response; go on behind a body that was read to its end, and with no other."""
+        body: Any = request.content
+        if not isinstance(body, UnreadBody) or not body.keeps_connection:
+            return await super().finish_response(request, resp, start_time)
+        if not body.is_complete:
+            resp.force_close()
+        sent = await super().finish_response(request, resp, start_time)
+        if body.is_complete and resp.keep_alive and not self._close and not self._force_close:
+            self._continue_behind(body)
+        return sent
+
+    def _continue_behind(self, body: UnreadBody) -> None:
+        """Read requests again. aiohttp's parser still waits for the body, which it was not given."""
+        self._parser = new_parser(self)
+        self._heads, self._partial_head = HeadSplitter(), 0
+        self._ended, self._unread_body = False, None
+        self._resume_transport_reading()
+        if rest := body.rest():
+            self._parse(rest)
 
     def _discard(self, data: bytes) -> None:
         """Throw away what comes behind the last request, as much as a client may send without a reset."""

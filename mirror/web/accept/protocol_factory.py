@@ -13,6 +13,7 @@ from mirror.system.sockets import AcceptBalancer
 from mirror.util.callbacks import zero
 from mirror.util.fairness.request_turns import RequestTurns
 from mirror.web.departures import Departures
+from mirror.web.framing import UnreadBody, body_of
 from mirror.web.idle_order import IdleOrder
 from mirror.web.protocol import RequestProtocol
 from mirror.web.response_cache import ResponseCache
@@ -44,6 +45,7 @@ class ProtocolFactory(web.Server):
         self.departures = Departures()
         self.turns = RequestTurns(BEGINNINGS, BLOB_BEGINNINGS)
         self.sending = loop_turns()
+        self.body_of: Callable[..., UnreadBody] = body_of  # what reads the body of a request
         self._connections_open = 0
         self.preparing: Callable[[], int] = zero  # connections accepted, and still before their first request
         self._balancer: AcceptBalancer | None = None
