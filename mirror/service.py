@@ -40,6 +40,7 @@ from mirror.util.tasks import Tasks
 if TYPE_CHECKING:
     from mirror.cache.pull.budget import Pause
     from mirror.hosted.registry import HostedRegistry
+    from mirror.hosted.uploads import Uploads
     from mirror.manage.warm.plan import WarmPlan
     from mirror.manage.warm.run import WarmRun
     from mirror.manage.warm.scheduler import WarmScheduler
@@ -107,6 +108,7 @@ class Service:
             context = self._share(config.shared, context)
         self.cache = Cache(context, self._upstreams, config.tags)
         self.hosted: HostedRegistry | None = None
+        self.uploads: Uploads | None = None
         if config.hosted:
             self._host(config)
 
@@ -114,8 +116,10 @@ class Service:
         """Answer for the hosted registries of the configuration; import what that needs."""
         from mirror.hosted.origin import HostedOrigin
         from mirror.hosted.registry import HostedRegistry
+        from mirror.hosted.uploads import Uploads
 
         self.hosted = HostedRegistry(self._store, config.hosted, self._tasks)
+        self.uploads = Uploads(self._store, config.hosted)
         self.cache.host([each.name for each in config.hosted], HostedOrigin(self.hosted))
 
     @classmethod
@@ -311,6 +315,8 @@ class Service:
         if self.shared is not None:
             await self.shared.close()
         await self._upstreams.close()
+        if self.uploads is not None:
+            self.uploads.close()
         await self._store.close()
 
     def _on_evicted(self, evicted: Sequence[EvictedBlob]) -> None:
@@ -347,6 +353,7 @@ class Service:
                 await self._store.run_housekeeping()
                 await self._prune_index()
                 await self._tick_warm()
+                await self._expire_uploads()
             except StoreError as error:
                 if not self._store.health.faults():  # a fault has been logged, once, with what to do
                     log.warning("housekeeping failed", reason=str(error))
@@ -358,6 +365,11 @@ class Service:
         if self._warm is not None:
             elected = await self._store.executor.run(self._store.folder.claim_housekeeping)
             await self._warm.tick(elected=elected)
+
+    async def _expire_uploads(self) -> None:
+        """Remove uploads that no client continues; the worker that runs housekeeping does."""
+        if self.uploads is not None and await self._store.executor.run(self.folder.claim_housekeeping):
+            await self.uploads.expire()
 
     async def _prune_index(self) -> None:
         """Keep the index within its bound; the worker that runs housekeeping does."""

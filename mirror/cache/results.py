@@ -16,6 +16,8 @@ class Outcome(StrEnum):
     MISS = "miss"
     STALE = "stale"
     PASSED = "passed"
+    PUSHED = "pushed"
+    DELETED = "deleted"
     DENIED = "denied"
     CHALLENGED = "challenged"
     LIMITED = "limited"

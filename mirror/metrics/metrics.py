@@ -48,6 +48,9 @@ class Metrics:
         self.fill_failures = self._counter(
             "fill_failures_total", "Downloads that failed, by reason.", "reason"
         )
+        self.pushed_bytes = self._counter(
+            "pushed_bytes_total", "Bytes of uploads that clients sent to hosted registries."
+        )
         self.passed_through = self._counter(
             "passed_through_total",
             "Transfers that passed a blob through to a client because it could not be cached.",

@@ -97,6 +97,7 @@ class TargetKind(StrEnum):
     TAGS = "tags"
     REFERRERS = "referrers"
     CATALOG = "catalog"
+    UPLOAD = "upload"
 
 
 class Via(StrEnum):
@@ -149,13 +150,17 @@ class UpstreamNames(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True):
-    """The content that a request names. `repository` is None for BASE and CATALOG, `upstream` for all."""
+    """The content that a request names. `repository` is None for BASE and CATALOG, `upstream` for all.
+
+    `session`: of an upload; "" for a new one.
+    """
 
     kind: TargetKind
     via: Via
     upstream: str | None
     repository: Repository | None = None
     reference: Tag | Digest | None = None
+    session: str = ""
 
     def path(self) -> str:
         """Return the canonical path, which parses back to the same target by way of the prefix."""
@@ -167,12 +172,17 @@ class Target(Struct, frozen=True):
         name = "" if self.repository is None else self.repository.path
         if self.kind is TargetKind.TAGS:
             return f"{prefix}{name}/tags/list"
+        if self.kind is TargetKind.UPLOAD:
+            return f"{prefix}{name}/blobs/uploads/{self.session}"
         return f"{prefix}{name}/{WORDS[self.kind]}/{self.reference}"
 
 
 # The path component before the reference.
 WORDS = {TargetKind.MANIFEST: "manifests", TargetKind.BLOB: "blobs", TargetKind.REFERRERS: "referrers"}
 KINDS = {word: kind for kind, word in WORDS.items()}
+
+# The path components before the session of an upload.
+UPLOADS = ["blobs", "uploads"]
 
 
 class _Origin(Struct, frozen=True):
@@ -204,6 +214,17 @@ def parse_target(names: UpstreamNames, raw_path: str, ns: str | None, host: str 
         everything = origin.via is Via.ROOT
         return Target(TargetKind.CATALOG, origin.via, None if everything else origin.upstream)
     return _content(names, origin, rest)
+
+
+def is_hosted(names: UpstreamNames, raw_path: str, ns: str | None, host: str | None) -> bool:
+    """Return whether a request is for a hosted registry, whatever it wants there."""
+    if not names.hosted or len(raw_path) > PATH_LENGTH:
+        return False
+    try:
+        origin, _ = _origin(names, _split(_decoded(raw_path)), ns, host)
+    except RegistryError:
+        return False
+    return origin.upstream in names.hosted
 
 
 def namespace(names: UpstreamNames, given: Sequence[str]) -> str | None:
@@ -279,6 +300,9 @@ def _content(names: UpstreamNames, origin: _Origin, rest: list[str]) -> Target:
     if rest[-2:] == ["tags", "list"]:
         repository = _repository(names, origin, rest[:-2])
         return Target(TargetKind.TAGS, origin.via, origin.upstream, repository)
+    if origin.upstream in names.hosted and (behind := _behind_uploads(rest)) is not None:
+        repository = _repository(names, origin, rest[: -len(UPLOADS) - len(behind)])
+        return Target(TargetKind.UPLOAD, origin.via, origin.upstream, repository, session="".join(behind))
     kind = KINDS.get(rest[-2]) if len(rest) > 1 else None
     if kind is None:
         if origin.via is Via.ROOT and _looks_like_host(rest[0]):
@@ -291,6 +315,15 @@ def _content(names: UpstreamNames, origin: _Origin, rest: list[str]) -> Target:
         )
     repository = _repository(names, origin, rest[:-2])
     return Target(kind, origin.via, origin.upstream, repository, _reference(kind, rest[-1]))
+
+
+def _behind_uploads(rest: list[str]) -> list[str] | None:
+    """Return the component behind `blobs/uploads`, [] without one; None for the path of something else."""
+    for length in (0, 1):
+        end = len(rest) - length
+        if rest[max(0, end - len(UPLOADS)) : end] == UPLOADS:
+            return rest[end:]
+    return None
 
 
 def _reference(kind: TargetKind, text: str) -> Tag | Digest:

@@ -202,6 +202,11 @@ class Evictor:
         self.allowance.spend(sum(each.size for each in evicted))
         return evicted
 
+    def can_free(self, need: int) -> bool:
+        """Return whether `need` bytes are free, or would be once all that may go went. Nothing goes."""
+        with self.lock():
+            return self._can_free(need)
+
     def _can_free(self, need: int) -> bool:
         """Return whether `need` bytes are free, or would be once all that may go went. Nothing goes."""
         return self._can_evict(self._bytes_lacking(need))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from mirror.access.forwarded import is_among
 from mirror.access.policy import ConnectionScope, Policy, parse_address
-from mirror.access.rules import Action, Decision, Network
+from mirror.access.rules import CHANGING, Action, Decision, Network
 from mirror.cache.results import FOREVER, Birth, CatalogAnswer
 from mirror.oci import json_text
 from mirror.oci.errors import Code, RegistryError
@@ -38,6 +38,9 @@ NAMES_ASKED = 1000
 # The most tags of a page that are compared with the rules; a page of the largest repositories has fewer.
 MOST_TAGS = 100_000
 
+# Time, in seconds, for an upstream's word on whether a repository is private, where none is needed.
+ADMISSION_SECONDS = 5.0
+
 # The action of a request for each kind of content; other kinds are no repository's.
 ACTIONS = {
     TargetKind.MANIFEST: Action.PULL,
@@ -45,6 +48,15 @@ ACTIONS = {
     TargetKind.REFERRERS: Action.PULL,
     TargetKind.TAGS: Action.LIST,
 }
+
+
+def action_of(record: RequestRecord, target: Target) -> Action:
+    """Return the action of a request about a repository."""
+    if target.kind is TargetKind.UPLOAD:
+        return Action.PUSH
+    if record.request.method in ("GET", "HEAD"):
+        return ACTIONS.get(target.kind, Action.LIST)
+    return Action.DELETE if record.request.method == "DELETE" else Action.PUSH
 
 
 class AccessDenied(RegistryError):
@@ -101,11 +113,11 @@ class AccessControl:
 
     def authorise(self, record: RequestRecord, target: Target) -> None:
         """Raise AccessDenied, 403 or 404, if the client may not have what the target names."""
-        if target.repository is None or not self._restricts(record):
+        action = action_of(record, target)
+        if target.repository is None or not (self._restricts(record) or action in CHANGING):
             return
-        action = ACTIONS[target.kind]
         tag = target.reference.name if isinstance(target.reference, Tag) else None
-        if target.kind is TargetKind.MANIFEST and self.policy.ages:
+        if target.kind is TargetKind.MANIFEST and action is Action.PULL and self.policy.ages:
             decisions = [
                 self._decide(record, action, target.repository, tag, age) for age in (0.0, *self.policy.ages)
             ]
@@ -114,7 +126,8 @@ class AccessControl:
         else:
             decision = self._decide(record, action, target.repository, tag)
         if not decision.allowed and not record.age_matters:
-            record.ttl = FOREVER  # containerd asks a mirror that refuses again for each object
+            # containerd asks a mirror that refuses again for each object.
+            record.ttl = 0.0 if action in CHANGING else FOREVER
             raise _refusal(record, target, action, decision)
         record.rule = decision.reason
 
@@ -162,6 +175,24 @@ class AccessControl:
             record.note = str(error)
             raise
         record.identity_ttl = min(record.identity_ttl, ttl)
+
+    async def may_pull(self, record: RequestRecord, target: Target) -> bool:
+        """Return whether the client may pull what the target names, whatever its request is for.
+
+        False if it is not known in time whether that is private.
+        """
+        if target.repository is None:
+            return False
+        if self._restricts(record) and not self._decide(record, Action.PULL, target.repository, None).allowed:
+            return False
+        if self._gate is None or not self._gate.concerns(target):
+            return True
+        try:
+            async with asyncio.timeout(ADMISSION_SECONDS):
+                await self._gate.admit(self._visitor(record), target.repository, target, Action.PULL)
+        except (PrivateRefused, UpstreamError, TimeoutError):
+            return False
+        return True
 
     def _visitor(self, record: RequestRecord) -> Visitor:
         return Visitor(record.identity, self.policy, record.guest)
@@ -264,7 +295,10 @@ def _refusal(
         message = f"{message} ({record.note})"
     record.rule = decision.reason
     message += words
-    return _denied(target, f"{message}: ask its operator", f"denied by {decision.reason}")
+    note = f"denied by {decision.reason}"
+    if action in CHANGING:
+        return AccessDenied(Code.DENIED, f"{message}: ask its operator", 403, note)
+    return _denied(target, f"{message}: ask its operator", note)
 
 
 def _denied(target: Target, message: str, note: str) -> AccessDenied:

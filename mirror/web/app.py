@@ -16,7 +16,7 @@ from mirror.util.log import get_logger
 from mirror.util.tasks import first_of
 from mirror.web import responses
 from mirror.web.accept.protocol_factory import ProtocolFactory
-from mirror.web.access_control import AccessDenied
+from mirror.web.access_control import AccessControl, AccessDenied
 from mirror.web.fastpath.known_blobs import open_stored
 from mirror.web.identity.challenge import LoginRequired
 from mirror.web.identity.credentials import NotVerified, WrongCredentials
@@ -33,8 +33,8 @@ from mirror.web.response_cache import ResponseCache
 
 if TYPE_CHECKING:
     from mirror.web.audit.audit_log import AuditLog
+    from mirror.web.hosted.push_api import PushApi
     from mirror.web.limits.limiter import Limiter
-    from mirror.web.serving.protocol_factory import ProtocolFactory
 
 log = get_logger(__name__)
 
@@ -66,7 +66,7 @@ class App:
         self._shares = service.processor_shares
         self.gate = Gate(service, config)
         access = self.gate.access
-        self._registry = RegistryApi(service.cache, config, access)
+        self._registry = RegistryApi(service.cache, config, access, _pushes(service, config, access))
         memory = config.cache.memory // RESPONSE_CACHE_DIVISOR
         self.response_cache = ResponseCache(
             memory,
@@ -149,7 +149,7 @@ class App:
         self.response_cache.close()
         self.gate.adopt_rules(load)
 
-    async def retire(self, server: "ProtocolFactory", seconds: float, stop: asyncio.Event) -> None:
+    async def retire(self, server: ProtocolFactory, seconds: float, stop: asyncio.Event) -> None:
         """Wait until all clients have left: after their next response, or after `seconds` of idling.
 
         Running responses are waited for without a limit: other workers serve new requests meanwhile.
@@ -159,7 +159,7 @@ class App:
         await first_of(server.no_connections.wait(), stop.wait(), seconds=seconds)
         await first_of(self._idle.wait(), stop.wait())
 
-    async def drain(self, server: "ProtocolFactory", seconds: float) -> None:
+    async def drain(self, server: ProtocolFactory, seconds: float) -> None:
         """Wait for running requests, at most `seconds`, and for the first ones of new connections."""
         self._closing = self.probes.draining = True
         self.response_cache.close()
@@ -223,3 +223,12 @@ class App:
             return await self._registry.handle(record, target)
         except AccessDenied as denied:
             raise self.gate.instead_of(denied, record, target) from None
+
+
+def _pushes(service: Service, config: Config, access: AccessControl) -> "PushApi | None":
+    """Return the handlers of pushes; what they need is imported where something is hosted."""
+    if not config.hosted:
+        return None
+    from mirror.web.hosted.push_api import push_api
+
+    return push_api(service, config, access)

@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
@@ -23,7 +22,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.manifest import OCI_INDEX
 from mirror.oci.ranges import Span
-from mirror.oci.reference import Repository, Tag, Target, TargetKind, namespace, parse_target
+from mirror.oci.reference import Repository, Tag, Target, TargetKind, is_hosted, namespace, parse_target
 from mirror.oci.referrers import array_of, index_of
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
 from mirror.transfer.passthrough import PassThroughBlob
@@ -33,18 +32,22 @@ from mirror.util.time_limit import TimeLimit
 from mirror.web import responses
 from mirror.web.access_control import AccessControl
 from mirror.web.client_errors import client_error
+from mirror.web.connections.request_target import check_target, path_and_host
 from mirror.web.request_log import RequestRecord
+
+if TYPE_CHECKING:
+    from mirror.web.hosted.push_api import PushApi
 
 T = TypeVar("T")
 
 Handler = Callable[[RequestRecord, Target], Awaitable[web.StreamResponse]]
 
+# Methods of requests that change nothing, and of those that change a hosted registry.
+READING, WRITING = frozenset({"GET", "HEAD"}), frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
 # Page sizes of the catalog: the default for a request without `n`, and the maximum.
 CATALOG_PAGE = 100
 CATALOG_MAX = 10_000
-
-# A request target in absolute form, as for a proxy, which a server must accept (RFC 9112 3.2.2).
-ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
 
 # How often a blob is requested again that turns out to be of another size than was said of it.
 SIZES = 2
@@ -52,15 +55,16 @@ SIZES = 2
 # What the referrers API answers about a digest that has none.
 NO_REFERRERS = index_of(array_of(()))
 
-# Longest query, in bytes, that is parsed; an upstream's next-page tokens are much shorter.
-QUERY_BYTES = 4096
-
 
 class RegistryApi:
     """The handlers of everything under /v2/ and /<prefix>/v2/."""
 
-    def __init__(self, cache: Cache, config: Config, access: AccessControl) -> None:
+    def __init__(
+        self, cache: Cache, config: Config, access: AccessControl, pushes: "PushApi | None" = None
+    ) -> None:
+        """`pushes`: of hosted registries, None where there is none."""
         self._cache = cache
+        self._pushes = pushes
         self._access = access
         self._names = config.names()
         self._header_timeout = config.server.header_timeout
@@ -77,17 +81,10 @@ class RegistryApi:
     def parse(self, record: RequestRecord) -> Target:
         """Return what the request is for, noted in the record. Raises RegistryError for no request."""
         request = record.request
-        if request.method not in ("GET", "HEAD"):
+        if request.method not in READING and not self._is_push(record):
             raise _read_only(request.method)
-        path, host = _path_and_host(request)
-        if (
-            not request.raw_path.isascii()
-        ):  # aiohttp's parser in Python lets such bytes through, as surrogates
-            message = "the request target has bytes that no URL has: write them as %XX"
-            raise RegistryError(Code.NAME_INVALID, message)
-        if len(request.rel_url.raw_query_string) > QUERY_BYTES:
-            message = f"the query is longer than {QUERY_BYTES} characters"
-            raise RegistryError(Code.UNSUPPORTED, message, status=414)
+        path, host = path_and_host(request)
+        check_target(request)
         api_path = without_secret(path, record.path_prefix)
         record.target = parse_target(self._names, api_path, self._ns(request), host)
         return record.target
@@ -97,6 +94,8 @@ class RegistryApi:
 
         Raises other errors only when cancelled, or when the client left.
         """
+        if self._pushes is not None and self._pushes.takes(record, target):
+            return await self._pushes.handle(record, target)
         try:
             if self._access.guards(target):
                 with serving_nobody():
@@ -105,6 +104,15 @@ class RegistryApi:
             return await self._handlers[target.kind](record, target)
         except (UpstreamError, StoreError) as failure:
             raise client_error(failure, target, self._when_unavailable) from failure
+
+    def _is_push(self, record: RequestRecord) -> bool:
+        """Return whether a request wants to change a hosted registry."""
+        if self._pushes is None or record.request.method not in WRITING:
+            return False
+        check_target(record.request)
+        path, host = path_and_host(record.request)
+        api_path = without_secret(path, record.path_prefix)
+        return is_hosted(self._names, api_path, self._ns(record.request), host)
 
     def _ns(self, request: web.BaseRequest) -> str | None:
         """Return the registry that the client names, by the parameter or by the header."""
@@ -330,14 +338,6 @@ def _requester(record: RequestRecord) -> Requester:
     return Requester(record.request.remote or "", record.request.headers.get("User-Agent", ""))
 
 
-def _path_and_host(request: web.BaseRequest) -> tuple[str, str | None]:
-    """Return the undecoded path, and the host; both from the request target if it has absolute form."""
-    target = request.raw_path.partition("?")[0]
-    if absolute := ABSOLUTE.match(target):
-        return target[absolute.end() :], absolute[1]
-    return target, request.headers.get("Host")
-
-
 def _read_only(method: str) -> RegistryError:
     advice = "push to the registry itself"
     if method == "DELETE":
@@ -381,7 +381,7 @@ def _next_page(request: web.BaseRequest, query: str | None) -> dict[str, str]:
         return {}
     if (ns := request.query.get("ns")) is not None:
         query = f"{query}&{urlencode({'ns': ns})}"
-    path, _ = _path_and_host(request)
+    path, _ = path_and_host(request)
     return {"Link": f'<{path}?{query}>; rel="next"'}
 
 

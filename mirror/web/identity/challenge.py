@@ -25,6 +25,9 @@ EVERYWHERE = "*"
 # The path of the token service.
 TOKEN_PATH = "/token"  # noqa: S105  # no password
 
+# What a token would be for, by the method of a request, as registries and clients name it.
+ACTIONS = {"POST": "pull,push", "PUT": "pull,push", "PATCH": "pull,push", "DELETE": "delete"}
+
 BASIC_CHALLENGE = 'Basic realm="registry-mirror"'
 
 FORWARDED_SCHEME = "X-Forwarded-Proto"
@@ -61,7 +64,12 @@ class Challenges:
         """Return what asks the client to log in; `reason`: why, if not for the start of a pull."""
         message = reason or "this mirror wants to know who you are"
         host = _host(request)
-        return LoginRequired(f"{message}: log in at {host}", self._header(request, _scope(target)))
+        header = self._header(request, _scope(request, target))
+        if not self._basic and request.headers.get("Authorization", "").lower().startswith(BEARER):
+            header += (
+                ',error="insufficient_scope"'  # a token for nobody: clients with a login get another one
+            )
+        return LoginRequired(f"{message}: log in at {host}", header)
 
     def refusal(self, request: web.BaseRequest, wrong: WrongCredentials) -> WrongCredentials:
         """Return the refusal of wrong credentials, with the challenge to get others."""
@@ -110,11 +118,11 @@ def _host(request: web.BaseRequest) -> str:
     return "localhost" if socket is None else format_address(socket)
 
 
-def _scope(target: Target) -> str:
+def _scope(request: web.BaseRequest, target: Target) -> str:
     """Return what a token would be for, by the name that the client used."""
     if target.kind is TargetKind.CATALOG:
         return "registry:catalog:*"
     if target.repository is None:
         return ""
     name = str(target.repository) if target.via is Via.PREFIX else target.repository.path
-    return f"repository:{name}:pull"
+    return f"repository:{name}:{ACTIONS.get(request.method, 'pull')}"

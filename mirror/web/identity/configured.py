@@ -19,7 +19,9 @@ def configured(config: Config, service: Service) -> "tuple[Identification, Token
     """Return the identification of clients, and the token service if clients may log in anywhere."""
     access, proxies = config.access, config.server.proxies()
     guests = any(each.private == "as-upstream" for each in config.upstreams)
-    challenges = Challenges(access.login_hosts, proxies, basic=guests)
+    # A name that stands for a hosted registry alone is no mirror's, to which clients would send other logins.
+    hosts = (*access.login_hosts, *(host for each in config.hosted for host in each.hosts))
+    challenges = Challenges(hosts, proxies, basic=guests)
     found = Identification(proxies, challenges=challenges, groups=config.client_groups(), guests=guests)
     kinds = found.authenticators
     kinds += token_authenticators(config, service)
@@ -29,7 +31,7 @@ def configured(config: Config, service: Service) -> "tuple[Identification, Token
 
         users = Users(access.htpasswd, service.note_access_change)
         kinds.append(BasicUsers(users, others=guests, attempts=service.attempts))
-    if not access.login_hosts:
+    if not hosts:
         return found, None
     from mirror.web.identity.signer import TokenSigner, new_key
     from mirror.web.identity.token_service import SignedTokens, TokenService

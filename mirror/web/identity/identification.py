@@ -102,7 +102,8 @@ class Identification:
 
     def instead_of(self, denied: AccessDenied, record: RequestRecord, target: Target) -> RegistryError:
         """Return what a client gets in place of a refusal: a challenge, if it has not logged in and may."""
-        return self._login(record, target, denied.message) if _should_log_in(record) else denied
+        missing = _should_log_in(record) or _pushes_as_nobody(record)
+        return self._login(record, target, denied.message) if missing else denied
 
     def _login(self, record: RequestRecord, target: Target, reason: str = "") -> RegistryError:
         record.ttl = FOREVER  # of the request as it is, without credentials
@@ -144,6 +145,12 @@ def _ignore(record: RequestRecord, wrong: WrongCredentials) -> None:
 def _should_log_in(record: RequestRecord) -> bool:
     is_known = record.has_login or record.guest is not None or record.identity.names
     return record.may_log_in and not is_known
+
+
+def _pushes_as_nobody(record: RequestRecord) -> bool:
+    """Return whether a client that may log in wants to change something with a token for nobody."""
+    is_known = record.guest is not None or record.identity.names
+    return record.may_log_in and not is_known and record.request.method not in ("GET", "HEAD")
 
 
 def _names_of_connection(request: web.BaseRequest) -> tuple[str, ...]:

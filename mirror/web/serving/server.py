@@ -182,7 +182,7 @@ async def _open_audit(service: Service, config: Config) -> "OpenAudit | None":
 
 
 def _protocol_factory(app: App, service: Service, admission: Admission) -> ProtocolFactory:
-    return ProtocolFactory(
+    server = ProtocolFactory(
         app.response_cache,
         service.metrics,
         app,
@@ -195,6 +195,11 @@ def _protocol_factory(app: App, service: Service, admission: Admission) -> Proto
         max_line_size=HEADER_LINE_BYTES,
         max_field_size=HEADER_LINE_BYTES,
     )
+    if service.hosted is not None:
+        from mirror.web.hosted.body import body_of
+
+        server.body_of = body_of
+    return server
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -222,7 +222,8 @@ def test_creation_dates_are_trusted_where_the_operator_says_so() -> None:
 
 def test_changes_are_denied_by_default() -> None:
     for action, allowed in ((Action.PULL, True), (Action.PUSH, False), (Action.DELETE, False)):
-        assert Policy().decide((), action, APP).allowed is allowed
+        policy = Policy()
+        assert policy.decide(policy.scope(Identity("10.1.2.3")), action, APP).allowed is allowed
     rule = Rule(1, True, identities=("user:alice",), actions=(Action.PUSH,))
     policy = Policy([rule])
     alice, bob = Identity("10.1.2.3", ("user:alice",)), Identity("10.1.2.3", ("user:bob",))

@@ -21,7 +21,6 @@ from mirror.web.fastpath.hit_log import LONGEST_LIFE_SECONDS
 from mirror.web.protocol import RequestProtocol
 from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
-from mirror.web.serving.protocol_factory import ProtocolFactory
 from tests.wire import Wire, request_head
 
 DIGEST = Digest.of(b"content")

@@ -170,7 +170,7 @@ def test_foreign_files_are_no_uploads(store: UploadStore) -> None:
 
 @pytest.fixture
 def small_files() -> Iterator[int]:
-    """No file of this process may be larger than so many bytes."""
+    """Limit the size of this process's files, and give the limit in bytes."""
     before, limit = resource.getrlimit(resource.RLIMIT_FSIZE), 4096
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))

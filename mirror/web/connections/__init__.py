@@ -1,0 +1,1 @@
+"""Requests as they come over a connection: their targets."""

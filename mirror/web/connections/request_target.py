@@ -1,0 +1,31 @@
+"""The target of a request: its path and host, as the parser of paths takes them."""
+
+import re
+
+from aiohttp import web
+
+from mirror.oci.errors import Code, RegistryError
+
+# A request target in absolute form, as for a proxy, which a server must accept (RFC 9112 3.2.2).
+ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
+
+# Longest query, in bytes, that is parsed; an upstream's next-page tokens are much shorter.
+QUERY_BYTES = 4096
+
+
+def path_and_host(request: web.BaseRequest) -> tuple[str, str | None]:
+    """Return the undecoded path, and the host; both from the request target if it has absolute form."""
+    target = request.raw_path.partition("?")[0]
+    if absolute := ABSOLUTE.match(target):
+        return target[absolute.end() :], absolute[1]
+    return target, request.headers.get("Host")
+
+
+def check_target(request: web.BaseRequest) -> None:
+    """Refuse what no URL has, and a query that is too long. Raises RegistryError."""
+    if not request.raw_path.isascii():  # aiohttp's parser in Python lets such bytes through, as surrogates
+        message = "the request target has bytes that no URL has: write them as %XX"
+        raise RegistryError(Code.NAME_INVALID, message)
+    if len(request.rel_url.raw_query_string) > QUERY_BYTES:
+        message = f"the query is longer than {QUERY_BYTES} characters"
+        raise RegistryError(Code.UNSUPPORTED, message, status=414)
