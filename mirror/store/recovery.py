@@ -54,6 +54,9 @@ LOST_WITH_INDEX = "which image has which content; upstreams are asked again, and
 # Room that a disk must have before it counts as working again, in bytes.
 PROBE_BYTES = 1024 * 1024
 
+# What a new file system has in its root folder: a folder with nothing else is new.
+FOUND = frozenset({"lost+found"})
+
 # With these faults the mirror starts and passes pulls through; any other one is a mistake to be reported.
 TOLERATED = frozenset(
     {FaultKind.FULL, FaultKind.READ_ONLY, FaultKind.BROKEN, FaultKind.BUSY, FaultKind.CORRUPT}
@@ -222,14 +225,30 @@ class Recovery:
     def _make_folders(self) -> bool:
         """Create the folders; return whether one of them was missing."""
         path = self._path
-        ours = not path.exists() or (path / "books").is_dir() or not any(path.iterdir())
+        ours = (
+            not path.exists()
+            or (path / "books").is_dir()
+            or not {each.name for each in path.iterdir()} - FOUND
+        )
         made = False
         for each in (path, path / "blobs", path / "books", path / "partial"):
             made = made or not each.is_dir()
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
         if ours:  # not /srv, or a home: closing a shared folder would take their files from other users
-            os.chmod(path, 0o700)
+            self._close_folder()
         return made
+
+    def _close_folder(self) -> None:
+        """Close the folder to other users. Raises PermissionError, with what to do, for another user's."""
+        try:
+            os.chmod(self._path, 0o700)
+        except PermissionError as error:
+            inside = self._path / "cache"
+            words = (
+                f"it belongs to user {self._path.stat().st_uid}, and this is user {os.geteuid()}: give the "
+                f'folder to that user (chown), or let the mirror make one inside it (cache.dir = "{inside}")'
+            )
+            raise PermissionError(error.errno, words) from None
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

@@ -69,7 +69,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 def debian(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """Debian, made by debootstrap from the package mirror that this machine installs from."""
     folder = tmp_path_factory.mktemp("debian")
-    suite, mirror = _sources()
+    suite, mirror = package_source()
     subprocess.run(
         [program("debootstrap"), "--variant=minbase", suite, folder / "root", mirror],
         check=True,
@@ -124,7 +124,7 @@ def _documents(count: int) -> list[Path]:
     return chosen[:count]
 
 
-def _sources() -> tuple[str, str]:
+def package_source() -> tuple[str, str]:
     """Return suite and package mirror from apt's configuration, in either of its formats."""
     text = "\n".join(
         path.read_text()

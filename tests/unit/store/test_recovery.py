@@ -81,3 +81,26 @@ def test_recovery_reports_what_it_cannot_repair(tmp_path: Path) -> None:
     folder.recovery.probe()
     assert folder.health.faults() == []
     folder.close()
+
+
+@pytest.mark.needs(root=True)
+@pytest.mark.parametrize("found", [[], ["lost+found"]], ids=["empty", "new file system"])
+def test_folder_of_another_user_is_refused_with_what_to_do(tmp_path: Path, found: list[str]) -> None:
+    """A volume that belongs to root and that a group may write cannot be closed; one inside it can."""
+    volume = tmp_path / "volume"
+    for each in ("", *found):
+        (volume / each).mkdir()
+    volume.chmod(0o777)
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        for _ in range(2):  # what the first start has made does not let the second one in
+            with pytest.raises(
+                PermissionError, match=r"user 0, and this is user 65534.*cache\.dir = .*volume/cache"
+            ):
+                CacheDirectory(volume)
+        CacheDirectory(volume / "cache").close()
+    finally:
+        os.seteuid(0)
+    assert (volume / "cache").stat().st_mode & 0o777 == 0o700
