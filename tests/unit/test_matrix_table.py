@@ -37,7 +37,8 @@ def test_clients_document_shows_the_failures_that_are_known() -> None:
 
 def test_clients_of_the_matrix_are_all_that_are_pinned() -> None:
     """Every client that is built is driven."""
-    assert {name for cell in CELLS for name in cell.client.pinned} == pinned().keys()
+    clients = pinned().keys() - {"conformance"}  # a suite of tests
+    assert {name for cell in CELLS for name in cell.client.pinned} == clients
 
 
 def test_matrix_row_shows_what_happened_in_each_state() -> None:
