@@ -25,6 +25,12 @@ ABSENT = 2**32 - 1
 # Seconds for which the busier process defers accepting: enough for another process to wake up.
 DEFER_SECONDS = 0.001
 
+# The part of the fewest connections of any process by which a process may have more and goes on accepting.
+SLACK = 8
+
+# Seconds after which an accepted connection is among the connections of its process, or will never be.
+ACCEPTED_SECONDS = 0.25
+
 # Connections of clients that have left that are closed in one accept, at most: some milliseconds.
 DEPARTED = 256
 
@@ -82,6 +88,7 @@ class AcceptBalancer:
 
     With balancing, two processes take 14 to 18 connections each of a burst of 32; without, one of them
     sometimes took all 32. A process defers for DEFER_SECONDS only, because the other processes may be busy.
+    With many connections a SLACK-th more is no reason to defer: a crowd is accepted in few turns of the loop.
     """
 
     def __init__(
@@ -91,12 +98,24 @@ class AcceptBalancer:
         self._number = number
         self._clock = clock
         self._connections = 0
+        self._accepted = 0  # just now, and not yet among the connections
+        self._accepted_at = 0.0
         self._deferring_since: float | None = None
 
     def set_connections(self, connections: int) -> None:
         """Publish the connection count of this process."""
+        self._accepted = max(0, self._accepted - max(0, connections - self._connections))
         self._connections = connections
-        self._counts.set(self._number, connections)
+        self._publish()
+
+    def note_accepted(self) -> None:
+        """Count a connection that is accepted; it is one of the connections a few turns of the loop later."""
+        self._accepted_at = self._clock()
+        self._accepted += 1
+        self._publish()
+
+    def _publish(self) -> None:
+        self._counts.set(self._number, self._connections + self._accepted)
 
     def leave(self) -> None:
         """Stop counting this process, which no longer accepts."""
@@ -104,10 +123,14 @@ class AcceptBalancer:
 
     def should_defer(self) -> bool:
         """Return whether to leave the waiting connection to another process."""
-        if self._connections <= self._counts.fewest():
+        now = self._clock()
+        if self._accepted and now - self._accepted_at >= ACCEPTED_SECONDS:
+            self._accepted = 0  # some of these have ended before they were a connection
+            self._publish()
+        fewest = self._counts.fewest()
+        if self._connections + self._accepted <= fewest + fewest // SLACK:
             self._deferring_since = None
             return False
-        now = self._clock()
         if self._deferring_since is None:
             self._deferring_since = now
         if now - self._deferring_since < DEFER_SECONDS:
@@ -120,8 +143,8 @@ class ListeningSocket(socket.socket):
     """A listening socket that may be shared with other processes.
 
     asyncio uses its `backlog` argument for two things: the number of connections to accept at each wake-up,
-    and the kernel's queue. Sharing a burst needs 1 for the former; `listen` therefore ignores the argument
-    for the latter.
+    and the kernel's queue. Processes that share a burst need a small one for the former; `listen` therefore
+    ignores the argument for the latter.
     """
 
     balancer: AcceptBalancer | None = None
@@ -150,6 +173,8 @@ class ListeningSocket(socket.socket):
                 self._exhausted = True
                 self.admission.report_exhausted()
             raise
+        if self.balancer is not None:
+            self.balancer.note_accepted()
         if self.admission is None:
             return plain, address
         connection = ClientSocket(self.family, self.type, self.proto, fileno=plain.detach())

@@ -40,7 +40,8 @@ HEADER_LINE_BYTES = 64 * 1024
 KEEPALIVE_SECONDS = 300.0
 
 # Connections accepted in one turn of the event loop, at most, before the existing ones have their turn.
-ACCEPTS = 128
+# Where processes share them, each look at the others' connections may end the burst sooner.
+ACCEPTS, SHARED_ACCEPTS = 128, 32
 
 
 class Listeners(Struct):
@@ -219,7 +220,7 @@ def _acceptor(
         return None
     from mirror.web.accept.acceptor import Acceptor
 
-    burst = ACCEPTS if listeners.balancer is None else 1
+    burst = ACCEPTS if listeners.balancer is None else SHARED_ACCEPTS
     acceptor = Acceptor(server, listeners.tls, proxies, burst, metrics.count_refused_connection)
     server.preparing = acceptor.preparing
     return acceptor
@@ -233,7 +234,7 @@ async def _listen(
     acceptor: "Acceptor | None",
 ) -> None:
     # asyncio accepts up to `backlog` connections per wake-up; ListeningSocket.listen explains the number.
-    backlog = ACCEPTS if listeners.balancer is None else 1
+    backlog = ACCEPTS if listeners.balancer is None else SHARED_ACCEPTS
     for listener in listeners.sockets:
         listener.balancer, listener.admission = listeners.balancer, admission
         listener.is_departed = departures.is_departed

@@ -10,7 +10,9 @@ from contextlib import ExitStack
 import pytest
 
 from mirror.system.sockets import (
+    ACCEPTED_SECONDS,
     DEFER_SECONDS,
+    SLACK,
     AcceptBalancer,
     ConnectionCounts,
     ListeningSocket,
@@ -147,6 +149,39 @@ def test_accept_balancer_defers_to_the_less_busy_process() -> None:
     assert not one.should_defer()
     AcceptBalancer(counts, 1000).set_connections(1)  # after many reloads with long answers
     assert not one.should_defer()
+
+
+def test_accept_balancer_counts_what_it_has_accepted_just_now() -> None:
+    """A burst is shared before its connections are made; what ended before is no longer counted."""
+    now = [0.0]
+    counts = ConnectionCounts()
+    one, two = AcceptBalancer(counts, 0, lambda: now[0]), AcceptBalancer(counts, 1, lambda: now[0])
+    one.set_connections(0)
+    two.set_connections(0)
+    assert not one.should_defer()
+    one.note_accepted()
+    assert one.should_defer()
+    assert not two.should_defer()
+    two.note_accepted()
+    one.set_connections(1)  # the accepted one
+    assert (counts.fewest(), one.should_defer()) == (1, False)
+    one.note_accepted()
+    assert one.should_defer()
+    now[0] += ACCEPTED_SECONDS
+    assert not one.should_defer()
+
+
+def test_accept_balancer_accepts_a_crowd_in_few_turns() -> None:
+    """A process with many connections accepts a few more than another one before it defers."""
+    counts = ConnectionCounts()
+    balancer = AcceptBalancer(counts, 0, lambda: 0.0)
+    balancer.set_connections(10 * SLACK)
+    counts.set(1, 10 * SLACK)
+    accepted = 0
+    while not balancer.should_defer():
+        balancer.note_accepted()
+        accepted += 1
+    assert accepted == 11
 
 
 def test_accept_balancer_defers_as_an_empty_queue() -> None:
