@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from mirror.access.policy import EVERYBODY
 from mirror.cache.results import Outcome
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
@@ -94,7 +93,7 @@ class App:
         self._idle.set()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        head, scope = None, EVERYBODY
+        head, scope = None, 0
         if isinstance(request.protocol, RequestProtocol):
             head, scope = request.protocol.head, request.protocol.scope
         probe_response = (

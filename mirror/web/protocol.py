@@ -8,7 +8,6 @@ from typing import Any
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
 
-from mirror.access.policy import EVERYBODY
 from mirror.metrics.metrics import Metrics
 from mirror.oci.errors import Code, RegistryError
 from mirror.util.fairness.request_turns import RequestTurns
@@ -97,7 +96,7 @@ class RequestProtocol(web.RequestHandler):
         self.was_asked = False  # bytes of a request have come
         self.names: tuple[str, ...] = ()  # what the client has proven to be by the connection itself
         self._validity: asyncio.TimerHandle | None = None  # ends the connection with the certificate
-        self.scope = EVERYBODY  # of the client, by its address and these names
+        self.scope = 0  # stands for what decides about the client: its address, these names, TLS
         self._ended = False  # the last request of this connection has come, or no further one can come
         self._surplus = SURPLUS_BYTES
         self._unread_body: UnreadBody | None = None
@@ -118,9 +117,10 @@ class RequestProtocol(web.RequestHandler):
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
         if certificate := transport.get_extra_info("peercert"):
             self._identify(certificate)
-        self.scope = self._response_cache.scope_of(self._client, self.names)
+        scope = self._response_cache.scope_of(self._client, self.names)
         if transport.get_extra_info("ssl_object") is not None:  # a challenge has the scheme in it
-            self.scope = (*self.scope, TLS)
+            scope = (*scope, TLS)
+        self.scope = self._response_cache.scope_key(scope)
         self._limit_head_time()
 
     def _identify(self, certificate: Mapping[str, Any]) -> None:

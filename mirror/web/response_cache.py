@@ -13,6 +13,7 @@ Both paths leave the same traces: metrics, access line, last use.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Hashable
 from email.utils import formatdate
@@ -35,7 +36,7 @@ from mirror.web.fastpath.hit_log import (
     split_at_date,
 )
 from mirror.web.fastpath.known_blobs import KnownBlobs
-from mirror.web.fastpath.logins import KnownLogins
+from mirror.web.fastpath.logins import KnownLogins, ScopeKey
 from mirror.web.fastpath.range_cache import RangeCache
 from mirror.web.fastpath.seen_once import SeenOnce
 from mirror.web.request_log import RequestRecord
@@ -44,6 +45,9 @@ log = get_logger(__name__)
 
 # Hashes of heads seen once, waiting for the second time; all are forgotten at this number.
 MAX_SEEN_ONCE = 8192
+
+# Room for the scopes of connections, in bytes: more than ten thousand.
+SCOPES_BYTES = 8 * 1024 * 1024
 
 
 class CachedResponse(KnownResponse, frozen=True, eq=False, kw_only=True):
@@ -76,9 +80,11 @@ class ResponseCache:
         self.removal_epoch = removal_epoch
         self.access_epoch = access_epoch
         self.scope_of = scope_of
-        # By scope and head; with a known login by scope, rights, and head without the login.
-        self._responses: LRUCache[tuple[Hashable, ...], CachedResponse] = LRUCache(limit)
-        self.logins = KnownLogins(clock, access_epoch)
+        # By scope and head; with a known login by its peers, and head without the login.
+        self._responses: LRUCache[tuple[Hashable, bytes], CachedResponse] = LRUCache(limit)
+        self.logins = KnownLogins(clock)
+        self._scopes: LRUCache[ConnectionScope, ScopeKey] = LRUCache(SCOPES_BYTES)
+        self._numbers = itertools.count(1)
         self._metrics = metrics
         self._seen_once = SeenOnce(MAX_SEEN_ONCE)
         self.hits = HitLog(record_use)
@@ -88,8 +94,16 @@ class ResponseCache:
         self._date_from = 0
         self._date = b""
 
+    def scope_key(self, scope: ConnectionScope) -> ScopeKey:
+        """Return the number that stands for a scope. A scope has a thousand rules in it, perhaps."""
+        found = self._scopes.get(scope)
+        if found is None:
+            found = next(self._numbers)
+            self._scopes.put(scope, found, 8 * len(scope))
+        return found
+
     async def remember(
-        self, scope: ConnectionScope, head: bytes, record: RequestRecord, response: web.StreamResponse
+        self, scope: ScopeKey, head: bytes, record: RequestRecord, response: web.StreamResponse
     ) -> None:
         """Store the response to `head` if the head came before and the response can be served again as is.
 
@@ -101,13 +115,13 @@ class ResponseCache:
             log.warning("response not remembered", id=record.id, reason=type(error).__name__)
 
     async def _remember(
-        self, scope: ConnectionScope, head: bytes, record: RequestRecord, response: web.StreamResponse
+        self, scope: ScopeKey, head: bytes, record: RequestRecord, response: web.StreamResponse
     ) -> None:
         ttl = lifetime(record, record.ttl)
         if ttl <= 0 or not isinstance(response, web.Response):
             return
         shared = self.logins.note(scope, head, record) if record.outcome is Outcome.HIT else None
-        key = shared or (scope, head)
+        key: tuple[Hashable, bytes] = shared or (scope, head)
         if not self._seen_once.again(key):
             return
         await response.prepare(record.request)
@@ -134,24 +148,26 @@ class ResponseCache:
         )
         self._responses.put(key, cached, len(head) + len(before) + len(cached.after_date))
 
-    def answer(
-        self, scope: ConnectionScope, head: bytes, transport: asyncio.WriteTransport, client: str
-    ) -> bool:
+    def answer(self, scope: ScopeKey, head: bytes, transport: asyncio.WriteTransport, client: str) -> bool:
         """Write the cached response to `head`; return False, with nothing written, if there is none."""
-        key: tuple[Hashable, ...] = (scope, head)
-        cached, login = self._responses.get(key), None
-        if cached is None and (found := self.logins.find(scope, head)) is not None:
+        key: tuple[Hashable, bytes]
+        started, login, cached = self._clock(), None, None
+        if self.logins.known and (found := self.logins.find(scope, head, started)) is not None:
             key, login = found
             cached = self._responses.get(key)
         if cached is None:
+            key, login = (scope, head), None
+            cached = self._responses.get(key)
+        if cached is None:
             return self.ranges.answer(scope, head, transport, client, self._current_date)
-        started = self._clock()
         if (  # as in `_is_outdated`: calls are dear here
             started >= cached.expires
             or self.removal_epoch() != cached.removal_epoch
             or self.access_epoch() != cached.access_epoch
         ):
             self._responses.drop(key)
+            return False
+        if login is not None and login.access_epoch != cached.access_epoch:
             return False
         if transport.get_write_buffer_size() or (cached.peer is not None and cached.peer != client):
             return False

@@ -19,6 +19,7 @@ RULES, CLIENTS, CONNECTIONS = 1000, 10_000, 32
 TURNS = """
 local requests, turn = {}, 0
 init = function(arguments)
+  turn = tonumber(arguments[2])
   for line in io.lines(arguments[1]) do
     table.insert(requests, wrk.format(nil, nil, line ~= "" and {["Authorization"] = line} or nil))
   end
@@ -49,21 +50,22 @@ def _measure(bench: Bench, name: str, server: Running, headers: list[str]) -> No
     first = dataclasses.replace(server, headers={"Authorization": headers[0]} if headers[0] else {})
     fetch(first, bench.site.warm.by_tag)
     check(first, path)
-    left = float(CLIENTS)
-    while left > 0:  # all of them once
-        left -= _load(bench, server, listed, path).rate * bench.options.seconds
+    visited = 0
+    while visited < CLIENTS:  # all of them once
+        visited += int(_load(bench, server, listed, visited).rate * bench.options.seconds)
     before = cpu_seconds(server.pid)
-    found = _load(bench, server, listed, path)
+    found = _load(bench, server, listed, visited)
     used = cpu_seconds(server.pid) - before
     bench.add("rules-small", name, found.rate)
     bench.add("rules-small-p99", name, found.p99)
     bench.add("rules-small-cpu", name, used / (found.rate * bench.options.seconds) * 1e6)
 
 
-def _load(bench: Bench, server: Running, headers: Path, path: str) -> Small:
+def _load(bench: Bench, server: Running, headers: Path, turn: int) -> Small:
+    """Run wrk, whose first client is the one behind number `turn`."""
     script = bench.folder()
     script.write_text(TURNS)
-    more = ["--", str(headers)]
+    path, more = bench.site.warm.by_digest, ["--", str(headers), str(turn)]
     return wrk(server, path, CONNECTIONS, bench.options.seconds, ["-s", str(script)], more)
 
 

@@ -37,7 +37,7 @@ LS_HELP = """List the tokens, and when each was used last. Secrets are not shown
     registry-mirror token ls
     registry-mirror token ls --json
 
-USED is exact to a minute or so.
+USED is exact to five minutes or so.
 """
 
 REVOKE_HELP = """Revoke a token: its next request is refused, by all workers.

@@ -19,7 +19,6 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_writer import StreamWriter
 from msgspec import Struct
 
-from mirror.access.policy import ConnectionScope
 from mirror.cache.cache import Cache
 from mirror.cache.readers import BlobRequest, SmallBlob, StoredReader
 from mirror.cache.results import Outcome
@@ -38,6 +37,7 @@ from mirror.web.fastpath.hit_log import (
     lifetime,
     split_at_date,
 )
+from mirror.web.fastpath.logins import ScopeKey
 from mirror.web.request_log import RequestRecord
 from mirror.web.sendfile import BodySender
 
@@ -46,7 +46,7 @@ log = get_logger(__name__)
 # Blobs that are known, at most.
 MOST_BLOBS = 256
 
-Key = tuple[ConnectionScope, bytes]
+Key = tuple[ScopeKey, bytes]
 
 
 class WholeBlob(KnownResponse, frozen=True, eq=False, kw_only=True):
@@ -101,7 +101,7 @@ class KnownBlobs:
         """Return the number of known blobs."""
         return len(self._blobs)
 
-    def find(self, scope: ConnectionScope, head: bytes) -> WholeBlob | None:
+    def find(self, scope: ScopeKey, head: bytes) -> WholeBlob | None:
         """Return the blob that a request with this head gets; None if that is not known."""
         key = (scope, head)
         known = self._blobs.get(key)

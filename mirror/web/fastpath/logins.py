@@ -14,7 +14,6 @@ from collections.abc import Callable, Hashable
 from aiohttp import hdrs
 from msgspec import Struct
 
-from mirror.access.policy import ConnectionScope
 from mirror.util.lru import LRUCache
 from mirror.web.framing import HEAD_END
 from mirror.web.request_log import RequestRecord
@@ -26,20 +25,27 @@ NAME = b"\nauthorization"
 # What no head has whose header is cut out: a line that goes on with the next one.
 FOLDED = (b"\n ", b"\n\t")
 
+# The number that stands for a scope of connections (`mirror.web.response_cache.ResponseCache.scope_key`).
+ScopeKey = int
+
 # Longest header that is compared as it is, in bytes; of a longer one a hash is.
 SHORT = 256
 
-# How long a login is known, in seconds: the use of a token is noted to a minute.
-KNOWN_SECONDS = 60.0
+# How long a login is known, in seconds. A change of rights ends it at once; the last use of a token is noted
+# when it is verified again.
+KNOWN_SECONDS = 300.0
 
-# Room for known logins, and for groups of clients with the same rights, in bytes: some ten thousand each.
+# Room for known logins and for clients with the same rights, in bytes: more than ten thousand each.
 KNOWN_BYTES = 8 * 1024 * 1024
+
+# Bytes that a known login costs besides its header and names.
+OVERHEAD = 600
 
 
 class Peers(Struct, frozen=True, eq=False):
     """The clients of one scope and with the same rights: they get the same responses."""
 
-    scope: ConnectionScope
+    scope: ScopeKey
     rights: Hashable
 
 
@@ -55,38 +61,45 @@ class KnownLogin(Struct, frozen=True, eq=False):
     shown: str
     expires: float
     access_epoch: int
+    size: int
 
 
 class KnownLogins:
-    """The headers that were verified lately.
+    """The headers that were verified lately. `known`: whether there are any.
 
     `rights_of`: returns the rights of the client of a request, None where its response is for it alone.
     """
 
-    def __init__(self, clock: Callable[[], float], access_epoch: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._access_epoch = access_epoch
         self._key = secrets.token_bytes(32)
-        self._logins: LRUCache[tuple[ConnectionScope, bytes], KnownLogin] = LRUCache(KNOWN_BYTES)
-        self._peers: LRUCache[tuple[ConnectionScope, Hashable], Peers] = LRUCache(KNOWN_BYTES)
+        # The oldest first: a login is noted again when it is verified again.
+        self._logins: dict[tuple[ScopeKey, bytes], KnownLogin] = {}
+        self._size = 0
+        self._limit = KNOWN_BYTES
+        self._peers: LRUCache[tuple[ScopeKey, Hashable], Peers] = LRUCache(KNOWN_BYTES)
         self.rights_of: Callable[[RequestRecord], Hashable | None] = _none
 
-    def find(self, scope: ConnectionScope, head: bytes) -> tuple[SharedKey, KnownLogin] | None:
-        """Return the key of the response to `head`, and whose login it has; None without a known one."""
+    @property
+    def known(self) -> bool:
+        return bool(self._logins)
+
+    def find(self, scope: ScopeKey, head: bytes, now: float) -> tuple[SharedKey, KnownLogin] | None:
+        """Return the key of the response to `head`, and whose login it has; None without a known one.
+
+        The caller compares the access epochs of login and response.
+        """
         start = head.find(HEADER)
         if start < 0 or not head.endswith(HEAD_END):  # the header may be behind the end of a head
             return None
         end = head.find(b"\r\n", start + 2)
-        mark = (scope, self._mark(head[start:end]))
-        login = self._logins.get(mark)
-        if login is None:
-            return None
-        if self._clock() >= login.expires or self._access_epoch() != login.access_epoch:
-            self._logins.drop(mark)
+        header = head[start:end]
+        login = self._logins.get((scope, header if end - start <= SHORT else self._hash(header)))
+        if login is None or now >= login.expires:
             return None
         return (login.peers, head[:start] + head[end:]), login
 
-    def note(self, scope: ConnectionScope, head: bytes, record: RequestRecord) -> SharedKey | None:
+    def note(self, scope: ScopeKey, head: bytes, record: RequestRecord) -> SharedKey | None:
         """Note the login of a request; return the key for its response, None if that is not to be shared."""
         rights = self.rights_of(record) if record.has_login else None
         start = head.find(HEADER)
@@ -98,31 +111,40 @@ class KnownLogins:
             head[start + len(HEADER) : end].strip()
         ]:
             return None
-        names, mark = record.identity.names, self._mark(head[start:end])
+        names, header = record.identity.names, head[start:end]
+        mark = header if len(header) <= SHORT else self._hash(header)
         login = KnownLogin(
             self._group(scope, rights),
             names,
             json.dumps(list(names)) if names else "",
             self._clock() + min(record.identity_ttl, KNOWN_SECONDS),
             record.access_epoch,
+            len(mark) + 2 * sum(map(len, names)) + OVERHEAD,
         )
-        self._logins.put((scope, mark), login, len(mark) + 2 * sum(map(len, names)))
+        self._put((scope, mark), login)
         return login.peers, head[:start] + head[end:]
 
     def close(self) -> None:
         """Forget all logins, and know none any more."""
-        self._logins = LRUCache(0)
+        self._limit = 0
+        self._logins.clear()
 
-    def _group(self, scope: ConnectionScope, rights: Hashable) -> Peers:
+    def _put(self, mark: tuple[ScopeKey, bytes], login: KnownLogin) -> None:
+        """Keep a login as the latest one, and drop the oldest ones beyond the limit."""
+        before = self._logins.pop(mark, None)
+        self._size += login.size - (0 if before is None else before.size)
+        self._logins[mark] = login
+        while self._size > self._limit and self._logins:
+            self._size -= self._logins.pop(next(iter(self._logins))).size
+
+    def _group(self, scope: ScopeKey, rights: Hashable) -> Peers:
         peers = self._peers.get((scope, rights))
         if peers is None:
             peers = Peers(scope, rights)
             self._peers.put((scope, rights), peers, 0)
         return peers
 
-    def _mark(self, header: bytes) -> bytes:
-        if len(header) <= SHORT:
-            return header
+    def _hash(self, header: bytes) -> bytes:
         return hashlib.blake2b(header, key=self._key, digest_size=32).digest()
 
 

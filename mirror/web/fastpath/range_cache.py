@@ -16,13 +16,13 @@ from collections.abc import Callable
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from mirror.access.policy import ConnectionScope
 from mirror.cache.readers import StoredReader
 from mirror.cache.results import Outcome
 from mirror.metrics.metrics import Metrics
 from mirror.store.blobs.open_files import KeptFile, SharedFile
 from mirror.util.log import get_logger
 from mirror.web.fastpath.hit_log import HitLog, KnownResponse, client_behind_proxy, lifetime, line_template
+from mirror.web.fastpath.logins import ScopeKey
 from mirror.web.fastpath.seen_once import SeenOnce
 from mirror.web.framing import HEAD_END
 from mirror.web.request_log import RequestRecord
@@ -44,7 +44,7 @@ MAX_SEEN_ONCE = 1024
 # Errors of reads that ask for bytes in memory only: these are not there, or the file system cannot tell.
 NOT_IN_MEMORY = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
 
-Key = tuple[ConnectionScope, bytes]
+Key = tuple[ScopeKey, bytes]
 
 
 class KnownBlob(KnownResponse, frozen=True, eq=False, kw_only=True):
@@ -81,7 +81,7 @@ class RangeCache:
 
     def answer(
         self,
-        scope: ConnectionScope,
+        scope: ScopeKey,
         head: bytes,
         transport: asyncio.WriteTransport,
         client: str,

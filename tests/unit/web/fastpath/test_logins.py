@@ -7,10 +7,19 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from mirror.access.identity import Identity
-from mirror.access.policy import EVERYBODY, ConnectionScope
-from mirror.web.fastpath.logins import HEADER, KNOWN_SECONDS, SHORT, KnownLogins
+from mirror.web.fastpath.logins import (
+    HEADER,
+    KNOWN_BYTES,
+    KNOWN_SECONDS,
+    OVERHEAD,
+    SHORT,
+    KnownLogin,
+    KnownLogins,
+    SharedKey,
+)
 from mirror.web.request_log import RequestRecord
 
+EPOCH = 7
 PATH = "/v2/x/manifests/1"
 FRONT, BACK = f"GET {PATH} HTTP/1.1\r\nHost: m", "\r\nAccept: */*\r\n\r\n"
 
@@ -20,26 +29,28 @@ def head(login: str, front: str = FRONT, back: str = BACK) -> bytes:
 
 
 class Scene:
-    """Known logins with a clock and an epoch; `rights` by the login of a request."""
+    """Known logins with a clock; `rights` by the login of a request."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.epoch = 0
         self.rights: dict[str, object] = {"Bearer a": "dev", "Bearer b": "dev", "Bearer c": "ops"}
-        self.logins = KnownLogins(lambda: self.now, lambda: self.epoch)
+        self.logins = KnownLogins(lambda: self.now)
         self.logins.rights_of = lambda record: self.rights.get(record.request.headers["Authorization"])
+
+    def find(self, data: bytes, scope: int = 0) -> tuple[SharedKey, KnownLogin] | None:
+        return self.logins.find(scope, data, self.now)
 
     def note(
         self,
         login: str,
         *,
         data: bytes = b"",
-        scope: ConnectionScope = EVERYBODY,
+        scope: int = 0,
         seconds: float = math.inf,
         more: tuple[str, ...] = (),
     ) -> object:
         headers = CIMultiDict([("Authorization", each) for each in (login, *more)])
-        record = RequestRecord(make_mocked_request("GET", PATH, headers=headers), 0, self.epoch)
+        record = RequestRecord(make_mocked_request("GET", PATH, headers=headers), 0, EPOCH)
         record.identity, record.has_login = Identity("127.0.0.1", (f"user:{login}",)), True
         record.identity_ttl = seconds
         return self.logins.note(scope, data or head(login), record)
@@ -50,7 +61,7 @@ def test_clients_with_the_same_rights_share_a_key() -> None:
     keys = [scene.note(f"Bearer {each}") for each in "abc"]
     assert keys[0] == keys[1] != keys[2] is not None
     for login, key in zip("abc", keys, strict=True):
-        found = scene.logins.find(EVERYBODY, head(f"Bearer {login}"))
+        found = scene.find(head(f"Bearer {login}"))
         assert found is not None
         assert (found[0], found[1].names) == (key, (f"user:Bearer {login}",))
         assert found[1].shown == f'["user:Bearer {login}"]'
@@ -59,37 +70,39 @@ def test_clients_with_the_same_rights_share_a_key() -> None:
 def test_login_is_known_to_the_scope_that_showed_it() -> None:
     """A certificate, or another network, is a part of what a client has proven."""
     scene = Scene()
-    key, other = scene.note("Bearer a"), scene.note("Bearer a", scope=("cert:x",))
+    key, other = scene.note("Bearer a"), scene.note("Bearer a", scope=1)
     assert key != other
-    assert scene.logins.find(("cert:y",), head("Bearer a")) is None
+    assert scene.find(head("Bearer a"), 2) is None
 
 
 def test_unknown_login_is_not_found() -> None:
     scene = Scene()
-    assert scene.logins.find(EVERYBODY, head("Bearer a")) is None
+    assert scene.find(head("Bearer a")) is None
     scene.note("Bearer a")
-    assert scene.logins.find(EVERYBODY, head("Bearer b")) is None
-    assert scene.logins.find(EVERYBODY, head("Bearer aa")) is None
-    assert scene.logins.find(EVERYBODY, f"{FRONT}{BACK}".encode()) is None
+    assert scene.find(head("Bearer b")) is None
+    assert scene.find(head("Bearer aa")) is None
+    assert scene.find(f"{FRONT}{BACK}".encode()) is None
 
 
 def test_login_without_shared_rights_is_not_known() -> None:
     scene = Scene()
     assert scene.note("Bearer unknown") is None
-    assert scene.logins.find(EVERYBODY, head("Bearer unknown")) is None
+    assert scene.find(head("Bearer unknown")) is None
 
 
-def test_login_ends_with_its_term_and_with_a_change_of_rights() -> None:
+def test_login_ends_with_its_term() -> None:
+    """A change of rights ends it as well: its epoch is compared with that of the response."""
     scene = Scene()
     for seconds in (5.0, math.inf):
         scene.note("Bearer a", seconds=seconds)
         scene.now += min(seconds, KNOWN_SECONDS) - 0.1
-        assert scene.logins.find(EVERYBODY, head("Bearer a")) is not None
+        assert scene.find(head("Bearer a")) is not None
         scene.now += 0.1
-        assert scene.logins.find(EVERYBODY, head("Bearer a")) is None
+        assert scene.find(head("Bearer a")) is None
     scene.note("Bearer a")
-    scene.epoch += 1
-    assert scene.logins.find(EVERYBODY, head("Bearer a")) is None
+    found = scene.find(head("Bearer a"))
+    assert found is not None
+    assert found[1].access_epoch == EPOCH
 
 
 @pytest.mark.parametrize(
@@ -107,7 +120,7 @@ def test_head_with_a_doubtful_header_is_remembered_as_a_whole(data: bytes) -> No
     """Two headers, a folded line, a header that is not the one that was verified."""
     scene = Scene()
     assert scene.note("Bearer a", data=data) is None
-    assert scene.logins.find(EVERYBODY, data) is None
+    assert scene.find(data) is None
 
 
 def test_two_headers_are_no_known_login() -> None:
@@ -121,8 +134,8 @@ def test_header_behind_the_end_of_a_head_counts_for_nothing() -> None:
     key = scene.note("Bearer a", data=head("Bearer a", back="\r\n\r\n"))
     assert key is not None
     behind = f"{FRONT}\r\n\r\nAuthorization: Bearer a\r\n".encode()
-    assert scene.logins.find(EVERYBODY, behind) is None
-    found = scene.logins.find(EVERYBODY, behind + b"\r\n")
+    assert scene.find(behind) is None
+    found = scene.find(behind + b"\r\n")
     assert found is None or found[0] != key
 
 
@@ -130,9 +143,9 @@ def test_long_header_is_known_by_a_hash() -> None:
     scene, login = Scene(), f"Bearer {'x' * SHORT}"
     scene.rights[login] = "dev"
     assert scene.note(login) == scene.note("Bearer a")
-    assert scene.logins.find(EVERYBODY, head(login)) is not None
-    assert scene.logins.find(EVERYBODY, head(f"{login}x")) is None
-    assert not any(login.encode() in mark for (_, mark), _ in scene.logins._logins.items())
+    assert scene.find(head(login)) is not None
+    assert scene.find(head(f"{login}x")) is None
+    assert not any(login.encode() in mark for _, mark in scene.logins._logins)
 
 
 def test_closed_logins_know_nobody() -> None:
@@ -140,4 +153,18 @@ def test_closed_logins_know_nobody() -> None:
     scene.note("Bearer a")
     scene.logins.close()
     scene.note("Bearer a")
-    assert scene.logins.find(EVERYBODY, head("Bearer a")) is None
+    assert scene.find(head("Bearer a")) is None
+
+
+def test_known_logins_are_bounded() -> None:
+    """The oldest ones are forgotten; one that is verified again is the latest."""
+    scene = Scene()
+    most = KNOWN_BYTES // OVERHEAD
+    for number in range(most):
+        scene.rights[f"Bearer {number}"] = "dev"
+        scene.note(f"Bearer {number}")
+        if number % 100 == 0:
+            scene.note("Bearer 0")
+    assert scene.find(head("Bearer 0")) is not None
+    assert scene.find(head("Bearer 1")) is None
+    assert scene.logins._size == sum(each.size for each in scene.logins._logins.values()) <= KNOWN_BYTES
