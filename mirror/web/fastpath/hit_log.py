@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -127,14 +127,25 @@ class HitLog:
                 self.audit.repeat(
                     (event, {**fields, "bytes": length, **names}), number, address, seconds, now
                 )
+        self._count(durations)
+        write_lines(lines)
+
+    def _count(self, durations: Mapping[tuple[KnownResponse, int], list[float]]) -> None:
+        """Record metrics and last use. `durations`: seconds by response and bytes of the body.
+
+        Several responses may have the same content, for clients with different rights.
+        """
+        batches: dict[tuple[int, int], tuple[RequestStats, list[float]]] = {}
         used = set()
-        for (response, length), each in durations.items():
-            response.stats.add_batch(length, each)
+        for (response, length), seconds in durations.items():
+            stats = response.stats
+            batches.setdefault((id(stats), length), (stats, []))[1].extend(seconds)
             if response.digest is not None:
                 used.add(response.digest)
+        for (_, length), (stats, seconds) in batches.items():
+            stats.add_batch(length, seconds)
         for digest in used:
             self._record_use(digest)
-        write_lines(lines)
 
     def _flush_on_timer(self) -> None:
         self._timer_running = False

@@ -65,7 +65,7 @@ class KnownLogin(Struct, frozen=True, eq=False):
 
 
 class KnownLogins:
-    """The headers that were verified lately. `known`: whether there are any.
+    """The headers that were verified lately; `known`: by scope and header, the oldest first.
 
     `rights_of`: returns the rights of the client of a request, None where its response is for it alone.
     """
@@ -73,16 +73,11 @@ class KnownLogins:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        # The oldest first: a login is noted again when it is verified again.
-        self._logins: dict[tuple[ScopeKey, bytes], KnownLogin] = {}
+        self.known: dict[tuple[ScopeKey, bytes], KnownLogin] = {}
         self._size = 0
         self._limit = KNOWN_BYTES
         self._peers: LRUCache[tuple[ScopeKey, Hashable], Peers] = LRUCache(KNOWN_BYTES)
         self.rights_of: Callable[[RequestRecord], Hashable | None] = _none
-
-    @property
-    def known(self) -> bool:
-        return bool(self._logins)
 
     def find(self, scope: ScopeKey, head: bytes, now: float) -> tuple[SharedKey, KnownLogin] | None:
         """Return the key of the response to `head`, and whose login it has; None without a known one.
@@ -94,7 +89,7 @@ class KnownLogins:
             return None
         end = head.find(b"\r\n", start + 2)
         header = head[start:end]
-        login = self._logins.get((scope, header if end - start <= SHORT else self._hash(header)))
+        login = self.known.get((scope, header if end - start <= SHORT else self._hash(header)))
         if login is None or now >= login.expires:
             return None
         return (login.peers, head[:start] + head[end:]), login
@@ -127,15 +122,15 @@ class KnownLogins:
     def close(self) -> None:
         """Forget all logins, and know none any more."""
         self._limit = 0
-        self._logins.clear()
+        self.known.clear()
 
     def _put(self, mark: tuple[ScopeKey, bytes], login: KnownLogin) -> None:
         """Keep a login as the latest one, and drop the oldest ones beyond the limit."""
-        before = self._logins.pop(mark, None)
+        before = self.known.pop(mark, None)
         self._size += login.size - (0 if before is None else before.size)
-        self._logins[mark] = login
-        while self._size > self._limit and self._logins:
-            self._size -= self._logins.pop(next(iter(self._logins))).size
+        self.known[mark] = login
+        while self._size > self._limit and self.known:
+            self._size -= self.known.pop(next(iter(self.known))).size
 
     def _group(self, scope: ScopeKey, rights: Hashable) -> Peers:
         peers = self._peers.get((scope, rights))

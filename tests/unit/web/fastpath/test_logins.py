@@ -145,7 +145,7 @@ def test_long_header_is_known_by_a_hash() -> None:
     assert scene.note(login) == scene.note("Bearer a")
     assert scene.find(head(login)) is not None
     assert scene.find(head(f"{login}x")) is None
-    assert not any(login.encode() in mark for _, mark in scene.logins._logins)
+    assert not any(login.encode() in mark for _, mark in scene.logins.known)
 
 
 def test_closed_logins_know_nobody() -> None:
@@ -167,4 +167,4 @@ def test_known_logins_are_bounded() -> None:
             scene.note("Bearer 0")
     assert scene.find(head("Bearer 0")) is not None
     assert scene.find(head("Bearer 1")) is None
-    assert scene.logins._size == sum(each.size for each in scene.logins._logins.values()) <= KNOWN_BYTES
+    assert scene.logins._size == sum(each.size for each in scene.logins.known.values()) <= KNOWN_BYTES
