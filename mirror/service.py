@@ -39,6 +39,7 @@ from mirror.util.tasks import Tasks
 
 if TYPE_CHECKING:
     from mirror.cache.pull.budget import Pause
+    from mirror.hosted.opening import HostedUpkeep
     from mirror.hosted.registry import HostedRegistry
     from mirror.hosted.uploads import Uploads
     from mirror.manage.warm.plan import WarmPlan
@@ -109,18 +110,16 @@ class Service:
         self.cache = Cache(context, self._upstreams, config.tags)
         self.hosted: HostedRegistry | None = None
         self.uploads: Uploads | None = None
+        self._hosted_upkeep: HostedUpkeep | None = None
         if config.hosted:
             self._host(config)
 
     def _host(self, config: Config) -> None:
         """Answer for the hosted registries of the configuration; import what that needs."""
-        from mirror.hosted.origin import HostedOrigin
-        from mirror.hosted.registry import HostedRegistry
-        from mirror.hosted.uploads import Uploads
+        from mirror.hosted.opening import open_hosted
 
-        self.hosted = HostedRegistry(self._store, config.hosted, self._tasks)
-        self.uploads = Uploads(self._store, config.hosted)
-        self.cache.host([each.name for each in config.hosted], HostedOrigin(self.hosted))
+        opened = open_hosted(self._store, config.hosted, self._tasks, self.cache)
+        self.hosted, self.uploads, self._hosted_upkeep = opened
 
     @classmethod
     async def open(
@@ -353,7 +352,7 @@ class Service:
                 await self._store.run_housekeeping()
                 await self._prune_index()
                 await self._tick_warm()
-                await self._expire_uploads()
+                await self._look_after_hosted()
             except StoreError as error:
                 if not self._store.health.faults():  # a fault has been logged, once, with what to do
                     log.warning("housekeeping failed", reason=str(error))
@@ -366,10 +365,11 @@ class Service:
             elected = await self._store.executor.run(self._store.folder.claim_housekeeping)
             await self._warm.tick(elected=elected)
 
-    async def _expire_uploads(self) -> None:
-        """Remove uploads that no client continues; the worker that runs housekeeping does."""
-        if self.uploads is not None and await self._store.executor.run(self.folder.claim_housekeeping):
-            await self.uploads.expire()
+    async def _look_after_hosted(self) -> None:
+        """Remove what is pushed and not kept; the worker that runs housekeeping does."""
+        upkeep = self._hosted_upkeep
+        if upkeep is not None and await self._store.executor.run(self.folder.claim_housekeeping):
+            await upkeep.run()
 
     async def _prune_index(self) -> None:
         """Keep the index within its bound; the worker that runs housekeeping does."""

@@ -49,6 +49,7 @@ PLACES: Mapping[str, CommandPlace] = {
         ("access", "config.access", "Try the access rules."),
         ("token", "access.tokens", "Create, list and revoke tokens, by which clients identify themselves."),
         ("bundle", "carry.bundles", "Look at files of images, which `export` writes."),
+        ("hosted", "hosted.retention", "Look after hosted registries."),
         (
             "healthcheck",
             "operate.healthcheck",

@@ -205,9 +205,9 @@ class HostedRegistry:
             before = await self.store.put_manifest(push)
         change = Change("push", repository, push.digest, None, push.media_type, len(data))
         for tag, entry in before:
-            self._tell(replace(change, tag=tag.name, before=None if entry is None else entry.digest))
+            self.tell(replace(change, tag=tag.name, before=None if entry is None else entry.digest))
         if not before:
-            self._tell(change)
+            self.tell(change)
         return PutManifest(found.digest, found.subject, tuple(each.name for each in pointing))
 
     async def delete_tag(self, repository: Repository, tag: Tag) -> None:
@@ -218,7 +218,7 @@ class HostedRegistry:
             if not await self.store.delete_tag(repository, tag, immutable=immutable):
                 raise unknown_manifest(repository, tag)
         if entry is not None:
-            self._tell(Change("delete", repository, Digest.parse(entry.digest), tag.name))
+            self.tell(Change("delete", repository, Digest.parse(entry.digest), tag.name))
 
     async def delete_manifest(self, repository: Repository, digest: Digest) -> None:
         """Remove a manifest and its tags; the blobs that it alone names go with the next `gc`."""
@@ -228,7 +228,7 @@ class HostedRegistry:
         if removed is None:
             raise unknown_manifest(repository, digest)
         for tag in removed.tags or (None,):
-            self._tell(Change("delete", repository, digest, tag))
+            self.tell(Change("delete", repository, digest, tag))
 
     async def delete_blob(self, repository: Repository, digest: Digest) -> None:
         """Remove a blob from its repository."""
@@ -281,7 +281,8 @@ class HostedRegistry:
         """Return whether a tag of the repository never moves."""
         return any(fnmatchcase(tag, each) for each in self.settings(repository).immutable_tags)
 
-    def _tell(self, change: Change) -> None:
+    def tell(self, change: Change) -> None:
+        """Tell those who listen of a change."""
         for call in self.on_change:
             call(change)
 

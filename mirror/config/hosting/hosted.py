@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from mirror.config.hosting.retention import RetentionSettings
 from mirror.config.types import Duration, HostName, Hosts, Size, Strings
 from mirror.config.validation import After, Doc, Settings
 from mirror.oci.reference import COMPONENT, HUB_NAMESPACE
@@ -82,6 +83,13 @@ class HostedSettings(Settings, frozen=True, kw_only=True):
         Duration,
         Doc("Time after which an upload that a client does not continue is removed.", examples=["2h"]),
     ] = 24 * 3600
+    retention: Annotated[
+        tuple[RetentionSettings, ...],
+        Doc(
+            "Which tags stay; without it all do.",
+            examples=[[{"tags": ["pr-*"], "keep_last": 5, "keep_pulled": "30d"}]],
+        ),
+    ] = ()
     max_uploads: Annotated[
         int,
         Meta(ge=1, le=1_000_000),

@@ -11,7 +11,7 @@ the second sees what the first has done.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import diskcache
 from msgspec import Struct
@@ -169,6 +169,35 @@ class HostedIndex:
         if old:
             self._end_removal(repository, old)
         return old
+
+    def tag_entries(self, repository: Repository, after: str, limit: int) -> list[tuple[str, TagEntry]]:
+        """Return up to `limit` tags, in order, that sort after `after`, with their entries."""
+        kind = f"tag:{repository}:"
+        rows = self._index.query(
+            "SELECT key, value FROM Cache WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
+            (f"{kind}{after}", f"{kind}\U0010ffff", limit),
+        )
+        entries = ((str(key).removeprefix(kind), TagEntry.from_json(value)) for key, value in rows)
+        return [(name, entry) for name, entry in entries if entry is not None]
+
+    def expire_tags(self, repository: Repository, entries: Mapping[str, TagEntry]) -> list[str]:
+        """Remove tags that are as they were in `entries`; return them. A push since then keeps its tag."""
+        with self._cache.transact():
+            same = [
+                name for name, entry in entries.items() if self._index.tag(repository, Tag(name)) == entry
+            ]
+            self._index.drop(repository, same, ())
+        if same:
+            self._note_removal(repository)
+        return same
+
+    def referring(self, repository: Repository, subject: Digest) -> list[Digest]:
+        """Return the manifests whose subject a digest is."""
+        kind = f"referrer:{repository}@{subject}@"
+        rows = self._index.query(
+            "SELECT key FROM Cache WHERE key >= ? AND key < ?", (kind, f"{kind}\U0010ffff")
+        )
+        return [Digest.parse(str(key).removeprefix(kind)) for (key,) in rows]
 
     def tags_of(self, repository: Repository, digest: Digest) -> list[str]:
         """Return the tags that point to a manifest."""

@@ -1,0 +1,38 @@
+"""The hosted registries of a configuration, opened together, and what is done for them in the background."""
+
+from collections.abc import Sequence
+
+from mirror.cache.cache import Cache
+from mirror.config.hosting.hosted import HostedSettings
+from mirror.hosted.origin import HostedOrigin
+from mirror.hosted.registry import HostedRegistry
+from mirror.hosted.uploads import Uploads
+from mirror.store.store import Store
+from mirror.util.tasks import Tasks
+
+
+class HostedUpkeep:
+    """Removal of uploads that no client continues, and of tags that no rule keeps."""
+
+    def __init__(self, registry: HostedRegistry, uploads: Uploads, hosted: Sequence[HostedSettings]) -> None:
+        self._uploads = uploads
+        self._retention = None
+        if any(each.retention for each in hosted):
+            from mirror.hosted.retention.schedule import RetentionSchedule
+
+            self._retention = RetentionSchedule(registry, hosted)
+
+    async def run(self) -> None:
+        """Do what is due. One process of those that serve calls this. Raises StoreError."""
+        await self._uploads.expire()
+        if self._retention is not None:
+            await self._retention.tick()
+
+
+def open_hosted(
+    store: Store, hosted: Sequence[HostedSettings], tasks: Tasks, cache: Cache
+) -> tuple[HostedRegistry, Uploads, HostedUpkeep]:
+    """Open the registries, and let the cache answer for them."""
+    registry, uploads = HostedRegistry(store, hosted, tasks), Uploads(store, hosted)
+    cache.host([each.name for each in hosted], HostedOrigin(registry))
+    return registry, uploads, HostedUpkeep(registry, uploads, hosted)
