@@ -260,6 +260,7 @@ def test_commands_of_root_follow_no_link_to_a_database(shared: Path, tmp_path: P
 
 
 @pytest.mark.needs(root=True)
+@pytest.mark.slow
 def test_commands_of_root_work_where_the_owner_cannot_read_the_program(shared: Path, tmp_path: Path) -> None:
     """All that is imported later is imported before root becomes the owner."""
     shutil.copytree(PROGRAM / "mirror", tmp_path / "program" / "mirror")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
@@ -190,6 +191,7 @@ def leave(mirror: Running, path: str) -> None:
         client.send(request_head("GET", path))
 
 
+@pytest.mark.slow
 async def test_full_table_makes_room_for_another_client(tmp_path: Path) -> None:
     """One client's requests fill the table of an upstream; another client's one is asked nevertheless."""
     registry = GatedRegistry()

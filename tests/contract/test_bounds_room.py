@@ -217,6 +217,7 @@ async def grow_old(mirror: Running, image: FakeImage) -> None:
     await store.run_housekeeping()
 
 
+@pytest.mark.slow
 async def test_room_for_prefetches_is_kept_in_a_full_cache(hub: FakeRegistry, tmp_path: Path) -> None:
     """Blobs that no client has used for long make way before a manifest is asked for."""
     async with full(hub, tmp_path, room=61 * LAYER + 20_000, layers=60) as (mirror, kept):
@@ -228,6 +229,7 @@ async def test_room_for_prefetches_is_kept_in_a_full_cache(hub: FakeRegistry, tm
         assert 0 < await evicted(mirror, kept) <= 4
 
 
+@pytest.mark.slow
 async def test_room_for_prefetches_does_not_let_manifests_replace_the_cache(
     hub: FakeRegistry, tmp_path: Path
 ) -> None:

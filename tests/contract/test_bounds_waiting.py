@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from mirror.cache.tags import MOST_REFRESHES
@@ -75,6 +76,7 @@ async def test_flood_of_stale_tags_starts_few_requests(tmp_path: Path) -> None:
             await registry.arrived.wait()
 
 
+@pytest.mark.slow
 async def test_flood_of_new_tags_is_refused_beyond_a_bound(tmp_path: Path) -> None:
     """Clients that wait are bounded for each upstream; a further one is told at once, and others go on."""
     registry = SlowRegistry()

@@ -131,6 +131,7 @@ url = "{url}"
 """
 
 
+@pytest.mark.slow
 async def test_export_fetches_what_is_missing(hub: FakeRegistry, tmp_path: Path) -> None:
     """An image that was never pulled is in the bundle; one that the upstream lacks is named."""
     image = hub.add_image("library/x", "1", LAYERS)

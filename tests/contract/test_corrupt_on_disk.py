@@ -113,6 +113,7 @@ async def test_corrupt_blob_is_not_sent_whole_before_a_long_proof_ends(
         assert replies[-1].body == DATA
 
 
+@pytest.mark.slow
 async def test_corrupt_blob_costs_a_crowd_of_honest_clients_one_proof(
     hub: FakeRegistry, tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ async def test_rest_always_fetches_all_at_once(hub: FakeRegistry, tmp_path: Path
         assert asked_of(hub, digest) == SIZE
 
 
+@pytest.mark.slow
 async def test_rest_idle_waits_for_clients_of_other_blobs(
     hub: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ async def client(mirror: Fleet, watch: Watch, image: FakeImage, chance: random.R
         await watch.check_room()
 
 
+@pytest.mark.slow
 async def test_quota_holds_in_a_burst_through_two_workers(hub: FakeRegistry, tmp_path: Path) -> None:
     """The quota holds after each pull, except for blobs in flight, and every pull is right.
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +100,7 @@ def _any_fits(texts: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
 
 @settings(max_examples=100, deadline=None)
 @given(rules(), st.booleans(), st.lists(QUESTIONS, min_size=1, max_size=10))
+@pytest.mark.slow
 def test_policy_decides_as_the_reference(
     listed: list[Rule], default: bool, questions: list[Question]
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,6 +60,7 @@ def folders() -> Iterator[tuple[CacheDirectory, CacheDirectory, Path]]:
 
 @FEW
 @given(IMAGES)
+@pytest.mark.slow
 def test_carry_there_and_back_is_the_same_file(images: list[Made]) -> None:
     """An export of what was imported is the file that was imported."""
     with folders() as (sender, receiver, path):
@@ -70,6 +72,7 @@ def test_carry_there_and_back_is_the_same_file(images: list[Made]) -> None:
 
 @FEW
 @given(IMAGES, st.integers(150_000, 400_000), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_carry_parts_in_any_order_are_the_whole(images: list[Made], limit: int, order: object) -> None:
     """Each part is imported by itself, in any order, some of them twice."""
     with folders() as (sender, receiver, path):
@@ -85,6 +88,7 @@ def test_carry_parts_in_any_order_are_the_whole(images: list[Made], limit: int, 
 
 @FEW
 @given(IMAGES, IMAGES)
+@pytest.mark.slow
 def test_carry_delta_and_base_are_the_whole(before: list[Made], after: list[Made]) -> None:
     """A delta has no blob that the receiver has, and with these it is the whole."""
     with folders() as (sender, receiver, path):

@@ -162,6 +162,7 @@ QUESTIONS = st.tuples(
 
 @settings(max_examples=300, deadline=None)
 @given(rules(), st.booleans(), st.lists(QUESTIONS, min_size=1, max_size=12))
+@pytest.mark.slow
 def test_decision_equals_the_slow_reference(
     given_rules: list[Rule],
     default: bool,

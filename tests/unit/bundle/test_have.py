@@ -52,6 +52,7 @@ def test_list_of_100_000_blobs_is_smaller_than_3_mib() -> None:
     assert b"".join(lines).isascii()
 
 
+@pytest.mark.slow
 def test_list_of_a_million_blobs_takes_seconds() -> None:
     """Writing and reading again; processor time, because the machine may have other work."""
     found = [
