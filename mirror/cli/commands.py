@@ -48,6 +48,7 @@ PLACES: Mapping[str, CommandPlace] = {
         ("config", "config.settings", "Check and show the configuration."),
         ("access", "config.access", "Try the access rules."),
         ("token", "access.tokens", "Create, list and revoke tokens, by which clients identify themselves."),
+        ("shared", "shared.tier", "Examine the tier that several mirrors share, verify and clean it."),
         ("bundle", "carry.bundles", "Look at files of images, which `export` writes."),
         ("hosted", "hosted.retention", "Look after hosted registries."),
         (

@@ -1,0 +1,1 @@
+"""Upkeep of the shared tier, for commands."""
