@@ -36,7 +36,7 @@ class LoopTurns:
         return True
 
     def shorten(self) -> None:
-        """Do less in the next turns: a client has connected, whose first request takes a few of them."""
+        """Do less in the next turns: a client has connected, or requests wait to begin."""
         self._short_turns = SHORT_TURNS
 
     def give_back(self, work: int) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from mirror.util.callbacks import ignore
 from mirror.util.fairness.fair_queue import FairQueue
 
 # A turn that no request waits for has no end that is seen. It is over after this time, in seconds, which
@@ -31,6 +32,7 @@ class RequestTurns:
         self._small: FairQueue[Begin] = FairQueue()
         self._blobs: FairQueue[Begin] = FairQueue()
         self._scheduled = False
+        self.on_waiting: Callable[[], object] = ignore  # called in each turn in which requests wait
 
     def __len__(self) -> int:
         """Return the number of requests that wait."""
@@ -54,6 +56,7 @@ class RequestTurns:
         self._schedule()
 
     def _schedule(self) -> None:
+        self.on_waiting()
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._begin_turn)

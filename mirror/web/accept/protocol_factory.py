@@ -45,6 +45,7 @@ class ProtocolFactory(web.Server):
         self.departures = Departures()
         self.turns = RequestTurns(BEGINNINGS, BLOB_BEGINNINGS)
         self.sending = loop_turns()
+        self.turns.on_waiting = self.sending.shorten
         self.body_of: Callable[..., UnreadBody] = body_of  # what reads the body of a request
         self._connections_open = 0
         self.preparing: Callable[[], int] = zero  # connections accepted, and still before their first request

@@ -78,3 +78,16 @@ async def test_request_turns_that_none_waits_for_are_over_after_a_while() -> Non
     now[0] = TURN_SECONDS
     assert turns.take(blob=True)
     assert not turns._scheduled
+
+
+async def test_request_turns_tell_that_requests_wait() -> None:
+    """The callback comes in each turn until the last request has begun: bodies have short turns meanwhile."""
+    turns, told, begun = RequestTurns(1, 0, zero), list[int](), list[str]()
+    turns.on_waiting = lambda: told.append(len(turns))
+    assert turns.take(blob=True)
+    assert not told
+    for name in "abc":
+        turns.wait("client", appender(begun, name), blob=True)
+    while len(turns):  # noqa: ASYNC110  # a queue has no event
+        await asyncio.sleep(0)
+    assert told == [1, 2, 3, 2, 1]
