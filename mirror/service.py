@@ -183,7 +183,7 @@ class Service:
         from mirror.manage.warm.scheduled import fetch_list
         from mirror.manage.warm.scheduler import WarmScheduler
 
-        names = config.names().names
+        names = config.names().mirrored
         begin = lambda plan: self.warm_run(plan, log_pause)  # noqa: E731
         fetch = lambda settings: fetch_list(settings, names, begin, self.pin)  # noqa: E731
         self._warm = WarmScheduler(config.warm, self.folder.path, fetch, self._tasks, clock)

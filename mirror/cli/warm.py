@@ -175,7 +175,7 @@ def fetch_pinned(reference: str, platforms: list[str], settings: "Config") -> No
     from mirror.manage.warm.plan import WarmPlan
 
     try:
-        image = parse_image(image_name(reference, settings), settings.names().names)
+        image = parse_image(image_name(reference, settings), settings.names().mirrored)
     except ValueError as error:
         fail(f"{error}; the pin stays, and nothing is fetched", 1)
     plan = WarmPlan.of([image], platforms or ["all"], referrers=True, pin=False, leave=LEAVE)
@@ -191,7 +191,7 @@ def fetch_images(
     from mirror.manage.warm.plan import WarmPlan
 
     try:
-        names = settings.names().names
+        names = settings.names().mirrored
         images = [parse_image(image_name(each, settings), names) for each in references]
         plan = WarmPlan.of(images, platforms, referrers=referrers, pin=False, leave=LEAVE)
     except ValueError as error:
@@ -250,7 +250,7 @@ def _parsed(listed: "Listed", settings: "Config", *, as_json: bool) -> "list[War
     from mirror.manage.warm.images import parse_image
     from mirror.manage.warm.listed import Note
 
-    found, names = [], settings.names().names
+    found, names = [], settings.names().mirrored
     for entry in listed.entries:
         try:
             found.append(parse_image(image_name(entry.text, settings), names))

@@ -121,6 +121,11 @@ class UpstreamNames(Struct, frozen=True):
     hosts: Mapping[str, str]
     hosted: Collection[str] = frozenset()
 
+    @property
+    def mirrored(self) -> dict[str, str]:
+        """The names of the upstreams, without registries that are hosted here."""
+        return {name: each for name, each in self.names.items() if each not in self.hosted}
+
     def find(self, name: str) -> str | None:
         host = canonical_host(name)
         return None if host is None else self.names.get(host)

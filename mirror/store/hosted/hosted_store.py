@@ -17,11 +17,11 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.batch import Batcher
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import Origin
-from mirror.store.blobs.small_files import SmallFiles
 from mirror.store.errors import NoRoom, StoreError
 from mirror.store.health import Capability
-from mirror.store.hosted.errors import BlobLost, PushRefused
+from mirror.store.hosted.errors import PushRefused
 from mirror.store.hosted.hosted_index import HostedIndex, Removed
+from mirror.store.hosted.push_writer import PushWriter, PutTags
 from mirror.store.hosted.pushes import PushedManifest, Quotas
 from mirror.store.links.content import LocalContent, StoredManifest
 from mirror.store.metadata.index import TagEntry
@@ -29,7 +29,6 @@ from mirror.store.retrying import RetryingDisk
 from mirror.store.store import Store
 
 T = TypeVar("T")
-PutTags = list[tuple[Tag, TagEntry | None]]
 
 
 class HostedStore:
@@ -39,9 +38,9 @@ class HostedStore:
         self._store = store
         self.folder = self._folder = store.folder
         self.index = HostedIndex(store.folder, clock)
-        self._files = SmallFiles(store.folder.blobs, store.folder.partials)
+        self._writer = PushWriter(store.folder, self.index)
         self._pushes: Batcher[PushedManifest, PutTags | PushRefused] = Batcher(
-            store.executor, self._put_manifests
+            store.executor, self._writer.put_manifests
         )
         self._disk = RetryingDisk(store.executor, store.folder.recovery, store.health, store.make_room)
 
@@ -79,62 +78,20 @@ class HostedStore:
         try:
             found = await self._pushes.do(push)
         except StoreError:  # once more, alone, after a repair or with room made for it
-            (found,) = await self._write(self._put_manifests, (push,))
+            (found,) = await self._write(self._writer.put_manifests, (push,))
         if isinstance(found, PushRefused):
             raise found
         return found
 
-    def _put_manifests(self, pushes: Sequence[PushedManifest]) -> list[PutTags | PushRefused]:
-        refused: dict[int, PutTags | PushRefused] = {}
-        for number, push in enumerate(pushes):
-            try:
-                self.index.check(push)
-            except PushRefused as error:
-                refused[number] = error
-        accepted = [push for number, push in enumerate(pushes) if number not in refused]
-        new = {each.digest: each.data for each in accepted if not self._folder.blobs.has(each.digest)}
-        self._files.add(new, Origin.PRIVATE, durable=self._folder.durable, retained=True)
-        self._sync_blobs()
-        results = self.index.put_manifests(accepted)
-        self.index.release(
-            push.digest
-            for push, result in zip(accepted, results, strict=True)
-            if isinstance(result, PushRefused)
-        )
-        following = iter(results)
-        return [refused[number] if number in refused else next(following) for number in range(len(pushes))]
-
     async def commit_blob(self, repository: Repository, verified: VerifiedFile, quotas: Quotas) -> None:
         """Keep the verified file of an upload, and link it. Raises PushRefused or StoreError."""
         kept = replace(verified, origin=Origin.PRIVATE, retained=True, durable=self._folder.durable)
-        excess = await self._write(self._commit_blob, repository, kept, quotas)
+        excess = await self._write(self._writer.commit_blob, repository, kept, quotas)
         await self._store.evict_excess([verified.digest], excess)
-
-    def _commit_blob(self, repository: Repository, verified: VerifiedFile, quotas: Quotas) -> int:
-        # A second attempt, after room was made, finds the file in its place already.
-        if verified.path.exists() or not self._folder.blobs.has(verified.digest):
-            self._folder.blobs.add(verified)
-            self._sync_blobs()
-        try:
-            self.index.link_blob(repository, verified.digest, verified.size, quotas)
-        except PushRefused:
-            self.index.release([verified.digest])
-            raise
-        return self._folder.excess()
 
     async def link_blob(self, repository: Repository, digest: Digest, quotas: Quotas) -> bool:
         """Link a blob to a further repository; return whether the blob is here. Raises PushRefused."""
-        return await self._write(self._link_blob, repository, digest, quotas)
-
-    def _link_blob(self, repository: Repository, digest: Digest, quotas: Quotas) -> bool:
-        row = self._folder.blobs.row(str(digest))
-        if row is None:
-            return False
-        try:
-            self.index.link_blob(repository, digest, row.size, quotas)
-        except BlobLost:
-            return False
-        return True
+        return await self._write(self._writer.link_blob, repository, digest, quotas)
 
     async def delete_tag(self, repository: Repository, tag: Tag, *, immutable: bool) -> bool:
         """Remove a tag; return whether it was there. Raises TagImmutable."""
@@ -210,8 +167,3 @@ class HostedStore:
         except StoreError as error:
             self._disk.report_write_failure(error)
             raise
-
-    def _sync_blobs(self) -> None:
-        """Have the entries on the disk before a link names their blobs (invariant 8)."""
-        if self._folder.durable:
-            self._folder.blobs.database.sync_log()

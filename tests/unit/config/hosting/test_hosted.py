@@ -23,6 +23,8 @@ def test_hosted_tables_are_read(tmp_path: Path) -> None:
     assert (found.name, found.quota, found.max_manifest) == ("office", 1024**3, 4 * 1024**2)
     names = config.names()
     assert names.hosted == {"office"}
+    assert "office" in names.names
+    assert "office" not in names.mirrored  # nothing of it can be fetched ahead
     for path, ns, host in (
         ("/v2/office/a/b/manifests/t", None, "mirror.lan"),
         ("/v2/a/b/manifests/t", "office", "mirror.lan"),
