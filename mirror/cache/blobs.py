@@ -5,10 +5,16 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from msgspec.structs import replace
-
 from mirror.cache.access import AccessChecker
-from mirror.cache.readers import BlobAnswer, BlobRequest, Fallback, GrowingReader, SmallBlob, StoredReader
+from mirror.cache.readers import (
+    BlobAnswer,
+    BlobRequest,
+    Fallback,
+    GrowingReader,
+    PassingContent,
+    SmallBlob,
+    StoredReader,
+)
 from mirror.cache.results import BlobInfo, Outcome, Staleness
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
@@ -81,8 +87,7 @@ class BlobCache:
         except ShuttingDown:
             raise
         except NoRoom as error:
-            passed = await self._pass_through(repository, digest)
-            return replace(passed, unkept=str(error))
+            return await self._pass_through(repository, digest, str(error))
         except StoreError as error:
             log.debug("blob passed through, not stored", digest=str(digest), reason=str(error))
             answer = None
@@ -183,7 +188,9 @@ class BlobCache:
             return None
         return await self._access.check(repository, flight.digest, link)
 
-    async def _pass_through(self, repository: Repository, digest: Digest) -> BlobAnswer:
+    async def _pass_through(
+        self, repository: Repository, digest: Digest, reason: str = "the cache folder is in trouble"
+    ) -> BlobAnswer:
         """Return the blob past the disk, after the upstream has confirmed the link (invariant 5)."""
         check_budget()
         if self._upstreams.slots.crowded:
@@ -201,7 +208,8 @@ class BlobCache:
                 )
                 return BlobAnswer(SmallBlob(data), Outcome.PASSED)
             size = None
-        return BlobAnswer(self._pass_through_blob(repository, digest, size), Outcome.PASSED)
+        passing = PassingContent(self._pass_through_blob(repository, digest, size))
+        return BlobAnswer(passing, Outcome.PASSED, note=f"passed through: {reason}")
 
     async def _fetch(self, repository: Repository, digest: Digest) -> bytes:
         self._context.metrics.passed_through.inc()

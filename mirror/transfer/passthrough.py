@@ -45,7 +45,7 @@ class RangeFailed(UpstreamError):
 
 
 class ComparableReader(Protocol):
-    """The part of `BlobReader` that a comparison needs."""
+    """The part of a reader that a comparison needs."""
 
     file: BinaryIO
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from mirror.access.secret_path import without_secret
 from mirror.cache.cache import Cache
-from mirror.cache.readers import BlobReader, BlobRequest, SmallBlob
+from mirror.cache.readers import BlobContent, BlobRequest
 from mirror.cache.referring.clients import Requester
 from mirror.cache.results import FOREVER, Outcome, ReferrersAnswer, Staleness
 from mirror.cache.tag.expired import REVALIDATING
@@ -25,7 +25,6 @@ from mirror.oci.ranges import Span
 from mirror.oci.reference import Repository, Tag, Target, TargetKind, is_hosted, namespace, parse_target
 from mirror.oci.referrers import array_of, index_of
 from mirror.store.errors import ShuttingDown, StoreError, reason_of
-from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import Failure, UpstreamError, WrongBytes, WrongSize
 from mirror.upstream.guests.current import serving_nobody
 from mirror.util.time_limit import TimeLimit
@@ -178,22 +177,13 @@ class RegistryApi:
         answer = await self._within_header_timeout(
             target, self._cache.get_blob(repository, digest, limit, _blob_request(record)), limit
         )
-        record.outcome, content, record.content_ttl = answer.outcome, answer.content, answer.ttl
-        stale = _stale_headers(record, answer.staleness)
-        if not isinstance(content, SmallBlob | PassThroughBlob):
-            with closing(content):
-                return await self._read_blob(record, digest, content, limit.deadline, stale)
-        if isinstance(content, SmallBlob):
-            record.ttl = answer.ttl
-        else:
-            record.note = f"passed through: {answer.unkept}"
-        if responses.matches(record.request.headers.get("If-None-Match"), digest):
-            return responses.not_modified(record, digest, stale)
-        if isinstance(content, SmallBlob):
-            return responses.small_blob(record, digest, content.data, stale)
-        size = content.size
-        spans = [] if size is None else responses.requested_spans(record.request, digest, size)
-        return await _deliver(record, digest, content, spans, stale)
+        record.outcome, record.content_ttl = answer.outcome, answer.ttl
+        record.note = answer.note or record.note
+        with closing(answer.content) as content:
+            if content.data is not None:
+                record.ttl = answer.ttl
+            stale = _stale_headers(record, answer.staleness)
+            return await self._blob_content(record, digest, content, limit.deadline, stale)
 
     async def _blob_head(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
@@ -209,19 +199,23 @@ class RegistryApi:
         }
         return responses.head(record, headers, info.size)
 
-    async def _read_blob(
+    async def _blob_content(
         self,
         record: RequestRecord,
         digest: Digest,
-        reader: BlobReader,
+        content: BlobContent,
         deadline: float,
         stale: Mapping[str, str],
     ) -> web.StreamResponse:
+        """Return the response with the content, or the parts of it that the client asks for."""
         if responses.matches(record.request.headers.get("If-None-Match"), digest):
             return responses.not_modified(record, digest, stale)
-        spans = responses.requested_spans(record.request, digest, reader.size)
-        await self._wait_first_readable(reader, spans, deadline)
-        return await _deliver(record, digest, reader, spans, stale)
+        if content.data is not None:
+            return responses.small_blob(record, digest, content.data, stale)
+        size = content.size
+        spans = [] if size is None else responses.requested_spans(record.request, digest, size)
+        await self._wait_first_readable(content, spans, deadline)
+        return await _deliver(record, digest, content, spans, stale)
 
     async def _tags(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository = _repository(target)
@@ -289,7 +283,7 @@ class RegistryApi:
             self._header_timeout, (early, partial(self._cache.report_timeout, repository, early))
         )
 
-    async def _wait_first_readable(self, reader: BlobReader, spans: list[Span], deadline: float) -> None:
+    async def _wait_first_readable(self, reader: BlobContent, spans: list[Span], deadline: float) -> None:
         """Wait for the first byte to send, so that a fill that fails at once gives an error status.
 
         A fill that is merely slow gives none: the head goes out in time, and the body as it arrives.
@@ -312,7 +306,7 @@ class RegistryApi:
 async def _deliver(
     record: RequestRecord,
     digest: Digest,
-    reader: BlobReader | PassThroughBlob,
+    reader: BlobContent,
     spans: list[Span],
     stale: Mapping[str, str],
 ) -> web.StreamResponse:

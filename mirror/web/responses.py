@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from mirror.cache.readers import BlobReader
+from mirror.cache.readers import BlobContent
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.media_type import OCTETS, is_media_type
 from mirror.oci.ranges import Span, multipart, parse_range, total_length
-from mirror.transfer.passthrough import ENDLESS, PassThroughBlob
+from mirror.transfer.passthrough import ENDLESS
 from mirror.web.request_log import RequestRecord
 from mirror.web.sendfile import BodySender
 
@@ -141,7 +141,7 @@ def small_blob(
 async def send_blob(
     record: RequestRecord,
     digest: Digest,
-    reader: BlobReader | PassThroughBlob,
+    reader: BlobContent,
     spans: list[Span],
     extra: Mapping[str, str] = NO_HEADERS,
 ) -> web.StreamResponse:

@@ -9,19 +9,17 @@ import errno
 import os
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, closing, suppress
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Protocol, Self
 from weakref import WeakKeyDictionary
 
 from aiohttp.abc import AbstractStreamWriter
 
-from mirror.cache.readers import BlobReader
+from mirror.cache.readers import BlobContent, FileReader
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError, reason_of
 from mirror.store.readahead import ReadAhead
-from mirror.transfer.passthrough import PassThroughBlob
-from mirror.upstream.errors import WrongBytes
 from mirror.util.fairness.loop_turns import LoopTurns
 from mirror.util.tracebacks import without_frames
 from mirror.web.pace import TOO_SLOW, Pace
@@ -81,7 +79,7 @@ class BodySender:
         self,
         record: RequestRecord,
         writer: AbstractStreamWriter | None,
-        content: BlobReader | PassThroughBlob,
+        content: BlobContent,
     ) -> None:
         self._record = record
         self._content = content
@@ -100,12 +98,8 @@ class BodySender:
 
     async def send(self, span: Span) -> None:
         """Send a span of the blob as its bytes become readable. Raises what `wait_readable` raises, too."""
-        content = self._content
         try:
-            if isinstance(content, PassThroughBlob):
-                await self._pass_through(content.stream(span))
-            else:
-                await self._send_with_fallback(content, span, span.start)
+            await self._content.send(span, self)
         except ConnectionError as error:
             if self._pace.ended:
                 raise ConnectionAbortedError(TOO_SLOW) from error
@@ -117,34 +111,27 @@ class BodySender:
                 # Not `abort`: a sender waits on a second descriptor, which then would not know.
                 transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
-    async def _send_with_fallback(self, content: BlobReader, span: Span, offset: int) -> None:
-        """Send the rest of a span from `offset` on; replace a source or disk that fails on the way."""
-        before = self._writer.sent - offset
-        try:
-            await self._send(content, Span(offset, span.stop))
-            content.note_sent(span.stop)
-        except StoreError as error:
-            offset = self._writer.sent - before
-            rest = content.continue_from_upstream(error, span, offset)
-            self._record.note = f"passed through from byte {offset}: {error}"
-            await self._pass_through(rest)
-        except WrongBytes as error:
-            offset = self._writer.sent - before
-            with closing(await content.reopen_elsewhere(error, Span(span.start, offset))) as fresh:
-                self._record.note = f"from another source from byte {offset}: {error}"
-                await self._send_with_fallback(fresh, span, offset)
+    @property
+    def sent(self) -> int:
+        """Return how many bytes of content were sent."""
+        return self._writer.sent
 
-    async def _pass_through(self, stream: AsyncGenerator[bytes, None]) -> None:
-        """Send pieces from the upstream, at the client's pace."""
-        async with aclosing(stream) as pieces:
-            async for piece in pieces:
+    def note(self, text: str) -> None:
+        """Add a note to the line about the request."""
+        self._record.note = text
+
+    async def send_pieces(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        """Send pieces, at the client's pace."""
+        async with aclosing(pieces) as opened:
+            async for piece in opened:
                 if self._record.pacer is not None:
                     await self._record.pacer.take_all(len(piece))
                 self._pace.begin_send()
                 await self._writer.write(piece)
                 self._pace.end_send()
 
-    async def _send(self, reader: BlobReader, span: Span) -> None:
+    async def send_file(self, reader: FileReader, span: Span) -> None:
+        """Send a span of the reader's file as its bytes become readable. Raises as `Outlet.send_file`."""
         offset = span.start
         while offset < span.stop:
             stop = min(await reader.wait_readable(offset), span.stop)

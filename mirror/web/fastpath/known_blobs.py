@@ -20,12 +20,11 @@ from aiohttp.http_writer import StreamWriter
 from msgspec import Struct
 
 from mirror.cache.cache import Cache
-from mirror.cache.readers import BlobRequest, SmallBlob, StoredReader
+from mirror.cache.readers import BlobRequest, StoredReader
 from mirror.cache.results import Outcome
 from mirror.metrics.metrics import Metrics
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError, reason_of
-from mirror.transfer.passthrough import PassThroughBlob
 from mirror.upstream.errors import UpstreamError
 from mirror.util.callbacks import ignore
 from mirror.util.fairness.client import set_client
@@ -244,8 +243,7 @@ async def open_stored(
     content = answer.content
     if isinstance(content, StoredReader) and answer.outcome is Outcome.HIT and answer.staleness is None:
         return content
-    if not isinstance(content, SmallBlob | PassThroughBlob):
-        content.close()
+    content.close()
     return None
 
 
