@@ -24,7 +24,7 @@ from tests.wire import Wire
 
 pytestmark = pytest.mark.slow
 
-NAMES = 150
+NAMES = 200
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 
 # Containers that a client's names reach. Each has its limit in the code and in docs/security.md.
