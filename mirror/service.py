@@ -86,6 +86,7 @@ class Service:
         self.access_epoch = store.folder.epoch.access_changes
         self.note_access_change = store.folder.epoch.note_access_change
         self._upstreams = UpstreamSet(config, self.metrics, self._tasks)
+        self.upstream_details = self._upstreams.details
         accounts = self._upstreams.use_accounts
         store.folder.trusts_unknown = not accounts
         self.attempts = None if table is None else table.attempts

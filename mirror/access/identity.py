@@ -39,6 +39,10 @@ class Restriction(Struct, frozen=True):
             return False
         return not self.repositories or matches(str(repository), self.repositories)
 
+    def covers(self, action: Action) -> bool:
+        """Return whether this restriction leaves an action open for all repositories."""
+        return not self.repositories and (not self.actions or action in self.actions)
+
 
 class Identity(Struct, frozen=True):
     """A client as the rules see it.

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from mirror.access.identity import Identity
 from mirror.access.patterns import PatternIndex, matches
-from mirror.access.rules import CHANGING, Action, Decision, Rule
+from mirror.access.rules import CHANGING, EXPLICIT, Action, Decision, Rule
 from mirror.oci.reference import Repository
 from mirror.util.lru import LRUCache
 
@@ -155,12 +155,28 @@ class Policy:
                 return rule.allow
         return False
 
+    def administers(self, identity: Identity) -> bool:
+        """Return whether a client may see everything, and change what the mirror holds.
+
+        The first rule about the action `admin` decides, else a token that is good for it. The action is about
+        the whole mirror: a rule or a token for some repositories does not give it.
+        """
+        limits = identity.restrictions
+        if not all(each.covers(Action.ADMIN) for each in limits):
+            return False
+        for number in self.scope(identity):
+            rule = self._by_number[number]
+            about_all = rule.names_clients and not (rule.repositories or rule.tags)
+            if Action.ADMIN in rule.actions and (about_all or not rule.allow):
+                return rule.allow
+        return any(Action.ADMIN in each.actions for each in limits)
+
     def _decide(self, question: _Question) -> Decision:
         for number in question.scope:
             rule = self._by_number[number]
             if rule.applies_to(question.action, question.repository, question.tag, question.age):
                 return Decision(rule.allow, rule)
-        return Decision(self.default and question.action not in CHANGING)
+        return Decision(self.default and question.action not in CHANGING | EXPLICIT)
 
     def allowed_from(
         self, scope: Scope, action: Action, repository: Repository, tag: str | None, age: float

@@ -29,11 +29,15 @@ class Action(StrEnum):
     LIST = "list"
     PUSH = "push"
     DELETE = "delete"
+    ADMIN = "admin"
 
 
 # Actions that change a hosted registry. What allows one must name it, and some clients: no default does, nor
 # a rule that was written for pulls.
 CHANGING = frozenset({Action.PUSH, Action.DELETE})
+
+# What a rule, or a token, is about only if it names the action: nobody gets it with everything else.
+EXPLICIT = frozenset({Action.ADMIN})
 
 
 class Rule(Struct, frozen=True):
@@ -65,7 +69,7 @@ class Rule(Struct, frozen=True):
         """
         if self.min_age and not (self.allow if age is None else (age >= self.min_age) is self.allow):
             return False
-        if self.actions and action not in self.actions:
+        if action not in self.actions and (self.actions or action in EXPLICIT):
             return False
         if self.allow and action in CHANGING and not (self.actions and self.names_clients):
             return False

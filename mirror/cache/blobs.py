@@ -61,6 +61,7 @@ class BlobCache:
         self._upstreams = upstreams
         self._access = access
         self._flights = FlightTable(context, upstreams)
+        self.flights = self._flights.running
         folder = context.store.folder
         self._prover = Prover(folder.blobs, folder.proofs, context.tasks, self._on_proven)
         believed = min((SIZE_SECONDS, *(each.recheck_access for each in upstreams.values())))

@@ -39,6 +39,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import Manifest
 from mirror.oci.reference import Repository, Tag
 from mirror.transfer.context import TransferContext
+from mirror.transfer.flight import Flight
 from mirror.upstream.upstream_set import UpstreamSet
 from mirror.util.callbacks import ignore
 from mirror.util.time_limit import TimeLimit
@@ -148,6 +149,10 @@ class Cache:
         request: BlobRequest | None = None,
     ) -> BlobAnswer:
         return await self._origin(repository).get_blob(repository, digest, limit, request)
+
+    def fills(self) -> list[Flight]:
+        """Return the downloads that run now, or wait for their turn."""
+        return self._blobs.flights()
 
     def note_layer(self, repository: Repository, digest: Digest) -> None:
         """Record that a client reads a blob from its beginning: the other layers of its image follow."""

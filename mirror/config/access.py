@@ -9,7 +9,7 @@ from mirror.access.groups import Group, Groups
 from mirror.access.identity import KINDS
 from mirror.access.patterns import is_pattern
 from mirror.access.policy import Policy
-from mirror.access.rules import CHANGING, Action, Rule, parse_network
+from mirror.access.rules import CHANGING, EXPLICIT, Action, Rule, parse_network
 from mirror.config.types import Duration, Networks, ReadableFile, Strings
 from mirror.config.validation import After, Beside, Doc, Settings
 from mirror.oci.registries import canonical_host
@@ -23,8 +23,8 @@ def _check_actions(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_changing(value: tuple[str, ...], valid: Mapping[str, Any]) -> tuple[str, ...]:
-    """Refuse a rule that would let everybody push: such a rule allows nothing."""
-    changing = [each for each in value if each in CHANGING]
+    """Refuse a rule that would let everybody push, or look after the mirror: such a rule allows nothing."""
+    changing = [each for each in value if each in CHANGING | EXPLICIT]
     named = valid.get("identities") or valid.get("networks")
     if changing and valid.get("effect") == "allow" and not named:
         raise ValueError(
@@ -165,10 +165,10 @@ class RuleSettings(Settings, frozen=True, kw_only=True):
         Strings,
         After(_check_actions),
         Doc(
-            'What clients do: "pull" (manifests, blobs, referrers), "list" (tags, and the catalog), and, in '
-            'a hosted registry, "push" and "delete". Without the key a rule that allows is about "pull" and '
-            '"list", and one that denies is about all of them. One that allows "push" or "delete" needs '
-            "`identities` or `networks`.",
+            'What clients do: "pull" (manifests, blobs, referrers), "list" (tags, and the catalog), in a '
+            'hosted registry "push" and "delete", and on the pages "admin": see everything, pin, remove. '
+            'Without the key a rule that allows is about "pull" and "list", and one that denies is about all '
+            'but "admin". One that allows "push", "delete" or "admin" needs `identities` or `networks`.',
             examples=[["pull"]],
         ),
         Beside(_check_changing),

@@ -21,6 +21,7 @@ from mirror.config.hosting.hosted import HostedSettings
 from mirror.config.identities.issuers import IssuerSettings
 from mirror.config.limits import LimitSettings, limits_of
 from mirror.config.logins import CredentialSettings
+from mirror.config.pages.admin import AdminSettings
 from mirror.config.server import ServerSettings
 from mirror.config.tier.shared import SharedSettings
 from mirror.config.types import (
@@ -325,6 +326,7 @@ class Config(Settings, frozen=True, kw_only=True):
     fill: FillSettings = field(default_factory=FillSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
     shared: SharedSettings = field(default_factory=SharedSettings)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ADDRESS = re.compile(r"(\[[^]]+\]|[^:]*):([0-9]{1,5})")
 
 
-def _complete_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+def require_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     """Complete a port alone to ":PORT". Refuse wrong addresses, all of them in one message."""
     addresses = tuple(each if ":" in each else f":{each}" for each in value)
     wrong = [
@@ -99,7 +99,7 @@ def _check_client_certificates(value: str, valid: Mapping[str, Any]) -> str:
     return value
 
 
-Addresses = Annotated[Strings, After(_complete_addresses)]
+Addresses = Annotated[Strings, After(require_addresses)]
 
 
 class ServerSettings(Settings, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from mirror.config.hosting.hosted import HostedSettings
 from mirror.config.identities.issuers import IssuerSettings
 from mirror.config.limits import LimitSettings
 from mirror.config.logins import CredentialSettings
+from mirror.config.pages.admin import AdminSettings
 from mirror.config.schema import CacheSettings, Config, FillSettings, LogSettings, TagSettings
 from mirror.config.server import ServerSettings
 from mirror.config.tier.shared import SharedSettings
@@ -98,6 +99,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "fill": FillSettings,
     "access": AccessSettings,
     "credentials": CredentialSettings,
+    "admin": AdminSettings,
     "audit": AuditSettings,
     "log": LogSettings,
     "shared": SharedSettings,

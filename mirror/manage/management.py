@@ -11,14 +11,16 @@ Each method returns at once, with `Steps` or a `Call` (`mirror.manage.steps`), a
 that begins: a command imports what it uses.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mirror.config.schema import CacheSettings
 from mirror.manage.steps import Call, Steps, StepThread
+from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin
-from mirror.store.blobs.quota import Shortage
+from mirror.oci.reference import Repository, Tag
+from mirror.store.blobs.quota import DiskRoom, Shortage
 from mirror.store.cache_dir import CacheDirectory
 from mirror.store.pins.pin_file import PinEntry
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from mirror.bundle.archives.archive import Archive
     from mirror.bundle.have import HaveList
     from mirror.bundle.model import BundleContents
+    from mirror.manage.browse.detail import ImageDetail
+    from mirror.manage.browse.search import FoundTag, RepositoryRow, TagRow
     from mirror.manage.carry.contents import Collected
     from mirror.manage.carry.export import OutputFolder
     from mirror.manage.carry.export_run import Export, ExportedFile, ExportOptions
@@ -71,6 +75,59 @@ class Management:
             return Inventory(self.folder).images(wanted)
 
         return Steps(self._worker, begin)
+
+    def find_repositories(self, words: Sequence[str], after: str) -> Call[list[str]]:
+        """Return the next repositories, `<upstream>/<repository>`, whose names have all words."""
+
+        def find() -> list[str]:
+            from mirror.manage.browse.search import NameSearch
+
+            return NameSearch(self.folder.index).repositories(words, after)
+
+        return Call(self._worker, find)
+
+    def repository_rows(self, names: Sequence[str]) -> "Call[list[RepositoryRow]]":
+        """Return what a list shows of repositories."""
+
+        def count() -> "list[RepositoryRow]":
+            from mirror.manage.browse.search import NameSearch, RepositoryRow
+
+            counts = NameSearch(self.folder.index).count_tags(names)
+            return [RepositoryRow(each, counts[each]) for each in names]
+
+        return Call(self._worker, count)
+
+    def find_tags(self, words: Sequence[str], after: str, name: str = "") -> "Call[list[FoundTag]]":
+        """Return the next tags whose names have all words; of one repository, if it is named."""
+
+        def find() -> "list[FoundTag]":
+            from mirror.manage.browse.search import NameSearch
+
+            return NameSearch(self.folder.index).tags(words, after, name)
+
+        return Call(self._worker, find)
+
+    def tag_rows(self, found: "Sequence[FoundTag]") -> "Call[list[TagRow]]":
+        """Return what a list shows of tags."""
+
+        def describe() -> "list[TagRow]":
+            from mirror.manage.browse.search import TagDescriber
+
+            return TagDescriber(self.folder).rows(found)
+
+        return Call(self._worker, describe)
+
+    def image(
+        self, repository: Repository, reference: Tag | Digest, now: float
+    ) -> "Call[ImageDetail | None]":
+        """Return an image in detail; None for one that is not known here."""
+
+        def read() -> "ImageDetail | None":
+            from mirror.manage.browse.detail import ImageReader
+
+            return ImageReader(self.folder, now).read(repository, reference)
+
+        return Call(self._worker, read)
 
     def removal(
         self, wanted: ImagePattern, *, forced: bool = False, dry_run: bool = False
@@ -125,6 +182,10 @@ class Management:
             return disk_totals(self.folder)
 
         return Call(self._worker, count)
+
+    def room(self) -> Call[DiskRoom]:
+        """Return the room on the disk."""
+        return Call(self._worker, self.folder.room)
 
     def shortage(self) -> Call[Shortage | None]:
         """Return the shortage if the disk leaves the cache no room."""

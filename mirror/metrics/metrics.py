@@ -111,6 +111,15 @@ class Metrics:
         """Count a connection that is closed before its first request; `reason`: certificate or proxy."""
         self._refused_connections.labels(reason).inc()
 
+    def received_bytes(self) -> int:
+        """Return the body bytes that this process has received from all upstreams."""
+        return sum(self.received_bytes_of().values())
+
+    def received_bytes_of(self) -> dict[str, int]:
+        """Return the body bytes that this process has received, by upstream."""
+        samples = (sample for family in self.upstream_bytes.collect() for sample in family.samples)
+        return {each.labels["upstream"]: int(each.value) for each in samples if each.name.endswith("_total")}
+
     def render(self) -> tuple[bytes, str]:
         """Return body and Content-Type for a Prometheus scrape of this process alone."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

@@ -4,6 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mirror.system.sockets import CLIENTS, OPERATIONS, ListeningSocket, bind_all, format_address
+from mirror.util.log import get_logger
+from mirror.util.tracebacks import reason_of
+
+log = get_logger(__name__)
+
+# Sockets of the pages have this in front of their address: the mirror serves without them, too.
+ADMIN = "admin "
 
 # Hosts that mean all addresses of this machine, and what they are compared as.
 EVERY_HOST = {"": "*", "0.0.0.0": "*", "[::]": "*", "localhost": "127.0.0.1"}  # noqa: S104
@@ -29,9 +36,19 @@ class BoundAddresses:
         new = [each for each in self._names(options) if each not in self._sockets]
         self._sockets.update({each: bind_all([each]) for each in new})
 
-    def unbind(self, options: ListenOptions) -> None:
-        """Close what `options` do not name; the sockets of a service manager stay."""
-        kept = {CLIENTS, OPERATIONS, *options.listen, *options.operations_listen}
+    def bind_admin(self, listen: Sequence[str]) -> None:
+        """Bind the addresses of the pages that are not bound yet; log those that cannot be bound."""
+        for address in [each for each in listen if ADMIN + each not in self._sockets]:
+            try:
+                self._sockets[ADMIN + address] = bind_all([address])
+            except OSError as error:
+                reason, to_do = reason_of(error), "choose another address with admin.listen"
+                log.error("no pages at this address", address=address, reason=reason, to_do=to_do)
+
+    def unbind(self, options: ListenOptions, admin: Sequence[str] = ()) -> None:
+        """Close what `options` and `admin` do not name; the sockets of a service manager stay."""
+        pages = [ADMIN + each for each in admin]
+        kept = {CLIENTS, OPERATIONS, *options.listen, *options.operations_listen, *pages}
         for name in [each for each in self._sockets if each not in kept]:
             for each in self._sockets.pop(name):
                 each.close()
@@ -43,6 +60,10 @@ class BoundAddresses:
     def for_operations(self, options: ListenOptions) -> list[ListeningSocket]:
         """Return the sockets for operators."""
         return self._bound((OPERATIONS, *options.operations_listen))
+
+    def for_admin(self, listen: Sequence[str]) -> list[ListeningSocket]:
+        """Return the sockets for the pages."""
+        return self._bound([ADMIN + each for each in listen])
 
     def by_name(self) -> Mapping[str, Sequence[ListeningSocket]]:
         """Return all sockets."""

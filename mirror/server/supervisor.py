@@ -102,6 +102,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._signalled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._addresses.bind(config.server)
+        self._addresses.bind_admin(config.admin.listen)
         if handover is not None:
             self._take_over(handover)
 
@@ -156,9 +157,12 @@ class Supervisor:
         parent, lifeline = os.pipe2(os.O_CLOEXEC)
         sockets = self._addresses.for_clients(config.server)
         operations = self._addresses.for_operations(config.server)
+        admin = self._addresses.for_admin(config.admin.listen)
         first = not self._announced
         table = self._shared_table(config)
-        spec = WorkerSpec(number, sockets, self._counts, self._folder, tell, parent, operations, first, table)
+        spec = WorkerSpec(
+            number, sockets, self._counts, self._folder, tell, parent, operations, first, table, admin
+        )
         # A signal to the child, before it has its own handlers, would run the parent's.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()
@@ -197,7 +201,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             self._selector.close()
             # Else a socket stays open without a process that accepts.
-            self._addresses.close(kept=[*spec.sockets, *spec.operations])
+            self._addresses.close(kept=[*spec.sockets, *spec.operations, *spec.admin])
             for other in self._workers:  # else they do not notice the parent's death
                 other.close()
             status = self._hooks.work(config, spec)
@@ -296,6 +300,7 @@ class Supervisor:
         try:
             config = self._hooks.load()
             self._addresses.bind(config.server)
+            self._addresses.bind_admin(config.admin.listen)
         except (ConfigError, OSError) as error:
             log.error("new configuration unusable, the old one stays in effect", reason=reason_of(error))
             notify("READY=1")
@@ -312,14 +317,14 @@ class Supervisor:
         self._config, self._next = config, None
         self._short_lives = 0
         self._due.clear()
-        self._addresses.unbind(config.server)
+        self._addresses.unbind(config.server, config.admin.listen)
         log.info("reloaded, the old workers finish their responses")
         self._finish_reload()
 
     def _give_up_reload(self) -> None:
         self._send_signal([each for each in self._workers if each.config is self._next], STOP)
         self._next = None
-        self._addresses.unbind(self._config.server)
+        self._addresses.unbind(self._config.server, self._config.admin.listen)
         self._finish_reload()
 
     def _finish_reload(self) -> None:

@@ -45,7 +45,14 @@ async def _serve(
     balancer = None if alone else AcceptBalancer(spec.counts, spec.number)
     row = None if spec.table is None else spec.table.row(spec.number)
     listeners = Listeners(
-        spec.sockets, config.server.tls(), balancer, operations=spec.operations, row=row, load=load
+        spec.sockets,
+        config.server.tls(),
+        balancer,
+        operations=spec.operations,
+        row=row,
+        load=load,
+        admin=spec.admin,
+        workers=(spec.folder, spec.number),
     )
     stop = asyncio.Event()
     loop.add_signal_handler(STOP, stop.set)

@@ -32,7 +32,7 @@ class Announce(Protocol):
 class WorkerSpec(Struct, frozen=True):
     """Parameters of a worker. `number`: unique among live workers, reused after a death.
 
-    `sockets`: for clients; `operations`: for operators.
+    `sockets`: for clients; `operations`: for operators; `admin`: of the pages.
     `ready`: descriptor that takes a byte when the worker answers. `parent`: descriptor that reaches end of
     file when the parent dies. `first`: no worker has served before, so an only one says that it is ready.
     """
@@ -46,6 +46,7 @@ class WorkerSpec(Struct, frozen=True):
     operations: Sequence[ListeningSocket] = ()
     first: bool = False
     table: "SharedTable | None" = None
+    admin: Sequence[ListeningSocket] = ()
 
 
 class Stage(Enum):

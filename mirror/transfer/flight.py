@@ -131,6 +131,10 @@ class FlightTable:
     def get(self, digest: Digest) -> Flight | None:
         return self._running.get(digest)
 
+    def running(self) -> list[Flight]:
+        """Return the flights that run now, or wait for their turn."""
+        return list(self._running.values())
+
     def start(self, flight: Flight) -> None:
         """Start a flight, whose fill is made at its turn. Raises UpstreamError when too many flights wait."""
         turns = self._turns_of(flight)

@@ -86,6 +86,16 @@ class Transfer:
         return self._content.received() if isinstance(self._content, GrowingFile) else 0
 
     @property
+    def size(self) -> int | None:
+        """Size of a large blob, in bytes; None before the upstream has told it, and for a small blob."""
+        return self._content.size if isinstance(self._content, GrowingFile) else None
+
+    @property
+    def queued(self) -> bool:
+        """Return whether the fill waits in the mirror's own queue."""
+        return self._queued
+
+    @property
     def done(self) -> bool:
         """Return whether the fill has ended."""
         return self._done.is_set()

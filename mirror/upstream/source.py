@@ -270,6 +270,11 @@ class Source:
         accounts = [account.state() for account in self.registry.accounts.all]
         return {"source": self.name, "breaker": str(self.health.state(now)), "accounts": accounts}
 
+    def details(self, now: float) -> dict[str, Any]:
+        """Return the state for people: that of /readyz, and what is measured."""
+        measured = {"latency": self.health.latency, "speed": self.health.speed}
+        return {**self.state(now), **measured, "connections": self.active_connections}
+
     def suspect(self) -> None:
         """Stop using the source for a while or until `clear_suspicion`: this or another sent wrong bytes."""
         self.health.suspect(time.monotonic())

@@ -75,6 +75,18 @@ class UpstreamSet(Mapping[str, Upstream]):
             for upstream in self._upstreams.values()
         }
 
+    def details(self) -> list[dict[str, Any]]:
+        """Return the state of all upstreams for people."""
+        now = time.monotonic()
+        return [
+            {
+                "name": upstream.name,
+                "offline": upstream.offline,
+                "sources": [source.details(now) for source in upstream.sources],
+            }
+            for upstream in self._upstreams.values()
+        ]
+
     def report(self, metrics: Metrics) -> None:
         """Set the gauges of sources and accounts."""
         now = time.monotonic()

@@ -7,7 +7,7 @@ client that uses this as one of its mirrors gets 404 as for what is not here, be
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from datetime import UTC, datetime
 
 from mirror.access.forwarded import is_among
@@ -30,6 +30,9 @@ PROXIED = 0
 # Names of a catalog, or tags, that are judged before other clients have their turn: some milliseconds with a
 # thousand rules.
 NAMES_AT_ONCE = 8
+
+# Actions that a client needs to know of a repository.
+KNOWING = (Action.LIST, Action.PULL)
 
 # Names of a catalog that are asked for at once, at the least, where rules hide some: a client that may list
 # nothing would cost a query of the index for each repository, with n=1.
@@ -221,6 +224,30 @@ class AccessControl:
             if not page.more or not page.repositories:
                 return shown, False
             after = page.repositories[-1]
+
+    async def visible(self, record: RequestRecord, names: Collection[str]) -> set[str]:
+        """Return those of the repositories, `<upstream>/<repository>`, of which the client may know."""
+        found = sorted(names)
+        if self._restricts(record):
+            allowed = []
+            for number, name in enumerate(found, 1):
+                repository = Repository(*name.split("/", 1))
+                if all(self._decide(record, each, repository, None).allowed for each in KNOWING):
+                    allowed.append(name)
+                if number % NAMES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            found = allowed
+        if self._gate is not None and found:
+            return set(found) - await self._gate.hidden(self._visitor(record), found)
+        return set(found)
+
+    def may_know_tag(self, record: RequestRecord, repository: Repository, tag: str) -> bool:
+        """Return whether the client may know of a tag in a repository of which it may know."""
+        return not self._restricts(record) or self._decide(record, Action.PULL, repository, tag).allowed
+
+    def hides(self, record: RequestRecord) -> bool:
+        """Return whether there may be content of which the client may not know."""
+        return self._restricts(record) or self._gate is not None
 
     async def visible_tags(self, record: RequestRecord, repository: Repository, page: bytes) -> bytes:
         """Return a page of tags without those that the client may not pull.

@@ -31,6 +31,7 @@ from mirror.web.request_log import RequestRecord
 from mirror.web.response_cache import ResponseCache
 
 if TYPE_CHECKING:
+    from mirror.web.activity.activity import Activity
     from mirror.web.audit.audit_log import AuditLog
     from mirror.web.hosted.push_api import PushApi
     from mirror.web.limits.limiter import Limiter
@@ -59,8 +60,12 @@ class App:
         own_listener: bool = False,
         limiter: "Limiter | None" = None,
         audit: "AuditLog | None" = None,
+        activity: "Activity | None" = None,
     ) -> None:
-        """`own_listener`: operators have an address of their own. Without `limiter` nothing is limited."""
+        """`own_listener`: operators have an address of their own. Without `limiter` nothing is limited.
+
+        `activity`: where people may look at it.
+        """
         self._metrics = service.metrics
         self._shares = service.processor_shares
         self.gate = Gate(service, config)
@@ -83,6 +88,9 @@ class App:
         blobs = self.response_cache.blobs
         blobs.open = partial(open_stored, service.cache, config.server.header_timeout)
         blobs.begin, blobs.end = self._begin, self._end
+        self._activity = activity
+        if activity is not None:
+            self.response_cache.hits.watch = activity
         self._limiter = limiter
         self.probes = Probes(service, own_listener=own_listener)
         self._page = LandingPage([each.name for each in config.upstreams], probes=not own_listener)
@@ -111,6 +119,8 @@ class App:
             record.on_sent = partial(known.ranges.remember, (scope, head), record)
             record.on_begun = partial(known.blobs.remember, (scope, head), record)
         self._begin()
+        if self._activity is not None:
+            self._activity.begin(record)
         try:
             response = await self._respond(record)
             if self._closing:  # the client reconnects to a worker that stays
@@ -126,6 +136,8 @@ class App:
             fields = record.report(self._metrics)
             if self._audit is not None:
                 self._audit.note(record, fields)
+            if self._activity is not None:
+                self._activity.end(record, fields)
             self._end()
 
     def _begin(self) -> None:

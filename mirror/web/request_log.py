@@ -60,6 +60,13 @@ class BodyPacer(Protocol):
     async def take_all(self, size: int) -> None: ...
 
 
+class BodyProgress(Protocol):
+    """The progress of a response's body."""
+
+    @property
+    def sent(self) -> int: ...
+
+
 class Checks(Protocol):
     """Checks of what a client is given (`mirror.web.limits.contents.ContentChecks`)."""
 
@@ -93,6 +100,8 @@ class RequestRecord:
         self.outcome = Outcome.ERROR
         self.status = 0
         self.bytes = 0
+        self.body: BodyProgress | None = None  # while a body is streamed
+        self.length: int | None = None  # of that body, if it is known
         self.note: str | None = None
         self.rule: str | None = None  # the access rule that has decided
         self.age_matters = False  # it depends on the age of the image

@@ -144,6 +144,7 @@ class ResponseCache:
             client=client_behind_proxy(record),
             names=record.identity.names,
             audit=self.hits.audit_entry(record),
+            fields=self.hits.shown_fields(record),
             peer=(record.request.remote or "") if record.outcome is Outcome.DENIED else None,
         )
         self._responses.put(key, cached, len(head) + len(before) + len(cached.after_date))

@@ -155,6 +155,7 @@ async def send_blob(
         status, parts = 200, [Span(0, ENDLESS)]
     else:
         status, headers, parts = _plan(digest, reader.size, spans)
+        record.length = total_length(parts)
     response = web.StreamResponse(status=status, headers={**headers, **extra})
     if reader.size is None:
         response.enable_chunked_encoding()

@@ -87,12 +87,14 @@ class BodySender:
         self._pace = Pace(lambda: self._writer.sent, content.when_crowded, self._end_connection)
 
     def __enter__(self) -> Self:
+        self._record.body = self._writer
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pace.close()
+        self._record.body = None
         self._record.bytes += self._writer.sent
         self._writer.close()
 

@@ -19,6 +19,7 @@ CREATE_HELP = """Create a token for a client, and print its secret, this once.
 \b
     registry-mirror token create ci-runner --expires 90d
     registry-mirror token create office-docker --repository 'docker.io/library/*' --action pull
+    registry-mirror token create me --action admin
 
 Rules of the configuration know the bearer as token:NAME (identities = ["token:ci-*"]). A client shows the
 secret in one of these ways:
@@ -73,7 +74,8 @@ Actions = Annotated[
     typer.Option(
         "--action",
         metavar="ACTION",
-        help="What the token is good for, beyond the rules: pull or list; repeatable. Default: both.",
+        help="What the token is good for, beyond the rules: pull, list, or admin (the pages); repeatable. "
+        "Default: pull and list.",
         show_default=False,
     ),
 ]

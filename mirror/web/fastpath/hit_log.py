@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import hdrs, web
 from msgspec import Struct
@@ -41,7 +41,7 @@ class KnownResponse(Struct, frozen=True, eq=False, kw_only=True):
     `line`: of the access log, None when access lines are off. `client`: address in the head of the request,
     by the word of a proxy; None for the address of the connection. `names`: what the client has proven to be.
     `audit`: what the audit log has about it. `peer`: address of the only connections that get it, None for
-    all: a refusal names the client.
+    all: a refusal names the client. `fields`: of the access line, where people look at requests.
     """
 
     expires: float
@@ -54,6 +54,22 @@ class KnownResponse(Struct, frozen=True, eq=False, kw_only=True):
     names: tuple[str, ...] = ()
     audit: "Entry | None" = None
     peer: str | None = None
+    fields: Mapping[str, object] | None = None
+
+
+# Response, bytes of the body, address of the connection, seconds since 1970 and seconds taken, and whose
+# login the request had, where the response does not tell that.
+SentResponse = tuple[KnownResponse, int, str, tuple[float, float], "KnownLogin | None"]
+
+
+class RequestWatch(Protocol):
+    """The place where people look at requests (`mirror.web.activity.activity.Activity`)."""
+
+    def begin(self, record: RequestRecord) -> None: ...
+
+    def end(self, record: RequestRecord, fields: Mapping[str, object]) -> None: ...
+
+    def note_sent(self, sent: list[SentResponse]) -> None: ...
 
 
 class HitLog:
@@ -65,9 +81,8 @@ class HitLog:
         self.audit: AuditLog | None = None
         # Asked before a response is sent, with the bytes of its body, if there are limits.
         self.limit: Callable[[Identity, int], bool] | None = None
-        # Response, bytes of the body, address of the connection, seconds since 1970 and seconds taken, and
-        # whose login the request had, where the response does not tell that.
-        self._pending: list[tuple[KnownResponse, int, str, tuple[float, float], KnownLogin | None]] = []
+        self.watch: RequestWatch | None = None  # where people look at requests
+        self._pending: list[SentResponse] = []
         self._timer_running = False
 
     def passes(
@@ -85,6 +100,10 @@ class HitLog:
     def audit_entry(self, record: RequestRecord) -> "Entry | None":
         """Return what the audit log will have about each such response."""
         return None if self.audit is None else self.audit.entry(record)
+
+    def shown_fields(self, record: RequestRecord) -> Mapping[str, object] | None:
+        """Return what people will see of each such response; None where nobody looks."""
+        return None if self.watch is None else record.fields()
 
     def add(
         self,
@@ -129,6 +148,8 @@ class HitLog:
                 )
         self._count(durations)
         write_lines(lines)
+        if self.watch is not None:
+            self.watch.note_sent(pending)
 
     def _count(self, durations: Mapping[tuple[KnownResponse, int], list[float]]) -> None:
         """Record metrics and last use. `durations`: seconds by response and bytes of the body.

@@ -184,7 +184,9 @@ class KnownBlobs:
         transport = handler.transport
         if transport is None:
             return
-        record.streaming = True
+        record.streaming, record.length = True, known.size
+        if self._hits.watch is not None:
+            self._hits.watch.begin(record)
         try:
             transport.write(b"".join((known.before_date, self._date(), known.after_date)))
             record.first_byte()
@@ -206,6 +208,8 @@ class KnownBlobs:
         fields = record.report(self._metrics)
         if self._hits.audit is not None:
             self._hits.audit.note(record, fields)
+        if self._hits.watch is not None:
+            self._hits.watch.end(record, fields)
 
     def close(self) -> None:
         """Know nothing any more."""

@@ -160,6 +160,7 @@ class RangeCache:
             client=client_behind_proxy(record),
             names=record.identity.names,
             audit=self._hits.audit_entry(record),
+            fields=self._hits.shown_fields(record),
             file=file.kept,
             size=reader.size,
             head=_head_of(response, reader.size),

@@ -5,6 +5,7 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -27,6 +28,7 @@ from mirror.web.operations import OperationsListener
 if TYPE_CHECKING:
     from mirror.system.shared_table import TableRow
     from mirror.web.accept.acceptor import Acceptor
+    from mirror.web.admin.pages_server import PagesServer
     from mirror.web.audit.audit_log import OpenAudit
     from mirror.web.limits.limiter import Limiter
     from mirror.web.peers.listener import PeerListener
@@ -50,7 +52,8 @@ class Listeners(Struct):
     `balancer`: shares new connections with other processes on the same sockets. `retire_requested`: set when
     the other processes take over. `operations`: sockets for operators, without TLS. `row`: this process in
     what all processes share about their clients. `load`: reads the configuration again, for the rules of
-    connections that stay open then; raises ConfigError. `on_retire`: called at once by `retire`.
+    connections that stay open then; raises ConfigError. `on_retire`: called at once by `retire`. `admin`:
+    sockets of the pages. `workers`: the private folder of all workers, and this one's number.
     """
 
     sockets: Sequence[ListeningSocket]
@@ -61,6 +64,8 @@ class Listeners(Struct):
     row: "TableRow | None" = None
     load: Callable[[], Config] | None = None
     on_retire: Callable[[], object] = ignore
+    admin: Sequence[ListeningSocket] = ()
+    workers: tuple[Path, int] | None = None
 
     def retire(self) -> None:
         """Let the other processes take over."""
@@ -82,13 +87,8 @@ async def serve(
     if listeners is None:
         listeners = await asyncio.to_thread(_bind, config)
     limiter, audit = _limiter(service, config, listeners.row), await _open_audit(service, config)
-    app = App(
-        service,
-        config,
-        own_listener=bool(listeners.operations),
-        limiter=limiter,
-        audit=None if audit is None else audit.log,
-    )
+    pages = _pages(service, config, listeners)
+    app = _app(service, config, listeners, (limiter, audit, pages))
     if listeners.load is not None:
         listeners.on_retire = partial(app.adopt_rules, listeners.load)
     admission = Admission(client_limit(config.server.connections))
@@ -102,13 +102,15 @@ async def serve(
     try:
         await app.gate.start()
         await _start(operations_listener, peer_listener, service, config)
+        if pages is not None:
+            await pages.start(app.gate)
         await _listen(runner, listeners, admission, server.departures, acceptor)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])
         service.warm_up()
         await first_of(stop.wait(), listeners.retire_requested.wait())
         server.report_to(None)
-        await _stop_accepting(runner, listeners, acceptor)
+        await _stop_accepting(runner, listeners, acceptor, pages)
         service.cache.stop_prefetch()
         if not stop.is_set():
             await app.retire(server, config.server.shutdown_timeout, stop)
@@ -116,17 +118,47 @@ async def serve(
     finally:
         await _stop(operations_listener, peer_listener, acceptor)
         await runner.cleanup()
-        await _close(app, limiter, audit)
+        await _close(app, limiter, audit, pages)
+
+
+def _app(
+    service: Service,
+    config: Config,
+    listeners: Listeners,
+    parts: "tuple[Limiter | None, OpenAudit | None, PagesServer | None]",
+) -> App:
+    limiter, audit, pages = parts
+    return App(
+        service,
+        config,
+        own_listener=bool(listeners.operations),
+        limiter=limiter,
+        audit=None if audit is None else audit.log,
+        activity=None if pages is None else pages.activity,
+    )
 
 
 def _bind(config: Config) -> Listeners:
     """Bind the configured addresses. Raises OSError naming an address that cannot be bound."""
     sockets, operations = bind_all(config.server.listen), bind_all(config.server.operations_listen)
-    return Listeners(sockets, config.server.tls(), operations=operations)
+    return Listeners(sockets, config.server.tls(), operations=operations, admin=bind_all(config.admin.listen))
 
 
-async def _close(app: App, limiter: "Limiter | None", audit: "OpenAudit | None") -> None:
+def _pages(service: Service, config: Config, listeners: Listeners) -> "PagesServer | None":
+    """Return the server of the pages, None where they have no address."""
+    if not listeners.admin:
+        return None
+    from mirror.web.admin.pages_server import PagesServer
+
+    return PagesServer(service, config, listeners.admin, listeners.workers)
+
+
+async def _close(
+    app: App, limiter: "Limiter | None", audit: "OpenAudit | None", pages: "PagesServer | None"
+) -> None:
     """End what the app and its parts do in the background, and write what is pending."""
+    if pages is not None:
+        await pages.close()
     await app.close()
     if limiter is not None:
         await limiter.close()
@@ -245,7 +277,10 @@ async def _listen(
 
 
 async def _stop_accepting(
-    runner: web.ServerRunner, listeners: Listeners, acceptor: "Acceptor | None"
+    runner: web.ServerRunner,
+    listeners: Listeners,
+    acceptor: "Acceptor | None",
+    pages: "PagesServer | None",
 ) -> None:
     """Stop accepting one turn before the server closes.
 
@@ -253,10 +288,12 @@ async def _stop_accepting(
     """
     if listeners.balancer is not None:
         listeners.balancer.leave()
-    for each in [*listeners.sockets, *listeners.operations]:
+    for each in [*listeners.sockets, *listeners.operations, *listeners.admin]:
         asyncio.get_running_loop().remove_reader(each)
     await asyncio.sleep(0)
     for site in runner.sites:
         await site.stop()
     if acceptor is not None:
         acceptor.stop()
+    if pages is not None:
+        await pages.close()

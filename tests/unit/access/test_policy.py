@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.access.identity import Identity
+from mirror.access.identity import Identity, Restriction
 from mirror.access.policy import EVERYBODY, Policy, everybody, parse_address
 from mirror.access.rules import CHANGING, Action, Rule, parse_network
 from mirror.oci.reference import Repository
@@ -176,7 +176,7 @@ def test_decision_equals_the_slow_reference(
             given_rules, client, action, repository, tag
         )
         assert set(policy.scope(client)) <= set(policy.reach(client.address))
-        if not policy.restricts and action not in CHANGING:
+        if not policy.restricts and action not in (*CHANGING, Action.ADMIN):
             assert found.allowed
 
 
@@ -231,3 +231,38 @@ def test_changes_are_denied_by_default() -> None:
     assert policy.decide(policy.scope(alice), Action.PUSH, APP).allowed
     assert not policy.decide(policy.scope(alice), Action.DELETE, APP).allowed
     assert not policy.decide(policy.scope(bob), Action.PUSH, APP).allowed
+
+
+@pytest.mark.parametrize(
+    ("rules", "limits", "expected"),
+    [
+        ([], (), False),
+        ([], (Restriction("token:a", (), (Action.ADMIN,)),), True),
+        ([], (Restriction("token:a", (), (Action.PULL,)),), False),
+        ([], (Restriction("token:a", ("hub/*",), (Action.ADMIN,)),), False),
+        ([Rule(1, allow=True)], (), False),
+        ([Rule(1, allow=True, actions=(Action.ADMIN,))], (), False),
+        ([Rule(1, allow=True, actions=(Action.ADMIN,), identities=("token:*",))], (), True),
+        ([Rule(1, allow=True, actions=(Action.ADMIN,), identities=("user:*",))], (), False),
+        ([Rule(1, allow=True, actions=(Action.ADMIN,), repositories=("hub/*",))], (), False),
+        (
+            [Rule(1, True, actions=(Action.ADMIN,), identities=("*",))],
+            (Restriction("token:a", ("hub/*",)),),
+            False,
+        ),
+        (
+            [Rule(1, allow=False, actions=(Action.ADMIN,)), Rule(2, allow=True, actions=(Action.ADMIN,))],
+            (Restriction("token:a", (), (Action.ADMIN,)),),
+            False,
+        ),
+    ],
+)
+def test_policy_makes_nobody_an_administrator_by_the_way(
+    rules: list[Rule], limits: tuple[Restriction, ...], expected: bool
+) -> None:
+    """A rule or a token must name the action; what is for some repositories is for no administrator."""
+    policy = Policy(rules)
+    assert policy.administers(Identity("10.0.0.1", ("token:a",), limits)) is expected
+    scope = policy.scope(Identity("10.0.0.1"))
+    named = any(Action.ADMIN in each.actions for each in rules)
+    assert named or not policy.decide(scope, Action.ADMIN, Repository("hub", "x")).allowed

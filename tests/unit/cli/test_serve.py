@@ -59,6 +59,10 @@ UNCONFIGURED = {
     "mirror.system.shared_table",
     "mirror.util.fairness.line",
     "mirror.web.accept.acceptor",
+    "jinja2",
+    "mirror.manage.management",
+    "mirror.web.activity",
+    "mirror.web.admin",
     "mirror.web.audit",
     "mirror.web.limits.limiter",
 }

@@ -44,7 +44,7 @@ def test_everything_is_allowed_by_default() -> None:
         ({"effect": "deny"}, "name: is missing"),
         ({**DENY, "effect": "no"}, "must be 'allow' or 'deny'"),
         ({**DENY, "networks": ["10.1.2.3/8"]}, "write 10.0.0.0/8"),
-        ({**DENY, "actions": ["pus"]}, "'pus' is no action: there are pull, list, push, delete"),
+        ({**DENY, "actions": ["pus"]}, "'pus' is no action: there are pull, list, push, delete, admin"),
         (
             {**DENY, "effect": "allow", "actions": ["pull", "push"]},
             "'push' is allowed to some clients only: add identities or networks to the rule",

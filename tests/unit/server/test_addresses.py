@@ -27,6 +27,25 @@ def test_addresses_for_clients_and_for_operators_are_told_apart() -> None:
     bound.close()
 
 
+def test_addresses_of_the_pages_that_are_taken_stop_nothing() -> None:
+    """Addresses of the pages are bound apart from all others, stay over a reload, and go with the option."""
+    (taken,) = bind_all([FIRST])
+    address = f"127.0.0.1:{taken.getsockname()[1]}"
+    bound, wanted = BoundAddresses({}), options(listen=(FIRST,))
+    bound.bind(wanted)
+    bound.bind_admin([address, SECOND])
+    (pages,) = bound.for_admin([address, SECOND])
+    assert bound.for_clients(wanted) == bound.by_name()[FIRST]
+    taken.close()
+    bound.bind_admin([address, SECOND])
+    assert len(bound.for_admin([address, SECOND])) == 2
+    bound.unbind(wanted, [SECOND])
+    assert bound.for_admin([address, SECOND]) == [pages]
+    bound.unbind(wanted)
+    assert bound.for_admin([SECOND]) == []
+    bound.close()
+
+
 def test_addresses_of_a_service_manager_are_used_instead() -> None:
     """Sockets for clients stand in for `listen`, those for operators for `operations_listen`."""
     wanted = options(listen=(FIRST,), operations_listen=(SECOND,))

@@ -144,7 +144,7 @@ def test_access_test_tells_what_is_private(file: Path, address: str, image: str,
     [
         (("10.1.2", "pull", "alpine"), "'10.1.2' is not an address"),
         (("alice", "pull", "alpine"), "'alice' is not an address"),
-        (("10.1.2.3", "pus", "alpine"), "'pus' is no action: there are pull, list, push, delete"),
+        (("10.1.2.3", "pus", "alpine"), "'pus' is no action: there are pull, list, push, delete, admin"),
         (("10.1.2.3", "pull", "quay.io/*"), "'quay.io/*' is a pattern: name one image"),
     ],
 )

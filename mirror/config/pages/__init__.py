@@ -1,0 +1,1 @@
+"""Options of the pages for people who look after the mirror."""

@@ -1,0 +1,1 @@
+"""Browsing the cache: search with pages, and one image in detail."""

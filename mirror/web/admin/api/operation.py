@@ -1,0 +1,73 @@
+"""Operations of the API: who may call them, with which parameters, and what they answer."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from enum import Enum, auto
+from typing import Any
+
+from msgspec import Struct
+
+
+class ApiError(Exception):
+    """An answer that is an error. `to_do`: what may help, "" for nothing."""
+
+    def __init__(self, status: int, message: str, to_do: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.to_do = to_do
+
+
+class ErrorAnswer(Struct, frozen=True):
+    """An error. `to_do`: what may help, empty for nothing."""
+
+    error: str
+    to_do: str = ""
+
+
+class Audience(Enum):
+    """The visitors that may call an operation."""
+
+    ANYBODY = auto()  # what it tells is about the caller alone, or everybody's
+    READERS = auto()  # what the rules hide from the caller is left out
+    OPERATORS = auto()  # those who may know what others do
+    ADMINS = auto()
+
+
+class NoParameters(Struct, frozen=True, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class StreamAnswer(Struct, frozen=True):
+    """A body that is not JSON. `headers`: further ones."""
+
+    media_type: str
+    parts: AsyncIterator[bytes]
+    headers: dict[str, str] = {}
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """An operation. `parameters`: of the query, or of the JSON body if the operation changes something.
+
+    `answer`: a type that is sent as JSON; None for an operation that answers with a stream of `media_type`.
+    """
+
+    method: str
+    path: str
+    summary: str
+    audience: Audience
+    call: Callable[..., Awaitable[Any]]
+    parameters: type[Struct] = NoParameters
+    answer: Any = None
+    media_type: str = "application/json"
+    errors: tuple[int, ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Return whether the operation changes something."""
+        return self.method != "GET"
+
+    @property
+    def name(self) -> str:
+        """The name of the operation in the document."""
+        words = self.path.strip("/").replace(".", "/").split("/")[2:]
+        return "_".join([self.method.lower(), *words])

@@ -1,0 +1,16 @@
+"""Dispatch of requests; tests/contract/test_pages_access.py has the errors, too."""
+
+from pathlib import Path
+
+from tests.paged import paged
+from tests.running import configured
+
+
+async def test_dispatch_answers_head_without_a_body(tmp_path: Path) -> None:
+    """A query that is too long is answered with 414."""
+    async with paged(configured(tmp_path, {"hub.test": "http://127.0.0.1:9"})) as mirror:
+        reply = await mirror.ask("/api/v1/about", method="HEAD")
+        assert (reply.status, reply.body) == (200, b"")
+        stream = await mirror.ask("/api/v1/activity/stream", method="HEAD")
+        assert stream.header("content-type") == "text/event-stream"
+        assert (await mirror.ask(f"/api/v1/images?search={'x' * 5000}")).status == 414

@@ -1,0 +1,39 @@
+"""Operations about now."""
+
+import asyncio
+from pathlib import Path
+
+from mirror.oci.manifest import OCI_MANIFEST
+from tests.fakes.registry import FakeRegistry
+from tests.paged import paged
+from tests.running import configured
+from tests.wire import Wire
+
+
+async def test_troubles_have_a_reason_and_something_to_do(tmp_path: Path) -> None:
+    """An upstream that does not answer is one of them; its breaker is open."""
+    config = configured(tmp_path, {"hub.test": "http://127.0.0.1:9"})
+    async with paged(config) as mirror:
+        for _ in range(20):
+            async with await Wire.open(mirror.address) as wire:
+                wire.send("GET", "/v2/team/app/manifests/1", [f"Accept: {OCI_MANIFEST}"])
+                await wire.reply()
+            if found := await mirror.api("troubles"):
+                break
+        assert found[0]["what"] == "hub.test"
+        assert found[0]["reason"]
+        assert "registry-mirror doctor" in found[0]["to_do"]
+
+
+async def test_disk_has_what_is_cached(tmp_path: Path) -> None:
+    async with FakeRegistry() as hub:
+        blob = hub.add_blob("team/app", bytes(70_000))
+        async with paged(configured(tmp_path, {"hub.test": hub.url})) as mirror:
+            async with await Wire.open(mirror.address) as wire:
+                wire.send("GET", f"/v2/team/app/blobs/{blob}")
+                assert len((await wire.reply()).body) == 70_000
+            await mirror.landed(blob)
+            disk = await mirror.api("disk")
+            assert (disk["cached"], disk["blobs"]) == (70_000, 1)
+            assert disk["total"] > disk["free"] > 0
+    await asyncio.sleep(0)
