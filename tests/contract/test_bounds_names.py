@@ -53,6 +53,7 @@ BOUNDED = {
     "ResponseCache._responses",
     "SeenOnce._marks",
     "Store._used",
+    "UploadStore._hashes",
     "Visibility._private",
     "Visibility._public",
     "Visibility._unanswered",

@@ -4,12 +4,14 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from mirror.access.rules import Action
 from mirror.config.schema import Config
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Target, TargetKind
 from mirror.service import Service
 from mirror.store.errors import StoreError
 from mirror.store.partial.upload import TooManyUploads, UploadInUse, UploadUnknown
+from mirror.util.log import get_logger
 from mirror.web.access_control import AccessControl
 from mirror.web.hosted import answers
 from mirror.web.hosted.manifests import ManifestApi
@@ -17,6 +19,8 @@ from mirror.web.hosted.mounts import Mounts
 from mirror.web.hosted.receiving import Receiver, whole_body
 from mirror.web.hosted.uploads_api import UploadsApi
 from mirror.web.request_log import RequestRecord
+
+log = get_logger(__name__)
 
 Handler = Callable[[RequestRecord, Target], Awaitable[web.StreamResponse]]
 
@@ -73,6 +77,9 @@ def push_api(service: Service, config: Config, access: AccessControl) -> PushApi
     if service.hosted is None or service.uploads is None:
         return None
     registry, uploads = service.hosted, service.uploads
+    if not any(rule.allow and Action.PUSH in rule.actions for rule in access.policy.rules):
+        to_do = 'add a [[rule]] with actions = ["push"], and identities or networks'
+        log.warning("no client may push to the hosted registries", to_do=to_do)
 
     receiver = Receiver(uploads, service.metrics.pushed_bytes.inc)
     mounts = Mounts(registry, config.names(), access.may_pull)
