@@ -22,6 +22,7 @@ from tests.bench import (
     cold,
     durable,
     lazy,
+    push,
     readers,
     rules,
     several,
@@ -69,6 +70,8 @@ SCENARIOS = {
     "workers-tls": Scenario(several.workers_tls),
     "workers-herd": Scenario(several.workers_herd),
     "durability": Scenario(durable.durability),
+    "push-gib": Scenario(push.push_gib),
+    "push-small": Scenario(push.push_small),
     "carry": Scenario(carry.carry),
     **{f"abuse-{kind}": Scenario(partial(abuse.abuse, kind=kind)) for kind in abuse.KINDS},
 }

@@ -25,6 +25,9 @@ ALONE, ONE_WORKER, FAST = "good source alone", "one worker", "fast"
 # The mirror without access rules.
 WITHOUT_RULES = "without rules"
 
+# docker-registry as a registry of its own, to which clients push.
+REGISTRY = "docker-registry"
+
 # Programs that copy images, or files, beside the commands of the mirror.
 CP, SKOPEO, CTR = "cp", "skopeo copy", "ctr"
 
@@ -185,7 +188,18 @@ def _static(setup: Setup) -> tuple[Process, str]:
 def _distribution(setup: Setup) -> tuple[Process, str]:
     """Return docker-registry as a pull-through cache, otherwise as Debian configures it."""
     port = free_port()
-    config = {
+    config = _registry_config(setup, port) | {"proxy": {"remoteurl": setup.origin.url}}
+    return _docker_registry(setup, port, config)
+
+
+def _registry(setup: Setup) -> tuple[Process, str]:
+    """Return docker-registry as Debian configures it."""
+    port = free_port()
+    return _docker_registry(setup, port, _registry_config(setup, port))
+
+
+def _registry_config(setup: Setup, port: int) -> dict[str, object]:
+    return {
         "version": "0.1",
         "storage": {
             "cache": {"blobdescriptor": "inmemory"},
@@ -193,8 +207,10 @@ def _distribution(setup: Setup) -> tuple[Process, str]:
             "delete": {"enabled": True},
         },
         "http": {"addr": f"127.0.0.1:{port}", "headers": {"X-Content-Type-Options": ["nosniff"]}},
-        "proxy": {"remoteurl": setup.origin.url},
     }
+
+
+def _docker_registry(setup: Setup, port: int, config: dict[str, object]) -> tuple[Process, str]:
     path = setup.folder / "config.yml"
     path.write_text(json.dumps(config))
     command: list[str | Path] = [program("docker-registry"), "serve", path]
@@ -223,6 +239,7 @@ STARTS: dict[str, Callable[[Setup], tuple[Process, str]]] = {
     WITHOUT_RULES: _mirror,
     BASE: _base,
     DISTRIBUTION: _distribution,
+    REGISTRY: _registry,
     PROXY: _proxy,
     STATIC: _static,
 }

@@ -90,7 +90,7 @@ async def test_push_without_a_login_is_challenged_for_its_scope(
 
 
 async def test_push_of_who_may_not_is_denied(mirror: Running) -> None:
-    """With words of its own: Docker tries again for 50 seconds otherwise. A rule for pulls opens nothing."""
+    """Words of its own stop Docker, which tries for 50 seconds otherwise. A rule for pulls opens nothing."""
     bob = await token(mirror, basic("bob"))
     for headers in ((LOGIN, bob), (LOGIN, basic("bob")), (MIRROR,), (MIRROR, "Authorization: Basic Og==")):
         for method, path in (("POST", "blobs/uploads/"), ("PUT", "manifests/1"), ("DELETE", "manifests/1")):
