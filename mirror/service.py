@@ -393,6 +393,8 @@ async def _note_hosted(store: Store, config: Config) -> None:
         await store.executor.run(
             names.register, [each.name for each in config.hosted], [each.name for each in config.upstreams]
         )
+        if config.hosted:
+            await store.executor.run(store.folder.blobs.retention.prepare)
     except NameClash:
         raise
     except StoreError as error:

@@ -136,7 +136,9 @@ class Evictor:
         # The sizes that manifests name, and that are only looked up if they leave too little.
         if size <= allowed - sum(pinned.values()):
             return True
-        return size <= allowed - sum(here for here, _ in self._blobs.sizes_and_last_use(pinned).values())
+        here = self._blobs.sizes_and_last_use(pinned)
+        counted = here.keys() - self._blobs.retention.retained_among(here)
+        return size <= allowed - sum(here[digest][0] for digest in counted)
 
     def size_limit(self) -> int:
         """Return how many bytes the cache may hold."""

@@ -50,6 +50,12 @@ class Retention:
         self._database = database
         self.hosted_among: Callable[[Sequence[str]], Collection[str]] = no_digest
 
+    def prepare(self) -> None:
+        """Make evictions find what they may remove without a look at all that is retained."""
+        self._database.cache._sql(
+            f"CREATE INDEX IF NOT EXISTS Cache_evictable ON Cache (access_time) WHERE {EVICTABLE}"
+        )
+
     def note_added(self, digests: Sequence[str], retained: Collection[str] = ()) -> None:
         """Give new entries their class, in the transaction that adds them. `retained`: for certain."""
         if wanted := {*self.hosted_among(digests), *retained}:

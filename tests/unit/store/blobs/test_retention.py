@@ -37,6 +37,17 @@ def test_retained_blobs_are_never_evicted(blobs: BlobStore) -> None:
     assert blobs.has(Digest.parse(kept))
 
 
+def test_evictions_do_not_read_what_is_retained(blobs: BlobStore) -> None:
+    """A registry of a million blobs beside a full cache must not cost a look at each."""
+    blobs.retention.prepare()
+    statement = (
+        "EXPLAIN QUERY PLAN SELECT access_time, rowid, key FROM Cache WHERE access_count = 0"
+        " AND (access_time, rowid) > (?, ?) AND access_time < ? ORDER BY access_time, rowid LIMIT ?"
+    )
+    plan = blobs.database.cache._sql(statement, (0.0, 0, 9.0, 5)).fetchall()
+    assert any("Cache_evictable" in str(row) for row in plan)
+
+
 def test_retention_begins_and_ends(blobs: BlobStore) -> None:
     digest = add(blobs, b"data")
     assert blobs.retention.retain([digest, "sha256:none"]) == {"sha256:none"}
@@ -55,7 +66,10 @@ def test_retained_bytes_are_counted(blobs: BlobStore) -> None:
     assert blobs.retention.totals() == (8, 2)
     blobs.retention.release([first])
     assert blobs.retention.totals() == (5, 1)
-    blobs.remove(Digest.parse(second))
+    assert not blobs.remove(Digest.parse(second))
+    row = blobs.row(second)
+    assert row is not None
+    blobs.drop_entry(row)
     assert blobs.retention.totals() == (0, 0)
 
 

@@ -1,7 +1,9 @@
 """Pushed blobs that no manifest names."""
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_MANIFEST
 from mirror.store.cache_dir import CacheDirectory
+from mirror.store.hosted.errors import BlobLost, ContentMissing
 from mirror.store.hosted.hosted_index import HostedIndex
 from mirror.store.hosted.pushes import PushedManifest
 from mirror.store.hosted.unnamed import UNNAMED_SECONDS, UnnamedBlobs
@@ -58,3 +61,45 @@ def test_unreadable_manifest_keeps_the_blobs_of_its_repository(folder: CacheDire
     assert row is not None
     folder.blobs.drop_entry(row)
     assert unnamed(folder, 2 * UNNAMED_SECONDS) == set()
+
+
+def test_collections_beside_pushes_lose_nothing(folder: CacheDirectory) -> None:
+    """Uploads of two hours ago are collected while manifests name them: a push is refused, or whole."""
+    index = HostedIndex(folder)
+    index.names.register(["office"], [])
+    ended = threading.Event()
+
+    def collect() -> None:
+        while not ended.is_set():
+            unnamed(folder, 0)
+        folder.recovery.drop_connections()
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    refused = 0
+    for number in range(20):
+        data, digests = manifest_of([b"layer %d" % number]), list[Digest]()
+        while len(digests) < 2:
+            digests = [link(folder, index, each) for each in (CONFIG, b"layer %d" % number)]
+            try:
+                manifest = add(folder, data)
+                index.put_manifest(PushedManifest(APP, manifest, data, OCI_MANIFEST, blobs=tuple(digests)))
+            except (ContentMissing, BlobLost):
+                digests, refused = [], refused + 1
+    ended.set()
+    collector.join()
+    for number in range(20):
+        digest = Digest.of(b"layer %d" % number)
+        assert folder.index.link(APP, digest) is not None
+        assert folder.blobs.retention.retained_among([str(digest)])
+
+
+def link(folder: CacheDirectory, index: HostedIndex, data: bytes) -> Digest:
+    """Push a blob, until it is linked, as if that had been two hours ago."""
+    while True:
+        digest = add(folder, data)
+        with suppress(BlobLost):
+            index.link_blob(APP, digest, len(data))
+            statement = "UPDATE Cache SET store_time = store_time - 7200 WHERE key = ?"
+            folder.index.query(statement, (f"link:{APP}@{digest}",))
+            return digest
