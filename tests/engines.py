@@ -82,7 +82,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def free_port() -> int:
     """Return a port that is free, and 10,000 above which one is free too: weed listens there as well."""
-    for port in range(11_000 + os.getpid() % 9000, 22_000):
+    for port in range(11_000 + os.getpid() * 37 % 9000, 22_000):
         try:
             for number in (port, port + 10_000):
                 with socket.socket() as probe:

@@ -19,11 +19,14 @@ from mirror.shared.redis_leases import RedisLeases
 from mirror.shared.s3 import S3Objects
 from tests.engines import Engine, bucket_of, moto, redis_server, running, seaweedfs, settings_of, valkey
 
+pytestmark = pytest.mark.slow
+
 # More than one part of an upload, each of 5 MiB.
 LARGE = os.urandom(1024 * 1024) * 11
 
 STORES = ("memory", "seaweedfs", "moto")
-COORDINATORS = ("memory", "bucket in memory", "seaweedfs", "moto", "redis", "valkey")
+REDIS = pytest.param("redis", marks=pytest.mark.needs("redis-server"))
+COORDINATORS = ("memory", "bucket in memory", "seaweedfs", "moto", REDIS, "valkey")
 
 STARTERS = {"seaweedfs": seaweedfs, "moto": moto, "redis": redis_server, "valkey": valkey}
 

@@ -30,6 +30,8 @@ from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, serving
 from tests.wire import Wire, get
 
+pytestmark = [pytest.mark.slow, pytest.mark.needs("redis-server")]
+
 MiB = 1024 * 1024
 X = "/v2/docker.io/library/x"
 
@@ -261,7 +263,6 @@ def sent(fake: FakeRegistry, digest: Digest) -> int:
     return sum(each.sent for each in fake.log if str(digest) in each.path and each.method == "GET")
 
 
-@pytest.mark.slow
 async def test_shared_blob_goes_on_when_its_leader_is_killed(
     fake: FakeRegistry, tmp_path: Path, settings: SharedSettings
 ) -> None:

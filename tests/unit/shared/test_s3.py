@@ -13,6 +13,8 @@ from mirror.shared.interfaces import VerifiedContent
 from mirror.shared.s3 import S3Objects
 from tests.engines import ACCESS_KEY, BUCKET, SECRET_KEY, Engine, bucket_of, running, seaweedfs, settings_of
 
+pytestmark = pytest.mark.slow
+
 MiB = 1024 * 1024
 
 
