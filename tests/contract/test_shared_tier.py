@@ -214,6 +214,31 @@ async def test_shared_leases_may_be_flushed(
         await written(settings, digest)
 
 
+async def test_shared_leases_may_be_lost_with_their_server(
+    fake: FakeRegistry, tmp_path: Path, settings: SharedSettings, coordinator: Engine
+) -> None:
+    """A coordinator that is killed in mid-download fails no pull; started again, it is used."""
+    digests = {fake.add_blob("library/x", data): data for data in (blob(), blob())}
+    (first, data), (second, other) = digests.items()
+    async with sharing(fake, tmp_path / "a", settings) as mirror:
+        gate = fake.hold(first, after=-1)
+        pulling = asyncio.ensure_future(pull(mirror, first))
+        await gate.reached.wait()
+        await asyncio.to_thread(coordinator.kill)
+        try:
+            gate.release()
+            assert await pulling == data
+            assert await pull(mirror, second) == other
+            await written(settings, first, second)
+            assert "coordinator" in str(state(mirror)["leases"]["reason"])
+        finally:
+            await asyncio.to_thread(coordinator.start)
+        tier = mirror.service.shared.tier if mirror.service.shared is not None else None
+        assert tier is not None
+        while await tier.claim(Digest.of(b"next")) is None:  # noqa: ASYNC110  # asked again after a pause
+            await asyncio.sleep(0.05)
+
+
 async def flush(coordinator: Engine) -> None:
     from redis.asyncio import Redis
 

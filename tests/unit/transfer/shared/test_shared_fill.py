@@ -1,12 +1,17 @@
 """A fill with a shared tier; tests/contract/test_shared_tier.py has whole mirrors with real engines."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from mirror.oci.digest import Digest
+from mirror.oci.ranges import Span
 from mirror.shared.engines import Engines
+from mirror.shared.errors import TierError, TierFault
+from mirror.shared.interfaces import TierRange, VerifiedContent
 from mirror.shared.memory import MemoryLeases, MemoryTier
 from tests.fakes.registry import FakeRegistry
 from tests.running import LARGE, Running, configured, serving
@@ -78,3 +83,39 @@ async def test_shared_fill_of_what_another_fetches_goes_on_alone(
     await mirror.landed(digest)
     assert await outcomes(mirror) == {"alone": 1}
     assert await leases.holder(f"fill/sha256/{digest.encoded}") == other
+
+
+class Breaking(MemoryTier):
+    """A store that breaks off each body in its middle."""
+
+    @asynccontextmanager
+    async def open_range(self, digest: Digest, span: Span) -> AsyncGenerator[TierRange]:
+        async with super().open_range(digest, span) as part:
+            yield TierRange(part.span, part.total, self._half(part))
+
+    async def _half(self, part: TierRange) -> AsyncIterator[bytes]:
+        async for chunk in part.chunks:
+            yield chunk[: len(chunk) // 2]
+        raise TierError(TierFault.UNREACHABLE, "the store was killed")
+
+
+async def test_shared_fill_goes_on_upstream_when_the_store_breaks_off(
+    fake: FakeRegistry, leases: MemoryLeases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pauses: None
+) -> None:
+    """The client notices nothing; the upstream is asked for the rest, by the one that has the claim then."""
+    objects, digest = Breaking(), fake.add_blob("library/x", DATA)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield DATA
+
+    await objects.put(VerifiedContent(digest, len(DATA), chunks))
+    engines = Engines("s3://memory", objects, leases, fit)
+    monkeypatch.setattr("mirror.shared.engines.open_engines", lambda settings: engines)
+    config = configured(tmp_path, {"docker.io": fake.url}, shared={"url": "s3://memory"})
+    async with serving(config) as mirror:
+        while not mirror.service.shared or not mirror.service.shared.tier.usable:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert (await get(mirror.address, f"{X}/blobs/{digest}")).body == DATA
+        await mirror.landed(digest)
+        assert fake.requests("GET", digest) >= 1
+        assert "was killed" in str(mirror.service.shared_state())
