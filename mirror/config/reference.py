@@ -91,9 +91,7 @@ def page(layout: Layout = LAYOUT) -> str:
 def _toml_named(row: NamedTable) -> Iterator[str]:
     """Yield the blocks of named tables: the presets, the first one with all options; else an example."""
     if not row.presets:
-        inner = dict(inner_tables(row.model))  # these have examples of their own
-        shown = {key: option for key, option in _named_fields(row) if key not in inner}
-        yield _toml_table(row.section, row.model, shown, row.note)
+        yield _toml_table(row.section, row.model, dict(_named_fields(row)), row.note)
         yield from _toml_inner(row.section, row.model)
         return
     yield "\n".join(_comment(row.note.replace("`", "")))

@@ -12,18 +12,27 @@ from mirror.util.tasks import Tasks
 
 
 class HostedUpkeep:
-    """Removal of uploads that no client continues, and of tags that no rule keeps."""
+    """Removal of uploads that no client continues, and of tags that no rule keeps; notifications."""
 
-    def __init__(self, registry: HostedRegistry, uploads: Uploads, hosted: Sequence[HostedSettings]) -> None:
+    def __init__(
+        self, registry: HostedRegistry, uploads: Uploads, hosted: Sequence[HostedSettings], tasks: Tasks
+    ) -> None:
         self._uploads = uploads
         self._retention = None
         if any(each.retention for each in hosted):
             from mirror.hosted.retention.schedule import RetentionSchedule
 
             self._retention = RetentionSchedule(registry, hosted)
+        self._courier = None
+        if any(each.webhooks for each in hosted):
+            from mirror.hosted.notify.courier import Courier
+
+            self._courier = Courier(registry, hosted, tasks)
 
     async def run(self) -> None:
         """Do what is due. One process of those that serve calls this. Raises StoreError."""
+        if self._courier is not None:
+            self._courier.start()
         await self._uploads.expire()
         if self._retention is not None:
             await self._retention.tick()
@@ -35,4 +44,4 @@ def open_hosted(
     """Open the registries, and let the cache answer for them."""
     registry, uploads = HostedRegistry(store, hosted, tasks), Uploads(store, hosted)
     cache.host([each.name for each in hosted], HostedOrigin(registry))
-    return registry, uploads, HostedUpkeep(registry, uploads, hosted)
+    return registry, uploads, HostedUpkeep(registry, uploads, hosted, tasks)

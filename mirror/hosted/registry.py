@@ -79,6 +79,7 @@ class HostedRegistry:
         self._settings = {each.name: each for each in hosted}
         self.store = HostedStore(store)
         self.on_change: list[Callable[[Change], object]] = []
+        self.on_pull: list[Callable[[Repository, Tag, Digest], object]] = []  # called for each pull by tag
 
     def __contains__(self, name: object) -> bool:
         """Return whether a registry is hosted here."""
@@ -105,6 +106,9 @@ class HostedRegistry:
             found = await self.store.manifest(repository, digest)
         if found is None:
             raise unknown_manifest(repository, reference)
+        if isinstance(reference, Tag):
+            for call in self.on_pull:
+                call(repository, reference, digest)
         return ManifestAnswer(found.data, found.digest, found.media_type, Outcome.HIT, ttl)
 
     async def head_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestInfo:

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from mirror.config.hosting.retention import RetentionSettings
+from mirror.config.hosting.webhooks import WebhookSettings
 from mirror.config.types import Duration, HostName, Hosts, Size, Strings
 from mirror.config.validation import After, Doc, Settings
 from mirror.oci.reference import COMPONENT, HUB_NAMESPACE
@@ -88,6 +89,13 @@ class HostedSettings(Settings, frozen=True, kw_only=True):
         Doc(
             "Which tags stay; without it all do.",
             examples=[[{"tags": ["pr-*"], "keep_last": 5, "keep_pulled": "30d"}]],
+        ),
+    ] = ()
+    webhooks: Annotated[
+        tuple[WebhookSettings, ...],
+        Doc(
+            "Addresses that get notifications of pushes, deletions and first pulls.",
+            examples=[[{"url": "https://ci.lan/hook", "secret_file": "/etc/registry-mirror/hook.secret"}]],
         ),
     ] = ()
     max_uploads: Annotated[

@@ -191,6 +191,15 @@ class HostedIndex:
             self._note_removal(repository)
         return same
 
+    def note_pull(self, repository: Repository, tag: Tag, digest: Digest) -> bool:
+        """Note that a tag was pulled; return whether it was the first time since it points to the digest."""
+        key = f"pulled:{repository}:{tag.name}"
+        with self._cache.transact():
+            first = bool(self._cache.get(key) != str(digest))
+            if first:
+                self._cache.set(key, str(digest))
+        return first
+
     def referring(self, repository: Repository, subject: Digest) -> list[Digest]:
         """Return the manifests whose subject a digest is."""
         kind = f"referrer:{repository}@{subject}@"

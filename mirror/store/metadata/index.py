@@ -327,7 +327,7 @@ class Index:
     def drop(self, repository: Repository, tags: Iterable[str], digests: Iterable[Digest]) -> None:
         """Remove tags, and links with their referrers lists; and the repository with the last of them."""
         keys = [
-            *(f"{kind}:{repository}:{tag}" for tag in tags for kind in ("tag", "typed")),
+            *(f"{kind}:{repository}:{tag}" for tag in tags for kind in ("tag", "typed", "pulled")),
             *(f"{kind}:{repository}@{digest}" for digest in digests for kind in ("link", "referrers")),
         ]
         for start in range(0, len(keys), ROWS):

@@ -60,13 +60,19 @@ def test_options_file_without_comment_marks_is_valid(tmp_path: Path) -> None:
         text = text.replace(f'{key} = "', '# "')
     text = text.replace('htpasswd = "', '# "').replace('jwks_file = "', '# "')  # jwks_url is there too
     shared = ("secret_key_file", "coordinator_password_file", "peers_secret_file")
-    files = ("password_file", "ca_file", "docker_config", *shared)
+    files = ("password_file", "ca_file", "docker_config", "secret_file", *shared)
     for key in files:
         text = "\n".join(
             f'{line.partition("=")[0]}= "{secret}"' if line.startswith(f"{key} =") else line
             for line in text.splitlines()
         )
-    for line in ("accounts = [", "sources = [", "rules = ["):  # tables follow
+    for line in (
+        "accounts = [",
+        "sources = [",
+        "rules = [",
+        "retention = [",
+        "webhooks = [",
+    ):  # tables follow
         text = text.replace(f"\n{line}", f"\n# {line}")
     file = tmp_path / "mirror.toml"
     file.write_text(text)
