@@ -12,6 +12,7 @@ import pytest
 
 from mirror.cli.common import require_access
 from tests.fakes.cached import X, open_folder, put_image
+from tests.folders import open_to_all
 from tests.programs import without_coverage
 from tests.unit.cli.test_app import run
 
@@ -99,9 +100,7 @@ def test_cache_folder_below_one_that_cannot_be_searched(tmp_path: Path) -> None:
     closed.mkdir(0)
     root = os.geteuid() == 0
     if root:
-        tmp_path.chmod(0o755)
-        for each in tmp_path.parents[:2]:
-            each.chmod(0o755)
+        open_to_all(tmp_path)
         os.seteuid(65534)
     try:
         with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as said:

@@ -10,6 +10,7 @@ from mirror.store.cache_dir import CacheDirectory
 from mirror.store.errors import StoreError
 from mirror.store.health import Capability
 from mirror.store.recovery import REBUILD, VERSION, check_version
+from tests.folders import open_to_all
 from tests.unit.store.test_eviction import put
 
 
@@ -91,8 +92,7 @@ def test_folder_of_another_user_is_refused_with_what_to_do(tmp_path: Path, found
     for each in ("", *found):
         (volume / each).mkdir()
     volume.chmod(0o777)
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
+    open_to_all(tmp_path)
     os.seteuid(65534)
     try:
         for _ in range(2):  # what the first start has made does not let the second one in
