@@ -107,6 +107,12 @@ class Download:
                 self.begin()
         return self._announced
 
+    async def refuse(self, error: UpstreamError | StoreError) -> None:
+        """Take no byte of the first answer: `error` ends its segment, as one from the source would."""
+        self._opened.set_exception(error)
+        await asyncio.gather(*self._segments.values(), return_exceptions=True)
+        self._opened.exception()  # which logs nothing, even if that segment had ended before
+
     async def run(self, writer: GrowingWriter) -> None:
         """Download until nothing is missing. Raises UpstreamError or StoreError; what came is kept."""
         self._writer = writer
@@ -174,11 +180,7 @@ class Download:
 
     def _unproven_sources(self) -> set[BlobSource]:
         """Return sources of unknown speed that have not answered; none if not urgent, or if all are such."""
-        if not self._transfer.urgent:
-            return set()
-        new = {segment.source for segment in self._segments if not segment.source.health.speed}
-        new -= {segment.source for segment in self._segments if segment.answered}
-        return new if set(self._selector.candidates()) - new else set()
+        return self._selector.unproven(self._segments) if self._transfer.urgent else set()
 
     def _divisible(self, growing: GrowingFile) -> bool:
         """Return whether several connections may fetch the blob."""

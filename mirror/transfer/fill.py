@@ -150,8 +150,12 @@ class Fill:
                     announced = await download.announced_size()
                 finally:
                     await run_to_completion(_finished(preparing))
-                with suppress(SizeUnknown):
+                try:
                     await self._open(partial, announced)
+                except (UpstreamError, StoreError) as error:
+                    await download.refuse(error)
+                    if not isinstance(error, SizeUnknown):
+                        raise
             if self._writer is not None:
                 await download.run(self._writer)
         if self._writer is None:

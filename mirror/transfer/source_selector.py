@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from mirror.transfer.blob_source import BlobSource, BlobSources
+from mirror.transfer.plan import Segment
 from mirror.transfer.sources.range_fallback import RangeFallback
 from mirror.upstream.errors import UpstreamError
 from mirror.util.tracebacks import without_frames
@@ -71,6 +72,12 @@ class SourceSelector:
             return speed / (1 + busy.get(source, 0)) if usable else 0.0
 
         return max(candidates, key=share)
+
+    def unproven(self, segments: Collection[Segment[BlobSource]]) -> set[BlobSource]:
+        """Return sources of unknown speed that have not answered; none if all candidates are such."""
+        new = {segment.source for segment in segments if not segment.source.health.speed}
+        new -= {segment.source for segment in segments if segment.answered}
+        return new if set(self.candidates()) - new else set()
 
     def exclude(self, source: BlobSource, error: UpstreamError) -> None:
         """Ask a source that cannot help no more. Raises as `candidates` if all are excluded."""
