@@ -230,3 +230,11 @@ async def test_push_beyond_the_limits_is_refused_with_its_own_words(
             refused = await pusher.begin()
             assert error(refused) == (429, "TOOMANYREQUESTS")
             assert int(refused.header("retry-after")) > 0
+
+
+async def test_push_of_an_image_with_127_layers(pusher: Pusher) -> None:
+    layers = [f"layer {number}".encode() for number in range(127)]
+    digest = await pusher.image("many", *layers)
+    assert (await pusher.ask("GET", f"manifests/{digest}")).body == manifest_of(layers)
+    for layer in (layers[0], layers[63], layers[126]):
+        assert (await pusher.ask("GET", f"blobs/{Digest.of(layer)}")).body == layer
