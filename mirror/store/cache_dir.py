@@ -4,6 +4,7 @@
     blobs/                verified blobs and their entries
     books/                the index: links, tag entries, referrers, repositories; locked by the housekeeper
     partial/              fills that are running or were interrupted, and leases
+    uploads/              what clients push and have not finished (partial/upload.py)
     quarantine/           corrupt files
     pins                  the pins (pins/pin_file.py)
     kept                  what pinned manifests name (pins/manifest_journal.py)

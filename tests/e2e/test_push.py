@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.clients import POLICY, complaint, containerd, docker
 from tests.e2e.conftest import Library
-from tests.e2e.matrix.daemons import start_buildkitd
+from tests.e2e.matrix.daemons import NEW, start_buildkitd, start_containerd
 from tests.e2e.matrix.tools import Command, tool
 from tests.e2e.mirror import Mirror
 from tests.e2e.origin import Origin
@@ -159,6 +159,22 @@ def test_containerd_pushes_by_mounts_and_puts(place: Place) -> None:
             ctr("images", "rm", "--sync", each)
         ctr(*pull, place.target)
         place.pushed()
+
+
+def test_newest_containerd_pushes(place: Place) -> None:
+    """By the transfer service, and by the client itself."""
+    installed("containerd")
+    programs = tool("containerd"), tool("containerd", "ctr")
+    with contextmanager(start_containerd)(place, place.folder / "c", programs, NEW) as ctr:
+        pull = ("images", "pull", "--local", "--plain-http", "--snapshotter", "native")
+        ctr(*pull, place.source)
+        for number, more in enumerate(((), ("--local",))):
+            target = f"{place.host}/office/many{number}:1"
+            ctr("images", "tag", place.source, target)
+            ctr("images", "push", *more, "--plain-http", "--user", f"alice:{PASSWORD}", target)
+            ctr("images", "rm", "--sync", target)
+            ctr(*pull, target)
+            place.pushed(f"many{number}")
 
 
 def test_crane_and_regctl_copy(place: Place) -> None:
