@@ -162,7 +162,7 @@ def test_containerd_pushes_by_mounts_and_puts(place: Place) -> None:
 
 
 def test_newest_containerd_pushes(place: Place) -> None:
-    """By the transfer service, and by the client itself."""
+    """The transfer service pushes, and so does the client itself."""
     installed("containerd")
     programs = tool("containerd"), tool("containerd", "ctr")
     with contextmanager(start_containerd)(place, place.folder / "c", programs, NEW) as ctr:

@@ -1,6 +1,7 @@
 """Bodies into uploads: pieces are written and hashed in a thread while the next one comes."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from aiohttp import web
 
@@ -54,28 +55,30 @@ class Receiver:
     ) -> None:
         self._running += 1
         try:
-            written: Awaitable[object] | None = None
+            end: Callable[[], Awaitable[object]] | None = None
             while (parts := await body.take(self._piece())).size:
-                if written is not None:
-                    await written
+                if end is not None:
+                    await end()
                 offset += parts.size
                 if body.length is None:
                     await check(offset)
                 self._count(parts.size)
                 missing = 0 if body.length is None else max(0, body.length - offset)
-                written = self._append(session, parts.take(), missing)
+                end = self._append(session, parts.take(), missing)
                 if self._running > OVERLAPPING:
-                    await written
-                    written = None
-            if written is not None:
-                await written
+                    await end()
+                    end = None
+            if end is not None:
+                await end()
         finally:
             self._running -= 1
 
-    def _append(self, session: UploadSession, parts: Sequence[Part], missing: int) -> Awaitable[object]:
-        """Start to append a piece; the result waits for its end."""
+    def _append(
+        self, session: UploadSession, parts: Sequence[Part], missing: int
+    ) -> Callable[[], Awaitable[object]]:
+        """Start to append a piece; return the function that waits for its end."""
         pending = self._uploads.start_append(session, parts)
-        return self._uploads.end_append(pending, session, parts, missing)
+        return partial(self._uploads.end_append, pending, session, parts, missing)
 
     def _piece(self) -> int:
         return max(SMALLEST_PIECE, min(LARGEST_PIECE, ALL_PIECES // max(1, self._running)))
