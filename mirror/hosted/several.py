@@ -17,5 +17,5 @@ class SeveralErrors(RegistryError):
 
     def body(self) -> bytes:
         """Return the errors as the JSON document of the distribution-spec."""
-        found = [each for error in self.errors for each in json.loads(error.body())["errors"]]
-        return json.dumps({"errors": found}, separators=(",", ":")).encode()
+        found = {"errors": [each.fields() for each in self.errors]}
+        return json.dumps(found, separators=(",", ":")).encode()

@@ -67,9 +67,11 @@ class RegistryError(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
 
+    def fields(self) -> dict[str, object]:
+        """Return the error as one of the list in the document of the distribution-spec."""
+        error: dict[str, object] = {"code": self.code.value, "message": self.message}
+        return error if self.detail is None else {**error, "detail": self.detail}
+
     def body(self) -> bytes:
         """Return the error as the JSON document of the distribution-spec."""
-        error: dict[str, object] = {"code": self.code.value, "message": self.message}
-        if self.detail is not None:
-            error["detail"] = self.detail
-        return json.dumps({"errors": [error]}, separators=(",", ":")).encode()
+        return json.dumps({"errors": [self.fields()]}, separators=(",", ":")).encode()

@@ -73,3 +73,19 @@ async def test_hosted_lists_are_paged(tmp_path: Path) -> None:
         assert json.loads((await get(mirror.address, "/v2/office/_catalog")).body) == {
             "repositories": ["app"]
         }
+
+
+async def test_workers_see_pushes_and_deletions_at_once(tmp_path: Path) -> None:
+    """Responses that a worker remembers end with what another worker changes: read-your-writes."""
+    async with office(tmp_path / "cache") as one, office(tmp_path / "cache") as two:
+        first = await push_image(hosted_of(one), APP, "latest")
+        paths = ["/v2/office/app/manifests/latest", f"/v2/office/app/manifests/{first}"]
+        for _ in range(3):
+            for path in paths:
+                assert Digest.of((await get(two.address, path)).body) == first
+        second = await push_image(hosted_of(one), APP, "latest", [b"another layer"])
+        assert Digest.of((await get(two.address, paths[0])).body) == second
+        await hosted_of(one).delete_manifest(APP, first)
+        assert (await get(two.address, paths[1])).status == 404
+        await hosted_of(one).delete_blob(APP, Digest.of(b"layer"))
+        assert (await get(two.address, f"/v2/office/app/blobs/{Digest.of(b'layer')}")).status == 404
