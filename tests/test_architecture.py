@@ -59,6 +59,7 @@ DOORS = {
     "argon2": ("web/identity/passwords.py",),
     "obstore": ("shared/s3.py",),
     "redis": ("shared/redis_leases.py",),
+    "jinja2": ("web/admin/pages/render.py",),
     "zstandard": ("bundle/archives/stream.py",),
 }
 

@@ -9,6 +9,7 @@
     pins                  the pins (pins/pin_file.py)
     kept                  what pinned manifests name (pins/manifest_journal.py)
     version               version of this layout
+    savings.db            what was served and not fetched, by day (series/savings_book.py)
     tokens, token-uses    tokens of clients, and their last use (tokens/token_file.py)
     generation            epochs of removals, pins and access, shared by all processes (invalidation.py)
     proofs                which blobs were sent and proven lately, shared likewise (blobs/proof_table.py)

@@ -1,6 +1,5 @@
 """The commands about the configuration: `config check`, `config show`."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,7 @@ from mirror.cli.output import json_document, say, tell
 
 if TYPE_CHECKING:
     from mirror.config.loader import Loaded
-    from mirror.config.validation import Option, Settings
+    from mirror.config.validation import Option
 
 CHECK_HELP = """Check the configuration, and say what is wrong with it.
 
@@ -121,31 +120,12 @@ def _file(given: str | None) -> str | None:
 
 def _rows(read: "Loaded") -> list[tuple[str, object, "Option", str]]:
     """Return dotted key, value, option and origin of every option of every section and named table."""
-    from mirror.config.tables import LAYOUT
+    from mirror.config.display import option_rows
 
-    config = read.config
-    options = [*_options("", config)]
-    for row in LAYOUT.tables:
-        for table in getattr(config, row.field):
-            options += _options(f"{row.section}.{getattr(table, row.key)}.", table)
-    return [(key, value, option, read.origins.get(key, "default")) for key, value, option in options]
-
-
-def _options(prefix: str, table: "Settings") -> Iterator[tuple[str, object, "Option"]]:
-    """Yield dotted key, value and option of every option below `prefix`; tables in a list count from 1."""
-    from mirror.config.tables import LAYOUT
-    from mirror.config.validation import Settings
-
-    for name, option in type(table).options().items():
-        value = getattr(table, name)
-        if isinstance(value, Settings):
-            yield from _options(f"{prefix}{name}.", value)
-        elif isinstance(value, tuple) and value and isinstance(value[0], Settings):
-            if LAYOUT.table_of_field(name) is None:
-                for number, each in enumerate(value, 1):
-                    yield from _options(f"{prefix}{name}.{number}.", each)
-        else:
-            yield f"{prefix}{name}", value, option
+    return [
+        (key, value, option, read.origins.get(key, "default"))
+        for key, value, option, _ in option_rows(read.config)
+    ]
 
 
 def exact(value: object) -> str:

@@ -1,6 +1,7 @@
 """The desk of the operations: this worker, the other workers, and the use cases of operators."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -8,11 +9,19 @@ import msgspec
 from mirror.config.schema import Config
 from mirror.manage.management import Management
 from mirror.service import Service
+from mirror.store.series.savings_book import SAVING_ERRORS, SavingsBook
+from mirror.util.log import get_logger
 from mirror.util.tasks import Tasks
 from mirror.web.activity.activity import TRAFFIC_SECONDS, Activity
 from mirror.web.activity.entries import ActivityQuestion, WorkerActivity
 from mirror.web.activity.exchange import WorkerExchange
+from mirror.web.activity.savings_counter import SavingsCounter
 from mirror.web.activity.together import AllActivity, together
+
+log = get_logger(__name__)
+
+# Interval, in seconds, at which savings are written; the most that a crash loses.
+SAVINGS_SECONDS = 30.0
 
 
 class Desk:
@@ -25,10 +34,16 @@ class Desk:
         self.activity = Activity(worker, service.metrics, service.cache.fills, service.upstream_details)
         self.tasks = Tasks()
         self.fellows: WorkerExchange | None = None
+        self.addresses: Sequence[str] = ()  # of the listener for clients, where they are known
+        self.savings_book = SavingsBook(service.folder.path)
+        self._savings = SavingsCounter()
+        self.activity.on_ended = self._savings.add
+        self._writing = asyncio.Lock()
 
     async def start(self) -> None:
         """Begin to look at the traffic."""
         self.tasks.spawn(self._sample(), name="samples of the traffic")
+        self.tasks.spawn(self._keep_savings(), name="savings")
         if self.fellows is not None:
             await self.fellows.open()
 
@@ -37,6 +52,7 @@ class Desk:
         if self.fellows is not None:
             await self.fellows.close()
         await self.tasks.close()
+        await self.write_savings()
         await self.management.aclose()
 
     async def everything(self, question: ActivityQuestion) -> AllActivity:
@@ -55,6 +71,22 @@ class Desk:
     def troubles(self) -> list[dict[str, Any]]:
         """Return what is wrong with the cache folder."""
         return self.service.troubles()
+
+    async def write_savings(self) -> None:
+        """Write the savings so far. On a failing disk, some figures are lost."""
+        async with self._writing:
+            self.service.metrics.requests.flush_pending()
+            self._savings.note_received(self.service.metrics.received_bytes_of())
+            if amounts := self._savings.take():
+                try:
+                    await asyncio.to_thread(self.savings_book.add, amounts)
+                except SAVING_ERRORS as error:
+                    log.debug("savings not written", reason=str(error))
+
+    async def _keep_savings(self) -> None:
+        while True:
+            await asyncio.sleep(SAVINGS_SECONDS)
+            await self.write_savings()
 
     async def _sample(self) -> None:
         while True:

@@ -45,8 +45,9 @@ class PagesServer:
         self._runner: web.ServerRunner | None = None
         self._is_open = False
 
-    async def start(self, gate: Gate) -> None:
-        """Begin to answer. Raises OSError."""
+    async def start(self, gate: Gate, clients: Sequence[ListeningSocket] = ()) -> None:
+        """Begin to answer. `clients`: sockets of the listener for clients. Raises OSError."""
+        self._desk.addresses = [format_address(each) for each in clients]
         self._is_open = True
         await self._desk.start()
         site = Site(self._desk, gate, self._config.admin.hosts)

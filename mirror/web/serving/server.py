@@ -103,7 +103,7 @@ async def serve(
         await app.gate.start()
         await _start(operations_listener, peer_listener, service, config)
         if pages is not None:
-            await pages.start(app.gate)
+            await pages.start(app.gate, listeners.sockets)
         await _listen(runner, listeners, admission, server.departures, acceptor)
         server.report_to(listeners.balancer)
         ready([format_address(each) for each in listeners.sockets])

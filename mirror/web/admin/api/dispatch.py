@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -142,7 +143,8 @@ async def send(request: web.BaseRequest, stream: StreamAnswer) -> web.StreamResp
     await response.prepare(request)
     if request.method == "HEAD":
         return response
-    async for part in stream.parts:
-        await response.write(part)
+    async with aclosing(stream.parts) as parts:
+        async for part in parts:
+            await response.write(part)
     await response.write_eof()
     return response

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated
 
 import msgspec
@@ -131,7 +131,7 @@ class Live:
         """Return the activity as a stream of events."""
         return StreamAnswer("text/event-stream", self._events(visitor), {"Cache-Control": "no-store"})
 
-    async def _events(self, visitor: PageVisitor) -> AsyncIterator[bytes]:
+    async def _events(self, visitor: PageVisitor) -> AsyncGenerator[bytes]:
         while True:
             found = await self.activity(visitor, ActivityParameters(STREAM_RECENT))
             yield b"data: " + msgspec.json.encode(found) + b"\n\n"

@@ -1,6 +1,6 @@
 """Operations of the API: who may call them, with which parameters, and what they answer."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from enum import Enum, auto
 from typing import Any
 
@@ -41,7 +41,7 @@ class StreamAnswer(Struct, frozen=True):
     """A body that is not JSON. `headers`: further ones."""
 
     media_type: str
-    parts: AsyncIterator[bytes]
+    parts: AsyncGenerator[bytes]
     headers: dict[str, str] = {}
 
 

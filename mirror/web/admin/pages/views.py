@@ -1,0 +1,178 @@
+"""Views: which page is at which path, and which operations it shows."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from mirror.oci.registries import canonical_host, split_port
+from mirror.system.sockets import format_address
+from mirror.web.admin.api.dispatch import check_audience
+from mirror.web.admin.api.images import ImageParameters, Images, ListParameters, TagParameters
+from mirror.web.admin.api.live import STREAM_RECENT, STREAM_SECONDS, ActivityParameters, Live
+from mirror.web.admin.api.operation import ApiError, Audience, NoParameters
+from mirror.web.admin.api.savings import SavingsOperations, SavingsParameters
+from mirror.web.admin.api.settings import AccessQuestion, SettingsOperations
+from mirror.web.admin.desk import Desk
+from mirror.web.admin.pages.setups import setups
+from mirror.web.admin.visitors import PageVisitor
+
+NOTHING = NoParameters()
+
+# Fields of the form that tries the rules.
+ASKED = ("address", "identities", "action", "reference")
+
+# A view returns the name of its template and the values for it.
+View = Callable[[PageVisitor, web.BaseRequest], Awaitable[tuple[str, Mapping[str, Any]]]]
+
+
+class Views:
+    """The pages of one worker."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._live = Live(desk)
+        self._images = Images(desk)
+        self._savings = SavingsOperations(desk)
+        self._settings = SettingsOperations(desk)
+
+    def find(self, path: str) -> View | None:
+        """Return the view of a path; None if it has none."""
+        if path.startswith("/images/"):
+            return self.image
+        fixed: Mapping[str, View] = {
+            "/": self.now,
+            "/images": self.images,
+            "/savings": self.savings,
+            "/me": self.me,
+            "/settings": self.settings,
+        }
+        return fixed.get(path)
+
+    async def now(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
+        """Return what is going on now."""
+        activity = await self._live.activity(visitor, ActivityParameters(STREAM_RECENT))
+        values: dict[str, Any] = {
+            "activity": activity,
+            "disk": None,
+            "troubles": [],
+            "points": "[]",
+            "rates": None,
+        }
+        if visitor.is_operator:
+            values["disk"] = await self._live.disk(visitor, NOTHING)
+            values["troubles"] = await self._live.troubles(visitor, NOTHING)
+            values["rates"] = activity.traffic[-1] if activity.traffic else None
+            values["points"] = json.dumps(
+                [[each.moment, round(each.received), round(each.sent)] for each in activity.traffic]
+            )
+        return ("live.html" if request.query.get("part") else "now.html"), values
+
+    async def images(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
+        """Return repositories and, for a search, tags."""
+        query, search = request.query, request.query.get("search", "")[:200]
+        repositories = await self._images.repositories(
+            visitor, ListParameters(search, query.get("after", "")[:600])
+        )
+        tags = None
+        if search:
+            tags = await self._images.tags(visitor, TagParameters(search, query.get("from", "")[:600]))
+        return _rows(request), {
+            "repositories": repositories,
+            "tags": tags,
+            "search": search,
+            "repository": "",
+        }
+
+    async def image(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
+        """Return the tags of a repository, or one image."""
+        name = unquote(request.path.removeprefix("/images/"))
+        if "@" in name or ":" in name.rpartition("/")[2]:
+            return "image.html", {"image": await self._images.image(visitor, ImageParameters(name[:600]))}
+        query, search = request.query, request.query.get("search", "")[:200]
+        tags = await self._images.tags(
+            visitor, TagParameters(search, query.get("from", "")[:600], repository=name[:400])
+        )
+        if not tags.rows and not search:
+            raise ApiError(404, f"{name:.200} is not known here")
+        return _rows(request), {"repositories": None, "tags": tags, "search": search, "repository": name}
+
+    async def me(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
+        """Return the visitor's own requests, and how its client is set up."""
+        own = await self._live.own(visitor, NOTHING)
+        if request.query.get("part"):
+            return "own.html", {"own": own}
+        server = self._desk.config.server
+        encrypted = server.tls_certificate is not None
+        host, listen = _host(request), self._desk.addresses or list(server.listen)
+        local_only = all(each.startswith(("127.", "localhost", "[::1]")) for each in listen)
+        mirror = f"{host}:{listen[0].rpartition(':')[2]}"
+        names = [each.name for each in self._desk.config.upstreams]
+        return "me.html", {
+            "own": own,
+            "mirror": mirror,
+            "encrypted": encrypted,
+            "local_only": local_only,
+            "setups": setups(mirror, "https" if encrypted else "http", names),
+        }
+
+    async def savings(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
+        """Return the savings of the last days."""
+        wanted = request.query.get("days", "30")
+        days = int(wanted) if wanted in ("7", "30", "90", "365") else 30
+        savings = await self._savings.savings(visitor, SavingsParameters(days))
+        points = json.dumps([[each.moment, each.saved, each.received] for each in savings.days])
+        return "savings.html", {"savings": savings, "chosen": days, "points": points}
+
+    async def settings(self, visitor: PageVisitor, request: web.BaseRequest) -> tuple[str, Mapping[str, Any]]:
+        """Return the settings, and what the rules say to a question."""
+        asked = {name: request.query.get(name, "")[:600] for name in ASKED}
+        decision, wrong = None, ""
+        if asked["address"] and asked["reference"]:
+            try:
+                wanted = msgspec.convert({**asked, "action": asked["action"] or "pull"}, AccessQuestion)
+                decision = await self._settings.test(visitor, wanted)
+            except (msgspec.ValidationError, ApiError) as error:
+                wrong = str(error)
+        return "settings.html", {
+            "settings": await self._settings.settings(visitor, NOTHING),
+            "rules": await self._settings.rules(visitor, NOTHING),
+            "tokens": await self._settings.tokens(visitor, NOTHING),
+            "warm": await self._settings.warm(visitor, NOTHING),
+            "asked": asked,
+            "decision": decision,
+            "wrong": wrong,
+        }
+
+    async def events(
+        self, render: Callable[[str, Mapping[str, Any]], str], visitor: PageVisitor, request: web.BaseRequest
+    ) -> AsyncGenerator[bytes]:
+        """Yield a part of a page once a second, as events."""
+        view = self.find(request.path)
+        while view is not None:
+            name, values = await view(visitor, request)
+            yield b"data: " + msgspec.json.encode(render(name, values)) + b"\n\n"
+            await asyncio.sleep(STREAM_SECONDS)
+
+    def check(self, path: str, visitor: PageVisitor) -> None:
+        """Raise ApiError if the page is not for the visitor."""
+        if path == "/settings":
+            check_audience(Audience.OPERATORS, visitor)
+
+
+def _rows(request: web.BaseRequest) -> str:
+    return "rows.html" if request.query.get("part") else "images.html"
+
+
+def _host(request: web.BaseRequest) -> str:
+    """Return the host by which the visitor has reached the pages, which leads to the mirror too."""
+    host = canonical_host(request.headers.get("Host", ""))
+    if host is not None:
+        return split_port(host)[0]
+    transport = request.transport
+    address = format_address(transport.get_extra_info("socket")) if transport is not None else "localhost:0"
+    return address.rpartition(":")[0]
