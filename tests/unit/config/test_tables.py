@@ -8,6 +8,8 @@ import pytest
 
 from mirror.config import reference
 from mirror.config.endpoints import SourceSettings
+from mirror.config.hosting.retention import RetentionSettings
+from mirror.config.hosting.webhooks import WebhookSettings
 from mirror.config.loader import ConfigError, load
 from mirror.config.logins import AccountSettings
 from mirror.config.schema import Config, TagRuleSettings
@@ -86,6 +88,8 @@ def test_layout_finds_lists_of_tables_by_their_type() -> None:
         "rules": TagRuleSettings,
         "accounts": AccountSettings,
         "sources": SourceSettings,
+        "retention": RetentionSettings,
+        "webhooks": WebhookSettings,
     }
     assert dict(inner_tables(Job)) == {"steps": Step}
     assert (LAYOUT.table("tags"), LAYOUT.table("upstream"), LAYOUT.table_of_field("upstreams")) == (
