@@ -241,10 +241,8 @@ class Service:
             for each in self._store.health.faults()
         ]
         if (shortage := self._room.current) is not None:
-            reason, to_do, since = shortage.reason, shortage.to_do, self._room.since
-            faults.append(
-                {"what": "keeping", "kind": "no_room", "reason": reason, "to_do": to_do, "since": since}
-            )
+            words = {"reason": shortage.reason, "to_do": shortage.to_do, "since": self._room.since}
+            faults.append({"what": "keeping", "kind": "no_room", **words})
         return faults
 
     async def refresh_stats(self) -> None:
@@ -373,9 +371,10 @@ class Service:
 
     async def _prune_index(self) -> None:
         """Keep the index within its bound; the worker that runs housekeeping does."""
-        run = self._store.executor.run
-        if await run(self._store.folder.claim_housekeeping) and (rows := await run(self._pruner.run)):
-            log.info("index pruned, links to what is not here removed", rows=rows)
+        if await self._store.executor.run(self._store.folder.claim_housekeeping):
+            removed = await self._store.executor.run(self._pruner.run)
+            if removed:
+                log.info("index pruned, links to what is not here removed", rows=removed)
 
     async def _look_at_room(self) -> None:
         """Look whether there is room for the cache; the worker that runs housekeeping says so."""
