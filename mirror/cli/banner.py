@@ -42,10 +42,20 @@ def banner(
         *_docker(address, encrypted=scheme == "https"),
         "",
         "containerd, Podman, k3s and others: docs/clients.md",
+        *(f"Pages that show what it does: {each}" for each in _pages(config)),
         "",
     ]
     notes = _notes(config, open_to_network=not all(map(_is_loopback, addresses)))
     return "\n".join([*lines, *(f"Note: {each}" for each in notes), *([""] if notes else [])])
+
+
+def _pages(config: "Config") -> list[str]:
+    """Return the addresses of the pages; the log tells of one that was taken."""
+    encrypted = config.server.tls_certificate is not None
+    return [
+        f"{'https' if encrypted and not _is_loopback(each) else 'http'}://{reachable(each)}/"
+        for each in config.admin.listen
+    ]
 
 
 def _pulls(config: "Config", address: str) -> list[str]:

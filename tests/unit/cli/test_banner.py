@@ -11,6 +11,7 @@ from mirror.cli.banner import banner, for_others, reachable, room
 from mirror.config.loader import load
 from tests.fakes.cached import X, open_folder, put_image
 from tests.fakes.tls import Authority
+from tests.running import configured
 
 
 def shown(
@@ -136,3 +137,11 @@ def test_banner_knows_the_room(tmp_path: Path) -> None:
     assert re.fullmatch(r"\S+ \S+ of \S+ \S+ free, 2\.\d+ KiB cached, \S+ \S+ allowed", room(config))
     (tmp_path / "file").touch()
     assert room(load("", {}, {"cache_dir": str(tmp_path / "file")}).config) == ""
+
+
+def test_banner_names_the_pages(tmp_path: Path) -> None:
+    """Pages without an address are not named."""
+    config = configured(tmp_path, {"docker.io": "https://hub.test"}, admin={"listen": ["5002"]})
+    assert "Pages that show what it does: http://127.0.0.1:5002/" in banner(config, ["127.0.0.1:5000"], [])
+    without = configured(tmp_path, {"docker.io": "https://hub.test"})
+    assert "Pages" not in banner(without, ["127.0.0.1:5000"], [])
