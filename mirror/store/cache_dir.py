@@ -6,8 +6,7 @@
     partial/              fills that are running or were interrupted, and leases
     uploads/              what clients push and have not finished (partial/upload.py)
     quarantine/           corrupt files
-    pins                  the pins (pins/pin_file.py)
-    kept                  what pinned manifests name (pins/manifest_journal.py)
+    pins, kept            the pins (pins/pin_file.py), and what they name (pins/manifest_journal.py)
     version               version of this layout
     savings.db            what was served and not fetched, by day (series/savings_book.py)
     tokens, token-uses    tokens of clients, and their last use (tokens/token_file.py)

@@ -27,6 +27,7 @@ OWN_TEXT = {
     "store/pins/manifest_journal.py",
     "store/pins/pin_file.py",
     "store/tokens/token_file.py",
+    "web/admin/pages/render.py",
     "web/identity/issued.py",
     "web/identity/signer.py",
 }
