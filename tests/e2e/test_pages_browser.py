@@ -18,19 +18,20 @@ from mirror.oci.manifest import OCI_MANIFEST
 from tests.contract.test_pages_access import token
 from tests.fakes.registry import FakeRegistry
 from tests.paged import Paged, paged
+from tests.pinned import pinned
 from tests.running import LARGE, configured
 from tests.wire import Wire
 
 playwright = pytest.importorskip("playwright.async_api", reason="needs playwright, and no browser of its own")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Path of axe-core, as npm has it; without it accessibility is not examined.
-AXE = os.environ.get("PAGES_AXE")
+AXE = pinned()["axe-core"].folder / "node_modules" / "axe-core" / "axe.min.js"
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.nightly,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    pytest.mark.skipif(not pinned()["axe-core"].installed, reason="axe-core is not there: .ci/clients"),
 ]
 
 IMAGE = "/images/docker.io/library/alpine:3.20"
@@ -120,9 +121,7 @@ async def test_pages_are_accessible_at_every_width_and_in_both_schemes(browser: 
 
 async def _axe(page: Any) -> list[str]:
     """Return the serious findings of axe-core, which is run past the policy of the page."""
-    if AXE is None:
-        return []
-    await page.evaluate(await asyncio.to_thread(Path(AXE).read_text))
+    await page.evaluate(await asyncio.to_thread(AXE.read_text))
     found = await page.evaluate("axe.run()")
     return [
         f"{each['id']}: {each['nodes'][0]['html'][:200]}"
