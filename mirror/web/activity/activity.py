@@ -127,12 +127,12 @@ class Activity:
         target, sent = record.target, _sent(record)
         repository = None if target is None else target.repository
         reference = None if target is None or target.reference is None else str(target.reference)
-        note = None if record.note is None else str(record.fields()["note"])[:NOTE_CHARACTERS]
+        note = None if record.note is None else _encodable(str(record.fields()["note"])[:NOTE_CHARACTERS])
         return RunningRequest(
             id=record.id,
             worker=self._worker,
             client=record.client,
-            identity=list(record.identity.names),
+            identity=list(map(_encodable, record.identity.names)),
             kind=record.kind,
             upstream=None if target is None else target.upstream,
             repository=None if repository is None else repository.path,
@@ -173,7 +173,7 @@ def _ended(fields: Mapping[str, object], now: float, count: int = 1) -> EndedReq
     return EndedRequest(
         id=str(fields["id"]),
         client=str(fields["client"]),
-        identity=[str(each) for each in identity] if isinstance(identity, list) else [],
+        identity=[_encodable(str(each)) for each in identity] if isinstance(identity, list) else [],
         kind=str(fields["kind"]),
         upstream=_text(fields, "upstream"),
         repository=_text(fields, "repository"),
@@ -190,4 +190,9 @@ def _ended(fields: Mapping[str, object], now: float, count: int = 1) -> EndedReq
 
 def _text(fields: Mapping[str, object], name: str) -> str | None:
     found = fields.get(name)
-    return None if found is None else str(found)[:NOTE_CHARACTERS]
+    return None if found is None else _encodable(str(found)[:NOTE_CHARACTERS])
+
+
+def _encodable(text: str) -> str:
+    """Return a text without halves of characters: JSON of clients may have them, and UTF-8 has not."""
+    return text.encode("utf-8", "replace").decode()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
@@ -122,8 +122,16 @@ async def _body(request: web.BaseRequest) -> bytes:
 
 
 def _json(status: int, answer: object) -> web.Response:
-    body = json.dumps(answer).encode() if isinstance(answer, dict) else msgspec.json.encode(answer)
+    body = encoded(answer)
     return web.Response(status=status, body=body, content_type="application/json", headers=API_HEADERS)
+
+
+def encoded(answer: object) -> bytes:
+    """Return the JSON of an answer. Images may have halves of characters in their texts: UTF-8 has not."""
+    if not isinstance(answer, dict):
+        with suppress(UnicodeEncodeError):
+            return msgspec.json.encode(answer)
+    return json.dumps(msgspec.to_builtins(answer), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _error(status: int, message: str, to_do: str) -> web.Response:

@@ -1,5 +1,7 @@
 """The activity of one worker; tests/contract/test_pages_activity.py has it in a running mirror."""
 
+import msgspec
+
 from mirror.metrics.metrics import Metrics
 from mirror.web.activity.activity import MOST_ENDED, MOST_SAMPLES, NOTE_CHARACTERS, Activity
 from mirror.web.activity.entries import ActivityQuestion
@@ -48,3 +50,11 @@ def test_recent_requests_of_one_client_are_found() -> None:
     assert (found[0].ended, found[0].seconds, found[0].identity) == (7.0, 0.5, ["user:x"])
     assert told == ["a", "b", "a"]
     assert activity.snapshot(ActivityQuestion()).recent == []
+
+
+def test_half_of_a_character_in_a_note_is_no_obstacle() -> None:
+    """A client that pushes JSON with one reaches the notes: everybody else still gets the activity."""
+    activity = Activity(0, Metrics(), list, list)
+    ended(activity, note="mediaType a/b\ud800", identity=["user:\ud800"])
+    found = msgspec.json.decode(msgspec.json.encode(activity.snapshot(ActivityQuestion(5))))
+    assert (found["recent"][0]["why"], found["recent"][0]["identity"]) == ("mediaType a/b?", ["user:?"])

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from mirror.web.admin.api.dispatch import encoded
+from mirror.web.admin.api.operation import ErrorAnswer
 from tests.paged import paged
 from tests.running import configured
 
@@ -14,3 +16,8 @@ async def test_dispatch_answers_head_without_a_body(tmp_path: Path) -> None:
         stream = await mirror.ask("/api/v1/activity/stream", method="HEAD")
         assert stream.header("content-type") == "text/event-stream"
         assert (await mirror.ask(f"/api/v1/images?search={'x' * 5000}")).status == 414
+
+
+def test_half_of_a_character_in_an_answer_is_no_obstacle() -> None:
+    """The JSON of an image may have one, whoever pushed it."""
+    assert encoded(ErrorAnswer("a\ud800b", "")) == b'{"error": "a?b", "to_do": ""}'
