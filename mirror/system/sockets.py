@@ -215,12 +215,15 @@ def inherited_sockets() -> dict[str, list[ListeningSocket]]:
     return found
 
 
-def bind_all(addresses: Sequence[str]) -> list[ListeningSocket]:
-    """Bind each HOST:PORT: a socket for each address of the host. Raises OSError that names the address."""
+def bind_all(addresses: Sequence[str], *, shared: bool = False) -> list[ListeningSocket]:
+    """Bind each HOST:PORT: a socket for each address of the host. Raises OSError that names the address.
+
+    `shared`: further processes of this user may bind it, too.
+    """
     sockets: list[ListeningSocket] = []
     try:
         for address in addresses:
-            sockets += _bind(address)
+            sockets += _bind(address, shared)
     except BaseException:
         for each in sockets:
             each.close()
@@ -234,7 +237,7 @@ def format_address(each: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _bind(address: str) -> list[ListeningSocket]:
+def _bind(address: str, shared: bool) -> list[ListeningSocket]:
     host, _, port = address.rpartition(":")
     sockets: list[ListeningSocket] = []
     try:
@@ -244,7 +247,7 @@ def _bind(address: str) -> list[ListeningSocket]:
         )
         for family, where in dict.fromkeys((family, where) for family, _, _, _, where in found):
             try:
-                sockets.append(_listen(family, where))
+                sockets.append(_listen(family, where, shared))
             except OSError as error:
                 # A name may have an IPv6 address on a machine without IPv6.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) or (
@@ -273,10 +276,12 @@ def _reason(error: OSError, host: str, port: int) -> str:
     return f"{error.strerror or error}; {ELSEWHERE}"
 
 
-def _listen(family: int, where: tuple[Any, ...]) -> ListeningSocket:
+def _listen(family: int, where: tuple[Any, ...], shared: bool) -> ListeningSocket:
     each = ListeningSocket(family, socket.SOCK_STREAM)
     try:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         each.bind(where)

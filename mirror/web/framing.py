@@ -6,12 +6,13 @@ by the next.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http import HttpRequestParser
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, _ErrInfo
@@ -244,6 +245,22 @@ def why_refused(error: BaseException | None, message: str, head: bytes) -> str:
     if fault := header_fault(message, head):
         return f"the head of the request is wrong: {fault}"
     return "this is not an HTTP/1.1 request"
+
+
+class _NoWrongRequests(logging.Filter):
+    """Drops what aiohttp logs of requests that it cannot parse: tracebacks that quote lines, and secrets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+def listener_logger() -> logging.Logger:
+    """Return the logger for aiohttp's server of a listener beside that of the clients."""
+    logger = logging.getLogger("aiohttp.server.listeners")
+    if not logger.filters:
+        logger.addFilter(_NoWrongRequests())
+    return logger
 
 
 def new_parser(protocol: web.RequestHandler) -> HttpRequestParser:

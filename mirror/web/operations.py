@@ -1,6 +1,5 @@
 """The operators' listener: /healthz, /readyz and /metrics on addresses of their own."""
 
-import logging
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -8,6 +7,7 @@ from aiohttp import web
 from mirror.system.admission import Admission
 from mirror.system.sockets import ListeningSocket, format_address
 from mirror.util.log import get_logger
+from mirror.web.framing import listener_logger
 from mirror.web.probes import Probes
 from mirror.web.responses import SERVER
 
@@ -35,7 +35,7 @@ class OperationsListener:
         server = web.Server(
             self._answer,
             access_log=None,
-            logger=logging.getLogger("aiohttp.server"),
+            logger=listener_logger(),
             keepalive_timeout=KEEPALIVE_SECONDS,
             auto_decompress=False,
             lingering_time=1.0,

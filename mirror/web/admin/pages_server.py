@@ -1,6 +1,5 @@
 """The server of the pages: its sockets, and what lives as long as it."""
 
-import logging
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from mirror.util.log import get_logger
 from mirror.web.activity.exchange import WorkerExchange
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.site import Site
+from mirror.web.framing import listener_logger
 from mirror.web.identity.gate import Gate
 
 log = get_logger(__name__)
@@ -54,7 +54,7 @@ class PagesServer:
         server = web.Server(
             site.answer,
             access_log=None,
-            logger=logging.getLogger("aiohttp.server"),
+            logger=listener_logger(),
             keepalive_timeout=KEEPALIVE_SECONDS,
             handler_cancellation=True,
             auto_decompress=False,

@@ -4,7 +4,6 @@ Only mirrors with the secret of the peers are answered (`mirror.access.peer_proo
 learn nothing. A blob that is in the store already is sent, too: a mirror that followed it wants the rest.
 """
 
-import logging
 import os
 import re
 import time
@@ -20,16 +19,19 @@ from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.store import Store
+from mirror.system.admission import Admission
+from mirror.system.sockets import bind_all
 from mirror.transfer.shared.leading import LeadingFills
 from mirror.upstream.errors import UpstreamError
 from mirror.util.log import get_logger
+from mirror.web.framing import listener_logger
 
 log = get_logger(__name__)
 
 # Bytes of one read and one write.
 PIECE = 1024 * 1024
 
-# Requests that are answered at a time: a herd of mirrors follows one blob.
+# Connections at a time: a herd of mirrors follows one blob. Who has no secret can take no descriptors beyond.
 CONNECTIONS = 1024
 
 MISDIRECTED = 421
@@ -59,18 +61,17 @@ class PeerListener:
         server = web.Server(
             self._answer,
             access_log=None,
-            logger=logging.getLogger("aiohttp.server"),
+            logger=listener_logger(),
             handler_cancellation=True,
             auto_decompress=False,
             lingering_time=1.0,
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
-        host, _, port = address.rpartition(":")
-        site = web.TCPSite(
-            self._runner, host.strip("[]") or None, int(port), reuse_port=True, backlog=CONNECTIONS
-        )
-        await site.start()
+        admission = Admission(CONNECTIONS)
+        for each in bind_all([address], shared=True):
+            each.admission = admission
+            await web.SockSite(self._runner, each, backlog=1).start()
         name, number = self._runner.addresses[0][:2]
         log.info("listener for other mirrors", address=f"{name}:{number}")
         return f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"

@@ -1,7 +1,9 @@
 """The listener for other mirrors: who is refused, and what a mirror with the secret gets."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -20,12 +22,14 @@ from tests.wire import Reply, Wire
 
 PROOF = PeerProof("a-secret-of-all-mirrors")
 DATA = bytes(range(256)) * 8000
+MOST = 4  # connections
 DIGEST = Digest.of(DATA)
 
 
 @pytest.fixture
-async def address(tmp_path: Path) -> AsyncIterator[str]:
+async def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """A listener of a mirror that has one blob."""
+    monkeypatch.setattr("mirror.web.peers.listener.CONNECTIONS", MOST)
     store = await Store.open(tmp_path, CacheSettings(dir=tmp_path, min_free=Amount()))
     lease = await store.acquire_lease(DIGEST)
     assert lease is not None
@@ -83,3 +87,15 @@ async def test_peer_gets_nothing_else(address: str) -> None:
     assert (await ask(address, proven(0, absent)[0], "Range: bytes=0-", path=path)).status == 421
     beyond = len(DATA)
     assert (await ask(address, proven(beyond)[0], f"Range: bytes={beyond}-")).status == 416
+
+
+async def test_connections_of_anybody_are_bounded(address: str) -> None:
+    """Who has no secret takes no further descriptors: one more connection is closed at once."""
+    host, _, port = address.rpartition(":")
+    async with AsyncExitStack() as stack:
+        for _ in range(MOST):
+            await stack.enter_async_context(await Wire.open(address))
+        reader, writer = await asyncio.open_connection(host, int(port))
+        async with asyncio.timeout(60):
+            assert await reader.read() == b""
+        writer.close()
