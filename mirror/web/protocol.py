@@ -219,7 +219,12 @@ class RequestProtocol(web.RequestHandler):
     async def _send_known(self, known: WholeBlob, head: bytes) -> None:
         """Send a known blob in aiohttp's place, for which the connection is idle meanwhile."""
         blobs = self._response_cache.blobs
-        sent = await blobs.send(known, self, self._client)
+        try:
+            sent = await blobs.send(known, self, self._client)
+        except Exception:
+            log.exception("unexpected error")
+            self.force_close()  # else the client would wait for an answer that nobody sends
+            return
         self._transfer, data = None, self._take_deferred()
         if self.transport is None:
             return

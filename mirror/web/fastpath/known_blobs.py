@@ -23,6 +23,7 @@ from mirror.cache.cache import Cache
 from mirror.cache.readers import BlobRequest, StoredReader
 from mirror.cache.results import Outcome
 from mirror.metrics.metrics import Metrics
+from mirror.oci.errors import RegistryError
 from mirror.oci.ranges import Span
 from mirror.store.errors import StoreError, reason_of
 from mirror.upstream.errors import UpstreamError
@@ -170,7 +171,7 @@ class KnownBlobs:
     async def _open(self, known: WholeBlob, record: RequestRecord) -> StoredReader | None:
         try:
             reader = await self.open(known, record)
-        except (UpstreamError, StoreError, TimeoutError):
+        except (RegistryError, UpstreamError, StoreError, TimeoutError):
             return None
         if reader is not None and not (reader.proven and reader.size == known.size):
             reader.close()

@@ -12,6 +12,7 @@ import pytest
 
 from mirror.config.schema import LogSettings
 from mirror.oci.digest import Digest
+from mirror.oci.errors import Code, RegistryError
 from mirror.util.log import configure
 from mirror.web.fastpath import known_blobs
 from mirror.web.fastpath.known_blobs import KnownBlobs
@@ -140,6 +141,19 @@ async def test_known_blob_that_is_not_here_as_it_was_takes_the_full_path(
         assert (await wire.reply()).body == DATA
         assert (await wire.reply()).status == 200
     assert known(mirror).sent == 1
+
+
+async def test_known_blob_whose_opening_is_refused_takes_the_full_path(mirror: Running, blob: Digest) -> None:
+    """An origin may answer with an error of the registry: the client must not wait for nothing."""
+
+    async def refuse(*_: object) -> None:
+        raise RegistryError(Code.BLOB_UNKNOWN, "gone")
+
+    async with await Wire.open(mirror.address) as wire:
+        await learn(mirror, wire, blob)
+        known(mirror).open = refuse
+        async with asyncio.timeout(30):
+            assert (await ask(wire, blob)).body == DATA
 
 
 def connections(mirror: Running) -> list[Any]:
