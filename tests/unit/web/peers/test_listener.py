@@ -90,7 +90,7 @@ async def test_peer_gets_nothing_else(address: str) -> None:
 
 
 async def test_connections_of_anybody_are_bounded(address: str) -> None:
-    """Who has no secret takes no further descriptors: one more connection is closed at once."""
+    """One connection more than the bound is closed: it takes no descriptor of the clients."""
     host, _, port = address.rpartition(":")
     async with AsyncExitStack() as stack:
         for _ in range(MOST):

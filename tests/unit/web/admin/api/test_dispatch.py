@@ -19,5 +19,5 @@ async def test_dispatch_answers_head_without_a_body(tmp_path: Path) -> None:
 
 
 def test_half_of_a_character_in_an_answer_is_no_obstacle() -> None:
-    """The JSON of an image may have one, whoever pushed it."""
+    """Anybody who pushes an image decides about its JSON."""
     assert encoded(ErrorAnswer("a\ud800b", "")) == b'{"error": "a?b", "to_do": ""}'
