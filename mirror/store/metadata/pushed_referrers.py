@@ -20,9 +20,13 @@ class PushedReferrers:
         """Return the list of referrers of a digest (`oci.referrers`), sorted by their digests."""
         kind = f"referrer:{repository}@{subject}@"
         rows = self._index.query(
-            "SELECT value FROM Cache WHERE key >= ? AND key < ? ORDER BY key", (kind, f"{kind}\U0010ffff")
+            "SELECT key, value FROM Cache WHERE key >= ? AND key < ? ORDER BY key",
+            (kind, f"{kind}\U0010ffff"),
         )
-        return array_of(str(text) for (text,) in rows)
+        # A long descriptor is a file of the database, and its row has no value.
+        cache = self._index.database.cache
+        texts = (cache.get(key) if text is None else text for key, text in rows)
+        return array_of(text for text in texts if isinstance(text, str))
 
     def add(self, repository: Repository, digest: Digest, subject: Digest, descriptor: str) -> None:
         """Note that a manifest refers to another one, which need not be here."""

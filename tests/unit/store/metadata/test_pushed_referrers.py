@@ -25,3 +25,12 @@ def test_pushed_referrers_are_listed_in_order_and_dropped(tmp_path: Path) -> Non
         rows.drop(APP, digests[1])
         assert str(digests[1]) not in rows.listed(APP, subject)
         assert rows.listed(APP, digests[0]) == "[]"
+
+
+def test_long_descriptors_are_listed_whole(tmp_path: Path) -> None:
+    """The database keeps long texts in files: the list must be JSON all the same."""
+    subject, descriptor = Digest.of(b"subject"), f'{{"annotations":{{"a":"{"x" * 50_000}"}}}}'
+    with closing(Index(tmp_path)) as index:
+        rows = PushedReferrers(index)
+        rows.add(APP, Digest.of(b"a"), subject, descriptor)
+        assert rows.listed(APP, subject) == array_of([descriptor])
