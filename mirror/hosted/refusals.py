@@ -16,6 +16,7 @@ from mirror.store.hosted.errors import (
     PushRefused,
     QuotaExceeded,
     TagImmutable,
+    TypeFixed,
 )
 from mirror.util import units
 
@@ -37,6 +38,8 @@ def refusal(error: PushRefused | StoreError) -> RegistryError:
             f"the quota of {error.scope} is {units.size(error.allowed)}, {units.size(error.used)} of it are "
             f"used, and this push needs {units.size(error.asked)}: delete images, or ask the operator"
         )
+        if error.coming:
+            message += f"; other uploads that are open have {units.size(error.coming)}, so try again later"
         return RegistryError(Code.DENIED, message, status=403)
     if isinstance(error, TagImmutable):
         message = (
@@ -45,6 +48,12 @@ def refusal(error: PushRefused | StoreError) -> RegistryError:
         return RegistryError(
             Code.DENIED, message, status=409, detail={"tag": error.tag, "digest": error.digest}
         )
+    if isinstance(error, TypeFixed):
+        message = (
+            f"the manifest {error.digest} was pushed as {error.media_type:.100}, and never changes its type "
+            "here (immutable_tags): push it with that Content-Type"
+        )
+        return RegistryError(Code.DENIED, message, status=409, detail={"mediaType": error.media_type})
     if isinstance(error, NoRoom):
         message = f"the disk of this registry is full: {error}; ask its operator to make room"
         return RegistryError(Code.DENIED, message, status=INSUFFICIENT_STORAGE)

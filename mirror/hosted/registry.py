@@ -34,7 +34,7 @@ from mirror.oci.referrers import array_of, index_of, texts_by_type
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.hosted.errors import PushRefused
-from mirror.store.hosted.hosted_store import HostedStore
+from mirror.store.hosted.hosted_store import Claim, HostedStore
 from mirror.store.hosted.pushes import PushedManifest, Quotas
 from mirror.store.links.content import LocalContent
 from mirror.store.store import Store
@@ -204,6 +204,7 @@ class HostedRegistry:
             found.descriptor,
             tuple(each for each in pointing if self.is_immutable(repository, each.name)),
             _quotas(settings),
+            bool(settings.immutable_tags),
         )
         with answered():
             before = await self.store.put_manifest(push)
@@ -240,14 +241,17 @@ class HostedRegistry:
             if not await self.store.delete_blob(repository, digest):
                 raise unknown_blob(repository, digest)
 
-    async def may_add(self, repository: Repository, size: int) -> None:
-        """Raise RegistryError if a blob of `size` bytes, as far as that is known, would be refused."""
+    async def may_add(self, repository: Repository, size: int, claim: Claim | None = None) -> None:
+        """Raise RegistryError if a blob of `size` bytes, as far as that is known, would be refused.
+
+        `claim`: that of its upload, by which all uploads that are open keep to the quotas together.
+        """
         settings = self.settings(repository)
         if settings.max_blob and size > settings.max_blob:
             message = f"the blob has {size} bytes, and this registry takes {settings.max_blob} (max_blob)"
             raise RegistryError(Code.DENIED, message, status=413)
         with answered():
-            await self.store.check_room(repository, size, _quotas(settings))
+            await self.store.check_room(repository, size, _quotas(settings), claim)
 
     async def commit_upload(
         self, repository: Repository, verified: VerifiedFile, digest: Digest | None = None

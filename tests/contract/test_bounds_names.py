@@ -53,6 +53,8 @@ BOUNDED = {
     "ResponseCache._responses",
     "SeenOnce._marks",
     "Store._used",
+    "UploadClaims._coming",
+    "UploadClaims._sizes",
     "UploadStore._hashes",
     "Visibility._private",
     "Visibility._public",

@@ -101,7 +101,10 @@ class HostedSettings(Settings, frozen=True, kw_only=True):
     max_uploads: Annotated[
         int,
         Meta(ge=1, le=1_000_000),
-        Doc("Most uploads that may be open at a time, of all clients together."),
+        Doc(
+            "Most uploads that may be open at a time, of all clients together. One repository has a quarter "
+            "of them at most, or 100 if that is more."
+        ),
     ] = 10_000
 
     def claims(self) -> list[tuple[str, str]]:

@@ -26,14 +26,18 @@ class BlobLost(PushRefused):
 
 
 class QuotaExceeded(PushRefused):
-    """A push would exceed a quota. `scope`: the registry or repository; all else in bytes."""
+    """A push would exceed a quota. `scope`: the registry or repository; all else in bytes.
 
-    def __init__(self, scope: str, allowed: int, used: int, asked: int) -> None:
+    `coming`: what other uploads bring that are open.
+    """
+
+    def __init__(self, scope: str, allowed: int, used: int, asked: int, coming: int = 0) -> None:
         super().__init__(f"{scope} has {used} of {allowed} bytes, and {asked} more were pushed")
         self.scope = scope
         self.allowed = allowed
         self.used = used
         self.asked = asked
+        self.coming = coming
 
 
 class TagImmutable(PushRefused):
@@ -43,3 +47,12 @@ class TagImmutable(PushRefused):
         super().__init__(f"{tag} is immutable, and points to {digest}")
         self.tag = tag
         self.digest = digest
+
+
+class TypeFixed(PushRefused):
+    """The bytes of a manifest were pushed again as another type. `media_type`: that of the first push."""
+
+    def __init__(self, digest: Digest, media_type: str) -> None:
+        super().__init__(f"{digest} was pushed as {media_type}, and keeps that type")
+        self.digest = digest
+        self.media_type = media_type

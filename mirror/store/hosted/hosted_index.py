@@ -25,6 +25,7 @@ from mirror.store.hosted.errors import (
     PushRefused,
     QuotaExceeded,
     TagImmutable,
+    TypeFixed,
 )
 from mirror.store.hosted.pushes import NO_QUOTAS, PushedManifest, Quotas
 from mirror.store.metadata.hosted_names import HostedNames
@@ -248,12 +249,19 @@ class HostedIndex:
             with self._cache.transact():
                 self._retention.release(set(some) - self.names.linked_among(some))
 
-    def check_quotas(self, repository: Repository, size: int, quotas: Quotas) -> None:
-        """Raise QuotaExceeded if `size` more bytes, perhaps of a new blob, would not fit."""
+    def check_quotas(self, repository: Repository, size: int, quotas: Quotas) -> dict[str, int]:
+        """Raise QuotaExceeded if `size` more bytes, perhaps of a new blob, would not fit.
+
+        Returns what is left beside them, by registry and repository, as far as these have quotas.
+        """
+        left = {}
         for scope, allowed in _scopes(repository, quotas):
             used = self.held(scope)
             if allowed and used + size > allowed:
                 raise QuotaExceeded(scope, allowed, used, size)
+            if allowed:
+                left[scope] = allowed - used - size
+        return left
 
     def _check(self, push: PushedManifest, *, stored: bool = True) -> None:
         """Raise PushRefused if a manifest may not be linked."""
@@ -268,6 +276,9 @@ class HostedIndex:
             entry = self._index.tag(push.repository, tag)
             if entry is not None and entry.digest != str(push.digest):
                 raise TagImmutable(tag.name, entry.digest)
+        known = self._index.link(push.repository, push.digest)
+        if push.fixed_type and known is not None and known.media_type not in (None, push.media_type):
+            raise TypeFixed(push.digest, str(known.media_type))
         self._check_quotas(push.repository, {push.digest: len(push.data)}, push.quotas)
         if stored and self._retention.retain([str(push.digest)]):
             raise BlobLost(push.digest)

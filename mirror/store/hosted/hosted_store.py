@@ -6,7 +6,7 @@ because there is no upstream to have it from, and because a client must not beli
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import Origin
 from mirror.store.errors import NoRoom, StoreError
 from mirror.store.health import Capability
-from mirror.store.hosted.errors import PushRefused
+from mirror.store.hosted.errors import PushRefused, QuotaExceeded
 from mirror.store.hosted.hosted_index import HostedIndex, Removed
 from mirror.store.hosted.push_writer import PushWriter, PutTags
 from mirror.store.hosted.pushes import PushedManifest, Quotas
@@ -29,6 +29,10 @@ from mirror.store.retrying import RetryingDisk
 from mirror.store.store import Store
 
 T = TypeVar("T")
+
+# Claims the size that an upload will have, where all others may have the bytes that are left, by registry and
+# repository; returns the one without room, and the bytes of the others (`UploadSession.claim`).
+Claim = Callable[[int, Mapping[str, int]], tuple[str, int] | None]
 
 
 class HostedStore:
@@ -123,12 +127,21 @@ class HostedStore:
         """Return the bytes that registries hold, by name."""
         return await self.read(lambda: {name: self.index.held(name) for name in names})
 
-    async def check_room(self, repository: Repository, size: int, quotas: Quotas) -> None:
-        """Raise QuotaExceeded, or NoRoom, if a blob of `size` bytes would not fit."""
-        await self.read(self._check_room, repository, size, quotas)
+    async def check_room(
+        self, repository: Repository, size: int, quotas: Quotas, claim: Claim | None = None
+    ) -> None:
+        """Raise QuotaExceeded, or NoRoom, if a blob of `size` bytes would not fit.
 
-    def _check_room(self, repository: Repository, size: int, quotas: Quotas) -> None:
-        self.index.check_quotas(repository, size, quotas)
+        With `claim`, the other uploads that are open count as well.
+        """
+        await self.read(self._check_room, repository, size, quotas, claim)
+
+    def _check_room(self, repository: Repository, size: int, quotas: Quotas, claim: Claim | None) -> None:
+        left = self.index.check_quotas(repository, size, quotas)
+        if left and claim is not None and (refused := claim(size, left)) is not None:
+            scope, coming = refused
+            allowed = quotas.registry if scope == repository.upstream else quotas.repository
+            raise QuotaExceeded(scope, allowed, allowed - size - left[scope], size, coming)
         free = shutil.disk_usage(self._folder.path).free
         possible = free + self._folder.room().used - self._folder.min_free
         if size > possible:

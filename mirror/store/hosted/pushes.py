@@ -21,7 +21,8 @@ class PushedManifest(Struct, frozen=True):
     """A verified manifest. `tag`: None for a push by digest.
 
     `blobs` and `manifests`: what it names and must be in the repository. `subject`: what it refers to, with
-    its own `descriptor`, the JSON text for the list of referrers. `fixed_tag`: the tag must not move.
+    its own `descriptor`, the JSON text for the list of referrers. `fixed_tags` must not move;
+    `fixed_type`: a manifest that is here keeps the media type that it was pushed with.
     """
 
     repository: Repository
@@ -35,6 +36,7 @@ class PushedManifest(Struct, frozen=True):
     descriptor: str = ""
     fixed_tags: tuple[Tag, ...] = ()
     quotas: Quotas = NO_QUOTAS
+    fixed_type: bool = False
 
 
 class PushedTag(Struct, frozen=True):

@@ -16,11 +16,8 @@ import os
 import re
 import secrets
 import threading
-import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,24 +25,20 @@ from mirror.oci.digest import ENCODED, Digest
 from mirror.oci.reference import Repository
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import StoreError
-from mirror.store.lock import is_name_of
 from mirror.store.partial.partial import HASH_STEP, IOV_MAX
+from mirror.store.partial.upload_claims import UploadClaims
+from mirror.store.partial.upload_files import UploadFiles
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 SESSION_ID = re.compile(r"[A-Za-z0-9_-]{32}")
-FILE_NAME = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9_-]{32}\.(?:sha256|sha512)")
 
 # Hashes that are kept between the requests of a session, each some hundred bytes.
 MOST_HASHES = 1024
 
 # Sessions of one registry at a time, at most, where no option says so.
 MOST_SESSIONS = 10_000
-
-# Time, in seconds, after which a session without a byte makes room for a new one: clients open several for a
-# blob, and forget some.
-EMPTY_SECONDS = 600.0
 
 Part = bytes | bytearray | memoryview
 
@@ -145,6 +138,13 @@ class UploadSession:
             if written:
                 view[0] = memoryview(view[0])[written:]
 
+    def claim(self, size: int, left: Mapping[str, int]) -> tuple[str, int] | None:
+        """Claim the size that the upload will have (`UploadClaims.claim`), until it is released."""
+        with self._working:
+            if self._released:
+                raise StoreError("the upload was given up")
+            return self._store.claims.claim(self._path.name, size, left)
+
     def finish(self, digest: Digest) -> VerifiedFile:
         """Return the file for adoption, which moves it away. Raises WrongDigest, and the session stays."""
         with self._working:
@@ -177,7 +177,10 @@ class UploadSession:
             self._released = True
             if self._hash is not None:
                 self._store.keep_hash(self._path.name, self._hash)
-            os.close(self._descriptor)
+            try:
+                self._store.claims.end(self._path.name)
+            finally:
+                os.close(self._descriptor)
 
     def _note_written(self, start: int, parts: Sequence[Part]) -> None:
         if self._hash is None and start == 0:
@@ -204,6 +207,8 @@ class UploadStore:
     def __init__(self, folder: Path) -> None:
         """`folder`: that of the sessions, made when it is needed."""
         self.folder = folder
+        self._files = UploadFiles(folder)
+        self.claims = UploadClaims(self._files)
         self._hashes: OrderedDict[str, RunningHash] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -211,32 +216,30 @@ class UploadStore:
         self, repository: Repository, algorithm: str = "sha256", most: int = MOST_SESSIONS
     ) -> UploadSession:
         """Begin an upload. Raises TooManyUploads if the registry of the repository has `most` sessions."""
-        registry = repository.upstream
-        if len(self._names(registry)) >= most and not self._remove_empty(registry):
+        if not self.claims.admit(repository, most):
             raise TooManyUploads
-        while True:
-            path = self._path(repository, secrets.token_urlsafe(24), algorithm)
-            try:
-                descriptor = self._create(path)
-            except FileNotFoundError:
-                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                continue
-            flock(descriptor, LOCK_EX | LOCK_NB)
-            return UploadSession(self, path, descriptor)
+        path = self._files.path(repository, secrets.token_urlsafe(24), algorithm)
+        descriptor = self._files.create(path)
+        self.claims.add(path.name)
+        return UploadSession(self, path, descriptor)
 
     def open(self, repository: Repository, session: str) -> UploadSession:
         """Continue an upload. Raises UploadUnknown, and UploadInUse."""
         if SESSION_ID.fullmatch(session) is None:
             raise UploadUnknown
         for algorithm in ENCODED:
-            path = self._path(repository, session, algorithm)
-            with suppress(FileNotFoundError):
-                return UploadSession(self, path, self._open_locked(path))
+            path = self._files.path(repository, session, algorithm)
+            try:
+                return UploadSession(self, path, self._files.open_locked(path))
+            except FileNotFoundError:
+                continue
+            except BlockingIOError:
+                raise UploadInUse from None
         raise UploadUnknown
 
     def totals(self) -> tuple[int, int]:
         """Return number and bytes of all sessions."""
-        sizes = [status.st_size for _, status in self._statuses()]
+        sizes = [status.st_size for _, status in self._files.statuses(self._files.names())]
         return len(sizes), sum(sizes)
 
     def expire(self, registry: str, before: float) -> list[str]:
@@ -244,8 +247,9 @@ class UploadStore:
 
         Returns their names.
         """
-        found = self._statuses(registry)
-        return [path.name for path, status in found if self._remove_idle(path, status, before)]
+        found = self._files.statuses(self._files.names(registry))
+        old = [name for name, status in found if status.st_mtime < before]
+        return [name for name in old if self._files.end_idle(name, before)]
 
     def take_hash(self, name: str) -> RunningHash | None:
         """Return the hash that this process has of a session, which it forgets."""
@@ -258,67 +262,3 @@ class UploadStore:
             self._hashes[name] = running
             while len(self._hashes) > MOST_HASHES:
                 self._hashes.popitem(last=False)
-
-    def _path(self, repository: Repository, session: str, algorithm: str) -> Path:
-        """Return the file of a session: it is found under the name of its own repository only."""
-        owner = f"{_hash_of(repository.upstream)[:8]}{_hash_of(str(repository))[:24]}"
-        return self.folder / f"{owner}-{session}.{algorithm}"
-
-    def _create(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-    def _open_locked(self, path: Path) -> int:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            flock(descriptor, LOCK_EX | LOCK_NB)
-            if not is_name_of(path, descriptor):  # finished or cancelled a moment ago
-                raise FileNotFoundError(path)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise UploadInUse from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def _names(self, registry: str | None = None) -> list[str]:
-        """Return the names of the sessions of a registry, None for all."""
-        prefix = "" if registry is None else _hash_of(registry)[:8]
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        return [each for each in names if each.startswith(prefix) and FILE_NAME.fullmatch(each)]
-
-    def _statuses(self, registry: str | None = None) -> Iterator[tuple[Path, os.stat_result]]:
-        for name in self._names(registry):
-            path = self.folder / name
-            with suppress(FileNotFoundError):  # finished since it was listed
-                yield path, path.stat(follow_symlinks=False)
-
-    def _remove_empty(self, registry: str) -> bool:
-        """Remove sessions without a byte that are not used; return whether there was one."""
-        before, found = time.time() - EMPTY_SECONDS, False
-        for path, status in self._statuses(registry):
-            found |= not status.st_size and self._remove_idle(path, status, before)
-        return found
-
-    def _remove_idle(self, path: Path, status: os.stat_result, before: float) -> bool:
-        """Remove a session unless it was used since, or is used now; return whether it is gone."""
-        if status.st_mtime >= before:
-            return False
-        try:
-            descriptor = self._open_locked(path)
-        except (UploadInUse, OSError):
-            return False
-        try:
-            if os.fstat(descriptor).st_mtime >= before:
-                return False
-            path.unlink(missing_ok=True)
-            return True
-        finally:
-            os.close(descriptor)
-
-
-def _hash_of(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()

@@ -15,6 +15,9 @@ from mirror.web.hosted.body import PushedBody, WrongBody, has_no_body
 # hold two pieces each, or one where many run.
 LARGEST_PIECE, SMALLEST_PIECE, ALL_PIECES = 1024 * 1024, 128 * 1024, 8 * 1024 * 1024
 
+# Bytes of a body after which its room is asked for again: other processes take some meanwhile.
+CHECKED_BYTES = 16 * 1024 * 1024
+
 # Uploads up to this number read on while a piece is written; beyond that the others keep the disk busy.
 OVERLAPPING = 4
 
@@ -54,16 +57,19 @@ class Receiver:
         check: Callable[[int], Awaitable[object]],
     ) -> None:
         self._running += 1
+        unchecked = 0
         try:
             end: Callable[[], Awaitable[object]] | None = None
             while (parts := await body.take(self._piece())).size:
                 if end is not None:
                     await end()
                 offset += parts.size
-                if body.length is None:
-                    await check(offset)
-                self._count(parts.size)
                 missing = 0 if body.length is None else max(0, body.length - offset)
+                unchecked += parts.size
+                if body.length is None or unchecked >= CHECKED_BYTES:
+                    await check(offset + missing)
+                    unchecked = 0
+                self._count(parts.size)
                 end = self._append(session, parts.take(), missing)
                 if self._running > OVERLAPPING:
                     await end()

@@ -103,7 +103,9 @@ class UploadsApi:
     async def _receive(self, record: RequestRecord, repository: Repository, session: UploadSession) -> None:
         body = record.request.content
         if isinstance(body, PushedBody):
-            await self._receiver.receive(session, body, partial(self._registry.may_add, repository))
+            await self._receiver.receive(
+                session, body, partial(self._registry.may_add, repository, claim=session.claim)
+            )
         elif not has_no_body(body):
             raise unreadable()
 

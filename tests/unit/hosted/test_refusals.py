@@ -7,7 +7,14 @@ import pytest
 from mirror.hosted.refusals import MOST_ERRORS, refusal
 from mirror.oci.digest import Digest
 from mirror.store.errors import NoRoom, StoreError
-from mirror.store.hosted.errors import BlobLost, ContentMissing, PushRefused, QuotaExceeded, TagImmutable
+from mirror.store.hosted.errors import (
+    BlobLost,
+    ContentMissing,
+    PushRefused,
+    QuotaExceeded,
+    TagImmutable,
+    TypeFixed,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,7 +23,9 @@ from mirror.store.hosted.errors import BlobLost, ContentMissing, PushRefused, Qu
         (ContentMissing([Digest.of(b"a")]), 400, "MANIFEST_BLOB_UNKNOWN"),
         (BlobLost(Digest.of(b"a")), 400, "BLOB_UPLOAD_INVALID"),
         (QuotaExceeded("office", 10, 9, 2), 403, "DENIED"),
+        (QuotaExceeded("office", 10, 2, 5, coming=4), 403, "DENIED"),
         (TagImmutable("v1", "sha256:x"), 409, "DENIED"),
+        (TypeFixed(Digest.of(b"a"), "application/json"), 409, "DENIED"),
         (NoRoom("1 byte"), 507, "DENIED"),
         (StoreError("broken"), 503, "UNAVAILABLE"),
     ],

@@ -11,7 +11,7 @@ from mirror.cache.readers import SmallBlob, StoredReader
 from mirror.hosted.registry import Change, HostedRegistry
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
-from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.manifest import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from mirror.oci.reference import Repository, Tag
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.blobs.entries import SMALL_BYTES
@@ -273,6 +273,22 @@ async def test_immutable_tag_takes_the_same_manifest_only(registry: HostedRegist
         assert (error.status, error.code) == (409, Code.DENIED)
         assert "v1 never moves" in error.message
     assert (await registry.get_manifest(APP, Tag("v1"))).digest == digest
+
+
+async def test_manifest_keeps_its_type_where_tags_never_move(registry: HostedRegistry) -> None:
+    """Bytes without a mediaType of their own, as another type: by the tag, by another one, and by digest."""
+    await push_blob(registry, APP, CONFIG)
+    document = json.loads(manifest_of())
+    del document["mediaType"]
+    data = json.dumps(document).encode()
+    digest = (await registry.put_manifest(APP, Tag("v1"), OCI_MANIFEST, data)).digest
+    for reference in (Tag("v1"), LATEST, digest):
+        error = await refused(registry.put_manifest(APP, reference, DOCKER_MANIFEST, data))
+        assert (error.status, error.code) == (409, Code.DENIED)
+        assert OCI_MANIFEST in error.message
+    assert (await registry.get_manifest(APP, Tag("v1"))).media_type == OCI_MANIFEST
+    assert (await registry.head_manifest(APP, Tag("v1"))).media_type == OCI_MANIFEST
+    await registry.put_manifest(APP, LATEST, OCI_MANIFEST, data)
 
 
 async def test_quotas_refuse_what_does_not_fit(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.errors import StoreError
-from mirror.store.partial import upload
+from mirror.store.partial import upload, upload_claims
 from mirror.store.partial.upload import (
     DiskFull,
     TooManyUploads,
@@ -143,9 +143,9 @@ def test_uploads_of_a_registry_are_bounded(store: UploadStore, monkeypatch: pyte
     with pytest.raises(TooManyUploads):
         store.create(APP, most=2)
     store.create(ELSEWHERE, most=2).release()
-    monkeypatch.setattr(upload, "EMPTY_SECONDS", -1.0)  # those without a byte are old at once
+    monkeypatch.setattr(upload_claims, "IDLE_SECONDS", -1.0)  # old at once
     store.create(APP, most=2).release()
-    assert store.totals() == (2, 0)
+    assert store.totals() == (3, 0)
 
 
 def test_uploads_expire_unless_they_are_used(store: UploadStore) -> None:
