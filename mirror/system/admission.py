@@ -2,9 +2,11 @@
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from mirror.util.fairness.client import network_of
 from mirror.util.log import get_logger
 from mirror.util.throttle import Throttle
 
@@ -42,30 +44,52 @@ class Admission:
     At the bound each new connection closes another: the one idle longest (`close_idle`, which returns whether
     there was one), else the oldest unfinished TLS handshake. If all others are busy, the new one is closed,
     at once and not after a timeout: its client has another mirror or the registry itself to try.
+
+    `share`: connections that one address may have, None for all. At it a new connection closes the one of the
+    same address that is idle longest (`close_idle_of`), or is closed.
     """
 
-    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limit: int, clock: Callable[[], float] = time.monotonic, share: int | None = None
+    ) -> None:
         self.limit = limit
         self.open = 0
         self.close_idle: Callable[[], bool] = lambda: False
+        self.close_idle_of: Callable[[str], bool] = lambda _: False
+        self._share = share
+        self._by_address = Counter[str]()  # connections that are open, where addresses have a share
         self._clock = clock
         self._handshakes: dict[int, tuple[float, ClientSocket]] = {}  # by descriptor, oldest first
         self._throttle = Throttle(REPEAT_SECONDS)
 
     def admit(self, connection: ClientSocket) -> bool:
         """Count a new connection; False, without counting it, if there is no room."""
-        if self.open >= self.limit and not self._make_room():
+        address = "" if self._share is None else _peer_of(connection)
+        if self._share is not None and self._by_address[address] >= self._share:
+            if not self.close_idle_of(address):
+                self._report_share(address)
+                return False
+        elif self.open >= self.limit and not self._make_room():
             return False
         descriptor = connection.fileno()
         self.open += 1
+        if self._share is not None:
+            self._by_address[address] += 1
         self._handshakes[descriptor] = (self._clock(), connection)
 
         def on_closed() -> None:
             self.open -= 1
+            self._leave(address)
             self.established(descriptor)
 
         connection.on_closed = on_closed
         return True
+
+    def _leave(self, address: str) -> None:
+        if self._share is not None:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
 
     def established(self, descriptor: int) -> None:
         """Note that a connection has finished its handshake, if it has one, or has ended."""
@@ -80,6 +104,15 @@ class Admission:
                 connections=self.open,
                 times=count,
                 to_do="raise the limit of open files: LimitNOFILE in the unit, ulimit -Hn in a shell",
+            )
+
+    def _report_share(self, address: str) -> None:
+        if count := self._throttle.count():
+            log.warning(
+                "an address has its share of the connections and all are busy, new ones are closed",
+                address=address,
+                connections=self._share,
+                times=count,
             )
 
     def _make_room(self) -> bool:
@@ -103,3 +136,15 @@ class Admission:
             connection.shutdown(socket.SHUT_RDWR)  # its transport sees the end, and closes
             return True
         return False
+
+
+def address_of(peer: object) -> str:
+    """Return whose connection one is, by the address of its other end."""
+    return network_of(str(peer[0])) if isinstance(peer, tuple) else ""
+
+
+def _peer_of(connection: socket.socket) -> str:
+    try:
+        return address_of(connection.getpeername())
+    except OSError:  # it has left
+        return ""

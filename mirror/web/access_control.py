@@ -7,20 +7,31 @@ client that uses this as one of its mirrors gets 404 as for what is not here, be
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 from mirror.access.forwarded import is_among
 from mirror.access.policy import ConnectionScope, Policy, parse_address
 from mirror.access.rules import CHANGING, Action, Decision, Network
 from mirror.cache.results import FOREVER, Birth, CatalogAnswer
 from mirror.oci import json_text
+from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Repository, Tag, Target, TargetKind, Via
 from mirror.upstream.errors import UpstreamError
 from mirror.web.client_errors import UNKNOWN
 from mirror.web.private.gate import PrivateGate, PrivateRefused, Visitor
 from mirror.web.request_log import RequestRecord
+
+
+class FindBirth(Protocol):
+    """Returns since when an image exists."""
+
+    def __call__(
+        self, repository: Repository, digest: Digest, *, by_author: bool = False
+    ) -> Awaitable[Birth]: ...
+
 
 FetchCatalog = Callable[[str, int], Awaitable[CatalogAnswer]]
 
@@ -196,6 +207,25 @@ class AccessControl:
         except (PrivateRefused, UpstreamError, TimeoutError):
             return False
         return True
+
+    async def authorise_images(
+        self, record: RequestRecord, targets: Mapping[Target, Digest], birth: FindBirth
+    ) -> None:
+        """Raise AccessDenied unless the client may pull all of these manifests, as they are now.
+
+        Raises UpstreamError if it is not known, and TimeoutError if it is not known in time.
+        """
+        for target, digest in targets.items():
+            self.authorise(record, target)
+            if record.age_matters and target.repository is not None:
+                by_author = self.trusts_created(target.repository)
+                self.authorise_age(
+                    record, target, await birth(target.repository, digest, by_author=by_author)
+                )
+        async with asyncio.timeout(ADMISSION_SECONDS):
+            for target in targets:
+                if self.guards(target):
+                    await self.admit(record, target)
 
     def _visitor(self, record: RequestRecord) -> Visitor:
         return Visitor(record.identity, self.policy, record.guest)

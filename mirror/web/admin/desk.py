@@ -1,7 +1,8 @@
 """The desk of the operations: this worker, the other workers, and the use cases of operators."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +24,9 @@ log = get_logger(__name__)
 # Interval, in seconds, at which savings are written; the most that a crash loses.
 SAVINGS_SECONDS = 30.0
 
+# Streams of events that go to one address at a time: a browser has six at most.
+MOST_STREAMS = 16
+
 
 class Desk:
     """The desk of one worker. `fellows`: the other workers, None for a mirror of one."""
@@ -34,6 +38,7 @@ class Desk:
         self.activity = Activity(worker, service.metrics, service.cache.fills, service.upstream_details)
         self.tasks = Tasks()
         self.fellows: WorkerExchange | None = None
+        self._streams = Counter[str]()
         self.addresses: Sequence[str] = ()  # of the listener for clients, where they are known
         self.savings_book = SavingsBook(service.folder.path)
         self._savings = SavingsCounter()
@@ -67,6 +72,19 @@ class Desk:
         """Answer another worker."""
         wanted = msgspec.json.decode(question, type=ActivityQuestion)
         return msgspec.json.encode(self.activity.snapshot(wanted))
+
+    def begin_stream(self, address: str) -> Callable[[], None] | None:
+        """Count a stream to an address; return what ends it, None if the address has too many."""
+        if self._streams[address] >= MOST_STREAMS:
+            return None
+        self._streams[address] += 1
+
+        def end() -> None:
+            self._streams[address] -= 1
+            if not self._streams[address]:
+                del self._streams[address]
+
+        return end
 
     def troubles(self) -> list[dict[str, Any]]:
         """Return what is wrong with the cache folder."""

@@ -4,26 +4,21 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from aiohttp import web
-
 from mirror.access.policy import parse_address
 from mirror.config.schema import Config
 from mirror.service import Service
-from mirror.system.admission import Admission
 from mirror.system.sockets import ListeningSocket, format_address
 from mirror.util.log import get_logger
 from mirror.web.activity.exchange import WorkerExchange
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.site import Site
-from mirror.web.framing import listener_logger
+from mirror.web.connections.side_listener import SideBounds, SideListener
 from mirror.web.identity.gate import Gate
 
 log = get_logger(__name__)
 
 # Connections of visitors, at most: a browser has six, and a stream of events each page.
-CONNECTIONS = 256
-
-KEEPALIVE_SECONDS = 75.0
+BOUNDS = SideBounds(connections=256)
 
 
 class PagesServer:
@@ -42,7 +37,7 @@ class PagesServer:
         if workers is not None:
             self._desk.fellows = WorkerExchange(*workers, self._desk.tell)
         self.activity = self._desk.activity
-        self._runner: web.ServerRunner | None = None
+        self._listener: SideListener | None = None
         self._is_open = False
 
     async def start(self, gate: Gate, clients: Sequence[ListeningSocket] = ()) -> None:
@@ -51,29 +46,15 @@ class PagesServer:
         self._is_open = True
         await self._desk.start()
         site = Site(self._desk, gate, self._config.admin.hosts)
-        server = web.Server(
-            site.answer,
-            access_log=None,
-            logger=listener_logger(),
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            handler_cancellation=True,
-            auto_decompress=False,
-            lingering_time=1.0,
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.5)
-        await self._runner.setup()
-        admission = Admission(CONNECTIONS)
-        for each in self._sockets:
-            each.admission = admission
-            await web.SockSite(self._runner, each, backlog=1, ssl_context=self._tls(each)).start()
+        self._listener = SideListener(site.answer, BOUNDS, shutdown=0.5)
+        await self._listener.start(self._sockets, self._tls)
         addresses = ", ".join(map(format_address, self._sockets))
         log.info("the pages have a listener of their own", addresses=addresses)
 
     async def close(self) -> None:
         """Stop answering. May be called again."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        if self._listener is not None:
+            await self._listener.close()
         if self._is_open:
             self._is_open = False
             await self._desk.close()

@@ -13,15 +13,19 @@ that only these pages have.
 """
 
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 
 from aiohttp import web
 
 from mirror.access.policy import parse_address
-from mirror.oci.reference import Repository
+from mirror.oci.digest import Digest
+from mirror.oci.errors import Code, RegistryError
+from mirror.oci.reference import Repository, Tag, Target, TargetKind, Via
 from mirror.oci.registries import canonical_host, split_port
-from mirror.web.access_control import AccessControl
+from mirror.upstream.errors import UpstreamError
+from mirror.upstream.guests.current import serving_nobody
+from mirror.web.access_control import AccessControl, FindBirth
 from mirror.web.identity.gate import Gate
 from mirror.web.request_log import RequestRecord
 
@@ -63,6 +67,24 @@ class PageVisitor:
     async def visible(self, names: Collection[str]) -> set[str]:
         """Return those of the repositories, `<upstream>/<repository>`, of which the visitor may know."""
         return set(names) if self.is_admin else await self._access.visible(self.record, names)
+
+    async def authorise_pull(
+        self, repository: Repository, manifests: Mapping[Tag | Digest, Digest], birth: FindBirth
+    ) -> None:
+        """Raise RegistryError unless the visitor may pull `manifests`: digests, by what names them."""
+        if self.is_admin:
+            return
+        targets = {
+            Target(TargetKind.MANIFEST, Via.PREFIX, repository.upstream, repository, reference): digest
+            for reference, digest in manifests.items()
+        }
+        try:
+            with serving_nobody():
+                await self._access.authorise_images(self.record, targets, birth)
+        except (UpstreamError, TimeoutError) as error:
+            reason = str(error) or "its upstream gives no answer"
+            message = f"it is not known whether you may pull {repository}: {reason}"
+            raise RegistryError(Code.UNAVAILABLE, message, status=503) from error
 
     def may_know_tag(self, repository: Repository, tag: str) -> bool:
         """Return whether the visitor may know of a tag in a repository of which it may know."""

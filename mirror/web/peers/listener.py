@@ -19,12 +19,11 @@ from mirror.store.errors import StoreError
 from mirror.store.executor import DiskExecutor
 from mirror.store.partial.growing import GrowingFile
 from mirror.store.store import Store
-from mirror.system.admission import Admission
-from mirror.system.sockets import bind_all
+from mirror.system.sockets import bind_all, format_address
 from mirror.transfer.shared.leading import LeadingFills
 from mirror.upstream.errors import UpstreamError
 from mirror.util.log import get_logger
-from mirror.web.framing import listener_logger
+from mirror.web.connections.side_listener import SideBounds, SideListener
 
 log = get_logger(__name__)
 
@@ -33,6 +32,9 @@ PIECE = 1024 * 1024
 
 # Connections at a time: a herd of mirrors follows one blob. Who has no secret can take no descriptors beyond.
 CONNECTIONS = 1024
+
+# Time, in seconds, in which a mirror takes a piece: a herd shares a slow line.
+UNREAD_SECONDS = 300.0
 
 MISDIRECTED = 421
 
@@ -54,32 +56,19 @@ class PeerListener:
         self._leading = leading
         self._proof = proof
         self._wall_clock = wall_clock
-        self._runner: web.ServerRunner | None = None
+        self._listener = SideListener(self._answer, SideBounds(CONNECTIONS, unread=UNREAD_SECONDS))
 
     async def start(self, address: str) -> str:
         """Begin to answer at HOST:PORT; return the URL. Raises OSError for an address that cannot be had."""
-        server = web.Server(
-            self._answer,
-            access_log=None,
-            logger=listener_logger(),
-            handler_cancellation=True,
-            auto_decompress=False,
-            lingering_time=1.0,
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        await self._runner.setup()
-        admission = Admission(CONNECTIONS)
-        for each in bind_all([address], shared=True):
-            each.admission = admission
-            await web.SockSite(self._runner, each, backlog=1).start()
-        name, number = self._runner.addresses[0][:2]
-        log.info("listener for other mirrors", address=f"{name}:{number}")
-        return f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
+        sockets = bind_all([address], shared=True)
+        await self._listener.start(sockets)
+        found = format_address(sockets[0])
+        log.info("listener for other mirrors", address=found)
+        return f"http://{found}"
 
     async def close(self) -> None:
         """Stop answering."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._listener.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, ranges = _PATH.fullmatch(request.path), _RANGE.fullmatch(request.headers.get("Range", ""))

@@ -18,6 +18,7 @@ from mirror.manage.warm.images import WarmImage
 from mirror.manage.warm.plan import WarmPlan
 from mirror.oci.digest import Digest
 from mirror.oci.image_pattern import ImagePattern, Pin, escaped_address
+from mirror.oci.reference import Tag
 from mirror.store.errors import PinTooLarge, StoreError
 from mirror.system.descriptors import raise_limit
 from mirror.util.callbacks import ignore
@@ -213,15 +214,30 @@ class Actions:
             raise ApiError(409, text, "fetch the image before")
         name = f"{image.repository.path.replace('/', '_')}.tar"
         (file,) = targets(name, collected.contents)
+        await self._authorise_pull(visitor, image, collected.contents)
+        if self._bundles >= MOST_BUNDLES:  # others have come meanwhile
+            raise ApiError(429, "other bundles are being written", "try again when they are")
+        self._bundles += 1
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Content-Length": str(file.size),
         }
-        return StreamAnswer("application/x-tar", self._written(collected.contents, name), headers)
+        return StreamAnswer(
+            "application/x-tar", self._written(collected.contents, name), headers, self._ended
+        )
+
+    async def _authorise_pull(self, visitor: PageVisitor, image: WarmImage, contents: BundleContents) -> None:
+        """Raise RegistryError unless the visitor may pull the image, and each manifest that goes with it."""
+        root = contents.images[0].root.digest
+        wanted: dict[Tag | Digest, Digest] = {each: each for each in contents.manifests if each != root}
+        wanted[image.reference or root] = root
+        await visitor.authorise_pull(image.repository, wanted, self._desk.service.cache.birth)
+
+    def _ended(self) -> None:
+        self._bundles -= 1
 
     async def _written(self, contents: BundleContents, name: str) -> AsyncGenerator[bytes]:
         """Yield the bytes of a bundle, which a thread of its own writes into a pipe."""
-        self._bundles += 1
         management, (read, write) = Management(self._desk.service.folder), os.pipe()
         options = ExportOptions(name, 0, 0, raise_limit(), ignore)
         work = _write(management, contents, os.fdopen(write, "wb"), options)
@@ -231,7 +247,6 @@ class Actions:
                 yield piece
         finally:
             os.close(read)  # what still writes ends with that
-            self._bundles -= 1
 
     def _note(self, event: str, visitor: PageVisitor, image: WarmImage) -> None:
         who = ", ".join(visitor.names) or visitor.address

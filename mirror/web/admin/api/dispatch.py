@@ -1,5 +1,6 @@
 """Dispatch of requests to operations: parameters in, JSON or a stream out."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -13,9 +14,17 @@ from mirror.oci import json_text
 from mirror.oci.errors import RegistryError
 from mirror.store.errors import StoreError
 from mirror.util.log import get_logger
-from mirror.web.admin.api.operation import ApiError, Audience, ErrorAnswer, Operation, StreamAnswer
+from mirror.web.admin.api.operation import (
+    EVENTS,
+    ApiError,
+    Audience,
+    ErrorAnswer,
+    Operation,
+    StreamAnswer,
+)
 from mirror.web.admin.headers import API_HEADERS
 from mirror.web.admin.visitors import CHANGE_HEADER, FrontDoor, PageVisitor
+from mirror.web.connections.side_listener import send_events
 
 log = get_logger(__name__)
 
@@ -23,6 +32,9 @@ PREFIX = "/api/v1/"
 
 # Longest body of a request, in bytes, and the most values in it: a name, and some platforms.
 MOST_BODY, MOST_VALUES = 16 * 1024, 256
+
+# Time, in seconds, in which a body comes.
+BODY_SECONDS = 10.0
 
 # Longest query, in bytes.
 MOST_QUERY = 4 * 1024
@@ -114,10 +126,14 @@ def _query(request: web.BaseRequest) -> Mapping[str, str]:
 
 async def _body(request: web.BaseRequest) -> bytes:
     data = b""
-    while part := await request.content.readany():
-        data += part
-        if len(data) > MOST_BODY:
-            raise ApiError(413, f"the body is longer than {MOST_BODY} bytes")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while part := await request.content.readany():
+                data += part
+                if len(data) > MOST_BODY:
+                    raise ApiError(413, f"the body is longer than {MOST_BODY} bytes")
+    except TimeoutError:
+        raise ApiError(408, f"the body has not come in {BODY_SECONDS:.0f} seconds") from None
     return data
 
 
@@ -145,14 +161,25 @@ def _error(status: int, message: str, to_do: str) -> web.Response:
 
 
 async def send(request: web.BaseRequest, stream: StreamAnswer) -> web.StreamResponse:
-    """Send a stream; a client that leaves ends it."""
+    """Send a stream; a client that leaves ends it, and so does one that does not read."""
+    try:
+        return await _send(request, stream)
+    finally:
+        stream.end()
+
+
+async def _send(request: web.BaseRequest, stream: StreamAnswer) -> web.StreamResponse:
     headers = {**API_HEADERS, "Content-Type": stream.media_type, **stream.headers}
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     if request.method == "HEAD":
         return response
+    if stream.media_type == EVENTS:
+        send_events(request)
     async with aclosing(stream.parts) as parts:
         async for part in parts:
             await response.write(part)
+            if stream.media_type == EVENTS:
+                await request.writer.drain()  # no further event before this one has left
     await response.write_eof()
     return response

@@ -14,8 +14,15 @@ from mirror.oci.reference import Repository
 from mirror.util.log_writer import is_losing_lines, lines_dropped
 from mirror.web.activity.entries import ActivityQuestion, EndedRequest, UpstreamState
 from mirror.web.activity.together import AllActivity
-from mirror.web.admin.api.operation import Audience, NoParameters, Operation, StreamAnswer
-from mirror.web.admin.desk import Desk
+from mirror.web.admin.api.operation import (
+    EVENTS,
+    ApiError,
+    Audience,
+    NoParameters,
+    Operation,
+    StreamAnswer,
+)
+from mirror.web.admin.desk import MOST_STREAMS, Desk
 from mirror.web.admin.visitors import PageVisitor
 
 # Interval of the events of a stream, in seconds.
@@ -101,7 +108,8 @@ class Live:
                 summary="The activity once a second, as server-sent events",
                 audience=readers,
                 call=self.stream,
-                media_type="text/event-stream",
+                media_type=EVENTS,
+                errors=(429,),
             ),
             _get(
                 "own-requests", "Requests of the visitor's address", Audience.ANYBODY, self.own, OwnRequests
@@ -129,7 +137,7 @@ class Live:
 
     async def stream(self, visitor: PageVisitor, _: NoParameters) -> StreamAnswer:
         """Return the activity as a stream of events."""
-        return StreamAnswer("text/event-stream", self._events(visitor), {"Cache-Control": "no-store"})
+        return event_stream(self._desk, visitor, self._events(visitor), {"Cache-Control": "no-store"})
 
     async def _events(self, visitor: PageVisitor) -> AsyncGenerator[bytes]:
         while True:
@@ -183,6 +191,16 @@ class Live:
                 to_do = "see the list on the page Settings"
                 found.append(Trouble(f"warm {each['name']}", reason, to_do, each["last_ended"]))
         return found
+
+
+def event_stream(
+    desk: Desk, visitor: PageVisitor, events: AsyncGenerator[bytes], headers: dict[str, str]
+) -> StreamAnswer:
+    """Return a stream of events to a visitor. Raises ApiError if its address has too many."""
+    end = desk.begin_stream(visitor.address)
+    if end is None:
+        raise ApiError(429, f"{MOST_STREAMS} streams of events go to {visitor.address}", "close some pages")
+    return StreamAnswer(EVENTS, events, headers, end)
 
 
 def _upstream_troubles(upstream: UpstreamState) -> list[Trouble]:

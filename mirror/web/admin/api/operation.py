@@ -6,6 +6,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from mirror.util.callbacks import ignore
+
+# The media type of a stream of events.
+EVENTS = "text/event-stream"
+
 
 class ApiError(Exception):
     """An answer that is an error. `to_do`: what may help, "" for nothing."""
@@ -38,11 +43,12 @@ class NoParameters(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamAnswer(Struct, frozen=True):
-    """A body that is not JSON. `headers`: further ones."""
+    """A body that is not JSON. `headers`: further ones. `end`: called once, even if nothing was sent."""
 
     media_type: str
     parts: AsyncGenerator[bytes]
     headers: dict[str, str] = {}
+    end: Callable[[], object] = ignore
 
 
 class Operation(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,8 @@ from aiohttp import web
 from mirror.oci.errors import RegistryError
 from mirror.store.errors import StoreError
 from mirror.web.admin.api.dispatch import send
-from mirror.web.admin.api.operation import ApiError, StreamAnswer
+from mirror.web.admin.api.live import event_stream
+from mirror.web.admin.api.operation import ApiError
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.headers import PAGE_HEADERS, STATIC_HEADERS
 from mirror.web.admin.pages.render import LANGUAGES, Renderer
@@ -31,6 +32,7 @@ class Pages:
     """All pages of one worker. Templates are read when the first page is asked for."""
 
     def __init__(self, desk: Desk, door: FrontDoor) -> None:
+        self._desk = desk
         self._views = Views(desk)
         self._door = door
         self._renderer: Renderer | None = None
@@ -71,7 +73,7 @@ class Pages:
     ) -> web.StreamResponse:
         if request.query.get("part") == "events":
             events = self._views.events(render, visitor, request)
-            return await send(request, StreamAnswer("text/event-stream", events))
+            return await send(request, event_stream(self._desk, visitor, events, {}))
         name, values = await view(visitor, request)
         return _html(200, render(name, values), request)
 

@@ -1,13 +1,18 @@
 """The desk of the operations; tests/contract/test_pages_activity.py has it with several workers."""
 
+import asyncio
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from mirror.service import Service
 from mirror.web.activity.entries import ActivityQuestion, WorkerActivity
+from mirror.web.admin import desk as desks
 from mirror.web.admin.desk import Desk
+from tests.paged import paged
 from tests.running import configured
+from tests.wire import Wire
 
 
 async def test_desk_answers_another_worker(tmp_path: Path) -> None:
@@ -22,3 +27,27 @@ async def test_desk_answers_another_worker(tmp_path: Path) -> None:
     assert desk.troubles() == []
     await desk.close()
     await service.close()
+
+
+async def test_streams_of_one_address_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of the API and of the pages count together, until they end."""
+    monkeypatch.setattr(desks, "MOST_STREAMS", 2)
+    async with (
+        paged(configured(tmp_path, {"hub.test": "http://127.0.0.1:9"})) as mirror,
+        asyncio.timeout(60),
+        await Wire.open(mirror.admin) as first,
+        await Wire.open(mirror.admin) as second,
+    ):
+        stream, events = "/api/v1/activity/stream", "/?part=events"
+        for _ in range(3):
+            assert (await mirror.ask(stream, method="HEAD")).status == 200
+        for wire, path in ((first, stream), (second, events)):
+            wire.send("GET", path, [f"Host: {mirror.admin}"])
+            head = await wire.head()
+            assert (head.status, head.header("content-type")) == (200, "text/event-stream")
+        for path in (stream, events):
+            assert (await mirror.ask(path, method="HEAD")).status == 429
+        assert (await mirror.ask(stream, method="HEAD", client="127.0.0.2")).status == 200
+        first.reset()
+        while (await mirror.ask(stream, method="HEAD")).status != 200:
+            pass
