@@ -45,7 +45,9 @@ class PeerProof:
 
     def verify_answer(self, header: str, nonce: str, about: str) -> bool:
         """Return whether an answer is by a mirror that has the secret."""
-        return hmac.compare_digest(self._code("answer", nonce, about).encode(), header.encode())
+        # Bytes of a header that are no UTF-8 come as surrogates.
+        given = header.encode("utf-8", "surrogatepass")
+        return hmac.compare_digest(self._code("answer", nonce, about).encode(), given)
 
     def _code(self, *parts: str) -> str:
         return hmac.new(self._secret, "\n".join(parts).encode(), hashlib.sha256).hexdigest()

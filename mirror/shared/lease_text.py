@@ -3,6 +3,8 @@
 import re
 import secrets
 
+from yarl import URL
+
 from mirror.shared.interfaces import Holder
 
 # The longest text of a holder: a longer value under a lease's key is not one of ours.
@@ -30,4 +32,13 @@ def parse_holder(text: bytes) -> Holder | None:
     owner, _, address = text.decode("ascii", "replace").partition(" ")
     if _OWNER.fullmatch(owner) is None or _ADDRESS.fullmatch(address) is None:
         return None
-    return Holder(owner, address)
+    return Holder(owner, address) if _is_url(address) else None
+
+
+def _is_url(address: str) -> bool:
+    """Return whether a client may be made of an address: not of port 99999, nor of wrong punycode."""
+    try:
+        _ = URL(address).host
+    except ValueError:
+        return False
+    return True

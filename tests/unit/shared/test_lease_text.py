@@ -26,6 +26,8 @@ def test_holder_as_text_and_back(address: str) -> None:
         b"0" * 32 + b" http://a:1/path",
         b"0" * 32 + b" http://u:p@a:1",
         b"0" * 32 + b" http://a:1\nb",
+        b"0" * 32 + b" http://a:99999",
+        b"0" * 32 + b" http://xn--a:80",
         b"A" * 32 + b" ",
         b"0" * 32 + b" " + b"a" * MAX_BYTES,
         b"\xff" * 33,
