@@ -172,8 +172,9 @@ class Cache:
         digest: Digest,
         artifact_types: Collection[str],
         client: Requester | None = None,
+        after: str = "",
     ) -> ReferrersAnswer:
-        return await self._origin(repository).referrers(repository, digest, artifact_types, client)
+        return await self._origin(repository).referrers(repository, digest, artifact_types, client, after)
 
     async def catalog(self, upstream: str | None, after: str, limit: int) -> CatalogAnswer:
         return await self._listings.catalog(upstream, after, limit)

@@ -96,12 +96,16 @@ class TagsAnswer(Struct, frozen=True):
 
 
 class ReferrersAnswer(Struct, frozen=True):
-    """Referrers as an OCI index; `filtered` when an artifactType was applied."""
+    """Referrers as an OCI index; `filtered` when an artifactType was applied.
+
+    `next_query`: the query of the next page, if there is one.
+    """
 
     data: bytes
     filtered: bool
     outcome: Outcome
     staleness: Staleness | None = None
+    next_query: str | None = None
 
 
 class CatalogAnswer(Struct, frozen=True):

@@ -54,5 +54,6 @@ class HostedOrigin:
         digest: Digest,
         artifact_types: Collection[str],
         client: Requester | None = None,
+        after: str = "",
     ) -> ReferrersAnswer:
-        return await self._registry.referrers(repository, digest, artifact_types)
+        return await self._registry.referrers(repository, digest, artifact_types, after)

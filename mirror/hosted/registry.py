@@ -30,7 +30,7 @@ from mirror.hosted.refusals import refusal, unavailable, unknown_blob, unknown_m
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Repository, Tag
-from mirror.oci.referrers import array_of, index_of, texts_by_type
+from mirror.oci.referrers import index_of
 from mirror.store.blobs.diskcache_disk import VerifiedFile
 from mirror.store.errors import ShuttingDown, StoreError
 from mirror.store.hosted.errors import PushRefused
@@ -165,16 +165,18 @@ class HostedRegistry:
         return TagsAnswer(data, next_query, Outcome.HIT)
 
     async def referrers(
-        self, repository: Repository, digest: Digest, artifact_types: Collection[str]
+        self, repository: Repository, digest: Digest, artifact_types: Collection[str], after: str = ""
     ) -> ReferrersAnswer:
-        """Return the referrers of a digest, which need not be here: all, or those of some types."""
+        """Return a page of the referrers of a digest, which need not be here: all, or those of some types.
+
+        `after`: the digest where the page before ended.
+        """
+        start = str(Digest.parse(after)) if after else ""
         with answered():
-            found = await self.store.referrers(repository, digest)
-        if artifact_types:
-            by_type = await off_loop(len(found), texts_by_type, found)
-            fitting = sorted(each for kind in artifact_types for each in by_type.get(kind, ()))
-            found = array_of(text for _, text in fitting)
-        return ReferrersAnswer(index_of(found), bool(artifact_types), Outcome.HIT)
+            found, end = await self.store.referrers(repository, digest, start, artifact_types)
+        kinds = [("artifactType", each) for each in sorted(artifact_types)]
+        next_query = None if end is None else urlencode([*kinds, ("last", end)])
+        return ReferrersAnswer(index_of(found), bool(artifact_types), Outcome.HIT, next_query=next_query)
 
     async def put_manifest(
         self,

@@ -53,6 +53,15 @@ def descriptors_in(array: str) -> Iterator[Mapping[str, Any]]:
         yield from (value for _, value in _Reader(array).elements() if isinstance(value, dict))
 
 
+def type_of(text: str) -> str:
+    """Return the artifactType of one descriptor; none for one that has none, and for other text."""
+    with suppress(ValueError, RecursionError):
+        value = _Reader(text).value()
+        kind = value.get("artifactType") if isinstance(value, dict) else None
+        return kind if isinstance(kind, str) else ""
+    return ""
+
+
 def texts_by_type(array: str) -> dict[str, list[tuple[int, str]]]:
     """Return the descriptors of a list by their artifactType: the place in the list, and the JSON text."""
     found: dict[str, list[tuple[int, str]]] = {}

@@ -60,6 +60,7 @@ class RequestProtocol(web.RequestHandler):
         "_ended",
         "_heads",
         "_held",
+        "_large_answers",
         "_metrics",
         "_only_heads",
         "_only_heads_before",
@@ -101,6 +102,7 @@ class RequestProtocol(web.RequestHandler):
         self._surplus = SURPLUS_BYTES
         self._unread_body: UnreadBody | None = None
         self._body_of = manager.body_of
+        self._large_answers = manager.large_answers
         self._partial_head = 0  # bytes since the last whole head
         self._heads = HeadSplitter()
         self._held = b""  # requests that the queue has no place for yet
@@ -287,6 +289,13 @@ class RequestProtocol(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send the response; go on behind a body that was read to its end, and with no other."""
         body: Any = request.content
+        answer = resp.body if isinstance(resp, web.Response) and request.method != "HEAD" else None
+        with self._large_answers.holding(len(answer) if isinstance(answer, bytes) else 0, self.drop):
+            return await self._finish(request, resp, start_time, body)
+
+    async def _finish(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None, body: Any
+    ) -> tuple[web.StreamResponse, bool]:
         if not isinstance(body, UnreadBody) or not body.keeps_connection:
             return await super().finish_response(request, resp, start_time)
         if not body.is_complete:

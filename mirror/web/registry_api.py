@@ -232,11 +232,13 @@ class RegistryApi:
 
     async def _referrers(self, record: RequestRecord, target: Target) -> web.StreamResponse:
         repository, digest = _repository_and_digest(target)
-        artifact_types = {each for each in record.request.query.getall("artifactType", []) if each}
+        query = record.request.query
+        artifact_types = {each for each in query.getall("artifactType", []) if each}
+        listing = self._cache.referrers(
+            repository, digest, artifact_types, _requester(record), query.get("last", "")
+        )
         try:
-            found = await self._within_header_timeout(
-                target, self._cache.referrers(repository, digest, artifact_types, _requester(record))
-            )
+            found = await self._within_header_timeout(target, listing)
         except ShuttingDown:
             raise
         except (UpstreamError, StoreError) as error:
@@ -245,7 +247,11 @@ class RegistryApi:
                 NO_REFERRERS, bool(artifact_types), Outcome.STALE, Staleness(None, str(error))
             )
         record.outcome = found.outcome
-        headers = {"Content-Type": OCI_INDEX, **_stale_headers(record, found.staleness)}
+        headers = {
+            "Content-Type": OCI_INDEX,
+            **_next_page(record.request, found.next_query),
+            **_stale_headers(record, found.staleness),
+        }
         if found.filtered:
             headers["OCI-Filters-Applied"] = "artifactType"
         return responses.buffered(record, 200, headers, found.data)

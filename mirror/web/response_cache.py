@@ -27,6 +27,7 @@ from mirror.oci.digest import Digest
 from mirror.util.callbacks import zero
 from mirror.util.log import get_logger
 from mirror.util.lru import LRUCache
+from mirror.web.connections.large_answers import LARGE
 from mirror.web.fastpath.hit_log import (
     HitLog,
     KnownResponse,
@@ -128,7 +129,7 @@ class ResponseCache:
         if not response.keep_alive or record.request.version != HttpVersion11:
             return
         body = response.body if record.request.method == "GET" else b""
-        if not isinstance(body, bytes):
+        if not isinstance(body, bytes) or len(body) >= LARGE:  # those are counted while they are sent
             return
         before, after = split_at_date(response)
         cached = CachedResponse(

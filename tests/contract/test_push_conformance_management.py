@@ -63,6 +63,34 @@ async def test_referrers_are_listed_and_filtered(pusher: Pusher) -> None:
     assert (await pusher.ask("GET", "referrers/nonsense")).status == 400  # "If ... invalid ... MUST be 400"
 
 
+async def test_long_list_of_referrers_comes_in_pages(pusher: Pusher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "Listing Referrers": the rest of a list is named by Link, with the filter of the first page.
+
+    No answer is longer than its bound, whatever was pushed: others ask for it, and may take nothing of it.
+    """
+    monkeypatch.setattr("mirror.store.metadata.pushed_referrers.PAGE_BYTES", 120_000)
+    digest = await pusher.image("1", LAYER)
+    subject = {"mediaType": OCI, "digest": str(digest), "size": 1}
+    pushed = set()
+    for number in range(6):
+        notes = {"of": f"{number}{'x' * 50_000}"}
+        data = manifest_of([], subject=subject, artifactType=f"a/{number % 2}", annotations=notes)
+        assert (await pusher.manifest(Digest.of(data), data)).status == 201
+        pushed.add((f"a/{number % 2}", str(Digest.of(data))))
+    for query, count in (("", 6), ("?artifactType=a/1", 3)):
+        found, following = [], f"referrers/{digest}{query}"
+        while following:
+            page = await pusher.ask("GET", following)
+            assert (page.status, len(page.body) < 121_000) == (200, True)
+            assert ("oci-filters-applied" in page.headers) == bool(query)
+            found += [(each["artifactType"], each["digest"]) for each in json.loads(page.body)["manifests"]]
+            link = page.headers.get("link", "<>")
+            following = link[link.index("<") + 1 : link.index(">")]
+        assert len(found) == count
+        assert set(found) == (pushed if not query else {each for each in pushed if each[0] == "a/1"})
+    assert (await pusher.ask("GET", f"referrers/{digest}?last=nonsense")).status == 400
+
+
 async def test_referrers_forget_what_was_deleted(pusher: Pusher) -> None:
     """ "Deleting Manifests": a deleted manifest is in no list of referrers any more."""
     digest = await pusher.image("1", LAYER)

@@ -100,7 +100,7 @@ def wrong(folder: CacheDirectory) -> list[str]:
     link = folder.index.link(APP, PUSH.digest)
     if (entry is None) != (link is None):
         found.append("the tag and its manifest came apart")
-    if (link is None) != (index.referrers(APP, SUBJECT) == "[]"):
+    if (link is None) != (index.referrers(APP, SUBJECT, "", ())[0] == "[]"):
         found.append("the manifest and its place among referrers came apart")
     needed = [PUSH.digest, *PUSH.blobs] if link is not None else []
     found += [f"{each} is lost" for each in needed if folder.read(each, 10_000) is None]

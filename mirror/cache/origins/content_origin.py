@@ -58,6 +58,10 @@ class ContentOrigin(Protocol):
         digest: Digest,
         artifact_types: Collection[str],
         client: Requester | None = None,
+        after: str = "",
     ) -> ReferrersAnswer:
-        """Return the referrers of a digest; `client` as in `get_manifest`."""
+        """Return the referrers of a digest; `client` as in `get_manifest`.
+
+        `after`: where the page before ended, if the origin gives pages.
+        """
         ...

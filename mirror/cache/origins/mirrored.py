@@ -161,8 +161,9 @@ class MirroredOrigin:
         digest: Digest,
         artifact_types: Collection[str],
         client: Requester | None = None,
+        after: str = "",
     ) -> ReferrersAnswer:
-        """Return the list of referrers; `client` as in `get_manifest`."""
+        """Return the list of referrers, whole; `client` as in `get_manifest`."""
         if client is not None:
             self._referring.clients.note(client)
         return await self._listings.referrers(repository, digest, artifact_types)

@@ -219,9 +219,11 @@ class HostedIndex:
         entries = ((str(key).removeprefix(kind), TagEntry.from_json(value)) for key, value in rows)
         return sorted(name for name, entry in entries if entry is not None and entry.digest == str(digest))
 
-    def referrers(self, repository: Repository, subject: Digest) -> str:
-        """Return the list of referrers of a digest (`oci.referrers`), sorted by their digests."""
-        return self._referrers.listed(repository, subject)
+    def referrers(
+        self, repository: Repository, subject: Digest, after: str, kinds: Collection[str]
+    ) -> tuple[str, str | None]:
+        """Return a page of the list of referrers of a digest (`PushedReferrers.page`)."""
+        return self._referrers.page(repository, subject, after, kinds)
 
     def linking(self, digest: Digest, limit: int) -> list[Repository]:
         """Return up to `limit` repositories that link a digest, in order."""

@@ -6,7 +6,7 @@ because there is no upstream to have it from, and because a client must not beli
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -119,9 +119,11 @@ class HostedStore:
         found = self._folder.index.tags(repository, after, limit)
         return found if found or self.index.exists(repository) else None
 
-    async def referrers(self, repository: Repository, subject: Digest) -> str:
-        """Return the list of referrers of a digest (`HostedIndex.referrers`)."""
-        return await self.read(self.index.referrers, repository, subject)
+    async def referrers(
+        self, repository: Repository, subject: Digest, after: str, kinds: Collection[str]
+    ) -> tuple[str, str | None]:
+        """Return a page of the list of referrers of a digest (`HostedIndex.referrers`)."""
+        return await self.read(self.index.referrers, repository, subject, after, kinds)
 
     async def held(self, names: Sequence[str]) -> dict[str, int]:
         """Return the bytes that registries hold, by name."""

@@ -12,6 +12,7 @@ from mirror.system.admission import Admission
 from mirror.system.sockets import AcceptBalancer
 from mirror.util.callbacks import zero
 from mirror.util.fairness.request_turns import RequestTurns
+from mirror.web.connections.large_answers import LargeAnswers
 from mirror.web.departures import Departures
 from mirror.web.framing import UnreadBody, body_of
 from mirror.web.idle_order import IdleOrder
@@ -47,6 +48,7 @@ class ProtocolFactory(web.Server):
         self.sending = loop_turns()
         self.turns.on_waiting = self.sending.shorten
         self.body_of: Callable[..., UnreadBody] = body_of  # what reads the body of a request
+        self.large_answers = LargeAnswers()
         self._connections_open = 0
         self.preparing: Callable[[], int] = zero  # connections accepted, and still before their first request
         self._balancer: AcceptBalancer | None = None

@@ -1,1 +1,1 @@
-"""Requests as they come over a connection: their targets."""
+"""Requests and answers of a connection: their targets, and what long answers may take together."""

@@ -8,7 +8,7 @@ import pytest
 from mirror.oci import referrers
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import OCI_INDEX, OCI_MANIFEST, ManifestInvalid
-from mirror.oci.referrers import array_of, descriptors_in, index_of, texts_by_type, texts_of_index
+from mirror.oci.referrers import array_of, descriptors_in, index_of, texts_by_type, texts_of_index, type_of
 
 
 def descriptor(text: str, **more: object) -> dict[str, Any]:
@@ -85,3 +85,9 @@ def test_referrers_are_parsed_in_small_parts(monkeypatch: pytest.MonkeyPatch) ->
     texts = [json.dumps(descriptor(str(each))) for each in range(20_000)]
     assert texts_of_index(index_of(array_of(texts))) == texts
     assert max(lengths) <= 2048
+
+
+@pytest.mark.parametrize("text", ['{"artifactType":1}', "{}", "[]", "x", "", "[" * 10_000])
+def test_type_of_a_descriptor_is_its_own_or_none(text: str) -> None:
+    assert type_of(json.dumps(ENTRIES[0])) == "t/a"
+    assert type_of(text) == ""

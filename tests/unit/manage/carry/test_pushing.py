@@ -65,7 +65,7 @@ def test_registry_moves_into_a_hosted_one(folder: CacheDirectory, storage: Path,
     index = HostedIndex(folder)
     entry = folder.index.tag(APP, Tag("1.0"))
     assert entry is not None
-    (signature,) = json.loads(index.referrers(APP, Digest.parse(entry.digest)))
+    (signature,) = json.loads(index.referrers(APP, Digest.parse(entry.digest), "", ())[0])
     assert signature["artifactType"] == "application/vnd.test.signature"
     size, count = folder.blobs.retention.totals()
     assert (size, count) == folder.blobs.stats()

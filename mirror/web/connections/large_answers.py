@@ -1,0 +1,59 @@
+"""Answers that are sent from memory, while their clients take them: together they have a bound.
+
+A client that takes nothing of a long list, or of a long manifest, keeps it in memory: the bytes, and what of
+them the transport has. The answer that began first is ended where there would be too many; a client that
+reads has its answer long before.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mirror.util.log import get_logger
+from mirror.util.throttle import Throttle
+
+log = get_logger(__name__)
+
+# Bytes from which an answer counts: most manifests are shorter, and the kernel takes them at once.
+LARGE = 128 * 1024
+
+# The most bytes of such answers in one process. The transport may have as many once more.
+MOST = 128 * 1024 * 1024
+
+# Ended answers are logged once in this many seconds.
+REPEAT_SECONDS = 60.0
+
+
+class LargeAnswers:
+    """The answers of one process that are being sent from memory."""
+
+    def __init__(self) -> None:
+        self._held: dict[object, tuple[int, Callable[[], object]]] = {}
+        self._bytes = 0
+        self._throttle = Throttle(REPEAT_SECONDS)
+
+    @contextmanager
+    def holding(self, size: int, end: Callable[[], object]) -> Iterator[None]:
+        """Count an answer of `size` bytes; `end` ends its connection."""
+        if size < LARGE:
+            yield
+            return
+        key = object()
+        self._held[key], self._bytes = (size, end), self._bytes + size
+        try:
+            while self._bytes > MOST and len(self._held) > 1:
+                self._end_first()
+            yield
+        finally:
+            self._forget(key)
+
+    def _end_first(self) -> None:
+        key = next(iter(self._held))
+        _, end = self._held[key]
+        self._forget(key)
+        end()
+        if count := self._throttle.count():
+            log.warning("clients took too little of long answers, and were ended", answers=count)
+
+    def _forget(self, key: object) -> None:
+        if (found := self._held.pop(key, None)) is not None:
+            self._bytes -= found[0]
