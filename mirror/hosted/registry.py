@@ -5,6 +5,7 @@ HEAD is answered by the same rule, because a client that learns of a blob does n
 has for others becomes a repository's own by `mount`, where the client may read it there.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ from mirror.util.tasks import Tasks, off_loop
 # Page size of tags without `n`, and the maximum; clients follow the Link.
 MOST_TAGS = 10_000
 
+# Pages of referrers that are read at a time: each has megabytes, and takes a hundredth of a second.
+MOST_LISTINGS = 4
+
 # Repositories that are looked at to mount a blob of which the client does not say where it is.
 MOST_SOURCES = 100
 
@@ -78,6 +82,7 @@ class HostedRegistry:
         self._tasks = tasks
         self._settings = {each.name: each for each in hosted}
         self.store = HostedStore(store)
+        self._listing = asyncio.Semaphore(MOST_LISTINGS)
         self.on_change: list[Callable[[Change], object]] = []
         self.on_pull: list[Callable[[Repository, Tag, Digest], object]] = []  # called for each pull by tag
 
@@ -172,8 +177,10 @@ class HostedRegistry:
         `after`: the digest where the page before ended.
         """
         start = str(Digest.parse(after)) if after else ""
-        with answered():
-            found, end = await self.store.referrers(repository, digest, start, artifact_types)
+        # Once it is read, a page is on its way at once, and counts among the answers in memory.
+        async with self._listing:
+            with answered():
+                found, end = await self.store.referrers(repository, digest, start, artifact_types)
         kinds = [("artifactType", each) for each in sorted(artifact_types)]
         next_query = None if end is None else urlencode([*kinds, ("last", end)])
         return ReferrersAnswer(index_of(found), bool(artifact_types), Outcome.HIT, next_query=next_query)
