@@ -58,8 +58,12 @@ class Login:
         return self.held
 
     async def renew(self, refused: Credential) -> bool:
-        """Ask the source again, because a registry refused `refused`; return whether there are others."""
-        if refused.same_login(self.held) and self._clock() >= self._asked_at + RETRY:
+        """Ask the source again, because a registry refused `refused`; return whether there are others.
+
+        A refresh that runs already may bring them, and is waited for.
+        """
+        due = self._running is not None or self._clock() >= self._asked_at + RETRY
+        if due and refused.same_login(self.held):
             await asyncio.shield(self._refresh())
         return self.held is not None and not refused.same_login(self.held)
 

@@ -169,6 +169,21 @@ async def test_login_that_is_refused_is_renewed_at_once(tasks: Tasks, time: Fake
     assert set(login.secrets()) >= {"alt", "neu"}  # an upstream may still echo the old one
 
 
+async def test_login_that_is_refused_waits_for_a_refresh_that_runs(tasks: Tasks, time: FakeTime) -> None:
+    """The refresh has just begun, and brings what the registry will take."""
+    source = Source(Answer(OLD, fresh=100), Answer(NEW, fresh=100))
+    login = login_of(source, tasks, time)
+    await login.get()
+    time.now += 100
+    source.gate.clear()
+    assert await login.get() is OLD
+    renewing = asyncio.ensure_future(login.renew(OLD))
+    await asyncio.sleep(0)
+    source.gate.set()
+    assert await renewing
+    assert (login.held, source.asked) == (NEW, 2)
+
+
 async def test_login_that_stays_refused_is_not_asked_for_each_request(tasks: Tasks, time: FakeTime) -> None:
     """A program is not run for each request with a wrong password."""
     source = Source(Answer(OLD), Answer(OLD), CredentialError("broken"))
