@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Meta
 
@@ -45,6 +45,16 @@ NOT_IN_URL = re.compile(r"[\s\\\x00-\x1f\x7f]")
 
 # The beginning of a URL that is neither http nor https.
 OTHER_SCHEME = re.compile(r"(?!https?:)[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def http_url(value: str) -> SplitResult | None:
+    """Return the parts of a URL with http or https and a host; None for any other text."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a wrong port or IPv6 address
+        return None
+    return parts if usable and NOT_IN_URL.search(value) is None else None
 
 
 def _check_url(value: str) -> str:

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
-from mirror.config.endpoints import NOT_IN_URL
+from mirror.config.endpoints import http_url
 from mirror.config.types import ReadableFile, Strings
 from mirror.config.validation import After, Doc, Settings
 
@@ -16,12 +15,8 @@ LEAST_SECRET = 16
 
 def _check_url(value: str) -> str:
     """Refuse what is no URL, and one with a user in it: it would be shown."""
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a wrong port or IPv6 address
-        usable = False
-    if not usable or NOT_IN_URL.search(value):
+    parts = http_url(value)
+    if parts is None:
         raise ValueError("is not a URL, for instance https://ci.lan/hooks/registry")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ValueError("has a user or a fragment in it: the signature tells who sends a notification")

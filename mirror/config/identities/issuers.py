@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-from mirror.config.endpoints import NOT_IN_URL
+from mirror.config.endpoints import http_url
 from mirror.config.types import ReadableFile, Strings
 from mirror.config.validation import After, Beside, Doc, Settings
 from mirror.oci import json_text
@@ -39,12 +38,8 @@ def _check_audience(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_url(value: str) -> str:
     """Refuse a URL by which keys would come unprotected. The spelling stays: tokens have the same one."""
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a wrong port or IPv6 address
-        usable = False
-    if not usable or NOT_IN_URL.search(value):
+    parts = http_url(value)
+    if parts is None:
         raise ValueError("is not a URL, for instance https://gitlab.example.com")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ValueError("has a user or a fragment in it, which no issuer has")

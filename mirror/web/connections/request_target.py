@@ -5,6 +5,8 @@ import re
 from aiohttp import web
 
 from mirror.oci.errors import Code, RegistryError
+from mirror.oci.registries import canonical_host
+from mirror.system.sockets import format_address
 
 # A request target in absolute form, as for a proxy, which a server must accept (RFC 9112 3.2.2).
 ABSOLUTE = re.compile(r"https?://([^/]*)", re.IGNORECASE)
@@ -19,6 +21,15 @@ def path_and_host(request: web.BaseRequest) -> tuple[str, str | None]:
     if absolute := ABSOLUTE.match(target):
         return target[absolute.end() :], absolute[1]
     return target, request.headers.get("Host")
+
+
+def host_of(request: web.BaseRequest) -> str:
+    """Return the host that the client used, and its port; the socket's own if the Host header is none."""
+    host = canonical_host(request.headers.get("Host", ""))
+    if host is not None:
+        return host
+    socket = None if request.transport is None else request.transport.get_extra_info("socket")
+    return "localhost" if socket is None else format_address(socket)
 
 
 def check_target(request: web.BaseRequest) -> None:

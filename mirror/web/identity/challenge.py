@@ -17,7 +17,7 @@ from mirror.access.rules import Network
 from mirror.oci.errors import Code, RegistryError
 from mirror.oci.reference import Target, TargetKind, Via
 from mirror.oci.registries import canonical_host, split_port
-from mirror.system.sockets import format_address
+from mirror.web.connections.request_target import host_of
 from mirror.web.identity.credentials import BEARER, WrongCredentials
 
 EVERYWHERE = "*"
@@ -63,7 +63,7 @@ class Challenges:
     def login(self, request: web.BaseRequest, target: Target, reason: str = "") -> LoginRequired:
         """Return what asks the client to log in; `reason`: why, if not for the start of a pull."""
         message = reason or "this mirror wants to know who you are"
-        host = _host(request)
+        host = host_of(request)
         header = self._header(request, _scope(request, target))
         if not self._basic and request.headers.get("Authorization", "").lower().startswith(BEARER):
             header += (
@@ -87,7 +87,7 @@ class Challenges:
     def _header(self, request: web.BaseRequest, scope: str = "") -> str:
         if self._basic:
             return BASIC_CHALLENGE
-        host = _host(request)
+        host = host_of(request)
         # Clients refuse a realm at another port, and a relative one.
         realm = f"{self._scheme(request)}://{host}{TOKEN_PATH}"
         return f'Bearer realm="{realm}",service="{host}"' + (f',scope="{scope}"' if scope else "")
@@ -107,15 +107,6 @@ NOWHERE = Challenges()
 def is_token_request(request: web.BaseRequest) -> bool:
     """Return whether the request is for the token service."""
     return request.raw_path.partition("?")[0] == TOKEN_PATH
-
-
-def _host(request: web.BaseRequest) -> str:
-    """Return the host that the client used, and its port; the socket's own if the Host header is none."""
-    host = canonical_host(request.headers.get("Host", ""))
-    if host is not None:
-        return host
-    socket = None if request.transport is None else request.transport.get_extra_info("socket")
-    return "localhost" if socket is None else format_address(socket)
 
 
 def _scope(request: web.BaseRequest, target: Target) -> str:

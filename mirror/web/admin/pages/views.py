@@ -9,8 +9,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from mirror.oci.registries import canonical_host, split_port
-from mirror.system.sockets import format_address
+from mirror.oci.registries import split_port
 from mirror.web.admin.api.dispatch import check_audience
 from mirror.web.admin.api.images import ImageParameters, Images, ListParameters, TagParameters
 from mirror.web.admin.api.live import STREAM_RECENT, STREAM_SECONDS, ActivityParameters, Live
@@ -20,6 +19,7 @@ from mirror.web.admin.api.settings import AccessQuestion, SettingsOperations
 from mirror.web.admin.desk import Desk
 from mirror.web.admin.pages.setups import setups
 from mirror.web.admin.visitors import PageVisitor
+from mirror.web.connections.request_target import host_of
 
 NOTHING = NoParameters()
 
@@ -108,7 +108,7 @@ class Views:
             return "own.html", {"own": own}
         server = self._desk.config.server
         encrypted = server.tls_certificate is not None
-        host, listen = _host(request), self._desk.addresses or list(server.listen)
+        host, listen = split_port(host_of(request))[0], self._desk.addresses or list(server.listen)
         local_only = all(each.startswith(("127.", "localhost", "[::1]")) for each in listen)
         mirror = f"{host}:{listen[0].rpartition(':')[2]}"
         names = [each.name for each in self._desk.config.upstreams]
@@ -166,13 +166,3 @@ class Views:
 
 def _rows(request: web.BaseRequest) -> str:
     return "rows.html" if request.query.get("part") else "images.html"
-
-
-def _host(request: web.BaseRequest) -> str:
-    """Return the host by which the visitor has reached the pages, which leads to the mirror too."""
-    host = canonical_host(request.headers.get("Host", ""))
-    if host is not None:
-        return split_port(host)[0]
-    transport = request.transport
-    address = format_address(transport.get_extra_info("socket")) if transport is not None else "localhost:0"
-    return address.rpartition(":")[0]
