@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 from mirror import __version__
 from mirror.cli.notes import config_notes, private_notes, secret_notes
+from mirror.system.addresses import EVERY_ADDRESS, reachable
 
 if TYPE_CHECKING:
     from mirror.config.schema import Config
     from mirror.store.cache_dir import CacheDirectory
-
-# Hosts that mean all addresses of this machine.
-EVERY_ADDRESS = ("", "0.0.0.0", "[::]")  # noqa: S104  # compared, not bound
 
 # Other addresses of this machine than the first ones are those of bridges for containers, mostly.
 SHOWN_ADDRESSES = 3
@@ -127,12 +125,6 @@ def _room_line(folder: "CacheDirectory") -> str:
 
     disk, allowed = folder.room(), folder.size_limit()
     return f"{size(disk.free)} of {size(disk.total)} free, {size(disk.used)} cached, {size(allowed)} allowed"
-
-
-def reachable(address: str) -> str:
-    """Return an address to use on this machine: loopback for one that means every address."""
-    host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in EVERY_ADDRESS else address
 
 
 def for_others(address: str, own: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.banner import reachable
 from mirror.cli.common import (
     become_owner,
     fail,
@@ -17,6 +16,7 @@ from mirror.cli.common import (
 )
 from mirror.cli.options import AsJson, CacheDir, Command, ConfigFile
 from mirror.cli.output import json_list, moment, say, table, tell
+from mirror.system.addresses import reachable
 from mirror.util.units import size
 
 if TYPE_CHECKING:

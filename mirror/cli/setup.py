@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirror.cli.banner import reachable
 from mirror.cli.common import fail, loaded
 from mirror.cli.options import CAFile, Command, ConfigFile, MirrorURL
 from mirror.cli.output import say, tell
+from mirror.system.addresses import reachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mirror.config.server import ServerSettings
-from mirror.doctor.running import reachable
+from mirror.system.addresses import reachable
 
 # Bytes of an answer that are read, and of it that are shown.
 LONGEST, SHOWN = 64 * 1024, 200

@@ -13,13 +13,11 @@ from mirror.doctor.finding import Diagnosis, error, fine, warning
 from mirror.oci import json_text
 from mirror.setup.plan import SetupError
 from mirror.setup.running_mirror import find_mirror
+from mirror.system.addresses import reachable
 from mirror.system.port_owner import port_owner
 
 PATIENCE = 10.0
 LONGEST = 4 * 1024 * 1024
-
-# Hosts that mean every address of this machine.
-EVERY_ADDRESS = ("", "0.0.0.0", "[::]")  # noqa: S104  # compared, not bound
 
 PID = re.compile(r"\(pid ([0-9]+)\)")
 
@@ -52,12 +50,6 @@ def examine_running(server: ServerSettings, ca: str | None = None) -> RunningMir
     if server.operations_listen or scheme == "http":
         findings += _ready(probe)
     return RunningMirror(findings, None if found is None else int(found[1]))
-
-
-def reachable(address: str) -> str:
-    """Return an address to use on this machine: loopback for one that means every address."""
-    host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in EVERY_ADDRESS else address
 
 
 def _not_running(address: str) -> Diagnosis:

@@ -15,6 +15,15 @@ NAME_BYTES, REQUEST_BYTES = 15, 256
 # A documentation address (RFC 5737): no packet is sent, the kernel only chooses the source address.
 ANYWHERE = ("192.0.2.1", 9)
 
+# Hosts that mean every address of this machine.
+EVERY_ADDRESS = ("", "0.0.0.0", "[::]")  # noqa: S104  # compared, not bound
+
+
+def reachable(address: str) -> str:
+    """Return an address to use on this machine: loopback for one that means every address."""
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host in EVERY_ADDRESS else address
+
 
 def network_addresses() -> list[str]:
     """Return this machine's IPv4 addresses without loopback and link-local ones; the usual source first."""

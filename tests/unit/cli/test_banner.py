@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mirror import __version__
-from mirror.cli.banner import banner, for_others, reachable, room
+from mirror.cli.banner import banner, for_others, room
 from mirror.config.loader import load
+from mirror.system.addresses import reachable
 from tests.fakes.cached import X, open_folder, put_image
 from tests.fakes.tls import Authority
 from tests.running import configured

@@ -11,7 +11,8 @@ import pytest
 
 from mirror.config.server import ServerSettings
 from mirror.doctor.finding import Severity
-from mirror.doctor.running import examine_running, reachable
+from mirror.doctor.running import examine_running
+from mirror.system.addresses import reachable
 from tests.fakes.tls import Authority
 from tests.running import configured, serving
 from tests.unit.setup.test_running_mirror import answering
