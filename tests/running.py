@@ -44,6 +44,12 @@ class Running:
         if flight is not None:
             await flight.wait_done()
 
+    async def settled(self) -> None:
+        """Wait until no fill runs: store, metrics and log are up to date then."""
+        tasks = self.service._tasks._running
+        while fills := [each for each in tasks if each.get_name().startswith(("fill ", "doubt "))]:
+            await asyncio.wait(fills)
+
     async def metric(self, line: str) -> float:
         """Value of the metric with the name and labels `line`; 0 when it was never counted."""
         body, _ = await asyncio.to_thread(self.service.metrics.render)

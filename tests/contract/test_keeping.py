@@ -76,8 +76,7 @@ async def test_pinned_image_survives_eviction(hub: FakeRegistry, tmp_path: Path)
         await with_folder(mirror, lambda folder: folder.pin(Pin.parse("x0:t")))
         for image in images:
             await pull(mirror.address, image)
-            for digest in image.blobs:  # a client has the bytes before the store has the file
-                await mirror.landed(digest)
+            await mirror.settled()
             await age_everything(mirror)
         await mirror.service._store.evict()
         size, _ = await mirror.service._store.stats()
@@ -96,6 +95,7 @@ async def test_pins_of_the_configuration(hub: FakeRegistry, tmp_path: Path) -> N
     async with limited(hub, tmp_path / "cache", 2, pins=["x0:*"]) as mirror:
         for image in images:
             await pull(mirror.address, image)
+            await mirror.settled()
             await age_everything(mirror)
         asked = len(hub.log)
         await pull(mirror.address, images[0])
@@ -117,7 +117,7 @@ async def test_content_served_from_memory_is_kept(
         store = mirror.service._store
         for _ in range(3):
             await pull(mirror.address, image)
-            await mirror.landed(image.layers[0])
+            await mirror.settled()
         await store.flush_last_use()
         if by_other_process:
             await with_folder(mirror, lambda folder: folder.evict(need=1 << 60))
@@ -134,9 +134,10 @@ async def test_content_served_from_memory_is_kept(
         await store.flush_last_use()
         if copies == "responses":
             await pull(mirror.address, image)
+            await mirror.settled()
         assert await store.missing_blobs(small) == []
         await pull(mirror.address, image)  # the layer too
-        await mirror.landed(image.layers[0])
+        await mirror.settled()
         assert await store.check() == []
     offline = configured(tmp_path / "cache", {"docker.io": hub.url}, server={"offline": True})
     async with serving(offline) as mirror:
@@ -155,6 +156,7 @@ async def test_removal_is_effective_at_once(hub: FakeRegistry, tmp_path: Path) -
         for head in heads * 3:
             wire.writer.write(head)
             assert (await wire.reply()).status == 200
+        await mirror.settled()
         asked = len(hub.log)
         for head in heads:
             wire.writer.write(head)
@@ -177,7 +179,7 @@ async def test_removal_during_a_pull(hub: FakeRegistry, tmp_path: Path) -> None:
     layer = f"/v2/library/x/blobs/{image.layers[0]}"
     async with mirror_of(hub, tmp_path / "cache") as mirror, await Wire.open(mirror.address) as slow:
         await pull(mirror.address, image)
-        await mirror.landed(image.layers[0])
+        await mirror.settled()
         slow.send("GET", layer)
         head = await slow.head()
         await with_folder(
