@@ -52,6 +52,11 @@ PLACES: Mapping[str, CommandPlace] = {
         ("bundle", "carry.bundles", "Look at files of images, which `export` writes."),
         ("hosted", "hosted.retention", "Look after hosted registries."),
         (
+            "top",
+            "operate.top",
+            "Show what a running mirror does: requests, downloads, upstreams, the disk, troubles.",
+        ),
+        (
             "healthcheck",
             "operate.healthcheck",
             "Say whether the mirror on this machine is alive: exit status 0, else 1.",

@@ -26,6 +26,9 @@ PREFIX = "REGISTRY_MIRROR_"
 # REGISTRY_MIRROR_LOGIN_DOCKER_IO=me:password is one more account at the upstream docker.io.
 LOGIN = f"{PREFIX}LOGIN_"
 
+# What commands that ask a running mirror read (mirror.cli.operate.admin_client): no options of a mirror.
+FOR_COMMANDS = (f"{PREFIX}URL", f"{PREFIX}TOKEN")
+
 # The service's file. Commands beside the service read it too, so that they use its folder and its quota.
 SYSTEM_FILE = Path("/etc/registry-mirror/mirror.toml")
 
@@ -195,7 +198,7 @@ def _apply_environment(layers: _Layers, env: Mapping[str, str]) -> None:
         for key in model.options()
     }
     short = {f"{PREFIX}{row.field}".upper(): row for row in layers.layout.tables if row.pairs is not None}
-    others = [f"{PREFIX}CONFIG", *short]
+    others = [f"{PREFIX}CONFIG", *FOR_COMMANDS, *short]
     for name in sorted(each for each in env if each.startswith(PREFIX) and env[each]):
         if name in variables:
             layers.put(*variables[name], env[name], f"environment {name}")

@@ -49,7 +49,7 @@ def check(url: str, seconds: float, certificate: Path | None = None) -> str:
         try:
             connection.connect()
             if certificate is not None:
-                _compare(connection.sock, certificate)
+                compare_certificate(connection.sock, certificate)
             connection.request("GET", parts.path or "/healthz")
             answer = connection.getresponse()
             body = answer.read(LONGEST).decode(errors="replace").strip()
@@ -61,7 +61,7 @@ def check(url: str, seconds: float, certificate: Path | None = None) -> str:
     return body[:SHOWN]
 
 
-def _compare(sock: Any, certificate: Path) -> None:
+def compare_certificate(sock: Any, certificate: Path) -> None:
     """Raise Unhealthy if the server's certificate is not the first one of a file."""
     try:
         text = certificate.read_text()
